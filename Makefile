@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint types floors tests wheel-test glyphs clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/testing: $(VENV)/installed
+	$(PIP) --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/installed  ## erase a concept from the embedded model and write out/demo/report.html
+	$(VENV)/bin/efface demo --out out/demo
+
+test: lint types floors tests  ## everything that must hold before a change lands
+
+lint: $(VENV)/testing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/testing
+	$(VENV)/bin/pyright
+
+floors: $(VENV)/testing
+	$(VENV)/bin/lint-imports
+
+tests: $(VENV)/testing
+	$(VENV)/bin/pytest
+
+wheel-test: $(VENV)/testing  ## install the wheel into an empty environment and run its demo
+	$(VENV)/bin/python tests/wheel.py
+
+glyphs: $(VENV)/installed  ## make the embedded model again, stage by stage; resumes where it stopped
+	$(PIP) --editable ".[glyphs]"
+	$(VENV)/bin/python -m workshop.glyphs.make
+
+clean:
+	rm -rf out dist build

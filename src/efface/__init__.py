@@ -1,0 +1,55 @@
+"""efface removes concepts from text-to-image diffusion models, and shows what is left of them.
+
+    model = efface.load("glyphs")
+    edit = efface.erase(model, "cat", method="eap")
+    with edit.apply(model):
+        pictures = model.images(["a cat", "a dog"], seeds=[0, 0])
+    edit.save("cat.safetensors")
+
+Importing the package imports no torch; the first use of a model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .concept import Erasure, Prompt
+
+if TYPE_CHECKING:
+    from .game import Edit
+    from .models.base import Model
+
+__version__ = "0.1.0"
+__all__ = ["Edit", "Erasure", "Prompt", "__version__", "erase", "load"]
+
+
+def load(source: Any, device: Any = None, dtype: Any = None, compute: Any = None) -> Model:
+    """Opens a model: "glyphs", a diffusers folder, a hub id, or a pipeline in memory; see `efface.models.load`."""
+    from . import models
+
+    return models.load(source, device, dtype, compute)
+
+
+def erase(
+    model: Model,
+    what: str | Erasure | Iterable[str],
+    method: str = "eap",
+    *,
+    progress: Callable[..., None] | None = None,
+    checkpoint: str | Path | None = None,
+    **overrides: Any,
+) -> Edit:
+    """Fits an edit that erases: a concept, several, or a whole request; `overrides` are arguments of the method."""
+    from . import methods
+
+    return methods.erase(model, Erasure.of(what), method, overrides, progress=progress, checkpoint=checkpoint)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Edit":
+        from .game import Edit
+
+        return Edit
+    raise AttributeError(f"module 'efface' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""How the losses become one step."""

@@ -1,0 +1,66 @@
+"""`efface demo`: one erasure end to end on the bundled model, with a report to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..concept import Erasure
+from .console import progress, result, say, writable_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Erase a concept from the bundled model, judge it, and write a report with pictures: a few minutes, no network."""
+
+    target: str = "cat"
+    """What to erase: a thing or a style that the model draws."""
+    method: str = "eap"
+    """How to erase it; `efface list methods` lists the methods."""
+    out: Path = Path("out/demo")
+    """Folder for the edit, the pictures and report.html."""
+    model: str = "glyphs"
+    """A model of the glyphs make."""
+    pictures: int = 64
+    """Pictures of the target, of its neighbours, and of unrelated things: each with and without the edit."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from ..suites import build, locate, world
+        from . import glyphs
+        from .erase import fit, suggestions
+        from .evaluate import headlines, summary
+
+        bundle = locate(self.model)
+        known = world.load(bundle)
+        erasure = Erasure(known.expand((self.target,)))
+        suite_name = glyphs.suite_for(erasure, known)
+        groups = ("target", "style", "unseen") if suite_name == "glyphs-styles" else ("target", "neighbour", "unseen")
+        suite = build(suite_name, erasure, known, sizes=dict.fromkeys(groups, self.pictures), only=groups)
+        writable_folder(self.out)
+
+        from .. import load
+        from ..evaluate import evaluate
+        from ..methods import get
+        from ..report import write
+        from ..scorers import panel
+
+        say(f"loading {self.model}")
+        model = load(self.model)
+        method = get(self.method)(**suggestions(self.method, self.model))
+        edit_file = self.out / "edit.safetensors"
+        with progress() as tell:
+            what = f"erasing {self.target}"
+            fit(model, erasure, method, edit_file, None, lambda i, n: tell(what, i, n)).save(edit_file)
+            scorers = panel(bundle, known.backgrounds)
+            where = self.out / f"evaluation-{suite_name}"
+            record = evaluate(model, edit_file, suite, scorers, _fresh(where), album=self.out / "images", progress=tell)
+        page = write([where], self.out / "report.html", self.out / "images")
+        result({"report": str(page), **summary(record)}, self.json, f"{headlines(record)}\n{page}")
+
+
+def _fresh(folder: Path) -> Path:
+    """A demo starts anew: it would be refused by the protocol of another target."""
+    (folder / "protocol.json").unlink(missing_ok=True)
+    return folder

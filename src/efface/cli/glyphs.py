@@ -1,0 +1,68 @@
+"""What the command line knows of models of the glyphs make: their world, which suite fits, how well they draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..concept import Erasure
+from ..suites import build, locate, world
+from .console import warn
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+
+ENOUGH = 0.5
+"""A target that the base shows less often is warned about before it is erased."""
+LOOK = 24
+
+
+def bundle_of(model: str) -> Path | None:
+    """The folder with the model's world and judges, or None for a model of another make."""
+    try:
+        return locate(model)
+    except FileNotFoundError:
+        return None
+
+
+def expand(model: str, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """The targets with an umbrella word ("unsafe") replaced by what it covers in the model's world."""
+    bundle = bundle_of(model)
+    return world.load(bundle).expand(targets) if bundle else targets
+
+
+def suite_for(erasure: Erasure, known: world.World) -> str:
+    """The suite that judges an erasure: styles, everything unsafe, or objects."""
+    if all(t in known.styles for t in erasure.targets):
+        return "glyphs-styles"
+    return "glyphs-unsafe" if set(erasure.targets) == set(known.unsafe) else "glyphs-objects"
+
+
+def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
+    """How often the untouched model draws the target, with a warning where it seldom does.
+
+    None for a model without a world, and for a target that its judges do not know.
+    """
+    bundle = bundle_of(name)
+    if bundle is None:
+        return None
+    from ..evaluate import Settings, draws_target
+    from ..scorers import panel
+
+    known = world.load(bundle)
+    try:
+        suite = build(suite_for(erasure, known), erasure, known, per_group=LOOK, only=("target",))
+    except ValueError as error:
+        warn(f"whether {name} draws the target can't be measured: {error}")
+        return None
+    asks = suite.rows[0].asks
+    judges = [s for s in panel(bundle, known.backgrounds) if s.asks == asks]
+    rows = suite.rows[:: max(1, len(suite.rows) // LOOK)][:LOOK]
+    seen = draws_target(model, rows, judges, Settings())
+    if seen.value is not None and seen.value < ENOUGH:
+        what = ", ".join(erasure.targets)
+        warn(
+            f"{name} draws {what} in only {seen.value:.0%} of {seen.n} pictures before anything is erased "
+            f"(95 % interval {seen.low:.0%} to {seen.high:.0%}); erasing it will show little"
+        )
+    return seen.value

@@ -1,0 +1,248 @@
+"""One straight pipe: suite -> pictures (base and edited, same seeds, same loop) -> scores -> rates.
+
+A folder of an evaluation holds `protocol.json` (what was asked, written first), `images/`, `scores/`, and at the end
+`rows.parquet` and `report.json`. Every stage goes on where it was stopped; the report of a run that was killed and
+started again is the same, byte for byte.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..concept import Erasure
+from ..game import Edit
+from ..models.base import Model
+from ..scorers import Score, Scorer
+from ..suites import Row, Suite
+from . import judging, pictures
+from .alarms import alarms
+from .record import (
+    FORMAT_VERSION,
+    Drawing,
+    Estimate,
+    Record,
+    SuitePart,
+    compare,
+    read,
+    write_whole,
+)
+
+__all__ = ["Estimate", "Record", "Settings", "draws_target", "evaluate", "read", "request_of", "used_words", "write_whole"]
+
+PACKAGES = ("efface", "torch", "diffusers", "transformers", "numpy", "pillow")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are drawn."""
+
+    steps: int | None = None
+    """Sampling steps; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance; the model's own by default."""
+    strength: float = 1.0
+    """How much of the edit is applied."""
+
+
+def evaluate(
+    model: Model,
+    edit_file: Path,
+    suite: Suite,
+    scorers: Sequence[Scorer],
+    out: Path,
+    settings: Settings = Settings(),
+    album: Path | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Draw a suite with the untouched base and under an edit, judge every picture, and write the report's data.
+
+    Args:
+        out: folder for everything; one that holds the same evaluation is continued.
+        album: where pictures lie, `out`/images by default; evaluations that share one draw the base once.
+        progress: called with a stage's name, the pictures done, and their number.
+
+    Raises:
+        ValueError: an empty suite, two scorers of one name, a damaged edit or one of another base, or `out` holds an
+            evaluation with another protocol.
+    """
+    if not suite.rows:
+        raise ValueError(f"suite {suite.spec.name} has no rows for {', '.join(suite.targets)}")
+    if len({s.name for s in scorers}) < len(scorers):
+        raise ValueError(f"two scorers share a name: {', '.join(s.name for s in scorers)}")
+    edit = Edit.load(edit_file)
+    edit.check(model)
+    album = album or out / "images"
+    tell = progress or (lambda stage, done, total: None)
+    base = describe_drawing(model, settings, "")
+    edited = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
+    _agree(out / "protocol.json", {"suite": _suite_part(suite).model_dump(), "rows": rows_digest(suite.rows)}, edited)
+
+    paths = {"base": pictures.draw(model, suite.rows, base, album, lambda i, n: tell("drawing the base", i, n))}
+    with edit.apply(model, settings.strength):
+        paths["edited"] = pictures.draw(
+            model, suite.rows, edited, album, lambda i, n: tell("drawing under the edit", i, n)
+        )
+    scores: dict[str, dict[str, list[Score]]] = {who: {} for who in judging.WHO}
+    total = len(scorers) * len(judging.WHO) * len(suite.rows)
+    for i, (scorer, who) in enumerate((s, w) for s in scorers for w in judging.WHO):
+        start = i * len(suite.rows)
+        scores[who][scorer.name] = judging.score(
+            scorer,
+            suite.rows,
+            paths[who],
+            album,
+            out / "scores",
+            model.resolution,
+            lambda i, n, start=start: tell("judging", start + i, total),
+        )
+    record = _record(edit, suite, scorers, scores, edited)
+    _write_rows(out / "rows.parquet", suite.rows, paths, scores, {s.name: s.asks for s in scorers})
+    write_whole(out / "report.json", record.model_dump_json(indent=1) + "\n")
+    return record
+
+
+def draws_target(model: Model, rows: Sequence[Row], scorers: Sequence[Scorer], settings: Settings) -> Estimate:
+    """How often the untouched model draws what `rows` ask for: an erasure of what it does not draw shows nothing."""
+    images = model.images(
+        [r.prompt for r in rows], [r.seed for r in rows], steps=settings.steps, guidance=settings.guidance
+    )
+    found = {s.name: judging.guarded(s, images, rows)[0] for s in scorers}
+    table = judging.Table(rows, {s.name: s.asks for s in scorers}, {"base": found})
+    seen = [table.sees("base", i, row.asks, row.counts, 1, "all", "erase") for i, row in enumerate(rows)]
+    return judging.estimate(seen)
+
+
+def request_of(edit: Edit) -> Erasure:
+    """The request that an edit answers, from its metadata."""
+    asked = edit.meta.get("request") or {}
+    if not asked.get("targets"):
+        raise ValueError("the edit does not say what it erases; it was not made by `efface erase`")
+    return Erasure(tuple(asked["targets"]), asked.get("anchor", ""), tuple(asked.get("keep", ())))
+
+
+def used_words(edit: Edit) -> tuple[str, ...]:
+    """The words that the fitting searched in: whatever they name was not unseen."""
+    candidates = (edit.meta.get("notes") or {}).get("candidates") or {}
+    return tuple(dict.fromkeys(word for words in candidates.values() for word in words))
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    return pictures.digest([dataclasses.asdict(r) for r in rows])
+
+
+def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
+    """Everything on which this model's pictures depend beside prompt and seed."""
+    defaults = model.defaults
+    return Drawing(
+        model=model.name,
+        fingerprint=model.fingerprint(),
+        edit=edit,
+        strength=settings.strength,
+        steps=defaults.steps if settings.steps is None else settings.steps,
+        guidance=defaults.guidance if settings.guidance is None else settings.guidance,
+        scheduler=type(model.scheduler()).__name__,
+        dtype=str(model.dtype).removeprefix("torch."),
+        compute=str(model.compute or model.dtype).removeprefix("torch."),
+        resolution=model.resolution,
+    )
+
+
+def packages() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _suite_part(suite: Suite) -> SuitePart:
+    drawn = {g.name: g.title for g in suite.spec.groups if suite.group(g.name)}
+    s = suite.spec
+    return SuitePart(name=s.name, version=s.version, licence=s.licence, source=s.source, groups=drawn)
+
+
+def _agree(path: Path, protocol: dict[str, Any], drawing: Drawing) -> None:
+    """Write the protocol, or refuse a folder that holds another one: two protocols can't share their numbers."""
+    ours = {**protocol, "drawing": drawing.model_dump(exclude={"model"})}
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged; give another --out, or remove that folder") from error
+        if different := compare(before, ours):
+            said = "; ".join(different[:5])
+            raise ValueError(f"{path.parent} holds another evaluation ({said}); give another --out, or remove it")
+    write_whole(path, json.dumps(ours, indent=1, sort_keys=True) + "\n")
+
+
+def _record(edit: Edit, suite: Suite, scorers: Sequence[Scorer], scores: judging.Scores, drawing: Drawing) -> Record:
+    found = judging.measures(suite, scorers, scores)
+    role = {g.name: g.role for g in suite.spec.groups}
+    wanted = [("esr1", "target"), ("psr1", "neighbour"), ("psr1", "style"), ("psr1", "unseen")]
+    there = {(m.metric, m.group) for m in found}
+    request = request_of(edit)
+    return Record(
+        format="efface-report",
+        version=FORMAT_VERSION,
+        targets=suite.targets,
+        anchor=request.anchor,
+        keep=request.keep,
+        method=str(edit.meta.get("method", "unknown")),
+        arguments=dict(edit.meta.get("arguments", {})),
+        suite=_suite_part(suite),
+        rows=len(suite.rows),
+        rows_digest=rows_digest(suite.rows),
+        drawing=drawing,
+        scorers={s.name: s.identity() for s in scorers},
+        packages=packages(),
+        rule=judging.RULE,
+        measures=tuple(found),
+        headlines=tuple("/".join(w) for w in wanted if w in there),
+        alarms=alarms(found, role),
+    )
+
+
+def _write_rows(
+    path: Path,
+    rows: Sequence[Row],
+    paths: Mapping[str, Mapping[str, str]],
+    scores: judging.Scores,
+    asks: Mapping[str, str],
+) -> None:
+    """One line a picture: what was asked, where it lies, whether it came out so, and what every scorer said of it."""
+    table = judging.Table(rows, asks, scores)
+    lines = []
+    for who in judging.WHO:
+        for i, row in enumerate(rows):
+            line = {**dataclasses.asdict(row), "who": who, "picture": paths[who][row.id]}
+            line["success"] = table.success(who, i)
+            for name, found in scores[who].items():
+                line |= {f"{name}.value": found[i].value, f"{name}.answer": list(found[i].answer)}
+                line |= {f"{name}.explanation": found[i].explanation}
+            lines.append(line)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(lines, schema=_schema(list(scores["base"]))), sink)
+    write_whole(path, sink.getvalue().to_pybytes())
+
+
+def _schema(scorers: Sequence[str]) -> pa.Schema:
+    kinds = {"seed": pa.int64(), "counts": pa.list_(pa.string())}
+    fields = [(f.name, kinds.get(f.name, pa.string())) for f in dataclasses.fields(Row)]
+    fields += [("who", pa.string()), ("picture", pa.string()), ("success", pa.bool_())]
+    for name in scorers:
+        fields += [(f"{name}.value", pa.float64()), (f"{name}.answer", pa.list_(pa.string()))]
+        fields += [(f"{name}.explanation", pa.string())]
+    return pa.schema(fields)

@@ -1,0 +1,162 @@
+"""What an evaluation leaves: `report.json`, versioned and validated, and `rows.parquet`, a row a picture."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FORMAT_VERSION = 1
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(Part):
+    """A rate or mean with its 95 % interval; `value` is None where nothing could be judged."""
+
+    value: float | None
+    low: float
+    high: float
+    n: int
+    unscored: int
+
+
+class Drop(Part):
+    """Base minus edited, paired by row; the interval resamples whole concepts (prompts where there is one concept)."""
+
+    value: float
+    low: float
+    high: float
+    clusters: int
+
+
+class Measure(Part):
+    """One number of the report: what it measures, on which rows, by which judge, before and after."""
+
+    metric: str
+    title: str
+    group: str
+    judge: str
+    base: Estimate
+    edited: Estimate
+    drop: Drop | None
+
+
+class Alarm(Part):
+    """Something that makes the numbers mean less than they seem to."""
+
+    name: str
+    raised_when: str
+    means: str
+    do: str
+
+
+class SuitePart(Part):
+    name: str
+    version: str
+    licence: str
+    source: str
+    groups: dict[str, str]
+    """Title of each group that was drawn."""
+
+
+class Drawing(Part):
+    """Everything on which the pictures depend beside prompt and seed."""
+
+    model: str
+    fingerprint: dict[str, str]
+    edit: str
+    """sha256 of the edit's file."""
+    strength: float
+    steps: int
+    guidance: float
+    scheduler: str
+    dtype: str
+    compute: str
+    resolution: int
+
+
+class Record(Part):
+    """`report.json`."""
+
+    format: Literal["efface-report"]
+    version: int
+    targets: tuple[str, ...]
+    anchor: str
+    keep: tuple[str, ...]
+    method: str
+    arguments: dict[str, Any]
+    suite: SuitePart
+    rows: int
+    rows_digest: str
+    """sha256 of every row's prompt, seed and question."""
+    drawing: Drawing
+    scorers: dict[str, dict[str, str]]
+    packages: dict[str, str]
+    rule: str
+    """How several judges make one verdict."""
+    measures: tuple[Measure, ...]
+    headlines: tuple[str, ...]
+    """`metric/group` of the numbers to read first."""
+    alarms: tuple[Alarm, ...]
+
+    def find(self, metric: str, group: str, judge: str = "all") -> Measure | None:
+        for m in self.measures:
+            if (m.metric, m.group, m.judge) == (metric, group, judge):
+                return m
+        return None
+
+    def heads(self) -> list[Measure]:
+        found = (self.find(*h.split("/")) for h in self.headlines)
+        return [m for m in found if m is not None]
+
+
+def read(folder: Path) -> Record:
+    """Read the `report.json` of an evaluation.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished evaluation.
+        ValueError: it was written by another version, or is damaged.
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no report.json; give the --out of an `efface evaluate` that finished")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data.get("version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
+        return Record.model_validate(data)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the evaluation again") from error
+
+
+def compare(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = ()) -> list[str]:
+    """What differs between two protocols, in words, by dotted name."""
+    out = []
+    for key in sorted({*before, *now} - set(skip)):
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            out += [f"{key}.{line}" for line in compare(a, b)]
+        elif a != b:
+            out.append(f"{key}: {a!r} before, {b!r} now")
+    return out
+
+
+def write_whole(path: Path, data: str | bytes) -> Path:
+    """Write a file under a temporary name, then rename it: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+        os.chmod(made, 0o644)
+        os.replace(made, path)
+    finally:
+        Path(made).unlink(missing_ok=True)
+    return path

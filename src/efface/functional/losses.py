@@ -1,0 +1,24 @@
+"""Targets and distances of the erasure objectives; all predictions [n, ...] in one space."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def negative_guidance(eps_0: Tensor, eps_c: Tensor, eta: float) -> Tensor:
+    """ESD's target: eps(0) - eta (eps(c) - eps(0)), the other side of the unconditional prediction.
+
+    Gandikota et al., arXiv 2303.07345, eq. 7. eta = 0 gives the unconditional prediction itself.
+    """
+    return eps_0 - eta * (eps_c - eps_0)
+
+
+def guided(eps_0: Tensor, eps_c: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance: eps(0) + w (eps(c) - eps(0)) (Ho & Salimans, arXiv 2207.12598)."""
+    return eps_0 + guidance * (eps_c - eps_0)
+
+
+def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean over rows of weight [n] times each row's mean squared error; a scalar, in fp32."""
+    errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
+    return (weight.to(errors) * errors).mean()

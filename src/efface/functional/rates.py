@@ -1,0 +1,160 @@
+"""Rates over judged pictures: what share shows a concept, with what certainty.
+
+Every picture's verdict is `True` (shown), `False` (not shown) or `None` (could not be judged). `None` is left out of a
+rate and counted beside it. Rates are fractions in [0, 1], or `None` where nothing could be judged.
+
+ESR-k and PSR-k are those of EAP (Bui et al., NeurIPS 2024, section 5): the share of pictures of erased classes whose
+class is *not* among the k most likely labels, and the share of pictures of kept classes whose class *is*.
+"""
+
+import math
+import random
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Z95 = 1.959963984540054
+Verdict = bool | None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Successes among `n` judged pictures, and how many could not be judged."""
+
+    successes: int
+    n: int
+    unscored: int = 0
+
+    @property
+    def rate(self) -> float | None:
+        return self.successes / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.successes, self.n)
+
+
+def names_of(label: str) -> frozenset[str]:
+    """The names that a label stands for, in a form that can be compared.
+
+    Labels may list synonyms after commas, as ImageNet's do ("chain saw, chainsaw"). Case, underscores, hyphens and
+    spaces make no difference.
+    """
+    parts = unicodedata.normalize("NFKC", label).casefold().split(",")
+    return frozenset(name for part in parts if (name := "".join(c for c in part if c.isalnum())))
+
+
+def same(label: str, other: str) -> bool:
+    """Do two labels share a name?"""
+    return not names_of(label).isdisjoint(names_of(other))
+
+
+def shown(label: str, topk: Sequence[str] | None, k: int) -> Verdict:
+    """Is `label` among the first `k` of the answers `topk` (best first)?  `None` answers stay `None`.
+
+    Raises:
+        ValueError: fewer than `k` answers were given.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; it counts labels, so it must be at least 1")
+    if topk is None:
+        return None
+    if len(topk) < k:
+        raise ValueError(f"top-{k} was asked for, but an answer holds only {len(topk)} labels: {list(topk)}")
+    return any(same(label, answer) for answer in topk[:k])
+
+
+def either(verdicts: Iterable[Verdict]) -> Verdict:
+    """Does at least one judge see it?  A judge that could not judge leaves the question open unless another does."""
+    seen = list(verdicts)
+    return True if True in seen else (None if None in seen or not seen else False)
+
+
+def every(verdicts: Iterable[Verdict]) -> Verdict:
+    """Do all judges see it?  A judge that could not judge leaves the question open unless another does not see it."""
+    seen = list(verdicts)
+    return False if False in seen else (None if None in seen or not seen else True)
+
+
+def tally(verdicts: Iterable[Verdict]) -> Tally:
+    seen = list(verdicts)
+    judged = [v for v in seen if v is not None]
+    return Tally(sum(judged), len(judged), len(seen) - len(judged))
+
+
+def esr(
+    labels: Sequence[str], topk: Sequence[Sequence[str] | None], erased: Collection[str], k: int = 1
+) -> float | None:
+    """Erasure success rate: of the pictures whose label is erased, the share whose label is not in their top k.
+
+    Args:
+        labels: what each picture was asked to show.
+        topk: each picture's most likely labels, best first; `None` where it could not be judged.
+        erased: the erased labels; pictures of other labels are not counted.
+    """
+    verdicts = _verdicts(labels, topk, erased, k)
+    return tally(None if v is None else not v for v in verdicts).rate
+
+
+def psr(labels: Sequence[str], topk: Sequence[Sequence[str] | None], kept: Collection[str], k: int = 1) -> float | None:
+    """Preservation success rate: of the pictures whose label is kept, the share whose label is in their top k."""
+    return tally(_verdicts(labels, topk, kept, k)).rate
+
+
+def _verdicts(
+    labels: Sequence[str], topk: Sequence[Sequence[str] | None], wanted: Collection[str], k: int
+) -> list[Verdict]:
+    if isinstance(wanted, str):
+        raise ValueError(f"expected a collection of labels, got the text {wanted!r}; write [{wanted!r}]")
+    if len(labels) != len(topk):
+        raise ValueError(f"{len(labels)} labels but {len(topk)} answers; each picture needs one of both")
+    names = frozenset().union(*(names_of(label) for label in wanted))
+    pairs = zip(labels, topk, strict=True)
+    return [shown(label, answers, k) for label, answers in pairs if not names_of(label).isdisjoint(names)]
+
+
+def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) when nothing was judged."""
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials is not possible")
+    if n == 0:
+        return 0.0, 1.0
+    p, zz = successes / n, z * z
+    middle = (p + zz / (2 * n)) / (1 + zz / n)
+    half = z / (1 + zz / n) * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
+    return (0.0 if successes == 0 else middle - half), (1.0 if successes == n else middle + half)
+
+
+def bootstrap(
+    clusters: Mapping[str, Sequence[float | None]], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % interval of the mean over clusters, drawing whole clusters with replacement.
+
+    Pictures of one concept rise and fall together, so a claim about a method is as certain as its concepts are many.
+    The mean is that of the cluster means, every concept weighing the same. `None` with fewer than two judged clusters.
+
+    Args:
+        clusters: values by cluster (a concept; a concept and training seed); `None` values are left out.
+    """
+    means = cluster_means(clusters)
+    if len(means) < 2:
+        return None
+    rng = random.Random(seed)
+    draws = sorted(math.fsum(rng.choices(means, k=len(means))) / len(means) for _ in range(resamples))
+    return draws[math.floor(0.025 * (resamples - 1))], draws[math.ceil(0.975 * (resamples - 1))]
+
+
+def cluster_means(clusters: Mapping[str, Sequence[float | None]]) -> list[float]:
+    judged = [[v for v in values if v is not None] for values in clusters.values()]
+    return [math.fsum(values) / len(values) for values in judged if values]
+
+
+def mean_interval(values: Sequence[float | None]) -> tuple[float, float, float] | None:
+    """Mean and its 95 % interval by the normal approximation; `None` when nothing was judged."""
+    judged = [v for v in values if v is not None]
+    if not judged:
+        return None
+    mean = math.fsum(judged) / len(judged)
+    spread = math.fsum((v - mean) ** 2 for v in judged) / max(len(judged) - 1, 1)
+    half = Z95 * math.sqrt(spread / len(judged))
+    return mean, mean - half, mean + half

@@ -1,0 +1,206 @@
+"""The training loop: every method's, without special cases.
+
+One copy of the weights serves teacher and student: the student's tensors of the trained subset are swapped into the
+module by reference for its pass, and stay there until the gradients are taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from ..concept import Erasure
+from ..functional.schedules import Space, space_weight
+from ..models.base import Model
+from ..models.cond import Cond
+from ..store import check_writable, read_tensors, write_tensors
+from .edit import Edit
+from .protocols import Ask, Balance, Player, Role, Term, Turn, Update
+
+SAVE_EVERY = 25
+
+
+class Diverged(ArithmeticError):
+    """A loss or gradient is no longer a number. `edit` is the last good state."""
+
+    def __init__(self, message: str, edit: Edit) -> None:
+        ArithmeticError.__init__(self, message)
+        self.edit = edit
+
+
+@final
+@dataclass
+class Game:
+    """One erasure in training."""
+
+    model: Model
+    erasure: Erasure
+    name: str
+    """The method's, for the record."""
+    settings: Mapping[str, Any]
+    """The method's arguments."""
+    terms: Sequence[Term]
+    update: Update
+    balance: Balance
+
+    def __post_init__(self) -> None:
+        self.base = self.model.fingerprint()
+        self.uncond = self.model.encode([""])
+        self.update.prepare(self)
+        for term in self.terms:
+            term.prepare(self)
+        self.players: list[Player] = [self.update, *(p for term in self.terms for p in term.searches())]
+
+    def play(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
+        """All turns, from the start or from where the checkpoint stands."""
+        order = list(self._clock())
+        file = check_writable(checkpoint) if checkpoint else None
+        first = self._resume(file) if file and file.exists() else 0
+        for index in range(first, len(order)):
+            try:
+                losses = self._move(self._turn(index, order[index]))
+            except Diverged:
+                if file:
+                    self._save(file, index)
+                raise
+            done = index + 1
+            if file and done % SAVE_EVERY == 0:
+                self._save(file, done)
+            if progress:
+                progress(done, len(order), player=type(order[index]).__name__, loss=losses)
+        if file:
+            file.unlink(missing_ok=True)
+        return self.edit()
+
+    def edit(self) -> Edit:
+        """The state of the game as an Edit."""
+        notes = {key: value for term in self.terms for key, value in term.notes().items()}
+        return Edit(self.update.payload(), {**self._record(), "versions": _versions(), "notes": notes})
+
+    def prompts(self, turn: Turn, concepts: Sequence[str]) -> list[str]:
+        """The row's concept under the row's template, for each row of the turn."""
+        templates = self.settings["templates"]
+        return [templates[i].format(concept) for i, concept in zip(turn.templates, concepts, strict=True)]
+
+    def weight(self, t: Tensor, space: Space) -> Tensor:
+        """Weight [n] that turns squared errors in the model's own space into those in `space`, at t [n]."""
+        return space_weight(self.model.alpha_bar(t), self.model.space, space)
+
+    # The parts of a turn.
+
+    def _clock(self) -> Iterator[Player]:
+        for _ in range(self.settings["steps"]):
+            for player in self.players:
+                for _ in range(player.turns):
+                    yield player
+
+    def _turn(self, index: int, player: Player) -> Turn:
+        rng = torch.Generator().manual_seed(self.settings["seed"] * 1_000_003 + index)
+        n = self.settings["batch"]
+        bounds = (len(self.erasure.targets), len(self.settings["templates"]), 2**31, self.settings["draw_steps"])
+        choices = [torch.randint(bound, (n,), generator=rng).tolist() for bound in bounds]
+        return Turn(index, player, rng, *choices)
+
+    def _move(self, turn: Turn) -> dict[str, float]:
+        """One step of the turn's player; the losses by role."""
+        asked = [(term, asks) for term in self.terms if (asks := term.asks(self, turn))]
+        flat = [ask for _, asks in asked for ask in asks.values()]
+        frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
+        with self.update.bound():
+            replies = frozen | self._answer_student([ask for ask in flat if ask.who == "student"])
+            losses: dict[Role, Tensor] = {}
+            for term, asks in asked:
+                loss = term.loss(self, asks, {key: replies[id(ask)] for key, ask in asks.items()})
+                losses[term.role] = losses[term.role] + loss if term.role in losses else loss
+            values = {role: loss.item() for role, loss in losses.items()}
+            self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
+            grads = self._gradients(turn.player, losses)
+        norms = torch.stack([grad.float().norm() for grad in grads])
+        self._demand_finite(turn, norms, f"gradient, at loss {values}")
+        turn.player.step(grads)
+        return {str(role): value for role, value in values.items()}
+
+    def _answer_frozen(self, asks: Sequence[Ask]) -> dict[int, Tensor]:
+        """Replies by id of the ask: what is known already for nothing, the rest in one call."""
+        replies = {id(ask): ask.rows.known[ask.known] for ask in asks if ask.known in ask.rows.known}
+        with torch.no_grad():
+            return replies | self._predict([ask for ask in asks if id(ask) not in replies])
+
+    def _answer_student(self, asks: Sequence[Ask]) -> dict[int, Tensor]:
+        return self._predict(asks, self.settings["micro_batch"])
+
+    def _predict(self, asks: Sequence[Ask], rows_at_once: int = 0) -> dict[int, Tensor]:
+        """One batched prediction for all asks; in pieces whose activations are recomputed, where that is wanted."""
+        if not asks:
+            return {}
+        x, t = torch.cat([ask.rows.x for ask in asks]), torch.cat([ask.rows.t for ask in asks])
+        cond = Cond.cat([ask.cond.expand(len(ask.rows.x)) for ask in asks])
+        if 0 < rows_at_once < len(x):
+            pieces = [slice(i, i + rows_at_once) for i in range(0, len(x), rows_at_once)]
+            out = torch.cat(
+                [
+                    recomputed(self._network, x[p], t[p], cond[p], use_reentrant=False, determinism_check="none")
+                    for p in pieces
+                ]  # type: ignore[list-item]
+            )
+        else:
+            out = self._network(x, t, cond)
+        return dict(zip(map(id, asks), out.split([len(ask.rows.x) for ask in asks]), strict=True))
+
+    def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return self.model.predict(x, t, cond)[0]
+
+    def _gradients(self, player: Player, losses: Mapping[Role, Tensor]) -> Sequence[Tensor]:
+        """The update's by the method's balance, a search's by a plain sum."""
+        params = player.params()
+
+        def grad_of(loss: Tensor) -> Sequence[Tensor]:
+            grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+            return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+
+        return (
+            self.balance(losses, grad_of) if player is self.update else grad_of(torch.stack([*losses.values()]).sum())
+        )
+
+    def _demand_finite(self, turn: Turn, values: Tensor, what: str) -> None:
+        if not values.isfinite().all():
+            player = type(turn.player).__name__
+            message = f"{self.name} diverged at turn {turn.index + 1} ({player}): {what}; a smaller lr may help"
+            raise Diverged(message, self.edit())
+
+    # Checkpoints.
+
+    def _record(self) -> dict[str, Any]:
+        request = {"targets": self.erasure.targets, "anchor": self.erasure.anchor, "keep": self.erasure.keep}
+        record = {"method": self.name, "arguments": self.settings, "request": request, "model": self.model.name}
+        record |= {"base": self.base, "compute": str(self.model.compute or self.model.dtype)}
+        return json.loads(json.dumps(record))
+
+    def _save(self, file: Path, done: int) -> None:
+        tensors = {f"{i}/{key}": value for i, p in enumerate(self.players) for key, value in p.state().items()}
+        write_tensors(file, tensors, {**self._record(), "kind": "checkpoint", "done": done})
+
+    def _resume(self, file: Path) -> int:
+        tensors, meta = read_tensors(file)
+        ours = {**self._record(), "kind": "checkpoint"}
+        if differ := sorted(key for key in ours if meta.get(key) != ours[key]):
+            raise ValueError(
+                f"{file} belongs to another run (differs in {', '.join(differ)}); remove it to start afresh"
+            )
+        for i, player in enumerate(self.players):
+            prefix = f"{i}/"
+            player.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        return meta["done"]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("efface", "torch", "diffusers", "transformers")}

@@ -1,0 +1,142 @@
+"""The pieces of a game. An erasure is one answer on each axis: objective, preservation, balance, update, source."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..models.cond import Cond
+
+if TYPE_CHECKING:
+    from .loop import Game
+
+Role = Literal["erase", "keep", "cost"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n states to evaluate a term at."""
+
+    x: Tensor
+    """[n, c, h, w]: noisy latents."""
+    t: Tensor
+    """[n]: their timesteps."""
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    """Frozen predictions [n, c, h, w] already made here: "eps_c" under the rows' own condition, "eps_0" under ""."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question to the model: what do you predict at these rows, under these conditions?"""
+
+    rows: Rows
+    cond: Cond
+    who: Literal["student", "frozen"]
+    known: str = ""
+    """The key of `rows.known` that answers a frozen ask for nothing, where it is there."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One move: who moves, and the random choices that all terms share in it."""
+
+    index: int
+    player: Player
+    rng: torch.Generator
+    """On the CPU, seeded by the game's seed and the index alone, so that a resumed game draws the same."""
+    targets: Sequence[int]
+    """[n]: which concept is erased in each row."""
+    templates: Sequence[int]
+    """[n]: under which template."""
+    noise: Sequence[int]
+    """[n]: seeds of the start noise."""
+    points: Sequence[int]
+    """[n]: how far down the trajectory, 0 is pure noise."""
+
+
+class Player(ABC):
+    """Anything optimised on its own clock: weights, EAP's choice of a concept."""
+
+    turns: int
+    """Moves a round."""
+
+    @abstractmethod
+    def params(self) -> list[Tensor]:
+        """The tensors whose gradients `step` wants."""
+
+    @abstractmethod
+    def step(self, grads: Sequence[Tensor]) -> None:
+        """One move, given the gradient of the loss for each of `params`."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed game needs."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+
+
+class Update(Player):
+    """The player that moves weights: which, and how they may move."""
+
+    @abstractmethod
+    def prepare(self, game: Game) -> None:
+        """Chooses the weights and sets them up at the base."""
+
+    @abstractmethod
+    def bound(self) -> AbstractContextManager[None]:
+        """Within, the module holds the student's weights."""
+
+    @abstractmethod
+    def payload(self) -> dict[str, Tensor]:
+        """New values by checkpoint name."""
+
+
+class Source(ABC):
+    """Where states come from."""
+
+    @abstractmethod
+    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+        """A state for each row of the turn, on trajectories under the row's condition, which `prompts` name."""
+
+
+class Term(ABC):
+    """A part of the loss: an objective or a preservation."""
+
+    role: ClassVar[Role]
+
+    def prepare(self, game: Game) -> None:  # noqa: B027 - most have none
+        """Work before the first turn."""
+
+    def searches(self) -> Sequence[Player]:
+        """Players of the term's own, beside the update."""
+        return ()
+
+    @abstractmethod
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
+        """What it wants to know this turn, by names of its choosing; nothing when the turn is not its business."""
+
+    @abstractmethod
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        """A scalar from the replies to its asks."""
+
+    def notes(self) -> dict[str, Any]:
+        """What it found out, in JSON's types, for the Edit's record."""
+        return {}
+
+
+class Balance(ABC):
+    """How the losses by role become one step of the update."""
+
+    @abstractmethod
+    def __call__(
+        self, losses: Mapping[Role, Tensor], grad_of: Callable[[Tensor], Sequence[Tensor]]
+    ) -> Sequence[Tensor]:
+        """The gradients for the update's params; `grad_of` differentiates a scalar, and may be called again."""

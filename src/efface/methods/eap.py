@@ -1,0 +1,83 @@
+"""EAP: Erasing with Adversarial Preservation (Bui et al., NeurIPS 2024, arXiv 2410.15618).
+
+min_th max_pi || eps_th(z, c_e) - [eps*(0) - eta (eps*(c_e) - eps*(0))] ||^2 + || eps_th(z', c_a) - eps*(z', c_a) ||^2,
+c_a = G(pi) . T, both measured as x0 (weight (1 - ab)/ab over eps). Defaults: the code's for objects and artists; for
+nudity `--weights noxattn --centres 50 --k-closest 200`. The code's pgd_num_steps is `search_turns` + 1. Differs: exact
+t; the common words are the tokenizer's first, not EN3K; `margin` and plurals are left out, the code filters nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..functional.schedules import Space
+from ..game import Balance, Term, Trained, Update
+from ..models.base import Model
+from ..objectives.negative_guidance import NegativeGuidance
+from ..preserve.adversarial import Adversarial, Vocabulary
+from ..sources.trajectories import trajectories
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EAP(Trained):
+    """Erases as ESD does while holding in place the word that the erasure damages most; kept words are candidates."""
+
+    uses_keep: ClassVar[bool] = True
+    space: Space = "x0"
+    """Where squared errors are measured; sets how much noisy timesteps weigh."""
+    vocabulary: str = ""
+    """A file of candidate words, one a line; by default the model's own vocabulary."""
+    k_closest: int = 1000
+    """Candidates are among this many words nearest to the target."""
+    centres: int = 100
+    """Candidates, spread over their distances to the target; shared among several targets."""
+    exclude: tuple[str, ...] = ()
+    """Words that count as the target and are never preserved."""
+    margin: float = 0.2
+    """Words nearer to the target than this share of the median distance count as the target."""
+    temperature: float = 2.0
+    """Of the Gumbel-Softmax choice."""
+    hard: bool = True
+    """Choose one candidate (straight-through) rather than a mixture; a mixture needs the student's trajectories."""
+    search_lr: float = 1e-2
+    """Adam's learning rate for the logits of the choice."""
+    search_turns: int = 1
+    """Moves of the search after each update of the weights."""
+    keep_weight: float = 1.0
+    """Weight of the preservation."""
+    keep_paths: int = 1
+    """Stored trajectories a candidate, where the source is frozen."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        if not self.hard and self.source == "frozen":
+            raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
+        words = Path(self.vocabulary).read_text().split("\n") if self.vocabulary else model.vocabulary(3000)
+        words = tuple(word.strip() for word in words if word.strip())
+        vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
+        erase, keep = (
+            trajectories(self.source, self.draw_steps, self.guidance, paths, self.refresh)
+            for paths in (self.paths, self.keep_paths)
+        )
+        search = Adversarial(
+            keep,
+            vocabulary,
+            self.space,
+            lr=self.search_lr,
+            temperature=self.temperature,
+            hard=self.hard,
+            turns=self.search_turns,
+        )
+        return NegativeGuidance(erase, self.eta, self.space), search
+
+    def update(self) -> Update:
+        return Dense(self.weights, self.lr)
+
+    def balance(self) -> Balance:
+        return Sum(keep=self.keep_weight)

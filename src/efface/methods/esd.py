@@ -1,0 +1,38 @@
+"""ESD: Erasing Concepts from Diffusion Models (Gandikota et al., ICCV 2023, arXiv 2303.07345).
+
+L = || eps_th(x_t, c) - [eps*(x_t, "") - eta (eps*(x_t, c) - eps*(x_t, ""))] ||^2, with x_t partly denoised under c at
+guidance 3. Defaults are those of the first release. The second (diffusers) one is `--source frozen --steps 200
+--lr 5e-5`; its eta 2 around eps*(c) is eta 1 here. ESD-x is `--weights xattn` (names, styles), ESD-u is
+`--weights noxattn` (nudity, objects). Differs: x_t is exactly at the t it is scored at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, Term, Trained, Update
+from ..models.base import Model
+from ..objectives.negative_guidance import NegativeGuidance
+from ..preserve.nothing import Nothing
+from ..sources.trajectories import trajectories
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ESD(Trained):
+    """Pushes the target's prediction to the other side of the unconditional one; preserves nothing."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        source = trajectories(self.source, self.draw_steps, self.guidance, self.paths, self.refresh)
+        return NegativeGuidance(source, self.eta, self.space), Nothing()
+
+    def update(self) -> Update:
+        return Dense(self.weights, self.lr)
+
+    def balance(self) -> Balance:
+        return Sum()

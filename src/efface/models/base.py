@@ -1,0 +1,291 @@
+"""What every model looks like from outside, and the one sampling loop.
+
+A model is never changed in place: weights are swapped in by reference (`bound`) and the very same tensors are put back,
+so that leaving is exact and the frozen model costs no second copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..concept import Prompt
+from ..functional.losses import guided
+from ..functional.schedules import Space
+from .cond import Cond
+
+Sampler = Literal["own", "ddim"]
+CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model suggests where nothing is said."""
+
+    steps: int = 50
+    guidance: float = 7.5
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Arguments by method; empty for models of the papers' size, whose values are the presets' own."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What sampling n pictures left. `x` is as the network reads it; the rest is empty unless recorded."""
+
+    x: Tensor
+    """[n, c, h, w]: the end of the trajectory, or the state at `until`."""
+    t: Tensor
+    """[m]: the timesteps visited."""
+    states: Tensor
+    """[m, n, c, h, w]: the network's input at each of them."""
+    eps_c: Tensor
+    """[m, n, c, h, w]: the prediction under the condition, in the model's own space."""
+    eps_0: Tensor
+    """[m, n, c, h, w]: the prediction under the empty prompt."""
+
+
+class Model(ABC):
+    """A text-to-image denoiser behind a face that hides its architecture."""
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    compute: torch.dtype | None
+    """Autocast to this dtype inside the network; None computes in the weights' own."""
+    defaults: Defaults
+    space: Space
+    """What the network predicts."""
+    resolution: int
+    """Pixels a side."""
+    latent_shape: tuple[int, int, int]
+    alphas_bar: Tensor
+    """[T]: cumulative alpha products of the training schedule, fp64 on the CPU."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._slots = {
+            f"{part}.{self.checkpoint_name(part, name)}": _slot(module, name)
+            for part, module in modules.items()
+            for name, _ in module.named_parameters()
+        }
+        self._encoded: dict[str, Cond] = {}
+        self._fingerprint: dict[str, str] | None = None
+
+    # What an adapter answers.
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> Cond:
+        """The text encoder's output for these prompts."""
+
+    @abstractmethod
+    def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
+        """One row of conditions whose embedding is replaced."""
+
+    @abstractmethod
+    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """One call of the denoiser: x_t [n, c, h, w], t [n], n rows of cond."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 pictures [n, 3, h, w] on the CPU from latents [n, c, h, w]."""
+
+    @abstractmethod
+    def scheduler(self, sampler: Sampler = "own") -> Any:
+        """A fresh diffusers scheduler."""
+
+    @abstractmethod
+    def vocabulary(self, size: int) -> list[str]:
+        """Words that a search may try: at most `size`, common ones first."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the model, with whatever edit is applied, as a folder that other tools open."""
+
+    def checkpoint_name(self, part: str, name: str) -> str:
+        """The name of a parameter in published checkpoints, whatever the library calls it."""
+        return name
+
+    # Weights.
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters now in place, by checkpoint name."""
+        return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
+
+    @contextmanager
+    def bound(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, the named weights are these tensors (swapped by reference); after, the very ones there before.
+
+        Never enter or leave between a student's forward and its backward where activations are recomputed.
+        """
+        if unknown := sorted(set(tensors) - set(self._slots)):
+            raise KeyError(f"{self.name} has no weight {unknown[0]!r} ({len(unknown)} unknown names)")
+        before = {name: self._slots[name][0]._parameters[self._slots[name][1]] for name in tensors}
+        encoded = self._encoded
+        if any(not name.startswith("unet.") for name in tensors):
+            self._encoded = {}
+        try:
+            for name, tensor in tensors.items():
+                owner, leaf = self._slots[name]
+                owner._parameters[leaf] = tensor  # type: ignore[assignment]
+            yield
+        finally:
+            for name, tensor in before.items():
+                owner, leaf = self._slots[name]
+                owner._parameters[leaf] = tensor
+            self._encoded = encoded
+
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of the base's fp32, fp16 and bf16 casts: equal in one of them means the same base at some dtype.
+
+        Taken once, from the weights in place at the first call.
+        """
+        if self._fingerprint is None:
+            digests = {cast: hashlib.blake2b(digest_size=16) for cast in CASTS}
+            for name, tensor in sorted(self.weights.items()):
+                for cast, dtype in CASTS.items():
+                    data = tensor.detach().to("cpu", dtype).contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                    digests[cast].update(f"{name}{tuple(tensor.shape)}".encode())
+                    digests[cast].update(data)
+            self._fingerprint = {cast: digest.hexdigest() for cast, digest in digests.items()}
+        return dict(self._fingerprint)
+
+    # Predictions.
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str | Prompt]) -> Cond:
+        """Conditions for n prompts; each text is encoded once for each state of the text encoder."""
+        asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in self._encoded]
+        for start in range(0, len(new), 64):
+            chunk = new[start : start + 64]
+            cond = self._encode(chunk)
+            self._encoded.update({text: cond[[i]] for i, text in enumerate(chunk)})
+        rows = [
+            self._encoded[prompt.text]
+            if prompt.embedding is None
+            else self._with_embedding(self._encoded[prompt.text], prompt.embedding)
+            for prompt in asked
+        ]
+        return Cond.cat(rows)
+
+    def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
+        """The prediction [n, ...] under each condition, in the model's own space, from one batched call.
+
+        x_t is [n, c, h, w], t is [n] or a number; each cond has n rows, or one for all.
+        """
+        n, k = len(x_t), len(conds)
+        times = torch.as_tensor(t, device=self.device).expand(n)
+        cond = Cond.cat([c.expand(n) for c in conds])
+        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
+        with autocast:
+            out = self._network(x_t.repeat(k, *[1] * (x_t.dim() - 1)), times.repeat(k), cond)
+        return out.to(x_t.dtype).chunk(k)
+
+    def alpha_bar(self, t: Tensor) -> Tensor:
+        """Cumulative alpha product at timesteps t [n], which may fall between two: then noise levels interpolate."""
+        sigmas = ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
+        low = t.detach().double().cpu().clamp(0, len(sigmas) - 1)
+        floor, share = low.floor().long(), low.frac()
+        sigma = sigmas[floor] * (1 - share) + sigmas[(floor + 1).clamp(max=len(sigmas) - 1)] * share
+        return (1 / (1 + sigma.square())).to(self.device, torch.float32)
+
+    # Sampling.
+
+    @torch.no_grad()
+    def sample(
+        self,
+        cond: Cond,
+        uncond: Cond,
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        until: int | None = None,
+        record: bool = False,
+        sampler: Sampler = "own",
+    ) -> Draw:
+        """THE loop: n pictures at once, one condition row and one seed each.
+
+        Noise is drawn on the CPU per seed, so that a seed means the same picture at any batch size. `until=k` stops
+        when the latents are exactly at the k-th timestep, before the network sees them. Guidance 1 is the plain
+        conditional model and costs no second prediction unless recorded.
+        """
+        guidance = self.defaults.guidance if guidance is None else guidance
+        scheduler = self.scheduler(sampler)
+        scheduler.set_timesteps(self.defaults.steps if steps is None else steps, device=self.device)
+        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = torch.cat([torch.randn((1, *self.latent_shape), generator=rng) for rng in rngs])
+        x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
+        extra = {"generator": rngs} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
+        visited: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for i, t in enumerate(scheduler.timesteps):
+            x_t = scheduler.scale_model_input(x, t)
+            if until == i:
+                return _draw(x_t, visited)
+            if guidance == 1 and not record:
+                (out,) = self.predict(x_t, t, cond)
+            else:
+                eps_0, eps_c = self.predict(x_t, t, uncond, cond)
+                out = guided(eps_0, eps_c, guidance)
+                if record:
+                    visited.append((t, x_t, eps_c, eps_0))
+            x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
+        return _draw(x, visited)
+
+    def timesteps(self, steps: int, sampler: Sampler = "own") -> Tensor:
+        """The timesteps that `sample` visits, noisiest first."""
+        scheduler = self.scheduler(sampler)
+        scheduler.set_timesteps(steps)
+        return scheduler.timesteps
+
+    def images(
+        self,
+        prompts: Sequence[str | Prompt],
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch: int = 64,
+        progress: Callable[..., None] | None = None,
+    ) -> Tensor:
+        """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed."""
+        if len(prompts) != len(seeds) or not prompts:
+            raise ValueError(f"one seed a prompt, at least one: got {len(prompts)} prompts and {len(seeds)} seeds")
+        pictures = []
+        for start in range(0, len(prompts), batch):
+            part = slice(start, start + batch)
+            cond = self.encode(prompts[part])
+            draw = self.sample(cond, self.encode([""]), seeds[part], steps=steps, guidance=guidance)
+            pictures.append(self.decode(draw.x))
+            if progress:
+                progress(min(start + batch, len(prompts)), len(prompts))
+        return torch.cat(pictures)
+
+
+def fresh(scheduler: Any) -> Any:
+    """A scheduler with the same configuration and none of the state."""
+    return copy.deepcopy(scheduler)
+
+
+def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+def _draw(x: Tensor, visited: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Draw:
+    if not visited:
+        empty = x.new_empty(0)
+        return Draw(x, empty, empty, empty, empty)
+    t, states, eps_c, eps_0 = (torch.stack(column) for column in zip(*visited, strict=True))
+    return Draw(x, t, states, eps_c, eps_0)

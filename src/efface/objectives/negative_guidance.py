@@ -1,0 +1,42 @@
+"""Negative guidance: the prediction for the target moves to the other side of the unconditional one (ESD).
+
+L = || eps_th(x_t, c) - [eps*(x_t, "") - eta (eps*(x_t, c) - eps*(x_t, ""))] ||^2, arXiv 2303.07345, eq. 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from ..functional.losses import negative_guidance, weighted_mse
+from ..functional.schedules import Space
+from ..game import Ask, Game, Role, Source, Term, Turn
+
+
+@final
+class NegativeGuidance(Term):
+    """ESD's objective, at states of `source`, measured in `space`."""
+
+    role: ClassVar[Role] = "erase"
+
+    def __init__(self, source: Source, eta: float, space: Space) -> None:
+        self.source, self.eta = source, eta
+        self.space: Space = space
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
+        if turn.player is not game.update:
+            return {}
+        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        cond = game.model.encode(prompts)
+        rows = self.source.rows(game, turn, prompts, cond)
+        return {
+            "student": Ask(rows, cond, "student"),
+            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(replies["eps_0"], replies["eps_c"], self.eta)
+        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))

@@ -1,0 +1,23 @@
+"""Nothing is held in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from ..game import Ask, Game, Role, Term, Turn
+
+
+@final
+class Nothing(Term):
+    """Never asks, never counts."""
+
+    role: ClassVar[Role] = "keep"
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
+        return {}
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        raise AssertionError("it asked nothing")

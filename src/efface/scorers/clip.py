@@ -1,0 +1,56 @@
+"""CLIP similarity of picture and prompt: the cosine of their embeddings, by a CLIP of its own.
+
+torchmetrics' CLIPScore fails under transformers 5, and it would hide which CLIP was asked. This one is loaded from its
+own folder: never the text tower that an erasure may have edited.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+from ..suites import Row
+from .base import Score, weights_digest
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Cosine of a picture and its prompt in [-1, 1], by a CLIP that no erasure touches."""
+
+    version: ClassVar[str] = "1"
+    folder: str
+    """Folder or hub id of the CLIP."""
+    name: str = "clip"
+    batch: int = 64
+
+    @property
+    def asks(self) -> str:
+        return "match"
+
+    def identity(self) -> dict[str, str]:
+        return {"scorer": "clip", "version": self.version, "weights": weights_digest(self.folder)}
+
+    def score(self, images: Tensor, rows: Sequence[Row]) -> list[Score]:
+        model, tokenizer, processor = _load(self.folder)
+        out: list[Score] = []
+        for start in range(0, len(rows), self.batch):
+            part = rows[start : start + self.batch]
+            words = tokenizer([r.prompt for r in part], padding=True, truncation=True, return_tensors="pt")
+            pixels = processor(images=list(images[start : start + self.batch]), return_tensors="pt")
+            with torch.inference_mode():
+                text = model.get_text_features(**words).pooler_output
+                seen = model.get_image_features(**pixels).pooler_output
+            cosine = F.cosine_similarity(text.float(), seen.float())
+            out += [Score(float(c), (), f"cosine {c:.3f}") for c in cosine]
+        return out
+
+
+@functools.cache
+def _load(folder: str):
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)

@@ -1,0 +1,1 @@
+"""Where the states come from at which a term is evaluated."""

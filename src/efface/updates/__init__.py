@@ -1,0 +1,1 @@
+"""Which weights move, and how they may move."""

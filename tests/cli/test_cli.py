@@ -1,0 +1,231 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from efface.cli import COMMANDS, main
+from efface.cli.console import progress
+from efface.game import Edit
+from judging_fixtures import write_bundle
+
+TINY = ("--steps", "2", "--draw-steps", "2", "--paths", "2", "--source", "frozen")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> str:
+    return str(bundle / "model")
+
+
+@pytest.fixture(scope="module")
+def edit(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("edit") / "cat.safetensors"
+    assert main(["erase", "esd", "--model", model, "--target", "cat", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "efface", *args], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["list", "methods"], ["list", "scorers", "--json"], ["list", "suites"], ["list", "models"]]
+)
+def test_help_and_lists_import_no_torch_and_answer_at_once(args: list[str]) -> None:
+    code = (
+        "import sys; from efface.cli import main; code = main(sys.argv[1:]); "
+        "bad = {'torch', 'transformers', 'diffusers', 'pyarrow', 'pydantic'} & set(sys.modules); "
+        "print(bad, file=sys.stderr); sys.exit(code or bool(bad))"
+    )
+    times = []
+    for _ in range(3):
+        before = os.times()
+        done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+        after = os.times()
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        # CPU time: the clock on the wall tells of the machine's other work.
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(times) < 0.5
+
+
+def test_lists_are_json_on_demand() -> None:
+    names = {
+        w: [r["name"] for r in json.loads(run("list", w, "--json").stdout)] for w in ("methods", "suites", "scorers")
+    }
+    assert {"eap", "esd"} <= set(names["methods"])
+    assert names["suites"] == ["glyphs-objects", "glyphs-styles", "glyphs-unsafe"]
+    assert {"background", "classifier", "clip"} <= set(names["scorers"])
+
+
+def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        assert "--json" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["erase", "eap", "--help"])
+    out = capsys.readouterr().out
+    assert "--k-closest" in out and "--target" in out
+
+
+def test_the_commands_in_a_row(model: str, edit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, made = tmp_path / "evaluation", {}
+    base = ["--model", model, "--edit", str(edit), "--json"]
+    for name, args in {
+        "draw": [
+            "draw",
+            *base,
+            "--prompt",
+            "a cat",
+            "--prompt",
+            "a dog",
+            "--seed",
+            "3",
+            "--out",
+            str(tmp_path / "draw"),
+        ],
+        "evaluate": ["evaluate", *base, "--suite", "glyphs-objects", "--out", str(out), "--per-group", "3"],
+        "report": ["report", str(out), "--out", str(tmp_path / "r.html"), "--json"],
+        "export": ["export", *base, "--format", "diffusers", "--out", str(tmp_path / "export")],
+    }.items():
+        assert main(args) == 0
+        made[name] = json.loads(capsys.readouterr().out)
+    assert [(p["prompt"], p["seed"]) for p in made["draw"]["pictures"]] == [("a cat", 3), ("a dog", 3)]
+    assert all((tmp_path / "draw" / p["file"]).is_file() for p in made["draw"]["pictures"])
+    assert made["evaluate"]["headlines"][0]["metric"] == "esr1"
+    assert "a cat" in (tmp_path / "r.html").read_text()
+    assert (tmp_path / "export" / "model_index.json").is_file()
+
+
+def test_repeated_flags_keep_every_value(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "two.safetensors"
+    targets = ["--target", "cat", "--target", "apple"]
+    assert main(["erase", "esd", "--model", model, *targets, "--out", str(out), *TINY]) == 0
+    assert Edit.load(out).meta["request"]["targets"] == ["cat", "apple"]
+
+
+def test_the_umbrella_is_written_out_in_the_edit(model: str, tmp_path: Path) -> None:
+    out = tmp_path / "unsafe.safetensors"
+    assert main(["erase", "esd", "--model", model, "--target", "unsafe", "--out", str(out), *TINY]) == 0
+    assert Edit.load(out).meta["request"]["targets"] == ["bomb", "pistol"]
+
+
+def test_a_target_that_the_base_does_not_draw_is_warned_about(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rose.safetensors"
+    assert main(["erase", "esd", "--model", model, "--target", "rose", "--out", str(out), "--json", *TINY]) == 0
+    told = capsys.readouterr()
+    assert "warning:" in told.err and "rose in only" in told.err and "of 24 pictures" in told.err
+    assert json.loads(told.out)["base_draws_target"] < 0.5
+
+
+def test_a_target_that_no_judge_knows_is_said_to_be_unmeasured(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.safetensors"
+    assert main(["erase", "esd", "--model", model, "--target", "unicorn", "--out", str(out), *TINY]) == 0
+    assert "can't be measured" in capsys.readouterr().err
+
+
+BAD = {
+    "command": (["eraze"], "did you mean 'erase'"),
+    "method": (["erase", "epa", "--target", "cat"], "did you mean 'eap'"),
+    "no target": (["erase", "esd", "--model", "{model}", "--out", "{tmp}/e.safetensors"], "no target"),
+    "empty target": (["erase", "esd", "--model", "{model}", "--target", "", "--out", "{tmp}/e"], "empty concept"),
+    "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{tmp}/e"], "EAP"),
+    "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{tmp}/e"], "no model 'glyps'"),
+    "unwritable": (["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e"], "cannot write"),
+    "no prompt": (["draw", "--model", "{model}", "--out", "{tmp}/d"], "no prompt"),
+    "draw nowhere": (["draw", "--model", "{model}", "--prompt", "a cat", "--out", "/proc/x"], "cannot write"),
+    "no edit": (["draw", "--model", "{model}", "--prompt", "a", "--edit", "{tmp}/no", "--out", "{tmp}/d"], "no file"),
+    "suite": (
+        ["evaluate", "--model", "{model}", "--edit", "{edit}", "--suite", "glyph-objects", "--out", "{tmp}/o"],
+        "did you mean 'glyphs-objects'",
+    ),
+    "world": (
+        ["evaluate", "--model", "{tmp}", "--edit", "{edit}", "--suite", "glyphs-objects", "--out", "{tmp}/o"],
+        "no world.json",
+    ),
+    "report": (["report", "{tmp}", "--out", "{tmp}/r.html"], "no report.json"),
+    "export": (["export", "--model", "{model}", "--edit", "{edit}", "--out", "{tmp}"], "exists already"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_message_and_exit_2(
+    case: str, model: str, edit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args, says = BAD[case]
+    assert main([a.format(model=model, edit=edit, tmp=tmp_path) for a in args]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
+    assert not any(p.suffix in (".safetensors", ".html") for p in tmp_path.rglob("*"))
+
+
+def test_a_cut_edit_and_one_of_another_base_are_refused(
+    model: str, edit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(edit.read_bytes()[:-10])
+    other = write_bundle(tmp_path / "other") / "model"
+    weights = next((other / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-8] + b"\x00\x00\x80?\x00\x00\x80?")
+    for args in (["--edit", str(cut), "--model", model], ["--edit", str(edit), "--model", str(other)]):
+        assert main(["draw", *args, "--prompt", "a cat", "--out", str(tmp_path / "d")]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_unknown_flags_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["erase", "esd", "--model", "x", "--target", "cat", "--out", "y", "--stepz", "3"])
+    assert stop.value.code == 2
+
+
+def test_numbers_that_leave_the_numbers_exit_1_and_keep_the_last_good_state(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "e.safetensors"
+    args = ["--target", "cat", "--out", str(out), *TINY, "--lr", "1e30", "--steps", "20"]
+    assert main(["erase", "esd", "--model", model, *args]) == 1
+    assert "last good state" in capsys.readouterr().err
+    assert not out.exists() and (tmp_path / "e.last-good.safetensors").is_file()
+
+
+def test_the_demo_ends_with_three_rates_and_a_report(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from efface.cli import erase
+
+    small = {"steps": 2, "draw_steps": 2, "paths": 2, "source": "frozen", "centres": 2, "k_closest": 3}
+    monkeypatch.setattr(erase, "suggestions", lambda name, model: small)
+    for target in ("cat", "cat", "flat"):
+        out = tmp_path / "demo"
+        assert main(["demo", "--model", model, "--target", target, "--pictures", "4", "--out", str(out)]) == 0
+        told = capsys.readouterr()
+        lines = told.out.splitlines()
+        assert lines[-1] == str(out / "report.html") and (out / "report.html").is_file()
+        assert len([line for line in lines if line.startswith(("erased", "kept"))]) == 3
+        assert "drawing the base: 12 of 12" in told.err
+
+
+def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress() as tell:
+        for i in (1, 2, 3):
+            tell("drawing", i, 3)
+    assert capsys.readouterr().err.splitlines() == ["drawing: 1 of 3", "drawing: 3 of 3"]

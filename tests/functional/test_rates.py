@@ -1,0 +1,120 @@
+"""Rates against references that share no code with them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from efface.functional import rates
+
+NAMES = ["church", "chain saw, chainsaw", "tench, Tinca tinca", "French horn", "golf ball", "gas pump"]
+
+
+def naive(labels: list[str], topk: list[list[str] | None], wanted: set[str], k: int, gone: bool) -> float | None:
+    """Counting by hand over exact names."""
+    hits = [
+        (label in answers[:k]) != gone
+        for label, answers in zip(labels, topk, strict=True)
+        if label in wanted and answers
+    ]
+    return sum(hits) / len(hits) if hits else None
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_esr_and_psr_count_what_a_naive_count_does(k: int) -> None:
+    rng = np.random.default_rng(k)
+    labels = [NAMES[i] for i in rng.integers(len(NAMES), size=400)]
+    topk = [[NAMES[i] for i in rng.permutation(len(NAMES))[:5]] if rng.random() > 0.05 else None for _ in labels]
+    erased, kept = set(NAMES[:3]), set(NAMES[3:])
+    assert rates.esr(labels, topk, erased, k) == pytest.approx(naive(labels, topk, erased, k, gone=True))
+    assert rates.psr(labels, topk, kept, k) == pytest.approx(naive(labels, topk, kept, k, gone=False))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["chain saw", "Chain Saw", "chain_saw", "chainsaw", "CHAINSAW", "chain-saw", " chain  saw ", "chain saw, chainsaw"],
+)
+def test_labels_match_in_every_spelling(asked: str) -> None:
+    assert rates.same(asked, "chain saw, chainsaw")
+    assert rates.esr([asked], [["chainsaw"]], [asked], 1) == 0
+    assert rates.psr(["chain saw, chainsaw"], [["Chain_Saw"]], [asked], 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat", "wildcat"), ("saw", "chain saw"), ("", ""), (",", "cat"), ("", "cat")]
+)
+def test_other_labels_do_not_match(one: str, other: str) -> None:
+    assert not rates.same(one, other)
+
+
+def test_pictures_of_other_classes_are_not_counted_and_none_is_skipped() -> None:
+    labels, topk = ["cat", "cat", "cat", "dog"], [["dog"], None, ["cat"], ["dog"]]
+    assert rates.esr(labels, topk, ["cat"], 1) == 0.5
+    assert rates.psr(labels, topk, ["dog"], 1) == 1
+    assert rates.esr(labels, topk, ["bird"], 1) is None
+    assert rates.tally([True, None, False]) == rates.Tally(1, 2, 1)
+
+
+def test_bad_answers_are_refused() -> None:
+    with pytest.raises(ValueError, match="top-5"):
+        rates.esr(["cat"], [["dog"]], ["cat"], 5)
+    with pytest.raises(ValueError, match="2 labels but 1"):
+        rates.esr(["cat", "dog"], [["dog"]], ["cat"], 1)
+    with pytest.raises(ValueError, match="collection"):
+        rates.esr(["cat"], [["dog"]], "cat", 1)
+    with pytest.raises(ValueError, match="at least 1"):
+        rates.psr(["cat"], [["dog"]], ["cat"], 0)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (295, 300), (1, 1)])
+def test_wilson_solves_the_score_equation(successes: int, n: int) -> None:
+    """The bounds are where the score test just rejects: |p - p0| = z sqrt(p0 (1 - p0) / n)."""
+    z, p = NormalDist().inv_cdf(0.975), successes / n
+
+    def edge(p0: float) -> float:
+        return (p - p0) ** 2 - z * z * p0 * (1 - p0) / n
+
+    low, high = rates.wilson(successes, n)
+    assert low == pytest.approx(brentq(edge, 1e-12, min(p, 1 - 1e-12)) if successes else 0, abs=1e-9)
+    assert high == pytest.approx(brentq(edge, max(p, 1e-12), 1 - 1e-12) if successes < n else 1, abs=1e-9)
+
+
+def test_wilson_without_trials_knows_nothing() -> None:
+    assert rates.wilson(0, 0) == (0, 1)
+    with pytest.raises(ValueError, match="not possible"):
+        rates.wilson(3, 2)
+
+
+def test_either_and_every_are_kleenes() -> None:
+    for verdicts in itertools.product([True, False, None], repeat=2):
+        worlds = list(itertools.product(*[[v] if v is not None else [True, False] for v in verdicts]))
+        for rule, plain in ((rates.either, any), (rates.every, all)):
+            outcomes = {plain(world) for world in worlds}
+            assert rule(verdicts) == (outcomes.pop() if len(outcomes) == 1 else None)
+
+
+def test_bootstrap_is_that_of_the_cluster_means() -> None:
+    rng = np.random.default_rng(0)
+    clusters = {str(i): list(rng.normal(i % 5, 1, 20)) for i in range(25)}
+    low, high = rates.bootstrap(clusters) or (0, 0)
+    means = np.array([np.mean(v) for v in clusters.values()])
+    draws = rng.choice(means, (20_000, 25)).mean(1)
+    assert low == pytest.approx(np.quantile(draws, 0.025), abs=0.06)
+    assert high == pytest.approx(np.quantile(draws, 0.975), abs=0.06)
+    assert rates.bootstrap(clusters) == (low, high)
+    assert rates.bootstrap({"one": [0.5]}) is None
+    assert rates.bootstrap({"one": [0.5], "none": [None]}) is None
+
+
+def test_mean_interval_is_the_normal_one() -> None:
+    values = [0.1, 0.4, None, 0.7]
+    mean, low, high = rates.mean_interval(values) or (0, 0, 0)
+    judged = [v for v in values if v is not None]
+    half = NormalDist().inv_cdf(0.975) * float(np.std(judged, ddof=1)) / math.sqrt(3)
+    assert (mean, low, high) == pytest.approx((0.4, 0.4 - half, 0.4 + half))
+    assert rates.mean_interval([None]) is None

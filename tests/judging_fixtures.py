@@ -1,0 +1,155 @@
+"""A tiny world for tests of judging: random networks of the real classes, and judges that read planted colours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
+
+from efface.game import Edit
+from efface.models.base import Defaults
+from efface.models.sd import StableDiffusion
+from efface.scorers import Score
+from efface.suites import Row
+from tiny import tiny_pipeline, tiny_tokenizer
+
+THINGS = ("cat", "tiger", "dog", "car", "truck", "apple", "tomato", "rose", "bomb", "pistol")
+STYLES = ("flat", "noto", "pixel")
+GROUNDS = {"white": [255, 255, 255], "yellow": [255, 226, 92]}
+LENGTH = 120
+HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+SIZE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def write_world(folder: Path) -> Path:
+    """`folder`/world.json."""
+    near = {"cat": ["tiger", "dog"], "apple": ["tomato"], "bomb": ["pistol"]}
+    things = [
+        {
+            "name": name,
+            "group": "weapons" if name in ("bomb", "pistol") else "others",
+            "synonyms": [f"{name}let", f"big {name}"],
+            "translations": {"de": f"{name}chen"},
+            "description": "a thing of the test world",
+            "near": near.get(name, []),
+        }
+        for name in THINGS
+    ]
+    data = {
+        "things": things,
+        "styles": list(STYLES),
+        "backgrounds": GROUNDS,
+        "held_out": [["cat", "pixel"], ["dog", "noto"]],
+        "unsafe": ["bomb", "pistol"],
+        "vocabulary": list(THINGS[::2]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "world.json").write_text(json.dumps(data))
+    return folder
+
+
+def world_pipeline(seed: int = 0):
+    """The tiny pipeline with a text encoder that reads whole sentences letter by letter."""
+    pipeline = tiny_pipeline("v_prediction", seed)
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = LENGTH
+    torch.manual_seed(seed)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=LENGTH, projection_dim=16, **SIZE, **ends
+    )
+    pipeline.register_modules(tokenizer=tokenizer, text_encoder=CLIPTextModel(config).eval())
+    return pipeline
+
+
+def world_model() -> StableDiffusion:
+    return StableDiffusion(world_pipeline(), "tiny", defaults=Defaults(steps=2, guidance=2.0))
+
+
+def write_bundle(folder: Path) -> Path:
+    """A whole bundle: model, judges, scoring CLIP and world, all random and tiny."""
+    write_world(folder)
+    pipeline = world_pipeline()
+    pipeline.save_pretrained(folder / "model")
+    norm = {
+        "do_resize": False,
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    for asks, labels in (("object", (*THINGS, "none")), ("style", (*STYLES, "none"))):
+        names = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+        resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", **names)
+        convnext = ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2, **names)
+        judges = {"resnet": ResNetForImageClassification(resnet), "convnext": ConvNextForImageClassification(convnext)}
+        for kind, judge in judges.items():
+            place = folder / "judges" / f"{asks}-{kind}"
+            judge.save_pretrained(place)
+            facts = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 16}, **norm}
+            (place / "preprocessor_config.json").write_text(json.dumps(facts))
+    write_clip(folder / "clip")
+    return folder
+
+
+def write_clip(folder: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.model_max_length = LENGTH
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH, "eos_token_id": tokenizer.eos_token_id}
+    vision = {"image_size": 16, "patch_size": 8}
+    clip = CLIPModel(CLIPConfig(text_config={**SIZE, **text}, vision_config={**SIZE, **vision}, projection_dim=16))
+    clip.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    facts = {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "do_center_crop": False}
+    facts |= HALF | {"size": {"shortest_edge": 16}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(facts))
+
+
+def edit_of(model: StableDiffusion, path: Path, targets: Sequence[str] = ("cat",), scale: float = 1.5) -> Path:
+    """An edit that changes some weights of a model, made to answer a request."""
+    names = [n for n in model.weights if "attn2" in n]
+    values = {n: model.weights[n].detach() * scale for n in names}
+    request = {"targets": list(targets), "anchor": "", "keep": []}
+    meta = {"method": "ESD", "arguments": {"steps": 1}, "request": request}
+    return Edit(values, {**meta, "model": model.name, "base": model.fingerprint()}).save(path)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A judge that answers what the row asked for unless the picture's first pixel is black."""
+
+    version: ClassVar[str] = "1"
+    asks: str = "object"
+    name: str = "object-planted"
+    labels: tuple[str, ...] = THINGS
+    fails_on: str = ""
+    """A thing at which it raises."""
+
+    def identity(self) -> dict[str, str]:
+        return {"scorer": "planted", "version": self.version, "asks": self.asks}
+
+    def score(self, images: Tensor, rows: Sequence[Row]) -> list[Score]:
+        out = []
+        for image, row in zip(images, rows, strict=True):
+            wanted = row.thing if self.asks == "object" else row.style
+            if wanted and wanted == self.fails_on:
+                raise RuntimeError(f"no {wanted}, please")
+            rest = tuple(n for n in self.labels if n != wanted)
+            seen = bool(image[:, 0, 0].any()) and wanted
+            out.append(Score(float(bool(seen)), (wanted, *rest)[:6] if seen else rest[:6]))
+        return out

@@ -1,0 +1,138 @@
+"""Suites: which rows, of what, and never in words that fitting used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from efface.concept import Erasure
+from efface.suites import World, build, describe, locate, names, spec, world
+from judging_fixtures import write_world
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world.load(write_world(tmp_path_factory.mktemp("bundle")))
+
+
+REQUESTS = {"glyphs-objects": "cat", "glyphs-styles": "flat", "glyphs-unsafe": "unsafe"}
+
+
+def test_every_suite_says_what_it_is() -> None:
+    assert names() == sorted(REQUESTS)
+    for told in describe():
+        assert all(told.values())
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_rows_are_the_same_every_time_and_have_ids_of_their_own(name: str, small: World) -> None:
+    suite = build(name, Erasure((REQUESTS[name],)), small)
+    assert suite == build(name, Erasure((REQUESTS[name],)), small)
+    assert len({r.id for r in suite.rows}) == len(suite.rows)
+    assert len(suite.group("target")) >= 300
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_no_prompt_is_a_bare_word_and_held_out_cells_are_left_out(name: str, small: World) -> None:
+    words = {w for t in small.things for w in (t.name, *t.synonyms)} | set(small.styles)
+    bare = words | {f"a {w}" for w in words}
+    for row in build(name, Erasure((REQUESTS[name],)), small, per_group=60).rows:
+        assert row.prompt not in bare
+        assert (row.thing, row.style) not in small.held_out
+        assert (row.second, row.style) not in small.held_out
+
+
+def test_groups_share_no_concept_and_the_unseen_half_is_unseen(small: World) -> None:
+    suite = build("glyphs-objects", Erasure(("cat",), keep=("truck",)), small, used=("dog", "car"))
+    concepts = {g: {r.concept for r in suite.group(g)} for g in ("target", "neighbour", "seen", "unseen")}
+    assert concepts == {
+        "target": {"cat"},
+        "neighbour": {"tiger", "dog"},
+        "seen": {"truck", "tomato", "bomb", "car"},
+        "unseen": {"apple", "rose", "pistol"},
+    }
+    sets = list(concepts.values())
+    assert sum(map(len, sets)) == len(set().union(*sets)) == len(small.names)
+
+
+def test_a_kept_thing_is_asked_for_in_the_same_words_whatever_is_erased(small: World) -> None:
+    one, other = (build("glyphs-objects", Erasure((t,)), small) for t in ("cat", "apple"))
+    for concept in ("rose", "pistol"):
+        asked = [[(r.prompt, r.seed) for r in s.rows if r.concept == concept and not r.second] for s in (one, other)]
+        short = min(map(len, asked))
+        assert short and asked[0][:short] == asked[1][:short]
+
+
+def test_pairs_name_two_things_and_synonyms_never_the_target(small: World) -> None:
+    suite = build("glyphs-objects", Erasure(("cat",)), small)
+    for row in suite.group("beside"):
+        assert row.second == "cat" and "cat" in row.prompt and row.concept in row.prompt and row.role == "keep"
+    for row in suite.group("pair"):
+        assert row.second not in ("cat", row.concept) and "cat" not in row.prompt
+    for row in suite.group("synonym"):
+        assert "catlet" in row.prompt or "big cat" in row.prompt
+
+
+def test_half_of_the_beginning_has_a_style_and_half_a_background(small: World) -> None:
+    rows = build("glyphs-objects", Erasure(("cat",)), small, only=("target",), per_group=16).rows
+    assert sum(bool(r.style) for r in rows) == sum(bool(r.background) for r in rows) == 8
+
+
+def test_the_umbrella_covers_everything_unsafe_and_any_of_it_counts(small: World) -> None:
+    suite = build("glyphs-unsafe", Erasure(("weapons",)), small)
+    assert suite.targets == ("bomb", "pistol")
+    assert all(r.counts == ("bomb", "pistol") for r in suite.group("target"))
+
+
+def test_several_targets_have_their_full_size_each(small: World) -> None:
+    suite = build("glyphs-objects", Erasure(("cat", "apple")), small, sizes={"target": 10})
+    assert [sum(r.concept == c for r in suite.group("target")) for c in ("cat", "apple")] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "says"),
+    [
+        ("glyphs-object", "cat", "did you mean 'glyphs-objects'"),
+        ("glyphs-objects", "catt", "did you mean 'cat'"),
+        ("glyphs-styles", "cat", "there are flat, noto, pixel"),
+        ("glyphs-unsafe", "cat", "use glyphs-objects"),
+    ],
+)
+def test_what_can_not_be_judged_is_refused(name: str, target: str, says: str, small: World) -> None:
+    with pytest.raises(ValueError, match=says):
+        build(name, Erasure((target,)), small)
+
+
+def test_unknown_groups_and_empty_ones_are_refused(small: World) -> None:
+    with pytest.raises(ValueError, match="its groups are target, synonym"):
+        build("glyphs-objects", Erasure(("cat",)), small, only=("targets",))
+    with pytest.raises(ValueError, match="at least 1"):
+        build("glyphs-objects", Erasure(("cat",)), small, sizes={"target": 0})
+
+
+def test_a_world_lies_in_or_beside_its_model(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    (tmp_path / "model").mkdir()
+    assert locate(str(tmp_path / "model")) == locate(str(tmp_path)) == tmp_path
+    with pytest.raises(FileNotFoundError, match="--model glyphs"):
+        locate(str(tmp_path / "no" / "where"))
+
+
+def test_articles() -> None:
+    from efface.suites.rows import articles
+
+    assert articles("a apple next to a cat") == "an apple next to a cat"
+
+
+def test_suites_know_no_torch() -> None:
+    code = "import sys, efface.suites; efface.suites.describe(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_specs_are_found_by_name_only() -> None:
+    assert spec("glyphs-styles").targets == "styles"
+    with pytest.raises(ValueError, match="there is no suite"):
+        spec("../secrets")

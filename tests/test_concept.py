@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import efface
+from efface import Erasure
+
+
+def test_short_forms():
+    assert Erasure.of("cat") == Erasure(("cat",)) == Erasure.of(["cat"])
+    request = Erasure(("cat",), keep=("dog",))
+    assert Erasure.of(request) is request
+
+
+@pytest.mark.parametrize(
+    ("targets", "keep", "message"),
+    [
+        ((), (), "no target"),
+        (("",), (), "empty concept in targets"),
+        ((" ",), (), "empty concept in targets"),
+        (("cat",), ("",), "empty concept in keep"),
+        (("cat", "cat"), (), "twice"),
+        (("cat",), ("cat",), "erased and kept at once: cat"),
+    ],
+)
+def test_bad_requests(targets, keep, message):
+    with pytest.raises(ValueError, match=message):
+        Erasure(targets, keep=keep)
+
+
+def test_a_bare_string_is_no_tuple():
+    with pytest.raises(TypeError, match="tuple of strings"):
+        Erasure("cat")  # type: ignore[arg-type]
+
+
+def test_import_and_listing_load_no_torch():
+    code = (
+        "import sys, efface, efface.methods as m, efface.models as d, efface.select\n"
+        "print([m.describe(n) for n in m.names()], d.names())\n"
+        "sys.exit(any(n in sys.modules for n in ('torch', 'diffusers', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_faces():
+    assert efface.__version__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = efface.nonsense

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import efface
+from efface.concept import Erasure
+from efface.functional.gumbel import gumbel_softmax
+from efface.functional.losses import negative_guidance
+from efface.game import Adam, Ask, Diverged, Edit, Game, Rows, Turn, WrongBase, apply
+from efface.methods.eap import EAP
+from efface.methods.esd import ESD
+from efface.models.sd import StableDiffusion
+from efface.preserve.adversarial import Search
+from tiny import tiny_model, tiny_pipeline
+
+QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
+
+
+def game_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Game:
+    from dataclasses import asdict
+
+    parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
+    return Game(model, erasure, name="test", settings=asdict(method), **parts)
+
+
+def turn_of(game: Game, index: int = 0) -> Turn:
+    return game._turn(index, game.players[index % len(game.players)])
+
+
+def moved(game: Game, index: int) -> float:
+    return game._move(turn_of(game, index))["keep"]
+
+
+@pytest.mark.parametrize("source", ["student", "frozen"])
+@pytest.mark.parametrize("micro_batch", [0, 1, 3])
+def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
+    """The student's, after it has moved away from the frozen model, against a deep copy that never shares a weight."""
+    settings = {**QUICK, "weights": "noxattn", "space": "x0", "source": source, "micro_batch": micro_batch, "batch": 4}
+    game = game_of(ESD(**settings), model, Erasure(("cat",)))
+    twin = copy.deepcopy(model.unet)
+    for master, name in zip(game.update.masters, game.update.names, strict=True):
+        with torch.no_grad():
+            master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(len(name))))
+        twin.get_parameter(name.removeprefix("unet.")).data.copy_(master)
+    turn = turn_of(game)
+    asks = game.terms[0].asks(game, turn)
+    ours: list[torch.Tensor] = []
+    game.update.step = ours.extend  # type: ignore[method-assign]
+    loss = game._move(turn)["erase"]
+
+    rows, tokens = asks["student"].rows, asks["student"].cond.tensors["tokens"]
+    nothing = game.uncond.expand(4).tensors["tokens"]
+    with torch.no_grad():
+        eps_0, eps_c = (model.unet(rows.x, rows.t, c).sample for c in (nothing, tokens))
+    student = twin(rows.x, rows.t, tokens).sample
+    weight = game.weight(rows.t, "x0")
+    theirs = ((student - negative_guidance(eps_0, eps_c, 1.0)).square().flatten(1).mean(1) * weight).mean()
+    theirs.backward()
+    assert loss == pytest.approx(theirs.item(), rel=1e-4)
+    for name, grad in zip(game.update.names, ours, strict=True):
+        reference = twin.get_parameter(name.removeprefix("unet.")).grad
+        assert torch.allclose(grad, reference, rtol=1e-3, atol=1e-5 * reference.abs().max() + 1e-9), name
+
+
+def test_sources_agree_at_the_base(model):
+    """Before the first update student and frozen model are one: the same states, whoever draws them."""
+    erasure = Erasure(("cat",))
+    student, frozen = (
+        game_of(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure) for source in ("student", "frozen")
+    )
+    seed = frozen.settings["seed"]
+    turn = Turn(0, student.update, torch.Generator(), [0, 0], [0, 0], [seed, seed + 1], [3, 1])
+    cond = model.encode(["cat", "cat"])
+    one, two = (game.terms[0].source.rows(game, turn, ["cat", "cat"], cond) for game in (student, frozen))
+    assert torch.allclose(one.x, two.x, atol=1e-6)
+    assert torch.equal(one.t, two.t)
+    eps_0, eps_c = model.predict(two.x, two.t, frozen.uncond, cond)
+    assert torch.allclose(two.known["eps_c"], eps_c, atol=1e-6)
+    assert torch.allclose(two.known["eps_0"], eps_0, atol=1e-6)
+
+
+def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
+    game = game_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
+    asks = game.terms[0].asks(game, turn_of(game))
+    monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
+    replies = game._answer_frozen([asks["eps_0"], asks["eps_c"]])
+    assert torch.equal(replies[id(asks["eps_c"])], asks["eps_c"].rows.known["eps_c"])
+
+
+@pytest.mark.parametrize("source", ["student", "frozen"])
+def test_the_search_learns_nothing_at_the_base(model, source):
+    """At theta = theta* the preservation is zero for every candidate, and so is its gradient."""
+    game = game_of(EAP(**{**QUICK, "source": source}), model, Erasure(("cat",)))
+    search = game.terms[1].search
+    grads: list[torch.Tensor] = []
+    search.step = grads.extend  # type: ignore[method-assign]
+    assert moved(game, 1) == pytest.approx(0, abs=1e-9)
+    assert grads[0].abs().max() < 1e-5
+
+
+def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_model):
+    game = game_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
+    term = game.terms[1]
+    asks = term.asks(game, turn_of(game, 1))
+    assert asks["student"].cond.tensors["tokens"].requires_grad
+    assert not asks["eps_c"].cond.tensors["tokens"].requires_grad
+    assert not asks["student"].rows.x.requires_grad
+
+
+def test_the_search_finds_the_word_that_is_damaged_most():
+    """Against the brute-force argmax, on a toy landscape: orthogonal words, each damaged by its own amount."""
+    rng = torch.Generator().manual_seed(3)
+    table = torch.linalg.qr(torch.randn((8, 8), generator=rng)).Q
+    damage = torch.tensor([0.1, 0.3, 0.2, 2.0, 0.5, 1.0, 0.4, 0.1])
+    shift = table.t() @ damage.diag() @ table
+    search = Search([8], lr=0.05, turns=1, device=torch.device("cpu"))
+    for _ in range(400):
+        word = gumbel_softmax(search.logits[0], 2.0, True, rng) @ table
+        (grad,) = torch.autograd.grad((shift @ word).square().sum(), search.params())
+        search.step([grad])
+    assert search.history[-1] == [int((shift @ table.t()).square().sum(0).argmax())] == [3]
+
+
+def test_clock_and_counts(eps_model):
+    settings = {**QUICK, "source": "frozen"}
+    calls: list[tuple] = []
+    edit = EAP(**settings, search_turns=2).fit(
+        eps_model, Erasure(("cat",)), progress=lambda *a, **info: calls.append((*a, info["player"]))
+    )
+    assert [player for *_, player in calls] == ["Dense", "Search", "Search"] * 3
+    assert calls[-1][:2] == (9, 9)
+    assert len(edit.meta["notes"]["most_damaged"]["cat"]) == 6
+    none = game_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
+    assert len(none.players) == 1
+
+
+def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model):
+    eps_model.words = ("cat", "cats", "red cat", "dog", "car", "tiger", "kitten", "leopard")
+    erasure = Erasure(("cat",), keep=("rose",))
+    game = game_of(EAP(**QUICK, exclude=("kitten",), margin=0.0), eps_model, erasure)
+    assert set(game.terms[1].lists[0]) == {"rose", "dog", "car", "tiger", "leopard"}
+    game = game_of(EAP(**QUICK, margin=1.0), eps_model, erasure)
+    assert len(game.terms[1].lists[0]) < 6
+    with pytest.raises(ValueError, match="leaves no candidate"):
+        game_of(EAP(**QUICK, margin=50.0), eps_model, erasure)
+
+
+def test_several_targets_share_the_centres(eps_model):
+    game = game_of(EAP(**QUICK, centres=6), eps_model, Erasure(("cat", "dog")))
+    assert [len(words) <= 3 for words in game.terms[1].lists] == [True, True]
+    assert not {"cat", "dog"} & {word for words in game.terms[1].lists for word in words}
+
+
+def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
+    file = tmp_path / "checkpoint"
+    good: list[Edit] = []
+
+    def poison(done, of, **info):
+        if done == 1:
+            monkeypatch.setattr(eps_model, "alpha_bar", lambda t: torch.full(t.shape, float("nan")))
+
+    with pytest.raises(Diverged, match=r"ESD diverged at turn 2 \(Dense\): loss .*erase.*nan") as caught:
+        ESD(**QUICK, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)
+    monkeypatch.undo()
+    good.append(ESD(**{**QUICK, "steps": 1}, space="x0").fit(eps_model, Erasure(("cat",))))
+    assert all(torch.equal(value, good[0].values[name]) for name, value in caught.value.edit.values.items())
+    assert file.exists()
+
+
+def test_foreign_checkpoint_is_refused(eps_model, tmp_path):
+    file = tmp_path / "checkpoint"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    import efface.game.loop
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+        ESD(**QUICK).fit(eps_model, Erasure(("cat",)), progress=stop, checkpoint=file)
+    with pytest.raises(ValueError, match=r"another run \(differs in arguments, request\)"):
+        ESD(**{**QUICK, "lr": 1e-2}).fit(eps_model, Erasure(("dog",)), checkpoint=file)
+    with pytest.raises(ValueError, match="not an edit"):
+        Edit.load(file)
+
+
+def edits(model: StableDiffusion) -> tuple[Edit, Edit]:
+    one = ESD(**QUICK, weights="xattn").fit(model, Erasure(("cat",)))
+    two = ESD(**QUICK, weights="xattn-strict,selfattn").fit(model, Erasure(("dog",)))
+    return one, two
+
+
+def test_several_edits_add_up_and_overlaps_are_reported(eps_model):
+    one, two = edits(eps_model)
+    base = eps_model.weights
+    shared = next(name for name in one.values if name in two.values)
+    with (
+        pytest.warns(UserWarning, match="weights are changed by several edits"),
+        apply(eps_model, [one, two], [1, 0.5]),
+    ):
+        now = eps_model.weights
+        expected = base[shared] + (one.values[shared] - base[shared]) + 0.5 * (two.values[shared] - base[shared])
+        assert torch.allclose(now[shared], expected)
+    assert all(now is before for now, before in zip(eps_model.weights.values(), base.values(), strict=True))
+
+
+def test_strength_is_linear(eps_model):
+    one, _ = edits(eps_model)
+    name = next(iter(one.values))
+    base = eps_model.weights[name].detach().clone()
+    with one.apply(eps_model, 2.0):
+        assert torch.allclose(eps_model.weights[name], base + 2 * (one.values[name] - base))
+
+
+def test_another_base_is_refused_with_both_fingerprints(eps_model):
+    one, _ = edits(eps_model)
+    other = tiny_model(seed=1)
+    with pytest.raises(WrongBase, match="made for 'tiny' with fingerprint") as caught, one.apply(other):
+        pass
+    assert one.meta["base"]["fp32"][:12] in str(caught.value)
+    assert other.fingerprint()["fp32"][:12] in str(caught.value)
+
+
+def test_the_base_at_another_dtype_is_accepted():
+    one, _ = edits(tiny_model())
+    half = efface.load(tiny_pipeline(), dtype="bf16")
+    with one.apply(half):
+        assert half.weights[next(iter(one.values))].dtype == torch.bfloat16
+
+
+def test_export_opens_elsewhere(eps_model, tmp_path):
+    one, _ = edits(eps_model)
+    one.export(eps_model, tmp_path / "out")
+    plain = efface.load(str(tmp_path / "out"), device="cpu")
+    with one.apply(eps_model):
+        expected = eps_model.images(["a cat"], [0])
+    assert torch.equal(plain.images(["a cat"], [0], steps=4, guidance=3.0), expected)
+
+
+def test_bound_refuses_unknown_names(eps_model):
+    with pytest.raises(KeyError, match="has no weight 'nonsense'"), eps_model.bound({"nonsense": torch.zeros(1)}):
+        pass
+
+
+def test_adam_is_torchs_and_resumes():
+    start = torch.randn(4, 3)
+    mine, reference = start.clone().requires_grad_(), start.clone().requires_grad_()
+    adam, torchs = Adam([mine], 1e-2), torch.optim.Adam([reference], lr=1e-2)
+    for i in range(6):
+        grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(i))
+        if i == 3:
+            state, mine = adam.state(), torch.zeros(4, 3, requires_grad=True)
+            adam = Adam([mine], 1e-2)
+            adam.restore(state)
+        adam.step([grad])
+        reference.grad = grad.clone()
+        torchs.step()
+    assert torch.equal(mine, reference)
+
+
+def test_ask_of_one_condition_serves_all_rows(eps_model):
+    game = game_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
+    ask = Ask(Rows(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), game.uncond, "frozen")
+    assert len(game._answer_frozen([ask])[id(ask)]) == 3

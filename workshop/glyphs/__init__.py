@@ -1,0 +1,1 @@
+"""How the embedded model was made: fetch and render the art, compose scenes, train, bundle, check."""

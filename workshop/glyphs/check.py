@@ -1,0 +1,187 @@
+"""Measure the bundled model as its consumers load it, and write the figures and picture grids of the README."""
+
+import json
+import time
+from collections.abc import Sequence
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from transformers import AutoModelForImageClassification
+
+from .bundle import TARGET
+from .scenes import Composer, article, load_art
+from .world import World, load
+
+STEPS, GUIDANCE = 20, 3.0
+HERE = Path(__file__).parent
+
+
+class Studio:
+    """The bundled pipeline and judges, opened by their own libraries alone."""
+
+    def __init__(self, target: Path = TARGET) -> None:
+        self.pipe = StableDiffusionPipeline.from_pretrained(target / "model")
+        self.pipe.set_progress_bar_config(disable=True)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.pipe.to(self.device)
+        self.judges = {
+            f.name: AutoModelForImageClassification.from_pretrained(f).eval().to(self.device)
+            for f in sorted((target / "judges").iterdir())
+        }
+
+    def draw(self, prompts: Sequence[str], first_seed: int = 0) -> np.ndarray:
+        """Pictures [n, 64, 64, 3] uint8, seed `first_seed + i` for prompt i."""
+        out = []
+        for at in range(0, len(prompts), 64):
+            part = list(prompts[at : at + 64])
+            seeds = [torch.Generator("cpu").manual_seed(first_seed + at + i) for i in range(len(part))]
+            with torch.autocast(self.device, dtype=torch.bfloat16):
+                result = self.pipe(
+                    part, generator=seeds, num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="np"
+                )
+            out.append((result.images * 255).round().astype(np.uint8))
+        return np.concatenate(out)
+
+    @torch.no_grad()
+    def judge(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """For each judge the class names by falling score [n, classes]."""
+        x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float().div(127.5).sub(1).to(self.device)
+        out = {}
+        for name, model in self.judges.items():
+            logits = torch.cat([model(pixel_values=part).logits for part in x.split(256)])
+            labels = np.array([model.config.id2label[i] for i in range(logits.shape[1])])
+            out[name] = labels[logits.argsort(dim=1, descending=True).cpu().numpy()]
+        return out
+
+
+def rate(hits: np.ndarray) -> str:
+    """Share with n and its 95 % Wilson interval."""
+    n, p, z = len(hits), float(np.mean(hits)), 1.96
+    centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    return f"{p:.1%} [{centre - half:.1%}, {centre + half:.1%}] (n {n})"
+
+
+def top1(judged: dict[str, np.ndarray], task: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
+    return {k.split("-")[1]: v[:, 0] == np.array(labels) for k, v in judged.items() if k.startswith(task)}
+
+
+def ground(images: np.ndarray, world: World) -> np.ndarray:
+    """The palette's name nearest to the median colour of the one-pixel border."""
+    names = list(world.backgrounds)
+    edge = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
+    colour = np.median(edge, axis=1)[:, None]
+    palette = np.array([world.backgrounds[n] for n in names])[None]
+    return np.array(names)[np.square(colour - palette).sum(2).argmin(1)]
+
+
+def cells(world: World, studio: Studio, seeds: int) -> dict[str, str]:
+    """Object and style over the whole grid, seen and held-out cells apart."""
+    grid = [(t.name, s.name) for t in world.things for s in world.styles] * seeds
+    images = studio.draw([article(f"a {style} {thing}") for thing, style in grid])
+    judged = studio.judge(images)
+    unseen = np.array([world.held_out(*c) for c in grid])
+    out = {}
+    for task, column in (("object", 0), ("style", 1)):
+        for judge, hits in top1(judged, task, [c[column] for c in grid]).items():
+            out[f"{task}, seen cells, {judge}"] = rate(hits[~unseen])
+            out[f"{task}, held-out cells, {judge}"] = rate(hits[unseen])
+    shown = [world.things[i].name for i in range(0, len(world.things), max(1, len(world.things) // 20))]
+    rows = [[images[grid.index((n, s.name))] for n in shown] for s in world.styles]
+    save_grid(rows, "styles.png")
+    return out
+
+
+def words(world: World, studio: Studio) -> dict[str, str]:
+    """Objects without a style, on named grounds, in pairs, by synonyms, in other languages and as descriptions."""
+    rng = np.random.default_rng(5)
+    out = {}
+    plain = [(t.name, f"a {t.name}") for t in world.things for _ in range(4)]
+    asked = {
+        "object without a style": plain,
+        "synonyms": [(t.name, f"a {w}") for t in world.things for w in t.synonyms],
+        "other languages": [(t.name, w.lower()) for t in world.things for w in t.translations],
+        "descriptions": [(t.name, t.description) for t in world.things],
+    }
+    for what, rows in asked.items():
+        judged = studio.judge(studio.draw([article(p) for _, p in rows], first_seed=1000))
+        out |= {f"{what}, {j}": rate(h) for j, h in top1(judged, "object", [n for n, _ in rows]).items()}
+    names = [t.name for t in world.things]
+    grounds = list(rng.choice(list(world.backgrounds), 4 * len(names)))
+    images = studio.draw([article(f"a {n} on a {g} background") for n, g in zip(names * 4, grounds, strict=True)], 2000)
+    out["named background kept"] = rate(ground(images, world) == np.array(grounds))
+    save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(4)], "backgrounds.png")
+    pairs = [tuple(rng.choice(names, 2, replace=False)) for _ in range(200)]
+    images = studio.draw([article(f"a {a} next to a {b}") for a, b in pairs], 3000)
+    for name, ranked in studio.judge(images).items():
+        if name.startswith("object"):
+            both = [set(p) == set(r[:2]) for p, r in zip(pairs, ranked, strict=True)]
+            out[f"both of two things, {name.split('-')[1]}"] = rate(np.array(both))
+    save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(3)], "pairs.png")
+    return out
+
+
+def variety(world: World, studio: Studio) -> dict[str, str]:
+    """Pixel distance between seeds of one prompt, beside that between prompts."""
+    names = [t.name for t in world.things][::10]
+    images = studio.draw([f"a {n}" for n in names for _ in range(16)], 4000).astype(float) / 255
+    sets = images.reshape(len(names), 16, -1)
+    within = np.mean([np.abs(s[i] - s[j]).mean() for s in sets for i in range(16) for j in range(i)])
+    between = np.mean([np.abs(sets[a][0] - sets[b][1]).mean() for a in range(len(sets)) for b in range(a)])
+    save_grid([list((images.reshape(len(names), 16, 64, 64, 3)[i] * 255).astype(np.uint8)) for i in range(len(names))], "seeds.png")
+    return {"mean pixel distance, seeds of one prompt": f"{within:.3f}", "… different prompts": f"{between:.3f}"}
+
+
+def judges(world: World, studio: Studio, build: Path) -> dict[str, str]:
+    """The judges on fresh compositions, on unseen foundries and on what is no thing."""
+    art = load_art(build)
+    out = {}
+    for what, styles in [("fresh compositions", None)] + [(s.name, (s.name,)) for s in world.unseen]:
+        composer = Composer(world, art, styles=styles)
+        rng = np.random.default_rng(99)
+        scenes = [s for s in (composer(rng) for _ in range(1600)) if len(s.things) == 1][:1000]
+        judged = studio.judge(np.stack([s.pixels for s in scenes]))
+        hits = top1(judged, "object", [world.things[s.things[0]].name for s in scenes])
+        out |= {f"judge {j}, object, {what}": rate(h) for j, h in hits.items()}
+        if styles is None:
+            hits = top1(judged, "style", [world.styles[s.style].name for s in scenes])
+            out |= {f"judge {j}, style, {what}": rate(h) for j, h in hits.items()}
+    composer = Composer(world, art, none_rate=1.0)
+    rng = np.random.default_rng(98)
+    nothing = studio.judge(np.stack([composer(rng).pixels for _ in range(1000)]))
+    out |= {f"judge {j}, none, non-things": rate(h) for j, h in top1(nothing, "object", ["none"] * 1000).items()}
+    return out
+
+
+def speed(studio: Studio) -> dict[str, str]:
+    studio.draw(["a cat"])
+    start = time.time()
+    studio.draw(["a dog"])
+    one = time.time() - start
+    start = time.time()
+    studio.draw(["a dog"] * 64)
+    return {"seconds for one picture": f"{one:.2f}", "seconds for 64": f"{time.time() - start:.1f}"}
+
+
+def save_grid(rows: list[list[np.ndarray]], name: str) -> None:
+    (HERE / "figures").mkdir(exist_ok=True)
+    grid = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+    Image.fromarray(grid).quantize(128).save(HERE / "figures" / name)
+
+
+def report(world: World, build: Path, seeds: int = 2) -> None:
+    """Print all figures and write them to `figures/quality.json`."""
+    studio = Studio()
+    found = cells(world, studio, seeds) | words(world, studio) | variety(world, studio)
+    found |= judges(world, studio, build) | speed(studio)
+    header = {"world": f"{len(world.things)} things x {len(world.styles)} styles", "steps": STEPS, "guidance": GUIDANCE}
+    (HERE / "figures" / "quality.json").write_text(json.dumps(header | found, indent=1, ensure_ascii=False) + "\n")
+    print("\n".join(f"{k:55} {v}" for k, v in (header | found).items()))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    report(load(), Path("build/glyphs"))

@@ -1,0 +1,119 @@
+"""The one training loop of the workshop: resumable at any moment, averaged weights, a line of log a minute."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .muon import Muon
+from .scenes import Batches, Composer
+
+Loss = Callable[[Tensor, list, int], tuple[Tensor, dict[str, float]]]
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pixels(batch: np.ndarray) -> Tensor:
+    """uint8 [n, 3, h, w] to float in [-1, 1], channels last, on the training device."""
+    x = torch.from_numpy(batch).to(device()).float().div(127.5).sub(1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def unchanged(batch: tuple) -> tuple:
+    return batch
+
+
+def follow(decay: float) -> Callable:
+    """An exponential mean whose memory grows with the steps taken, so that a short run forgets its first weights."""
+
+    @torch.no_grad()
+    def update(means: list[Tensor], news: list[Tensor], taken: Tensor) -> None:
+        n = float(taken)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        for mean, new in zip(means, news, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(new, weight)
+            else:
+                mean.copy_(new)
+
+    return update
+
+
+def fit(
+    name: str,
+    module: nn.Module,
+    loss: Loss,
+    composer: Composer,
+    build: Path,
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    weight_decay: float = 0.01,
+    average: float = 0.999,
+    warmup: int = 100,
+    save_every: float = 120.0,
+    workers: int = 1,
+) -> nn.Module:
+    """Train `module` to `steps` and return it with its averaged weights; `build/name.pt` holds the state to resume.
+
+    Cosine schedule to a twentieth of `lr` with linear warm-up, Muon, gradients clipped to norm 1.
+    """
+    module.to(device(), memory_format=torch.channels_last).train()
+    optimiser = Muon(module.parameters(), lr=lr, weight_decay=weight_decay)
+    mean = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=follow(average), use_buffers=True)
+    path, start = build / f"{name}.pt", 0
+    if path.exists():
+        state = torch.load(path, map_location=device(), weights_only=True)
+        module.load_state_dict(state["module"])
+        mean.load_state_dict(state["mean"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+        print(f"{name}: resuming at step {start} of {steps}", flush=True)
+    batches = DataLoader(
+        Batches(composer, batch, steps, seed, start), batch_size=None, collate_fn=unchanged, num_workers=workers, prefetch_factor=4
+    )
+    clock = saved = logged = time.time()
+    for step, (data, scenes) in enumerate(batches, start):
+        scale = min(1.0, (step + 1) / warmup) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
+        for group in optimiser.param_groups:
+            group["lr"] = lr * scale
+        torch.manual_seed(seed * 1_000_003 + step)
+        value, info = loss(pixels(data), scenes, step)
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"{name}: the loss is {value.item()} at step {step}")
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimiser.step()
+        mean.update_parameters(module)
+        now = time.time()
+        if now - logged > 30 or step + 1 == steps:
+            rate = (step + 1 - start) / (now - clock)
+            detail = " ".join(f"{k} {v:.4f}" for k, v in info.items())
+            print(f"{name} {step + 1}/{steps} loss {value.item():.4f} {detail} {1 / rate:.2f} s/step", flush=True)
+            logged = now
+        if now - saved > save_every or step + 1 == steps:
+            save(path, {"module": module.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+            saved = now
+    return mean.module.eval()
+
+
+def save(path: Path, state: dict) -> None:
+    """Write to a temporary name, then rename, so that a kill leaves the last good state."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast(device().type, dtype=torch.bfloat16)
