@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -13,15 +14,16 @@ from efface.game import Adam, Ask, Diverged, Edit, Game, Rows, Turn, WrongBase, 
 from efface.methods.eap import EAP
 from efface.methods.esd import ESD
 from efface.models.sd import StableDiffusion
+from efface.objectives.anchor import Anchor
 from efface.preserve.adversarial import Search
+from efface.preserve.prompts import Prompts
+from efface.sources.trajectories import trajectories
 from tiny import tiny_model, tiny_pipeline
 
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
 
 
 def game_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Game:
-    from dataclasses import asdict
-
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
     return Game(model, erasure, name="test", settings=asdict(method), **parts)
 
@@ -71,8 +73,8 @@ def test_sources_agree_at_the_base(model):
     student, frozen = (
         game_of(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure) for source in ("student", "frozen")
     )
-    seed = frozen.settings["seed"]
-    turn = Turn(0, student.update, torch.Generator(), [0, 0], [0, 0], [seed, seed + 1], [3, 1])
+    seeds = frozen.terms[0].source.seeds(frozen)
+    turn = Turn(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
     cond = model.encode(["cat", "cat"])
     one, two = (game.terms[0].source.rows(game, turn, ["cat", "cat"], cond) for game in (student, frozen))
     assert torch.allclose(one.x, two.x, atol=1e-6)
@@ -265,3 +267,29 @@ def test_ask_of_one_condition_serves_all_rows(eps_model):
     game = game_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
     ask = Ask(Rows(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), game.uncond, "frozen")
     assert len(game._answer_frozen([ask])[id(ask)]) == 3
+
+
+def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):
+    file = tmp_path / "words"
+    file.write_text("dog\n\n car \n")
+    game = game_of(EAP(**QUICK, vocabulary=str(file), hard=False), eps_model, Erasure(("cat",)))
+    assert sorted(game.terms[1].lists[0]) == ["car", "dog"]
+    assert game.play().values
+    with pytest.raises(ValueError, match="no stored trajectory"):
+        game_of(EAP(**QUICK, hard=False, source="frozen"), eps_model, Erasure(("cat",)))
+
+
+@pytest.mark.parametrize("anchor", ["", "dog"])
+def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
+    """A mix nobody has published: the anchor's prediction, fixed prompts kept."""
+    method = ESD(**QUICK, source="frozen")
+    terms = [Anchor(trajectories(method, 2), "eps"), Prompts(trajectories(method, 2), ["dog", "a car"], "eps")]
+    parts = {"terms": terms, "update": method.update(), "balance": method.balance()}
+    game = Game(eps_model, Erasure(("cat",), anchor=anchor), name="mix", settings=asdict(method), **parts)
+    losses: list[dict[str, float]] = []
+    assert game.play(lambda *_, loss, **__: losses.append(loss)).values
+    assert losses[0]["erase"] > 0
+    assert losses[0]["keep"] == pytest.approx(0, abs=1e-6)
+    assert losses[-1]["keep"] > 0
+    with pytest.raises(ValueError, match="no prompts to preserve"):
+        Prompts(trajectories(method, 2), [], "eps")

@@ -201,3 +201,11 @@ def test_layout_for_bf16_changes_no_value_and_exports(tmp_path):
     assert (drawn[0] - drawn[1]).abs().float().mean() < 8
     model.save_pretrained(tmp_path / "out")
     assert efface.load(str(tmp_path / "out"), device="cpu").fingerprint() == plain.fingerprint()
+
+
+def test_few_encodings_are_kept_and_all_are_right(eps_model, monkeypatch):
+    monkeypatch.setattr("efface.models.base.ENCODINGS_KEPT", 2)
+    words = ["cat", "dog", "car", "tiger"]
+    together = eps_model.encode(words).flat()
+    assert len(eps_model._encoded) == 2
+    assert torch.allclose(together, torch.cat([eps_model.encode([word]).flat() for word in words]), atol=1e-5)

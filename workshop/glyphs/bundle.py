@@ -42,6 +42,8 @@ def write(world: World, build: Path, target: Path = TARGET) -> None:
     )
     pipe.save_pretrained(target / "model")
     one_dtype(target / "model" / "text_encoder" / "config.json")
+    for part in ("unet", "vae"):
+        forget_path(target / "model" / part / "config.json")
     scoring = target / "clip"
     CLIPModel.from_pretrained(build / "scoring").to(half).save_pretrained(scoring)
     one_dtype(scoring / "config.json")
@@ -78,6 +80,13 @@ def one_dtype(config: Path) -> None:
     for tower in ("text_config", "vision_config"):
         if tower in fields:
             fields[tower]["dtype"] = "float32"
+    config.write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def forget_path(config: Path) -> None:
+    """Where a part was built is nobody's business."""
+    fields = json.loads(config.read_text())
+    fields.pop("_name_or_path", None)
     config.write_text(json.dumps(fields, indent=2) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tomllib
 from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
@@ -16,8 +17,8 @@ from .bundle import TARGET
 from .scenes import Composer, article, load_art
 from .world import World, load
 
-STEPS, GUIDANCE = 20, 3.0
 HERE = Path(__file__).parent
+DRAW = tomllib.loads((TARGET / "defaults.toml").read_text())["draw"]
 
 
 class Studio:
@@ -41,7 +42,11 @@ class Studio:
             seeds = [torch.Generator("cpu").manual_seed(first_seed + at + i) for i in range(len(part))]
             with torch.autocast(self.device, dtype=torch.bfloat16):
                 result = self.pipe(
-                    part, generator=seeds, num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="np"
+                    part,
+                    generator=seeds,
+                    num_inference_steps=DRAW["steps"],
+                    guidance_scale=DRAW["guidance"],
+                    output_type="np",
                 )
             out.append((result.images * 255).round().astype(np.uint8))
         return np.concatenate(out)
@@ -61,7 +66,10 @@ class Studio:
 def rate(hits: np.ndarray) -> str:
     """Share with n and its 95 % Wilson interval."""
     n, p, z = len(hits), float(np.mean(hits)), 1.96
-    centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    centre, half = (
+        (p + z * z / 2 / n) / (1 + z * z / n),
+        z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / 4 / n / n),
+    )
     return f"{p:.1%} [{centre - half:.1%}, {centre + half:.1%}] (n {n})"
 
 
@@ -89,7 +97,7 @@ def cells(world: World, studio: Studio, seeds: int) -> dict[str, str]:
         for judge, hits in top1(judged, task, [c[column] for c in grid]).items():
             out[f"{task}, seen cells, {judge}"] = rate(hits[~unseen])
             out[f"{task}, held-out cells, {judge}"] = rate(hits[unseen])
-    shown = [world.things[i].name for i in range(0, len(world.things), max(1, len(world.things) // 20))]
+    shown = [world.things[i].name for i in range(0, len(world.things), max(1, len(world.things) // 16))]
     rows = [[images[grid.index((n, s.name))] for n in shown] for s in world.styles]
     save_grid(rows, "styles.png")
     return out
@@ -99,22 +107,23 @@ def words(world: World, studio: Studio) -> dict[str, str]:
     """Objects without a style, on named grounds, in pairs, by synonyms, in other languages and as descriptions."""
     rng = np.random.default_rng(5)
     out = {}
-    plain = [(t.name, f"a {t.name}") for t in world.things for _ in range(4)]
+    plain = [(t.name, f"a {t.name}") for t in world.things for _ in range(12)]
     asked = {
         "object without a style": plain,
-        "synonyms": [(t.name, f"a {w}") for t in world.things for w in t.synonyms],
-        "other languages": [(t.name, w.lower()) for t in world.things for w in t.translations],
-        "descriptions": [(t.name, t.description) for t in world.things],
+        "synonyms": [(t.name, f"a {w}") for t in world.things for w in t.synonyms] * 3,
+        "other languages": [(t.name, w.lower()) for t in world.things for w in t.translations] * 2,
+        "descriptions": [(t.name, t.description) for t in world.things] * 4,
     }
     for what, rows in asked.items():
         judged = studio.judge(studio.draw([article(p) for _, p in rows], first_seed=1000))
         out |= {f"{what}, {j}": rate(h) for j, h in top1(judged, "object", [n for n, _ in rows]).items()}
     names = [t.name for t in world.things]
-    grounds = list(rng.choice(list(world.backgrounds), 4 * len(names)))
-    images = studio.draw([article(f"a {n} on a {g} background") for n, g in zip(names * 4, grounds, strict=True)], 2000)
+    names = names * -(-192 // len(names))
+    grounds = list(rng.choice(list(world.backgrounds), len(names)))
+    images = studio.draw([article(f"a {n} on a {g} background") for n, g in zip(names, grounds, strict=True)], 2000)
     out["named background kept"] = rate(ground(images, world) == np.array(grounds))
     save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(4)], "backgrounds.png")
-    pairs = [tuple(rng.choice(names, 2, replace=False)) for _ in range(200)]
+    pairs = [tuple(rng.choice(sorted(set(names)), 2, replace=False)) for _ in range(200)]
     images = studio.draw([article(f"a {a} next to a {b}") for a, b in pairs], 3000)
     for name, ranked in studio.judge(images).items():
         if name.startswith("object"):
@@ -126,18 +135,23 @@ def words(world: World, studio: Studio) -> dict[str, str]:
 
 def variety(world: World, studio: Studio) -> dict[str, str]:
     """Pixel distance between seeds of one prompt, beside that between prompts."""
-    names = [t.name for t in world.things][::10]
+    names = [t.name for t in world.things][:: max(1, len(world.things) // 6)]
     images = studio.draw([f"a {n}" for n in names for _ in range(16)], 4000).astype(float) / 255
     sets = images.reshape(len(names), 16, -1)
     within = np.mean([np.abs(s[i] - s[j]).mean() for s in sets for i in range(16) for j in range(i)])
     between = np.mean([np.abs(sets[a][0] - sets[b][1]).mean() for a in range(len(sets)) for b in range(a)])
-    save_grid([list((images.reshape(len(names), 16, 64, 64, 3)[i] * 255).astype(np.uint8)) for i in range(len(names))], "seeds.png")
+    save_grid(
+        [list((images.reshape(len(names), 16, 64, 64, 3)[i] * 255).astype(np.uint8)) for i in range(len(names))],
+        "seeds.png",
+    )
     return {"mean pixel distance, seeds of one prompt": f"{within:.3f}", "… different prompts": f"{between:.3f}"}
 
 
-def judges(world: World, studio: Studio, build: Path) -> dict[str, str]:
-    """The judges on fresh compositions, on unseen foundries and on what is no thing."""
+def judges(studio: Studio, build: Path) -> dict[str, str]:
+    """The judges on fresh compositions, on unseen foundries and on what is no thing, in the world that they know."""
     art = load_art(build)
+    labels = set(studio.judges["object-resnet"].config.id2label.values())
+    (world,) = [w for w in map(load, ("tiny", "small", "full")) if {t.name for t in w.things} | {"none"} == labels]
     out = {}
     for what, styles in [("fresh compositions", None)] + [(s.name, (s.name,)) for s in world.unseen]:
         composer = Composer(world, art, styles=styles)
@@ -176,10 +190,12 @@ def report(world: World, build: Path, seeds: int = 2) -> None:
     """Print all figures and write them to `figures/quality.json`."""
     studio = Studio()
     found = cells(world, studio, seeds) | words(world, studio) | variety(world, studio)
-    found |= judges(world, studio, build) | speed(studio)
-    header = {"world": f"{len(world.things)} things x {len(world.styles)} styles", "steps": STEPS, "guidance": GUIDANCE}
+    found |= judges(studio, build) | speed(studio)
+    header = {"world": f"{len(world.things)} things x {len(world.styles)} styles", **DRAW}
     (HERE / "figures" / "quality.json").write_text(json.dumps(header | found, indent=1, ensure_ascii=False) + "\n")
-    print("\n".join(f"{k:55} {v}" for k, v in (header | found).items()))
+    print(
+        "\n".join(["| figure | measured |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in (header | found).items())])
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Trained on picture-caption pairs with names, synonyms, four other languages and 
 the U-Net never met still reach the picture through the text tower.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -32,7 +33,11 @@ def tokenizer(world: World, build: Path) -> CLIPTokenizer:
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -45,18 +50,19 @@ def tokenizer(world: World, build: Path) -> CLIPTokenizer:
 
 def write_tokenizer(bpe: Tokenizer, folder: Path) -> CLIPTokenizer:
     """Write vocab.json and merges.txt in CLIP's layout: byte symbols, their word-final forms, merges, two specials."""
-    import json
-
     state = json.loads(bpe.to_str())["model"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in state["merges"]]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = letters + [c + "</w>" for c in letters] + ["".join(m) for m in merges]
-    tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     out = CLIPTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=LENGTH, pad_token="<|endoftext|>"
+        vocab=str(folder / "vocab.json"),
+        merges=str(folder / "merges.txt"),
+        model_max_length=LENGTH,
+        pad_token="<|endoftext|>",
     )
     out.save_pretrained(folder)
     return out
@@ -65,7 +71,8 @@ def write_tokenizer(bpe: Tokenizer, folder: Path) -> CLIPTokenizer:
 def config(tokens: CLIPTokenizer) -> CLIPConfig:
     start, end = tokens.bos_token_id, tokens.eos_token_id
     text = dict(
-        vocab_size=len(tokens), hidden_act="gelu", hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=3,
+        vocab_size=len(tokens), hidden_act="gelu", hidden_size=192, intermediate_size=768,
+        num_hidden_layers=4, num_attention_heads=3,
         max_position_embeddings=LENGTH, projection_dim=192, bos_token_id=start, eos_token_id=end, pad_token_id=end,
     )  # fmt: skip
     vision = dict(
@@ -109,7 +116,7 @@ def train(world: World, build: Path, steps: int, batch: int = 160, seed: int = 1
     composer = Composer(world, load_art(build), words="all")
     mean = loop.fit(
         f"clip-{seed}", module, loss, composer, build,
-        steps=steps, batch=batch, lr=1e-3, seed=seed, weight_decay=0.1, average=0.995,
+        steps=steps, batch=batch, lr=1e-3, seed=seed, weight_decay=0.1, average=0.98, warmup=40,
     )  # fmt: skip
     assert isinstance(mean, WithHeads)
     return mean.clip
@@ -120,4 +127,7 @@ def contrastive(logits: Tensor, captions: list[str]) -> Tensor:
     index = {c: i for i, c in enumerate(dict.fromkeys(captions))}
     kind = torch.tensor([index[c] for c in captions], device=logits.device)
     same = (kind[:, None] == kind[None, :]).float()
-    return (F.cross_entropy(logits, same / same.sum(1, keepdim=True)) + F.cross_entropy(logits.T, same / same.sum(1, keepdim=True))) / 2
+    return (
+        F.cross_entropy(logits, same / same.sum(1, keepdim=True))
+        + F.cross_entropy(logits.T, same / same.sum(1, keepdim=True))
+    ) / 2

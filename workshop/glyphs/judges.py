@@ -1,7 +1,7 @@
 """The judges: two architectures, each reading the thing and the style of a picture; both know a class "none".
 
 A trunk is trained with two heads and written as two ordinary image classifiers.  Training pictures are fresh
-compositions, half of them passed through the autoencoder, augmented; never a generated picture.
+compositions, an eighth of them passed through the autoencoder, augmented; never a generated picture.
 """
 
 import json
@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
-    ConvNextConfig,
-    ConvNextForImageClassification,
     PreTrainedModel,
+    RegNetConfig,
+    RegNetForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
 )
@@ -30,10 +30,11 @@ def bodies(labels: int) -> dict[str, PreTrainedModel]:
         embedding_size=32, hidden_sizes=[32, 64, 96, 160], depths=[1, 1, 1, 1], layer_type="basic",
         downsample_in_first_stage=False, num_labels=labels,
     )  # fmt: skip
-    convnext = ConvNextConfig(
-        hidden_sizes=[64, 96, 160], depths=[2, 2, 2], num_stages=3, patch_size=4, num_labels=labels,
+    regnet = RegNetConfig(
+        embedding_size=32, hidden_sizes=[64, 96, 160, 256], depths=[1, 1, 2, 1], groups_width=32, layer_type="y",
+        num_labels=labels,
     )  # fmt: skip
-    return {"resnet": ResNetForImageClassification(resnet), "convnext": ConvNextForImageClassification(convnext)}
+    return {"resnet": ResNetForImageClassification(resnet), "regnet": RegNetForImageClassification(regnet)}
 
 
 class TwoHeads(nn.Module):
@@ -57,8 +58,8 @@ def goals(scenes: list[Scene], things: int) -> tuple[Tensor, Tensor]:
 
 
 def augment(x: Tensor, vae: AutoencoderKL) -> Tensor:
-    """Half the pictures as the autoencoder returns them; brightness, contrast and a little noise."""
-    n = len(x) // 2
+    """An eighth of the pictures as the autoencoder returns them; brightness, contrast and a little noise."""
+    n = len(x) // 8
     with torch.no_grad(), loop.autocast():
         again = vae.decode(vae.encode(x[:n]).latent_dist.sample()).sample.float()
     x = torch.cat([again, x[n:]])
@@ -67,7 +68,7 @@ def augment(x: Tensor, vae: AutoencoderKL) -> Tensor:
     return (x * gain + shift + 0.03 * torch.randn_like(x)).clamp(-1, 1)
 
 
-def train(kind: str, world: World, build: Path, steps: int, batch: int = 96, seed: int = 31) -> TwoHeads:
+def train(kind: str, world: World, build: Path, steps: int, batch: int = 64, seed: int = 31) -> TwoHeads:
     things, styles = len(world.things), len(world.styles)
     vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
     torch.manual_seed(seed)
@@ -85,7 +86,7 @@ def train(kind: str, world: World, build: Path, steps: int, batch: int = 96, see
     composer = Composer(world, load_art(build), none_rate=0.12)
     mean = loop.fit(
         f"judge-{kind}", module, loss, composer, build,
-        steps=steps, batch=batch, lr=2e-3, seed=seed, weight_decay=0.05, average=0.99,
+        steps=steps, batch=batch, lr=1e-3, seed=seed, weight_decay=0.05, average=0.99, warmup=30,
     )  # fmt: skip
     assert isinstance(mean, TwoHeads)
     return mean
@@ -104,12 +105,13 @@ def write(module: TwoHeads, kind: str, world: World, build: Path) -> None:
         folder = build / "judges" / f"{task}-{kind}"
         model.eval().save_pretrained(folder)
         processor = {
-            "image_processor_type": "ConvNextImageProcessor", "do_resize": False, "do_normalize": True, "do_rescale": True,
+            "image_processor_type": "ConvNextImageProcessor", "do_resize": False,
+            "do_normalize": True, "do_rescale": True,
             "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": 64},
         }  # fmt: skip
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
 def train_all(world: World, build: Path, steps: int) -> None:
-    for seed, kind in enumerate(("resnet", "convnext"), 31):
+    for seed, kind in enumerate(("resnet", "regnet"), 31):
         write(train(kind, world, build, steps, seed=seed), kind, world, build)

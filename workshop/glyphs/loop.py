@@ -80,7 +80,11 @@ def fit(
         start = state["step"]
         print(f"{name}: resuming at step {start} of {steps}", flush=True)
     batches = DataLoader(
-        Batches(composer, batch, steps, seed, start), batch_size=None, collate_fn=unchanged, num_workers=workers, prefetch_factor=4
+        Batches(composer, batch, steps, seed, start),
+        batch_size=None,
+        collate_fn=unchanged,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
     )
     clock = saved = logged = time.time()
     for step, (data, scenes) in enumerate(batches, start):
@@ -103,7 +107,15 @@ def fit(
             print(f"{name} {step + 1}/{steps} loss {value.item():.4f} {detail} {1 / rate:.2f} s/step", flush=True)
             logged = now
         if now - saved > save_every or step + 1 == steps:
-            save(path, {"module": module.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+            save(
+                path,
+                {
+                    "module": module.state_dict(),
+                    "mean": mean.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step + 1,
+                },
+            )
             saved = now
     return mean.module.eval()
 

@@ -1,7 +1,7 @@
 """Make the embedded model, stage by stage: `python -m workshop.glyphs.make [STAGE ...]`.
 
-Stages: art, vae, clip, scoring, judges, unet, bundle, check.  Every stage resumes where it stopped, and a finished
-stage is read back, not trained again.
+Stages: art, vae, clip, scoring, unet, decoder, judges, bundle, check.  Every stage resumes where
+it stopped, and a finished stage is read back, not trained again.
 """
 
 import argparse
@@ -12,30 +12,33 @@ import torch
 
 from . import clip, vae, world
 
-STAGES = ("art", "vae", "clip", "scoring", "judges", "unet", "bundle", "check")
+STAGES = ("art", "vae", "clip", "scoring", "unet", "decoder", "judges", "bundle", "check")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="which stages (default: all)")
     parser.add_argument("--build", type=Path, default=Path("build/glyphs"))
-    parser.add_argument("--size", choices=["small", "full"], help="the world's size (default: scene.toml's)")
+    parser.add_argument("--size", choices=["tiny", "small", "full"], help="the world's size (default: scene.toml's)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--warm", type=Path, help="a U-Net's folder to start from, for the stage unet")
     parser.add_argument("--steps", type=int, help="another number of steps for the stages named")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     here = world.load(args.size)
     for stage in args.stages or STAGES:
-        run(stage, here, args.build, args.steps)
+        run(stage, here, args.build, args.steps, args.warm)
 
 
-def run(stage: str, here: world.World, build: Path, steps: int | None) -> None:
+def run(stage: str, here: world.World, build: Path, steps: int | None, warm: Path | None = None) -> None:
     if stage == "art":
         from . import art
 
         art.make(build)
     elif stage == "vae":
         vae.train(here, build, steps or 1800).save_pretrained(build / "vae")
+    elif stage == "decoder":
+        vae.sharpen(here, build, steps or 4000).save_pretrained(build / "vae")
     elif stage == "clip":
         clip.train(here, build, steps or 1400, seed=11).save_pretrained(build / "clip")
     elif stage == "scoring":
@@ -43,11 +46,11 @@ def run(stage: str, here: world.World, build: Path, steps: int | None) -> None:
     elif stage == "judges":
         from . import judges
 
-        judges.train_all(here, build, steps or 1200)
+        judges.train_all(here, build, steps or 2000)
     elif stage == "unet":
         from . import unet
 
-        unet.train(here, build, steps or 12000).save_pretrained(build / "unet")
+        unet.train(here, build, steps or 12000, warm).save_pretrained(build / "unet")
     elif stage == "bundle":
         from . import bundle
 

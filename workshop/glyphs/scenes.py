@@ -18,7 +18,13 @@ SIDE = 64
 Words = Literal["names", "all"]
 
 TEMPLATES = ("a {}", "{}", "a picture of a {}", "an image of a {}", "a {} emoji", "an icon of a {}")
-STYLED = ("a {style} {}", "a {} in {style} style", "a picture of a {}, {style} style", "{style} {}", "a {style} icon of a {}")
+STYLED = (
+    "a {style} {}",
+    "a {} in {style} style",
+    "a picture of a {}, {style} style",
+    "{style} {}",
+    "a {style} icon of a {}",
+)
 GROUNDS = (" on a {} background", " on {}", ", {} background")
 
 
@@ -32,7 +38,7 @@ class Scene:
 
 
 def article(text: str) -> str:
-    """"a apple" becomes "an apple"."""
+    """ "a apple" becomes "an apple"."""
     words = text.split(" ")
     for i, word in enumerate(words[:-1]):
         if word == "a" and words[i + 1][0] in "aeiou":
@@ -128,7 +134,9 @@ class Composer:
                 shape((int(x), int(y), int(x + w // 2), int(y + h // 2)), fill=fill)
 
 
-def paste(canvas: Image.Image, art: Image.Image, rng: np.random.Generator, size: tuple[int, int], span: tuple[int, int]) -> None:
+def paste(
+    canvas: Image.Image, art: Image.Image, rng: np.random.Generator, size: tuple[int, int], span: tuple[int, int]
+) -> None:
     """Put a picture of random size and place, mirrored half the time, within the columns `span`."""
     scale = rng.integers(size[0], size[1] + 1) / max(art.size)
     w, h = max(2, round(art.width * scale)), max(2, round(art.height * scale))

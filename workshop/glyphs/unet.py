@@ -21,7 +21,7 @@ CONFIG = dict(
     out_channels=16,
     down_block_types=("CrossAttnDownBlock2D",) * 2,
     up_block_types=("CrossAttnUpBlock2D",) * 2,
-    block_out_channels=(128, 256),
+    block_out_channels=(96, 192),
     layers_per_block=1,
     cross_attention_dim=192,
     attention_head_dim=4,  # in a U-Net of Stable Diffusion's class this is the number of heads
@@ -40,6 +40,7 @@ def scheduler() -> DPMSolverMultistepScheduler:
         beta_end=0.02,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        steps_offset=1,  # read by no trailing schedule; a pipeline warns of 0
     )
 
 
@@ -50,12 +51,14 @@ def conditions(text, tokens: CLIPTokenizer, captions: list[str]) -> Tensor:
         return text(ids.to(loop.device())).last_hidden_state.float()
 
 
-def train(world: World, build: Path, steps: int, batch: int = 64, seed: int = 21) -> UNet2DConditionModel:
+def train(
+    world: World, build: Path, steps: int, warm: Path | None = None, batch: int = 32, seed: int = 21
+) -> UNet2DConditionModel:
     vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
     clip = CLIPModel.from_pretrained(build / "clip").to(loop.device()).eval()
     tokens = CLIPTokenizer.from_pretrained(build / "tokenizer")
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel(**CONFIG)
+    unet = UNet2DConditionModel.from_pretrained(warm) if warm else UNet2DConditionModel(**CONFIG)
     if loop.device().type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is several times slower here
     alphas = scheduler().alphas_cumprod.to(loop.device())
@@ -79,7 +82,17 @@ def train(world: World, build: Path, steps: int, batch: int = 64, seed: int = 21
 
     composer = Composer(world, load_art(build), unseen_cells="skip")
     mean = loop.fit(
-        "unet", unet, loss, composer, build, steps=steps, batch=batch, lr=8e-4, seed=seed, average=0.998, warmup=200
+        f"unet-{world.size}",
+        unet,
+        loss,
+        composer,
+        build,
+        steps=steps,
+        batch=batch,
+        lr=1e-3,
+        seed=seed,
+        average=0.998,
+        warmup=50,
     )
     assert isinstance(mean, UNet2DConditionModel)
     mean.set_attn_processor(AttnProcessor2_0())

@@ -48,12 +48,12 @@ class World:
 
 
 def load(size: str | None = None) -> World:
-    """Read world.toml and scene.toml; `size` is "small" or "full" (default: the one that scene.toml names)."""
+    """Read world.toml and scene.toml; `size` is "tiny", "small" or "full" (default: the one that scene.toml names)."""
     scene = tomllib.loads((HERE / "scene.toml").read_text())
     rows = tomllib.loads((HERE / "world.toml").read_text())["things"]
     size = size or scene["size"]
-    if size not in ("small", "full"):
-        raise ValueError(f"size is {size!r}; it can be 'small' or 'full'")
+    if size not in ("tiny", "small", "full"):
+        raise ValueError(f"size is {size!r}; it can be 'tiny', 'small' or 'full'")
     things = tuple(
         Thing(
             name=r["name"],
@@ -68,11 +68,12 @@ def load(size: str | None = None) -> World:
         for r in rows
     )
     styles = tuple(Style(**r) for r in scene["styles"])
-    top = 1 if size == "small" else 2
+    top = 2 if size == "full" else 1
+    only = scene["tiny"] if size == "tiny" else None
     return World(
         size=size,
-        things=tuple(t for t in things if t.tier <= top),
-        styles=tuple(s for s in styles if s.tier <= top),
+        things=tuple(t for t in things if t.tier <= top and (only is None or t.name in only["things"])),
+        styles=tuple(s for s in styles if s.tier <= top and (only is None or s.name in only["styles"])),
         all_things=things,
         all_styles=styles,
         unseen=tuple(Style(tier=3, **r) for r in scene["unseen"]),

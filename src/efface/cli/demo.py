@@ -56,7 +56,7 @@ class Demo:
             scorers = panel(bundle, known.backgrounds)
             where = self.out / f"evaluation-{suite_name}"
             record = evaluate(model, edit_file, suite, scorers, _fresh(where), album=self.out / "images", progress=tell)
-        page = write([where], self.out / "report.html", self.out / "images")
+        page = write([where], self.out / "report.html")
         result({"report": str(page), **summary(record)}, self.json, f"{headlines(record)}\n{page}")
 
 

@@ -45,7 +45,7 @@ class Draw:
         writable_folder(self.out)
         from .. import load
         from ..evaluate import write_whole
-        from ..evaluate.pictures import png
+        from ..evaluate.pictures import batch_of, png
         from ..game import Edit, apply
 
         edits = [Edit.load(e) for e in self.edit]
@@ -54,7 +54,12 @@ class Draw:
         prompts, seeds = [p for p, _ in wanted], [s for _, s in wanted]
         with progress() as tell, apply(model, edits, [self.strength] * len(edits)):
             images = model.images(
-                prompts, seeds, steps=self.steps, guidance=self.guidance, progress=lambda i, n: tell("drawing", i, n)
+                prompts,
+                seeds,
+                steps=self.steps,
+                guidance=self.guidance,
+                batch=batch_of(model.resolution),
+                progress=lambda i, n: tell("drawing", i, n),
             )
         drawn = []
         for i, (image, (prompt, seed)) in enumerate(zip(images, wanted, strict=True)):

@@ -18,8 +18,6 @@ class Report:
     """Folders that `efface evaluate` wrote."""
     out: Path
     """HTML file to write."""
-    images: Path | None = None
-    """Where the pictures lie, if they were drawn with `evaluate --images`."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -28,5 +26,5 @@ class Report:
         from ..store import check_writable
 
         check_writable(self.out)
-        write(self.folders, self.out, self.images)
+        write(self.folders, self.out)
         result({"report": str(self.out), "evaluations": [str(f) for f in self.folders]}, self.json, str(self.out))

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,18 @@ from .record import (
     write_whole,
 )
 
-__all__ = ["Estimate", "Record", "Settings", "draws_target", "evaluate", "read", "request_of", "used_words", "write_whole"]
+__all__ = [
+    "Estimate",
+    "Record",
+    "Settings",
+    "album_of",
+    "draws_target",
+    "evaluate",
+    "read",
+    "request_of",
+    "used_words",
+    "write_whole",
+]
 
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "numpy", "pillow")
 Progress = Callable[[str, int, int], None]
@@ -85,7 +97,7 @@ def evaluate(
     tell = progress or (lambda stage, done, total: None)
     base = describe_drawing(model, settings, "")
     edited = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
-    _agree(out / "protocol.json", {"suite": _suite_part(suite).model_dump(), "rows": rows_digest(suite.rows)}, edited)
+    _agree(out, suite, edited, album)
 
     paths = {"base": pictures.draw(model, suite.rows, base, album, lambda i, n: tell("drawing the base", i, n))}
     with edit.apply(model, settings.strength):
@@ -146,6 +158,7 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
     return Drawing(
         model=model.name,
         fingerprint=model.fingerprint(),
+        decoder=model.decoder_digest(),
         edit=edit,
         strength=settings.strength,
         steps=defaults.steps if settings.steps is None else settings.steps,
@@ -174,15 +187,22 @@ def _suite_part(suite: Suite) -> SuitePart:
     return SuitePart(name=s.name, version=s.version, licence=s.licence, source=s.source, groups=drawn)
 
 
-def _agree(path: Path, protocol: dict[str, Any], drawing: Drawing) -> None:
+def album_of(folder: Path) -> Path:
+    """Where the pictures of an evaluation lie."""
+    return folder / json.loads((folder / "protocol.json").read_text(encoding="utf-8"))["images"]
+
+
+def _agree(out: Path, suite: Suite, drawing: Drawing, album: Path) -> None:
     """Write the protocol, or refuse a folder that holds another one: two protocols can't share their numbers."""
-    ours = {**protocol, "drawing": drawing.model_dump(exclude={"model"})}
+    path = out / "protocol.json"
+    ours: dict[str, Any] = {"suite": _suite_part(suite).model_dump(), "rows": rows_digest(suite.rows)}
+    ours |= {"drawing": drawing.model_dump(exclude={"model"}), "images": os.path.relpath(album, out)}
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged; give another --out, or remove that folder") from error
-        if different := compare(before, ours):
+        if different := compare(before, ours, skip=("images",)):
             said = "; ".join(different[:5])
             raise ValueError(f"{path.parent} holds another evaluation ({said}); give another --out, or remove it")
     write_whole(path, json.dumps(ours, indent=1, sort_keys=True) + "\n")

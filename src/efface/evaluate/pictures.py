@@ -35,8 +35,13 @@ class Draws(Protocol):
 
 def chunks(rows: Sequence[Row], resolution: int) -> list[Sequence[Row]]:
     """Rows cut into the fixed pieces that are drawn together."""
-    size = 64 if resolution <= 128 else 8
+    size = batch_of(resolution)
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def batch_of(resolution: int) -> int:
+    """Pictures drawn at once: few of large ones, for memory's sake."""
+    return 64 if resolution <= 128 else 4
 
 
 def digest(value: Any) -> str:

@@ -70,6 +70,8 @@ class Drawing(Part):
 
     model: str
     fingerprint: dict[str, str]
+    decoder: str
+    """Digest of what turns latents into pictures."""
     edit: str
     """sha256 of the edit's file."""
     strength: float

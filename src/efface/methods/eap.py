@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, final
 
 from ..balance.sum import Sum
@@ -19,7 +18,7 @@ from ..functional.schedules import Space
 from ..game import Balance, Term, Trained, Update
 from ..models.base import Model
 from ..objectives.negative_guidance import NegativeGuidance
-from ..preserve.adversarial import Adversarial, Vocabulary
+from ..preserve.adversarial import Adversarial, Choice, Vocabulary, read_words
 from ..sources.trajectories import trajectories
 from ..updates.dense import Dense
 
@@ -58,23 +57,13 @@ class EAP(Trained):
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         if not self.hard and self.source == "frozen":
             raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
-        words = Path(self.vocabulary).read_text().split("\n") if self.vocabulary else model.vocabulary(3000)
-        words = tuple(word.strip() for word in words if word.strip())
+        words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
-        erase, keep = (
-            trajectories(self.source, self.draw_steps, self.guidance, paths, self.refresh)
-            for paths in (self.paths, self.keep_paths)
+        choice = Choice(self.search_lr, self.temperature, self.hard, self.search_turns)
+        return (
+            NegativeGuidance(trajectories(self, self.paths), self.eta, self.space),
+            Adversarial(trajectories(self, self.keep_paths), vocabulary, choice, self.space),
         )
-        search = Adversarial(
-            keep,
-            vocabulary,
-            self.space,
-            lr=self.search_lr,
-            temperature=self.temperature,
-            hard=self.hard,
-            turns=self.search_turns,
-        )
-        return NegativeGuidance(erase, self.eta, self.space), search
 
     def update(self) -> Update:
         return Dense(self.weights, self.lr)

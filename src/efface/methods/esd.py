@@ -28,8 +28,7 @@ class ESD(Trained):
     """Pushes the target's prediction to the other side of the unconditional one; preserves nothing."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source = trajectories(self.source, self.draw_steps, self.guidance, self.paths, self.refresh)
-        return NegativeGuidance(source, self.eta, self.space), Nothing()
+        return NegativeGuidance(trajectories(self, self.paths), self.eta, self.space), Nothing()
 
     def update(self) -> Update:
         return Dense(self.weights, self.lr)

@@ -25,6 +25,7 @@ from ..functional.schedules import Space
 from .cond import Cond
 
 Sampler = Literal["own", "ddim"]
+ENCODINGS_KEPT = 1024
 CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -99,6 +100,10 @@ class Model(ABC):
         """uint8 pictures [n, 3, h, w] on the CPU from latents [n, c, h, w]."""
 
     @abstractmethod
+    def decoder_digest(self) -> str:
+        """Digest of whatever turns latents into pictures: no edit touches it, but every picture depends on it."""
+
+    @abstractmethod
     def scheduler(self, sampler: Sampler = "own") -> Any:
         """A fresh diffusers scheduler."""
 
@@ -165,18 +170,16 @@ class Model(ABC):
     def encode(self, prompts: Sequence[str | Prompt]) -> Cond:
         """Conditions for n prompts; each text is encoded once for each state of the text encoder."""
         asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in self._encoded]
+        known = dict(self._encoded)
+        new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in known]
         for start in range(0, len(new), 64):
             chunk = new[start : start + 64]
             cond = self._encode(chunk)
-            self._encoded.update({text: cond[[i]] for i, text in enumerate(chunk)})
-        rows = [
-            self._encoded[prompt.text]
-            if prompt.embedding is None
-            else self._with_embedding(self._encoded[prompt.text], prompt.embedding)
-            for prompt in asked
-        ]
-        return Cond.cat(rows)
+            known |= {text: cond[[i]] for i, text in enumerate(chunk)}
+        rows = [(known[prompt.text], prompt.embedding) for prompt in asked]
+        self._encoded.clear()
+        self._encoded.update(list(known.items())[-ENCODINGS_KEPT:])
+        return Cond.cat([row if e is None else self._with_embedding(row, e) for row, e in rows])
 
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.
@@ -271,6 +274,11 @@ class Model(ABC):
             if progress:
                 progress(min(start + batch, len(prompts)), len(prompts))
         return torch.cat(pictures)
+
+
+def raw(tensor: Tensor, dtype: torch.dtype) -> bytes:
+    """The bytes of a tensor at this dtype."""
+    return tensor.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def fresh(scheduler: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, final
 
@@ -17,7 +19,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from ..functional.schedules import Space
-from .base import Defaults, Model, Sampler, fresh
+from .base import Defaults, Model, Sampler, fresh, raw
 from .cond import Cond
 
 SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -58,14 +60,21 @@ class StableDiffusion(Model):
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
         schedule = pipeline.scheduler
-        if schedule.config.prediction_type not in SPACES:
-            raise ValueError(f"{name} predicts {schedule.config.prediction_type!r}; known: {', '.join(SPACES)}")
-        self.space = SPACES[schedule.config.prediction_type]
+        predicts = schedule.config.get("prediction_type")
+        if predicts not in SPACES or not hasattr(schedule, "alphas_cumprod"):
+            raise ValueError(f"{name} predicts {predicts!r} by {type(schedule).__name__}; known: {', '.join(SPACES)}")
+        self.space = SPACES[predicts]
         self.alphas_bar = schedule.alphas_cumprod.detach().double().cpu()
 
     def checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
         return name if part != "text_encoder" or name.startswith("text_model.") else f"text_model.{name}"
+
+    def decoder_digest(self) -> str:
+        digest = hashlib.blake2b(str(self.vae.config.scaling_factor).encode(), digest_size=16)
+        for name, tensor in sorted(self.vae.state_dict().items()):
+            digest.update(name.encode() + raw(tensor, torch.float32))
+        return digest.hexdigest()
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
         own = self.pipeline.scheduler
@@ -101,7 +110,9 @@ class StableDiffusion(Model):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        pictures = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
+        with autocast:
+            pictures = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
         scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
         return (scaled * 255).round().to(torch.uint8)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
@@ -22,6 +23,7 @@ from ..functional.gumbel import gumbel_softmax
 from ..functional.losses import weighted_mse
 from ..functional.schedules import Space
 from ..game import Adam, Ask, Game, Player, Role, Source, Term, Turn
+from ..models.base import Model
 from ..models.cond import Cond
 
 
@@ -29,10 +31,10 @@ from ..models.cond import Cond
 class Vocabulary:
     """Which words are candidates, for each target."""
 
-    words: tuple[str, ...]
-    always: tuple[str, ...] = ()
+    words: Sequence[str]
+    always: Sequence[str] = ()
     """Candidates whatever their distance."""
-    never: tuple[str, ...] = ()
+    never: Sequence[str] = ()
     """Words that count as the target."""
     k_closest: int = 1000
     centres: int = 100
@@ -47,12 +49,22 @@ class Vocabulary:
             raise ValueError(f"no candidate word is left for {target!r} of {len(self.words)} in the vocabulary")
         if not open_words:
             return list(self.always)
-        distance = distances(game.model.encode(open_words).flat(), game.model.encode([target]).flat()[0]).cpu()
+        distance = _far(game.model, open_words, target)
         near = k_closest(distance, self.k_closest, self.margin)
         if not len(near):
             raise ValueError(f"margin {self.margin} leaves no candidate for {target!r}; a smaller one would")
         picked = near[spread(distance[near], max(1, self.centres // len(game.erasure.targets)))]
         return list(dict.fromkeys([*self.always, *(open_words[i] for i in picked.tolist())]))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the search chooses and learns."""
+
+    lr: float
+    temperature: float
+    hard: bool
+    turns: int
 
 
 @final
@@ -86,25 +98,14 @@ class Adversarial(Term):
 
     role: ClassVar[Role] = "keep"
 
-    def __init__(
-        self,
-        source: Source,
-        vocabulary: Vocabulary,
-        space: Space,
-        *,
-        lr: float,
-        temperature: float,
-        hard: bool,
-        turns: int,
-    ) -> None:
-        self.source, self.vocabulary = source, vocabulary
+    def __init__(self, source: Source, vocabulary: Vocabulary, choice: Choice, space: Space) -> None:
+        self.source, self.vocabulary, self.choice = source, vocabulary, choice
         self.space: Space = space
-        self.lr, self.temperature, self.hard, self.turns = lr, temperature, hard, turns
 
     def prepare(self, game: Game) -> None:
         self.words = {target: self.vocabulary.candidates(game, target) for target in game.erasure.targets}
         self.lists = list(self.words.values())
-        self.search = Search([len(words) for words in self.lists], self.lr, self.turns, game.model.device)
+        self.search = Search([len(words) for words in self.lists], self.choice.lr, self.choice.turns, game.model.device)
         self.tables = {
             (i, j): game.model.encode([template.format(word) for word in words])
             for i, words in enumerate(self.lists)
@@ -112,12 +113,13 @@ class Adversarial(Term):
         }
 
     def searches(self) -> Sequence[Player]:
-        return (self.search,) if self.turns else ()
+        return (self.search,) if self.choice.turns else ()
 
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
         if turn.player not in (game.update, self.search):
             return {}
-        choices = [gumbel_softmax(self.search.logits[i], self.temperature, self.hard, turn.rng) for i in turn.targets]
+        how = self.choice
+        choices = [gumbel_softmax(self.search.logits[i], how.temperature, how.hard, turn.rng) for i in turn.targets]
         rows = zip(turn.targets, turn.templates, choices, strict=True)
         cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
         words = [self.lists[i][int(choice.argmax())] for i, choice in zip(turn.targets, choices, strict=True)]
@@ -137,7 +139,19 @@ class Adversarial(Term):
         return {"candidates": self.words, "most_damaged": favourites}
 
 
+def _far(model: Model, words: Sequence[str], target: str) -> Tensor:
+    """Distance [n] of each word's embedding from the target's, on the CPU; in pieces, for embeddings are large."""
+    centre = model.encode([target]).flat()[0]
+    pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
+    return torch.cat([distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])
+
+
 def _same(word: str, barred: set[str]) -> bool:
     """Whether a word is one of these, its plural, or a phrase that contains it."""
     parts = {word, *word.split()}
     return bool(parts & barred) or any(word in (f"{b}s", f"{b}es", b.removesuffix("s")) for b in barred)
+
+
+def read_words(path: str) -> list[str]:
+    """The words of a file, one a line."""
+    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]

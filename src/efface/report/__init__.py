@@ -11,6 +11,7 @@ import jinja2
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ..evaluate import album_of
 from ..evaluate.pictures import picture
 from ..evaluate.record import Estimate, Measure, Record, read, write_whole
 from ..functional import rates
@@ -55,11 +56,8 @@ class Claim:
     erasures: int
 
 
-def write(folders: Sequence[Path], out: Path, album: Path | None = None) -> Path:
+def write(folders: Sequence[Path], out: Path) -> Path:
     """Write the report of these evaluations.
-
-    Args:
-        album: where their pictures lie, if not in each folder's `images`.
 
     Raises:
         FileNotFoundError, ValueError: a folder without a finished evaluation, or one of an unknown version.
@@ -68,8 +66,7 @@ def write(folders: Sequence[Path], out: Path, album: Path | None = None) -> Path
         raise ValueError("no evaluation to report on; give the --out of at least one `efface evaluate`")
     records = [read(f) for f in folders]
     sections = [
-        Section(_title(r), r, _grids(r, folder, album or folder / "images"))
-        for r, folder in zip(records, folders, strict=True)
+        Section(_title(r), r, _grids(r, folder, album_of(folder))) for r, folder in zip(records, folders, strict=True)
     ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

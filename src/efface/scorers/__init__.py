@@ -32,7 +32,7 @@ def panel(bundle: Path, backgrounds: dict[str, tuple[int, int, int]], only: Sequ
     if not folders:
         raise FileNotFoundError(f"no judges in {bundle / 'judges'}; expected folders like object-resnet, style-resnet")
     found: list[Scorer] = [Classifier(str(f), asks=f.name.split("-")[0], name=f.name) for f in folders]
-    found.append(Background(tuple((name, tuple(rgb)) for name, rgb in backgrounds.items())))
+    found.append(Background(tuple(backgrounds.items())))
     if (bundle / "clip").is_dir():
         found.append(Clip(str(bundle / "clip")))
     known = [s.name for s in found]

@@ -43,9 +43,8 @@ class Clip:
             words = tokenizer([r.prompt for r in part], padding=True, truncation=True, return_tensors="pt")
             pixels = processor(images=list(images[start : start + self.batch]), return_tensors="pt")
             with torch.inference_mode():
-                text = model.get_text_features(**words).pooler_output
-                seen = model.get_image_features(**pixels).pooler_output
-            cosine = F.cosine_similarity(text.float(), seen.float())
+                seen = model(**words, **pixels)
+            cosine = F.cosine_similarity(seen.text_embeds.float(), seen.image_embeds.float())
             out += [Score(float(c), (), f"cosine {c:.3f}") for c in cosine]
         return out
 

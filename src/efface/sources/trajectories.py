@@ -9,22 +9,22 @@ one batched draw, kept, answers the teacher's part of many updates for nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import final
 
 import torch
 
-from ..game import Game, Rows, Source, Turn
+from ..game import Game, Rows, Source, Trained, Turn
 from ..models.base import Draw
 from ..models.cond import Cond
 
 
-def trajectories(kind: Literal["student", "frozen"], steps: int, guidance: float, paths: int, refresh: int) -> Source:
-    """The source of that kind."""
-    if kind == "student":
-        return Student(steps, guidance)
-    if kind == "frozen":
-        return Frozen(steps, guidance, paths, refresh)
-    raise ValueError(f"no source {kind!r}; there are student, frozen")
+def trajectories(method: Trained, paths: int) -> Source:
+    """The source that the method's settings name; `paths` trajectories a prompt where they are stored."""
+    if method.source == "student":
+        return Student(method.draw_steps, method.guidance)
+    if method.source == "frozen":
+        return Frozen(method.draw_steps, method.guidance, paths, method.refresh)
+    raise ValueError(f"no source {method.source!r}; there are student, frozen")
 
 
 @final
@@ -76,9 +76,14 @@ class Frozen(Source):
         t = torch.stack([draw.t[k] for draw, k, _ in picks])
         return Rows(columns[0], t, {"eps_c": columns[1], "eps_0": columns[2]})
 
+    def seeds(self, game: Game) -> list[int]:
+        """Of the stored start noises: far from the small seeds that pictures are drawn and judged with."""
+        first = 2**40 + game.settings["seed"] * 1_000_003 + self.epoch * self.paths
+        return [first + i for i in range(self.paths)]
+
     def _fill(self, game: Game, prompts: Sequence[str]) -> None:
         """Draws all trajectories of new prompts together, at most 64 at once."""
-        seeds = [game.settings["seed"] * 1_000_003 + self.epoch * self.paths + i for i in range(self.paths)]
+        seeds = self.seeds(game)
         together = max(1, 64 // self.paths)
         for start in range(0, len(prompts), together):
             chunk = prompts[start : start + together]

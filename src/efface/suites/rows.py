@@ -42,7 +42,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Scene:
+    """A prompt and what it names."""
+
+    prompt: str
+    thing: str
+    style: str
+    background: str
+    second: str
+
+
+@dataclass(frozen=True)
 class GroupSpec:
+    """A group of rows, as a suite's toml describes it."""
+
     name: str
     of: str
     role: str
@@ -194,14 +207,25 @@ class Cast:
         out = []
         for i in range(count):
             scene = scenes[i % len(scenes)]
-            label = f"{group.name}/{concept}/{i:04d}"
-            about = scene["thing"] if group.asks == "object" else concept
-            counts = self.targets if group.counts == "any" else (about,)
-            fixed = {"group": group.name, "role": group.role, "asks": group.asks, "concept": about, "counts": counts}
-            out.append(Row(id=label, seed=rng.randrange(2**31), **fixed, **scene))
+            about = scene.thing if group.asks == "object" else concept
+            row = Row(
+                id=f"{group.name}/{concept}/{i:04d}",
+                prompt=scene.prompt,
+                seed=rng.randrange(2**31),
+                group=group.name,
+                role=group.role,
+                asks=group.asks,
+                concept=about,
+                counts=self.targets if group.counts == "any" else (about,),
+                thing=scene.thing,
+                style=scene.style,
+                background=scene.background,
+                second=scene.second,
+            )
+            out.append(row)
         return out
 
-    def _scenes(self, group: GroupSpec, concept: str, rng: random.Random) -> list[dict[str, str]]:
+    def _scenes(self, group: GroupSpec, concept: str, rng: random.Random) -> list[Scene]:
         """Every way to ask for a concept: words, style, background and a second thing."""
         world = self.world
         if concept in world.styles and concept not in world.names:
@@ -220,8 +244,7 @@ class Cast:
                     second = rng.choice(partners) if partners else ""
                     noun = self._noun([word, second] if rng.random() < 0.5 else [second, word])
                     prompt = articles(phrase.format(noun, style=style) + ground)
-                    names = {"thing": thing, "style": style, "background": background}
-                    out.append({"prompt": prompt, **names, "second": second})
+                    out.append(Scene(prompt, thing, style, background, second))
         return out
 
     def _partners(self, group: GroupSpec, thing: str, style: str) -> list[str]:
@@ -240,11 +263,11 @@ class Cast:
         return [("", ""), *named]
 
 
-def interleave(scenes: list[dict[str, str]], rng: random.Random) -> list[dict[str, str]]:
+def interleave(scenes: list[Scene], rng: random.Random) -> list[Scene]:
     """Shuffle so that every beginning has as many scenes with a style as without, and likewise with a background."""
-    kinds: dict[tuple[bool, bool], list[dict[str, str]]] = {}
+    kinds: dict[tuple[bool, bool], list[Scene]] = {}
     for scene in scenes:
-        kinds.setdefault((bool(scene["style"]), bool(scene["background"])), []).append(scene)
+        kinds.setdefault((bool(scene.style), bool(scene.background)), []).append(scene)
     for kind in kinds.values():
         rng.shuffle(kind)
     turns = itertools.zip_longest(*kinds.values())
