@@ -4,6 +4,8 @@ Finished concepts are read back, an interrupted one goes on; the base is drawn o
 """
 
 import argparse
+import dataclasses
+import json
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 import torch
 
 import efface
+from efface import methods
 from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
 from efface.evaluate import Estimate, Record, evaluate, read, write_whole
@@ -63,7 +66,21 @@ def attempt(model: Model, recipe: Mapping, split: str, target: str, method: str,
         judges = [s for s in panel(locate(recipe["model"]), known.backgrounds) if s.asks in ("object", "style")]
         suite = suite_of(recipe, erasure, known)
         evaluate(model, edit, suite, judges, where, album=Path(recipe["out"]) / "images")
-    return Trial(split, target, method, read(where), float(clock.read_text()))
+    return Trial(split, target, method, current(read(where), model, method, where), float(clock.read_text()))
+
+
+def current(record: Record, model: Model, method: str, where: Path) -> Record:
+    """The record, after proof that it is of this model and these arguments.
+
+    Raises:
+        ValueError: it was made with others; names the folder to remove.
+    """
+    arguments = json.loads(json.dumps(dataclasses.asdict(methods.configured(method, model, {}))))
+    now = {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest(), "arguments": arguments}
+    then = {"fingerprint": record.drawing.fingerprint, "decoder": record.drawing.decoder, "arguments": record.arguments}
+    if differ := [key for key in now if now[key] != then[key]]:
+        raise ValueError(f"{where} was made with another {', '.join(differ)}; remove it to make it again")
+    return record
 
 
 METRICS = {
@@ -132,6 +149,8 @@ def page(recipe: Mapping, path: Path, trials: Sequence[Trial]) -> str:
             f"{trials[0].record.rule}",
             f"Drawn with {drawing.scheduler}, {drawing.steps} steps, guidance {drawing.guidance}, {drawing.compute};"
             f" training seed 0; packages {', '.join(f'{k} {v}' for k, v in trials[0].record.packages.items())}.",
+            "",
+            recipe["tuning"].strip(),
             "",
             "## Means over concepts",
             "",

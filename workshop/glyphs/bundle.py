@@ -41,12 +41,11 @@ def write(world: World, build: Path, target: Path = TARGET) -> None:
         requires_safety_checker=False,
     )
     pipe.save_pretrained(target / "model")
-    one_dtype(target / "model" / "text_encoder" / "config.json")
-    for part in ("unet", "vae"):
-        forget_path(target / "model" / part / "config.json")
+    for part in ("text_encoder", "unet", "vae"):
+        tidy(target / "model" / part / "config.json")
     scoring = target / "clip"
     CLIPModel.from_pretrained(build / "scoring").to(half).save_pretrained(scoring)
-    one_dtype(scoring / "config.json")
+    tidy(scoring / "config.json")
     tokens.save_pretrained(scoring)
     CLIPImageProcessorPil(
         do_resize=False, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3, size={"shortest_edge": 64}
@@ -54,7 +53,7 @@ def write(world: World, build: Path, target: Path = TARGET) -> None:
     for folder in sorted((build / "judges").iterdir()):
         out = target / "judges" / folder.name
         AutoModelForImageClassification.from_pretrained(folder).to(half).save_pretrained(out)
-        one_dtype(out / "config.json")
+        tidy(out / "config.json")
         shutil.copy(folder / "preprocessor_config.json", out)
     (target / "world.json").write_text(json.dumps(describe(world), indent=1, ensure_ascii=False) + "\n")
     size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
@@ -73,21 +72,15 @@ def text_tower(clip: CLIPModel) -> CLIPTextModel:
     return tower
 
 
-def one_dtype(config: Path) -> None:
-    """Say float32 in a config whose weights are stored in half precision, so that every part opens in one dtype."""
-    fields = json.loads(config.read_text())
-    fields["dtype"] = "float32"
-    for tower in ("text_config", "vision_config"):
-        if tower in fields:
-            fields[tower]["dtype"] = "float32"
-    config.write_text(json.dumps(fields, indent=2) + "\n")
+def tidy(config: Path) -> None:
+    """Say float32 wherever a dtype is named, so that every part opens in one; drop the path it was built at."""
 
+    def clean(fields: dict) -> dict:
+        kept = {k: v for k, v in fields.items() if k != "_name_or_path"}
+        kept |= {k: "float32" for k in kept if k == "dtype"}
+        return kept | {k: clean(v) for k, v in kept.items() if k.endswith("_config") and isinstance(v, dict)}
 
-def forget_path(config: Path) -> None:
-    """Where a part was built is nobody's business."""
-    fields = json.loads(config.read_text())
-    fields.pop("_name_or_path", None)
-    config.write_text(json.dumps(fields, indent=2) + "\n")
+    config.write_text(json.dumps(clean(json.loads(config.read_text())), indent=2) + "\n")
 
 
 def describe(world: World) -> dict:

@@ -4,7 +4,6 @@ import json
 import time
 import tomllib
 from collections.abc import Sequence
-from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from transformers import AutoModelForImageClassification
+
+from efface.functional.rates import bootstrap, cluster_means, wilson
 
 from .bundle import TARGET
 from .scenes import Composer, article, load_art
@@ -63,14 +64,20 @@ class Studio:
         return out
 
 
-def rate(hits: np.ndarray) -> str:
-    """Share with n and its 95 % Wilson interval."""
-    n, p, z = len(hits), float(np.mean(hits)), 1.96
-    centre, half = (
-        (p + z * z / 2 / n) / (1 + z * z / n),
-        z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / 4 / n / n),
-    )
-    return f"{p:.1%} [{centre - half:.1%}, {centre + half:.1%}] (n {n})"
+def rate(hits: np.ndarray, things: Sequence[str] | None = None) -> str:
+    """Share with n and a 95 % interval: Wilson's; where pictures share a thing, a bootstrap over things.
+
+    With `things` the share is the mean over them, each weighing the same.
+    """
+    if things is None:
+        share, (low, high) = float(np.mean(hits)), wilson(int(np.sum(hits)), len(hits))
+        return f"{share:.1%} [{low:.1%}, {high:.1%}] (n {len(hits)})"
+    by_thing: dict[str, list[float | None]] = {}
+    for hit, thing in zip(hits, things, strict=True):
+        by_thing.setdefault(thing, []).append(float(hit))
+    share = float(np.mean(cluster_means(by_thing)))
+    low, high = bootstrap(by_thing) or (0.0, 1.0)
+    return f"{share:.1%} [{low:.1%}, {high:.1%}] (n {len(hits)}, {len(by_thing)} things)"
 
 
 def top1(judged: dict[str, np.ndarray], task: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -95,8 +102,9 @@ def cells(world: World, studio: Studio, seeds: int) -> dict[str, str]:
     out = {}
     for task, column in (("object", 0), ("style", 1)):
         for judge, hits in top1(judged, task, [c[column] for c in grid]).items():
-            out[f"{task}, seen cells, {judge}"] = rate(hits[~unseen])
-            out[f"{task}, held-out cells, {judge}"] = rate(hits[unseen])
+            things = np.array([thing for thing, _ in grid])
+            out[f"{task}, seen cells, {judge}"] = rate(hits[~unseen], things[~unseen])
+            out[f"{task}, held-out cells, {judge}"] = rate(hits[unseen], things[unseen])
     shown = [world.things[i].name for i in range(0, len(world.things), max(1, len(world.things) // 16))]
     rows = [[images[grid.index((n, s.name))] for n in shown] for s in world.styles]
     save_grid(rows, "styles.png")
@@ -116,7 +124,8 @@ def words(world: World, studio: Studio) -> dict[str, str]:
     }
     for what, rows in asked.items():
         judged = studio.judge(studio.draw([article(p) for _, p in rows], first_seed=1000))
-        out |= {f"{what}, {j}": rate(h) for j, h in top1(judged, "object", [n for n, _ in rows]).items()}
+        shown = [n for n, _ in rows]
+        out |= {f"{what}, {j}": rate(h, shown) for j, h in top1(judged, "object", shown).items()}
     names = [t.name for t in world.things]
     names = names * -(-192 // len(names))
     grounds = list(rng.choice(list(world.backgrounds), len(names)))
@@ -158,11 +167,12 @@ def judges(studio: Studio, build: Path) -> dict[str, str]:
         rng = np.random.default_rng(99)
         scenes = [s for s in (composer(rng) for _ in range(1600)) if len(s.things) == 1][:1000]
         judged = studio.judge(np.stack([s.pixels for s in scenes]))
-        hits = top1(judged, "object", [world.things[s.things[0]].name for s in scenes])
-        out |= {f"judge {j}, object, {what}": rate(h) for j, h in hits.items()}
+        shown = [world.things[s.things[0]].name for s in scenes]
+        hits = top1(judged, "object", shown)
+        out |= {f"judge {j}, object, {what}": rate(h, shown) for j, h in hits.items()}
         if styles is None:
             hits = top1(judged, "style", [world.styles[s.style].name for s in scenes])
-            out |= {f"judge {j}, style, {what}": rate(h) for j, h in hits.items()}
+            out |= {f"judge {j}, style, {what}": rate(h, shown) for j, h in hits.items()}
     composer = Composer(world, art, none_rate=1.0)
     rng = np.random.default_rng(98)
     nothing = studio.judge(np.stack([composer(rng).pixels for _ in range(1000)]))

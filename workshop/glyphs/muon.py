@@ -1,7 +1,8 @@
 """Muon: momentum whose update is orthogonalised (Jordan et al., 2024), for matrices and convolution kernels.
 
 `torch.optim.Muon` takes matrices only; here a kernel [out, in, h, w] is the matrix [out, in * h * w], and everything
-that is no matrix falls back to Adam.  On this model it needs about half of AdamW's steps.
+that is no matrix falls back to Adam.  One run of each on the autoencoder, 100 steps: L1 0.20 at lr 5e-4, AdamW 0.34
+at 1e-3.
 """
 
 from collections.abc import Callable, Iterable

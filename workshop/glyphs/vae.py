@@ -20,13 +20,13 @@ CONFIG = dict(
     block_out_channels=(32, 32, 96, 128),
     layers_per_block=1,
     latent_channels=16,
-    norm_num_groups=1,  # narrow groups lose the mean colour
+    norm_num_groups=1,  # one run each: L1 0.32 after 70 steps, 0.38 with 16 groups
     sample_size=64,
     mid_block_add_attention=False,
 )
 
 
-NOISE = 0.1  # of the latents: a fixed spread converges several times faster than a learned one
+NOISE = 0.1  # standard deviation of the latents, held fixed rather than learned
 
 
 def gradient_loss(a: Tensor, b: Tensor) -> Tensor:

@@ -120,6 +120,7 @@ def build(
     only: Sequence[str] = (),
     sizes: Mapping[str, int] | None = None,
     used: Sequence[str] = (),
+    salt: str = "",
 ) -> Suite:
     """Make a suite's rows for what is erased.
 
@@ -128,6 +129,7 @@ def build(
         only: names of the groups to make; all when empty.
         sizes: pictures in single groups, by name; goes before `per_group`.
         used: further words that fitting has used, which therefore count as seen.
+        salt: another one chooses other prompts and seeds, for tuning on pictures that are never reported.
 
     Raises:
         ValueError: an unknown suite, group or target, or one that the suite can't judge.
@@ -137,7 +139,7 @@ def build(
     for group in (*only, *(sizes or {})):
         if group not in known:
             raise ValueError(f"suite {name} has no group {group!r}; its groups are {', '.join(known)}")
-    people = Cast.of(suite, erasure, world, used)
+    people = Cast.of(suite, erasure, world, used, salt)
     rows: list[Row] = []
     for group in suite.groups:
         if only and group.name not in only:
@@ -161,9 +163,10 @@ class Cast:
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
     styles: tuple[str, ...]
+    salt: str = ""
 
     @staticmethod
-    def of(suite: SuiteSpec, erasure: Erasure, world: World, used: Sequence[str] = ()) -> "Cast":
+    def of(suite: SuiteSpec, erasure: Erasure, world: World, used: Sequence[str] = (), salt: str = "") -> "Cast":
         targets = world.expand(erasure.targets)
         styled = suite.targets == "styles"
         known = world.styles if styled else world.names
@@ -185,6 +188,7 @@ class Cast:
             seen=tuple(n for n in rest if n in touched),
             unseen=tuple(n for n in rest if n not in touched),
             styles=tuple(s for s in world.styles if s not in targets),
+            salt=salt,
         )
 
     def rows(self, group: GroupSpec, size: int) -> list[Row]:
@@ -202,7 +206,7 @@ class Cast:
     def _concept(self, group: GroupSpec, concept: str, count: int) -> list[Row]:
         """`count` rows about one concept; prompts repeat, with other seeds, only when there are no others left."""
         synonym = "synonyms" if group.of == "synonyms" else ""
-        rng = random.Random(f"{self.suite.name}/{self.suite.version}/{concept}/{group.second}{synonym}")
+        rng = random.Random(f"{self.suite.name}/{self.suite.version}/{concept}/{group.second}{synonym}{self.salt}")
         scenes = interleave(self._scenes(group, concept, rng), rng)
         out = []
         for i in range(count):
