@@ -6,19 +6,24 @@ Finished concepts are read back, an interrupted one goes on; the base is drawn o
 import argparse
 import dataclasses
 import json
-import time
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
+from PIL import Image
 
 import efface
 from efface import methods
 from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
-from efface.evaluate import Estimate, Record, evaluate, read, write_whole
+from efface.evaluate import Estimate, Record, album_of, evaluate, read, write_whole
+from efface.evaluate.judging import WHO, estimate
 from efface.functional.rates import bootstrap
 from efface.models.base import Model
 from efface.scorers import panel
@@ -33,13 +38,16 @@ class Trial:
     target: str
     method: str
     record: Record
-    seconds: float
+    fitted: Mapping[str, float]
+    distance: Estimate
+    """Mean absolute difference, as a share of the range, of kept prompts' pictures from the base's of the same seed."""
 
     def rate(self, metric: str, who: str) -> Estimate | None:
         """A rate by the rule of all judges: esr1 on the target, psr1 on neighbours or on what fitting never saw."""
-        name, _, group = metric.partition("/")
-        found = [m for m in self.record.measures if (m.metric, m.group, m.judge) == (name, group, "all")]
-        return getattr(found[0], who) if found else None
+        if metric == "distance":
+            return self.distance if who == "edited" else None
+        found = self.record.find(*metric.split("/"))
+        return getattr(found, who) if found else None
 
 
 def suite_of(recipe: Mapping, erasure: Erasure, known: world.World) -> Suite:
@@ -54,19 +62,38 @@ def suite_of(recipe: Mapping, erasure: Erasure, known: world.World) -> Suite:
 
 def attempt(model: Model, recipe: Mapping, split: str, target: str, method: str, known: world.World) -> Trial:
     """Erase and evaluate, or read back what was done before."""
-    erasure = Erasure(known.expand((target,)))
+    kind = methods.get(method)
+    anchor = recipe.get("anchors", {}).get(target, "") if kind.uses_anchor else ""
+    if kind.needs_anchor and not anchor:
+        raise ValueError(f"{method} needs an anchor for {target}: add one under [anchors]")
+    erasure = Erasure(known.expand((target,)), anchor)
     where = Path(recipe["out"]) / method / target
     where.mkdir(parents=True, exist_ok=True)
-    edit, clock = where / "edit.safetensors", where / "seconds"
-    if not clock.exists():
-        start = time.perf_counter()
-        efface.erase(model, erasure, method=method).save(edit)
-        write_whole(clock, f"{time.perf_counter() - start:.1f}")
+    if not (where / "fitted.json").exists():
+        request = json.dumps({"targets": erasure.targets, "anchor": anchor})
+        fit = [sys.executable, "-m", "recipes.fit", recipe["model"], method, request, str(where)]
+        subprocess.run([*fit, str(torch.get_num_threads())], check=True)
     if not (where / "report.json").exists():
-        judges = [s for s in panel(locate(recipe["model"]), known.backgrounds) if s.asks in ("object", "style")]
+        judges = [s for s in panel(locate(recipe["model"]), known.backgrounds) if s.asks != "background"]
         suite = suite_of(recipe, erasure, known)
-        evaluate(model, edit, suite, judges, where, album=Path(recipe["out"]) / "images")
-    return Trial(split, target, method, current(read(where), model, method, where), float(clock.read_text()))
+        evaluate(model, where / "edit.safetensors", suite, judges, where, album=Path(recipe["out"]) / "images")
+    record = current(read(where), model, method, where)
+    return Trial(split, target, method, record, json.loads((where / "fitted.json").read_text()), drift(where))
+
+
+def drift(where: Path) -> Estimate:
+    """How far the pictures of kept prompts moved from the base's of the same seed."""
+    table = pq.read_table(where / "rows.parquet", columns=["id", "role", "who", "picture"]).to_pylist()
+    files: dict[str, dict[str, str]] = {}
+    for row in table:
+        if row["role"] == "keep":
+            files.setdefault(row["id"], {})[row["who"]] = row["picture"]
+    album = album_of(where)
+    pairs = [
+        [np.asarray(Image.open(album / found[who]), dtype=np.float64) for who in ("base", "edited")]
+        for found in files.values()
+    ]
+    return estimate([float(np.abs(a - b).mean()) / 255 for a, b in pairs])
 
 
 def current(record: Record, model: Model, method: str, where: Path) -> Record:
@@ -83,27 +110,37 @@ def current(record: Record, model: Model, method: str, where: Path) -> Record:
     return record
 
 
+SHARES = ("esr1", "psr1")
 METRICS = {
     "esr1/target": "ESR-1, target",
     "psr1/neighbour": "PSR-1, neighbours",
     "psr1/style": "PSR-1, other styles",
     "psr1/unseen": "PSR-1, never seen in fitting",
+    "clip/unseen": "CLIP, never seen in fitting",
+    "distance": "distance to the base, kept prompts",
 }
 
 
-def shown(estimate: Estimate | None) -> str:
-    if estimate is None or estimate.value is None:
+def scale(metric: str) -> float:
+    """Rates are shown in percent, other means as they are."""
+    return 100.0 if metric.startswith(SHARES) else 1.0
+
+
+def shown(found: Estimate | None, metric: str) -> str:
+    if found is None or found.value is None:
         return "–"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}] n={estimate.n}"
+    k, digits = scale(metric), 1 if metric.startswith(SHARES) else 3
+    return f"{k * found.value:.{digits}f} [{k * found.low:.{digits}f}, {k * found.high:.{digits}f}] n={found.n}"
 
 
 def rows(trials: Sequence[Trial]) -> list[str]:
     """One line a trial, the base beside every number."""
-    head = ["split", "concept", "method", "seconds"] + [f"{title} (base)" for title in METRICS.values()]
+    head = ["split", "concept", "method", "seconds", "peak MB"] + [f"{title} (base)" for title in METRICS.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for t in trials:
-        cells = [f"{shown(t.rate(m, 'edited'))} ({shown(t.rate(m, 'base')).split(' ')[0]})" for m in METRICS]
-        lines.append("| " + " | ".join([t.split, t.target, t.method, f"{t.seconds:.0f}", *cells]) + " |")
+        cells = [f"{shown(t.rate(m, 'edited'), m)} ({shown(t.rate(m, 'base'), m).split(' ')[0]})" for m in METRICS]
+        cost = [f"{t.fitted['seconds']:.0f}", f"{t.fitted['peak_mb']:.0f}"]
+        lines.append("| " + " | ".join([t.split, t.target, t.method, *cost, *cells]) + " |")
     return lines
 
 
@@ -113,10 +150,11 @@ def means(trials: Sequence[Trial], reported: Mapping) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for split, method in dict.fromkeys((t.split, t.method) for t in trials):
         mine = [t for t in trials if (t.split, t.method) == (split, method)]
-        cells = [mean({t.target: value(t.rate(m, "edited")) for t in mine}) for m in METRICS]
+        both = [[mean({t.target: value(t.rate(m, who)) for t in mine}, m) for who in WHO] for m in METRICS]
+        cells = [f"{edited} ({base.split(' ')[0]})" for base, edited in both]
         loss = {t.target: difference(t.rate("psr1/unseen", "base"), t.rate("psr1/unseen", "edited")) for t in mine}
         paper = ", ".join(f"{k.upper()} {100 * v:.1f}" for k, v in reported.get(method, {}).items()) or "–"
-        lines.append("| " + " | ".join([split, method, str(len(mine)), *cells, mean(loss), paper]) + " |")
+        lines.append("| " + " | ".join([split, method, str(len(mine)), *cells, mean(loss, "psr1"), paper]) + " |")
     return lines
 
 
@@ -128,27 +166,30 @@ def difference(a: Estimate | None, b: Estimate | None) -> float | None:
     return None if a is None or b is None or a.value is None or b.value is None else a.value - b.value
 
 
-def mean(by_concept: Mapping[str, float | None]) -> str:
+def mean(by_concept: Mapping[str, float | None], metric: str) -> str:
     judged = [v for v in by_concept.values() if v is not None]
     if not judged:
         return "–"
-    interval = bootstrap({k: [v] for k, v in by_concept.items()})
-    spread = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
-    return f"{100 * sum(judged) / len(judged):.1f}{spread}"
+    interval, k = bootstrap({name: [v] for name, v in by_concept.items()}), scale(metric)
+    digits = 1 if k > 1 else 3
+    spread = f" [{k * interval[0]:.{digits}f}, {k * interval[1]:.{digits}f}]" if interval else ""
+    return f"{k * sum(judged) / len(judged):.{digits}f}{spread}"
 
 
 def page(recipe: Mapping, path: Path, trials: Sequence[Trial]) -> str:
-    drawing = trials[0].record.drawing
+    record, fitted = trials[0].record, trials[0].fitted
+    drawing, packages = record.drawing, ", ".join(f"{k} {v}" for k, v in record.packages.items())
     return "\n".join(
         [
             f"# {recipe['title']}",
             "",
-            f"Made by `python -m recipes.run {path}`. Rates in percent with 95 % intervals: Wilson for one concept, a",
-            "bootstrap over concepts for means. The embedded model shows mechanisms,",
-            "not Stable Diffusion's numbers.",
-            f"{trials[0].record.rule}",
-            f"Drawn with {drawing.scheduler}, {drawing.steps} steps, guidance {drawing.guidance}, {drawing.compute};"
-            f" training seed 0; packages {', '.join(f'{k} {v}' for k, v in trials[0].record.packages.items())}.",
+            f"Made by `python -m recipes.run {path}`. Rates in percent with 95 % intervals, the untouched base in",
+            "brackets: Wilson's for one concept, a bootstrap over concepts for means. The embedded model shows",
+            "mechanisms, not Stable Diffusion's numbers.",
+            record.rule,
+            f"Drawn with {drawing.scheduler}, {drawing.steps} steps, guidance {drawing.guidance}, {drawing.compute}.",
+            f"Training seed 0; each erasure in a process of its own on {fitted['threads']:.0f} thread(s), whose peak",
+            f"resident memory is given ({fitted['idle_mb']:.0f} MB once the model is open). {packages}.",
             "",
             recipe["tuning"].strip(),
             "",

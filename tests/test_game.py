@@ -10,12 +10,11 @@ import efface
 from efface.concept import Erasure
 from efface.functional.gumbel import gumbel_softmax
 from efface.functional.losses import negative_guidance
-from efface.game import Adam, Ask, Diverged, Edit, Game, Rows, Turn, WrongBase, apply
+from efface.game import Adam, Ask, Choice, Diverged, Edit, Game, Rows, Search, Turn, Vocabulary, WrongBase, apply
 from efface.methods.eap import EAP
 from efface.methods.esd import ESD
 from efface.models.sd import StableDiffusion
 from efface.objectives.anchor import Anchor
-from efface.preserve.adversarial import Search
 from efface.preserve.prompts import Prompts
 from efface.sources.trajectories import trajectories
 from tiny import tiny_model, tiny_pipeline
@@ -118,7 +117,8 @@ def test_the_search_finds_the_word_that_is_damaged_most():
     table = torch.linalg.qr(torch.randn((8, 8), generator=rng)).Q
     damage = torch.tensor([0.1, 0.3, 0.2, 2.0, 0.5, 1.0, 0.4, 0.1])
     shift = table.t() @ damage.diag() @ table
-    search = Search([8], lr=0.05, turns=1, device=torch.device("cpu"))
+    search = Search(Vocabulary([]), Choice(lr=0.05, temperature=2.0, hard=True, turns=1))
+    search.start([8], torch.device("cpu"))
     for _ in range(400):
         word = gumbel_softmax(search.logits[0], 2.0, True, rng) @ table
         (grad,) = torch.autograd.grad((shift @ word).square().sum(), search.params())
@@ -143,17 +143,17 @@ def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model
     eps_model.words = ("cat", "cats", "red cat", "dog", "car", "tiger", "kitten", "leopard")
     erasure = Erasure(("cat",), keep=("rose",))
     game = game_of(EAP(**QUICK, exclude=("kitten",), margin=0.0), eps_model, erasure)
-    assert set(game.terms[1].lists[0]) == {"rose", "dog", "car", "tiger", "leopard"}
+    assert set(game.terms[1].search.lists[0]) == {"rose", "dog", "car", "tiger", "leopard"}
     game = game_of(EAP(**QUICK, margin=1.0), eps_model, erasure)
-    assert len(game.terms[1].lists[0]) < 6
+    assert len(game.terms[1].search.lists[0]) < 6
     with pytest.raises(ValueError, match="leaves no candidate"):
         game_of(EAP(**QUICK, margin=50.0), eps_model, erasure)
 
 
 def test_several_targets_share_the_centres(eps_model):
     game = game_of(EAP(**QUICK, centres=6), eps_model, Erasure(("cat", "dog")))
-    assert [len(words) <= 3 for words in game.terms[1].lists] == [True, True]
-    assert not {"cat", "dog"} & {word for words in game.terms[1].lists for word in words}
+    assert [len(words) <= 3 for words in game.terms[1].search.lists] == [True, True]
+    assert not {"cat", "dog"} & {word for words in game.terms[1].search.lists for word in words}
 
 
 def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
@@ -273,7 +273,7 @@ def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):
     file = tmp_path / "words"
     file.write_text("dog\n\n car \n")
     game = game_of(EAP(**QUICK, vocabulary=str(file), hard=False), eps_model, Erasure(("cat",)))
-    assert sorted(game.terms[1].lists[0]) == ["car", "dog"]
+    assert sorted(game.terms[1].search.lists[0]) == ["car", "dog"]
     assert game.play().values
     with pytest.raises(ValueError, match="no stored trajectory"):
         game_of(EAP(**QUICK, hard=False, source="frozen"), eps_model, Erasure(("cat",)))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
-from efface.store import check_writable, read_tensors, write_tensors
+from efface.store import check_writable, read_pictures, read_tensors, write_tensors
 
 
 def test_round_trip(tmp_path):
@@ -52,3 +54,59 @@ def test_unwritable_paths(tmp_path):
     with pytest.raises(OSError, match="it is a folder"):
         check_writable(tmp_path)
     assert check_writable(tmp_path / "new" / "x") == tmp_path / "new" / "x"
+
+
+def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path)
+
+
+def test_pictures_are_captioned_by_subfolder(tmp_path):
+    picture(tmp_path / "a cat" / "1.png", (255, 0, 0))
+    picture(tmp_path / "a cat" / "2.PNG", (0, 255, 0))
+    picture(tmp_path / "a dog" / "1.png", (0, 0, 255), mode="L")
+    picture(tmp_path / "loose.bmp", (1, 2, 3), size=(16, 4))
+    (tmp_path / "notes.txt").write_text("no picture")
+    read = read_pictures(tmp_path, 4)
+    assert {caption: tuple(stack.shape) for caption, stack in read.items()} == {
+        "a cat": (2, 3, 4, 4),
+        "a dog": (1, 3, 4, 4),
+        "": (1, 3, 4, 4),
+    }
+    assert read["a cat"].dtype == torch.uint8
+    assert read["a cat"][:, :, 0, 0].tolist() == [[255, 0, 0], [0, 255, 0]]
+    assert read[""][0, :, 2, 3].tolist() == [1, 2, 3]
+
+
+def test_pictures_are_captioned_by_metadata_where_it_says(tmp_path):
+    picture(tmp_path / "x" / "1.png", (255, 0, 0))
+    picture(tmp_path / "x" / "2.png", (0, 255, 0))
+    rows = '{"file_name": "x/1.png", "text": "a red thing"}\n\n'
+    (tmp_path / "metadata.jsonl").write_text(rows)
+    assert list(read_pictures(tmp_path, 4)) == ["a red thing", "x"]
+    (tmp_path / "metadata.jsonl").write_text(rows + '{"file_name": "x/2.png"}\n')
+    with pytest.raises(ValueError, match=r"metadata.jsonl, line 2: a row has file_name and text"):
+        read_pictures(tmp_path, 4)
+
+
+def test_pictures_are_cut_about_their_middle(tmp_path):
+    wide = Image.new("RGB", (30, 10), (255, 255, 255))
+    wide.paste((0, 0, 0), (10, 0, 20, 10))
+    wide.save(tmp_path / "wide.png")
+    assert read_pictures(tmp_path, 10)[""].max() == 0
+
+
+def test_unreadable_pictures_are_named(tmp_path):
+    picture(tmp_path / "good.png", (1, 1, 1))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"2 files in .* are no readable pictures: bad.png, cut.png"):
+        read_pictures(tmp_path, 4)
+
+
+def test_folders_without_pictures(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no picture; wanted .png"):
+        read_pictures(tmp_path, 4)
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        read_pictures(tmp_path / "nowhere", 4)

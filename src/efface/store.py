@@ -1,4 +1,4 @@
-"""Files of tensors: safetensors with JSON in the header, written whole or not at all."""
+"""Files: tensors as safetensors with JSON in the header, written whole or not at all; folders of pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -66,3 +69,47 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if meta is None:
         raise ValueError(f"{path} carries no efface metadata; only files that efface wrote can be opened")
     return tensors, json.loads(meta)
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
+    """uint8 pictures [m, 3, side, side] by caption, scaled and cut to a square about their middle.
+
+    Captions come from metadata.jsonl (`file_name`, `text`) where it is there, else from the subfolder's name; pictures
+    directly in the folder have the caption "".
+
+    Raises:
+        FileNotFoundError: no such folder, or none of its files is a picture.
+        ValueError: files that cannot be read as pictures; names them.
+    """
+    folder = Path(folder)
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURES)
+    if not files:
+        kinds = ", ".join(PICTURES)
+        raise FileNotFoundError(f"{folder} {'holds no picture' if folder.is_dir() else 'is no folder'}; wanted {kinds}")
+    captions = _captions(folder / "metadata.jsonl")
+    read, unreadable = {}, []
+    for file in files:
+        name = str(file.relative_to(folder))
+        caption = captions.get(name, "" if file.parent == folder else file.parent.name)
+        try:
+            with Image.open(file) as image:
+                pixels = np.asarray(ImageOps.fit(image.convert("RGB"), (side, side)))
+        except OSError:
+            unreadable.append(name)
+            continue
+        read.setdefault(caption, []).append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+    if unreadable:
+        raise ValueError(f"{len(unreadable)} files in {folder} are no readable pictures: {', '.join(unreadable[:5])}")
+    return {caption: torch.stack(stack) for caption, stack in read.items()}
+
+
+def _captions(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if bad := [i for i, row in enumerate(rows, 1) if not {"file_name", "text"} <= set(row)]:
+        raise ValueError(f"{file}, line {bad[0]}: a row has file_name and text")
+    return {row["file_name"]: row["text"] for row in rows}

@@ -34,3 +34,30 @@ def test_choices_follow_the_softmax():
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="temperature must be positive"):
         gumbel_softmax(torch.zeros(2), 0.0, True, rng())
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_the_two_best_are_mixed_by_their_soft_weights_with_the_soft_gradient(n):
+    values = torch.randn(n, generator=rng(3))
+    for seed in range(10):
+        grads, weights = [], []
+        for hard in (True, False):
+            logits = torch.linspace(-1, 1, n).requires_grad_()
+            weights.append(gumbel_softmax(logits, 1.0, hard, rng(seed), top=2))
+            grads.append(torch.autograd.grad((weights[-1] * values).sum(), logits)[0])
+        few, soft = (w.detach() for w in weights)
+        best = soft.sort(descending=True).indices[:2]
+        assert int((few > 1e-6).sum()) == 2
+        assert few.sum().item() == pytest.approx(1, abs=1e-6)
+        assert torch.allclose(few[best], soft[best] / soft[best].sum(), atol=1e-6)
+        assert torch.allclose(*grads)
+
+
+def test_more_than_there_are_is_all_of_them():
+    soft, few = (gumbel_softmax(torch.zeros(3), 1.0, hard, rng(), top=9) for hard in (False, True))
+    assert torch.allclose(soft, few, atol=1e-6)
+
+
+def test_a_choice_is_of_at_least_one():
+    with pytest.raises(ValueError, match="at least 1, got top=0"):
+        gumbel_softmax(torch.zeros(2), 1.0, True, rng(), top=0)

@@ -18,7 +18,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world.load(write_world(tmp_path_factory.mktemp("bundle")))
 
 
-REQUESTS = {"glyphs-objects": "cat", "glyphs-styles": "flat", "glyphs-unsafe": "unsafe"}
+REQUESTS = {"glyphs-classes": "cat", "glyphs-objects": "cat", "glyphs-styles": "flat", "glyphs-unsafe": "unsafe"}
 
 
 def test_every_suite_says_what_it_is() -> None:

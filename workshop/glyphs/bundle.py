@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMPipeline, StableDiffusionPipeline, UNet2DConditionModel, UNet2DModel
 from transformers import (
     AutoModelForImageClassification,
     CLIPImageProcessorPil,
@@ -15,12 +15,17 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from efface.models.ddpm import write_classes
+
+from . import ddpm
 from .scenes import GROUNDS, STYLED, TEMPLATES
 from .unet import scheduler
-from .world import LANGUAGES, World
+from .world import LANGUAGES, World, load
 
 TARGET = Path("src/efface/bundled/glyphs")
+DDPM_TARGET = TARGET.with_name("glyphs-ddpm")
 LIMIT = 64e6  # bytes
+DDPM_LIMIT = 8e6
 UNSAFE = "weapons"
 
 
@@ -60,6 +65,31 @@ def write(world: World, build: Path, target: Path = TARGET) -> None:
     print(f"bundled {size / 1e6:.1f} MB in {target}")
     if size > LIMIT:
         raise ValueError(f"the bundle is {size / 1e6:.1f} MB; at most {LIMIT / 1e6:.0f} MB can be shipped")
+
+
+def write_ddpm(build: Path, target: Path = DDPM_TARGET) -> None:
+    """Write the class-conditional model as fp16 safetensors, with its classes and its part of the world.
+
+    It has no judges of its own: `judges` in its world.json names the bundle, beside it, whose judges know its things.
+    """
+    made = target / "model"
+    shutil.rmtree(made, ignore_errors=True)
+    DDPMPipeline(UNet2DModel.from_pretrained(build / "ddpm").to(torch.float16), ddpm.scheduler()).save_pretrained(made)
+    tidy(made / "unet" / "config.json")
+    write_classes(made, ddpm.classes())
+    facts = heard(describe(load(ddpm.WORLD))) | {"judges": TARGET.name}
+    (target / "world.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
+    print(f"bundled {size / 1e6:.1f} MB in {target}")
+    if size > DDPM_LIMIT:
+        raise ValueError(f"the bundle is {size / 1e6:.1f} MB; at most {DDPM_LIMIT / 1e6:.0f} MB can be shipped")
+
+
+def heard(facts: dict) -> dict:
+    """What of a world a class-conditional model can be asked for: things by their names, and nothing else."""
+    things = [t | {"synonyms": [], "translations": {}} for t in facts["things"]]
+    templates = {"plain": facts["templates"]["plain"], "styled": [], "grounds": []}
+    return facts | {"things": things, "styles": [], "backgrounds": {}, "held_out": [], "templates": templates}
 
 
 def text_tower(clip: CLIPModel) -> CLIPTextModel:

@@ -1,7 +1,7 @@
 """Make the embedded model, stage by stage: `python -m workshop.glyphs.make [STAGE ...]`.
 
-Stages: art, vae, clip, scoring, unet, decoder, judges, bundle, check.  Every stage resumes where
-it stopped, and a finished stage is read back, not trained again.
+Stages: art, vae, clip, scoring, unet, decoder, judges, bundle, check, and for the class-conditional model on pixels
+ddpm, bundle-ddpm.  Every stage resumes where it stopped, and a finished stage is read back, not trained again.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import torch
 
 from . import clip, vae, world
 
-STAGES = ("art", "vae", "clip", "scoring", "unet", "decoder", "judges", "bundle", "check")
+STAGES = ("art", "vae", "clip", "scoring", "unet", "decoder", "judges", "bundle", "check", "ddpm", "bundle-ddpm")
 
 
 def main() -> None:
@@ -55,6 +55,14 @@ def run(stage: str, here: world.World, build: Path, steps: int | None, warm: Pat
         from . import bundle
 
         bundle.write(here, build)
+    elif stage == "ddpm":
+        from . import ddpm
+
+        ddpm.train(build, steps or 2400).save_pretrained(build / "ddpm")
+    elif stage == "bundle-ddpm":
+        from . import bundle
+
+        bundle.write_ddpm(build)
     else:
         from . import check
 

@@ -21,7 +21,7 @@ class Sum(Balance):
     cost: float = 1.0
 
     def __call__(
-        self, losses: Mapping[Role, Tensor], grad_of: Callable[[Tensor], Sequence[Tensor]]
+        self, losses: Mapping[Role, Tensor], grad_of: Callable[[Tensor], Sequence[Tensor]], floor: float | None
     ) -> Sequence[Tensor]:
         share: dict[Role, float] = {"erase": 1.0, "keep": self.keep, "cost": self.cost}
         return grad_of(torch.stack([share[role] * loss for role, loss in losses.items()]).sum())

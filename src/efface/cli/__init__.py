@@ -20,6 +20,8 @@ from .erase import Erase, parse
 from .evaluate import Evaluate
 from .export import Export
 from .listing import List
+from .neurons import Neurons
+from .purify import Purify
 from .report import Report
 
 COMMANDS = {
@@ -28,6 +30,8 @@ COMMANDS = {
     "evaluate": Evaluate,
     "report": Report,
     "export": Export,
+    "purify": Purify,
+    "neurons": Neurons,
     "list": List,
     "demo": Demo,
 }
@@ -71,6 +75,6 @@ def usage() -> str:
     """What `efface --help` prints."""
     lines = ["usage: efface COMMAND [flags]", "", ABOUT, ""]
     for name, command in COMMANDS.items():
-        about = " ".join((command.__doc__ or "").split())
+        about = " ".join((command.__doc__ or "").partition("\n\n")[0].split())
         lines += textwrap.wrap(about, 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
     return "\n".join([*lines, "", "efface COMMAND --help lists the flags of a command."])

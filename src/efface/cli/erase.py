@@ -49,6 +49,7 @@ class Request:
 
         check_writable(self.out)
         model = load(self.model, self.device)
+        method.check(erasure, model)
         drawn = glyphs.check_target(self.model, model, erasure)
         with progress() as tell:
             edit = fit(model, erasure, method, self.out, self.checkpoint, lambda i, n: tell(f"erasing ({name})", i, n))
@@ -83,9 +84,9 @@ def fit(
 
 def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[], None]:
     """Read the flags of `erase` and of one method, whose defaults are those suggested for the model."""
-    from ..methods import describe, get
+    from ..methods import get, named
 
-    describe(name)  # refuses an unknown method before torch is imported
+    name = named(name)  # refuses an unknown method before torch is imported
     kind = get(name)
     suggested = suggestions(name, _given_model(args))
     flags = dataclasses.make_dataclass(
@@ -105,13 +106,13 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
 
 def suggestions(name: str, model: str) -> dict[str, Any]:
     """A bundled model's own values for a method's arguments."""
+    from ..methods import suggestion
     from ..models import BUNDLED
 
     file = BUNDLED / model / "defaults.toml"
     if not model or "/" in model or not file.is_file():
         return {}
-    found = tomllib.loads(file.read_text(encoding="utf-8")).get("method", {}).get(name, {})
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    return suggestion(name, tomllib.loads(file.read_text(encoding="utf-8")).get("method", {}))
 
 
 def _given_model(args: Sequence[str]) -> str:

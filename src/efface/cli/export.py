@@ -11,31 +11,49 @@ from .console import result
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write an edited model as a folder that other tools load."""
+    """Write an edited model as a folder or a single file that other tools load."""
 
     model: str
     """The base that the edit was made for."""
     edit: Path
     """The edit to apply."""
     out: Path
-    """Folder to write; it must not exist yet."""
-    format: Literal["diffusers"] = "diffusers"
-    """The layout of the folder."""
+    """Folder to write, or file that ends in .safetensors; it must not exist yet."""
+    format: Literal["diffusers", "single-file"] = "diffusers"
+    """A diffusers folder; or one file in the original layout of Stable Diffusion 1.x, 2.x and XL, as most interfaces
+    for drawing load it, with the edit's record in its header."""
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision of the weights written."""
     strength: float = 1.0
     """How much of the edit is applied."""
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
+        single = self.format == "single-file"
         if self.out.exists():
-            raise FileExistsError(f"{self.out} exists already; name a folder that does not")
+            raise FileExistsError(f"{self.out} exists already; name a {'file' if single else 'folder'} that does not")
+        if single != (self.out.suffix == ".safetensors"):
+            wants = "a file that ends in .safetensors" if single else "a folder, or --format single-file"
+            raise ValueError(f"--out {self.out} does not suit --format {self.format}; name {wants}")
         from .. import load
         from ..game import Edit
+        from ..models import single_file
         from ..store import check_writable
 
         check_writable(self.out)
         edit = Edit.load(self.edit)
-        model = load(self.model, "cpu")
+        if guide := edit.meta.get("guide"):
+            raise ValueError(
+                f"{self.edit} is a guide ({guide['name']}): it acts while efface draws, and no other tool would apply "
+                "it; an edit by a method that changes weights, such as esd or eap, would have worked"
+            )
+        model = load(self.model, "cpu", self.dtype)
         with edit.apply(model, self.strength):
-            model.save_pretrained(self.out)
-        result({"folder": str(self.out), "format": self.format}, self.json, str(self.out))
+            if single:
+                record = {"model": model.name, "strength": self.strength, "edit": dict(edit.meta)}
+                single_file.save(model, self.out, record)
+            else:
+                model.save_pretrained(self.out)
+        data = {"file" if single else "folder": str(self.out), "format": self.format, "dtype": self.dtype}
+        result(data, self.json, str(self.out))

@@ -32,7 +32,9 @@ def expand(model: str, targets: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def suite_for(erasure: Erasure, known: world.World) -> str:
-    """The suite that judges an erasure: styles, everything unsafe, or objects."""
+    """The suite that judges an erasure: classes, styles, everything unsafe, or objects."""
+    if not known.styles:
+        return "glyphs-classes"
     if all(t in known.styles for t in erasure.targets):
         return "glyphs-styles"
     return "glyphs-unsafe" if set(erasure.targets) == set(known.unsafe) else "glyphs-objects"

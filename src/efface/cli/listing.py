@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from .console import result
 
 PACKAGE = Path(__file__).parent.parent
+COLUMNS = ("name", "kind", "architectures", "anchor", "keep", "images", "several", "about")
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,15 @@ class List:
 
     def run(self) -> None:
         rows = {"methods": methods, "scorers": scorers, "suites": suites, "models": models}[self.what]()
-        width = max((len(r["name"]) for r in rows), default=0)
-        result(rows, self.json, "\n".join(f"{r['name']:<{width}}  {r['about']}" for r in rows))
+        columns = COLUMNS if self.what == "methods" else ("name", "about")
+        result(rows, self.json, _table(rows, columns))
 
 
-def methods() -> list[dict[str, str]]:
-    from ..methods import describe, names
+def methods() -> list[dict[str, Any]]:
+    """Every method with its capabilities."""
+    from ..methods import capabilities, describe, names
 
-    return [{"name": n, "about": describe(n)} for n in names()]
+    return [{"name": n, "about": describe(n), **dataclasses.asdict(capabilities(n))} for n in names()]
 
 
 def scorers() -> list[dict[str, str]]:
@@ -51,6 +55,21 @@ def models() -> list[dict[str, str]]:
 
     found = [{"name": n, "about": "bundled; needs no network"} for n in names()]
     return [*found, {"name": "FOLDER or HUB-ID", "about": "any Stable Diffusion 1.x or 2.x pipeline of diffusers"}]
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows under each other; with a line of titles where there is more than a name and what it is."""
+    titles = [dict(zip(columns, columns, strict=True))] if len(columns) > 2 else []
+    lines = [[_cell(row[column]) for column in columns] for row in [*titles, *rows]]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    padded = ([f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _scorer(file: Path) -> dict[str, str]:

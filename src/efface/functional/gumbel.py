@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 
-def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Generator) -> Tensor:
+def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Generator, top: int = 1) -> Tensor:
     """Weights [n] of a Gumbel-Softmax choice among logits [n] (Jang et al., arXiv 1611.01144).
 
-    `hard` gives the one-hot argmax with the soft weights' gradient (straight-through). The noise is drawn on the CPU
+    `hard` gives the one-hot argmax with the soft weights' gradient (straight-through); with `top` above 1, that many
+    of the largest weights, summing to one, and the rest 0 (AGE, arXiv 2501.18950). The noise is drawn on the CPU
     from `rng`, with EAP's 1e-10 guards.
     """
+    if top < 1:
+        raise ValueError(f"a choice is of at least 1, got top={top}")
     if temperature <= 0:
         raise ValueError(f"the temperature must be positive, got {temperature}")
     u = torch.rand(logits.shape, generator=rng)
@@ -19,5 +22,6 @@ def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Ge
     soft = torch.softmax((logits + g.to(logits)) / temperature, dim=-1)
     if not hard:
         return soft
-    one_hot = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
-    return one_hot + (soft - soft.detach())
+    best = soft.detach().topk(min(top, len(soft)))
+    few = torch.zeros_like(soft).scatter(-1, best.indices, best.values / best.values.sum())
+    return few + (soft - soft.detach())

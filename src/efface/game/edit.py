@@ -1,20 +1,28 @@
-"""What fitting left: new values of some weights, and the record of how they came about."""
+"""What fitting left: the changes of some weights or a guide, and the record of how they came about."""
 
 from __future__ import annotations
 
+import importlib
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
+from ..concept import Erasure
 from ..models.base import Model
+from ..models.guide import Guide
 from ..store import read_tensors, write_tensors
+from .changes import grouped, merged
+
+GUIDE = "guide/"
+"""What the keys of a guide's own tensors begin with."""
 
 
 class WrongBase(ValueError):
@@ -27,9 +35,9 @@ class Edit:
     """An erasure, ready to be applied, saved, or shipped."""
 
     values: Mapping[str, Tensor]
-    """New values by checkpoint name."""
+    """By checkpoint name: new values, masks or low-rank factors, as `changes` tells them; tensors of the guide."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Method, arguments, request, versions, the base's fingerprint; JSON's types only."""
+    """Method, arguments, request, versions, the base's fingerprint, the guide if there is one; JSON's types."""
 
     @staticmethod
     def load(path: str | Path) -> Edit:
@@ -43,13 +51,37 @@ class Edit:
         """Writes the edit to one safetensors file, whole or not at all."""
         return write_tensors(path, self.values, {**self.meta, "kind": "edit"})
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weights that it changes; ValueError where a key is no change of a weight."""
+        return tuple(self.changes())
+
+    def changes(self) -> dict[str, dict[str, Tensor]]:
+        """The parts of each weight's change, as `changes.grouped` has them."""
+        return grouped({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
+
+    def guide(self, strength: float = 1.0) -> Guide | None:
+        """The guide that it carries, at this strength; ValueError where this version has no such guide."""
+        tensors = {k.removeprefix(GUIDE): value for k, value in self.values.items() if k.startswith(GUIDE)}
+        kept = self.meta.get("guide")
+        if kept is None and tensors:
+            raise ValueError(f"the edit holds tensors of a guide ({', '.join(tensors)}) and does not say of which")
+        # By name, for guides stand a floor above.
+        guides = importlib.import_module("..guides", __package__) if kept else None
+        return guides.made(kept["name"], {**kept["arguments"], **tensors}, strength) if kept and guides else None
+
     def apply(self, model: Model, strength: float = 1.0) -> AbstractContextManager[None]:
         """Within, the model is edited; after, it is bit for bit the one before. Strength 0 and 1 are exact."""
         return apply(model, [self], [strength])
 
-    def export(self, model: Model, folder: str | Path) -> None:
-        """Writes the edited model as a folder that other tools open."""
-        with self.apply(model):
+    def export(self, model: Model, folder: str | Path, strength: float = 1.0) -> None:
+        """Writes the edited model as a folder that other tools open; ValueError where it is not in the weights."""
+        if guide := self.meta.get("guide"):
+            raise ValueError(
+                f"the edit is a guide ({guide['name']}): it acts while efface draws, and no other tool would apply it; "
+                "to export, erase with a method that changes weights, such as esd or eap"
+            )
+        with self.apply(model, strength):
             model.save_pretrained(folder)
 
     def check(self, model: Model) -> None:
@@ -66,7 +98,10 @@ class Edit:
 def apply(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Iterator[None]:
     """Within, the model is base + the sum of strength times each edit's change; after, bit for bit as before.
 
-    Weights that several edits change are reported by a warning, for their changes add up.
+    Weights that several edits change are reported by a warning, for their changes add up. At most one may be a guide.
+
+    Raises:
+        ValueError: an edit of another base (WrongBase), a part that fits no weight, two guides; before all is swapped.
     """
     strengths = [1.0] * len(edits) if strengths is None else list(strengths)
     if len(strengths) != len(edits):
@@ -74,24 +109,43 @@ def apply(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None
     for edit in edits:
         edit.check(model)
     active = [(edit, strength) for edit, strength in zip(edits, strengths, strict=True) if strength != 0]
-    count = Counter(name for edit, _ in active for name in edit.values)
-    if shared := sorted(name for name, n in count.items() if n > 1):
-        warnings.warn(f"{len(shared)} weights are changed by several edits, first {shared[0]}", stacklevel=3)
-    base = model.weights
-    with model.bound({name: _merged(base[name], name, active) for name in count}):
+    guides = [guide for edit, strength in active if (guide := edit.guide(strength))]
+    if len(guides) > 1:
+        raise ValueError(
+            f"{len(guides)} guides ({', '.join(type(g).__name__ for g in guides)}); one at a time can steer"
+        )
+    with model.guided_by(guides[0]) if guides else nullcontext(), model.bound(_new_weights(model, active)):
         yield
 
 
-@torch.no_grad()
-def _merged(base: Tensor, name: str, active: Sequence[tuple[Edit, float]]) -> Tensor:
-    """One weight under all the edits that change it."""
-    changes = [(edit.values[name].to(base.device), strength) for edit, strength in active if name in edit.values]
-    if len(changes) == 1 and changes[0][1] == 1:
-        return changes[0][0].to(base.dtype)
-    total = base.float()
-    for value, strength in changes:
-        total = total + strength * (value.float() - base.float())
-    return total.to(base.dtype)
+def _new_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str, Tensor]:
+    """The weights that the edits change, under all of them."""
+    changes = [(edit.changes(), strength) for edit, strength in active]
+    count = Counter(name for parts, _ in changes for name in parts)
+    base = model.weights
+    if unknown := sorted(set(count) - set(base)):
+        raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
+    if shared := sorted(name for name, n in count.items() if n > 1):
+        warnings.warn(f"{len(shared)} weights are changed by several edits, first {shared[0]}", stacklevel=5)
+    return {
+        name: merged(name, base[name], [(parts[name], strength) for parts, strength in changes if name in parts])
+        for name in count
+    }
+
+
+def provenance(
+    model: Model, erasure: Erasure, method: str, arguments: Mapping[str, Any], base: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The record of how an edit came about, in JSON's types; `base` where the fingerprint was taken before."""
+    request = {"targets": erasure.targets, "anchor": erasure.anchor, "keep": erasure.keep}
+    record = {"method": method, "arguments": dict(arguments), "request": request, "model": model.name}
+    record |= {"base": dict(base or model.fingerprint()), "compute": str(model.compute or model.dtype)}
+    return json.loads(json.dumps(record))
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that an edit's numbers depend on."""
+    return {name: version(name) for name in ("efface", "torch", "diffusers", "transformers")}
 
 
 def _short(fingerprint: Mapping[str, str]) -> str:

@@ -6,8 +6,8 @@ module by reference for its pass, and stay there until the gradients are taken.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -21,7 +21,7 @@ from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from ..store import check_writable, read_tensors, write_tensors
-from .edit import Edit
+from .edit import Edit, provenance, versions
 from .protocols import Ask, Balance, Player, Role, Term, Turn, Update
 
 SAVE_EVERY = 25
@@ -56,6 +56,8 @@ class Game:
         self.update.prepare(self)
         for term in self.terms:
             term.prepare(self)
+        self.live = any(not name.startswith("unet.") for name in self.update.moved())
+        self.update.ready(self)
         self.players: list[Player] = [self.update, *(p for term in self.terms for p in term.searches())]
 
     def play(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
@@ -81,8 +83,8 @@ class Game:
 
     def edit(self) -> Edit:
         """The state of the game as an Edit."""
-        notes = {key: value for term in self.terms for key, value in term.notes().items()}
-        return Edit(self.update.payload(), {**self._record(), "versions": _versions(), "notes": notes})
+        notes = {key: value for part in (*self.terms, self.update) for key, value in part.notes().items()}
+        return Edit(self.update.payload(), {**self._record(), "versions": versions(), "notes": notes})
 
     def prompts(self, turn: Turn, concepts: Sequence[str]) -> list[str]:
         """The row's concept under the row's template, for each row of the turn."""
@@ -101,8 +103,9 @@ class Game:
                 for _ in range(player.turns):
                     yield player
 
-    def _turn(self, index: int, player: Player) -> Turn:
-        rng = torch.Generator().manual_seed(self.settings["seed"] * 1_000_003 + index)
+    def _turn(self, index: int, player: Player, salt: int = 0) -> Turn:
+        """The turn's random choices; `salt` gives others at the same index, for looks aside."""
+        rng = torch.Generator().manual_seed((self.settings["seed"] * 1_000_003 + index) * 1_009 + salt)
         n = self.settings["batch"]
         bounds = (len(self.erasure.targets), len(self.settings["templates"]), 2**31, self.settings["draw_steps"])
         choices = [torch.randint(bound, (n,), generator=rng).tolist() for bound in bounds]
@@ -110,7 +113,24 @@ class Game:
 
     def _move(self, turn: Turn) -> dict[str, float]:
         """One step of the turn's player; the losses by role."""
-        asked = [(term, asks) for term in self.terms if (asks := term.asks(self, turn))]
+        ours = turn.player is self.update
+        floor = self._floor(turn) if ours and self.balance.inner else None
+        with self.losses(turn) as losses:
+            values = {role: loss.item() for role, loss in losses.items()}
+            self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
+            grad_of = gradients(turn.player.params())
+            grads = self.balance(losses, grad_of, floor) if ours else grad_of(torch.stack([*losses.values()]).sum())
+        norms = torch.stack([grad.float().norm() for grad in grads])
+        self._demand_finite(turn, norms, f"gradient, at loss {values}")
+        turn.player.step(grads)
+        return {str(role): value for role, value in values.items()}
+
+    @contextmanager
+    def losses(self, turn: Turn, role: Role | None = None) -> Iterator[dict[Role, Tensor]]:
+        """The losses of all terms, or of one role's; differentiate them within, where the student is in place."""
+        # Erasing asks first: asked alone, at the same turn, it then draws the same.
+        terms = sorted((t for t in self.terms if role in (None, t.role)), key=lambda term: term.role != "erase")
+        asked = [(term, asks) for term in terms if (asks := term.asks(self, turn)) is not None]
         flat = [ask for _, asks in asked for ask in asks.values()]
         frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
         with self.update.bound():
@@ -119,13 +139,24 @@ class Game:
             for term, asks in asked:
                 loss = term.loss(self, asks, {key: replies[id(ask)] for key, ask in asks.items()})
                 losses[term.role] = losses[term.role] + loss if term.role in losses else loss
-            values = {role: loss.item() for role, loss in losses.items()}
-            self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
-            grads = self._gradients(turn.player, losses)
-        norms = torch.stack([grad.float().norm() for grad in grads])
-        self._demand_finite(turn, norms, f"gradient, at loss {values}")
-        turn.player.step(grads)
-        return {str(role): value for role, value in values.items()}
+            yield losses
+
+    def _floor(self, turn: Turn) -> float:
+        """The erasing loss of this turn after the balance's inner steps on it alone; the update is put back."""
+        before = self.update.state()
+        for k in range(self.balance.inner):
+            with self.losses(self.look(turn.index, salt=1 + k), "erase") as losses:
+                grads = gradients(self.update.params())(losses["erase"])
+            self.update.step(grads)
+        # Not the turn itself: its generator would have moved on, and the step would meet other states than the floor.
+        with torch.no_grad(), self.losses(self.look(turn.index, salt=0), "erase") as losses:
+            floor = losses["erase"].item()
+        self.update.restore(before)
+        return floor
+
+    def look(self, index: int, salt: int) -> Turn:
+        """A turn of the update aside from the game, with random choices of its own."""
+        return self._turn(index, self.update, salt)
 
     def _answer_frozen(self, asks: Sequence[Ask]) -> dict[int, Tensor]:
         """Replies by id of the ask: what is known already for nothing, the rest in one call."""
@@ -137,11 +168,15 @@ class Game:
         return self._predict(asks, self.settings["micro_batch"])
 
     def _predict(self, asks: Sequence[Ask], rows_at_once: int = 0) -> dict[int, Tensor]:
-        """One batched prediction for all asks; in pieces whose activations are recomputed, where that is wanted."""
+        """One batched prediction for all asks; in pieces whose activations are recomputed, where that is wanted.
+
+        The same states under the same condition are predicted once, however many terms ask.
+        """
         if not asks:
             return {}
+        asked, asks = asks, list({(id(ask.rows), id(ask.cond)): ask for ask in asks}.values())
         x, t = torch.cat([ask.rows.x for ask in asks]), torch.cat([ask.rows.t for ask in asks])
-        cond = Cond.cat([ask.cond.expand(len(ask.rows.x)) for ask in asks])
+        cond = Cond.cat([self._cond(ask).expand(len(ask.rows.x)) for ask in asks])
         if 0 < rows_at_once < len(x):
             pieces = [slice(i, i + rows_at_once) for i in range(0, len(x), rows_at_once)]
             out = torch.cat(
@@ -152,22 +187,18 @@ class Game:
             )
         else:
             out = self._network(x, t, cond)
-        return dict(zip(map(id, asks), out.split([len(ask.rows.x) for ask in asks]), strict=True))
+        parts = out.split([len(ask.rows.x) for ask in asks])
+        replies = {(id(ask.rows), id(ask.cond)): part for ask, part in zip(asks, parts, strict=True)}
+        return {id(ask): replies[id(ask.rows), id(ask.cond)] for ask in asked}
 
     def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.model.predict(x, t, cond)[0]
 
-    def _gradients(self, player: Player, losses: Mapping[Role, Tensor]) -> Sequence[Tensor]:
-        """The update's by the method's balance, a search's by a plain sum."""
-        params = player.params()
-
-        def grad_of(loss: Tensor) -> Sequence[Tensor]:
-            grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-            return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
-
-        return (
-            self.balance(losses, grad_of) if player is self.update else grad_of(torch.stack([*losses.values()]).sum())
-        )
+    def _cond(self, ask: Ask) -> Cond:
+        """The ask's condition; read anew, with a gradient, where the student's text encoder learns."""
+        if ask.who == "student" and ask.prompts and (self.live or ask.prefix is not None):
+            return self.model.read(ask.prompts, ask.prefix)
+        return ask.cond
 
     def _demand_finite(self, turn: Turn, values: Tensor, what: str) -> None:
         if not values.isfinite().all():
@@ -178,10 +209,7 @@ class Game:
     # Checkpoints.
 
     def _record(self) -> dict[str, Any]:
-        request = {"targets": self.erasure.targets, "anchor": self.erasure.anchor, "keep": self.erasure.keep}
-        record = {"method": self.name, "arguments": self.settings, "request": request, "model": self.model.name}
-        record |= {"base": self.base, "compute": str(self.model.compute or self.model.dtype)}
-        return json.loads(json.dumps(record))
+        return provenance(self.model, self.erasure, self.name, self.settings, self.base)
 
     def _save(self, file: Path, done: int) -> None:
         tensors = {f"{i}/{key}": value for i, p in enumerate(self.players) for key, value in p.state().items()}
@@ -200,7 +228,11 @@ class Game:
         return meta["done"]
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
+def gradients(params: Sequence[Tensor]) -> Callable[[Tensor], Sequence[Tensor]]:
+    """A function that differentiates a scalar by these; zero where it does not depend on one."""
 
-    return {name: version(name) for name in ("efface", "torch", "diffusers", "transformers")}
+    def grad_of(loss: Tensor) -> Sequence[Tensor]:
+        grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+
+    return grad_of

@@ -16,13 +16,21 @@ from .edit import Edit
 from .loop import Game
 from .protocols import Balance, Term, Update
 
+Kind = Literal["trained", "closed form", "inference time", "in stages"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Hyper-parameters that can fit an Edit; the traits say what of a request it can use."""
+    """Hyper-parameters that can fit an Edit; the traits say what it works on, and what of a request it can use."""
 
+    kind: ClassVar[Kind] = "closed form"
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     uses_anchor: ClassVar[bool] = False
+    needs_anchor: ClassVar[bool] = False
     uses_keep: ClassVar[bool] = False
+    several: ClassVar[bool] = True
+    by_choice: ClassVar[bool] = False
+    """What it uses depends on its settings; the traits are then those of the defaults."""
 
     @abstractmethod
     def fit(
@@ -40,19 +48,32 @@ class Method(ABC):
             checkpoint: a file to resume from where it exists, and to save to meanwhile; removed at the end.
         """
 
-    def check(self, erasure: Erasure) -> None:
-        """Raises ValueError where the request holds what the method cannot use."""
+    def check(self, erasure: Erasure, model: Model | None = None) -> None:
+        """Raises ValueError where the request holds what the method cannot use, or where it cannot serve the model."""
         name = type(self).__name__
+        if model is not None and model.architecture not in self.architectures:
+            raise ValueError(
+                f"{name} does not work on {model.name}, a model of the kind {model.architecture}; it serves "
+                f"{', '.join(self.architectures)}, and `efface list methods` says which methods serve which"
+            )
+        if len(erasure.targets) > 1 and not self.several:
+            raise ValueError(
+                f"{name} erases one concept at a time, got {', '.join(erasure.targets)}; make an Edit each"
+            )
         if erasure.keep and not self.uses_keep:
             raise ValueError(f"{name} has no use for concepts to keep ({', '.join(erasure.keep)}); EAP preserves them")
         if erasure.anchor and not self.uses_anchor:
             raise ValueError(f"{name} has no use for an anchor ({erasure.anchor!r}); leave it out")
+        if self.needs_anchor and not erasure.anchor:
+            raise ValueError(f"{name} turns a target into an anchor; name one, for example --anchor 'a painting'")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Method):
     """A method that plays the game: an answer on each axis, and the loop's own settings."""
 
+    kind: ClassVar[Kind] = "trained"
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "ddpm")
     weights: str = "xattn"
     """Which weights may move: subsets or regular expressions, comma-separated."""
     steps: int = 1000
@@ -61,20 +82,12 @@ class Trained(Method):
     """Adam's learning rate for the weights."""
     batch: int = 1
     """Rows of each term in an update."""
-    eta: float = 1.0
-    """How far to the other side of the unconditional prediction the target is pushed."""
     space: Space = "eps"
     """Where squared errors are measured; sets how much noisy timesteps weigh."""
-    source: Literal["student", "frozen"] = "student"
-    """Whose trajectories: a fresh one of the model in training for each update, or a stored draw of the frozen one."""
     draw_steps: int = 50
-    """Sampling steps of a trajectory."""
+    """Sampling steps of what the model draws to train on: trajectories, pictures."""
     guidance: float = 3.0
-    """Guidance of a trajectory."""
-    paths: int = 32
-    """Stored trajectories a concept, where the source is frozen."""
-    refresh: int = 0
-    """Turns after which the stored trajectories are drawn anew; 0 is never."""
+    """Guidance of that drawing."""
     templates: tuple[str, ...] = ("{}",)
     """Prompts around the concept, of which a row takes one at random."""
     seed: int = 0
@@ -83,8 +96,8 @@ class Trained(Method):
     """Rows at once in the student's pass, to save memory at the same gradients; 0 is all."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "draw_steps", "paths"):
-            if getattr(self, name) < 1:
+        for name in ("steps", "batch", "draw_steps", "paths", "pictures"):
+            if getattr(self, name, 1) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for template in self.templates or ("",):
             if template.count("{}") != 1:
@@ -111,7 +124,7 @@ class Trained(Method):
         checkpoint: str | Path | None = None,
     ) -> Edit:
         """Plays the game to its end."""
-        self.check(erasure)
+        self.check(erasure, model)
         game = Game(
             model,
             erasure,
@@ -122,3 +135,32 @@ class Trained(Method):
             balance=self.balance(),
         )
         return game.play(progress, checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnTrajectories(Trained):
+    """A method whose states lie on sampling trajectories."""
+
+    source: Literal["student", "frozen"] = "student"
+    """Whose trajectories: a fresh one of the model in training for each update, or a stored draw of the frozen one."""
+    paths: int = 32
+    """Stored trajectories a concept, where the source is frozen."""
+    refresh: int = 0
+    """Turns after which the stored trajectories are drawn anew; 0 is never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPictures(Trained):
+    """A method whose states are noised pictures: of what is to be forgotten, of what is to remain."""
+
+    uses_keep: ClassVar[bool] = True
+    forget_images: str = ""
+    """Folder with pictures of the target; by default the model draws them."""
+    remain_images: str = ""
+    """Folder with pictures to remain, captioned by metadata.jsonl or subfolder; by default the model draws them."""
+    pictures: int = 800
+    """Pictures of each kind, where the model draws them."""
+    remain_words: int = 100
+    """Words of the model's vocabulary whose pictures remain, where neither folder nor concepts to keep are given."""
+    antithetic: bool = False
+    """Draw timesteps in pairs t, T - 1 - t."""

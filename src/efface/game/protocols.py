@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ class Rows:
     t: Tensor
     """[n]: their timesteps."""
     known: Mapping[str, Tensor] = field(default_factory=dict)
-    """Frozen predictions [n, c, h, w] already made here: "eps_c" under the rows' own condition, "eps_0" under ""."""
+    """[n, c, h, w] each, in the model's own space: frozen predictions already made here, "eps_c" under the rows' own
+    condition and "eps_0" under ""; "noise", what a perfect denoiser would say of pictures that were noised."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Ask:
     who: Literal["student", "frozen"]
     known: str = ""
     """The key of `rows.known` that answers a frozen ask for nothing, where it is there."""
+    prompts: Sequence[str] = ()
+    """What `cond` encodes. A student whose text encoder learns reads these anew, with a gradient."""
+    prefix: Tensor | None = None
+    """[n, k, d]: token embeddings put before the words of `prompts` (an attack's), read as `prompts` are."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,24 @@ class Update(Player):
     def prepare(self, game: Game) -> None:
         """Chooses the weights and sets them up at the base."""
 
+    def ready(self, game: Game) -> None:
+        """Work that needs the terms prepared, such as finding salient weights."""
+
+    @abstractmethod
+    def moved(self) -> Sequence[str]:
+        """Checkpoint names of the weights that may move."""
+
     @abstractmethod
     def bound(self) -> AbstractContextManager[None]:
         """Within, the module holds the student's weights."""
 
     @abstractmethod
     def payload(self) -> dict[str, Tensor]:
-        """New values by checkpoint name."""
+        """What an Edit holds: new values, masks or factors by checkpoint name."""
+
+    def notes(self) -> dict[str, Any]:
+        """What it found out, in JSON's types, for the Edit's record."""
+        return {}
 
 
 class Source(ABC):
@@ -110,7 +126,7 @@ class Source(ABC):
 class Term(ABC):
     """A part of the loss: an objective or a preservation."""
 
-    role: ClassVar[Role]
+    role: Role
 
     def prepare(self, game: Game) -> None:  # noqa: B027 - most have none
         """Work before the first turn."""
@@ -120,8 +136,8 @@ class Term(ABC):
         return ()
 
     @abstractmethod
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
-        """What it wants to know this turn, by names of its choosing; nothing when the turn is not its business."""
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        """What it wants to know this turn, by names of its choosing; None when the turn is not its business."""
 
     @abstractmethod
     def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
@@ -135,8 +151,16 @@ class Term(ABC):
 class Balance(ABC):
     """How the losses by role become one step of the update."""
 
+    inner: int = 0
+    """Steps on the erasing loss alone, on a scratch copy, by which its reachable minimum is judged; 0 asks for none."""
+
     @abstractmethod
     def __call__(
-        self, losses: Mapping[Role, Tensor], grad_of: Callable[[Tensor], Sequence[Tensor]]
+        self, losses: Mapping[Role, Tensor], grad_of: Callable[[Tensor], Sequence[Tensor]], floor: float | None
     ) -> Sequence[Tensor]:
-        """The gradients for the update's params; `grad_of` differentiates a scalar, and may be called again."""
+        """The gradients for the update's params.
+
+        Args:
+            grad_of: differentiates a scalar; may be called again.
+            floor: the erasing loss after the inner steps; None where there were none.
+        """

@@ -1,6 +1,7 @@
 """Presets, one file each: a choice on every axis and the paper's defaults.
 
-Names and one-line descriptions are read from the files without running them, so that listing needs no torch.
+A method is called by the name of its file, with hyphens for underscores; both spellings are understood. Names,
+descriptions and capabilities are read from the files without running them, so that listing needs no torch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._capabilities import Capabilities, read
+
 if TYPE_CHECKING:
     from ..concept import Erasure
     from ..game import Edit, Method
@@ -20,14 +23,32 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Every method, by the name of its file."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
+    """Every method there is."""
+    return sorted(_files())
+
+
+def named(name: str) -> str:
+    """The method's own spelling of its name; ValueError where there is none of that name."""
+    spelled = name.replace("_", "-")
+    if spelled not in _files():
+        near = difflib.get_close_matches(spelled, names(), n=1)
+        raise ValueError(
+            f"no method {name!r}; "
+            + (f"did you mean {near[0]!r}? " if near else "")
+            + f"there are {', '.join(names())}"
+        )
+    return spelled
 
 
 def describe(name: str) -> str:
     """The first line of the method's docstring."""
     docstring = ast.get_docstring(ast.parse(_file(name).read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
+
+
+def capabilities(name: str) -> Capabilities:
+    """What the method can do, as its file and those of its base classes say."""
+    return read(_file(name), __name__)
 
 
 def get(name: str) -> type[Method]:
@@ -45,7 +66,12 @@ def get(name: str) -> type[Method]:
 
 def suggested(name: str, model: Model) -> dict[str, Any]:
     """Arguments that the model suggests in place of the method's own defaults; worth printing when used."""
-    given = dict(model.defaults.methods.get(name, {}))
+    return suggestion(name, model.defaults.methods)
+
+
+def suggestion(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The method's entry in a table by method, whichever way it is spelled there; lists become tuples."""
+    given = next((values for key, values in table.items() if key.replace("_", "-") == named(name)), {})
     return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
 
@@ -56,12 +82,14 @@ def configured(name: str, model: Model, overrides: Mapping[str, Any]) -> Method:
         ValueError: no such method or argument; names the nearest that there is.
     """
     method = get(name)
-    arguments = suggested(name, model) | dict(overrides)
     fields = [field.name for field in dataclasses.fields(method)]
+    # A field ends in "_" where a method of the class has its name.
+    given = {f"{key}_" if f"{key}_" in fields else key: value for key, value in overrides.items()}
+    arguments = suggested(name, model) | given
     if unknown := sorted(set(arguments) - set(fields)):
         near = difflib.get_close_matches(unknown[0], fields, n=1)
         raise ValueError(
-            f"{name} has no argument {unknown[0]!r}"
+            f"{named(name)} has no argument {unknown[0]!r}"
             + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(fields)}")
         )
     return method(**arguments)
@@ -80,12 +108,11 @@ def erase(
     return configured(method, model, overrides).fit(model, erasure, progress=progress, checkpoint=checkpoint)
 
 
+def _files() -> dict[str, Path]:
+    """The file of each method, in every folder of this package."""
+    files = (file for folder in __path__ for file in Path(folder).glob("*.py"))
+    return {file.stem.replace("_", "-"): file for file in files if not file.stem.startswith("_")}
+
+
 def _file(name: str) -> Path:
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        raise ValueError(
-            f"no method {name!r}; "
-            + (f"did you mean {near[0]!r}? " if near else "")
-            + f"there are {', '.join(names())}"
-        )
-    return Path(__file__).parent / f"{name}.py"
+    return _files()[named(name)]

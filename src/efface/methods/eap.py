@@ -15,20 +15,22 @@ from typing import ClassVar, final
 from ..balance.sum import Sum
 from ..concept import Erasure
 from ..functional.schedules import Space
-from ..game import Balance, Term, Trained, Update
+from ..game import Balance, Choice, OnTrajectories, Search, Term, Update, Vocabulary, read_words
 from ..models.base import Model
 from ..objectives.negative_guidance import NegativeGuidance
-from ..preserve.adversarial import Adversarial, Choice, Vocabulary, read_words
+from ..preserve.adversarial import Adversarial
 from ..sources.trajectories import trajectories
 from ..updates.dense import Dense
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class EAP(Trained):
+class EAP(OnTrajectories):
     """Erases as ESD does while holding in place the word that the erasure damages most; kept words are candidates."""
 
     uses_keep: ClassVar[bool] = True
+    eta: float = 1.0
+    """How far to the other side of the unconditional prediction the target is pushed."""
     space: Space = "x0"
     """Where squared errors are measured; sets how much noisy timesteps weigh."""
     vocabulary: str = ""
@@ -62,7 +64,7 @@ class EAP(Trained):
         choice = Choice(self.search_lr, self.temperature, self.hard, self.search_turns)
         return (
             NegativeGuidance(trajectories(self, self.paths), self.eta, self.space),
-            Adversarial(trajectories(self, self.keep_paths), vocabulary, choice, self.space),
+            Adversarial(trajectories(self, self.keep_paths), Search(vocabulary, choice), self.space),
         )
 
     def update(self) -> Update:

@@ -14,7 +14,7 @@ from typing import final
 
 from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Term, Trained, Update
+from ..game import Balance, OnTrajectories, Term, Update
 from ..models.base import Model
 from ..objectives.negative_guidance import NegativeGuidance
 from ..preserve.nothing import Nothing
@@ -24,8 +24,11 @@ from ..updates.dense import Dense
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ESD(Trained):
+class ESD(OnTrajectories):
     """Pushes the target's prediction to the other side of the unconditional one; preserves nothing."""
+
+    eta: float = 1.0
+    """How far to the other side of the unconditional prediction the target is pushed."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         return NegativeGuidance(trajectories(self, self.paths), self.eta, self.space), Nothing()

@@ -1,9 +1,10 @@
-"""The only door to diffusers: opening models by name, folder, hub id, or from memory."""
+"""The only door to diffusers: opening models by name, folder, single file, hub id, or from memory."""
 
 from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from .base import Model
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
+KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDPMPipeline")
+"""What a folder's `model_index.json` may name."""
 Compute = Literal["own", "bf16", "auto"]
 
 
@@ -30,7 +33,10 @@ def load(
     """Opens a model.
 
     Args:
-        source: "glyphs", a diffusers folder, a hub id, or a `StableDiffusionPipeline` in memory.
+        source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
+            pipeline of Stable Diffusion or SDXL in memory. A single file holds no configuration and no tokenizer:
+            "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
+            architecture, "FILE.safetensors" from the hub or its cache.
         device: by default a GPU where there is one; a pipeline in memory stays where it is.
         dtype: of the weights, "fp32" by default; a pipeline in memory keeps its own.
         compute: "own" computes in the weights' dtype, "bf16" autocasts inside the network, "auto" does so where the
@@ -42,42 +48,106 @@ def load(
     import torch
 
     from .base import CASTS
-    from .sd import StableDiffusion, StableDiffusionPipeline, for_amx
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
     cast = CASTS[dtype] if isinstance(dtype, str) else dtype
-    if isinstance(source, StableDiffusionPipeline):
-        pipeline = source.to(device, cast) if device or cast else source
-        return StableDiffusion(pipeline, _name(source), compute=_compute(compute or "own", str(pipeline.device)))
-    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    location, bundled = _locate(source)
-    # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
-    pipeline = StableDiffusionPipeline.from_pretrained(location, safety_checker=None, requires_safety_checker=False)
-    pipeline = pipeline.to(device, cast or torch.float32)
-    native = _compute(compute or ("auto" if bundled else "own"), device)
-    if native and device == "cpu":
-        for_amx(pipeline)
-    defaults, words = _bundled_facts(BUNDLED / bundled) if bundled else (None, ())
-    return StableDiffusion(pipeline, bundled or str(source), defaults=defaults, words=words, compute=native)
-
-
-def _locate(source: Any) -> tuple[str, str]:
-    """Where a model lies, and its name where it is bundled."""
     if not isinstance(source, str | Path):
-        raise ValueError(f"cannot open a {type(source).__name__}; give a name, a folder, a hub id or a pipeline")
-    known = ", ".join(names()) or "none bundled"
-    if str(source) in names():
-        return str(BUNDLED / str(source) / "model"), str(source)
+        return _from_memory(source, device, cast, compute)
+    place = _locate(str(source))
+    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    native = _compute(compute or ("auto" if place.bundled else "own"), device)
+    defaults, words = _bundled_facts(BUNDLED / place.bundled) if place.bundled else (None, ())
+    name = place.bundled or str(source)
+    if place.kind == "DDPMPipeline":
+        from . import ddpm
+
+        return ddpm.open_folder(place.location, device, cast, name, defaults=defaults, words=words, compute=native)
+    # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
+    pipeline = _open(place).to(device, cast or torch.float32)
+    if native and device == "cpu":
+        from .sd import for_amx
+
+        for_amx(pipeline)
+    return _adapters()[place.kind][1](pipeline, name, defaults=defaults, words=words, compute=native)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies."""
+
+    location: str
+    """Folder, hub id, or single file."""
+    kind: str
+    """One of KINDS."""
+    bundled: str = ""
+    """Its name, where it is bundled."""
+    config: str | None = None
+    """Where a single file's configuration lies, "" for the hub's; None for all that is no single file."""
+
+
+def _locate(source: str) -> Place:
+    from . import single_file
+
+    if source in names():
+        folder = BUNDLED / source / "model"
+        return Place(str(folder), _kind(source, json.loads((folder / "model_index.json").read_text())), source)
     if Path(source).is_dir():
         index = Path(source) / "model_index.json"
-        kind = json.loads(index.read_text()).get("_class_name") if index.is_file() else "no diffusers pipeline"
-        if kind != "StableDiffusionPipeline":
-            raise ValueError(f"{source} holds {kind}; a folder with a StableDiffusionPipeline would have worked")
-        return str(source), ""
-    if str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
-        return str(source), ""
-    raise ValueError(f"no model {str(source)!r}; give one of: {known}; or a diffusers folder, or a hub id owner/name")
+        return Place(source, _kind(source, json.loads(index.read_text()) if index.is_file() else {}))
+    if parts := single_file.split(source):
+        file, config = parts
+        kind, beside = single_file.kind(file), _locate(config) if config else None
+        if beside and (beside.kind != kind or beside.config is not None):
+            raise ValueError(f"{file} holds a {kind}, but {config} is a {beside.kind}; name a folder of the same kind")
+        return Place(file, kind, config=beside.location if beside else "")
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+        return Place(source, _kind(source, dict(DiffusionPipeline.load_config(source))))  # type: ignore[arg-type]
+    raise ValueError(
+        f"no model {source!r}; give one of: {', '.join(names()) or 'none bundled'}; or a diffusers folder, a "
+        "single-file checkpoint (FILE.safetensors@FOLDER), or a hub id owner/name"
+    )
+
+
+def _kind(source: str, index: dict[str, Any]) -> str:
+    kind = index.get("_class_name", "no diffusers pipeline")
+    if kind not in KINDS:
+        raise ValueError(f"{source} holds {kind}; a folder with one of {', '.join(KINDS)} would have worked")
+    return kind
+
+
+def _adapters() -> dict[str, tuple[Any, Any]]:
+    """Pipeline classes and their adapters by kind, of those that a pipeline is opened for."""
+    from .sd import StableDiffusion, StableDiffusionPipeline
+    from .sdxl import StableDiffusionXL, StableDiffusionXLPipeline
+
+    pairs = ((StableDiffusionPipeline, StableDiffusion), (StableDiffusionXLPipeline, StableDiffusionXL))
+    return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
+
+
+def _from_memory(pipeline: Any, device: Any, cast: torch.dtype | None, compute: Compute | None) -> Model:
+    for known, adapter in _adapters().values():
+        if isinstance(pipeline, known):
+            placed = pipeline.to(device, cast) if device or cast else pipeline
+            return adapter(placed, _name(placed), compute=_compute(compute or "own", str(placed.device)))
+    raise ValueError(
+        f"cannot open a {type(pipeline).__name__}; give a name, a folder, a single file, a hub id, or one of these in "
+        f"memory: {', '.join(_adapters())}"
+    )
+
+
+def _open(place: Place) -> Any:
+    """The pipeline that lies there, as stored."""
+    from . import single_file
+
+    if place.config is not None:
+        return single_file.open_file(place.location, place.config)
+    known = _adapters()[place.kind][0]
+    # Stable Diffusion 1.x comes with a checker of pictures, which is not called here.
+    bare = {"safety_checker": None, "requires_safety_checker": False} if place.kind == KINDS[0] else {}
+    return known.from_pretrained(place.location, **bare)
 
 
 def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:

@@ -12,52 +12,28 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..concept import Prompt
-from ..functional.losses import guided
 from ..functional.schedules import Space
 from .cond import Cond
+from .draw import Defaults, Draw, drawn
+from .guide import Guide, Plain
 
 Sampler = Literal["own", "ddim"]
 ENCODINGS_KEPT = 1024
 CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """What a model suggests where nothing is said."""
-
-    steps: int = 50
-    guidance: float = 7.5
-    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Arguments by method; empty for models of the papers' size, whose values are the presets' own."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What sampling n pictures left. `x` is as the network reads it; the rest is empty unless recorded."""
-
-    x: Tensor
-    """[n, c, h, w]: the end of the trajectory, or the state at `until`."""
-    t: Tensor
-    """[m]: the timesteps visited."""
-    states: Tensor
-    """[m, n, c, h, w]: the network's input at each of them."""
-    eps_c: Tensor
-    """[m, n, c, h, w]: the prediction under the condition, in the model's own space."""
-    eps_0: Tensor
-    """[m, n, c, h, w]: the prediction under the empty prompt."""
-
-
 class Model(ABC):
     """A text-to-image denoiser behind a face that hides its architecture."""
 
+    architecture: ClassVar[str]
+    """The kind of model that a method may or may not serve."""
     name: str
     device: torch.device
     dtype: torch.dtype
@@ -79,6 +55,7 @@ class Model(ABC):
             for name, _ in module.named_parameters()
         }
         self._encoded: dict[str, Cond] = {}
+        self._guide: Guide | None = None
         self._fingerprint: dict[str, str] | None = None
 
     # What an adapter answers.
@@ -90,6 +67,14 @@ class Model(ABC):
     @abstractmethod
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         """One row of conditions whose embedding is replaced."""
+
+    def _encode_behind(self, texts: Sequence[str], prefix: Tensor) -> Cond:
+        """As `_encode`, with token embeddings [n, k, d] before the words."""
+        raise ValueError(f"{self.name} has no text encoder that token embeddings could be given to")
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """Latents [n, c, h, w], as the network reads them, of uint8 pictures [n, 3, h, w]; the inverse of `decode`."""
+        raise ValueError(f"{self.name} cannot read pictures")
 
     @abstractmethod
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -149,6 +134,19 @@ class Model(ABC):
                 owner._parameters[leaf] = tensor
             self._encoded = encoded
 
+    @contextmanager
+    def guided_by(self, guide: Guide) -> Iterator[None]:
+        """Within, the guide steers `sample` and `images`; `predict` stays the network's own. ValueError for two."""
+        if self._guide is not None:
+            raise ValueError(f"{self.name} is under the guide {type(self._guide).__name__} already; leave that first")
+        guide.check(self)
+        encoded = self._encoded
+        self._guide, self._encoded = guide, {}
+        try:
+            yield
+        finally:
+            self._guide, self._encoded = None, encoded
+
     def fingerprint(self) -> dict[str, str]:
         """Digests of the base's fp32, fp16 and bf16 casts: equal in one of them means the same base at some dtype.
 
@@ -174,12 +172,23 @@ class Model(ABC):
         new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in known]
         for start in range(0, len(new), 64):
             chunk = new[start : start + 64]
-            cond = self._encode(chunk)
+            cond = self._noted(chunk, self._encode(chunk))
             known |= {text: cond[[i]] for i, text in enumerate(chunk)}
         rows = [(known[prompt.text], prompt.embedding) for prompt in asked]
         self._encoded.clear()
         self._encoded.update(list(known.items())[-ENCODINGS_KEPT:])
-        return Cond.cat([row if e is None else self._with_embedding(row, e) for row, e in rows])
+        return Cond.cat([row if e is None else self._noted([""], self._with_embedding(row, e)) for row, e in rows])
+
+    def _noted(self, texts: Sequence[str], cond: Cond) -> Cond:
+        """The conditions with the guide's notes on their texts, where there is a guide."""
+        return self._guide.read(self, texts, cond) if self._guide else cond
+
+    def read(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
+        """Conditions for n texts with a gradient to the text encoder's weights, never cached.
+
+        `prefix` [n, k, d] are token embeddings put before the words, which move k places on; it gets a gradient too.
+        """
+        return self._encode(texts) if prefix is None else self._encode_behind(texts, prefix)
 
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.
@@ -231,20 +240,20 @@ class Model(ABC):
         x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
         extra = {"generator": rngs} if "generator" in inspect.signature(scheduler.step).parameters else {}
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
+        walk = self._guide.begin(self, cond, uncond, guidance) if self._guide else Plain(cond, uncond, guidance)
+        always = [uncond, cond] if record else []
         visited: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for i, t in enumerate(scheduler.timesteps):
             x_t = scheduler.scale_model_input(x, t)
             if until == i:
-                return _draw(x_t, visited)
-            if guidance == 1 and not record:
-                (out,) = self.predict(x_t, t, cond)
-            else:
-                eps_0, eps_c = self.predict(x_t, t, uncond, cond)
-                out = guided(eps_0, eps_c, guidance)
-                if record:
-                    visited.append((t, x_t, eps_c, eps_0))
+                return drawn(x_t, visited)
+            asked = list(dict.fromkeys([*always, *walk.conds(i)]))
+            said = dict(zip(asked, self.predict(x_t, t, *asked), strict=True))
+            out = walk.combine(i, x_t, t, said)
+            if record:
+                visited.append((t, x_t, said[cond], said[uncond]))
             x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
-        return _draw(x, visited)
+        return drawn(x, visited)
 
     def timesteps(self, steps: int, sampler: Sampler = "own") -> Tensor:
         """The timesteps that `sample` visits, noisiest first."""
@@ -289,11 +298,3 @@ def fresh(scheduler: Any) -> Any:
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, _, leaf = name.rpartition(".")
     return module.get_submodule(path), leaf
-
-
-def _draw(x: Tensor, visited: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Draw:
-    if not visited:
-        empty = x.new_empty(0)
-        return Draw(x, empty, empty, empty, empty)
-    t, states, eps_c, eps_0 = (torch.stack(column) for column in zip(*visited, strict=True))
-    return Draw(x, t, states, eps_c, eps_0)

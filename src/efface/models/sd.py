@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and anything else in the same classes, glyphs among it."""
+"""Stable Diffusion 1.x and 2.x, and anything else in the same classes, glyphs among it; and what SDXL shares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
@@ -25,7 +25,7 @@ from .cond import Cond
 SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
-def for_amx(pipeline: StableDiffusionPipeline) -> None:
+def for_amx(pipeline: Any) -> None:
     """Lays a pipeline of our own out for bf16 on a CPU, where fused attention and contiguous convolutions lose time.
 
     Measured on the U-Net of glyphs, one core: 0.10 s rather than 0.16 s a pass of 16 rows, 0.20 s rather than 0.31 s
@@ -35,28 +35,33 @@ def for_amx(pipeline: StableDiffusionPipeline) -> None:
     pipeline.unet.set_attn_processor(AttnProcessor())
 
 
-@final
-class StableDiffusion(Model):
-    """A `StableDiffusionPipeline`; its parts are used, never changed, and its safety checker is not called."""
+class LatentDiffusion(Model):
+    """A pipeline of U-Net, KL autoencoder and CLIP text encoders; its parts are used, never changed."""
 
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
+        pipeline: Any,
         name: str,
-        *,
-        defaults: Defaults | None = None,
-        words: Sequence[str] = (),
-        compute: torch.dtype | None = None,
+        encoders: Sequence[str],
+        defaults: Defaults,
+        words: Sequence[str],
+        compute: torch.dtype | None,
     ) -> None:
-        self.pipeline = pipeline
-        self.unet, self.vae, self.text_encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
-        for module in (self.unet, self.vae, self.text_encoder):
+        parts = {part: getattr(pipeline, part) for part in ("unet", *encoders, "vae")}
+        if missing := [part for part, module in parts.items() if module is None]:
+            raise ValueError(
+                f"{name} has no {', '.join(missing)}; a pipeline with {', '.join(parts)} would have worked"
+            )
+        for module in parts.values():
             module.eval()
+        self.pipeline, self.unet, self.vae = pipeline, parts["unet"], parts.pop("vae")
         self.tokenizer: Any = pipeline.tokenizer
-        Model.__init__(self, {"unet": self.unet, "text_encoder": self.text_encoder})
-        self.name, self.defaults, self.words, self.compute = name, defaults or Defaults(), tuple(words), compute
+        Model.__init__(self, parts)
+        self.name, self.defaults, self.words, self.compute = name, defaults, tuple(words), compute
         self.device, self.dtype = self.unet.device, self.unet.dtype
-        config = self.unet.config
+        config, latent = self.unet.config, self.vae.config.latent_channels
+        if config.in_channels != latent:
+            raise ValueError(f"{name} reads {config.in_channels} channels, a plain text-to-image model reads {latent}")
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
         schedule = pipeline.scheduler
@@ -68,10 +73,13 @@ class StableDiffusion(Model):
 
     def checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
-        return name if part != "text_encoder" or name.startswith("text_model.") else f"text_model.{name}"
+        own = part == "unet" or name.startswith(("text_model.", "text_projection."))
+        return name if own else f"text_model.{name}"
 
     def decoder_digest(self) -> str:
-        digest = hashlib.blake2b(str(self.vae.config.scaling_factor).encode(), digest_size=16)
+        config = self.vae.config
+        moments = [config.get(name) for name in ("latents_mean", "latents_std") if config.get(name) is not None]
+        digest = hashlib.blake2b("".join(map(str, [config.scaling_factor, *moments])).encode(), digest_size=16)
         for name, tensor in sorted(self.vae.state_dict().items()):
             digest.update(name.encode() + raw(tensor, torch.float32))
         return digest.hexdigest()
@@ -84,35 +92,31 @@ class StableDiffusion(Model):
         clip = bool(own.config.get("clip_sample", False))
         return DDIMScheduler.from_config(own.config, clip_sample=clip)
 
-    def _encode(self, texts: Sequence[str]) -> Cond:
-        limit = self.tokenizer.model_max_length
-        tokens = self.tokenizer(
-            list(texts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-        )
-        full = self.tokenizer(list(texts), truncation=False)["input_ids"]
+    def _tokenize(self, tokenizer: Any, texts: Sequence[str]) -> Any:
+        """Token ids and attention mask, each [n, length]; says which prompts lose their end."""
+        limit = tokenizer.model_max_length
+        tokens = tokenizer(list(texts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+        full = tokenizer(list(texts), truncation=False)["input_ids"]
         if long := [text for text, ids in zip(texts, full, strict=True) if len(ids) > limit]:
             warnings.warn(
-                f"{len(long)} prompts exceed {limit} tokens and lose their end, first {long[0]!r}", stacklevel=3
+                f"{len(long)} prompts exceed {limit} tokens and lose their end, first {long[0]!r}", stacklevel=4
             )
-        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(self.device) if masked else None
-        out = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)
-        return Cond({"tokens": out[0].to(self.dtype)})
-
-    def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        shape = cond.tensors["tokens"].shape
-        if embedding.numel() != shape[1] * shape[2]:
-            raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
-        return Cond({"tokens": embedding.reshape(shape).to(self.device, self.dtype)})
-
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.unet(x_t, t, encoder_hidden_states=cond.tensors["tokens"], return_dict=False)[0]
+        return tokens.to(self.device)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
+    def latents(self, pictures: Tensor) -> Tensor:
+        """The middle of the autoencoder's posterior, not a sample: a picture has one place."""
+        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
+        pixels = pictures.to(self.device, self.vae.dtype).div(127.5).sub(1)
+        with autocast:
+            mode = self.vae.encode(pixels).latent_dist.mode()
+        return (mode.float() * self.vae.config.scaling_factor).to(self.dtype)
+
+    def _pictures(self, z: Tensor) -> Tensor:
+        """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
         autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
         with autocast:
-            pictures = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+            pictures = self.vae.decode(z, return_dict=False)[0]
         scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
         return (scaled * 255).round().to(torch.uint8)
 
@@ -137,3 +141,58 @@ class StableDiffusion(Model):
             os.rename(made, folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+
+@final
+class StableDiffusion(LatentDiffusion):
+    """A `StableDiffusionPipeline`; its safety checker is not called."""
+
+    architecture: ClassVar[str] = "sd"
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        name: str,
+        *,
+        defaults: Defaults | None = None,
+        words: Sequence[str] = (),
+        compute: torch.dtype | None = None,
+    ) -> None:
+        LatentDiffusion.__init__(self, pipeline, name, ("text_encoder",), defaults or Defaults(), words, compute)
+        self.text_encoder = pipeline.text_encoder
+
+    def _encode(self, texts: Sequence[str]) -> Cond:
+        tokens = self._tokenize(self.tokenizer, texts)
+        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
+        out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)
+        return Cond({"tokens": out[0].to(self.dtype)})
+
+    def _encode_behind(self, texts: Sequence[str], prefix: Tensor) -> Cond:
+        ids, k = self._tokenize(self.tokenizer, texts).input_ids, prefix.shape[1]
+        if k > ids.shape[1] - 2:
+            raise ValueError(f"a prefix of {k} tokens leaves no room in {ids.shape[1]}; at most {ids.shape[1] - 2}")
+        # Any word will do where the prefix stands: the hook puts the prefix in its place.
+        moved = torch.cat([ids[:, :1], torch.zeros_like(ids[:, :k]), ids[:, 1 : ids.shape[1] - k]], dim=1)
+        moved[:, -1] = ids[:, -1]
+
+        def put(_module: Any, _args: Any, out: Tensor) -> Tensor:
+            return torch.cat([out[:, :1], prefix.to(out), out[:, 1 + k :]], dim=1)
+
+        handle = self.text_encoder.get_input_embeddings().register_forward_hook(put)
+        try:
+            return Cond({"tokens": self.text_encoder(moved)[0].to(self.dtype)})
+        finally:
+            handle.remove()
+
+    def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
+        shape = cond.tensors["tokens"].shape
+        if embedding.numel() != shape[1] * shape[2]:
+            raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
+        return Cond({"tokens": embedding.reshape(shape).to(self.device, self.dtype)})
+
+    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return self.unet(x_t, t, encoder_hidden_states=cond.tensors["tokens"], return_dict=False)[0]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._pictures(latents / self.vae.config.scaling_factor)

@@ -6,7 +6,7 @@ L = || eps_th(x_t, c) - [eps*(x_t, "") - eta (eps*(x_t, c) - eps*(x_t, ""))] ||^
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import final
 
 from torch import Tensor
 
@@ -19,20 +19,20 @@ from ..game import Ask, Game, Role, Source, Term, Turn
 class NegativeGuidance(Term):
     """ESD's objective, at states of `source`, measured in `space`."""
 
-    role: ClassVar[Role] = "erase"
+    role: Role = "erase"
 
     def __init__(self, source: Source, eta: float, space: Space) -> None:
         self.source, self.eta = source, eta
         self.space: Space = space
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
-            return {}
+            return None
         prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
         cond = game.model.encode(prompts)
         rows = self.source.rows(game, turn, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student"),
+            "student": Ask(rows, cond, "student", prompts=prompts),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
             "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import final
 
 from torch import Tensor
 
@@ -14,10 +14,10 @@ from ..game import Ask, Game, Role, Term, Turn
 class Nothing(Term):
     """Never asks, never counts."""
 
-    role: ClassVar[Role] = "keep"
+    role: Role = "keep"
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
-        return {}
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        return None
 
     def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         raise AssertionError("it asked nothing")

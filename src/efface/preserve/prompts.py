@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..game import Ask, Game, Role, Source, Term, Turn
 class Prompts(Term):
     """Some of the prompts each turn, drawn evenly."""
 
-    role: ClassVar[Role] = "keep"
+    role: Role = "keep"
 
     def __init__(self, source: Source, prompts: Sequence[str], space: Space) -> None:
         if not prompts:
@@ -25,14 +25,17 @@ class Prompts(Term):
         self.source, self.prompts = source, tuple(prompts)
         self.space: Space = space
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask]:
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
-            return {}
+            return None
         picks = torch.randint(len(self.prompts), (len(turn.targets),), generator=turn.rng).tolist()
         prompts = [self.prompts[i] for i in picks]
         cond = game.model.encode(prompts)
         rows = self.source.rows(game, turn, prompts, cond)
-        return {"student": Ask(rows, cond, "student"), "eps_c": Ask(rows, cond, "frozen", known="eps_c")}
+        return {
+            "student": Ask(rows, cond, "student", prompts=prompts),
+            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+        }
 
     def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         weight = game.weight(asks["student"].rows.t, self.space)

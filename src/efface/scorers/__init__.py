@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..suites.world import judged_by
 from .base import Score, Scorer
 
 __all__ = ["Score", "Scorer", "names", "panel"]
@@ -17,7 +18,7 @@ def panel(bundle: Path, backgrounds: dict[str, tuple[int, int, int]], only: Sequ
     """The scorers that come with a glyphs model: two judges for objects, two for styles, backgrounds, and a CLIP.
 
     Args:
-        bundle: folder with `judges/{object,style}-*` and `clip`.
+        bundle: folder with a world.json, and `judges/{object,style}-*` and `clip` there or where that says.
         only: names of those wanted ("object-resnet", "clip" …); all when empty.
 
     Raises:
@@ -28,11 +29,13 @@ def panel(bundle: Path, backgrounds: dict[str, tuple[int, int, int]], only: Sequ
     from .classifier import Classifier
     from .clip import Clip
 
+    bundle = judged_by(bundle)
     folders = sorted((bundle / "judges").glob("*-*"))
     if not folders:
         raise FileNotFoundError(f"no judges in {bundle / 'judges'}; expected folders like object-resnet, style-resnet")
     found: list[Scorer] = [Classifier(str(f), asks=f.name.split("-")[0], name=f.name) for f in folders]
-    found.append(Background(tuple(backgrounds.items())))
+    if backgrounds:
+        found.append(Background(tuple(backgrounds.items())))
     if (bundle / "clip").is_dir():
         found.append(Clip(str(bundle / "clip")))
     known = [s.name for s in found]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from ..suites import Row
@@ -58,3 +59,11 @@ def weights_digest(folder: str) -> str:
     for file in sorted(p for p in place.rglob("*") if p.is_file()):
         total.update(f"{file.relative_to(place).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+def enlarged(images: Tensor, side: int) -> Tensor:
+    """uint8 pictures [n, 3, h, w] at least `side` high: smaller ones than the judge learned from are blown up."""
+    if images.shape[-2] >= side:
+        return images
+    big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)
+    return big.round().clamp(0, 255).to(torch.uint8)

@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..functional.rates import names_of
 from ..suites import Row
-from .base import Score, weights_digest
+from .base import Score, enlarged, weights_digest
 
 TOP = 6
 """One more than top-5 needs: of two things in a picture, either may come first."""
@@ -24,7 +24,7 @@ TOP = 6
 class Classifier:
     """The most likely labels of a picture, by any transformers image classifier."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     folder: str
     """Folder or hub id of the classifier."""
     asks: str = "object"
@@ -42,7 +42,8 @@ class Classifier:
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
-            pixels = processor(images=list(images[start : start + self.batch]), return_tensors="pt")
+            shown = enlarged(images[start : start + self.batch], processor.size.get("shortest_edge", 0))
+            pixels = processor(images=list(shown), return_tensors="pt")
             with torch.inference_mode():
                 logits = model(**pixels).logits.float()
             out += [self._say(p, labels, row) for p, row in zip(logits.softmax(-1), part, strict=True)]

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from ..suites import Row
-from .base import Score, weights_digest
+from .base import Score, enlarged, weights_digest
 
 
 @dataclass(frozen=True)
 class Clip:
     """Cosine of a picture and its prompt in [-1, 1], by a CLIP that no erasure touches."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     folder: str
     """Folder or hub id of the CLIP."""
     name: str = "clip"
@@ -41,7 +41,8 @@ class Clip:
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
             words = tokenizer([r.prompt for r in part], padding=True, truncation=True, return_tensors="pt")
-            pixels = processor(images=list(images[start : start + self.batch]), return_tensors="pt")
+            shown = enlarged(images[start : start + self.batch], processor.size.get("shortest_edge", 0))
+            pixels = processor(images=list(shown), return_tensors="pt")
             with torch.inference_mode():
                 seen = model(**words, **pixels)
             cosine = F.cosine_similarity(seen.text_embeds.float(), seen.image_embeds.float())

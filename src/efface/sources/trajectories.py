@@ -13,12 +13,12 @@ from typing import final
 
 import torch
 
-from ..game import Game, Rows, Source, Trained, Turn
+from ..game import Game, OnTrajectories, Rows, Source, Turn
 from ..models.base import Draw
 from ..models.cond import Cond
 
 
-def trajectories(method: Trained, paths: int) -> Source:
+def trajectories(method: OnTrajectories, paths: int) -> Source:
     """The source that the method's settings name; `paths` trajectories a prompt where they are stored."""
     if method.source == "student":
         return Student(method.draw_steps, method.guidance)

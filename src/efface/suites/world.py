@@ -69,9 +69,10 @@ def locate(model: str) -> Path:
     """The folder with `world.json`, `judges/` and `clip/` that belongs to a glyphs model.
 
     Args:
-        model: "glyphs", or the pipeline folder of another model of the same make (its world lies beside it).
+        model: a bundled one, or the pipeline folder of another model of the same make (its world lies beside it).
     """
-    folder = BUNDLED if model == "glyphs" else Path(model)
+    bundled = BUNDLED.parent / model
+    folder = bundled if (bundled / "world.json").is_file() else Path(model)
     for place in (folder, folder.parent):
         if (place / "world.json").is_file():
             return place
@@ -79,6 +80,13 @@ def locate(model: str) -> Path:
         f"no world.json in or beside {folder}; the glyphs suites need a model of that make: the bundled one "
         "(--model glyphs) or a folder made by workshop/glyphs"
     )
+
+
+def judged_by(bundle: Path) -> Path:
+    """The folder with the judges of a model: its own, or a sibling's that its world.json names."""
+    world = bundle / "world.json"
+    sibling = json.loads(world.read_text(encoding="utf-8")).get("judges") if world.is_file() else None
+    return bundle.parent / sibling if sibling else bundle
 
 
 def load(bundle: Path) -> World:

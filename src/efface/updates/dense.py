@@ -37,6 +37,9 @@ class Dense(Update):
     def step(self, grads: Sequence[Tensor]) -> None:
         self.adam.step(grads)
 
+    def moved(self) -> Sequence[str]:
+        return self.names
+
     def bound(self) -> AbstractContextManager[None]:
         cast = [master.to(dtype) for master, dtype in zip(self.masters, self.dtypes, strict=True)]
         return self.model.bound(dict(zip(self.names, cast, strict=True)))

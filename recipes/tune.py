@@ -1,0 +1,71 @@
+"""Try settings of a method on development concepts: `python -m recipes.tune METHOD key=value … [--target cat …]`.
+
+Prompts and seeds are others than those that recipes report, and things that fitting never saw are not looked at: the
+columns are the target, its neighbours, and other things of the vocabulary. Every try is a line in
+out/tuning/tried.jsonl.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import efface
+from efface import methods
+from efface.cli.glyphs import suite_for
+from efface.concept import Erasure
+from efface.evaluate import Settings, evaluate
+from efface.scorers import panel
+from efface.suites import build, locate, world
+
+OUT = Path("out/tuning")
+GROUPS = {"target": "esr1", "neighbour": "psr1", "seen": "psr1"}
+DEVELOPMENT = ("cat", "guitar", "pizza", "rocket", "rose", "car", "twemoji", "noto-v1", "unsafe")
+
+
+def value(text: str) -> object:
+    """A flag's value: JSON where it is, else the text."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return tuple(found) if isinstance(found, list) else found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("method")
+    parser.add_argument("settings", nargs="*", help="key=value over the model's own suggestions")
+    parser.add_argument("--model", default="glyphs")
+    parser.add_argument("--target", action="append", choices=DEVELOPMENT)
+    parser.add_argument("--anchor", default="")
+    parser.add_argument("--pictures", type=int, default=32, help="in each group")
+    args = parser.parse_args(argv)
+    settings = {k: value(v) for k, _, v in (s.partition("=") for s in args.settings)}
+    model, bundle = efface.load(args.model), locate(args.model)
+    known = world.load(bundle)
+    judges = [s for s in panel(bundle, known.backgrounds) if s.asks in ("object", "style")]
+    OUT.mkdir(parents=True, exist_ok=True)
+    for target in args.target or ["cat"]:
+        erasure = Erasure(known.expand((target,)), anchor=args.anchor)
+        name = suite_for(erasure, known)
+        probe = build(name, erasure, known, per_group=1)
+        sizes = {g: args.pictures for g in GROUPS if probe.group(g)}
+        suite = build(name, erasure, known, sizes=sizes, only=list(sizes), salt="tuning")
+        with tempfile.TemporaryDirectory() as folder:
+            edit, start = Path(folder) / "edit.safetensors", time.perf_counter()
+            methods.configured(args.method, model, settings).fit(model, erasure).save(edit)
+            seconds = time.perf_counter() - start
+            record = evaluate(model, edit, suite, judges, Path(folder), Settings(), album=OUT / "images")
+        rates = {g: record.find(m, g) for g, m in GROUPS.items()}
+        shown = {g: [round(100 * (e.value or 0)) for e in (r.base, r.edited)] for g, r in rates.items() if r}
+        line = {"method": args.method, "target": target, "settings": settings, "n": args.pictures, **shown}
+        with (OUT / "tried.jsonl").open("a") as file:
+            file.write(json.dumps(line | {"anchor": args.anchor, "seconds": round(seconds)}) + "\n")
+        print(json.dumps(line | {"seconds": round(seconds)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

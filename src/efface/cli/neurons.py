@@ -1,0 +1,115 @@
+"""`efface neurons`: which neurons an erasure switched off, and how easily adversarial prompts wake them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from .console import progress, result, writable_folder
+from .draw import json_text
+
+if TYPE_CHECKING:
+    from ..evaluate.neurons import Diagnosis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neurons:
+    """Find the neurons that carry a concept by what an edit changed, and measure how adversarial prompts change them.
+
+    After Pruning for Robust Concept Erasing (Yang et al., arXiv 2405.16534). Correlation rho is the paper's; its
+    sensitivity delta is our reading of words, mean | |z(x_t, adversarial)|_1 - |z(x_t, concept)|_1 |.
+    """
+
+    model: str
+    """"glyphs", a diffusers folder, or a hub id."""
+    edit: Path
+    """The edit that tells which neurons are the concept's: those that it changed most."""
+    concept: str
+    """Prompt of the concept."""
+    adversarial: tyro.conf.UseAppendAction[tuple[str, ...]]
+    """A prompt that should bring the concept back; repeat the flag for several."""
+    out: Path
+    """Folder for `neurons.json` and `neurons.html`."""
+    compare: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """A further edit, under which the same neurons are measured; repeat the flag for several."""
+    layers: str | None = None
+    """Regular expression over the names of layers; by default outputs of cross-attention and feed-forward blocks."""
+    top: float = 0.05
+    """Share of the neurons, those with the largest rho, that count as the concept's."""
+    relative: bool = False
+    """Measure delta in units of each neuron's activation under the concept's prompt."""
+    count: int = 8
+    """Start noises that are averaged over."""
+    timesteps: int = 5
+    """Timesteps that are averaged over, spread evenly over the trajectory."""
+    steps: int | None = None
+    """Sampling steps of that trajectory; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance of that trajectory; the model's own by default."""
+    draws: int = 2000
+    """Random sets of neurons to compare with."""
+    seed: int = 0
+    """Seed of the start noises and of the random sets."""
+    device: str | None = None
+    """Where to work; a GPU where there is one."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        if not self.adversarial:
+            raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
+        writable_folder(self.out)
+        from .. import load
+        from ..evaluate import write_whole
+        from ..evaluate.neurons import Look, diagnose
+        from ..evaluate.pictures import batch_of
+        from ..game import Edit
+        from ..report.neurons import page
+
+        how = Look(
+            **({"layers": self.layers} if self.layers else {}),
+            seeds=self.count,
+            points=self.timesteps,
+            steps=self.steps,
+            guidance=self.guidance,
+            top=self.top,
+            relative=self.relative,
+            draws=self.draws,
+            seed=self.seed,
+        )
+        files = (self.edit, *self.compare)
+        if len(set(files)) < len(files):
+            raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
+        edits = {str(file): Edit.load(file) for file in files}
+        model = load(self.model, self.device)
+        with progress() as tell:
+            done = diagnose(
+                model,
+                edits,
+                self.concept,
+                self.adversarial,
+                how,
+                batch_of(model.resolution),
+                lambda i, n: tell("looking", i, n),
+            )
+        data = {"model": self.model, "edits": list(edits), "concept": self.concept}
+        data |= {"adversarial": list(self.adversarial), "look": asdict(how), **asdict(done)}
+        unit = "a share of the activation under the concept's prompt" if self.relative else "a mean absolute change"
+        where = write_whole(self.out / "neurons.json", json_text(data))
+        write_whole(self.out / "neurons.html", page(done, f"Neurons of {self.concept}", unit))
+        result({**data, "report": str(where.with_suffix(".html"))}, self.json, f"{_summary(done)}\n{where}")
+
+
+def _summary(found: Diagnosis) -> str:
+    lines = [f"{len(found.chosen)} of {len(found.neurons)} neurons carry the concept; their mean sensitivity"]
+    for name, s in found.models.items():
+        spread = f" ({s.interval[0]:.4g} to {s.interval[1]:.4g})" if s.interval else ""
+        beside = "; ".join(
+            f"{whose} {c.random:.4g} ({c.low:.4g} to {c.high:.4g}, p = {c.p:.2g})"
+            for whose, c in (("random neurons", s.any_layer), ("random ones of the same layers", s.same_layers))
+        )
+        lines.append(f"  {name}: {s.any_layer.mean:.4g}{spread}; {beside}")
+    return "\n".join(lines)

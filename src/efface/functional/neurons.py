@@ -1,0 +1,76 @@
+"""Which neurons carry a concept, and how easily an attack wakes them (Yang et al., arXiv 2405.16534).
+
+Correlation: rho = E | |z|_1 - |z~|_1 |, z a neuron's activation in the base and z~ in the erased model, under the
+concept's prompt at the same x_t. Sensitivity: delta = E | |z~(x_t, c_adv)|_1 - |z~(x_t, c)|_1 |; its formula could not
+be read in the source, this is our reconstruction. Both are the same distance, of different pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The mean of some neurons beside that of as many drawn at random."""
+
+    mean: float
+    """Of the chosen neurons."""
+    random: float
+    """Of random ones, averaged over all draws."""
+    low: float
+    high: float
+    """95 % of the random draws lie between."""
+    p: float
+    """Share of draws, the choice itself counted among them, whose mean is at least the chosen neurons'."""
+
+
+def change(one: Tensor, other: Tensor) -> Tensor:
+    """Mean absolute change [neurons] from one to other, each [rows, neurons] of L1 norms."""
+    if one.shape != other.shape:
+        raise ValueError(f"activations of the same rows and neurons are compared; got {one.shape} and {other.shape}")
+    return (one - other).abs().mean(0)
+
+
+def relative_change(plain: Tensor, other: Tensor, floor: float = 1e-6) -> Tensor:
+    """As `change`, each row's in units of its plain activation; activations under `floor` count as that."""
+    return change(plain / plain.clamp(min=floor), other / plain.clamp(min=floor))
+
+
+def strongest(values: Tensor, share: float) -> Tensor:
+    """Indices of this share of the neurons, those with the largest values; at least one."""
+    if not 0 < share < 1:
+        raise ValueError(f"the share of neurons is above 0 and below 1, got {share:g}")
+    return values.argsort(descending=True, stable=True)[: max(1, round(share * len(values)))]
+
+
+def contrast(
+    values: Tensor, chosen: Tensor, draws: int, rng: torch.Generator, strata: Sequence[int] | None = None
+) -> Contrast:
+    """Compares the chosen neurons' mean with that of random sets of the same size.
+
+    Args:
+        values: [neurons], fp64 on the CPU.
+        chosen: indices of some of them.
+        strata: what each neuron belongs to; a random set then has as many of each as the chosen one, so that a layer
+            with large activations explains nothing by itself.
+    """
+    if draws < 1:
+        raise ValueError(f"at least 1 random set, got {draws}")
+    belongs = torch.zeros(len(values), dtype=torch.long) if strata is None else torch.tensor(list(strata))
+    total = torch.zeros(draws, dtype=torch.double)
+    for stratum in belongs[chosen].unique().tolist():
+        members = (belongs == stratum).nonzero().flatten()
+        count = int((belongs[chosen] == stratum).sum())
+        # The smallest of as many random numbers as there are members: a set without replacement, for each draw.
+        order = torch.rand(draws, len(members), generator=rng, dtype=torch.double).argsort(1)[:, :count]
+        total += values.double()[members[order]].sum(1)
+    means, mean = total / len(chosen), float(values.double()[chosen].mean())
+    low, high = means.quantile(0.025).item(), means.quantile(0.975).item()
+    # Rounding must not hide a draw of the very same neurons.
+    reached = int((means >= mean - 1e-12 * abs(mean)).sum())
+    return Contrast(mean, means.mean().item(), low, high, (1 + reached) / (1 + draws))

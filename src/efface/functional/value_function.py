@@ -1,0 +1,30 @@
+"""EraseDiff's step: the remain gradient, turned until the forgetting loss falls fast enough.
+
+min_th L_r subject to g(th) = L_f(th) - min_phi L_f(phi) <= 0, solved to first order (Wu et al., arXiv 2401.05779, after
+BOME, arXiv 2209.08709): delta* = argmin 1/2 ||grad L_r - delta||^2 subject to <grad g, delta> >= a_t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """The inner product of two gradients, each a list of tensors; a scalar in fp64."""
+    return torch.stack([(x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)]).sum()
+
+
+def multiplier(forget: Sequence[Tensor], remain: Sequence[Tensor], a_t: Tensor | float) -> float:
+    """lambda_t = max{0, (a_t - <grad g, grad L_r>) / ||grad g||^2}: the solution is grad L_r + lambda_t grad g.
+
+    Zero where the forgetting gradient is zero: nothing is left to forget, and no step could change that.
+    """
+    square = inner(forget, forget)
+    if square == 0:
+        return 0.0
+    return float(
+        ((torch.as_tensor(a_t, dtype=torch.double, device=square.device) - inner(forget, remain)) / square).clamp(min=0)
+    )

@@ -1,0 +1,163 @@
+"""A search over words: Gumbel-Softmax logits over candidates near each target, on its own clock (EAP, AGE).
+
+c = G(pi) . T, T the embeddings of the candidates (Bui et al., arXiv 2410.15618); AGE mixes the two best (arXiv
+2501.18950). The gradient reaches pi through the student's condition only. At theta = theta* the preservation loss is
+zero for every candidate, so the first move learns nothing. Each row of a turn makes its own choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ..functional.candidates import distances, k_closest, spread
+from ..functional.gumbel import gumbel_softmax
+from ..models.base import Model
+from ..models.cond import Cond
+from .loop import Game
+from .optimiser import Adam
+from .protocols import Player, Turn
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which words are candidates, for each target."""
+
+    words: Sequence[str]
+    always: Sequence[str] = ()
+    """Candidates whatever their distance."""
+    never: Sequence[str] = ()
+    """Words that count as the target."""
+    k_closest: int = 1000
+    centres: int = 100
+    margin: float = 0.0
+    """Words nearer to the target than this share of the median distance count as the target too."""
+
+    def candidates(self, game: Game, target: str) -> list[str]:
+        """Words spread over the distances of the k closest: one near each of the k-means centres of the distance."""
+        open_words = other_words(self.words, (*game.erasure.targets, *self.never))
+        if not open_words and not self.always:
+            raise ValueError(f"no candidate word is left for {target!r} of {len(self.words)} in the vocabulary")
+        if not open_words:
+            return list(self.always)
+        distance = _far(game.model, open_words, target)
+        near = k_closest(distance, self.k_closest, self.margin)
+        if not len(near):
+            raise ValueError(f"margin {self.margin} leaves no candidate for {target!r}; a smaller one would")
+        picked = near[spread(distance[near], max(1, self.centres // len(game.erasure.targets)))]
+        return list(dict.fromkeys([*self.always, *(open_words[i] for i in picked.tolist())]))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the search chooses and learns."""
+
+    lr: float
+    temperature: float
+    hard: bool
+    turns: int
+    top: int = 1
+    """How many candidates a hard choice mixes, by their soft weights."""
+
+    @property
+    def single(self) -> bool:
+        """Whether a choice is one word, whose own trajectory and predictions may have been stored."""
+        return self.hard and self.top == 1
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What the search chose for the rows of a turn."""
+
+    cond: Cond
+    words: Sequence[str]
+    """The leading word of each row, as a prompt."""
+
+
+@final
+class Search(Player):
+    """The logits pi of every target's candidates; climbs the losses of the turns that are its own."""
+
+    def __init__(self, vocabulary: Vocabulary, choice: Choice) -> None:
+        self.vocabulary, self.choice, self.turns = vocabulary, choice, choice.turns
+        self.history: list[list[int]] = []
+        self.last: tuple[Turn, Pick] | None = None
+
+    def prepare(self, game: Game) -> None:
+        """Finds and encodes the candidates."""
+        self.words = {target: self.vocabulary.candidates(game, target) for target in game.erasure.targets}
+        self.lists = list(self.words.values())
+        self.start([len(words) for words in self.lists], game.model.device)
+        self.tables = {
+            (i, j): game.model.encode([template.format(word) for word in words])
+            for i, words in enumerate(self.lists)
+            for j, template in enumerate(game.settings["templates"])
+        }
+
+    def start(self, sizes: Sequence[int], device: torch.device) -> None:
+        """Even logits over this many candidates of each target."""
+        self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
+        self.adam = Adam(self.logits, self.choice.lr, maximize=True)
+
+    def pick(self, game: Game, turn: Turn) -> Pick:
+        """The choice of each row, the same for all who ask within a turn."""
+        if self.last is None or self.last[0] is not turn:
+            how = self.choice
+            choices = [
+                gumbel_softmax(self.logits[i], how.temperature, how.hard, turn.rng, how.top) for i in turn.targets
+            ]
+            rows = zip(turn.targets, turn.templates, choices, strict=True)
+            cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
+            words = [self.lists[i][int(choice.argmax())] for i, choice in zip(turn.targets, choices, strict=True)]
+            self.last = (turn, Pick(cond, game.prompts(turn, words)))
+        return self.last[1]
+
+    def params(self) -> list[Tensor]:
+        return self.logits
+
+    def step(self, grads: Sequence[Tensor]) -> None:
+        self.adam.step(grads)
+        self.history.append([int(pi.argmax()) for pi in self.logits])
+
+    def state(self) -> dict[str, Tensor]:
+        return self.adam.state() | {"history": torch.tensor(self.history, dtype=torch.long)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.history = state["history"].tolist()
+        self.adam.restore({key: tensor for key, tensor in state.items() if key != "history"})
+
+    def notes(self) -> dict[str, Any]:
+        """Candidates, and the favourite after each move of the search, by target."""
+        favourites = {
+            target: [words[move[i]] for move in self.history] for i, (target, words) in enumerate(self.words.items())
+        }
+        return {"candidates": self.words, "most_damaged": favourites}
+
+
+def _far(model: Model, words: Sequence[str], target: str) -> Tensor:
+    """Distance [n] of each word's embedding from the target's, on the CPU; in pieces, for embeddings are large."""
+    centre = model.encode([target]).flat()[0]
+    pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
+    return torch.cat([distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])
+
+
+def other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """The words that are none of the targets, nor a plural or a phrase with one; each once."""
+    barred = {target.lower() for target in targets}
+    return [word for word in dict.fromkeys(words) if not _same(word.lower(), barred)]
+
+
+def _same(word: str, barred: set[str]) -> bool:
+    """Whether a word is one of these, its plural, or a phrase that contains it."""
+    parts = {word, *word.split()}
+    return bool(parts & barred) or any(word in (f"{b}s", f"{b}es", b.removesuffix("s")) for b in barred)
+
+
+def read_words(path: str) -> list[str]:
+    """The words of a file, one a line."""
+    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,0 +1,149 @@
+"""SAFREE (Yoon et al., ICLR 2025, arXiv 2410.12761): the words that carry a concept are projected away from it.
+
+With C the span of the concepts' pooled embeddings, p_i the pooled embedding of the prompt without token i, and I the
+span of all p_i:
+
+- token i is a trigger where d_i = ||(1 - P_C) p_i|| >= (1 + alpha) mean of the other d_j: without it the prompt is far
+  from the concept. A prompt of one token has no others to compare with; it counts as a trigger.
+- its embedding e_i becomes (1 - P_C) P_I e_i; all else in the prompt, padding too, stays.
+- self-validation: z = 1 - mean cos(e_i, (1 - P_C) P_I e_i) over start, words and end; the new embeddings serve in steps
+  0 to round(up_t sigmoid(2 k (10 z - t_mid))), the old ones after. Without it they serve in all steps.
+
+From the authors' code: the order (1 - P_C) P_I (the paper prints the other), the 2 within the sigmoid, the last step
+included, token 0 ("!" in CLIP) in place of one left out, and the phrases as negative prompt besides, for nudity.
+`up_t` counts steps of 50; it is not rescaled. Differs: projections are made from singular vectors in double precision,
+without directions under RTOL of the strongest, where the code inverts Gram matrices in single precision. Not here:
+latent re-attention, which changes features within the U-Net.
+
+A strength s moves an embedding to e_i + s (new - e_i), and a negative prompt acts at strength s. A prompt given as an
+embedding has no words to read and passes as it is: an attack in embedding space goes round this guide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..functional.losses import guided
+from ..models.base import Model
+from ..models.cond import Cond
+from ..models.guide import Guide, Walk
+from ..models.sd import StableDiffusion
+from .negative import Away
+
+RTOL = 1e-5
+SHIFT, LAST = "safree.shift", "safree.last"
+"""What `read` adds to conditions: what filtering adds to the embedding, and the last step [n] that it serves in."""
+
+
+def span(vectors: Tensor) -> Tensor:
+    """An orthonormal basis [r, d] of the span of vectors [n, d], in double precision."""
+    _, weights, basis = torch.linalg.svd(vectors.double(), full_matrices=False)
+    return basis[weights > RTOL * weights.max()]
+
+
+def filtered(e: Tensor, prompt: Tensor, concept: Tensor) -> Tensor:
+    """(1 - P_C) P_I e for embeddings [n, d], given orthonormal bases [r, d] of both spans."""
+    within = e.double() @ prompt.T @ prompt
+    return within - within @ concept.T @ concept
+
+
+def triggers(left_out: Tensor, concept: Tensor, alpha: float) -> Tensor:
+    """Which tokens [n] carry the concept, by the prompt's pooled embeddings [n, d] with each token left out."""
+    p = left_out.double()
+    distance = (p - p @ concept.T @ concept).norm(dim=1)
+    if len(p) == 1:
+        return torch.ones(1, dtype=torch.bool)
+    others = (distance.sum() - distance) / (len(p) - 1)
+    return distance >= (1 + alpha) * others
+
+
+def last_step(z: float, up_t: int, k: float, t_mid: float) -> int:
+    """The last step that filtered embeddings serve in, by how far filtering takes the prompt: z = 1 - mean cosine."""
+    return round(up_t / (1 + math.exp(-2 * k * (10 * z - t_mid))))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SAFREE(Guide):
+    """Filters the concepts out of the prompt's token embeddings for the first steps."""
+
+    concepts: tuple[str, ...]
+    """The phrases that span what is unwanted."""
+    alpha: float
+    """How much farther than the others a prompt must be without a token for the token to be a trigger."""
+    self_validation: bool
+    """Filter for as many steps as the prompt looks suspicious, not all."""
+    up_t: int
+    """Most steps filtered."""
+    sharpness: float
+    """How fast suspicion grows: the code's k."""
+    midpoint: float
+    """Ten times the z at which half the steps are filtered: the code's t."""
+    negative: bool
+    """Use the concepts as negative prompt as well."""
+
+    def check(self, model: Model) -> None:
+        if not isinstance(model, StableDiffusion):
+            raise ValueError(
+                f"SAFREE filters the tokens of one CLIP text encoder, which {model.name} ({type(model).__name__}) does "
+                "not have; negative and sld work by predictions alone"
+            )
+
+    def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
+        assert isinstance(model, StableDiffusion)
+        words = model.tokenizer(list(self.concepts), truncation=True, max_length=model.tokenizer.model_max_length)
+        concept = span(torch.cat([_pooled(model, [ids]) for ids in words["input_ids"]]))
+        tokens = cond.tensors["tokens"]
+        shift, last = torch.zeros_like(tokens), tokens.new_full((len(tokens),), -1.0)
+        ids = model.tokenizer(list(texts), truncation=True, max_length=model.tokenizer.model_max_length)["input_ids"]
+        for row, text in enumerate(ids):
+            if len(text) > 2:
+                new, last[row] = self._filter(model, text, tokens[row, : len(text)], concept)
+                shift[row, : len(text)] = new.to(shift)
+        return Cond({**cond.tensors, SHIFT: shift, LAST: last})
+
+    def _filter(self, model: StableDiffusion, ids: Sequence[int], e: Tensor, concept: Tensor) -> tuple[Tensor, float]:
+        """What filtering adds to the embeddings [n, d] of start, words and end; and the last step that it serves in."""
+        e = e.double().cpu()
+        places = range(1, len(ids) - 1)
+        left_out = _pooled(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
+        new = filtered(e, span(left_out), concept)
+        carries = torch.zeros(len(ids), 1, dtype=torch.bool)
+        carries[1:-1, 0] = triggers(left_out, concept, self.alpha)
+        if not self.self_validation:
+            return torch.where(carries, new - e, 0), math.inf
+        z = 1 - torch.cosine_similarity(new, e).mean().item()
+        return torch.where(carries, new - e, 0), last_step(z, self.up_t, self.sharpness, self.midpoint)
+
+    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+        negative = model.encode([", ".join(self.concepts)]).expand(len(cond)) if self.negative else uncond
+        return _Walk(self, cond, Away(uncond, negative, self.strength), guidance)
+
+
+@final
+class _Walk(Walk):
+    def __init__(self, guide: SAFREE, cond: Cond, away: Away, guidance: float) -> None:
+        self.guide, self.cond, self.away, self.guidance = guide, cond, away, guidance
+        self.now = cond
+
+    def conds(self, i: int) -> Sequence[Cond]:
+        held = self.cond.tensors
+        serves = (held[LAST] >= i).to(held[SHIFT])[:, None, None]
+        self.now = Cond({**held, "tokens": held["tokens"] + serves * self.guide.strength * held[SHIFT]})
+        return [self.now] if self.guidance == 1 else [*self.away.conds(), self.now]
+
+    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+        if self.guidance == 1:
+            return said[self.now]
+        return guided(self.away.of(said), said[self.now], self.guidance)
+
+
+def _pooled(model: StableDiffusion, ids: Sequence[Sequence[int]]) -> Tensor:
+    """The text encoder's pooled output [n, d] for n equally long rows of token ids, in double precision on the CPU."""
+    return model.text_encoder(torch.tensor(ids, device=model.device)).pooler_output.double().cpu()

@@ -1,0 +1,61 @@
+"""AC: Ablating Concepts (Kumari et al., ICCV 2023, arXiv 2303.13516).
+
+Model-based: || eps_th(x_t, c_e) - sg eps*(x_t, c_anchor) ||^2, eq. 4; noise-based: || eps_th(x_t, c_e) - eps ||^2, eq.
+5; x_t are noised pictures of the anchor, which the model draws (1,000 in the code). Defaults are the code's for styles
+and objects: keys and values, 200 updates of batch 4 at 2e-6 x 4 (its --scale_lr). Differs: the code's teacher is the
+model in training without gradient, ours the frozen one; its prompts come from a language model, ours are templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, Term, Trained, Update
+from ..models.base import Model
+from ..objectives.anchor import Anchor
+from ..objectives.denoising import Denoising
+from ..sources.pictures import ANY, Pictures, latents_of
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AC(Trained):
+    """Makes the target be drawn as the anchor is, on pictures of the anchor."""
+
+    uses_anchor: ClassVar[bool] = True
+    needs_anchor: ClassVar[bool] = True
+    variant: Literal["model", "noise"] = "model"
+    """What is learned on the anchor's pictures under the target's name: the anchor's prediction, or the true noise."""
+    weights: str = "xattn-strict"
+    """Which weights may move: subsets or regular expressions, comma-separated."""
+    steps: int = 200
+    """Updates of the weights."""
+    lr: float = 8e-6
+    """Adam's learning rate for the weights."""
+    batch: int = 4
+    """Rows of each term in an update."""
+    guidance: float = 6.0
+    """Guidance of the anchor's pictures."""
+    pictures: int = 1000
+    """Pictures of each anchor prompt that the model draws."""
+    anchor_images: str = ""
+    """Folder with pictures of the anchor instead."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        given = {ANY: latents_of(model, self.anchor_images)} if self.anchor_images else None
+        source = Pictures(self.pictures, self.draw_steps, self.guidance, given)
+        if self.variant == "model":
+            return (Anchor(source, self.space, states="anchor"),)
+        shown = [template.format(erasure.anchor) for template in self.templates]
+        return (Denoising(source, self.space, "erase", shown, captions=dict.fromkeys(shown, "{}")),)
+
+    def update(self) -> Update:
+        return Dense(self.weights, self.lr)
+
+    def balance(self) -> Balance:
+        return Sum()

@@ -1,0 +1,74 @@
+"""AdvUnlearn: erasing in the text encoder, by adversarial training (Zhang et al., NeurIPS 2024, arXiv 2405.15234).
+
+    delta = argmin || eps_th(x_t, c + delta) - eps*(x_t, c) ||^2
+    L = || eps_th(x_t, c + delta) - [eps*("") - eta (eps*(c) - eps*(""))] ||^2
+        + retain_weight || eps_th(x_t, c_ret) - eps*(x_t, c_ret) ||^2
+
+th are the text encoder's weights, delta token embeddings before the prompt. In the authors' code: `attack_step`,
+`attack_lr`, `adv_prompt_num`, `warmup_iter`, `retain_batch`, `retain_loss_w` (0.3 as their README has it, the command
+line's own default is 1), `retain_train` "reg". As there, x_t is drawn under the *frozen* encoder's embedding of the
+target, so a "student" trajectory is the frozen U-Net's, unless `--weights` names some of it. Differs: each attack
+starts from random words, theirs (`attack_init` "latest") from its last prefix; it keeps one state for its steps, theirs
+draws one a step; words to retain are the kept concepts or the vocabulary's, theirs COCO's objects, filtered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, OnTrajectories, Term, Update
+from ..models.base import Model
+from ..objectives.attacked import Attacked, PrefixAttack
+from ..preserve.anchoring import Retained
+from ..sources.trajectories import trajectories
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AdvUnlearn(OnTrajectories):
+    """ESD on prompts that an attack hardens in every step, in the text encoder; other words are retained."""
+
+    architectures: ClassVar[tuple[str, ...]] = ("sd",)
+    uses_keep: ClassVar[bool] = True
+    weights: str = r"text_encoder\..*"
+    """Which weights may move: subsets or regular expressions, comma-separated."""
+    eta: float = 1.0
+    """How far to the other side of the unconditional prediction the target is pushed."""
+    attack_steps: int = 30
+    """Steps of the attack in each update."""
+    attack_lr: float = 1e-3
+    """Adam's learning rate of the attack."""
+    attack_tokens: int = 1
+    """Token embeddings that the attack puts before the prompt."""
+    warm_up: int = 200
+    """Updates before the first attack."""
+    retain_weight: float = 0.3
+    """Weight of retaining."""
+    retain_batch: int = 5
+    """Words retained in each update."""
+    retain_template: str = "a photo of a {}"
+    """Prompt around a word to retain."""
+    retain_words: int = 1000
+    """Words of the model's vocabulary to retain, common ones first, where there are no concepts to keep."""
+    retain_paths: int = 4
+    """Stored trajectories a word to retain, where the source is frozen."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        attack = PrefixAttack(self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up)
+        words = erasure.keep or model.vocabulary(self.retain_words)
+        source, stored = trajectories(self, self.retain_paths), self.source == "frozen"
+        return (
+            Attacked(trajectories(self, self.paths), self.eta, self.space, attack),
+            Retained(source, words, self.retain_template, self.retain_batch, self.space, apart=stored),
+        )
+
+    def update(self) -> Update:
+        return Dense(self.weights, self.lr)
+
+    def balance(self) -> Balance:
+        return Sum(keep=self.retain_weight)

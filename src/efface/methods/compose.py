@@ -1,0 +1,292 @@
+"""Compose: any answer on each axis, chosen by name; every trained method here is such a choice, and so is any new mix.
+
+objective: negative-guidance (ESD), anchor (concept ablation), guidance (ABO), wrong-noise (EraseDiff, SalUn),
+denoise-up (NegGrad), adaptive-anchor (AGE). preserve: nothing, unconditional (ABO), prompts, adversarial (EAP), remain
+(EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning), salient (SalUn). The
+formulas stand in the files of the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, final, get_args
+
+import tyro
+
+from ..balance.constrained import Constrained, Rate
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import (
+    Balance,
+    Choice,
+    Method,
+    OnPictures,
+    OnTrajectories,
+    Search,
+    Source,
+    Term,
+    Trained,
+    Update,
+    Vocabulary,
+    read_words,
+)
+from ..models.base import Model
+from ..objectives.adaptive_anchor import AdaptiveAnchor
+from ..objectives.anchor import Anchor
+from ..objectives.denoising import Denoising
+from ..objectives.guidance import Goal, Guidance
+from ..objectives.negative_guidance import NegativeGuidance
+from ..objectives.wrong_noise import Wrong, WrongNoise
+from ..preserve.adversarial import Adversarial
+from ..preserve.nothing import Nothing
+from ..preserve.prompts import Prompts
+from ..preserve.unconditional import Unconditional
+from ..sources.pictures import forgotten, labels, remaining
+from ..sources.shared import Shared
+from ..sources.trajectories import trajectories
+from ..updates.dense import Dense
+from ..updates.lowrank import LowRank
+from ..updates.mask import KeepWeights, Mask, Relaxation
+from ..updates.salient import Salient
+
+Objective = Literal["negative-guidance", "anchor", "guidance", "wrong-noise", "denoise-up", "adaptive-anchor"]
+Preserve = Literal["nothing", "unconditional", "prompts", "adversarial", "remain"]
+BalanceBy = Literal["sum", "constrained"]
+UpdateBy = Literal["dense", "low-rank", "mask", "salient"]
+States = Literal["trajectories", "pictures"]
+AXES: Mapping[str, Any] = {
+    "objective": Objective,
+    "preserve": Preserve,
+    "balance_": BalanceBy,
+    "update_": UpdateBy,
+    "states": States,
+}
+
+_PATHS = ("source", "refresh")
+_SEARCH = ("vocabulary", "k_closest", "centres", "exclude", "margin")
+_CHOICE = ("temperature", "hard", "top", "search_lr", "search_turns")
+USES: Mapping[tuple[str, str], Sequence[str]] = {
+    ("objective", "negative-guidance"): ("states", "eta"),
+    ("objective", "anchor"): ("states", "shows"),
+    ("objective", "guidance"): ("states", "goal", "eta", "detach"),
+    ("objective", "wrong-noise"): ("wrong", "label"),
+    ("objective", "adaptive-anchor"): ("states", "eta"),
+    ("states", "trajectories"): (*_PATHS, "paths"),
+    ("states", "pictures"): ("forget_images", "pictures", "antithetic"),
+    ("preserve", "prompts"): (*_PATHS, "keep_paths"),
+    ("preserve", "adversarial"): (*_PATHS, *_SEARCH, *_CHOICE, "keep_paths"),
+    ("preserve", "remain"): ("remain_images", "remain_words", "pictures", "antithetic"),
+    ("balance_", "sum"): ("keep_weight",),
+    ("balance_", "constrained"): ("rate", "rate_eta", "inner"),
+    ("update_", "low-rank"): ("rank",),
+    ("update_", "mask"): ("relaxation", "tau", "start", "beta", "sparsity", "fill"),
+    ("update_", "salient"): ("share", "looks"),
+}
+"""The settings that an answer reads, beside those that every training does."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Compose(OnTrajectories, OnPictures):
+    """An erasure of your own making: one answer on each axis, with the settings that these answers need."""
+
+    by_choice: ClassVar[bool] = True
+    uses_keep: ClassVar[bool] = False
+    objective: Objective = "negative-guidance"
+    """What the model should predict for the target now."""
+    preserve: Preserve = "nothing"
+    """What is held in place; "prompts" are those of the concepts to keep."""
+    balance_: Annotated[BalanceBy, tyro.conf.arg(name="balance")] = "sum"
+    """How the losses become one step."""
+    update_: Annotated[UpdateBy, tyro.conf.arg(name="update")] = "dense"
+    """Which weights move, and how. A mask wants an lr of 5e-2."""
+    states: States = "trajectories"
+    """Where the objective is evaluated; wrong-noise and denoise-up are on pictures anyhow."""
+    shows: Literal["target", "anchor"] = "target"
+    """What the states of the objective "anchor" show."""
+    eta: float = 1.0
+    """How far to the other side the target is pushed."""
+    goal: Literal["auto", "alternative", "neutral", "negative"] = "auto"
+    """What the guidance becomes: the anchor's, none, or the target's reversed; auto: the anchor's if there is one."""
+    detach: bool = True
+    """Hold the unconditional prediction within the guidance term."""
+    wrong: Wrong = "label"
+    """What is learned on forget pictures: another concept's prediction, or uniform noise."""
+    label: str = "a photo of a pokemon"
+    """The other concept where the request has no anchor; models of classes take any other class."""
+    vocabulary: str = ""
+    """A file of candidate words of the search, one a line; by default the model's own vocabulary."""
+    k_closest: int = 1000
+    """Candidates are among this many words nearest to the target."""
+    centres: int = 100
+    """Candidates, spread over their distances to the target; shared among several targets."""
+    exclude: tuple[str, ...] = ()
+    """Words that count as the target and are never candidates."""
+    margin: float = 0.2
+    """Words nearer to the target than this share of the median distance count as the target."""
+    temperature: float = 2.0
+    """Of the search's Gumbel-Softmax choice."""
+    hard: bool = True
+    """Choose candidates (straight-through) rather than a mixture of all, which needs the student's trajectories."""
+    top: int = 1
+    """How many candidates a hard choice mixes."""
+    search_lr: float = 1e-2
+    """Adam's learning rate for the logits of the choice."""
+    search_turns: int = 1
+    """Moves of the search after each update of the weights."""
+    keep_paths: int = 1
+    """Stored trajectories a preserved prompt, where the source is frozen."""
+    keep_weight: float = 1.0
+    """Weight of the preservation in the sum."""
+    rate: Rate = "grad-norm"
+    """How fast the erasing loss must fall: rate-eta ||grad g||^2, rate-eta g, rate-eta; or lambda_t fixed at it."""
+    rate_eta: float = 1.0
+    """The rate's factor."""
+    inner: int = 0
+    """Steps that estimate the least erasing loss; only the rate gap needs them."""
+    rank: int = 8
+    """Rank of the low-rank update."""
+    relaxation: Relaxation = "straight-through"
+    """How the mask is learned: straight-through sigmoid, or hard-concrete samples."""
+    tau: float = 1.0
+    """Temperature of the relaxation."""
+    start: float = 4.0
+    """Initial logit of every weight in the mask."""
+    beta: float = 1e-2
+    """Weight of the share of weights pruned."""
+    sparsity: float = 0.0
+    """Prune exactly this share of the selected weights; 0 prunes what the logits say."""
+    fill: float = 0.0
+    """Noise in place of pruned weights, in units of each tensor's standard deviation."""
+    share: float = 0.5
+    """Share of the weights that may move, the most salient."""
+    looks: int = 20
+    """Batches that saliency is summed over."""
+
+    def __post_init__(self) -> None:
+        Trained.__post_init__(self)
+        for axis, answers in AXES.items():
+            if (answer := getattr(self, axis)) not in get_args(answers):
+                raise ValueError(f"no {_plain(axis)} {answer!r}; there are {', '.join(get_args(answers))}")
+        for field in dataclasses.fields(self):
+            if field.name in self.idle and getattr(self, field.name) != field.default:
+                raise ValueError(self._of_no_use(field.name))
+        if self.objective == "adaptive-anchor" and self.preserve != "adversarial":
+            raise ValueError("the adaptive anchor is what the adversarial search chose: it needs preserve adversarial")
+        if self.balance_ == "constrained" and self.preserve == "nothing":
+            raise ValueError("a constrained balance weighs forgetting against what is preserved, and that is nothing")
+        if self.preserve == "adversarial" and not self.hard and self.source == "frozen":
+            raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
+        if self.update_ == "mask" and not self.sparsity and self.lr * self.steps < self.start:
+            raise ValueError(
+                f"in {self.steps} steps of {self.lr:g} no logit gets from {self.start:g} to 0, and nothing would be "
+                f"pruned; an lr of 5e-2 is usual, {self.start / self.steps:.1g} the least"
+            )
+
+    @property
+    def answers(self) -> Mapping[str, str]:
+        """The answer on each axis, and the states that follow from the objective."""
+        given = {axis: getattr(self, axis) for axis in AXES}
+        return given | ({"states": "pictures"} if self.objective in ("wrong-noise", "denoise-up") else {})
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The settings that none of the answers reads."""
+        used = {name for choice in self.answers.items() for name in USES.get(choice, ())}
+        return frozenset(name for names in USES.values() for name in names) - used
+
+    def _of_no_use(self, name: str) -> str:
+        users = [f"{_plain(axis)} {answer}" for (axis, answer), names in USES.items() if name in names]
+        ours = ", ".join(f"{_plain(axis)} {answer}" for axis, answer in self.answers.items())
+        return f"Compose has no use for {name}={getattr(self, name)!r} with {ours}; {' or '.join(users)} would use it"
+
+    def check(self, erasure: Erasure, model: Model | None = None) -> None:
+        """As every method does; what it can use depends on the answers."""
+        Method.check(self, Erasure(erasure.targets), model)
+        alternative = self.objective == "guidance" and self.goal in ("auto", "alternative")
+        relabels = self.objective == "wrong-noise" and self.wrong == "label"
+        needs = self.objective == "anchor" or (alternative and self.goal == "alternative")
+        if erasure.anchor and not (needs or alternative or relabels):
+            raise ValueError(f"objective {self.objective} has no use for an anchor ({erasure.anchor!r}); leave it out")
+        if needs and not erasure.anchor:
+            raise ValueError(f"objective {self.objective} turns a target into an anchor; name one")
+        if erasure.keep and self.preserve in ("nothing", "unconditional"):
+            raise ValueError(
+                f"preserve {self.preserve} has no use for concepts to keep ({', '.join(erasure.keep)}); "
+                "prompts, adversarial and remain preserve them"
+            )
+        if self.preserve == "prompts" and not erasure.keep:
+            raise ValueError("preserve prompts holds the concepts to keep; name at least one")
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        source, search = self._states(model), self._search(model, erasure)
+        preservation = self._preservation(model, erasure, source, search)
+        cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
+        return (self._objective(model, erasure, source, search), preservation, *cost)
+
+    def _states(self, model: Model) -> Source:
+        """Of the objective, shared with a preservation that asks at the same ones."""
+        if self.answers["states"] == "trajectories":
+            return Shared(trajectories(self, self.paths))
+        uniform = self.objective == "wrong-noise" and self.wrong == "uniform-noised"
+        return Shared(forgotten(self, model, "uniform" if uniform else "gaussian"))
+
+    def _search(self, model: Model, erasure: Erasure) -> Search:
+        words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
+        vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
+        return Search(vocabulary, Choice(self.search_lr, self.temperature, self.hard, self.search_turns, self.top))
+
+    def _objective(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
+        match self.objective:
+            case "negative-guidance":
+                return NegativeGuidance(source, self.eta, self.space)
+            case "anchor":
+                return Anchor(source, self.space, self.shows)
+            case "guidance":
+                auto: Goal = "alternative" if erasure.anchor else "negative"
+                goal: Goal = auto if self.goal == "auto" else self.goal
+                return Guidance(source, goal, self.eta, self.detach, self.space)
+            case "wrong-noise":
+                others = labels(model, erasure, self.label) if self.wrong == "label" else ()
+                return WrongNoise(source, others, self.wrong, self.space)
+            case "denoise-up":
+                return Denoising(source, self.space, "erase", sign=-1.0)
+            case "adaptive-anchor":
+                return AdaptiveAnchor(source, search, self.eta, self.space)
+
+    def _preservation(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
+        match self.preserve:
+            case "nothing":
+                return Nothing()
+            case "unconditional":
+                return Unconditional(source, self.space)
+            case "prompts":
+                prompts = [template.format(word) for word in erasure.keep for template in self.templates]
+                return Prompts(trajectories(self, self.keep_paths), prompts, self.space)
+            case "adversarial":
+                return Adversarial(trajectories(self, self.keep_paths), search, self.space)
+            case "remain":
+                pictures, captions = remaining(self, model, erasure)
+                return Denoising(pictures, self.space, "keep", captions)
+
+    def update(self) -> Update:
+        match self.update_:
+            case "dense":
+                return Dense(self.weights, self.lr)
+            case "low-rank":
+                return LowRank(self.weights, self.lr, self.rank)
+            case "mask":
+                return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)
+            case "salient":
+                return Salient(self.weights, self.lr, self.share, self.looks)
+
+    def balance(self) -> Balance:
+        if self.balance_ == "sum":
+            return Sum(keep=self.keep_weight)
+        return Constrained(self.rate, self.rate_eta, self.inner)
+
+
+def _plain(axis: str) -> str:
+    return axis.removesuffix("_")

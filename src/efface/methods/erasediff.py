@@ -1,0 +1,63 @@
+"""EraseDiff (Wu et al., CVPR 2025, arXiv 2401.05779 v4).
+
+min_th L_r subject to g(th) = L_f(th) - min L_f <= 0: th moves by grad L_r + lambda_t grad g, lambda_t = max{0, (a_t -
+<grad g, grad L_r>) / ||grad g||^2}. L_f learns a wrong noise on forget pictures (`wrong`), L_r is the training loss on
+remain pictures. Defaults are the scripts' for classes: whole U-Net, Adam 1e-5, batch 16, 60 steps; their lambda of 1 is
+what `eta` 1 gives where the gradients are orthogonal (`rate="fixed"` is theirs exactly). The label c_m is the anchor,
+else "a photo of a pokemon", for classes any other one. Differs: no inner loop where it changes nothing, one encoding a
+picture, each epoch's restore in its place, fresh batches (the scripts take the first one again and again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..balance.constrained import Constrained, Rate
+from ..concept import Erasure
+from ..game import Balance, OnPictures, Term, Update
+from ..models.base import Model
+from ..objectives.denoising import Denoising
+from ..objectives.wrong_noise import Wrong, WrongNoise
+from ..sources.pictures import forgotten, labels, remaining
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EraseDiff(OnPictures):
+    """Learns a wrong noise on forget pictures as fast as asked, with the least harm to remain pictures."""
+
+    uses_anchor: ClassVar[bool] = True
+    weights: str = "full"
+    """Which weights may move: subsets or regular expressions, comma-separated."""
+    steps: int = 60
+    """Updates of the weights."""
+    batch: int = 16
+    """Rows of each term in an update."""
+    wrong: Wrong = "label"
+    """What is learned on forget pictures: another concept's prediction, or uniform noise."""
+    label: str = "a photo of a pokemon"
+    """The other concept where the request has no anchor; models of classes take any other class."""
+    rate: Rate = "grad-norm"
+    """How fast the forgetting loss must fall, a_t: eta ||grad g||^2, eta g, eta; or lambda_t = eta, fixed."""
+    eta: float = 1.0
+    """The rate's factor."""
+    inner: int = 0
+    """Steps that estimate the least forgetting loss; only the rate gap needs them."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        noise = "uniform" if self.wrong == "uniform-noised" else "gaussian"
+        others = labels(model, erasure, self.label) if self.wrong == "label" else ()
+        source, captions = remaining(self, model, erasure)
+        return (
+            WrongNoise(forgotten(self, model, noise), others, self.wrong, self.space),
+            Denoising(source, self.space, "keep", captions),
+        )
+
+    def update(self) -> Update:
+        return Dense(self.weights, self.lr)
+
+    def balance(self) -> Balance:
+        return Constrained(self.rate, self.eta, self.inner)

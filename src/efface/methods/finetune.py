@@ -1,0 +1,39 @@
+"""Plain fine-tuning on what remains: a floor baseline that counts on the target being forgotten by itself.
+
+L_r = || eps_th(x_t, c) - eps ||^2 on remain pictures alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, OnPictures, Term, Update
+from ..models.base import Model
+from ..objectives.denoising import Denoising
+from ..sources.pictures import remaining
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FineTune(OnPictures):
+    """Trains on remain pictures and never meets the target."""
+
+    weights: str = "full"
+    """Which weights may move: subsets or regular expressions, comma-separated."""
+    batch: int = 8
+    """Rows of each term in an update."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        source, captions = remaining(self, model, erasure)
+        return (Denoising(source, self.space, "keep", captions),)
+
+    def update(self) -> Update:
+        return Dense(self.weights, self.lr)
+
+    def balance(self) -> Balance:
+        return Sum()

@@ -1,0 +1,25 @@
+"""Negative prompt: the target takes the place of the empty prompt in guidance; no training, no weight changes.
+
+eps = eps_n + w (eps_c - eps_n), n the targets, joined by commas. It is what users of diffusers write as
+`negative_prompt`, and the baseline that every inference-time method should beat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from ..concept import Erasure
+from ..guides import Guide, Guided, negative
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Negative(Guided):
+    """Pushes every picture away from the target instead of from the empty prompt."""
+
+    template: str = "{}"
+    """Prompt around the targets."""
+
+    def guide(self, erasure: Erasure) -> Guide:
+        return negative.Negative(prompt=self.template.format(", ".join(erasure.targets)))

@@ -1,0 +1,47 @@
+"""Gradient ascent on pictures of the target: a floor baseline (NegGrad).
+
+-|| eps_th(x_t, c_f) - eps ||^2 + alpha L_r. With `remain_weight` 0 it is ascent alone, which destroys a model when it
+is let run. The values are ours, no paper's: compare it at equal preservation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, OnPictures, Term, Update
+from ..models.base import Model
+from ..objectives.denoising import Denoising
+from ..sources.pictures import forgotten, remaining
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NegGrad(OnPictures):
+    """Climbs the training loss on forget pictures, descends it on remain pictures."""
+
+    weights: str = "full"
+    """Which weights may move: subsets or regular expressions, comma-separated."""
+    steps: int = 100
+    """Updates of the weights."""
+    batch: int = 8
+    """Rows of each term in an update."""
+    remain_weight: float = 1.0
+    """Weight of the remain pictures."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        source, captions = remaining(self, model, erasure)
+        return (
+            Denoising(forgotten(self, model), self.space, "erase", sign=-1.0),
+            Denoising(source, self.space, "keep", captions),
+        )
+
+    def update(self) -> Update:
+        return Dense(self.weights, self.lr)
+
+    def balance(self) -> Balance:
+        return Sum(keep=self.remain_weight)

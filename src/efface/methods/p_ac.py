@@ -1,0 +1,37 @@
+"""P-AC: pruning for robust concept erasing under concept ablation's objective (Yang et al., arXiv 2405.16534).
+
+min_s || eps_{th * m(s)}(x_t, c_e) - eps*(x_t, c_anchor) ||^2 + beta mean(1 - m). The paper's idea was read, its
+settings were not: relaxation, start, regulariser, layers, learning rate and steps are our reconstruction. Differs from
+AC: x_t lies on guided trajectories under the anchor rather than on noised pictures of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, Term
+from ..models.base import Model
+from ..objectives.anchor import Anchor
+from ..sources.trajectories import trajectories
+from ..updates.mask import KeepWeights, Pruning
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PAC(Pruning):
+    """Prunes weights until the target is drawn as the anchor is."""
+
+    uses_anchor: ClassVar[bool] = True
+    needs_anchor: ClassVar[bool] = True
+    weights: str = "xattn-strict"
+    """Which weights may move: subsets or regular expressions, comma-separated."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        return Anchor(trajectories(self, self.paths), self.space, states="anchor"), KeepWeights(self.beta)
+
+    def balance(self) -> Balance:
+        return Sum()

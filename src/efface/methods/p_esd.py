@@ -1,0 +1,36 @@
+"""P-ESD: pruning for robust concept erasing under ESD's objective (Yang et al., arXiv 2405.16534).
+
+min_s || eps_{th * m(s)}(x_t, c) - [eps*(0) - eta (eps*(c) - eps*(0))] ||^2 + beta mean(1 - m). The paper's idea was
+read: a parameter-level mask learned under an erasing objective, stored instead of weights. Relaxation, start,
+regulariser, layers, learning rate and steps were not: they are our reconstruction. `--weights noxattn` prunes as ESD-u
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, Term
+from ..models.base import Model
+from ..objectives.negative_guidance import NegativeGuidance
+from ..sources.trajectories import trajectories
+from ..updates.mask import KeepWeights, Pruning
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PESD(Pruning):
+    """Prunes the weights that draw the target; every other weight keeps its value."""
+
+    eta: float = 1.0
+    """How far to the other side of the unconditional prediction the target is pushed."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        return NegativeGuidance(trajectories(self, self.paths), self.eta, self.space), KeepWeights(self.beta)
+
+    def balance(self) -> Balance:
+        return Sum()

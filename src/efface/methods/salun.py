@@ -1,0 +1,56 @@
+"""SalUn: saliency-based unlearning (Fan et al., ICLR 2024, arXiv 2310.12508).
+
+|| eps_th(x_t, c_f) - sg eps_th(x_t, c_m) ||^2 + alpha L_r on the weights whose gradient of the forget loss at the base
+is among the largest half. Defaults are the code's for nudity: 800 + 800 pictures, alpha 0.1, one epoch of batch 8, lr
+1e-5 (classes: alpha 0.5, 5 epochs). c_m is the anchor, else a caption that remains. Differs: the mask acts on the
+update after the optimiser, not on the gradient before it; saliency ranks the random-label loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, OnPictures, Term, Update
+from ..models.base import Model
+from ..objectives.denoising import Denoising
+from ..objectives.wrong_noise import WrongNoise
+from ..sources.pictures import forgotten, remaining
+from ..updates.salient import Salient
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SalUn(OnPictures):
+    """Relabels forget pictures, moving only the weights most salient for them."""
+
+    uses_anchor: ClassVar[bool] = True
+    weights: str = "full"
+    """Which weights may move: subsets or regular expressions, comma-separated."""
+    steps: int = 100
+    """Updates of the weights."""
+    batch: int = 8
+    """Rows of each term in an update."""
+    alpha: float = 0.1
+    """Weight of the remain pictures."""
+    share: float = 0.5
+    """Share of the weights that may move, the most salient."""
+    looks: int = 20
+    """Batches that saliency is summed over."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        source, captions = remaining(self, model, erasure)
+        others = [t.format(erasure.anchor) for t in self.templates] if erasure.anchor else captions
+        return (
+            WrongNoise(forgotten(self, model), others, "label", self.space),
+            Denoising(source, self.space, "keep", captions),
+        )
+
+    def update(self) -> Update:
+        return Salient(self.weights, self.lr, self.share, self.looks)
+
+    def balance(self) -> Balance:
+        return Sum(keep=self.alpha)

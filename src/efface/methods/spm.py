@@ -1,0 +1,87 @@
+"""SPM: One-dimensional Adapter to Rule Them All (Lyu et al., CVPR 2024, arXiv 2312.16145).
+
+    L = || eps_spm(x_t, c) - [eps*("") - eta (eps*(c) - eps*(""))] ||^2
+        + la_strength || eps_spm(x_t, c_s) - eps*(x_t, c_s) ||^2
+
+eps_spm has rank-1 adapters, W + up down, in all linear layers and 1x1 convolutions of the U-Net's transformers, as the
+authors' `Transformer2DModel`; `--weights "unet\\..*\\.(attentions|resnets)\\."` takes the resnets too. c_s are words
+that are rarer the more they are like c ("latent anchoring", their `action: erase_with_la`, `sampling_batch_size` 4), at
+the same x_t. Drawing weighs the adapters by how near the prompt is to the targets ("facilitated transport"): see
+`efface.guides.gate`; `--no-gate` leaves a plain low-rank edit, which can be exported. Differs: Adam at a constant rate
+for AdamW in 8 bits with cosine restarts; c_s are words, theirs Gaussian; several targets share one set of adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+from ..balance.sum import Sum
+from ..concept import Erasure
+from ..game import Balance, Edit, OnTrajectories, Term, Update
+from ..guides.gate import gated
+from ..models.base import Model
+from ..objectives.negative_guidance import NegativeGuidance
+from ..preserve.anchoring import Anchoring
+from ..select import select
+from ..sources.shared import Shared
+from ..sources.trajectories import trajectories
+from ..updates.lowrank import LowRank
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SPM(OnTrajectories):
+    """ESD in rank-1 adapters that act only as far as a prompt is near the target; random words anchor the rest."""
+
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    uses_keep: ClassVar[bool] = True
+    weights: str = r"^unet\..*\.attentions\."
+    """Which weights have adapters: subsets or regular expressions, comma-separated; vectors have none."""
+    steps: int = 3000
+    """Updates of the adapters."""
+    lr: float = 1e-4
+    """Adam's learning rate for the adapters."""
+    eta: float = 1.0
+    """How far to the other side of the unconditional prediction the target is pushed."""
+    rank: int = 1
+    """Of each adapter."""
+    la_strength: float = 1000.0
+    """Weight of the anchoring words."""
+    anchors: int = 4
+    """Anchoring words for each row."""
+    anchor_words: int = 1000
+    """Words of the model's vocabulary that may anchor, common ones first, beside the concepts to keep."""
+    gate: bool = True
+    """Weigh the adapters by each prompt while drawing; without it the edit changes weights, whatever the prompt."""
+
+    def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
+        source = Shared(trajectories(self, self.paths))
+        words = [*erasure.keep, *model.vocabulary(self.anchor_words)]
+        return (
+            NegativeGuidance(source, self.eta, self.space),
+            Anchoring(source, words, self.anchors, self.space),
+        )
+
+    def update(self) -> Update:
+        return LowRank(self.weights, self.lr, self.rank)
+
+    def balance(self) -> Balance:
+        return Sum(keep=self.la_strength)
+
+    def fit(
+        self,
+        model: Model,
+        erasure: Erasure,
+        *,
+        progress: Callable[..., None] | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Edit:
+        """Plays the game to its end, and puts the gate before what it left."""
+        self.check(erasure, model)
+        if self.gate and (other := [n for n in select(model.weights, self.weights) if not n.startswith("unet.")]):
+            raise ValueError(f"the gate weighs layers of the U-Net, {other[0]!r} is none; choose others, or no gate")
+        edit = OnTrajectories.fit(self, model, erasure, progress=progress, checkpoint=checkpoint)
+        return gated(edit, erasure.targets) if self.gate else edit

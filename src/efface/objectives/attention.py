@@ -1,0 +1,136 @@
+"""The picture stops looking at the target's words (MACE, Lu et al., CVPR 2024, arXiv 2403.06135).
+
+L = sum over layers of || A_words * M ||_F, A the cross-attention probabilities of the target's tokens, M a mask of
+where the target is. The authors have M from a segmenter (Grounded-SAM); here it comes from the attention itself: the
+frozen model's maps of the target's words, averaged over heads and layers, scaled to [0, 1] for each picture, and cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..functional.schedules import convert, noised, to_x0
+from ..game import Ask, Game, Role, Rows, Source, Term, Turn
+from ..models.cond import Cond
+from ..models.probe import cross_attention, places
+
+WORDS, ALL = "attention.words", "attention.all"
+"""What the term adds to its conditions: [n, tokens], 1 at the target's words; 1 there and at the end tokens."""
+
+
+def located(maps: Iterable[Tensor], words: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """Where the words are: 1 or 0 [n, 1, h, w], h x w = `size`, from maps [n, heads, places, tokens] of any layers."""
+    seen = torch.stack([_grid(_attended(a, words).mean(dim=(1, 3)), size) for a in maps]).mean(0)
+    low, high = (extreme(seen, dim=(1, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
+    return ((seen - low) / (high - low).clamp(min=1e-12) > threshold).float()
+
+
+def inside(maps: Iterable[Tensor], words: Tensor, mask: Tensor) -> Tensor:
+    """Mean over rows of the sum over layers of || A_words * M ||_F; maps, words as in `located`, mask [n, 1, h, w]."""
+    total = torch.zeros((), device=mask.device)
+    for a in maps:
+        rows, columns = _shape(a.shape[2], (mask.shape[2], mask.shape[3]))
+        near = interpolate(mask, (rows, columns), mode="nearest").flatten(1)[:, None, :, None]
+        # The root has no slope at nothing: a mask may be empty in a small layer.
+        total = total + (_attended(a, words) * near).square().sum(dim=(1, 2, 3)).add(1e-12).sqrt().mean()
+    return total
+
+
+@final
+@dataclass(frozen=True)
+class Focus:
+    """Which timesteps are trained on: p(t) in proportion to s(sharp (t - start)) - s(sharp (t - stop)), of 1000."""
+
+    start: float = 200
+    stop: float = 400
+    sharp: float = 0.05
+
+    def chances(self, of: int) -> Tensor:
+        """The probability of each of `of` timesteps."""
+        t = torch.arange(of, dtype=torch.double) * 1000 / of
+        weight = torch.sigmoid(self.sharp * (t - self.start)) - torch.sigmoid(self.sharp * (t - self.stop))
+        return weight / weight.sum()
+
+    def moved(self, game: Game, rows: Rows, rng: torch.Generator) -> Rows:
+        """The same pictures under the same noise, at timesteps of this distribution."""
+        space, bar = game.model.space, game.model.alpha_bar(rows.t)
+        x0 = to_x0(rows.known["noise"], rows.x, bar, space)
+        eps = convert(rows.known["noise"], rows.x, bar, space, "eps")
+        t = torch.multinomial(self.chances(len(game.model.alphas_bar)), len(x0), replacement=True, generator=rng)
+        return Rows(noised(x0, eps, game.model.alpha_bar(t)), t.to(rows.x.device))
+
+
+@final
+class Attention(Term):
+    """MACE's objective on noised pictures of the target, which `source` has.
+
+    Args:
+        threshold: of the mask, in shares of the strongest attention.
+        ends: the end tokens, which sum up the prompt, count as the target's too (the authors' `use_pooler`).
+        focus: the timesteps, where not even ones.
+    """
+
+    role: Role = "erase"
+
+    def __init__(self, source: Source, threshold: float, ends: bool, focus: Focus | None) -> None:
+        if not 0 <= threshold < 1:
+            raise ValueError(f"the mask's threshold is a share from 0 to below 1, got {threshold}")
+        self.source, self.threshold, self.ends, self.focus = source, threshold, ends, focus
+        self.seen: list[float] = []
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        cond = self._placed(game, turn, game.model.encode(prompts))
+        rows = self.source.rows(game, turn, prompts, cond)
+        rows = self.focus.moved(game, rows, turn.rng) if self.focus else rows
+        with torch.no_grad(), cross_attention(game.model) as maps:
+            game.model.predict(rows.x, rows.t, cond)
+            mask = located(maps.values(), cond.tensors[WORDS], (rows.x.shape[2], rows.x.shape[3]), self.threshold)
+        # An ask whose answer is known costs nothing, and takes states and mask to the loss.
+        return {"mask": Ask(Rows(rows.x, rows.t, {"mask": mask}), cond, "frozen", known="mask")}
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        ask = asks["mask"]
+        with cross_attention(game.model) as maps:
+            game.model.predict(ask.rows.x, ask.rows.t, ask.cond)
+        return inside(maps.values(), ask.cond.tensors[ALL], replies["mask"])
+
+    def _placed(self, game: Game, turn: Turn, cond: Cond) -> Cond:
+        """The conditions, with where the target's words stand in each."""
+        tokens = cond.tensors["tokens"]
+        words = torch.zeros(tokens.shape[:2], device=tokens.device)
+        whole = words.clone()
+        for row, (target, template) in enumerate(zip(turn.targets, turn.templates, strict=True)):
+            frame, concept = game.settings["templates"][template], game.erasure.targets[target]
+            at = places(game.model, frame, concept)
+            words[row, at.start : at.stop] = whole[row, at.start : at.stop] = 1
+            if self.ends:
+                ids = game.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]
+                whole[row, len(ids) - 1 :] = 1
+        return Cond({**cond.tensors, WORDS: words, ALL: whole})
+
+
+def _attended(a: Tensor, words: Tensor) -> Tensor:
+    return a * words[:, None, None, :].to(a)
+
+
+def _shape(count: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a layer of `count` places, in the proportions of `size`."""
+    shrink = (size[0] * size[1] / count) ** 0.5
+    rows, columns = round(size[0] / shrink), round(size[1] / shrink)
+    if rows * columns != count:
+        raise ValueError(f"{count} places are no smaller copy of {size[0]} x {size[1]}")
+    return rows, columns
+
+
+def _grid(seen: Tensor, size: tuple[int, int]) -> Tensor:
+    """[n, 1, h, w] of `size` from [n, places]."""
+    return interpolate(seen.unflatten(1, (1, *_shape(seen.shape[1], size))), size, mode="bilinear")

@@ -1,0 +1,125 @@
+"""States by the forward process from stored pictures: x_t = sqrt(ab) x0 + sqrt(1 - ab) noise, t uniform.
+
+The pictures come from a folder, or the frozen model draws them itself when first asked. Each is encoded once, so that
+all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes twice and compares two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from ..concept import Erasure
+from ..functional.schedules import convert, noised
+from ..game import Game, OnPictures, Rows, Source, Turn, other_words
+from ..models.base import Model
+from ..models.cond import Cond
+from ..store import read_pictures
+
+Noise = Literal["gaussian", "uniform"]
+ANY = "*"
+
+
+@final
+class Pictures(Source):
+    """Pictures by prompt; `known` holds "noise", what a perfect denoiser would say.
+
+    Args:
+        drawn: pictures that the model draws for each prompt that has none.
+        steps, guidance: of that drawing.
+        given: latents [m, c, h, w] by prompt; those under "*" serve every prompt.
+        noise: "uniform" is U[0, 1), as in EraseDiff's code.
+        antithetic: timesteps in pairs t, T - 1 - t.
+    """
+
+    def __init__(
+        self,
+        drawn: int,
+        steps: int,
+        guidance: float,
+        given: Mapping[str, Tensor] | None = None,
+        noise: Noise = "gaussian",
+        antithetic: bool = False,
+    ) -> None:
+        self.drawn, self.steps, self.guidance = drawn, steps, guidance
+        self.noise, self.antithetic = noise, antithetic
+        self.store: dict[str, Tensor] = dict(given or {})
+
+    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+        """A picture of each prompt, noised."""
+        if ANY not in self.store:
+            self._fill(game, [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.store])
+        shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
+        x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, turn.noise, strict=True) if s is not None])
+        t = self._times(len(game.model.alphas_bar), len(x0), turn.rng).to(x0.device)
+        draw = torch.randn if self.noise == "gaussian" else torch.rand
+        eps = draw(x0.shape, generator=turn.rng).to(x0)
+        bar = game.model.alpha_bar(t)
+        x_t = noised(x0, eps, bar)
+        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space)})
+
+    def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
+        if not self.antithetic:
+            return torch.randint(of, (n,), generator=rng)
+        half = torch.randint(of, (-(-n // 2),), generator=rng)
+        return torch.cat([half, of - 1 - half])[:n]
+
+    def _fill(self, game: Game, prompts: Sequence[str]) -> None:
+        """Draws pictures of new prompts, 64 at once; their seeds are far from those that pictures are judged with."""
+        first = 2**41 + game.settings["seed"] * 1_000_003
+        asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
+        done = []
+        for start in range(0, len(asked), 64):
+            part = asked[start : start + 64]
+            cond = game.model.encode([prompt for prompt, _ in part])
+            seeds = [seed for _, seed in part]
+            done.append(
+                game.model.sample(cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim").x
+            )
+        for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
+            self.store[prompt] = latents
+
+
+def forgotten(method: OnPictures, model: Model, noise: Noise = "gaussian") -> Pictures:
+    """Pictures of the targets: the folder's, whatever their captions, or the model's own."""
+    given = {ANY: latents_of(model, method.forget_images, method.batch)} if method.forget_images else {}
+    return Pictures(method.pictures, method.draw_steps, method.guidance, given, noise, method.antithetic)
+
+
+def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
+    """Pictures to remain, and their captions: the folder's, the kept concepts', or some of the vocabulary's."""
+    if method.remain_images:
+        given = _latents(model, read_pictures(method.remain_images, model.resolution))
+        return Pictures(1, method.draw_steps, method.guidance, given, antithetic=method.antithetic), list(given)
+    words = list(erasure.keep) or other_words(model.vocabulary(3000), erasure.targets)[: method.remain_words]
+    if not words:
+        raise ValueError("nothing remains: give concepts to keep, a folder of pictures, or more remain_words")
+    captions = [template.format(word) for word in words for template in method.templates]
+    each = -(-method.pictures // len(captions))
+    return Pictures(each, method.draw_steps, method.guidance, antithetic=method.antithetic), captions
+
+
+def labels(model: Model, erasure: Erasure, otherwise: str) -> Sequence[str]:
+    """Prompts to confuse a target with: the anchor; for a model of classes any other class; else this one."""
+    if erasure.anchor:
+        return (erasure.anchor,)
+    classes = getattr(model, "classes", ())
+    return other_words(classes, erasure.targets) if classes else (otherwise,)
+
+
+def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:
+    """Latents [m, c, h, w] of all pictures in a folder, whatever their captions; ValueError where they are too few."""
+    stacks = _latents(model, read_pictures(folder, model.resolution)).values()
+    if (count := sum(map(len, stacks))) < at_least:
+        raise ValueError(f"{folder} holds {count} pictures, fewer than a batch of {at_least}")
+    return torch.cat([*stacks])
+
+
+def _latents(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Latents by caption from uint8 pictures [m, 3, h, w] by caption, 32 at once."""
+    return {
+        caption: torch.cat([model.latents(part) for part in stack.split(32)]) for caption, stack in pictures.items()
+    }

@@ -1,0 +1,229 @@
+"""The closed forms against a numerical minimiser of what they claim to minimise, and their invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from efface.functional.closed_form import (
+    Reader,
+    adversarial,
+    answers,
+    least_squares,
+    null_projector,
+    null_space,
+    ordinary,
+    text_projections,
+)
+
+D, M, N, K = 6, 4, 3, 2
+
+
+@pytest.fixture
+def toy() -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"base": (M, D), "inputs": (N, D), "outputs": (N, M), "kept": (K, D)}
+    return {name: torch.randn(shape, generator=rng, dtype=torch.double) for name, shape in shapes.items()}
+
+
+def minimiser(loss: Callable[[Tensor], Tensor], *shape: int) -> Tensor:
+    """Where scipy's BFGS finds the least loss, with gradients by torch."""
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        x = torch.tensor(flat, requires_grad=True)
+        out = loss(x.reshape(shape))
+        (grad,) = torch.autograd.grad(out, x)
+        return out.item(), grad.numpy()
+
+    start = np.zeros(int(np.prod(shape)))
+    found = minimize(value, start, jac=True, method="L-BFGS-B", options={"ftol": 0, "gtol": 1e-11, "maxiter": 10_000})
+    return torch.from_numpy(found.x).reshape(shape)
+
+
+def test_least_squares_is_the_minimum(toy):
+    base, c, v, k = toy.values()
+
+    def loss(w: Tensor) -> Tensor:
+        erased, held = (c @ w.T - v).square().sum(), (k @ w.T - k @ base.T).square().sum()
+        return 2.0 * erased + 3.0 * held + 0.5 * (w - base).square().sum()
+
+    assert torch.allclose(least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0), minimiser(loss, M, D), atol=1e-6)
+
+
+def test_least_squares_is_the_papers_equation_7(toy):
+    base, c, v, k = toy.values()
+    left, right = 0.5 * base, 0.5 * torch.eye(D, dtype=torch.double)
+    for c_i, v_i in zip(c, v, strict=True):
+        left, right = left + 2.0 * torch.outer(v_i, c_i), right + 2.0 * torch.outer(c_i, c_i)
+    for k_i in k:
+        left, right = left + 3.0 * torch.outer(base @ k_i, k_i), right + 3.0 * torch.outer(k_i, k_i)
+    edit = least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0)
+    assert torch.allclose(edit, left @ torch.linalg.inv(right), atol=1e-12)
+
+
+def test_least_squares_limits(toy):
+    base, c, v, k = toy.values()
+    assert torch.equal(least_squares(base, c[:0], v[:0], k, 0.5), base)
+    assert torch.allclose(least_squares(base, c, v, k, 1e12), base, atol=1e-9)
+    assert torch.allclose(c @ least_squares(base, c, v, k, 0.5, erase=1e12).T, v, atol=1e-6)
+    held = least_squares(base, c, v, k, 0.5, preserve=1e12)
+    assert torch.allclose(k @ held.T, k @ base.T, atol=1e-6)
+    assert not torch.allclose(held, base, atol=1e-2)
+
+
+def test_one_matrix_edits_every_layer(toy):
+    """Where v* = W0 c*, editing the identity and multiplying is editing the layer."""
+    base, c, _, k = toy.values()
+    c_star = c.flip(0) + 1.0
+    eye = torch.eye(D, dtype=torch.double)
+    matrix = least_squares(eye, c, c_star, k, 0.5)
+    assert torch.allclose(
+        answers({"w": base}, matrix)["w"], least_squares(base, c, c_star @ base.T, k, 0.5), atol=1e-12
+    )
+    projector = null_projector(k, 1e-6)
+    matrix = null_space(eye, c, c_star, projector, 0.5)
+    assert torch.allclose(base @ matrix, null_space(base, c, c_star @ base.T, projector, 0.5), atol=1e-12)
+
+
+@pytest.mark.parametrize("reg", [1e-3, 0.1])
+def test_adversarial_is_the_minimum_over_all_layers(toy, reg):
+    c = toy["inputs"]
+    layers = [toy["base"], toy["base"].flip(0) ** 2, toy["outputs"] @ toy["base"]]
+    edit = least_squares(torch.eye(D), c, c.flip(0), toy["kept"], 0.1)
+
+    def loss(c_adv: Tensor) -> Tensor:
+        answer = sum((c_adv @ (w @ edit).T - c @ w.T).square().sum() for w in layers)
+        return answer + reg * c_adv.square().sum()
+
+    gram = torch.stack([w.T @ w for w in layers]).sum(0)
+    assert torch.allclose(adversarial(c, gram, edit, reg), minimiser(loss, N, D), atol=1e-5)
+
+
+def test_against_an_unedited_model_the_attack_is_the_target_itself(toy):
+    gram = toy["base"].T @ toy["base"] + torch.eye(D)
+    assert torch.allclose(adversarial(toy["inputs"], gram, torch.eye(D), 1e-12), toy["inputs"], atol=1e-9)
+
+
+def test_null_projector_against_the_singular_vectors(toy):
+    kept = torch.cat([toy["kept"], toy["kept"].sum(0, keepdim=True)])
+    projector = null_projector(kept, 1e-6)
+    _, values, rows = torch.linalg.svd(kept, full_matrices=True)
+    rank = int((values > 1e-6 * values[0]).sum())
+    assert rank == K
+    assert torch.allclose(projector, rows[rank:].T @ rows[rank:], atol=1e-10)
+    assert torch.allclose(projector @ projector, projector, atol=1e-12)
+    assert (kept @ projector).abs().max() < 1e-12
+
+
+def test_null_projector_threshold_frees_what_is_hardly_used():
+    kept = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1e-3, 0.0]])
+    assert torch.allclose(null_projector(kept, 1e-2).diagonal(), torch.tensor([0.0, 1, 1]).double())
+    assert torch.allclose(null_projector(kept, 1e-4).diagonal(), torch.tensor([0.0, 0, 1]).double())
+    assert torch.equal(null_projector(kept[:0], 1e-4), torch.eye(3).double())
+
+
+def test_null_space_is_the_minimum_and_leaves_the_preserved_alone(toy):
+    base, c, v, k = toy.values()
+    projector = null_projector(k, 1e-6)
+
+    def loss(delta: Tensor) -> Tensor:
+        moved = delta @ projector
+        return (c @ (base + moved).T - v).square().sum() + 0.5 * moved.square().sum()
+
+    edit = null_space(base, c, v, projector, 0.5)
+    assert torch.allclose(edit, base + minimiser(loss, M, D) @ projector, atol=1e-6)
+    assert torch.allclose(k @ edit.T, k @ base.T, atol=1e-12)
+    assert not torch.allclose(c @ edit.T, c @ base.T, atol=1e-2)
+    assert torch.allclose(c @ null_space(base, c, v, projector, 1e-12).T, v, atol=1e-6)
+
+
+def test_with_all_directions_free_it_is_least_squares_with_nothing_kept(toy):
+    base, c, v, k = toy.values()
+    free = null_space(base, c, v, torch.eye(D), 0.5)
+    assert torch.allclose(free, least_squares(base, c, v, k[:0], 0.5), atol=1e-12)
+
+
+def test_text_projections_are_the_keys_and_values_of_cross_attention():
+    names = [f"unet.mid.attn{i}.to_{which}.weight" for i in (1, 2) for which in "qkv"]
+    weights = {name: torch.zeros(1, 1) for name in [*names, "unet.mid.attn2.to_out.0.weight"]}
+    assert list(text_projections(weights)) == ["unet.mid.attn2.to_k.weight", "unet.mid.attn2.to_v.weight"]
+    with pytest.raises(ValueError, match=r"this model has none; one with attn2\.to_k"):
+        text_projections({"unet.mid.attn1.to_k.weight": torch.zeros(1, 1)})
+
+
+def test_answers_keep_the_dtype_and_report():
+    told: list[tuple[int, int]] = []
+    layers = {"a": torch.eye(2, dtype=torch.half), "b": torch.ones(3, 2)}
+    values = answers(layers, 2 * torch.eye(2).double(), lambda i, n: told.append((i, n)))
+    assert {name: value.dtype for name, value in values.items()} == {"a": torch.half, "b": torch.float}
+    assert torch.equal(values["b"], 2 * torch.ones(3, 2))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_ordinary_words_name_no_target():
+    words = ["cat", "Cats", "cat face", "category", "van", "gogh", "monet", "rose"]
+    assert ordinary(words, ["cat", "van gogh"]) == ["category", "monet", "rose"]
+
+
+class Tokens:
+    """A tokenizer of one token a word, between a start and an end."""
+
+    def __call__(self, texts: list[str], truncation: bool) -> dict[str, list[list[int]]]:
+        assert truncation
+        return {"input_ids": [[0, *map(len, text.split()), 1] for text in texts]}
+
+
+def encode(texts: list[str]) -> Tensor:
+    """Row i of text n is (n-th letter count, i)."""
+    return torch.tensor([[[float(len(text)), float(i)] for i in range(6)] for text in texts])
+
+
+def reader(tokens: str, *templates: str) -> Reader:
+    return Reader(encode, Tokens(), templates, tokens)  # type: ignore[arg-type]
+
+
+def test_the_last_subject_token_is_found_within_the_template():
+    c, goal = reader("last-subject", "{}", "one {} here").pairs(["ab", "a bc"], "xyz")
+    assert c.tolist() == [[2, 1], [4, 2], [len("one ab here"), 2], [len("one a bc here"), 3]]
+    assert goal.tolist() == [[3, 1], [3, 1], [len("one xyz here"), 2], [len("one xyz here"), 2]]
+
+
+def test_no_anchor_is_the_start_token_of_the_empty_prompt():
+    c, goal = reader("last-subject", "one {} here").pairs(["ab"], "")
+    assert c.tolist() == [[len("one ab here"), 2]]
+    assert goal.tolist() == [[0, 0]]
+
+
+def test_all_tokens_are_aligned_from_the_last_of_the_subject():
+    c, goal = reader("all", "{}").pairs(["a bc"], "xyz")
+    assert c.tolist() == [[4, i] for i in (2, 3, 4, 5)]
+    assert goal.tolist() == [[3, i] for i in (1, 2, 3, 4)]
+
+
+def test_kept_rows():
+    assert reader("last-subject", "{}").kept(["ab", "a bc"]).tolist() == [[2, 1], [4, 2]]
+    assert reader("all", "{}").kept(["ab"]).shape == (6, 2)
+    assert reader("all", "{}").kept([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "templates", "message"),
+    [
+        ("last", ("{}",), "no choice of tokens 'last'; there are last-subject, all"),
+        ("all", ("a cat",), "a template holds the concept as {}, once; got 'a cat'"),
+        ("all", (), "a template holds the concept"),
+    ],
+)
+def test_bad_readers(tokens, templates, message):
+    with pytest.raises(ValueError, match=message):
+        reader(tokens, *templates)
+
+
+def test_a_reader_needs_a_tokenizer():
+    with pytest.raises(ValueError, match="no tokenizer"):
+        Reader(encode, None, ("{}",), "all")  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from efface.functional.value_function import inner, multiplier
+
+
+def gradients(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Of forgetting and of remaining, each over two tensors."""
+    rng = torch.Generator().manual_seed(seed)
+    return tuple([torch.randn(2, 2, generator=rng), torch.randn(3, generator=rng)] for _ in range(2))  # type: ignore[return-value]
+
+
+def flat(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat([part.flatten() for part in parts]).double().numpy()
+
+
+@pytest.mark.parametrize("a_t", [-3.0, 0.0, 0.5, 4.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_step_is_the_solution_of_the_quadratic_programme(seed, a_t):
+    """argmin 1/2 |grad L_r - delta|^2 subject to <grad g, delta> >= a_t, by SLSQP."""
+    forget, remain = gradients(seed)
+    f, r = flat(forget), flat(remain)
+    solution = minimize(
+        lambda d: 0.5 * ((r - d) ** 2).sum(),
+        np.zeros_like(r),
+        jac=lambda d: d - r,
+        constraints={"type": "ineq", "fun": lambda d: f @ d - a_t, "jac": lambda d: f},
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 200},
+    )
+    assert solution.success
+    share = multiplier(forget, remain, a_t)
+    assert np.allclose(r + share * f, solution.x, atol=1e-5)
+    assert f @ (r + share * f) >= a_t - 1e-6
+    assert (share == 0) == (f @ r >= a_t)
+
+
+def test_nothing_is_added_where_remaining_forgets_already():
+    forget = [torch.tensor([1.0, 0.0])]
+    assert multiplier(forget, [torch.tensor([2.0, 5.0])], 1.0) == 0
+    assert multiplier(forget, [torch.tensor([-2.0, 5.0])], 1.0) == pytest.approx(3.0)
+
+
+def test_nothing_can_be_done_where_nothing_is_left_to_forget():
+    assert multiplier([torch.zeros(3)], [torch.ones(3)], 1.0) == 0
+
+
+def test_the_inner_product_survives_small_and_large():
+    a = [torch.tensor([1e-25, 1e-25]), torch.tensor([1e25])]
+    assert inner(a[:1], a[:1]).item() == pytest.approx(2e-50)
+    assert inner(a[1:], a[1:]).item() == pytest.approx(1e50)

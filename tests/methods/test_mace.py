@@ -1,0 +1,217 @@
+"""MACE: both closed forms against numerical minimisers, the attention's loss against loops, and the three stages."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import efface.game.loop
+from efface.concept import Erasure
+from efface.functional.closed_form import text_projections
+from efface.functional.fusion import fuse
+from efface.game import Game, Turn
+from efface.methods.mace import MACE
+from efface.models.probe import cross_attention
+from efface.models.sd import StableDiffusion
+from efface.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
+from efface.sources.pictures import Pictures
+from tiny_ddpm import tiny_ddpm
+
+QUICK = MACE(
+    steps=2, batch=2, pictures=2, draw_steps=3, lr=1e-2, lamb=1.0, contexts=("{}", "a {} car"), preserve_words=3
+)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+
+
+def test_fusion_against_stacked_least_squares():
+    base, changes, inputs = noise(3, 5), [noise(3, 5, seed=s) for s in (1, 2)], [noise(n, 5, seed=n) for n in (4, 9)]
+    kept, lamb, preserve = noise(6, 5, seed=3), 0.7, 0.3
+    fused = fuse(base, changes, [c.T @ c for c in inputs], kept.T @ kept, lamb, preserve)
+    rows = [*inputs, preserve**0.5 * kept, lamb**0.5 * torch.eye(5, dtype=torch.double)]
+    answers = [c @ (base + d).T for c, d in zip(inputs, changes, strict=True)]
+    answers += [part @ base.T for part in rows[2:]]
+    by_hand = np.linalg.lstsq(torch.cat(rows).numpy(), torch.cat(answers).numpy(), rcond=None)[0].T
+    assert np.allclose(fused.numpy(), by_hand, atol=1e-10)
+    assert torch.equal(fuse(base, [], [], kept.T @ kept, lamb), base)
+
+
+def test_masks_and_loss_against_loops():
+    maps = [noise(2, 3, 16, 5).float().softmax(-1), noise(2, 2, 4, 5, seed=1).float().softmax(-1)]
+    words = torch.tensor([[0.0, 1, 1, 0, 0], [0, 0, 1, 0, 1]])
+    mask = (noise(2, 1, 4, 4, seed=2) > 0).float()
+    total = 0.0
+    for a in maps:
+        side, rows = int(a.shape[2] ** 0.5), []
+        for n in range(2):
+            square = 0.0
+            for y in range(side):
+                for x in range(side):
+                    if mask[n, 0, y * 4 // side, x * 4 // side]:
+                        square += sum(
+                            float(a[n, h, y * side + x, k]) ** 2
+                            for h in range(a.shape[1])
+                            for k in range(5)
+                            if words[n, k]
+                        )
+            rows.append(square**0.5)
+        total += sum(rows) / 2
+    assert inside(maps, words, mask).item() == pytest.approx(total, rel=1e-4)
+    assert inside(maps, words, torch.zeros_like(mask)).item() == pytest.approx(0, abs=1e-5)
+    leaf = maps[0].requires_grad_()
+    (grad,) = torch.autograd.grad(inside([leaf], words, torch.zeros_like(mask)), [leaf])
+    assert grad.isfinite().all()
+
+    single = maps[0].detach()
+    found = located([single], words, (4, 4), 0.5)
+    for n in range(2):
+        seen = np.array(
+            [sum(float(single[n, h, p, k]) for h in range(3) for k in range(5) if words[n, k]) for p in range(16)]
+        )
+        scaled = (seen - seen.min()) / (seen.max() - seen.min())
+        assert found[n, 0].flatten().tolist() == (scaled > 0.5).astype(float).tolist()
+    assert located(maps, words, (8, 8), 0.5).shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match="12 places are no smaller copy of 8 x 8"):
+        located([torch.ones(1, 1, 12, 5)], words[:1], (8, 8), 0.5)
+
+
+def test_timesteps_of_importance(model):
+    chances = Focus().chances(1000)
+    t = np.arange(1000)
+    weight = 1 / (1 + np.exp(-0.05 * (t - 200))) - 1 / (1 + np.exp(-0.05 * (t - 400)))
+    assert np.allclose(chances.numpy(), weight / weight.sum(), atol=1e-12)
+    game = game_of(model)
+    source = Pictures(2, 3, 3.0)
+    turn = game.look(0, 0)
+    rows = source.rows(game, turn, ["cat", "cat"], game.uncond)
+    moved = Focus().moved(game, rows, torch.Generator().manual_seed(0))
+    shelf = source.store["cat"]
+    for i in range(2):
+        picture, bar, old = (
+            shelf[turn.noise[i] % 2],
+            model.alpha_bar(moved.t[i : i + 1]),
+            model.alpha_bar(rows.t[i : i + 1]),
+        )
+        said = (rows.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
+        assert torch.allclose(moved.x[i], bar.sqrt() * picture + (1 - bar).sqrt() * said, atol=1e-3)
+    assert ((moved.t > 50) & (moved.t < 550)).all()
+
+
+def game_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Game:
+    from efface.balance.sum import Sum
+    from efface.updates.lowrank import LowRank
+
+    return Game(
+        model,
+        Erasure(targets),
+        name="test",
+        settings={**asdict(QUICK), "templates": QUICK.contexts, "micro_batch": 0},
+        terms=(Attention(Pictures(2, 3, 3.0), 0.5, True, None),),
+        update=LowRank("xattn-strict", 1e-2, 1),
+        balance=Sum(),
+    )
+
+
+def test_the_terms_words_and_that_training_lowers_the_attention(model):
+    game = game_of(model, ("cat", "red dog"))
+
+    def turn() -> Turn:
+        return replace(game.look(0, 0), targets=[0, 1], templates=[0, 1])
+
+    ask = game.terms[0].asks(game, turn())["mask"]
+    assert ask.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
+    assert ask.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
+    with torch.no_grad(), cross_attention(model) as maps:
+        model.predict(ask.rows.x, ask.rows.t, ask.cond)
+    with game.losses(turn()) as losses:
+        mask = located(maps.values(), ask.cond.tensors[WORDS], (8, 8), 0.5)
+        assert 0 < mask.mean() < 1
+        assert losses["erase"].item() == pytest.approx(
+            inside(maps.values(), ask.cond.tensors[ALL], mask).item(), rel=1e-4
+        )
+        before = losses["erase"].item()
+    for _ in range(6):
+        game._move(turn())
+    with torch.no_grad(), game.losses(turn()) as losses:
+        assert losses["erase"].item() < before
+
+
+def test_refinement_against_a_minimiser_and_its_rows(eps_model):
+    """Without training, fusing changes nothing: what is left is the refinement, by stacked least squares."""
+    method = replace(QUICK, steps=1, lr=1e-12)
+    edit = method.fit(eps_model, Erasure(("cat",), anchor="red dog", keep=("lion",)))
+    tokens = {
+        text: eps_model.encode([text]).tensors["tokens"][0].double().numpy()
+        for text in ("cat", "a cat car", "red dog", "a red dog car", "lion", "a lion car")
+    }
+    # cat stands at 1 of "cat" and 2 of "a cat car"; red dog at 1, 2 and 2, 3.
+    old = np.concatenate([tokens["cat"][[0]], tokens["cat"][2:7], tokens["a cat car"][:2], tokens["a cat car"][3:7]])
+    new = np.concatenate(
+        [tokens["red dog"][[0]], tokens["red dog"][3:8], tokens["a red dog car"][:2], tokens["a red dog car"][4:8]]
+    )
+    words = edit.meta["notes"]["preserved"]
+    assert words[0] == "lion"
+    kept = [
+        eps_model.encode([frame.format(w)]).tensors["tokens"][0].double().numpy()
+        for w in words
+        for frame in QUICK.contexts
+    ]
+    for name, weight in text_projections(eps_model.weights).items():
+        w = weight.double().numpy()
+        rows = [old, *(0.1**0.5 * k for k in kept), np.eye(16)]
+        answers = [new @ w.T, *(0.1**0.5 * k @ w.T for k in kept), w.T]
+        by_hand = np.linalg.lstsq(np.concatenate(rows), np.concatenate(answers), rcond=None)[0].T
+        assert np.allclose(edit.values[name].numpy(), by_hand, atol=1e-4)
+
+
+def test_several_targets_are_trained_each_by_itself_and_resume(eps_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+    erasure = Erasure(("cat", "dog"), keep=("lion",))
+    told: list[tuple[int, int]] = []
+    # The neutral word has six tokens here, and eight is all there are.
+    method = replace(QUICK, contexts=("{}",))
+    whole = method.fit(eps_model, erasure, progress=lambda i, n, **_: told.append((i, n)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert set(whole.names) == set(text_projections(eps_model.weights))
+    assert whole.meta["notes"]["anchor"] == "object"
+    assert whole.meta["request"] == {"targets": ["cat", "dog"], "anchor": "", "keep": ["lion"]}
+    file = tmp_path / "checkpoint"
+    beside = Path(f"{file}.0.done")
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    kills = 0
+    while True:
+        try:
+            resumed = method.fit(eps_model, erasure, progress=kill, checkpoint=file)
+            break
+        except KeyboardInterrupt:
+            kills += 1
+        if kills == 3:
+            assert beside.exists()
+            with pytest.raises(ValueError, match="belongs to another run"):
+                replace(method, seed=1).fit(eps_model, erasure, checkpoint=file)
+    assert kills == 4
+    assert not list(tmp_path.iterdir())
+    assert all(torch.equal(value, resumed.values[name]) for name, value in whole.values.items())
+    assert resumed.meta == whole.meta
+
+
+def test_bad_settings(eps_model):
+    for bad, message in (
+        ({"lamb": 0.0}, "lamb must be positive"),
+        ({"contexts": ("a cat",)}, "a context holds the concept"),
+        ({"threshold": 1.0}, "a share from 0 to below 1, got 1.0"),
+        ({"contexts": ("a red red red red red {}",)}, "does not fit into the 8 tokens"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(QUICK, **bad).fit(eps_model, Erasure(("cat",), anchor="dog"))
+    with pytest.raises(ValueError, match="does not work on tiny"):
+        QUICK.fit(tiny_ddpm(), Erasure(("cat",)))

@@ -1,0 +1,346 @@
+"""Single-file checkpoints: our names against diffusers' own converters, and every tensor back through them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+import efface
+from efface.cli import main
+from efface.game import Edit
+from efface.models import single_file
+from efface.models.base import Model
+from efface.models.sd import StableDiffusion
+from efface.models.sdxl import StableDiffusionXL
+from judging_fixtures import edit_of
+from tiny import tiny_pipeline
+from tiny_ddpm import tiny_ddpm
+from tiny_sdxl import text_config, tiny_sdxl, tiny_sdxl_pipeline
+
+PROMPTS, SEEDS = ["a cat", "red car"], [5, 6]
+CROSS, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+FOUR = {
+    "down_block_types": (CROSS, CROSS, CROSS, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", CROSS_UP, CROSS_UP, CROSS_UP),
+    "layers_per_block": 2,
+}
+REAL: dict[str, tuple[dict[str, Any], int]] = {
+    "1.x": ({"cross_attention_dim": 768, "sample_size": 64, "attention_head_dim": 8}, 686),
+    "2.x": (
+        {
+            "cross_attention_dim": 1024,
+            "sample_size": 96,
+            "attention_head_dim": (5, 10, 20, 20),
+            "use_linear_projection": True,
+        },
+        686,
+    ),
+    "XL": (
+        {
+            "sample_size": 128,
+            "block_out_channels": (320, 640, 1280),
+            "down_block_types": ("DownBlock2D", CROSS, CROSS),
+            "up_block_types": (CROSS_UP, CROSS_UP, "UpBlock2D"),
+            "transformer_layers_per_block": (1, 2, 10),
+            "attention_head_dim": (5, 10, 20),
+            "use_linear_projection": True,
+            "cross_attention_dim": 2048,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
+        },
+        1680,
+    ),
+}
+
+
+def four_levels(version: str) -> StableDiffusion:
+    """A tiny Stable Diffusion with the levels, layers and attention of the real one; 2.x with OpenCLIP's encoder."""
+    pipeline = tiny_pipeline()
+    torch.manual_seed(3)
+    two = version == "2.x"
+    encoder = CLIPTextModel(text_config(16, num_hidden_layers=2, hidden_act="gelu" if two else "quick_gelu"))
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 8, 16, 16),
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        attention_head_dim=(1, 2, 4, 4) if two else 2,
+        use_linear_projection=two,
+        **FOUR,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8),
+        norm_num_groups=4,
+        layers_per_block=2,
+        sample_size=128,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    pipeline.register_modules(text_encoder=encoder, unet=unet, vae=vae)
+    return StableDiffusion(pipeline, version)
+
+
+def model_of(version: str) -> Model:
+    """A tiny model no two of whose tensors are alike, as fresh norms and biases are."""
+    model = tiny_sdxl() if version == "XL" else four_levels(version)
+    with torch.no_grad():
+        for tensor in parts_of(model.pipeline).values():
+            tensor.add_(0.1 * torch.randn_like(tensor))
+    return model
+
+
+def parts_of(pipeline) -> dict[str, torch.Tensor]:
+    """Every tensor of the pipeline."""
+    found = {part: module for part, module in pipeline.components.items() if isinstance(module, torch.nn.Module)}
+    return {f"{part}.{n}": t for part, module in found.items() for n, t in module.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(
+        tensor.dtype == two[name].dtype and torch.equal(tensor, two[name]) for name, tensor in one.items()
+    )
+
+
+@pytest.mark.parametrize("version", REAL)
+def test_the_names_of_the_real_unets_are_complete_and_unique(version):
+    config, count = REAL[version]
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config)
+    tensors = unet.state_dict()
+    names = single_file.unet_names(tensors, 2)
+    assert len(names) == len(set(names.values())) == count
+    file = {f"model.diffusion_model.{names[name]}": tensor for name, tensor in tensors.items()}
+    back = convert_ldm_unet_checkpoint(file, dict(unet.config))
+    assert {name: t.shape for name, t in back.items()} == {name: t.shape for name, t in tensors.items()}
+
+
+def test_some_names_that_everyone_knows():
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**REAL["1.x"][0])
+    names = single_file.unet_names(unet.state_dict(), 2)
+    shapes = {names[name]: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
+    assert shapes["input_blocks.0.0.weight"] == (320, 4, 3, 3)
+    assert shapes["input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"] == (320, 768)
+    assert shapes["input_blocks.4.0.skip_connection.weight"] == (640, 320, 1, 1)
+    assert shapes["input_blocks.9.0.op.weight"] == (1280, 1280, 3, 3)
+    assert shapes["middle_block.1.proj_in.weight"] == (1280, 1280, 1, 1)
+    assert shapes["output_blocks.2.1.conv.weight"] == (1280, 1280, 3, 3)
+    assert shapes["output_blocks.8.2.conv.weight"] == (640, 640, 3, 3)
+    assert shapes["output_blocks.11.0.skip_connection.weight"] == (320, 640, 1, 1)
+    assert shapes["output_blocks.11.1.transformer_blocks.0.norm1.bias"] == (320,)
+    assert shapes["out.2.weight"] == (4, 320, 3, 3)
+    assert not any(name.startswith(("input_blocks.12", "output_blocks.12", "input_blocks.10.1")) for name in shapes)
+
+
+def test_the_names_of_the_real_autoencoder():
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+    tensors = vae.state_dict()
+    names = {name: single_file.vae_name(name, 4) for name in tensors}
+    assert len(set(names.values())) == len(tensors) == 248
+    shapes = {names[name]: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert shapes["encoder.down.1.block.0.nin_shortcut.weight"] == (256, 128, 1, 1)
+    assert shapes["decoder.up.3.upsample.conv.weight"] == (512, 512, 3, 3)
+    assert "decoder.up.0.upsample.conv.weight" not in shapes and "encoder.down.3.downsample.conv.weight" not in shapes
+    file = {f"first_stage_model.{names[name]}": tensor for name, tensor in tensors.items()}
+    back = convert_ldm_vae_checkpoint(file, dict(vae.config))
+    assert {name: t.shape for name, t in back.items()} == {name: t.shape for name, t in tensors.items()}
+
+
+def test_the_names_of_the_real_open_clip():
+    config = CLIPTextConfig(
+        hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280
+    )
+    with torch.device("meta"):
+        encoder = CLIPTextModelWithProjection(config)
+    tensors = encoder.state_dict()
+    file = single_file.open_clip(tensors)
+    assert file["transformer.resblocks.31.attn.in_proj_weight"].shape == (3 * 1280, 1280)
+    assert file["positional_embedding"].shape == (77, 1280)
+    assert len(file) == 32 * 12 + 5
+    back = convert_open_clip_checkpoint(encoder, {f"x.{name}": t for name, t in file.items()}, prefix="x.")
+    assert {name: t.shape for name, t in back.items()} == {name: t.shape for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("version", REAL)
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_diffusers_reads_back_every_tensor(version, dtype, tmp_path):
+    model = efface.load(model_of(version).pipeline, dtype=dtype)
+    model.save_pretrained(tmp_path / "folder")
+    file = single_file.save(model, tmp_path / "x.safetensors", {"model": "tiny"})
+    held = load_file(file)
+    assert {tensor.dtype for tensor in held.values()} == {model.dtype}
+    assert any(name.startswith("cond_stage_model.model.transformer.resblocks.1.") for name in held) == (
+        version == "2.x"
+    )
+    kind = StableDiffusionXLPipeline if version == "XL" else StableDiffusionPipeline
+    theirs = kind.from_single_file(str(file), config=str(tmp_path / "folder"), dtype=model.dtype)
+    assert same(parts_of(theirs), parts_of(model.pipeline))
+    with safe_open(file, framework="pt") as opened:
+        assert json.loads(opened.metadata()["efface"]) == {"model": "tiny", "kind": "single file"}
+
+
+@pytest.mark.parametrize("version", REAL)
+def test_we_open_what_we_wrote(version, tmp_path):
+    model = model_of(version)
+    model.save_pretrained(tmp_path / "folder")
+    bare = tmp_path / "bare"
+    for file in (tmp_path / "folder").rglob("*"):
+        if file.is_file() and file.suffix != ".safetensors":
+            (bare / file.relative_to(tmp_path / "folder")).parent.mkdir(parents=True, exist_ok=True)
+            (bare / file.relative_to(tmp_path / "folder")).write_bytes(file.read_bytes())
+    file = single_file.save(model, tmp_path / "x.safetensors", {})
+    opened = efface.load(f"{file}@{bare}", device="cpu")
+    assert type(opened) is type(model)
+    assert opened.name == f"{file}@{bare}"
+    assert opened.fingerprint() == model.fingerprint()
+    assert opened.decoder_digest() == model.decoder_digest()
+    ours = opened.images(PROMPTS, SEEDS, steps=2, guidance=2.0)
+    assert torch.equal(ours, model.images(PROMPTS, SEEDS, steps=2, guidance=2.0))
+
+
+@pytest.mark.parametrize("pipeline", [tiny_pipeline, tiny_sdxl_pipeline])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_exports_are_what_their_readers_open(pipeline, dtype, tmp_path, capsys):
+    pipeline().save_pretrained(tmp_path / "base")
+    model = efface.load(str(tmp_path / "base"), device="cpu", dtype=dtype)
+    edit = Edit.load(edit_of(model, tmp_path / "edit.safetensors"))
+    base = ["export", "--model", str(tmp_path / "base"), "--edit", str(tmp_path / "edit.safetensors"), "--json"]
+    made: dict[str, Path] = {"diffusers": tmp_path / "out", "single-file": tmp_path / "out.safetensors"}
+    for layout, out in made.items():
+        assert main([*base, "--format", layout, "--out", str(out), "--dtype", dtype]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told == {"folder" if out.suffix == "" else "file": str(out), "format": layout, "dtype": dtype}
+    folder, file = made.values()
+    kind = type(model.pipeline)
+    theirs = [
+        kind.from_pretrained(folder, dtype=model.dtype),
+        kind.from_single_file(str(file), config=str(tmp_path / "base"), dtype=model.dtype),
+    ]
+    with edit.apply(model):
+        wanted = {name: tensor.detach().clone() for name, tensor in parts_of(model.pipeline).items()}
+    assert not same(wanted, parts_of(model.pipeline))
+    assert all(same(parts_of(each), wanted) for each in theirs)
+    with safe_open(file, framework="pt") as opened:
+        record = json.loads(opened.metadata()["efface"])
+    assert (record["strength"], record["edit"]["request"]["targets"]) == (1.0, ["cat"])
+
+
+def test_a_guide_is_not_exported(tmp_path, capsys):
+    model = tiny_sdxl()
+    meta = {"guide": {"name": "sld", "arguments": {}}, "base": model.fingerprint()}
+    Edit({}, meta).save(tmp_path / "e.safetensors")
+    for layout, out in (("single-file", "o.safetensors"), ("diffusers", "o")):
+        asked = ["--format", layout, "--out", str(tmp_path / out)]
+        assert main(["export", "--model", "m", "--edit", str(tmp_path / "e.safetensors"), *asked]) == 2
+        assert "is a guide (sld)" in capsys.readouterr().err
+        assert not (tmp_path / out).exists()
+
+
+def test_bad_exports_are_refused(tmp_path):
+    model = tiny_sdxl()
+    with pytest.raises(ValueError, match=r"a name that ends in \.safetensors would have worked"):
+        single_file.save(model, tmp_path / "x.ckpt", {})
+    (tmp_path / "x.safetensors").touch()
+    with pytest.raises(FileExistsError, match="name a file that does not"):
+        single_file.save(model, tmp_path / "x.safetensors", {})
+    base = ["export", "--model", "m", "--edit", "e", "--out"]
+    assert main([*base, str(tmp_path / "folder"), "--format", "single-file"]) == 2
+    assert main([*base, str(tmp_path / "y.safetensors")]) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["class_embedding.weight", "down_blocks.0.resnets.0.norm3.weight", "mid_block.x.bias"])
+def test_what_has_no_original_name_is_refused(name):
+    with pytest.raises(ValueError, match="has no name in the original layout"):
+        single_file.unet_names([name], 2)
+    with pytest.raises(ValueError, match="has no name in the original layout"):
+        single_file.vae_name(f"encoder.{name}", 4)
+    with pytest.raises(ValueError, match="has no name in the original layout"):
+        single_file.open_clip({name: torch.zeros(1)})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sd.safetensors and xl.safetensors, their folders sd and xl, and what is wrong in some way."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, model in (("sd", four_levels("1.x")), ("xl", tiny_sdxl())):
+        model.save_pretrained(folder / name)
+        single_file.save(model, folder / f"{name}.safetensors", {})
+    tiny_pipeline().save_pretrained(folder / "other")
+    held = load_file(folder / "sd.safetensors")
+    save_file({n: t for n, t in held.items() if n.startswith("model.")}, folder / "unet.safetensors")
+    save_file({n: t for n, t in held.items() if "output_blocks.7.0" not in n}, folder / "lacks.safetensors")
+    save_file({n: t for n, t in held.items() if "1.mlp.fc1.bias" not in n}, folder / "deaf.safetensors")
+    spare = {"model.diffusion_model.output_blocks.12.0.in_layers.0.bias": torch.zeros(8)}
+    save_file({**held, **spare}, folder / "spare.safetensors")
+    (folder / "cut.safetensors").write_bytes((folder / "sd.safetensors").read_bytes()[:-10])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("none.safetensors@sd", "no file"),
+        ("cut.safetensors@sd", "truncated"),
+        ("unet.safetensors@sd", "holds no whole checkpoint in the original layout"),
+        ("sd.safetensors@xl", "holds a StableDiffusionPipeline, but .*xl is a StableDiffusionXLPipeline"),
+        ("xl.safetensors@sd", "holds a StableDiffusionXLPipeline, but .*sd is a StableDiffusionPipeline"),
+        ("sd.safetensors@nowhere", "no model .*nowhere'"),
+        ("sd.safetensors@other", "does not fit .*other.*sd.safetensors@FOLDER"),
+        ("lacks.safetensors@sd", "does not fit .*: it lacks tensors; .*@FOLDER"),
+        ("deaf.safetensors@sd", r"lacks text_encoder\.\S*layers\.1\.mlp\.fc1\.bias \(1 such\); .*@FOLDER"),
+        ("spare.safetensors@sd", r"holds unread model\.diffusion_model\.output_blocks\.12\..*@FOLDER"),
+    ],
+)
+def test_what_does_not_fit_is_refused(files, source, message):
+    file, config = source.split("@")
+    with pytest.raises(ValueError, match=message):
+        efface.load(f"{files / file}@{files / config}", device="cpu")
+
+
+def test_without_a_configuration_and_a_hub_the_way_out_is_named(files, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("sd", "xl"):
+        with pytest.raises(
+            ValueError, match=rf"none could be had; name a diffusers folder .*{name}\.safetensors@FOLDER"
+        ):
+            efface.load(str(files / f"{name}.safetensors"), device="cpu")
+
+
+def test_folders_of_other_pipelines_say_what_would_work(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(ValueError, match=r"holds FluxPipeline; .*StableDiffusionXLPipeline, DDPMPipeline would"):
+        efface.load(str(tmp_path))
+    with pytest.raises(ValueError, match=r"cannot open a int.*in memory: StableDiffusionPipeline, StableDiffusionXL"):
+        efface.load(3)
+    assert isinstance(efface.load(tiny_sdxl_pipeline()), StableDiffusionXL)
+
+
+def test_a_folder_of_a_ddpm_goes_to_its_adapter(tmp_path):
+    model = tiny_ddpm()
+    model.save_pretrained(tmp_path / "ddpm")
+    opened = efface.load(str(tmp_path / "ddpm"), device="cpu")
+    assert type(opened) is type(model)
+    assert opened.fingerprint() == model.fingerprint()
+    with pytest.raises(ValueError, match=r"is no Stable Diffusion 1\.x, 2\.x or XL; write it as a folder"):
+        single_file.save(opened, tmp_path / "x.safetensors", {})

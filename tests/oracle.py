@@ -1,0 +1,219 @@
+"""A world whose scores are known: labelled Gaussians, every prediction in closed form, and a student linear in W.
+
+Under the weights p over the classes x0 ~ sum_k p_k N(mu_k, diag s_k^2), so at noise level ab
+x_t ~ sum_k p_k N(sqrt(ab) mu_k, ab s_k^2 + 1 - ab) and E[eps | x_t] = sqrt(1 - ab) sum_k r_k (x_t - sqrt(ab) mu_k) /
+(ab s_k^2 + 1 - ab) with responsibilities r. The network is this plus W phi(x_t, t, p), phi fixed and W = 0 at the
+base: every squared loss on finitely many rows is a linear least-squares problem in W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from efface.balance.sum import Sum
+from efface.concept import Erasure
+from efface.functional.schedules import Space
+from efface.game import Balance, Game, Rows, Source, Term, Turn, Update
+from efface.methods.esd import ESD
+from efface.models.base import Defaults, Model, Sampler
+from efface.models.cond import Cond
+
+CLASSES = ("cat", "dog", "car", "rose")
+SHAPE = (2, 1, 2)
+PREDICTS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+
+
+@final
+@dataclass(frozen=True)
+class World:
+    """Gaussians [k, d] with diagonal spread, and how often each class occurs [k]; all in fp64."""
+
+    means: Tensor
+    spreads: Tensor
+    prior: Tensor
+
+    def responsibilities(self, x: Tensor, bar: Tensor, p: Tensor) -> Tensor:
+        """The probability [n, k] of each class at x [n, d], noise level bar [n], under weights p [n, k]."""
+        variance = bar[:, None, None] * self.spreads**2 + (1 - bar)[:, None, None]
+        far = (x[:, None] - bar.sqrt()[:, None, None] * self.means) ** 2 / variance
+        log = -0.5 * (far + variance.log()).sum(dim=-1)
+        log = log - log.masked_fill(p == 0, -torch.inf).max(dim=1, keepdim=True).values
+        likely = p * log.clamp(max=0).exp()
+        return likely / likely.sum(dim=1, keepdim=True)
+
+    def eps(self, x: Tensor, bar: Tensor, p: Tensor) -> Tensor:
+        """The exact noise prediction [n, d]."""
+        variance = bar[:, None, None] * self.spreads**2 + (1 - bar)[:, None, None]
+        each = (x[:, None] - bar.sqrt()[:, None, None] * self.means) / variance
+        r = self.responsibilities(x, bar, p)
+        return (1 - bar).sqrt()[:, None] * (r[..., None] * each).sum(dim=1)
+
+    def draw(self, p: Tensor, rng: torch.Generator) -> Tensor:
+        """x0 [n, d], a class of each row by its weights p [n, k]."""
+        k = torch.multinomial(p, 1, generator=rng)[:, 0]
+        noise = torch.randn((len(p), self.means.shape[1]), generator=rng, dtype=torch.double)
+        return self.means[k] + self.spreads[k] * noise
+
+
+def world() -> World:
+    means = torch.tensor([[2.0, 0, 0, 1], [-1, 2, 0, 0], [0, -2, 1.5, 0], [-1, 0, -2, -1]], dtype=torch.double)
+    spreads = torch.tensor([[0.3, 0.5, 0.4, 0.4], [0.4, 0.3, 0.5, 0.4], [0.5, 0.4, 0.3, 0.3], [0.4] * 4]).double()
+    return World(means, spreads, torch.tensor([0.3, 0.3, 0.2, 0.2], dtype=torch.double))
+
+
+@final
+class Student(nn.Module):
+    """W phi, phi(x, t, p) = sqrt(2 / m) cos(A x + B p + c t / T + b): fixed random features."""
+
+    def __init__(self, width: int, seed: int) -> None:
+        nn.Module.__init__(self)
+        rng = torch.Generator().manual_seed(seed)
+        d = SHAPE[0] * SHAPE[1] * SHAPE[2]
+        self.head = nn.Linear(width, d, bias=False)
+        nn.init.zeros_(self.head.weight)
+        self.a, self.b = torch.randn(d, width, generator=rng) * 0.5, torch.rand(width, generator=rng) * 6.28
+        self.p, self.t = torch.randn(len(CLASSES), width, generator=rng) * 3, torch.randn(width, generator=rng) * 2
+
+    def features(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
+        """[n, width], from x [n, ...], t [n] in 0 ... 999, p [n, k]."""
+        angle = x.flatten(1) @ self.a + p @ self.p + (t.float() / 1000)[:, None] * self.t + self.b
+        return angle.cos() * (2 / self.a.shape[1]) ** 0.5
+
+    def forward(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
+        return self.head(self.features(x, t, p)).view(x.shape)
+
+
+@final
+class OracleModel(Model):
+    """The world as a model: a prompt names a class, "" is all of them as often as they occur."""
+
+    architecture: ClassVar[str] = "ddpm"
+    """It knows classes and no other words, as that one does."""
+
+    def __init__(self, space: Space = "eps", width: int = 24, seed: int = 0) -> None:
+        self.world, self.unet = world(), Student(width, seed)
+        Model.__init__(self, {"unet": self.unet})
+        self.name, self.compute, self.defaults = "oracle", None, Defaults(steps=20, guidance=1.0)
+        self.device, self.dtype, self.space = torch.device("cpu"), torch.float32, space
+        self.resolution, self.latent_shape = SHAPE[2], SHAPE
+        self.alphas_bar = self.scheduler().alphas_cumprod.double()
+
+    def scheduler(self, sampler: Sampler = "own") -> Any:
+        return DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=True,
+            steps_offset=1,
+            prediction_type=PREDICTS[self.space],
+        )
+
+    def _encode(self, texts: Sequence[str]) -> Cond:
+        named = [self.world.prior if not text else torch.eye(4).double()[self.label(text)] for text in texts]
+        return Cond({"p": torch.stack(named).float()})
+
+    def label(self, text: str) -> int:
+        (k,) = [i for i, name in enumerate(CLASSES) if name in text.split()]
+        return k
+
+    def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
+        return Cond({"p": embedding.reshape(1, 4)})
+
+    def exact(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
+        """The base's prediction [n, c, h, w] in the model's own space, in fp64."""
+        bar, flat = self.alphas_bar[t.long()], x.double().flatten(1)
+        eps = self.world.eps(flat, bar, p.double())
+        a, b = bar.sqrt()[:, None], (1 - bar).sqrt()[:, None]
+        x0 = (flat - b * eps) / a
+        return {"eps": eps, "v": a * eps - b * x0, "x0": x0}[self.space].view(x.shape)
+
+    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        p = cond.tensors["p"]
+        return self.exact(x_t, t, p).float() + self.unet(x_t, t, p)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        pixels = ((latents[:, :1].clamp(-4, 4) / 8 + 0.5) * 255).round().to(torch.uint8)
+        return pixels.expand(-1, 3, -1, -1)
+
+    def decoder_digest(self) -> str:
+        return "the first channel"
+
+    def vocabulary(self, size: int) -> list[str]:
+        return list(CLASSES[:size])
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        raise ValueError("no other tool opens an oracle")
+
+    def classes_of(self, latents: Tensor) -> Tensor:
+        """The probability [n, k] of each class, of clean latents: exact, for the data are known."""
+        n = len(latents)
+        return self.world.responsibilities(latents.double().flatten(1), torch.ones(n).double(), self.prior(n).double())
+
+    def prior(self, n: int) -> Tensor:
+        return self.world.prior.float().expand(n, -1)
+
+    def rows(self, n: int, seed: int = 0, prompt: str = "") -> Rows:
+        """States of the forward process from this prompt's data, at timesteps that the loss can tell apart."""
+        rng = torch.Generator().manual_seed(seed)
+        x0 = self.world.draw(self.encode([prompt] * n).tensors["p"].double(), rng)
+        t = torch.randint(100, 900, (n,), generator=rng)
+        bar = self.alphas_bar[t][:, None]
+        x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=rng)
+        return Rows(x_t.float().view(n, *SHAPE), t)
+
+
+@final
+class Fixed(Source):
+    """The same states every turn."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.fixed = rows
+
+    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+        return self.fixed
+
+
+def game_of(
+    model: Model,
+    terms: Sequence[Term],
+    erasure: Erasure | None = None,
+    update: Update | None = None,
+    balance: Balance | None = None,
+    **settings: Any,
+) -> Game:
+    """A game of these terms; erases "cat", which becomes "dog" where a term asks for an anchor."""
+    method = ESD(**{"weights": "head", "lr": 1e-2, "batch": 96, "draw_steps": 20, **settings})
+    return Game(
+        model,
+        erasure or Erasure(("cat",), anchor="dog"),
+        name="test",
+        settings=asdict(method),
+        terms=terms,
+        update=update or method.update(),
+        balance=balance or Sum(),
+    )
+
+
+def stirred(width: int = 24) -> OracleModel:
+    """An oracle that has learned some error: its weights are not zero, so that a mask or a factor has a gradient."""
+    model = OracleModel(width=width)
+    nn.init.normal_(model.unet.head.weight, generator=torch.Generator().manual_seed(7))
+    return model
+
+
+def loss_and_gradient(game: Game, turn: Turn, share: Mapping[str, float] | None = None) -> tuple[float, list[Tensor]]:
+    """The weighted sum of a turn's losses by role, and its gradient for the update's params, by the game's own loop."""
+    share = share or {}
+    with game.losses(turn) as losses:
+        total = torch.stack([share.get(role, 1.0) * loss for role, loss in losses.items()]).sum()
+        grads = torch.autograd.grad(total, game.update.params(), allow_unused=True)
+    params = game.update.params()
+    return total.item(), [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]

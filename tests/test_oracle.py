@@ -1,0 +1,236 @@
+"""Every objective and preservation against linear algebra, on a world whose scores are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from efface.balance.sum import Sum
+from efface.game import Choice, Game, Rows, Search, Term, Vocabulary
+from efface.objectives.adaptive_anchor import AdaptiveAnchor
+from efface.objectives.anchor import Anchor
+from efface.objectives.denoising import Denoising
+from efface.objectives.guidance import Guidance
+from efface.objectives.negative_guidance import NegativeGuidance
+from efface.objectives.wrong_noise import WrongNoise
+from efface.preserve.adversarial import Adversarial
+from efface.preserve.prompts import Prompts
+from efface.preserve.unconditional import Unconditional
+from efface.sources.pictures import ANY, Pictures
+from least_squares import Equations, Lab, N, fixed_point, minimiser
+from oracle import CLASSES, SHAPE, Fixed, OracleModel, game_of, loss_and_gradient, world
+
+# The world itself.
+
+
+@pytest.mark.parametrize("t", [1, 300, 700, 999])
+def test_its_predictions_are_the_gradient_of_the_log_density(t):
+    """eps = -sqrt(1 - ab) grad log p_t(x), by autograd through torch's own distributions."""
+    model, w = OracleModel(), world()
+    bar = model.alphas_bar[t]
+    x = torch.randn(20, 4, dtype=torch.double, generator=torch.Generator().manual_seed(t), requires_grad=True)
+    each = Independent(Normal(bar.sqrt() * w.means, (bar * w.spreads**2 + 1 - bar).sqrt()), 1)
+    for p in (w.prior, torch.tensor([0.0, 1, 0, 0]).double(), torch.tensor([0.5, 0, 0, 0.5]).double()):
+        (score,) = torch.autograd.grad(MixtureSameFamily(Categorical(logits=p.log()), each).log_prob(x).sum(), x)
+        eps = w.eps(x.detach(), bar.expand(20), p.expand(20, 4))
+        assert torch.allclose(eps, -(1 - bar).sqrt() * score, atol=1e-9)
+
+
+@pytest.mark.parametrize("space", ["eps", "v", "x0"])
+def test_it_draws_what_it_says(space):
+    model = OracleModel(space)
+    n = 400
+    for prompt in ("cat", ""):
+        cond = model.encode([prompt])
+        x = model.sample(cond, model.encode([""]), range(n), steps=40, guidance=1.0).x
+        occurs = model.classes_of(x).mean(dim=0)
+        assert torch.allclose(occurs.float(), cond.tensors["p"][0], atol=0.08 if not prompt else 1e-3)
+    x = model.sample(model.encode(["cat"]), model.encode([""]), range(n), steps=40, guidance=1.0).x.flatten(1)
+    assert torch.allclose(x.mean(dim=0).double(), model.world.means[0], atol=0.1)
+    assert torch.allclose(x.std(dim=0).double(), model.world.spreads[0], atol=0.1)
+
+
+# The objectives. Equations and their solutions are in `least_squares`.
+
+Case = tuple[list[Term], list[Equations], Callable[[list[Equations]], Tensor]]
+
+
+def search() -> Search:
+    return Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, turns=0, top=2))
+
+
+def negative(lab: Lab) -> Case:
+    cat, nothing = lab.p("cat"), lab.p("")
+    goal = lab.base(nothing) - 1.5 * (lab.base(cat) - lab.base(nothing))
+    return [NegativeGuidance(Fixed(lab.at), 1.5, lab.space)], [lab.towards(cat, goal)], minimiser
+
+
+def anchor(lab: Lab) -> Case:
+    return [Anchor(Fixed(lab.at), lab.space)], [lab.towards(lab.p("cat"), lab.base(lab.p("dog")))], minimiser
+
+
+def guidance(lab: Lab, goal: str, detach: bool) -> Case:
+    cat, dog, nothing = lab.p("cat"), lab.p("dog"), lab.p("")
+    g = {"alternative": lab.base(dog) - lab.base(nothing), "neutral": 0 * lab.base(dog)}
+    wanted = g.get(goal, -1.5 * (lab.base(cat) - lab.base(nothing)))
+    moved = lab.phi(cat) - lab.phi(nothing)
+    r = wanted - (lab.base(cat) - lab.base(nothing))
+    equations = Equations.of(lab.weight(), lab.phi(cat) if detach else moved, r, moved)
+    return [Guidance(Fixed(lab.at), goal, 1.5, detach, lab.space)], [equations], fixed_point if detach else minimiser
+
+
+def label(lab: Lab) -> Case:
+    """The other prompt's answer is the student's own, and moves with it without a gradient."""
+    cat, car = lab.p("cat"), lab.p("car")
+    equations = Equations.of(lab.weight(), lab.phi(cat), lab.base(car) - lab.base(cat), lab.phi(cat) - lab.phi(car))
+    return [WrongNoise(Fixed(lab.at), ["car"], "label", lab.space)], [equations], fixed_point
+
+
+def own(lab: Lab, eps: Tensor, at: Rows) -> Tensor:
+    """What the network of this space says where the noise is eps."""
+    bar = lab.model.alphas_bar[at.t].view(-1, 1, 1, 1)
+    x0 = (at.x.double() - (1 - bar).sqrt() * eps) / bar.sqrt()
+    return {"eps": eps, "v": bar.sqrt() * eps - (1 - bar).sqrt() * x0, "x0": x0}[lab.model.space]
+
+
+def uniform(lab: Lab, game: Game) -> list[Equations]:
+    noise = torch.rand((N, *SHAPE), generator=game.look(0, 0).rng).double()
+    return [lab.towards(lab.p("cat"), own(lab, noise, lab.at))]
+
+
+def stored(model: OracleModel, prompt: str) -> Tensor:
+    p = model.encode([prompt] * 30).tensors["p"].double()
+    return model.world.draw(p, torch.Generator().manual_seed(1)).float().view(30, *SHAPE)
+
+
+def denoised(lab: Lab, game: Game, caption: str) -> list[Equations]:
+    """The noise is found again from the state and the picture that it was made of."""
+    turn = game.look(0, 0)
+    (ask, _) = game.terms[0].asks(game, turn).values()
+    x0 = stored(lab.model, "cat").double()[[i % 30 for i in turn.noise]]
+    bar = lab.model.alphas_bar[ask.rows.t].view(-1, 1, 1, 1)
+    eps = (ask.rows.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
+    return [lab.towards(lab.p(caption), own(lab, eps, ask.rows), ask.rows)]
+
+
+def balanced(game: Game, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
+    """The game's gradient vanishes at the solution, and not at the base; the loss there is the smallest around."""
+    loss, (start,) = loss_and_gradient(game, game.look(0, 0))
+    with torch.no_grad():
+        game.update.masters[0].copy_(solve(parts))
+    least, (grad,) = loss_and_gradient(game, game.look(0, 0))
+    assert start.norm() > 1e-3
+    assert grad.norm() < 1e-4 * start.norm()
+    assert solve is fixed_point or least < loss
+
+
+@pytest.fixture(params=[("eps", "eps"), ("eps", "x0"), ("v", "v"), ("v", "eps")], ids="-".join)
+def lab(request: pytest.FixtureRequest) -> Lab:
+    model = OracleModel(request.param[0])
+    return Lab(model, model.rows(N), request.param[1])
+
+
+CASES = {
+    "negative": negative,
+    "anchor": anchor,
+    "label": label,
+    **{
+        f"guidance-{goal}-{'detached' if detach else 'moving'}": lambda lab, goal=goal, detach=detach: guidance(
+            lab, goal, detach
+        )
+        for goal in ("alternative", "neutral", "negative")
+        for detach in (True, False)
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_objectives_are_solved_by_least_squares(lab, case):
+    terms, parts, solve = CASES[case](lab)
+    balanced(game_of(lab.model, terms), parts, solve)
+
+
+def test_uniform_noise(lab):
+    game = game_of(lab.model, [WrongNoise(Fixed(lab.at), (), "uniform", lab.space)])
+    balanced(game, uniform(lab, game), minimiser)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "uniform"])
+@pytest.mark.parametrize("caption", ["cat", "rose"])
+def test_denoising_under_the_true_caption_and_another(lab, noise, caption):
+    source = Pictures(1, 5, 1.0, {ANY: stored(lab.model, "cat")}, noise)
+    game = game_of(lab.model, [Denoising(source, lab.space, "erase", ["cat"], {"cat": caption})])
+    balanced(game, denoised(lab, game, caption), minimiser)
+
+
+def test_uniform_noise_in_the_state_too(lab):
+    source = Pictures(1, 5, 1.0, {ANY: stored(lab.model, "cat")}, "uniform")
+    game = game_of(lab.model, [WrongNoise(source, (), "uniform-noised", lab.space)])
+    balanced(game, denoised(lab, game, "cat"), minimiser)
+
+
+def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
+    found = search()
+    keep = Adversarial(Fixed(lab.at), found, lab.space)
+    game = game_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
+    turn = game.look(0, 0)
+    p = found.pick(game, turn).cond.detach().tensors["p"]
+    assert ((p > 0).sum(dim=1) == 2).all()
+    goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
+    parts = [lab.towards(lab.p("cat"), goal), lab.towards(p, lab.base(p))]
+    balanced(game, parts, minimiser)
+
+
+@pytest.mark.parametrize("share", [1.0, 5.0])
+@pytest.mark.parametrize("kept", ["prompts", "unconditional", "adversarial"])
+def test_preservation_beside_erasing(lab, kept, share):
+    """Negative guidance and each preservation, as Sum weighs them."""
+    terms, parts, _ = negative(lab)
+    at = lab.model.rows(N, seed=1, prompt="dog")
+    term = {
+        "prompts": lambda: Prompts(Fixed(at), ["dog"], lab.space),
+        "unconditional": lambda: Unconditional(Fixed(at), lab.space),
+        "adversarial": lambda: Adversarial(Fixed(at), search(), lab.space),
+    }[kept]()
+    game = game_of(lab.model, [*terms, term])
+    turn = game.look(0, 0)
+    p = term.search.pick(game, turn).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
+    p = lab.p("dog" if kept == "prompts" else "") if p is None else p
+    held = lab.towards(p, lab.base(p, at), at)
+    parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))
+    with torch.no_grad():
+        game.update.masters[0].copy_(minimiser(parts))
+    with game.losses(game.look(0, 0)) as losses:
+        grads = Sum(keep=share)(losses, lambda loss: torch.autograd.grad(loss, game.update.params()), None)
+    with torch.no_grad():
+        game.update.masters[0].zero_()
+    _, (start,) = loss_and_gradient(game, game.look(0, 0))
+    assert grads[0].norm() < 1e-4 * start.norm()
+
+
+def test_all_but_one_as_a_whole(lab):
+    """Detached guidance and the unconditional score together, where no loss has this point as its minimum."""
+    terms, parts, _ = guidance(lab, "alternative", detach=True)
+    game = game_of(lab.model, [*terms, Unconditional(Fixed(lab.at), lab.space)])
+    balanced(game, [*parts, lab.towards(lab.p(""), lab.base(lab.p("")))], fixed_point)
+    assert loss_and_gradient(game, game.look(0, 0))[0] < 10
+
+
+def test_training_converges_to_the_solution():
+    """The whole loop, Adam and all."""
+    model = OracleModel(width=6)
+    lab = Lab(model, model.rows(N), "eps")
+    terms, parts, _ = negative(lab)
+    game = game_of(model, terms, steps=500, lr=6e-2)
+    start, _ = loss_and_gradient(game, game.look(0, 0))
+    edit = game.play()
+    end, _ = loss_and_gradient(game, game.look(0, 0))
+    with torch.no_grad():
+        game.update.masters[0].copy_(minimiser(parts))
+    least, _ = loss_and_gradient(game, game.look(0, 0))
+    assert end - least < 1e-3 * (start - least)
+    assert "unet.head.weight" in edit.values

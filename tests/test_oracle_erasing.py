@@ -1,0 +1,159 @@
+"""The constrained step's end, and what is left of the target, both measured exactly on the oracle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from efface.balance.constrained import Constrained
+from efface.concept import Erasure
+from efface.game import Ask, Edit, Game, Rows, Term, Turn
+from efface.methods.abo import ABO
+from efface.methods.ac import AC
+from efface.methods.esd import ESD
+from efface.objectives.anchor import Anchor
+from least_squares import Equations, Lab, N, minimiser
+from oracle import CLASSES, Fixed, OracleModel, game_of
+
+
+def descend(game: Game, steps: int, lr: float) -> None:
+    """Plays with plain gradient descent instead of Adam, at a rate that falls to nothing."""
+    (weight,), taken = game.update.params(), iter(range(steps))
+
+    def step(grads: list[Tensor]) -> None:
+        with torch.no_grad():
+            weight.sub_(lr * (1 - next(taken) / steps) * grads[0])
+
+    game.update.step = step  # type: ignore[method-assign]
+    for index in range(steps):
+        game._move(game._turn(index, game.update))
+
+
+# EraseDiff's balance.
+
+
+WIDE, FEW = 8, 2
+
+
+def bargain(rate: str, eta: float = 1.0) -> tuple[Game, Equations, Equations]:
+    """Forgetting "cat" on few states, which leaves much of W free, and remaining on others."""
+    model = OracleModel(width=WIDE)
+    few, many = Lab(model, model.rows(FEW, seed=2, prompt="cat"), "eps"), Lab(model, model.rows(N, seed=3), "eps")
+    forget = Anchor(Fixed(few.at), "eps")
+    cat, dog = (model.encode([word] * FEW).tensors["p"] for word in ("cat", "dog"))
+    a = Equations.of(torch.ones(FEW) / FEW / 4, few.phi(cat), few.base(dog) - few.base(cat))
+    # What remains wants the prediction for dogs to be what it is not, or it would be content with W = 0.
+    b = Equations.of(
+        torch.ones(N) / N / 4, many.phi(many.p("dog")), many.base(many.p("car")) - many.base(many.p("dog"))
+    )
+    return game_of(model, [forget, Other(many.at)], balance=Constrained(rate, eta), batch=FEW), a, b
+
+
+class Other(Term):
+    """What remains: "dog" at these states is to be predicted as the frozen model predicts "car"."""
+
+    role = "keep"
+
+    def __init__(self, at: Rows) -> None:
+        self.at = at
+
+    def asks(self, game: Game, turn: Turn):
+        dog, car = game.model.encode(["dog"] * N), game.model.encode(["car"] * N)
+        return {"student": Ask(self.at, dog, "student"), "goal": Ask(self.at, car, "frozen")}
+
+    def loss(self, game: Game, asks, replies) -> Tensor:
+        return (replies["student"] - replies["goal"]).square().mean()
+
+
+def derivative(parts: Equations, w: Tensor) -> Tensor:
+    return 2 * ((w @ parts.psi.T - parts.r.T) * parts.weight) @ parts.phi
+
+
+def test_a_fixed_multiplier_ends_at_the_weighted_minimum():
+    game, forget, remain = bargain("fixed", eta=3.0)
+    weighted = Equations(forget.phi, forget.psi, forget.r, 3.0 * forget.weight)
+    best = minimiser([weighted, remain])
+    with torch.no_grad():
+        game.update.masters[0].copy_(best)
+    seen: list[Tensor] = []
+    game.update.step = seen.extend  # type: ignore[method-assign]
+    game._move(game._turn(0, game.update))
+    assert seen[0].norm() < 1e-4 * derivative(remain, torch.zeros(4, WIDE).double()).norm()
+
+
+def test_the_constrained_step_ends_where_nothing_is_left_to_forget_and_what_remains_is_best_among_those():
+    """Stationary: grad L_f = 0, and grad L_r has no part along which L_f would stay at its minimum."""
+    game, forget, remain = bargain("grad-norm")
+    start = derivative(forget, torch.zeros(4, WIDE).double()).norm()
+    descend(game, 800, lr=2.0)
+    w = game.update.masters[0].detach().double()
+    assert derivative(forget, w).norm() < 1e-2 * start
+    # The directions that leave every forget state's answer alone, and the best W among them, by linear algebra.
+    free = torch.linalg.svd(forget.psi, full_matrices=True).Vh[FEW:]
+    there = torch.linalg.lstsq(forget.psi, forget.r, driver="gelsd").solution.T
+    shifted = Equations(remain.phi @ free.T, remain.psi @ free.T, remain.r - remain.psi @ there.T, remain.weight)
+    best = there + minimiser([shifted]) @ free
+    at_best = derivative(remain, best)
+    assert (at_best @ free.T).norm() < 1e-9
+    assert at_best.norm() > 1e-2
+    assert (derivative(remain, w) @ free.T).norm() < 2e-2 * (derivative(remain, there) @ free.T).norm()
+    assert (w - best).norm() < 2e-2 * (there - best).norm()
+
+
+# What a report would say, measured exactly: the edited oracle's pictures under the known mixture.
+
+SETTINGS = {"weights": "head", "steps": 150, "batch": 64, "lr": 3e-2, "draw_steps": 20, "guidance": 1.0}
+STORED = {"source": "frozen", "paths": 64}
+METHODS = {
+    "ESD": (ESD(**SETTINGS, **STORED), Erasure(("cat",))),
+    "ABO": (ABO(**SETTINGS, **STORED, hold=5.0), Erasure(("cat",))),
+    "ABO-to-dog": (ABO(**SETTINGS, **STORED, hold=5.0), Erasure(("cat",), anchor="dog")),
+    "AC": (AC(**SETTINGS, pictures=64), Erasure(("cat",), anchor="dog")),
+}
+
+
+def drift(model: OracleModel) -> float:
+    """Mean squared distance of the unconditional prediction from the exact one, over all the world's states."""
+    at = model.rows(300, seed=5)
+    said = model.predict(at.x, at.t, model.encode([""]))[0]
+    return (said - model.exact(at.x, at.t, model.prior(300))).square().mean().item()
+
+
+def occurrence(model: OracleModel, prompt: str) -> Tensor:
+    """How often each class [4] is drawn under this prompt."""
+    draw = model.sample(model.encode([prompt]), model.encode([""]), range(120), steps=20, guidance=1.0)
+    return model.classes_of(draw.x).mean(dim=0)
+
+
+@pytest.fixture(scope="module")
+def erased() -> tuple[OracleModel, dict[str, Edit]]:
+    model = OracleModel(width=128)
+    return model, {name: method.fit(model, erasure) for name, (method, erasure) in METHODS.items()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_target_goes_and_the_other_classes_stay(erased, name):
+    model, edits = erased
+    assert occurrence(model, "cat")[0] > 0.99
+    with edits[name].apply(model):
+        now = {word: occurrence(model, word) for word in CLASSES}
+    assert now["cat"][0] < 0.25
+    assert all(now[word][CLASSES.index(word)] > 0.9 for word in ("dog", "car", "rose"))
+    if name in ("AC", "ABO-to-dog"):
+        assert now["cat"][1] > 0.95
+    assert drift(model) < 1e-9
+
+
+def test_all_but_one_holds_what_negative_guidance_lets_go(erased):
+    """The unconditional score, and with it how often each class is drawn without a prompt."""
+    model, edits = erased
+    base = occurrence(model, "")
+    moved, mass = {}, {}
+    for name, edit in edits.items():
+        with edit.apply(model):
+            moved[name], mass[name] = drift(model), (occurrence(model, "") - base).abs().max()
+    assert moved["ABO"] < 0.5 * moved["ESD"]
+    assert moved["ABO-to-dog"] < 0.5 * moved["AC"]
+    assert mass["ABO"] < 0.12 < mass["ESD"]
+    assert mass["ABO-to-dog"] < 0.12 < mass["AC"]
