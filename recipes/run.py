@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,7 +39,7 @@ class Trial:
     target: str
     method: str
     record: Record
-    fitted: Mapping[str, float]
+    fitted: Mapping[str, Any]
     distance: Estimate
     """Mean absolute difference, as a share of the range, of kept prompts' pictures from the base's of the same seed."""
 
@@ -121,6 +122,10 @@ METRICS = {
 }
 
 
+def whole(number: float | None) -> str:
+    return "–" if number is None else f"{number:.0f}"
+
+
 def scale(metric: str) -> float:
     """Rates are shown in percent, other means as they are."""
     return 100.0 if metric.startswith(SHARES) else 1.0
@@ -139,7 +144,7 @@ def rows(trials: Sequence[Trial]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for t in trials:
         cells = [f"{shown(t.rate(m, 'edited'), m)} ({shown(t.rate(m, 'base'), m).split(' ')[0]})" for m in METRICS]
-        cost = [f"{t.fitted['seconds']:.0f}", f"{t.fitted['peak_mb']:.0f}"]
+        cost = [f"{t.fitted['seconds']:.0f}", whole(t.fitted["peak_mb"])]
         lines.append("| " + " | ".join([t.split, t.target, t.method, *cost, *cells]) + " |")
     return lines
 
@@ -178,6 +183,7 @@ def mean(by_concept: Mapping[str, float | None], metric: str) -> str:
 
 def page(recipe: Mapping, path: Path, trials: Sequence[Trial]) -> str:
     record, fitted = trials[0].record, trials[0].fitted
+    memory = "Peak memory is that of the resident process; – where it was not measured."
     drawing, packages = record.drawing, ", ".join(f"{k} {v}" for k, v in record.packages.items())
     return "\n".join(
         [
@@ -188,8 +194,8 @@ def page(recipe: Mapping, path: Path, trials: Sequence[Trial]) -> str:
             "mechanisms, not Stable Diffusion's numbers.",
             record.rule,
             f"Drawn with {drawing.scheduler}, {drawing.steps} steps, guidance {drawing.guidance}, {drawing.compute}.",
-            f"Training seed 0; each erasure in a process of its own on {fitted['threads']:.0f} thread(s), whose peak",
-            f"resident memory is given ({fitted['idle_mb']:.0f} MB once the model is open). {packages}.",
+            f"Training seed 0; each erasure in a process of its own on {fitted['threads']:.0f} thread(s). {memory}",
+            f"{packages}.",
             "",
             recipe["tuning"].strip(),
             "",
@@ -209,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--done", action="store_true", help="start nothing: write the page of what is finished")
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -218,6 +225,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for split, concepts in recipe["concepts"].items():
         for target in concepts:
             for method in recipe["methods"]:
+                if args.done and not (Path(recipe["out"]) / method / target / "report.json").exists():
+                    continue
                 trials.append(attempt(model, recipe, split, target, method, known))
                 print(rows(trials[-1:])[-1], flush=True)
                 write_whole(Path(recipe["page"]), page(recipe, args.recipe, trials))
