@@ -188,3 +188,13 @@ def test_suggestions_come_from_the_model_and_yield_to_overrides(eps_model):
 def test_bad_settings(eps_model, bad, message):
     with pytest.raises(ValueError, match=message):
         efface.erase(eps_model, "cat", method="esd", **short("esd", **bad))
+
+
+@pytest.mark.filterwarnings("ignore:1 prompts exceed 8 tokens:UserWarning")  # all five names in one prompt
+def test_five_targets_at_once(name, eps_model):
+    anchor = "tiger" if methods.get(name).uses_anchor else ""
+    edit = quick(name).fit(eps_model, Erasure(("cat", "dog", "car", "rose", "lion"), anchor=anchor))
+    assert edit.meta["request"]["targets"] == ["cat", "dog", "car", "rose", "lion"]
+    before = eps_model.images(PROMPTS, SEEDS)
+    with edit.apply(eps_model):
+        assert not torch.equal(eps_model.images(PROMPTS, SEEDS), before)
