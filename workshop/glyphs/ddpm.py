@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
-from torch.func import functional_call
 
 from . import loop
+from .denoising import v_loss
 from .scenes import Composer, Scene, load_art
 from .world import load
 
@@ -35,7 +35,6 @@ CONFIG = dict(
 )
 ROWS = 2  # noise levels drawn for each scene
 UNCONDITIONAL = 0.1
-GAMMA = 5.0
 
 
 def scheduler() -> DPMSolverMultistepScheduler:
@@ -74,24 +73,10 @@ def train(build: Path, steps: int, batch: int = 16, seed: int = 31) -> UNet2DMod
     unet = UNet2DModel(**CONFIG, num_class_embeds=null + 1)
     alphas = scheduler().alphas_cumprod.to(loop.device())
 
-    def predict(x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """The denoiser in bfloat16; the gradients reach the float32 weights through the casts."""
-        weights = {k: p.bfloat16() for k, p in unet.named_parameters()}
-        x_t = x_t.bfloat16().contiguous(memory_format=torch.channels_last)
-        return functional_call(unet, weights, (x_t, t, labels)).sample.float()
-
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
-        x_0 = x.repeat(ROWS, 1, 1, 1)
-        n = len(x_0)
         named = torch.tensor([s.things[0] for s in scenes]).repeat(ROWS)
-        labels = torch.where(torch.rand(n) < UNCONDITIONAL, null, named).to(x.device)
-        t = ((torch.arange(n) + torch.rand(())) / n * 1000).long()[torch.randperm(n)].to(x.device)  # stratified
-        noise = torch.randn(x_0.shape).to(x.device)
-        a = alphas[t].view(-1, 1, 1, 1)
-        x_t, v = a.sqrt() * x_0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x_0
-        snr = alphas[t] / (1 - alphas[t])
-        error = (predict(x_t, t, labels) - v).square().mean(dim=(1, 2, 3))
-        return (snr.clamp(max=GAMMA) / (snr + 1) * error).mean() * 2, {"v": error.mean().item()}
+        labels = torch.where(torch.rand(len(named)) < UNCONDITIONAL, null, named).to(x.device)
+        return v_loss(unet, alphas, x.repeat(ROWS, 1, 1, 1), labels)
 
     composer = Singles(Composer(load(WORLD), load_art(build)))
     mean = loop.fit(

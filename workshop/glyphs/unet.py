@@ -9,10 +9,10 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor
-from torch.func import functional_call
 from transformers import CLIPModel, CLIPTokenizer
 
 from . import loop
+from .denoising import v_loss
 from .scenes import Composer, load_art
 from .world import World
 
@@ -30,7 +30,6 @@ CONFIG = dict(
 )
 ROWS = 4  # noise levels drawn for each scene: composing and encoding it costs more than another look
 UNCONDITIONAL = 0.1
-GAMMA = 5.0
 
 
 def scheduler() -> DPMSolverMultistepScheduler:
@@ -64,28 +63,12 @@ def train(
         unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is several times slower here
     alphas = scheduler().alphas_cumprod.to(loop.device())
 
-    def predict(*inputs: Tensor) -> Tensor:
-        """The denoiser in bfloat16; the gradients reach the float32 weights through the casts."""
-        weights = {k: p.bfloat16() for k, p in unet.named_parameters()}
-        x_t, t, cond = inputs
-        x_t = x_t.bfloat16().contiguous(memory_format=torch.channels_last)
-        return functional_call(unet, weights, (x_t, t, cond.bfloat16())).sample.float()
-
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad(), loop.autocast():
             latents = vae.encode(x).latent_dist.mode().float() * vae.config.scaling_factor
         captions = ["" if torch.rand(()) < UNCONDITIONAL else s.caption for s in scenes]
         cond = conditions(clip.text_model, tokens, captions).repeat(ROWS, 1, 1)
-        x_0 = latents.repeat(ROWS, 1, 1, 1)
-        n = len(x_0)
-        t = ((torch.arange(n) + torch.rand(())) / n * 1000).long()[torch.randperm(n)].to(x.device)  # stratified
-        noise = torch.randn(x_0.shape).to(x.device)
-        a = alphas[t].view(-1, 1, 1, 1)
-        x_t, v = a.sqrt() * x_0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x_0
-        out = predict(x_t, t, cond)
-        snr = alphas[t] / (1 - alphas[t])
-        error = (out - v).square().mean(dim=(1, 2, 3))
-        return (snr.clamp(max=GAMMA) / (snr + 1) * error).mean() * 2, {"v": error.mean().item()}
+        return v_loss(unet, alphas, latents.repeat(ROWS, 1, 1, 1), cond)
 
     composer = Composer(world, load_art(build), unseen_cells="skip")
     mean = loop.fit(

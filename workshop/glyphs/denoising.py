@@ -1,0 +1,28 @@
+"""What both denoisers learn: v, with min-SNR weights, at stratified noise levels, computed in bfloat16."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+GAMMA = 5.0
+
+
+def predicted(unet: nn.Module, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    """The denoiser in bfloat16; the gradients reach the float32 weights through the casts."""
+    weights = {k: p.bfloat16() for k, p in unet.named_parameters()}
+    x_t = x_t.bfloat16().contiguous(memory_format=torch.channels_last)
+    return functional_call(
+        unet, weights, (x_t, t, cond.bfloat16() if cond.is_floating_point() else cond)
+    ).sample.float()
+
+
+def v_loss(unet: nn.Module, alphas: Tensor, x_0: Tensor, cond: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The weighted error of v, and the plain one, at x_0 [n, c, h, w] under n conditions; alphas [T] are cumulative."""
+    n = len(x_0)
+    t = ((torch.arange(n) + torch.rand(())) / n * len(alphas)).long()[torch.randperm(n)].to(x_0.device)  # stratified
+    noise = torch.randn(x_0.shape).to(x_0.device)
+    a = alphas[t].view(-1, 1, 1, 1)
+    x_t, v = a.sqrt() * x_0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x_0
+    snr = alphas[t] / (1 - alphas[t])
+    error = (predicted(unet, x_t, t, cond) - v).square().mean(dim=(1, 2, 3))
+    return (snr.clamp(max=GAMMA) / (snr + 1) * error).mean() * 2, {"v": error.mean().item()}
