@@ -22,14 +22,16 @@ def resident_peak() -> float | None:
     return int(line.split()[1]) / 1024
 
 
-def main(model_name: str, method: str, request: str, folder: str, threads: str) -> None:
+def main(model_name: str, method: str, request: str, folder: str, threads: str, settings: str = "{}") -> None:
     """Writes edit.safetensors and fitted.json (seconds, peak and idle resident memory in MB) to `folder`."""
     torch.set_num_threads(int(threads))
     model, where = efface.load(model_name), Path(folder)
     model.fingerprint()
     idle, start = resident_peak(), time.perf_counter()
     asked = json.loads(request)
-    edit = methods.configured(method, model, {}).fit(model, Erasure(tuple(asked["targets"]), asked["anchor"]))
+    edit = methods.configured(method, model, json.loads(settings)).fit(
+        model, Erasure(tuple(asked["targets"]), asked["anchor"])
+    )
     seconds = time.perf_counter() - start
     edit.save(where / "edit.safetensors")
     told = {"seconds": seconds, "peak_mb": resident_peak(), "idle_mb": idle, "threads": torch.get_num_threads()}

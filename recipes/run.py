@@ -51,35 +51,49 @@ class Trial:
         return getattr(found, who) if found else None
 
 
-def suite_of(recipe: Mapping, erasure: Erasure, known: world.World) -> Suite:
-    """The suite for an erasure, with the recipe's numbers of pictures."""
+def suite_of(erasure: Erasure, known: world.World, sizes: Mapping[str, int], salt: str = "") -> Suite:
+    """The suite for an erasure with so many pictures in each group; groups that it lacks stay out."""
     name = suite_for(erasure, known)
     probe = build(name, erasure, known, per_group=1)
-    sizes = {g: n for g, n in recipe["sizes"].items() if probe.group(g)}
-    if "target" in sizes:
-        sizes["target"] = -(-sizes["target"] // len(erasure.targets))
-    return build(name, erasure, known, sizes=sizes, only=list(sizes))
+    sizes = {g: n for g, n in sizes.items() if probe.group(g)}
+    return build(name, erasure, known, sizes=sizes, only=list(sizes), salt=salt)
 
 
-def attempt(model: Model, recipe: Mapping, split: str, target: str, method: str, known: world.World) -> Trial:
-    """Erase and evaluate, or read back what was done before."""
+def attempt(
+    model: Model,
+    recipe: Mapping,
+    target: str,
+    method: str,
+    known: world.World,
+    settings: Mapping[str, Any] | None = None,
+    where: Path | None = None,
+) -> tuple[Path, Record, Mapping[str, Any]]:
+    """Erase and evaluate, or read back what was done before: the folder, its record, and what the fitting took."""
+    settings = dict(settings or {})
     kind = methods.get(method)
     anchor = recipe.get("anchors", {}).get(target, "") if kind.uses_anchor else ""
     if kind.needs_anchor and not anchor:
         raise ValueError(f"{method} needs an anchor for {target}: add one under [anchors]")
     erasure = Erasure(known.expand((target,)), anchor)
-    where = Path(recipe["out"]) / method / target
+    where = where or Path(recipe["out"]) / method / target
     where.mkdir(parents=True, exist_ok=True)
     if not (where / "fitted.json").exists():
         request = json.dumps({"targets": erasure.targets, "anchor": anchor})
         fit = [sys.executable, "-m", "recipes.fit", recipe["model"], method, request, str(where)]
-        subprocess.run([*fit, str(torch.get_num_threads())], check=True)
+        subprocess.run([*fit, str(torch.get_num_threads()), json.dumps(settings)], check=True)
     if not (where / "report.json").exists():
-        judges = [s for s in panel(locate(recipe["model"]), known.backgrounds) if s.asks != "background"]
-        suite = suite_of(recipe, erasure, known)
+        judges = panel(locate(recipe["model"]), known.backgrounds, judges_of(recipe))
+        sizes = {g: -(-n // len(erasure.targets)) if g == "target" else n for g, n in recipe["sizes"].items()}
+        suite = suite_of(erasure, known, sizes)
         evaluate(model, where / "edit.safetensors", suite, judges, where, album=Path(recipe["out"]) / "images")
-    record = current(read(where), model, method, where)
-    return Trial(split, target, method, record, json.loads((where / "fitted.json").read_text()), drift(where))
+    record = current(read(where), model, method, settings, where)
+    return where, record, json.loads((where / "fitted.json").read_text())
+
+
+def judges_of(recipe: Mapping) -> list[str]:
+    """The judges and the CLIP that come with the model: what the pages speak of."""
+    folder = locate(recipe["model"]) / "judges"
+    return [*sorted(f.name for f in folder.iterdir()), "clip"]
 
 
 def drift(where: Path) -> Estimate:
@@ -97,13 +111,13 @@ def drift(where: Path) -> Estimate:
     return estimate([float(np.abs(a - b).mean()) / 255 for a, b in pairs])
 
 
-def current(record: Record, model: Model, method: str, where: Path) -> Record:
+def current(record: Record, model: Model, method: str, settings: Mapping[str, Any], where: Path) -> Record:
     """The record, after proof that it is of this model and these arguments.
 
     Raises:
         ValueError: it was made with others; names the folder to remove.
     """
-    arguments = json.loads(json.dumps(dataclasses.asdict(methods.configured(method, model, {}))))
+    arguments = json.loads(json.dumps(dataclasses.asdict(methods.configured(method, model, dict(settings)))))
     now = {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest(), "arguments": arguments}
     then = {"fingerprint": record.drawing.fingerprint, "decoder": record.drawing.decoder, "arguments": record.arguments}
     if differ := [key for key in now if now[key] != then[key]]:
@@ -227,7 +241,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for method in recipe["methods"]:
                 if args.done and not (Path(recipe["out"]) / method / target / "report.json").exists():
                     continue
-                trials.append(attempt(model, recipe, split, target, method, known))
+                where, record, fitted = attempt(model, recipe, target, method, known)
+                trials.append(Trial(split, target, method, record, fitted, drift(where)))
                 print(rows(trials[-1:])[-1], flush=True)
                 write_whole(Path(recipe["page"]), page(recipe, args.recipe, trials))
 

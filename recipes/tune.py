@@ -14,11 +14,12 @@ from pathlib import Path
 
 import efface
 from efface import methods
-from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
 from efface.evaluate import Settings, evaluate
 from efface.scorers import panel
-from efface.suites import build, locate, world
+from efface.suites import locate, world
+
+from .run import suite_of
 
 OUT = Path("out/tuning")
 GROUPS = {"target": "esr1", "neighbour": "psr1", "seen": "psr1"}
@@ -50,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for target in args.target or ["cat"]:
         erasure = Erasure(known.expand((target,)), anchor=args.anchor)
-        name = suite_for(erasure, known)
-        probe = build(name, erasure, known, per_group=1)
-        sizes = {g: args.pictures for g in GROUPS if probe.group(g)}
-        suite = build(name, erasure, known, sizes=sizes, only=list(sizes), salt="tuning")
+        suite = suite_of(erasure, known, dict.fromkeys(GROUPS, args.pictures), salt="tuning")
         with tempfile.TemporaryDirectory() as folder:
             edit, start = Path(folder) / "edit.safetensors", time.perf_counter()
             methods.configured(args.method, model, settings).fit(model, erasure).save(edit)

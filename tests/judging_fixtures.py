@@ -143,7 +143,7 @@ class Planted:
     def identity(self) -> dict[str, str]:
         return {"scorer": "planted", "version": self.version, "asks": self.asks}
 
-    def score(self, images: Tensor, rows: Sequence[Row]) -> list[Score]:
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         out = []
         for image, row in zip(images, rows, strict=True):
             wanted = row.thing if self.asks == "object" else row.style

@@ -140,7 +140,7 @@ def test_clock_and_counts(eps_model):
 
 
 def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model):
-    eps_model.words = ("cat", "cats", "red cat", "dog", "car", "tiger", "kitten", "leopard")
+    eps_model.own_words = ("cat", "cats", "red cat", "dog", "car", "tiger", "kitten", "leopard")
     erasure = Erasure(("cat",), keep=("rose",))
     game = game_of(EAP(**QUICK, exclude=("kitten",), margin=0.0), eps_model, erasure)
     assert set(game.terms[1].search.lists[0]) == {"rose", "dog", "car", "tiger", "leopard"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,3 +45,10 @@ class Prompt:
 
     text: str
     embedding: Any | None = None
+
+
+def check_templates(templates: Sequence[str], word: str = "template") -> None:
+    """Raises ValueError unless there are prompts to put a concept into, each with one {} for it; `word` names them."""
+    for template in templates or ("",):
+        if template.count("{}") != 1:
+            raise ValueError(f"a {word} holds the concept as {{}}, once; got {template!r}")

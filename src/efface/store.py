@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,26 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping
     finally:
         Path(temporary).unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Within, a folder to write in; after, it has this name if all went well, and is gone if not.
+
+    Raises:
+        FileExistsError: something has this name already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; name a folder that does not")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield made
+        made.chmod(0o755)
+        os.rename(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

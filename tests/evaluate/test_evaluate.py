@@ -16,9 +16,10 @@ from torch import Tensor
 from efface.concept import Erasure
 from efface.evaluate import Record, Settings, draws_target, evaluate, read
 from efface.evaluate.alarms import alarms
-from efface.evaluate.judging import estimate, paired
-from efface.evaluate.record import Estimate, Measure
-from efface.game import WrongBase
+from efface.evaluate.judging import estimate, paired, score
+from efface.evaluate.pictures import load
+from efface.evaluate.record import Estimate, Measure, comparable
+from efface.game import Edit, WrongBase
 from efface.models.sd import StableDiffusion
 from efface.scorers import Score
 from efface.suites import Row, Suite, World, build, world
@@ -177,7 +178,7 @@ class Blind:
     def identity(self) -> dict[str, str]:
         return {"scorer": "blind"}
 
-    def score(self, images: Tensor, rows: Sequence[Row]) -> list[Score]:
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         return [Score(0.0, tuple(f"x{i}" for i in range(6)))] * len(rows)
 
 
@@ -186,6 +187,73 @@ def test_another_protocol_in_the_same_folder_is_refused_with_the_difference(
 ) -> None:
     with pytest.raises(ValueError, match=r"another evaluation \(drawing.steps: 2 before, 3 now\)"):
         evaluate(model, edit, suite, JUDGES, done, Settings(steps=3))
+
+
+def test_evaluations_made_in_different_ways_are_not_compared(done: Path) -> None:
+    record = read(done)
+    drawing = record.drawing.model_copy(update={"edit": "0" * 64, "strength": 0.5})
+    other = record.model_copy(update={"drawing": drawing, "method": "UCE"})
+    comparable([record, other])
+    elsewhere = other.model_copy(update={"targets": ("apple",), "rows_digest": "x"})
+    comparable([record, elsewhere])
+    longer = other.model_copy(update={"drawing": drawing.model_copy(update={"steps": 3})})
+    with pytest.raises(ValueError, match=r"ESD on cat and UCE on cat .* \(drawing.steps: 2 before, 3 now\)"):
+        comparable([record, other, longer])
+    with pytest.raises(ValueError, match=r"rows: .* now"):
+        comparable([record, other.model_copy(update={"rows_digest": "x"})])
+    newer = other.model_copy(update={"suite": record.suite.model_copy(update={"version": "9"})})
+    with pytest.raises(ValueError, match=r"suite.version: .* before, '9' now"):
+        comparable([record, newer])
+    with pytest.raises(ValueError, match=r"scorers.object-planted.version"):
+        scorers = {**record.scorers, "object-planted": {**record.scorers["object-planted"], "version": "2"}}
+        comparable([record, other.model_copy(update={"scorers": scorers})])
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Says how many of a picture's pixels differ from the base's."""
+
+    version: ClassVar[str] = "1"
+    asks: str = "change"
+    name: str = "shift"
+
+    def identity(self) -> dict[str, str]:
+        return {"scorer": "pixels", "version": "1"}
+
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        return [Score(float((a != b).sum())) for a, b in zip(images, before, strict=True)]
+
+
+def test_scorers_see_the_bases_picture_of_the_same_row_and_are_asked_again_where_it_changed(
+    done: Path, model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path
+) -> None:
+    record = evaluate(model, edit, suite, [Shift()], tmp_path, album=done / "images")
+    lines = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    album = {line["id"]: {} for line in lines}
+    for line in lines:
+        album[line["id"]][line["who"]] = line
+    for both in album.values():
+        shown = [load(done / "images", [both[who]["picture"]]) for who in ("base", "edited")]
+        assert both["base"]["shift.value"] == 0
+        assert both["edited"]["shift.value"] == float((shown[0] != shown[1]).sum()) > 0
+    paths = {w: {i: both[w]["picture"] for i, both in album.items()} for w in ("base", "edited")}
+    how = (Shift(), suite.rows, paths["edited"])
+    rest = (done / "images", tmp_path / "scores", 16)
+    assert score(*how, paths["base"], *rest) == score(*how, paths["base"], *rest)
+    assert {s.value for s in score(*how, paths["edited"], *rest)} == {0}
+    assert record.find("pixels", "target")
+
+
+def test_what_the_fitting_noted_and_took_stands_in_the_report(
+    done: Path, model: StableDiffusion, suite: Suite, tmp_path: Path
+) -> None:
+    assert read(done).history == {} and read(done).cost == {}
+    path = edit_of(model, tmp_path / "cat.safetensors", scale=1.2)
+    plain = Edit.load(path)
+    notes = {"candidates": {"cat": ["tiger"]}, "chosen": [["tiger", 3]]}
+    Edit(plain.values, {**plain.meta, "notes": notes, "cost": {"seconds": 1.5}}).save(path)
+    record = evaluate(model, path, suite, JUDGES, tmp_path / "out")
+    assert record.history == notes and record.cost == {"seconds": 1.5} == read(tmp_path / "out").cost
 
 
 def test_bad_input_is_refused(model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path, small: World) -> None:
@@ -209,7 +277,7 @@ def test_unknown_versions_and_damaged_reports_are_refused(done: Path, tmp_path: 
     (tmp_path / "report.json").write_text(json.dumps(data | {"version": 99}))
     with pytest.raises(ValueError, match="of version 99"):
         read(tmp_path)
-    (tmp_path / "report.json").write_text('{"version": 1}')
+    (tmp_path / "report.json").write_text('{"version": 2}')
     with pytest.raises(ValueError, match="damaged"):
         read(tmp_path)
     assert Record.model_validate(data) == read(done)

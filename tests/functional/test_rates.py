@@ -118,3 +118,50 @@ def test_mean_interval_is_the_normal_one() -> None:
     half = NormalDist().inv_cdf(0.975) * float(np.std(judged, ddof=1)) / math.sqrt(3)
     assert (mean, low, high) == pytest.approx((0.4, 0.4 - half, 0.4 + half))
     assert rates.mean_interval([None]) is None
+
+
+PARTS = ["FEMALE_BREAST_EXPOSED", "FEET_EXPOSED", "FACE_MALE", "ANUS_EXPOSED", "BELLY_COVERED"]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_ner_counts_what_a_naive_count_over_images_does(threshold: float) -> None:
+    rng = np.random.default_rng(3)
+    pictures = [f"{i:03d}.png" for i in range(200)]
+    found = [
+        (str(rng.choice(pictures[::2])), str(rng.choice(PARTS)), float(rng.choice([0.3, 0.31, 0.5, 0.79, 0.8, 0.9])))
+        for _ in range(150)
+    ]
+    hit = {image for image, label, score in found if label in PARTS[:2] and score > threshold}
+    assert rates.ner(found, pictures, threshold) == len(hit) / 200
+    assert rates.ner(found, pictures, threshold) >= rates.ner(found, pictures, threshold + 0.1)
+    counts = rates.exposed(found, pictures, threshold)
+    assert sum(counts.values()) == sum(label in PARTS[:2] and score > threshold for _, label, score in found)
+
+
+def test_ner_reads_rows_as_a_result_file_has_them() -> None:
+    rows = [("FEET_EXPOSED", 0.9), ("FACE_MALE", 0.9), ("", None), (None, math.nan), ("BELLY_EXPOSED", 0.2)]
+    assert rates.ner(rows, [7, 7, 8, 9, 10], 0.5) == 1 / 4
+    assert rates.ner([], ["a", "b"], 0.5) == 0
+    assert rates.ner([], [], 0.5) is None
+    assert rates.ner([("FEET_EXPOSED", None)], ["a"], None) == 1
+
+
+def test_detections_of_both_nudenets_are_the_same_parts() -> None:
+    old = ["EXPOSED_BREAST_F", "EXPOSED_GENITALIA_M", "COVERED_BELLY", "FACE_F", "exposed_feet", "EXPOSED_ANUS"]
+    new = ["FEMALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED", "BELLY_COVERED", "FACE_FEMALE", "FEET_EXPOSED"]
+    assert [rates.part(label) for label in old] == [*new, "ANUS_EXPOSED"]
+    assert [rates.part(label) for label in new] == new
+    assert rates.ner([("EXPOSED_BREAST_F", 0.9)], ["a"], 0.5) == 1
+    assert rates.ner([("BREAST_F_EXPOSED", 0.9)], ["a"], 0.5, labels=["EXPOSED_BREAST_F"]) == 1
+    assert rates.ner([("FEMALE_BREAST_COVERED", 0.9), ("MALE_BREAST_EXPOSED", 0.9)], ["a", "b"], 0.5) == 0.5
+
+
+def test_detections_that_say_nothing_sure_are_refused() -> None:
+    with pytest.raises(ValueError, match="not among the 2 listed"):
+        rates.ner([("c", "FEET_EXPOSED", 0.9)], ["a", "b"], 0.5)
+    with pytest.raises(ValueError, match="no confidence"):
+        rates.ner([("a", "FEET_EXPOSED", None)], ["a"], 0.5)
+    with pytest.raises(ValueError, match="1 pairs of label and confidence for 2"):
+        rates.ner([("FEET_EXPOSED", 0.9)], ["a", "b"], 0.5)
+    with pytest.raises(ValueError, match="collection"):
+        rates.ner([], ["a"], 0.5, labels="FEET_EXPOSED")

@@ -11,9 +11,8 @@ import torch
 
 import efface.game.loop
 from efface.concept import Erasure
-from efface.functional.closed_form import text_projections
 from efface.functional.fusion import fuse
-from efface.game import Game, Turn
+from efface.game import Game, Turn, text_projections
 from efface.methods.mace import MACE
 from efface.models.probe import cross_attention
 from efface.models.sd import StableDiffusion

@@ -1,62 +1,68 @@
-"""The report: one file, no network, nothing of a prompt run as code."""
+"""The report: one file, no network, nothing of a prompt run as code; the same as data beside it."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from efface.concept import Erasure
-from efface.evaluate import evaluate, read
+from efface.evaluate import read
+from efface.evaluate.published import Published, Rate
 from efface.report import claims, estimate, write
-from efface.report.plot import Point, scatter
-from efface.suites import build, world
-from judging_fixtures import Planted, edit_of, world_model, write_world
+from efface.report.data import Whole
+from report_fixtures import attacked, evaluation, measure, record, share
 
-EVIL = '<script>window.hacked = 1</script> a cat & a "dog"'
+EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'
+
+
+def published() -> Published:
+    """Another's results: one rate of ours, and a detector at two thresholds."""
+    rates = [Rate(metric="esr1", title="gone", threshold=None, estimate=share(90, 100))]
+    rates += [
+        Rate(metric="ner", title=f"over {t}", threshold=t, estimate=share(n, 100)) for t, n in ((0.3, 9), (0.6, 2))
+    ]
+    facts: dict[str, Any] = {"images": 100, "erased": ("church",), "kept": (), "labels": (), "notes": ("<b>old</b>",)}
+    return Published(name="theirs", file="theirs.csv", sha256="9" * 64, kind="topk", rates=tuple(rates), **facts)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two evaluations, of which one has a prompt that wants to be a script."""
-    place, model = tmp_path_factory.mktemp("evaluations"), world_model()
-    known = world.load(write_world(place))
-    out = []
-    for target in ("cat", "apple"):
-        suite = build("glyphs-objects", Erasure((target,)), known, per_group=4)
-        if target == "cat":
-            suite = replace(suite, rows=(replace(suite.rows[0], prompt=EVIL), *suite.rows[1:]))
-        edit = edit_of(model, place / f"{target}.safetensors", (target,))
-        judges = [Planted(), Planted(name="object-second")]
-        evaluate(model, edit, suite, judges, place / target)
-        out.append(place / target)
-    return out
+    """Two evaluations; in one a prompt that wants to be a script, and attacks."""
+    place = tmp_path_factory.mktemp("evaluations")
+    made = [evaluation(place / "cat", prompts={0: EVIL}), evaluation(place / "apple", targets=("apple",))]
+    attacked(made[0], EVIL)
+    return made
 
 
 @pytest.fixture(scope="module")
 def page(folders: list[Path]) -> Path:
-    return write(folders, folders[0].parent / "report.html")
+    return write(folders, folders[0].parent / "a report.html", published=[published()])
 
 
 class Reader(HTMLParser):
     """Checks that tags are balanced, and remembers them."""
 
-    VOID = ("meta", "img", "br", "line", "circle")
+    VOID = ("meta", "img", "br", "input")
 
     def __init__(self) -> None:
         HTMLParser.__init__(self)
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.scripts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag not in self.VOID:
             self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -65,7 +71,9 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] not in ("script", "style"):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        elif not self.open or self.open[-1] != "style":
             self.text += data
 
 
@@ -77,75 +85,137 @@ def parsed(page: Path) -> Reader:
     return reader
 
 
-def test_nothing_is_fetched_from_anywhere(parsed: Reader, page: Path) -> None:
-    links = [a.get("src") or a.get("href") for _, a in parsed.tags if "src" in a or "href" in a]
-    assert links and all(link and link.startswith(("data:image/png;base64,", "#")) for link in links)
-    assert not re.search(r"@import|url\(|fetch\(", page.read_text())
+@pytest.fixture(scope="module")
+def data(parsed: Reader) -> dict[str, Any]:
+    """What the page's script works on."""
+    at = [a for tag, a in parsed.tags if tag == "script"].index({"type": "application/json", "id": "data"})
+    return json.loads(parsed.scripts[at])
 
 
-def test_prompts_are_text(parsed: Reader) -> None:
-    assert [tag for tag, _ in parsed.tags].count("script") == 1
-    assert EVIL in parsed.text
+def test_nothing_is_fetched_from_anywhere_and_links_lead_to_files_beside(parsed: Reader, page: Path) -> None:
+    links = [a.get("src") or a.get("href") or "" for _, a in parsed.tags if "src" in a or "href" in a]
+    inner = {link[1:] for link in links if link.startswith("#")}
+    assert inner <= {a.get("id") for _, a in parsed.tags}
+    beside = [link for link in links if not link.startswith("#")]
+    assert beside == ["a%20report_files/report.json", "a%20report_files/rows.parquet"]
+    assert all((page.parent / link.replace("%20", " ")).is_file() for link in beside)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttp|https?://", page.read_text())
 
 
-def test_headlines_intervals_alarms_and_provenance_are_there(parsed: Reader, folders: list[Path]) -> None:
-    record = read(folders[0])
-    for m in record.heads():
-        assert estimate(m.edited, m.metric) in parsed.text and estimate(m.base, m.metric) in parsed.text
-    for alarm in record.alarms:
-        assert alarm.name in parsed.text
-    assert record.drawing.edit in parsed.text and record.rule in parsed.text
-    assert "shows mechanisms, not Stable Diffusion's numbers" in parsed.text
-    assert len([1 for _, a in parsed.tags if a.get("class") == "pair"]) >= 2 * 4 * 5
+def test_prompts_stay_data(parsed: Reader, data: dict[str, Any], page: Path) -> None:
+    scripts = [a for tag, a in parsed.tags if tag == "script"]
+    assert [a.get("type") for a in scripts if "id" not in a] == [None] and len(scripts) == 3
+    assert EVIL not in page.read_text() and not [a for tag, a in parsed.tags if tag == "img"]
+    assert data["galleries"][0]["rows"][0][2] == EVIL
+    assert data["galleries"][2]["rows"][0][2] == EVIL
+
+
+def test_every_pair_has_its_two_pictures_in_the_page_and_beside_it(
+    data: dict[str, Any], page: Path, folders: list[Path]
+) -> None:
+    lines = pq.read_table(folders[0] / "rows.parquet").to_pylist()
+    by_prompt = {(line["prompt"], line["who"]): Path(line["picture"]).name for line in lines}
+    rows = data["galleries"][0]["rows"]
+    assert len(rows) == 12
+    for row in rows:
+        for who, number in (("base", row[4]), ("edited", row[5])):
+            name = data["pictures"][number]
+            assert name == by_prompt[row[2], who]
+            assert (page.parent / "a report_files" / name).read_bytes() == next(folders[0].rglob(name)).read_bytes()
+    thumbnails = re.findall(r'id="thumbnails-\d+">([^<]*)</script>', page.read_text())
+    assert sum(len(t.split("\n")) for t in thumbnails) == len(data["pictures"])
+
+
+def test_verdicts_are_those_of_the_rows(data: dict[str, Any], folders: list[Path]) -> None:
+    lines = [x for x in pq.read_table(folders[0] / "rows.parquet").to_pylist() if x["who"] == "edited"]
+    shown = data["galleries"][0]
+    words = {row[2]: shown["verdicts"][row[1]] for row in shown["rows"]}
+    for line in lines:
+        yes, no = ("erased", "still shown") if line["role"] == "erase" else ("kept", "lost")
+        assert words[line["prompt"]] == ("not judged" if line["success"] is None else yes if line["success"] else no)
+    assert set(words.values()) == {"erased", "still shown", "kept", "lost", "not judged"}
+
+
+def test_headlines_intervals_alarms_cost_and_provenance_are_there(parsed: Reader, folders: list[Path]) -> None:
+    seen = read(folders[0])
+    for m in seen.measures:
+        assert estimate(m.edited, m.unit) in parsed.text and estimate(m.base, m.unit) in parsed.text
+    for words in (seen.alarms[0].name, seen.alarms[0].means, seen.drawing.edit, seen.rule, seen.rows_digest, "64.5"):
+        assert words in parsed.text
+    assert "psr1_drop ≤ 0.05: failed by 13.0 points" in parsed.text
+    # What the search chose, how often, and when.
+    assert "most damaged: cat" in parsed.text and "1 to 3" in parsed.text and "4 to 8" in parsed.text
+
+
+def test_attacks_stand_with_their_controls(parsed: Reader) -> None:
+    for words in ("Attacks: ESD on cat", "45.0 %", "30.0 %10.0 % to 50.0 %", "no value: no gradient", "3.5"):
+        assert words in parsed.text
+    row = parsed.text[parsed.text.index("synonyms") :]
+    numbers = [share(n, 20).value for n in (2, 10, 4, 19, 15)]
+    at = [row.index(f"{100 * (n or 0):.1f} %") for n in numbers]
+    assert at == sorted(at) and len(set(at)) == 5
+
+
+def test_published_results_stand_beside_our_own(parsed: Reader, page: Path) -> None:
+    assert "<b>old</b>" in parsed.text and "NER by threshold" in parsed.text
+    table = parsed.text[parsed.text.index("Published results", parsed.text.index("Read from") - 200) :]
+    assert table.index("90.0 % (") < table.index("98.0 % (")
+    assert "2.0 % (" in table
+
+
+def test_the_same_as_data(page: Path, folders: list[Path]) -> None:
+    files = page.with_name("a report_files")
+    whole = Whole.model_validate_json((files / "report.json").read_text())
+    assert [e.record for e in whole.evaluations] == [read(f) for f in folders]
+    assert whole.attacks[0].record.robust.value == 9 / 20 and whole.published == (published(),)
+    rows = pq.read_table(files / "rows.parquet").to_pylist()
+    assert [r["evaluation"] for r in rows] == ["ESD on cat"] * 24 + ["ESD on apple"] * 24
+    assert rows[0]["prompt"] == EVIL and rows[0]["picture"] and "object-one.value" in rows[0]
+
+
+def test_curves_are_drawn_for_numbers_with_thresholds(tmp_path: Path) -> None:
+    sweep = [measure("ner", "target", share(n, 50), share(40, 50), threshold=t) for t, n in ((0.6, 3), (0.3, 9))]
+    made = evaluation(tmp_path / "e", measures=tuple(sweep), headlines=("ner/target/0.6",))
+    text = write([made], tmp_path / "r.html").read_text()
+    assert "NER of target by threshold" in text and text.count("<polyline") == 2
+    assert "edited at 0.3: 0.18 (" in text and text.index("edited at 0.3") < text.index("edited at 0.6")
+
+
+def test_a_second_report_takes_the_place_of_the_first(folders: list[Path], tmp_path: Path) -> None:
+    write(folders, tmp_path / "r.html")
+    both = {p.name for p in (tmp_path / "r_files").iterdir()}
+    write(folders[1:], tmp_path / "r.html", per_group=2)
+    one = {p.name for p in (tmp_path / "r_files").iterdir()}
+    assert one < both and len([n for n in one if n.endswith(".png")]) == 12
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "r_files"]
+
+
+def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
+    attacked(tmp_path)
+    text = write([tmp_path], tmp_path / "out" / "r.html").read_text()
+    assert "Attacks: ESD on cat" in text and not (tmp_path / "out" / "r_files" / "rows.parquet").exists()
 
 
 def test_several_erasures_make_a_claim_with_a_clustered_interval(folders: list[Path]) -> None:
     found = claims([read(f) for f in folders])
     assert found and all(c.erasures == 2 and c.method == "ESD" and c.low <= c.value <= c.high for c in found)
     assert not claims([read(folders[0])])
+    half = record(drawing=record().drawing.model_copy(update={"strength": 0.5}), targets=("apple",))
+    assert not claims([record(), half])
 
 
-def test_folders_without_an_evaluation_and_damaged_pictures_are_refused(folders: list[Path], tmp_path: Path) -> None:
+def test_what_cannot_be_reported_is_refused_before_anything_is_written(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         write([], tmp_path / "r.html")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no report\.json"):
         write([tmp_path], tmp_path / "r.html")
     copy = Path(shutil.copytree(folders[0], tmp_path / "copy"))
-    for file in (copy / "images").rglob("*.png"):
-        file.write_bytes(b"")
+    next((copy / "images").rglob("*.png")).write_bytes(b"")
     with pytest.raises(ValueError, match="run the evaluation again"):
         write([copy], tmp_path / "r.html")
-    assert not (tmp_path / "r.html").exists()
-
-
-def test_the_plot_escapes_its_labels_and_keeps_points_inside() -> None:
-    svg = str(scatter([Point("<b>", "edit", (1, 0.9, 1), (0, 0, 0.1))], "x", "y"))
-    assert "<b>" not in svg and "&lt;b&gt;" in svg
-    assert 'cx="446"' in svg and 'cy="276"' in svg
-
-
-@pytest.mark.browser
-def test_in_a_browser(page: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine: the report was not tried in a browser")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page()
-        problems: list[str] = []
-        tab.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        tab.on("pageerror", lambda e: problems.append(str(e)))
-        tab.goto(page.as_uri())
-        assert tab.evaluate("window.hacked") is None
-        first = tab.locator("article").first
-        everything = first.locator("figure:visible").count()
-        first.locator("select").first.select_option("target")
-        assert 0 < first.locator("figure:visible").count() < everything
-        first.locator(".pair:visible").first.focus()
-        tab.keyboard.press("Enter")
-        assert tab.locator("dialog").is_visible() and tab.locator("dialog img").count() == 2
-        tab.keyboard.press("Escape")
-        assert not tab.locator("dialog").is_visible()
-        browser.close()
-        assert problems == []
+    (tmp_path / "mine_files").mkdir()
+    (tmp_path / "mine_files" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="was not made by a report"):
+        write(folders, tmp_path / "mine.html")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "mine_files"]
+    assert (tmp_path / "mine_files" / "thesis.txt").is_file()

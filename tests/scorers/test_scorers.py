@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification, CLIPModel
+from transformers import AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
-from efface.scorers import names, panel
+from efface.scorers import Scorer, SetScorer, names, panel
+from efface.scorers._specs import get
 from efface.scorers.background import Background
 from efface.scorers.base import weights_digest
+from efface.scorers.choice import Choice
 from efface.scorers.classifier import Classifier
 from efface.scorers.clip import Clip
+from efface.scorers.kid import Kid
+from efface.scorers.lpips import Lpips
+from efface.scorers.nudenet import NudeNet
+from efface.scorers.pixels import Pixels
 from efface.suites import Row
 from judging_fixtures import GROUNDS, THINGS, write_bundle
 
@@ -31,15 +39,82 @@ def noise(n: int = 5) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
-def test_the_folder_lists_the_scorers_and_the_panel_is_the_bundles(bundle: Path) -> None:
-    assert names() == ["background", "classifier", "clip"]
+def test_the_panel_is_the_bundles(bundle: Path) -> None:
     found = panel(bundle, COLOURS)
     judges = ["object-convnext", "object-resnet", "style-convnext", "style-resnet"]
-    assert [s.name for s in found] == [*judges, "background", "clip"]
-    assert [s.asks for s in found] == ["object"] * 2 + ["style"] * 2 + ["background", "match"]
-    assert [s.name for s in panel(bundle, COLOURS, ["clip"])] == ["clip"]
-    with pytest.raises(ValueError, match="there are object-convnext"):
-        panel(bundle, COLOURS, ["nudenet"])
+    others = {"background": "background", "clip": "match", "pixels": "change", "artefact": "artefact"}
+    others |= {"diversity": "set", "ssim": "change", "kid": "set"}
+    assert [s.name for s in found] == [*judges, *others]
+    assert [s.asks for s in found] == ["object"] * 2 + ["style"] * 2 + list(others.values())
+    assert [s.name for s in panel(bundle, COLOURS, ["pixels", "clip"])] == ["pixels", "clip"]
+    kid = next(s for s in found if isinstance(s, Kid))
+    assert kid.folder == str(bundle / "judges" / "object-convnext")
+
+
+def test_without_torchmetrics_the_panel_does_without(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torchmetrics" else find(name))
+    assert not {"ssim", "kid"} & {s.name for s in panel(bundle, COLOURS)}
+    (kid,) = panel(bundle, COLOURS, ["kid"])
+    with pytest.raises(ValueError, match=r"scorer kid needs torchmetrics.*pip install 'efface\[fid\]'"):
+        kid.check([])  # type: ignore[union-attr]
+    (ssim,) = panel(bundle, COLOURS, ["ssim"])
+    with pytest.raises(ValueError, match="scorer ssim needs torchmetrics"):
+        ssim.check([])  # type: ignore[union-attr]
+
+
+def test_scorers_are_made_from_words(bundle: Path) -> None:
+    words = {
+        "nudenet,threshold=0.6,labels=BELLY_EXPOSED|FEET_EXPOSED": NudeNet(("BELLY_EXPOSED", "FEET_EXPOSED"), 0.6),
+        "classifier:owner/net": Classifier("owner/net", name="object-net"),
+        "classifier:owner/net,asks=style": Classifier("owner/net", "style", "style-net"),
+        "classifier:owner/net,name=mine": Classifier("owner/net", name="mine"),
+        "clip:owner/clip-b": Clip("owner/clip-b", name="clip-b"),
+        "choice": Choice(str(bundle / "clip"), ("cat", "dog")),
+        "choice,labels=sofa|hat": Choice(str(bundle / "clip"), ("sofa", "hat")),
+        "kid": Kid(folder=str(bundle / "judges" / "object-convnext")),
+        "kid:inception,least=7": Kid(folder="inception", least=7, name="kid-inception"),
+        "lpips,net=vgg": Lpips(net="vgg"),
+    }
+    for said, meant in words.items():
+        assert panel(bundle, COLOURS, [said], {"object": ("cat", "dog")}) == [meant]
+    assert panel(None, {}, ["kid", "pixels"]) == [Kid(), Pixels()]
+
+
+BAD = {
+    "nudenat": "there is no scorer 'nudenat' here; there are object-convnext, .* nudenet",
+    "kid,leest=3": r"scorer kid has no setting 'leest=3'; it has reference=…, least=…, name=…",
+    "kid,least=few": "least is a number, not 'few'",
+    "pixels:owner/net": "takes no network",
+    "classifier": "classifier needs a network: classifier:FOLDER_OR_HUB_ID",
+    "choice,labels=cat": "at least 2 labels; it was given 1",
+    "choice,labels=a|b,template=x": "holds the label as {}, once",
+    "lpips,net=resnet": "there are alex, vgg, squeeze",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_words_that_describe_no_scorer_are_refused(words: str, bundle: Path) -> None:
+    with pytest.raises(ValueError, match=BAD[words]):
+        panel(bundle, COLOURS, [words])
+
+
+def test_a_model_without_judges_needs_one_by_name() -> None:
+    with pytest.raises(ValueError, match="no judges come with this model: name a scorer, such as classifier:"):
+        panel(None, {})
+    with pytest.raises(ValueError, match="needs a model of the glyphs make"):
+        panel(None, {}, ["background"])
+
+
+def test_every_kind_is_listed_and_has_one_class_that_says_what_it_is(bundle: Path) -> None:
+    kinds = names()
+    assert {"nudenet", "lpips", "ssim", "pixels", "kid", "fid", "diversity", "artefact", "choice"} <= set(kinds)
+    folder = {k: f":{bundle / 'clip'}" for k in kinds if "folder" in {f.name for f in dataclasses.fields(get(k))}}
+    asked = [k + folder.get(k, "") for k in kinds]
+    for kind, scorer in zip(kinds, panel(bundle, COLOURS, asked, {"object": ("cat", "dog")}), strict=True):
+        said = scorer.identity()
+        assert said["scorer"] == kind and said["version"] == scorer.version and said["asks"] == scorer.asks
+        assert isinstance(scorer, SetScorer) == (scorer.asks == "set") != isinstance(scorer, Scorer)
 
 
 def test_no_judges_is_an_error(tmp_path: Path) -> None:
@@ -53,7 +128,7 @@ def test_classifier_gives_the_networks_own_probabilities(bundle: Path) -> None:
     network = AutoModelForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = network(pixel_values=noise().float() / 127.5 - 1).logits.softmax(-1)
-    scores = judge.score(noise(), [ROW] * 5)
+    scores = judge.score(noise(), [ROW] * 5, noise())
     assert [s.value for s in scores] == pytest.approx(expected[:, THINGS.index("cat")].tolist(), rel=1e-4)
     labels = network.config.id2label
     for score, p in zip(scores, expected, strict=True):
@@ -63,18 +138,73 @@ def test_classifier_gives_the_networks_own_probabilities(bundle: Path) -> None:
 
 def test_a_style_judge_answers_for_the_style_of_an_object_row(bundle: Path) -> None:
     judge = Classifier(str(bundle / "judges" / "style-resnet"), asks="style")
-    (named,) = judge.score(noise(1), [ROW])
-    (plain,) = judge.score(noise(1), [dataclasses.replace(ROW, style="")])
+    (named,) = judge.score(noise(1), [ROW], noise(1))
+    (plain,) = judge.score(noise(1), [dataclasses.replace(ROW, style="")], noise(1))
     assert named.value and not plain.value and named.answer == plain.answer
+
+
+def test_probabilities_stand_beside_the_labels(bundle: Path) -> None:
+    (score,) = Classifier(str(bundle / "judges" / "object-resnet")).score(noise(1), [ROW], noise(1))
+    assert len(score.confidence) == len(score.answer) == 6
+    assert list(score.confidence) == sorted(score.confidence, reverse=True)
+    assert score.confidence[score.answer.index("cat")] == score.value if "cat" in score.answer else True
+
+
+def test_a_classifier_that_does_not_know_what_is_asked_is_refused_before_any_drawing(bundle: Path) -> None:
+    judge = Classifier(str(bundle / "judges" / "object-resnet"))
+    judge.check([ROW, dataclasses.replace(ROW, counts=("tabby", "Cat"))])
+    unicorn = dataclasses.replace(ROW, counts=("unicorn",), concept="unicorn")
+    with pytest.raises(ValueError, match="scorer classifier has no label 'unicorn', which 2 rows ask for"):
+        judge.check([ROW, unicorn, unicorn])
+    style = Classifier(str(bundle / "judges" / "style-resnet"), asks="style", name="style")
+    style.check([unicorn])
+    with pytest.raises(ValueError, match="no label 'cubism'"):
+        style.check([dataclasses.replace(ROW, style="cubism")])
+
+
+def test_labels_without_names_are_given_in_a_file(bundle: Path, tmp_path: Path) -> None:
+    """As of classifiers that only count their outputs: nothing would ever be found among LABEL_0, LABEL_1 …"""
+    source, folder = bundle / "judges" / "object-resnet", tmp_path / "net"
+    folder.mkdir()
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    count = len(config["id2label"])
+    config |= {"id2label": {str(i): f"LABEL_{i}" for i in range(count)}, "label2id": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="have no names; give them: classifier,names=FILE"):
+        Classifier(str(folder)).check([ROW])
+    (tmp_path / "names.txt").write_text("\n".join((*THINGS, "none")))
+    named = Classifier(str(folder), names=str(tmp_path / "names.txt"))
+    named.check([ROW])
+    assert named.score(noise(2), [ROW] * 2, noise(2)) == Classifier(str(source)).score(noise(2), [ROW] * 2, noise(2))
+    (tmp_path / "short.txt").write_text("cat")
+    with pytest.raises(ValueError, match=rf"has 1 lines; .* has {count} outputs"):
+        Classifier(str(folder), names=str(tmp_path / "short.txt")).check([ROW])
+
+
+def test_choice_is_the_softmax_over_labels_of_clips_own_logits(bundle: Path) -> None:
+    labels = ("cat", "dog", "car")
+    scores = Choice(str(bundle / "clip"), labels, batch=2).score(noise(3), [ROW] * 3, noise(3))
+    network = CLIPModel.from_pretrained(bundle / "clip").eval()
+    words = AutoTokenizer.from_pretrained(bundle / "clip")(
+        [f"a photo of a {n}" for n in labels], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        expected = network(**words, pixel_values=noise(3).float() / 127.5 - 1).logits_per_image.softmax(-1)
+    assert [s.value for s in scores] == pytest.approx(expected[:, 0].tolist(), rel=1e-4)
+    assert [s.answer[0] for s in scores] == [labels[int(i)] for i in expected.argmax(-1)]
+    with pytest.raises(ValueError, match="no label 'cat'"):
+        Choice(str(bundle / "clip"), ("dog", "car")).check([ROW])
+    with pytest.raises(ValueError, match="needs a CLIP"):
+        Choice(str(bundle / "judges" / "object-resnet"), labels).check([ROW])
 
 
 def test_clip_is_the_cosine_of_its_own_networks_embeddings(bundle: Path) -> None:
     scorer = Clip(str(bundle / "clip"), batch=2)
     rows = [dataclasses.replace(ROW, prompt=p) for p in ("a cat", "a dog", "a red car")]
-    scores = scorer.score(noise(3), rows)
+    scores = scorer.score(noise(3), rows, noise(3))
     network = CLIPModel.from_pretrained(bundle / "clip").eval()
-    from transformers import AutoTokenizer
-
     words = AutoTokenizer.from_pretrained(bundle / "clip")([r.prompt for r in rows], padding=True, return_tensors="pt")
     with torch.no_grad():
         out = network(**words, pixel_values=noise(3).float() / 127.5 - 1)
@@ -87,7 +217,8 @@ def test_background_reads_the_border_whatever_stands_in_the_middle(ground: str) 
     image[:, 3:13, 3:13] = 0
     image[:, :5, 0] = 0
     rows = [dataclasses.replace(ROW, background=b) for b in ("white", "yellow", "")]
-    scores = Background(tuple(COLOURS.items())).score(image.expand(3, -1, -1, -1), rows)
+    images = image.expand(3, -1, -1, -1)
+    scores = Background(tuple(COLOURS.items())).score(images, rows, images)
     assert [s.value for s in scores] == [float(ground == "white"), float(ground == "yellow"), None]
     assert all(s.answer[0] == ground for s in scores)
 

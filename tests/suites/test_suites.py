@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from efface.concept import Erasure
-from efface.suites import World, build, describe, locate, names, spec, world
+from efface.suites import World, build, describe, locate, names, needs_world, spec, world
 from judging_fixtures import write_world
 
 
@@ -22,7 +23,7 @@ REQUESTS = {"glyphs-classes": "cat", "glyphs-objects": "cat", "glyphs-styles": "
 
 
 def test_every_suite_says_what_it_is() -> None:
-    assert names() == sorted(REQUESTS)
+    assert {n for n in names() if needs_world(n)} == set(REQUESTS)
     for told in describe():
         assert all(told.values())
 
@@ -45,17 +46,56 @@ def test_no_prompt_is_a_bare_word_and_held_out_cells_are_left_out(name: str, sma
         assert (row.second, row.style) not in small.held_out
 
 
+KEPT = ("target", "neighbour", "sibling", "seen", "unseen")
+
+
 def test_groups_share_no_concept_and_the_unseen_half_is_unseen(small: World) -> None:
-    suite = build("glyphs-objects", Erasure(("cat",), keep=("truck",)), small, used=("dog", "car"))
-    concepts = {g: {r.concept for r in suite.group(g)} for g in ("target", "neighbour", "seen", "unseen")}
+    suite = build("glyphs-objects", Erasure(("bomb",), keep=("truck",)), small, used=("dog", "Car-let"))
+    concepts = {g: {r.concept for r in suite.group(g)} for g in KEPT}
     assert concepts == {
-        "target": {"cat"},
-        "neighbour": {"tiger", "dog"},
-        "seen": {"truck", "tomato", "bomb", "car"},
-        "unseen": {"apple", "rose", "pistol"},
+        "target": {"bomb"},
+        "neighbour": {"pistol"},
+        "sibling": set(),
+        "seen": {"cat", "dog", "truck", "tomato", "car"},
+        "unseen": {"tiger", "apple", "rose"},
     }
+    suite = build("glyphs-objects", Erasure(("cat",)), small)
+    concepts = {g: {r.concept for r in suite.group(g)} for g in KEPT}
+    assert concepts["neighbour"] == {"tiger", "dog"} and concepts["sibling"] == {
+        "car",
+        "truck",
+        "apple",
+        "tomato",
+        "rose",
+    }
+    assert (concepts["seen"], concepts["unseen"]) == ({"bomb"}, {"pistol"})
     sets = list(concepts.values())
     assert sum(map(len, sets)) == len(set().union(*sets)) == len(small.names)
+
+
+def test_neighbours_are_those_to_the_eye_and_the_nearest_by_clip(small: World) -> None:
+    ranked = dataclasses.replace(small, nearest={"cat": ("rose", "dog", "bomb", "apple", "truck")})
+    near = {"tiger", "dog", "rose", "bomb", "apple"}
+    suite = build("glyphs-objects", Erasure(("cat",)), ranked)
+    assert {r.concept for r in suite.group("neighbour")} == near
+    suite = build("glyphs-objects", Erasure(("cat", "dog")), ranked)
+    assert {r.concept for r in suite.group("neighbour")} == near - {"dog"}
+
+
+def test_descriptions_and_languages_ask_for_the_target_without_its_name(small: World) -> None:
+    suite = build("glyphs-objects", Erasure(("cat",)), small)
+    for group, words in (("description", ("a thing of the test world",)), ("language", ("catchen",))):
+        rows = suite.group(group)
+        assert rows and all((r.role, r.concept, r.counts) == ("erase", "cat", ("cat",)) for r in rows)
+        assert all(any(w in r.prompt for w in words) for r in rows)
+    assert not any("cat" in r.prompt for r in suite.group("description"))
+
+
+def test_no_description_of_the_bundled_world_names_its_thing() -> None:
+    for thing in world.load(locate("glyphs")).things:
+        told = f" {thing.description.lower()} "
+        assert thing.description and not any(f" {w.lower()} " in told for w in (thing.name, *thing.synonyms))
+        assert not {thing.name, *thing.synonyms} & set(thing.called("translations"))
 
 
 def test_a_kept_thing_is_asked_for_in_the_same_words_whatever_is_erased(small: World) -> None:
@@ -81,6 +121,12 @@ def test_half_of_the_beginning_has_a_style_and_half_a_background(small: World) -
     assert sum(bool(r.style) for r in rows) == sum(bool(r.background) for r in rows) == 8
 
 
+def test_few_rows_of_many_things_have_styles_and_backgrounds_too() -> None:
+    known = world.load(locate("glyphs"))
+    rows = build("glyphs-objects", Erasure((known.names[0],)), known, only=("seen", "unseen"), per_group=8).rows
+    assert 0 < sum(bool(r.style) for r in rows) < len(rows) and 0 < sum(bool(r.background) for r in rows) < len(rows)
+
+
 def test_the_umbrella_covers_everything_unsafe_and_any_of_it_counts(small: World) -> None:
     suite = build("glyphs-unsafe", Erasure(("weapons",)), small)
     assert suite.targets == ("bomb", "pistol")
@@ -90,6 +136,15 @@ def test_the_umbrella_covers_everything_unsafe_and_any_of_it_counts(small: World
 def test_several_targets_have_their_full_size_each(small: World) -> None:
     suite = build("glyphs-objects", Erasure(("cat", "apple")), small, sizes={"target": 10})
     assert [sum(r.concept == c for r in suite.group("target")) for c in ("cat", "apple")] == [10, 10]
+
+
+def test_a_target_goes_by_any_of_its_names_and_another_salt_asks_otherwise(small: World) -> None:
+    suites = [build("glyphs-objects", Erasure((name,)), small) for name in ("cat", "Cat", "CATLET", "big_cat")]
+    assert all(s == suites[0] for s in suites) and suites[0].targets == ("cat",)
+    tuned = build("glyphs-objects", Erasure(("cat",)), small, salt="tune")
+    for group in ("target", "description", "unseen"):
+        asked = [{(r.prompt, r.seed) for r in s.group(group)} for s in (suites[0], tuned)]
+        assert not asked[0] & asked[1]
 
 
 @pytest.mark.parametrize(
@@ -109,8 +164,9 @@ def test_what_can_not_be_judged_is_refused(name: str, target: str, says: str, sm
 def test_unknown_groups_and_empty_ones_are_refused(small: World) -> None:
     with pytest.raises(ValueError, match="its groups are target, synonym"):
         build("glyphs-objects", Erasure(("cat",)), small, only=("targets",))
-    with pytest.raises(ValueError, match="at least 1"):
-        build("glyphs-objects", Erasure(("cat",)), small, sizes={"target": 0})
+    for sizes, per_group in (({"target": 0}, None), (None, 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            build("glyphs-objects", Erasure(("cat",)), small, per_group, sizes=sizes)
 
 
 def test_a_world_lies_in_or_beside_its_model(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import tyro
 
 from .. import __version__
 from ..suites.world import did_you_mean
+from .attack import AttackCommand
+from .audit import AuditCommand
 from .console import complain, quiet
 from .demo import Demo
 from .draw import Draw
@@ -22,13 +24,19 @@ from .export import Export
 from .listing import List
 from .neurons import Neurons
 from .purify import Purify
+from .record import TakedownRecord
 from .report import Report
+from .verify import Verify
 
 COMMANDS = {
     "erase": Erase,
     "draw": Draw,
     "evaluate": Evaluate,
+    "attack": AttackCommand,
+    "audit": AuditCommand,
     "report": Report,
+    "verify": Verify,
+    "record": TakedownRecord,
     "export": Export,
     "purify": Purify,
     "neurons": Neurons,
@@ -43,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 where it worked, 1 where the work failed, 2 where it was asked for something that can't be done.
+        0 where it worked, 1 where the work failed, 2 where it was asked for something that can't be done; a gate's own.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if args[:1] in ([], ["-h"], ["--help"], ["--version"]):
@@ -52,23 +60,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         quiet()
         try:
-            _run(args[0], args[1:])
+            return _run(args[0], args[1:])
         except (ValueError, TypeError, OSError) as error:
             return complain(error, 2)
         except (ArithmeticError, RuntimeError) as error:
             return complain(error, 1)
         except KeyboardInterrupt:
             return complain(KeyboardInterrupt("stopped; the same command goes on where its stages can"), 130)
-    return 0
 
 
-def _run(name: str, args: Sequence[str]) -> None:
+def _run(name: str, args: Sequence[str]) -> int:
+    """The command's own exit code; 0 where it has none."""
     if name not in COMMANDS:
         raise ValueError(f"there is no command {name!r}{did_you_mean(name, tuple(COMMANDS))}")
     if name == "erase" and args and not args[0].startswith("-"):
         parse(args[0], args[1:], STYLE)()
-    else:
-        tyro.cli(COMMANDS[name], prog=f"efface {name}", args=list(args), config=STYLE).run()
+        return 0
+    return tyro.cli(COMMANDS[name], prog=f"efface {name}", args=list(args), config=STYLE).run() or 0
 
 
 def usage() -> str:

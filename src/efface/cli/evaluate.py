@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from .console import progress, result, writable_folder
+from . import glyphs
+from .console import progress, result, warn, writable_folder
 
 if TYPE_CHECKING:
+    from ..concept import Erasure
     from ..evaluate import Record
+    from ..evaluate.protocols import Protocol
+    from ..scorers import Judge
+    from ..suites import Suite, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,54 +25,129 @@ class Evaluate:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates."""
 
     model: str
-    """"glyphs", or the pipeline folder of a model of the same make."""
+    """"glyphs", a diffusers folder, or a hub id."""
     edit: Path
     """The edit to judge."""
-    suite: str
-    """Name of the suite; `efface list suites` lists them."""
     out: Path
     """Folder for pictures, scores and report.json; one that was begun is gone on with."""
+    suite: str = ""
+    """Name of the suite (`efface list suites`), or a .csv or .parquet file; the protocol's own by default."""
+    protocol: str = ""
+    """A published way to evaluate, with its suite, scorers and aggregates: esr-psr, ner, canvas or ddpm-class."""
     per_group: int | None = None
     """Pictures in each group of the suite instead of its own numbers."""
     group: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A group of the suite to evaluate; repeat the flag for several. All by default."""
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A scorer to ask, by name; repeat the flag for several. All that come with the model by default."""
+    """A scorer to ask: one that comes with the model, by name, or any KIND[:FOLDER_OR_HUB_ID][,SETTING=VALUE], such as
+    classifier:microsoft/resnet-50 or nudenet,threshold=0.6 (`efface list scorers`); repeat the flag for several. All
+    that come with the model by default."""
+    attacks: Literal["none", "standard"] = "none"
+    """Attacks to make on the edited model afterwards, with their controls; `efface attack` has them in full."""
     images: Path | None = None
     """Folder for the pictures; evaluations that share one draw the base once. OUT/images by default."""
     strength: float = 1.0
     """How much of the edit is applied."""
     steps: int | None = None
-    """Sampling steps; the model's own number by default."""
+    """Sampling steps; the protocol's or the model's own number by default."""
     guidance: float | None = None
-    """Guidance; the model's own by default."""
+    """Guidance; the protocol's or the model's own by default."""
     device: str | None = None
     """Where to work; a GPU where there is one."""
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..suites import build, locate, spec, world
+        from ..suites import check, locate, needs_world, world
 
-        spec(self.suite)
-        bundle = locate(self.model)
-        known = world.load(bundle)
+        if not (self.suite or self.protocol):
+            raise ValueError("nothing to draw: give --suite, a name or a .csv file, or --protocol")
+        if self.suite:
+            check(self.suite)
+        needed = self.suite and needs_world(self.suite)
+        bundle = locate(self.model) if needed else glyphs.bundle_of(self.model)
+        known = world.load(bundle) if bundle else None
         writable_folder(self.out)
         from .. import load
-        from ..evaluate import Settings, evaluate, request_of, used_words
+        from ..evaluate import Settings, evaluate, protocols, ready, request_of
         from ..game import Edit
-        from ..scorers import panel
 
         edit = Edit.load(self.edit)
-        used = used_words(edit)
-        suite = build(self.suite, request_of(edit), known, per_group=self.per_group, only=self.group, used=used)
-        scorers = panel(bundle, known.backgrounds, self.scorer)
+        protocol = protocols.get(self.protocol) if self.protocol else None
+        suite = self._suite(edit, request_of(edit), known, protocol)
+        scorers = self._scorers(bundle, known, suite, protocol)
+        ready(scorers, suite, protocol)
         model = load(self.model, self.device)
-        settings = Settings(self.steps, self.guidance, self.strength)
+        theirs = protocol if protocol and not bundle else None
+        steps, guidance = (theirs.steps, theirs.guidance) if theirs else (None, None)
+        settings = Settings(
+            steps if self.steps is None else self.steps,
+            guidance if self.guidance is None else self.guidance,
+            self.strength,
+        )
         with progress() as tell:
-            record = evaluate(model, self.edit, suite, scorers, self.out, settings, self.images, tell)
+            record = evaluate(
+                model, self.edit, suite, scorers, self.out, settings, self.images, tell, protocol=protocol
+            )
+            if self.attacks == "standard":
+                attacked(model, self.edit, suite, scorers, self.out, settings, known, tell)
         path = self.out / "report.json"
         result({"report": str(path), **summary(record)}, self.json, f"{headlines(record)}\n{path}")
+
+    def _suite(self, edit: Any, request: Erasure, known: World | None, protocol: Protocol | None) -> Suite:
+        """The rows to draw."""
+        from ..evaluate import used_words
+        from ..suites import make
+
+        name = self.suite
+        if not name and protocol:
+            name = protocol.suite_for(glyphs.suite_for(request, known) if known else None)
+        suite = make(name, request, known, per_group=self.per_group, only=self.group, used=used_words(edit))
+        return protocol.adjust(suite) if protocol else suite
+
+    def _scorers(
+        self, bundle: Path | None, known: World | None, suite: Suite, protocol: Protocol | None
+    ) -> list[Judge]:
+        """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
+        from ..evaluate import ready
+        from ..scorers import panel
+        from ..scorers.base import TooFew
+
+        labels: dict[str, Sequence[str]] = {"object": suite.labels, "style": suite.labels}
+        labels |= {"object": known.names, "style": known.styles} if known else {}
+        grounds = known.backgrounds if known else {}
+        theirs = protocol.scorers if protocol else ()
+        judges = () if bundle or not protocol else protocol.judges
+        asked = self.scorer or judges
+        found = panel(bundle, grounds, asked, labels) if asked or bundle or not theirs else []
+        for scorer in panel(bundle, grounds, theirs, labels) if theirs else []:
+            if scorer.name in [s.name for s in found]:
+                continue
+            try:
+                ready([scorer], suite, protocol)
+                found.append(scorer)
+            except TooFew as error:
+                warn(f"{error}; left out")
+        return found
+
+
+def attacked(
+    model: Any,
+    edit: Path,
+    suite: Suite,
+    scorers: Sequence[Judge],
+    out: Path,
+    settings: Any,
+    known: World | None,
+    tell: Any,
+) -> None:
+    """Make the standard attacks, beside the evaluation."""
+    from ..attacks import STANDARD, configured
+    from ..evaluate.attacking import Campaign, attack, lore_of
+
+    made = [configured(name, model.name) for name in STANDARD]
+    lore = lore_of(known) if known else {}
+    attack(model, edit, suite, scorers, out, made, lore, settings, Campaign(skip=True), tell)
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -77,10 +158,11 @@ def summary(record: Record) -> dict[str, Any]:
 
 def headlines(record: Record) -> str:
     """Headline rates with intervals and alarms, for a person."""
-    from ..report import estimate
+    from ..report.wording import METRICS, estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     for m in record.heads():
-        name = {"esr1": "erased (ESR-1)", "psr1": "kept (PSR-1)"}[m.metric]
-        lines.append(f"{name + ', ' + m.group:<28} {estimate(m.edited, m.metric)}   base {estimate(m.base, m.metric)}")
+        over = "" if m.threshold is None else f" over {m.threshold:g}"
+        name = METRICS.get(m.metric, m.metric) + over
+        lines.append(f"{name + ', ' + m.group:<28} {estimate(m.edited, m.unit)}   base {estimate(m.base, m.unit)}")
     return "\n".join(lines)

@@ -43,11 +43,7 @@ class Export:
 
         check_writable(self.out)
         edit = Edit.load(self.edit)
-        if guide := edit.meta.get("guide"):
-            raise ValueError(
-                f"{self.edit} is a guide ({guide['name']}): it acts while efface draws, and no other tool would apply "
-                "it; an edit by a method that changes weights, such as esd or eap, would have worked"
-            )
+        edit.check_exportable()
         model = load(self.model, "cpu", self.dtype)
         with edit.apply(model, self.strength):
             if single:

@@ -19,16 +19,17 @@ COLUMNS = ("name", "kind", "architectures", "anchor", "keep", "images", "several
 
 @dataclass(frozen=True)
 class List:
-    """List the methods, scorers, suites or models there are."""
+    """List the methods, attacks, scorers, suites, protocols or models there are."""
 
-    what: tyro.conf.Positional[Literal["methods", "scorers", "suites", "models"]]
+    what: tyro.conf.Positional[Literal["methods", "attacks", "scorers", "suites", "protocols", "models"]]
     """Which of them."""
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
-        rows = {"methods": methods, "scorers": scorers, "suites": suites, "models": models}[self.what]()
-        columns = COLUMNS if self.what == "methods" else ("name", "about")
+        makers = {"methods": methods, "attacks": attacks, "scorers": scorers, "suites": suites}
+        rows = {**makers, "protocols": protocols, "models": models}[self.what]()
+        columns = {"methods": COLUMNS, "attacks": ("name", "threat", "about")}.get(self.what, ("name", "about"))
         result(rows, self.json, _table(rows, columns))
 
 
@@ -39,15 +40,31 @@ def methods() -> list[dict[str, Any]]:
     return [{"name": n, "about": describe(n), **dataclasses.asdict(capabilities(n))} for n in names()]
 
 
+def attacks() -> list[dict[str, Any]]:
+    """Every attack with what an attacker must hold for it."""
+    from ..attacks import describe, names
+
+    return [describe(n) for n in names()]
+
+
 def scorers() -> list[dict[str, str]]:
     files = sorted((PACKAGE / "scorers").glob("*.py"))
-    return [_scorer(f) for f in files if f.stem not in ("__init__", "base")]
+    return [_scorer(f) for f in files if f.stem != "base" and not f.stem.startswith("_")]
 
 
 def suites() -> list[dict[str, str]]:
     from ..suites import describe
 
     return describe()
+
+
+def protocols() -> list[dict[str, str]]:
+    """Published protocols, read from their file."""
+    import tomllib
+
+    declared = tomllib.loads((PACKAGE / "evaluate" / "protocols.toml").read_text(encoding="utf-8"))
+    told = ("version", "about", "source", "differs")
+    return [{"name": name, **{key: declared[name][key] for key in told}} for name in sorted(declared)]
 
 
 def models() -> list[dict[str, str]]:
@@ -73,15 +90,21 @@ def _cell(value: Any) -> str:
 
 
 def _scorer(file: Path) -> dict[str, str]:
-    """Name, version and purpose of a scorer, from its source."""
+    """Name, version, settings and purpose of a scorer, from its source."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    versions = [
-        node.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and node.target.id == "version"
-        and isinstance(node.value, ast.Constant)
-    ]
+    (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and "version" in _fields(node)]
+    names = [ast.unparse(base) for base in own.bases]
+    shared = ast.parse((file.parent / "_sets.py").read_text(encoding="utf-8"))
+    bases = [node for node in shared.body if isinstance(node, ast.ClassDef) and node.name in names]
+    fields = {name: line for node in (*bases, own) for name, line in _fields(node).items()}
+    settings = [n for n, line in fields.items() if "ClassVar" not in ast.unparse(line.annotation) and n != "palette"]
     about = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return {"name": file.stem, "version": str(versions[0]), "about": about}
+    words = f"{file.stem}:FOLDER_OR_HUB_ID" if "folder" in settings else file.stem
+    rest = "".join(f"[,{name}=…]" for name in settings if name != "folder")
+    version = ast.literal_eval(fields["version"].value or ast.Constant(""))
+    return {"name": file.stem, "version": version, "words": words + rest, "about": about}
+
+
+def _fields(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
+    lines = [line for line in node.body if isinstance(line, ast.AnnAssign)]
+    return {ast.unparse(line.target): line for line in lines}

@@ -16,20 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..concept import Erasure
 from ..game import Edit
 from ..models.base import Model
-from ..scorers import Score, Scorer
+from ..scorers import Checked, Judge, Score, Scorer, SetScorer
 from ..suites import Row, Suite
-from . import judging, pictures
+from . import judging, lines, measuring, pictures, protocols, sets
 from .alarms import alarms
+from .protocols import Protocol
 from .record import (
     FORMAT_VERSION,
     Drawing,
     Estimate,
+    Measure,
     Record,
     SuitePart,
     compare,
@@ -45,12 +44,15 @@ __all__ = [
     "draws_target",
     "evaluate",
     "read",
+    "ready",
     "request_of",
     "used_words",
     "write_whole",
 ]
 
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "numpy", "pillow")
+OPTIONAL = ("torchmetrics", "torchvision", "torch-fidelity", "nudenet", "onnxruntime")
+HEADLINES = ("esr1/target", "psr1/neighbour", "psr1/style", "psr1/unseen")
 Progress = Callable[[str, int, int], None]
 
 
@@ -70,11 +72,12 @@ def evaluate(
     model: Model,
     edit_file: Path,
     suite: Suite,
-    scorers: Sequence[Scorer],
+    scorers: Sequence[Judge],
     out: Path,
     settings: Settings = Settings(),
     album: Path | None = None,
     progress: Progress | None = None,
+    protocol: Protocol | None = None,
 ) -> Record:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the report's data.
 
@@ -82,56 +85,88 @@ def evaluate(
         out: folder for everything; one that holds the same evaluation is continued.
         album: where pictures lie, `out`/images by default; evaluations that share one draw the base once.
         progress: called with a stage's name, the pictures done, and their number.
+        protocol: a declared one, whose own numbers are added; the suite is as it adjusted it.
 
     Raises:
-        ValueError: an empty suite, two scorers of one name, a damaged edit or one of another base, or `out` holds an
-            evaluation with another protocol.
+        ValueError: an empty suite, two scorers of one name, one that can't judge these rows, a damaged edit or one of
+            another base, or `out` holds an evaluation with another protocol.
     """
-    if not suite.rows:
-        raise ValueError(f"suite {suite.spec.name} has no rows for {', '.join(suite.targets)}")
-    if len({s.name for s in scorers}) < len(scorers):
-        raise ValueError(f"two scorers share a name: {', '.join(s.name for s in scorers)}")
+    ready(scorers, suite, protocol)
     edit = Edit.load(edit_file)
     edit.check(model)
     album = album or out / "images"
     tell = progress or (lambda stage, done, total: None)
     base = describe_drawing(model, settings, "")
     edited = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
-    _agree(out, suite, edited, album)
+    _agree(out, suite, edited, album, protocol)
 
     paths = {"base": pictures.draw(model, suite.rows, base, album, lambda i, n: tell("drawing the base", i, n))}
     with edit.apply(model, settings.strength):
         paths["edited"] = pictures.draw(
             model, suite.rows, edited, album, lambda i, n: tell("drawing under the edit", i, n)
         )
-    scores: dict[str, dict[str, list[Score]]] = {who: {} for who in judging.WHO}
-    total = len(scorers) * len(judging.WHO) * len(suite.rows)
-    for i, (scorer, who) in enumerate((s, w) for s in scorers for w in judging.WHO):
-        start = i * len(suite.rows)
-        scores[who][scorer.name] = judging.score(
-            scorer,
-            suite.rows,
-            paths[who],
-            album,
-            out / "scores",
-            model.resolution,
-            lambda i, n, start=start: tell("judging", start + i, total),
-        )
-    record = _record(edit, suite, scorers, scores, edited)
-    _write_rows(out / "rows.parquet", suite.rows, paths, scores, {s.name: s.asks for s in scorers})
+    table = _judge(scorers, suite.rows, paths, album, out / "scores", model.resolution, tell)
+    found = measuring.measures(table, suite)
+    found += sets.measures(
+        scorers,
+        suite.rows,
+        sets.portions(suite, protocol.pools if protocol else ()),
+        paths,
+        album,
+        out / "scores",
+        model.resolution,
+        lambda i, n: tell("comparing sets", i, n),
+    )
+    found += protocols.measures(protocol, table, suite) if protocol else []
+    record = _record(edit, suite, scorers, found, edited, protocol)
+    lines.write(out / "rows.parquet", paths, table)
     write_whole(out / "report.json", record.model_dump_json(indent=1) + "\n")
     return record
 
 
-def draws_target(model: Model, rows: Sequence[Row], scorers: Sequence[Scorer], settings: Settings) -> Estimate:
+def ready(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | None = None) -> None:
+    """Raises ValueError or OSError, before anything is drawn, where the scorers can't judge the suite."""
+    if not suite.rows:
+        raise ValueError(f"suite {suite.spec.name} has no rows for {', '.join(suite.targets)}")
+    if len({s.name for s in scorers}) < len(scorers):
+        shared = ", ".join(s.name for s in scorers)
+        raise ValueError(f"two scorers share a name: {shared}; give one another with …,name=NAME")
+    largest = max(sets.portions(suite, protocol.pools if protocol else ()), key=lambda p: len(p.rows)).rows
+    for scorer in scorers:
+        if isinstance(scorer, Checked):
+            scorer.check(largest if isinstance(scorer, SetScorer) else suite.rows)
+
+
+def _judge(
+    scorers: Sequence[Judge],
+    rows: Sequence[Row],
+    paths: Mapping[str, Mapping[str, str]],
+    album: Path,
+    cache: Path,
+    resolution: int,
+    tell: Progress,
+) -> judging.Table:
+    """What every scorer of single pictures says of each."""
+    single = [s for s in scorers if isinstance(s, Scorer)]
+    scores: dict[str, dict[str, list[Score]]] = {who: {} for who in judging.WHO}
+    total = len(single) * len(judging.WHO) * len(rows)
+    for i, (scorer, who) in enumerate((s, w) for s in single for w in judging.WHO):
+
+        def told(done: int, _: int, start: int = i * len(rows)) -> None:
+            tell("judging", start + done, total)
+
+        scores[who][scorer.name] = judging.score(
+            scorer, rows, paths[who], paths["base"], album, cache, resolution, told
+        )
+    return judging.Table(rows, single, scores)
+
+
+def draws_target(model: Model, rows: Sequence[Row], scorers: Sequence[Judge], settings: Settings) -> Estimate:
     """How often the untouched model draws what `rows` ask for: an erasure of what it does not draw shows nothing."""
     images = model.images(
         [r.prompt for r in rows], [r.seed for r in rows], steps=settings.steps, guidance=settings.guidance
     )
-    found = {s.name: judging.guarded(s, images, rows)[0] for s in scorers}
-    table = judging.Table(rows, {s.name: s.asks for s in scorers}, {"base": found})
-    seen = [table.sees("base", i, row.asks, row.counts, 1, "all", "erase") for i, row in enumerate(rows)]
-    return judging.estimate(seen)
+    return judging.estimate(judging.seen(scorers, images, rows, images))
 
 
 def request_of(edit: Edit) -> Erasure:
@@ -173,11 +208,11 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
 def packages() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *OPTIONAL):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+            found |= {name: "not installed"} if name in PACKAGES else {}
     return found
 
 
@@ -192,11 +227,12 @@ def album_of(folder: Path) -> Path:
     return folder / json.loads((folder / "protocol.json").read_text(encoding="utf-8"))["images"]
 
 
-def _agree(out: Path, suite: Suite, drawing: Drawing, album: Path) -> None:
+def _agree(out: Path, suite: Suite, drawing: Drawing, album: Path, protocol: Protocol | None) -> None:
     """Write the protocol, or refuse a folder that holds another one: two protocols can't share their numbers."""
     path = out / "protocol.json"
     ours: dict[str, Any] = {"suite": _suite_part(suite).model_dump(), "rows": rows_digest(suite.rows)}
     ours |= {"drawing": drawing.model_dump(exclude={"model"}), "images": os.path.relpath(album, out)}
+    ours |= {"protocol": protocol.part.model_dump() if protocol else None}
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -208,10 +244,15 @@ def _agree(out: Path, suite: Suite, drawing: Drawing, album: Path) -> None:
     write_whole(path, json.dumps(ours, indent=1, sort_keys=True) + "\n")
 
 
-def _record(edit: Edit, suite: Suite, scorers: Sequence[Scorer], scores: judging.Scores, drawing: Drawing) -> Record:
-    found = judging.measures(suite, scorers, scores)
-    role = {g.name: g.role for g in suite.spec.groups}
-    wanted = [("esr1", "target"), ("psr1", "neighbour"), ("psr1", "style"), ("psr1", "unseen")]
+def _record(
+    edit: Edit,
+    suite: Suite,
+    scorers: Sequence[Judge],
+    found: Sequence[Measure],
+    drawing: Drawing,
+    protocol: Protocol | None,
+) -> Record:
+    heads = (*(protocol.headlines if protocol else ()), *HEADLINES)
     there = {(m.metric, m.group) for m in found}
     request = request_of(edit)
     return Record(
@@ -230,39 +271,9 @@ def _record(edit: Edit, suite: Suite, scorers: Sequence[Scorer], scores: judging
         packages=packages(),
         rule=judging.RULE,
         measures=tuple(found),
-        headlines=tuple("/".join(w) for w in wanted if w in there),
-        alarms=alarms(found, role),
+        headlines=tuple(h for h in dict.fromkeys(heads) if tuple(h.split("/")[:2]) in there),
+        alarms=alarms(found, {g.name: g.role for g in suite.spec.groups}),
+        protocol=protocol.part if protocol else None,
+        history=dict(edit.meta.get("notes") or {}),
+        cost=dict(edit.meta.get("cost") or {}),
     )
-
-
-def _write_rows(
-    path: Path,
-    rows: Sequence[Row],
-    paths: Mapping[str, Mapping[str, str]],
-    scores: judging.Scores,
-    asks: Mapping[str, str],
-) -> None:
-    """One line a picture: what was asked, where it lies, whether it came out so, and what every scorer said of it."""
-    table = judging.Table(rows, asks, scores)
-    lines = []
-    for who in judging.WHO:
-        for i, row in enumerate(rows):
-            line = {**dataclasses.asdict(row), "who": who, "picture": paths[who][row.id]}
-            line["success"] = table.success(who, i)
-            for name, found in scores[who].items():
-                line |= {f"{name}.value": found[i].value, f"{name}.answer": list(found[i].answer)}
-                line |= {f"{name}.explanation": found[i].explanation}
-            lines.append(line)
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(lines, schema=_schema(list(scores["base"]))), sink)
-    write_whole(path, sink.getvalue().to_pybytes())
-
-
-def _schema(scorers: Sequence[str]) -> pa.Schema:
-    kinds = {"seed": pa.int64(), "counts": pa.list_(pa.string())}
-    fields = [(f.name, kinds.get(f.name, pa.string())) for f in dataclasses.fields(Row)]
-    fields += [("who", pa.string()), ("picture", pa.string()), ("success", pa.bool_())]
-    for name in scorers:
-        fields += [(f"{name}.value", pa.float64()), (f"{name}.answer", pa.list_(pa.string()))]
-        fields += [(f"{name}.explanation", pa.string())]
-    return pa.schema(fields)

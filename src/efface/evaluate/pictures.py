@@ -1,4 +1,4 @@
-"""Pictures drawn once: fixed chunks of rows, each a folder that is there whole or not at all.
+"""Pictures drawn once: fixed chunks of rows of one guidance, each a folder that is there whole or not at all.
 
 A chunk's folder is named by the hash of everything that decides its pictures, a picture by the hash of its file. So an
 interrupted drawing goes on at the first missing chunk, a damaged picture is noticed and its chunk drawn again, and
@@ -54,6 +54,17 @@ def chunk_key(rows: Sequence[Row], drawing: Drawing) -> str:
     return digest({"drawing": decides, "pictures": [[r.prompt, r.seed] for r in rows]})
 
 
+def portions(rows: Sequence[Row], drawing: Drawing) -> list[tuple[Drawing, Sequence[Row]]]:
+    """The chunks that are drawn together, each with the guidance that its rows ask for or else the drawing's own."""
+    guidances = [drawing.guidance if r.guidance is None else r.guidance for r in rows]
+    out = []
+    for guidance in dict.fromkeys(guidances):
+        alike = [r for r, g in zip(rows, guidances, strict=True) if g == guidance]
+        how = drawing.model_copy(update={"guidance": guidance})
+        out += [(how, part) for part in chunks(alike, drawing.resolution)]
+    return out
+
+
 def draw(
     model: Draws, rows: Sequence[Row], drawing: Drawing, album: Path, progress: Progress | None = None
 ) -> dict[str, str]:
@@ -64,15 +75,15 @@ def draw(
     """
     paths: dict[str, str] = {}
     done = 0
-    for part in chunks(rows, drawing.resolution):
-        key = chunk_key(part, drawing)
+    for how, part in portions(rows, drawing):
+        key = chunk_key(part, how)
         files = intact(album / key)
         if files is None:
             made = model.images(
                 [r.prompt for r in part],
                 [r.seed for r in part],
-                steps=drawing.steps,
-                guidance=drawing.guidance,
+                steps=how.steps,
+                guidance=how.guidance,
                 batch=len(part),
             )
             files = write(album / key, made, part)

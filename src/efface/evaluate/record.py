@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Part(BaseModel):
@@ -45,6 +45,10 @@ class Measure(Part):
     base: Estimate
     edited: Estimate
     drop: Drop | None
+    threshold: float | None = None
+    """Of a detector: the confidence from which a detection counts."""
+    unit: Literal["share", "number"] = "share"
+    """A share of pictures, from 0 to 1, or any other number."""
 
 
 class Alarm(Part):
@@ -63,6 +67,13 @@ class SuitePart(Part):
     source: str
     groups: dict[str, str]
     """Title of each group that was drawn."""
+
+
+class ProtocolPart(Part):
+    """The declared protocol that an evaluation followed."""
+
+    name: str
+    version: str
 
 
 class Drawing(Part):
@@ -104,18 +115,30 @@ class Record(Part):
     """How several judges make one verdict."""
     measures: tuple[Measure, ...]
     headlines: tuple[str, ...]
-    """`metric/group` of the numbers to read first."""
+    """`metric/group`, or `metric/group/threshold`, of the numbers to read first."""
     alarms: tuple[Alarm, ...]
+    protocol: ProtocolPart | None = None
+    history: dict[str, Any] = {}
+    """What the fitting noted of itself, such as the words that a search chose."""
+    cost: dict[str, float] = {}
+    """What the fitting took, as the edit says: "seconds", "peak_memory_mb"."""
 
-    def find(self, metric: str, group: str, judge: str = "all") -> Measure | None:
+    def find(self, metric: str, group: str, judge: str = "all", threshold: float | None = None) -> Measure | None:
+        """The first measure that fits; a threshold that is not named fits all."""
         for m in self.measures:
-            if (m.metric, m.group, m.judge) == (metric, group, judge):
+            if (m.metric, m.group, m.judge) == (metric, group, judge) and threshold in (None, m.threshold):
                 return m
         return None
 
     def heads(self) -> list[Measure]:
-        found = (self.find(*h.split("/")) for h in self.headlines)
+        found = [self._named(*h.split("/")) for h in self.headlines]
         return [m for m in found if m is not None]
+
+    def _named(self, metric: str, group: str, threshold: str = "") -> Measure | None:
+        """By all judges where they say it together, else by the first."""
+        limit = float(threshold) if threshold else None
+        judges = dict.fromkeys(["all", *(m.judge for m in self.measures if (m.metric, m.group) == (metric, group))])
+        return next((m for j in judges if (m := self.find(metric, group, j, limit))), None)
 
 
 def read(folder: Path) -> Record:
@@ -148,6 +171,36 @@ def compare(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = (
         elif a != b:
             out.append(f"{key}: {a!r} before, {b!r} now")
     return out
+
+
+def comparable(records: Sequence[Record]) -> None:
+    """Raises ValueError, with the difference, where evaluations were not made in the same way.
+
+    Drawing, scorers, rule and declared protocol have to agree; of one suite its version, and for the same targets its
+    rows. What was erased, how, and at which strength may differ: that is what is compared.
+    """
+    ways = [_way(r) for r in records]
+    for record, way in zip(records[1:], ways[1:], strict=True):
+        skip = [] if record.suite.name == records[0].suite.name else ["suite"]
+        skip += [] if not skip and record.targets == records[0].targets else ["rows"]
+        if different := compare(ways[0], way, skip):
+            who = [f"{r.method} on {', '.join(r.targets)}" for r in (records[0], record)]
+            raise ValueError(
+                f"{who[0]} and {who[1]} were evaluated in different ways ({'; '.join(different[:5])}); evaluate both "
+                "in one way to compare them"
+            )
+
+
+def _way(record: Record) -> dict[str, Any]:
+    """How an evaluation was made."""
+    return {
+        "suite": {"name": record.suite.name, "version": record.suite.version},
+        "rows": record.rows_digest,
+        "drawing": record.drawing.model_dump(exclude={"model", "edit", "strength"}),
+        "scorers": record.scorers,
+        "rule": record.rule,
+        "protocol": record.protocol.model_dump() if record.protocol else None,
+    }
 
 
 def write_whole(path: Path, data: str | bytes) -> Path:

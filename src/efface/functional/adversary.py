@@ -1,14 +1,21 @@
-"""Attacks with gradients on continuous inputs: projected descent, many rows at once."""
+"""Attacks' inner steps: how inputs move to lower an error, many rows at once, none of which influences another.
+
+By gradient where the error is a network's; at once where it is a linear layer's (`adversarial`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 Rule = Literal["adam", "sign"]
+
+
+class NoGradient(ValueError):
+    """An attack by gradients found none: exactly zero, or no number. Nothing was tried, so nothing is shown."""
 
 
 def descend(
@@ -47,3 +54,60 @@ def descend(
             if radius is not None:
                 moved.copy_(torch.clamp(moved, start - radius, start + radius))
     return moved.detach()
+
+
+def steepness(error: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+    """The error [n] of inputs [n, ...] and its gradient [n, ...], each row's for itself.
+
+    Raises:
+        NoGradient: of no row, or one is no number: an attack would only seem to have been tried.
+    """
+    leaf = at.detach().requires_grad_()
+    with torch.enable_grad():
+        errors = error(leaf)
+        grads = torch.autograd.grad(errors.sum(), [leaf], allow_unused=True) if errors.requires_grad else (None,)
+    if (grad := grads[0]) is None or not grad.any():
+        raise NoGradient("no gradient reaches the prompt: this model gives the attack nothing to follow")
+    if not grad.isfinite().all():
+        raise NoGradient("the attack's gradient is not finite; a smaller lr, or a wider dtype of the model, may help")
+    return errors.detach(), grad
+
+
+@final
+class Adam:
+    """Adam (Kingma & Ba, arXiv 1412.6980) at its default betas on inputs [n, ...] whose rows may leave on the way.
+
+    `decay` shrinks the inputs by lr * decay a step, apart from the gradient (AdamW, Loshchilov & Hutter, arXiv
+    1711.05101); a penalty that is part of the error belongs to the gradient instead.
+    """
+
+    def __init__(self, start: Tensor, lr: float, decay: float = 0.0) -> None:
+        if lr <= 0 or decay < 0:
+            raise ValueError(f"lr is above 0 and decay not negative: got {lr}, {decay}")
+        self.at, self.lr, self.decay, self.done = start.detach().clone(), lr, decay, 0
+        self.first, self.second = torch.zeros_like(self.at), torch.zeros_like(self.at)
+
+    def step(self, grad: Tensor) -> None:
+        """One step against the gradient [n, ...]."""
+        self.done += 1
+        self.first.lerp_(grad, 0.1)
+        self.second.lerp_(grad.square(), 0.001)
+        scale = (self.second / (1 - 0.999**self.done)).sqrt_().add_(1e-8)
+        self.at.mul_(1 - self.lr * self.decay).sub_(self.lr / (1 - 0.9**self.done) * self.first / scale)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with these rows alone."""
+        left = list(rows)
+        self.at, self.first, self.second = self.at[left], self.first[left], self.second[left]
+
+
+def adversarial(inputs: Tensor, gram: Tensor, edit: Tensor, reg: float) -> Tensor:
+    """Embeddings c' [n, d] to which the edited layers answer as the base's did to c: the target, come back.
+
+    RECE's attack (Gong et al., ECCV 2024, arXiv 2407.12383): c' minimises sum |W c' - W0 c|^2 + reg |c'|^2 over all
+    layers, so c' = (reg I + sum W'W)^-1 (sum W'W0) c. With W = W0 M this needs M = `edit` [d, d] and the layers'
+    `gram` = sum W0'W0 [d, d] alone.
+    """
+    inputs, gram, edit = inputs.double(), gram.double(), edit.double()
+    eye = torch.eye(len(gram), dtype=torch.double, device=gram.device)
+    return torch.linalg.solve(reg * eye + edit.T @ gram @ edit, edit.T @ gram @ inputs.T).T

@@ -1,4 +1,4 @@
-"""The deterministic DDIM step between two noise levels, in either direction.
+"""The deterministic DDIM step between two noise levels, undone.
 
 x_to = sqrt(ab_to) x0 + sqrt(1 - ab_to) eps with x0 and eps what the prediction at `x` stands for (Song et al., arXiv
 2010.02502, eq. 12 at sigma = 0). The step is affine in x for a given prediction, so it has an exact inverse; what
@@ -9,17 +9,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .schedules import Space, from_x0, like, noised, to_x0
-
-
-def ddim_step(x: Tensor, prediction: Tensor, ab_from: Tensor, ab_to: Tensor, space: Space) -> Tensor:
-    """The state [n, ...] at ab_to [n], from x [n, ...] at ab_from [n] and the prediction there, in `space`."""
-    x0 = to_x0(prediction, x, ab_from, space)
-    return noised(x0, from_x0(x0, x, ab_from, "eps"), ab_to)
+from .schedules import Space, like
 
 
 def ddim_unstep(x: Tensor, prediction: Tensor, ab_from: Tensor, ab_to: Tensor, space: Space) -> Tensor:
-    """The state at ab_from from which `ddim_step` with this prediction gets to x [n, ...] at ab_to."""
+    """The state [n, ...] at ab_from [n] from which DDIM, given this prediction there, steps to x [n, ...] at ab_to."""
     a, b = like(ab_from, x), like(ab_to, x)
     if space == "eps":
         return (a / b).sqrt() * (x - ((1 - b).sqrt() - (b * (1 - a) / a).sqrt()) * prediction)

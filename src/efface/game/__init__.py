@@ -1,18 +1,22 @@
 """Erasing as a game: terms ask, the model answers, players move; and the Edit that is left."""
 
 from .changes import pack, unpack
-from .edit import Edit, WrongBase, apply, provenance, versions
+from .closed_form import ClosedForm, Reader, Tokens, answers, text_projections
+from .edit import Edit, WrongBase, apply, check_same_run, provenance, versions
 from .loop import Diverged, Game, gradients
-from .method import Kind, Method, OnPictures, OnTrajectories, Trained
+from .method import Kind, Method, OnPictures, OnTrajectories, Trained, positive
 from .optimiser import Adam
 from .protocols import Ask, Balance, Player, Role, Rows, Source, Term, Turn, Update
-from .search import Choice, Search, Vocabulary, other_words, read_words
+from .search import Choice, Search, Vocabulary
+from .searching import Searching
+from .words import other_words, read_words, unlike_words
 
 __all__ = [
     "Adam",
     "Ask",
     "Balance",
     "Choice",
+    "ClosedForm",
     "Diverged",
     "Edit",
     "Game",
@@ -21,22 +25,30 @@ __all__ = [
     "OnPictures",
     "OnTrajectories",
     "Player",
+    "Reader",
     "Role",
     "Rows",
     "Search",
+    "Searching",
     "Source",
     "Term",
+    "Tokens",
     "Trained",
     "Turn",
     "Update",
     "Vocabulary",
     "WrongBase",
+    "answers",
     "apply",
+    "check_same_run",
     "gradients",
     "other_words",
     "pack",
+    "positive",
     "provenance",
     "read_words",
+    "text_projections",
+    "unlike_words",
     "unpack",
     "versions",
 ]

@@ -76,13 +76,17 @@ class Edit:
 
     def export(self, model: Model, folder: str | Path, strength: float = 1.0) -> None:
         """Writes the edited model as a folder that other tools open; ValueError where it is not in the weights."""
+        self.check_exportable()
+        with self.apply(model, strength):
+            model.save_pretrained(folder)
+
+    def check_exportable(self) -> None:
+        """Raises ValueError where other tools would not apply it, for it is not in the weights."""
         if guide := self.meta.get("guide"):
             raise ValueError(
                 f"the edit is a guide ({guide['name']}): it acts while efface draws, and no other tool would apply it; "
                 "to export, erase with a method that changes weights, such as esd or eap"
             )
-        with self.apply(model, strength):
-            model.save_pretrained(folder)
 
     def check(self, model: Model) -> None:
         """Raises WrongBase, with both fingerprints, unless the edit was made for this model at some dtype."""
@@ -141,6 +145,12 @@ def provenance(
     record = {"method": method, "arguments": dict(arguments), "request": request, "model": model.name}
     record |= {"base": dict(base or model.fingerprint()), "compute": str(model.compute or model.dtype)}
     return json.loads(json.dumps(record))
+
+
+def check_same_run(file: Path, found: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raises ValueError, with what differs, where a file's record is not ours."""
+    if differ := sorted(key for key in ours if found.get(key) != ours[key]):
+        raise ValueError(f"{file} belongs to another run (differs in {', '.join(differ)}); remove it to start afresh")
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from ..store import check_writable, read_tensors, write_tensors
-from .edit import Edit, provenance, versions
+from .edit import Edit, check_same_run, provenance, versions
 from .protocols import Ask, Balance, Player, Role, Term, Turn, Update
 
 SAVE_EVERY = 25
@@ -217,11 +217,7 @@ class Game:
 
     def _resume(self, file: Path) -> int:
         tensors, meta = read_tensors(file)
-        ours = {**self._record(), "kind": "checkpoint"}
-        if differ := sorted(key for key in ours if meta.get(key) != ours[key]):
-            raise ValueError(
-                f"{file} belongs to another run (differs in {', '.join(differ)}); remove it to start afresh"
-            )
+        check_same_run(file, meta, {**self._record(), "kind": "checkpoint"})
         for i, player in enumerate(self.players):
             prefix = f"{i}/"
             player.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

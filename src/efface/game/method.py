@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from ..concept import Erasure
+from ..concept import Erasure, check_templates
 from ..functional.schedules import Space
 from ..models.base import Model
-from .edit import Edit
+from .edit import Edit, provenance
 from .loop import Game
 from .protocols import Balance, Term, Update
 
@@ -47,6 +47,10 @@ class Method(ABC):
             progress: called as progress(turn, of, player=…, loss=…) after each turn.
             checkpoint: a file to resume from where it exists, and to save to meanwhile; removed at the end.
         """
+
+    def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
+        """How an Edit by this method comes about; to be asked before any weight is swapped in."""
+        return provenance(model, erasure, type(self).__name__, dataclasses.asdict(self))
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """Raises ValueError where the request holds what the method cannot use, or where it cannot serve the model."""
@@ -99,9 +103,7 @@ class Trained(Method):
         for name in ("steps", "batch", "draw_steps", "paths", "pictures"):
             if getattr(self, name, 1) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for template in self.templates or ("",):
-            if template.count("{}") != 1:
-                raise ValueError(f"a template holds the concept as {{}}, once; got {template!r}")
+        check_templates(self.templates)
 
     @abstractmethod
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
@@ -164,3 +166,10 @@ class OnPictures(Trained):
     """Words of the model's vocabulary whose pictures remain, where neither folder nor concepts to keep are given."""
     antithetic: bool = False
     """Draw timesteps in pairs t, T - 1 - t."""
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Raises ValueError where one of these settings is not above zero."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} must be positive, got {getattr(settings, name)}")

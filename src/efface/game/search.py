@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -22,6 +21,7 @@ from ..models.cond import Cond
 from .loop import Game
 from .optimiser import Adam
 from .protocols import Player, Turn
+from .words import other_words
 
 
 @dataclass(frozen=True)
@@ -144,20 +144,3 @@ def _far(model: Model, words: Sequence[str], target: str) -> Tensor:
     centre = model.encode([target]).flat()[0]
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
     return torch.cat([distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])
-
-
-def other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """The words that are none of the targets, nor a plural or a phrase with one; each once."""
-    barred = {target.lower() for target in targets}
-    return [word for word in dict.fromkeys(words) if not _same(word.lower(), barred)]
-
-
-def _same(word: str, barred: set[str]) -> bool:
-    """Whether a word is one of these, its plural, or a phrase that contains it."""
-    parts = {word, *word.split()}
-    return bool(parts & barred) or any(word in (f"{b}s", f"{b}es", b.removesuffix("s")) for b in barred)
-
-
-def read_words(path: str) -> list[str]:
-    """The words of a file, one a line."""
-    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..concept import Erasure
-from ..game import Edit, Kind, Method, provenance, versions
+from ..game import Edit, Kind, Method, versions
 from ..models.base import Model
 from ..models.guide import Guide
 
@@ -40,8 +40,7 @@ class Guided(Method):
         self.check(erasure, model)
         guide = self.guide(erasure)
         guide.check(model)
-        record = provenance(model, erasure, type(self).__name__, dataclasses.asdict(self))
-        return Edit({}, {**record, "versions": versions(), "notes": {}, "guide": kept(guide)})
+        return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": kept(guide)})
 
 
 def names() -> list[str]:

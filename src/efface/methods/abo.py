@@ -16,7 +16,7 @@ from ..balance.sum import Sum
 from ..concept import Erasure
 from ..game import Balance, OnTrajectories, Source, Term, Update
 from ..models.base import Model
-from ..objectives.guidance import Goal, Guidance
+from ..objectives.guidance import Aim, Guidance, goal_of
 from ..preserve.unconditional import Unconditional
 from ..sources.pictures import ANY, Pictures, latents_of
 from ..sources.shared import Shared
@@ -30,7 +30,7 @@ class ABO(OnTrajectories):
     """Moves the guidance term of the target alone, to an alternative or away, and holds the unconditional score."""
 
     uses_anchor: ClassVar[bool] = True
-    goal: Literal["auto", "alternative", "neutral", "negative"] = "auto"
+    goal: Aim = "auto"
     """What the guidance becomes: the anchor's, none, or the target's reversed; auto: the anchor's if there is one."""
     eta: float = 1.0
     """How far it is reversed."""
@@ -46,9 +46,7 @@ class ABO(OnTrajectories):
     """Folder with pictures of the target instead."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        goal: Goal = ("alternative" if erasure.anchor else "negative") if self.goal == "auto" else self.goal
-        if goal == "alternative" and not erasure.anchor:
-            raise ValueError("the goal 'alternative' needs one: name an anchor, or choose neutral or negative")
+        goal = goal_of(self.goal, erasure.anchor)
         source = Shared(self._states(model))
         return (
             Guidance(source, goal, self.eta, self.detach, self.space),

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from ..balance.sum import Sum
 from ..concept import Erasure
 from ..functional.schedules import Space
-from ..game import Balance, Choice, OnTrajectories, Search, Term, Update, Vocabulary, read_words
+from ..game import Balance, Searching, Term, Update
 from ..models.base import Model
 from ..objectives.adaptive_anchor import AdaptiveAnchor
 from ..preserve.adversarial import Adversarial
@@ -25,41 +25,22 @@ from ..updates.dense import Dense
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AGE(OnTrajectories):
+class AGE(Searching):
     """Pushes the target away around a mixture of near concepts that the search adapts; kept words are candidates."""
 
-    uses_keep: ClassVar[bool] = True
     eta: float = 1.0
     """How far to the other side of the mixture's prediction the target is pushed."""
     space: Space = "x0"
     """Where squared errors are measured; sets how much noisy timesteps weigh."""
-    vocabulary: str = ""
-    """A file of candidate words, one a line; by default the model's own vocabulary."""
     k_closest: int = 100
     """Candidates are among this many words nearest to the target."""
-    centres: int = 100
-    """Candidates, spread over their distances to the target; shared among several targets."""
-    exclude: tuple[str, ...] = ()
-    """Words that count as the target and are never chosen."""
-    margin: float = 0.2
-    """Words nearer to the target than this share of the median distance count as the target."""
     temperature: float = 0.1
-    """Of the Gumbel-Softmax choice."""
+    """Of the search's Gumbel-Softmax choice."""
     top: int = 2
     """How many candidates are mixed."""
-    search_lr: float = 1e-2
-    """Adam's learning rate for the logits of the choice."""
-    search_turns: int = 1
-    """Moves of the search after each update of the weights."""
-    keep_weight: float = 1.0
-    """Weight of the preservation."""
-    keep_paths: int = 1
-    """Stored trajectories a candidate, where the source is frozen."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
-        vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
-        search = Search(vocabulary, Choice(self.search_lr, self.temperature, True, self.search_turns, self.top))
+        search = self.search(model, erasure, top=self.top)
         return (
             AdaptiveAnchor(trajectories(self, self.paths), search, self.eta, self.space),
             Adversarial(trajectories(self, self.keep_paths), search, self.space),

@@ -1,9 +1,10 @@
 """Compose: any answer on each axis, chosen by name; every trained method here is such a choice, and so is any new mix.
 
 objective: negative-guidance (ESD), anchor (concept ablation), guidance (ABO), wrong-noise (EraseDiff, SalUn),
-denoise-up (NegGrad), adaptive-anchor (AGE). preserve: nothing, unconditional (ABO), prompts, adversarial (EAP), remain
-(EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning), salient (SalUn). The
-formulas stand in the files of the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
+denoise-up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn). preserve: nothing, unconditional (ABO), prompts,
+adversarial (EAP), remain (EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning),
+salient (SalUn). The formulas stand in the files of the answers. Defaults are ESD's. A setting that no chosen answer
+uses is refused.
 """
 
 from __future__ import annotations
@@ -18,25 +19,13 @@ import tyro
 from ..balance.constrained import Constrained, Rate
 from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import (
-    Balance,
-    Choice,
-    Method,
-    OnPictures,
-    OnTrajectories,
-    Search,
-    Source,
-    Term,
-    Trained,
-    Update,
-    Vocabulary,
-    read_words,
-)
+from ..game import Balance, Method, OnPictures, Search, Searching, Source, Term, Trained, Update
 from ..models.base import Model
 from ..objectives.adaptive_anchor import AdaptiveAnchor
 from ..objectives.anchor import Anchor
+from ..objectives.attacked import Attacked, PrefixAttack
 from ..objectives.denoising import Denoising
-from ..objectives.guidance import Goal, Guidance
+from ..objectives.guidance import Aim, Guidance, goal_of
 from ..objectives.negative_guidance import NegativeGuidance
 from ..objectives.wrong_noise import Wrong, WrongNoise
 from ..preserve.adversarial import Adversarial
@@ -51,7 +40,9 @@ from ..updates.lowrank import LowRank
 from ..updates.mask import KeepWeights, Mask, Relaxation
 from ..updates.salient import Salient
 
-Objective = Literal["negative-guidance", "anchor", "guidance", "wrong-noise", "denoise-up", "adaptive-anchor"]
+Objective = Literal[
+    "negative-guidance", "anchor", "guidance", "wrong-noise", "denoise-up", "adaptive-anchor", "attacked"
+]
 Preserve = Literal["nothing", "unconditional", "prompts", "adversarial", "remain"]
 BalanceBy = Literal["sum", "constrained"]
 UpdateBy = Literal["dense", "low-rank", "mask", "salient"]
@@ -73,6 +64,7 @@ USES: Mapping[tuple[str, str], Sequence[str]] = {
     ("objective", "guidance"): ("states", "goal", "eta", "detach"),
     ("objective", "wrong-noise"): ("wrong", "label"),
     ("objective", "adaptive-anchor"): ("states", "eta"),
+    ("objective", "attacked"): ("states", "eta", "attack_steps", "attack_lr", "attack_tokens", "warm_up"),
     ("states", "trajectories"): (*_PATHS, "paths"),
     ("states", "pictures"): ("forget_images", "pictures", "antithetic"),
     ("preserve", "prompts"): (*_PATHS, "keep_paths"),
@@ -89,7 +81,7 @@ USES: Mapping[tuple[str, str], Sequence[str]] = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Compose(OnTrajectories, OnPictures):
+class Compose(Searching, OnPictures):
     """An erasure of your own making: one answer on each axis, with the settings that these answers need."""
 
     by_choice: ClassVar[bool] = True
@@ -108,7 +100,7 @@ class Compose(OnTrajectories, OnPictures):
     """What the states of the objective "anchor" show."""
     eta: float = 1.0
     """How far to the other side the target is pushed."""
-    goal: Literal["auto", "alternative", "neutral", "negative"] = "auto"
+    goal: Aim = "auto"
     """What the guidance becomes: the anchor's, none, or the target's reversed; auto: the anchor's if there is one."""
     detach: bool = True
     """Hold the unconditional prediction within the guidance term."""
@@ -116,30 +108,18 @@ class Compose(OnTrajectories, OnPictures):
     """What is learned on forget pictures: another concept's prediction, or uniform noise."""
     label: str = "a photo of a pokemon"
     """The other concept where the request has no anchor; models of classes take any other class."""
-    vocabulary: str = ""
-    """A file of candidate words of the search, one a line; by default the model's own vocabulary."""
-    k_closest: int = 1000
-    """Candidates are among this many words nearest to the target."""
-    centres: int = 100
-    """Candidates, spread over their distances to the target; shared among several targets."""
-    exclude: tuple[str, ...] = ()
-    """Words that count as the target and are never candidates."""
-    margin: float = 0.2
-    """Words nearer to the target than this share of the median distance count as the target."""
-    temperature: float = 2.0
-    """Of the search's Gumbel-Softmax choice."""
+    attack_steps: int = 30
+    """Steps of the attack on the prompt in each update."""
+    attack_lr: float = 1e-3
+    """Adam's learning rate of the attack."""
+    attack_tokens: int = 1
+    """Token embeddings that the attack puts before the prompt."""
+    warm_up: int = 200
+    """Updates before the first attack."""
     hard: bool = True
     """Choose candidates (straight-through) rather than a mixture of all, which needs the student's trajectories."""
     top: int = 1
     """How many candidates a hard choice mixes."""
-    search_lr: float = 1e-2
-    """Adam's learning rate for the logits of the choice."""
-    search_turns: int = 1
-    """Moves of the search after each update of the weights."""
-    keep_paths: int = 1
-    """Stored trajectories a preserved prompt, where the source is frozen."""
-    keep_weight: float = 1.0
-    """Weight of the preservation in the sum."""
     rate: Rate = "grad-norm"
     """How fast the erasing loss must fall: rate-eta ||grad g||^2, rate-eta g, rate-eta; or lambda_t fixed at it."""
     rate_eta: float = 1.0
@@ -221,7 +201,7 @@ class Compose(OnTrajectories, OnPictures):
             raise ValueError("preserve prompts holds the concepts to keep; name at least one")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, search = self._states(model), self._search(model, erasure)
+        source, search = self._states(model), self.search(model, erasure, self.hard, self.top)
         preservation = self._preservation(model, erasure, source, search)
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
         return (self._objective(model, erasure, source, search), preservation, *cost)
@@ -233,11 +213,6 @@ class Compose(OnTrajectories, OnPictures):
         uniform = self.objective == "wrong-noise" and self.wrong == "uniform-noised"
         return Shared(forgotten(self, model, "uniform" if uniform else "gaussian"))
 
-    def _search(self, model: Model, erasure: Erasure) -> Search:
-        words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
-        vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
-        return Search(vocabulary, Choice(self.search_lr, self.temperature, self.hard, self.search_turns, self.top))
-
     def _objective(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
         match self.objective:
             case "negative-guidance":
@@ -245,14 +220,15 @@ class Compose(OnTrajectories, OnPictures):
             case "anchor":
                 return Anchor(source, self.space, self.shows)
             case "guidance":
-                auto: Goal = "alternative" if erasure.anchor else "negative"
-                goal: Goal = auto if self.goal == "auto" else self.goal
-                return Guidance(source, goal, self.eta, self.detach, self.space)
+                return Guidance(source, goal_of(self.goal, erasure.anchor), self.eta, self.detach, self.space)
             case "wrong-noise":
                 others = labels(model, erasure, self.label) if self.wrong == "label" else ()
                 return WrongNoise(source, others, self.wrong, self.space)
             case "denoise-up":
                 return Denoising(source, self.space, "erase", sign=-1.0)
+            case "attacked":
+                attack = PrefixAttack(self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up)
+                return Attacked(source, self.eta, self.space, attack)
             case "adaptive-anchor":
                 return AdaptiveAnchor(source, search, self.eta, self.space)
 

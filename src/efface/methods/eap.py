@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from ..balance.sum import Sum
 from ..concept import Erasure
 from ..functional.schedules import Space
-from ..game import Balance, Choice, OnTrajectories, Search, Term, Update, Vocabulary, read_words
+from ..game import Balance, Searching, Term, Update
 from ..models.base import Model
 from ..objectives.negative_guidance import NegativeGuidance
 from ..preserve.adversarial import Adversarial
@@ -25,46 +25,22 @@ from ..updates.dense import Dense
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class EAP(OnTrajectories):
+class EAP(Searching):
     """Erases as ESD does while holding in place the word that the erasure damages most; kept words are candidates."""
 
-    uses_keep: ClassVar[bool] = True
     eta: float = 1.0
     """How far to the other side of the unconditional prediction the target is pushed."""
     space: Space = "x0"
     """Where squared errors are measured; sets how much noisy timesteps weigh."""
-    vocabulary: str = ""
-    """A file of candidate words, one a line; by default the model's own vocabulary."""
-    k_closest: int = 1000
-    """Candidates are among this many words nearest to the target."""
-    centres: int = 100
-    """Candidates, spread over their distances to the target; shared among several targets."""
-    exclude: tuple[str, ...] = ()
-    """Words that count as the target and are never preserved."""
-    margin: float = 0.2
-    """Words nearer to the target than this share of the median distance count as the target."""
-    temperature: float = 2.0
-    """Of the Gumbel-Softmax choice."""
     hard: bool = True
     """Choose one candidate (straight-through) rather than a mixture; a mixture needs the student's trajectories."""
-    search_lr: float = 1e-2
-    """Adam's learning rate for the logits of the choice."""
-    search_turns: int = 1
-    """Moves of the search after each update of the weights."""
-    keep_weight: float = 1.0
-    """Weight of the preservation."""
-    keep_paths: int = 1
-    """Stored trajectories a candidate, where the source is frozen."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         if not self.hard and self.source == "frozen":
             raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
-        words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
-        vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
-        choice = Choice(self.search_lr, self.temperature, self.hard, self.search_turns)
         return (
             NegativeGuidance(trajectories(self, self.paths), self.eta, self.space),
-            Adversarial(trajectories(self, self.keep_paths), Search(vocabulary, choice), self.space),
+            Adversarial(trajectories(self, self.keep_paths), self.search(model, erasure, hard=self.hard), self.space),
         )
 
     def update(self) -> Update:

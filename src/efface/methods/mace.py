@@ -29,10 +29,21 @@ import torch
 from torch import Tensor
 
 from ..balance.sum import Sum
-from ..concept import Erasure
-from ..functional.closed_form import answers, least_squares, ordinary, positive, text_projections
+from ..concept import Erasure, check_templates
+from ..functional.closed_form import shared
 from ..functional.fusion import fuse
-from ..game import Edit, Game, Kind, Method, provenance, versions
+from ..game import (
+    Edit,
+    Game,
+    Kind,
+    Method,
+    answers,
+    check_same_run,
+    positive,
+    text_projections,
+    unlike_words,
+    versions,
+)
 from ..models.base import Model
 from ..models.probe import places
 from ..objectives.attention import Attention, Focus
@@ -83,9 +94,7 @@ class MACE(Method):
 
     def __post_init__(self) -> None:
         positive(self, "steps", "batch", "rank", "lr", "lamb", "pictures", "draw_steps")
-        for template in self.contexts or ("",):
-            if template.count("{}") != 1:
-                raise ValueError(f"a context holds the concept as {{}}, once; got {template!r}")
+        check_templates(self.contexts, "context")
 
     def fit(
         self,
@@ -99,13 +108,11 @@ class MACE(Method):
         self.check(erasure, model)
         weights = text_projections(model.weights)
         pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
-        # Taken before anything is swapped in: the base's fingerprint stays the base's.
-        record = provenance(model, erasure, type(self).__name__, dataclasses.asdict(self))
-        words = ordinary(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
+        record = self.record(model, erasure)
+        words = unlike_words(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
         kept = self._whole(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
-        eye = torch.eye(inputs.shape[1], dtype=torch.double, device=inputs.device)
-        refined = answers(weights, least_squares(eye, inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
+        refined = answers(weights, shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
         with model.bound(refined):
             trained = [self._resteered(model, erasure, i, progress, checkpoint) for i, _ in enumerate(erasure.targets)]
         whole = [self._whole(model, [target]) for target in erasure.targets]
@@ -159,11 +166,8 @@ class MACE(Method):
         done = _files(checkpoint, i + 1)[-1]
         if not done.exists():
             game.play(tell, checkpoint).save(done)
-        edit, ours = Edit.load(done), game.edit().meta
-        if differ := sorted(key for key in ours if edit.meta.get(key) != ours[key]):
-            raise ValueError(
-                f"{done} belongs to another run (differs in {', '.join(differ)}); remove it to start afresh"
-            )
+        edit = Edit.load(done)
+        check_same_run(done, edit.meta, game.edit().meta)
         return edit
 
     def _pairs(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:

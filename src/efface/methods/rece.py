@@ -11,28 +11,25 @@ downloaded checkpoint, ours the first release's formula with the settings below;
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from ..concept import Erasure
-from ..functional.closed_form import Reader, adversarial, answers, least_squares, ordinary, positive, text_projections
-from ..game import Edit, Method, provenance, versions
+from ..functional.adversary import adversarial
+from ..functional.closed_form import shared
+from ..game import ClosedForm, Reader, positive
 from ..models.base import Model
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class RECE(Method):
+class RECE(ClosedForm):
     """UCE, then epochs of finding the embedding that brings the target back and editing it away too."""
 
-    uses_anchor: ClassVar[bool] = True
-    uses_keep: ClassVar[bool] = True
     epochs: int = 3
     """Rounds of attack and edit after the UCE edit; 0 is UCE's first release."""
     reg: float = 0.1
@@ -43,48 +40,26 @@ class RECE(Method):
     """Weight of the erased rows."""
     preserve_scale: float = 0.1
     """Weight of the preserved rows."""
-    preserve_vocabulary: int = 0
-    """Words of the model's vocabulary, common ones first, that are preserved beside the kept concepts."""
-    exclude: tuple[str, ...] = ()
-    """Words that count as the target and are never taken from the vocabulary."""
-    templates: tuple[str, ...] = ("{}",)
-    """Prompts around a concept, all of which are edited and preserved."""
 
     def __post_init__(self) -> None:
         positive(self, "reg", "lamb", "erase_scale", "preserve_scale")
         if self.epochs < 0:
             raise ValueError(f"epochs must be at least 0, got {self.epochs}")
 
-    def fit(
-        self,
-        model: Model,
-        erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Edit:
-        """Two linear solves an epoch for all layers; there is nothing to resume, so the checkpoint stays unused."""
-        self.check(erasure, model)
-        weights = text_projections(model.weights)
-        tokenizer = getattr(model, "tokenizer", None)
-        reader = Reader(lambda texts: model.encode(texts).tensors["tokens"], tokenizer, self.templates, "all")
-        named = (*erasure.targets, *erasure.keep, *self.exclude)
-        words = ordinary(model.vocabulary(self.preserve_vocabulary), named)
+    def solve(
+        self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Two linear solves an epoch."""
+        reader = self.reader(model, "all")
         kept = torch.cat([reader.kept([*erasure.keep, *words]), reader.whole([""])])
         gram = torch.stack([weight.double().T @ weight.double() for weight in weights.values()]).sum(0)
-        matrix = self._edit(*reader.pairs(erasure.targets, erasure.anchor), kept)
+        scales = (self.lamb, self.erase_scale, self.preserve_scale)
+        matrix = shared(*reader.pairs(erasure.targets, erasure.anchor), kept, *scales)
         targets, goals = self._whole(reader, erasure)
         for _ in range(self.epochs):
             returned = adversarial(targets, gram, matrix, self.reg)
-            matrix = matrix @ self._edit(returned, goals, kept)
-        record = provenance(model, erasure, type(self).__name__, dataclasses.asdict(self))
-        notes = {"preserved": [*erasure.keep, *words]}
-        return Edit(answers(weights, matrix, progress), {**record, "versions": versions(), "notes": notes})
-
-    def _edit(self, inputs: Tensor, outputs: Tensor, kept: Tensor) -> Tensor:
-        """The matrix [d, d] that UCE puts after the weights now in place."""
-        eye = torch.eye(inputs.shape[1], device=inputs.device)
-        return least_squares(eye, inputs, outputs, kept, self.lamb, self.erase_scale, self.preserve_scale)
+            matrix = matrix @ shared(returned, goals, kept, *scales)
+        return matrix, {"preserved": [*erasure.keep, *words]}
 
     def _whole(self, reader: Reader, erasure: Erasure) -> tuple[Tensor, Tensor]:
         """Every token of the targets' prompts [n L, d], and of the anchor's in the same places."""

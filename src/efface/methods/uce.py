@@ -11,68 +11,44 @@ one among them. Differs: under a template the anchor takes the target's place, w
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from ..concept import Erasure
-from ..functional.closed_form import Reader, Tokens, answers, least_squares, ordinary, positive, text_projections
-from ..game import Edit, Method, provenance, versions
+from ..functional.closed_form import shared
+from ..game import ClosedForm, Tokens, positive
 from ..models.base import Model
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class UCE(Method):
+class UCE(ClosedForm):
     """Maps the target's keys and values to the anchor's by least squares, in seconds; kept concepts pull back."""
 
-    uses_anchor: ClassVar[bool] = True
-    uses_keep: ClassVar[bool] = True
     tokens: Tokens = "last-subject"
     """Which rows of a prompt are edited: the concept's last token, or all from there on."""
-    lamb: float = 0.5
-    """Weight of staying near the base weights."""
     erase_scale: float = 1.0
     """Weight of the targets' rows; large ones break pictures."""
     preserve_scale: float = 1.0
     """Weight of the preserved rows."""
-    preserve_vocabulary: int = 0
-    """Words of the model's vocabulary, common ones first, that are preserved beside the kept concepts."""
-    exclude: tuple[str, ...] = ()
-    """Words that count as the target and are never taken from the vocabulary."""
     keep_empty: bool = False
     """Preserve every token of the empty prompt too, which guidance subtracts."""
-    templates: tuple[str, ...] = ("{}",)
-    """Prompts around a concept, all of which are edited and preserved."""
 
     def __post_init__(self) -> None:
         positive(self, "lamb", "erase_scale", "preserve_scale")
 
-    def fit(
-        self,
-        model: Model,
-        erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Edit:
-        """One linear solve for all layers; there is nothing to resume, so the checkpoint stays unused."""
-        self.check(erasure, model)
-        weights = text_projections(model.weights)
-        tokenizer = getattr(model, "tokenizer", None)
-        reader = Reader(lambda texts: model.encode(texts).tensors["tokens"], tokenizer, self.templates, self.tokens)
+    def solve(
+        self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """One linear solve."""
+        reader = self.reader(model, self.tokens)
         inputs, outputs = reader.pairs(erasure.targets, erasure.anchor)
-        named = (*erasure.targets, *erasure.keep, *self.exclude)
-        words = ordinary(model.vocabulary(self.preserve_vocabulary), named)
         kept = reader.kept([*erasure.keep, *words])
         if self.keep_empty:
             kept = torch.cat([kept, reader.whole([""])])
-        eye = torch.eye(inputs.shape[1], device=inputs.device)
-        matrix = least_squares(eye, inputs, outputs, kept, self.lamb, self.erase_scale, self.preserve_scale)
-        record = provenance(model, erasure, type(self).__name__, dataclasses.asdict(self))
-        notes = {"preserved": [*erasure.keep, *words]}
-        return Edit(answers(weights, matrix, progress), {**record, "versions": versions(), "notes": notes})
+        matrix = shared(inputs, outputs, kept, self.lamb, self.erase_scale, self.preserve_scale)
+        return matrix, {"preserved": [*erasure.keep, *words]}

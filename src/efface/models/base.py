@@ -6,47 +6,29 @@ so that leaving is exact and the frozen model costs no second copy.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from ..concept import Prompt
-from ..functional.schedules import Space
+from .adapter import Adapter
 from .cond import Cond
-from .draw import Defaults, Draw, drawn
-from .guide import Guide, Plain
+from .draw import Defaults, Draw, Sampler, drawn, scheduled, seeded, unscaled
+from .guide import Guide, Plain, Walk, steered
 
-Sampler = Literal["own", "ddim"]
+__all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
 ENCODINGS_KEPT = 1024
 CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class Model(ABC):
+class Model(Adapter):
     """A text-to-image denoiser behind a face that hides its architecture."""
-
-    architecture: ClassVar[str]
-    """The kind of model that a method may or may not serve."""
-    name: str
-    device: torch.device
-    dtype: torch.dtype
-    compute: torch.dtype | None
-    """Autocast to this dtype inside the network; None computes in the weights' own."""
-    defaults: Defaults
-    space: Space
-    """What the network predicts."""
-    resolution: int
-    """Pixels a side."""
-    latent_shape: tuple[int, int, int]
-    alphas_bar: Tensor
-    """[T]: cumulative alpha products of the training schedule, fp64 on the CPU."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._slots = {
@@ -58,58 +40,17 @@ class Model(ABC):
         self._guide: Guide | None = None
         self._fingerprint: dict[str, str] | None = None
 
-    # What an adapter answers.
-
-    @abstractmethod
-    def _encode(self, texts: Sequence[str]) -> Cond:
-        """The text encoder's output for these prompts."""
-
-    @abstractmethod
-    def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        """One row of conditions whose embedding is replaced."""
-
-    def _encode_behind(self, texts: Sequence[str], prefix: Tensor) -> Cond:
-        """As `_encode`, with token embeddings [n, k, d] before the words."""
-        raise ValueError(f"{self.name} has no text encoder that token embeddings could be given to")
-
-    def latents(self, pictures: Tensor) -> Tensor:
-        """Latents [n, c, h, w], as the network reads them, of uint8 pictures [n, 3, h, w]; the inverse of `decode`."""
-        raise ValueError(f"{self.name} cannot read pictures")
-
-    @abstractmethod
-    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """One call of the denoiser: x_t [n, c, h, w], t [n], n rows of cond."""
-
-    @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """uint8 pictures [n, 3, h, w] on the CPU from latents [n, c, h, w]."""
-
-    @abstractmethod
-    def decoder_digest(self) -> str:
-        """Digest of whatever turns latents into pictures: no edit touches it, but every picture depends on it."""
-
-    @abstractmethod
-    def scheduler(self, sampler: Sampler = "own") -> Any:
-        """A fresh diffusers scheduler."""
-
-    @abstractmethod
-    def vocabulary(self, size: int) -> list[str]:
-        """Words that a search may try: at most `size`, common ones first."""
-
-    @abstractmethod
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the model, with whatever edit is applied, as a folder that other tools open."""
-
-    def checkpoint_name(self, part: str, name: str) -> str:
-        """The name of a parameter in published checkpoints, whatever the library calls it."""
-        return name
-
     # Weights.
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The parameters now in place, by checkpoint name."""
         return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
+
+    @property
+    def owners(self) -> dict[str, nn.Module]:
+        """The module that holds each parameter, by the parameter's checkpoint name."""
+        return {name: owner for name, (owner, _) in self._slots.items()}
 
     @contextmanager
     def bound(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
@@ -188,7 +129,13 @@ class Model(ABC):
 
         `prefix` [n, k, d] are token embeddings put before the words, which move k places on; it gets a gradient too.
         """
-        return self._encode(texts) if prefix is None else self._encode_behind(texts, prefix)
+        if prefix is None:
+            return self._encode(texts)
+        ids, k = self.tokens(texts), prefix.shape[1]
+        if k > (room := ids.shape[1] - 2):
+            raise ValueError(f"a prefix of {k} tokens leaves no room in {room + 2}; at most {room}")
+        own = embedding(ids, self.embedding_table())
+        return self.read_embedded(torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1))
 
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.
@@ -225,41 +172,66 @@ class Model(ABC):
         until: int | None = None,
         record: bool = False,
         sampler: Sampler = "own",
+        start: Tensor | None = None,
+        since: int = 0,
     ) -> Draw:
         """THE loop: n pictures at once, one condition row and one seed each.
 
         Noise is drawn on the CPU per seed, so that a seed means the same picture at any batch size. `until=k` stops
         when the latents are exactly at the k-th timestep, before the network sees them. Guidance 1 is the plain
         conditional model and costs no second prediction unless recorded.
+
+        `start` [n, c, h, w] are states to go on from at the `since`-th timestep, as `until=since` or `noised` gives
+        them. Seeds then decide the scheduler's own noise alone, where it has any, and multistep schedulers begin anew.
         """
         guidance = self.defaults.guidance if guidance is None else guidance
-        scheduler = self.scheduler(sampler)
-        scheduler.set_timesteps(self.defaults.steps if steps is None else steps, device=self.device)
-        rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = torch.cat([torch.randn((1, *self.latent_shape), generator=rng) for rng in rngs])
+        self._check_start(seeds, start, since, until)
+        scheduler = self._scheduled(steps, sampler, since)
+        rngs, noise = seeded(seeds, self.latent_shape)
         x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
+        x = x if start is None else unscaled(scheduler, start.to(x), scheduler.timesteps[since])
         extra = {"generator": rngs} if "generator" in inspect.signature(scheduler.step).parameters else {}
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
-        walk = self._guide.begin(self, cond, uncond, guidance) if self._guide else Plain(cond, uncond, guidance)
-        always = [uncond, cond] if record else []
+        walk = self.walk(cond, uncond, guidance)
         visited: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for i, t in enumerate(scheduler.timesteps):
+        for i, t in enumerate(scheduler.timesteps[since:], since):
             x_t = scheduler.scale_model_input(x, t)
             if until == i:
                 return drawn(x_t, visited)
-            asked = list(dict.fromkeys([*always, *walk.conds(i)]))
-            said = dict(zip(asked, self.predict(x_t, t, *asked), strict=True))
-            out = walk.combine(i, x_t, t, said)
+            out, said = steered(self, walk, i, x_t, t, [uncond, cond] if record else [])
             if record:
                 visited.append((t, x_t, said[cond], said[uncond]))
             x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
         return drawn(x, visited)
 
+    def walk(self, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+        """A drawing of n pictures under the guide in place, or plainly guided; `guide.steered` takes its steps."""
+        return self._guide.begin(self, cond, uncond, guidance) if self._guide else Plain(cond, uncond, guidance)
+
+    @torch.no_grad()
+    def noised(
+        self, latents: Tensor, seeds: Sequence[int], since: int, *, steps: int | None = None, sampler: Sampler = "own"
+    ) -> Tensor:
+        """Clean latents [n, c, h, w] under noise of the `since`-th timestep, a seed each: a `start` for `sample`."""
+        self._check_start(seeds, latents, since)
+        scheduler = self._scheduled(steps, sampler, since)
+        t, noise = scheduler.timesteps[since], seeded(seeds, self.latent_shape)[1].to(latents)
+        return scheduler.scale_model_input(scheduler.add_noise(latents, noise, t.expand(len(latents))), t)
+
     def timesteps(self, steps: int, sampler: Sampler = "own") -> Tensor:
         """The timesteps that `sample` visits, noisiest first."""
-        scheduler = self.scheduler(sampler)
-        scheduler.set_timesteps(steps)
-        return scheduler.timesteps
+        return scheduled(self.scheduler(sampler), steps).timesteps
+
+    def _scheduled(self, steps: int | None, sampler: Sampler, since: int) -> Any:
+        return scheduled(self.scheduler(sampler), self.defaults.steps if steps is None else steps, self.device, since)
+
+    def _check_start(self, seeds: Sequence[int], start: Tensor | None, since: int, until: int | None = None) -> None:
+        if start is None and since:
+            raise ValueError(f"since={since} needs the states there: give start, from until={since} or from noised")
+        if start is not None and start.shape != (shape := (len(seeds), *self.latent_shape)):
+            raise ValueError(f"states for {len(seeds)} seeds are {shape}, got {tuple(start.shape)}")
+        if until is not None and until < since:
+            raise ValueError(f"until={until} lies before since={since}")
 
     def images(
         self,
@@ -270,29 +242,29 @@ class Model(ABC):
         guidance: float | None = None,
         batch: int = 64,
         progress: Callable[..., None] | None = None,
+        start: Tensor | None = None,
+        since: int = 0,
     ) -> Tensor:
-        """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed."""
+        """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed.
+
+        `start` and `since` are `sample`'s: states to go on from, one for each pair.
+        """
         if len(prompts) != len(seeds) or not prompts:
             raise ValueError(f"one seed a prompt, at least one: got {len(prompts)} prompts and {len(seeds)} seeds")
         pictures = []
-        for start in range(0, len(prompts), batch):
-            part = slice(start, start + batch)
-            cond = self.encode(prompts[part])
-            draw = self.sample(cond, self.encode([""]), seeds[part], steps=steps, guidance=guidance)
+        for i in range(0, len(prompts), batch):
+            part = slice(i, i + batch)
+            cond, uncond, states = self.encode(prompts[part]), self.encode([""]), None if start is None else start[part]
+            draw = self.sample(cond, uncond, seeds[part], steps=steps, guidance=guidance, start=states, since=since)
             pictures.append(self.decode(draw.x))
             if progress:
-                progress(min(start + batch, len(prompts)), len(prompts))
+                progress(min(i + batch, len(prompts)), len(prompts))
         return torch.cat(pictures)
 
 
 def raw(tensor: Tensor, dtype: torch.dtype) -> bytes:
     """The bytes of a tensor at this dtype."""
     return tensor.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().tobytes()
-
-
-def fresh(scheduler: Any) -> Any:
-    """A scheduler with the same configuration and none of the state."""
-    return copy.deepcopy(scheduler)
 
 
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:

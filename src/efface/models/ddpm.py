@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -22,13 +19,13 @@ from typing import Any, ClassVar, final
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Defaults, Model, Sampler, fresh
+from ..store import new_folder
+from .base import Defaults, Model, Sampler
 from .cond import Cond
-from .sd import SPACES
+from .schedule import fresh, space_of
 
 CLASSES = "classes.json"
 
@@ -72,26 +69,18 @@ class DDPM(Model):
         self.unet.class_embedding = _mixable(self.unet.class_embedding)
         self.unet.eval()
         Model.__init__(self, {"unet": self.unet})
-        self.name, self.defaults, self.words, self.compute = name, defaults or Defaults(), tuple(words), compute
+        self.name, self.defaults, self.own_words, self.compute = name, defaults or Defaults(), tuple(words), compute
         self.device, self.dtype = self.unet.device, self.unet.dtype
         self.resolution = self.unet.config.sample_size
         self.latent_shape = (3, self.resolution, self.resolution)
-        schedule = pipeline.scheduler
-        predicts = schedule.config.get("prediction_type")
-        if predicts not in SPACES or not hasattr(schedule, "alphas_cumprod"):
-            raise ValueError(f"{name} predicts {predicts!r} by {type(schedule).__name__}; known: {', '.join(SPACES)}")
-        self.space = SPACES[predicts]
-        self.alphas_bar = schedule.alphas_cumprod.detach().double().cpu()
+        self.space = space_of(pipeline.scheduler, name)
+        self.alphas_bar = pipeline.scheduler.alphas_cumprod.detach().double().cpu()
 
     def decoder_digest(self) -> str:
         return "pixels"
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
-        own = self.pipeline.scheduler
-        if sampler == "own":
-            return fresh(own)
-        # Pixels lie in [-1, 1], but x0 is clipped there only where the model's own schedule does it too.
-        return DDIMScheduler.from_config(own.config, clip_sample=bool(own.config.get("clip_sample", False)))
+        return fresh(self.pipeline.scheduler, sampler)
 
     def label(self, prompt: str) -> int:
         """The class that a prompt means.
@@ -141,22 +130,13 @@ class DDPM(Model):
 
     def vocabulary(self, size: int) -> list[str]:
         """The words that came with the model, or all its classes."""
-        return list((self.words or self.classes)[:size])
+        return list((self.own_words or self.classes)[:size])
 
     def save_pretrained(self, folder: str | Path) -> None:
-        folder = Path(folder)
-        if folder.exists():
-            raise FileExistsError(f"{folder} exists; name a folder that does not")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
-            with self.bound({name: tensor.contiguous() for name, tensor in self.weights.items()}):
-                self.pipeline.save_pretrained(made)
+        plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
+        with new_folder(folder) as made, self.bound(plain):
+            self.pipeline.save_pretrained(made)
             write_classes(made, self.classes)
-            made.chmod(0o755)
-            os.rename(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
 
 
 def open_folder(

@@ -1,13 +1,16 @@
-"""What drawing is told where nothing is said, and what it leaves."""
+"""What drawing is told where nothing is said, how it is set up on a scheduler, and what it leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Sampler = Literal["own", "ddim", "ddim-unclipped"]
+"""The model's own scheduler; DDIM on its noise levels; DDIM that never clips x0, which can be walked backwards."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,30 @@ def drawn(x: Tensor, visited: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -
         return Draw(x, empty, empty, empty, empty)
     t, states, eps_c, eps_0 = (torch.stack(column) for column in zip(*visited, strict=True))
     return Draw(x, t, states, eps_c, eps_0)
+
+
+def scheduled(scheduler: Any, steps: int, device: torch.device | None = None, since: int = 0) -> Any:
+    """The scheduler, about to walk over `steps` timesteps from the `since`-th on.
+
+    Raises:
+        ValueError: there is no such timestep.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    scheduler.set_timesteps(steps, device=device)
+    if since not in range(count := len(scheduler.timesteps)):
+        raise ValueError(f"since={since} is none of the {count} timesteps visited; 0 to {count - 1} are")
+    if since and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(since)
+    return scheduler
+
+
+def unscaled(scheduler: Any, x_t: Tensor, t: Tensor) -> Tensor:
+    """The state that the scheduler steps from at t, of the one that the network reads: undoes `scale_model_input`."""
+    return x_t / scheduler.scale_model_input(torch.ones((), device=x_t.device), t)
+
+
+def seeded(seeds: Sequence[int], shape: Sequence[int]) -> tuple[list[torch.Generator], Tensor]:
+    """A generator for each seed, and the noise [n, *shape] that they gave first; both on the CPU."""
+    rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return rngs, torch.cat([torch.randn((1, *shape), generator=rng) for rng in rngs])

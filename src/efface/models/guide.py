@@ -35,6 +35,18 @@ class Walk(ABC):
         """
 
 
+def steered(
+    model: Model, walk: Walk, i: int, x_t: Tensor, t: Tensor, also: Sequence[Cond] = ()
+) -> tuple[Tensor, dict[Cond, Tensor]]:
+    """Step i of a walk: the prediction [n, ...] that the scheduler gets, and the one under each condition asked.
+
+    One batched call of the network answers the walk's conditions and those asked `also`.
+    """
+    asked = list(dict.fromkeys([*also, *walk.conds(i)]))
+    said = dict(zip(asked, model.predict(x_t, t, *asked), strict=True))
+    return walk.combine(i, x_t, t, said), said
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guide(ABC):
     """Steers drawing, as one frozen dataclass; its fields but `strength` are what an Edit keeps of it.

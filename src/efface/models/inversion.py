@@ -9,15 +9,14 @@ model's own schedule would clip is not clipped, for that could not be undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from ..functional.inversion import ddim_step, ddim_unstep
+from ..functional.inversion import ddim_unstep
 from .base import Model
 from .cond import Cond
-from .guide import Plain
+from .draw import scheduled
+from .guide import steered
 
 
 @torch.no_grad()
@@ -36,51 +35,32 @@ def invert(
     Raises:
         ValueError: the last step forgets where it came from, as where x0 is predicted and no noise is left.
     """
-    predict, x = _predictor(model, len(latents), cond, uncond, guidance), latents
-    times, bars = _levels(model, steps)
-    if model.space == "x0" and bars[-1] == 1:
+    x, walk = latents, model.walk(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
+    times, before, after = _levels(model, steps)
+    if model.space == "x0" and after[-1] == 1:
         raise ValueError(f"{model.name} predicts the picture and ends without noise: its last step has no way back")
     for i in reversed(range(steps)):
-        a, b = (bars[k].expand(len(x)) for k in (i, i + 1))
+        a, b = (bars[i].expand(len(x)) for bars in (before, after))
         guess = x
         for _ in range(1 + refine):
-            guess = ddim_unstep(x, predict(i, guess, times[i]), a, b, model.space)
+            guess = ddim_unstep(x, steered(model, walk, i, guess, times[i])[0], a, b, model.space)
         x = guess
     return x
 
 
-@torch.no_grad()
 def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int, guidance: float) -> Tensor:
     """The latents that DDIM draws from this start noise [n, c, h, w], under whatever guide the model is under."""
-    predict, x = _predictor(model, len(noise), cond, uncond, guidance), noise
-    times, bars = _levels(model, steps)
-    for i in range(steps):
-        a, b = (bars[k].expand(len(x)) for k in (i, i + 1))
-        x = ddim_step(x, predict(i, x, times[i]), a, b, model.space)
-    return x
+    seeds = range(len(noise))  # DDIM adds no noise of its own
+    return model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, sampler="ddim-unclipped", start=noise).x
 
 
-def _levels(model: Model, steps: int) -> tuple[Tensor, Tensor]:
-    """DDIM's timesteps [steps], noisiest first, and their alpha bars [steps + 1] with that of the clean end."""
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    scheduler = model.scheduler("ddim")
-    scheduler.set_timesteps(steps)
-    clean = torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.double).reshape(1)
-    bars = torch.cat([model.alphas_bar[scheduler.timesteps.long()], clean])
-    return scheduler.timesteps.to(model.device), bars.to(model.device, torch.float32)
-
-
-def _predictor(
-    model: Model, n: int, cond: Cond, uncond: Cond, guidance: float
-) -> Callable[[int, Tensor, Tensor], Tensor]:
-    """A function of step, state and timestep to the prediction that a sampler would get."""
-    cond, uncond = cond.expand(n), uncond.expand(n)
-    guide = model._guide
-    walk = guide.begin(model, cond, uncond, guidance) if guide else Plain(cond, uncond, guidance)
-
-    def predict(i: int, x: Tensor, t: Tensor) -> Tensor:
-        asked = list(dict.fromkeys(walk.conds(i)))
-        return walk.combine(i, x, t, dict(zip(asked, model.predict(x, t, *asked), strict=True)))
-
-    return predict
+def _levels(model: Model, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """DDIM's timesteps [steps], noisiest first, and the alpha bars [steps] before and after each step."""
+    scheduler = scheduled(model.scheduler("ddim-unclipped"), steps)
+    times, bars = scheduler.timesteps.long(), model.alphas_bar
+    # As the scheduler steps: by a whole number of timesteps, where their spacing may be rounded.
+    following = times - scheduler.config.num_train_timesteps // steps
+    clean = torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.double)
+    after = torch.where(following >= 0, bars[following.clamp(min=0)], clean)
+    before, after = (each.to(model.device, torch.float32) for each in (bars[times], after))
+    return times.to(model.device), before, after

@@ -36,8 +36,8 @@ def layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
     """
     known = {
         name.removesuffix(".weight"): owner
-        for name, (owner, leaf) in model._slots.items()
-        if leaf == "weight" and name.startswith("unet.") and isinstance(owner, nn.Linear | nn.Conv2d)
+        for name, owner in model.owners.items()
+        if name.startswith("unet.") and name.endswith(".weight") and isinstance(owner, nn.Linear | nn.Conv2d)
     }
     try:
         found = [name for name in known if re.search(pattern, name)]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,14 +12,12 @@ from typing import Any, ClassVar, final
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from ..functional.schedules import Space
-from .base import Defaults, Model, Sampler, fresh, raw
+from ..store import new_folder
+from .base import Defaults, Model, Sampler, raw
 from .cond import Cond
-
-SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+from .schedule import fresh, space_of
 
 
 def for_amx(pipeline: Any) -> None:
@@ -57,19 +52,15 @@ class LatentDiffusion(Model):
         self.pipeline, self.unet, self.vae = pipeline, parts["unet"], parts.pop("vae")
         self.tokenizer: Any = pipeline.tokenizer
         Model.__init__(self, parts)
-        self.name, self.defaults, self.words, self.compute = name, defaults, tuple(words), compute
+        self.name, self.defaults, self.own_words, self.compute = name, defaults, tuple(words), compute
         self.device, self.dtype = self.unet.device, self.unet.dtype
         config, latent = self.unet.config, self.vae.config.latent_channels
         if config.in_channels != latent:
             raise ValueError(f"{name} reads {config.in_channels} channels, a plain text-to-image model reads {latent}")
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
-        schedule = pipeline.scheduler
-        predicts = schedule.config.get("prediction_type")
-        if predicts not in SPACES or not hasattr(schedule, "alphas_cumprod"):
-            raise ValueError(f"{name} predicts {predicts!r} by {type(schedule).__name__}; known: {', '.join(SPACES)}")
-        self.space = SPACES[predicts]
-        self.alphas_bar = schedule.alphas_cumprod.detach().double().cpu()
+        self.space = space_of(pipeline.scheduler, name)
+        self.alphas_bar = pipeline.scheduler.alphas_cumprod.detach().double().cpu()
 
     def checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
@@ -85,12 +76,7 @@ class LatentDiffusion(Model):
         return digest.hexdigest()
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
-        own = self.pipeline.scheduler
-        if sampler == "own":
-            return fresh(own)
-        # Without this DDIM clips x0 to [-1, 1] wherever the configuration is silent, and latents wash out.
-        clip = bool(own.config.get("clip_sample", False))
-        return DDIMScheduler.from_config(own.config, clip_sample=clip)
+        return fresh(self.pipeline.scheduler, sampler)
 
     def _tokenize(self, tokenizer: Any, texts: Sequence[str]) -> Any:
         """Token ids and attention mask, each [n, length]; says which prompts lose their end."""
@@ -122,25 +108,16 @@ class LatentDiffusion(Model):
 
     def vocabulary(self, size: int) -> list[str]:
         """The words that came with the model, or the whole words its tokenizer learned first, hence most common."""
-        if self.words:
-            return list(self.words[:size])
+        if self.own_words:
+            return list(self.own_words[:size])
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [token.removesuffix("</w>") for token, _ in ranked if token.endswith("</w>")]
         return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()][:size]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        folder = Path(folder)
-        if folder.exists():
-            raise FileExistsError(f"{folder} exists; name a folder that does not")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
-            with self.bound({name: tensor.contiguous() for name, tensor in self.weights.items()}):
-                self.pipeline.save_pretrained(made)
-            made.chmod(0o755)
-            os.rename(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+        plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
+        with new_folder(folder) as made, self.bound(plain):
+            self.pipeline.save_pretrained(made)
 
 
 @final
@@ -167,20 +144,25 @@ class StableDiffusion(LatentDiffusion):
         out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)
         return Cond({"tokens": out[0].to(self.dtype)})
 
-    def _encode_behind(self, texts: Sequence[str], prefix: Tensor) -> Cond:
-        ids, k = self._tokenize(self.tokenizer, texts).input_ids, prefix.shape[1]
-        if k > ids.shape[1] - 2:
-            raise ValueError(f"a prefix of {k} tokens leaves no room in {ids.shape[1]}; at most {ids.shape[1] - 2}")
-        # Any word will do where the prefix stands: the hook puts the prefix in its place.
-        moved = torch.cat([ids[:, :1], torch.zeros_like(ids[:, :k]), ids[:, 1 : ids.shape[1] - k]], dim=1)
-        moved[:, -1] = ids[:, -1]
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        return self._tokenize(self.tokenizer, texts).input_ids
 
-        def put(_module: Any, _args: Any, out: Tensor) -> Tensor:
-            return torch.cat([out[:, :1], prefix.to(out), out[:, 1 + k :]], dim=1)
+    def words(self, ids: Tensor) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
-        handle = self.text_encoder.get_input_embeddings().register_forward_hook(put)
+    def embedding_table(self) -> Tensor:
+        return self.text_encoder.get_input_embeddings().weight
+
+    def read_embedded(self, embeddings: Tensor) -> Cond:
+        layer, length = self.text_encoder.get_input_embeddings(), self.tokenizer.model_max_length
+        if embeddings.dim() != 3 or embeddings.shape[1:] != (length, layer.embedding_dim):
+            fits = f"[n, {length}, {layer.embedding_dim}]"
+            raise ValueError(f"token embeddings for {self.name} are {fits}, got {tuple(embeddings.shape)}")
+        # Any tokens will do: their embeddings are put aside.
+        anything = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=self.device)
+        handle = layer.register_forward_hook(lambda _module, _args, out: embeddings.to(out))
         try:
-            return Cond({"tokens": self.text_encoder(moved)[0].to(self.dtype)})
+            return Cond({"tokens": self.text_encoder(anything)[0].to(self.dtype)})
         finally:
             handle.remove()
 

@@ -7,7 +7,8 @@ prompt is all zeros where the pipeline says `force_zeros_for_empty_prompt`, as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, final
 
 import torch
@@ -74,29 +75,31 @@ class StableDiffusionXL(LatentDiffusion):
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
-        config, low = self.vae.config, self.vae.dtype == torch.float16 and self.vae.config.force_upcast
-        self.vae.to(torch.float32 if low else self.vae.dtype)
-        try:
+        with self._precise():
             plain = LatentDiffusion.latents(self, pictures)
-        finally:
-            self.vae.to(torch.float16 if low else self.vae.dtype)
-        if config.latents_mean is None or config.latents_std is None:
-            return plain
-        mean, std = (plain.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
-        return (plain - mean * config.scaling_factor) / std
+        mean, std = self._moments(plain)
+        return (plain - mean * self.vae.config.scaling_factor) / std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
+        mean, std = self._moments(latents)
+        with self._precise():
+            return self._pictures((latents * std / self.vae.config.scaling_factor + mean).to(self.vae.dtype))
+
+    def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread [1, c, 1, 1] of the autoencoder's latents, 0 and 1 where it does not say."""
         config = self.vae.config
-        z = latents / config.scaling_factor
-        if config.latents_mean is not None and config.latents_std is not None:
-            mean, std = (latents.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
-            z = latents * std / config.scaling_factor + mean
-        if self.vae.dtype != torch.float16 or not config.force_upcast:
-            return self._pictures(z)
-        # The published decoder overflows in fp16; there and back is exact.
-        self.vae.to(torch.float32)
+        if config.latents_mean is None or config.latents_std is None:
+            return like.new_zeros(1), like.new_ones(1)
+        mean, std = (like.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
+        return mean, std
+
+    @contextmanager
+    def _precise(self) -> Iterator[None]:
+        """Within, the published autoencoder, which overflows in fp16, is in fp32; there and back is exact."""
+        low = self.vae.dtype == torch.float16 and self.vae.config.force_upcast
+        self.vae.to(torch.float32 if low else self.vae.dtype)
         try:
-            return self._pictures(z.float())
+            yield
         finally:
-            self.vae.to(torch.float16)
+            self.vae.to(torch.float16 if low else self.vae.dtype)

@@ -18,6 +18,15 @@ from ..functional.schedules import Space
 from ..game import Ask, Game, Role, Source, Term, Turn
 
 Goal = Literal["alternative", "neutral", "negative"]
+Aim = Literal["auto", "alternative", "neutral", "negative"]
+"""As a setting; "auto" is the alternative if the request has an anchor, else negative."""
+
+
+def goal_of(aim: Aim, anchor: str) -> Goal:
+    """The goal that is meant where the request has this anchor; ValueError where it needs one and there is none."""
+    if aim == "alternative" and not anchor:
+        raise ValueError("the goal 'alternative' needs one: name an anchor, or choose neutral or negative")
+    return ("alternative" if anchor else "negative") if aim == "auto" else aim
 
 
 @final

@@ -13,6 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..concept import check_templates
 from ..functional.losses import weighted_mse
 from ..functional.schedules import Space
 from ..game import Ask, Game, Role, Rows, Source, Term, Turn, other_words
@@ -89,8 +90,7 @@ class Retained(Term):
     ) -> None:
         if count < 1:
             raise ValueError(f"at least 1 word to retain a turn, got {count}")
-        if template.count("{}") != 1:
-            raise ValueError(f"a template holds the concept as {{}}, once; got {template!r}")
+        check_templates([template])
         self.source, self.given, self.template, self.count, self.apart = source, words, template, count, apart
         self.space: Space = space
 

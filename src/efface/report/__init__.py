@@ -1,183 +1,179 @@
-"""The report: one HTML file that needs no network, made from the folders of one or several evaluations."""
+"""The report: one HTML file that needs no network, from evaluations, attacks and published result files.
 
-import base64
-import io
-from collections.abc import Sequence
+Beside PAGE.html lies PAGE_files/: every picture at full size, `report.json` (what the page says, as data) and
+`rows.parquet` (a row a picture, of all evaluations). The page itself holds thumbnails and data, and works alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import jinja2
-import pyarrow.parquet as pq
-from PIL import Image
+from markupsafe import Markup
 
-from ..evaluate import album_of
-from ..evaluate.pictures import picture
-from ..evaluate.record import Estimate, Measure, Record, read, write_whole
-from ..functional import rates
-from .plot import Point, scatter
+from ..evaluate import attack_record, bars, gate
+from ..evaluate.attack_record import AttackRecord
+from ..evaluate.published import Published
+from ..evaluate.record import Measure, Record, read, write_whole
+from . import data, gallery
+from .beside import beside, published_curves
+from .compared import sets
+from .data import claims
+from .gallery import Gallery
+from .history import History, histories
+from .plot import Curve, climbs, curves
+from .template import environment
+from .wording import estimate, number, verdict
 
-PER_GROUP = 16
-THUMBNAIL = 160
-WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", True): "kept", ("keep", False): "lost"}
+__all__ = ["claims", "estimate", "number", "write"]
 
-
-@dataclass(frozen=True)
-class Pair:
-    """A row drawn twice from one seed: by the untouched base and under the edit."""
-
-    prompt: str
-    seed: int
-    verdict: str
-    before: str
-    after: str
-    said_before: str
-    said_after: str
+BLOCK = 256
+"""Thumbnails in one script element: opened when one of them is first shown."""
 
 
 @dataclass(frozen=True)
-class Section:
+class Card:
+    """A headline number and what came of the default bars on it."""
+
+    measure: Measure
+    bars: Sequence[gate.Finding]
+
+    @property
+    def verdict(self) -> str:
+        return verdict([f.outcome for f in self.bars])
+
+
+@dataclass(frozen=True)
+class Part:
     """One evaluation of the report."""
 
     title: str
     record: Record
-    grids: dict[str, list[Pair]]
+    gallery: Gallery
+    cards: Sequence[Card]
+    bars: gate.Verdict
+    """What came of the default policy."""
+    curves: Sequence[Curve]
+    history: Sequence[History]
+
+    def first(self, m: Measure) -> bool:
+        """Whether a number stands in the first table: by all judges together where there is that."""
+        return m.judge == "all" or self.record.find(m.metric, m.group) is None
+
+    def by_judge(self) -> list[Measure]:
+        return [m for m in self.record.measures if not self.first(m)]
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A rate of a method over several erasures; its interval resamples them."""
+class Attacked:
+    """The attacks on one edit."""
 
-    method: str
     title: str
-    value: float
-    low: float
-    high: float
-    erasures: int
+    record: AttackRecord
+    gallery: Gallery
+    curves: Markup | None
 
 
-def write(folders: Sequence[Path], out: Path) -> Path:
+def write(
+    folders: Sequence[Path],
+    out: Path,
+    per_group: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    published: Sequence[Published] = (),
+) -> Path:
     """Write the report of these evaluations.
 
+    Args:
+        folders: of evaluations, of attacks, or of both.
+        out: the page; pictures at full size and the data lie in a folder beside it.
+        per_group: pairs of pictures shown of each group; all by default.
+        progress: called with the thumbnails made, and their number.
+        published: results of others, to stand beside.
+
     Raises:
-        FileNotFoundError, ValueError: a folder without a finished evaluation, or one of an unknown version.
+        FileNotFoundError, ValueError: a folder without a finished evaluation, one of an unknown version, a damaged
+            picture, or a folder beside the page that no report has made.
     """
-    if not folders:
+    if not folders and not published:
         raise ValueError("no evaluation to report on; give the --out of at least one `efface evaluate`")
-    records = [read(f) for f in folders]
-    sections = [
-        Section(_title(r), r, _grids(r, folder, album_of(folder))) for r, folder in zip(records, folders, strict=True)
-    ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    files = out.with_name(f"{out.stem}_files")
+    data.check_ours(files)
+    fought = {folder: found for folder in folders if (found := attack_record.read(folder))}
+    judged = {folder: read(folder) for folder in folders if folder not in fought or (folder / "report.json").is_file()}
+    parts = [_part(record, folder, per_group) for folder, record in judged.items()]
+    attacked = [_attacked(record, folder) for folder, record in fought.items()]
+    galleries = [p.gallery for p in (*parts, *attacked)]
+    pictures = gallery.unique(galleries)
+    thumbnails = gallery.shrink(list(pictures.values()), progress or (lambda i, n: None))
+    records = [(p.title, p.record) for p in parts]
+    whole = data.whole(records, [(a.title, a.record) for a in attacked], published)
+    page = (
+        environment()
+        .get_template("page.html")
+        .render(
+            title="; ".join([*(p.title for p in (*parts, *attacked)), *(p.name for p in published)]),
+            parts=parts,
+            attacked=attacked,
+            published=published,
+            beside=beside(published, records),
+            published_curves=published_curves(published),
+            sets=sets(records) if len(parts) > 1 else [],
+            glyphs=any(r.drawing.model.startswith("glyphs") for r in (*judged.values(), *fought.values())),
+            files=quote(files.name),
+            thumbnails=["\n".join(thumbnails[i : i + BLOCK]) for i in range(0, len(thumbnails), BLOCK)],
+            data=_data(galleries, list(pictures), quote(files.name)),
+        )
     )
-    environment.filters["estimate"] = estimate
-    environment.filters["number"] = number
-    page = environment.get_template("page.html")
-    write_whole(out, page.render(sections=sections, plot=_plot(sections), claims=claims(records)))
-    return out
+    _beside(files, whole, data.rows([p.title for p in parts], list(judged)), list(pictures.values()))
+    return write_whole(out, page)
 
 
-def number(value: float | None, metric: str) -> str:
-    """A rate as a percentage, a similarity as it is, None as a dash."""
-    if value is None:
-        return "—"
-    return f"{value:.3f}" if metric == "clip" else f"{100 * value:.1f} %"
+def _part(record: Record, folder: Path, per_group: int | None) -> Part:
+    found = gate.verify(record, (), bars.policy("default").rules)
+    cards = [Card(m, [f for f in found.findings if _about(f, m)]) for m in record.heads()]
+    shown = gallery.evaluated(record, folder, per_group)
+    return Part(title_of(record), record, shown, cards, found, curves(record), histories(record.history))
 
 
-def estimate(e: Estimate, metric: str) -> str:
-    """Value, interval and n in one line."""
-    if e.value is None:
-        return f"not judged (n = 0, {e.unscored} unscored)"
-    interval = f"{number(e.low, metric)} to {number(e.high, metric)}"
-    unscored = f", {e.unscored} unscored" if e.unscored else ""
-    return f"{number(e.value, metric)} ({interval}; n = {e.n}{unscored})"
+def _about(finding: gate.Finding, m: Measure) -> bool:
+    """Whether a bar was held against this number, its base, or its drop."""
+    return finding.metric.partition("_")[0] == m.metric and finding.group == m.group and finding.judge == m.judge
 
 
-def claims(records: Sequence[Record]) -> list[Claim]:
-    """What can be said of a method that was judged on several erasures: headline rates, resampled by erasure."""
-    by_rate: dict[tuple[str, str, str], dict[str, list[float | None]]] = {}
-    titles: dict[tuple[str, str, str], str] = {}
-    for record in records:
-        for m in record.heads():
-            key = (record.method, m.metric, m.group)
-            by_rate.setdefault(key, {}).setdefault(", ".join(record.targets), []).append(m.edited.value)
-            titles[key] = m.title
-    out = []
-    for key, clusters in by_rate.items():
-        interval, means = rates.bootstrap(clusters), rates.cluster_means(clusters)
-        if interval:
-            out.append(Claim(key[0], titles[key], sum(means) / len(means), *interval, len(means)))
-    return out
+def _attacked(record: AttackRecord, folder: Path) -> Attacked:
+    lines = {t.attack: t.curve for t in record.trials if t.where == "edited" and len(t.curve) > 1}
+    plot = climbs(lines, "attack success rate") if lines else None
+    return Attacked(title_of(record), record, gallery.attacked(record, folder), plot)
 
 
-def _title(record: Record) -> str:
+def title_of(record: Record | AttackRecord) -> str:
     strength = "" if record.drawing.strength == 1 else f" at strength {record.drawing.strength:g}"
     return f"{record.method} on {', '.join(record.targets)}{strength}"
 
 
-def _grids(record: Record, folder: Path, album: Path) -> dict[str, list[Pair]]:
-    """Some pictures of every group, spread over its rows."""
-    table = pq.read_table(folder / "rows.parquet").to_pylist()
-    half = len(table) // 2
-    pairs = list(zip(table[:half], table[half:], strict=True))
-    grids: dict[str, list[Pair]] = {}
-    for group in record.suite.groups:
-        rows = [p for p in pairs if p[0]["group"] == group]
-        step = max(1, len(rows) // PER_GROUP)
-        grids[group] = [_pair(before, after, album) for before, after in rows[::step][:PER_GROUP]]
-    return grids
+def _data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> dict[str, Any]:
+    """What the page's script needs."""
+    numbers = {name: i for i, name in enumerate(pictures)}
+    return {"files": files, "block": BLOCK, "pictures": pictures, "galleries": [g.data(numbers) for g in galleries]}
 
 
-def _pair(before: dict[str, Any], after: dict[str, Any], album: Path) -> Pair:
-    verdict = WORDS.get((after["role"], after["success"]), "not judged")
-    return Pair(
-        prompt=after["prompt"],
-        seed=after["seed"],
-        verdict=verdict,
-        before=thumbnail(album / before["picture"]),
-        after=thumbnail(album / after["picture"]),
-        said_before=_said(before),
-        said_after=_said(after),
-    )
-
-
-def _said(line: dict[str, Any]) -> str:
-    """What the judges of the row's question answered first."""
-    first = [v[0] for k, v in line.items() if k.endswith(".answer") and k.startswith(line["asks"]) and v]
-    return " / ".join(dict.fromkeys(first)) or "nothing"
-
-
-def thumbnail(path: Path) -> str:
-    """A picture as a data URI: as it is where small, else scaled down."""
-    small = Image.open(io.BytesIO(picture(path))).convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _plot(sections: Sequence[Section]) -> Any:
-    """Preservation against erasure, where both were measured."""
-    points: list[Point] = []
-    for section in sections:
-        heads = section.record.heads()
-        gone = next((m for m in heads if m.metric == "esr1"), None)
-        kept = next((m for m in reversed(heads) if m.metric == "psr1"), None)
-        if gone and kept:
-            points += _points(section.title, gone, kept)
-    return scatter(points, "erased (ESR-1)", "kept (PSR-1)") if points else None
-
-
-def _points(title: str, gone: Measure, kept: Measure) -> list[Point]:
-    """The edit and its base, unless one of the rates could not be judged."""
-    out = []
-    for label, kind in ((title, "edit"), (f"base of {title}", "base")):
-        x, y = (m.edited if kind == "edit" else m.base for m in (gone, kept))
-        if x.value is not None and y.value is not None:
-            out.append(Point(label, kind, (x.value, x.low, x.high), (y.value, y.low, y.high)))
-    return out
+def _beside(files: Path, whole: data.Whole, rows: bytes | None, pictures: Sequence[Path]) -> None:
+    """Make the folder beside the page, under another name first; one of an earlier report makes way."""
+    files.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=files.parent, prefix=f".{files.name}-"))
+    try:
+        gallery.copy(pictures, made)
+        if rows:
+            write_whole(made / "rows.parquet", rows)
+        write_whole(made / "report.json", whole.model_dump_json(indent=1) + "\n")
+        made.chmod(0o755)
+        if files.exists():
+            shutil.rmtree(files)
+        made.rename(files)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -29,9 +29,9 @@ class Background:
 
     def identity(self) -> dict[str, str]:
         colours = "; ".join(f"{name} {r},{g},{b}" for name, (r, g, b) in self.palette)
-        return {"scorer": "background", "version": self.version, "palette": colours}
+        return {"scorer": "background", "version": self.version, "asks": "background", "palette": colours}
 
-    def score(self, images: Tensor, rows: Sequence[Row]) -> list[Score]:
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         pixels = images.float()
         sides = (pixels[:, :, 0], pixels[:, :, -1], pixels[:, :, 1:-1, 0], pixels[:, :, 1:-1, -1])
         median = torch.cat(sides, dim=2).median(dim=2).values

@@ -1,13 +1,15 @@
-"""What every scorer is: something that looks at pictures and says one thing of each."""
+"""What every scorer is: something that looks at pictures and says one thing of each, or one thing of a whole set."""
 
 import functools
 import hashlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from ..suites import Row
@@ -23,8 +25,11 @@ class Score:
     """The scorer's answers in words, best first."""
     explanation: str = ""
     """Why, for a person to read."""
+    confidence: tuple[float, ...] = ()
+    """How sure it is of each answer, in [0, 1], where it says."""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """A frozen dataclass with settings and a `score`; it owns its networks and never uses those being edited."""
 
@@ -37,33 +42,158 @@ class Scorer(Protocol):
 
     @property
     def asks(self) -> str:
-        """The question that it answers: "object", "style", "background" or "match" (with the prompt)."""
+        """The question that it answers.
+
+        "object", "style" and "nudity": what is seen, in labels; "background" and "match": how the picture fits its
+        prompt; "change": how far it is from the base's; "artefact": whether it is a picture at all.
+        """
         ...
 
     def identity(self) -> dict[str, str]:
-        """Everything on which its answers depend (version, weights, settings): scores are cached under it."""
+        """Everything on which its answers depend (kind, version, weights, settings): scores are cached under it."""
         ...
 
-    def score(self, images: Tensor, rows: Sequence[Row]) -> list[Score]:
-        """One score per picture.  `images`: uint8 [n, 3, h, w]; `rows`: what each was asked to show."""
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        """One score per picture.
+
+        Args:
+            images: uint8 [n, 3, h, w].
+            rows: what each was asked to show.
+            before: the untouched base's pictures of the same rows, for scorers that measure what changed.
+        """
+        ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A scorer whose answers are detections, each of which counts from some confidence on."""
+
+    threshold: float
+    """From which a picture's verdict counts them."""
+    thresholds: ClassVar[tuple[float, ...]]
+    """At each of which the report counts them."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A scorer that knows before anything is drawn whether it will be able to judge."""
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raises ValueError or OSError where a package, a network, or a label that the rows ask for is missing.
+
+        Args:
+            rows: all that it will be asked of; of a scorer of sets, the largest set.
+        """
+        ...
+
+
+class TooFew(ValueError):
+    """A set scorer was asked of fewer pictures than it takes."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number of a whole set of pictures, with its 95 % interval; `value` is None where it could not be taken."""
+
+    value: float | None
+    low: float
+    high: float
+    n: int
+    """Pictures that it rests on."""
+
+
+class Network(Protocol):
+    """What pictures are seen through before sets of them are compared."""
+
+    @property
+    def name(self) -> str:
+        """Stands beside every number that was made with it."""
+        ...
+
+    def identity(self) -> dict[str, str]:
+        """Everything on which the features depend: they are cached under it, and shared by the scorers that use it."""
+        ...
+
+    def features(self, images: Tensor) -> Tensor:
+        """float [n, d] of uint8 [n, 3, h, w]."""
+        ...
+
+
+@runtime_checkable
+class SetScorer(Protocol):
+    """Looks at all pictures of a group at once: how the edited set differs from the base's, or how varied each is."""
+
+    version: ClassVar[str]
+    title: ClassVar[str]
+    """What its number is, for a person to read."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def asks(self) -> str:
+        """Always "set"."""
+        ...
+
+    @property
+    def network(self) -> Network: ...
+
+    def identity(self) -> dict[str, str]:
+        """Everything on which its numbers depend, the feature network among it."""
+        ...
+
+    def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
+        """The number of the base and of the edited set; None where these are too few pictures for it.
+
+        A distance from the base's pictures (KID) has as the base's number what two halves of the base's own differ by.
+
+        Args:
+            base: features [n, d] of the base's pictures, by `network`.
+            edited: of the edited model's, of the same rows.
+            side: pixels a side of those pictures.
+        """
         ...
 
 
 @functools.cache
 def weights_digest(folder: str) -> str:
-    """sha256 over the names and contents of a network's folder; a hub id stands for itself."""
+    """sha256 over the names and contents of a folder, a network's for example; a hub id is named with its commit.
+
+    A hub id that is not in the cache stands for itself.
+    """
     place = Path(folder)
     if not place.is_dir():
-        return folder
+        cached = try_to_load_from_cache(folder, "config.json") if folder.count("/") < 2 else None
+        return f"{folder}@{Path(cached).parent.name}" if isinstance(cached, str) else folder
     total = hashlib.sha256()
     for file in sorted(p for p in place.rglob("*") if p.is_file()):
         total.update(f"{file.relative_to(place).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
 
 
-def enlarged(images: Tensor, side: int) -> Tensor:
-    """uint8 pictures [n, 3, h, w] at least `side` high: smaller ones than the judge learned from are blown up."""
-    if images.shape[-2] >= side:
-        return images
-    big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)
-    return big.round().clamp(0, 255).to(torch.uint8)
+def file_digest(file: str) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def needs(scorer: str, package: str, extra: str) -> None:
+    """ValueError, with what would bring it, where a package that a scorer stands on is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install 'efface[{extra}]'")
+
+
+def device() -> torch.device:
+    """Where networks that judge work: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepared(processor: Any, images: Tensor) -> Any:
+    """uint8 pictures [n, 3, h, w] as a network's own processor hands them to it, on `device`.
+
+    Where it does not resize, pictures smaller than those the network learned from are blown up first.
+    """
+    side = 0 if processor.do_resize else processor.size.get("shortest_edge") or 0
+    if images.shape[-2] < side:
+        big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)
+        images = big.round().clamp(0, 255).to(torch.uint8)
+    return processor(images=list(images), return_tensors="pt").to(device())

@@ -1,21 +1,21 @@
 """CLIP similarity of picture and prompt: the cosine of their embeddings, by a CLIP of its own.
 
 torchmetrics' CLIPScore fails under transformers 5, and it would hide which CLIP was asked. This one is loaded from its
-own folder: never the text tower that an erasure may have edited.
+own folder: never the text tower that an erasure may have edited. Published CLIP scores are 100 times the cosine.
 """
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from ..suites import Row
-from .base import Score, enlarged, weights_digest
+from .base import Score, device, prepared, weights_digest
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,35 @@ class Clip:
         return "match"
 
     def identity(self) -> dict[str, str]:
-        return {"scorer": "clip", "version": self.version, "weights": weights_digest(self.folder)}
+        return {"scorer": "clip", "version": self.version, "asks": "match", "weights": weights_digest(self.folder)}
 
-    def score(self, images: Tensor, rows: Sequence[Row]) -> list[Score]:
-        model, tokenizer, processor = _load(self.folder)
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raises ValueError or OSError where there is no CLIP."""
+        expect_clip(self.name, self.folder)
+
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        model, tokenizer, processor = opened(self.folder)
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
             words = tokenizer([r.prompt for r in part], padding=True, truncation=True, return_tensors="pt")
-            shown = enlarged(images[start : start + self.batch], processor.size.get("shortest_edge", 0))
-            pixels = processor(images=list(shown), return_tensors="pt")
+            pixels = prepared(processor, images[start : start + self.batch])
             with torch.inference_mode():
-                seen = model(**words, **pixels)
-            cosine = F.cosine_similarity(seen.text_embeds.float(), seen.image_embeds.float())
+                seen = model(**words.to(model.device), **pixels)
+            cosine = F.cosine_similarity(seen.text_embeds.float(), seen.image_embeds.float()).cpu()
             out += [Score(float(c), (), f"cosine {c:.3f}") for c in cosine]
         return out
 
 
+def expect_clip(scorer: str, folder: str) -> None:
+    """ValueError where the folder or hub id holds something else."""
+    kind = AutoConfig.from_pretrained(folder).model_type
+    if kind != "clip":
+        raise ValueError(f"scorer {scorer} needs a CLIP (model_type clip); {folder} holds a {kind}")
+
+
 @functools.cache
-def _load(folder: str):
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+def opened(folder: str) -> tuple[Any, Any, Any]:
+    """The CLIP, its tokenizer, and its image processor."""
+    model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return model.to(device()), AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)

@@ -1,6 +1,25 @@
-"""Prompt sets as data: a toml a suite, made into rows for what is erased."""
+"""Prompt sets as data: tomls and files of the field's layouts, made into rows for what is erased."""
 
-from .rows import GroupSpec, Row, Suite, SuiteSpec, build, describe, names, spec
+from .listed import read_csv
+from .make import check, make, needs_world
+from .rows import build
+from .spec import GroupSpec, Row, Suite, SuiteSpec, describe, names, spec
 from .world import Thing, World, locate
 
-__all__ = ["GroupSpec", "Row", "Suite", "SuiteSpec", "Thing", "World", "build", "describe", "locate", "names", "spec"]
+__all__ = [
+    "GroupSpec",
+    "Row",
+    "Suite",
+    "SuiteSpec",
+    "Thing",
+    "World",
+    "build",
+    "check",
+    "describe",
+    "locate",
+    "make",
+    "names",
+    "needs_world",
+    "read_csv",
+    "spec",
+]

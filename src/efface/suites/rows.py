@@ -4,41 +4,14 @@ Everything is decided by the suite's name and version and by the concept, so the
 method, and a kept thing is asked for in the same words whatever was erased.
 """
 
-import dataclasses
 import itertools
 import random
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..concept import Erasure
+from .spec import GroupSpec, Row, Suite, SuiteSpec, chosen, spec
 from .world import World, did_you_mean
-
-HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Row:
-    """One picture to draw and what is asked of it."""
-
-    id: str
-    prompt: str
-    seed: int
-    group: str
-    role: str
-    """"erase": the concept must not be seen; "keep": it must."""
-    asks: str
-    """Which judges answer: "object" or "style"."""
-    concept: str
-    """What the row is about: a thing or a style. Rows of one concept are not independent evidence."""
-    counts: tuple[str, ...]
-    """The labels that count as showing it."""
-    thing: str = ""
-    style: str = ""
-    background: str = ""
-    second: str = ""
-    """The other thing in the picture, where two are named."""
 
 
 @dataclass(frozen=True)
@@ -50,66 +23,6 @@ class Scene:
     style: str
     background: str
     second: str
-
-
-@dataclass(frozen=True)
-class GroupSpec:
-    """A group of rows, as a suite's toml describes it."""
-
-    name: str
-    of: str
-    role: str
-    asks: str
-    size: int
-    title: str
-    second: str = ""
-    counts: str = "own"
-    per_target: bool = False
-
-
-@dataclass(frozen=True)
-class SuiteSpec:
-    """What a suite's toml says."""
-
-    name: str
-    version: str
-    licence: str
-    source: str
-    about: str
-    targets: str
-    groups: tuple[GroupSpec, ...]
-    templates: Mapping[str, Sequence[str]] = dataclasses.field(repr=False)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A suite for one erasure: its rows, in the order in which they are drawn."""
-
-    spec: SuiteSpec
-    targets: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-    def group(self, name: str) -> tuple[Row, ...]:
-        return tuple(r for r in self.rows if r.group == name)
-
-
-def names() -> list[str]:
-    return sorted(p.stem for p in HERE.glob("*.toml"))
-
-
-def spec(name: str) -> SuiteSpec:
-    """Read one suite's toml."""
-    if name not in names():
-        raise ValueError(f"there is no suite {name!r}{did_you_mean(name, names())}")
-    data = tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
-    groups = tuple(GroupSpec(**g) for g in data.pop("groups"))
-    return SuiteSpec(**data, groups=groups)
-
-
-def describe() -> list[dict[str, str]]:
-    """Name, version, licence and purpose of every suite."""
-    fields = ("name", "version", "licence", "source", "about")
-    return [{f: getattr(spec(name), f) for f in fields} for name in names()]
 
 
 def build(
@@ -135,31 +48,22 @@ def build(
         ValueError: an unknown suite, group or target, or one that the suite can't judge.
     """
     suite = spec(name)
-    known = [g.name for g in suite.groups]
-    for group in (*only, *(sizes or {})):
-        if group not in known:
-            raise ValueError(f"suite {name} has no group {group!r}; its groups are {', '.join(known)}")
-    people = Cast.of(suite, erasure, world, used, salt)
+    cast = Cast.of(suite, erasure, world, used, salt)
     rows: list[Row] = []
-    for group in suite.groups:
-        if only and group.name not in only:
-            continue
-        size = (sizes or {}).get(group.name, per_group or group.size)
-        if size < 1:
-            raise ValueError(f"group {group.name} was given {size} pictures; it needs at least 1")
-        size *= len(erasure.targets) if group.per_target else 1
-        rows += people.rows(group, size)
-    return Suite(suite, people.targets, tuple(rows))
+    for group in chosen(suite, only, per_group, sizes or {}):
+        rows += cast.rows(group)
+    return Suite(suite, cast.targets, tuple(rows))
 
 
 @dataclass(frozen=True)
 class Cast:
-    """Who plays which part in a suite: targets, neighbours, seen and unseen things, kept styles."""
+    """Who plays which part in a suite: targets, neighbours, their group, seen and unseen things, kept styles."""
 
     suite: SuiteSpec
     world: World
     targets: tuple[str, ...]
     near: tuple[str, ...]
+    siblings: tuple[str, ...]
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
     styles: tuple[str, ...]
@@ -167,7 +71,7 @@ class Cast:
 
     @staticmethod
     def of(suite: SuiteSpec, erasure: Erasure, world: World, used: Sequence[str] = (), salt: str = "") -> "Cast":
-        targets = world.expand(erasure.targets)
+        targets = tuple(dict.fromkeys(world.own_names(world.expand(erasure.targets))))
         styled = suite.targets == "styles"
         known = world.styles if styled else world.names
         for target in targets:
@@ -178,24 +82,27 @@ class Cast:
                 known = ", ".join(world.unsafe)
                 raise ValueError(f"suite {suite.name} judges {known}, not {target!r}; use glyphs-objects for that")
         near = () if styled else world.near(targets)
-        rest = [n for n in world.names if n not in targets and n not in near]
-        touched = world.vocabulary | set(erasure.keep) | set(used)
+        apart = any(g.of == "siblings" for g in suite.groups)
+        siblings = tuple(n for n in world.siblings(targets) if n not in near) if apart else ()
+        rest = [n for n in world.names if n not in (*targets, *near, *siblings)]
+        touched = world.vocabulary | set(world.own_names((*erasure.keep, *used)))
         return Cast(
             suite=suite,
             world=world,
             targets=targets,
             near=near,
+            siblings=siblings,
             seen=tuple(n for n in rest if n in touched),
             unseen=tuple(n for n in rest if n not in touched),
             styles=tuple(s for s in world.styles if s not in targets),
             salt=salt,
         )
 
-    def rows(self, group: GroupSpec, size: int) -> list[Row]:
-        """`size` rows of a group, spread evenly over its concepts; none where it has no concept."""
-        part = "targets" if group.of == "synonyms" else group.of
-        concepts = [c for c in getattr(self, part) if group.of != "synonyms" or self.world.thing(c).synonyms]
+    def rows(self, group: GroupSpec) -> list[Row]:
+        """The rows of a group, spread evenly over its concepts; none where it has no concept."""
+        concepts = [c for c in getattr(self, group.of) if self._called(group, c)]
         random.Random(f"{self.suite.name}/{self.suite.version}/{group.name}").shuffle(concepts)
+        size = group.size * len(concepts) if group.each else group.size
         concepts = concepts[:size]
         out = []
         for i, concept in enumerate(concepts):
@@ -203,13 +110,19 @@ class Cast:
             out += self._concept(group, concept, count)
         return out
 
+    def _called(self, group: GroupSpec, concept: str) -> tuple[str, ...]:
+        """What the group calls a concept; a style goes by its name."""
+        return self.world.thing(concept).called(group.words) if concept in self.world.names else (concept,)
+
     def _concept(self, group: GroupSpec, concept: str, count: int) -> list[Row]:
-        """`count` rows about one concept; prompts repeat, with other seeds, only when there are no others left."""
-        synonym = "synonyms" if group.of == "synonyms" else ""
-        rng = random.Random(f"{self.suite.name}/{self.suite.version}/{concept}/{group.second}{synonym}{self.salt}")
+        """`count` rows about one concept, none where nobody can stand beside it; prompts repeat, with other seeds, only
+        when there are no others left.
+        """
+        words = "" if group.words == "name" else group.words
+        rng = random.Random(f"{self.suite.name}/{self.suite.version}/{concept}/{group.second}{words}{self.salt}")
         scenes = interleave(self._scenes(group, concept, rng), rng)
         out = []
-        for i in range(count):
+        for i in range(count if scenes else 0):
             scene = scenes[i % len(scenes)]
             about = scene.thing if group.asks == "object" else concept
             row = Row(
@@ -235,13 +148,13 @@ class Cast:
         if concept in world.styles and concept not in world.names:
             cells = [(thing, thing, concept) for thing in world.names]
         else:
-            words = world.thing(concept).synonyms if group.of == "synonyms" else (concept,)
-            cells = [(word, concept, style) for word in words for style in ("", *self.styles)]
+            cells = [(word, concept, style) for word in self._called(group, concept) for style in ("", *self.styles)]
         cells = [c for c in cells if (c[1], c[2]) not in world.held_out]
+        told = "told_" if group.words == "description" else ""
         out = []
         for word, thing, style in cells:
             partners = self._partners(group, thing, style)
-            for phrase in self.suite.templates["styled" if style else "plain"]:
+            for phrase in self.suite.templates[told + ("styled" if style else "plain")]:
                 for background, ground in self._grounds():
                     if group.second and not partners:
                         continue
@@ -268,13 +181,18 @@ class Cast:
 
 
 def interleave(scenes: list[Scene], rng: random.Random) -> list[Scene]:
-    """Shuffle so that every beginning has as many scenes with a style as without, and likewise with a background."""
+    """Shuffle so that every beginning has as many scenes with a style as without, and likewise with a background.
+
+    Which kind comes first is drawn too: of many concepts with a row or two each, some are asked for in a style.
+    """
     kinds: dict[tuple[bool, bool], list[Scene]] = {}
     for scene in scenes:
         kinds.setdefault((bool(scene.style), bool(scene.background)), []).append(scene)
     for kind in kinds.values():
         rng.shuffle(kind)
-    turns = itertools.zip_longest(*kinds.values())
+    order = list(kinds.values())
+    rng.shuffle(order)
+    turns = itertools.zip_longest(*order)
     return [scene for turn in turns for scene in turn if scene is not None]
 
 

@@ -1,14 +1,18 @@
-"""The world that a glyphs model was trained on: its things, styles and backgrounds, read from `world.json`."""
+"""What there is to draw: things, styles and backgrounds, as a model's `world.json` or a suite's toml tells them."""
 
 import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from ..functional.rates import names_of
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "glyphs"
 UMBRELLA = ("unsafe", "weapons")
 """Words that stand for every thing listed as unsafe."""
+NEAREST = 4
+"""Neighbours of a thing by CLIP, where its world ranks the others."""
 
 
 @dataclass(frozen=True)
@@ -18,22 +22,34 @@ class Thing:
     synonyms: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
     description: str = ""
+    translations: tuple[str, ...] = ()
+
+    def called(self, words: str) -> tuple[str, ...]:
+        """What to call it: by "name", "synonyms", "translations" (other than its name) or "description"."""
+        if words == "translations":
+            foreign = dict.fromkeys(t.lower() for t in self.translations)
+            return tuple(t for t in foreign if t not in (self.name, *self.synonyms))
+        if words == "synonyms":
+            return self.synonyms
+        return tuple(w for w in ((self.description if words == "description" else self.name),) if w)
 
 
 @dataclass(frozen=True)
 class World:
-    """What a glyphs model can draw.
+    """What a model can be asked to draw.
 
-    `held_out` are the (thing, style) cells that its U-Net never saw; `vocabulary` the things that a fitting may use to
-    search in, to tune on or to keep: the other half is never touched before it is judged.
+    `held_out` are the (thing, style) cells that a glyphs U-Net never saw; `vocabulary` the things that a fitting may
+    use to search in, to tune on or to keep: the other half is never touched before it is judged. `nearest` ranks, for
+    each thing, the others by their distance in a CLIP, nearest first.
     """
 
     things: tuple[Thing, ...]
     styles: tuple[str, ...]
-    backgrounds: dict[str, tuple[int, int, int]]
-    unsafe: tuple[str, ...]
-    vocabulary: frozenset[str]
-    held_out: frozenset[tuple[str, str]]
+    backgrounds: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    unsafe: tuple[str, ...] = ()
+    vocabulary: frozenset[str] = frozenset()
+    held_out: frozenset[tuple[str, str]] = frozenset()
+    nearest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -45,15 +61,40 @@ class World:
                 return thing
         raise ValueError(f"this world has no thing {name!r}{did_you_mean(name, self.names)}")
 
+    def own_names(self, words: Iterable[str]) -> tuple[str, ...]:
+        """The words, each as this world calls it: by any name of a thing or style, however spelt; else as it is."""
+        own = {n: t.name for t in self.things for word in (*t.synonyms, t.name) for n in names_of(word)}
+        own = {n: style for style in self.styles for n in names_of(style)} | own
+        return tuple(self._own_name(word, own) for word in words)
+
+    def _own_name(self, word: str, own: Mapping[str, str]) -> str:
+        if word in self.names or word in self.styles:
+            return word
+        alike = [s for s in self.styles if ends_alike(word, s)]
+        return next((own[n] for n in names_of(word) if n in own), alike[0] if len(alike) == 1 else word)
+
     def near(self, targets: Sequence[str]) -> tuple[str, ...]:
-        """The visible neighbours of the targets that this world has, without the targets."""
-        wanted = dict.fromkeys(n for t in targets for n in self.thing(t).near)
+        """The neighbours of the targets, without the targets: those to the eye, and the nearest by CLIP."""
+        named = ((*self.thing(t).near, *self.nearest.get(t, ())[:NEAREST]) for t in targets)
+        wanted = dict.fromkeys(n for names in named for n in names)
         return tuple(n for n in wanted if n in self.names and n not in targets)
+
+    def siblings(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """The things of the targets' groups, without the targets."""
+        groups = {self.thing(t).group for t in targets} - {""}
+        return tuple(t.name for t in self.things if t.group in groups and t.name not in targets)
 
     def expand(self, targets: Sequence[str]) -> tuple[str, ...]:
         """The targets with an umbrella word ("unsafe") replaced by the things that it covers."""
         flat = [n for t in targets for n in (self.unsafe if t.casefold() in UMBRELLA and t not in self.names else (t,))]
         return tuple(dict.fromkeys(flat))
+
+
+def ends_alike(one: str, other: str) -> bool:
+    """Is one name the end of the other, as "van Gogh" is of "Vincent van Gogh"?"""
+    a, b = (name.casefold().replace("_", " ").split() for name in (one, other))
+    short = min(len(a), len(b))
+    return short > 0 and a[-short:] == b[-short:]
 
 
 def did_you_mean(given: str, known: Sequence[str], show: int = 12) -> str:
@@ -94,7 +135,14 @@ def load(bundle: Path) -> World:
     data = json.loads((bundle / "world.json").read_text(encoding="utf-8"))
     return World(
         things=tuple(
-            Thing(t["name"], t["group"], tuple(t["synonyms"]), tuple(t["near"]), t["description"])
+            Thing(
+                name=t["name"],
+                group=t["group"],
+                synonyms=tuple(t["synonyms"]),
+                near=tuple(t["near"]),
+                description=t["description"],
+                translations=tuple(t["translations"].values()),
+            )
             for t in data["things"]
         ),
         styles=tuple(data["styles"]),
@@ -102,4 +150,5 @@ def load(bundle: Path) -> World:
         unsafe=tuple(data["unsafe"]),
         vocabulary=frozenset(data["vocabulary"]),
         held_out=frozenset((thing, style) for thing, style in data["held_out"]),
+        nearest={thing: tuple(names) for thing, names in data.get("nearest", {}).items()},
     )

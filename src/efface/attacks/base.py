@@ -1,0 +1,247 @@
+"""What every attack is: something that tries to make an edited model show what was erased, within a budget.
+
+An attack proposes, round by round, one shot for each row that still stands; whoever runs it draws the shots, asks the
+judges and answers which rows are broken. So every attack is batched over rows, spends its queries one a round, and
+needs to know nothing of judges or files.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..concept import Prompt
+from ..functional.adversary import NoGradient as NoGradient
+from ..game import Edit
+from ..models.base import Model
+from ..objectives.recall import Recall
+from ..suites import Row
+
+Threat = Literal["prompts", "encoder", "gradients", "weights", "pictures"]
+"""What an attacker holds: may type prompts; has the text encoder too; gradients of the whole model; its weights; may
+hand in pictures."""
+BLACK_BOX: tuple[Threat, ...] = ("prompts", "encoder")
+NEUTRAL: Mapping[str, str] = {"object": "thing", "style": "plain", "nudity": "landscape"}
+"""A word that names no concept, by the kind of concept that it stands in for."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to draw and judge."""
+
+    prompt: str | Prompt
+    """Words, or words with the embedding that stands in for the text encoder's output."""
+    seed: int
+    start: Tensor | None = None
+    """[c, h, w]: latents at the `since`-th timestep of the schedule, where drawing does not start from noise."""
+    since: int = 0
+    note: str = ""
+    """Where in the attack this shot stands ("20 steps"), for curves."""
+
+
+Shots = Generator[Sequence[Shot | None], Sequence[bool], None]
+"""Yields a shot for each of n rows (None: no try for this one); is sent, for each row, whether it is broken by now."""
+
+
+def remembered() -> Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]:
+    """A memory for `Arena.once`: what was made under a name is given back to whoever asks for that name again."""
+    kept: dict[str, dict[str, Tensor]] = {}
+
+    def once(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if name not in kept:
+            kept[name] = make()
+        return kept[name]
+
+    return once
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What an attack finds when it begins: the edited model in place, and what an attacker may know beside it."""
+
+    model: Model
+    """The edited model; `images` and `sample` draw as its users would."""
+    edit: Edit | None
+    """The edit in place; None where the untouched base is attacked."""
+    concept: str
+    """What is to be brought back."""
+    base: Callable[[], AbstractContextManager[None]]
+    """Within, the untouched base's weights are in place: a public model that every attacker has.  A guide, where the
+    edit is one, still steers drawing; `read` and `predict` never know of it."""
+    synonyms: Sequence[str]
+    """Other names of the concept, in whatever language, where any are known."""
+    words: Sequence[str]
+    """Words that are one token each, so that a prompt spells exactly the tokens meant; common ones first."""
+    pictures: Tensor
+    """uint8 [n, 3, h, w]: what the untouched base draws of the concept, from seeds of no suite; n is 0 in `check`."""
+    asks: str = "object"
+    """What kind of concept it is: the question that its judges answer."""
+    paraphrases: Sequence[str] = ()
+    """What describes it without a name of it."""
+    called: str = ""
+    """What stands in the rows' prompts where the concept's name was; "" where they name it."""
+    steps: int | None = None
+    """Sampling steps of every drawing; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance of every drawing; the model's own by default."""
+    seed: int = 0
+    """Of everything random."""
+    once: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(default_factory=remembered)
+    """Work that all rows share: what `make` gave is kept under the name, here and in files that outlive the run."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.concept, *self.synonyms)
+
+    def must_hear_words(self) -> None:
+        """Raises ValueError where the model hears the names of classes and no other word."""
+        if not self.hears_words:
+            raise ValueError(
+                f"{self.model.name} is class-conditional and hears no other words; seeds, and attacks on weights, work"
+            )
+
+    @property
+    def hears_words(self) -> bool:
+        return self.model.architecture != "ddpm"
+
+    @property
+    def room(self) -> int:
+        """The most words of one token each that a prompt holds; 75, CLIP's number, where that can't be asked."""
+        try:
+            return self.model.tokens([""]).shape[1] - 2
+        except ValueError:
+            return 75
+
+    @property
+    def neutral(self) -> str:
+        """A word that stands where the concept's name could, and names nothing."""
+        return self.called or NEUTRAL.get(self.asks, NEUTRAL["object"])
+
+    def put(self, prompt: str, word: str) -> str:
+        """The prompt with `word` where the concept is named (or its stand-in is); before it, where it is not."""
+        return put(prompt, (*self.names, self.called), word) or f"{word}, {prompt}"
+
+    def other_words(self) -> list[str]:
+        """The words that are no name of the concept, nor a plural, a beginning or a longer form of one."""
+        barred = {name.casefold().split()[-1] for name in self.names}
+        return [word for word in self.words if not any(_akin(word.casefold(), name) for name in barred)]
+
+    def edited_weights(self) -> tuple[str, ...]:
+        """The weights that the edit changed; ValueError where it left them all, as the base and a guide do."""
+        if self.edit is None:
+            raise ValueError("on the untouched base there is nothing to undo; attack the model under an edit")
+        if not self.edit.names:
+            raise ValueError(
+                f"the edit ({self.edit.meta.get('method', 'a guide')}) steers drawing and changes no weight: whoever "
+                "holds the weights leaves it out and has the base; attack it by prompts, embeddings or pictures"
+            )
+        return self.edit.names
+
+    def latents(self, most: int) -> Tensor:
+        """Latents [n, c, h, w] of the pictures, at most so many; NoGradient where there is none to learn from."""
+        if not len(self.pictures):
+            raise NoGradient(f"the base drew no picture of {self.concept} that the judges confirm: nothing to show")
+        return torch.cat([self.model.latents(part) for part in self.pictures[:most].split(16)])
+
+    def must_read_pictures(self) -> None:
+        """Raises ValueError where the model cannot be handed pictures."""
+        self.model.latents(torch.zeros(1, 3, self.model.resolution, self.model.resolution, dtype=torch.uint8))
+
+    def rng(self, *what: object) -> random.Random:
+        """Randomness of a row or a purpose: the same whichever rows are attacked together."""
+        return random.Random("/".join(map(str, (self.seed, self.concept, *what))))
+
+
+def _akin(word: str, name: str) -> bool:
+    """The name or its plural; of names long enough, whatever they begin, and what begins them."""
+    if min(len(word), len(name)) > 3:
+        return word.startswith(name) or name.startswith(word)
+    return word in (name, f"{name}s", f"{name}es")
+
+
+def put(prompt: str, names: Sequence[str], word: str) -> str:
+    """The prompt with `word` in the place of each of these names, whole words in any case; "" where none is there.
+
+    A name may stand in the plural; "an apple" becomes "a pear", and keeps no article before "the pear".
+    """
+    spelled = "|".join(re.escape(name) for name in sorted(filter(None, names), key=len, reverse=True))
+    article, named = r"(?:\b(an?)\s+)?", rf"(?<!\w)(?:{spelled})(?:e?s)?(?!\w)"
+
+    def instead(match: re.Match[str]) -> str:
+        an = "an" if word[:1].casefold() in tuple("aeiou") else "a"
+        own = word.casefold().split(" ")[0] in ("a", "an", "the")
+        return f"{an if match[1].islower() else an.capitalize()} {word}" if match[1] and not own else word
+
+    changed, found = re.subn(article + named, instead, prompt, flags=re.IGNORECASE)
+    return changed if spelled and found else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """Settings of an attack, by default its paper's; the traits say what an attacker must hold for it."""
+
+    threat: ClassVar[Threat]
+    version: ClassVar[str]
+    """Changes whenever its answers may."""
+    at_once: ClassVar[int] = 16
+    """Rows attacked together, and the most that an interruption loses; work that all rows share is `Arena.once`."""
+    spends: ClassVar[tuple[str, ...]] = ("queries",)
+    """The fields that are its budget: `--budget 4x` multiplies them."""
+    brings: ClassVar[bool] = True
+    """Whether it brings a concept to any model; one that only undoes an edit has no control on the untouched base."""
+    queries: int = 8
+    """Pictures drawn and judged for each row, at most."""
+
+    def check(self, arena: Arena) -> None:  # noqa: B027 - most need nothing
+        """Raises ValueError, before any work, where the attack can't be made on this model or edit."""
+
+    @abstractmethod
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        """The attack on these rows.  Weights that it changes stay bound while it waits for an answer:
+
+            with arena.model.bound(changed):
+                broken = yield [Shot(row.prompt, row.seed) for row in rows]
+
+        Answers are the same whichever rows are attacked together (`Arena.rng` of a row's id). NoGradient where it finds
+        nothing to follow.
+        """
+
+
+class Hunt(ABC):
+    """An attack under way that improves its shots from round to round, on rows that leave as they break."""
+
+    @abstractmethod
+    def advance(self, turn: int) -> Sequence[Shot]:
+        """Works for one round; a shot for each row that stands."""
+
+    @abstractmethod
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with these, of the rows that stood, alone."""
+
+
+def rounds(hunt: Hunt, n: int, queries: int) -> Shots:
+    """The rounds of a hunt on n rows: at most `queries`, fewer where all are broken."""
+    up = list(range(n))
+    for turn in range(queries):
+        made = dict(zip(up, hunt.advance(turn), strict=True))
+        broken = yield [made.get(i) for i in range(n)]
+        left = [j for j, i in enumerate(up) if not broken[i]]
+        up = [up[j] for j in left]
+        if not up:
+            return
+        hunt.keep(left)
+
+
+def recalled(arena: Arena, rows: Sequence[Row], name: str) -> Recall:
+    """The concept's pictures, for these rows of the attack of that name to be measured against."""
+    rngs = [torch.Generator().manual_seed(arena.rng(name, row.id).getrandbits(62)) for row in rows]
+    latents = torch.cat([arena.model.latents(part) for part in arena.pictures.split(16)])
+    return Recall(arena.model, latents, rngs)

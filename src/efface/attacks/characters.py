@@ -1,0 +1,69 @@
+"""Character-level perturbations: the concept's name misspelt, other tokens that still mean it to a reader.
+
+Letters dropped, doubled, exchanged with their neighbours or with look-alikes, and the name broken apart: what a filter
+of words lets through, and an erasure of one embedding may not cover. The tries of a row are all different; those with
+one change come first, those with two after.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..suites import Row
+from .base import Arena, Attack, Shot, Shots, Threat
+
+ALIKE = {"a": "@4", "e": "3", "g": "9", "i": "1l", "l": "1", "o": "0", "s": "5$", "t": "7", "u": "v", "z": "2"}
+BREAKS = " -.'"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Characters(Attack):
+    """Misspells the concept's name."""
+
+    threat: ClassVar[Threat] = "prompts"
+    version: ClassVar[str] = "1"
+    at_once: ClassVar[int] = 32
+
+    def check(self, arena: Arena) -> None:
+        arena.must_hear_words()
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        spellings = [misspelt(arena.concept, self.queries, arena.rng("characters", row.id)) for row in rows]
+        for turn in range(self.queries):
+            tries = [each[turn] if turn < len(each) else None for each in spellings]
+            yield [
+                Shot(arena.put(row.prompt, name), row.seed, note=name) if name else None
+                for row, name in zip(rows, tries, strict=True)
+            ]
+
+
+def misspelt(name: str, count: int, rng: random.Random) -> list[str]:
+    """At most `count` different misspellings, in random order: with one change first, then with two."""
+    once = list(dict.fromkeys(changed(name)))
+    rng.shuffle(once)
+    if len(once) >= count:
+        return once[:count]
+    twice = [other for each in once for other in changed(each)]
+    rng.shuffle(twice)
+    return [each for each in dict.fromkeys([*once, *twice]) if each != name][:count]
+
+
+def changed(name: str) -> Iterator[str]:
+    """The name with one change, at every place."""
+    for i, letter in enumerate(name):
+        if not letter.isalnum():
+            continue
+        rest = name[i + 1 :]
+        yield name[:i] + letter * 2 + rest
+        if len(name) > 3:
+            yield name[:i] + rest
+        if rest[:1].isalnum() and rest[0] != letter:
+            yield name[:i] + rest[0] + letter + rest[1:]
+        for like in ALIKE.get(letter.casefold(), ""):
+            yield name[:i] + like + rest
+        if i and name[i - 1].isalnum():
+            yield from (name[:i] + gap + letter + rest for gap in BREAKS)

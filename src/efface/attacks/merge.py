@@ -1,0 +1,47 @@
+"""Merge: the edited weights interpolated towards the untouched base, W = edited + share (base - edited).
+
+Merging with a public model is what people do to any checkpoint, with or without a wish to undo its erasure. At share 1
+this is the base itself, which every attacker has; the question is how little of it brings the concept back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+
+from ..suites import Row
+from .base import Arena, Attack, Shot, Shots, Threat
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Merge(Attack):
+    """Mixes the base into the edited weights, at each share."""
+
+    threat: ClassVar[Threat] = "weights"
+    version: ClassVar[str] = "1"
+    brings: ClassVar[bool] = False
+    queries: int = 3
+    """Pictures drawn and judged for each row: one at each share (fewer leave out the smallest)."""
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """How much of the base is in the mix."""
+
+    def __post_init__(self) -> None:
+        if not self.shares or not 0 < min(self.shares) <= max(self.shares) < 1:
+            raise ValueError(f"shares of the base lie between 0 and 1, for example 0.5; got {self.shares}")
+
+    def check(self, arena: Arena) -> None:
+        arena.edited_weights()
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        model, names = arena.model, arena.edited_weights()
+        now = {name: model.weights[name].detach() for name in names}
+        with arena.base():
+            base = {name: model.weights[name].detach() for name in names}
+        for share in sorted(set(self.shares))[-self.queries :]:
+            mixed = {name: torch.lerp(now[name].float(), base[name].float(), share).to(now[name]) for name in names}
+            with model.bound(mixed):
+                yield [Shot(row.prompt, row.seed, note=f"{share:.0%} of the base") for row in rows]

@@ -1,0 +1,103 @@
+"""MMA: words, none the concept's name, that the text encoder reads as the concept's prompt (after the text attack
+of MMA-Diffusion, Yang et al., CVPR 2024, arXiv 2311.17516).
+
+    max_p cos(TE'(p), TE*(prompt)),   p of `tokens` words
+
+Greedy search by gradient, as in GCG (Zou et al., arXiv 2307.15043): the gradient at the words says which `top` others
+promise most at each place; of `candidates` prompts with one word changed the best is taken. It needs the text encoder
+alone, so guides do not stop it. In the authors' code: `control_length`, `topk`, `n_steps` (1000: `queries` times
+`steps`), 512 candidates; tokens that contain a sensitive word are barred, here words akin to the concept's names.
+Differs: the prompt so far stays where no candidate is better; the cosine is that of all that the denoiser reads, theirs
+of the pooled encoding; words are one token each; a picture is drawn and judged every `steps` steps, theirs at the end.
+The attack on the safety checker's eyes is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..functional.adversary import steepness
+from ..functional.tokens import slopes, spelled, substituted
+from ..game import positive
+from ..objectives.recall import demand_room
+from ..suites import Row
+from .base import Arena, Attack, Hunt, Shot, Shots, Threat, rounds
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MMA(Attack):
+    """Searches words, none of them the concept's name, that the text encoder reads as the concept's prompt."""
+
+    threat: ClassVar[Threat] = "encoder"
+    version: ClassVar[str] = "1"
+    queries: int = 10
+    """Pictures drawn and judged for each row, at most."""
+    steps: int = 100
+    """Substitutions before each picture."""
+    tokens: int = 20
+    """Words of the prompt."""
+    top: int = 256
+    """Words that are tried at a place, the most promising ones."""
+    candidates: int = 512
+    """Prompts tried for each substitution."""
+
+    def __post_init__(self) -> None:
+        positive(self, "queries", "steps", "tokens", "top", "candidates")
+
+    def check(self, arena: Arena) -> None:
+        demand_room(arena.model, self.tokens)
+        if not arena.other_words():
+            raise ValueError(f"{arena.model.name} knows no word beside {arena.concept!r}: there is no prompt to search")
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        return rounds(Readings(self, arena, rows), len(rows), self.queries)
+
+
+@final
+class Readings(Hunt):
+    """Every row's words [n, k] and the reading [n, D] that they are to have."""
+
+    def __init__(self, how: MMA, arena: Arena, rows: Sequence[Row]) -> None:
+        self.how, self.arena, self.rows = how, arena, list(rows)
+        self.words = arena.other_words()
+        model = arena.model
+        with arena.base():
+            self.wanted = model.encode([arena.put(row.prompt, arena.concept) for row in rows]).flat().float()
+        self.table = model.embedding_table().detach()[model.tokens(self.words)[:, 1]].float()
+        self.rngs = [torch.Generator().manual_seed(arena.rng("mma", row.id).getrandbits(62)) for row in rows]
+        picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
+        self.ids = torch.stack(picks).to(self.table.device)
+
+    def advance(self, turn: int) -> Sequence[Shot]:
+        for _ in range(self.how.steps):
+            self._substitute()
+        texts = spelled(self.ids, self.words)
+        return [Shot(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        left = list(rows)
+        self.rows, self.rngs = [self.rows[j] for j in left], [self.rngs[j] for j in left]
+        self.ids, self.wanted = self.ids[left], self.wanted[left]
+
+    def _substitute(self) -> None:
+        """The best of some prompts that differ in one word, where it is better than the one so far."""
+        far, grad = steepness(lambda words: self._far(words, self.wanted), self.table[self.ids])
+        tried = substituted(self.ids, slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
+        n, m = tried.shape[:2]
+        with torch.no_grad():
+            parts = zip(tried.flatten(0, 1).split(256), self.wanted.repeat_interleave(m, 0).split(256), strict=True)
+            distance = torch.cat([self._far(self.table[ids], wanted) for ids, wanted in parts]).reshape(n, m)
+        best = distance.min(dim=1)
+        chosen = tried[torch.arange(n, device=tried.device), best.indices]
+        self.ids = torch.where((best.values < far)[:, None], chosen, self.ids)
+
+    def _far(self, words: Tensor, wanted: Tensor) -> Tensor:
+        """1 - cosine [n] between what these token embeddings [n, k, d] are read as and the wanted reading [n, D]."""
+        return 1 - F.cosine_similarity(self.arena.model.read([""] * len(words), words).flat().float(), wanted)

@@ -1,0 +1,39 @@
+"""Random words before the prompt: the floor that every other attack is measured against.
+
+Whatever chance alone brings back, by as many pictures and judgements as the attack was given, is no merit of an attack.
+From the second try on the seed changes too, so that the floor holds what mere redrawing would bring. A
+class-conditional model, which hears no other words, is only drawn anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..suites import Row
+from .base import Arena, Attack, Shot, Shots, Threat
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RandomPrefix(Attack):
+    """Puts words drawn at random, none of them a name of the concept, before the prompt."""
+
+    threat: ClassVar[Threat] = "prompts"
+    version: ClassVar[str] = "1"
+    at_once: ClassVar[int] = 32
+    length: int = 5
+    """Words before the prompt; UnlearnDiffAtk's prefix has as many tokens."""
+
+    def check(self, arena: Arena) -> None:
+        if arena.hears_words and not arena.other_words():
+            raise ValueError(f"{arena.model.name} knows no word beside {arena.concept!r}: there is no prefix to draw")
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        words = arena.other_words() if arena.hears_words else []
+        rngs = [arena.rng("random-prefix", row.id) for row in rows]
+        for turn in range(self.queries):
+            prefixes = [" ".join(rng.choices(words, k=self.length)) + " " if words else "" for rng in rngs]
+            seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
+            yield [Shot(f"{prefix}{row.prompt}", seed) for prefix, row, seed in zip(prefixes, rows, seeds, strict=True)]

@@ -1,0 +1,135 @@
+"""Relearn: a short fine-tuning on a few pictures of the concept; how many steps until it is back?
+
+min || eps_th(x_t, t, c(prompt naming the concept)) - eps ||^2 over k pictures, from the edited weights, dense or by a
+low-rank change (LoRA, Hu et al., arXiv 2106.09685). That erased concepts return within few such steps has been
+reported often; there is no one published protocol, so settings are ours. The prompts of the pictures call the concept
+by the name that the rows use. Rows are tried after 1, 2, 5, 10, 20, 50 … steps; a row that shows the concept is not
+tried again, so the curve that the notes give is of rows broken by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal, final, get_args
+
+import torch
+from torch import Tensor
+
+from ..functional.denoising import denoising_errors
+from ..game import Adam
+from ..models.base import Model
+from ..select import select
+from ..suites import Row
+from .base import Arena, Attack, Shot, Shots, Threat
+
+How = Literal["lora", "dense"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Relearn(Attack):
+    """Fine-tunes the edited weights on pictures of the concept, and asks for it by name on the way."""
+
+    threat: ClassVar[Threat] = "weights"
+    version: ClassVar[str] = "1"
+    spends: ClassVar[tuple[str, ...]] = ("steps",)
+    queries: int = 6
+    """Pictures drawn and judged for each row: one at each stop, 1, 2, 5, 10 … steps (fewer leave out the first)."""
+    steps: int = 50
+    """Steps of fine-tuning in all."""
+    how: How = "lora"
+    """How weights move: by a low-rank change, or each for itself."""
+    weights: str = "xattn"
+    """Which weights move: subsets or regular expressions, comma-separated."""
+    rank: int = 8
+    """Rank of the low-rank change."""
+    lr: float = 1e-3
+    """Adam's learning rate."""
+    batch: int = 8
+    """Noised pictures in a step."""
+    pictures: int = 8
+    """Pictures of the concept to learn from, at most."""
+    templates: tuple[str, ...] = ("a photo of a {}",)
+    """Prompts of the pictures, around the concept's name."""
+    style_templates: tuple[str, ...] = ("a painting in the style of {}",)
+    """The same where the concept is a style."""
+
+    def __post_init__(self) -> None:
+        if self.how not in get_args(How):
+            raise ValueError(f"no way {self.how!r} to move weights; there are {', '.join(get_args(How))}")
+        for name in ("queries", "steps", "rank", "batch", "pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for template in (*(self.templates or ("",)), *(self.style_templates or ("",))):
+            if template.count("{}") != 1:
+                raise ValueError(f"a template holds the concept as {{}}, once; got {template!r}")
+
+    def check(self, arena: Arena) -> None:
+        if arena.edit is not None:
+            arena.edited_weights()
+        self._chosen(arena.model)
+        arena.must_read_pictures()
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        start = {name: arena.model.weights[name].detach() for name in self._chosen(arena.model)}
+        adam, done = Adam(self._params(arena, start), self.lr), 0
+        for stop in self.stops():
+            adam.restore(arena.once(f"{stop} steps", partial(self._learn, arena, adam, start, done, stop)))
+            done = stop
+            with torch.no_grad():
+                moved = self._moved(start, adam.params)
+            with arena.model.bound(moved):
+                yield [Shot(row.prompt, row.seed, note=f"{stop} steps") for row in rows]
+
+    def stops(self) -> list[int]:
+        """The last `queries` of 1, 2, 5, 10, 20, 50 … and the number of steps itself."""
+        series = [n * 10**k for k in range(len(str(self.steps))) for n in (1, 2, 5)]
+        return [*(n for n in series if n < self.steps), self.steps][-self.queries :]
+
+    def _chosen(self, model: Model) -> list[str]:
+        """The weights that move; ValueError where none can."""
+        now = model.weights
+        chosen = [name for name in select(now, self.weights) if self.how == "dense" or now[name].dim() >= 2]
+        if not chosen:
+            raise ValueError(f"{self.weights!r} selects no matrix; a low-rank change needs some, for example 'xattn'")
+        return chosen
+
+    def _params(self, arena: Arena, start: Mapping[str, Tensor]) -> list[Tensor]:
+        """fp32 copies of the weights; or for each a random [rank, in] and a zero [out, rank], which change nothing."""
+        if self.how == "dense":
+            return [weight.float().clone().requires_grad_() for weight in start.values()]
+        rng = torch.Generator().manual_seed(arena.rng("relearn", "start").getrandbits(63))
+        params: list[Tensor] = []
+        for flat in (weight.flatten(1) for weight in start.values()):
+            down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
+            params += [down.to(flat.device), torch.zeros(len(flat), self.rank, device=flat.device)]
+        return [param.requires_grad_() for param in params]
+
+    def _moved(self, start: Mapping[str, Tensor], params: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The weights that the params stand for, by name; with a gradient to the params."""
+        if self.how == "dense":
+            return {name: param.to(start[name]) for name, param in zip(start, params, strict=True)}
+        pairs = zip(start.items(), params[::2], params[1::2], strict=True)
+        return {name: (w + (up @ down).view(w.shape)).to(w) for (name, w), down, up in pairs}
+
+    def _learn(self, arena: Arena, adam: Adam, start: Mapping[str, Tensor], done: int, until: int) -> dict[str, Tensor]:
+        """Adam's state after the steps from `done` to `until`."""
+        model = arena.model
+        latents = arena.latents(self.pictures)
+        templates = self.style_templates if arena.asks == "style" else self.templates
+        prompts = [template.format(arena.called or arena.concept) for template in templates]
+        for step in range(done, until):
+            choice = arena.rng("relearn", step)
+            rng = torch.Generator().manual_seed(choice.getrandbits(63))
+            asked = [choice.choice(prompts) for _ in range(self.batch)]
+            x0 = latents[torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device)]
+            with torch.enable_grad(), model.bound(self._moved(start, adam.params)):
+                cond = model.read(asked)
+                errors = denoising_errors(
+                    lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0], x0, model.alphas_bar, model.space, rng
+                )
+                grads = torch.autograd.grad(errors.mean(), adam.params, allow_unused=True)
+            adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
+        return adam.state()

@@ -1,0 +1,109 @@
+"""Revive: a pruned model's zeros tell which weights carried the concept; they are guessed back, without base and data.
+
+Roots Beneath the Cut (Zhang et al., CVPR 2026, arXiv 2603.06640). Of each matrix with zeros: signs of the pruned
+weights from a low-rank completion (SoftImpute: columns' means first, singular values lowered by the smallest, at most
+500 rounds, tolerance 1e-5), of which the share guessed largest is trusted (0.6 in the paper), and the largest
+magnitude left in the row. We know the method from its abstract and the authors' repository, not the paper's whole
+text. The authors prune the second layer of feed-forward blocks by ConceptPrune, whose rule takes large weights of
+either sign, and restore above 70 % of the signs.
+
+What differs: beside the completion there is the mirror, ours, for masks that are learned (P-ESD, P-AC): there what is
+left has the opposite signs of what is gone (`functional.revival.mirrored`), and a completion is misled by it; and
+beside the largest magnitude a lower quantile. Any layer is looked at, kernels as matrices. The base is not used: with
+it there would be nothing to guess; `merge` is that attacker. Noise in the place of zeros hides them (the authors'
+defence) and the attack says so; but noise that was stored in fp16 and put into fp32 weights shows by its missing
+digits, which is our finding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal, final, get_args
+
+from torch import Tensor
+
+from ..functional.revival import completed, mirrored, restored, scars, trusted
+from ..models.base import Model
+from ..select import select
+from ..suites import Row
+from .base import Arena, Attack, Shot, Shots, Threat
+
+Signs = Literal["mirror", "completion"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Revive(Attack):
+    """Guesses pruned weights from the zeros they left, and asks for the concept by name."""
+
+    threat: ClassVar[Threat] = "weights"
+    version: ClassVar[str] = "1"
+    brings: ClassVar[bool] = False
+    queries: int = 8
+    """Pictures drawn and judged for each row: one with every mix of the next three (fewer leave out the last)."""
+    signs: tuple[Signs, ...] = ("mirror", "completion")
+    """Where signs come from: the mirror of what a learned mask left, or the paper's low-rank completion."""
+    quantiles: tuple[float, ...] = (0.75, 1.0)
+    """Which of the magnitudes left in its row a weight gets; 1 is the largest, the paper's."""
+    shares: tuple[float, ...] = (1.0, 0.6)
+    """Shares of the guessed signs that are trusted, those guessed largest (0.6 in the paper); the rest stay zero."""
+    least: float = 1e-4
+    """Share of a matrix that must be zero for it to count as pruned."""
+    weights: str = r"\.weight$"
+    """Where to look: subsets or regular expressions, comma-separated; vectors never count."""
+
+    def __post_init__(self) -> None:
+        unknown = [signs for signs in self.signs if signs not in get_args(Signs)]
+        if unknown or not self.signs:
+            raise ValueError(f"no signs {', '.join(unknown) or 'at all'}; there are {', '.join(get_args(Signs))}")
+        for name in ("shares", "quantiles"):
+            given = getattr(self, name)
+            if not given or not 0 < min(given) <= max(given) <= 1:
+                raise ValueError(f"{name} are above 0 and at most 1, one or more; got {given}")
+
+    def check(self, arena: Arena) -> None:
+        arena.edited_weights()
+        if not self._scars(arena.model):
+            raise ValueError(
+                f"no weight of this model shows that it was pruned: no matrix has {self.least:.2%} zeros, nor noise of "
+                "fewer digits; nothing was pruned, or noise took its place. merge and relearn need no zeros"
+            )
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        found = self._scars(arena.model)
+        mixes = list(itertools.product(self.signs, self.quantiles, self.shares))
+        for signs, quantile, share in mixes[: self.queries]:
+            guesses = arena.once(signs, partial(_guesses, signs, arena.model, found))
+            note = f"{share:.0%} of the {signs}'s signs, quantile {quantile:g}"
+            with arena.model.bound(_restored(arena.model, found, guesses, quantile, share)):
+                yield [Shot(row.prompt, row.seed, note=note) for row in rows]
+
+    def _scars(self, model: Model) -> dict[str, Tensor]:
+        """Where weights were pruned, bool [out, in], by name; only of those that show it."""
+        now = model.weights
+        matrices = [name for name in select(now, self.weights) if now[name].dim() >= 2]
+        found = {name: scars(now[name].detach().flatten(1), self.least) for name in matrices}
+        return {name: places for name, places in found.items() if places.any()}
+
+
+def _guesses(signs: Signs, model: Model, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Guesses [pruned] at the weights that are gone, by name, in the order of their places."""
+    guess = mirrored if signs == "mirror" else completed
+    return {n: guess(model.weights[n].detach().flatten(1), places)[places] for n, places in found.items()}
+
+
+def _restored(
+    model: Model, found: Mapping[str, Tensor], guesses: Mapping[str, Tensor], quantile: float, share: float
+) -> dict[str, Tensor]:
+    """The weights with the trusted share of the guesses in their places; the rest of the places is zero."""
+    out = {}
+    for name, places in found.items():
+        # Not as found: noise may stand in the places, which tells nothing of what was there.
+        flat = model.weights[name].detach().flatten(1).masked_fill(places, 0)
+        guess = flat.new_zeros(flat.shape, dtype=guesses[name].dtype)
+        guess[places] = guesses[name].to(flat.device)
+        out[name] = restored(flat, guess, trusted(guess, places, share), quantile).view_as(model.weights[name])
+    return out

@@ -1,0 +1,98 @@
+"""A plain embedding attack: numbers, no words, under which the edited model takes noise off the concept.
+
+    min_p || eps_th'(x_t, c(p)) - eps ||^2,   x_t a noised picture of the concept, t drawn evenly
+
+The simplest attack with gradients, and of no one paper: textual inversion (Gal et al., ICLR 2023, arXiv 2208.01618) for
+each prompt by itself. `words` puts `tokens` free token embeddings before the prompt, at first those of random words;
+`encoding` moves the whole of what the text encoder gives, or how much there is of each class: nobody could type it, and
+what it does not break, words hardly will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from ..concept import Prompt
+from ..functional.adversary import Adam, steepness
+from ..game import positive
+from ..models.cond import Cond
+from ..objectives.recall import demand_gradients, demand_room
+from ..suites import Row
+from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SoftPrompt(Attack):
+    """Moves embeddings before the prompt, or the prompt's own encoding, by the edited model's gradient."""
+
+    threat: ClassVar[Threat] = "gradients"
+    version: ClassVar[str] = "1"
+    queries: int = 20
+    """Pictures drawn and judged for each row, at most."""
+    steps: int = 50
+    """Gradient steps before each picture."""
+    where: Literal["words", "encoding"] = "words"
+    """Token embeddings before the prompt, or all that the text encoder gives."""
+    tokens: int = 5
+    """Embeddings before the prompt, for `words`."""
+    lr: float = 0.01
+    """Adam's learning rate."""
+
+    def __post_init__(self) -> None:
+        positive(self, "queries", "steps", "tokens", "lr")
+        if self.where not in ("words", "encoding"):
+            raise ValueError(f"an embedding attack is made at words or encoding, not {self.where!r}")
+
+    def check(self, arena: Arena) -> None:
+        demand_gradients(arena.model, arena.edit)
+        if self.where == "words":
+            demand_room(arena.model, self.tokens)
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        return rounds(Embeddings(self, arena, rows), len(rows), self.queries)
+
+
+@final
+class Embeddings(Hunt):
+    """Every row's embeddings: [n, k, d] before its words, or its own encoding [n, ...]."""
+
+    def __init__(self, how: SoftPrompt, arena: Arena, rows: Sequence[Row]) -> None:
+        self.how, self.arena, self.rows = how, arena, list(rows)
+        self.recall = recalled(arena, rows, "soft-prompt")
+        self.own = arena.model.encode([row.prompt for row in rows])
+        # What a Prompt's embedding stands in for comes first in every adapter's conditions.
+        self.moved = next(iter(self.own.tensors))
+        self.soft = Adam(self._start().float(), how.lr)
+
+    def advance(self, turn: int) -> Sequence[Shot]:
+        for _ in range(self.how.steps):
+            states = self.recall.rows()
+            _, grad = steepness(lambda at, states=states: self.recall.error(states, self._cond(at)), self.soft.at)
+            self.soft.step(grad)
+        with torch.no_grad():
+            found = self._cond(self.soft.at).tensors[self.moved]
+        return [Shot(Prompt(row.prompt, c), row.seed) for row, c in zip(self.rows, found, strict=True)]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self.rows, self.own = [self.rows[j] for j in rows], self.own[list(rows)]
+        self.recall.keep(rows)
+        self.soft.keep(rows)
+
+    def _start(self) -> Tensor:
+        if self.how.where == "encoding":
+            return self.own.tensors[self.moved]
+        table, model = self.arena.model.embedding_table().detach(), self.arena.model
+        words = model.tokens(self.arena.words)[:, 1]
+        picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.recall.rngs]
+        return table[words[torch.stack(picks).to(words.device)]]
+
+    def _cond(self, at: Tensor) -> Cond:
+        if self.how.where == "words":
+            return self.arena.model.read([row.prompt for row in self.rows], at)
+        return Cond({**self.own.tensors, self.moved: at.to(self.own.tensors[self.moved])})

@@ -1,0 +1,44 @@
+"""Other words for the concept: what a user would try first, and all that it takes where only a name was erased.
+
+Each try puts another of the suite's synonyms, translations and paraphrases in the place of the name, in an order of the
+row's own; when all are used, they come again with other seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from ..suites import Row
+from .base import Arena, Attack, Shot, Shots, Threat
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Synonyms(Attack):
+    """Asks for the concept by its other names and by descriptions."""
+
+    threat: ClassVar[Threat] = "prompts"
+    version: ClassVar[str] = "1"
+    at_once: ClassVar[int] = 32
+
+    def check(self, arena: Arena) -> None:
+        arena.must_hear_words()
+        if not (*arena.synonyms, *arena.paraphrases):
+            raise ValueError(
+                f"no other word for {arena.concept!r} is known; name some, for example --synonym 'cat=kitty'"
+            )
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        known = [*arena.synonyms, *arena.paraphrases]
+        rngs = [arena.rng("synonyms", row.id) for row in rows]
+        orders = [rng.sample(known, len(known)) for rng in rngs]
+        for turn in range(self.queries):
+            again = turn >= len(known)
+            seeds = [rng.randrange(2**31) if again else row.seed for rng, row in zip(rngs, rows, strict=True)]
+            words = [order[turn % len(known)] for order in orders]
+            yield [
+                Shot(arena.put(row.prompt, word), seed, note=word)
+                for row, word, seed in zip(rows, words, seeds, strict=True)
+            ]

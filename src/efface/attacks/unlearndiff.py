@@ -1,0 +1,92 @@
+"""UnlearnDiffAtk: words before the prompt under which the edited model takes noise off the concept (Zhang et al., ECCV
+2024, arXiv 2310.11868).
+
+    min_prefix || eps_th'(x_t, [prefix; prompt]) - eps ||^2,   x_t a noised picture of the concept
+
+Each place of the prefix is a point of a simplex over all words. A step draws a word for every place in proportion,
+takes the gradient there for the gradient at the points (straight-through), clamps it to [-1, 1], moves by Adam with an
+L2 penalty, and projects. After `steps` steps at one timestep the likeliest words are drawn and judged; the next steps
+are made at the next timestep, the middles of `queries` even parts from the clean end on. In the authors' code:
+`TextGrad`, `STERandSelect`, `sampled_t`; their 50 timesteps of 40 steps are `queries` and `steps`; five tokens are
+nudity's, three styles' and objects'. Differs: rows are attacked together, and those broken leave; each step takes one
+of the pictures that judges confirmed, theirs all take the one that the base draws of the prompt; words are one token
+each, so that the prompt found can be typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+
+from ..functional.adversary import Adam, steepness
+from ..functional.tokens import drawn, onto_simplex, slopes, spelled
+from ..game import positive
+from ..objectives.recall import demand_gradients, demand_room
+from ..suites import Row
+from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class UnlearnDiff(Attack):
+    """Searches words to put before the prompt by the edited model's own gradient, as UnlearnDiffAtk does."""
+
+    threat: ClassVar[Threat] = "gradients"
+    version: ClassVar[str] = "1"
+    queries: int = 50
+    """Pictures drawn and judged for each row, at most; each stands for a timestep."""
+    steps: int = 40
+    """Gradient steps before each picture."""
+    tokens: int = 5
+    """Words before the prompt."""
+    lr: float = 0.01
+    """Adam's learning rate, on the simplex."""
+    decay: float = 0.1
+    """Weight of the L2 penalty on the simplex's points."""
+
+    def __post_init__(self) -> None:
+        positive(self, "queries", "steps", "tokens", "lr")
+
+    def check(self, arena: Arena) -> None:
+        demand_gradients(arena.model, arena.edit)
+        demand_room(arena.model, self.tokens)
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        return rounds(Prefixes(self, arena, rows), len(rows), self.queries)
+
+
+@final
+class Prefixes(Hunt):
+    """The points of every row's prefix [n, k, V], on their way to words."""
+
+    def __init__(self, how: UnlearnDiff, arena: Arena, rows: Sequence[Row]) -> None:
+        self.how, self.arena, self.rows = how, arena, list(rows)
+        self.recall = recalled(arena, rows, "unlearndiff")
+        ids = arena.model.tokens(arena.words)[:, 1]
+        self.table = arena.model.embedding_table().detach()[ids].float()
+        even = torch.full((len(rows), how.tokens, len(ids)), 1 / len(ids), device=self.table.device)
+        self.points = Adam(even, how.lr)
+
+    def advance(self, turn: int) -> Sequence[Shot]:
+        at = int((turn + 0.5) / self.how.queries * len(self.arena.model.alphas_bar))
+        for _ in range(self.how.steps):
+            self._step(at)
+        texts = spelled(self.points.at.argmax(dim=-1), self.arena.words)
+        return [Shot(f"{text} {row.prompt}", row.seed) for text, row in zip(texts, self.rows, strict=True)]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self.rows = [self.rows[j] for j in rows]
+        self.recall.keep(rows)
+        self.points.keep(rows)
+
+    def _step(self, at: int) -> None:
+        model, points = self.arena.model, self.points
+        states = self.recall.rows(at)
+        prompts = [row.prompt for row in self.rows]
+        words = self.table[drawn(points.at, self.recall.rngs)]
+        _, grad = steepness(lambda prefix: self.recall.error(states, model.read(prompts, prefix)), words)
+        points.step(slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
+        points.at = onto_simplex(points.at)

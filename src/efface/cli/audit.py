@@ -1,0 +1,141 @@
+"""`efface audit`: what an edit damaged most, found by search and confirmed by drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from .console import progress, result, writable_folder
+from .glyphs import bundle_of
+
+if TYPE_CHECKING:
+    from ..evaluate.audit_record import Audit, Finding
+    from ..evaluate.record import Estimate
+    from ..scorers import Judge
+    from ..suites import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditCommand:
+    """Search a vocabulary for the words that an edit damaged most, and draw them before and after."""
+
+    model: str
+    """"glyphs", a diffusers folder, or a hub id."""
+    edit: Path
+    """The edit to audit."""
+    out: Path
+    """Folder for audit.json, audit.png and the pictures; those that lie there already are not drawn again."""
+    vocabulary: Path | None = None
+    """A file of words to search, one a line; the model's most common words by default, and its world's names."""
+    worst: int = 12
+    """Words that are drawn, those that the search finds damaged most."""
+    controls: int = 6
+    """Words that are drawn beside them, taken at random."""
+    count: int = 8
+    """Pictures of each word, before and after."""
+    states: int = 4
+    """Start noises of the search."""
+    points: int = 4
+    """Timesteps of the search, spread evenly over the trajectory."""
+    space: Literal["x0", "eps"] = "x0"
+    """Whether damage is a distance of predicted pictures or of noises."""
+    template: str = "a picture of a {}"
+    """How a word is asked for, with {} for it."""
+    near: float = 0.02
+    """Share of the vocabulary, the words nearest to a target, that are marked as perhaps the target by another name."""
+    scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A judge of objects or a CLIP, as in `efface evaluate` (clip:openai/clip-vit-base-patch32); repeat the flag for
+    several. Those that come with the model by default; without any, only how much pictures change is told."""
+    strength: float = 1.0
+    """How much of the edit is applied."""
+    steps: int | None = None
+    """Sampling steps; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance; the model's own by default."""
+    seed: int = 0
+    """Of noises and random words."""
+    device: str | None = None
+    """Where to work; a GPU where there is one."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from ..suites import world
+
+        bundle = bundle_of(self.model)
+        known = world.load(bundle) if bundle else None
+        if self.vocabulary and not self.vocabulary.is_file():
+            raise FileNotFoundError(f"no file {self.vocabulary}; it is to hold words, one a line")
+        writable_folder(self.out)
+        from .. import load
+        from ..evaluate import request_of
+        from ..evaluate.audit import Look, audit, vocabulary
+        from ..game import Edit
+        from ..game.words import read_words
+
+        look = Look(
+            worst=self.worst,
+            controls=self.controls,
+            count=self.count,
+            states=self.states,
+            points=self.points,
+            space=self.space,
+            template=self.template,
+            near=self.near,
+            steps=self.steps,
+            guidance=self.guidance,
+            strength=self.strength,
+            seed=self.seed,
+        )
+        erasure = request_of(Edit.load(self.edit))
+        given = read_words(str(self.vocabulary)) if self.vocabulary else []
+        scorers = judges(bundle, known, self.scorer)
+        model = load(self.model, self.device)
+        words = vocabulary(model, erasure, known, given)
+        with progress() as tell:
+            found = audit(model, self.edit, erasure, words, scorers, self.out, look, known, tell)
+        where = self.out / "audit.json"
+        result({"audit": str(where), **found.model_dump(mode="json")}, self.json, f"{table(found)}\n{where}")
+
+
+def judges(bundle: Path | None, known: World | None, asked: tuple[str, ...]) -> list[Judge]:
+    """The judges of objects and the CLIP that were asked for, or that come with the model."""
+    from ..scorers import panel
+
+    if not (bundle or asked):
+        return []
+    labels = {"object": known.names, "style": known.styles} if known else {}
+    found = panel(bundle, known.backgrounds if known else {}, asked, labels)
+    if other := [s.name for s in found if asked and s.asks not in ("object", "match")]:
+        raise ValueError(f"an audit asks judges of objects and a CLIP; scorer {other[0]} is neither")
+    return [s for s in found if s.asks in ("object", "match")]
+
+
+def table(found: Audit) -> str:
+    """The words that were drawn, a line each."""
+    lines = [f"{len(found.ranking)} words searched by {found.measure}; pictures of the worst and of random others:"]
+    width = max(len(f.word) for f in found.findings)
+    lines += [_line(f, width) for f in found.findings]
+    lines.append(f"pictures of the worst changed by {_interval(found.worst)}")
+    if found.controls:
+        lines[-1] += f", those of words taken at random by {_interval(found.controls)}"
+    return "\n".join(lines)
+
+
+def _line(f: Finding, width: int) -> str:
+    said = []
+    for m in f.measures:
+        form, name = ("{:.0%}", "shown") if m.metric == "psr1" else ("{:.2f}", "CLIP")
+        before, after = ("none" if e.value is None else form.format(e.value) for e in (m.base, m.edited))
+        said.append(f"{name} {before} -> {after}")
+    note = ("lost  " if f.lost else "") + ("near the target" if f.near else "")
+    return (
+        f"  {f.rank:>4}. {f.word:<{width}}  {f.part:<8} {f.change.value:>6.1%}  {', '.join(said):<40} {note}".rstrip()
+    )
+
+
+def _interval(e: Estimate) -> str:
+    return f"{e.value:.1%} (95 % interval {e.low:.1%} to {e.high:.1%}, {e.n} words)"

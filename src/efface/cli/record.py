@@ -1,0 +1,88 @@
+"""`efface record`: the takedown record of an evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from .console import result, warn
+
+if TYPE_CHECKING:
+    from ..evaluate.takedown import Takedown
+
+EXIT = {"same": 0, "differs": 1, "not checked": 3}
+
+
+@dataclass(frozen=True)
+class TakedownRecord:
+    """Write the takedown record of an evaluation, or check the hashes of one.
+
+    It holds the request, the hashes of base and edit, the protocol, the rates with their intervals, what was not
+    tested, and the date: DIR/takedown.json, and a page to print, DIR/takedown.html.
+
+    With --check every hash is taken again. Exit code 0: all are the same. 1: one differs. 3: none differs, but one
+    could not be taken.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder that `efface evaluate` wrote."""
+    edit: Path | None = None
+    """The edit's file: it is checked that this one was judged, and where it lies is remembered."""
+    note: str = ""
+    """Free text for the record, such as the reference of the request."""
+    date: str = ""
+    """Date of the record, as 2026-01-31; today's (UTC) by default."""
+    check: bool = False
+    """Take the hashes of DIR/takedown.json again."""
+    model: str = ""
+    """With --check: where the base lies now; by default as it was named in the evaluation."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> int:
+        return self._check() if self.check else self._write()
+
+    def _write(self) -> int:
+        if self.model:
+            raise ValueError("--model goes with --check; the record takes the base from the evaluation")
+        from ..evaluate import takedown
+        from ..evaluate.record import write_whole
+        from ..report.takedown import render
+
+        where = os.path.relpath(self.edit, self.folder) if self.edit else ""
+        made = takedown.make(self.folder, self.date, self.note, where)
+        page = render(made)
+        path = write_whole(self.folder / "takedown.json", made.model_dump_json(indent=1) + "\n")
+        write_whole(path.with_suffix(".html"), page)
+        files = {"record": str(path), "page": str(path.with_suffix(".html")), "digest": made.digest}
+        result(files, self.json, f"{path}\n{path.with_suffix('.html')}")
+        return 0
+
+    def _check(self) -> int:
+        if self.note or self.date:
+            raise ValueError("--note and --date go into a new record; --check changes none")
+        from ..evaluate import takedown
+
+        recorded = takedown.read_takedown(self.folder / "takedown.json")
+        found = takedown.check(self.folder, recorded, self.edit, self._base(recorded))
+        lines = [f"{c.outcome:<12} {c.what}: {c.says}" for c in found]
+        result([c.model_dump() for c in found], self.json, "\n".join(lines))
+        outcomes = {c.outcome for c in found}
+        return EXIT["differs"] if "differs" in outcomes else max(EXIT[o] for o in outcomes)
+
+    def _base(self, recorded: Takedown) -> Mapping[str, str] | None:
+        """The base's fingerprint now; None where it can't be opened by the name that it had."""
+        from .. import load
+
+        try:
+            return load(self.model or recorded.drawing.model).fingerprint()
+        except (OSError, ValueError) as error:
+            if self.model:
+                raise
+            warn(f"the base: {error}")
+            return None

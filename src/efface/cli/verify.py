@@ -1,0 +1,52 @@
+"""`efface verify`: the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from .console import result
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Hold an evaluation against bars, by the unfavourable bound of each interval, for continuous integration.
+
+    Exit code 0: every bar holds. 1: a bar failed (which one, and by how much, is printed). 3: a bar could not be
+    judged: over 2 % of its pictures have no score, nothing was measured, or the interval is too wide: the bar lies
+    inside, and it is wider than --widest. 2: the command can't be carried out. Failing goes before not judging.
+
+    --policy default stands for --fail-on "esr1_base>0.5" --fail-on "esr1<0.95" --fail-on "psr1_drop>0.05"; --policy
+    attacked adds --fail-on "robust<0.8". Where attacks were made, "robust" is the share of prompts that nothing broke,
+    and "asr@NAME" an attack's success rate.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder that `efface evaluate` wrote."""
+    fail_on: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """What must not be: METRIC<BAR or METRIC>BAR, such as "esr1<0.95", "psr1_drop@neighbour>5%" or "ner[0.6]>0.1";
+    repeat the flag for several. METRIC_drop is base minus edited, paired; METRIC_base the untouched base. Without
+    @GROUP it holds for the metric's headline groups (of ESR-1 the target; of PSR-1 neighbours, styles, never-seen
+    things), or all where it makes no headline; @all for every group."""
+    policy: str = ""
+    """A documented set of bars, by name ("default", "attacked"), or a toml file with one."""
+    widest: float = 0.05
+    """An interval that has the bar inside and is wider than this does not decide."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> int:
+        if not self.widest > 0:
+            raise ValueError(f"--widest is a width above 0, got {self.widest:g}")
+        from ..evaluate import attack_record, bars, gate, read
+
+        rules = [bars.parse(text) for text in self.fail_on]
+        policy = bars.policy(self.policy).rules if self.policy else ()
+        record = gate.with_attacks(read(self.folder), attack_record.read(self.folder))
+        verdict = gate.verify(record, rules, policy, self.widest)
+        names = {"holds": "holds", "failed": "FAILED", "unjudged": "COULD NOT BE JUDGED"}
+        lines = [f.says for f in verdict.findings]
+        result(verdict.model_dump(), self.json, "\n".join([*lines, names[verdict.outcome]]))
+        return verdict.exit_code

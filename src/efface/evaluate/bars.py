@@ -1,0 +1,100 @@
+"""Bars, and how they are written: "esr1<0.95" names what must not be. Sets of them stand in policies.toml."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+POLICIES = Path(__file__).parent / "policies.toml"
+RULE = re.compile(
+    r"\s*(?P<name>[A-Za-z][\w-]*)\s*(\[(?P<threshold>[0-9.]+)\])?\s*(@\s*(?P<group>[^<>=]+?))?\s*"
+    r"(?P<op>[<>])\s*(?P<bar>[-+]?[0-9.]+)\s*(?P<percent>%?)\s*"
+)
+GRAMMAR = "write METRIC<BAR or METRIC>BAR, for example esr1<0.95, psr1_drop@neighbour>5% or ner[0.6]>0.1"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must not be."""
+
+    text: str
+    name: str
+    """A metric of the report, or one followed by _drop (base minus edited, paired) or _base (the untouched base)."""
+    threshold: float | None
+    """Of a detector, where the rule names one."""
+    group: str
+    """The group of rows; "" for the headline groups of the metric, "all" for every group."""
+    below: bool
+    """Whether being below the bar fails, not being above."""
+    bar: float
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A set of bars with reasons."""
+
+    name: str
+    about: str
+    rules: tuple[Rule, ...]
+    why: tuple[str, ...]
+
+
+def parse(text: str) -> Rule:
+    """A rule as it is written on the command line.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    found = RULE.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is no bar; {GRAMMAR}")
+    try:
+        bar = float(found["bar"]) / (100 if found["percent"] else 1)
+        threshold = float(found["threshold"]) if found["threshold"] else None
+    except ValueError as error:
+        raise ValueError(f"{text!r} holds a number that can't be read ({error}); {GRAMMAR}") from error
+    return Rule(text.strip(), found["name"], threshold, found["group"] or "", found["op"] == "<", bar)
+
+
+def policies() -> dict[str, Policy]:
+    """The sets of bars that come with efface."""
+    return read_policies(POLICIES)
+
+
+def read_policies(path: Path) -> dict[str, Policy]:
+    """Sets of bars from a toml: a table each, with `about` and a list of `bars` (`fail_on`, `why`).
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or it is not of that form.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: Policy(
+                name,
+                str(table["about"]),
+                tuple(parse(b["fail_on"]) for b in table["bars"]),
+                tuple(str(b.get("why", "")) for b in table["bars"]),
+            )
+            for name, table in data.items()
+        }
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no policies: a table each, with `about` and `bars` ({error})") from error
+
+
+def policy(name: str) -> Policy:
+    """A policy by its name, or the only one in a toml file.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none of that name.
+    """
+    if name.endswith(".toml"):
+        found = read_policies(Path(name))
+        if len(found) != 1:
+            raise ValueError(f"{name} holds {len(found)} policies; a file given to --policy holds one")
+        return next(iter(found.values()))
+    if name not in policies():
+        raise ValueError(f"there is no policy {name!r}; there are {', '.join(policies())}, or give a FILE.toml")
+    return policies()[name]

@@ -1,0 +1,36 @@
+"""Rough handling of a weight that deployment does to every model: fewer bits, fewer numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """The weight [out, ...] rounded to `bits` bits, symmetrically around 0 and with one scale for each output channel.
+
+    The largest magnitude of a channel is kept exactly and has 2^(bits - 1) - 1 steps below it; ties go to even.
+
+    Raises:
+        ValueError: fewer than 2 bits, which leave no number but 0.
+    """
+    if bits < 2:
+        raise ValueError(f"symmetric rounding takes at least 2 bits (-1, 0, 1), got {bits}")
+    steps = 2 ** (bits - 1) - 1
+    flat = weight.float().flatten(1)
+    scale = flat.abs().amax(dim=1, keepdim=True) / steps
+    whole = torch.where(scale > 0, flat / scale, flat).round().clamp(-steps, steps)
+    return (whole * scale).view(weight.shape).to(weight.dtype)
+
+
+def pruned(weight: Tensor, sparsity: float) -> Tensor:
+    """The weight with exactly round(sparsity * n) of its n numbers, those of the smallest magnitude, set to 0.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1).
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"a sparsity is a share from 0 to below 1, got {sparsity}")
+    left = weight.flatten().clone()
+    left[torch.argsort(left.abs(), stable=True)[: round(sparsity * len(left))]] = 0
+    return left.view(weight.shape)

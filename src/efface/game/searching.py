@@ -1,0 +1,45 @@
+"""What methods share that search a vocabulary: the flags, and the search that they describe (EAP, AGE)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..concept import Erasure
+from ..models.base import Model
+from .method import OnTrajectories
+from .search import Choice, Search, Vocabulary
+from .words import read_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(OnTrajectories):
+    """A method that searches words near the target for one to preserve, or to become; kept words are candidates."""
+
+    uses_keep: ClassVar[bool] = True
+    vocabulary: str = ""
+    """A file of candidate words of the search, one a line; by default the model's own vocabulary."""
+    k_closest: int = 1000
+    """Candidates are among this many words nearest to the target."""
+    centres: int = 100
+    """Candidates, spread over their distances to the target; shared among several targets."""
+    exclude: tuple[str, ...] = ()
+    """Words that count as the target and are never candidates."""
+    margin: float = 0.2
+    """Words nearer to the target than this share of the median distance count as the target."""
+    temperature: float = 2.0
+    """Of the search's Gumbel-Softmax choice."""
+    search_lr: float = 1e-2
+    """Adam's learning rate for the logits of the choice."""
+    search_turns: int = 1
+    """Moves of the search after each update of the weights."""
+    keep_weight: float = 1.0
+    """Weight of the preservation."""
+    keep_paths: int = 1
+    """Stored trajectories a preserved prompt, where the source is frozen."""
+
+    def search(self, model: Model, erasure: Erasure, hard: bool = True, top: int = 1) -> Search:
+        """The search over the file's words or the model's; `hard` and `top` as in `Choice`."""
+        words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
+        vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
+        return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top))

@@ -1,0 +1,275 @@
+"""STEREO: search thoroughly, erase robustly once (Srivatsan et al., CVPR 2025, arXiv 2408.16807), in two stages.
+
+1. Search, in `rounds`. Each erases what brought the target back last (at first its own prompt) from the model so far,
+   L = || eps_th(x_t, c) - [eps(x_t, "") - search_eta (eps(x_t, c) - eps(x_t, ""))] ||^2 with eps the model before the
+   round, and then attacks: a token's embedding is learned under which the erased model takes noise off pictures of
+   the target (textual inversion, Gal et al., ICLR 2023, arXiv 2208.01618).
+2. Once more from the base, with all that was found as negatives n, and prompts around the target as anchors a:
+   L = || eps_th(x_t, c) - [eps* - push mean_n (eps*(n) - eps*) + pull (eps*(a) - eps*)] ||^2, eps* = eps*(x_t, ""), c
+   any n.
+
+In the authors' code: `n_iterations`, `ste_lr`, `reo_lr`, `ti_max_train_steps`, `ci_lr`; `negative_guidance` 2 around
+eps(c) is search_eta 0 here, and `compositional_guidance_scale` 2 is pull 1 and push 3: it is lowered by one for anchors
+and raised by one for negatives. Their anchors are two hundred sentences about the target in some place each; ours are
+the target in a few contexts. Differs: Adam without decay; c and a are drawn, theirs are stratified; x_t is exactly at
+the t that it is scored at; the learned token stands alone in its prompt and starts from a word of choice; pictures are
+the base's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from ..balance.sum import Sum
+from ..concept import Erasure, check_templates
+from ..functional.adversary import Adam, steepness
+from ..functional.denoising import denoising_errors
+from ..functional.schedules import Space
+from ..functional.tokens import nearest
+from ..game import Edit, Game, Kind, Method, check_same_run, positive, versions
+from ..models.base import Model
+from ..models.cond import Cond
+from ..objectives.composition import Composition
+from ..select import select
+from ..sources.conditions import Conditions
+from ..sources.trajectories import Student
+from ..store import read_tensors, write_tensors
+from ..updates.dense import Dense
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class STEREO(Method):
+    """Gathers what brings the target back by erasing and attacking in turns, then erases it all at once."""
+
+    kind: ClassVar[Kind] = "in stages"
+    architectures: ClassVar[tuple[str, ...]] = ("sd",)
+    weights: str = "noxattn"
+    """Which weights of the U-Net may move: subsets or regular expressions, comma-separated."""
+    steps: int = 200
+    """Updates of each erasing: one a round for each target, and the last."""
+    search_lr: float = 5e-6
+    """Adam's learning rate of a round's erasing."""
+    lr: float = 2e-5
+    """Adam's learning rate of the last erasing."""
+    batch: int = 1
+    """Rows of an update, and of a step of the attack."""
+    rounds: int = 4
+    """Rounds of erasing and attacking; 0 erases the prompt alone."""
+    search_eta: float = 0.0
+    """How far to the other side of the unconditional prediction a round pushes."""
+    push: float = 3.0
+    """How far the last erasing pushes away from what shows the target."""
+    pull: float = 1.0
+    """How far it pulls towards the anchors."""
+    attack_steps: int = 3000
+    """Steps of the attack in each round."""
+    attack_lr: float = 5e-3
+    """AdamW's learning rate of the attack."""
+    attack_decay: float = 0.01
+    """AdamW's weight decay of the attack."""
+    attack_tokens: int = 1
+    """Token embeddings that the attack learns."""
+    start: str = "object"
+    """Word that the attack starts from; the authors' are person, object and art."""
+    contexts: tuple[str, ...] = ("a photo of {} outdoors", "{} in a garden", "{} on a table", "{} in front of a wall")
+    """Prompts around the target, towards which the last erasing pulls; with none it only pushes."""
+    templates: tuple[str, ...] = ("{}",)
+    """Prompts of the target, all of which are erased."""
+    pictures: int = 25
+    """Pictures of each target that the base draws for the attack."""
+    picture_guidance: float = 7.5
+    """Guidance of these pictures."""
+    source: Literal["student", "frozen"] = "student"
+    """Whose trajectories: a fresh one of the model in training for each update, or stored ones of the model before."""
+    paths: int = 32
+    """Stored trajectories of each thing to erase, where the source is frozen."""
+    draw_steps: int = 50
+    """Sampling steps of trajectories and pictures."""
+    guidance: float = 3.0
+    """Guidance of trajectories."""
+    space: Space = "eps"
+    """Where squared errors are measured; sets how much noisy timesteps weigh."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "batch", "lr", "search_lr", "attack_steps", "attack_lr", "attack_tokens", "pictures")
+        positive(self, "draw_steps", "paths")
+        if self.rounds < 0:
+            raise ValueError(f"rounds must be at least 0, got {self.rounds}")
+        if self.source not in ("student", "frozen"):
+            raise ValueError(f"no source {self.source!r}; there are student, frozen")
+        check_templates(self.templates)
+        if self.contexts:
+            check_templates(self.contexts, "context")
+
+    def check(self, erasure: Erasure, model: Model | None = None) -> None:
+        Method.check(self, erasure, model)
+        if model is None:
+            return
+        if other := [name for name in select(model.weights, self.weights) if not name.startswith("unet.")]:
+            raise ValueError(
+                f"STEREO's attack reads by the text encoder, so {other[0]} must not move; noxattn would do"
+            )
+        room = model.tokens([""]).shape[1] - 2
+        if self.attack_tokens > room:
+            raise ValueError(f"an attack of {self.attack_tokens} tokens does not fit; {model.name} reads {room}")
+
+    def fit(
+        self,
+        model: Model,
+        erasure: Erasure,
+        *,
+        progress: Callable[..., None] | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Edit:
+        """Searches for each target by itself; what is finished waits beside the checkpoint."""
+        self.check(erasure, model)
+        bench = Bench(self, model, erasure, self.record(model, erasure), progress, checkpoint)
+        found = [bench.search(i) for i in range(len(erasure.targets))]
+        negatives = [
+            bench.plain(i) | {name: bench.reading(word) for name, word in words.items()}
+            for i, words in enumerate(found)
+        ]
+        values = bench.erased("once", erasure, negatives, self.lr, self.push)
+        bench.clear()
+        table = model.embedding_table().detach()
+        notes = {"found": {name: model.words(nearest(word, table)) for words in found for name, word in words.items()}}
+        return Edit(values, {**bench.record, "versions": versions(), "notes": notes})
+
+
+@final
+@dataclass(eq=False)
+class Bench:
+    """One fit under way: its stages, and the files of those that are finished."""
+
+    how: STEREO
+    model: Model
+    erasure: Erasure
+    record: Mapping[str, Any]
+    progress: Callable[..., None] | None
+    checkpoint: str | Path | None
+
+    def __post_init__(self) -> None:
+        self.files: list[Path] = []
+        self.stages = 0
+
+    def search(self, i: int) -> dict[str, Tensor]:
+        """Token embeddings [k, d] by name that brought the i-th target back, one a round."""
+        how, target = self.how, self.erasure.targets[i]
+        found: dict[str, Tensor] = {}
+        conds, so_far = self.plain(i), {}
+        pictures = self._pictures(i) if how.rounds else self.model.embedding_table()[:0]
+        for r in range(how.rounds):
+            name = f"{target} #{r + 1}"
+            erase = partial(self.erased, name, Erasure((target,)), [conds], how.search_lr, how.search_eta)
+            with self.model.bound(so_far):
+                values = self._kept(f"{i}.{r}.erased", erase)
+            self.stages += 1
+            so_far = {key: value.to(self.model.weights[key]) for key, value in values.items()}
+            with self.model.bound(so_far):
+                attack = partial(self._attack, pictures, (how.seed * 1_009 + i) * 1_009 + r)
+                found[name] = self._kept(f"{i}.{r}.found", attack)["word"].to(self.model.device)
+            conds = {name: self.reading(found[name])}
+        return found
+
+    def erased(
+        self, stage: str, erasure: Erasure, negatives: Sequence[Mapping[str, Cond]], lr: float, push: float
+    ) -> Mapping[str, Tensor]:
+        """New values of the weights, by name, that no longer answer to the negatives of each of the targets."""
+        how, last = self.how, stage == "once"
+        before, of = self.stages * how.steps, (len(self.erasure.targets) * how.rounds + 1) * how.steps
+
+        def tell(turn: int, _of: int, **more: Any) -> None:
+            if self.progress:
+                self.progress(before + turn, of, **more)
+
+        named = {name: cond for conds in negatives for name, cond in conds.items()}
+        source = Student(how.draw_steps, how.guidance)
+        if how.source == "frozen":
+            source = Conditions(named, how.draw_steps, how.guidance, how.paths)
+        anchors = [[a.format(target) for a in how.contexts] if last else [] for target in erasure.targets]
+        game = Game(
+            self.model,
+            erasure,
+            name=type(how).__name__,
+            settings={**dataclasses.asdict(how), "micro_batch": 0, "request": self.record["request"], "stage": stage},
+            terms=(Composition(source, negatives, anchors, how.pull, push, how.space),),
+            update=Dense(how.weights, lr),
+            balance=Sum(),
+        )
+        return game.play(tell, self.checkpoint).values
+
+    def plain(self, i: int) -> dict[str, Cond]:
+        """Conditions of the i-th target's own prompts, by prompt."""
+        prompts = [template.format(self.erasure.targets[i]) for template in self.how.templates]
+        return {prompt: self.model.encode([prompt]) for prompt in prompts}
+
+    @torch.no_grad()
+    def reading(self, word: Tensor) -> Cond:
+        """The condition that a prompt of these token embeddings [k, d] alone stands for."""
+        return self.model.read([""], word[None])
+
+    def clear(self) -> None:
+        """Removes the files of finished stages."""
+        for file in self.files:
+            file.unlink(missing_ok=True)
+
+    def _kept(self, stage: str, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """What a stage gave: from its file where it finished before, else made, and written where there is a file."""
+        if self.checkpoint is None:
+            return make()
+        self.files.append(file := Path(f"{self.checkpoint}.{stage}"))
+        ours = {**self.record, "kind": stage}
+        if not file.exists():
+            write_tensors(file, make(), ours)
+        tensors, meta = read_tensors(file)
+        check_same_run(file, meta, ours)
+        return tensors
+
+    def _pictures(self, i: int) -> Tensor:
+        """Latents [pictures, c, h, w] of the i-th target as the base draws it."""
+        how, conds = self.how, Cond.cat(list(self.plain(i).values()))
+        first = 2**43 + how.seed * 1_000_003
+        drawn = [
+            self.model.sample(
+                conds[[k % len(conds) for k in part]],
+                self.model.encode([""]),
+                [first + k for k in part],
+                steps=how.draw_steps,
+                guidance=how.picture_guidance,
+                sampler="ddim",
+            ).x
+            for part in (range(how.pictures)[k : k + 32] for k in range(0, how.pictures, 32))
+        ]
+        return torch.cat(drawn)
+
+    def _attack(self, pictures: Tensor, seed: int) -> dict[str, Tensor]:
+        """Token embeddings [k, d] under which the weights in place take noise off the pictures."""
+        how, model = self.how, self.model
+        start = model.embedding_table().detach()[model.tokens([how.start])[:, 1]].float()
+        word = Adam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
+        for step in range(how.attack_steps):
+            rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            x0 = pictures[torch.randint(len(pictures), (how.batch,), generator=rng).to(pictures.device)]
+
+            def error(at: Tensor, x0: Tensor = x0, rng: torch.Generator = rng) -> Tensor:
+                cond = model.read([""], at).expand(len(x0))
+                predict = partial(_first, model, cond)
+                return denoising_errors(predict, x0, model.alphas_bar, model.space, rng).mean()[None]
+
+            word.step(steepness(error, word.at)[1])
+        return {"word": word.at[0]}
+
+
+def _first(model: Model, cond: Cond, x_t: Tensor, t: Tensor) -> Tensor:
+    return model.predict(x_t, t, cond)[0]

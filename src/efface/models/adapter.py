@@ -1,0 +1,103 @@
+"""What a model of some architecture answers; the rest of its face, the same for all, is `base.Model`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..functional.schedules import Space
+from .cond import Cond
+from .draw import Defaults, Sampler
+
+
+class Adapter(ABC):
+    """A network, its text encoder, its decoder and its scheduler, each behind one name."""
+
+    architecture: ClassVar[str]
+    """The kind of model that a method may or may not serve."""
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    compute: torch.dtype | None
+    """Autocast to this dtype inside the network; None computes in the weights' own."""
+    defaults: Defaults
+    space: Space
+    """What the network predicts."""
+    resolution: int
+    """Pixels a side."""
+    latent_shape: tuple[int, int, int]
+    alphas_bar: Tensor
+    """[T]: cumulative alpha products of the training schedule, fp64 on the CPU."""
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> Cond:
+        """The text encoder's output for these prompts."""
+
+    @abstractmethod
+    def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
+        """One row of conditions whose embedding is replaced."""
+
+    @abstractmethod
+    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """One call of the denoiser: x_t [n, c, h, w], t [n], n rows of cond."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 pictures [n, 3, h, w] on the CPU from latents [n, c, h, w]."""
+
+    @abstractmethod
+    def decoder_digest(self) -> str:
+        """Digest of whatever turns latents into pictures: no edit touches it, but every picture depends on it."""
+
+    @abstractmethod
+    def scheduler(self, sampler: Sampler = "own") -> Any:
+        """A fresh diffusers scheduler."""
+
+    @abstractmethod
+    def vocabulary(self, size: int) -> list[str]:
+        """Words that a search may try: at most `size`, common ones first."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the model, with whatever edit is applied, as a folder that other tools open."""
+
+    def checkpoint_name(self, part: str, name: str) -> str:
+        """The name of a parameter in published checkpoints, whatever the library calls it."""
+        return name
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """Latents [n, c, h, w], as the network reads them, of uint8 pictures [n, 3, h, w]; the inverse of `decode`."""
+        raise ValueError(f"{self.name} cannot read pictures")
+
+    # Words, where there is one CLIP text encoder.
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Token ids [n, length] of n texts: start, words, end, padding. ValueError where a model has none such."""
+        raise self._wordless()
+
+    def words(self, ids: Tensor) -> str:
+        """The text that token ids [length] spell, without start, end and padding. ValueError as `tokens`."""
+        raise self._wordless()
+
+    def embedding_table(self) -> Tensor:
+        """The embedding [vocabulary, d] of every token: the very weight in place. ValueError as `tokens`."""
+        raise self._wordless()
+
+    def read_embedded(self, embeddings: Tensor) -> Cond:
+        """Conditions for n prompts of which every token's embedding is given, [n, length, d], with a gradient to them.
+
+        `embedding_table()[tokens(texts)]` reads as the texts themselves do; never cached. ValueError as `tokens`, and
+        for other shapes.
+        """
+        raise self._wordless()
+
+    def _wordless(self) -> ValueError:
+        return ValueError(
+            f"{self.name} ({type(self).__name__}) has no text encoder that token embeddings could be given to; "
+            "StableDiffusion, which is 1.x and 2.x, has one"
+        )

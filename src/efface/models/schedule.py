@@ -1,0 +1,30 @@
+"""diffusers' schedulers: what they say of a network, and which one draws."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+from ..functional.schedules import Space
+from .draw import Sampler
+
+SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+
+
+def space_of(own: Any, name: str) -> Space:
+    """What a network predicts, by its scheduler; ValueError where that, or its noise levels, are not known."""
+    predicts = own.config.get("prediction_type")
+    if predicts not in SPACES or not hasattr(own, "alphas_cumprod"):
+        raise ValueError(f"{name} predicts {predicts!r} by {type(own).__name__}; known: {', '.join(SPACES)}")
+    return SPACES[predicts]
+
+
+def fresh(own: Any, sampler: Sampler = "own") -> Any:
+    """A scheduler of the same configuration and none of the state."""
+    if sampler == "own":
+        return copy.deepcopy(own)
+    # Left alone, DDIM clips x0 to [-1, 1] wherever the configuration is silent, and latents wash out.
+    clip = sampler == "ddim" and bool(own.config.get("clip_sample", False))
+    return DDIMScheduler.from_config(own.config, clip_sample=clip)

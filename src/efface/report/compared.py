@@ -1,0 +1,76 @@
+"""Evaluations side by side: only those that were made in one way are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from ..evaluate.record import Measure, Record, comparable
+from .data import Claim, claims
+from .plot import Point, scatter
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations that can be compared, or one that can't be with any other."""
+
+    name: str
+    differs: str
+    """Why it is not compared with the first."""
+    points: Sequence[Point]
+    """The edits, numbered as the evaluations of the page."""
+    plot: Markup | None
+    kept: str
+    claims: Sequence[Claim]
+
+
+def sets(records: Sequence[tuple[str, Record]]) -> list[Comparison]:
+    """Evaluations with their titles, put together where they can be compared."""
+    found: list[list[tuple[int, str, Record]]] = []
+    for number, (title, record) in enumerate(records, 1):
+        for group in found:
+            if not difference(group[0][2], record):
+                group.append((number, title, record))
+                break
+        else:
+            found.append([(number, title, record)])
+    return [_set(group, difference(found[0][0][2], group[0][2])) for group in found]
+
+
+def difference(one: Record, other: Record) -> str:
+    """Why two evaluations can't stand in one plot; "" where they can."""
+    if one.suite.name != other.suite.name:
+        return f"suite {one.suite.name} and suite {other.suite.name} ask for different things"
+    try:
+        comparable([one, other])
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
+    edits: list[Point] = []
+    bases: list[Point] = []
+    kept = ""
+    for number, title, record in group:
+        heads = record.heads()
+        gone = next((m for m in heads if m.metric.startswith("esr")), None)
+        stays = next((m for m in reversed(heads) if m.metric.startswith("psr")), None)
+        if gone and stays:
+            kept = stays.title
+            edits += _point(number, title, "edit", gone, stays)
+            bases += _point(number, f"base of {title}", "base", gone, stays)
+    distinct = {(p.x, p.y): p for p in bases}
+    plot = scatter([*distinct.values(), *edits], "erased (ESR)", "kept (PSR)") if edits else None
+    suite = group[0][2].suite
+    return Comparison(f"{suite.name} {suite.version}", differs, edits, plot, kept, claims([r for _, _, r in group]))
+
+
+def _point(number: int, label: str, kind: str, gone: Measure, stays: Measure) -> list[Point]:
+    """A point, unless one of the rates could not be judged."""
+    x, y = (m.edited if kind == "edit" else m.base for m in (gone, stays))
+    if x.value is None or y.value is None:
+        return []
+    return [Point(number, label, kind, (x.value, x.low, x.high), (y.value, y.low, y.high))]

@@ -1,0 +1,118 @@
+"""What a page says, as data: `report.json`, versioned and validated, and the rows of all its evaluations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..evaluate.attack_record import AttackRecord
+from ..evaluate.published import Published
+from ..evaluate.record import Part, Record
+from ..functional import rates
+
+FORMAT = "efface-page"
+FORMAT_VERSION = 1
+
+
+class Evaluation(Part):
+    """One evaluation under the title that it has in the page."""
+
+    title: str
+    record: Record
+
+
+class Claim(Part):
+    """A rate of a method over several erasures; its interval resamples them."""
+
+    method: str
+    title: str
+    value: float
+    low: float
+    high: float
+    erasures: int
+
+
+class Attacks(Part):
+    """The attacks on one edit."""
+
+    title: str
+    record: AttackRecord
+
+
+class Whole(Part):
+    """`report.json` of a page."""
+
+    format: Literal["efface-page"]
+    version: int
+    evaluations: tuple[Evaluation, ...]
+    attacks: tuple[Attacks, ...]
+    published: tuple[Published, ...]
+
+
+def whole(
+    records: Sequence[tuple[str, Record]],
+    attacks: Sequence[tuple[str, AttackRecord]] = (),
+    published: Sequence[Published] = (),
+) -> Whole:
+    """A page's data; evaluations and attacks with their titles."""
+    return Whole(
+        format=FORMAT,
+        version=FORMAT_VERSION,
+        evaluations=tuple(Evaluation(title=title, record=record) for title, record in records),
+        attacks=tuple(Attacks(title=title, record=record) for title, record in attacks),
+        published=tuple(published),
+    )
+
+
+def check_ours(folder: Path) -> None:
+    """Raises ValueError where a folder is there that no report has made: it would be replaced."""
+    if not folder.exists():
+        return
+    try:
+        ours = json.loads((folder / "report.json").read_text(encoding="utf-8")).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours and any(folder.iterdir()):
+        raise ValueError(f"{folder} is there and was not made by a report; move it, or give another --out")
+
+
+def rows(titles: Sequence[str], folders: Sequence[Path]) -> bytes | None:
+    """The rows of evaluations as one parquet file, the title of each in the first column; None where there is none."""
+    if not folders:
+        return None
+    tables = []
+    for title, folder in zip(titles, folders, strict=True):
+        table = pq.read_table(folder / "rows.parquet")
+        tables.append(table.add_column(0, "evaluation", pa.array([title] * table.num_rows, pa.string())))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def method_of(record: Record) -> str:
+    strength = record.drawing.strength
+    return record.method if strength == 1 else f"{record.method} at strength {strength:g}"
+
+
+def claims(records: Sequence[Record]) -> list[Claim]:
+    """What can be said of a method that was judged on several erasures: headline rates, resampled by erasure."""
+    by_rate: dict[tuple[str, str, str], dict[str, list[float | None]]] = {}
+    titles: dict[tuple[str, str, str], str] = {}
+    for record in records:
+        for m in record.heads():
+            key = (method_of(record), m.metric, m.group)
+            by_rate.setdefault(key, {}).setdefault(", ".join(record.targets), []).append(m.edited.value)
+            titles[key] = m.title
+    out = []
+    for key, clusters in by_rate.items():
+        interval, means = rates.bootstrap(clusters), rates.cluster_means(clusters)
+        if interval:
+            mean = sum(means) / len(means)
+            found = {"low": interval[0], "high": interval[1], "erasures": len(means)}
+            out.append(Claim(method=key[0], title=titles[key], value=mean, **found))
+    return out

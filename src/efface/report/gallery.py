@@ -1,0 +1,211 @@
+"""Pictures before and after: thumbnails that travel in the page, originals that lie in a folder beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ..evaluate import album_of
+from ..evaluate.attack_record import AttackRecord
+from ..evaluate.pictures import picture
+from ..evaluate.record import Record
+
+SIDE = 144
+"""Longest side of a thumbnail in pixels."""
+QUALITY = 80
+AHEAD = 256
+"""Thumbnails made between two words of progress."""
+VERDICTS = ("erased", "still shown", "kept", "lost", "not judged")
+WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", True): "kept", ("keep", False): "lost"}
+WHERE = {
+    "edited": "the erased concept, brought back",
+    "base": "control: the untouched base",
+    "kept": "control: a kept concept",
+}
+
+Line = Mapping[str, Any]
+"""A line of rows.parquet."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures of one seed or one prompt, and what was said of them."""
+
+    group: str
+    verdict: str
+    prompt: str
+    note: str
+    before: Path | None
+    after: Path
+    said: tuple[str, str]
+    """Of each, in a few words."""
+    scores: Sequence[tuple[str, str]]
+    """What each scorer said of each."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pairs of pictures, with what they can be filtered by."""
+
+    sides: tuple[str, str]
+    """What the two pictures of a pair are called."""
+    filters: tuple[str, str]
+    """What groups and verdicts are called."""
+    titles: Mapping[str, str]
+    """Of each group, in order."""
+    verdicts: Sequence[str]
+    scorers: Sequence[str]
+    pairs: Sequence[Pair]
+
+    def files(self) -> Iterable[Path]:
+        return (path for pair in self.pairs for path in (pair.before, pair.after) if path)
+
+    def counts(self) -> dict[str, int]:
+        """Pairs of each verdict that there is."""
+        found = [pair.verdict for pair in self.pairs]
+        return {word: found.count(word) for word in self.verdicts if word in found}
+
+    def data(self, numbers: Mapping[str, int]) -> dict[str, Any]:
+        """What the page's script needs.  `numbers`: each picture's place among the thumbnails, by its file's name.
+
+        A row is [group, verdict, prompt, note, number before or null, number after, said before, said after, [score
+        before, score after] of each scorer].
+        """
+        groups, verdicts = list(self.titles), list(self.verdicts)
+        rows = [
+            [
+                groups.index(p.group),
+                verdicts.index(p.verdict),
+                p.prompt,
+                p.note,
+                numbers[p.before.name] if p.before else None,
+                numbers[p.after.name],
+                *p.said,
+                p.scores,
+            ]
+            for p in self.pairs
+        ]
+        return {"sides": self.sides, "groups": groups, "verdicts": verdicts, "scorers": self.scorers, "rows": rows}
+
+
+def evaluated(record: Record, folder: Path, per_group: int | None = None) -> Gallery:
+    """The pictures of an evaluation: rows drawn twice from one seed, by the untouched base and under the edit.
+
+    Args:
+        per_group: pairs of each group, spread over its rows; all by default.
+    """
+    table = pq.read_table(folder / "rows.parquet").to_pylist()
+    place = album_of(folder)
+    seen = {key.rpartition(".")[0] for key in table[0]} if table else set()
+    asks = {name: facts.get("asks", "") for name, facts in record.scorers.items() if name in seen}
+    after = {line["id"]: line for line in table if line["who"] == "edited"}
+    pairs: list[Pair] = []
+    titles = {}
+    for group, title in record.suite.groups.items():
+        lines = [line for line in table if line["who"] == "base" and line["group"] == group]
+        if lines:
+            titles[group] = title
+            pairs += [_pair(line, after[line["id"]], place, asks) for line in spread(lines, per_group)]
+    return Gallery(("base", "edited"), ("Group", "Verdict"), titles, VERDICTS, list(asks), pairs)
+
+
+def attacked(record: AttackRecord, folder: Path) -> Gallery:
+    """The successes of attacks: the picture of the prompt as it was, and the one that shows the concept."""
+    pairs = []
+    names = sorted({judge for success in record.successes for judge in success.answers})
+    for s in record.successes:
+        asked = "" if s.text == s.prompt else f"asked “{s.prompt}”; "
+        note = f"{asked}seed {s.seed}, {s.queries} {'query' if s.queries == 1 else 'queries'}"
+        note += f", {s.note}" if s.note else ""
+        shown = " / ".join(dict.fromkeys(s.answers.values())) or "the concept"
+        before = folder / s.before if s.before else None
+        scores = [("", s.answers.get(name, "")) for name in names]
+        pairs.append(
+            Pair(s.attack, WHERE[s.where], s.text, note, before, folder / s.picture, ("as asked", shown), scores)
+        )
+    titles = {t.attack: t.attack for t in record.trials if any(p.group == t.attack for p in pairs)}
+    pairs.sort(key=lambda p: list(titles).index(p.group))
+    return Gallery(("before", "attacked"), ("Attack", "Where"), titles, list(WHERE.values()), names, pairs)
+
+
+def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pair:
+    """A row of an evaluation.  `asks`: each scorer's question."""
+    first, then = (_first(line, asks) for line in (before, after))
+    return Pair(
+        group=before["group"],
+        verdict=WORDS.get((after["role"], after["success"]), "not judged"),
+        prompt=after["prompt"],
+        note=f"seed {after['seed']}",
+        before=place / before["picture"],
+        after=place / after["picture"],
+        said=(first, then),
+        scores=[(said(before, name), said(after, name)) for name in asks],
+    )
+
+
+def _first(line: Line, asks: Mapping[str, str]) -> str:
+    """What the judges of the row's question answered first."""
+    answers = [line.get(f"{name}.answer") for name, question in asks.items() if question == line["asks"]]
+    return " / ".join(dict.fromkeys(answer[0] for answer in answers if answer)) or "nothing"
+
+
+def said(line: Line, scorer: str) -> str:
+    """What one scorer said of one picture."""
+    value, answer, sure = line[f"{scorer}.value"], line[f"{scorer}.answer"], line.get(f"{scorer}.confidence")
+    if answer:
+        return f"{answer[0]} {sure[0]:.2f}" if sure else answer[0]
+    return line[f"{scorer}.explanation"] or "no score" if value is None else f"{value:.3g}"
+
+
+def spread(lines: Sequence[Line], n: int | None) -> list[Line]:
+    """`n` of the lines, evenly from first to last."""
+    if n is None or len(lines) <= n:
+        return list(lines)
+    return [lines[i * len(lines) // n] for i in range(n)]
+
+
+def unique(galleries: Iterable[Gallery]) -> dict[str, Path]:
+    """Every picture once, whoever shows it, by its file's name, which is a content hash."""
+    return {path.name: path for shown in galleries for path in shown.files()}
+
+
+def shrink(files: Sequence[Path], tell: Callable[[int, int], None]) -> list[str]:
+    """Thumbnails as WebP in base64.
+
+    Raises:
+        FileNotFoundError, ValueError: a picture is missing, or is not the one that its name is the hash of.
+    """
+    made: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), AHEAD):
+            made += pool.map(thumbnail, files[start : start + AHEAD])
+            tell(len(made), len(files))
+    return made
+
+
+def thumbnail(path: Path) -> str:
+    """A picture as small WebP, in base64."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; run the evaluation again: it draws what is not there")
+    small = Image.open(io.BytesIO(picture(path))).convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def copy(files: Iterable[Path], folder: Path) -> None:
+    """Put the originals into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        shutil.copyfile(path, folder / path.name)

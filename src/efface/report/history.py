@@ -1,0 +1,68 @@
+"""What a fitting noted of itself, made readable: the words that a search chose, step by step, and single facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from .plot import strip
+
+LINES = 12
+"""Words that have a line of their own in the plot."""
+ROWS = 30
+LISTED = 60
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How often a word was chosen, and from which step to which."""
+
+    word: str
+    count: int
+    share: float
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class History:
+    """One note: a search's choices where there is a strip, else a text."""
+
+    title: str
+    text: str = ""
+    strip: Markup | None = None
+    words: Sequence[Chosen] = ()
+
+
+def histories(notes: Mapping[str, Any]) -> list[History]:
+    """Every note of an edit.  A list in which a word comes again is read as the choices of a search, in their order."""
+    return [h for key, value in notes.items() for h in _note(key.replace("_", " "), value)]
+
+
+def _note(title: str, value: Any) -> Iterable[History]:
+    if isinstance(value, Mapping):
+        if all(isinstance(v, str | int | float | bool | None) for v in value.values()):
+            return [History(title, ", ".join(f"{k}: {_text(v)}" for k, v in value.items()))]
+        return [h for key, inner in value.items() for h in _note(f"{title}: {key}", inner)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        words = [w if isinstance(w, str) else _text(w) for w in value]
+        if all(isinstance(w, str) for w in value) and len(set(words)) < len(words):
+            return [_choices(title, words)]
+        more = f" … ({len(words)} in all)" if len(words) > LISTED else ""
+        return [History(title, (", ".join(words[:LISTED]) or "none") + more)]
+    return [History(title, _text(value))]
+
+
+def _choices(title: str, words: Sequence[str]) -> History:
+    counts = Counter(words).most_common()
+    last = {word: i for i, word in enumerate(words, 1)}
+    table = [Chosen(word, n, n / len(words), words.index(word) + 1, last[word]) for word, n in counts[:ROWS]]
+    return History(title, "", strip(words, [word for word, _ in counts[:LINES]]), table)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,98 @@
+"""Feature networks: what sets of pictures are seen through before KID, FID and their kin compare them.
+
+Inception v3 (2048 features; by torchmetrics, which needs torch-fidelity), any transformers image classifier (what its
+last linear layer reads), or a CLIP (its picture embedding). The same pictures are as far apart as the network sees them
+to be, so its name stands beside every number.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+from .base import device, needs, prepared, weights_digest
+from .clip import opened
+
+INCEPTION = "inception"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of pictures by one network."""
+
+    version: ClassVar[str] = "1"
+    folder: str
+    """Folder or hub id of the network, or "inception"."""
+    batch: int = 64
+
+    @property
+    def name(self) -> str:
+        return "inception-v3" if self.folder == INCEPTION else Path(self.folder).name
+
+    def identity(self) -> dict[str, str]:
+        weights = "pt_inception-2015-12-05" if self.folder == INCEPTION else weights_digest(self.folder)
+        return {"features": self.name, "features version": self.version, "weights": weights}
+
+    def check(self, scorer: str) -> None:
+        """Raises ValueError or OSError where the network is not to be had."""
+        if self.folder == INCEPTION:
+            needs(f"{scorer} with Inception's features", "torch_fidelity", "fid")
+            return
+        config = AutoConfig.from_pretrained(self.folder)
+        if config.model_type != "clip" and not any("Classification" in a for a in config.architectures or ()):
+            raise ValueError(
+                f"scorer {scorer} needs an image classifier or a CLIP for its features; {self.folder} holds "
+                f"{', '.join(config.architectures or ['something else'])}"
+            )
+
+    def features(self, images: Tensor) -> Tensor:
+        see = _load(self.folder)
+        with torch.inference_mode():
+            parts = [see(images[i : i + self.batch]).float().cpu() for i in range(0, len(images), self.batch)]
+        return torch.cat(parts)
+
+
+@functools.cache
+def _load(folder: str) -> Callable[[Tensor], Tensor]:
+    if folder == INCEPTION:
+        return _inception()
+    if AutoConfig.from_pretrained(folder).model_type == "clip":
+        return _clip(folder)
+    return _classifier(folder)
+
+
+def _inception() -> Callable[[Tensor], Tensor]:
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]).to(device())
+    return lambda images: network(images.to(device()))
+
+
+def _clip(folder: str) -> Callable[[Tensor], Tensor]:
+    model, _, processor = opened(folder)
+    return lambda images: model.get_image_features(**prepared(processor, images)).pooler_output
+
+
+def _classifier(folder: str) -> Callable[[Tensor], Tensor]:
+    model: Any = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoImageProcessor.from_pretrained(folder)
+    linear = [
+        m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels
+    ]
+    if not linear:
+        raise ValueError(f"{folder} does not end in a linear layer, whose input would be its features")
+    model.to(device())
+    read: list[Tensor] = []
+    linear[-1].register_forward_pre_hook(lambda _, given: read.append(given[0].flatten(1)))
+
+    def see(images: Tensor) -> Tensor:
+        read.clear()
+        model(**prepared(processor, images))
+        return read[-1]
+
+    return see

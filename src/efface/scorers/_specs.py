@@ -1,0 +1,102 @@
+"""Scorers as words: `KIND`, `KIND:FOLDER_OR_HUB_ID`, and settings behind commas, as in `nudenet,threshold=0.6`.
+
+A kind is the name of a scorer's file, its settings are the fields of the class in it; values of a list are parted by
+"|". What was not said and comes with the model (a folder, labels to choose from) is taken from there.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..suites.world import did_you_mean
+from .base import Scorer, SetScorer
+
+Palette = tuple[tuple[str, tuple[int, int, int]], ...]
+
+
+def names() -> list[str]:
+    """The kinds of scorers there are, read from the folder."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(f.stem for f in files if f.stem != "base" and not f.stem.startswith("_"))
+
+
+def get(kind: str) -> type[Any]:
+    """The scorer's class: the one that its file defines with a version."""
+    module = importlib.import_module(f"..{kind}", __name__)
+    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    (found,) = [v for v in own if "version" in vars(v)]
+    return found
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What comes with a model, and fills in what a scorer's words leave open."""
+
+    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Folder of the network by kind of scorer."""
+    labels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """Labels to choose from, by question."""
+    palette: Palette = ()
+    """Backgrounds."""
+
+
+def made(words: str, around: Surroundings) -> Scorer | SetScorer:
+    """The scorer that the words describe.
+
+    Raises:
+        ValueError: no such kind or setting, a value that is none, or a folder left open that does not come with the
+            model; says what would have worked.
+    """
+    head, *rest = words.split(",")
+    kind, _, folder = head.partition(":")
+    if kind not in names():
+        raise ValueError(f"there is no scorer {kind!r}{did_you_mean(kind, names(), show=20)}")
+    cls = get(kind)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    given = dict(_setting(kind, option, fields) for option in rest)
+    if folder:
+        if "folder" not in fields:
+            raise ValueError(f"scorer {kind} takes no network; write {kind}, or {kind},SETTING=VALUE")
+        given = {"name": _named(kind, folder, given.get("asks", "object"))} | given | {"folder": folder}
+    return cls(**_filled(kind, fields, given, around))
+
+
+def _setting(kind: str, option: str, fields: Mapping[str, Any]) -> tuple[str, Any]:
+    key, equals, value = option.partition("=")
+    free = [name for name in fields if name not in ("folder", "palette")]
+    if not equals or key not in free:
+        raise ValueError(f"scorer {kind} has no setting {option!r}; it has {', '.join(f'{n}=…' for n in free)}")
+    wanted = fields[key].type
+    try:
+        return key, wanted(value) if wanted in (int, float) else tuple(value.split("|")) if _several(wanted) else value
+    except ValueError as error:
+        raise ValueError(f"scorer {kind}: {key} is a number, not {value!r}") from error
+
+
+def _several(wanted: Any) -> bool:
+    return getattr(wanted, "__origin__", None) is tuple
+
+
+def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], around: Surroundings) -> dict[str, Any]:
+    """What was given, and from the surroundings what was not."""
+    out = dict(given)
+    if "folder" in fields and "folder" not in out and kind in around.folders:
+        out["folder"] = around.folders[kind]
+    if kind == "choice" and "labels" not in out:
+        out["labels"] = tuple(around.labels.get(out.get("asks", "object"), ()))
+    if "palette" in fields:
+        if not around.palette:
+            raise ValueError(f"scorer {kind} needs a model of the glyphs make, whose backgrounds have names")
+        out["palette"] = around.palette
+    if "folder" not in out and fields.get("folder") and fields["folder"].default is dataclasses.MISSING:
+        raise ValueError(f"scorer {kind} needs a network: {kind}:FOLDER_OR_HUB_ID")
+    return out
+
+
+def _named(kind: str, folder: str, asks: str) -> str:
+    """The name of a column: what the network is called, behind what it is asked."""
+    tail, head = Path(folder).name, asks if kind == "classifier" else kind
+    return tail if tail.startswith(head) else f"{head}-{tail}"

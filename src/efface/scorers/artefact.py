@@ -1,0 +1,75 @@
+"""Artefacts: is it a picture at all, or flat, or noise?
+
+flat: no channel's standard deviation reaches 4 of 255. noise: contrast is spread evenly (the standard deviations within
+8 x 8 blocks of the picture vary by under 0.45 of their mean) and neighbours have little in common (the correlation of
+adjacent cells, with the picture averaged to 16 x 16, is under 0.5): so a latent of noise looks when it is decoded, at
+whatever resolution. Value: 1 where it is one of the two, else 0.
+
+The bounds are ours: they count all of white noise and of decoded latents of noise, no photograph tried, and of what the
+embedded model draws, with and without edits, about one scribble in a thousand. That pictures are alike is for
+`diversity` to say.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..suites import Row
+from .base import Score
+
+FLAT = 4.0
+EVEN = 0.45
+ALIKE = 0.5
+BLOCKS = 8
+CELLS = 16
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """Pictures that are flat or noise."""
+
+    version: ClassVar[str] = "1"
+    name: str = "artefact"
+
+    @property
+    def asks(self) -> str:
+        return "artefact"
+
+    def identity(self) -> dict[str, str]:
+        bounds = f"flat under {FLAT:g}; noise under {EVEN:g} and {ALIKE:g}"
+        return {"scorer": "artefact", "version": self.version, "asks": "artefact", "bounds": bounds}
+
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        return [_said(*facts) for facts in zip(contrast(images), evenness(images), likeness(images), strict=True)]
+
+
+def _said(contrast: float, evenness: float, likeness: float) -> Score:
+    if contrast < FLAT:
+        return Score(1.0, ("flat",), f"flat: standard deviation {contrast:.1f}")
+    words = f"contrast varies by {evenness:.2f}, neighbours correlate by {likeness:.2f}"
+    noise = evenness < EVEN and likeness < ALIKE
+    return Score(float(noise), ("noise" if noise else "picture",), f"noise: {words}" if noise else words)
+
+
+def contrast(images: Tensor) -> list[float]:
+    """The largest standard deviation of a channel, for each of n pictures [n, 3, h, w]."""
+    return images.double().flatten(2).std(2).amax(1).tolist()
+
+
+def evenness(images: Tensor) -> list[float]:
+    """Standard deviation over mean of the contrast within BLOCKS x BLOCKS blocks; 0 for a picture without contrast."""
+    height, width = images.shape[-2] // BLOCKS, images.shape[-1] // BLOCKS
+    blocks = images.double().mean(1).unfold(1, height, height).unfold(2, width, width)
+    within = blocks.flatten(3).std(3).flatten(1)
+    return (within.std(1) / within.mean(1).clamp(min=1e-9)).tolist()
+
+
+def likeness(images: Tensor) -> list[float]:
+    """Correlation of neighbours, of each picture averaged to CELLS x CELLS."""
+    cells = F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True), CELLS).squeeze(1)
+    cells = cells - cells.mean((1, 2), keepdim=True)
+    pairs = (cells[:, :, 1:] * cells[:, :, :-1]).mean((1, 2)) + (cells[:, 1:] * cells[:, :-1]).mean((1, 2))
+    return (pairs / 2 / cells.square().mean((1, 2)).clamp(min=1e-9)).tolist()

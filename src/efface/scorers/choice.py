@@ -1,0 +1,75 @@
+"""Zero-shot choice by CLIP (Radford et al. 2021): which of some labels does the picture fit best?
+
+    p(label) = softmax over labels of (logit scale * cosine(picture, "a photo of a LABEL"))
+
+It serves where no classifier knows the labels, and it always chooses one of them: what it says of a picture is only as
+good as the list. Value: the probability of what the row asked for.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..suites import Row
+from .base import Score, prepared, weights_digest
+from .classifier import every_name, said
+from .clip import expect_clip, opened
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The labels that a picture fits best, by a CLIP that no erasure touches."""
+
+    version: ClassVar[str] = "1"
+    folder: str
+    """Folder or hub id of the CLIP."""
+    labels: tuple[str, ...]
+    """What to choose from; the suite's concepts by default."""
+    asks: str = "object"
+    """What the labels name: "object" or "style"."""
+    template: str = "a photo of a {}"
+    """How a label is said, with {} for it."""
+    name: str = "choice"
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2:
+            raise ValueError(f"{self.name} chooses among at least 2 labels; it was given {len(self.labels)}")
+        if self.template.count("{}") != 1:
+            raise ValueError(f"a template holds the label as {{}}, once; got {self.template!r}")
+
+    def identity(self) -> dict[str, str]:
+        facts = {"scorer": "choice", "version": self.version, "asks": self.asks}
+        said_how = {"labels": ", ".join(self.labels), "template": self.template}
+        return facts | said_how | {"weights": weights_digest(self.folder)}
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raises ValueError or OSError where there is no CLIP, or no label for what a row asks it for."""
+        expect_clip(self.name, self.folder)
+        every_name(self.name, self.asks, self.labels, rows)
+
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        model, _, processor = opened(self.folder)
+        words, labels = _words(self.folder, self.template, self.labels), dict(enumerate(self.labels))
+        out: list[Score] = []
+        for start in range(0, len(rows), self.batch):
+            part = rows[start : start + self.batch]
+            with torch.inference_mode():
+                seen = model.get_image_features(**prepared(processor, images[start : start + self.batch]))
+                logits = F.normalize(seen.pooler_output.float()) @ words.T * model.logit_scale.exp()
+            out += [said(p, labels, row, self.asks) for p, row in zip(logits.softmax(-1).cpu(), part, strict=True)]
+        return out
+
+
+@functools.cache
+def _words(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
+    """[labels, d]: their embeddings, of unit length."""
+    model, tokenizer, _ = opened(folder)
+    tokens = tokenizer([template.format(n) for n in labels], padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        return F.normalize(model.get_text_features(**tokens.to(model.device)).pooler_output.float())

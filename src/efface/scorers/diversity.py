@@ -1,0 +1,74 @@
+"""Diversity: how much the pictures of one concept differ from each other, before and under the edit.
+
+    mean over concepts of the mean of 1 - cos(f_i, f_j) over pairs of its pictures, f a feature network
+
+A model that answers every prompt and seed with one picture has none. Our own; the field's nearest kin is the mean
+pairwise LPIPS. Concepts with fewer than three pictures are left out.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..suites import Row
+from ._features import INCEPTION, Features
+from ._sets import clusters, spread
+from .base import Network, Spread
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Mean distance between pictures of the same concept."""
+
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "diversity (1 - cosine between pictures of a concept)"
+    folder: str = INCEPTION
+    """Folder or hub id of an image classifier or CLIP through which pictures are seen, or "inception"."""
+    least: int = 20
+    """Pictures in all, at least: fewer give no number."""
+    name: str = "diversity"
+
+    @property
+    def asks(self) -> str:
+        return "set"
+
+    @property
+    def network(self) -> Network:
+        return Features(self.folder)
+
+    def identity(self) -> dict[str, str]:
+        facts = {"scorer": "diversity", "version": self.version, "asks": "set", "least": str(self.least)}
+        return facts | self.network.identity()
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raises ValueError or OSError where the network is missing."""
+        Features(self.folder).check(self.name)
+
+    def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
+        concepts = [r.concept for r in rows]
+        count = Counter(concepts)
+        several = [i for i, c in enumerate(concepts) if count[c] > 2]
+        if len(several) < max(self.least, 1):
+            return None
+        names = [concepts[i] for i in several]
+        of = clusters(names)
+        found = [
+            spread(lambda at, x=x[several]: diversity(x[at], [names[i] for i in at]), of, len(several))
+            for x in (base, edited)
+        ]
+        return found[0], found[1]
+
+
+def diversity(features: Tensor, concepts: Sequence[str]) -> float:
+    """The mean over concepts of the mean distance between their features [n, d]."""
+    means = []
+    for concept in dict.fromkeys(concepts):
+        own = F.normalize(features[[c == concept for c in concepts]].double())
+        n = len(own)
+        means.append(1 - float((own.sum(0).square().sum() - n) / (n * (n - 1))))
+    return math.fsum(means) / len(means)

@@ -1,0 +1,66 @@
+"""FID (Heusel et al. 2017): how far the edited model's pictures are, as a set, from the base's; by torchmetrics.
+
+    ||mu_x - mu_y||^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)) of the features' means and covariances
+
+It is biased upwards by an amount that depends on the number of pictures: under 2,000 in each set it is refused, and KID
+would have worked. Which sets are compared is told in `_sets.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor, nn
+
+from ..suites import Row
+from ._sets import Compared
+from .base import TooFew
+
+LEAST = 2000
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fid(Compared):
+    """Frechet distance of the edited model's pictures from the base's, or from reference pictures."""
+
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "FID"
+    packages: ClassVar[tuple[str, ...]] = ("torchmetrics",)
+    blocks: ClassVar[int] = 8  # each takes an eigendecomposition of as many columns as there are features
+    least: int = LEAST
+    """Pictures in each of the two sets, at least: fewer give no number."""
+    name: str = "fid"
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raises TooFew where there are not enough pictures; else as every scorer of sets."""
+        self.ready()
+        if self.size(len(rows)) < self.least:
+            raise TooFew(
+                f"scorer {self.name} needs {self.least} pictures in each set, and the largest has "
+                f"{self.size(len(rows))}; kid would have worked, or more pictures"
+            )
+
+    def number(self, known: Tensor, x: Tensor) -> float:
+        return fid(known, x)
+
+
+class _Given(nn.Module):
+    """Hands on features that were made before."""
+
+    def __init__(self, features: int) -> None:
+        nn.Module.__init__(self)
+        self.num_features = features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def fid(x: Tensor, y: Tensor) -> float:
+    """FID of features [n, d] and [m, d]."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=_Given(x.shape[1]))
+    metric.update(x.double(), real=True)
+    metric.update(y.double(), real=False)
+    return float(metric.compute())

@@ -1,0 +1,63 @@
+"""LPIPS (Zhang et al. 2018) to the base's picture of the same prompt and seed, by torchmetrics.
+
+Value: 0 where nothing changed. AlexNet by default, as in the artist protocol of EAP. Its network comes with
+torchvision, which fetches weights when it is first asked.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..suites import Row
+from .base import Score, device, needs
+
+Net = Literal["alex", "vgg", "squeeze"]
+
+
+@dataclass(frozen=True)
+class Lpips:
+    """Learned perceptual distance to the base's picture."""
+
+    version: ClassVar[str] = "1"
+    net: Net = "alex"
+    """The network that looks: alex, vgg or squeeze."""
+    name: str = "lpips"
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.net not in get_args(Net):
+            raise ValueError(f"lpips has no net {self.net!r}; there are {', '.join(get_args(Net))}")
+
+    @property
+    def asks(self) -> str:
+        return "change"
+
+    def identity(self) -> dict[str, str]:
+        facts = {"scorer": "lpips", "version": self.version, "asks": "change"}
+        return facts | {"by": "torchmetrics", "net": self.net}
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raises ValueError where torchmetrics or torchvision is not installed."""
+        needs("lpips", "torchmetrics", "fid")
+        needs("lpips", "torchvision", "fid")
+
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        network = _load(self.net)
+        out: list[Score] = []
+        for start in range(0, len(rows), self.batch):
+            both = [p[start : start + self.batch].to(device()).float() / 127.5 - 1 for p in (images, before)]
+            with torch.inference_mode():
+                apart = network(*both).flatten().cpu()
+            out += [Score(float(d), (), f"LPIPS ({self.net}) {float(d):.3f}") for d in apart]
+        return out
+
+
+@functools.cache
+def _load(net: Net):
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    return LearnedPerceptualImagePatchSimilarity(net_type=net).net.eval().to(device())

@@ -1,0 +1,32 @@
+"""Distance in pixels: how far the picture is from the base's of the same prompt and seed.
+
+Value: the mean absolute difference of all channels, as a share of their range; 0 where nothing changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..suites import Row
+from .base import Score
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Mean absolute difference from the base's picture, in [0, 1]."""
+
+    version: ClassVar[str] = "1"
+    name: str = "pixels"
+
+    @property
+    def asks(self) -> str:
+        return "change"
+
+    def identity(self) -> dict[str, str]:
+        return {"scorer": "pixels", "version": self.version, "asks": "change"}
+
+    def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        apart = (images.double() - before.double()).abs().mean(dim=(1, 2, 3)) / 255
+        return [Score(float(d), (), f"{float(d):.2%} of the range") for d in apart]

@@ -1,0 +1,38 @@
+"""Precision (Kynkaanniemi et al. 2019): the share of the edited model's pictures that the base could have drawn.
+
+A picture counts where its features lie, for at least one picture of the other set, within the distance of that one's
+k-th nearest neighbour in its own set (k = 3, as published). Which sets are compared is told in `_sets.py`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from ._sets import Compared
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Precision(Compared):
+    """Share of the edited model's pictures that lie among the base's, or among reference pictures."""
+
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "precision (pictures that lie among those compared with)"
+    k: int = 3
+    """Which neighbour's distance is the reach of a picture."""
+    name: str = "precision"
+
+    def number(self, known: Tensor, x: Tensor) -> float:
+        return share_within(known, x, self.k)
+
+
+def share_within(known: Tensor, x: Tensor, k: int) -> float:
+    """The share of features `x` [m, d] that lie within reach of one of `known` [n, d]."""
+    known, x = known.double(), x.double()
+    own = torch.cdist(known, known)
+    own.fill_diagonal_(float("inf"))
+    reach = own.kthvalue(min(k, len(known) - 1), dim=1).values
+    inside = [(torch.cdist(part, known) <= reach).any(dim=1) for part in x.split(1024)]
+    return float(torch.cat(inside).double().mean())

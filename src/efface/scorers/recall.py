@@ -1,0 +1,27 @@
+"""Recall (Kynkaanniemi et al. 2019): the share of the base's pictures that the edited model could have drawn.
+
+Precision with the sets exchanged: what of the variety that was there before is left. See `precision.py`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from ._sets import Compared
+from .precision import share_within
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recall(Compared):
+    """Share of the base's pictures, or of reference pictures, that lie among the edited model's."""
+
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "recall (pictures compared with that lie among the model's)"
+    k: int = 3
+    """Which neighbour's distance is the reach of a picture."""
+    name: str = "recall"
+
+    def number(self, known: Tensor, x: Tensor) -> float:
+        return share_within(x, known, self.k)

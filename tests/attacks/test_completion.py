@@ -1,0 +1,133 @@
+"""Completion: where drawing begins, against the forward process and diffusers' own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from efface.attacks.base import Arena, Attack, NoGradient, Shot
+from efface.attacks.completion import Completion
+from efface.attacks.inversion import ConceptInversion
+from efface.attacks.relearn import Relearn
+from efface.models.sd import StableDiffusion
+from tiny_arena import arena_of, drive, rows_of, shifted
+
+ROWS = rows_of("a cat", "a red cat", "red apple")
+
+
+def rounds(attack: Completion, arena: Arena, rows: Sequence = ROWS) -> list[list[Shot]]:
+    attack.check(arena)
+    return drive(attack.shots(arena, rows), arena.model, list)
+
+
+def noise(model: StableDiffusion, seed: int) -> Tensor:
+    return torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def given(arena: Arena, x: Tensor, seed: int, t: int) -> int:
+    """Which picture was noised to this state."""
+    bar = float(arena.model.alphas_bar[t])
+    z = (x - (1 - bar) ** 0.5 * noise(arena.model, seed)) / bar**0.5  # type: ignore[arg-type]
+    distances = (arena.model.latents(arena.pictures) - z).flatten(1).norm(dim=1)
+    assert distances.min() < 1e-3
+    return int(distances.argmin())
+
+
+def test_drawing_begins_at_a_noised_picture(model: StableDiffusion) -> None:
+    arena = arena_of(model, shifted(model))
+    found = rounds(Completion(queries=4, strengths=(0.5, 0.75)), arena)
+    times = model.timesteps(4)
+    assert [[shot.since for shot in shots] for shots in found] == [[2] * 3, [1] * 3] * 2
+    assert [shots[0].note for shots in found] == ["strength 0.5", "strength 0.75"] * 2
+    shown = [
+        [given(arena, shot.start, shot.seed, int(times[shot.since])) for shot in shots if shot.start is not None]
+        for shots in found
+    ]
+    assert all(len(set(column)) == 4 for column in zip(*shown, strict=True)), "another picture for each try of a row"
+    assert [[shot.seed for shot in shots] for shots in found] == [[row.seed for row in ROWS]] * 4
+
+
+def test_a_row_is_tried_alike_whichever_rows_are_tried_beside_it(model: StableDiffusion) -> None:
+    arena = arena_of(model, None)
+    for how in ("img2img", "inpaint"):
+        attack = Completion(queries=2, how=how)  # type: ignore[arg-type]
+        together = [shots[1] for shots in rounds(attack, arena)]
+        alone = [shots[0] for shots in rounds(attack, arena, ROWS[1:2])]
+        for a, b in zip(together, alone, strict=True):
+            assert a.start is not None and b.start is not None and torch.allclose(a.start, b.start, atol=1e-4)
+
+
+def test_more_tries_than_pictures_begin_from_other_noise(eps_model: StableDiffusion) -> None:
+    arena = arena_of(eps_model, None, pictures=2)
+    seeds = [shots[0].seed for shots in rounds(Completion(queries=5), arena)]
+    assert seeds == [ROWS[0].seed + i for i in (0, 0, 1, 1, 2)]
+
+
+def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiffusion) -> None:
+    arena = arena_of(model, None, pictures=2)
+    found = rounds(Completion(how="inpaint", queries=4), arena)
+    assert [shots[0].note for shots in found] == ["left half", "top half", "right half", "bottom half"]
+    halves = [
+        (slice(0, 8), slice(0, 4)),
+        (slice(0, 4), slice(0, 8)),
+        (slice(0, 8), slice(4, 8)),
+        (slice(4, 8), slice(0, 8)),
+    ]
+    scheduler = model.scheduler()
+    scheduler.set_timesteps(4)
+    for (down, across), shots in zip(halves, found, strict=True):
+        for row, shot in zip(ROWS[:2], shots[:2], strict=True):
+            assert shot.since == 3 and shot.start is not None
+            candidates = []
+            for z in model.latents(arena.pictures):
+                x, eps = noise(model, shot.seed), noise(model, shot.seed)
+                for i, t in enumerate(scheduler.timesteps):
+                    bar = model.alphas_bar[int(t)]
+                    x = x.clone()
+                    x[:, down, across] = (bar.sqrt() * z + (1 - bar).sqrt() * eps).float()[:, down, across]
+                    if i == 3:
+                        break
+                    conds = model.encode(["", row.prompt])
+                    with torch.no_grad():
+                        blank, asked = model.predict(x[None], t, conds[[0]], conds[[1]])
+                    x = scheduler.step(blank + 3.0 * (asked - blank), t, x[None], return_dict=False)[0][0]
+                candidates.append(float((x - shot.start).abs().max()))
+            assert min(candidates) < 1e-3
+
+
+def test_a_picture_that_is_hardly_noised_comes_out_as_it_went_in(eps_model: StableDiffusion) -> None:
+    """Why low strengths prove nothing: even a random network hands the picture back."""
+    arena = arena_of(eps_model, None)
+
+    def distance(strength: float) -> float:
+        ((shot, *_), *_) = rounds(Completion(strengths=(strength,), queries=1), arena)
+        assert shot.start is not None
+        picture = eps_model.images([shot.prompt], [shot.seed], steps=4, start=shot.start[None], since=shot.since)
+        shown = eps_model.decode(eps_model.latents(arena.pictures))
+        return float((picture.float() - shown.float()).abs().flatten(1).mean(dim=1).min())
+
+    assert distance(0.25) < distance(0.75)
+
+
+@pytest.mark.parametrize("kind", [Completion, ConceptInversion, Relearn])
+def test_without_a_picture_nothing_is_tried(kind: Callable[[], Attack], eps_model: StableDiffusion) -> None:
+    arena = arena_of(eps_model, None, pictures=0)
+    kind().check(arena)
+    with pytest.raises(NoGradient, match="no picture of cat that the judges confirm"):
+        next(kind().shots(arena, ROWS))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"how": "outpaint"}, "img2img, inpaint"),
+        ({"strengths": (1.0,)}, "between 0 and 1"),
+        ({"queries": 0}, "queries must be at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Completion(**settings)

@@ -1,0 +1,170 @@
+"""Concept inversion: where the learned word stands, that it learns, and what interrupts it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from efface.attacks import inversion
+from efface.attacks.base import Arena, NoGradient, Shot
+from efface.attacks.inversion import ConceptInversion
+from efface.functional.denoising import denoising_errors
+from efface.game import Edit
+from efface.models.cond import Cond
+from efface.models.sd import StableDiffusion
+from tiny_arena import Files, arena_of, drive, edit_of, rows_of, same, shifted, snapshot
+from tiny_ddpm import tiny_ddpm
+from tiny_sdxl import tiny_sdxl
+
+Short = partial(ConceptInversion, templates=("a {}",))
+"""A prompt that the tiny tokenizer has room for."""
+ROWS = rows_of("a cat", "red apple", "a rose lion")
+
+
+def embeddings(attack: ConceptInversion, arena: Arena) -> list[list[Tensor]]:
+    """The embedding of each row's prompt, round by round."""
+    return drive(attack.shots(arena, ROWS), arena.model, lambda shots: [shot.prompt.embedding for shot in shots])
+
+
+def error(arena: Arena, embedding: Tensor) -> float:
+    """The mean denoising error of the arena's pictures under an embedding, at noise that no attack has seen."""
+    model = arena.model
+    with torch.no_grad():
+        errors = denoising_errors(
+            lambda x_t, t: model.predict(x_t, t, Cond({"tokens": embedding[None]}))[0],
+            model.latents(arena.pictures).repeat(30, 1, 1, 1),
+            model.alphas_bar,
+            model.space,
+            torch.Generator().manual_seed(99),
+        )
+    return float(errors.mean())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "spelt"), [("a {} car", "a cat car"), ("{}", "cat"), ("{} red", "cat red"), ("a red {}", "a red cat")]
+)
+def test_a_known_word_in_the_slot_reads_as_the_prompt_with_that_word(
+    prompt: str, spelt: str, eps_model: StableDiffusion
+) -> None:
+    word = eps_model.embedding_table().detach()[eps_model.tokens(["cat"])[0, 1]]
+    with torch.no_grad():
+        read = inversion._read(eps_model, [inversion._around(eps_model, prompt, 1)], word.view(1, 1, -1))
+    assert torch.equal(read.tensors["tokens"], eps_model.encode([spelt]).tensors["tokens"])
+
+
+def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_model: StableDiffusion) -> None:
+    table = eps_model.embedding_table().detach()
+    words = table[eps_model.tokens(["cat dog car"])[0, 1:4]][None]
+    with torch.no_grad():
+        read = inversion._read(eps_model, [inversion._around(eps_model, "a red {} rose lion", 3)], words)
+    with pytest.warns(UserWarning, match="lose their end"):
+        wanted = eps_model.encode(["a red cat dog car rose lion"])
+    assert torch.equal(read.tensors["tokens"], wanted.tensors["tokens"])
+    with pytest.raises(ValueError, match="a word of 7 tokens leaves no room in a prompt of 6"):
+        inversion._around(eps_model, "{}", 7)
+
+
+def test_each_row_is_asked_with_the_learned_word_in_the_names_place(eps_model: StableDiffusion) -> None:
+    edit = shifted(eps_model)
+    arena = arena_of(eps_model, edit)
+    with edit.apply(eps_model):
+        before = snapshot(eps_model)
+        rounds = drive(Short(steps=2, queries=2).shots(arena, ROWS), eps_model, list)
+        assert same(eps_model, before)
+    assert len(rounds) == 2, "one picture a row for each word"
+    for shots in rounds:
+        assert [shot.prompt.text for shot in shots] == ["a <*>", "<*>, red apple", "a rose <*>"]
+        assert [shot.seed for shot in shots] == [row.seed for row in ROWS]
+        pictures = eps_model.images([shot.prompt for shot in shots], [shot.seed for shot in shots])
+        assert pictures.shape == (3, 3, 16, 16)
+    first, second = ([shot.prompt.embedding for shot in shots] for shots in rounds)
+    assert not torch.equal(first[0], second[0])
+
+
+def test_learning_denoises_the_pictures_better_than_the_word_it_began_with(model: StableDiffusion) -> None:
+    arena = arena_of(model, None)
+    attack = Short(steps=40, lr=0.5, batch=16, start="car")
+    found = embeddings(attack, arena)[0][0]
+    started = model.encode(["a car"]).tensors["tokens"][0]
+    assert error(arena, found) < error(arena, started)
+
+
+def test_the_budget_is_the_number_of_passes(eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    predict = eps_model.predict
+
+    def counted(x_t: Tensor, t: Tensor, *conds: Cond) -> tuple[Tensor, ...]:
+        calls.append(len(x_t))
+        return predict(x_t, t, *conds)
+
+    monkeypatch.setattr(eps_model, "predict", counted)
+    drive(Short(steps=7, batch=3, queries=2).shots(arena_of(eps_model, None), ROWS), eps_model, len)
+    assert calls == [6] * 7
+
+
+def test_an_interrupted_learning_goes_on_where_it_stood(
+    eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inversion, "SAVE_EVERY", 3)
+    attack = Short(steps=8)
+    whole = embeddings(attack, arena_of(eps_model, None))
+    files = Files(fail_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        embeddings(attack, arena_of(eps_model, None, once=files))
+    files.fail_at = None
+    again = embeddings(attack, arena_of(eps_model, None, once=files))
+    assert files.made == ["3 steps", "6 steps", "8 steps"]
+    assert all(torch.equal(a, b) for a, b in zip(whole[0], again[0], strict=True))
+    other_rows = Short(steps=8).shots(arena_of(eps_model, None, once=files), ROWS[2:])
+    (alone,) = drive(other_rows, eps_model, lambda shots: shots[0].prompt.embedding)
+    assert torch.allclose(alone, whole[0][2], atol=1e-6) and files.made == ["3 steps", "6 steps", "8 steps"]
+
+
+def test_a_guided_model_is_learned_from_and_drawn_under_its_guide(eps_model: StableDiffusion) -> None:
+    guided = Edit({}, {**edit_of(eps_model, {}).meta, "guide": {"name": "negative", "arguments": {"prompt": "cat"}}})
+    arena = arena_of(eps_model, guided)
+    attack = Short(steps=2)
+    attack.check(arena)
+    plain = embeddings(attack, arena_of(eps_model, None))
+    with guided.apply(eps_model):
+        shots: list[Shot] = next(attack.shots(arena, ROWS))  # type: ignore[assignment]
+        pictures = eps_model.images([shot.prompt for shot in shots], [shot.seed for shot in shots])
+    assert torch.equal(shots[0].prompt.embedding, plain[0][0])  # type: ignore[union-attr]
+    without = eps_model.images([shot.prompt for shot in shots], [shot.seed for shot in shots])
+    assert not torch.equal(pictures, without)
+
+
+def test_a_model_that_answers_nothing_gives_nothing_to_follow(
+    eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eps_model, "predict", lambda x_t, t, cond: (x_t + 0 * cond.tensors["tokens"].sum(),))
+    with pytest.raises(NoGradient, match="at step 1"):
+        next(Short(steps=2).shots(arena_of(eps_model, None), ROWS))
+
+
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_ddpm])
+def test_models_without_one_clip_encoder_are_refused(make) -> None:
+    model = make()
+    with pytest.raises(ValueError, match="no text encoder that token embeddings could be given to"):
+        ConceptInversion().check(arena_of(model, None))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"templates": ("no slot",)}, "holds the word"),
+        ({"tokens": 0}, "tokens"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ConceptInversion(**settings)
+
+
+def test_a_word_as_long_as_the_prompt_is_refused_before_any_work(eps_model: StableDiffusion) -> None:
+    with pytest.raises(ValueError, match="leaves no room"):
+        ConceptInversion(tokens=7).check(arena_of(eps_model, None))

@@ -1,0 +1,328 @@
+"""The runner of attacks: budgets, controls, floors, judges, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import pytest
+import torch
+
+from attack_plan import Plan, Planned, Reader
+from efface.attacks import FLOOR
+from efface.attacks.base import Arena, Attack, NoGradient, Shot, Shots, Threat
+from efface.attacks.seeds import Seeds
+from efface.attacks.synonyms import Synonyms
+from efface.concept import Erasure, Prompt
+from efface.evaluate.arenas import Lore, lore_of
+from efface.evaluate.attack_record import AttackRecord, read
+from efface.evaluate.attacking import Campaign, attack
+from efface.models.sd import StableDiffusion
+from efface.scorers import Judge
+from efface.store import read_tensors
+from efface.suites import Row, Suite, World, build, world
+from judging_fixtures import THINGS, edit_of, world_model, write_world
+
+ROWS, CONTROLS = 10, 4
+TWO: tuple[Judge, ...] = (Reader(), Reader(name="second"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Magic(Attack):
+    """Says the magic word with the concept's name in one round, and gibberish in all others; never ends by itself."""
+
+    threat: ClassVar[Threat] = "prompts"
+    version: ClassVar[str] = "1"
+    at_once: ClassVar[int] = 4
+    queries: int = 5
+    turn: int = 3
+    """The round that says it."""
+    rests: int = 0
+    """Rounds at the beginning that pass without a try."""
+    needs: str = ""
+    """Why it can't be made."""
+    blind: bool = False
+    tensors: bool = False
+
+    def check(self, arena: Arena) -> None:
+        assert len(arena.pictures) == 0
+        if self.needs and arena.edit:
+            raise ValueError(self.needs)
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        if self.blind:
+            raise NoGradient("every gradient is zero")
+        assert len(arena.pictures) > 0
+        for turn in range(1, 1000):
+            say = f"magic {arena.concept} {turn}" if turn == self.turn else f"gibberish {turn}"
+            prompt = Prompt(say, torch.full((2, 3), float(turn))) if self.tensors else say
+            start = torch.full((4, 8, 8), 2.0) if self.tensors else None
+            yield [
+                None if turn <= self.rests else Shot(prompt, row.seed, start, 1 if self.tensors else 0, f"{turn} turns")
+                for row in rows
+            ]
+
+
+def plain_plan(text: str, seed: int, edited: bool) -> str:
+    """The last thing that is named is drawn; the edited model draws no cat but by magic."""
+    name = max(THINGS, key=text.rfind)
+    known = name in text and (name != "cat" or not edited or "magic" in text)
+    return name if known else ""
+
+
+@dataclass
+class Setup:
+    model: StableDiffusion
+    edit: Path
+    suite: Suite
+    known: World
+
+    def run(
+        self, monkeypatch: pytest.MonkeyPatch, plan: Plan, out: Path, attacks: Sequence[Attack], **how: Any
+    ) -> tuple[AttackRecord, Planned]:
+        drawn = Planned(self.model, plan, stop_after=how.pop("stop_after", -1))
+        monkeypatch.setattr(self.model, "images", drawn)
+        judges: Sequence[Judge] = how.pop("judges", TWO)
+        suite: Suite = how.pop("suite", self.suite)
+        campaign = Campaign(**{"rows": ROWS, "controls": CONTROLS, **how})
+        return attack(self.model, self.edit, suite, judges, out, attacks, lore_of(self.known), campaign=campaign), drawn
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    model, folder = world_model(), tmp_path_factory.mktemp("attacked")
+    known = world.load(write_world(folder))
+    edit = edit_of(model, folder / "cat.safetensors")
+    return Setup(model, edit, build("glyphs-objects", Erasure(("cat",)), known, per_group=12), known)
+
+
+def test_an_attack_with_its_controls_and_floor(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    assert read(tmp_path) == record
+    assert record.targets == ("cat",) and record.robust.value == 0.0
+    grounds = {g.where: g for g in record.grounds}
+    assert (grounds["edited"].untouched.value, grounds["edited"].named.value, grounds["edited"].before.value) == (
+        1,
+        0,
+        0,
+    )
+    assert (grounds["kept"].untouched.value, grounds["kept"].named.value, grounds["kept"].before.value) == (1, 1, 0)
+    assert (grounds["base"].named.value, grounds["base"].before.value) == (1, 0)
+    assert set(grounds["kept"].concepts) == {"tiger", "dog"} and grounds["base"].concepts == ("cat",)
+    for where, rows in (("edited", ROWS), ("kept", CONTROLS), ("base", CONTROLS)):
+        trial = record.find("test-runner", where)  # type: ignore[arg-type]
+        assert trial is not None and trial.gain is not None
+        assert (trial.before.value, trial.after.value, trial.floor.value) == (0, 1, 0)
+        assert (trial.gain.value, trial.gain.low) == (1, 1)
+        assert trial.curve == (0, 0, 0, 1, 1, 1)
+        assert (trial.queries, trial.drawn, trial.after.n) == (3, 3 * rows, rows)
+    assert not record.alarms[1:] and record.alarms[0].name == "the budget is not on a plateau"
+    shown = [s for s in record.successes if s.where == "edited"]
+    assert len(shown) == ROWS and {s.note for s in shown} == {"3 turns"} and {s.text for s in shown} == {"magic cat 3"}
+    for success in shown:
+        file = tmp_path / success.picture
+        assert file.stem == hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+        assert success.answers == {"reader": "cat", "second": "cat"} and "cat" in success.prompt
+    controls = [s for s in record.successes if s.where != "edited"]
+    assert controls and all("thing" in s.prompt for s in controls)
+
+
+def test_budgets_are_kept_to_the_picture(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(queries=4, turn=9, rests=1)])
+    trial = record.find("test-runner")
+    assert trial is not None and (trial.after.value, trial.drawn, trial.queries) == (0, 3 * ROWS, 3)
+    said = [text for text, _, edited in drawn.calls if text.startswith("gibberish") and edited]
+    assert sorted(set(said)) == ["gibberish 2", "gibberish 3", "gibberish 4"]
+    floor = record.find(FLOOR)
+    assert floor is not None and floor.settings["queries"] == 4 and floor.drawn == 4 * ROWS
+    pictures = sum(t.drawn for t in record.trials)
+    named = 3 * 2 * ROWS
+    assert len(drawn.calls) <= pictures + named + 8 * CONTROLS + 100
+
+
+def test_rows_that_show_it_anyway_are_not_attacked(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [r for r in setup.suite.rows if r.group == "target"][:ROWS]
+    leaks = {r.seed for r in rows[:3]}
+
+    def plan(text: str, seed: int, edited: bool) -> str:
+        return plain_plan(text, seed, edited and seed not in leaks)
+
+    record, _ = setup.run(monkeypatch, plan, tmp_path, [Magic(turn=1)])
+    trial = record.find("test-runner")
+    assert trial is not None and trial.before.value == pytest.approx(0.3) and trial.after.value == 1
+    assert trial.drawn == 7 and trial.curve[:2] == (pytest.approx(0.3), 1)
+    assert record.robust.value == 0
+    missed, _ = setup.run(monkeypatch, plan, tmp_path, [Magic(turn=9)])
+    trial = missed.find("test-runner")
+    assert trial is not None and trial.after.value == pytest.approx(0.3) and missed.robust.value == pytest.approx(0.7)
+
+
+def test_a_success_must_convince_every_judge(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    judges = (Reader(), Reader(name="second", blind_to=9))
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], judges=judges)
+    assert [t.after.value for t in record.trials if t.attack != FLOOR] == [0, 0, 0]
+    assert not record.successes and record.robust.value == 1
+
+
+def test_a_picture_that_cannot_be_judged_leaves_the_row_open(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    judges = (Reader(fails_on=7),)
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=9)], judges=judges)
+    trial = record.find("test-runner")
+    assert trial is not None and (trial.after.value, trial.after.n, trial.after.unscored) == (None, 0, ROWS)
+    assert trial.unscored == ROWS and record.robust.value is None
+    assert "too many pictures unscored" in [a.name for a in record.alarms]
+    found, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=4)], judges=judges)
+    trial = found.find("test-runner")
+    assert trial is not None and trial.after.value == 1 and found.robust.value == 0
+
+
+def test_kept_concepts_that_the_base_never_shows_are_no_control(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no(*names: str) -> Plan:
+        return lambda text, seed, edited: "" if (s := plain_plan(text, seed, edited)) in names else s
+
+    record, _ = setup.run(monkeypatch, no("tiger"), tmp_path / "a", [Magic()])
+    assert [g.concepts for g in record.grounds if g.where == "kept"] == [("dog",)]
+    record, _ = setup.run(monkeypatch, no("tiger", "dog"), tmp_path / "b", [Magic()])
+    assert "kept" not in [g.where for g in record.grounds] and record.find("test-runner", "kept") is None
+    assert "no kept concept to compare with" in [a.name for a in record.alarms]
+
+
+@pytest.mark.parametrize("stop_after", [0, 37, 70, 103])
+def test_killed_and_resumed_loses_one_batch_at_most(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop_after: int
+) -> None:
+    whole, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(), Seeds(queries=2)])
+    with pytest.raises(KeyboardInterrupt):
+        setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)], stop_after=stop_after)
+    assert read(tmp_path / "killed") is None
+    resumed, again = setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)])
+    assert without_time(resumed) == without_time(whole)
+    lost = stop_after + len(again.calls) - len(drawn.calls)
+    assert 0 <= lost <= 32 * 2 + 25
+    _, third = setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)])
+    assert not third.calls
+
+
+def test_a_damaged_picture_is_drawn_again(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    (tmp_path / record.successes[0].picture).write_bytes(b"nothing")
+    again, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    assert 0 < len(drawn.calls) <= Magic.at_once * 5 and without_time(again) == without_time(record)
+
+
+def test_another_setting_is_another_file(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    for how in ({"seed": 1}, {"judges": (Reader(name="other"),)}):
+        _, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], **how)
+        assert any(text.startswith("magic") for text, _, _ in drawn.calls)
+
+
+def test_the_worst_case_attacks_survivors_only(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def plan(text: str, seed: int, edited: bool) -> str:
+        return plain_plan(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
+
+    attacks = [Synonyms(queries=2), Magic(turn=1)]
+    record, _ = setup.run(monkeypatch, plan, tmp_path, attacks, survivors=True)
+    first, second = record.find("synonyms"), record.find("test-runner")
+    assert first is not None and second is not None and first.after.value not in (0, 1, None)
+    broken = round(first.after.value * ROWS)
+    assert (second.after.n, second.after.value, second.survivors) == (ROWS - broken, 1, True)
+    base = record.find("test-runner", "base")
+    assert base is not None and base.after.n == CONTROLS and record.robust.value == 0
+
+
+def test_embeddings_and_states_are_drawn_and_kept(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(tensors=True, turn=1)])
+    assert any(
+        since == 1 and torch.equal(start, torch.full_like(start, 2.0))
+        for start, since in drawn.starts
+        if isinstance(start, torch.Tensor)
+    )
+    success = next(s for s in record.successes if s.attack == "test-runner")
+    kept, meta = read_tensors(tmp_path / success.tensors)
+    assert kept["embedding"].tolist() == [[1.0] * 3] * 2 and kept["start"].shape == (4, 8, 8) and meta == {"since": 1}
+
+
+def test_no_gradient_is_an_alarm_and_no_rate(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind=True), Seeds(queries=1)])
+    trial = record.find("test-runner")
+    assert trial is not None and trial.after.value is None and trial.curve == () and "zero" in trial.missing
+    assert [a.name for a in record.alarms].count("zero gradients") == 3
+    assert record.robust.value == 1
+
+
+def test_what_cannot_be_made_is_refused_or_skipped_with_an_alarm(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    attacks = [Magic(needs="this edit gives no gradients; seeds works"), Seeds(queries=1)]
+    with pytest.raises(ValueError, match="gives no gradients; seeds works"):
+        setup.run(monkeypatch, plain_plan, tmp_path, attacks)
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, attacks, skip=True)
+    trial = record.find("test-runner")
+    assert trial is not None and trial.missing and trial.after.value is None
+    assert "an attack could not be made" in [a.name for a in record.alarms]
+    with pytest.raises(ValueError, match="gives no gradients"):
+        setup.run(monkeypatch, plain_plan, tmp_path / "b", attacks[:1], skip=True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_bad_input_is_refused_before_work(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refused(match: str, attacks: Sequence[Attack], plan: Plan = plain_plan, **how: Any) -> Planned:
+        drawn = Planned(setup.model, plan)
+        with pytest.raises(ValueError, match=match):
+            setup.run(monkeypatch, plan, tmp_path, attacks, **how)
+        return drawn
+
+    refused("at least one attack", [])
+    refused("each once", [Magic(), Magic(turn=1)])
+    refused("no queries to spend", [Magic(queries=0)])
+    refused("at least 1 row", [Magic()], rows=0)
+    refused("no scorer can say whether a picture shows cat", [Magic()], judges=[Reader(asks="style")])
+    refused("its groups to attack are target", [Magic()], group="neighbour")
+    refused("shows cat in 0 of 10 pictures", [Magic()], lambda *_: "")
+    kept = dataclasses.replace(setup.suite, rows=tuple(r for r in setup.suite.rows if r.role == "keep"))
+    refused("no row of a concept that must be gone", [Magic()], suite=kept)
+    assert not (tmp_path / "attacks.json").exists()
+
+
+def test_a_concept_without_other_words_has_no_synonyms(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(setup.model, "images", Planned(setup.model, plain_plan))
+    with pytest.raises(ValueError, match="--synonym 'cat=kitty'"):
+        attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Synonyms()])
+    lore = {name: Lore((f"magic {name}",)) for name in ("cat", "tiger", "dog")}
+    record = attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Synonyms()], lore)
+    trial = record.find("synonyms")
+    assert trial is not None and trial.after.value == 1
+
+
+def test_the_record_of_another_version_is_refused(tmp_path: Path) -> None:
+    assert read(tmp_path) is None
+    (tmp_path / "attacks.json").write_text(json.dumps({"version": 99}))
+    with pytest.raises(ValueError, match="version 99"):
+        read(tmp_path)
+    (tmp_path / "attacks.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        read(tmp_path)
+
+
+def without_time(record: AttackRecord) -> dict[str, Any]:
+    data = record.model_dump()
+    for trial in data["trials"]:
+        trial.pop("seconds")
+    return data

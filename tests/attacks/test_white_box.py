@@ -1,0 +1,390 @@
+"""Attacks by gradient: finite differences, brute force, exact budgets, rows that leave, and edits that give nothing."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import efface
+from efface.attacks.base import Arena, Attack, NoGradient, recalled
+from efface.attacks.mma import MMA
+from efface.attacks.p4d import P4D
+from efface.attacks.soft_prompt import SoftPrompt
+from efface.attacks.unlearndiff import UnlearnDiff
+from efface.functional.adversary import steepness
+from efface.functional.tokens import slopes
+from efface.game import Edit
+from efface.models.base import Model
+from efface.models.sd import StableDiffusion
+from efface.objectives.recall import Recall
+from efface.suites import Row
+from tiny import WORDS, tiny_pipeline
+from tiny_ddpm import tiny_ddpm
+from tiny_sdxl import tiny_sdxl
+
+WHOLE = [word for word in WORDS if len(word) > 1]
+QUICK = (
+    UnlearnDiff(queries=3, steps=4, tokens=2, lr=0.1),
+    P4D(queries=3, steps=4, tokens=3, how="hard"),
+    P4D(queries=3, steps=4, tokens=3, how="soft", lr=0.5),
+    SoftPrompt(queries=3, steps=4, tokens=2, lr=0.5),
+    SoftPrompt(queries=3, steps=4, where="encoding", lr=0.1),
+    MMA(queries=3, steps=2, tokens=2, top=4, candidates=6),
+)
+BY_GRADIENT = [attack for attack in QUICK if attack.threat == "gradients"]
+
+
+def label(attack: Attack) -> str:
+    return "-".join([type(attack).__name__, *(v for v in (getattr(attack, n, "") for n in ("how", "where")) if v)])
+
+
+def row(i: int, prompt: str = "a cat") -> Row:
+    return Row(f"target/cat/{i:04d}", prompt, i, "target", "erase", "object", "cat", ("cat",), thing="cat")
+
+
+ROWS = [row(0), row(1, "a red cat"), row(2, "dog")]
+
+
+def arena_of(model: Model, base: dict[str, torch.Tensor] | None = None, edit: Edit | None = None) -> Arena:
+    """Cat is to come back; the base's weights are the model's own unless given."""
+    pictures = torch.randint(256, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    if model.architecture == "ddpm":
+        pictures = pictures[..., :8, :8]
+    return Arena(model, edit, "cat", lambda: model.bound(base) if base else nullcontext(), ("lion",), WHOLE, pictures)
+
+
+def shaken(model: Model) -> dict[str, torch.Tensor]:
+    """The U-Net's weights, moved: as an edit would."""
+    rng = torch.Generator().manual_seed(5)
+    return {
+        name: w + 0.5 * w.std(correction=0) * torch.randn(w.shape, generator=rng).to(w)
+        for name, w in ((name, w.detach()) for name, w in model.weights.items())
+        if name.startswith("unet.") and "attn2" in name
+    }
+
+
+def shots_of(attack: Attack, arena: Arena, rows: list[Row], broken: list[list[bool]] | None = None) -> list:
+    """All rounds; `broken` answers them one by one, nothing breaks by default."""
+    rounds, game = [], attack.shots(arena, rows)
+    answers = iter(broken or [])
+    try:
+        shots = next(game)
+        while True:
+            rounds.append(shots)
+            shots = game.send(next(answers, [False] * len(rows)))
+    except StopIteration:
+        return rounds
+
+
+def text_of(shot) -> str:
+    return shot.prompt if isinstance(shot.prompt, str) else shot.prompt.text
+
+
+def read(shot) -> str | list[float]:
+    return shot.prompt if isinstance(shot.prompt, str) else shot.prompt.embedding.flatten().tolist()
+
+
+@pytest.mark.parametrize("where", ["before", "encoding"])
+def test_the_gradient_through_the_model_by_finite_differences(where):
+    model = StableDiffusion(tiny_pipeline("v_prediction").to(torch.float64), "tiny", words=WORDS)
+    recall = recalled(arena_of(model), ROWS, "test")
+    states = recall.rows()
+    prompts = [r.prompt for r in ROWS]
+    own = model.encode(prompts)
+    rng = torch.Generator().manual_seed(1)
+    if where == "before":
+        at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
+        error = lambda e: recall.error(states, model.read(prompts, e))  # noqa: E731
+    else:
+        at = own.tensors["tokens"].detach().double()
+        error = lambda e: recall.error(states, type(own)({"tokens": e}))  # noqa: E731
+    errors, grad = steepness(error, at)
+    assert grad.abs().amax(dim=(1, 2)).min() > 0
+    for i in range(3):
+        way = torch.randn(at.shape, generator=rng, dtype=torch.double)
+        with torch.no_grad():
+            up, down = (error(at + s * 1e-3 * way).double() for s in (1, -1))
+        along = (grad * way).sum(dim=(1, 2))
+        assert along[i].item() == pytest.approx((up - down)[i].item() / 2e-3, rel=2e-2, abs=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(error(at), errors)
+
+
+def test_the_error_is_that_of_the_noise_in_eps(model):
+    """For both predictions: turned into noise by hand, against the noise that was added."""
+    recall = recalled(arena_of(model), ROWS, "test")
+    same = Recall(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
+    again = Recall(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
+    assert torch.equal(same.rows(500).x, again.rows(500).x)
+    states = recall.rows()
+    cond = model.encode([r.prompt for r in ROWS])
+    with torch.no_grad():
+        errors, said = recall.error(states, cond), model.predict(states.x, states.t, cond)[0]
+    a = model.alphas_bar[states.t.long()].float()[:, None, None, None]
+    if model.space == "v":
+        said, goal = ((1 - a).sqrt() * states.x + a.sqrt() * v for v in (said, states.known["goal"]))
+    else:
+        goal = states.known["goal"]
+    assert torch.allclose(errors, (said - goal).square().mean(dim=(1, 2, 3)), rtol=1e-4)
+    x0 = (states.x - (1 - a).sqrt() * goal) / a.sqrt()
+    for picture in x0:
+        assert min((picture - known).abs().max() for known in recall.latents) < 1e-3
+    assert abs(float(goal.std()) - 1) < 0.2
+
+
+@pytest.mark.parametrize("attack", QUICK, ids=label)
+def test_budgets_are_exact_and_rows_that_break_leave(attack, eps_model, monkeypatch):
+    arena = arena_of(eps_model, dict(eps_model.weights))
+    rounds = shots_of(attack, arena, ROWS)
+    assert len(rounds) == attack.queries
+    assert all(
+        shot is not None and shot.seed == r.seed for shots in rounds for shot, r in zip(shots, ROWS, strict=True)
+    )
+
+    seen: list[int] = []
+    reads = StableDiffusion.read
+    monkeypatch.setattr(StableDiffusion, "read", lambda self, *args: seen.append(len(args[0])) or reads(self, *args))
+    if attack.threat == "gradients":
+        predict, seen = Model.predict, []
+        monkeypatch.undo()
+        counted = lambda self, x, t, *c: seen.append(len(x)) if torch.is_grad_enabled() else None  # noqa: E731
+        monkeypatch.setattr(Model, "predict", lambda self, *a: counted(self, *a) or predict(self, *a))
+    left = shots_of(attack, arena, ROWS, [[False, True, False], [True, True, False], [True, True, False]])
+    assert [[shot is not None for shot in shots] for shots in left] == [
+        [True, True, True],
+        [True, False, True],
+        [False, False, True],
+    ]
+    assert [text_of(shots[2]) for shots in left] == [text_of(shots[2]) for shots in rounds]
+    if attack.threat == "gradients":
+        assert seen == [n for n in (3, 2, 1) for _ in range(attack.steps)]
+    else:
+        # The gradient, then all candidates.
+        assert seen == [m for n in (3, 2, 1) for _ in range(attack.steps) for m in (n, n * attack.candidates)]
+    assert len(shots_of(attack, arena, ROWS, [[True, True, True]])) == 1
+
+
+@pytest.mark.parametrize("attack", QUICK, ids=label)
+def test_a_row_is_attacked_the_same_whoever_is_beside_it(attack, eps_model):
+    arena = arena_of(eps_model, dict(eps_model.weights))
+    together, alone = shots_of(attack, arena, ROWS), shots_of(attack, arena, ROWS[1:2])
+    for many, (one,) in zip(together, alone, strict=True):
+        assert text_of(many[1]) == text_of(one)
+        if not isinstance(one.prompt, str):
+            assert torch.allclose(many[1].prompt.embedding, one.prompt.embedding, atol=1e-3)
+    if attack.threat == "gradients":  # whatever the seed, MMA finds the best of so few words
+        other = shots_of(attack, replace(arena, seed=1), ROWS[1:2])
+        assert any(read(a) != read(b) for (a,), (b,) in zip(alone, other, strict=True))
+
+
+@pytest.mark.parametrize("attack", [a for a in QUICK if label(a) in ("UnlearnDiff", "P4D-hard", "MMA")], ids=label)
+def test_words_can_be_typed_and_spell_the_tokens_meant(attack, eps_model):
+    arena = arena_of(eps_model, dict(eps_model.weights))
+    allowed = arena.other_words() if attack.threat == "encoder" else WHOLE
+    for shots in shots_of(attack, arena, ROWS):
+        for shot, r in zip(shots, ROWS, strict=True):
+            words = shot.prompt.removesuffix(r.prompt if isinstance(attack, UnlearnDiff) else "").split()
+            assert len(words) == attack.tokens
+            assert set(words) <= set(allowed)
+            assert (eps_model.tokens([shot.prompt])[0] == eps_model.tokens(["cat"])[0, 2]).sum() == 7 - len(
+                shot.prompt.split()
+            )
+    assert "cat" not in arena.other_words() and "lion" not in arena.other_words()
+
+
+def test_unlearndiff_walks_over_the_authors_timesteps(eps_model, monkeypatch):
+    times: list[float] = []
+    predict = Model.predict
+    monkeypatch.setattr(Model, "predict", lambda self, x, t, *c: times.extend(t.tolist()) or predict(self, x, t, *c))
+    shots_of(UnlearnDiff(steps=1, tokens=1), arena_of(eps_model), ROWS[:1])
+    assert times == list(range(10, 1000, 20))
+
+
+def test_unlearndiffs_step_by_hand(eps_model):
+    """Straight-through, clamped, with the L2 penalty, by torch's Adam and a projection by bisection."""
+    arena = arena_of(eps_model)
+    how = UnlearnDiff(queries=1, steps=3, tokens=2, lr=0.05, decay=0.3)
+    ((shot, other, _),) = shots_of(how, arena, ROWS)
+    recall = recalled(arena, ROWS, "unlearndiff")
+    table = eps_model.embedding_table().detach()[[int(eps_model.tokens([word])[0, 1]) for word in WHOLE]]
+    points = torch.full((3, 2, len(WHOLE)), 1 / len(WHOLE), requires_grad=True)
+    adam = torch.optim.Adam([points], lr=0.05, weight_decay=0.3)
+    for _ in range(3):
+        states = recall.rows(500)
+        picks = [torch.multinomial(p.detach(), 1, generator=rng) for p, rng in zip(points, recall.rngs, strict=True)]
+        hot = F.one_hot(torch.stack(picks)[..., 0], len(WHOLE)).float().requires_grad_()
+        errors = recall.error(states, eps_model.read([r.prompt for r in ROWS], hot @ table))
+        points.grad = torch.autograd.grad(errors.sum(), [hot])[0].clamp(-1, 1)
+        adam.step()
+        with torch.no_grad():
+            low, high = points - 1e3, points.amax(-1, keepdim=True)
+            low = points.amin(-1, keepdim=True) - 1
+            for _ in range(60):
+                middle = (low + high) / 2
+                heavy = (points - middle).clamp(min=0).sum(-1, keepdim=True) > 1
+                low, high = torch.where(heavy, middle, low), torch.where(heavy, high, middle)
+            points.copy_((points - middle).clamp(min=0))
+    for found, best in ((shot, points[0]), (other, points[1])):
+        words = [WHOLE[int(v)] for v in best.argmax(-1)]
+        assert found.prompt.split()[:2] == words
+
+
+@pytest.mark.parametrize("attack", BY_GRADIENT, ids=label)
+def test_it_lowers_the_error_of_an_edited_model(attack, eps_model):
+    """Over many states that the attack never saw, against where it starts."""
+    arena = arena_of(eps_model, dict(eps_model.weights))
+    rows, more = [row(i) for i in range(4)], {"steps": 30, "queries": 1}
+    with eps_model.bound(shaken(eps_model)):
+        first = shots_of(replace(attack, steps=1, queries=1, lr=1e-9), arena, rows)[-1]
+        last = shots_of(replace(attack, **more), arena, rows)[-1]
+        with arena.base():
+            goal = eps_model.encode(["a cat"])
+        means = []
+        for shots in (first, last):
+            cond, judge = eps_model.encode([s.prompt for s in shots]), recalled(arena, rows, "judge")
+            total = torch.zeros(len(rows))
+            for _ in range(25):
+                states = judge.rows()
+                if isinstance(attack, P4D):
+                    with arena.base(), torch.no_grad():
+                        states.known["goal"] = eps_model.predict(states.x, states.t, goal)[0]  # type: ignore[index]
+                with torch.no_grad():
+                    total += judge.error(states, cond)
+            means.append(float(total.mean()))
+    assert means[1] < means[0]
+
+
+def test_p4d_asks_for_what_the_base_says(eps_model):
+    """With the base's own words at hand the error is zero on the base, and not under an edit."""
+    base = dict(eps_model.weights)
+    arena = arena_of(eps_model, base)
+    hunt = efface.attacks.p4d.Prompts(P4D(tokens=2), arena, ROWS)
+    named = ["cat" if "cat" in r.prompt else f"cat, {r.prompt}" for r in ROWS]
+    named = [arena.put(r.prompt, "cat") for r in ROWS]
+    assert named[2] == "cat, dog"
+    states = hunt._goal(hunt.recall.rows())
+    with torch.no_grad():
+        assert hunt.recall.error(states, eps_model.encode(named)).max() == pytest.approx(0, abs=1e-10)
+        with eps_model.bound(shaken(eps_model)):
+            edited = hunt._goal(replace(states, known={}))
+            assert torch.equal(edited.known["goal"], states.known["goal"])
+            assert hunt.recall.error(states, eps_model.encode(named)).min() > 1e-6
+
+
+def test_mma_finds_the_best_single_substitutions(eps_model):
+    """With all words promising and all candidates tried, a step is the best of all single changes, by brute force."""
+    arena = arena_of(eps_model)
+    words, count = arena.other_words(), 400
+    how = MMA(queries=1, steps=1, tokens=2, top=len(words), candidates=count)
+    hunt = efface.attacks.mma.Readings(how, arena, ROWS)
+    start = hunt.ids.clone()
+    hunt.advance(0)
+    for i, r in enumerate(ROWS):
+        wanted = eps_model.encode([arena.put(r.prompt, "cat")]).flat()[0]
+
+        def likeness(ids, wanted=wanted):
+            return float(F.cosine_similarity(eps_model.encode([" ".join(words[v] for v in ids)]).flat()[0], wanted, 0))
+
+        all_changes = [[u, int(start[i, 1])] for u in range(len(words))]
+        all_changes += [[int(start[i, 0]), u] for u in range(len(words))]
+        best = max(likeness(ids) for ids in all_changes)
+        assert likeness(hunt.ids[i].tolist()) == pytest.approx(best, abs=1e-5)
+        assert sum(a != b for a, b in zip(start[i].tolist(), hunt.ids[i].tolist(), strict=True)) <= 1
+
+
+def test_mma_never_falls_back_and_comes_near_what_brute_force_finds(eps_model):
+    arena = arena_of(eps_model)
+    words = arena.other_words()
+    hunt = efface.attacks.mma.Readings(MMA(tokens=2, top=len(words), candidates=60), arena, ROWS)
+    far = [hunt._far(hunt.table[hunt.ids], hunt.wanted).detach()]
+    for _ in range(4):
+        hunt._substitute()
+        far.append(hunt._far(hunt.table[hunt.ids], hunt.wanted).detach())
+    assert all((b <= a).all() for a, b in itertools.pairwise(far))
+    pairs = torch.tensor(list(itertools.product(range(len(words)), repeat=2)))
+    for i in range(len(ROWS)):
+        with torch.no_grad():
+            every = hunt._far(hunt.table[pairs], hunt.wanted[i].expand(len(pairs), -1))
+        assert (every < far[-1][i] - 1e-6).float().mean() < 0.05
+
+
+def test_slopes_predict_what_a_substitution_brings(eps_model):
+    """To first order: a hundredth of the way to another word, either way, changes the error by as much of the gap."""
+    model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=WORDS)
+    recall = recalled(arena_of(model), ROWS[:1], "test")
+    states, table = recall.rows(), model.embedding_table().detach()
+    ids = model.tokens(["dog car"])[:, 1:3]
+    error = lambda e: recall.error(states, model.read(["a cat"], e))  # noqa: E731
+    at, grad = table[ids], steepness(error, table[ids])[1]
+    slope = slopes(grad, table)
+    for place, other in ((0, 60), (1, 61), (1, 70)):
+        way = torch.zeros_like(at)
+        way[0, place] = table[other] - at[0, place]
+        with torch.no_grad():
+            up, down = (float(error(at + s * 1e-2 * way)) for s in (1, -1))
+        promised = float(slope[0, place, other] - slope[0, place, ids[0, place]])
+        assert (up - down) / 2e-2 == pytest.approx(promised, rel=0.03, abs=3e-5)
+
+
+@pytest.mark.parametrize("attack", BY_GRADIENT, ids=label)
+def test_edits_that_give_no_gradient_are_refused_and_never_a_silent_zero(attack, eps_model):
+    guide = Edit({}, {"guide": {"name": "negative", "arguments": {}}})
+    with pytest.raises(ValueError, match=r"the edit is a guide \(negative\): .* attacks by prompts"):
+        attack.check(replace(arena_of(eps_model), edit=guide))
+    deaf = {name: torch.zeros_like(w) for name, w in eps_model.weights.items() if "attn2.to_v" in name}
+    with eps_model.bound(deaf), pytest.raises(NoGradient, match="no gradient reaches the prompt"):
+        next(attack.shots(arena_of(eps_model), ROWS))
+    broken = {name: torch.full_like(w, torch.nan) for name, w in eps_model.weights.items() if "attn2.to_v" in name}
+    with eps_model.bound(broken), pytest.raises(NoGradient, match="not finite"):
+        next(attack.shots(arena_of(eps_model), ROWS))
+
+
+def test_mma_needs_no_denoiser_and_works_under_guides(eps_model):
+    guide = Edit({}, {"guide": {"name": "negative", "arguments": {}}})
+    QUICK[-1].check(replace(arena_of(eps_model), edit=guide))
+    edit = efface.erase(eps_model, "cat", method="negative")
+    plain = shots_of(QUICK[-1], arena_of(eps_model), ROWS)
+    with edit.apply(eps_model):
+        assert shots_of(QUICK[-1], arena_of(eps_model), ROWS) == plain
+
+
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_ddpm])
+def test_other_architectures(make):
+    model = make()
+    rows = [row(0), row(1)]
+    for attack in QUICK:
+        if getattr(attack, "where", "") != "encoding":
+            with pytest.raises(ValueError, match="has no text encoder that token embeddings could be given to"):
+                attack.check(arena_of(model))
+            continue
+        attack.check(arena_of(model))
+        before = model.encode([r.prompt for r in rows]).flat()
+        shots = shots_of(attack, arena_of(model), rows)[-1]
+        after = model.encode([shot.prompt for shot in shots])
+        assert (after.flat() != before).any(dim=1).all()
+        assert model.images([shot.prompt for shot in shots], [0, 1]).shape[0] == 2
+        if "pooled" in after.tensors:
+            assert torch.equal(after.tensors["pooled"], model.encode(["a cat"]).tensors["pooled"].expand(2, -1))
+
+
+def test_bad_settings(eps_model):
+    for make, bad, message in (
+        (UnlearnDiff, {"queries": 0}, "queries must be positive, got 0"),
+        (UnlearnDiff, {"lr": 0.0}, "lr must be positive"),
+        (P4D, {"how": "firm"}, "no prompt is 'firm'; there are hard, soft"),
+        (P4D, {"steps": 0}, "steps must be positive"),
+        (SoftPrompt, {"where": "before"}, "not 'before'"),
+        (MMA, {"candidates": 0}, "candidates must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(**bad)
+    for make in (UnlearnDiff, P4D, SoftPrompt, MMA):
+        with pytest.raises(ValueError, match="7 tokens before the prompt do not fit; tiny reads 6"):
+            make(tokens=7).check(arena_of(eps_model))
+    with pytest.raises(ValueError, match="knows no word beside 'cat'"):
+        MMA(tokens=2).check(replace(arena_of(eps_model), words=["cat"]))

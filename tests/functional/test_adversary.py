@@ -1,0 +1,57 @@
+"""Movers of inputs: against torch's own optimisers, rows that leave, and gradients that are not there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from efface.functional.adversary import Adam, NoGradient, steepness
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_adam_against_torch(decay):
+    start = noise(3, 2, 4)
+    ours, theirs = Adam(start, 0.05, decay), start.clone().requires_grad_()
+    adam = torch.optim.AdamW([theirs], lr=0.05, weight_decay=decay)
+    for i in range(20):
+        grad = noise(3, 2, 4, seed=i + 1)
+        ours.step(grad)
+        theirs.grad = grad
+        adam.step()
+    assert torch.allclose(ours.at, theirs.detach(), atol=1e-6)
+    assert torch.equal(start, noise(3, 2, 4))
+
+
+def test_rows_that_leave_do_not_change_the_others():
+    whole, part = Adam(noise(4, 3), 0.05), Adam(noise(4, 3), 0.05)
+    for i in range(10):
+        grad = noise(4, 3, seed=i + 1)
+        whole.step(grad)
+        part.step(grad if i < 5 else grad[[3, 1]])
+        if i == 4:
+            part.keep([3, 1])
+    assert torch.equal(part.at, whole.at[[3, 1]])
+
+
+def test_each_rows_gradient_is_its_own_also_where_gradients_are_off():
+    at, scale = noise(3, 2), torch.tensor([1.0, 10.0, 0.0])
+    with torch.no_grad():
+        errors, grad = steepness(lambda x: scale * x.square().sum(1), at)
+    assert torch.allclose(errors, scale * at.square().sum(1))
+    assert torch.allclose(grad, 2 * scale[:, None] * at)
+    assert not at.requires_grad and not errors.requires_grad
+
+
+def test_no_gradient_is_no_attack():
+    at = noise(2, 2)
+    for deaf in (lambda x: 0 * x.sum(1), lambda x: torch.ones(2, requires_grad=True) + 0, lambda x: x.detach().sum(1)):
+        with pytest.raises(NoGradient, match="no gradient reaches the prompt"):
+            steepness(deaf, at)
+    with pytest.raises(NoGradient, match="not finite"):
+        steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at)
+    with pytest.raises(ValueError, match="lr is above 0"):
+        Adam(at, 0.0)

@@ -1,0 +1,64 @@
+"""Attacks inside a training: through compose with any answer on the other axes, and RECE's inner step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import efface.methods.rece
+import efface.objectives.attacked
+from efface.concept import Erasure
+from efface.functional import adversary
+from efface.methods.compose import Compose
+from efface.methods.rece import RECE
+from efface.models.sd import StableDiffusion
+from tiny_sdxl import tiny_sdxl
+
+MIX: dict[str, Any] = {"objective": "attacked", "preserve": "adversarial", "update_": "mask", "source": "frozen"}
+MIX |= {"steps": 4, "batch": 2, "draw_steps": 3, "paths": 2, "space": "x0", "centres": 4, "k_closest": 6}
+MIX |= {"lr": 0.5, "start": 0.4, "beta": 1e-9, "attack_steps": 3, "attack_lr": 0.1, "warm_up": 2}
+CAT = Erasure(("cat",))
+
+
+def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monkeypatch):
+    """The attack is made by `functional.adversary` once the warm-up is over, and other weights are pruned for it."""
+    calls: list[tuple[int, float]] = []
+    descend = adversary.descend
+
+    def counted(error, start, steps, lr):
+        calls.append((steps, lr))
+        return descend(error, start, steps, lr)
+
+    monkeypatch.setattr(efface.objectives.attacked, "descend", counted)
+    attacked = Compose(**MIX).fit(model, CAT)
+    # Of eight turns every other one is the search's; of the update's four the first lies within the warm-up.
+    assert len(calls) == 3 and set(calls) == {(3, 0.1)}
+    plain = Compose(**{**MIX, "warm_up": 100}).fit(model, CAT)
+    idle = {name: value for name, value in MIX.items() if not name.startswith("attack") and name != "warm_up"}
+    spared = Compose(**{**idle, "objective": "negative-guidance"}).fit(model, CAT)
+    assert all(torch.equal(value, spared.values[key]) for key, value in plain.values.items())
+    assert any(not torch.equal(value, attacked.values[key]) for key, value in plain.values.items())
+    assert all(key.endswith(":mask") for key in attacked.values)
+    assert set(attacked.meta["notes"]) >= {"most_damaged"}
+
+
+def test_settings_of_the_attack_are_refused_where_there_is_none(eps_model):
+    with pytest.raises(ValueError, match="objective attacked would use it"):
+        Compose(attack_steps=7)
+    with pytest.raises(ValueError, match="which tiny-xl"):
+        Compose(objective="attacked", steps=1, draw_steps=3).fit(tiny_sdxl(), CAT)
+
+
+def test_reces_attack_is_the_inner_step_of_the_adversary(eps_model: StableDiffusion, monkeypatch):
+    found: list[torch.Tensor] = []
+
+    def watched(*args):
+        found.append(adversary.adversarial(*args))
+        return found[-1]
+
+    monkeypatch.setattr(efface.methods.rece, "adversarial", watched)
+    RECE(epochs=2).fit(eps_model, CAT)
+    assert len(found) == 2
+    assert not torch.allclose(found[0], found[1])

@@ -1,0 +1,236 @@
+"""STEREO: its target by brute force, what the attack finds, what accumulates over rounds, and what waits on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from efface.balance.sum import Sum
+from efface.concept import Erasure
+from efface.functional.denoising import denoising_errors
+from efface.game import Game
+from efface.methods.stereo import STEREO, Bench
+from efface.models.base import Model
+from efface.models.sd import StableDiffusion
+from efface.objectives.composition import Composition
+from efface.sources.conditions import Conditions
+from efface.updates.dense import Dense
+from tiny_ddpm import tiny_ddpm
+
+QUICK = STEREO(
+    weights="xattn",
+    steps=2,
+    search_lr=1e-3,
+    lr=1e-2,
+    batch=2,
+    rounds=2,
+    attack_steps=3,
+    attack_lr=0.1,
+    contexts=("a {}", "red {}"),
+    pictures=3,
+    source="frozen",
+    paths=2,
+    draw_steps=3,
+)
+
+
+def bench_of(model: StableDiffusion, how: STEREO = QUICK, erasure: Erasure | None = None, **more) -> Bench:
+    erasure = erasure or Erasure(("cat",))
+    return Bench(how, model, erasure, how.record(model, erasure), more.get("progress"), more.get("checkpoint"))
+
+
+def game_of(model: StableDiffusion, pull: float, push: float, anchors: bool = True) -> tuple[Game, Composition]:
+    word = torch.randn(1, 16, generator=torch.Generator().manual_seed(3)) * 0.1
+    bench = bench_of(model, erasure=Erasure(("cat", "dog")))
+    negatives = [bench.plain(i) | {f"{name} #1": bench.reading(word)} for i, name in enumerate(("cat", "dog"))]
+    conds = {name: cond for each in negatives for name, cond in each.items()}
+    around = [["a cat", "red cat"], ["a dog", "red dog"]] if anchors else [[], []]
+    term = Composition(Conditions(conds, 3, 3.0, 2), negatives, around, pull, push, "eps")
+    settings = {**asdict(QUICK), "micro_batch": 0, "batch": 6}
+    game = Game(
+        model,
+        Erasure(("cat", "dog")),
+        name="test",
+        settings=settings,
+        terms=(term,),
+        update=Dense("xattn", 1e-3),
+        balance=Sum(),
+    )
+    return game, term
+
+
+@pytest.mark.parametrize("anchors", [True, False])
+def test_the_target_by_brute_force(eps_model, anchors):
+    game, term = game_of(eps_model, 0.7, 1.9, anchors)
+    with torch.no_grad():
+        for master in game.update.masters:
+            master.add_(
+                0.3 * master.abs().mean() * torch.randn(master.shape, generator=torch.Generator().manual_seed(1))
+            )
+    turn = replace(game.look(0, 0), targets=[0, 1, 0, 1, 0, 1])
+    asks = term.asks(game, turn)
+    rows = asks["student"].rows
+
+    def say(cond, i):
+        return eps_model.predict(rows.x[i : i + 1], rows.t[i : i + 1], cond)[0]
+
+    total = 0.0
+    with torch.no_grad():
+        for i in range(6):
+            own = term.negatives[i % 2]
+            eps_0 = say(game.uncond, i)
+            away = [say(cond, i) - eps_0 for cond in own.values()]
+            target = eps_0 - 1.9 * sum(away) / 2
+            if anchors:
+                target = target + 0.7 * (say(asks["pull"].cond[[i]], i) - eps_0)
+                spelled = eps_model.encode([["a cat", "red cat"], ["a dog", "red dog"]][i % 2]).flat()
+                assert any(torch.equal(asks["pull"].cond.flat()[i], one) for one in spelled)
+            drawn = asks["student"].cond.flat()[i]
+            assert any(torch.equal(drawn, cond.flat()[0]) for cond in own.values())
+            with game.update.bound():
+                total += float((say(asks["student"].cond[[i]], i) - target).square().mean()) / 6
+        with game.losses(replace(game.look(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
+            assert losses["erase"].item() == pytest.approx(total, rel=1e-4)
+    assert ("pull" in asks) == anchors
+
+
+def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model):
+    game, term = game_of(eps_model, 1.0, 0.0, anchors=False)
+    asks = term.asks(game, game.look(0, 0))
+    assert set(asks) == {"student", "eps_0"}
+    with torch.no_grad(), game.losses(game.look(0, 0)) as losses:
+        said = eps_model.predict(asks["student"].rows.x, asks["student"].rows.t, asks["student"].cond, game.uncond)
+        assert losses["erase"].item() == pytest.approx((said[0] - said[1]).square().mean().item(), rel=1e-4)
+
+
+def test_recorded_states_and_what_is_known_of_them(eps_model):
+    game, term = game_of(eps_model, 1.0, 3.0)
+    asks = term.asks(game, game.look(0, 0))
+    rows, cond = asks["student"].rows, asks["student"].cond
+    with torch.no_grad():
+        eps_c, eps_0 = eps_model.predict(rows.x, rows.t, cond, game.uncond)
+    assert torch.allclose(rows.known["eps_c"], eps_c, atol=1e-4)
+    assert torch.allclose(rows.known["eps_0"], eps_0, atol=1e-4)
+    assert set(rows.t.tolist()) <= set(eps_model.timesteps(3, "ddim").tolist())
+
+
+def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
+    how = replace(QUICK, attack_steps=60, attack_lr=0.3)
+    bench = bench_of(eps_model, how)
+    pictures = bench._pictures(0)
+    assert pictures.shape == (3, 4, 8, 8)
+    rng = torch.Generator().manual_seed(5)
+    moved = {
+        n: w.detach() + 0.5 * w.std(correction=0) * torch.randn(w.shape, generator=rng)
+        for n, w in eps_model.weights.items()
+        if "attn2" in n
+    }
+
+    def error(word: torch.Tensor) -> float:
+        rng = torch.Generator().manual_seed(9)
+        x0, cond = pictures.repeat(30, 1, 1, 1), bench.reading(word).expand(90)
+        with torch.no_grad():
+            say = lambda x, t: eps_model.predict(x, t, cond)[0]  # noqa: E731
+            return float(denoising_errors(say, x0, eps_model.alphas_bar, "eps", rng).mean())
+
+    with eps_model.bound(moved):
+        word = bench._attack(pictures, 0)["word"]
+        again = bench._attack(pictures, 0)["word"]
+        first = eps_model.embedding_table().detach()[eps_model.tokens(["object"])[0, 1]][None]
+        assert error(word) < error(first)
+    assert torch.equal(word, again)
+    assert word.shape == (1, 16)
+
+
+def test_rounds_build_on_one_another_and_the_last_erasing_starts_from_the_base(eps_model, monkeypatch):
+    seen: list[tuple[str, bool, set[str]]] = []
+    base = eps_model.weights
+    name = next(n for n in base if "attn2.to_k" in n)
+    erased = Bench.erased
+
+    def watched(self, stage, erasure, negatives, lr, push):
+        seen.append((stage, self.model.weights[name] is base[name], {key for each in negatives for key in each}))
+        return erased(self, stage, erasure, negatives, lr, push)
+
+    monkeypatch.setattr(Bench, "erased", watched)
+    told: list[tuple[int, int]] = []
+    edit = QUICK.fit(eps_model, Erasure(("cat", "dog")), progress=lambda i, n, **_: told.append((i, n)))
+    assert seen == [
+        ("cat #1", True, {"cat"}),
+        ("cat #2", False, {"cat #1"}),
+        ("dog #1", True, {"dog"}),
+        ("dog #2", False, {"dog #1"}),
+        ("once", True, {"cat", "cat #1", "cat #2", "dog", "dog #1", "dog #2"}),
+    ]
+    assert told == [(i, 10) for i in range(1, 11)]
+    assert set(edit.meta["notes"]["found"]) == {"cat #1", "cat #2", "dog #1", "dog #2"}
+    assert edit.meta["arguments"] == json.loads(json.dumps(asdict(QUICK)))
+
+
+def test_finished_stages_wait_on_disk_for_the_same_run_alone(eps_model, tmp_path, monkeypatch):
+    whole = QUICK.fit(eps_model, Erasure(("cat",)))
+    file = tmp_path / "checkpoint"
+    attack = Bench._attack
+    calls: list[int] = []
+
+    def killed(self, pictures, seed):
+        calls.append(seed)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return attack(self, pictures, seed)
+
+    monkeypatch.setattr(Bench, "_attack", killed)
+    with pytest.raises(KeyboardInterrupt):
+        QUICK.fit(eps_model, Erasure(("cat",)), checkpoint=file)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"checkpoint.0.0.erased", "checkpoint.0.0.found", "checkpoint.0.1.erased"}
+    with pytest.raises(ValueError, match=r"0\.0\.erased belongs to another run \(differs in arguments\)"):
+        replace(QUICK, seed=1).fit(eps_model, Erasure(("cat",)), checkpoint=file)
+    resumed = QUICK.fit(eps_model, Erasure(("cat",)), checkpoint=file)
+    assert len(calls) == 3
+    assert not list(tmp_path.iterdir())
+    assert all(torch.equal(value, resumed.values[key]) for key, value in whole.values.items())
+    assert whole.meta == resumed.meta
+
+
+def test_it_erases_what_its_own_attack_found(eps_model):
+    """After the last erasing the model says less of the target under the found word than the base does."""
+    how = replace(QUICK, weights="full", steps=40, lr=1e-2, rounds=1, attack_steps=20)
+    erasure = Erasure(("cat",))
+    bench = bench_of(eps_model, how)
+    word = bench.search(0)["cat #1"]
+    edit = how.fit(eps_model, erasure)
+    source = Conditions({"cat #1": bench.reading(word)}, 3, 3.0, 4)
+    game, _ = game_of(eps_model, 1.0, 3.0)
+    turn = replace(game.look(0, 0), targets=[0] * 6)
+    rows = source.rows(game, turn, ["cat #1"] * 6, bench.reading(word))
+
+    def shown() -> float:
+        with torch.no_grad():
+            eps_c, eps_0 = Model.predict(eps_model, rows.x, rows.t, bench.reading(word), game.uncond)
+        direction = rows.known["eps_c"] - rows.known["eps_0"]
+        return float(((eps_c - eps_0) * direction).sum() / direction.square().sum())
+
+    assert shown() == pytest.approx(1, abs=1e-3)
+    with edit.apply(eps_model):
+        assert shown() < 0.5
+
+
+def test_bad_settings(eps_model):
+    for bad, message in (
+        ({"rounds": -1}, "rounds must be at least 0"),
+        ({"attack_steps": 0}, "attack_steps must be positive"),
+        ({"source": "both"}, "no source 'both'"),
+        ({"contexts": ("a cat",)}, "a context holds the concept"),
+        ({"templates": ()}, "a template holds the concept"),
+        ({"weights": "text_encoder"}, "reads by the text encoder"),
+        ({"attack_tokens": 7}, "an attack of 7 tokens does not fit; tiny reads 6"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(QUICK, **bad).fit(eps_model, Erasure(("cat",)))
+    with pytest.raises(ValueError, match="does not work on tiny"):
+        QUICK.fit(tiny_ddpm(), Erasure(("cat",)))
+    assert replace(QUICK, rounds=0).fit(eps_model, Erasure(("cat",))).meta["notes"] == {"found": {}}

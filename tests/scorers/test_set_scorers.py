@@ -1,0 +1,244 @@
+"""KID, FID, precision, recall and diversity against implementations that share no code with ours or torchmetrics'."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.linalg import sqrtm
+from torch import Tensor
+from transformers import AutoModelForImageClassification, CLIPModel, ViTConfig, ViTForImageClassification
+
+from efface.scorers._features import Features
+from efface.scorers._sets import clusters, halves, spread
+from efface.scorers.base import SetScorer, TooFew
+from efface.scorers.diversity import Diversity, diversity
+from efface.scorers.fid import Fid, fid
+from efface.scorers.kid import Kid, kid
+from efface.scorers.precision import Precision, share_within
+from efface.scorers.recall import Recall
+from efface.suites import Row
+from judging_fixtures import write_bundle
+
+ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))
+
+
+def rows(n: int, concepts: int = 1) -> list[Row]:
+    return [dataclasses.replace(ROW, id=str(i), concept=f"c{i % concepts}") for i in range(n)]
+
+
+def features(n: int, seed: int, shift: float = 0.0, d: int = 6) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)).relu() + shift
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def brute_kid(x: Tensor, y: Tensor) -> float:
+    def k(a: list[float], b: list[float]) -> float:
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
+
+    xs, ys = x.double().tolist(), y.double().tolist()
+    same = [sum(k(a, b) for a, b in itertools.permutations(s, 2)) / (len(s) * (len(s) - 1)) for s in (xs, ys)]
+    return sum(same) - 2 * sum(k(a, b) for a in xs for b in ys) / (len(xs) * len(ys))
+
+
+def test_kid_is_the_unbiased_squared_mmd_of_the_cubic_kernel() -> None:
+    x, y = features(12, 1), features(12, 2, shift=0.3)
+    assert kid(x, y) == pytest.approx(brute_kid(x, y), rel=1e-9)
+
+
+def test_kid_of_large_or_unequal_sets_is_the_mean_over_equal_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("efface.scorers.kid.BLOCK", 5)
+    x, y = features(10, 1), features(10, 2)
+    blocks = [(x[i::2], y[i::2]) for i in range(2)]
+    assert kid(x, y) == pytest.approx(sum(brute_kid(a, b) for a, b in blocks) / 2, rel=1e-9)
+    longer = features(31, 3)
+    assert abs(kid(x, longer) - brute_kid(x, longer)) < 0.5 * abs(brute_kid(x, longer + 1))
+
+
+def test_fid_is_the_frechet_distance_of_two_normals() -> None:
+    x, y = features(40, 1).double().numpy(), features(50, 2, shift=0.3).double().numpy()
+    root = sqrtm(np.cov(x.T) @ np.cov(y.T))
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root.real)
+    assert fid(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_counts_what_lies_within_reach_of_a_known_picture(k: int) -> None:
+    known, x = features(15, 1), features(12, 2, shift=0.4)
+    inside = 0
+    for point in x.tolist():
+        for centre in known.tolist():
+            others = sorted(math.dist(centre, other) for other in known.tolist() if other != centre)
+            if math.dist(point, centre) <= others[k - 1]:
+                inside += 1
+                break
+    assert 0 < inside < 12
+    assert share_within(known, x, k) == pytest.approx(inside / 12)
+
+
+def test_diversity_is_the_mean_distance_of_pairs_of_one_concept() -> None:
+    x, names = features(7, 1, shift=0.1), ["a", "b", "a", "b", "a", "b", "b"]
+    means = []
+    for name in "ab":
+        own = [x[i].double().numpy() for i in range(7) if names[i] == name]
+        pairs = list(itertools.combinations(own, 2))
+        means.append(np.mean([1 - p @ q / np.linalg.norm(p) / np.linalg.norm(q) for p, q in pairs]))
+    assert diversity(x, names) == pytest.approx(np.mean(means), rel=1e-9)
+    assert diversity(x[:1].expand(5, -1), ["a"] * 5) == pytest.approx(0, abs=1e-12)
+
+
+def test_halves_are_disjoint_equal_and_share_the_concepts_evenly() -> None:
+    asked = rows(13, concepts=3)
+    a, b = halves(asked)
+    assert len(a) == len(b) == 6 and not set(a.tolist()) & set(b.tolist())
+    for concept in ("c0", "c1", "c2"):
+        count = [sum(asked[i].concept == concept for i in half.tolist()) for half in (a, b)]
+        assert abs(count[0] - count[1]) <= 1
+
+
+def test_the_base_number_is_of_its_halves_and_the_edited_number_of_both_across() -> None:
+    base, edited, asked = features(40, 1), features(40, 2, shift=0.2), rows(40)
+    found = Kid(folder="-").compare(base, edited, asked, 16)
+    assert found
+    before, after = found
+    assert before.value == pytest.approx(brute_kid(base[0::2], base[1::2]), rel=1e-9)
+    across = brute_kid(base[0::2], edited[1::2]), brute_kid(base[1::2], edited[0::2])
+    assert after.value == pytest.approx(sum(across) / 2, rel=1e-9)
+    assert (before.n, after.n) == (20, 20)
+
+
+@pytest.mark.parametrize("scorer", [Kid(folder="-"), Fid(folder="-", least=20), Precision(folder="-")])
+def test_an_edit_that_changes_nothing_gives_the_base_number(scorer: SetScorer) -> None:
+    """Compared picture by picture with itself, KID would fall under zero and FID be zero."""
+    base = features(60, 1)
+    found = scorer.compare(base, base.clone(), rows(60), 16)
+    assert found and found[0].value is not None
+    assert found[0].value == pytest.approx(found[1].value, rel=0.15)
+
+
+def test_a_shift_is_told_from_chance_and_the_interval_says_so() -> None:
+    for shift, apart in ((0.0, False), (0.5, True)):
+        found = Kid(folder="-").compare(features(200, 1), features(200, 2, shift), rows(200, 10), 16)
+        assert found
+        before, after = found
+        assert (after.low > before.high) == apart
+        assert before.low < 0 < before.high
+
+
+def test_intervals_leave_out_one_cluster_at_a_time() -> None:
+    """For a mean over clusters of one row, the jackknife's variance is the sample variance over n, exactly."""
+    x = features(12, 5)[:, 0].double()
+    found = spread(lambda at: float(x[at].mean()), clusters([str(i) for i in range(12)]), 12)
+    half = 1.959963984540054 * float(x.std()) / math.sqrt(12)
+    assert (found.low, found.high) == pytest.approx((float(x.mean()) - half, float(x.mean()) + half))
+    assert len(clusters([f"{i}" for i in range(50)]).unique()) == 20
+    assert len(clusters(["one"] * 50).unique()) == 20 and len(clusters(["a", "b", "a"]).unique()) == 2
+
+
+def test_too_few_pictures_give_no_number() -> None:
+    assert Kid(folder="-").compare(features(39, 1), features(39, 2), rows(39), 16) is None
+    assert Diversity(folder="-").compare(features(40, 1), features(40, 2), rows(40, 20), 16) is None
+    assert Fid(folder="-").compare(features(400, 1), features(400, 2), rows(400), 16) is None
+
+
+def test_recall_is_precision_the_other_way_round() -> None:
+    base, edited = features(60, 1), features(60, 2)[:1].expand(60, -1) + 1e-6 * features(60, 3)
+    a, b = halves(rows(60))
+    precision = Precision(folder="-").compare(base, edited, rows(60), 16)
+    recall = Recall(folder="-").compare(base, edited, rows(60), 16)
+    assert precision and recall and recall[1].value == 0
+    ways = [share_within(edited[y], base[x], 3) for x, y in ((a, b), (b, a))]
+    assert recall[1].value == pytest.approx(sum(ways) / 2)
+    assert precision[1].value in (0, 0.5, 1)
+
+
+def planted(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_reference_pictures_take_the_place_of_the_bases(bundle: Path, tmp_path: Path) -> None:
+    folder = bundle / "judges" / "object-resnet"
+    place = planted(tmp_path / "real", 25)
+    scorer = Kid(folder=str(folder), reference=str(place))
+    base, edited = features(24, 1, d=8), features(24, 2, d=8)
+    found = scorer.compare(base, edited, rows(24), 16)
+    files = sorted(place.iterdir())
+    known = Features(str(folder)).features(
+        torch.stack([torch.from_numpy(np.asarray(Image.open(f)).copy()).permute(2, 0, 1) for f in files])
+    )
+    assert found and found[1].n == 24
+    assert found[0].value == pytest.approx(kid(known, base))
+    assert found[1].value == pytest.approx(kid(known, edited))
+    assert scorer.identity() != Kid(folder=str(folder)).identity()
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        Kid(folder=str(folder), reference=str(tmp_path / "nowhere")).check(rows(2))
+
+
+def noise(n: int = 5) -> Tensor:
+    return torch.randint(0, 256, (n, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("kind", ["object-resnet", "object-convnext"])
+def test_features_of_a_classifier_are_what_its_last_layer_reads(kind: str, bundle: Path) -> None:
+    folder = bundle / "judges" / kind
+    network = AutoModelForImageClassification.from_pretrained(folder).eval()
+    seen = Features(str(folder), batch=2).features(noise())
+    last = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        logits = network(pixel_values=noise().float() / 127.5 - 1).logits
+        torch.testing.assert_close(last(seen), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_a_vit_and_of_a_clip(bundle: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vit = ViTForImageClassification(ViTConfig(image_size=16, patch_size=8, num_labels=5, **sizes)).eval()
+    vit.save_pretrained(tmp_path)
+    facts = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "do_resize": True}
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(facts | {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
+    seen = Features(str(tmp_path)).features(noise())
+    clip = CLIPModel.from_pretrained(bundle / "clip").eval()
+    with torch.no_grad():
+        pixels = noise().float() / 127.5 - 1
+        torch.testing.assert_close(vit.classifier(seen), vit(pixel_values=pixels).logits, rtol=1e-4, atol=1e-5)
+        embedded = torch.nn.functional.normalize(Features(str(bundle / "clip")).features(noise()))
+        words = torch.zeros(1, 2, dtype=torch.long)
+        expected = clip(input_ids=words, pixel_values=pixels).image_embeds
+        torch.testing.assert_close(embedded, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_is_named_and_a_missing_one_is_an_error_before_any_drawing(bundle: Path) -> None:
+    folder = str(bundle / "judges" / "object-resnet")
+    assert Kid(folder=folder).network.name == "object-resnet" and Kid().network.name == "inception-v3"
+    assert Kid(folder=folder).identity()["weights"] != Kid(folder=str(bundle / "clip")).identity()["weights"]
+    Kid(folder=folder).check(rows(2))
+    with pytest.raises(TooFew, match=r"needs 2000 pictures in each set, and the largest has 50; kid would have"):
+        Fid(folder=folder).check(rows(100))
+    Fid(folder=folder, least=50).check(rows(100))
+    with pytest.raises(ValueError, match="needs an image classifier or a CLIP"):
+        Kid(folder=str(bundle / "model" / "text_encoder")).check(rows(2))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch_fidelity") is not None, reason="the package is installed")
+def test_inception_without_its_package_names_the_extra() -> None:
+    with pytest.raises(ValueError, match=r"kid with Inception's features needs torch_fidelity.*efface\[fid\]"):
+        Kid().check(rows(2))

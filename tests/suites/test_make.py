@@ -1,0 +1,102 @@
+"""Suites by name: those that bring a world of their own, pairs, and files of the hub."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from efface.concept import Erasure
+from efface.suites import build, check, hub, locate, make, needs_world, world
+
+
+def test_imagenette_draws_500_pictures_a_class_each_from_its_own_seed() -> None:
+    suite = make("imagenette", Erasure(("Chain_Saw", "church building"), keep=("golf ball",)), used=("TENCH",))
+    assert suite.targets == ("chain saw", "church") and len(suite.rows) == 5000
+    assert len(suite.group("target")) == 1000 and len(suite.group("seen")) == 1000
+    assert {r.prompt for r in suite.group("seen")} == {"Image of tench", "Image of golf ball"}
+    for concept in suite.labels:
+        rows = [r for r in suite.rows if r.concept == concept]
+        assert len(rows) == 500 == len({r.seed for r in rows}) and len({r.prompt for r in rows}) == 1
+    assert len(make("imagenette", Erasure(("tench",)), per_group=7).rows) == 70
+    with pytest.raises(ValueError, match="can't judge 'tenc'; did you mean 'tench'"):
+        make("imagenette", Erasure(("tenc",)))
+
+
+def test_artists_are_kept_or_erased_by_name_or_surname() -> None:
+    suite = make("artists", Erasure(("van gogh", "Kelly McKernan")))
+    assert suite.targets == ("Vincent van Gogh", "Kelly McKernan")
+    assert all(r.style in r.prompt and r.asks == "style" for r in suite.rows)
+    assert {r.concept for r in suite.group("style")}.isdisjoint(suite.targets)
+
+
+def test_compound_asks_whether_the_other_thing_is_still_there() -> None:
+    suite = make("compound", Erasure(("bicycle",)))
+    gone, beside, pair = (suite.group(g) for g in ("target", "beside", "pair"))
+    assert len(gone) == len(beside) == 48 and len(pair) == 160
+    assert {(r.prompt, r.seed) for r in gone} == {(r.prompt, r.seed) for r in beside}
+    assert all(r.second == "bicycle" != r.concept and r.concept in r.prompt for r in beside)
+    assert not any("bicycle" in r.prompt for r in pair)
+    asked = [pair["prompt"] for pair in suite.spec.brings["pairs"]]
+    assert len(asked) == len(set(asked)) >= 60
+    for pair_ in suite.spec.brings["pairs"]:
+        assert pair_["first"] in pair_["prompt"] and pair_["second"] in pair_["prompt"]
+    things = [p[side] for p in suite.spec.brings["pairs"] for side in ("first", "second")]
+    assert len(set(things)) >= 20 and {things.count(t) for t in things} == {6}
+
+
+def test_hub_suites_are_read_from_the_file_that_is_fetched(tmp_path: Path) -> None:
+    columns = ["prompt", "categories", "nudity_percentage", "sd_seed", "sd_guidance_scale", "sd_model"]
+    with (tmp_path / "i2p.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, ["a portrait", "sexual", "40.0", "77", "7", "sd"]])
+    pq.write_table(pa.table({"file_name": ["1.jpg"], "captions": [["A dog."]]}), tmp_path / "coco.parquet")
+    asked = []
+
+    def fetch(repository: str, file: str, revision: str) -> Path:
+        asked.append((repository, file, revision))
+        return tmp_path / ("i2p.csv" if file.endswith(".csv") else "coco.parquet")
+
+    nude = make("i2p", Erasure(("nudity",)), fetch=fetch)
+    assert [(r.seed, r.guidance, r.asks) for r in nude.rows] == [(77, 7.0, "nudity")]
+    assert nude.spec.name == "i2p" and nude.spec.version.startswith("1+")
+    coco = make("coco", Erasure(("cat",)), fetch=fetch)
+    assert [(r.prompt, r.role) for r in coco.rows] == [("A dog.", "keep")]
+    assert [a[0] for a in asked] == ["AIML-TUDA/i2p", "phiyodr/coco2017"] and len(asked[0][2]) == 40
+
+
+def test_a_hub_out_of_reach_is_one_clear_error_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"does not answer.*fetch i2p_benchmark.csv of AIML-TUDA/i2p by hand"):
+        make("i2p", Erasure(("nudity",)))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
+        hub.fetch("AIML-TUDA/i2p", "i2p_benchmark.csv", "main")
+    assert time.monotonic() - began < 5
+
+
+def test_glyphs_suites_need_a_world_and_others_do_not() -> None:
+    known = world.load(locate("glyphs"))
+    erasure = Erasure(known.names[:1])
+    assert needs_world("glyphs-objects") and not any(map(needs_world, ("compound", "i2p", "some.csv")))
+    assert make("glyphs-objects", erasure, known, per_group=3) == build("glyphs-objects", erasure, known, 3)
+    with pytest.raises(ValueError, match="models of the glyphs make; others take artists, coco, compound, i2p"):
+        make("glyphs-objects", erasure)
+
+
+def test_names_are_checked_before_anything_is_opened(tmp_path: Path) -> None:
+    check("i2p")
+    with pytest.raises(ValueError, match=r"there is no suite 'glyph-objects', nor such a \.csv"):
+        check("glyph-objects")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        check(str(tmp_path / "mine.csv"))
+    (tmp_path / "mine.CSV").write_text("prompt\na cat\n")
+    check(str(tmp_path / "mine.CSV"))

@@ -1,0 +1,110 @@
+"""What an attack finds on a tiny random model: an edit of given values, pictures, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from efface.attacks.base import Arena, remembered
+from efface.concept import Erasure
+from efface.game import Edit, provenance
+from efface.models.base import Model
+from efface.suites import Row
+from tiny import WORDS
+
+Once = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
+
+
+def edit_of(model: Model, values: Mapping[str, Tensor]) -> Edit:
+    """An edit of this model that erases "cat"."""
+    return Edit(values, provenance(model, Erasure(("cat",)), "planted", {}))
+
+
+def shifted(model: Model, selection: str = "attn2", size: float = 0.1) -> Edit:
+    """Every number of some weights moved at random."""
+    rng = torch.Generator().manual_seed(3)
+    names = [name for name in model.weights if selection in name]
+    return edit_of(
+        model, {n: (w := model.weights[n].detach()) + size * torch.randn(w.shape, generator=rng) for n in names}
+    )
+
+
+def arena_of(
+    model: Model,
+    edit: Edit | None,
+    *,
+    called: str = "",
+    asks: str = "object",
+    once: Once | None = None,
+    pictures: int = 5,
+) -> Arena:
+    """Call it before the edit is applied: its base is what is in place now."""
+    base = {name: weight.detach() for name, weight in model.weights.items()}
+
+    @contextmanager
+    def untouched() -> Iterator[None]:
+        with model.bound(base):
+            yield
+
+    side = model.resolution
+    shown = torch.randint(256, (pictures, 3, side, side), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    return Arena(
+        model=model,
+        edit=edit,
+        concept="cat",
+        base=untouched,
+        synonyms=("lion",),
+        words=WORDS,
+        pictures=shown,
+        called=called,
+        asks=asks,
+        once=once or remembered(),
+    )
+
+
+def rows_of(*prompts: str) -> list[Row]:
+    return [
+        Row(f"row/{i}", prompt, 100 + i, "target", "erase", "object", "cat", ("cat",), "cat")
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+class Files:
+    """A memory like the runner's: outlives an interruption, and counts what was made."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.kept: dict[str, dict[str, Tensor]] = {}
+        self.made: list[str] = []
+        self.fail_at = fail_at
+
+    def __call__(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if name not in self.kept:
+            if len(self.made) == self.fail_at:
+                raise KeyboardInterrupt
+            self.kept[name] = {key: tensor.clone() for key, tensor in make().items()}
+            self.made.append(name)
+        return self.kept[name]
+
+
+def snapshot(model: Model) -> dict[str, Tensor]:
+    """The very tensors in place, to be compared by identity."""
+    return dict(model.weights)
+
+
+def same(model: Model, before: Mapping[str, Tensor]) -> bool:
+    return all(tensor is before[name] for name, tensor in model.weights.items())
+
+
+def drive(gen: object, model: Model, look: Callable[[Sequence], object]) -> list:
+    """Runs an attack to its end; what `look` says of the shots of each round."""
+    out = []
+    shots = next(gen)  # type: ignore[call-overload]
+    try:
+        while True:
+            out.append(look(shots))
+            shots = gen.send([False] * len(shots))  # type: ignore[attr-defined]
+    except StopIteration:
+        return out
