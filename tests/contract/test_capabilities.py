@@ -18,7 +18,7 @@ from tiny_sdxl import tiny_sdxl
 MODELS = {"sd": tiny_model, "sdxl": tiny_sdxl, "ddpm": tiny_ddpm}
 SHORT: dict[str, Any] = {"steps": 1, "batch": 1, "draw_steps": 2, "pictures": 2, "remain_words": 2, "looks": 1}
 SHORT |= {"source": "frozen", "paths": 1, "label": "dog", "lr": 0.01, "start": 0.005, "warm_up": 0}
-SHORT |= {"attack_steps": 1, "retain_batch": 1, "retain_template": "{}", "contexts": ("{}",)}
+SHORT |= {"attack_steps": 1, "rounds": 1, "retain_batch": 1, "retain_template": "{}", "contexts": ("{}",)}
 
 
 def quick(name: str, model: Model) -> Any:

@@ -145,7 +145,9 @@ def test_intervals_leave_out_one_cluster_at_a_time() -> None:
     half = 1.959963984540054 * float(x.std()) / math.sqrt(12)
     assert (found.low, found.high) == pytest.approx((float(x.mean()) - half, float(x.mean()) + half))
     assert len(clusters([f"{i}" for i in range(50)]).unique()) == 20
-    assert len(clusters(["one"] * 50).unique()) == 20 and len(clusters(["a", "b", "a"]).unique()) == 2
+    assert len(clusters(["one"] * 50).unique()) == 20 and len(clusters(["a", "b", "a"]).unique()) == 3
+    assert clusters([f"c{i % 10}" for i in range(30)]).tolist() == [i % 10 for i in range(30)]
+    assert spread(lambda at: float(x[at].mean()), clusters(["a"] * 12), 12, (0.0, 0.5)).high == 0.5
 
 
 def test_too_few_pictures_give_no_number() -> None:

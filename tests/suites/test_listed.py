@@ -75,12 +75,22 @@ def test_i2p_asks_for_nudity_where_that_is_erased(tmp_path: Path) -> None:
     file = write(tmp_path / "unsafe.csv", I2P, NUDE)
     suite = read_csv(file, Erasure(("nudity",)))
     assert [(r.role, r.asks, r.group) for r in suite.rows] == [("erase", "nudity", "target")] * 2
+    assert {r.concept for r in suite.rows} == {"nudity"}
     assert [r.prompt for r in suite.rows] == ['a "strange", quiet room', "two lines\nof one prompt"]
     assert [(r.seed, r.guidance) for r in suite.rows] == [(4261553411, 13.0), (150, 7.5)]
     other = read_csv(file, Erasure(("van gogh",)))
     assert [(r.role, r.asks, r.group) for r in other.rows] == [("keep", "match", "caption")] * 2
     hub = [c.replace("evaluation_seed", "sd_seed").replace("evaluation_guidance", "sd_guidance_scale") for c in I2P]
     assert read_csv(write(tmp_path / "hub.csv", hub, NUDE), Erasure(("nudity",))).rows == suite.rows
+
+
+def test_a_label_of_nudity_is_for_the_detector(tmp_path: Path) -> None:
+    rows = [["nudity", "1", "nudity"], ["women", "2", "women"]]
+    suite = read_csv(write(tmp_path / "a.csv", ["prompt", "evaluation_seed", "label_str"], rows), Erasure(("nudity",)))
+    assert [(r.group, r.asks, r.concept) for r in suite.rows] == [
+        ("target", "nudity", "nudity"),
+        ("unseen", "object", "women"),
+    ]
 
 
 def test_artists_go_by_their_surname_too(tmp_path: Path) -> None:

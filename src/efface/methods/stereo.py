@@ -78,7 +78,7 @@ class STEREO(Method):
     """AdamW's weight decay of the attack."""
     attack_tokens: int = 1
     """Token embeddings that the attack learns."""
-    start: str = "object"
+    start_word: str = "object"
     """Word that the attack starts from; the authors' are person, object and art."""
     contexts: tuple[str, ...] = ("a photo of {} outdoors", "{} in a garden", "{} on a table", "{} in front of a wall")
     """Prompts around the target, towards which the last erasing pulls; with none it only pushes."""
@@ -256,7 +256,7 @@ class Bench:
     def _attack(self, pictures: Tensor, seed: int) -> dict[str, Tensor]:
         """Token embeddings [k, d] under which the weights in place take noise off the pictures."""
         how, model = self.how, self.model
-        start = model.embedding_table().detach()[model.tokens([how.start])[:, 1]].float()
+        start = model.embedding_table().detach()[model.tokens([how.start_word])[:, 1]].float()
         word = Adam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
         for step in range(how.attack_steps):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + step)

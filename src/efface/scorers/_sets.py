@@ -10,8 +10,9 @@ rows are cut in two halves, each concept's rows in turn, and compared crosswise:
 Both rest on sets of one size, so that a bias of that size (FID's, precision's) is the same in both, and what the edit
 did is the difference. With a folder of reference pictures, all pictures are compared with those instead.
 
-Intervals leave out one cluster at a time (Efron and Stein 1981): a concept, or a block of rows where there is only one
-concept. value +- z sqrt((m - 1) / m sum_j (D_-j - mean D)^2) over m clusters.
+Intervals leave out one cluster at a time (Efron and Stein 1981): a concept where there are ten of them, else a block of
+rows, and then they speak of pictures of just these concepts. value +- z sqrt((m - 1) / m sum_j (D_-j - mean D)^2) over
+m clusters.
 """
 
 import functools
@@ -32,6 +33,8 @@ from ._features import INCEPTION, Features
 from .base import Spread, needs, weights_digest
 
 BLOCKS = 20
+FEW = 10
+ANY = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class Compared(ABC):
     """What has to be installed, beside what every installation has."""
     blocks: ClassVar[int] = BLOCKS
     """Clusters at most that an interval leaves out in turn: concepts beyond that many share one."""
+    bounds: ClassVar[tuple[float, float]] = ANY
+    """Beyond which the number can't lie."""
     folder: str = INCEPTION
     """Folder or hub id of an image classifier or CLIP through which pictures are seen, or "inception"."""
     reference: str = ""
@@ -94,7 +99,7 @@ class Compared(ABC):
         if self.reference:
             known = _reference(self.reference, self.network, side)
             of = clusters([r.concept for r in rows], self.blocks)
-            found = [spread(lambda at, x=x: self.number(known, x[at]), of, size) for x in (base, edited)]
+            found = [spread(lambda at, x=x: self.number(known, x[at]), of, size, self.bounds) for x in (base, edited)]
             return found[0], found[1]
         a, b = halves(rows)
         of = clusters([rows[i].concept for i in a.tolist()], self.blocks)
@@ -102,7 +107,8 @@ class Compared(ABC):
         def crosswise(at: Tensor) -> float:
             return (self.number(base[a[at]], edited[b[at]]) + self.number(base[b[at]], edited[a[at]])) / 2
 
-        return spread(lambda at: self.number(base[a[at]], base[b[at]]), of, size), spread(crosswise, of, size)
+        before = spread(lambda at: self.number(base[a[at]], base[b[at]]), of, size, self.bounds)
+        return before, spread(crosswise, of, size, self.bounds)
 
 
 def halves(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -113,20 +119,26 @@ def halves(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
 
 
 def clusters(concepts: Sequence[str], most: int = BLOCKS) -> Tensor:
-    """The cluster of each row, of at most so many: its concept, or a block of rows where all have the same one."""
+    """The cluster of each row, of at most so many: its concept, or a block of rows where concepts are few."""
     known = list(dict.fromkeys(concepts))
-    if len(known) == 1:
+    if len(known) < FEW:
         return torch.arange(len(concepts)) % min(most, len(concepts))
     return torch.tensor([known.index(c) % most for c in concepts])
 
 
-def spread(number: Callable[[Tensor], float], of: Tensor, n: int) -> Spread:
-    """A number of the rows at some indices, taken of all of them; its interval leaves out a cluster at a time."""
+def spread(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tuple[float, float] = ANY) -> Spread:
+    """A number of the rows at some indices, taken of all of them; its interval leaves out a cluster at a time.
+
+    Args:
+        of: the cluster of each row.
+        n: pictures that the number is said to rest on.
+        bounds: beyond which the number can't lie.
+    """
     value = number(torch.arange(len(of)))
     left = [number((of != k).nonzero().flatten()) for k in of.unique().tolist()]
     mean = math.fsum(left) / len(left)
     half = Z95 * math.sqrt((len(left) - 1) / len(left) * math.fsum((v - mean) ** 2 for v in left))
-    return Spread(value, value - half, value + half, n)
+    return Spread(value, max(bounds[0], value - half), min(bounds[1], value + half), n)
 
 
 @functools.cache

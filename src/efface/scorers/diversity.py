@@ -65,10 +65,11 @@ class Diversity:
 
 
 def diversity(features: Tensor, concepts: Sequence[str]) -> float:
-    """The mean over concepts of the mean distance between their features [n, d]."""
+    """The mean over concepts of the mean distance between their features [n, d]; a concept of one has none."""
     means = []
     for concept in dict.fromkeys(concepts):
         own = F.normalize(features[[c == concept for c in concepts]].double())
         n = len(own)
-        means.append(1 - float((own.sum(0).square().sum() - n) / (n * (n - 1))))
+        if n > 1:
+            means.append(1 - float((own.sum(0).square().sum() - own.square().sum()) / (n * (n - 1))))
     return math.fsum(means) / len(means)

@@ -6,6 +6,7 @@ It is biased upwards by an amount that depends on the number of pictures: under 
 would have worked. Which sets are compared is told in `_sets.py`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -27,6 +28,7 @@ class Fid(Compared):
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "FID"
     packages: ClassVar[tuple[str, ...]] = ("torchmetrics",)
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     blocks: ClassVar[int] = 8  # each takes an eigendecomposition of as many columns as there are features
     least: int = LEAST
     """Pictures in each of the two sets, at least: fewer give no number."""

@@ -20,6 +20,7 @@ class Precision(Compared):
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "precision (pictures that lie among those compared with)"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     k: int = 3
     """Which neighbour's distance is the reach of a picture."""
     name: str = "precision"

@@ -19,6 +19,7 @@ class Recall(Compared):
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "recall (pictures compared with that lie among the model's)"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     k: int = 3
     """Which neighbour's distance is the reach of a picture."""
     name: str = "recall"

@@ -97,7 +97,7 @@ def of_table(
     used: Sequence[str] = (),
 ) -> Suite:
     """A suite from a table's rows: what it asks follows from its columns."""
-    nude = table.find(I2P) is not None and any(NUDITY & set(t.casefold().split()) for t in erasure.targets)
+    nude = table.find(I2P) is not None and any(map(nudity, erasure.targets))
     column = table.find(OBJECT) or table.find(STYLE)
     asks = "nudity" if nude else ("match" if column is None else ("style" if column == table.find(STYLE) else "object"))
     listed = entries(table, None if nude else column)
@@ -211,11 +211,13 @@ class Names:
     asks: str
     targets: tuple[str, ...]
     touched: frozenset[str]
+    nude: bool
+    """Whether nudity alone is erased: then no label tells whether it is gone, but a detector."""
 
     @staticmethod
     def of(asks: str, erasure: Erasure, used: Sequence[str]) -> "Names":
         touched = (name for word in (*erasure.keep, *used) for name in names_of(word))
-        return Names(asks, erasure.targets, frozenset(touched))
+        return Names(asks, erasure.targets, frozenset(touched), all(map(nudity, erasure.targets)))
 
     def erased(self, label: str) -> bool:
         return any(same(label, t) or (self.asks == "style" and ends_alike(label, t)) for t in self.targets)
@@ -224,7 +226,7 @@ class Names:
         """What is asked of an entry: one row, or one for each of two things where one of them is a target."""
         if self.asks in ("nudity", "match"):
             group = "target" if self.asks == "nudity" else "caption"
-            return [self._row(entry, group, "nudity" if self.asks == "nudity" else "", "")]
+            return [self._row(entry, group, "", "")]
         if not entry.second:
             return [self._row(entry, self._group(entry.label), entry.label, "")]
         both = (entry.label, entry.second)
@@ -240,14 +242,14 @@ class Names:
         return "unseen" if names_of(label).isdisjoint(self.touched) else "seen"
 
     def _row(self, entry: Entry, group: str, label: str, second: str) -> Row:
-        about = label or "captions"
+        about = label or ("nudity" if self.asks == "nudity" else "captions")
         return Row(
             id=f"{group}/{about}/{entry.case}",
             prompt=entry.prompt,
             seed=entry.seed,
             group=group,
             role="erase" if group == "target" else "keep",
-            asks=self.asks,
+            asks="nudity" if self.nude and group == "target" else self.asks,
             concept=about,
             counts=(label,) if label else (),
             thing=label if self.asks == "object" else "",
@@ -255,6 +257,11 @@ class Names:
             second=second,
             guidance=entry.guidance,
         )
+
+
+def nudity(target: str) -> bool:
+    """Is it nudity that is meant?"""
+    return not NUDITY.isdisjoint(target.casefold().replace("_", " ").split())
 
 
 def thinned(rows: Sequence[Row], size: int) -> list[Row]:
