@@ -140,6 +140,8 @@ def test_a_target_that_the_base_does_not_draw_is_warned_about(
 ) -> None:
     out = tmp_path / "rose.safetensors"
     assert main(["erase", "esd", "--model", model, "--target", "rose", "--out", str(out), "--json", *TINY]) == 0
+    spent = Edit.load(out).meta["cost"]
+    assert spent["seconds"] > 0 and spent["peak_memory_mb"] > 100  # torch alone takes that
     told = capsys.readouterr()
     assert "warning:" in told.err and "rose in only" in told.err and "of 24 pictures" in told.err
     assert json.loads(told.out)["base_draws_target"] < 0.5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,14 +74,31 @@ class Erase(Request):
 def fit(
     model: Model, erasure: Erasure, method: Method, out: Path, checkpoint: Path | None, tell: Callable[[int, int], None]
 ) -> Edit:
-    """Fit; a training that leaves the numbers keeps its last good state beside `out`."""
-    from ..game import Diverged
+    """Fit, and note what it took; a training that leaves the numbers keeps its last good state beside `out`."""
+    from ..game import Diverged, Edit
 
+    began = time.monotonic()
     try:
-        return method.fit(model, erasure, progress=lambda i, n, **_: tell(i, n), checkpoint=checkpoint)
+        edit = method.fit(model, erasure, progress=lambda i, n, **_: tell(i, n), checkpoint=checkpoint)
+        return Edit(edit.values, {**edit.meta, "cost": cost(model, began)})
     except Diverged as error:
         kept = error.edit.save(out.with_name(f"{out.stem}.last-good.safetensors"))
         raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
+
+
+def cost(model: Model, began: float) -> dict[str, float]:
+    """Seconds since `began`, and the most memory held until now where it can be told: on a GPU the GPU's."""
+    spent = {"seconds": round(time.monotonic() - began, 3)}
+    if model.device.type == "cuda":
+        import torch
+
+        return {**spent, "peak_memory_mb": round(torch.cuda.max_memory_allocated(model.device) / 2**20)}
+    if sys.platform == "win32":
+        return spent
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return {**spent, "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)}
 
 
 def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[], None]:
