@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +112,13 @@ def erase(
 
 def _files() -> dict[str, Path]:
     """The file of each method, in every folder of this package."""
-    files = (file for folder in __path__ for file in Path(folder).glob("*.py"))
+    return _found(tuple((folder, os.stat(folder).st_mtime_ns) for folder in __path__))
+
+
+@functools.cache
+def _found(folders: tuple[tuple[str, int], ...]) -> dict[str, Path]:
+    """The files in these folders as they were at these times: looked for once, not once a name."""
+    files = (file for folder, _ in folders for file in Path(folder).glob("*.py"))
     return {file.stem.replace("_", "-"): file for file in files if not file.stem.startswith("_")}
 
 
