@@ -105,6 +105,13 @@ def test_every_hash_is_taken_again(folder: Path) -> None:
     assert outcomes(folder, takedown.make(folder))["the edit"] == "not checked"
 
 
+def test_attacks_made_after_the_record_are_noticed(folder: Path) -> None:
+    made = takedown.make(folder, edit_file="../edit.safetensors")
+    attacked(folder)
+    assert outcomes(folder, made)["attacks.json"] == "differs"
+    assert outcomes(folder, takedown.make(folder, edit_file="../edit.safetensors"))["attacks.json"] == "same"
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 

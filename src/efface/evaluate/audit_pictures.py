@@ -29,7 +29,6 @@ COLUMNS = 4
 """Pictures of a word on the sheet, before and after."""
 SIDE = 96
 MARGIN = 8
-LABEL = 190
 
 
 def asked_for(word: str, template: str, count: int, seed: int, known: World | None) -> list[Row]:
@@ -144,20 +143,23 @@ def sheet(findings: Sequence[Finding], out: Path) -> bytes:
     """A PNG: a line a word, its first pictures before on the left and after on the right."""
     columns = min(COLUMNS, max(len(f.pictures) for f in findings))
     half = columns * (SIDE + 2)
-    page = Image.new("RGB", (LABEL + 2 * half + 3 * MARGIN, len(findings) * (SIDE + 6) + 24 + MARGIN), "white")
-    pen = ImageDraw.Draw(page)
     large, small = ImageFont.load_default(14), ImageFont.load_default(11)
-    pen.text((LABEL, 4), "before", "black", large)
-    pen.text((LABEL + half + MARGIN, 4), "after", "black", large)
+    said = [_said(finding) for finding in findings]
+    widths = [small.getlength(text) for lines in said for text in lines] + [large.getlength(f.word) for f in findings]
+    label = round(max(widths)) + 2 * MARGIN
+    page = Image.new("RGB", (label + 2 * half + 3 * MARGIN, len(findings) * (SIDE + 6) + 24 + MARGIN), "white")
+    pen = ImageDraw.Draw(page)
+    pen.text((label, 4), "before", "black", large)
+    pen.text((label + half + MARGIN, 4), "after", "black", large)
     for line, finding in enumerate(findings):
         top = 24 + line * (SIDE + 6)
         pen.text((MARGIN, top + 8), finding.word, "black", large)
-        for place, text in enumerate(_said(finding)):
+        for place, text in enumerate(said[line]):
             pen.text((MARGIN, top + 28 + 14 * place), text, "#555555", small)
         for column, pair in enumerate(finding.pictures[:columns]):
             for side, path in ((0, pair.base), (half + MARGIN, pair.edited)):
                 with Image.open(out / path) as picture:
-                    page.paste(picture.convert("RGB").resize((SIDE, SIDE)), (LABEL + side + column * (SIDE + 2), top))
+                    page.paste(picture.convert("RGB").resize((SIDE, SIDE)), (label + side + column * (SIDE + 2), top))
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
     return buffer.getvalue()

@@ -203,6 +203,9 @@ def check(folder: Path, takedown: Takedown, edit_file: Path | None, base: Mappin
     out = [_compared("the record itself", takedown.digest, digest_of(takedown))]
     for name, recorded in takedown.files.items():
         out.append(_compared(name, recorded, _sha256(folder / name) if (folder / name).is_file() else None))
+    for name in FILES:
+        if name not in takedown.files and (folder / name).is_file():
+            out.append(Check(what=name, outcome="differs", says="it came after the record; make the record again"))
     out += _drawn(folder, takedown)
     edit = edit_file or (folder / takedown.edit_file if takedown.edit_file else None)
     if edit is None or not edit.is_file():
