@@ -96,6 +96,21 @@ def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_mo
     assert not any(layer._forward_hooks for layer in eps_model.unet.modules())
 
 
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_it_predicts_no_more_often_than_plain_guidance(eps_model, guidance, monkeypatch):
+    """The gate is computed from texts; what a network would have to say of it is nothing."""
+    edit, rows = low_rank(eps_model), []
+    network = eps_model._network
+    monkeypatch.setattr(eps_model, "_network", lambda x, t, cond: rows.append(len(x)) or network(x, t, cond))
+    with edit.apply(eps_model):
+        eps_model.images(["a cat", "dog"], [1, 2], guidance=guidance)
+    merged = rows.copy()
+    rows.clear()
+    with gated(edit, ["cat"]).apply(eps_model):
+        eps_model.images(["a cat", "dog"], [1, 2], guidance=guidance)
+    assert rows == merged == [2 if guidance == 1 else 4] * eps_model.defaults.steps
+
+
 def test_strength_scales_the_factor_and_recording_stays_plain(eps_model):
     edit = low_rank(eps_model)
     gate, (cond, uncond) = gated(edit, ["cat"]), (eps_model.encode(["cat"]), eps_model.encode([""]))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from efface.concept import Prompt
-from efface.guides.safree import LAST, SAFREE, SHIFT, filtered, last_step, span, triggers
+from efface.guides.safree import LAST, SAFREE, SENTENCE, SHIFT, filtered, last_step, span, triggers
 from efface.models.sd import StableDiffusion
+from efface.models.sdxl import StableDiffusionXL
 from tiny import tiny_model
+from tiny_sdxl import tiny_sdxl
 
 DEFAULTS = {"alpha": 0.01, "self_validation": True, "up_t": 10, "sharpness": 2.5, "midpoint": 5.333, "negative": False}
 
@@ -21,6 +25,9 @@ def nearest(vectors: np.ndarray, x: np.ndarray) -> np.ndarray:
     return vectors.T @ np.linalg.lstsq(vectors.T, x, rcond=1e-5)[0]
 
 
+Ends = Callable[[list[int]], np.ndarray]
+
+
 def pooled(model: StableDiffusion, ids: list[int]) -> np.ndarray:
     """The final hidden state at the end of the text."""
     with torch.no_grad():
@@ -28,13 +35,39 @@ def pooled(model: StableDiffusion, ids: list[int]) -> np.ndarray:
     return hidden[ids.index(model.tokenizer.eos_token_id)].double().numpy()
 
 
+def side_by_side(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
+    """The last but one hidden states of both encoders at the end of the text."""
+    end = ids.index(model.tokenizer.eos_token_id)
+    found = []
+    for encoder in (model.pipeline.text_encoder, model.pipeline.text_encoder_2):
+        with torch.no_grad():
+            states = encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        found.append(states[len(states) - 2][0, end].double().numpy())
+    return np.concatenate(found)
+
+
+def sentence(model: StableDiffusionXL, ids: list[int]) -> np.ndarray:
+    """The second encoder's final state at the end, normed and projected."""
+    with torch.no_grad():
+        out = model.pipeline.text_encoder_2(torch.tensor([ids]))
+        end = out.last_hidden_state[0, ids.index(model.tokenizer.eos_token_id)]
+        return model.pipeline.text_encoder_2.text_projection(end).double().numpy()
+
+
+def without_each(ids: list[int], ends: Ends) -> np.ndarray:
+    return np.stack([ends([*ids[:i], 0, *ids[i + 1 :]]) for i in range(1, len(ids) - 1)])
+
+
 def by_hand(
-    model: StableDiffusion, text: str, concepts: list[str], alpha: float
+    model: StableDiffusion | StableDiffusionXL, text: str, concepts: list[str], alpha: float, ends: Ends | None = None
 ) -> tuple[np.ndarray, float, list[int]]:
     """Filtered embeddings of the words, z, and the places of triggers."""
-    concept = np.stack([pooled(model, model.tokenizer(phrase)["input_ids"]) for phrase in concepts])
+    if ends is None:
+        assert isinstance(model, StableDiffusion)
+        ends = partial(pooled, model)
+    concept = np.stack([ends(model.tokenizer(phrase)["input_ids"]) for phrase in concepts])
     ids = model.tokenizer(text)["input_ids"]
-    p = np.stack([pooled(model, [*ids[:i], 0, *ids[i + 1 :]]) for i in range(1, len(ids) - 1)])
+    p = without_each(ids, ends)
     distance = [np.linalg.norm(row - nearest(concept, row)) for row in p]
     found = []
     for i, d in enumerate(distance):
@@ -91,6 +124,47 @@ def test_what_is_read_against_numpy(model, text, concepts):
     assert cond.tensors[LAST].item() == last_step(z, 10, 2.5, 5.333)
 
 
+def test_two_text_encoders_and_the_sentence_beside_them():
+    model, shares = tiny_sdxl(), []
+    for text in ("a cat", "red car", "a red tiger", "cat"):
+        for concepts in (["cat"], ["cat", "red tiger"]):
+            shares.append(check_both_encoders(model, text, concepts))
+    assert any(0 < share < 1 for share in shares)
+
+
+def check_both_encoders(model: StableDiffusionXL, text: str, concepts: list[str]) -> float:
+    """The share of words that are triggers, after what is read was compared with numpy."""
+    embeddings, z, found = by_hand(model, text, concepts, 0.01, partial(side_by_side, model))
+    n, plain = len(embeddings), model.encode([text]).tensors
+    ids, own = model.tokenizer(text)["input_ids"], plain["pooled"][0].double().numpy()
+    phrases = np.stack([sentence(model, model.tokenizer(phrase)["input_ids"]) for phrase in concepts])
+    assert np.allclose(sentence(model, ids), own, atol=1e-5)
+    wanted = nearest(without_each(ids, partial(sentence, model)), own)
+    wanted = wanted - nearest(phrases, wanted) if found else own
+    with model.guided_by(SAFREE(concepts=tuple(concepts), **DEFAULTS)):
+        cond = model.encode(["", text])
+        begun = SAFREE(concepts=tuple(concepts), **DEFAULTS).begin(model, cond, model.encode([""]).expand(2), 3.0)
+        first = begun.conds(0)[-1].tensors
+    assert not any(cond.tensors[name][0].any() for name in (SHIFT, SENTENCE, "tokens", "pooled"))
+    assert torch.equal(cond.tensors["tokens"][1], plain["tokens"][0])
+    assert np.allclose(first["tokens"][1, :n].double().numpy(), embeddings, atol=1e-4)
+    assert torch.equal(first["tokens"][1, n:], plain["tokens"][0, n:])
+    assert np.allclose(first["pooled"][1].double().numpy(), wanted, atol=1e-4)
+    assert torch.equal(first["time_ids"][1], plain["time_ids"][0])
+    assert cond.tensors[LAST].tolist() == [-1, last_step(z, 10, 2.5, 5.333)]
+    return len(found) / (len(ids) - 2)
+
+
+def test_it_draws_with_two_text_encoders_and_leaves_no_trace():
+    model, prompts = tiny_sdxl(), ["a cat", "a red tiger", ""]
+    before = model.images(prompts, [1, 2, 3])
+    with model.guided_by(SAFREE(concepts=("cat",), **DEFAULTS)):
+        within = model.images(prompts, [1, 2, 3])
+    assert not torch.equal(within[0], before[0])
+    assert torch.equal(within[2], before[2])
+    assert torch.equal(model.images(prompts, [1, 2, 3]), before)
+
+
 def test_some_prompts_have_triggers_and_some_words_have_none():
     """The comparison above is of both kinds."""
     model = tiny_model()
@@ -129,5 +203,5 @@ def test_other_models_are_refused(eps_model):
     class Other:
         name = "other"
 
-    with pytest.raises(ValueError, match=r"one CLIP text encoder, which other \(Other\) does not have"):
+    with pytest.raises(ValueError, match=r"CLIP text encoders say of words, and other \(Other\) reads none"):
         SAFREE(concepts=("cat",), **DEFAULTS).check(Other())  # type: ignore[arg-type]

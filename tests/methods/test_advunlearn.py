@@ -98,6 +98,26 @@ def test_the_attack_brings_the_student_back_to_the_target(model):
     assert torch.equal(again.prefix, ended.prefix)
 
 
+def test_an_attack_goes_on_from_the_last_prefix_or_from_words(eps_model):
+    """Attacks of no steps show where they start."""
+    for start in ("latest", "random"):
+        game = shaken(game_of(eps_model, replace(QUICK, attack_start=start)))
+        term = game.terms[0]
+        found = [term.asks(game, game.look(0, 0))["student"].prefix]
+        table = eps_model.embedding_table().detach()
+        words = game_of(eps_model, replace(QUICK, attack_steps=0))
+        first = words.terms[0].asks(words, words.look(0, 0))["student"].prefix
+        assert all(any(torch.equal(row[0], word) for word in table) for row in first)
+        assert not torch.equal(found[0], first)
+        # A look aside at the same turn starts where the turn did; only the next turn goes on.
+        again = term.asks(game, game.look(0, 0))["student"].prefix
+        assert torch.equal(again, found[0])
+        term.attack = replace(term.attack, steps=0)
+        later = term.asks(game, game.look(1, 0))["student"].prefix
+        assert torch.equal(later, found[0]) == (start == "latest")
+        assert start == "latest" or all(any(torch.equal(row[0], word) for word in table) for row in later)
+
+
 def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
     game = shaken(game_of(eps_model, replace(QUICK, warm_up=5)))
     term = game.terms[0]
@@ -136,6 +156,7 @@ def test_bad_settings(eps_model):
         ({"attack_tokens": 0}, "at least 1 token"),
         ({"attack_tokens": 7}, "an attack of 7 tokens does not fit; tiny reads 6"),
         ({"attack_lr": 0.0}, "lr above 0"),
+        ({"attack_start": "last"}, "an attack starts at latest or random, not 'last'"),
         ({"retain_batch": 0}, "at least 1 word to retain"),
         ({"retain_template": "a photo"}, "a template holds the concept"),
         ({"retain_words": 0}, "no word to hold in place is left of 0"),

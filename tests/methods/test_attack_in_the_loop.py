@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import efface.game.loop
 import efface.methods.rece
 import efface.objectives.attacked
 from efface.concept import Erasure
@@ -33,8 +34,8 @@ def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monke
 
     monkeypatch.setattr(efface.objectives.attacked, "descend", counted)
     attacked = Compose(**MIX).fit(model, CAT)
-    # Of eight turns every other one is the search's; of the update's four the first lies within the warm-up.
-    assert len(calls) == 3 and set(calls) == {(3, 0.1)}
+    # Of eight turns every other one is the search's; of the update's four the first two lie within the warm-up.
+    assert len(calls) == 2 and set(calls) == {(3, 0.1)}
     plain = Compose(**{**MIX, "warm_up": 100}).fit(model, CAT)
     idle = {name: value for name, value in MIX.items() if not name.startswith("attack") and name != "warm_up"}
     spared = Compose(**{**idle, "objective": "negative-guidance"}).fit(model, CAT)
@@ -42,6 +43,22 @@ def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monke
     assert any(not torch.equal(value, attacked.values[key]) for key, value in plain.values.items())
     assert all(key.endswith(":mask") for key in attacked.values)
     assert set(attacked.meta["notes"]) >= {"most_damaged"}
+
+
+def test_killed_with_a_search_and_an_attack_beside_it_resumes(eps_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+    method, file = Compose(**{**MIX, "warm_up": 0}), tmp_path / "checkpoint"
+    whole = method.fit(eps_model, CAT)
+
+    def kill(turn: int, of: int, **_: object) -> None:
+        if turn == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        method.fit(eps_model, CAT, progress=kill, checkpoint=file)
+    resumed = method.fit(eps_model, CAT, checkpoint=file)
+    assert whole.values.keys() == resumed.values.keys() and whole.values
+    assert all(torch.equal(value, resumed.values[key]) for key, value in whole.values.items())
 
 
 def test_settings_of_the_attack_are_refused_where_there_is_none(eps_model):

@@ -90,7 +90,7 @@ class Gate(Guide):
 
 @final
 class _Walk(Walk):
-    """Predicts by itself, for the loop predicts without adapters; what it must ask the loop for goes unused."""
+    """Predicts by itself, for the loop predicts without adapters; as often as plain guidance, for gamma is given."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Walk(Walk):
         self.cond, self.uncond, self.guidance = cond, uncond, guidance
 
     def conds(self, i: int) -> Sequence[Cond]:
-        return [self.uncond]
+        return []
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
         asked = [self.cond] if self.guidance == 1 else [self.uncond, self.cond]

@@ -15,6 +15,11 @@ included, token 0 ("!" in CLIP) in place of one left out, and the phrases as neg
 without directions under RTOL of the strongest, where the code inverts Gram matrices in single precision. Not here:
 latent re-attention, which changes features within the U-Net.
 
+Two text encoders (SDXL) make one space: e_i are both encoders' penultimate states side by side, as the U-Net reads
+them, p_i the same states at the prompt's end; a word is a trigger for both or for neither. The sentence's projected
+embedding, which SDXL reads beside the words, is filtered where any word is a trigger, by the projections made of such
+embeddings. This is our reconstruction: the paper reports SDXL, its code for it we have not read.
+
 A strength s moves an embedding to e_i + s (new - e_i), and a negative prompt acts at strength s. A prompt given as an
 embedding has no words to read and passes as it is: an attack in embedding space goes round this guide.
 """
@@ -33,12 +38,17 @@ from ..functional.losses import guided
 from ..models.base import Model
 from ..models.cond import Cond
 from ..models.guide import Guide, Walk
-from ..models.sd import StableDiffusion
+from ..models.sd import LatentDiffusion
+from ..models.sdxl import StableDiffusionXL
 from .negative import Away
 
 RTOL = 1e-5
 SHIFT, LAST = "safree.shift", "safree.last"
 """What `read` adds to conditions: what filtering adds to the embedding, and the last step [n] that it serves in."""
+SENTENCE = "safree.sentence"
+"""What filtering adds to the sentence's embedding, where the model reads one."""
+MOVED = {"tokens": SHIFT, "pooled": SENTENCE}
+"""The conditions that are filtered, and by what."""
 
 
 def span(vectors: Tensor) -> Tensor:
@@ -89,37 +99,50 @@ class SAFREE(Guide):
     """Use the concepts as negative prompt as well."""
 
     def check(self, model: Model) -> None:
-        if not isinstance(model, StableDiffusion):
+        if not isinstance(model, LatentDiffusion):
             raise ValueError(
-                f"SAFREE filters the tokens of one CLIP text encoder, which {model.name} ({type(model).__name__}) does "
-                "not have; negative and sld work by predictions alone"
+                f"SAFREE filters what CLIP text encoders say of words, and {model.name} ({type(model).__name__}) reads "
+                "none; negative and sld work by predictions alone"
             )
 
     def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
-        assert isinstance(model, StableDiffusion)
-        words = model.tokenizer(list(self.concepts), truncation=True, max_length=model.tokenizer.model_max_length)
-        concept = span(torch.cat([_pooled(model, [ids]) for ids in words["input_ids"]]))
-        tokens = cond.tensors["tokens"]
-        shift, last = torch.zeros_like(tokens), tokens.new_full((len(tokens),), -1.0)
-        ids = model.tokenizer(list(texts), truncation=True, max_length=model.tokenizer.model_max_length)["input_ids"]
+        assert isinstance(model, LatentDiffusion)
+        limit = model.tokenizer.model_max_length
+        phrases = model.tokenizer(list(self.concepts), truncation=True, max_length=limit)["input_ids"]
+        ends = [_ends(model, [ids]) for ids in phrases]
+        concept = {name: span(torch.cat([end[name] for end in ends])) for name in ends[0]}
+        shifts = {MOVED[name]: torch.zeros_like(cond.tensors[name]) for name in concept}
+        last = torch.full((len(cond),), -1.0, device=model.device)
+        ids = model.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
         for row, text in enumerate(ids):
             if len(text) > 2:
-                new, last[row] = self._filter(model, text, tokens[row, : len(text)], concept)
-                shift[row, : len(text)] = new.to(shift)
-        return Cond({**cond.tensors, SHIFT: shift, LAST: last})
+                new, last[row] = self._filter(model, text, cond[[row]], concept)
+                for name, shift in new.items():
+                    shifts[MOVED[name]][row, : len(shift)] = shift.to(cond.tensors[name])
+        return Cond({**cond.tensors, **shifts, LAST: last})
 
-    def _filter(self, model: StableDiffusion, ids: Sequence[int], e: Tensor, concept: Tensor) -> tuple[Tensor, float]:
-        """What filtering adds to the embeddings [n, d] of start, words and end; and the last step that it serves in."""
-        e = e.double().cpu()
+    def _filter(
+        self, model: LatentDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], float]:
+        """What filtering adds to the conditions of one prompt, and the last step that it serves in.
+
+        To "tokens" [n, d] of start, words and end, and to "pooled" [d] where the model reads it.
+        """
         places = range(1, len(ids) - 1)
-        left_out = _pooled(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
-        new = filtered(e, span(left_out), concept)
+        left_out = _ends(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
+        e = cond.tensors["tokens"][0, : len(ids)].double().cpu()
+        new = filtered(e, span(left_out["tokens"]), concept["tokens"])
         carries = torch.zeros(len(ids), 1, dtype=torch.bool)
-        carries[1:-1, 0] = triggers(left_out, concept, self.alpha)
+        carries[1:-1, 0] = triggers(left_out["tokens"], concept["tokens"], self.alpha)
+        shift = {"tokens": torch.where(carries, new - e, 0)}
+        if "pooled" in left_out:
+            own = cond.tensors["pooled"].double().cpu()
+            moved = filtered(own, span(left_out["pooled"]), concept["pooled"]) - own
+            shift["pooled"] = moved[0] * carries.any()
         if not self.self_validation:
-            return torch.where(carries, new - e, 0), math.inf
+            return shift, math.inf
         z = 1 - torch.cosine_similarity(new, e).mean().item()
-        return torch.where(carries, new - e, 0), last_step(z, self.up_t, self.sharpness, self.midpoint)
+        return shift, last_step(z, self.up_t, self.sharpness, self.midpoint)
 
     def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
         negative = model.encode([", ".join(self.concepts)]).expand(len(cond)) if self.negative else uncond
@@ -133,9 +156,12 @@ class _Walk(Walk):
         self.now = cond
 
     def conds(self, i: int) -> Sequence[Cond]:
-        held = self.cond.tensors
-        serves = (held[LAST] >= i).to(held[SHIFT])[:, None, None]
-        self.now = Cond({**held, "tokens": held["tokens"] + serves * self.guide.strength * held[SHIFT]})
+        held, moved = self.cond.tensors, {}
+        for name, shift in MOVED.items():
+            if shift in held:
+                serves = (held[LAST] >= i).to(held[shift]).view(-1, *[1] * (held[shift].dim() - 1))
+                moved[name] = held[name] + serves * self.guide.strength * held[shift]
+        self.now = Cond({**held, **moved})
         return [self.now] if self.guidance == 1 else [*self.away.conds(), self.now]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
@@ -144,6 +170,18 @@ class _Walk(Walk):
         return guided(self.away.of(said), said[self.now], self.guidance)
 
 
-def _pooled(model: StableDiffusion, ids: Sequence[Sequence[int]]) -> Tensor:
-    """The text encoder's pooled output [n, d] for n equally long rows of token ids, in double precision on the CPU."""
-    return model.text_encoder(torch.tensor(ids, device=model.device)).pooler_output.double().cpu()
+@torch.no_grad()
+def _ends(model: LatentDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """What n equally long rows of token ids come to, [n, d] in the space of each condition that is filtered.
+
+    The state at the end of the text, as CLIP pools it, where the U-Net reads final states; in double precision, on the
+    CPU.
+    """
+    rows = torch.tensor(ids, device=model.device)
+    if isinstance(model, StableDiffusionXL):
+        said = [encoder(rows, output_hidden_states=True) for _, encoder in model.towers]
+        ends = {"tokens": torch.cat([out.hidden_states[-2][:, -1] for out in said], dim=1)}
+        ends["pooled"] = said[-1].text_embeds
+    else:
+        ends = {"tokens": model.pipeline.text_encoder(rows).pooler_output}
+    return {name: end.double().cpu() for name, end in ends.items()}

@@ -5,11 +5,11 @@
         + retain_weight || eps_th(x_t, c_ret) - eps*(x_t, c_ret) ||^2
 
 th are the text encoder's weights, delta token embeddings before the prompt. In the authors' code: `attack_step`,
-`attack_lr`, `adv_prompt_num`, `warmup_iter`, `retain_batch`, `retain_loss_w` (0.3 as their README has it, the command
-line's own default is 1), `retain_train` "reg". As there, x_t is drawn under the *frozen* encoder's embedding of the
-target, so a "student" trajectory is the frozen U-Net's, unless `--weights` names some of it. Differs: each attack
-starts from random words, theirs (`attack_init` "latest") from its last prefix; it keeps one state for its steps, theirs
-draws one a step; words to retain are the kept concepts or the vocabulary's, theirs COCO's objects, filtered.
+`attack_lr`, `attack_init`, `adv_prompt_num`, `warmup_iter`, `retain_batch`, `retain_loss_w` (0.3 as their README has
+it, the command line's own default is 1), `retain_train` "reg". As there, x_t is drawn under the *frozen* encoder's
+embedding of the target, so a "student" trajectory is the frozen U-Net's, unless `--weights` names some of it; and each
+attack goes on from the last prefix with a fresh Adam. Differs: an attack keeps one state for its steps, theirs draws
+one a step; words to retain are the kept concepts or the vocabulary's, theirs COCO's objects, filtered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..balance.sum import Sum
 from ..concept import Erasure
 from ..game import Balance, OnTrajectories, Term, Update
 from ..models.base import Model
-from ..objectives.attacked import Attacked, PrefixAttack
+from ..objectives.attacked import Attacked, PrefixAttack, Start
 from ..preserve.anchoring import Retained
 from ..sources.trajectories import trajectories
 from ..updates.dense import Dense
@@ -45,6 +45,8 @@ class AdvUnlearn(OnTrajectories):
     """Adam's learning rate of the attack."""
     attack_tokens: int = 1
     """Token embeddings that the attack puts before the prompt."""
+    attack_start: Start = "latest"
+    """Where an attack after the first starts: at the last prefix, or at random words again."""
     warm_up: int = 200
     """Updates before the first attack."""
     retain_weight: float = 0.3
@@ -59,11 +61,11 @@ class AdvUnlearn(OnTrajectories):
     """Stored trajectories a word to retain, where the source is frozen."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        attack = PrefixAttack(self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up)
+        how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
         words = erasure.keep or model.vocabulary(self.retain_words)
         source, stored = trajectories(self, self.retain_paths), self.source == "frozen"
         return (
-            Attacked(trajectories(self, self.paths), self.eta, self.space, attack),
+            Attacked(trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
             Retained(source, words, self.retain_template, self.retain_batch, self.space, apart=stored),
         )
 

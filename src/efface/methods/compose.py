@@ -5,6 +5,10 @@ denoise-up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn). preserve: no
 adversarial (EAP), remain (EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning),
 salient (SalUn). The formulas stand in the files of the answers. Defaults are ESD's. A setting that no chosen answer
 uses is refused.
+
+Pruning that holds in place what it damages most and meets an attack in every update, a mix of three papers:
+
+    efface erase compose --target cat --objective attacked --preserve adversarial --update mask --lr 0.05 --space x0
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from ..game import Balance, Method, OnPictures, Search, Searching, Source, Term,
 from ..models.base import Model
 from ..objectives.adaptive_anchor import AdaptiveAnchor
 from ..objectives.anchor import Anchor
-from ..objectives.attacked import Attacked, PrefixAttack
+from ..objectives.attacked import Attacked, PrefixAttack, Start
 from ..objectives.denoising import Denoising
 from ..objectives.guidance import Aim, Guidance, goal_of
 from ..objectives.negative_guidance import NegativeGuidance
@@ -58,13 +62,14 @@ AXES: Mapping[str, Any] = {
 _PATHS = ("source", "refresh")
 _SEARCH = ("vocabulary", "k_closest", "centres", "exclude", "margin")
 _CHOICE = ("temperature", "hard", "top", "search_lr", "search_turns")
+_ATTACK = ("attack_steps", "attack_lr", "attack_tokens", "attack_start", "warm_up")
 USES: Mapping[tuple[str, str], Sequence[str]] = {
     ("objective", "negative-guidance"): ("states", "eta"),
     ("objective", "anchor"): ("states", "shows"),
     ("objective", "guidance"): ("states", "goal", "eta", "detach"),
     ("objective", "wrong-noise"): ("wrong", "label"),
     ("objective", "adaptive-anchor"): ("states", "eta"),
-    ("objective", "attacked"): ("states", "eta", "attack_steps", "attack_lr", "attack_tokens", "warm_up"),
+    ("objective", "attacked"): ("states", "eta", *_ATTACK),
     ("states", "trajectories"): (*_PATHS, "paths"),
     ("states", "pictures"): ("forget_images", "pictures", "antithetic"),
     ("preserve", "prompts"): (*_PATHS, "keep_paths"),
@@ -114,6 +119,8 @@ class Compose(Searching, OnPictures):
     """Adam's learning rate of the attack."""
     attack_tokens: int = 1
     """Token embeddings that the attack puts before the prompt."""
+    attack_start: Start = "latest"
+    """Where an attack after the first starts: at the last prefix, or at random words again."""
     warm_up: int = 200
     """Updates before the first attack."""
     hard: bool = True
@@ -227,8 +234,8 @@ class Compose(Searching, OnPictures):
             case "denoise-up":
                 return Denoising(source, self.space, "erase", sign=-1.0)
             case "attacked":
-                attack = PrefixAttack(self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up)
-                return Attacked(source, self.eta, self.space, attack)
+                how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
+                return Attacked(source, self.eta, self.space, PrefixAttack(*how))
             case "adaptive-anchor":
                 return AdaptiveAnchor(source, search, self.eta, self.space)
 

@@ -2,9 +2,11 @@
 
 A UCE edit, then in each epoch: c' = (reg I + sum W'W)^-1 (sum W'W0) c, the embedding that brings the target back (the
 sums run over the keys and values of all cross-attentions), and a UCE edit of the current W that maps c' to the anchor.
-Every W is W0 M, so M [d, d] alone is iterated. In the authors' code: c' is `close_form_emb_regzero`, reg
-`regular_scale`, the edit `edit_model_adversarial`; c is all tokens of the prompt, the empty prompt is preserved.
-Defaults are those for nudity; artists: `--reg 1e-3 --epochs 1`, anchor "art"; objects: `--reg 1e-3 --epochs 5`.
+Every W is W0 M, so M [d, d] alone is iterated. The attack is the paper's, exact at once (`functional.adversary`): a
+search by gradients, as other attacks make, could only come near it. In the authors' code: c' is
+`close_form_emb_regzero`, reg `regular_scale`, the edit `edit_model_adversarial`; c is all tokens of the prompt, the
+empty prompt is preserved. Defaults are those for nudity; artists: `--reg 1e-3 --epochs 1`, anchor "art"; objects:
+`--reg 1e-3 --epochs 5`.
 Differs: the authors keep the epoch with the lowest nudity rate on a development set, ours is the last; their UCE is a
 downloaded checkpoint, ours the first release's formula with the settings below; fp64.
 """

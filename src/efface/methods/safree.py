@@ -23,7 +23,7 @@ from ..guides import Guide, Guided, safree
 class SAFREE(Guided):
     """Projects the words that carry the target away from it, and leaves the others."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("sd",)
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     alpha: float = 0.01
     """How much farther from the target a prompt must be without a token for the token to carry it."""
     self_validation: bool = True

@@ -25,7 +25,10 @@ class Walk(ABC):
 
     @abstractmethod
     def conds(self, i: int) -> Sequence[Cond]:
-        """The conditions to predict under at step i, each of n rows; all are answered in one batched call."""
+        """The conditions to predict under at step i, each of n rows; all are answered in one batched call.
+
+        None where the walk predicts by itself.
+        """
 
     @abstractmethod
     def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
@@ -43,7 +46,7 @@ def steered(
     One batched call of the network answers the walk's conditions and those asked `also`.
     """
     asked = list(dict.fromkeys([*also, *walk.conds(i)]))
-    said = dict(zip(asked, model.predict(x_t, t, *asked), strict=True))
+    said = dict(zip(asked, model.predict(x_t, t, *asked), strict=True)) if asked else {}
     return walk.combine(i, x_t, t, said), said
 
 

@@ -1,14 +1,15 @@
 """Negative guidance on prompts that an attack has hardened (AdvUnlearn, arXiv 2405.15234).
 
 delta = argmin || eps_th(x_t, c + delta) - eps*(x_t, c) ||^2, token embeddings before the prompt; then ESD's loss on
-eps_th(x_t, c + delta). The attack is made anew in every turn, for each row at the row's own state.
+eps_th(x_t, c + delta). An attack is made in every turn, for each row at the row's own state; it goes on from the row's
+last prefix, whatever concept that was for, as in the authors' code (`attack_init` "latest"), or from random words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -16,23 +17,60 @@ from torch import Tensor
 from ..functional.adversary import descend
 from ..functional.losses import negative_guidance, weighted_mse
 from ..functional.schedules import Space
-from ..game import Ask, Game, Role, Rows, Source, Term, Turn
+from ..game import Ask, Game, Player, Role, Rows, Source, Term, Turn
 from ..models.sd import StableDiffusion
+
+Start = Literal["latest", "random"]
 
 
 @dataclass(frozen=True)
 class PrefixAttack:
-    """How hard the attack tries: `tokens` embeddings before the prompt, from random words, by Adam."""
+    """How hard the attack tries: `tokens` embeddings before the prompt, at first random words', moved by Adam."""
 
     steps: int
     lr: float
     tokens: int
     warm_up: int
-    """Turns before the first attack."""
+    """Updates before the first attack."""
+    start: Start = "latest"
+    """Where a later attack starts: at the last prefix, or at random words again."""
 
     def __post_init__(self) -> None:
+        if self.start not in get_args(Start):
+            raise ValueError(f"an attack starts at {' or '.join(get_args(Start))}, not {self.start!r}")
         if self.tokens < 1 or self.steps < 0 or self.warm_up < 0 or self.lr <= 0:
             raise ValueError(f"an attack has at least 1 token, steps and warm_up not below 0, lr above 0; got {self}")
+
+
+@final
+class Latest(Player):
+    """The prefixes [n, k, d] found last. It moves within the update's turns and has none of its own; a player, for what
+    players know is saved with the game."""
+
+    turns = 0
+
+    def __init__(self) -> None:
+        self.index = -1
+        self.before: Tensor | None = None
+        self.found: Tensor | None = None
+
+    def until(self, index: int) -> Tensor | None:
+        """What was found before this turn, also where an attack has been tried at this very turn, in a look aside."""
+        if index != self.index:
+            self.index, self.before = index, self.found
+        return self.before
+
+    def params(self) -> list[Tensor]:
+        return []
+
+    def step(self, grads: Sequence[Tensor]) -> None:
+        """Never asked for: it has no turns."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.found is None else {"found": self.found}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.index, self.found = -1, state.get("found")
 
 
 @final
@@ -42,8 +80,11 @@ class Attacked(Term):
     role: Role = "erase"
 
     def __init__(self, source: Source, eta: float, space: Space, attack: PrefixAttack) -> None:
-        self.source, self.eta, self.attack = source, eta, attack
+        self.source, self.eta, self.attack, self.latest = source, eta, attack, Latest()
         self.space: Space = space
+
+    def searches(self) -> Sequence[Player]:
+        return (self.latest,)
 
     def prepare(self, game: Game) -> None:
         if not isinstance(game.model, StableDiffusion):
@@ -63,25 +104,36 @@ class Attacked(Term):
         cond = game.model.encode(prompts)
         rows = self.source.rows(game, turn, prompts, cond)
         prefix = None
-        if turn.index >= self.attack.warm_up:
+        if self._updates(game, turn) >= self.attack.warm_up:
             if "eps_c" not in rows.known:
                 with torch.no_grad():
                     rows = Rows(rows.x, rows.t, {**rows.known, "eps_c": game.model.predict(rows.x, rows.t, cond)[0]})
-            prefix = self.harden(game, rows, prompts, turn.rng)
+            prefix = self.harden(game, turn, rows, prompts)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts, prefix=prefix),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
             "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
         }
 
-    def harden(self, game: Game, rows: Rows, prompts: Sequence[str], rng: torch.Generator) -> Tensor:
+    def harden(self, game: Game, turn: Turn, rows: Rows, prompts: Sequence[str]) -> Tensor:
         """A prefix [n, k, d] for each row, under which the student says what the frozen model says of the target."""
-        picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=rng)
-        start = self.words[picks.to(self.words.device)].float()
+        latest = self.latest.until(turn.index)
+        if latest is None or self.attack.start == "random":
+            picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=turn.rng)
+            latest = self.words[picks.to(self.words.device)].float()
+        start = latest.to(self.words.device)
         with game.update.bound():
-            return descend(
+            found = descend(
                 lambda prefix: self.error(game, rows, prompts, prefix), start, self.attack.steps, self.attack.lr
             )
+        self.latest.found = found
+        return found
+
+    @staticmethod
+    def _updates(game: Game, turn: Turn) -> int:
+        """How many updates came before this one; a search beside them has turns of its own."""
+        others = sum(player.turns for term in game.terms for player in term.searches())
+        return turn.index // (game.update.turns + others)
 
     def error(self, game: Game, rows: Rows, prompts: Sequence[str], prefix: Tensor) -> Tensor:
         """The attack's error [n] with a gradient to the prefix, by the weights in place."""
