@@ -29,7 +29,7 @@ floors: $(VENV)/testing
 	$(VENV)/bin/lint-imports
 
 tests: $(VENV)/testing
-	$(VENV)/bin/pytest --numprocesses auto --dist loadfile
+	$(VENV)/bin/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 wheel-test: $(VENV)/testing  ## install the wheel into an empty environment and run its demo
 	$(VENV)/bin/python tests/wheel.py

@@ -47,7 +47,8 @@ class Trial:
         """A rate by the rule of all judges: esr1 on the target, psr1 on neighbours or on what fitting never saw."""
         if metric == "distance":
             return self.distance if who == "edited" else None
-        found = self.record.find(*metric.split("/"))
+        name, _, group = metric.partition("/")
+        found = self.record.find(name, group)
         return getattr(found, who) if found else None
 
 
@@ -117,9 +118,12 @@ def current(record: Record, model: Model, method: str, settings: Mapping[str, An
     Raises:
         ValueError: it was made with others; names the folder to remove.
     """
-    arguments = json.loads(json.dumps(dataclasses.asdict(methods.configured(method, model, dict(settings)))))
+    chosen, defaults = methods.configured(method, model, dict(settings)), methods.get(method)()
+    arguments, initial = (json.loads(json.dumps(dataclasses.asdict(m))) for m in (chosen, defaults))
     now = {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest(), "arguments": arguments}
-    then = {"fingerprint": record.drawing.fingerprint, "decoder": record.drawing.decoder, "arguments": record.arguments}
+    # A setting that came later stood at what is its default now.
+    known = initial | record.arguments
+    then = {"fingerprint": record.drawing.fingerprint, "decoder": record.drawing.decoder, "arguments": known}
     if differ := [key for key in now if now[key] != then[key]]:
         raise ValueError(f"{where} was made with another {', '.join(differ)}; remove it to make it again")
     return record
