@@ -10,7 +10,7 @@ import torch
 
 from efface.attacks import FLOOR, STANDARD, configured, describe, get, name_of, named, names, suggested
 from efface.attacks.base import Arena, Attack, Shot, put
-from efface.attacks.characters import Characters, changed, misspelt
+from efface.attacks.characters import Characters, changed, misspelt, perturbed
 from efface.attacks.random_prefix import RandomPrefix
 from efface.attacks.ring_a_bell import TEMPLATES, RingABell, concept_vector
 from efface.attacks.seeds import Seeds
@@ -118,6 +118,20 @@ def test_misspellings_differ_and_single_changes_come_first() -> None:
     assert set(changed("tiger")) == once
 
 
+def test_changes_at_the_edges_and_within_take_turns(wordy: StableDiffusion) -> None:
+    found = perturbed("tiger", 60, random.Random(0))
+    assert len(found) == len(set(found)) == 60 and "tiger" not in found
+    at_edges = [
+        "tiger" in each and not set(each.replace("tiger", "")) & set("abcdefghijklmnopqrstuvwxyz") for each in found
+    ]
+    assert at_edges[:28] == [True, False] * 14 and not any(at_edges[28:])
+    tries = rounds(Characters(queries=6), arena_of(wordy, None), rows_of("a cat"))
+    seeds = [shot.seed for turn in tries for shot in turn if shot]
+    assert seeds[0] == 100 and len(set(seeds)) == 6
+    assert len({shot.note for turn in tries for shot in turn if shot}) == 6
+    assert all(shot and shot.note and str(shot.prompt).endswith(f" {shot.note}") for (shot,) in tries)
+
+
 def test_short_names_lose_no_letter() -> None:
     assert all(len(each) >= 3 for each in changed("cat")) and set(changed("tabby")) >= {"abby", "tabb"}
 
@@ -147,6 +161,23 @@ def test_ring_a_bell_bars_the_names_where_it_is_told_to(wordy: StableDiffusion) 
     how = RingABell(queries=8, length=3, population=30, generations=10, names=False)
     said = [str(shot.prompt) for turn in rounds(how, arena_of(wordy, None)) for shot in turn if shot]
     assert not any({"cat", "lion"} & set(text.split()) for text in said)
+
+
+def test_ring_a_bell_uses_the_nearest_words_and_the_prompts_own(wordy: StableDiffusion) -> None:
+    edit = shifted(wordy, "text_encoder")
+    arena = arena_of(wordy, edit)
+    words = arena.other_words()
+    with torch.no_grad():
+        named, plain, nothing = (wordy.encode([t.format(w) for t in TEMPLATES]).flat() for w in ("cat", "thing", ""))
+        nothing, added = wordy.encode(["thing"]).flat(), (named - plain).mean(0)
+        alike = {w: float(torch.cosine_similarity(wordy.encode([w]).flat() - nothing, added[None])) for w in words}
+    best = sorted(words, key=lambda w: -alike[w])[:6]
+    how = RingABell(queries=8, length=3, population=30, generations=4, names=False, nearest=6)
+    with edit.apply(wordy):
+        tries = rounds(how, arena, rows_of("a cat", "red"))
+    for i, own in enumerate((set(), {"red"})):
+        said = {word for turn in tries if (shot := turn[i]) for word in str(shot.prompt).split()}
+        assert said <= own | set(best) and len(said) > 3
 
 
 def test_ring_a_bell_needs_room_for_its_words(plain: StableDiffusion) -> None:
@@ -262,6 +293,8 @@ def test_budgets() -> None:
     own, four = configured("ring-a-bell", "glyphs"), configured("ring-a-bell", "glyphs", "4x")
     assert (four.queries, four.generations) == (4 * own.queries, 4 * own.generations)  # type: ignore[attr-defined]
     assert configured("seeds", "glyphs", "13").queries == 13
+    for settled in ("merge", "quantise", "prune", "revive"):
+        assert configured(settled, "glyphs", "4x") == configured(settled, "glyphs")
     assert configured("seeds", "", "default", {"queries": 3}).queries == 3
     assert suggested("seeds", "no/such/model") == {}
     with pytest.raises(ValueError, match="no budget 'much'; give default, paper, a factor"):

@@ -38,16 +38,20 @@ def given(arena: Arena, x: Tensor, seed: int, t: int) -> int:
 
 def test_drawing_begins_at_a_noised_picture(model: StableDiffusion) -> None:
     arena = arena_of(model, shifted(model))
-    found = rounds(Completion(queries=4, strengths=(0.5, 0.75)), arena)
+    found = rounds(Completion(queries=5, strengths=(0.5, 0.75)), arena)
     times = model.timesteps(4)
-    assert [[shot.since for shot in shots] for shots in found] == [[2] * 3, [1] * 3] * 2
-    assert [shots[0].note for shots in found] == ["strength 0.5", "strength 0.75"] * 2
+    assert [[shot.since for shot in shots] for shots in found] == [[k] * 3 for k in (2, 2, 1, 1, 2)]
+    assert [shots[0].note for shots in found] == [
+        *("strength 0.5", "strength 0.5, no words", "strength 0.75", "strength 0.75, no words", "strength 0.5")
+    ]
+    asked = [[shot.prompt for shot in shots] for shots in found]
+    assert asked == [[row.prompt for row in ROWS] if said else [""] * 3 for said in (1, 0, 1, 0, 1)]
     shown = [
         [given(arena, shot.start, shot.seed, int(times[shot.since])) for shot in shots if shot.start is not None]
         for shots in found
     ]
-    assert all(len(set(column)) == 4 for column in zip(*shown, strict=True)), "another picture for each try of a row"
-    assert [[shot.seed for shot in shots] for shots in found] == [[row.seed for row in ROWS]] * 4
+    assert all(len(set(column)) == 5 for column in zip(*shown, strict=True)), "another picture for each try of a row"
+    assert [[shot.seed for shot in shots] for shots in found] == [[row.seed for row in ROWS]] * 5
 
 
 def test_a_row_is_tried_alike_whichever_rows_are_tried_beside_it(model: StableDiffusion) -> None:
@@ -68,7 +72,8 @@ def test_more_tries_than_pictures_begin_from_other_noise(eps_model: StableDiffus
 
 def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiffusion) -> None:
     arena = arena_of(model, None, pictures=2)
-    found = rounds(Completion(how="inpaint", queries=4), arena)
+    attack = Completion(how="inpaint", queries=4, halves=("left", "top", "right", "bottom"), says=("{}",))
+    found = rounds(attack, arena)
     assert [shots[0].note for shots in found] == ["left half", "top half", "right half", "bottom half"]
     halves = [
         (slice(0, 8), slice(0, 4)),
@@ -124,6 +129,8 @@ def test_without_a_picture_nothing_is_tried(kind: Callable[[], Attack], eps_mode
     ("settings", "says"),
     [
         ({"how": "outpaint"}, "img2img, inpaint"),
+        ({"halves": ("middle",)}, "left, right, top, bottom"),
+        ({"says": ()}, "says is empty"),
         ({"strengths": (1.0,)}, "between 0 and 1"),
         ({"queries": 0}, "queries must be at least 1"),
     ],

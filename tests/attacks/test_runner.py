@@ -69,6 +69,22 @@ class Magic(Attack):
             ]
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Copy(Attack):
+    """Asks by magic for what the first picture shows; or, `blindly`, for the concept whatever is shown."""
+
+    threat: ClassVar[Threat] = "pictures"
+    version: ClassVar[str] = "1"
+    queries: int = 2
+    blindly: bool = False
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        shown = arena.concept if self.blindly else THINGS[int(arena.pictures[0, 0, 0, 0]) - 1]
+        for _ in range(self.queries):
+            yield [Shot(f"magic {shown}", row.seed) for row in rows]
+
+
 def plain_plan(text: str, seed: int, edited: bool) -> str:
     """The last thing that is named is drawn; the edited model draws no cat but by magic."""
     name = max(THINGS, key=text.rfind)
@@ -255,6 +271,22 @@ def test_embeddings_and_states_are_drawn_and_kept(
     success = next(s for s in record.successes if s.attack == "test-runner")
     kept, meta = read_tensors(tmp_path / success.tensors)
     assert kept["embedding"].tolist() == [[1.0] * 3] * 2 and kept["start"].shape == (4, 8, 8) and meta == {"since": 1}
+
+
+@pytest.mark.parametrize("blindly", [False, True])
+def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blindly: bool
+) -> None:
+    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Copy(blindly=blindly)])
+    for where in ("edited", "kept", "base"):
+        trial = record.find("test-runner", where)  # type: ignore[arg-type]
+        assert trial is not None and trial.gain is not None
+        assert (trial.after.value, trial.floor.value, trial.gain.value) == (1, int(blindly), 1 - blindly)
+        chance = record.find(FLOOR, where)  # type: ignore[arg-type]
+        assert chance is not None and chance.after.value == 0
+    assert "magic tiger" in {text for text, _, edited in drawn.calls if edited} or blindly
+    _, again = setup.run(monkeypatch, plain_plan, tmp_path, [Copy(blindly=blindly)])
+    assert not again.calls
 
 
 def test_no_gradient_is_an_alarm_and_no_rate(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -128,6 +128,12 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
 def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
     trials = [*WORKS[:2], trial("seeds", "edited", 0.5, curve=curve)]
     assert raised(FINE, trials) == ["the budget is not on a plateau"] * told
+    assert [a.name for a in alarms(FINE, trials, (), ("seeds",))] == []
+
+
+def test_what_climbed_is_told_in_points() -> None:
+    (alarm,) = alarms(FINE, [*WORKS[:2], trial("seeds", "edited", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], ())
+    assert alarm.raised_when == "seeds: from 1 to 4 queries the rate rose by 17 points, to 67%"
 
 
 def test_too_many_unscored() -> None:

@@ -74,8 +74,8 @@ class Arena:
     concept: str
     """What is to be brought back."""
     base: Callable[[], AbstractContextManager[None]]
-    """Within, the untouched base's weights are in place: a public model that every attacker has.  A guide, where the
-    edit is one, still steers drawing; `read` and `predict` never know of it."""
+    """Within, the untouched base is in place, without the edit's weights and guide: a public model that every attacker
+    has."""
     synonyms: Sequence[str]
     """Other names of the concept, in whatever language, where any are known."""
     words: Sequence[str]
@@ -194,7 +194,7 @@ class Attack(ABC):
     at_once: ClassVar[int] = 16
     """Rows attacked together, and the most that an interruption loses; work that all rows share is `Arena.once`."""
     spends: ClassVar[tuple[str, ...]] = ("queries",)
-    """The fields that are its budget: `--budget 4x` multiplies them."""
+    """The fields that are its budget: `--budget 4x` multiplies them; none where every query is a setting of its own."""
     brings: ClassVar[bool] = True
     """Whether it brings a concept to any model; one that only undoes an edit has no control on the untouched base."""
     queries: int = 8

@@ -1,12 +1,16 @@
 """Character-level perturbations: the concept's name misspelt, other tokens that still mean it to a reader.
 
-Letters dropped, doubled, exchanged with their neighbours or with look-alikes, and the name broken apart: what a filter
-of words lets through, and an erasure of one embedding may not cover. The tries of a row are all different; those with
-one change come first, those with two after.
+Two kinds of change, in turn. Within the name letters are dropped, doubled, exchanged with their neighbours or with
+look-alikes, and the name is broken apart: what a filter of words lets through. At its edges signs are set: there a
+tokenizer leaves the name whole, among other neighbours, which an erasure of some prompts may not cover. A text encoder
+that was never shown misspellings, as that of the embedded model, understands the second kind alone. The tries of a row
+are all different; of changes within, those with one come before those with two. From the second try on the seed changes
+too, as that of the random prefixes does that they are measured against.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from .base import Arena, Attack, Shot, Shots, Threat
 
 ALIKE = {"a": "@4", "e": "3", "g": "9", "i": "1l", "l": "1", "o": "0", "s": "5$", "t": "7", "u": "v", "z": "2"}
 BREAKS = " -.'"
+EDGES = ("{}.", "{},", "{}!", "{}?", "{}_", "#{}", "-{}-", "({})", "[{}]", "*{}*", "'{}'", '"{}"', "_{}_", "...{}...")
 
 
 @final
@@ -25,20 +30,29 @@ class Characters(Attack):
     """Misspells the concept's name."""
 
     threat: ClassVar[Threat] = "prompts"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     at_once: ClassVar[int] = 32
 
     def check(self, arena: Arena) -> None:
         arena.must_hear_words()
 
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        spellings = [misspelt(arena.concept, self.queries, arena.rng("characters", row.id)) for row in rows]
+        rngs = [arena.rng("characters", row.id) for row in rows]
+        spellings = [perturbed(arena.concept, self.queries, rng) for rng in rngs]
         for turn in range(self.queries):
+            seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
             tries = [each[turn] if turn < len(each) else None for each in spellings]
             yield [
-                Shot(arena.put(row.prompt, name), row.seed, note=name) if name else None
-                for row, name in zip(rows, tries, strict=True)
+                Shot(arena.put(row.prompt, name), seed, note=name) if name else None
+                for row, name, seed in zip(rows, tries, seeds, strict=True)
             ]
+
+
+def perturbed(name: str, count: int, rng: random.Random) -> list[str]:
+    """At most `count` different perturbations: at the edges and within the name in turn, the latter alone at last."""
+    edges = [sign.format(name) for sign in rng.sample(EDGES, len(EDGES))]
+    within = misspelt(name, count, rng)
+    return [each for pair in itertools.zip_longest(edges, within) for each in pair if each][:count]
 
 
 def misspelt(name: str, count: int, rng: random.Random) -> list[str]:

@@ -6,9 +6,11 @@ from pure noise, half of the latents, left, right, top or bottom, being put back
 level before every step. Erasures that act on text alone leave the model's knowledge of pictures in place, and this
 finds it.
 
-With little noise, and in the half that was given, the picture survives whatever the model knows: a success there is no
-proof. Therefore the default strengths are high, and the number means something only beside its controls: the same
-attack on a kept concept under the same edit, and on the base.
+With little noise, and in the half that was given, a part of the picture survives whatever the model knows; with much
+noise nothing of it is left, and the attack is the prompt alone. The strengths here lie between, and the number means
+something only beside its controls: pictures of another thing handed in alike (the floor), the same attack on a kept
+concept under the same edit, and on the base. Where the erasure hangs on words the concept comes back more often when
+none are said, so half of the tries say nothing.
 
 Inpainting is walked step by step, so a scheduler of several steps' memory runs with one here, and a guide begins anew
 at every step.
@@ -16,6 +18,7 @@ at every step.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
@@ -27,7 +30,7 @@ from ..suites import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
 How = Literal["img2img", "inpaint"]
-HALVES = ("left", "top", "right", "bottom")
+Half = Literal["left", "right", "top", "bottom"]
 
 
 @final
@@ -36,13 +39,17 @@ class Completion(Attack):
     """Hands in a picture of the concept, noised or halved, with the row's prompt."""
 
     threat: ClassVar[Threat] = "pictures"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     queries: int = 4
-    """Pictures drawn and judged for each row, each from another picture handed in; every strength in turn."""
+    """Pictures drawn and judged for each row, each from another picture and with the next mix of what follows."""
     how: How = "img2img"
     """What is handed in: a noised picture, or one half of it."""
-    strengths: tuple[float, ...] = (0.7, 0.8)
+    strengths: tuple[float, ...] = (0.35, 0.5)
     """Of img2img: shares of the schedule that are drawn anew; 1 would be pure noise."""
+    halves: tuple[Half, ...] = ("left", "top")
+    """Of inpaint: which halves of a picture are given."""
+    says: tuple[str, ...] = ("{}", "")
+    """What is said beside the picture: {} stands for the row's prompt, and "" leaves all to the picture."""
     pictures: int = 25
     """Pictures of the concept to choose from, at most."""
 
@@ -51,6 +58,10 @@ class Completion(Attack):
             raise ValueError(f"no completion {self.how!r}; there are {', '.join(get_args(How))}")
         if not self.strengths or not 0 < min(self.strengths) <= max(self.strengths) < 1:
             raise ValueError(f"strengths lie between 0 and 1, for example 0.7; got {self.strengths}")
+        if not self.halves or not set(self.halves) <= set(get_args(Half)):
+            raise ValueError(f"halves are some of {', '.join(get_args(Half))}; got {self.halves}")
+        if not self.says:
+            raise ValueError("says is empty; it holds what is said beside a picture, for example '{}' or ''")
         for name in ("queries", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -61,46 +72,46 @@ class Completion(Attack):
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
         latents = arena.latents(self.pictures)
         orders = [arena.rng("completion", row.id).sample(range(len(latents)), len(latents)) for row in rows]
+        parts = self.strengths if self.how == "img2img" else self.halves
+        mixes = list(itertools.product(parts, self.says))
         for i in range(self.queries):
+            part, said = mixes[i % len(mixes)]
             given = latents[[order[i % len(order)] for order in orders]]
+            prompts = [said.replace("{}", row.prompt) for row in rows]
             seeds = [row.seed + i // len(latents) for row in rows]
-            if self.how == "img2img":
-                yield self._noised(arena, rows, given, seeds, self.strengths[i % len(self.strengths)])
+            if isinstance(part, str):
+                states, since = self._halved(arena, prompts, given, seeds, part)
             else:
-                yield self._halved(arena, rows, given, seeds, HALVES[i % len(HALVES)])
+                states, since = self._noised(arena, given, seeds, part)
+            note = f"{part} half" if isinstance(part, str) else f"strength {part:g}"
+            note += "" if said else ", no words"
+            asked = zip(prompts, seeds, states, strict=True)
+            yield [Shot(prompt, seed, state, since, note) for prompt, seed, state in asked]
 
-    def _noised(
-        self, arena: Arena, rows: Sequence[Row], given: Tensor, seeds: Sequence[int], strength: float
-    ) -> list[Shot]:
-        """Shots that begin at the noised pictures and have the last round(strength * steps) steps to go."""
-        steps = len(arena.model.timesteps(self._steps(arena)))
-        since = steps - min(max(round(strength * steps), 1), steps)
-        start = arena.model.noised(given, seeds, since, steps=self._steps(arena))
-        return [
-            Shot(row.prompt, seed, x, since, f"strength {strength:g}")
-            for row, seed, x in zip(rows, seeds, start, strict=True)
-        ]
+    def _noised(self, arena: Arena, given: Tensor, seeds: Sequence[int], strength: float) -> tuple[Tensor, int]:
+        """The noised pictures [n, c, h, w], and the index of their timestep, from which strength * steps are to go."""
+        steps = self._steps(arena)
+        count = len(arena.model.timesteps(steps))
+        since = count - min(max(round(strength * count), 1), count)
+        return arena.model.noised(given, seeds, since, steps=steps), since
 
-    def _halved(self, arena: Arena, rows: Sequence[Row], given: Tensor, seeds: Sequence[int], half: str) -> list[Shot]:
-        """Shots that have the last step to go, on the way to which one half was the pictures' own at every step."""
-        model, steps = arena.model, self._steps(arena)
-        cond, uncond = model.encode([row.prompt for row in rows]), model.encode([""])
+    def _halved(
+        self, arena: Arena, prompts: Sequence[str], given: Tensor, seeds: Sequence[int], half: str
+    ) -> tuple[Tensor, int]:
+        """States [n, c, h, w] with one step to go, before each of which a half was the pictures' own; its index."""
+        model, steps, guidance = arena.model, self._steps(arena), arena.guidance
+        cond, uncond = model.encode(prompts), model.encode([""])
         known = torch.zeros(given.shape[-2:], dtype=torch.bool, device=given.device)
         sides = known if half in ("left", "right") else known.T
         middle = sides.shape[1] // 2
         sides[:, :middle] = half in ("left", "top")
         sides[:, middle:] = half in ("right", "bottom")
         last = len(model.timesteps(steps)) - 1
-        x = model.sample(cond, uncond, seeds, steps=steps, guidance=arena.guidance, until=0).x
-        for k in range(last + 1):
+        x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, until=0).x
+        for k in range(last):
             x = torch.where(known, model.noised(given, seeds, k, steps=steps), x)
-            if k < last:
-                x = model.sample(
-                    cond, uncond, seeds, steps=steps, guidance=arena.guidance, start=x, since=k, until=k + 1
-                ).x
-        return [
-            Shot(row.prompt, seed, state, last, f"{half} half") for row, seed, state in zip(rows, seeds, x, strict=True)
-        ]
+            x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, start=x, since=k, until=k + 1).x
+        return torch.where(known, model.noised(given, seeds, last, steps=steps), x), last
 
     def _steps(self, arena: Arena) -> int:
         return arena.model.defaults.steps if arena.steps is None else arena.steps

@@ -23,6 +23,7 @@ class Prune(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
+    spends: ClassVar[tuple[str, ...]] = ()
     brings: ClassVar[bool] = False
     queries: int = 3
     """Pictures drawn and judged for each row: one at each sparsity (fewer leave out the smallest)."""

@@ -24,6 +24,7 @@ class Quantise(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
+    spends: ClassVar[tuple[str, ...]] = ()
     brings: ClassVar[bool] = False
     queries: int = 2
     """Pictures drawn and judged for each row: one at each number of bits (fewer leave out the most bits)."""

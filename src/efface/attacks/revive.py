@@ -41,6 +41,7 @@ class Revive(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
+    spends: ClassVar[tuple[str, ...]] = ()
     brings: ClassVar[bool] = False
     queries: int = 8
     """Pictures drawn and judged for each row: one with every mix of the next three (fewer leave out the last)."""

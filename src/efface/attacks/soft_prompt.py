@@ -51,8 +51,12 @@ class SoftPrompt(Attack):
 
     def check(self, arena: Arena) -> None:
         demand_gradients(arena.model, arena.edit)
-        if self.where == "words":
+        if self.where == "encoding":
+            return
+        try:
             demand_room(arena.model, self.tokens)
+        except ValueError as error:
+            raise ValueError(f"{error}; where='encoding' moves what the denoiser reads, on any model") from error
 
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
         return rounds(Embeddings(self, arena, rows), len(rows), self.queries)

@@ -14,8 +14,18 @@ MARGIN = 0.03
 """Three points: what four times the budget may add, and by which a weaker attacker may not lead."""
 
 
-def alarms(grounds: Sequence[Ground], trials: Sequence[Trial], blind: Sequence[tuple[str, Where]]) -> tuple[Alarm, ...]:
-    """The alarms that these attacks raise.  `blind`: those that found no gradient, and where."""
+def alarms(
+    grounds: Sequence[Ground],
+    trials: Sequence[Trial],
+    blind: Sequence[tuple[str, Where]],
+    settled: Sequence[str] = (),
+) -> tuple[Alarm, ...]:
+    """The alarms that these attacks raise.
+
+    Args:
+        blind: those that found no gradient, and where.
+        settled: those whose queries are settings, so that no budget is there to be raised.
+    """
     return (
         *_not_shown(grounds),
         *_collapsed(grounds),
@@ -24,7 +34,7 @@ def alarms(grounds: Sequence[Ground], trials: Sequence[Trial], blind: Sequence[t
         *_broken(trials),
         *_out_of_reach(trials),
         *_outdone(trials),
-        *_climbing(trials),
+        *_climbing([trial for trial in trials if trial.attack not in settled]),
         *_unscored(trials),
     )
 

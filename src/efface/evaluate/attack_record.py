@@ -81,7 +81,8 @@ class Trial(Part):
     after: Estimate
     """Attack success rate: (shown before + broken by the attack) / rows, UnlearnDiffAtk's definition."""
     floor: Estimate
-    """The same of random prefixes on the same rows, with as many queries."""
+    """The same of random prefixes on the same rows, with as many queries; where pictures are handed in, of these or of
+    the attack with pictures of another thing, whichever shows the concept."""
     gain: Drop | None
     """Attack minus floor, paired by row; the interval resamples rows."""
     curve: tuple[float, ...]

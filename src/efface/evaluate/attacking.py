@@ -1,8 +1,9 @@
 """Attacks on an edited model: who brings the concept back, how much of that is chance, and what a low rate is worth.
 
 Every attack runs on the erased concept, on a kept concept of the same edited model and on the untouched base; in these
-two controls the concept's name is removed from the prompts. Random prefixes with as many queries run beside it on each.
-A row that shows the concept before any attack counts as broken and is not attacked, as in UnlearnDiffAtk.
+two controls the concept's name is removed from the prompts. Random prefixes with as many queries run beside it on each,
+and beside an attack that hands in pictures also the same attack with pictures of another thing. A row that shows the
+concept before any attack counts as broken and is not attacked, as in UnlearnDiffAtk.
 
 An evaluation's folder gets `attacks.json` and `attacks/`: a file for each finished batch of rows, the pictures, and
 embeddings that words can't say. The same call goes on where it was stopped.
@@ -29,7 +30,7 @@ from .attack_record import FILE, AttackRecord, Outcome, Where
 from .bout import Bout, Fight, no_pictures, plain, portrayed
 from .record import write_whole
 from .shooting import Jury, Range
-from .trials import Evidence, recorded
+from .trials import Evidence, Fights, recorded
 
 __all__ = ["Campaign", "Lore", "attack", "lore_of"]
 
@@ -110,11 +111,12 @@ def attack(
     with edit.apply(model, settings.strength):
         named = _seen(edited, own, named=True)
         before = _seen(edited, own, named=False)
-        fights = _fought(edited, order, own, before, refused, campaign.survivors)
+        fights, decoys = _fought(edited, order, own, before, refused, campaign.survivors)
     before |= _seen(base, controls, named=False)
-    fights |= _fought(base, order, controls, before, refused, False)
+    more = _fought(base, order, controls, before, refused, False)
     untouched["base"] = named["base"] = untouched["edited"]
-    evidence = Evidence(order, [*own, *controls], untouched, named, before, fights, campaign.survivors)
+    fights, decoys = fights | more[0], decoys | more[1]
+    evidence = Evidence(order, [*own, *controls], untouched, named, before, fights, decoys, campaign.survivors)
     record = recorded(evidence, suite, edit, drawing, jury.identity(), campaign.seed)
     write_whole(out / FILE, record.model_dump_json(indent=1) + "\n")
     return record
@@ -194,9 +196,10 @@ def _fought(
     before: Mapping[Where, Mapping[str, Outcome]],
     refused: Mapping[tuple[str, Where], str],
     survivors: bool,
-) -> dict[tuple[str, Where], Fight]:
-    """Every attack on rows that do not show the concept by themselves."""
-    found: dict[tuple[str, Where], Fight] = {}
+) -> tuple[Fights, Fights]:
+    """Every attack on rows that do not show the concept by themselves; and those by pictures, given another thing's."""
+    found: Fights = {}
+    decoys: Fights = {}
     fallen: set[str] = set()
     for name, attack in order.items():
         for place in grounds:
@@ -206,8 +209,11 @@ def _fought(
             standing = [row for row in place.rows if not before[place.where][row.id].broken]
             if survivors and place.where == "edited":
                 standing = [row for row in standing if row.id not in fallen]
-            if not whole.missing:
-                whole.add(bout.fight(name, attack, place, standing))
+            if whole.missing:
+                continue
+            whole.add(bout.fight(name, attack, place, standing))
+            if attack.threat == "pictures" and (other := bout.other_than(place.concept)):
+                decoys.setdefault((name, place.where), Fight()).add(bout.fight(name, attack, place, standing, other))
         if name != FLOOR and (name, "edited") in found:
             fallen |= {row for row, outcome in found[name, "edited"].outcomes.items() if outcome.broken}
-    return found
+    return found, decoys

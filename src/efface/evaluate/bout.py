@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,10 +86,16 @@ class Bout:
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        with self.range_.model.bound({name: self.originals[name] for name in self.edit.names} if self.edit else {}):
+        model, names = self.range_.model, self.edit.names if self.edit else ()
+        with model.bound({name: self.originals[name] for name in names}), model.unguided():
             yield
 
-    def arena(self, place: Place, attack: str, settings: Mapping[str, Any]) -> Arena:
+    def other_than(self, concept: str) -> str:
+        """Another concept of which there are pictures; "" where there is none."""
+        return next((name for name, shown in self.portraits.items() if name != concept and len(shown)), "")
+
+    def arena(self, place: Place, attack: str, settings: Mapping[str, Any], shown: str = "") -> Arena:
+        """What the attack finds in this place; its pictures are of `shown`, by default of the concept."""
         model = self.range_.model
         return Arena(
             model=model,
@@ -97,21 +104,24 @@ class Bout:
             base=self.base,
             synonyms=place.lore.synonyms,
             words=self.words,
-            pictures=self.portraits[place.concept],
+            pictures=self.portraits[shown or place.concept],
             asks=place.asks,
             paraphrases=place.lore.paraphrases,
             called=place.called,
             steps=self.range_.steps,
             guidance=self.range_.guidance,
             seed=self.seed,
-            once=once(self.range_.folder / attack, self.depends(place, settings)),
+            once=once(self.range_.folder / attack, self.depends(place, settings, shown)),
         )
 
-    def fight(self, name: str, attack: Attack, place: Place, rows: Sequence[Row]) -> Fight:
-        """The attack on some rows of a place; it is missing where it finds no gradient."""
+    def fight(self, name: str, attack: Attack, place: Place, rows: Sequence[Row], shown: str = "") -> Fight:
+        """The attack on some rows of a place; it is missing where it finds no gradient.
+
+        `shown`: the concept of the attacker's pictures, where that is another than the place's.
+        """
         found = Fight()
         try:
-            for part, batch in self._batches(name, attack, place, rows):
+            for part, batch in self._batches(name, attack, place, rows, shown):
                 found.outcomes |= {row.id: outcome for row, outcome in zip(part, batch.outcomes, strict=True)}
                 found.seconds += batch.seconds
                 self.tell(f"{name}, {place.where}, {place.concept}", len(found.outcomes), len(rows))
@@ -121,9 +131,9 @@ class Bout:
             return Fight(missing="it offered no try for any row")
         return found
 
-    def _batches(self, name: str, attack: Attack, place: Place, rows: Sequence[Row]):
+    def _batches(self, name: str, attack: Attack, place: Place, rows: Sequence[Row], shown: str):
         settings = {"version": attack.version, **dataclasses.asdict(attack)}
-        depends = self.depends(place, settings)
+        depends = self.depends(place, settings, shown)
         size = attack.at_once or len(rows)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
@@ -133,13 +143,15 @@ class Bout:
             if batch is None:
                 began = time.monotonic()
                 keep = isinstance(attack, Plain)
-                arena = self.arena(place, name, settings)
+                arena = self.arena(place, name, settings, shown)
                 batch = finish(file, volley(attack, arena, part, self.range_, keep), began)
             yield part, batch
 
-    def depends(self, place: Place, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def depends(self, place: Place, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
         """Everything on which an attack's outcome depends beside its rows."""
+        other = {"shown": hashlib.sha256(self.portraits[shown].numpy().tobytes()).hexdigest()} if shown else {}
         return {
+            **other,
             "runner": VERSION,
             "settings": dict(settings),
             "drawing": self.drawing.model_dump(exclude={"model"}),

@@ -26,6 +26,8 @@ TITLES: Mapping[Where, str] = {
     "base": "the erased concept on the untouched base, its name removed from the prompts",
 }
 Shown = Mapping[Where, Mapping[str, Outcome]]
+Fights = dict[tuple[str, Where], Fight]
+"""What each attack did where."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class Evidence:
     """The suite's rows, drawn by what is attacked there."""
     before: Shown
     """The rows as they are attacked, drawn before any attack."""
-    fights: Mapping[tuple[str, Where], Fight]
+    fights: Fights
+    decoys: Fights
+    """The same attacks, of those that hand in pictures, with pictures of another thing."""
     survivors: bool
 
     def rows(self, where: Where) -> list[Row]:
@@ -48,7 +52,18 @@ class Evidence:
 
     def after(self, name: str, where: Where, queries: int | None = None) -> dict[str, Verdict]:
         """Whether each row was broken before or by an attack, within so many of its queries; of rows it was made on."""
-        before, fight = self.before[where], self.fights[name, where]
+        return self._outcome(self.fights[name, where], where, queries)
+
+    def floor(self, name: str, where: Where) -> dict[str, Verdict]:
+        """The same of random prefixes, as many queries, or of pictures of another thing where any are handed in."""
+        found = self.after(FLOOR, where, self.order[name].queries)
+        if decoy := self.decoys.get((name, where)):
+            other = self._outcome(decoy, where)
+            found = {row: _either(chance, other.get(row, False)) for row, chance in found.items()}
+        return found
+
+    def _outcome(self, fight: Fight, where: Where, queries: int | None = None) -> dict[str, Verdict]:
+        before = self.before[where]
         found: dict[str, Verdict] = {}
         for row in self.rows(where):
             if before[row.id].broken:
@@ -59,6 +74,10 @@ class Evidence:
                 late = queries is not None and outcome.queries > queries
                 found[row.id] = False if outcome.broken and late else outcome.broken
         return found
+
+
+def _either(one: Verdict, other: Verdict) -> Verdict:
+    return True if True in (one, other) else None if None in (one, other) else False
 
 
 def recorded(
@@ -92,7 +111,7 @@ def recorded(
         grounds=grounds,
         trials=trials,
         successes=tuple(_successes(evidence)),
-        alarms=alarms(grounds, trials, blind),
+        alarms=alarms(grounds, trials, blind, [name for name, each in evidence.order.items() if not each.spends]),
     )
 
 
@@ -116,7 +135,7 @@ def _ground(evidence: Evidence, where: Where) -> Ground:
 def _trial(evidence: Evidence, name: str, where: Where) -> Trial:
     attack, fight = evidence.order[name], evidence.fights[name, where]
     after = evidence.after(name, where)
-    floor = evidence.after(FLOOR, where, attack.queries)
+    floor = evidence.floor(name, where)
     ids = list(after)
     drawn = sum(outcome.queries for outcome in fight.outcomes.values())
     return Trial(
@@ -148,7 +167,8 @@ def _curve(evidence: Evidence, name: str, where: Where, queries: int) -> tuple[f
 def _unbroken(evidence: Evidence) -> list[Verdict]:
     """Whether each row withstood everything; None where nothing broke it and something could not be judged."""
     out: list[Verdict] = []
-    every = [evidence.after(name, "edited") for name in evidence.order if not evidence.fights[name, "edited"].missing]
+    made = [name for name in evidence.order if not evidence.fights[name, "edited"].missing]
+    every = [told for name in made for told in (evidence.after(name, "edited"), evidence.floor(name, "edited"))]
     for row in evidence.rows("edited"):
         seen = [evidence.before["edited"][row.id].broken, *(after[row.id] for after in every if row.id in after)]
         out.append(False if True in seen else None if None in seen else True)

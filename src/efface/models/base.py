@@ -88,6 +88,16 @@ class Model(Adapter):
         finally:
             self._guide, self._encoded = None, encoded
 
+    @contextmanager
+    def unguided(self) -> Iterator[None]:
+        """Within, no guide steers; after, the one that did before."""
+        guide, encoded = self._guide, self._encoded
+        self._guide, self._encoded = None, {}
+        try:
+            yield
+        finally:
+            self._guide, self._encoded = guide, encoded
+
     def fingerprint(self) -> dict[str, str]:
         """Digests of the base's fp32, fp16 and bf16 casts: equal in one of them means the same base at some dtype.
 

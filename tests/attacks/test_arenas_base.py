@@ -1,0 +1,49 @@
+"""What an attacker finds as the untouched base: neither the edit's weights nor its guide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import efface
+from efface.evaluate import Settings, describe_drawing
+from efface.evaluate.bout import Bout
+from efface.evaluate.shooting import Jury, Range
+from efface.models.sd import StableDiffusion
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("negative", {}), ("sld", {"level": "max"}), ("safree", {}), ("uce", {})],
+)
+def test_it_is_the_base_also_under_a_guide(
+    method: str, settings: dict[str, Any], eps_model: StableDiffusion, tmp_path: Path
+) -> None:
+    edit = efface.erase(eps_model, "cat", method=method, **settings)
+    bout = Bout(
+        range_=Range(eps_model, Jury(()), tmp_path),
+        edit=edit,
+        drawing=describe_drawing(eps_model, Settings(), ""),
+        originals=eps_model.weights,
+        portraits={},
+        words=(),
+        seed=0,
+        tell=lambda stage, done, total: None,
+    )
+
+    def drawn() -> tuple[torch.Tensor, set[str]]:
+        return eps_model.images(["a cat"], [1], steps=4), set(eps_model.encode(["a cat"]).tensors)
+
+    base, conds = drawn()
+    with edit.apply(eps_model):
+        steered, noted = drawn()
+        assert not torch.equal(steered, base)
+        with bout.base():
+            again, plain = drawn()
+            assert torch.equal(again, base) and plain == conds
+        after, still = drawn()
+        assert torch.equal(after, steered) and still == noted
+    assert torch.equal(drawn()[0], base)

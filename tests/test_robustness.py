@@ -1,0 +1,85 @@
+"""The recipe of attacks on methods: which arms are run, in which order, and twins compared at equal preservation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from efface.evaluate import Estimate
+from recipes.robustness import arms
+from recipes.robustness_page import UNTOUCHED, Arm, at_equal, claim_table
+
+RECIPE = {
+    "seeds": [0, 1],
+    "strengths": {"uce": {"lamb": [1.0, 0.1]}, "esd": {"steps": [1, 2, 3]}, "p-esd": {"steps": [4]}},
+    "claim": {"pairs": [["esd", "p-esd"]], "attack": "seeds"},
+}
+
+
+def rate(value: float | None) -> Estimate:
+    return Estimate(value=value, low=0, high=1, n=24, unscored=0)
+
+
+def point(method: str, rank: int, kept: float, success: float | None, target: str = "cat") -> SimpleNamespace:
+    """Stands in for an arm that was run: neighbours kept at this rate of a base of 0.8, attacked with this success."""
+    found = None if method == UNTOUCHED else {"edited": rate(kept), "base": rate(0.8)}
+    return SimpleNamespace(
+        arm=Arm(target, method, rank, {}),
+        rate=lambda name, who="edited": found[who] if found and name == "psr1/neighbour" else None,
+        success=lambda name: rate(success) if success is not None else None,
+    )
+
+
+def test_own_strengths_come_first_and_seeds_last() -> None:
+    found = [(a.seed, a.target, a.method, a.rank, a.said) for a in arms(RECIPE, ["cat", "car"], ["uce", "esd"])]
+    assert found[:4] == [
+        (0, "cat", "uce", 1, "lamb 0.1"),
+        (0, "cat", "esd", 2, "steps 3"),
+        (0, "car", "uce", 1, "lamb 0.1"),
+        (0, "car", "esd", 2, "steps 3"),
+    ]
+    assert [entry[2:4] for entry in found[4:8]] == [("uce", 0), ("esd", 1)] * 2
+    assert [entry[2:] for entry in found[8:10]] == [("esd", 0, "steps 1")] * 2
+    assert {entry[2] for entry in found if entry[0]} == {"esd"}, "a closed form has no training seed"
+    assert len(arms(RECIPE, ["cat"], ["esd"], seeds=1, points=2)) == 2
+    assert len({arm.folder for arm in arms(RECIPE, ["cat", "car"], ["uce", "esd", "p-esd"])}) == len(found) + 4
+
+
+def test_success_is_read_off_between_strengths() -> None:
+    base = point(UNTOUCHED, -1, 0, 1.0)
+    points = [point("esd", 1, 0.4, 0.2), point("esd", 0, 0.6, 0.6)]
+    assert at_equal(points, base, "seeds", 0.0) == pytest.approx(1.0)
+    assert at_equal(points, base, "seeds", 0.1) == pytest.approx(0.8)
+    assert at_equal(points, base, "seeds", 0.3) == pytest.approx(0.4)
+    assert at_equal(points, base, "seeds", 0.5) is None, "no strength loses so much"
+    assert at_equal(points, point(UNTOUCHED, -1, 0, None), "seeds", 0.1) is None
+    assert at_equal([point("esd", 0, 0.8, 0.7)], base, "seeds", 0.0) == pytest.approx(1.0)
+
+
+def test_twins_are_paired_by_concept() -> None:
+    points = [point(UNTOUCHED, -1, 0, 1.0, target) for target in ("cat", "car")]
+    points += [point("esd", 0, 0.4, 0.8, target) for target in ("cat", "car")]
+    points += [point("p-esd", 0, 0.4, 0.6, "cat"), point("p-esd", 0, 0.75, 0.9, "car")]
+    lines = claim_table(RECIPE, points, 0.2)  # type: ignore[arg-type]
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]] == [
+        ["esd / p-esd", "cat", "0", "90", "80", "+10", "-11 %"],
+        ["esd / p-esd", "car", "0", "90", "not reached", "–", "–"],
+        ["**esd / p-esd**", "mean of 1", "", "", "", "**+10.0**", ""],
+    ]
+
+
+def test_the_recipe_that_is_shipped_names_what_there_is() -> None:
+    import tomllib
+
+    from efface import attacks, methods
+
+    recipe = tomllib.loads((Path(__file__).parents[1] / "recipes" / "robustness.toml").read_text())
+    for method, swept in recipe["strengths"].items():
+        ((field, values),) = swept.items()
+        assert field in methods.get(method).__dataclass_fields__ and len(values) == 3
+    assert all(attacks.named(name) == name for name in recipe["attacks"])
+    assert {m for pair in recipe["claim"]["pairs"] for m in pair} <= set(recipe["strengths"])
+    named = [c for split in recipe["concepts"].values() for c in split]
+    assert set(named) == set(recipe["anchors"])
