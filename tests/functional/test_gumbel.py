@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from efface.functional.gumbel import gumbel_softmax
+from efface.functional.gumbel import gumbel_softmax, score
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -61,3 +63,18 @@ def test_more_than_there_are_is_all_of_them():
 def test_a_choice_is_of_at_least_one():
     with pytest.raises(ValueError, match="at least 1, got top=0"):
         gumbel_softmax(torch.zeros(2), 1.0, True, rng(), top=0)
+
+
+def test_the_score_is_the_gradient_of_the_expected_value():
+    """Averaged over all choices of three rows, each by its chance: exact, against autograd of the expectation."""
+    logits, values = torch.tensor([0.3, -0.5, 1.0], requires_grad=True), torch.tensor([2.0, 5.0, -1.0])
+    (wanted,) = torch.autograd.grad((logits.softmax(0) * values).sum(), logits)
+    found = torch.zeros(3)
+    for picks in itertools.product(range(3), repeat=3):
+        chances = torch.stack([logits.log_softmax(0)[k] for k in picks])
+        estimate = score(values[list(picks)], chances)
+        assert estimate.item() == 0
+        found += chances.sum().exp().detach() * torch.autograd.grad(estimate, logits)[0]
+    assert torch.allclose(found, wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="needs at least 2; got 1"):
+        score(values[:1], logits.log_softmax(0)[:1])

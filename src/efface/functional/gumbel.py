@@ -25,3 +25,19 @@ def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Ge
     best = soft.detach().topk(min(top, len(soft)))
     few = torch.zeros_like(soft).scatter(-1, best.indices, best.values / best.values.sum())
     return few + (soft - soft.detach())
+
+
+def score(values: Tensor, chances: Tensor) -> Tensor:
+    """Zero, with the gradient of the values' expectation under what was chosen: the score function's estimate.
+
+    Each row's value [n] counts against the mean of the others, which leaves the estimate unbiased (Williams, 1992;
+    Kool et al., 2019). Two rows at least; nothing is asked of the values' own gradient.
+
+    Args:
+        chances: log-probability [n] of each row's choice, differentiable in the logits.
+    """
+    if len(values) < 2:
+        raise ValueError(f"the score weighs a row against the others, so it needs at least 2; got {len(values)}")
+    values = values.detach()
+    others = (values.sum() - values) / (len(values) - 1)
+    return ((values - others) * (chances - chances.detach())).mean()

@@ -20,5 +20,10 @@ def guided(eps_0: Tensor, eps_c: Tensor, guidance: float) -> Tensor:
 
 def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean over rows of weight [n] times each row's mean squared error; a scalar, in fp32."""
+    return weighted_errors(prediction, target, weight).mean()
+
+
+def weighted_errors(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weight [n] times each row's mean squared error: [n], in fp32."""
     errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
-    return (weight.to(errors) * errors).mean()
+    return weight.to(errors) * errors
