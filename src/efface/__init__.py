@@ -25,11 +25,30 @@ __version__ = "0.1.0"
 __all__ = ["Edit", "Erasure", "Prompt", "__version__", "erase", "load"]
 
 
-def load(source: Any, device: Any = None, dtype: Any = None, compute: Any = None) -> Model:
+def load(
+    source: Any,
+    device: Any = None,
+    dtype: Any = None,
+    compute: Any = None,
+    *,
+    checkpointing: bool = False,
+    compile: bool = False,
+    offload: bool = False,
+    store: str | Path | None = None,
+) -> Model:
     """Opens a model: "glyphs", a diffusers folder, a hub id, or a pipeline in memory; see `efface.models.load`."""
     from . import models
 
-    return models.load(source, device, dtype, compute)
+    return models.load(
+        source,
+        device,
+        dtype,
+        compute,
+        checkpointing=checkpointing,
+        compile=compile,
+        offload=offload,
+        store=store,
+    )
 
 
 def erase(

@@ -38,7 +38,11 @@ def check_writable(path: str | Path) -> Path:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
-    """Writes tensors and JSON-able metadata to one safetensors file, under a temporary name first."""
+    """Writes tensors and JSON-able metadata to one safetensors file, under a temporary name first.
+
+    Raises:
+        OSError: it can't be written, as where the disk is full; then no file is left, and one of this name stays.
+    """
     path = check_writable(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     os.close(handle)
@@ -47,6 +51,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping
         save_file(held, temporary, metadata={"efface": json.dumps(meta, sort_keys=True)})
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
     return path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
+import torch
 from torch import Tensor
 
 from ..functional.value_function import inner, multiplier
@@ -45,9 +46,11 @@ class Constrained(Balance):
         if "erase" not in losses or "keep" not in losses:
             raise ValueError("the constrained step needs something to erase and something to keep")
         forget = grad_of(losses["erase"])
-        remain = grad_of(losses["keep"] + losses["cost"] if "cost" in losses else losses["keep"])
+        remain = list(grad_of(losses["keep"] + losses["cost"] if "cost" in losses else losses["keep"]))
         share = self._share(forget, remain, losses["erase"].item() - (floor or 0.0))
-        return [r + share * f for r, f in zip(remain, forget, strict=True)]
+        for i, grad in enumerate(forget):  # one by one: a third set of gradients would be as large as what learns
+            remain[i] = torch.add(remain[i], grad, alpha=share)
+        return remain
 
     def _share(self, forget: Sequence[Tensor], remain: Sequence[Tensor], gap: float) -> float:
         """lambda_t."""

@@ -64,9 +64,11 @@ def writable_folder(path: Path) -> Path:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A function to be called with a stage's name, what is done, and of how much: shows bars with an ETA."""
-    if sys.stderr.isatty():
+def progress(aloud: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A function to be called with a stage's name, what is done, and of how much: shows bars with an ETA, if aloud."""
+    if not aloud:
+        yield lambda stage, done, total: None
+    elif sys.stderr.isatty():
         with _bars() as tell:
             yield tell
     else:

@@ -1,9 +1,11 @@
-"""`efface draw`: pictures of prompts, with or without edits."""
+"""`efface draw`: pictures of prompts, with or without edits; shared among the processes that a launcher started."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -32,6 +34,10 @@ class Draw:
     """Sampling steps; the model's own number by default."""
     guidance: float | None = None
     """Guidance; the model's own by default."""
+    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
+    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
+    compile: bool = False
+    """Compile the network: minutes at first, then faster on a GPU."""
     device: str | None = None
     """Where to work; a GPU where there is one."""
     json: bool = False
@@ -43,31 +49,44 @@ class Draw:
         if self.count < 1:
             raise ValueError(f"--count is {self.count}; it must be at least 1")
         writable_folder(self.out)
+        from ..evaluate import write_whole
+        from ..game.parallel import launched
+
+        asked = [(p, self.seed + i) for p in self.prompt for i in range(self.count)]
+        wanted = [(p, s, self.out / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(asked)]
+        with launched(self.device) as team:
+            self.draw(wanted[team.share(len(wanted))], team.first)
+            team.wait()
+            if not team.first:
+                return
+        drawn = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in wanted]
+        data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": self.strength, "pictures": drawn}
+        write_whole(self.out / "draw.json", json_text(data))
+        result(data, self.json, "\n".join(f"{self.out / d['file']}  {d['prompt']}" for d in drawn))
+
+    def draw(self, wanted: Sequence[tuple[str, int, Path]], aloud: bool) -> None:
+        """Pictures of prompts and seeds, each into its file: those of one process."""
         from .. import load
         from ..evaluate import write_whole
         from ..evaluate.pictures import batch_of, png
         from ..game import Edit, apply
 
         edits = [Edit.load(e) for e in self.edit]
-        model = load(self.model, self.device)
-        wanted = [(p, self.seed + i) for p in self.prompt for i in range(self.count)]
-        prompts, seeds = [p for p, _ in wanted], [s for _, s in wanted]
-        with progress() as tell, apply(model, edits, [self.strength] * len(edits)):
+        model = load(self.model, self.device, compile=self.compile)
+        if not wanted:  # more processes than pictures
+            return
+        with progress(aloud) as tell, apply(model, edits, [self.strength] * len(edits)):
             images = model.images(
-                prompts,
-                seeds,
+                [prompt for prompt, _, _ in wanted],
+                [seed for _, seed, _ in wanted],
                 steps=self.steps,
                 guidance=self.guidance,
+                sampler=self.sampler,
                 batch=batch_of(model.resolution),
                 progress=lambda i, n: tell("drawing", i, n),
             )
-        drawn = []
-        for i, (image, (prompt, seed)) in enumerate(zip(images, wanted, strict=True)):
-            file = write_whole(self.out / f"{i:04d}-seed{seed}.png", png(image))
-            drawn.append({"prompt": prompt, "seed": seed, "file": file.name})
-        data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": self.strength, "pictures": drawn}
-        write_whole(self.out / "draw.json", json_text(data))
-        result(data, self.json, "\n".join(f"{self.out / d['file']}  {d['prompt']}" for d in drawn))
+        for image, (_, _, file) in zip(images, wanted, strict=True):
+            write_whole(file, png(image))
 
 
 def json_text(data: object) -> str:

@@ -8,8 +8,9 @@ import time
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -18,7 +19,7 @@ from . import glyphs
 from .console import progress, result, say
 
 if TYPE_CHECKING:
-    from ..game import Edit, Method
+    from ..game import Edit, Game, Method, Trained
     from ..models.base import Model
 
 
@@ -38,6 +39,20 @@ class Request:
     """A concept to hold in place, for methods that can; repeat the flag for several."""
     device: str | None = None
     """Where to work; a GPU where there is one."""
+    dtype: Literal["fp32", "fp16", "bf16"] | None = None
+    """Of the model's weights; fp32 by default. What learns has fp32 masters whatever this says."""
+    compute: Literal["own", "bf16", "auto"] | None = None
+    """Compute in the weights' own dtype, in bf16, or in bf16 where the hardware does; by the model's own default."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the network: minutes at first, then faster on a GPU."""
+    offload: bool = False
+    """Keep text encoders and autoencoder on the CPU while a GPU works."""
+    store: Path | None = None
+    """Folder to keep drawn trajectories in; a later run that asks for the same ones reads them."""
+    max_memory: str = ""
+    """Refuse a run that needs more than this, such as 8GB; by default more than is free."""
     checkpoint: Path | None = None
     """File to save the state of training to, and to go on from."""
     json: bool = False
@@ -46,18 +61,39 @@ class Request:
     def run(self, name: str, method: Method) -> None:
         erasure = Erasure(glyphs.expand(self.model, self.target), self.anchor, self.keep)
         method.check(erasure)
-        from .. import load
+        from ..game.memory import read_size
+        from ..game.parallel import launched
         from ..store import check_writable
 
+        limit = read_size(self.max_memory) if self.max_memory else None
         check_writable(self.out)
-        model = load(self.model, self.device)
-        method.check(erasure, model)
-        drawn = glyphs.check_target(self.model, model, erasure)
-        with progress() as tell:
-            edit = fit(model, erasure, method, self.out, self.checkpoint, lambda i, n: tell(f"erasing ({name})", i, n))
-        edit.save(self.out)
+        with launched(self.device) as team:
+            model = self.opened()
+            method.check(erasure, model)
+            drawn = glyphs.check_target(self.model, model, erasure)
+            with progress(team.first) as tell:
+                stage = f"erasing ({name})"
+                edit = fit(model, erasure, method, self.out, self.checkpoint, partial(tell, stage), limit)
+            if not team.first:
+                return
+            edit.save(self.out)
         data = {"edit": str(self.out), "method": name, "targets": list(erasure.targets), "base_draws_target": drawn}
         result(data, self.json, f"{', '.join(erasure.targets)} erased with {name}: {self.out}")
+
+    def opened(self) -> Model:
+        """The model, set up as the flags say."""
+        from .. import load
+
+        return load(
+            self.model,
+            self.device,
+            self.dtype,
+            self.compute,
+            checkpointing=self.checkpointing,
+            compile=self.compile,
+            offload=self.offload,
+            store=self.store,
+        )
 
 
 @dataclass(frozen=True)
@@ -72,18 +108,49 @@ class Erase(Request):
 
 
 def fit(
-    model: Model, erasure: Erasure, method: Method, out: Path, checkpoint: Path | None, tell: Callable[[int, int], None]
+    model: Model,
+    erasure: Erasure,
+    method: Method,
+    out: Path,
+    checkpoint: Path | None,
+    tell: Callable[[int, int], None],
+    limit: int | None = None,
 ) -> Edit:
-    """Fit, and note what it took; a training that leaves the numbers keeps its last good state beside `out`."""
-    from ..game import Diverged, Edit
+    """Fit, after saying what it will take; a training that leaves the numbers keeps its last good state beside `out`.
 
-    began = time.monotonic()
+    Raises:
+        ValueError: it needs more than `limit` bytes, or than there are; says which flags would make it fit.
+    """
+    from ..game import Diverged, Edit, Trained
+
+    began, tells = time.monotonic(), partial(_told, tell)
     try:
-        edit = method.fit(model, erasure, progress=lambda i, n, **_: tell(i, n), checkpoint=checkpoint)
+        if isinstance(method, Trained):
+            edit = foreseen(method, model, erasure, limit).play(tells, checkpoint)
+        else:
+            edit = method.fit(model, erasure, progress=tells, checkpoint=checkpoint)
         return Edit(edit.values, {**edit.meta, "cost": cost(model, began)})
     except Diverged as error:
         kept = error.edit.save(out.with_name(f"{out.stem}.last-good.safetensors"))
         raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
+
+
+def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Game:
+    """The training, set up, after saying what it will take; ValueError where that is not to be had."""
+    from ..game.memory import free_bytes
+    from ..game.parallel import team
+    from ..game.plan import demand, lighter, planned, prepared
+
+    game = prepared(lambda: method.game(model, erasure), model.device)
+    plan = planned(game)
+    if team().first:
+        say(f"this run takes, at most:\n{plan.table()}")
+    demand(plan, limit or free_bytes(model.device), lambda: lighter(game, plan))
+    return game
+
+
+def _told(tell: Callable[[int, int], None], done: int, of: int, **_: Any) -> None:
+    tell(done, of)
 
 
 def cost(model: Model, began: float) -> dict[str, float]:

@@ -5,9 +5,9 @@ from .closed_form import ClosedForm, Reader, Tokens, answers, text_projections
 from .edit import Edit, WrongBase, apply, check_same_run, provenance, versions
 from .loop import Diverged, Game, gradients
 from .method import Kind, Method, OnPictures, OnTrajectories, Trained, positive
-from .optimiser import Adam
-from .protocols import Ask, Balance, Player, Role, Rows, Source, Term, Turn, Update
-from .search import Choice, Search, Vocabulary
+from .optimiser import Adam, adam
+from .protocols import Ask, Balance, Player, Role, Rows, Source, Takes, Term, Turn, Update
+from .search import Choice, Search, SearchGradient, Vocabulary
 from .searching import Searching
 from .words import other_words, read_words, unlike_words
 
@@ -29,8 +29,10 @@ __all__ = [
     "Role",
     "Rows",
     "Search",
+    "SearchGradient",
     "Searching",
     "Source",
+    "Takes",
     "Term",
     "Tokens",
     "Trained",
@@ -38,6 +40,7 @@ __all__ = [
     "Update",
     "Vocabulary",
     "WrongBase",
+    "adam",
     "answers",
     "apply",
     "check_same_run",

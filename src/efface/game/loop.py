@@ -7,7 +7,7 @@ module by reference for its pass, and stay there until the gradients are taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -22,6 +22,7 @@ from ..models.base import Model
 from ..models.cond import Cond
 from ..store import check_writable, read_tensors, write_tensors
 from .edit import Edit, check_same_run, provenance, versions
+from .parallel import team
 from .protocols import Ask, Balance, Player, Role, Term, Turn, Update
 
 SAVE_EVERY = 25
@@ -57,6 +58,8 @@ class Game:
         for term in self.terms:
             term.prepare(self)
         self.live = any(not name.startswith("unet.") for name in self.update.moved())
+        if self.live and self.model.parked:
+            raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
         self.update.ready(self)
         self.players: list[Player] = [self.update, *(p for term in self.terms for p in term.searches())]
 
@@ -68,16 +71,17 @@ class Game:
         for index in range(first, len(order)):
             try:
                 losses = self._move(self._turn(index, order[index]))
-            except Diverged:
+            except (Diverged, OSError):  # the player has not moved yet
                 if file:
-                    self._save(file, index)
+                    with suppress(OSError):  # no room for it either: then the one before stands
+                        self._save(file, index)
                 raise
             done = index + 1
             if file and done % SAVE_EVERY == 0:
                 self._save(file, done)
             if progress:
                 progress(done, len(order), player=type(order[index]).__name__, loss=losses)
-        if file:
+        if file and team().first:
             file.unlink(missing_ok=True)
         return self.edit()
 
@@ -90,6 +94,10 @@ class Game:
         """The row's concept under the row's template, for each row of the turn."""
         templates = self.settings["templates"]
         return [templates[i].format(concept) for i, concept in zip(turn.templates, concepts, strict=True)]
+
+    def targets(self) -> list[str]:
+        """Every target under every template."""
+        return [form.format(target) for target in self.erasure.targets for form in self.settings["templates"]]
 
     def weight(self, t: Tensor, space: Space) -> Tensor:
         """Weight [n] that turns squared errors in the model's own space into those in `space`, at t [n]."""
@@ -133,7 +141,7 @@ class Game:
         asked = [(term, asks) for term in terms if (asks := term.asks(self, turn)) is not None]
         flat = [ask for _, asks in asked for ask in asks.values()]
         frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
-        with self.update.bound():
+        with _still(self.model), self.update.bound():
             replies = frozen | self._answer_student([ask for ask in flat if ask.who == "student"])
             losses: dict[Role, Tensor] = {}
             for term, asks in asked:
@@ -177,19 +185,21 @@ class Game:
         asked, asks = asks, list({(id(ask.rows), id(ask.cond)): ask for ask in asks}.values())
         x, t = torch.cat([ask.rows.x for ask in asks]), torch.cat([ask.rows.t for ask in asks])
         cond = Cond.cat([self._cond(ask).expand(len(ask.rows.x)) for ask in asks])
-        if 0 < rows_at_once < len(x):
-            pieces = [slice(i, i + rows_at_once) for i in range(0, len(x), rows_at_once)]
-            out = torch.cat(
-                [
-                    recomputed(self._network, x[p], t[p], cond[p], use_reentrant=False, determinism_check="none")
-                    for p in pieces
-                ]  # type: ignore[list-item]
-            )
-        else:
-            out = self._network(x, t, cond)
+        out = team().spread(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
         parts = out.split([len(ask.rows.x) for ask in asks])
         replies = {(id(ask.rows), id(ask.cond)): part for ask, part in zip(asks, parts, strict=True)}
         return {id(ask): replies[id(ask.rows), id(ask.cond)] for ask in asked}
+
+    def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
+        if not 0 < rows_at_once < len(x):
+            return self._network(x, t, cond)
+        pieces = [slice(i, i + rows_at_once) for i in range(0, len(x), rows_at_once)]
+        return torch.cat(
+            [
+                recomputed(self._network, x[p], t[p], cond[p], use_reentrant=False, determinism_check="none")
+                for p in pieces
+            ]  # type: ignore[list-item]
+        )
 
     def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.model.predict(x, t, cond)[0]
@@ -212,6 +222,8 @@ class Game:
         return provenance(self.model, self.erasure, self.name, self.settings, self.base)
 
     def _save(self, file: Path, done: int) -> None:
+        if not team().first:
+            return
         tensors = {f"{i}/{key}": value for i, p in enumerate(self.players) for key, value in p.state().items()}
         write_tensors(file, tensors, {**self._record(), "kind": "checkpoint", "done": done})
 
@@ -224,11 +236,24 @@ class Game:
         return meta["done"]
 
 
+@contextmanager
+def _still(model: Model) -> Iterator[None]:
+    """Within, no weight in place asks for a gradient: what does not learn then keeps no activations for one."""
+    asking = [tensor for tensor in model.weights.values() if tensor.requires_grad and tensor.is_leaf]
+    try:
+        for tensor in asking:
+            tensor.requires_grad_(False)
+        yield
+    finally:
+        for tensor in asking:
+            tensor.requires_grad_(True)
+
+
 def gradients(params: Sequence[Tensor]) -> Callable[[Tensor], Sequence[Tensor]]:
     """A function that differentiates a scalar by these; zero where it does not depend on one."""
 
     def grad_of(loss: Tensor) -> Sequence[Tensor]:
         grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+        return team().mean([torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)])
 
     return grad_of

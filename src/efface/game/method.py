@@ -98,6 +98,8 @@ class Trained(Method):
     """Seed of everything random."""
     micro_batch: int = 0
     """Rows at once in the student's pass, to save memory at the same gradients; 0 is all."""
+    moments: Literal[32, 8] = 32
+    """Bits of each of Adam's two moments of what learns; 8 rounds them and takes a quarter of their memory."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "draw_steps", "paths", "pictures"):
@@ -126,8 +128,12 @@ class Trained(Method):
         checkpoint: str | Path | None = None,
     ) -> Edit:
         """Plays the game to its end."""
+        return self.game(model, erasure).play(progress, checkpoint)
+
+    def game(self, model: Model, erasure: Erasure) -> Game:
+        """The training, set up and not begun."""
         self.check(erasure, model)
-        game = Game(
+        return Game(
             model,
             erasure,
             name=type(self).__name__,
@@ -136,7 +142,6 @@ class Trained(Method):
             update=self.update(),
             balance=self.balance(),
         )
-        return game.play(progress, checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +152,8 @@ class OnTrajectories(Trained):
     """Whose trajectories: a fresh one of the model in training for each update, or a stored draw of the frozen one."""
     paths: int = 32
     """Stored trajectories a concept, where the source is frozen."""
+    sampler: Literal["ddim", "dpm", "unipc"] = "ddim"
+    """How trajectories are drawn; with dpm or unipc fewer draw_steps do."""
     refresh: int = 0
     """Turns after which the stored trajectories are drawn anew; 0 is never."""
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
+
+from .small_moments import SmallAdam
+
+
+def adam(params: Sequence[Tensor], lr: float, settings: Mapping[str, Any]) -> Adam | SmallAdam:
+    """An Adam whose moments have as many bits as the method's settings say."""
+    return SmallAdam(params, lr) if settings.get("moments", 32) == 8 else Adam(params, lr)
 
 
 @final
@@ -17,7 +24,9 @@ class Adam:
         if lr <= 0:
             raise ValueError(f"the learning rate must be positive, got {lr}")
         self.params = list(params)
-        self.inner = torch.optim.Adam(self.params, lr=lr, maximize=maximize)
+        # Fused it holds no copies of all that learns; on a CPU it would round otherwise than it did.
+        fused = all(param.is_cuda for param in self.params)
+        self.inner = torch.optim.Adam(self.params, lr=lr, maximize=maximize, fused=fused)
 
     def step(self, grads: Sequence[Tensor]) -> None:
         for param, grad in zip(self.params, grads, strict=True):

@@ -75,6 +75,10 @@ class Player(ABC):
     def params(self) -> list[Tensor]:
         """The tensors whose gradients `step` wants."""
 
+    def learning(self) -> list[Tensor]:
+        """The tensors that its optimiser moves: those of `params`, or their masters."""
+        return self.params()
+
     @abstractmethod
     def step(self, grads: Sequence[Tensor]) -> None:
         """One move, given the gradient of the loss for each of `params`."""
@@ -115,12 +119,31 @@ class Update(Player):
         return {}
 
 
+@dataclass(frozen=True)
+class Takes:
+    """What a source's drawing takes."""
+
+    pictures: int = 0
+    """Drawn at once."""
+    traced: int = 0
+    """Bytes that are recorded of these meanwhile, where the network is."""
+    kept: int = 0
+    """Bytes that are kept of all that is expected."""
+
+
 class Source(ABC):
     """Where states come from."""
 
     @abstractmethod
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A state for each row of the turn, on trajectories under the row's condition, which `prompts` name."""
+
+    def expect(self, prompts: Sequence[str]) -> None:  # noqa: B027 - most need no warning
+        """Prompts that rows will be asked for: what is kept of them may be made together."""
+
+    def takes(self, game: Game) -> Takes:
+        """What its drawing will take."""
+        return Takes()
 
 
 class Term(ABC):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class Vocabulary:
         return list(dict.fromkeys([*self.always, *(open_words[i] for i in picked.tolist())]))
 
 
+SearchGradient = Literal["straight-through", "score"]
+
+
 @dataclass(frozen=True)
 class Choice:
     """How the search chooses and learns."""
@@ -63,6 +66,14 @@ class Choice:
     turns: int
     top: int = 1
     """How many candidates a hard choice mixes, by their soft weights."""
+    gradient: SearchGradient = "straight-through"
+    """Through the choice's embedding, or by the loss of what was chosen alone."""
+
+    def __post_init__(self) -> None:
+        if self.gradient not in get_args(SearchGradient):
+            raise ValueError(f"no search gradient {self.gradient!r}; there are {', '.join(get_args(SearchGradient))}")
+        if self.gradient == "score" and not self.single:
+            raise ValueError("the score is that of one word chosen, not of a mixture: give hard=True and top=1")
 
     @property
     def single(self) -> bool:
@@ -77,6 +88,8 @@ class Pick:
     cond: Cond
     words: Sequence[str]
     """The leading word of each row, as a prompt."""
+    chances: Tensor
+    """[n]: the log-probability of each row's leading word, differentiable in pi."""
 
 
 @final
@@ -99,6 +112,10 @@ class Search(Player):
             for j, template in enumerate(game.settings["templates"])
         }
 
+    def prompts(self, game: Game) -> list[str]:
+        """Every candidate under every template."""
+        return [form.format(word) for words in self.lists for word in words for form in game.settings["templates"]]
+
     def start(self, sizes: Sequence[int], device: torch.device) -> None:
         """Even logits over this many candidates of each target."""
         self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
@@ -113,8 +130,10 @@ class Search(Player):
             ]
             rows = zip(turn.targets, turn.templates, choices, strict=True)
             cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
-            words = [self.lists[i][int(choice.argmax())] for i, choice in zip(turn.targets, choices, strict=True)]
-            self.last = (turn, Pick(cond, game.prompts(turn, words)))
+            leading = [(i, int(choice.argmax())) for i, choice in zip(turn.targets, choices, strict=True)]
+            # The largest of logits and Gumbel noise is distributed by their softmax, at any temperature.
+            chances = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
+            self.last = (turn, Pick(cond, game.prompts(turn, [self.lists[i][k] for i, k in leading]), chances))
         return self.last[1]
 
     def params(self) -> list[Tensor]:

@@ -29,6 +29,11 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     compute: Compute | None = None,
+    *,
+    checkpointing: bool = False,
+    compile: bool = False,
+    offload: bool = False,
+    store: str | Path | None = None,
 ) -> Model:
     """Opens a model.
 
@@ -41,24 +46,52 @@ def load(
         dtype: of the weights, "fp32" by default; a pipeline in memory keeps its own.
         compute: "own" computes in the weights' dtype, "bf16" autocasts inside the network, "auto" does so where the
             hardware multiplies bf16 natively. Bundled models default to "auto", all others to "own".
+        checkpointing: recompute activations in the backward pass rather than keep them.
+        compile: compile the network, once for each number of rows.
+        offload: keep text encoders and autoencoder on the CPU between their calls, where a GPU works.
+        store: a folder to keep drawn trajectories in, for later runs as well.
 
     Raises:
-        ValueError: nothing of that name, or not a pipeline that this toolkit knows.
+        ValueError: nothing of that name, not a pipeline that this toolkit knows, or what the device lacks.
     """
     import torch
 
     from .base import CASTS
+    from .placement import check_bf16, check_device, prepare
+    from .recordings import Recordings
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
     cast = CASTS[dtype] if isinstance(dtype, str) else dtype
-    if not isinstance(source, str | Path):
-        return _from_memory(source, device, cast, compute)
-    place = _locate(str(source))
-    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    if cast == torch.bfloat16 or compute == "bf16":
+        check_bf16(where)
+    if isinstance(source, str | Path):
+        model = _from_files(str(source), where, cast, compute)
+    else:
+        model = _from_memory(source, device, cast, compute)
+    prepare(
+        model.pipeline,
+        str(model.device),
+        checkpointing=checkpointing,
+        compile=compile,
+        offload=offload,
+        channels_last=isinstance(source, str | Path) and model.device.type == "cuda",  # one in memory keeps its own
+    )
+    model.parked, model.steady = offload, set() if compile else None
+    if store is not None:
+        model.recordings = Recordings(store)
+    return model
+
+
+def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Compute | None) -> Model:
+    """A model by its name, folder, hub id or file."""
+    import torch
+
+    place = _locate(source)
     native = _compute(compute or ("auto" if place.bundled else "own"), device)
     defaults, words = _bundled_facts(BUNDLED / place.bundled) if place.bundled else (None, ())
-    name = place.bundled or str(source)
+    name = place.bundled or source
     if place.kind == "DDPMPipeline":
         from . import ddpm
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..functional.schedules import Space
 from .cond import Cond
 from .draw import Defaults, Sampler
+from .recordings import Recordings
 
 
 class Adapter(ABC):
@@ -21,6 +22,8 @@ class Adapter(ABC):
     architecture: ClassVar[str]
     """The kind of model that a method may or may not serve."""
     name: str
+    pipeline: Any
+    """diffusers' own; its parts are used, never changed."""
     device: torch.device
     dtype: torch.dtype
     compute: torch.dtype | None
@@ -33,6 +36,12 @@ class Adapter(ABC):
     latent_shape: tuple[int, int, int]
     alphas_bar: Tensor
     """[T]: cumulative alpha products of the training schedule, fp64 on the CPU."""
+    recordings: Recordings
+    """Drawings of the untouched model that are kept."""
+    parked: bool
+    """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
+    steady: set[int] | None
+    """Numbers of rows that a compiled network has seen; None where it is not compiled."""
 
     @abstractmethod
     def _encode(self, texts: Sequence[str]) -> Cond:

@@ -6,7 +6,6 @@ so that leaving is exact and the frozen model costs no second copy.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,12 +18,14 @@ from torch.nn.functional import embedding
 from ..concept import Prompt
 from .adapter import Adapter
 from .cond import Cond
-from .draw import Defaults, Draw, Sampler, drawn, scheduled, seeded, unscaled
+from .digest import CASTS, digests, raw
+from .draw import Defaults, Draw, Sampler, Trace, drawn, scheduled, seeded, unscaled
 from .guide import Guide, Plain, Walk, steered
+from .placement import padded
+from .recordings import Recordings
 
 __all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
 ENCODINGS_KEPT = 1024
-CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Model(Adapter):
@@ -39,6 +40,10 @@ class Model(Adapter):
         self._encoded: dict[str, Cond] = {}
         self._guide: Guide | None = None
         self._fingerprint: dict[str, str] | None = None
+        self._swaps = 0
+        self.recordings = Recordings()
+        self.parked = False
+        self.steady: set[int] | None = None
 
     # Weights.
 
@@ -64,6 +69,7 @@ class Model(Adapter):
         encoded = self._encoded
         if any(not name.startswith("unet.") for name in tensors):
             self._encoded = {}
+        self._swaps += 1
         try:
             for name, tensor in tensors.items():
                 owner, leaf = self._slots[name]
@@ -74,6 +80,12 @@ class Model(Adapter):
                 owner, leaf = self._slots[name]
                 owner._parameters[leaf] = tensor
             self._encoded = encoded
+            self._swaps -= 1
+
+    @property
+    def untouched(self) -> bool:
+        """Whether every weight in place is the base's, and no guide steers."""
+        return not self._swaps and self._guide is None
 
     @contextmanager
     def guided_by(self, guide: Guide) -> Iterator[None]:
@@ -104,13 +116,7 @@ class Model(Adapter):
         Taken once, from the weights in place at the first call.
         """
         if self._fingerprint is None:
-            digests = {cast: hashlib.blake2b(digest_size=16) for cast in CASTS}
-            for name, tensor in sorted(self.weights.items()):
-                for cast, dtype in CASTS.items():
-                    data = tensor.detach().to("cpu", dtype).contiguous().flatten().view(torch.uint8).numpy().tobytes()
-                    digests[cast].update(f"{name}{tuple(tensor.shape)}".encode())
-                    digests[cast].update(data)
-            self._fingerprint = {cast: digest.hexdigest() for cast, digest in digests.items()}
+            self._fingerprint = digests(self.weights)
         return dict(self._fingerprint)
 
     # Predictions.
@@ -156,9 +162,10 @@ class Model(Adapter):
         times = torch.as_tensor(t, device=self.device).expand(n)
         cond = Cond.cat([c.expand(n) for c in conds])
         autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
+        rows = (x_t.repeat(k, *[1] * (x_t.dim() - 1)), times.repeat(k), cond)
         with autocast:
-            out = self._network(x_t.repeat(k, *[1] * (x_t.dim() - 1)), times.repeat(k), cond)
-        return out.to(x_t.dtype).chunk(k)
+            out = self._network(*(rows if self.steady is None else padded(*rows, self.steady)))
+        return out[: n * k].to(x_t.dtype).chunk(k)
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """Cumulative alpha product at timesteps t [n], which may fall between two: then noise levels interpolate."""
@@ -203,16 +210,16 @@ class Model(Adapter):
         extra = {"generator": rngs} if "generator" in inspect.signature(scheduler.step).parameters else {}
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
         walk = self.walk(cond, uncond, guidance)
-        visited: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        trace = Trace(len(scheduler.timesteps) if until is None else until, since, x) if record else None
         for i, t in enumerate(scheduler.timesteps[since:], since):
             x_t = scheduler.scale_model_input(x, t)
             if until == i:
-                return drawn(x_t, visited)
+                return drawn(x_t, trace)
             out, said = steered(self, walk, i, x_t, t, [uncond, cond] if record else [])
-            if record:
-                visited.append((t, x_t, said[cond], said[uncond]))
+            if trace:
+                trace.note(t, x_t, said[cond], said[uncond])
             x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
-        return drawn(x, visited)
+        return drawn(x, trace)
 
     def walk(self, cond: Cond, uncond: Cond, guidance: float) -> Walk:
         """A drawing of n pictures under the guide in place, or plainly guided; `guide.steered` takes its steps."""
@@ -254,6 +261,7 @@ class Model(Adapter):
         progress: Callable[..., None] | None = None,
         start: Tensor | None = None,
         since: int = 0,
+        sampler: Sampler = "own",
     ) -> Tensor:
         """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed.
 
@@ -265,16 +273,20 @@ class Model(Adapter):
         for i in range(0, len(prompts), batch):
             part = slice(i, i + batch)
             cond, uncond, states = self.encode(prompts[part]), self.encode([""]), None if start is None else start[part]
-            draw = self.sample(cond, uncond, seeds[part], steps=steps, guidance=guidance, start=states, since=since)
+            draw = self.sample(
+                cond,
+                uncond,
+                seeds[part],
+                steps=steps,
+                guidance=guidance,
+                sampler=sampler,
+                start=states,
+                since=since,
+            )
             pictures.append(self.decode(draw.x))
             if progress:
                 progress(min(i + batch, len(prompts)), len(prompts))
         return torch.cat(pictures)
-
-
-def raw(tensor: Tensor, dtype: torch.dtype) -> bytes:
-    """The bytes of a tensor at this dtype."""
-    return tensor.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
 
-Sampler = Literal["own", "ddim", "ddim-unclipped"]
-"""The model's own scheduler; DDIM on its noise levels; DDIM that never clips x0, which can be walked backwards."""
+Sampler = Literal["own", "ddim", "ddim-unclipped", "dpm", "unipc"]
+"""The model's own scheduler; DDIM on its noise levels; DDIM that never clips x0, which can be walked backwards; on the
+same noise levels DPM-Solver++ of second order and UniPC, which need fewer steps."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,30 @@ class Draw:
     """[m, n, c, h, w]: the prediction under the empty prompt."""
 
 
-def drawn(x: Tensor, visited: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Draw:
-    """The end of a trajectory, and what was recorded on the way: (t, state, eps_c, eps_0) at each step."""
-    if not visited:
+@final
+class Trace:
+    """What n pictures visit from the `since`-th to before the `end`-th timestep, each written to its place at once.
+
+    A list of it that is stacked in the end would hold all of it twice.
+    """
+
+    def __init__(self, end: int, since: int, x: Tensor) -> None:
+        self.t: list[Tensor] = []
+        self.columns = x.new_empty(3, end - since, *x.shape)
+
+    def note(self, t: Tensor, x_t: Tensor, eps_c: Tensor, eps_0: Tensor) -> None:
+        """A state [n, c, h, w] at t, and both predictions there."""
+        for column, value in zip(self.columns, (x_t, eps_c, eps_0), strict=True):
+            column[len(self.t)] = value
+        self.t.append(t)
+
+
+def drawn(x: Tensor, trace: Trace | None) -> Draw:
+    """The end of a trajectory, and what was recorded on the way."""
+    if trace is None or not trace.t:
         empty = x.new_empty(0)
         return Draw(x, empty, empty, empty, empty)
-    t, states, eps_c, eps_0 = (torch.stack(column) for column in zip(*visited, strict=True))
-    return Draw(x, t, states, eps_c, eps_0)
+    return Draw(x, torch.stack(trace.t), *trace.columns)
 
 
 def scheduled(scheduler: Any, steps: int, device: torch.device | None = None, since: int = 0) -> Any:

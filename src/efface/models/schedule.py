@@ -6,10 +6,13 @@ import copy
 from typing import Any
 
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from ..functional.schedules import Space
 from .draw import Sampler
 
+FEW_STEPS: dict[str, Any] = {"dpm": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
@@ -25,6 +28,8 @@ def fresh(own: Any, sampler: Sampler = "own") -> Any:
     """A scheduler of the same configuration and none of the state."""
     if sampler == "own":
         return copy.deepcopy(own)
+    if sampler in FEW_STEPS:
+        return FEW_STEPS[sampler].from_config(own.config)
     # Left alone, DDIM clips x0 to [-1, 1] wherever the configuration is silent, and latents wash out.
     clip = sampler == "ddim" and bool(own.config.get("clip_sample", False))
     return DDIMScheduler.from_config(own.config, clip_sample=clip)

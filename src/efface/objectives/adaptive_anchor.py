@@ -27,6 +27,9 @@ class AdaptiveAnchor(Term):
         self.source, self.search, self.eta = source, search, eta
         self.space: Space = space
 
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
             return None

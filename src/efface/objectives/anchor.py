@@ -26,6 +26,9 @@ class Anchor(Term):
         self.source, self.states = source, states
         self.space: Space = space
 
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
             return None

@@ -95,6 +95,7 @@ class Attacked(Term):
         room = game.model.tokenizer.model_max_length - 2
         if self.attack.tokens > room:
             raise ValueError(f"an attack of {self.attack.tokens} tokens does not fit; {game.model.name} reads {room}")
+        self.source.expect(game.targets())
         self.words = game.model.text_encoder.get_input_embeddings().weight.detach()
 
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:

@@ -41,6 +41,9 @@ class Denoising(Term):
         self.captions = dict(captions or {})
         self.space: Space = space
 
+    def prepare(self, game: Game) -> None:
+        self.source.expect(self.shown or game.targets())
+
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
             return None

@@ -45,6 +45,9 @@ class Guidance(Term):
         self.source, self.goal, self.eta, self.detach = source, goal, eta, detach
         self.space: Space = space
 
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
             return None

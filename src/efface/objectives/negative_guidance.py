@@ -25,6 +25,9 @@ class NegativeGuidance(Term):
         self.source, self.eta = source, eta
         self.space: Space = space
 
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
             return None

@@ -40,6 +40,9 @@ class WrongNoise(Term):
         self.space: Space = space
         self.wrong: Wrong = wrong
 
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
             return None

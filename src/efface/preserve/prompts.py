@@ -25,6 +25,9 @@ class Prompts(Term):
         self.source, self.prompts = source, tuple(prompts)
         self.space: Space = space
 
+    def prepare(self, game: Game) -> None:
+        self.source.expect(self.prompts)
+
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
             return None

@@ -7,6 +7,7 @@ all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Literal, final
 
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..functional.schedules import convert, noised
-from ..game import Game, OnPictures, Rows, Source, Turn, other_words
+from ..game import Game, OnPictures, Rows, Source, Takes, Turn, other_words
+from ..game.parallel import team
 from ..models.base import Model
 from ..models.cond import Cond
+from ..models.recordings import at_once
 from ..store import read_pictures
 
 Noise = Literal["gaussian", "uniform"]
@@ -47,6 +50,10 @@ class Pictures(Source):
         self.drawn, self.steps, self.guidance = drawn, steps, guidance
         self.noise, self.antithetic = noise, antithetic
         self.store: dict[str, Tensor] = dict(given or {})
+        self.expected: dict[str, None] = {}
+
+    def expect(self, prompts: Sequence[str]) -> None:
+        self.expected |= dict.fromkeys(prompts if ANY not in self.store else ())
 
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A picture of each prompt, noised."""
@@ -61,6 +68,12 @@ class Pictures(Source):
         x_t = noised(x0, eps, bar)
         return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space)})
 
+    def takes(self, game: Game) -> Takes:
+        shape = game.model.latent_shape
+        drawn = len(self.expected) * self.drawn
+        kept = drawn * prod(shape) * game.model.dtype.itemsize + sum(stack.nbytes for stack in self.store.values())
+        return Takes(min(at_once(shape), drawn), kept=kept)
+
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:
             return torch.randint(of, (n,), generator=rng)
@@ -68,19 +81,20 @@ class Pictures(Source):
         return torch.cat([half, of - 1 - half])[:n]
 
     def _fill(self, game: Game, prompts: Sequence[str]) -> None:
-        """Draws pictures of new prompts, 64 at once; their seeds are far from those that pictures are judged with."""
+        """Draws pictures of new prompts in batches; their seeds are far from those that pictures are judged with."""
         first = 2**41 + game.settings["seed"] * 1_000_003
         asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
         done = []
-        for start in range(0, len(asked), 64):
-            part = asked[start : start + 64]
-            cond = game.model.encode([prompt for prompt, _ in part])
-            seeds = [seed for _, seed in part]
-            done.append(
-                game.model.sample(cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim").x
-            )
+        size = at_once(game.model.latent_shape)
+        for start in range(0, len(asked), size):
+            part = asked[start : start + size]
+            done.append(team().spread(lambda own, part=part: self._draw(game, part[own]), len(part)))
         for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
             self.store[prompt] = latents
+
+    def _draw(self, game: Game, part: Sequence[tuple[str, int]]) -> Tensor:
+        cond, seeds = game.model.encode([prompt for prompt, _ in part]), [seed for _, seed in part]
+        return game.model.sample(cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim").x
 
 
 def forgotten(method: OnPictures, model: Model, noise: Noise = "gaussian") -> Pictures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-from ..game import Game, Rows, Source, Turn
+from ..game import Game, Rows, Source, Takes, Turn
 from ..models.cond import Cond
 
 
@@ -16,6 +16,12 @@ class Shared(Source):
     def __init__(self, source: Source) -> None:
         self.source = source
         self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
+
+    def expect(self, prompts: Sequence[str]) -> None:
+        self.source.expect(prompts)
+
+    def takes(self, game: Game) -> Takes:
+        return self.source.takes(game)
 
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         if self.last is None or self.last[0] is not turn or self.last[1] != tuple(prompts):

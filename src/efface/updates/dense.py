@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..game import Adam, Game, Update
+from ..game import Game, Update, adam
 from ..models.base import Model
 from ..select import select
 
@@ -28,21 +28,35 @@ class Dense(Update):
         base = self.model.weights
         self.names = select(base, self.selection)
         self.masters = [base[name].detach().float().clone().requires_grad_() for name in self.names]
-        self.dtypes = [base[name].dtype for name in self.names]
-        self.adam = Adam(self.masters, self.lr)
+        # What the network reads, and what gradients are taken of: in its own dtype they need no more bytes than that.
+        self.leaves = [
+            master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
+            for name, master in zip(self.names, self.masters, strict=True)
+        ]
+        self.adam = adam(self.masters, self.lr, game.settings)
 
     def params(self) -> list[Tensor]:
+        return self.leaves
+
+    def learning(self) -> list[Tensor]:
         return self.masters
 
     def step(self, grads: Sequence[Tensor]) -> None:
-        self.adam.step(grads)
+        self.adam.step([grad.to(master.dtype) for grad, master in zip(grads, self.masters, strict=True)])
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Takes over in the network's own dtype what the masters are now."""
+        for leaf, master in zip(self.leaves, self.masters, strict=True):
+            if leaf is not master:
+                leaf.copy_(master)
 
     def moved(self) -> Sequence[str]:
         return self.names
 
     def bound(self) -> AbstractContextManager[None]:
-        cast = [master.to(dtype) for master, dtype in zip(self.masters, self.dtypes, strict=True)]
-        return self.model.bound(dict(zip(self.names, cast, strict=True)))
+        return self.model.bound(dict(zip(self.names, self.leaves, strict=True)))
 
     def payload(self) -> dict[str, Tensor]:
         # Contiguous, as a file would give them back: other strides may round differently.
@@ -54,3 +68,4 @@ class Dense(Update):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.adam.restore(state)
+        self.refresh()

@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..game import Adam, Game, Update
+from ..game import Game, Update, adam
 from ..models.base import Model
 from ..select import select
 
@@ -41,7 +41,7 @@ class LowRank(Update):
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
-        self.adam = Adam(self.params(), self.lr)
+        self.adam = adam(self.params(), self.lr, game.settings)
 
     def params(self) -> list[Tensor]:
         return [*self.downs, *self.ups]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..functional.masks import binarise, hard_concrete, keep_probability, straight_through
-from ..game import Adam, Ask, Game, OnTrajectories, Role, Term, Turn, Update, pack
+from ..game import Ask, Game, OnTrajectories, Role, Term, Turn, Update, adam, pack
 from ..models.base import Model
 from ..select import select
 
@@ -65,7 +65,7 @@ class Mask(Update):
         self.logits = [torch.full_like(base[name], self.start, dtype=torch.float32) for name in self.names]
         for logits in self.logits:
             logits.requires_grad_()
-        self.adam = Adam(self.logits, self.lr)
+        self.adam = adam(self.logits, self.lr, game.settings)
 
     def params(self) -> list[Tensor]:
         return self.logits

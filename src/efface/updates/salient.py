@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import final
 
 import torch
@@ -34,26 +35,36 @@ class Salient(Update):
         self.dense.prepare(game)
 
     def ready(self, game: Game) -> None:
+        self.game = game
+
+    @cached_property
+    @torch.enable_grad()
+    def masks(self) -> list[Tensor]:
+        """What may move, by tensor; found when it is first asked for, which must be before anything has moved."""
         total = [torch.zeros_like(master) for master in self.dense.masters]
         for k in range(self.looks):
-            with game.losses(game.look(0, salt=500 + k), "erase") as losses:
+            with self.game.losses(self.game.look(0, salt=500 + k), "erase") as losses:
                 for sum_, grad in zip(total, gradients(self.params())(losses["erase"]), strict=True):
                     sum_ += grad
         every = torch.cat([t.abs().flatten() for t in total])
         moving = torch.zeros_like(every, dtype=torch.bool)
         moving[torch.argsort(every, descending=True, stable=True)[: max(1, round(self.share * len(every)))]] = True
-        self.masks = [m.view(t.shape) for m, t in zip(moving.split([t.numel() for t in total]), total, strict=True)]
+        return [m.view(t.shape) for m, t in zip(moving.split([t.numel() for t in total]), total, strict=True)]
 
     def params(self) -> list[Tensor]:
         return self.dense.params()
 
+    def learning(self) -> list[Tensor]:
+        return self.dense.learning()
+
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor]) -> None:
-        before = [master.clone() for master in self.dense.masters]
+        masks, before = self.masks, [master.clone() for master in self.dense.masters]
         with torch.enable_grad():
             self.dense.step(grads)
-        for master, mask, old in zip(self.dense.masters, self.masks, before, strict=True):
+        for master, mask, old in zip(self.dense.masters, masks, before, strict=True):
             master.copy_(torch.where(mask, master, old))
+        self.dense.refresh()
 
     def moved(self) -> Sequence[str]:
         return self.dense.moved()
@@ -68,4 +79,5 @@ class Salient(Update):
         return self.dense.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        _ = self.masks  # of the base, not of what is restored
         self.dense.restore(state)

@@ -1,0 +1,98 @@
+"""Attacks and judging: prompts a minute.
+
+    python -m benchmarks.attacks --edit out/cat.safetensors
+    python -m benchmarks.attacks --edit out/cat.safetensors --attack ring-a-bell --attack p4d --rows 16
+
+An attack's prompts a minute are the rows that it was made on, over the seconds that it took with everything that it
+draws and judges; beside them stand the pictures that it drew. Judging is timed on pictures that are there already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import efface
+from efface.attacks import STANDARD, configured
+from efface.evaluate import request_of, used_words
+from efface.evaluate.attacking import Campaign, attack, lore_of
+from efface.game import Edit
+from efface.scorers import SetScorer, panel
+from efface.suites import locate, make, world
+
+from .common import repeated, stamp, table, timed, write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacks:
+    """Prompts a minute, by attack and by scorer."""
+
+    edit: Path
+    """What is attacked, an edit of the model."""
+    model: str = "glyphs"
+    """A name, or a folder of that make."""
+    suite: str = "glyphs-objects"
+    """Whose first group that must be gone is attacked."""
+    attack: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Attacks by name; the standard five where none is given."""
+    rows: int = 8
+    """Prompts that are attacked."""
+    controls: int = 4
+    """Prompts in each control."""
+    pictures: int = 64
+    """That each scorer judges."""
+    out: Path = Path("out/benchmarks/attacks")
+    """Folder of the result; the attacks' own files go to a temporary one, so that nothing is taken over."""
+
+    def run(self) -> None:
+        model: Any = efface.load(self.model)
+        bundle = locate(self.model)
+        known = world.load(bundle)
+        edit = Edit.load(self.edit)
+        suite = make(self.suite, request_of(edit), known, used=used_words(edit))
+        scorers = panel(bundle, known.backgrounds)
+        made = [configured(name, self.model) for name in self.attack or STANDARD]
+        how = Campaign(rows=self.rows, controls=self.controls, skip=not self.attack)
+        with tempfile.TemporaryDirectory() as folder:
+            record = attack(model, self.edit, suite, scorers, Path(folder), made, lore_of(known), campaign=how)
+        tried = [self.speed(t) for t in record.trials if t.where == "edited" and not t.missing]
+        judged = self.judging(model, scorers, suite)
+        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        write(self.out, "attacks", {"stamp": stamp(flags=flags), "attacks": tried, "judging": judged})
+        for lines in (tried, judged):
+            print(table(list(lines[0]), [list(line.values()) for line in lines]) + "\n")
+
+    def speed(self, trial: Any) -> dict[str, Any]:
+        """What one attack took, on the erased concept."""
+        fought = trial.drawn / trial.queries if trial.queries else 0
+        return {
+            "attack": trial.attack,
+            "prompts": round(fought),
+            "seconds": trial.seconds,
+            "prompts a minute": 60 * fought / trial.seconds if trial.seconds else 0.0,
+            "pictures drawn": trial.drawn,
+        }
+
+    def judging(self, model: Any, scorers: Any, suite: Any) -> list[dict[str, Any]]:
+        """Drawing, and each scorer that looks at single pictures."""
+        rows = (suite.rows * self.pictures)[: self.pictures]
+        prompts, seeds = [row.prompt for row in rows], list(range(len(rows)))
+        images = model.images(prompts, seeds)
+        drawing = timed(lambda: model.images(prompts, seeds)).seconds
+        found = [{"what": "drawing", "pictures a minute": 60 * len(rows) / drawing}]
+        for scorer in scorers:
+            if isinstance(scorer, SetScorer):
+                continue
+            seconds = repeated(lambda scorer=scorer: scorer.score(images, rows, images), times=3)
+            found.append({"what": scorer.name, "pictures a minute": 60 * len(rows) / seconds})
+        return found
+
+
+if __name__ == "__main__":
+    tyro.cli(Attacks).run()

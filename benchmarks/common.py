@@ -1,0 +1,168 @@
+"""What all benchmarks share: what is counted and how, the machine's stamp, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.game.tally import Tally, size_of
+from efface.store import check_writable
+
+PACKAGES = ("efface", "torch", "diffusers", "transformers", "accelerate", "numpy")
+
+
+@dataclass
+class Count:
+    """What passed through the denoiser."""
+
+    rows: int = 0
+    """A row is one state under one condition; a guided step of one picture is two."""
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work took."""
+
+    seconds: float
+    processor: float
+    """Seconds of processor time, which other work on the machine does not stretch; on a GPU it tells little."""
+    rows: int
+    """Rows that the denoiser evaluated, recomputed ones among them."""
+    calls: int
+
+
+@contextmanager
+def counted(*denoisers: nn.Module) -> Iterator[Count]:
+    """Within, rows and calls of these modules are counted by a hook on their forward."""
+    count = Count()
+
+    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        sample = args[0] if args else kwargs["sample"]
+        count.rows += len(sample)
+        count.calls += 1
+
+    handles = [denoiser.register_forward_pre_hook(note, with_kwargs=True) for denoiser in denoisers]
+    try:
+        yield count
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def timed(work: Callable[[], object], *denoisers: nn.Module) -> Cost:
+    """Seconds, rows and calls of one piece of work; waits for a GPU to finish."""
+    with counted(*denoisers) as count:
+        settle()
+        start, busy = time.perf_counter(), time.process_time()
+        work()
+        settle()
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    return Cost(seconds, busy, count.rows, count.calls)
+
+
+def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
+    """Most bytes of tensors alive at once during the work, `resting` (weights that are there already) among them.
+
+    On a GPU what its allocator had handed out; elsewhere counted by operation, which slows the work: time another run.
+    """
+    if torch.cuda.is_available() and any(tensor.is_cuda for tensor in resting):
+        settle()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        settle()
+        return torch.cuda.max_memory_allocated()
+    with Tally(resting) as tally:
+        work()
+    return size_of(resting) + tally.peak
+
+
+def resident() -> int:
+    """Most bytes of main memory that this process held at once, until now."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def settle() -> None:
+    """Waits for what a GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def weights_of(*modules: nn.Module) -> list[Tensor]:
+    """Parameters and buffers."""
+    return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+
+
+def repeated(work: Callable[[], object], times: int, warm: int = 1) -> float:
+    """Median seconds of `times` goes, after `warm` that do not count."""
+    for _ in range(warm):
+        work()
+    return median(timed(work).seconds for _ in range(times))
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:
+    """FLOP/s of the best of ten products of two square matrices: the most this machine gives, measured here and now."""
+    side = side or (8192 if device.type == "cuda" else 1024)
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    best = min(timed(lambda: a @ b).seconds for _ in range(12))
+    return 2 * side**3 / best
+
+
+def stamp(**more: Any) -> dict[str, Any]:
+    """Machine, versions, settings: a result without these is none."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    facts = {
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": load,
+        "python": platform.python_version(),
+        "cuda": torch.version.cuda,
+    }
+    return facts | {name: version(name) for name in PACKAGES} | more
+
+
+def write(out: Path, name: str, data: Mapping[str, Any]) -> None:
+    """The result as JSON, whole or not at all."""
+    file = check_writable(out / f"{name}.json")
+    temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(file)
+    print(f"written: {file}")
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Markdown."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def facts(cost: Cost) -> dict[str, Any]:
+    """A cost, for JSON."""
+    return asdict(cost)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _processor() -> str:
+    file = Path("/proc/cpuinfo")
+    names = [line for line in file.read_text().splitlines() if line.startswith("model name")] if file.is_file() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()

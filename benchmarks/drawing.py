@@ -1,0 +1,92 @@
+"""Drawing against `StableDiffusionPipeline.__call__` at the same batch, scheduler, steps and precision.
+
+    python -m benchmarks.drawing                                   # the embedded model
+    python -m benchmarks.drawing --size sd --dtype bf16 --compile  # on a GPU
+
+Goes of the two alternate, so that a machine whose load changes slows both; the ratio is the median of the pairs'.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+import tyro
+
+import efface
+from efface.models.base import CASTS
+
+from .common import stamp, table, timed, write
+from .sizes import Size, pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Pictures a minute, ours and the pipeline's."""
+
+    size: Size | Literal["glyphs"] = "glyphs"
+    """The embedded model, or random weights of Stable Diffusion's shapes."""
+    pixels: int = 512
+    """A side, of those shapes."""
+    batches: tuple[int, ...] = (1, 8, 32)
+    """Pictures at once."""
+    steps: int = 0
+    """Sampling steps; 0 is the model's own number."""
+    pairs: int = 5
+    """Goes of each."""
+    dtype: str = "fp32"
+    """Of the weights."""
+    compile: bool = False
+    """Compile our network; the pipeline is run as it comes."""
+    out: Path = Path("out/benchmarks/drawing")
+    """Folder of the result."""
+
+    def run(self) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        made = None if self.size == "glyphs" else pipeline(self.size, self.pixels, device, CASTS[self.dtype])
+        model: Any = efface.load(made or "glyphs", device, compile=self.compile)
+        rows = [self.compare(model, n) for n in self.batches]
+        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        write(self.out, str(self.size), {"stamp": stamp(flags=flags), "rows": rows})
+        print(table(list(rows[0]), [list(row.values()) for row in rows]))
+
+    def compare(self, model: Any, n: int) -> dict[str, float]:
+        """Pictures a minute at n at once."""
+        prompts, seeds = ["a cat", "a dog"] * n, list(range(n))
+        steps, guidance = self.steps or model.defaults.steps, model.defaults.guidance
+
+        def ours() -> None:
+            model.images(prompts[:n], seeds, steps=steps, guidance=guidance, batch=n)
+
+        def theirs() -> None:
+            rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+            cast = torch.autocast(model.device.type, model.compute) if model.compute else nullcontext()
+            with torch.no_grad(), cast:
+                model.pipeline(
+                    prompts[:n],
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    generator=rngs,
+                    output_type="np",
+                )
+
+        model.pipeline.set_progress_bar_config(disable=True)
+        ours(), theirs()
+        pairs = [(timed(ours).seconds, timed(theirs).seconds) for _ in range(self.pairs)]
+        return {
+            "at once": n,
+            "ours, a minute": 60 * n / median(a for a, _ in pairs),
+            "diffusers, a minute": 60 * n / median(b for _, b in pairs),
+            "faster": median(b / a for a, b in pairs),
+            "least of the pairs": min(b / a for a, b in pairs),
+        }
+
+
+if __name__ == "__main__":
+    tyro.cli(Drawing).run()

@@ -1,0 +1,131 @@
+"""How time and memory grow: with concepts, trained parameters, resolution and batch.
+
+    python -m benchmarks.growth                      # the embedded model, all four
+    python -m benchmarks.growth --only batch --most 16
+
+Each point is a run of its own: seconds an update (for the closed form seconds in all), and the most bytes of tensors
+alive, beside what the planner said before. Plots are written as SVG.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import tyro
+
+import efface
+from efface import methods
+from efface.concept import Erasure
+from efface.game.plan import planned
+from efface.store import check_writable
+
+from .common import peak_of, settle, stamp, table, timed, weights_of, write
+from .plots import Line, plot
+
+Axis = Literal["concepts", "parameters", "resolution", "batch"]
+SUBSETS = ("xattn-strict", "xattn", "selfattn", "noxattn", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Time and memory along one axis at a time."""
+
+    only: tyro.conf.UseAppendAction[tuple[Axis, ...]] = ()
+    """Axes; all four where none is given."""
+    method: str = "esd"
+    """A trained method; concepts are also given to uce."""
+    most: int = 0
+    """The last point of an axis, where it is too far: 100 concepts, 4 times the latents' side, 64 rows."""
+    updates: int = 5
+    """Timed, after one that is not."""
+    model: str = "glyphs"
+    """A name or a folder."""
+    out: Path = Path("out/benchmarks/growth")
+    """Folder for the result and its plots."""
+
+    def run(self) -> None:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for axis in self.only or ("concepts", "parameters", "resolution", "batch"):
+            found[axis] = [point for n in self.points(axis) for point in self.measured(axis, n)]
+            print(axis, table(list(found[axis][0]), [list(p.values()) for p in found[axis]]), sep="\n", flush=True)
+            for what in ("seconds", "MB"):
+                self.draw(axis, what, found[axis])
+            flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+            write(self.out, "growth", {"stamp": stamp(flags=flags), "axes": found})
+
+    def points(self, axis: Axis) -> Sequence[int]:
+        """Where to measure; of the parameters the place in SUBSETS."""
+        all_ = {"concepts": (1, 2, 5, 10, 20, 50, 100), "resolution": (1, 2, 3, 4), "batch": (1, 2, 4, 8, 16, 32, 64)}
+        if axis == "parameters":
+            return range(len(SUBSETS))
+        return [n for n in all_[axis] if not self.most or n <= self.most]
+
+    def measured(self, axis: Axis, n: int) -> list[dict[str, Any]]:
+        """A trained method at this point; for concepts a closed form too."""
+        more = {"parameters": {"weights": SUBSETS[n]}, "batch": {"batch": n}}.get(axis, {})
+        rows = [self.trained(axis, n, more)]
+        if axis == "concepts":
+            rows.append(self.closed(n))
+        return rows
+
+    def opened(self, axis: Axis, n: int) -> Any:
+        model: Any = efface.load(self.model)
+        if axis == "resolution":
+            channels, side, _ = model.latent_shape
+            model.latent_shape = (channels, side * n, side * n)
+        return model
+
+    def erasure(self, model: Any, axis: Axis, n: int) -> Erasure:
+        return Erasure(tuple(model.vocabulary(n)) if axis == "concepts" else ("cat",))
+
+    def trained(self, axis: Axis, n: int, more: dict[str, Any]) -> dict[str, Any]:
+        """Seconds an update and bytes, with few trajectories: their drawing is not what is asked here."""
+        few = {"steps": self.updates + 1, "source": "frozen", "paths": 1, "draw_steps": 2, **more}
+        marks: list[float] = []
+
+        def mark(*_: Any, **__: Any) -> None:
+            settle()
+            marks.append(time.perf_counter())
+
+        model = self.opened(axis, n)
+        method: Any = methods.configured(self.method, model, few)
+        erasure = self.erasure(model, axis, n)
+        plan = planned(method.game(model, erasure))
+        method.fit(model, erasure, progress=mark)
+        again = self.opened(axis, n)
+        short = dataclasses.replace(method, steps=2)
+        used = peak_of(lambda: short.fit(again, erasure), weights_of(again.unet, again.vae, again.text_encoder))
+        trained = sum(model.weights[name].numel() for name in method.game(model, erasure).update.moved())
+        x = trained if axis == "parameters" else model.latent_shape[1] if axis == "resolution" else n
+        seconds = median(b - a for a, b in pairwise(marks))
+        return {"of": self.method, axis: x, "seconds": seconds, "MB": used / 1e6, "planned MB": plan.need / 1e6}
+
+    def closed(self, n: int) -> dict[str, Any]:
+        model = self.opened("concepts", n)
+        erasure, method = self.erasure(model, "concepts", n), methods.configured("uce", model, {})
+        model.fingerprint()
+        cost = timed(lambda: method.fit(model, erasure))
+        again = self.opened("concepts", n)
+        used = peak_of(lambda: method.fit(again, erasure), weights_of(again.unet, again.vae, again.text_encoder))
+        return {"of": "uce", "concepts": n, "seconds": cost.seconds, "MB": used / 1e6, "planned MB": float("nan")}
+
+    def draw(self, axis: Axis, what: str, points: Sequence[dict[str, Any]]) -> None:
+        """A line a method."""
+        names = list(dict.fromkeys(p["of"] for p in points))
+        pick: Callable[[str], list[tuple[float, float]]] = lambda name: [  # noqa: E731
+            (p[axis], p[what]) for p in points if p["of"] == name
+        ]
+        file = check_writable(self.out / f"{axis}-{what.lower()}.svg")
+        file.write_text(plot([Line(name, pick(name)) for name in names], axis, what), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tyro.cli(Growth).run()

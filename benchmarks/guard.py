@@ -1,0 +1,82 @@
+"""Evaluation counts and allocations of a small training, for a comparison with what they were: never of times.
+
+    python -m benchmarks.guard            # what differs from guard.json
+    python -m benchmarks.guard --renew    # writes it anew, where a change is wanted
+
+A change that makes a method ask the network more often, or hold more tensors, shows here before it shows on a clock.
+tests/benchmarks/test_guard.py compares in the same way, on the same tiny model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from efface import methods
+from efface.concept import Erasure
+
+from .common import counted, peak_of, weights_of
+
+KEPT = Path(__file__).with_name("guard.json")
+SLACK = 0.05
+"""Of the bytes: libraries differ a little in what they hold."""
+SMALL = {"draw_steps": 4, "steps": 2, "batch": 2, "seed": 0}
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "esd": {"source": "frozen", "paths": 4},
+    "eap": {"source": "frozen", "paths": 4, "keep_paths": 1, "centres": 4, "k_closest": 8},
+    "abo": {"source": "frozen", "paths": 4},
+    "p-esd": {"source": "frozen", "paths": 4},
+    "erasediff": {"pictures": 4, "remain_words": 2, "label": "dog"},
+}
+
+
+def measured(opened: Callable[[], Any]) -> dict[str, dict[str, int]]:
+    """Denoiser rows, calls and bytes of each case, each on a model of its own."""
+    found = {}
+    for name, more in CASES.items():
+        model, again = opened(), opened()
+        with counted(model.unet) as count:
+            _fit(name, model, more)
+        parts = weights_of(again.unet, again.vae, again.text_encoder)
+        used = peak_of(lambda name=name, again=again, more=more: _fit(name, again, more), parts)
+        found[name] = {"rows": count.rows, "calls": count.calls, "bytes": used}
+    return found
+
+
+def worse(found: Mapping[str, Mapping[str, int]], kept: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What differs: counts at all, bytes by more than SLACK."""
+    said = []
+    for name in sorted({*found, *kept}):
+        now, then = found.get(name, {}), kept.get(name, {})
+        for what in ("rows", "calls", "bytes"):
+            a, b = now.get(what, 0), then.get(what, 0)
+            if abs(a - b) > (SLACK * b if what == "bytes" else 0):
+                said.append(f"{name}: {a} {what}, were {b}")
+    return said
+
+
+def kept() -> dict[str, dict[str, int]]:
+    """What it was when it was last looked at."""
+    return json.loads(KEPT.read_text(encoding="utf-8"))
+
+
+def _fit(name: str, model: Any, more: Mapping[str, Any]) -> None:
+    methods.configured(name, model, {**SMALL, **more}).fit(model, Erasure(("cat",)))
+
+
+def _tiny() -> Callable[[], Any]:
+    """The tests' tiny random model."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from tiny import tiny_model
+
+    return tiny_model
+
+
+if __name__ == "__main__":
+    now = measured(_tiny())
+    print("\n".join(worse(now, kept() if KEPT.exists() else {})) or "as it was")
+    if sys.argv[1:] == ["--renew"]:
+        KEPT.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,217 @@
+"""Stable Diffusion's size: seconds an update, the time of a whole run, memory, and the share of the matmul peak.
+
+    python -m benchmarks.sd_size                                           # on a GPU: SD 1.5 at 512 px, all methods
+    python -m benchmarks.sd_size --size sdxl --pixels 1024 --methods esd
+    python -m benchmarks.sd_size --updates 2 --warm 0 --paths 1 --draw-steps 2 --pictures 2  # on a CPU, to show it runs
+
+Weights are random: speed does not look at them. A run's time is projected from what one update and one drawn row took,
+at the method's own number of both; FLOPs are counted by torch, the peak is that of a product of two matrices in the
+same run. Beside it stands the bare diffusers network, compiled, at the same rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+import tyro
+from torch.utils.flop_counter import FlopCounterMode
+
+import efface
+from efface import methods
+from efface.concept import Erasure
+from efface.models.base import CASTS
+from efface.select import select
+
+from .common import counted, matmul_peak, peak_of, repeated, resident, settle, stamp, table, timed, weights_of, write
+from .sizes import Size, pipeline
+
+CONCEPTS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDSize:
+    """Random weights of Stable Diffusion's shapes."""
+
+    size: Size = "sd"
+    """sd is 1.5."""
+    pixels: int = 512
+    """A side; latents are an eighth."""
+    methods: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of esd, eap, erasediff, uce …; these four where none is given."""
+    updates: int = 20
+    """That are timed."""
+    warm: int = 5
+    """Before them, not timed."""
+    paths: int = 0
+    """Trajectories that are drawn; 0 is the method's own number."""
+    keep_paths: int = 0
+    """EAP's for each candidate; 0 is its own number."""
+    centres: int = 0
+    """EAP's candidates; 0 is its own number."""
+    draw_steps: int = 0
+    """Sampling steps of drawing; 0 is the method's own."""
+    pictures: int = 8
+    """Of each kind that EraseDiff draws here; the projection is for its own 800."""
+    moments: Literal[32, 8] = 32
+    """Bits of Adam's moments."""
+    dtype: str = "bf16"
+    """Of the weights; what learns has fp32 masters."""
+    device: str = ""
+    """A GPU where there is one."""
+    compile: bool = False
+    """Compile the network."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+    offload: bool = False
+    """Keep text encoders and autoencoder on the CPU meanwhile."""
+    bare: bool = True
+    """Time the bare diffusers network beside it."""
+    out: Path = Path("out/benchmarks/sd_size")
+    """Folder of the result."""
+
+    def run(self) -> None:
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        peak = matmul_peak(device, CASTS[self.dtype])
+        rows = [self.case(name, device, peak) for name in self.methods or ("esd", "eap", "erasediff", "uce")]
+        beside = self.beside(device) if self.bare else {}
+        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        write(self.out, f"{self.size}-{self.pixels}", {"stamp": stamp(flags=flags), "rows": rows, "bare": beside})
+        print(f"matmul peak, {self.dtype}: {peak / 1e12:.2f} TFLOP/s")
+        print(table(list(rows[0]), [list(row.values()) for row in rows]))
+        print(beside)
+
+    def case(self, name: str, device: torch.device, peak: float) -> dict[str, Any]:
+        """One method, in this process."""
+        model = self.opened(device)
+        fingerprint = timed(model.fingerprint).seconds
+        if methods.get(name).kind != "trained":
+            return self.closed(name, model, fingerprint)
+        method, whole = self.method(name, model, self.warm + self.updates), self.method(name, model, 0)
+        marks: list[float] = []
+
+        def mark(done: int, of: int, **_: Any) -> None:
+            if done % (of // method.steps) == 0:  # after a round: an update, and the moves of searches
+                settle()
+                marks.append(time.perf_counter())
+
+        with counted(model.unet) as count:
+            settle()
+            start = time.perf_counter()
+            used = peak_of(lambda: method.fit(model, Erasure(("cat",)), progress=mark), _weights(model))
+        rounds = [b - a for a, b in pairwise(marks)][max(0, self.warm - 1) :]
+        update = median(rounds) if rounds else marks[0] - start
+        drawing = (marks[0] - start - update) * self._drawn(whole) / self._drawn(method)
+        flops = self.flops(name, model)
+        return {
+            "method": name,
+            "seconds an update": update,
+            "drawing, projected": drawing,
+            "a whole run, projected": drawing + update * whole.steps,
+            "peak GB": used / 1e9,
+            "process, peak GB": resident() / 1e9,
+            "rows": count.rows,
+            "TFLOP/s": flops / update / 1e12,
+            "share of the peak": flops / update / peak,
+            "fingerprint, seconds": fingerprint,
+        }
+
+    def closed(self, name: str, model: Any, fingerprint: float) -> dict[str, Any]:
+        """A closed form, for many concepts."""
+        erasure = Erasure(tuple(efface.load("glyphs").vocabulary(CONCEPTS)))
+        method = methods.configured(name, model, {})
+        cost = timed(lambda: method.fit(model, erasure))
+        used = peak_of(lambda: method.fit(model, erasure), _weights(model))
+        facts = {
+            "method": f"{name}, {len(erasure.targets)} concepts",
+            "seconds an update": "",
+            "drawing, projected": "",
+        }
+        facts |= {"a whole run, projected": cost.seconds, "peak GB": used / 1e9}
+        facts |= {"process, peak GB": resident() / 1e9, "rows": cost.rows, "TFLOP/s": ""}
+        return facts | {"share of the peak": "", "fingerprint, seconds": fingerprint}
+
+    def opened(self, device: torch.device) -> Any:
+        made = pipeline(self.size, self.pixels, str(device), CASTS[self.dtype])
+        how = {"compile": self.compile, "checkpointing": self.checkpointing, "offload": self.offload}
+        return efface.load(made, str(device), **how)
+
+    def method(self, name: str, model: Any, updates: int) -> Any:
+        """The method with so many updates, and less drawing where the flags say so; with 0 as it comes, to project."""
+        fields = {field.name for field in dataclasses.fields(methods.get(name))}
+        more: dict[str, Any] = {"source": "frozen"} if "source" in fields else {}
+        more |= {"moments": self.moments} if "moments" in fields else {}
+        if updates:
+            more["steps"] = updates
+            given = ("paths", "keep_paths", "centres", "draw_steps", "pictures")
+            more |= {flag: getattr(self, flag) for flag in given if flag in fields and getattr(self, flag)}
+        return methods.configured(name, model, more)
+
+    def _drawn(self, method: Any) -> int:
+        """Rows that the method draws before it learns."""
+        if not hasattr(method, "source"):
+            return 2 * method.pictures * 2 * method.draw_steps
+        words = getattr(method, "keep_paths", 0) * getattr(method, "centres", 0)
+        return (method.paths + words) * 2 * method.draw_steps
+
+    def flops(self, name: str, model: Any) -> float:
+        """FLOPs of one update with everything drawn: those of two updates less those of one."""
+        found = []
+        for updates in (1, 2):
+            method = self.method(name, model, updates)
+            with FlopCounterMode(display=False) as counter:
+                method.fit(model, Erasure(("cat",)))
+            found.append(counter.get_total_flops())
+        return float(found[1] - found[0])
+
+    def beside(self, device: torch.device) -> dict[str, float]:
+        """Seconds of the bare network, compiled, and of ours: of a pass as in drawing, and of one as in learning."""
+        model = self.opened(device)
+        for tensor in model.weights.values():
+            tensor.requires_grad_(False)
+        learning = [model.weights[name].requires_grad_() for name in select(model.weights, "xattn")]
+        compiled: Callable[..., Any] = torch.compile(model.unet) if device.type == "cuda" else model.unet
+        found, times = {}, 10 if device.type == "cuda" else 1
+        for rows in (1, 16) if device.type == "cuda" else (1,):
+            x = torch.zeros(rows, *model.latent_shape, device=device, dtype=model.dtype)
+            cond = model.encode([""]).expand(rows)
+            t = torch.ones(rows, device=device)
+            passes = {"ours": partial(model.predict, x, t, cond), "bare": partial(_bare, compiled, x, t, cond)}
+            for who, network in passes.items():
+                found[f"{who}, {rows} rows drawn"] = repeated(partial(_drawn, network), times)
+                found[f"{who}, {rows} rows learned"] = repeated(partial(_learned, network, learning), times)
+        return found
+
+
+def _drawn(network: Callable[[], Any]) -> None:
+    with torch.no_grad():
+        network()
+
+
+def _learned(network: Callable[[], Any], learning: Sequence[torch.Tensor]) -> None:
+    torch.autograd.grad(network()[0].float().square().mean(), learning, allow_unused=True)
+
+
+def _bare(network: Callable[..., Any], x: Any, t: Any, cond: Any) -> Any:
+    """The network's own call."""
+    held = cond.tensors
+    added = {"text_embeds": held["pooled"], "time_ids": held["time_ids"]} if "pooled" in held else None
+    return network(x, t, encoder_hidden_states=held["tokens"], added_cond_kwargs=added, return_dict=False)
+
+
+def _weights(model: Any) -> list[Any]:
+    parts = [getattr(model.pipeline, name, None) for name in ("unet", "vae", "text_encoder", "text_encoder_2")]
+    return weights_of(*(part for part in parts if part is not None))
+
+
+if __name__ == "__main__":
+    tyro.cli(SDSize).run()

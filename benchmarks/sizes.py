@@ -1,0 +1,123 @@
+"""Pipelines of the sizes of Stable Diffusion 1.5 and SDXL with random weights: speed and memory ask for no others.
+
+Shapes are those of the published configurations; the tokenizer is the embedded model's, for words do not matter here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from efface.models import BUNDLED
+
+Size = Literal["sd", "sdxl"]
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def pipeline(size: Size, pixels: int, device: str, dtype: torch.dtype) -> Any:
+    """A pipeline whose latents are pixels / 8 a side, made on the device at this dtype."""
+    torch.manual_seed(0)
+    with _made(device, dtype):
+        return _sd(pixels // 8) if size == "sd" else _sdxl(pixels // 8)
+
+
+def _sd(side: int) -> StableDiffusionPipeline:
+    unet = UNet2DConditionModel(
+        sample_size=side, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
+    )
+    made = StableDiffusionPipeline(
+        vae=_vae(side, 0.18215),
+        text_encoder=CLIPTextModel(_text(768, 12, 12)),
+        tokenizer=_tokenizer(),
+        unet=unet,
+        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **SCHEDULE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def _sdxl(side: int) -> StableDiffusionXLPipeline:
+    unet = UNet2DConditionModel(
+        sample_size=side,
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    made = StableDiffusionXLPipeline(
+        vae=_vae(side, 0.13025),
+        text_encoder=CLIPTextModel(_text(768, 12, 12)),
+        text_encoder_2=CLIPTextModelWithProjection(_text(1280, 32, 20)),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading"),
+        add_watermarker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def _vae(side: int, scale: float) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=side * 8,
+        scaling_factor=scale,
+    )
+
+
+def _text(width: int, layers: int, heads: int) -> CLIPTextConfig:
+    tokenizer = _tokenizer()
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=77,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(BUNDLED / "glyphs" / "model" / "tokenizer", model_max_length=77)
+
+
+@contextmanager
+def _made(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Within, modules are made on the device at this dtype, so that nothing is held twice."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,225 @@
+"""The same updates, the same quality: against the procedure written out in `benchmarks.plain`.
+
+    python -m benchmarks.updates                      # the papers' 1000 updates and 50 steps; hours on a CPU
+    python -m benchmarks.updates --updates 40 --picture-updates 4 --pictures 16   # a look
+    python -m benchmarks.updates --quality --targets cat --targets guitar --targets pizza
+
+Wall time and denoiser rows are those of one run each; bytes those of a short run of their own, for counting them slows
+it. Quality: both edits are drawn and judged as a recipe does; "not worse" is a paired loss whose upper bound is at most
+three points (design rule 6.6), which needs several targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import efface
+from efface import methods
+from efface.concept import Erasure
+from efface.functional.rates import bootstrap
+from efface.game import Edit, provenance
+from efface.sources.pictures import labels, remaining
+
+from .common import Cost, facts, peak_of, stamp, table, timed, weights_of, write
+from .plain import PAPERS, REFERENCES, Asked
+
+METRICS = ("esr1/target", "psr1/neighbour", "psr1/unseen")
+SIZES = {"target": 320, "neighbour": 96, "style": 96, "unseen": 192}
+ALLOWED_LOSS = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updates:
+    """The same number of updates by the paper's procedure and by ours."""
+
+    methods: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of esd, eap, abo, p-esd, erasediff; all of them where none is given."""
+    targets: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Concepts to erase; repeat the flag for several; cat where none is given."""
+    model: str = "glyphs"
+    """A bundled model, or a folder of one of that make."""
+    updates: int = 1000
+    """Of the weights, for methods on trajectories."""
+    picture_updates: int = 60
+    """Of the weights, for EraseDiff."""
+    pictures: int = 800
+    """Pictures of each kind that EraseDiff draws."""
+    draw_steps: int = 50
+    """Sampling steps of what is drawn to train on."""
+    batch: int = 1
+    """Rows of ours in an update; the papers' is 1. EraseDiff's is the method's own on both sides."""
+    paths: int = 0
+    """Our trajectories for each prompt; 0 takes as many as give a state for every row of every update."""
+    keep_paths: int = 1
+    """Our trajectories for each candidate of EAP."""
+    short: int = 2
+    """Updates of the runs whose bytes are counted."""
+    quality: bool = False
+    """Draw and judge both edits."""
+    out: Path = Path("out/benchmarks/updates")
+    """Folder for edits, judgements and the result."""
+
+    def run(self) -> None:
+        rows = []
+        for name in self.methods or tuple(REFERENCES):
+            for target in self.targets or ("cat",):
+                row = self.compare(name, target)
+                rows.append(row)
+                print(_lines([row]), flush=True)
+                write(self.out, "updates", {"stamp": stamp(flags=_plain(self)), "rows": rows})
+        print(_lines(rows))
+        if self.quality:
+            print(_quality(rows))
+
+    def compare(self, name: str, target: str) -> dict[str, Any]:
+        """One method on one target, ours and the baseline."""
+        count = self.picture_updates if name == "erasediff" else self.updates
+        ours, edit = self.ours(name, target, count)
+        asked = self.asked(name, target, count, edit)
+        baseline, values = self.baseline(name, asked)
+        row = {
+            "method": name,
+            "target": target,
+            "updates": count,
+            "against": "the paper's procedure" if name in PAPERS else "our unoptimised reference",
+            "ours": facts(ours),
+            "plain": facts(baseline),
+            "ours_bytes": self.our_bytes(name, target),
+            "plain_bytes": self.plain_bytes(name, dataclasses.replace(asked, updates=self.short)),
+        }
+        row |= {
+            "faster": baseline.seconds / ours.seconds,
+            "faster_processor": baseline.processor / ours.processor,
+            "fewer_rows": baseline.rows / ours.rows,
+            "bytes_share": row["ours_bytes"] / row["plain_bytes"],
+        }
+        return row | (self.judged(name, target, edit, values) if self.quality else {})
+
+    def method(self, name: str, model: Any, count: int) -> Any:
+        """Ours: the stored trajectories, at the papers' batch and as many steps."""
+        more: dict[str, Any] = {"steps": count, "draw_steps": self.draw_steps}
+        if name == "erasediff":
+            return methods.configured(name, model, more | {"pictures": self.pictures})
+        forms = len(methods.configured(name, model, {}).templates)  # type: ignore[attr-defined]
+        paths = self.paths or -(-self.updates * self.batch // (self.draw_steps * forms))
+        more |= {"source": "frozen", "batch": self.batch, "paths": paths}
+        return methods.configured(name, model, more | ({"keep_paths": self.keep_paths} if name == "eap" else {}))
+
+    def ours(self, name: str, target: str, count: int) -> tuple[Cost, Edit]:
+        model: Any = efface.load(self.model)
+        found: list[Edit] = []
+        cost = timed(lambda: found.append(self.method(name, model, count).fit(model, Erasure((target,)))), model.unet)
+        return cost, found[0]
+
+    def our_bytes(self, name: str, target: str) -> int:
+        model: Any = efface.load(self.model)
+        method = self.method(name, model, self.short)
+        return peak_of(lambda: method.fit(model, Erasure((target,))), _resting(model))
+
+    def asked(self, name: str, target: str, count: int, edit: Edit) -> Asked:
+        """The same request for the baseline, with the words that ours found."""
+        model: Any = efface.load(self.model)
+        method = self.method(name, model, count)
+        more: dict[str, Any] = {}
+        if name == "eap":
+            more["candidates"] = edit.meta["notes"]["candidates"][target]
+        if name == "erasediff":
+            erasure = Erasure((target,))
+            more |= {"captions": remaining(method, model, erasure)[1], "label": labels(model, erasure, method.label)[0]}
+        return Asked(target, method.templates, dataclasses.asdict(method), count, more=more)
+
+    def baseline(self, name: str, asked: Asked) -> tuple[Cost, dict[str, Any]]:
+        """Both of its models are counted: a deep copy carries the hook along."""
+        model: Any = efface.load(self.model)
+        found: list[dict[str, Any]] = []
+        cost = timed(lambda: found.append(REFERENCES[name](model, asked, **asked.more)), model.unet)
+        return cost, found[0]
+
+    def plain_bytes(self, name: str, asked: Asked) -> int:
+        model: Any = efface.load(self.model)
+        return peak_of(lambda: REFERENCES[name](model, asked, **asked.more), _resting(model))
+
+    def judged(self, name: str, target: str, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Rates of both edits, by the recipe's suite and judges."""
+        from efface.evaluate import evaluate
+        from efface.scorers import panel
+        from efface.suites import locate, world
+        from recipes.run import suite_of
+
+        model: Any = efface.load(self.model)
+        known = world.load(locate(self.model))
+        erasure = Erasure(known.expand((target,)))
+        judges = [s for s in panel(locate(self.model), known.backgrounds) if s.asks != "background"]
+        other = Edit(plain, provenance(model, erasure, f"plain {name}", {}))
+        found: dict[str, Any] = {}
+        for who, edit in (("ours", ours), ("plain", other)):
+            where = self.out / name / target / who
+            edit.save(where / "edit.safetensors")
+            suite = suite_of(erasure, known, SIZES)
+            record = evaluate(model, where / "edit.safetensors", suite, judges, where, album=self.out / "images")
+            rates = {metric: record.find(*metric.split("/")) for metric in METRICS}
+            found[f"{who}_rates"] = {metric: rate.edited.value for metric, rate in rates.items() if rate}
+        return found
+
+
+def _resting(model: Any) -> list[Any]:
+    """All weights of a model that was opened."""
+    return weights_of(model.unet, model.vae, model.text_encoder)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    titles = ("method", "target", "updates", "against", "seconds", "faster")
+    titles += ("faster by processor time", "rows", "fewer rows", "MB", "of its MB")
+    return table(
+        titles,
+        [
+            (
+                row["method"],
+                row["target"],
+                row["updates"],
+                row["against"],
+                f"{row['ours']['seconds']:.1f} / {row['plain']['seconds']:.1f}",
+                f"{row['faster']:.1f} x",
+                f"{row['faster_processor']:.1f} x",
+                f"{row['ours']['rows']} / {row['plain']['rows']}",
+                f"{row['fewer_rows']:.1f} x",
+                f"{row['ours_bytes'] / 1e6:.1f} / {row['plain_bytes'] / 1e6:.1f}",
+                f"{row['bytes_share']:.0%}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _quality(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The paired loss of each rate, and whether its upper bound is small enough."""
+    lines = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == name]
+        for metric in METRICS:
+            both = {r["target"]: (r["plain_rates"].get(metric), r["ours_rates"].get(metric)) for r in mine}
+            losses = {t: [a - b] for t, (a, b) in both.items() if a is not None and b is not None}
+            if not losses:
+                continue
+            mean, spread = sum(v[0] for v in losses.values()) / len(losses), bootstrap(losses)
+            bounds = f"[{100 * spread[0]:.1f}, {100 * spread[1]:.1f}]" if spread else "one target: no interval"
+            verdict = "inconclusive" if spread is None or spread[1] > ALLOWED_LOSS else "not worse"
+            if spread and spread[0] > ALLOWED_LOSS:
+                verdict = "worse"
+            lines.append((name, metric, len(losses), f"{100 * mean:.1f} {bounds}", verdict))
+    return table(("method", "rate", "targets", "loss in points, plain - ours", "verdict"), lines)
+
+
+def _plain(flags: Updates) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(flags), default=str))
+
+
+if __name__ == "__main__":
+    tyro.cli(Updates).run()

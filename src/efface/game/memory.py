@@ -1,0 +1,56 @@
+"""How much memory there is, and how sizes are written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can still be had on a device, with what this process holds of it; None where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    facts = Path("/proc/meminfo")
+    if not facts.is_file():
+        return None
+    (line,) = [row for row in facts.read_text().splitlines() if row.startswith("MemAvailable")]
+    return min(int(line.split()[1]) * 1024, _allowed()) + _held()
+
+
+def read_size(text: str) -> int:
+    """Bytes of "8GB", "800 MB", "0.5gb"; ValueError for anything else."""
+    number, unit = text.strip().upper().rstrip("B"), 1.0
+    for letter, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number.endswith(letter):
+            number, unit = number[:-1], factor
+    try:
+        found = float(number) * unit
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1e18:
+        raise ValueError(f"no size: {text!r}; write it as 8GB or 800MB")
+    return int(found)
+
+
+def size(n: float) -> str:
+    """Bytes, to read."""
+    return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+
+
+def _held() -> int:
+    """What this process holds in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _allowed() -> int:
+    """What a container leaves this process, where it says so; cached files, which give way, are not counted."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return limit - used + int(facts["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 1 << 62

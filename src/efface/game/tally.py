@@ -1,0 +1,57 @@
+"""Counts the bytes of live tensors, operation by operation: on any device, and whatever the allocator rounds them to.
+
+Every storage that an operation hands out counts from then on until it is freed, views once. What a kernel takes and
+returns inside an operation is not seen, nor is what an allocator keeps in reserve.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any, final
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+@final
+class Tally(TorchDispatchMode):
+    """Within, `live` are the bytes of tensors made since it was entered and not yet freed, `peak` the most there were.
+
+    Args:
+        known: tensors that are there already and do not count, such as a model's weights.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        TorchDispatchMode.__init__(self)
+        self.live = self.peak = 0
+        self.known = [tensor.untyped_storage() for tensor in known]
+        self.seen: dict[int, Any] = {id(storage): None for storage in self.known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf)
+        return out
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key in self.seen:
+            return
+
+        def freed(_: Any) -> None:
+            del self.seen[key]
+            self.live -= size
+
+        self.seen[key] = weakref.ref(storage, freed)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of these tensors' storages, each once."""
+    storages = {storage.data_ptr() or id(storage): storage for t in tensors for storage in [t.untyped_storage()]}
+    return sum(storage.nbytes() for storage in storages.values())

@@ -1,0 +1,98 @@
+"""The procedures that ours is measured against, and how the measuring counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from benchmarks import plain
+from benchmarks.common import counted, matmul_peak, peak_of, table, timed
+from benchmarks.plots import Line, plot
+from efface import methods
+from efface.concept import Erasure
+from efface.game import Turn
+from efface.select import select
+from tiny import tiny_model
+
+STEPS, UPDATES = 3, 2
+QUICK = {"steps": UPDATES, "batch": 1, "draw_steps": STEPS, "lr": 1e-3, "paths": 2, "pictures": 2, "remain_words": 2}
+MORE = {"eap": {"candidates": ["dog", "car"]}, "erasediff": {"captions": ["dog", "car"], "label": "rose"}}
+
+
+def asked(name: str, updates: int = UPDATES, **more: object) -> plain.Asked:
+    fields = methods.get(name).__dataclass_fields__
+    given = {key: value for key, value in {**QUICK, **more}.items() if key in fields}
+    return plain.Asked("cat", ("{}",), asdict(methods.get(name)(**given)), updates)
+
+
+@pytest.mark.parametrize("name", plain.REFERENCES)
+def test_it_teaches_with_a_model_that_stays(name, eps_model):
+    before = {key: tensor.detach().clone() for key, tensor in eps_model.weights.items()}
+    values = plain.REFERENCES[name](eps_model, asked(name), **MORE.get(name, {}))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in eps_model.weights.items())
+    assert all(tensor.grad is None for tensor in eps_model.weights.values())
+    assert set(values) <= set(select(before, asked(name).settings["weights"]))
+    if name != "p-esd":  # no weight goes within two updates
+        assert any(not torch.equal(value, before[key]) for key, value in values.items())
+
+
+@pytest.mark.parametrize("name", ["esd", "eap"])
+def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
+    """From the same state the gradient that the plain procedure follows is that of the game, student-drawn."""
+    place, seed = 1, 77
+    monkeypatch.setattr(plain.Pair, "place", lambda self: (place, seed))
+    monkeypatch.setattr(
+        plain, "gumbel_softmax", lambda pi, *_: torch.nn.functional.one_hot(pi.argmax(), len(pi)).float()
+    )
+    grads: list[torch.Tensor] = []
+    monkeypatch.setattr(plain, "_step", lambda adam, loss: grads.extend(torch.autograd.grad(loss, _params(adam))))
+    more = {"candidates": ["dog"]} if name == "eap" else {}
+    fewer = {"search_turns": 0} if name == "eap" else {}
+    plain.REFERENCES[name](eps_model, asked(name, 1, **fewer), **more)
+
+    fields = methods.get(name).__dataclass_fields__
+    given = {key: value for key, value in {**QUICK, **fewer, "source": "student"}.items() if key in fields}
+    model = tiny_model()
+    model.own_words = ("dog",)
+    game = methods.get(name)(**given, **({"margin": 0.0} if name == "eap" else {})).game(model, Erasure(("cat",)))
+    turn = Turn(0, game.update, torch.Generator().manual_seed(0), [0], [0], [seed], [place])
+    ours: list[torch.Tensor] = []
+    game.update.step = ours.extend  # type: ignore[method-assign]
+    game._move(turn)
+    most = max(float(grad.abs().max()) for grad in ours)
+    for mine, theirs in zip(ours, grads, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * most)
+
+
+def _params(adam: torch.optim.Adam) -> list[torch.Tensor]:
+    return adam.param_groups[0]["params"]
+
+
+def test_rows_of_the_papers_procedure_are_as_many_as_it_says(eps_model, monkeypatch):
+    """Half a guided trajectory, two answers of the teacher and one of the student, for every update."""
+    monkeypatch.setattr(plain.Pair, "place", lambda self: (2, 5))
+    with counted(eps_model.unet) as count:
+        plain.esd(eps_model, asked("esd", 3))
+    assert count.rows == 3 * (2 * 2 + 2 + 1)
+    assert count.calls == 3 * (2 + 2 + 1)
+
+
+def test_measures(eps_model):
+    x = torch.zeros(2, *eps_model.latent_shape)
+    cost = timed(lambda: eps_model.predict(x, 1, eps_model.encode([""]), eps_model.encode(["cat"])), eps_model.unet)
+    assert (cost.rows, cost.calls) == (4, 1)
+    assert cost.seconds > 0
+    known = [torch.zeros(100)]
+    assert peak_of(lambda: torch.zeros(50) + 1, known) == 400 + 200 + 200
+    assert matmul_peak(torch.device("cpu"), torch.float32, side=64) > 0
+    assert table(("a", "b"), [(1, 2.34567)]).splitlines()[-1] == "| 1 | 2.35 |"
+
+
+def test_plots_are_pictures_of_their_points():
+    svg = plot([Line("ours", [(1, 10), (10, 20), (100, 400)]), Line("<plain>", [(1, 5), (100, 5000)])], "n", "seconds")
+    assert svg.count("<circle") == 5
+    assert "&lt;plain&gt;" in svg
+    with pytest.raises(ValueError, match="above 0"):
+        plot([Line("a", [(0, 1)])], "n", "s")

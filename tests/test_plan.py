@@ -1,0 +1,154 @@
+"""What a run will take, said before; against what it took."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from efface import methods
+from efface.cli import main
+from efface.concept import Erasure
+from efface.game.memory import free_bytes, read_size, size
+from efface.game.plan import SPARE, DoesNotFit, Line, Plan, demand, lighter, planned
+from efface.game.tally import Tally, size_of
+from efface.models.recordings import Recordings
+from tiny import tiny_model
+
+TOLERANCE = 0.1
+"""Of the peak: what the plan may be wrong by."""
+SHORT = {"steps": 2, "draw_steps": 3, "paths": 4, "lr": 1e-3, "pictures": 4, "remain_words": 2, "label": "dog"}
+CASES = {
+    "esd": {"batch": 8, "source": "frozen"},
+    "eap": {"batch": 6, "source": "frozen", "keep_paths": 1},
+    "esd, in pieces": {"batch": 8, "source": "frozen", "micro_batch": 2, "weights": "noxattn"},
+    "abo": {"batch": 4, "source": "student"},
+    "erasediff": {"batch": 6},
+    "p-esd": {"batch": 6, "source": "frozen"},
+}
+
+
+def settings(name: str, **more: object) -> dict[str, object]:
+    fields = methods.get(name).__dataclass_fields__
+    return {key: value for key, value in {**SHORT, **more}.items() if key in fields}
+
+
+def weights(model) -> list[torch.Tensor]:
+    return [p for part in (model.unet, model.vae, model.text_encoder) for p in (*part.parameters(), *part.buffers())]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_plan_is_what_the_run_takes(case, eps_model):
+    name = case.partition(",")[0]
+    method = methods.get(name)(**settings(name, **CASES[case]))
+    plan = planned(method.game(eps_model, Erasure(("cat",))))
+    model = tiny_model()
+    model.recordings = Recordings(bound=0)  # on disk, as the plan counts them
+    with Tally(weights(model)) as tally:
+        method.fit(model, Erasure(("cat",)))
+    took = size_of(weights(model)) + tally.peak
+    assert plan.need == pytest.approx(took, rel=TOLERANCE)
+
+
+def test_planning_changes_nothing_and_draws_nothing(eps_model):
+    method = methods.get("eap")(**settings("eap", source="frozen", keep_paths=1))
+    without = method.fit(tiny_model(), Erasure(("cat",)))
+    game = method.game(eps_model, Erasure(("cat",)))
+    sources = [term.source for term in game.terms]
+    plan = planned(game)
+    assert [term.source for term in game.terms] == sources
+    assert not eps_model.recordings.held
+    edit = game.play()
+    assert all(torch.equal(value, without.values[name]) for name, value in edit.values.items())
+    assert edit.meta == without.meta
+    assert plan.recorded == sum(
+        t.nbytes for d in eps_model.recordings.held.values() for t in (d.states, d.eps_c, d.eps_0)
+    )
+
+
+def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps_model):
+    method = methods.get("esd")(**settings("esd", batch=64, source="frozen"))
+    game = method.game(eps_model, Erasure(("cat",)))
+    plan = planned(game)
+    others = lighter(game, plan)
+    assert list(others) == ["--micro-batch 1", "--micro-batch 1 --checkpointing"]
+    assert not eps_model.unet.is_gradient_checkpointing
+    assert others["--micro-batch 1"].need < plan.need
+    enough = round(others["--micro-batch 1"].need * SPARE) + 1
+    with pytest.raises(
+        DoesNotFit, match=r"needs .* there are(.|\n)*a turn, 64 of 64 rows(.|\n)*fit with --micro-batch 1 \("
+    ):
+        demand(plan, enough, lambda: others)
+    with pytest.raises(DoesNotFit, match="the least by flags is"):
+        demand(plan, 1000, lambda: others)
+    demand(plan, round(plan.need * SPARE) + 1, lambda: pytest.fail("asked for others"))
+    demand(plan, None, lambda: pytest.fail("asked for others"))
+
+
+def test_what_would_fit_does(eps_model):
+    """The plan for smaller pieces holds when a run is really made in them."""
+    method = methods.get("esd")(**settings("esd", batch=16, source="frozen"))
+    game = method.game(eps_model, Erasure(("cat",)))
+    promised = replace(planned(game), micro=1)
+    model = tiny_model()
+    model.recordings = Recordings(bound=0)
+    with Tally(weights(model)) as tally:
+        replace(method, micro_batch=1).fit(model, Erasure(("cat",)))
+    assert promised.need == pytest.approx(size_of(weights(model)) + tally.peak, rel=TOLERANCE)
+
+
+def test_encoders_rest_unless_they_learn(eps_model):
+    still = planned(methods.get("esd")(**settings("esd")).game(eps_model, Erasure(("cat",))))
+    encoders = (*eps_model.vae.parameters(), *eps_model.text_encoder.parameters(), *eps_model.text_encoder.buffers())
+    assert still.resting == size_of(encoders)
+    live = methods.get("advunlearn")(**settings("advunlearn", warm_up=5, retain_template="a {}"))
+    assert planned(live.game(eps_model, Erasure(("cat",)))).resting == 0
+
+
+def test_lines_and_sizes():
+    line = Line.through(30, 50, rows=2)
+    assert (line(0), line(2), line(4), line(10)) == (10, 30, 50, 110)
+    assert [read_size(text) for text in ("8GB", "800 MB", "0.5gb", "1000")] == [8 * 10**9, 8 * 10**8, 5 * 10**8, 1000]
+    for wrong in ("", "lots", "-3GB", "GB"):
+        with pytest.raises(ValueError, match="write it as 8GB"):
+            read_size(wrong)
+    assert (size(2.5e9), size(3.21e6)) == ("2.50 GB", "3.2 MB")
+    assert (free_bytes(torch.device("cpu")) or 1) > 0
+
+
+def test_the_table_leaves_out_what_is_nothing():
+    plan = Plan(100, 0, 50, Line(10, 5), Line(0, 0), rows=4, micro=2, waiting=1.5, pictures=0, traced=0, recorded=0)
+    assert plan.need == 173
+    assert "drawing" not in plan.table()
+    assert "a turn, 2 of 4 rows at once" in plan.table()
+
+
+def test_tally_counts_storages_once_and_forgets_the_freed():
+    known = torch.zeros(1000)
+    with Tally([known]) as tally:
+        a = torch.zeros(250)
+        views = [a[:10], a.view(5, 50), known[3:], known.view(10, 100)]
+        assert tally.live == 1000
+        b = a + 1
+        assert (tally.live, tally.peak) == (2000, 2000)
+        del a, views
+        assert tally.live == 1000
+        del b
+    assert (tally.live, tally.peak) == (0, 2000)
+    assert size_of([known, known[5:]]) == 4000
+
+
+def test_erase_refuses_from_the_command_line(tmp_path, capsys):
+    tiny_model().save_pretrained(tmp_path / "model")
+    args = ["erase", "esd", "--model", str(tmp_path / "model"), "--target", "cat", "--batch", "64", "--draw-steps", "3"]
+    args += ["--out", str(tmp_path / "e.safetensors"), "--steps", "2", "--source", "frozen"]
+    assert main([*args, "--max-memory", "6MB"]) == 2
+    said = capsys.readouterr().err
+    assert "this run takes, at most" in said
+    assert "weights of the model" in said
+    assert "there are 6.0 MB" in said
+    assert "it would fit with --micro-batch 1" in said
+    assert not (tmp_path / "e.safetensors").exists()
+    assert main([*args, "--max-memory", "some"]) == 2
+    assert "write it as 8GB" in capsys.readouterr().err
