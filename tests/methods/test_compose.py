@@ -27,6 +27,12 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Erasure]] = {
     "esd on its own trajectories": ("esd", {}, {}, CAT),
     "eap": ("eap", {**FROZEN, **SEARCH, "keep_weight": 0.5}, {"preserve": "adversarial"}, CAT),
     "eap with kept words": ("eap", {**FROZEN, **SEARCH}, {"preserve": "adversarial"}, KEEP),
+    "eap by scores": (
+        "eap",
+        {**FROZEN, **SEARCH, "search_gradient": "score", "search_lr": 0.5},
+        {"preserve": "adversarial"},
+        CAT,
+    ),
     "age": (
         "age",
         {**FROZEN, **SEARCH},
@@ -120,9 +126,20 @@ def test_mixes_that_nobody_published(case: str, eps_model: StableDiffusion) -> N
     assert edit.meta["arguments"]["objective"] == settings.get("objective", "negative-guidance")
 
 
+def test_scores_need_rows_to_compare_and_a_choice_to_score(eps_model: StableDiffusion) -> None:
+    choices = {**BASE, **FROZEN, **SEARCH, "preserve": "adversarial", "search_gradient": "score"}
+    with pytest.raises(ValueError, match="give a batch of at least 2, got 1"):
+        compose(eps_model, CAT, {**choices, "batch": 1})
+    with pytest.raises(ValueError, match="not of a mixture: give hard=True and top=1"):
+        compose(eps_model, CAT, {**choices, "top": 2})
+    with pytest.raises(ValueError, match="no search gradient 'slope'; there are straight-through, score"):
+        compose(eps_model, CAT, {**choices, "search_gradient": "slope"})
+
+
 def test_every_setting_is_of_the_loop_or_of_an_answer() -> None:
     fields = {field.name for field in dataclasses.fields(Compose)}
     loop = {"weights", "steps", "lr", "batch", "space", "draw_steps", "guidance", "templates", "seed", "micro_batch"}
+    loop |= {"moments"}
     used = {name for names in USES.values() for name in names}
     assert fields == loop | set(AXES) | used
     assert {axis for axis, _ in USES} <= set(AXES)

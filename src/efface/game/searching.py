@@ -8,7 +8,7 @@ from typing import ClassVar
 from ..concept import Erasure
 from ..models.base import Model
 from .method import OnTrajectories
-from .search import Choice, Search, Vocabulary
+from .search import Choice, Search, SearchGradient, Vocabulary
 from .words import read_words
 
 
@@ -38,8 +38,15 @@ class Searching(OnTrajectories):
     keep_paths: int = 1
     """Stored trajectories a preserved prompt, where the source is frozen."""
 
-    def search(self, model: Model, erasure: Erasure, hard: bool = True, top: int = 1) -> Search:
-        """The search over the file's words or the model's; `hard` and `top` as in `Choice`."""
+    def search(
+        self,
+        model: Model,
+        erasure: Erasure,
+        hard: bool = True,
+        top: int = 1,
+        gradient: SearchGradient = "straight-through",
+    ) -> Search:
+        """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `Choice`."""
         words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
-        return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top))
+        return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top, gradient))

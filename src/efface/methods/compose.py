@@ -23,7 +23,7 @@ import tyro
 from ..balance.constrained import Constrained, Rate
 from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Method, OnPictures, Search, Searching, Source, Term, Trained, Update
+from ..game import Balance, Method, OnPictures, Search, SearchGradient, Searching, Source, Term, Trained, Update
 from ..models.base import Model
 from ..objectives.adaptive_anchor import AdaptiveAnchor
 from ..objectives.anchor import Anchor
@@ -59,9 +59,9 @@ AXES: Mapping[str, Any] = {
     "states": States,
 }
 
-_PATHS = ("source", "refresh")
+_PATHS = ("source", "sampler", "refresh")
 _SEARCH = ("vocabulary", "k_closest", "centres", "exclude", "margin")
-_CHOICE = ("temperature", "hard", "top", "search_lr", "search_turns")
+_CHOICE = ("temperature", "hard", "top", "search_gradient", "search_lr", "search_turns")
 _ATTACK = ("attack_steps", "attack_lr", "attack_tokens", "attack_start", "warm_up")
 USES: Mapping[tuple[str, str], Sequence[str]] = {
     ("objective", "negative-guidance"): ("states", "eta"),
@@ -127,6 +127,8 @@ class Compose(Searching, OnPictures):
     """Choose candidates (straight-through) rather than a mixture of all, which needs the student's trajectories."""
     top: int = 1
     """How many candidates a hard choice mixes."""
+    search_gradient: SearchGradient = "straight-through"
+    """How the search learns: through the chosen word's embedding, as EAP, or by the words' losses alone."""
     rate: Rate = "grad-norm"
     """How fast the erasing loss must fall: rate-eta ||grad g||^2, rate-eta g, rate-eta; or lambda_t fixed at it."""
     rate_eta: float = 1.0
@@ -208,10 +210,13 @@ class Compose(Searching, OnPictures):
             raise ValueError("preserve prompts holds the concepts to keep; name at least one")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, search = self._states(model), self.search(model, erasure, self.hard, self.top)
+        source, search = self._states(model), self._search(model, erasure)
         preservation = self._preservation(model, erasure, source, search)
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
         return (self._objective(model, erasure, source, search), preservation, *cost)
+
+    def _search(self, model: Model, erasure: Erasure) -> Search:
+        return self.search(model, erasure, self.hard, self.top, self.search_gradient)
 
     def _states(self, model: Model) -> Source:
         """Of the objective, shared with a preservation that asks at the same ones."""

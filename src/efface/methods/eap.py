@@ -4,6 +4,7 @@ min_th max_pi || eps_th(z, c_e) - [eps*(0) - eta (eps*(c_e) - eps*(0))] ||^2 + |
 c_a = G(pi) . T, both measured as x0 (weight (1 - ab)/ab over eps). Defaults: the code's for objects and artists; for
 nudity `--weights noxattn --centres 50 --k-closest 200`. The code's pgd_num_steps is `search_turns` + 1. Differs: exact
 t; the common words are the tokenizer's first, not EN3K; `margin` and plurals are left out, the code filters nothing.
+`--search-gradient score` is ours: see `efface.preserve.adversarial`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import final
 from ..balance.sum import Sum
 from ..concept import Erasure
 from ..functional.schedules import Space
-from ..game import Balance, Searching, Term, Update
+from ..game import Balance, SearchGradient, Searching, Term, Update
 from ..models.base import Model
 from ..objectives.negative_guidance import NegativeGuidance
 from ..preserve.adversarial import Adversarial
@@ -34,13 +35,16 @@ class EAP(Searching):
     """Where squared errors are measured; sets how much noisy timesteps weigh."""
     hard: bool = True
     """Choose one candidate (straight-through) rather than a mixture; a mixture needs the student's trajectories."""
+    search_gradient: SearchGradient = "straight-through"
+    """How the search learns: through the chosen word's embedding, as published, or by the words' losses alone."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         if not self.hard and self.source == "frozen":
             raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
+        search = self.search(model, erasure, self.hard, gradient=self.search_gradient)
         return (
             NegativeGuidance(trajectories(self, self.paths), self.eta, self.space),
-            Adversarial(trajectories(self, self.keep_paths), self.search(model, erasure, hard=self.hard), self.space),
+            Adversarial(trajectories(self, self.keep_paths), search, self.space),
         )
 
     def update(self) -> Update:

@@ -2,7 +2,10 @@
 
 L = || eps_th(z, c_a) - eps*(z, c_a) ||^2 with c_a = G(pi) . T, maximised over pi, on trajectories under c_a (Bui et
 al., arXiv 2410.15618). As in the authors' code, neither the trajectory nor the frozen prediction carries a gradient to
-pi. The start noise is the objective's.
+pi, and what does, the student's condition, is followed straight through the choice. That slope says which way a chosen
+word's prediction would change, not how large another word's loss is: where words are far apart it need not lead to the
+largest. With `gradient="score"` pi climbs the expected loss itself, by the losses of the words that were chosen.
+The start noise is the objective's.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from typing import Any, final
 
 from torch import Tensor
 
-from ..functional.losses import weighted_mse
+from ..functional.gumbel import score
+from ..functional.losses import weighted_errors
 from ..functional.schedules import Space
 from ..game import Ask, Game, Player, Role, Search, Source, Term, Turn
 
@@ -27,8 +31,20 @@ class Adversarial(Term):
         self.source, self.search = source, search
         self.space: Space = space
 
+    @property
+    def scored(self) -> bool:
+        """Whether pi learns by losses alone."""
+        return self.search.choice.gradient == "score"
+
     def prepare(self, game: Game) -> None:
+        if self.scored and game.settings["batch"] < 2:
+            raise ValueError(
+                "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
+                f"got {game.settings['batch']}"
+            )
         self.search.prepare(game)
+        if self.search.choice.single:
+            self.source.expect(self.search.prompts(game))
 
     def searches(self) -> Sequence[Player]:
         return (self.search,) if self.search.turns else ()
@@ -38,15 +54,18 @@ class Adversarial(Term):
             return None
         pick = self.search.pick(game, turn)
         states = self.source.rows(game, turn, pick.words, pick.cond)
-        known = "eps_c" if self.search.choice.single else ""
+        known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
         return {
-            "student": Ask(states, pick.cond, "student"),
-            "eps_c": Ask(states, pick.cond.detach(), "frozen", known=known),
+            "student": Ask(states, held if self.scored else pick.cond, "student"),
+            "eps_c": Ask(states, held, "frozen", known=known),
         }
 
     def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         weight = game.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["eps_c"], weight)
+        errors = weighted_errors(replies["student"], replies["eps_c"], weight)
+        if not self.scored or self.search.last is None:
+            return errors.mean()
+        return errors.mean() + score(errors, self.search.last[1].chances.to(errors))
 
     def notes(self) -> dict[str, Any]:
         return self.search.notes()
