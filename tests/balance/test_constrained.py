@@ -150,7 +150,7 @@ def test_the_floor_is_of_the_very_states_of_the_step(first):
         floors.append(floor)
         return grad_of(losses["erase"])
 
-    balance.inner = 2  # type: ignore[attr-defined]
+    balance.inner, balance.passes = 2, 0  # type: ignore[attr-defined]
     game.balance = balance  # type: ignore[assignment]
     loss = game._move(game._turn(0, game.update))["erase"]
     assert floors == [pytest.approx(loss, rel=1e-5)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ Rate = Literal["grad-norm", "gap", "constant", "fixed"]
 class Constrained(Balance):
     """How fast forgetting must go: a_t = eta ||grad g||^2, eta max(g, 0), or eta; "fixed" is lambda_t = eta itself."""
 
+    passes: ClassVar[int] = 2
     rate: Rate = "grad-norm"
     eta: float = 1.0
     inner: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ..game import Balance, Role
 class Sum(Balance):
     """Erasing counts one, keeping `keep`, costs `cost`."""
 
+    passes: ClassVar[int] = 1
     keep: float = 1.0
     cost: float = 1.0
 

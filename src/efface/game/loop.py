@@ -126,8 +126,9 @@ class Game:
         with self.losses(turn) as losses:
             values = {role: loss.item() for role, loss in losses.items()}
             self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
-            grad_of = gradients(turn.player.params())
+            grad_of = gradients(turn.player.params(), self.balance.passes if ours else 1)
             grads = self.balance(losses, grad_of, floor) if ours else grad_of(torch.stack([*losses.values()]).sum())
+        del losses  # and with them all activations, before the step needs room of its own
         norms = torch.stack([grad.float().norm() for grad in grads])
         self._demand_finite(turn, norms, f"gradient, at loss {values}")
         turn.player.step(grads)
@@ -154,7 +155,7 @@ class Game:
         before = self.update.state()
         for k in range(self.balance.inner):
             with self.losses(self.look(turn.index, salt=1 + k), "erase") as losses:
-                grads = gradients(self.update.params())(losses["erase"])
+                grads = gradients(self.update.params(), 1)(losses["erase"])
             self.update.step(grads)
         # Not the turn itself: its generator would have moved on, and the step would meet other states than the floor.
         with torch.no_grad(), self.losses(self.look(turn.index, salt=0), "erase") as losses:
@@ -249,11 +250,17 @@ def _still(model: Model) -> Iterator[None]:
             tensor.requires_grad_(True)
 
 
-def gradients(params: Sequence[Tensor]) -> Callable[[Tensor], Sequence[Tensor]]:
-    """A function that differentiates a scalar by these; zero where it does not depend on one."""
+def gradients(params: Sequence[Tensor], calls: int = 0) -> Callable[[Tensor], Sequence[Tensor]]:
+    """A function that differentiates a scalar by these; zero where it does not depend on one.
+
+    It may be called `calls` times, the last of which lets go of activations on its way; 0 keeps them for any number.
+    """
+    left = calls
 
     def grad_of(loss: Tensor) -> Sequence[Tensor]:
-        grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+        nonlocal left
+        left -= 1
+        grads = torch.autograd.grad(loss, params, retain_graph=left != 0, allow_unused=True)
         return team().mean([torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)])
 
     return grad_of

@@ -246,8 +246,8 @@ def _turn_of(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
     with _blanked(game.terms):
         rows = _student_rows(small, small.look(0, salt=1))
         with Tally(_tensors(game)) as tally, small.losses(small.look(0, salt=1)) as losses:
-            grads = game.balance(losses, gradients(game.update.params()), 0.0 if game.balance.inner else None)
-            del grads
+            grad_of = gradients(game.update.params(), game.balance.passes)
+            game.balance(losses, grad_of, 0.0 if game.balance.inner else None)
     return tally.peak, rows
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -176,6 +176,8 @@ class Balance(ABC):
 
     inner: int = 0
     """Steps on the erasing loss alone, on a scratch copy, by which its reachable minimum is judged; 0 asks for none."""
+    passes: ClassVar[int] = 0
+    """How often it differentiates, after which activations may go; 0 where that is not known."""
 
     @abstractmethod
     def __call__(
