@@ -140,3 +140,12 @@ def test_adam_is_fused_on_a_gpu_alone():
     """The fused step rounds otherwise; on a CPU results stay what they were."""
     adam = Adam([torch.zeros(3, requires_grad=True)], 1e-3)
     assert not adam.inner.defaults["fused"]
+
+
+def test_weights_are_cast_once_a_drawing_and_no_otherwise(monkeypatch):
+    """What is kept of a cast while all steps are taken is what each would have made anew."""
+    model = tiny_model()
+    model.compute = torch.bfloat16
+    kept, plain = model.images(["a cat"], [1], steps=3), torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda *how: plain(*how, cache_enabled=False))
+    assert torch.equal(model.images(["a cat"], [1], steps=3), kept)

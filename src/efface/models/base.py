@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -161,11 +161,13 @@ class Model(Adapter):
         n, k = len(x_t), len(conds)
         times = torch.as_tensor(t, device=self.device).expand(n)
         cond = Cond.cat([c.expand(n) for c in conds])
-        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
         rows = (x_t.repeat(k, *[1] * (x_t.dim() - 1)), times.repeat(k), cond)
-        with autocast:
+        with self._casting():
             out = self._network(*(rows if self.steady is None else padded(*rows, self.steady)))
         return out[: n * k].to(x_t.dtype).chunk(k)
+
+    def _casting(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """Cumulative alpha product at timesteps t [n], which may fall between two: then noise levels interpolate."""
@@ -211,14 +213,15 @@ class Model(Adapter):
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
         walk = self.walk(cond, uncond, guidance)
         trace = Trace(len(scheduler.timesteps) if until is None else until, since, x) if record else None
-        for i, t in enumerate(scheduler.timesteps[since:], since):
-            x_t = scheduler.scale_model_input(x, t)
-            if until == i:
-                return drawn(x_t, trace)
-            out, said = steered(self, walk, i, x_t, t, [uncond, cond] if record else [])
-            if trace:
-                trace.note(t, x_t, said[cond], said[uncond])
-            x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
+        with self._casting():  # once around all steps, for it forgets cast weights in the end
+            for i, t in enumerate(scheduler.timesteps[since:], since):
+                x_t = scheduler.scale_model_input(x, t)
+                if until == i:
+                    return drawn(x_t, trace)
+                out, said = steered(self, walk, i, x_t, t, [uncond, cond] if record else [])
+                if trace:
+                    trace.note(t, x_t, said[cond], said[uncond])
+                x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
         return drawn(x, trace)
 
     def walk(self, cond: Cond, uncond: Cond, guidance: float) -> Walk:
