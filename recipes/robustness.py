@@ -57,7 +57,7 @@ class Stage:
         """The base attacked by the concept's own name: the edit of an arm on that concept, at strength 0."""
         done = self.out / UNTOUCHED / f"{like.target}.json"
         edit = self.out / like.folder / "edit.safetensors"
-        if not start and not done.exists():
+        if not done.exists() and not (start and edit.exists()):
             return None
         return Point(Arm(like.target, UNTOUCHED, -1, {}), None, self._attacked(like.target, edit, done, 0.0, start), 0)
 
@@ -122,13 +122,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     points: list[Point] = []
     for arm in arms(recipe, every, list(recipe["strengths"])):
         start = arm in wanted and not args.done
-        new = [stage.point(arm, start)]
-        if new[0] and arm.target not in {p.arm.target for p in points}:
-            new.insert(0, stage.untouched(arm, start))
-        if found := [point for point in new if point]:
-            points += found
-            print(arm.method, arm.said, arm.target, flush=True)
-            write_whole(Path(recipe["page"]), page(recipe, args.recipe, points))
+        for made in (stage.point, stage.untouched):
+            known = made == stage.untouched and (UNTOUCHED, arm.target) in {
+                (p.arm.method, p.arm.target) for p in points
+            }
+            if not known and (point := made(arm, start)):
+                points.append(point)
+                print(point.arm.method, point.arm.said, point.arm.target, flush=True)
+                write_whole(Path(recipe["page"]), page(recipe, args.recipe, points))
 
 
 if __name__ == "__main__":

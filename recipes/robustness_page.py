@@ -140,13 +140,13 @@ def controls_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
     return table([*head, "queries", "s"], rows)
 
 
-def at_equal(points: Sequence[Point], untouched: Point, attack: str, below: float) -> float | None:
+def at_equal(points: Sequence[Point], untouched: Point | None, attack: str, below: float) -> float | None:
     """The attack's success rate where the neighbours' PSR-1 is `below` under the base's, between two strengths.
 
     The weakest strength of all is the untouched base under the same attack. None where no strength goes so far down.
     """
     ordered = sorted(points, key=lambda p: p.arm.rank)
-    base, start = ordered[0].rate("psr1/neighbour", "base"), untouched.success(attack)
+    base, start = ordered[0].rate("psr1/neighbour", "base"), untouched.success(attack) if untouched else None
     if base is None or base.value is None or start is None:
         return None
     found = [(p.rate("psr1/neighbour"), p.success(attack)) for p in ordered]
@@ -169,7 +169,7 @@ def claim_table(recipe: Mapping, points: Sequence[Point], below: float) -> list[
     for plain, pruned in recipe["claim"]["pairs"]:
         gaps: dict[str, list[float | None]] = {}
         for target, seed in [(t, s) for m, t, s in runs if m == plain and (pruned, t, s) in runs]:
-            found = [at_equal(runs[m, target, seed], untouched[target], name, below) for m in (plain, pruned)]
+            found = [at_equal(runs[m, target, seed], untouched.get(target), name, below) for m in (plain, pruned)]
             gap = None if None in found else found[0] - found[1]  # type: ignore[operator]
             gaps.setdefault(target, []).append(gap)
             said = [f"{100 * v:.0f}" if v is not None else "not reached" for v in found]
