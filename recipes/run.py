@@ -199,6 +199,16 @@ def mean(by_concept: Mapping[str, float | None], metric: str) -> str:
     return f"{k * sum(judged) / len(judged):.{digits}f}{spread}"
 
 
+def left(recipe: Mapping, trials: Sequence[Trial]) -> list[str]:
+    """What the recipe names and nobody has run yet."""
+    done = {(t.target, t.method) for t in trials}
+    waiting = {
+        c: [m for m in recipe["methods"] if (c, m) not in done] for cs in recipe["concepts"].values() for c in cs
+    }
+    said = [f"{c}: {'all' if m == recipe['methods'] else ', '.join(m)}" for c, m in waiting.items() if m]
+    return [f"Not run yet: {'; '.join(said)}.", ""] if said else []
+
+
 def page(recipe: Mapping, path: Path, trials: Sequence[Trial]) -> str:
     record, fitted = trials[0].record, trials[0].fitted
     memory = "Peak memory is that of the resident process; – where it was not measured."
@@ -217,6 +227,8 @@ def page(recipe: Mapping, path: Path, trials: Sequence[Trial]) -> str:
             "",
             recipe["tuning"].strip(),
             "",
+            *([recipe["findings"].strip(), ""] if "findings" in recipe else []),
+            *left(recipe, trials),
             "## Means over concepts",
             "",
             *means(trials, recipe.get("reported", {})),
