@@ -202,9 +202,8 @@ def mean(by_concept: Mapping[str, float | None], metric: str) -> str:
 def left(recipe: Mapping, trials: Sequence[Trial]) -> list[str]:
     """What the recipe names and nobody has run yet."""
     done = {(t.target, t.method) for t in trials}
-    waiting = {
-        c: [m for m in recipe["methods"] if (c, m) not in done] for cs in recipe["concepts"].values() for c in cs
-    }
+    concepts = [concept for some in recipe["concepts"].values() for concept in some]
+    waiting = {c: [m for m in recipe["methods"] if (c, m) not in done] for c in concepts}
     said = [f"{c}: {'all' if m == recipe['methods'] else ', '.join(m)}" for c, m in waiting.items() if m]
     return [f"Not run yet: {'; '.join(said)}.", ""] if said else []
 
