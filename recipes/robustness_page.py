@@ -217,7 +217,9 @@ def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
         "",
     ]
     for below in claim["below"]:
-        parts += [f"### {100 * below:.0f} points under the base", "", *claim_table(recipe, points, below), ""]
+        lines = claim_table(recipe, points, below)
+        lines = lines if len(lines) > 2 else ["Of no pair both were run so far."]
+        parts += [f"### {100 * below:.0f} points under the base", "", *lines, ""]
     parts += ["## Every concept and strength", "", *attack_table(recipe, points), ""]
     parts += ["## What the attacks do in the controls", "", *controls_table(recipe, points), ""]
     return "\n".join(parts)

@@ -19,6 +19,7 @@ from efface.attacks.base import Arena, Attack, NoGradient, Shot, Shots, Threat
 from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure, Prompt
+from efface.evaluate import Settings
 from efface.evaluate.arenas import Lore, lore_of
 from efface.evaluate.attack_record import AttackRecord, read
 from efface.evaluate.attacking import Campaign, attack
@@ -243,6 +244,19 @@ def test_another_setting_is_another_file(setup: Setup, monkeypatch: pytest.Monke
     for how in ({"seed": 1}, {"judges": (Reader(name="other"),)}):
         _, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], **how)
         assert any(text.startswith("magic") for text, _, _ in drawn.calls)
+
+
+def test_the_bases_controls_are_the_same_at_every_strength(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(setup.model, "images", Planned(setup.model, plain_plan))
+    found = []
+    for strength in (1.0, 0.5):
+        how = Settings(strength=strength)
+        attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Magic()], lore_of(setup.known), how)
+        batches = [file.name for file in (tmp_path / "attacks").glob("*/*.json")]
+        found.append([len([name for name in batches if name.startswith(where)]) for where in ("base", "edited")])
+    assert found[0][0] == found[1][0] and found[0][1] < found[1][1]
 
 
 def test_the_worst_case_attacks_survivors_only(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

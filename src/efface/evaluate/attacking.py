@@ -89,7 +89,7 @@ def attack(
     base = Bout(
         range_=Range(model, jury, out / "attacks", settings.steps, settings.guidance),
         edit=None,
-        drawing=describe_drawing(model, settings, ""),
+        drawing=describe_drawing(model, replace(settings, strength=1.0), ""),
         originals=model.weights,
         portraits={place.concept: no_pictures(model) for place in grounds},
         words=one_token_words(model),
