@@ -118,8 +118,10 @@ def test_lines_and_sizes():
 
 
 def test_the_table_leaves_out_what_is_nothing():
-    plan = Plan(100, 0, 50, Line(10, 5), Line(0, 0), rows=4, micro=2, waiting=1.5, pictures=0, traced=0, recorded=0)
-    assert plan.need == 173
+    plan = Plan(
+        100, 0, 50, Line(10, 5), Line(0, 0), rows=4, micro=2, waiting=1.5, apart=7, pictures=0, traced=0, recorded=0
+    )
+    assert plan.need == 180
     assert "drawing" not in plan.table()
     assert "a turn, 2 of 4 rows at once" in plan.table()
 

@@ -3,7 +3,7 @@
 need = weights + trained + max(turn(m), drawing(d)) on the device: weights are all parameters of the model; trained are
 the tensors that learn and Adam's two moments of each; turn(m) is what one turn adds with m rows at once in the
 student's pass, drawing(d) what a step of drawing d pictures adds. Both are straight lines in their rows, laid through
-two passes that are really made, of two rows and of four, or of one and two, at states of zeros: nothing is drawn for
+two passes that are really made, of two rows and four or of one and two, at states of zeros: nothing is drawn for
 it. Two more, whose rows go one after the other, tell what a row takes that waits. Recordings lie in the host's memory.
 What kernels take inside themselves is not seen; `SPARE` allows for it.
 """
@@ -72,6 +72,8 @@ class Plan:
     """Of them, at once."""
     waiting: float
     """What each of the others takes meanwhile."""
+    apart: int
+    """What it takes beside to go piece by piece, as gradients of two pieces that are summed."""
     pictures: int
     """Drawn together."""
     traced: int
@@ -87,7 +89,8 @@ class Plan:
     @property
     def learning(self) -> int:
         """Bytes that a turn adds."""
-        return self.turn(self.micro) + round(self.waiting * (self.rows - self.micro))
+        pieces = self.apart if self.micro < self.rows else 0
+        return self.turn(self.micro) + pieces + round(self.waiting * (self.rows - self.micro))
 
     @property
     def sampling(self) -> int:
@@ -131,6 +134,8 @@ def planned(game: Game) -> Plan:
         less = "--checkpointing, --offload, --dtype bf16 and fewer --weights take less"
         raise DoesNotFit(f"not even four rows at once fit on {model.device}; {less}") from error
     batch, micro = game.settings["batch"], game.settings["micro_batch"]
+    each = max(1, rows // 2)
+    turn, waiting = Line.through(two, four, 2 * each), max(0, many - few) / (2 * each)
     student = rows // 2 * batch
     learning = [t for player in game.players for t in player.learning()]
     numbers, beside = sum(t.numel() for t in learning), _tensors(game)[len(model.weights) :]
@@ -142,11 +147,12 @@ def planned(game: Game) -> Plan:
         resting=0 if game.live else size_of(resting),
         # A balance with inner steps puts all of it aside meanwhile.
         trained=size_of(beside) + moments + (size_of(learning) + moments if game.balance.inner else 0),
-        turn=Line.through(two, four, max(1, rows)),
+        turn=turn,
         drawing=Line.through(*draws),
         rows=student,
         micro=min(student, micro) if micro else student,
-        waiting=max(0, many - few) / max(1, rows),
+        waiting=waiting,
+        apart=max(0, few - turn(each) - round(waiting * each)),
         pictures=max((t.pictures for t in takes), default=0),
         traced=max((t.traced for t in takes), default=0),
         recorded=sum(t.kept for t in takes),
