@@ -29,17 +29,26 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("what", ANSWERS)
-def test_it_answers_at_once(what):
-    """Processor time, which a busy machine does not stretch as it does the clock; the best of three."""
-    command, limit = ANSWERS[what]
-    taken = []
+WORK, AT_REST = ["-c", "sum(i * i for i in range(3_000_000))"], 0.25
+"""Plain work, and the seconds of processor time that the machine of docs/performance.md takes for it at rest."""
+
+
+def taken(command: list[str]) -> float:
+    """Seconds of processor time, the best of three, which waiting for a core does not stretch."""
+    found = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *command], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(taken) < limit
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_it_answers_at_once(what):
+    """On a core that is slower, or shares its silicon with a busy one, by as much as plain work there is slower."""
+    command, limit = ANSWERS[what]
+    assert taken(command) < limit * max(1.0, taken(WORK) / AT_REST)
 
 
 def gradients(model, micro: int = 0) -> list[torch.Tensor]:
