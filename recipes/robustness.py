@@ -1,7 +1,8 @@
 """Attacks on methods at several strengths: `python -m recipes.robustness recipes/robustness.toml`.
 
 Finished arms are read back, an interrupted one goes on, and where the recipe gains an attack only that is made. Each
-method's own strength comes first, over all concepts; controls on the untouched base are attacked once for all.
+method's own strength comes first, over all concepts, and meets every attack; weaker ones meet the claim's. Controls on
+the untouched base are attacked once for all.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from efface.models.base import Model
 from efface.scorers import panel
 from efface.suites import locate, world
 
-from .robustness_page import UNTOUCHED, Arm, Point, page
+from .robustness_page import UNTOUCHED, Arm, Point, attacks_of, page
 from .run import attempt, judges_of, suite_of
 
 
@@ -50,7 +51,7 @@ class Stage:
         where, record, fitted = attempt(
             self.model, self.recipe, arm.target, arm.method, self.known, arm.settings, where
         )
-        attacked = self._attacked(arm.target, where / "edit.safetensors", where / "attacked.json", 1.0, start)
+        attacked = self._attacked(arm, where / "edit.safetensors", where / "attacked.json", 1.0, start)
         return Point(arm, record, attacked, fitted["seconds"])
 
     def untouched(self, like: Arm, start: bool) -> Point | None:
@@ -59,23 +60,24 @@ class Stage:
         edit = self.out / like.folder / "edit.safetensors"
         if not done.exists() and not (start and edit.exists()):
             return None
-        return Point(Arm(like.target, UNTOUCHED, -1, {}), None, self._attacked(like.target, edit, done, 0.0, start), 0)
+        arm = Arm(like.target, UNTOUCHED, -1, {})
+        return Point(arm, None, self._attacked(arm, edit, done, 0.0, start), 0)
 
-    def _attacked(self, target: str, edit: Path, done: Path, strength: float, start: bool) -> AttackRecord:
+    def _attacked(self, arm: Arm, edit: Path, done: Path, strength: float, start: bool) -> AttackRecord:
+        names = attacks_of(self.recipe, arm)
         if done.exists():
             attacked = AttackRecord.model_validate(json.loads(done.read_text()))
-            if not start or {t.attack for t in attacked.trials} >= set(self.recipe["attacks"]):
+            if not start or {t.attack for t in attacked.trials} >= set(names):
                 return attacked
         rows = self.recipe["rows"]
+        erasure = Erasure(self.known.expand((arm.target,)))
         attacked = attack(
             self.model,
             edit,
-            suite_of(
-                Erasure(self.known.expand((target,))), self.known, {g: rows for g in ("target", "neighbour", "style")}
-            ),
+            suite_of(erasure, self.known, {group: rows for group in ("target", "neighbour", "style")}),
             panel(locate(self.recipe["model"]), self.known.backgrounds, judges_of(self.recipe)),
             self.out,
-            [configured(name, self.recipe["model"]) for name in self.recipe["attacks"] if name != FLOOR],
+            [configured(name, self.recipe["model"]) for name in names if name != FLOOR],
             lore_of(self.known),
             settings=Settings(strength=strength),
             campaign=Campaign(rows=rows, controls=self.recipe["controls"], skip=True),

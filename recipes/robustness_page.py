@@ -39,6 +39,12 @@ class Arm:
         return f"{self.method}/{self.said.replace(', ', '_').replace(' ', '-')}/{self.target}"
 
 
+def attacks_of(recipe: Mapping, arm: Arm) -> list[str]:
+    """What an arm is attacked by: at a method's own strength by all, at weaker ones by the claim's attack alone."""
+    own = arm.method == UNTOUCHED or all(arm.rank == len(v) - 1 for v in recipe["strengths"][arm.method].values())
+    return list(recipe["attacks"]) if own else [recipe["claim"]["attack"]]
+
+
 @dataclass(frozen=True)
 class Point:
     """What an arm came to."""
@@ -92,7 +98,8 @@ def attack_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
         fitted = f"{p.fitted:.0f}" if p.record else "–"
         who = [p.arm.target, p.arm.method, p.arm.said or "0"]
         before = cell(p.attacked.grounds[0].before)
-        rows.append([*who, *rates, similarity(p), before, cell(floor), *success, cell(p.attacked.robust), fitted])
+        robust = cell(p.attacked.robust if attacks_of(recipe, p.arm) == recipe["attacks"] else None)
+        rows.append([*who, *rates, similarity(p), before, cell(floor), *success, robust, fitted])
     return table(head, rows)
 
 
@@ -199,7 +206,8 @@ def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
         f"Rates in percent with 95 % intervals. Under attack {recipe['rows']} prompts a concept, else {sizes}",
         "pictures a concept. Attack success is UnlearnDiffAtk's: (shown before + broken by the attack) / prompts; a",
         "success must convince both judges. *untouched* is the base, attacked by the concept's own name: what an edit",
-        "of no strength would give. The embedded model shows mechanisms, not Stable Diffusion's numbers.",
+        "of no strength would give. Strengths below a method's own meet only the attack that twins are compared by.",
+        "The embedded model shows mechanisms, not Stable Diffusion's numbers.",
         f"Drawn with {drawing.scheduler}, {drawing.steps} steps, guidance {drawing.guidance}, {drawing.compute}.",
         f"{packages}.",
         "",

@@ -9,7 +9,7 @@ import pytest
 
 from efface.evaluate import Estimate
 from recipes.robustness import arms
-from recipes.robustness_page import UNTOUCHED, Arm, at_equal, claim_table
+from recipes.robustness_page import UNTOUCHED, Arm, at_equal, attacks_of, claim_table
 
 RECIPE = {
     "seeds": [0, 1],
@@ -45,6 +45,13 @@ def test_own_strengths_come_first_and_seeds_last() -> None:
     assert {entry[2] for entry in found if entry[0]} == {"esd"}, "a closed form has no training seed"
     assert len(arms(RECIPE, ["cat"], ["esd"], seeds=1, points=2)) == 2
     assert len({arm.folder for arm in arms(RECIPE, ["cat", "car"], ["uce", "esd", "p-esd"])}) == len(found) + 4
+
+
+def test_only_a_methods_own_strength_meets_every_attack() -> None:
+    recipe = RECIPE | {"attacks": ["synonyms", "seeds"]}
+    found = [attacks_of(recipe, Arm("cat", "esd", rank, {})) for rank in range(3)]
+    assert found == [["seeds"], ["seeds"], ["synonyms", "seeds"]]
+    assert attacks_of(recipe, Arm("cat", UNTOUCHED, -1, {})) == ["synonyms", "seeds"]
 
 
 def test_success_is_read_off_between_strengths() -> None:
