@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,11 +88,6 @@ def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
     with Tally(resting) as tally:
         work()
     return size_of(resting) + tally.peak
-
-
-def resident() -> int:
-    """Most bytes of main memory that this process held at once, until now."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def settle() -> None:

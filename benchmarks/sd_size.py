@@ -29,10 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import efface
 from efface import methods
 from efface.concept import Erasure
+from efface.game.memory import resident_peak
 from efface.models.base import CASTS
 from efface.select import select
 
-from .common import counted, matmul_peak, peak_of, repeated, resident, settle, stamp, table, timed, weights_of, write
+from .common import counted, matmul_peak, peak_of, repeated, settle, stamp, table, timed, weights_of, write
 from .sizes import Size, pipeline
 
 CONCEPTS = 100
@@ -118,7 +119,7 @@ class SDSize:
             "drawing, projected": drawing,
             "a whole run, projected": drawing + update * whole.steps,
             "peak GB": used / 1e9,
-            "process, peak GB": resident() / 1e9,
+            "process, peak GB": (resident_peak() or 0) / 1e9,
             "rows": count.rows,
             "TFLOP/s": flops / update / 1e12,
             "share of the peak": flops / update / peak,
@@ -137,7 +138,7 @@ class SDSize:
             "drawing, projected": "",
         }
         facts |= {"a whole run, projected": cost.seconds, "peak GB": used / 1e9}
-        facts |= {"process, peak GB": resident() / 1e9, "rows": cost.rows, "TFLOP/s": ""}
+        facts |= {"process, peak GB": (resident_peak() or 0) / 1e9, "rows": cost.rows, "TFLOP/s": ""}
         return facts | {"share of the peak": "", "fingerprint, seconds": fingerprint}
 
     def opened(self, device: torch.device) -> Any:

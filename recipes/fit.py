@@ -11,15 +11,7 @@ import efface
 from efface import methods
 from efface.concept import Erasure
 from efface.evaluate import write_whole
-
-
-def resident_peak() -> float | None:
-    """Peak resident memory of this process in MB; getrusage would count the parent's from before the start."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    (line,) = [row for row in status.read_text().splitlines() if row.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+from efface.game.memory import resident_peak
 
 
 def main(model_name: str, method: str, request: str, folder: str, threads: str, settings: str = "{}") -> None:
@@ -34,7 +26,8 @@ def main(model_name: str, method: str, request: str, folder: str, threads: str, 
     )
     seconds = time.perf_counter() - start
     edit.save(where / "edit.safetensors")
-    told = {"seconds": seconds, "peak_mb": resident_peak(), "idle_mb": idle, "threads": torch.get_num_threads()}
+    held = {"peak_mb": resident_peak(), "idle_mb": idle}
+    told = {"seconds": seconds, **{k: v and v / 2**20 for k, v in held.items()}, "threads": torch.get_num_threads()}
     write_whole(where / "fitted.json", json.dumps(told))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,12 @@ import torch
 from efface.cli import COMMANDS, main
 from efface.cli.console import progress
 from efface.game import Edit
-from efface.models.base import Defaults
 from judging_fixtures import write_bundle
 
 TINY = ("--steps", "2", "--draw-steps", "2", "--paths", "2", "--source", "frozen")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_steps() -> Iterator[None]:
-    """A folder's default of 50 sampling steps is more than a test has time for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("efface.models.sd.Defaults", lambda: Defaults(steps=2, guidance=2.0))
-        yield
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 @pytest.fixture(scope="module")

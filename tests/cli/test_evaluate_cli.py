@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from diffusers import StableDiffusionPipeline
 
 from efface.cli import main
 from efface.evaluate import read
-from efface.models.base import Defaults
 from efface.models.sd import StableDiffusion
 from judging_fixtures import edit_of, write_bundle
 from tiny import tiny_pipeline
@@ -26,11 +24,7 @@ CSV = """case_number,prompt,evaluation_seed,evaluation_guidance,class
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_steps() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("efface.models.sd.Defaults", lambda: Defaults(steps=2, guidance=2.0))
-        yield
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 import tomllib
 from collections.abc import Callable, Sequence
@@ -160,12 +159,10 @@ def cost(model: Model, began: float) -> dict[str, float]:
         import torch
 
         return {**spent, "peak_memory_mb": round(torch.cuda.max_memory_allocated(model.device) / 2**20)}
-    if sys.platform == "win32":
-        return spent
-    import resource
+    from ..game.memory import resident_peak
 
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return {**spent, "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)}
+    peak = resident_peak()
+    return spent if peak is None else {**spent, "peak_memory_mb": round(peak / 2**20)}
 
 
 def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[], None]:

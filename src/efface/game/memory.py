@@ -1,8 +1,9 @@
-"""How much memory there is, and how sizes are written."""
+"""How much memory there is, how much this process takes of it, and how sizes are written."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -37,6 +38,22 @@ def read_size(text: str) -> int:
 def size(n: float) -> str:
     """Bytes, to read."""
     return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+
+
+def resident_peak() -> int | None:
+    """The most main memory that this process held at once, in bytes; None where the system does not tell.
+
+    Linux' getrusage would count the parent's, from before the start of this process.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = [row for row in status.read_text().splitlines() if row.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _held() -> int:

@@ -1,0 +1,42 @@
+"""What quantise and prune share: the edited weights are compressed without data, ever harder, and each row is drawn."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..select import select
+from ..suites import Row
+from .base import Arena, Attack, Shot, Shots
+
+Level = tuple[str, Callable[[Tensor], Tensor]]
+"""What a level of compression is called, and what it makes of one weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lossy(Attack):
+    """Compresses every edited matrix and kernel to each level, and draws the rows as they are."""
+
+    spends: ClassVar[tuple[str, ...]] = ()
+    brings: ClassVar[bool] = False
+    weights: str = r"^(?!.*\.embeddings\.).*\.weight$"
+    """Which weights are compressed: subsets or regular expressions, comma-separated; vectors never are."""
+
+    @abstractmethod
+    def levels(self) -> Sequence[Level]:
+        """From the mildest to the harshest; the last `queries` of them are made."""
+
+    def check(self, arena: Arena) -> None:
+        arena.edited_weights()
+        select(arena.model.weights, self.weights)
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        now = arena.model.weights
+        chosen = [name for name in select(now, self.weights) if now[name].dim() >= 2]
+        for note, compress in self.levels()[-self.queries :]:
+            with arena.model.bound({name: compress(now[name].detach()) for name in chosen}):
+                yield [Shot(row.prompt, row.seed, note=note) for row in rows]
