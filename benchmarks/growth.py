@@ -34,6 +34,11 @@ Axis = Literal["concepts", "parameters", "resolution", "batch"]
 SUBSETS = ("xattn-strict", "xattn", "selfattn", "noxattn", "full")
 
 
+def flags(axis: Axis, n: int) -> dict[str, Any]:
+    """Of a trained method at a point; the other axes change the model or the request."""
+    return {"weights": SUBSETS[n]} if axis == "parameters" else {"batch": n} if axis == "batch" else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Growth:
     """Time and memory along one axis at a time."""
@@ -58,8 +63,8 @@ class Growth:
             print(axis, table(list(found[axis][0]), [list(p.values()) for p in found[axis]]), sep="\n", flush=True)
             for what in ("seconds", "MB"):
                 self.draw(axis, what, found[axis])
-            flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-            write(self.out, "growth", {"stamp": stamp(flags=flags), "axes": found})
+            asked = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+            write(self.out, "growth", {"stamp": stamp(flags=asked), "axes": found})
 
     def points(self, axis: Axis) -> Sequence[int]:
         """Where to measure; of the parameters the place in SUBSETS."""
@@ -70,8 +75,7 @@ class Growth:
 
     def measured(self, axis: Axis, n: int) -> list[dict[str, Any]]:
         """A trained method at this point; for concepts a closed form too."""
-        more = {"parameters": {"weights": SUBSETS[n]}, "batch": {"batch": n}}.get(axis, {})
-        rows = [self.trained(axis, n, more)]
+        rows = [self.trained(axis, n, flags(axis, n))]
         if axis == "concepts":
             rows.append(self.closed(n))
         return rows

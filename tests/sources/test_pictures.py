@@ -120,11 +120,19 @@ def folder(path, **counts: int):
 def test_forget_pictures_serve_every_prompt_and_remain_pictures_their_captions(eps_model, tmp_path):
     forget, remain = folder(tmp_path / "f", cats=3), folder(tmp_path / "r", dog=2, car=1)
     method = EraseDiff(forget_images=forget, remain_images=remain, batch=2, pictures=4, draw_steps=3)
-    source = forgotten(method, eps_model)
+    source = forgotten(method, eps_model, Erasure(("cat",)))
     assert {key: tuple(stack.shape) for key, stack in source.store.items()} == {ANY: (3, 4, 8, 8)}
     kept, captions = remaining(method, eps_model, Erasure(("cat",)))
     assert sorted(captions) == ["car", "dog"]
     assert {key: len(stack) for key, stack in kept.store.items()} == {"car": 1, "dog": 2}
+
+
+def test_pictures_are_shared_out_among_the_prompts(eps_model):
+    method = EraseDiff(pictures=12, templates=("{}", "a {}"))
+    assert forgotten(method, eps_model, Erasure(("cat",))).drawn == 6
+    assert forgotten(method, eps_model, Erasure(("cat", "dog"))).drawn == 3
+    kept, captions = remaining(method, eps_model, Erasure(("cat",), keep=("dog", "car", "bus")))
+    assert (kept.drawn, len(captions)) == (2, 6)
 
 
 def test_latents_are_the_scaled_middle_of_the_posterior(eps_model, tmp_path):
@@ -151,7 +159,7 @@ def test_bad_folders_are_refused(eps_model, tmp_path):
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 3"):
         latents_of(eps_model, path, 3)
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 8"):
-        forgotten(EraseDiff(forget_images=path, batch=8), eps_model)
+        forgotten(EraseDiff(forget_images=path, batch=8), eps_model, Erasure(("cat",)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         latents_of(eps_model, str(tmp_path / "empty"))

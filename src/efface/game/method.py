@@ -168,7 +168,7 @@ class OnPictures(Trained):
     remain_images: str = ""
     """Folder with pictures to remain, captioned by metadata.jsonl or subfolder; by default the model draws them."""
     pictures: int = 800
-    """Pictures of each kind, where the model draws them."""
+    """Pictures to forget, and as many that remain, where the model draws them; shared out among the prompts."""
     remain_words: int = 100
     """Words of the model's vocabulary whose pictures remain, where neither folder nor concepts to keep are given."""
     antithetic: bool = False

@@ -210,7 +210,7 @@ class Compose(Searching, OnPictures):
             raise ValueError("preserve prompts holds the concepts to keep; name at least one")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, search = self._states(model), self._search(model, erasure)
+        source, search = self._states(model, erasure), self._search(model, erasure)
         preservation = self._preservation(model, erasure, source, search)
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
         return (self._objective(model, erasure, source, search), preservation, *cost)
@@ -218,12 +218,12 @@ class Compose(Searching, OnPictures):
     def _search(self, model: Model, erasure: Erasure) -> Search:
         return self.search(model, erasure, self.hard, self.top, self.search_gradient)
 
-    def _states(self, model: Model) -> Source:
+    def _states(self, model: Model, erasure: Erasure) -> Source:
         """Of the objective, shared with a preservation that asks at the same ones."""
         if self.answers["states"] == "trajectories":
             return Shared(trajectories(self, self.paths))
         uniform = self.objective == "wrong-noise" and self.wrong == "uniform-noised"
-        return Shared(forgotten(self, model, "uniform" if uniform else "gaussian"))
+        return Shared(forgotten(self, model, erasure, "uniform" if uniform else "gaussian"))
 
     def _objective(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
         match self.objective:

@@ -52,7 +52,7 @@ class EraseDiff(OnPictures):
         others = labels(model, erasure, self.label) if self.wrong == "label" else ()
         source, captions = remaining(self, model, erasure)
         return (
-            WrongNoise(forgotten(self, model, noise), others, self.wrong, self.space),
+            WrongNoise(forgotten(self, model, erasure, noise), others, self.wrong, self.space),
             Denoising(source, self.space, "keep", captions),
         )
 

@@ -36,7 +36,7 @@ class NegGrad(OnPictures):
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, captions = remaining(self, model, erasure)
         return (
-            Denoising(forgotten(self, model), self.space, "erase", sign=-1.0),
+            Denoising(forgotten(self, model, erasure), self.space, "erase", sign=-1.0),
             Denoising(source, self.space, "keep", captions),
         )
 

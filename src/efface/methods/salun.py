@@ -45,7 +45,7 @@ class SalUn(OnPictures):
         source, captions = remaining(self, model, erasure)
         others = [t.format(erasure.anchor) for t in self.templates] if erasure.anchor else captions
         return (
-            WrongNoise(forgotten(self, model), others, "label", self.space),
+            WrongNoise(forgotten(self, model, erasure), others, "label", self.space),
             Denoising(source, self.space, "keep", captions),
         )
 

@@ -97,10 +97,11 @@ class Pictures(Source):
         return game.model.sample(cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim").x
 
 
-def forgotten(method: OnPictures, model: Model, noise: Noise = "gaussian") -> Pictures:
-    """Pictures of the targets: the folder's, whatever their captions, or the model's own."""
+def forgotten(method: OnPictures, model: Model, erasure: Erasure, noise: Noise = "gaussian") -> Pictures:
+    """Pictures of the targets: the folder's, whatever their captions, or the model's own, as many of each prompt."""
     given = {ANY: latents_of(model, method.forget_images, method.batch)} if method.forget_images else {}
-    return Pictures(method.pictures, method.draw_steps, method.guidance, given, noise, method.antithetic)
+    each = -(-method.pictures // (len(erasure.targets) * len(method.templates)))
+    return Pictures(each, method.draw_steps, method.guidance, given, noise, method.antithetic)
 
 
 def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
