@@ -89,18 +89,28 @@ class Stage:
 def arms(
     recipe: Mapping[str, Any], concepts: Sequence[str], names: Sequence[str], seeds: int | None = None, points: int = 99
 ) -> list[Arm]:
-    """The arms as they are run: of every method its own strength, then weaker ones, and so for each training seed."""
+    """The arms as they are run: of every method its own strength, then weaker ones, and so for each training seed.
+
+    `points` strengths of each method: its own, its weakest, and others evenly between.
+    """
     found = []
     for seed in recipe["seeds"][:seeds]:
-        for back in range(1, 1 + max(len(of) for each in recipe["strengths"].values() for of in each.values())):
+        for turn in range(points):
             for target in concepts:
                 for method in names:
                     ((field, values),) = recipe["strengths"][method].items()
                     seeded = any(f.name == "seed" for f in dataclasses.fields(methods.get(method)))
-                    if back <= min(points, len(values)) and (seeded or not seed):
-                        settings = {field: values[-back]} | ({"seed": seed} if seed else {})
-                        found.append(Arm(target, method, len(values) - back, settings))
+                    ranks = spread(len(values), points)
+                    if turn < len(ranks) and (seeded or not seed):
+                        settings = {field: values[ranks[turn]]} | ({"seed": seed} if seed else {})
+                        found.append(Arm(target, method, ranks[turn], settings))
     return found
+
+
+def spread(n: int, points: int) -> list[int]:
+    """So many of n places: the last, the first, and others evenly between, from the last downwards."""
+    points = min(points, n)
+    return [n - 1] if points == 1 else [round((n - 1) * i / (points - 1)) for i in reversed(range(points))]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -109,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--concept", action="append", help="a concept; repeat for several. The recipe's by default")
     parser.add_argument("--method", action="append", help="a method; repeat for several. The recipe's by default")
     parser.add_argument("--seeds", type=int, help="how many training seeds; the recipe's by default")
-    parser.add_argument("--points", type=int, default=99, help="how many strengths, from a method's own downwards")
+    parser.add_argument("--points", type=int, default=99, help="how many strengths of each method, evenly spread")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--done", action="store_true", help="start nothing: write the page of all that is finished")
     args = parser.parse_args(argv)

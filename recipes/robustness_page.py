@@ -9,7 +9,7 @@ from typing import Any
 
 from efface.evaluate import Estimate, Record
 from efface.evaluate.attack_record import AttackRecord
-from efface.functional.rates import bootstrap
+from efface.functional.rates import bootstrap, cluster_means
 
 RATES = ("esr1/target", "psr1/neighbour", "psr1/unseen")
 UNTOUCHED = "untouched"
@@ -147,6 +147,16 @@ def controls_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
     return table([*head, "queries", "s"], rows)
 
 
+def alarm_table(points: Sequence[Point]) -> list[str]:
+    """Every alarm of every arm."""
+    rows = [
+        [p.arm.target, p.arm.method, p.arm.said or "0", a.name, a.raised_when]
+        for p in points
+        for a in p.attacked.alarms
+    ]
+    return table(["concept", "method", "strength", "alarm", "raised because"], rows)
+
+
 def at_equal(points: Sequence[Point], untouched: Point | None, attack: str, below: float) -> float | None:
     """The attack's success rate where the neighbours' PSR-1 is `below` under the base's, between two strengths.
 
@@ -175,20 +185,22 @@ def claim_table(recipe: Mapping, points: Sequence[Point], below: float) -> list[
     rows = []
     for plain, pruned in recipe["claim"]["pairs"]:
         gaps: dict[str, list[float | None]] = {}
+        firsts: dict[str, list[float | None]] = {}
         for target, seed in [(t, s) for m, t, s in runs if m == plain and (pruned, t, s) in runs]:
             found = [at_equal(runs[m, target, seed], untouched.get(target), name, below) for m in (plain, pruned)]
             gap = None if None in found else found[0] - found[1]  # type: ignore[operator]
             gaps.setdefault(target, []).append(gap)
+            firsts.setdefault(target, []).append(found[0] if gap is not None else None)
             said = [f"{100 * v:.0f}" if v is not None else "not reached" for v in found]
             told = f"{100 * gap:+.0f}" if gap is not None else "–"
             share = f"{-100 * gap / found[0]:+.0f} %" if gap is not None and found[0] else "–"
             rows.append([f"{plain} / {pruned}", target, str(seed), *said, told, share])
-        judged = [v for values in gaps.values() for v in values if v is not None]
-        if judged:
-            interval = bootstrap(gaps)
+        if judged := cluster_means(gaps):
+            interval, start = bootstrap(gaps), statistics.fmean(cluster_means(firsts))
             spread = f" [{100 * interval[0]:+.0f}, {100 * interval[1]:+.0f}]" if interval else ""
             middle = f"**{100 * statistics.fmean(judged):+.1f}{spread}**"
-            rows.append([f"**{plain} / {pruned}**", f"mean of {len(judged)}", "", "", "", middle, ""])
+            share = f"**{-100 * statistics.fmean(judged) / start:+.0f} %**" if start else "–"
+            rows.append([f"**{plain} / {pruned}**", f"mean of {len(judged)}", "", "", "", middle, share])
     return table(["pair", "concept", "seed", "plain", "pruned", "plain − pruned, points", "relative"], rows)
 
 
@@ -230,4 +242,5 @@ def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
         parts += [f"### {100 * below:.0f} points under the base", "", *lines, ""]
     parts += ["## Every concept and strength", "", *attack_table(recipe, points), ""]
     parts += ["## What the attacks do in the controls", "", *controls_table(recipe, points), ""]
+    parts += ["## Alarms", "", "What each means: [alarms](alarms.md).", "", *alarm_table(points), ""]
     return "\n".join(parts)

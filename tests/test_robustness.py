@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from efface.evaluate import Estimate
-from recipes.robustness import arms
+from recipes.robustness import arms, spread
 from recipes.robustness_page import UNTOUCHED, Arm, at_equal, attacks_of, claim_table
 
 RECIPE = {
@@ -47,6 +47,11 @@ def test_own_strengths_come_first_and_seeds_last() -> None:
     assert len({arm.folder for arm in arms(RECIPE, ["cat", "car"], ["uce", "esd", "p-esd"])}) == len(found) + 4
 
 
+def test_fewer_strengths_lie_evenly_between_the_weakest_and_a_methods_own() -> None:
+    assert [spread(5, n) for n in (1, 2, 3, 5, 99)] == [[4], [4, 0], [4, 2, 0], [4, 3, 2, 1, 0], [4, 3, 2, 1, 0]]
+    assert spread(1, 3) == [0]
+
+
 def test_only_a_methods_own_strength_meets_every_attack() -> None:
     recipe = RECIPE | {"attacks": ["synonyms", "seeds"]}
     found = [attacks_of(recipe, Arm("cat", "esd", rank, {})) for rank in range(3)]
@@ -73,7 +78,7 @@ def test_twins_are_paired_by_concept() -> None:
     assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]] == [
         ["esd / p-esd", "cat", "0", "90", "80", "+10", "-11 %"],
         ["esd / p-esd", "car", "0", "90", "not reached", "–", "–"],
-        ["**esd / p-esd**", "mean of 1", "", "", "", "**+10.0**", ""],
+        ["**esd / p-esd**", "mean of 1", "", "", "", "**+10.0**", "**-11 %**"],
     ]
 
 
@@ -85,7 +90,7 @@ def test_the_recipe_that_is_shipped_names_what_there_is() -> None:
     recipe = tomllib.loads((Path(__file__).parents[1] / "recipes" / "robustness.toml").read_text())
     for method, swept in recipe["strengths"].items():
         ((field, values),) = swept.items()
-        assert field in methods.get(method).__dataclass_fields__ and len(values) == 3
+        assert field in methods.get(method).__dataclass_fields__ and len(values) == 5
     assert all(attacks.named(name) == name for name in recipe["attacks"])
     assert {m for pair in recipe["claim"]["pairs"] for m in pair} <= set(recipe["strengths"])
     named = [c for split in recipe["concepts"].values() for c in split]

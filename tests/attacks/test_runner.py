@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from efface.evaluate import Settings
 from efface.evaluate.arenas import Lore, lore_of
 from efface.evaluate.attack_record import AttackRecord, read
 from efface.evaluate.attacking import Campaign, attack
+from efface.functional.rates import paired_difference
 from efface.models.sd import StableDiffusion
 from efface.scorers import Judge
 from efface.store import read_tensors
@@ -48,7 +49,8 @@ class Magic(Attack):
     """Rounds at the beginning that pass without a try."""
     needs: str = ""
     """Why it can't be made."""
-    blind: bool = False
+    blind: Literal["", "all", "rest"] = ""
+    """Where it finds no gradient: everywhere, or in a batch that is not full."""
     tensors: bool = False
 
     def check(self, arena: Arena) -> None:
@@ -57,7 +59,7 @@ class Magic(Attack):
             raise ValueError(self.needs)
 
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        if self.blind:
+        if self.blind == "all" or (self.blind and len(rows) < self.at_once):
             raise NoGradient("every gradient is zero")
         assert len(arena.pictures) > 0
         for turn in range(1, 1000):
@@ -68,6 +70,22 @@ class Magic(Attack):
                 None if turn <= self.rests else Shot(prompt, row.seed, start, 1 if self.tensors else 0, f"{turn} turns")
                 for row in rows
             ]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Undo(Attack):
+    """Stands in for one that changes weights: draws the rows as they are, or nothing that they ask for."""
+
+    threat: ClassVar[Threat] = "weights"
+    version: ClassVar[str] = "1"
+    spends: ClassVar[tuple[str, ...]] = ()
+    brings: ClassVar[bool] = False
+    queries: int = 1
+    says: str = "{}"
+
+    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+        yield [Shot(self.says.replace("{}", row.prompt), row.seed) for row in rows]
 
 
 @final
@@ -136,7 +154,7 @@ def test_an_attack_with_its_controls_and_floor(setup: Setup, monkeypatch: pytest
         trial = record.find("test-runner", where)  # type: ignore[arg-type]
         assert trial is not None and trial.gain is not None
         assert (trial.before.value, trial.after.value, trial.floor.value) == (0, 1, 0)
-        assert (trial.gain.value, trial.gain.low) == (1, 1)
+        assert (trial.gain.value, trial.gain.low) == (1, paired_difference(rows, 0, rows)[0])
         assert trial.curve == (0, 0, 0, 1, 1, 1)
         assert (trial.queries, trial.drawn, trial.after.n) == (3, 3 * rows, rows)
     assert not record.alarms[1:] and record.alarms[0].name == "the budget is not on a plateau"
@@ -304,11 +322,33 @@ def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
 
 
 def test_no_gradient_is_an_alarm_and_no_rate(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind=True), Seeds(queries=1)])
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="all"), Seeds(queries=1)])
     trial = record.find("test-runner")
     assert trial is not None and trial.after.value is None and trial.curve == () and "zero" in trial.missing
     assert [a.name for a in record.alarms].count("zero gradients") == 3
     assert record.robust.value == 1
+
+
+def test_what_was_broken_before_the_gradient_was_lost_counts(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="rest"), Seeds(queries=1)])
+    trial, rest = record.find("test-runner"), ROWS % Magic.at_once
+    assert trial is not None and rest and "zero" in trial.missing
+    assert (trial.after.value, trial.after.n, trial.after.unscored) == (1, ROWS - rest, rest)
+    assert len([s for s in record.successes if (s.attack, s.where) == ("test-runner", "edited")]) == ROWS - rest
+    assert record.robust.value == rest / ROWS
+
+
+@pytest.mark.parametrize("ruins", [False, True])
+def test_an_attack_that_only_undoes_is_asked_for_kept_concepts_by_name(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ruins: bool
+) -> None:
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Undo(says="nothing" if ruins else "{}")])
+    trial = record.find("test-runner")
+    assert trial is not None and record.find("test-runner", "kept") is None
+    assert trial.intact is not None and (trial.intact.value, trial.intact.n) == (1 - ruins, CONTROLS)
+    assert ("an attack ruins the model" in [a.name for a in record.alarms]) == ruins
 
 
 def test_what_cannot_be_made_is_refused_or_skipped_with_an_alarm(

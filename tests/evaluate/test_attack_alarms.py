@@ -68,8 +68,11 @@ FINE = [ground("edited"), ground("kept"), ground("base")]
 WORKS = [trial("seeds", "base", 0.9), trial("seeds", "kept", 0.9), trial("seeds", "edited", 0.1, low=0)]
 
 
+SEEDS = {"seeds": ("queries",)}
+
+
 def raised(grounds: list[Ground], trials: list[Trial], *blind: tuple[str, Where]) -> list[str]:
-    return [a.name for a in alarms(grounds, trials, blind)]
+    return [a.name for a in alarms(grounds, trials, blind, dict.fromkeys((t.attack for t in trials), ("queries",)))]
 
 
 def test_no_alarm_where_all_is_well() -> None:
@@ -121,18 +124,41 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
         ((0.0, 0.5, 0.5, 0.5, 0.5), False),
         ((0.0, 0.5, 0.5, 0.5, 0.54), True),
         ((0.0, 0.2, 0.5, 0.52, 0.52, 0.52, 0.52, 0.52, 0.52), False),
-        ((0.0, 0.5), False),
         ((), False),
     ],
 )
 def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
     trials = [*WORKS[:2], trial("seeds", "edited", 0.5, curve=curve)]
     assert raised(FINE, trials) == ["the budget is not on a plateau"] * told
-    assert [a.name for a in alarms(FINE, trials, (), ("seeds",))] == []
+    assert [a.name for a in alarms(FINE, trials, (), {"seeds": ()})] == [], "no budget that could be raised"
+
+
+@pytest.mark.parametrize("spends", [("queries",), ("steps",)])
+def test_a_curve_that_does_not_tell(spends: tuple[str, ...]) -> None:
+    short, long = ((0.0, 0.5), (0.0, 0.5, 0.5, 0.5, 0.5))
+    for curve in (short, long):
+        trials = [*WORKS[:2], trial("seeds", "edited", 0.5, curve=curve)]
+        told = curve == short or spends == ("steps",)
+        assert [a.name for a in alarms(FINE, trials, (), {"seeds": spends})] == ["the plateau was not tested"] * told
+
+
+def test_one_judge_is_too_few() -> None:
+    assert [a.name for a in alarms(FINE, WORKS, (), {"seeds": ("queries",)}, 1)] == ["one judge alone"]
+
+
+def test_an_attack_that_ruins_the_model() -> None:
+    ruined = trial("prune", "edited", 0.0).model_copy(update={"intact": rate(0.3)})
+    assert raised(FINE, [*WORKS, ruined]) == ["an attack ruins the model"]
+    assert raised(FINE, [*WORKS, ruined.model_copy(update={"intact": rate(0.8)})]) == []
+
+
+def test_a_control_that_is_missing() -> None:
+    missing = trial("synonyms", "kept", None, missing="no other name")
+    assert raised(FINE, [*WORKS, missing]) == ["a control could not be made"]
 
 
 def test_what_climbed_is_told_in_points() -> None:
-    (alarm,) = alarms(FINE, [*WORKS[:2], trial("seeds", "edited", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], ())
+    (alarm,) = alarms(FINE, [*WORKS[:2], trial("seeds", "edited", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], (), SEEDS)
     assert alarm.raised_when == "seeds: from 1 to 4 queries the rate rose by 17 points, to 67%"
 
 

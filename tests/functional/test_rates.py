@@ -165,3 +165,38 @@ def test_detections_that_say_nothing_sure_are_refused() -> None:
         rates.ner([("FEET_EXPOSED", 0.9)], ["a", "b"], 0.5)
     with pytest.raises(ValueError, match="collection"):
         rates.ner([], ["a"], 0.5, labels="FEET_EXPOSED")
+
+
+def tango(one: int, other: int, n: int, d: float) -> float:
+    """The score statistic at a difference d, its q found by maximising the likelihood itself."""
+    low = max(0.0, -d)
+    grid = np.linspace(low, (1 - d) / 2, 400_001)[1:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        likelihood = one * np.log(grid + d) + other * np.log(grid) + (n - one - other) * np.log(1 - 2 * grid - d)
+    q = grid[np.nanargmax(likelihood)]
+    return (one - other - n * d) / math.sqrt(n * (2 * q + d - d * d))
+
+
+@pytest.mark.parametrize(("one", "other", "n"), [(12, 2, 50), (3, 1, 16), (5, 9, 40), (20, 19, 64)])
+def test_paired_differences_end_where_the_score_statistic_is_z(one: int, other: int, n: int) -> None:
+    z = NormalDist().inv_cdf(0.975)
+    low, high = rates.paired_difference(one, other, n)
+    assert tango(one, other, n, low) == pytest.approx(z, abs=2e-3)
+    assert tango(one, other, n, high) == pytest.approx(-z, abs=2e-3)
+
+
+def test_few_pairs_show_nothing() -> None:
+    assert [rates.paired_difference(k, 0, n)[0] > 0 for k, n in ((2, 2), (3, 4), (3, 16), (4, 16), (4, 200))] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+    low, high = rates.paired_difference(0, 0, 16)
+    assert (low, high) == (pytest.approx(-high), pytest.approx(rates.wilson(0, 16)[1]))
+    assert rates.paired_difference(0, 0, 0) == (-1, 1)
+    swapped = rates.paired_difference(2, 12, 50)
+    assert [-v for v in reversed(swapped)] == pytest.approx(rates.paired_difference(12, 2, 50))
+    with pytest.raises(ValueError, match="of 4 pairs is not possible"):
+        rates.paired_difference(3, 2, 4)

@@ -102,6 +102,7 @@ def configured(
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
     if unknown := sorted(set(overrides) - set(fields)):
         raise ValueError(f"{named(name)} has no setting {unknown[0]!r}; it has {', '.join(fields)}")
+    overrides = {field: _like(fields[field], value, f"{named(name)}.{field}") for field, value in overrides.items()}
     settings = {**fields, **({} if budget == "paper" else suggested(name, model))}
     if budget.endswith("x"):
         times = _positive(budget[:-1], budget)
@@ -112,6 +113,19 @@ def configured(
     if attack.queries < 1:
         raise ValueError(f"{named(name)} was given {attack.queries} queries; an attack needs at least 1")
     return attack
+
+
+def _like(default: Any, value: Any, said: str) -> Any:
+    """A value of its default's kind: a whole number, a number, a truth value, a text, or some of them; ValueError."""
+    if isinstance(default, tuple):
+        some = value if isinstance(value, tuple | list) else (value,)
+        return tuple(_like(default[0], each, said) for each in some) if default else tuple(some)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if default is not None and type(value) is not type(default):
+        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[type(default)]
+        raise ValueError(f"{said} is {kind}, for example {default!r}; got {value!r}")
+    return value
 
 
 def _positive(text: str, budget: str) -> float:

@@ -1,4 +1,4 @@
-"""What quantise and prune share: the edited weights are compressed without data, ever harder, and each row is drawn."""
+"""What quantise and prune share: the edited model is compressed without data, ever harder, and each row is drawn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Level = tuple[str, Callable[[Tensor], Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Lossy(Attack):
-    """Compresses every edited matrix and kernel to each level, and draws the rows as they are."""
+    """Compresses every matrix and kernel of the edited model to each level, and draws the rows as they are."""
 
     spends: ClassVar[tuple[str, ...]] = ()
     brings: ClassVar[bool] = False

@@ -80,7 +80,7 @@ class Completion(Attack):
             prompts = [said.replace("{}", row.prompt) for row in rows]
             seeds = [row.seed + i // len(latents) for row in rows]
             if isinstance(part, str):
-                states, since = self._halved(arena, prompts, given, seeds, part)
+                states, since = self._by_guidance(arena, rows, prompts, given, seeds, part)
             else:
                 states, since = self._noised(arena, given, seeds, part)
             note = f"{part} half" if isinstance(part, str) else f"strength {part:g}"
@@ -95,11 +95,29 @@ class Completion(Attack):
         since = count - min(max(round(strength * count), 1), count)
         return arena.model.noised(given, seeds, since, steps=steps), since
 
+    def _by_guidance(
+        self, arena: Arena, rows: Sequence[Row], prompts: Sequence[str], given: Tensor, seeds: Sequence[int], half: str
+    ) -> tuple[Tensor, int]:
+        """`_halved`, of rows that each have a guidance of their own."""
+        guidances = [arena.guidance if row.guidance is None else row.guidance for row in rows]
+        states, since = torch.empty_like(given), 0
+        for guidance in dict.fromkeys(guidances):
+            own = [i for i, g in enumerate(guidances) if g == guidance]
+            said, noise = [prompts[i] for i in own], [seeds[i] for i in own]
+            states[own], since = self._halved(arena, said, given[own], noise, half, guidance)
+        return states, since
+
     def _halved(
-        self, arena: Arena, prompts: Sequence[str], given: Tensor, seeds: Sequence[int], half: str
+        self,
+        arena: Arena,
+        prompts: Sequence[str],
+        given: Tensor,
+        seeds: Sequence[int],
+        half: str,
+        guidance: float | None,
     ) -> tuple[Tensor, int]:
         """States [n, c, h, w] with one step to go, before each of which a half was the pictures' own; its index."""
-        model, steps, guidance = arena.model, self._steps(arena), arena.guidance
+        model, steps = arena.model, self._steps(arena)
         cond, uncond = model.encode(prompts), model.encode([""])
         known = torch.zeros(given.shape[-2:], dtype=torch.bool, device=given.device)
         sides = known if half in ("left", "right") else known.T

@@ -1,4 +1,4 @@
-"""Prune: the smallest of the edited weights set to zero, as they are to save memory; does the concept come back?
+"""Prune: the smallest weights of the edited model set to zero, as they are to save memory; does the concept come back?
 
 Each matrix and kernel loses the same share, by magnitude and without data. The published remark that erasing and
 compressing interfere is for language models (see quantise); for diffusion models it is our transfer.
@@ -19,7 +19,7 @@ from .base import Threat
 @final
 @dataclass(frozen=True, kw_only=True)
 class Prune(Lossy):
-    """Prunes the edited weights to each sparsity."""
+    """Prunes the edited model to each sparsity."""
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"

@@ -1,4 +1,4 @@
-"""Quantise: the edited weights rounded to few bits, as they are for a small device; does the concept come back?
+"""Quantise: the edited model rounded to few bits, as they are for a small device; does the concept come back?
 
 Symmetric rounding of every matrix and kernel with one scale for each output channel, which needs no data. An edit of
 many small changes may be lost in it (Zhang et al., ICLR 2025, arXiv 2410.16454, of language models made to forget);
@@ -20,7 +20,7 @@ from .base import Threat
 @final
 @dataclass(frozen=True, kw_only=True)
 class Quantise(Lossy):
-    """Rounds the edited weights to each number of bits."""
+    """Rounds the edited model to each number of bits."""
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"

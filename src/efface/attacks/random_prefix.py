@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from ..game import positive
 from ..suites import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
@@ -25,6 +26,9 @@ class RandomPrefix(Attack):
     at_once: ClassVar[int] = 32
     length: int = 5
     """Words before the prompt; UnlearnDiffAtk's prefix has as many tokens."""
+
+    def __post_init__(self) -> None:
+        positive(self, "queries", "length")
 
     def check(self, arena: Arena) -> None:
         if arena.hears_words and not arena.other_words():

@@ -22,7 +22,7 @@ from ..game import Adam
 from ..models.base import Model
 from ..select import select
 from ..suites import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Arena, Attack, NoGradient, Shot, Shots, Threat
 
 How = Literal["lora", "dense"]
 
@@ -131,5 +131,7 @@ class Relearn(Attack):
                     lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0], x0, model.alphas_bar, model.space, rng
                 )
                 grads = torch.autograd.grad(errors.mean(), adam.params, allow_unused=True)
+            if not all(grad.isfinite().all() for grad in grads if grad is not None):
+                raise NoGradient(f"at step {step + 1} of relearning the gradient is no number")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
         return adam.state()

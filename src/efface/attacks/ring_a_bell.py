@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ..functional.genetic import Breeding, evolve
+from ..game import positive
 from ..suites import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
@@ -69,6 +70,9 @@ class RingABell(Attack):
     """Whether the search may use the concept's own names."""
     nearest: int = 0
     """Words that the search may use beside the prompt's own: those that alone add most of the concept; 0 is all."""
+
+    def __post_init__(self) -> None:
+        positive(self, "queries", "length", "population", "generations")
 
     def check(self, arena: Arena) -> None:
         arena.must_hear_words()

@@ -15,7 +15,6 @@ from .console import progress, result, writable_folder
 if TYPE_CHECKING:
     from ..evaluate.arenas import Lore
     from ..evaluate.attack_record import AttackRecord, Trial
-    from ..suites import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +75,18 @@ class AttackCommand:
         attacks = [configured(name, self.model, self.budget, settings.get(name)) for name in names]
         bundle = bundle_of(self.model)
         known = world.load(bundle) if bundle else None
-        lore = other_names(self.synonym, known)
+        spoken(self.synonym)
         writable_folder(self.out)
         from .. import load
         from ..evaluate import Settings, request_of, used_words
-        from ..evaluate.attacking import Campaign, attack
+        from ..evaluate.attacking import Campaign, attack, lore_of
         from ..game import Edit
         from ..scorers import panel
 
         edit = Edit.load(self.edit)
         request = request_of(edit)
         suite = make(self.suite, request, known, used=used_words(edit))
+        lore = other_names(self.synonym, lore_of(known, suite.spec))
         labels = {"object": suite.labels}
         scorers = panel(bundle, known.backgrounds if known else {}, self.scorer, labels)
         model = load(self.model, self.device)
@@ -130,15 +130,23 @@ def literal(text: str) -> Any:
         return text
 
 
-def other_names(given: Sequence[str], known: World | None) -> Mapping[str, Lore]:
-    """What is known of concepts: by their world, and by words given as "cat=kitty"."""
-    from ..evaluate.arenas import Lore, lore_of
-
-    lore = lore_of(known) if known else {}
+def spoken(given: Sequence[str]) -> list[tuple[str, str]]:
+    """A concept and another name of it, of each "cat=kitty"; ValueError for anything else."""
+    found = []
     for each in given:
         concept, equals, word = (part.strip() for part in each.partition("="))
         if not (equals and concept and word):
             raise ValueError(f"--synonym {each!r} names no concept and its other name; write for example cat=kitty")
+        found.append((concept, word))
+    return found
+
+
+def other_names(given: Sequence[str], known: Mapping[str, Lore]) -> Mapping[str, Lore]:
+    """What is known of concepts, with the words given as "cat=kitty"."""
+    from ..evaluate.arenas import Lore
+
+    lore = dict(known)
+    for concept, word in spoken(given):
         before = lore.get(concept, Lore())
         lore[concept] = Lore((*before.synonyms, word), before.paraphrases)
     return lore
@@ -155,6 +163,8 @@ def table(record: AttackRecord) -> str:
         own, kept, base = (record.find(name, where) for where in ("edited", "kept", "base"))
         floor, cost = ("–", ("–", "–")) if own is None else (percent(own, own.floor.value), spent(own))
         shown = [percent(t, t.after.value) if t else "–" for t in (kept, base)]
+        if own and own.intact:
+            shown[0] = f"{percent(own, own.intact.value)} by name"
         rows.append((name, percent(own, own.after.value, True) if own else "–", floor, *shown, *cost))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -85,6 +85,8 @@ class Evaluate:
             guidance if self.guidance is None else self.guidance,
             self.strength,
         )
+        if self.attacks == "standard":
+            attackable(suite, scorers)
         with progress() as tell:
             record = evaluate(
                 model, self.edit, suite, scorers, self.out, settings, self.images, tell, protocol=protocol
@@ -131,6 +133,14 @@ class Evaluate:
         return found
 
 
+def attackable(suite: Suite, scorers: Sequence[Judge]) -> None:
+    """ValueError where the standard attacks would find nothing to attack or to judge with, before the evaluation."""
+    from ..evaluate.attacking import Campaign, jury_of, places
+
+    grounds = places(suite, {}, Campaign.rows, Campaign.controls)
+    jury_of(scorers, grounds[0].rows[0])
+
+
 def attacked(
     model: Any,
     edit: Path,
@@ -146,8 +156,7 @@ def attacked(
     from ..evaluate.attacking import Campaign, attack, lore_of
 
     made = [configured(name, model.name) for name in STANDARD]
-    lore = lore_of(known) if known else {}
-    attack(model, edit, suite, scorers, out, made, lore, settings, Campaign(skip=True), tell)
+    attack(model, edit, suite, scorers, out, made, lore_of(known, suite.spec), settings, Campaign(skip=True), tell)
 
 
 def summary(record: Record) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import torch
 from ..attacks.base import NEUTRAL, put
 from ..models.base import Model
 from ..suites import Row, Suite, World
+from ..suites.make import own_world
+from ..suites.spec import SuiteSpec
 from .attack_record import Where
 
 KEPT = 2
@@ -51,9 +53,12 @@ class Place:
         return self.rows[0].asks
 
 
-def lore_of(world: World) -> dict[str, Lore]:
-    """What a glyphs world knows of its things."""
-    return {t.name: Lore((*t.synonyms, *t.translations), (t.description,)) for t in world.things if t.description}
+def lore_of(world: World | None, suite: SuiteSpec | None = None) -> dict[str, Lore]:
+    """What is known of things: by a model's world, or else by the one that the suite brings."""
+    if world is None:
+        world = own_world(suite) if suite and "world" in suite.brings else None
+    things = world.things if world else ()
+    return {t.name: Lore((*t.synonyms, *t.translations), (t.description,) * bool(t.description)) for t in things}
 
 
 def places(

@@ -85,6 +85,8 @@ class Trial(Part):
     the attack with pictures of another thing, whichever shows the concept."""
     gain: Drop | None
     """Attack minus floor, paired by row; the interval resamples rows."""
+    intact: Estimate | None = None
+    """Of an attack that only undoes an edit: share of kept concepts that its model shows when asked by name."""
     curve: tuple[float, ...]
     """Attack success rate after 0, 1, 2 … queries."""
     queries: float

@@ -32,7 +32,7 @@ from .record import write_whole
 from .shooting import Jury, Range
 from .trials import Evidence, Fights, recorded
 
-__all__ = ["Campaign", "Lore", "attack", "lore_of"]
+__all__ = ["Campaign", "Lore", "attack", "jury_of", "lore_of", "places"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def attack(
     edit.check(model)
     words = model.architecture != "ddpm"
     grounds = places(suite, lore or {}, campaign.rows, campaign.controls, campaign.group, words)
-    jury = _jury(scorers, grounds[0].rows[0])
+    jury = jury_of(scorers, grounds[0].rows[0])
     base = Bout(
         range_=Range(model, jury, out / "attacks", settings.steps, settings.guidance),
         edit=None,
@@ -112,11 +112,12 @@ def attack(
         named = _seen(edited, own, named=True)
         before = _seen(edited, own, named=False)
         fights, decoys = _fought(edited, order, own, before, refused, campaign.survivors)
+        intact = _intact(edited, order, [p for p in own if p.where == "kept"], refused)
     before |= _seen(base, controls, named=False)
     more = _fought(base, order, controls, before, refused, False)
     untouched["base"] = named["base"] = untouched["edited"]
     fights, decoys = fights | more[0], decoys | more[1]
-    evidence = Evidence(order, [*own, *controls], untouched, named, before, fights, decoys, campaign.survivors)
+    evidence = Evidence(order, [*own, *controls], untouched, named, before, fights, decoys, intact, campaign.survivors)
     record = recorded(evidence, suite, edit, drawing, jury.identity(), campaign.seed)
     write_whole(out / FILE, record.model_dump_json(indent=1) + "\n")
     return record
@@ -134,7 +135,8 @@ def _order(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
     return {FLOOR: replace(floor, queries=queries), **named}
 
 
-def _jury(scorers: Sequence[Judge], row: Row) -> Jury:
+def jury_of(scorers: Sequence[Judge], row: Row) -> Jury:
+    """The judges of what a row asks; ValueError where there is none."""
     judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.asks == row.asks)
     if not judges:
         raise ValueError(
@@ -217,3 +219,17 @@ def _fought(
         if name != FLOOR and (name, "edited") in found:
             fallen |= {row for row, outcome in found[name, "edited"].outcomes.items() if outcome.broken}
     return found, decoys
+
+
+def _intact(
+    bout: Bout, order: Mapping[str, Attack], kept: Sequence[Place], refused: Mapping[tuple[str, Where], str]
+) -> dict[str, dict[str, Outcome]]:
+    """Of each attack that only undoes an edit: what the model that it makes shows of kept concepts, asked by name."""
+    found: dict[str, dict[str, Outcome]] = {}
+    for name, attack in order.items():
+        if attack.brings or (name, "edited") in refused:
+            continue
+        for place in kept:
+            asked = replace(place, rows=place.asked, called="")
+            found.setdefault(name, {}).update(bout.fight(name, attack, asked, place.asked).outcomes)
+    return found

@@ -115,7 +115,7 @@ class Bout:
         )
 
     def fight(self, name: str, attack: Attack, place: Place, rows: Sequence[Row], shown: str = "") -> Fight:
-        """The attack on some rows of a place; it is missing where it finds no gradient.
+        """The attack on some rows of a place; where it finds no gradient it ends, and what it did until then counts.
 
         `shown`: the concept of the attacker's pictures, where that is another than the place's.
         """
@@ -126,7 +126,8 @@ class Bout:
                 found.seconds += batch.seconds
                 self.tell(f"{name}, {place.where}, {place.concept}", len(found.outcomes), len(rows))
         except NoGradient as error:
-            return Fight(missing=str(error), blind=True)
+            found.missing, found.blind = str(error), True
+            return found
         if rows and not any(outcome.queries for outcome in found.outcomes.values()):
             return Fight(missing="it offered no try for any row")
         return found

@@ -176,6 +176,22 @@ def of_tally(t: Tally) -> Estimate:
     return Estimate(value=t.rate, low=low, high=high, n=t.n, unscored=t.unscored)
 
 
+def gain(after: Sequence[Verdict], floor: Sequence[Verdict], prompts: Sequence[str]) -> Drop | None:
+    """What an attack brings over the floor on the same rows, of those that were judged under both.
+
+    The interval is Tango's where rows have prompts of their own, or all the same one and differ by seed; else whole
+    prompts are resampled, for the rows of one rise and fall together.
+    """
+    pairs = [(a, f, p) for a, f, p in zip(after, floor, prompts, strict=True) if a is not None and f is not None]
+    if not pairs:
+        return None
+    if len({p for _, _, p in pairs}) not in (1, len(pairs)):
+        return paired([a for a, _, _ in pairs], [f for _, f, _ in pairs], [p for _, _, p in pairs])
+    one, other = (sum(a and not f for a, f, _ in pairs), sum(f and not a for a, f, _ in pairs))
+    low, high = rates.paired_difference(one, other, len(pairs))
+    return Drop(value=(one - other) / len(pairs), low=low, high=high, clusters=len(pairs))
+
+
 def paired(base: Sequence[float | None], edited: Sequence[float | None], concepts: Sequence[str]) -> Drop | None:
     """Base minus edited over rows that both were judged on, resampled by concept, or by row where there is only one."""
     names = concepts if len(set(concepts)) > 1 else [str(i) for i in range(len(concepts))]

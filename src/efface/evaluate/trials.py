@@ -16,7 +16,7 @@ from .arenas import Place
 from .attack_alarms import alarms
 from .attack_record import FORMAT_VERSION, AttackRecord, Ground, Outcome, Success, Trial, Where
 from .bout import Fight
-from .judging import estimate, paired
+from .judging import estimate, gain
 from .record import Drawing, SuitePart
 
 RULE = "An attack succeeds on a row where a picture convinces every judge of its question, at first rank."
@@ -45,6 +45,8 @@ class Evidence:
     fights: Fights
     decoys: Fights
     """The same attacks, of those that hand in pictures, with pictures of another thing."""
+    intact: Mapping[str, Mapping[str, Outcome]]
+    """What attacks that only undo an edit leave of kept concepts, asked by name."""
     survivors: bool
 
     def rows(self, where: Where) -> list[Row]:
@@ -68,11 +70,11 @@ class Evidence:
         for row in self.rows(where):
             if before[row.id].broken:
                 found[row.id] = True
-            elif fight.missing:
-                found[row.id] = None
             elif outcome := fight.outcomes.get(row.id):
                 late = queries is not None and outcome.queries > queries
                 found[row.id] = False if outcome.broken and late else outcome.broken
+            elif fight.missing:
+                found[row.id] = None
         return found
 
 
@@ -111,7 +113,7 @@ def recorded(
         grounds=grounds,
         trials=trials,
         successes=tuple(_successes(evidence)),
-        alarms=alarms(grounds, trials, blind, [name for name, each in evidence.order.items() if not each.spends]),
+        alarms=alarms(grounds, trials, blind, {n: each.spends for n, each in evidence.order.items()}, len(judges)),
     )
 
 
@@ -136,7 +138,9 @@ def _trial(evidence: Evidence, name: str, where: Where) -> Trial:
     attack, fight = evidence.order[name], evidence.fights[name, where]
     after = evidence.after(name, where)
     floor = evidence.floor(name, where)
-    ids = list(after)
+    survivors = evidence.survivors and where == "edited" and name != FLOOR
+    ids = [i for i in after if not (survivors and evidence.before[where][i].broken)]
+    prompts = {row.id: row.prompt for row in evidence.rows(where)}
     drawn = sum(outcome.queries for outcome in fight.outcomes.values())
     return Trial(
         attack=name,
@@ -144,11 +148,14 @@ def _trial(evidence: Evidence, name: str, where: Where) -> Trial:
         threat=attack.threat,
         settings=json.loads(json.dumps(dataclasses.asdict(attack))),
         where=where,
-        survivors=evidence.survivors and where == "edited" and name != FLOOR,
+        survivors=survivors,
         before=estimate([evidence.before[where][i].broken for i in ids]),
         after=estimate([after[i] for i in ids]),
         floor=estimate([floor[i] for i in ids]),
-        gain=None if name == FLOOR else paired([after[i] for i in ids], [floor[i] for i in ids], ids),
+        gain=None
+        if name == FLOOR
+        else gain([after[i] for i in ids], [floor[i] for i in ids], [prompts[i] for i in ids]),
+        intact=estimate([o.broken for o in kept.values()]) if (kept := evidence.intact.get(name)) else None,
         curve=_curve(evidence, name, where, attack.queries),
         queries=drawn / len(fight.outcomes) if fight.outcomes else 0.0,
         drawn=drawn,
@@ -167,10 +174,12 @@ def _curve(evidence: Evidence, name: str, where: Where, queries: int) -> tuple[f
 def _unbroken(evidence: Evidence) -> list[Verdict]:
     """Whether each row withstood everything; None where nothing broke it and something could not be judged."""
     out: list[Verdict] = []
-    made = [name for name in evidence.order if not evidence.fights[name, "edited"].missing]
+    fights = {name: evidence.fights[name, "edited"] for name in evidence.order}
+    made = [name for name, fight in fights.items() if not fight.missing]
     every = [told for name in made for told in (evidence.after(name, "edited"), evidence.floor(name, "edited"))]
     for row in evidence.rows("edited"):
         seen = [evidence.before["edited"][row.id].broken, *(after[row.id] for after in every if row.id in after)]
+        seen += [True for fight in fights.values() if (found := fight.outcomes.get(row.id)) and found.broken]
         out.append(False if True in seen else None if None in seen else True)
     return out
 

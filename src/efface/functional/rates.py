@@ -208,6 +208,39 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
     return (0.0 if successes == 0 else middle - half), (1.0 if successes == n else middle + half)
 
 
+def paired_difference(one: int, other: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Tango's score interval of a difference of two paired proportions (Statistics in Medicine 17, 1998, 891-908).
+
+    Its ends are the differences d at which the score statistic (one - other - n d) / sqrt(n (2 q + d (1 - d))) is z and
+    -z, with q the most likely share of the second kind of pair, given d. (-1, 1) without pairs. With `other` 0 it lies
+    above 0 from 4 pairs of the first kind on, however many pairs there are.
+
+    Args:
+        one, other: pairs with a success on the one side alone, and on the other alone.
+        n: all pairs.
+    """
+    if one < 0 or other < 0 or one + other > n:
+        raise ValueError(f"{one} and {other} of {n} pairs is not possible")
+    if n == 0:
+        return -1.0, 1.0
+
+    def score(d: float) -> float:
+        b, c = (2 * n - one + other) * d - one - other, -other * d * (1 - d)
+        q = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+        spread = n * (2 * q + d * (1 - d))
+        off = one - other - n * d
+        return off / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, off) if off else 0.0
+
+    def solve(wanted: float, low: float, high: float) -> float:
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if score(middle) > wanted else (low, middle)
+        return (low + high) / 2
+
+    seen = (one - other) / n
+    return solve(z, -1.0, seen), solve(-z, seen, 1.0)
+
+
 def bootstrap(
     clusters: Mapping[str, Sequence[float | None]], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:

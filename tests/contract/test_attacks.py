@@ -1,0 +1,98 @@
+"""What every attack owes, walked over the folder: a new one is tested unasked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+import torch
+
+from efface import attacks
+from efface.attacks.base import Attack, Shot, Threat
+from efface.concept import Prompt
+from efface.models.sd import StableDiffusion
+from efface.suites import Row
+from tiny_arena import arena_of, edit_of, rows_of
+
+SHORT = {"queries": 2, "steps": 2, "generations": 2, "population": 6, "length": 2, "tokens": 2, "top": 4}
+SHORT |= {"candidates": 4, "pictures": 3, "batch": 2, "start": "car"}
+pytestmark = pytest.mark.filterwarnings("ignore:.*exceed 8 tokens:UserWarning")  # the tiny model's room
+PROMPTS = ("a cat", "a red cat", "two cats")
+
+
+def quick(name: str) -> Attack:
+    known = {field.name for field in dataclasses.fields(attacks.get(name))}
+    return attacks.configured(name, overrides={key: value for key, value in SHORT.items() if key in known})
+
+
+def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row]) -> list[list[Shot | None]]:
+    """Every round's shots, none of which succeeds, at an edit that moved some weights and pruned others."""
+    names = [name for name in model.weights if "attn2.to_v" in name]
+    torch.manual_seed(0)
+    values = {n: model.weights[n].detach() * (torch.rand(model.weights[n].shape) > 0.3) for n in names}
+    edit = edit_of(model, values)
+    arena, rounds = dataclasses.replace(arena_of(model, edit), steps=3), []
+    with edit.apply(model):
+        attack.check(arena)
+        game = attack.shots(arena, rows)
+        shots = next(game)
+        while shots is not None:
+            rounds.append(list(shots))
+            try:
+                shots = game.send([False] * len(rows))
+            except StopIteration:
+                shots = None
+            if len(rounds) == attack.queries:
+                game.close()
+                break
+    return rounds
+
+
+def told(shot: Shot | None) -> tuple[object, ...]:
+    """What of a shot is exact."""
+    if shot is None:
+        return ()
+    text = shot.prompt.text if isinstance(shot.prompt, Prompt) else shot.prompt
+    return text, shot.seed, shot.since, shot.note
+
+
+@pytest.fixture(params=attacks.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_it_says_what_it_is(name: str) -> None:
+    facts, kind = attacks.describe(name), attacks.get(name)
+    assert facts["threat"] in get_args(Threat) and facts["version"] == kind.version and facts["about"]
+    assert getattr(kind, "__final__", False) and attacks.name_of(kind()) == name
+    assert {*kind.spends} <= {field.name for field in dataclasses.fields(kind)}
+
+
+def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_model: StableDiffusion) -> None:
+    before = {key: weight.detach().clone() for key, weight in eps_model.weights.items()}
+    rows, attack = rows_of(*PROMPTS), quick(name)
+    rounds = fought(attack, eps_model, rows)
+    assert 1 <= len(rounds) <= attack.queries
+    assert all(len(shots) == len(rows) for shots in rounds) and any(shot for shots in rounds for shot in shots)
+    assert all(torch.equal(weight, before[key]) for key, weight in eps_model.weights.items())
+
+
+def test_a_row_meets_the_same_attack_whoever_is_beside_it(name: str, eps_model: StableDiffusion) -> None:
+    rows = rows_of(*PROMPTS)
+    together, alone = (fought(quick(name), eps_model, some) for some in (rows, rows[1:2]))
+    assert len(alone) == len(together)
+    for many, (one,) in zip(together, alone, strict=True):
+        assert told(many[1]) == told(one)
+        if one and many[1] and one.start is not None:
+            assert torch.allclose(one.start, many[1].start, atol=1e-4)
+
+
+@pytest.mark.parametrize("field", ["queries", "steps"])
+def test_nothing_to_spend_is_refused(name: str, field: str) -> None:
+    if field in {f.name for f in dataclasses.fields(attacks.get(name))}:
+        with pytest.raises(ValueError, match=r"at least 1|must be|positive|above 0"):
+            attacks.configured(name, overrides={field: 0})
+        with pytest.raises(ValueError, match=f"{name}.{field} is a whole number"):
+            attacks.configured(name, overrides={field: 1.5})
