@@ -84,8 +84,7 @@ def attempt(
         subprocess.run([*fit, str(torch.get_num_threads()), json.dumps(settings)], check=True)
     if not (where / "report.json").exists():
         judges = panel(locate(recipe["model"]), known.backgrounds, judges_of(recipe))
-        sizes = {g: -(-n // len(erasure.targets)) if g == "target" else n for g, n in recipe["sizes"].items()}
-        suite = suite_of(erasure, known, sizes)
+        suite = suite_of(erasure, known, recipe["sizes"])
         evaluate(model, where / "edit.safetensors", suite, judges, where, album=Path(recipe["out"]) / "images")
     record = current(read(where), model, method, settings, where)
     return where, record, json.loads((where / "fitted.json").read_text())
@@ -168,7 +167,7 @@ def rows(trials: Sequence[Trial]) -> list[str]:
 
 
 def means(trials: Sequence[Trial], reported: Mapping) -> list[str]:
-    """Means over concepts with intervals that resample concepts, beside what the paper reports."""
+    """Means over concepts with intervals that resample concepts, beside what papers report of concepts of that kind."""
     head = ["split", "method", "concepts", *METRICS.values(), "loss of PSR-1, never seen", "reported (other model)"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for split, method in dict.fromkeys((t.split, t.method) for t in trials):
@@ -176,7 +175,8 @@ def means(trials: Sequence[Trial], reported: Mapping) -> list[str]:
         both = [[mean({t.target: value(t.rate(m, who)) for t in mine}, m) for who in WHO] for m in METRICS]
         cells = [f"{edited} ({base.split(' ')[0]})" for base, edited in both]
         loss = {t.target: difference(t.rate("psr1/unseen", "base"), t.rate("psr1/unseen", "edited")) for t in mine}
-        paper = ", ".join(f"{k.upper()} {100 * v:.1f}" for k, v in reported.get(method, {}).items()) or "–"
+        theirs = reported.get(method, {}) if split in reported.get("splits", [split]) else {}
+        paper = ", ".join(f"{k.upper()} {100 * v:.1f}" for k, v in theirs.items()) or "–"
         lines.append("| " + " | ".join([split, method, str(len(mine)), *cells, mean(loss, "psr1"), paper]) + " |")
     return lines
 
