@@ -157,19 +157,40 @@ def test_several_targets_share_the_centres(eps_model):
 
 
 def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
+    """The state in which it left the numbers is neither handed out nor left as a checkpoint."""
     file = tmp_path / "checkpoint"
-    good: list[Edit] = []
+    monkeypatch.setattr("efface.game.loop.SAVE_EVERY", 2)
 
     def poison(done, of, **info):
-        if done == 1:
+        if done == 3:
             monkeypatch.setattr(eps_model, "alpha_bar", lambda t: torch.full(t.shape, float("nan")))
 
-    with pytest.raises(Diverged, match=r"ESD diverged at turn 2 \(Dense\): loss .*erase.*nan") as caught:
-        ESD(**QUICK, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)
+    with pytest.raises(Diverged, match=r"ESD diverged at turn 4 \(Dense\): loss .*erase.*nan") as caught:
+        ESD(**{**QUICK, "steps": 9}, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)
     monkeypatch.undo()
-    good.append(ESD(**{**QUICK, "steps": 1}, space="x0").fit(eps_model, Erasure(("cat",))))
-    assert all(torch.equal(value, good[0].values[name]) for name, value in caught.value.edit.values.items())
-    assert file.exists()
+    good = ESD(**{**QUICK, "steps": 2}, space="x0").fit(eps_model, Erasure(("cat",)))
+    assert all(torch.equal(value, good.values[name]) for name, value in caught.value.edit.values.items())
+    turns: list[int] = []
+    ESD(**{**QUICK, "steps": 9}, space="x0").fit(
+        eps_model, Erasure(("cat",)), progress=lambda done, *_, **__: turns.append(done), checkpoint=file
+    )
+    assert turns[0] == 3
+
+
+@pytest.mark.parametrize("often", [1, 25])
+def test_a_step_that_ruins_the_weights_is_in_no_state_that_is_kept(eps_model, tmp_path, monkeypatch, often):
+    """The loss that tells of it comes a turn later."""
+    file, erasure = tmp_path / "checkpoint", Erasure(("cat",))
+    monkeypatch.setattr("efface.game.loop.SAVE_EVERY", often)
+    method = ESD(**{**QUICK, "lr": 1e30})
+    with pytest.raises(Diverged, match="at turn 2") as caught:
+        method.fit(eps_model, erasure, checkpoint=file)
+    assert not file.exists()
+    game = game_of(method, eps_model, erasure)
+    for master, name in zip(game.update.masters, game.update.names, strict=True):
+        master.data.copy_(caught.value.edit.values[name])
+    with torch.no_grad(), game.losses(turn_of(game, 1)) as losses:
+        assert losses["erase"].isfinite()
 
 
 def test_foreign_checkpoint_is_refused(eps_model, tmp_path):

@@ -26,10 +26,14 @@ from .parallel import team
 from .protocols import Ask, Balance, Player, Role, Term, Turn, Update
 
 SAVE_EVERY = 25
+"""Turns after which the state is kept: as a checkpoint where there is to be one, and as the last good Edit."""
 
 
 class Diverged(ArithmeticError):
-    """A loss or gradient is no longer a number. `edit` is the last good state."""
+    """A loss or gradient is no longer a number, and the step before may be to blame.
+
+    `edit` is the last state that was kept of those whose losses and gradients were numbers.
+    """
 
     def __init__(self, message: str, edit: Edit) -> None:
         ArithmeticError.__init__(self, message)
@@ -62,16 +66,25 @@ class Game:
             raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
         self.update.ready(self)
         self.players: list[Player] = [self.update, *(p for term in self.terms for p in term.searches())]
+        self.good: Edit | None = None
 
     def play(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
-        """All turns, from the start or from where the checkpoint stands."""
+        """All turns, from the start or from where the checkpoint stands.
+
+        Raises:
+            Diverged: it left the numbers; no checkpoint is left of the state in which it did.
+        """
         order = list(self._clock())
         file = check_writable(checkpoint) if checkpoint else None
-        first = self._resume(file) if file and file.exists() else 0
+        saved = first = self._resume(file) if file and file.exists() else 0
         for index in range(first, len(order)):
             try:
                 losses = self._move(self._turn(index, order[index]))
-            except (Diverged, OSError):  # the player has not moved yet
+            except Diverged:
+                if file and saved == index and team().first:
+                    file.unlink(missing_ok=True)
+                raise
+            except OSError:  # the player has not moved yet
                 if file:
                     with suppress(OSError):  # no room for it either: then the one before stands
                         self._save(file, index)
@@ -79,6 +92,7 @@ class Game:
             done = index + 1
             if file and done % SAVE_EVERY == 0:
                 self._save(file, done)
+                saved = done
             if progress:
                 progress(done, len(order), player=type(order[index]).__name__, loss=losses)
         if file and team().first:
@@ -131,6 +145,8 @@ class Game:
         del losses  # and with them all activations, before the step needs room of its own
         norms = torch.stack([grad.float().norm() for grad in grads])
         self._demand_finite(turn, norms, f"gradient, at loss {values}")
+        if self.good is None or turn.index % SAVE_EVERY == 0:
+            self.good = self.edit()
         turn.player.step(grads)
         return {str(role): value for role, value in values.items()}
 
@@ -215,7 +231,7 @@ class Game:
         if not values.isfinite().all():
             player = type(turn.player).__name__
             message = f"{self.name} diverged at turn {turn.index + 1} ({player}): {what}; a smaller lr may help"
-            raise Diverged(message, self.edit())
+            raise Diverged(message, self.good or self.edit())
 
     # Checkpoints.
 
