@@ -148,6 +148,26 @@ BAD = {
     "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{tmp}/e"], "EAP"),
     "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{tmp}/e"], "no model 'glyps'"),
     "unwritable": (["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e"], "cannot write"),
+    "unwritable checkpoint": (
+        ["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--checkpoint", "/proc/x/c"],
+        "cannot write /proc/x/c",
+    ),
+    "unwritable store": (
+        ["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--store", "/proc/x"],
+        "cannot write in /proc/x",
+    ),
+    "limit without a plan": (
+        ["erase", "uce", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--max-memory", "8GB"],
+        "uce is closed form: omit --max-memory",
+    ),
+    "setting found in the terms": (
+        ["erase", "eap", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--temperature", "0"],
+        "temperature",
+    ),
+    "setting found in the update": (
+        ["erase", "p-esd", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--tau", "0"],
+        "tau are above 0",
+    ),
     "no prompt": (["draw", "--model", "{model}", "--out", "{tmp}/d"], "no prompt"),
     "draw nowhere": (["draw", "--model", "{model}", "--prompt", "a cat", "--out", "/proc/x"], "cannot write"),
     "no edit": (["draw", "--model", "{model}", "--prompt", "a", "--edit", "{tmp}/no", "--out", "{tmp}/d"], "no file"),
@@ -166,8 +186,14 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_clear_message_and_exit_2(
-    case: str, model: str, edit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str,
+    model: str,
+    edit: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("efface.cli.glyphs.check_target", lambda *_: pytest.fail("pictures were drawn"))
     args, says = BAD[case]
     assert main([a.format(model=model, edit=edit, tmp=tmp_path) for a in args]) == 2
     err = capsys.readouterr().err

@@ -10,6 +10,7 @@ import torch
 import efface
 import efface.game.loop
 from efface import methods
+from efface.cli.erase import ready
 from efface.concept import Erasure
 from efface.game import Edit, Method
 from efface.models.sd import StableDiffusion
@@ -162,6 +163,13 @@ def test_library_face(name, eps_model):
         efface.erase(eps_model, "cat", method=name, stepp=3)
 
 
+def test_the_command_line_fits_as_the_library_does(name, eps_model, tmp_path):
+    ours = ready(eps_model, request(name), quick(name)).fit(tmp_path / "edit.safetensors", None, lambda *_: None)
+    theirs = quick(name).fit(eps_model, request(name))
+    assert same(ours, theirs)
+    assert {key: value for key, value in ours.meta.items() if key != "cost"} == theirs.meta
+
+
 def test_unknown_method(eps_model):
     with pytest.raises(ValueError, match=r"no method 'eapp'; did you mean 'eap'\? there are .*esd"):
         efface.erase(eps_model, "cat", method="eapp")
@@ -182,6 +190,8 @@ def test_suggestions_come_from_the_model_and_yield_to_overrides(eps_model):
         ({"templates": ()}, "a template holds the concept"),
         ({"weights": "nonsense"}, "'nonsense' selects no weight; subsets that do: xattn"),
         ({"lr": 0.0}, "learning rate must be positive"),
+        ({"micro_batch": -1}, "micro_batch must be at least 0, got -1"),
+        ({"refresh": -1}, "refresh must be at least 0, got -1"),
         ({"source": "nowhere"}, "no source 'nowhere'; there are student, frozen"),
     ],
 )

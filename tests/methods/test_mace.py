@@ -207,10 +207,11 @@ def test_bad_settings(eps_model):
     for bad, message in (
         ({"lamb": 0.0}, "lamb must be positive"),
         ({"contexts": ("a cat",)}, "a context holds the concept"),
-        ({"threshold": 1.0}, "a share from 0 to below 1, got 1.0"),
         ({"contexts": ("a red red red red red {}",)}, "does not fit into the 8 tokens"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(QUICK, **bad).fit(eps_model, Erasure(("cat",), anchor="dog"))
+    with pytest.raises(ValueError, match=r"a share from 0 to below 1, got 1\.0"):
+        replace(QUICK, threshold=1.0)
     with pytest.raises(ValueError, match="does not work on tiny"):
         QUICK.fit(tiny_ddpm(), Erasure(("cat",)))

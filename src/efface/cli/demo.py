@@ -29,7 +29,7 @@ class Demo:
     def run(self) -> None:
         from ..suites import build, locate, world
         from . import glyphs
-        from .erase import fit, suggestions
+        from .erase import ready, suggestions
         from .evaluate import headlines, summary
 
         bundle = locate(self.model)
@@ -52,7 +52,8 @@ class Demo:
         edit_file = self.out / "edit.safetensors"
         with progress() as tell:
             what = f"erasing {self.target}"
-            fit(model, erasure, method, edit_file, None, lambda i, n: tell(what, i, n)).save(edit_file)
+            fitting = ready(model, erasure, method)
+            fitting.fit(edit_file, None, lambda i, n: tell(what, i, n)).save(edit_file)
             scorers = panel(bundle, known.backgrounds)
             where = self.out / f"evaluation-{suite_name}"
             record = evaluate(model, edit_file, suite, scorers, _fresh(where), album=self.out / "images", progress=tell)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 import tyro
 
 from ..concept import Erasure
 from . import glyphs
-from .console import progress, result, say
+from .console import progress, result, say, writable_folder
 
 if TYPE_CHECKING:
     from ..game import Edit, Game, Method, Trained
@@ -65,14 +65,19 @@ class Request:
         from ..store import check_writable
 
         limit = read_size(self.max_memory) if self.max_memory else None
-        check_writable(self.out)
+        if limit and method.kind != "trained":
+            raise ValueError(f"only a training is planned beforehand, and {name} is {method.kind}: omit --max-memory")
+        for file in (self.out, self.checkpoint):
+            if file:
+                check_writable(file)
+        if self.store:
+            writable_folder(self.store)
         with launched(self.device) as team:
             model = self.opened()
-            method.check(erasure, model)
+            fitting = ready(model, erasure, method, limit)
             drawn = glyphs.check_target(self.model, model, erasure)
             with progress(team.first) as tell:
-                stage = f"erasing ({name})"
-                edit = fit(model, erasure, method, self.out, self.checkpoint, partial(tell, stage), limit)
+                edit = fitting.fit(self.out, self.checkpoint, partial(tell, f"erasing ({name})"))
             if not team.first:
                 return
             edit.save(self.out)
@@ -106,32 +111,44 @@ class Erase(Request):
         raise ValueError(f"write the method first: efface erase {self.method} …")
 
 
-def fit(
-    model: Model,
-    erasure: Erasure,
-    method: Method,
-    out: Path,
-    checkpoint: Path | None,
-    tell: Callable[[int, int], None],
-    limit: int | None = None,
-) -> Edit:
-    """Fit, after saying what it will take; a training that leaves the numbers keeps its last good state beside `out`.
+@final
+@dataclass(frozen=True)
+class Fitting:
+    """A method about to be fitted: what can be refused beforehand has been."""
+
+    model: Model
+    play: Callable[..., Edit]
+    """The fit itself, of `progress` and `checkpoint`."""
+    seconds: float
+    """That it took to set up."""
+
+    def fit(self, out: Path, checkpoint: Path | None, tell: Callable[[int, int], None]) -> Edit:
+        """The edit, with what it cost; a training that leaves the numbers keeps its last good state beside `out`."""
+        from ..game import Diverged, Edit
+
+        began = time.monotonic() - self.seconds
+        try:
+            edit = self.play(progress=partial(_told, tell), checkpoint=checkpoint)
+            return Edit(edit.values, {**edit.meta, "cost": cost(self.model, began)})
+        except Diverged as error:
+            kept = error.edit.save(out.with_name(f"{out.stem}.last-good.safetensors"))
+            raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
+
+
+def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = None) -> Fitting:
+    """Set a fit up, a training after saying what it will take.
 
     Raises:
-        ValueError: it needs more than `limit` bytes, or than there are; says which flags would make it fit.
+        ValueError: the method cannot do it, or needs more than `limit` bytes, or than there are; says what would work.
     """
-    from ..game import Diverged, Edit, Trained
+    from ..game import Trained
 
-    began, tells = time.monotonic(), partial(_told, tell)
-    try:
-        if isinstance(method, Trained):
-            edit = foreseen(method, model, erasure, limit).play(tells, checkpoint)
-        else:
-            edit = method.fit(model, erasure, progress=tells, checkpoint=checkpoint)
-        return Edit(edit.values, {**edit.meta, "cost": cost(model, began)})
-    except Diverged as error:
-        kept = error.edit.save(out.with_name(f"{out.stem}.last-good.safetensors"))
-        raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
+    began = time.monotonic()
+    if isinstance(method, Trained):
+        game = foreseen(method, model, erasure, limit)
+        return Fitting(model, lambda **how: method.finish(game.play(**how), erasure), seconds=time.monotonic() - began)
+    method.check(erasure, model)
+    return Fitting(model, partial(method.fit, model, erasure), seconds=time.monotonic() - began)
 
 
 def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Game:

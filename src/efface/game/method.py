@@ -105,6 +105,9 @@ class Trained(Method):
         for name in ("steps", "batch", "draw_steps", "paths", "pictures"):
             if getattr(self, name, 1) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("micro_batch", "refresh"):
+            if getattr(self, name, 0) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         check_templates(self.templates)
 
     @abstractmethod
@@ -127,20 +130,26 @@ class Trained(Method):
         progress: Callable[..., None] | None = None,
         checkpoint: str | Path | None = None,
     ) -> Edit:
-        """Plays the game to its end."""
-        return self.game(model, erasure).play(progress, checkpoint)
+        """Plays the game to its end, and finishes what it left."""
+        return self.finish(self.game(model, erasure).play(progress, checkpoint), erasure)
+
+    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
+        """The Edit of the method, from that of the game: the same, unless the method adds to it."""
+        return edit
 
     def game(self, model: Model, erasure: Erasure) -> Game:
         """The training, set up and not begun."""
         self.check(erasure, model)
+        # Before the terms, which may read folders: they refuse settings that cannot be.
+        update, balance = self.update(), self.balance()
         return Game(
             model,
             erasure,
             name=type(self).__name__,
             settings=dataclasses.asdict(self),
             terms=self.terms(model, erasure),
-            update=self.update(),
-            balance=self.balance(),
+            update=update,
+            balance=balance,
         )
 
 

@@ -70,6 +70,10 @@ class Choice:
     """Through the choice's embedding, or by the loss of what was chosen alone."""
 
     def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"a temperature is above 0, got {self.temperature}; 2 is EAP's")
+        if self.turns < 0:
+            raise ValueError(f"search_turns is at least 0, got {self.turns}")
         if self.gradient not in get_args(SearchGradient):
             raise ValueError(f"no search gradient {self.gradient!r}; there are {', '.join(get_args(SearchGradient))}")
         if self.gradient == "score" and not self.single:

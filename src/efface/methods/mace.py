@@ -46,7 +46,7 @@ from ..game import (
 )
 from ..models.base import Model
 from ..models.probe import places
-from ..objectives.attention import Attention, Focus
+from ..objectives.attention import Attention, Focus, check_threshold
 from ..sources.pictures import Pictures
 from ..updates.lowrank import LowRank
 
@@ -94,6 +94,7 @@ class MACE(Method):
 
     def __post_init__(self) -> None:
         positive(self, "steps", "batch", "rank", "lr", "lamb", "pictures", "draw_steps")
+        check_threshold(self.threshold)
         check_templates(self.contexts, "context")
 
     def fit(

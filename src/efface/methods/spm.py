@@ -13,14 +13,13 @@ for AdamW in 8 bits with cosine restarts; c_s are words, theirs Gaussian; severa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, final
 
 from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Edit, OnTrajectories, Term, Update
+from ..game import Balance, Edit, Method, OnTrajectories, Term, Update
 from ..guides.gate import gated
 from ..models.base import Model
 from ..objectives.negative_guidance import NegativeGuidance
@@ -57,6 +56,13 @@ class SPM(OnTrajectories):
     gate: bool = True
     """Weigh the adapters by each prompt while drawing; without it the edit changes weights, whatever the prompt."""
 
+    def check(self, erasure: Erasure, model: Model | None = None) -> None:
+        """As every method does; and the gate's layers must be of the U-Net."""
+        Method.check(self, erasure, model)
+        names = select(model.weights, self.weights) if model is not None and self.gate else ()
+        if other := [name for name in names if not name.startswith("unet.")]:
+            raise ValueError(f"the gate weighs layers of the U-Net, {other[0]!r} is none; choose others, or no gate")
+
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source = Shared(trajectories(self, self.paths))
         words = [*erasure.keep, *model.vocabulary(self.anchor_words)]
@@ -71,17 +77,6 @@ class SPM(OnTrajectories):
     def balance(self) -> Balance:
         return Sum(keep=self.la_strength)
 
-    def fit(
-        self,
-        model: Model,
-        erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Edit:
-        """Plays the game to its end, and puts the gate before what it left."""
-        self.check(erasure, model)
-        if self.gate and (other := [n for n in select(model.weights, self.weights) if not n.startswith("unet.")]):
-            raise ValueError(f"the gate weighs layers of the U-Net, {other[0]!r} is none; choose others, or no gate")
-        edit = OnTrajectories.fit(self, model, erasure, progress=progress, checkpoint=checkpoint)
+    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
+        """Puts the gate before what the game left."""
         return gated(edit, erasure.targets) if self.gate else edit

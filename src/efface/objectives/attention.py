@@ -42,6 +42,12 @@ def inside(maps: Iterable[Tensor], words: Tensor, mask: Tensor) -> Tensor:
     return total
 
 
+def check_threshold(threshold: float) -> None:
+    """Raises ValueError where no mask can be cut by it."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f"the mask's threshold is a share from 0 to below 1, got {threshold}")
+
+
 @final
 @dataclass(frozen=True)
 class Focus:
@@ -79,8 +85,7 @@ class Attention(Term):
     role: Role = "erase"
 
     def __init__(self, source: Source, threshold: float, ends: bool, focus: Focus | None) -> None:
-        if not 0 <= threshold < 1:
-            raise ValueError(f"the mask's threshold is a share from 0 to below 1, got {threshold}")
+        check_threshold(threshold)
         self.source, self.threshold, self.ends, self.focus = source, threshold, ends, focus
         self.seen: list[float] = []
 
