@@ -126,6 +126,32 @@ def test_the_search_finds_the_word_that_is_damaged_most():
     assert search.history[-1] == [int((shift @ table.t()).square().sum(0).argmax())] == [3]
 
 
+def test_what_is_preserved_is_read_anew_where_the_text_encoder_learns(eps_model):
+    """At the base nothing is lost; after a turn of the text encoder's weights the words are answered otherwise."""
+    settings = {**QUICK, "weights": r"text_encoder\..*", "search_gradient": "score", "lr": 1e-2}
+    for more in (
+        {"source": "student"},
+        {"source": "frozen"},
+        {"search_turns": 0, "search_gradient": "straight-through"},
+    ):
+        losses: list[float] = []
+        EAP(**{**settings, **more}).fit(
+            eps_model, Erasure(("cat",)), progress=lambda *_, loss, losses=losses, **__: losses.append(loss["keep"])
+        )
+        assert losses[0] == pytest.approx(0, abs=1e-9)
+        assert min(losses[1:]) > 1e-9
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("eap", {}), ("eap", {"hard": False}), ("age", {}), ("spm", {"gate": False}), ("compose", {})],
+)
+def test_what_cannot_be_read_anew_is_refused(eps_model, name, more):
+    more = {**more, "preserve": "adversarial", "objective": "attacked"} if name == "compose" else more
+    with pytest.raises(ValueError, match="trains a text encoder, .*take weights of the U-Net"):
+        efface.erase(eps_model, "cat", name, **{**QUICK, "paths": 1, "weights": r"text_encoder\..*", **more})
+
+
 def test_clock_and_counts(eps_model):
     settings = {**QUICK, "source": "frozen"}
     calls: list[tuple] = []

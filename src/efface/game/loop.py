@@ -59,9 +59,9 @@ class Game:
         self.base = self.model.fingerprint()
         self.uncond = self.model.encode([""])
         self.update.prepare(self)
+        self.live = any(not name.startswith("unet.") for name in self.update.moved())
         for term in self.terms:
             term.prepare(self)
-        self.live = any(not name.startswith("unet.") for name in self.update.moved())
         if self.live and self.model.parked:
             raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
         self.update.ready(self)

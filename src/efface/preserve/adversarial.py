@@ -5,7 +5,8 @@ al., arXiv 2410.15618). As in the authors' code, neither the trajectory nor the 
 pi, and what does, the student's condition, is followed straight through the choice. That slope says which way a chosen
 word's prediction would change, not how large another word's loss is: where words are far apart it need not lead to the
 largest. With `gradient="score"` pi climbs the expected loss itself, by the losses of the words that were chosen.
-The start noise is the objective's.
+The start noise is the objective's. Where the text encoder learns, the student reads the chosen words anew: then pi can
+learn by losses alone.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ class Adversarial(Term):
                 "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
                 f"got {game.settings['batch']}"
             )
+        if game.live and not (self.search.choice.single and (self.scored or not self.search.turns)):
+            raise ValueError(
+                f"{game.name} trains a text encoder, which reads a word anew in every turn: there is no reading of a "
+                "mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the method "
+                "has it, search-gradient score"
+            )
         self.search.prepare(game)
         if self.search.choice.single:
             self.source.expect(self.search.prompts(game))
@@ -56,7 +63,7 @@ class Adversarial(Term):
         states = self.source.rows(game, turn, pick.words, pick.cond)
         known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
         return {
-            "student": Ask(states, held if self.scored else pick.cond, "student"),
+            "student": Ask(states, held if self.scored else pick.cond, "student", prompts=pick.words),
             "eps_c": Ask(states, held, "frozen", known=known),
         }
 

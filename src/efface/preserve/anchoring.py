@@ -40,10 +40,15 @@ class Anchoring(Term):
         self.space: Space = space
 
     def prepare(self, game: Game) -> None:
-        targets = game.erasure.targets
-        self.words = _others(self.given, game)
         if "tokens" not in game.uncond.tensors:
             raise ValueError(f"{game.model.name} reads no text; anchoring scales the embeddings of words")
+        if game.live:
+            raise ValueError(
+                f"{game.name} trains a text encoder, and anchoring holds scaled embeddings, which none reads from words; "
+                "take weights of the U-Net"
+            )
+        targets = game.erasure.targets
+        self.words = _others(self.given, game)
         own = game.model.encode(targets).tensors["tokens"].flatten(1)
         chunks = [self.words[i : i + 256] for i in range(0, len(self.words), 256)]
         alike = [_cosines(game.model.encode(chunk).tensors["tokens"].flatten(1), own) for chunk in chunks]
