@@ -28,7 +28,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "esd": {"source": "frozen", "paths": 4},
     "eap": {"source": "frozen", "paths": 4, "keep_paths": 1, "centres": 4, "k_closest": 8},
     "abo": {"source": "frozen", "paths": 4},
-    "p-esd": {"source": "frozen", "paths": 4},
+    "p-esd": {"source": "frozen", "paths": 4, "sparsity": 0.05},
     "erasediff": {"pictures": 4, "remain_words": 2, "label": "dog"},
 }
 

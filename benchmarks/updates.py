@@ -115,6 +115,8 @@ class Updates:
         more: dict[str, Any] = {"steps": count, "draw_steps": self.draw_steps}
         if name == "erasediff":
             return methods.configured(name, model, more | {"pictures": self.pictures})
+        if name == "p-esd" and count < self.updates:
+            more["sparsity"] = 0.01  # so few updates prune nothing of themselves
         forms = len(methods.configured(name, model, {}).templates)  # type: ignore[attr-defined]
         paths = self.paths or -(-self.updates * self.batch // (self.draw_steps * forms))
         more |= {"source": "frozen", "batch": self.batch, "paths": paths}

@@ -26,7 +26,7 @@ SETTINGS = {
     "esd": {"source": "student", "batch": 3, "space": "x0", "templates": ("{}", "a {}")},
     "eap": {"source": "frozen", "batch": 4, "micro_batch": 1, "keep_paths": 1},
     "erasediff": {"batch": 3, "pictures": 4, "remain_words": 2, "label": "dog"},
-    "p-esd": {"source": "frozen", "batch": 4, "beta": 10.0, "steps": 12},
+    "p-esd": {"source": "frozen", "batch": 4, "sparsity": 0.05, "steps": 12},
 }
 SHORT = {"steps": 4, "draw_steps": 3, "lr": 1e-3, "paths": 3}
 TOLERANCE = 0.02

@@ -12,6 +12,7 @@ import efface.game.loop
 from efface.concept import Erasure
 from efface.functional.masks import binarise
 from efface.game import Edit, Game, Method, Update, unpack
+from efface.methods.compose import Compose
 from efface.methods.p_ac import PAC
 from efface.methods.p_esd import PESD
 from efface.methods.salun import SalUn
@@ -179,6 +180,18 @@ def test_the_cost_is_the_share_pruned(relaxation):
 def test_bad_masks(bad, message):
     with pytest.raises(ValueError, match=message):
         Mask("head", 1e-2, **bad)
+
+
+def test_pruning_nothing_is_refused_before_and_told_after():
+    with pytest.raises(ValueError, match=r"in 40 steps of 0\.05 no logit gets from 4 to 0.* 0\.1 the least"):
+        PESD(steps=40)
+    assert PESD(steps=40, sparsity=0.1).sparsity
+    dear = PESD(**{**PRUNING, "lr": 0.3}, beta=1e6)
+    with pytest.raises(ValueError, match=r"nothing was pruned: in 4 steps of 0\.3 .* beta 1e.06; a smaller beta"):
+        dear.fit(stirred(), Erasure(("cat",)))
+    composed = Compose(**{**PRUNING, "lr": 0.3}, beta=1e6, update_="mask")
+    with pytest.raises(ValueError, match="nothing was pruned"):
+        composed.fit(stirred(), Erasure(("cat",)))
 
 
 # Low rank.

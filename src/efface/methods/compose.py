@@ -23,7 +23,7 @@ import tyro
 from ..balance.constrained import Constrained, Rate
 from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Method, OnPictures, Search, SearchGradient, Searching, Source, Term, Trained, Update
+from ..game import Balance, Edit, Method, OnPictures, Search, SearchGradient, Searching, Source, Term, Trained, Update
 from ..models.base import Model
 from ..objectives.adaptive_anchor import AdaptiveAnchor
 from ..objectives.anchor import Anchor
@@ -41,7 +41,7 @@ from ..sources.shared import Shared
 from ..sources.trajectories import trajectories
 from ..updates.dense import Dense
 from ..updates.lowrank import LowRank
-from ..updates.mask import KeepWeights, Mask, Relaxation
+from ..updates.mask import KeepWeights, Mask, Relaxation, check_reach, pruned
 from ..updates.salient import Salient
 
 Objective = Literal[
@@ -168,11 +168,8 @@ class Compose(Searching, OnPictures):
             raise ValueError("a constrained balance weighs forgetting against what is preserved, and that is nothing")
         if self.preserve == "adversarial" and not self.hard and self.source == "frozen":
             raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
-        if self.update_ == "mask" and not self.sparsity and self.lr * self.steps < self.start:
-            raise ValueError(
-                f"in {self.steps} steps of {self.lr:g} no logit gets from {self.start:g} to 0, and nothing would be "
-                f"pruned; an lr of 5e-2 is usual, {self.start / self.steps:.1g} the least"
-            )
+        if self.update_ == "mask":
+            check_reach(self.steps, self.lr, self.start, self.sparsity)
 
     @property
     def answers(self) -> Mapping[str, str]:
@@ -269,6 +266,9 @@ class Compose(Searching, OnPictures):
                 return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)
             case "salient":
                 return Salient(self.weights, self.lr, self.share, self.looks)
+
+    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
+        return pruned(edit, self.steps, self.lr, self.beta) if self.update_ == "mask" else edit
 
     def balance(self) -> Balance:
         if self.balance_ == "sum":

@@ -14,8 +14,9 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from ..concept import Erasure
 from ..functional.masks import binarise, hard_concrete, keep_probability, straight_through
-from ..game import Ask, Game, OnTrajectories, Role, Term, Turn, Update, adam, pack
+from ..game import Ask, Edit, Game, OnTrajectories, Role, Term, Turn, Update, adam, pack
 from ..models.base import Model
 from ..select import select
 
@@ -123,6 +124,25 @@ class Mask(Update):
         self.adam.restore({key: tensor for key, tensor in state.items() if key != "taken"})
 
 
+def check_reach(steps: int, lr: float, start: float, sparsity: float) -> None:
+    """Raises ValueError where so many steps of Adam can prune no weight."""
+    if not sparsity and lr * steps < start:
+        raise ValueError(
+            f"in {steps} steps of {lr:g} no logit gets from {start:g} to 0, and nothing would be pruned; an lr of 5e-2 "
+            f"is usual, {start / steps:.1g} the least"
+        )
+
+
+def pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
+    """The edit; ValueError where its mask keeps every weight."""
+    if not edit.values:
+        raise ValueError(
+            f"nothing was pruned: in {steps} steps of {lr:g} no weight was worth its cost at beta {beta:g}; a smaller "
+            "beta, more steps or a higher lr may prune some, and a sparsity prunes its share in any case"
+        )
+    return edit
+
+
 @final
 class KeepWeights(Term):
     """beta mean(1 - m): prune no more than erasing needs."""
@@ -162,6 +182,13 @@ class Pruning(OnTrajectories):
     """Prune exactly this share of the selected weights, those the logits want least; 0 prunes what the logits say."""
     fill: float = 0.0
     """Noise in place of pruned weights, in units of each tensor's standard deviation; zeros tell what was pruned."""
+
+    def __post_init__(self) -> None:
+        OnTrajectories.__post_init__(self)
+        check_reach(self.steps, self.lr, self.start, self.sparsity)
+
+    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
+        return pruned(edit, self.steps, self.lr, self.beta)
 
     def update(self) -> Update:
         return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)
