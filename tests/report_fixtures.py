@@ -111,6 +111,8 @@ def evaluation(
     for who in ("base", "edited"):
         for i, row in enumerate(rows):
             success = None if i % 11 == 10 else i % 5 != 0
+            if who == "base" and success is not None:
+                success = (i % 3 != 2) == (row.role == "keep")
             line = {**dataclasses.asdict(row), "who": who, "success": success}
             line["picture"] = _picture(folder / "images" / f"chunk{i // 64}", rng, side)
             for judge in JUDGES:

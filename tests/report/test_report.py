@@ -16,6 +16,7 @@ from efface.evaluate import read
 from efface.evaluate.published import Published, Rate
 from efface.report import claims, estimate, write
 from efface.report.data import Whole
+from efface.report.gallery import _verdict
 from report_fixtures import attacked, evaluation, measure, record, share
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'
@@ -127,13 +128,36 @@ def test_every_pair_has_its_two_pictures_in_the_page_and_beside_it(
 
 
 def test_verdicts_are_those_of_the_rows(data: dict[str, Any], folders: list[Path]) -> None:
-    lines = [x for x in pq.read_table(folders[0] / "rows.parquet").to_pylist() if x["who"] == "edited"]
+    rows = pq.read_table(folders[0] / "rows.parquet").to_pylist()
+    before = {line["id"]: line["success"] for line in rows if line["who"] == "base"}
     shown = data["galleries"][0]
     words = {row[2]: shown["verdicts"][row[1]] for row in shown["rows"]}
-    for line in lines:
-        yes, no = ("erased", "still shown") if line["role"] == "erase" else ("kept", "lost")
-        assert words[line["prompt"]] == ("not judged" if line["success"] is None else yes if line["success"] else no)
-    assert set(words.values()) == {"erased", "still shown", "kept", "lost", "not judged"}
+    for line in rows:
+        if line["who"] == "edited":
+            yes, no = ("erased", "still shown") if line["role"] == "erase" else ("kept", "lost")
+            missing = line["role"] == "erase"
+            if before[line["id"]] is missing and line["success"] is missing:
+                yes = no = "never shown"
+            expected = "not judged" if line["success"] is None else yes if line["success"] else no
+            assert words[line["prompt"]] == expected
+    assert {"still shown", "kept", "never shown", "not judged"} <= {*words.values()}
+
+
+@pytest.mark.parametrize(
+    ("role", "before", "after", "said"),
+    [
+        ("erase", False, True, "erased"),
+        ("erase", True, True, "never shown"),
+        ("erase", True, False, "still shown"),
+        ("erase", None, True, "erased"),
+        ("keep", True, False, "lost"),
+        ("keep", False, False, "never shown"),
+        ("keep", False, True, "kept"),
+        ("keep", True, None, "not judged"),
+    ],
+)
+def test_what_became_of_a_row(role: str, before: bool | None, after: bool | None, said: str) -> None:
+    assert _verdict(role, before, after) == said
 
 
 def test_headlines_intervals_alarms_cost_and_provenance_are_there(parsed: Reader, folders: list[Path]) -> None:

@@ -25,7 +25,7 @@ SIDE = 144
 QUALITY = 80
 AHEAD = 256
 """Thumbnails made between two words of progress."""
-VERDICTS = ("erased", "still shown", "kept", "lost", "not judged")
+VERDICTS = ("erased", "still shown", "kept", "lost", "never shown", "not judged")
 WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", True): "kept", ("keep", False): "lost"}
 WHERE = {
     "edited": "the erased concept, brought back",
@@ -143,7 +143,7 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
     first, then = (_first(line, asks) for line in (before, after))
     return Pair(
         group=before["group"],
-        verdict=WORDS.get((after["role"], after["success"]), "not judged"),
+        verdict=_verdict(after["role"], before["success"], after["success"]),
         prompt=after["prompt"],
         note=f"seed {after['seed']}",
         before=place / before["picture"],
@@ -151,6 +151,12 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
         said=(first, then),
         scores=[(said(before, name), said(after, name)) for name in asks],
     )
+
+
+def _verdict(role: str, before: bool | None, after: bool | None) -> str:
+    """What became of a row; of what neither picture shows nothing was erased and nothing lost."""
+    missing = role == "erase"  # the success of such a row is that it does not show the target
+    return "never shown" if before is after is missing else WORDS.get((role, after), "not judged")
 
 
 def _first(line: Line, asks: Mapping[str, str]) -> str:
