@@ -20,12 +20,15 @@ TOLERANCE = 0.1
 """Of the peak: what the plan may be wrong by."""
 SHORT = {"steps": 2, "draw_steps": 3, "paths": 4, "lr": 1e-3, "pictures": 4, "remain_words": 2, "label": "dog"}
 CASES = {
+    "esd, one row": {"batch": 1, "source": "frozen"},
+    "eap, one of each": {"batch": 1, "source": "frozen", "keep_paths": 1},
+    "esd, much recorded": {"batch": 2, "source": "frozen", "paths": 32, "draw_steps": 9},
     "esd": {"batch": 8, "source": "frozen"},
     "eap": {"batch": 6, "source": "frozen", "keep_paths": 1},
     "esd, in pieces": {"batch": 8, "source": "frozen", "micro_batch": 2, "weights": "noxattn"},
     "abo": {"batch": 4, "source": "student"},
     "erasediff": {"batch": 6},
-    "p-esd": {"batch": 6, "source": "frozen"},
+    "p-esd": {"batch": 6, "source": "frozen", "sparsity": 0.05},
 }
 
 
@@ -38,13 +41,14 @@ def weights(model) -> list[torch.Tensor]:
     return [p for part in (model.unet, model.vae, model.text_encoder) for p in (*part.parameters(), *part.buffers())]
 
 
+@pytest.mark.parametrize("bound", [0, 2 << 30], ids=["on disk", "in memory"])
 @pytest.mark.parametrize("case", CASES)
-def test_the_plan_is_what_the_run_takes(case, eps_model):
+def test_the_plan_is_what_the_run_takes(case, bound, eps_model):
     name = case.partition(",")[0]
     method = methods.get(name)(**settings(name, **CASES[case]))
-    plan = planned(method.game(eps_model, Erasure(("cat",))))
     model = tiny_model()
-    model.recordings = Recordings(bound=0)  # on disk, as the plan counts them
+    eps_model.recordings, model.recordings = Recordings(bound=bound), Recordings(bound=bound)
+    plan = planned(method.game(eps_model, Erasure(("cat",))))
     with Tally(weights(model)) as tally:
         method.fit(model, Erasure(("cat",)))
     took = size_of(weights(model)) + tally.peak
@@ -92,10 +96,41 @@ def test_what_would_fit_does(eps_model):
     game = method.game(eps_model, Erasure(("cat",)))
     promised = replace(planned(game), micro=1)
     model = tiny_model()
-    model.recordings = Recordings(bound=0)
     with Tally(weights(model)) as tally:
         replace(method, micro_batch=1).fit(model, Erasure(("cat",)))
     assert promised.need == pytest.approx(size_of(weights(model)) + tally.peak, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(1, 0), (6, 1), (6, 2), (6, 0)])
+def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_model):
+    """EAP's student reads two rows for one of each term; passes without a gradient are no matter."""
+    method = methods.get("eap")(**settings("eap", batch=batch, micro_batch=micro, source="frozen", keep_paths=1))
+    game = method.game(eps_model, Erasure(("cat",)))
+    seen: list[int] = []
+    hook = eps_model.unet.register_forward_pre_hook(
+        lambda _, args: seen.append(len(args[0])) if torch.is_grad_enabled() else None
+    )
+    planned(game)
+    hook.remove()
+    assert max(seen) <= min(4, micro or 2 * batch)
+
+
+def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_model, monkeypatch):
+    method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
+    game, network = method.game(eps_model, Erasure(("cat",))), eps_model._network
+    for most, said in (
+        (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*what learns"),
+        (0, r"not even one row at once fits on cpu beside .* of weights and .* of what learns; --checkpointing"),
+    ):
+
+        def small(x_t, t, cond, most=most):
+            if torch.is_grad_enabled() and len(x_t) > most:
+                raise torch.OutOfMemoryError
+            return network(x_t, t, cond)
+
+        monkeypatch.setattr(eps_model, "_network", small)
+        with pytest.raises(DoesNotFit, match=said):
+            planned(game)
 
 
 def test_encoders_rest_unless_they_learn(eps_model):
@@ -119,7 +154,7 @@ def test_lines_and_sizes():
 
 def test_the_table_leaves_out_what_is_nothing():
     plan = Plan(
-        100, 0, 50, Line(10, 5), Line(0, 0), rows=4, micro=2, waiting=1.5, apart=7, pictures=0, traced=0, recorded=0
+        100, 0, 50, 0, Line(10, 5), Line(0, 0), rows=4, micro=2, waiting=1.5, apart=7, pictures=0, traced=0, recorded=0
     )
     assert plan.need == 180
     assert "drawing" not in plan.table()

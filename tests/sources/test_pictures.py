@@ -94,6 +94,24 @@ def test_the_model_draws_what_is_not_given_and_once(monkeypatch):
         assert torch.equal(other.store["cat"], drawn) == same
 
 
+def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
+    """So that no later turn stops to draw, and a resumed run draws the same ones together."""
+    model = OracleModel()
+    game = small_game(model)
+    draws: list[int] = []
+    sample = model.sample
+    monkeypatch.setattr(model, "sample", lambda c, *a, **k: (draws.append(len(c)), sample(c, *a, **k))[1])
+    one, two = Pictures(2, 4, 1.0), Pictures(2, 4, 1.0)
+    for source, order in ((one, ["dog", "cat"]), (two, ["cat", "dog"])):
+        source.expect(["cat", "dog", "rose"])
+        for prompt in order:
+            rows(source, game, prompt=prompt)
+    assert draws == [6, 6]
+    assert all(torch.equal(stack, two.store[prompt]) for prompt, stack in one.store.items())
+    rows(one, game, prompt="car")
+    assert draws == [6, 6, 2]
+
+
 def test_more_prompts_than_are_drawn_at_once_keep_their_pictures():
     model = OracleModel()
     game = small_game(model, batch=4)

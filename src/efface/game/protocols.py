@@ -128,7 +128,9 @@ class Takes:
     traced: int = 0
     """Bytes that are recorded of these meanwhile, where the network is."""
     kept: int = 0
-    """Bytes that are kept of all that is expected."""
+    """Bytes that are recorded of all that is expected; beyond the store's bound they go to disk."""
+    held: int = 0
+    """Bytes of pictures, which stay in memory."""
 
 
 class Source(ABC):

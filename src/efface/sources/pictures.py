@@ -1,7 +1,8 @@
 """States by the forward process from stored pictures: x_t = sqrt(ab) x0 + sqrt(1 - ab) noise, t uniform.
 
-The pictures come from a folder, or the frozen model draws them itself when first asked. Each is encoded once, so that
-all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes twice and compares two).
+The pictures come from a folder, or the frozen model draws them itself, all that are expected when the first of them is
+asked for: which are drawn together does not depend on the turn, so a resumed run has the same. Each is encoded once, so
+that all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes twice and compares two).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ANY = "*"
 
 @final
 class Pictures(Source):
-    """Pictures by prompt; `known` holds "noise", what a perfect denoiser would say.
+    """Pictures by prompt, on the CPU; `known` holds "noise", what a perfect denoiser would say.
 
     Args:
         drawn: pictures that the model draws for each prompt that has none.
@@ -57,10 +58,10 @@ class Pictures(Source):
 
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A picture of each prompt, noised."""
-        if ANY not in self.store:
-            self._fill(game, [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.store])
+        self._demand(game, prompts)
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
         x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, turn.noise, strict=True) if s is not None])
+        x0 = x0.to(game.model.device)
         t = self._times(len(game.model.alphas_bar), len(x0), turn.rng).to(x0.device)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
         eps = draw(x0.shape, generator=turn.rng).to(x0)
@@ -71,14 +72,22 @@ class Pictures(Source):
     def takes(self, game: Game) -> Takes:
         shape = game.model.latent_shape
         drawn = len(self.expected) * self.drawn
-        kept = drawn * prod(shape) * game.model.dtype.itemsize + sum(stack.nbytes for stack in self.store.values())
-        return Takes(min(at_once(shape), drawn), kept=kept)
+        held = drawn * prod(shape) * game.model.dtype.itemsize + sum(stack.nbytes for stack in self.store.values())
+        return Takes(min(at_once(shape), drawn), held=held)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:
             return torch.randint(of, (n,), generator=rng)
         half = torch.randint(of, (-(-n // 2),), generator=rng)
         return torch.cat([half, of - 1 - half])[:n]
+
+    def _demand(self, game: Game, prompts: Sequence[str]) -> None:
+        """Sees to it that there are pictures of these prompts; with an expected one, of all that are expected."""
+        wanted = dict.fromkeys(prompts if ANY not in self.store else ())
+        missing = [prompt for prompt in wanted if prompt not in self.store]
+        if any(prompt in self.expected for prompt in missing):
+            missing = [prompt for prompt in (self.expected | wanted) if prompt not in self.store]
+        self._fill(game, missing)
 
     def _fill(self, game: Game, prompts: Sequence[str]) -> None:
         """Draws pictures of new prompts in batches; their seeds are far from those that pictures are judged with."""
@@ -88,7 +97,7 @@ class Pictures(Source):
         size = at_once(game.model.latent_shape)
         for start in range(0, len(asked), size):
             part = asked[start : start + size]
-            done.append(team().spread(lambda own, part=part: self._draw(game, part[own]), len(part)))
+            done.append(team().spread(lambda own, part=part: self._draw(game, part[own]), len(part)).cpu())
         for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
             self.store[prompt] = latents
 
@@ -134,7 +143,8 @@ def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:
 
 
 def _latents(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Latents by caption from uint8 pictures [m, 3, h, w] by caption, 32 at once."""
+    """Latents by caption, on the CPU, from uint8 pictures [m, 3, h, w] by caption, 32 at once."""
     return {
-        caption: torch.cat([model.latents(part) for part in stack.split(32)]) for caption, stack in pictures.items()
+        caption: torch.cat([model.latents(part).cpu() for part in stack.split(32)])
+        for caption, stack in pictures.items()
     }
