@@ -5,7 +5,9 @@ selected when any part matches. Names begin with the part of the pipeline: `unet
 
 The filters of the field's code are written for CompVis names. Two traps in the translation: CompVis `out.` is
 diffusers' `conv_norm_out` *and* `conv_out` (and must not match `to_out.`); CompVis `time_embed` is `time_embedding`
-(and must not match the resnets' `time_emb_proj`).
+(and must not match the resnets' `time_emb_proj`). CompVis counts blocks through all levels: `input_blocks` 4 and 7 are
+the first attentions of diffusers' second and third level down, `output_blocks` 6 and 8 the first and last of the third
+up.
 """
 
 from __future__ import annotations
@@ -23,6 +25,14 @@ SUBSETS: dict[str, tuple[str, str]] = {
     "noxattn": (
         rf"^(?!{_TIME}|{_OUT})unet\.(?!.*\battn2\.)",
         "all but cross-attention, time embedding, output (ESD-u)",
+    ),
+    "xlayer": (
+        r"^unet\.up_blocks\.2\.attentions\.[02]\..*\battn2\.",
+        "cross-attention of two layers near the output: CompVis output_blocks 6 and 8 of Stable Diffusion 1.x and 2.x",
+    ),
+    "selflayer": (
+        r"^unet\.down_blocks\.[12]\.attentions\.0\..*\battn1\.",
+        "self-attention of two layers near the input: CompVis input_blocks 4 and 7 of Stable Diffusion 1.x and 2.x",
     ),
     "selfattn": (r"^unet\..*\battn1\.", "self-attention"),
     "notime": (rf"^(?!{_TIME}|{_OUT})unet\.", "all but the time embedding and the output layers"),
