@@ -160,7 +160,7 @@ def test_clock_and_counts(eps_model):
     )
     assert [player for *_, player in calls] == ["Dense", "Search", "Search"] * 3
     assert calls[-1][:2] == (9, 9)
-    assert len(edit.meta["notes"]["most_damaged"]["cat"]) == 6
+    assert len(edit.meta["notes"]["favourites"]["cat"]) == 6
     none = game_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
     assert len(none.players) == 1
 
@@ -180,6 +180,35 @@ def test_several_targets_share_the_centres(eps_model):
     game = game_of(EAP(**QUICK, centres=6), eps_model, Erasure(("cat", "dog")))
     assert [len(words) <= 3 for words in game.terms[1].search.lists] == [True, True]
     assert not {"cat", "dog"} & {word for words in game.terms[1].search.lists for word in words}
+
+
+def test_words_near_any_target_are_no_targets_candidates(eps_model):
+    """The nearest of the other words to either is within no candidate's list, by distances taken by hand."""
+    words = ["tiger", "leopard", "apple", "tomato", "rose", "lion", "truck", "car"]
+    eps_model.own_words = ("cat", "dog", *words)
+    flat = {word: eps_model.encode([word]).flat()[0] for word in ("cat", "dog", *words)}
+    near = set()
+    for target in ("cat", "dog"):
+        far = torch.stack([(flat[word] - flat[target]).norm() for word in words])
+        margin = 1.001 * float(far.min() / far.median())
+        near.add(words[int(far.argmin())])
+        game = game_of(EAP(**QUICK, margin=margin), eps_model, Erasure(("cat", "dog")))
+        assert all(words[int(far.argmin())] not in found for found in game.terms[1].search.lists)
+    assert near
+
+
+@pytest.mark.parametrize("bad", ["k_closest", "centres"])
+def test_too_few_candidates_are_called_by_their_name(eps_model, bad):
+    with pytest.raises(ValueError, match=f"{bad} must be at least 1, got 0"):
+        game_of(EAP(**QUICK, **{bad: 0}), eps_model, Erasure(("cat",)))
+
+
+@pytest.mark.parametrize("word", ["cat", "Cats", "a cat"])
+def test_a_file_of_words_that_holds_the_target_is_refused(eps_model, tmp_path, word):
+    file = tmp_path / "words"
+    file.write_text(f"dog\n{word}\ncar\n")
+    with pytest.raises(ValueError, match=rf"holds what is to be erased: {word}; .*\(cat\)"):
+        game_of(EAP(**QUICK, vocabulary=str(file)), eps_model, Erasure(("cat",)))
 
 
 def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):

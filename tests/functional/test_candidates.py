@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from efface.functional.candidates import distances, k_closest, kmeans_1d, spread
+from efface.functional.candidates import apart, distances, k_closest, kmeans_1d, spread
 
 
 def test_distances_and_k_closest():
@@ -13,7 +13,7 @@ def test_distances_and_k_closest():
     distance = distances(words, torch.zeros(2))
     assert torch.allclose(distance, torch.tensor([3.0, 4.0, 0.1, 1.0]))
     assert k_closest(distance, 3).tolist() == [2, 3, 0]
-    assert k_closest(distance, 3, margin=0.5).tolist() == [3, 0, 1]
+    assert apart(distance, 0.5).tolist() == [True, True, False, True]
 
 
 def test_kmeans_is_no_worse_than_brute_force():

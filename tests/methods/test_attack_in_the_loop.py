@@ -42,7 +42,7 @@ def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monke
     assert all(torch.equal(value, spared.values[key]) for key, value in plain.values.items())
     assert any(not torch.equal(value, attacked.values[key]) for key, value in plain.values.items())
     assert all(key.endswith(":mask") for key in attacked.values)
-    assert set(attacked.meta["notes"]) >= {"most_damaged"}
+    assert set(attacked.meta["notes"]) >= {"favourites"}
 
 
 def test_killed_with_a_search_and_an_attack_beside_it_resumes(eps_model, tmp_path, monkeypatch):

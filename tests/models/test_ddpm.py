@@ -270,7 +270,7 @@ def test_eap_searches_among_the_classes(ddpm, source):
     again = efface.erase(ddpm, "cat", method="eap", source=source, margin=0.0, **SHORT)
     candidates = edit.meta["notes"]["candidates"]["cat"]
     assert set(candidates) == set(CLASSES[1:])
-    assert set(edit.meta["notes"]["most_damaged"]["cat"]) <= set(candidates)
+    assert set(edit.meta["notes"]["favourites"]["cat"]) <= set(candidates)
     assert all(torch.equal(value, again.values[name]) for name, value in edit.values.items())
     assert any(not torch.equal(value, ddpm.weights[name]) for name, value in edit.values.items())
 

@@ -11,13 +11,14 @@ def distances(words: Tensor, target: Tensor) -> Tensor:
     return (words.float() - target.float()).norm(dim=-1)
 
 
-def k_closest(distance: Tensor, k: int, margin: float = 0.0) -> Tensor:
-    """Indices of the k smallest distances [n], nearest first.
+def k_closest(distance: Tensor, k: int) -> Tensor:
+    """Indices of the k smallest distances [n], nearest first."""
+    return torch.argsort(distance, stable=True)[:k]
 
-    Words nearer than `margin` times the median distance count as the target itself and are left out.
-    """
-    order = torch.argsort(distance, stable=True)
-    return order[distance[order] >= margin * distance.median()][:k]
+
+def apart(distance: Tensor, margin: float) -> Tensor:
+    """Which of the words are no nearer than `margin` times the median distance [n]; the others count as the target."""
+    return distance >= margin * distance.median()
 
 
 def kmeans_1d(values: Tensor, k: int, iterations: int = 100) -> Tensor:

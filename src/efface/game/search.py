@@ -14,7 +14,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..functional.candidates import distances, k_closest, spread
+from ..functional.candidates import apart, distances, k_closest, spread
 from ..functional.gumbel import gumbel_softmax
 from ..models.base import Model
 from ..models.cond import Cond
@@ -36,21 +36,39 @@ class Vocabulary:
     k_closest: int = 1000
     centres: int = 100
     margin: float = 0.0
-    """Words nearer to the target than this share of the median distance count as the target too."""
+    """Words nearer to any target than this share of the median distance from it count as the target too."""
 
-    def candidates(self, game: Game, target: str) -> list[str]:
-        """Words spread over the distances of the k closest: one near each of the k-means centres of the distance."""
-        open_words = other_words(self.words, (*game.erasure.targets, *self.never))
+    def __post_init__(self) -> None:
+        for name in ("k_closest", "centres"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def candidates(self, game: Game) -> dict[str, list[str]]:
+        """For each target, words spread over the distances of the k closest that are apart from all targets.
+
+        They are one near each of the k-means centres of the distance.
+        """
+        targets = game.erasure.targets
+        open_words = other_words(self.words, (*targets, *self.never))
         if not open_words and not self.always:
-            raise ValueError(f"no candidate word is left for {target!r} of {len(self.words)} in the vocabulary")
+            named = ", ".join(targets)
+            raise ValueError(f"no candidate word is left for {named} of {len(self.words)} in the vocabulary")
         if not open_words:
-            return list(self.always)
-        distance = _far(game.model, open_words, target)
-        near = k_closest(distance, self.k_closest, self.margin)
-        if not len(near):
-            raise ValueError(f"margin {self.margin} leaves no candidate for {target!r}; a smaller one would")
-        picked = near[spread(distance[near], max(1, self.centres // len(game.erasure.targets)))]
-        return list(dict.fromkeys([*self.always, *(open_words[i] for i in picked.tolist())]))
+            return {target: list(self.always) for target in targets}
+        far = {target: _far(game.model, open_words, target) for target in targets}
+        (free,) = torch.stack([apart(distance, self.margin) for distance in far.values()]).all(dim=0).nonzero().T
+        if not len(free):
+            raise ValueError(f"margin {self.margin} leaves no candidate for {', '.join(targets)}; a smaller one would")
+        picked = {target: free[self._spread(distance[free], len(targets))] for target, distance in far.items()}
+        return {
+            target: list(dict.fromkeys([*self.always, *(open_words[i] for i in rows.tolist())]))
+            for target, rows in picked.items()
+        }
+
+    def _spread(self, distance: Tensor, targets: int) -> Tensor:
+        """Which of the words at these distances [n] from a target are its candidates."""
+        near = k_closest(distance, self.k_closest)
+        return near[spread(distance[near], max(1, self.centres // targets))]
 
 
 SearchGradient = Literal["straight-through", "score"]
@@ -107,7 +125,7 @@ class Search(Player):
 
     def prepare(self, game: Game) -> None:
         """Finds and encodes the candidates."""
-        self.words = {target: self.vocabulary.candidates(game, target) for target in game.erasure.targets}
+        self.words = self.vocabulary.candidates(game)
         self.lists = list(self.words.values())
         self.start([len(words) for words in self.lists], game.model.device)
         self.tables = {
@@ -155,11 +173,11 @@ class Search(Player):
         self.adam.restore({key: tensor for key, tensor in state.items() if key != "history"})
 
     def notes(self) -> dict[str, Any]:
-        """Candidates, and the favourite after each move of the search, by target."""
+        """Candidates, and the favourite, which pi likes best, after each move of the search, by target."""
         favourites = {
             target: [words[move[i]] for move in self.history] for i, (target, words) in enumerate(self.words.items())
         }
-        return {"candidates": self.words, "most_damaged": favourites}
+        return {"candidates": self.words, "favourites": favourites}
 
 
 def _far(model: Model, words: Sequence[str], target: str) -> Tensor:

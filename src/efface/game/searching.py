@@ -9,7 +9,7 @@ from ..concept import Erasure
 from ..models.base import Model
 from .method import OnTrajectories
 from .search import Choice, Search, SearchGradient, Vocabulary
-from .words import read_words
+from .words import other_words, read_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Searching(OnTrajectories):
     exclude: tuple[str, ...] = ()
     """Words that count as the target and are never candidates."""
     margin: float = 0.2
-    """Words nearer to the target than this share of the median distance count as the target."""
+    """Words nearer to a target than this share of the median distance from it count as the target."""
     temperature: float = 2.0
     """Of the search's Gumbel-Softmax choice."""
     search_lr: float = 1e-2
@@ -47,6 +47,16 @@ class Searching(OnTrajectories):
         gradient: SearchGradient = "straight-through",
     ) -> Search:
         """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `Choice`."""
-        words = read_words(self.vocabulary) if self.vocabulary else model.vocabulary(3000)
+        words = self._given(erasure) if self.vocabulary else model.vocabulary(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
         return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top, gradient))
+
+    def _given(self, erasure: Erasure) -> list[str]:
+        """The words of the file; ValueError where a target is among them."""
+        words = read_words(self.vocabulary)
+        if held := sorted({*words} - {*other_words(words, erasure.targets)}):
+            raise ValueError(
+                f"{self.vocabulary} holds what is to be erased: {', '.join(held)}; a word to preserve is neither a "
+                f"target ({', '.join(erasure.targets)}) nor its plural or a phrase with it"
+            )
+        return words

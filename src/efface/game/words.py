@@ -34,5 +34,4 @@ def read_words(path: str) -> list[str]:
 
 def _same(word: str, barred: set[str]) -> bool:
     """Whether a word is one of these, its plural, or a phrase that contains it."""
-    parts = {word, *word.split()}
-    return bool(parts & barred) or any(word in (f"{b}s", f"{b}es", b.removesuffix("s")) for b in barred)
+    return any(f" {b} " in f" {word} " or word in (f"{b}s", f"{b}es", b.removesuffix("s")) for b in barred)
