@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from efface.game.tally import Tally, size_of
 from efface.store import check_writable
+from efface.suites import world
 
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "accelerate", "numpy")
 
@@ -88,6 +89,15 @@ def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
     with Tally(resting) as tally:
         work()
     return size_of(resting) + tally.peak
+
+
+def concepts(n: int) -> tuple[str, ...]:
+    """The first n names of what the embedded model's world knows, then their synonyms; ValueError beyond those."""
+    things = world.load(world.BUNDLED).things
+    names = tuple(dict.fromkeys([*(t.name for t in things), *(word for t in things for word in t.synonyms)]))
+    if n > len(names):
+        raise ValueError(f"there are names of {len(names)} concepts, not of {n}")
+    return names[:n]
 
 
 def settle() -> None:

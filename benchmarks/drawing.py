@@ -49,15 +49,19 @@ class Drawing:
 
     def run(self) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        made = None if self.size == "glyphs" else pipeline(self.size, self.pixels, device, CASTS[self.dtype])
-        model: Any = efface.load(made or "glyphs", device, compile=self.compile)
-        rows = [self.compare(model, n) for n in self.batches]
+        model, bare = self.opened(device, self.compile), self.opened(device, False)
+        rows = [self.compare(model, bare.pipeline, n) for n in self.batches]
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         write(self.out, str(self.size), {"stamp": stamp(flags=flags), "rows": rows})
         print(table(list(rows[0]), [list(row.values()) for row in rows]))
 
-    def compare(self, model: Any, n: int) -> dict[str, float]:
-        """Pictures a minute at n at once."""
+    def opened(self, device: str, compile: bool) -> Any:
+        """The model; each time anew, for compiling changes the network in place."""
+        made = None if self.size == "glyphs" else pipeline(self.size, self.pixels, device, CASTS[self.dtype])
+        return efface.load(made or "glyphs", device, compile=compile)
+
+    def compare(self, model: Any, bare: Any, n: int) -> dict[str, float]:
+        """Pictures a minute at n at once, by our loop and by a pipeline's own."""
         prompts, seeds = ["a cat", "a dog"] * n, list(range(n))
         steps, guidance = self.steps or model.defaults.steps, model.defaults.guidance
 
@@ -68,7 +72,7 @@ class Drawing:
             rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
             cast = torch.autocast(model.device.type, model.compute) if model.compute else nullcontext()
             with torch.no_grad(), cast:
-                model.pipeline(
+                bare(
                     prompts[:n],
                     num_inference_steps=steps,
                     guidance_scale=guidance,
@@ -76,7 +80,7 @@ class Drawing:
                     output_type="np",
                 )
 
-        model.pipeline.set_progress_bar_config(disable=True)
+        bare.set_progress_bar_config(disable=True)
         ours(), theirs()
         pairs = [(timed(ours).seconds, timed(theirs).seconds) for _ in range(self.pairs)]
         return {

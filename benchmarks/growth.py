@@ -27,7 +27,7 @@ from efface.concept import Erasure
 from efface.game.plan import planned
 from efface.store import check_writable
 
-from .common import peak_of, settle, stamp, table, timed, weights_of, write
+from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
 from .plots import Line, plot
 
 Axis = Literal["concepts", "parameters", "resolution", "batch"]
@@ -87,8 +87,8 @@ class Growth:
             model.latent_shape = (channels, side * n, side * n)
         return model
 
-    def erasure(self, model: Any, axis: Axis, n: int) -> Erasure:
-        return Erasure(tuple(model.vocabulary(n)) if axis == "concepts" else ("cat",))
+    def erasure(self, axis: Axis, n: int) -> Erasure:
+        return Erasure(concepts(n) if axis == "concepts" else ("cat",))
 
     def trained(self, axis: Axis, n: int, more: dict[str, Any]) -> dict[str, Any]:
         """Seconds an update and bytes, with few trajectories: their drawing is not what is asked here."""
@@ -101,7 +101,7 @@ class Growth:
 
         model = self.opened(axis, n)
         method: Any = methods.configured(self.method, model, few)
-        erasure = self.erasure(model, axis, n)
+        erasure = self.erasure(axis, n)
         plan = planned(method.game(model, erasure))
         method.fit(model, erasure, progress=mark)
         again = self.opened(axis, n)
@@ -114,7 +114,7 @@ class Growth:
 
     def closed(self, n: int) -> dict[str, Any]:
         model = self.opened("concepts", n)
-        erasure, method = self.erasure(model, "concepts", n), methods.configured("uce", model, {})
+        erasure, method = self.erasure("concepts", n), methods.configured("uce", model, {})
         model.fingerprint()
         cost = timed(lambda: method.fit(model, erasure))
         again = self.opened("concepts", n)

@@ -29,14 +29,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import efface
 from efface import methods
 from efface.concept import Erasure
+from efface.game import other_words
 from efface.game.memory import resident_peak
 from efface.models.base import CASTS
+from efface.models.recordings import Recordings
 from efface.select import select
 
-from .common import counted, matmul_peak, peak_of, repeated, settle, stamp, table, timed, weights_of, write
+from .common import concepts, counted, matmul_peak, peak_of, repeated, settle, stamp, table, timed, weights_of, write
 from .sizes import Size, pipeline
 
 CONCEPTS = 100
+CAT = Erasure(("cat",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +111,12 @@ class SDSize:
         with counted(model.unet) as count:
             settle()
             start = time.perf_counter()
-            used = peak_of(lambda: method.fit(model, Erasure(("cat",)), progress=mark), _weights(model))
+            method.fit(model, CAT, progress=mark)
+        model.recordings = Recordings()  # so that the second run, whose counting slows it, draws as the first did
+        used = peak_of(lambda: method.fit(model, CAT), _weights(model))
         rounds = [b - a for a, b in pairwise(marks)][max(0, self.warm - 1) :]
         update = median(rounds) if rounds else marks[0] - start
-        drawing = (marks[0] - start - update) * self._drawn(whole) / self._drawn(method)
+        drawing = (marks[0] - start - update) * _rows_drawn(whole, model) / _rows_drawn(method, model)
         flops = self.flops(name, model)
         return {
             "method": name,
@@ -128,7 +133,7 @@ class SDSize:
 
     def closed(self, name: str, model: Any, fingerprint: float) -> dict[str, Any]:
         """A closed form, for many concepts."""
-        erasure = Erasure(tuple(efface.load("glyphs").vocabulary(CONCEPTS)))
+        erasure = Erasure(concepts(CONCEPTS))
         method = methods.configured(name, model, {})
         cost = timed(lambda: method.fit(model, erasure))
         used = peak_of(lambda: method.fit(model, erasure), _weights(model))
@@ -155,14 +160,8 @@ class SDSize:
             more["steps"] = updates
             given = ("paths", "keep_paths", "centres", "draw_steps", "pictures")
             more |= {flag: getattr(self, flag) for flag in given if flag in fields and getattr(self, flag)}
+            more |= {"remain_words": self.pictures} if "remain_words" in fields else {}
         return methods.configured(name, model, more)
-
-    def _drawn(self, method: Any) -> int:
-        """Rows that the method draws before it learns."""
-        if not hasattr(method, "source"):
-            return 2 * method.pictures * 2 * method.draw_steps
-        words = getattr(method, "keep_paths", 0) * getattr(method, "centres", 0)
-        return (method.paths + words) * 2 * method.draw_steps
 
     def flops(self, name: str, model: Any) -> float:
         """FLOPs of one update with everything drawn: those of two updates less those of one."""
@@ -170,7 +169,7 @@ class SDSize:
         for updates in (1, 2):
             method = self.method(name, model, updates)
             with FlopCounterMode(display=False) as counter:
-                method.fit(model, Erasure(("cat",)))
+                method.fit(model, CAT)
             found.append(counter.get_total_flops())
         return float(found[1] - found[0])
 
@@ -191,6 +190,17 @@ class SDSize:
                 found[f"{who}, {rows} rows drawn"] = repeated(partial(_drawn, network), times)
                 found[f"{who}, {rows} rows learned"] = repeated(partial(_learned, network, learning), times)
         return found
+
+
+def _rows_drawn(method: Any, model: Any) -> int:
+    """Rows that the method draws before it learns, two for each step of a picture."""
+    forms = len(method.templates)
+    if hasattr(method, "source"):
+        pictures = (method.paths + getattr(method, "keep_paths", 0) * getattr(method, "centres", 0)) * forms
+    else:  # as many of each prompt, of the target and of what remains
+        words = other_words(model.vocabulary(3000), CAT.targets)[: method.remain_words]
+        pictures = sum(-(-method.pictures // prompts) * prompts for prompts in (forms, len(words) * forms))
+    return pictures * 2 * method.draw_steps
 
 
 def _drawn(network: Callable[[], Any]) -> None:

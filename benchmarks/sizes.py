@@ -27,10 +27,13 @@ SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_l
 
 
 def pipeline(size: Size, pixels: int, device: str, dtype: torch.dtype) -> Any:
-    """A pipeline whose latents are pixels / 8 a side, made on the device at this dtype."""
+    """A pipeline whose latents are pixels / 8 a side, made on the device at this dtype; laid out as `load` does."""
     torch.manual_seed(0)
     with _made(device, dtype):
-        return _sd(pixels // 8) if size == "sd" else _sdxl(pixels // 8)
+        made = _sd(pixels // 8) if size == "sd" else _sdxl(pixels // 8)
+    if device.startswith("cuda"):
+        made.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made
 
 
 def _sd(side: int) -> StableDiffusionPipeline:
