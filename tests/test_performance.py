@@ -133,6 +133,18 @@ def test_what_the_machine_lacks_is_refused(monkeypatch):
         placement.check_bf16("cuda")
 
 
+def test_emulated_bf16_is_not_what_auto_computes_in(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert efface.models._compute("auto", "cuda") is None
+
+
+def test_the_bound_of_what_is_recorded_is_the_callers(tmp_path):
+    assert efface.load(tiny_pipeline(), "cpu").recordings.bound == 2 << 30
+    assert efface.load(tiny_pipeline(), "cpu", store_bound=0).recordings.bound == 0
+    kept = efface.load(tiny_pipeline(), "cpu", store=tmp_path, store_bound=7).recordings
+    assert (kept.folder, kept.bound) == (tmp_path, 7)
+
+
 def test_there_is_one_copy_of_the_weights():
     """Beside the base's tensors, which stay where they are, lie masters, two moments and gradients: four times."""
     pipeline = tiny_pipeline()

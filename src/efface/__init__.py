@@ -35,8 +35,9 @@ def load(
     compile: bool = False,
     offload: bool = False,
     store: str | Path | None = None,
+    store_bound: int | None = None,
 ) -> Model:
-    """Opens a model: "glyphs", a diffusers folder, a hub id, or a pipeline in memory; see `efface.models.load`."""
+    """Opens a model: a name, a folder, a single file, a hub id, or a pipeline in memory; see `efface.models.load`."""
     from . import models
 
     return models.load(
@@ -48,6 +49,7 @@ def load(
         compile=compile,
         offload=offload,
         store=store,
+        store_bound=store_bound,
     )
 
 

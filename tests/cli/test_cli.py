@@ -66,6 +66,30 @@ def test_lists_are_json_on_demand() -> None:
     assert {"background", "classifier", "clip"} <= set(names["scorers"])
 
 
+def test_what_models_open_is_listed() -> None:
+    rows = {r["name"]: r["about"] for r in json.loads(run("list", "models", "--json").stdout)}
+    assert {"glyphs", "FOLDER or HUB-ID", "FILE.safetensors@FOLDER"} <= set(rows)
+    assert "XL" in rows["FOLDER or HUB-ID"] and "DDPMPipeline" in rows["FOLDER with classes.json"]
+
+
+@pytest.mark.parametrize("command", ["draw", "evaluate", "attack"])
+def test_commands_that_draw_open_a_model_as_they_are_told(
+    command: str, model: str, edit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def load(*args: object, **flags: object) -> None:
+        asked.append((*args, flags))
+        raise ValueError("asked")
+
+    monkeypatch.setattr("efface.load", load)
+    more = {"draw": ["--prompt", "a cat"], "evaluate": ["--edit", str(edit), "--suite", "glyphs-objects"]}
+    more["attack"] = more["evaluate"]
+    how = ["--device", "cpu", "--dtype", "bf16", "--compute", "own", "--compile", "--offload"]
+    assert main([command, "--model", model, *more[command], "--out", str(tmp_path), *how]) == 2
+    assert asked == [(model, "cpu", "bf16", "own", {"compile": True, "offload": True})]
+
+
 def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         with pytest.raises(SystemExit) as stop:

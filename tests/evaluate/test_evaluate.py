@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from efface.concept import Erasure
-from efface.evaluate import Record, Settings, draws_target, evaluate, read
+from efface.evaluate import Record, Settings, describe_drawing, draws_target, evaluate, read
 from efface.evaluate.alarms import alarms
+from efface.evaluate.attacking import attack
 from efface.evaluate.judging import estimate, paired, score
 from efface.evaluate.pictures import load
 from efface.evaluate.record import Estimate, Measure, comparable
@@ -187,6 +188,34 @@ def test_another_protocol_in_the_same_folder_is_refused_with_the_difference(
 ) -> None:
     with pytest.raises(ValueError, match=r"another evaluation \(drawing.steps: 2 before, 3 now\)"):
         evaluate(model, edit, suite, JUDGES, done, Settings(steps=3))
+
+
+def test_what_cannot_be_drawn_leaves_nothing_behind(
+    model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        evaluate(model, edit, suite, JUDGES, tmp_path / "new", Settings(steps=0))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_drawing_says_sampler_and_dtype_and_mixes_none(
+    done: Path, model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = Settings(sampler="unipc")
+    with pytest.raises(ValueError, match=r"drawing.scheduler: '\w+' before, 'UniPCMultistepScheduler' now"):
+        evaluate(model, edit, suite, JUDGES, done, how)
+    asked: list[str] = []
+    images = model.images
+    monkeypatch.setattr(model, "images", lambda *a, sampler, **k: (asked.append(sampler), images(*a, **k))[1])
+    assert evaluate(model, edit, suite, JUDGES, tmp_path, how).drawing.scheduler == "UniPCMultistepScheduler"
+    assert set(asked) == {"unipc"}
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "dtype", torch.bfloat16)
+        assert describe_drawing(model, how, "").dtype == "bfloat16"
+        patch.setattr(model, "steady", set())
+        assert describe_drawing(model, how, "").compute == "bfloat16, compiled"
+    with pytest.raises(ValueError, match="own scheduler, not by unipc: leave out --sampler"):
+        attack(model, edit, suite, JUDGES, tmp_path, [], settings=how)
 
 
 def test_evaluations_made_in_different_ways_are_not_compared(done: Path) -> None:

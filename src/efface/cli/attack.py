@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from .console import progress, result, writable_folder
+from .loading import Flags, Loading
 
 if TYPE_CHECKING:
     from ..evaluate.arenas import Lore
@@ -22,7 +23,7 @@ class AttackCommand:
     """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls."""
 
     model: str
-    """"glyphs", a diffusers folder, or a hub id."""
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
     """The edit to attack."""
     suite: str
@@ -56,8 +57,7 @@ class AttackCommand:
     """Guidance; the model's own by default."""
     seed: int = 0
     """Of everything random in the attacks."""
-    device: str | None = None
-    """Where to work; a GPU where there is one."""
+    loading: Flags = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -77,7 +77,6 @@ class AttackCommand:
         known = world.load(bundle) if bundle else None
         spoken(self.synonym)
         writable_folder(self.out)
-        from .. import load
         from ..evaluate import Settings, request_of, used_words
         from ..evaluate.attacking import Campaign, attack, lore_of
         from ..game import Edit
@@ -89,7 +88,7 @@ class AttackCommand:
         lore = other_names(self.synonym, lore_of(known, suite.spec))
         labels = {"object": suite.labels}
         scorers = panel(bundle, known.backgrounds if known else {}, self.scorer, labels)
-        model = load(self.model, self.device)
+        model = self.loading.opened(self.model)
         how = Settings(self.steps, self.guidance, self.strength)
         campaign = Campaign(
             rows=self.rows,

@@ -23,7 +23,7 @@ class AuditCommand:
     """Search a vocabulary for the words that an edit damaged most, and draw them before and after."""
 
     model: str
-    """"glyphs", a diffusers folder, or a hub id."""
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
     """The edit to audit."""
     out: Path

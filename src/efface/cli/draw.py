@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from .console import progress, result, writable_folder
+from .loading import Flags, Loading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class Draw:
     """Draw prompts, with any number of edits applied together."""
 
     model: str
-    """"glyphs", a diffusers folder, or a hub id."""
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]]
     """What to draw; repeat the flag for several."""
     out: Path
@@ -36,10 +37,7 @@ class Draw:
     """Guidance; the model's own by default."""
     sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
     """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
-    compile: bool = False
-    """Compile the network: minutes at first, then faster on a GPU."""
-    device: str | None = None
-    """Where to work; a GPU where there is one."""
+    loading: Flags = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -54,7 +52,7 @@ class Draw:
 
         asked = [(p, self.seed + i) for p in self.prompt for i in range(self.count)]
         wanted = [(p, s, self.out / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(asked)]
-        with launched(self.device) as team:
+        with launched(self.loading.device) as team:
             self.draw(wanted[team.share(len(wanted))], team.first)
             team.wait()
             if not team.first:
@@ -66,13 +64,12 @@ class Draw:
 
     def draw(self, wanted: Sequence[tuple[str, int, Path]], aloud: bool) -> None:
         """Pictures of prompts and seeds, each into its file: those of one process."""
-        from .. import load
         from ..evaluate import write_whole
         from ..evaluate.pictures import batch_of, png
         from ..game import Edit, apply
 
         edits = [Edit.load(e) for e in self.edit]
-        model = load(self.model, self.device, compile=self.compile)
+        model = self.loading.opened(self.model)
         if not wanted:  # more processes than pictures
             return
         with progress(aloud) as tell, apply(model, edits, [self.strength] * len(edits)):

@@ -27,7 +27,7 @@ class Request:
     """Erase concepts from a model."""
 
     model: str
-    """"glyphs", a diffusers folder, or a hub id."""
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     target: tyro.conf.UseAppendAction[tuple[str, ...]]
     """A concept to erase; repeat the flag for several."""
     out: Path
@@ -50,6 +50,8 @@ class Request:
     """Keep text encoders and autoencoder on the CPU while a GPU works."""
     store: Path | None = None
     """Folder to keep drawn trajectories in; a later run that asks for the same ones reads them."""
+    store_memory: str = ""
+    """Trajectories held in memory at most, such as 8GB; 2 GiB by default. What is beyond lies on disk."""
     max_memory: str = ""
     """Refuse a run that needs more than this, such as 8GB; by default more than is free."""
     checkpoint: Path | None = None
@@ -87,6 +89,7 @@ class Request:
     def opened(self) -> Model:
         """The model, set up as the flags say."""
         from .. import load
+        from ..game.memory import read_size
 
         return load(
             self.model,
@@ -97,6 +100,7 @@ class Request:
             compile=self.compile,
             offload=self.offload,
             store=self.store,
+            store_bound=read_size(self.store_memory) if self.store_memory else None,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ import tyro
 
 from . import glyphs
 from .console import progress, result, warn, writable_folder
+from .loading import Flags, Loading
 
 if TYPE_CHECKING:
     from ..concept import Erasure
@@ -25,7 +26,7 @@ class Evaluate:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates."""
 
     model: str
-    """"glyphs", a diffusers folder, or a hub id."""
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
     """The edit to judge."""
     out: Path
@@ -52,8 +53,9 @@ class Evaluate:
     """Sampling steps; the protocol's or the model's own number by default."""
     guidance: float | None = None
     """Guidance; the protocol's or the model's own by default."""
-    device: str | None = None
-    """Where to work; a GPU where there is one."""
+    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
+    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
+    loading: Flags = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -68,7 +70,6 @@ class Evaluate:
         bundle = locate(self.model) if needed else glyphs.bundle_of(self.model)
         known = world.load(bundle) if bundle else None
         writable_folder(self.out)
-        from .. import load
         from ..evaluate import Settings, evaluate, protocols, ready, request_of
         from ..game import Edit
 
@@ -77,16 +78,17 @@ class Evaluate:
         suite = self._suite(edit, request_of(edit), known, protocol)
         scorers = self._scorers(bundle, known, suite, protocol)
         ready(scorers, suite, protocol)
-        model = load(self.model, self.device)
+        model = self.loading.opened(self.model)
         theirs = protocol if protocol and not bundle else None
         steps, guidance = (theirs.steps, theirs.guidance) if theirs else (None, None)
         settings = Settings(
             steps if self.steps is None else self.steps,
             guidance if self.guidance is None else self.guidance,
             self.strength,
+            self.sampler,
         )
         if self.attacks == "standard":
-            attackable(suite, scorers)
+            attackable(suite, scorers, settings)
         with progress() as tell:
             record = evaluate(
                 model, self.edit, suite, scorers, self.out, settings, self.images, tell, protocol=protocol
@@ -133,10 +135,11 @@ class Evaluate:
         return found
 
 
-def attackable(suite: Suite, scorers: Sequence[Judge]) -> None:
+def attackable(suite: Suite, scorers: Sequence[Judge], settings: Any) -> None:
     """ValueError where the standard attacks would find nothing to attack or to judge with, before the evaluation."""
-    from ..evaluate.attacking import Campaign, jury_of, places
+    from ..evaluate.attacking import Campaign, check_sampler, jury_of, places
 
+    check_sampler(settings)
     grounds = places(suite, {}, Campaign.rows, Campaign.controls)
     jury_of(scorers, grounds[0].rows[0])
 

@@ -14,6 +14,14 @@ import tyro
 from .console import result
 
 PACKAGE = Path(__file__).parent.parent
+OTHERS = {
+    "FOLDER or HUB-ID": "any Stable Diffusion 1.x, 2.x or XL pipeline of diffusers",
+    "FOLDER with classes.json": "a class-conditional DDPMPipeline of diffusers; classes.json names its classes",
+    "FILE.safetensors@FOLDER": "a single file in the original layout of Stable Diffusion 1.x, 2.x or XL, with the "
+    "configuration and tokenizer of a diffusers folder, name or hub id",
+    "FILE.safetensors": "the same, with those of the hub or its cache",
+}
+"""What a model may be beside the bundled ones."""
 COLUMNS = ("name", "kind", "architectures", "anchor", "keep", "images", "several", "about")
 
 
@@ -71,7 +79,7 @@ def models() -> list[dict[str, str]]:
     from ..models import names
 
     found = [{"name": n, "about": "bundled; needs no network"} for n in names()]
-    return [*found, {"name": "FOLDER or HUB-ID", "about": "any Stable Diffusion 1.x or 2.x pipeline of diffusers"}]
+    return [*found, *({"name": name, "about": about} for name, about in OTHERS.items())]
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ class Neurons:
     """
 
     model: str
-    """"glyphs", a diffusers folder, or a hub id."""
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
     """The edit that tells which neurons are the concept's: those that it changed most."""
     concept: str

@@ -31,7 +31,7 @@ class Purify:
     """
 
     model: str
-    """"glyphs", a diffusers folder, or a hub id."""
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
     """The edit to draw under."""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]]

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..concept import Erasure
 from ..game import Edit
-from ..models.base import Model
+from ..models.base import Model, Sampler
 from ..scorers import Checked, Judge, Score, Scorer, SetScorer
 from ..suites import Row, Suite
 from . import judging, lines, measuring, pictures, protocols, sets
@@ -66,6 +66,8 @@ class Settings:
     """Guidance; the model's own by default."""
     strength: float = 1.0
     """How much of the edit is applied."""
+    sampler: Sampler = "own"
+    """The scheduler: the model's own, or another on its noise levels."""
 
 
 def evaluate(
@@ -89,7 +91,7 @@ def evaluate(
 
     Raises:
         ValueError: an empty suite, two scorers of one name, one that can't judge these rows, a damaged edit or one of
-            another base, or `out` holds an evaluation with another protocol.
+            another base, steps that can't be, or `out` holds an evaluation with another protocol.
     """
     ready(scorers, suite, protocol)
     edit = Edit.load(edit_file)
@@ -100,10 +102,11 @@ def evaluate(
     edited = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
     _agree(out, suite, edited, album, protocol)
 
-    paths = {"base": pictures.draw(model, suite.rows, base, album, lambda i, n: tell("drawing the base", i, n))}
+    paths, by = {}, settings.sampler
+    paths["base"] = pictures.draw(model, suite.rows, base, album, lambda i, n: tell("drawing the base", i, n), by)
     with edit.apply(model, settings.strength):
         paths["edited"] = pictures.draw(
-            model, suite.rows, edited, album, lambda i, n: tell("drawing under the edit", i, n)
+            model, suite.rows, edited, album, lambda i, n: tell("drawing under the edit", i, n), by
         )
     table = _judge(scorers, suite.rows, paths, album, out / "scores", model.resolution, tell)
     found = measuring.measures(table, suite)
@@ -164,7 +167,11 @@ def _judge(
 def draws_target(model: Model, rows: Sequence[Row], scorers: Sequence[Judge], settings: Settings) -> Estimate:
     """How often the untouched model draws what `rows` ask for: an erasure of what it does not draw shows nothing."""
     images = model.images(
-        [r.prompt for r in rows], [r.seed for r in rows], steps=settings.steps, guidance=settings.guidance
+        [r.prompt for r in rows],
+        [r.seed for r in rows],
+        steps=settings.steps,
+        guidance=settings.guidance,
+        sampler=settings.sampler,
     )
     return judging.estimate(judging.seen(scorers, images, rows, images))
 
@@ -188,19 +195,22 @@ def rows_digest(rows: Sequence[Row]) -> str:
 
 
 def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
-    """Everything on which this model's pictures depend beside prompt and seed."""
+    """Everything on which this model's pictures depend beside prompt and seed; ValueError for steps that can't be."""
     defaults = model.defaults
+    steps = defaults.steps if settings.steps is None else settings.steps
+    model.timesteps(steps, settings.sampler)
+    computed = str(model.compute or model.dtype).removeprefix("torch.")
     return Drawing(
         model=model.name,
         fingerprint=model.fingerprint(),
         decoder=model.decoder_digest(),
         edit=edit,
         strength=settings.strength,
-        steps=defaults.steps if settings.steps is None else settings.steps,
+        steps=steps,
         guidance=defaults.guidance if settings.guidance is None else settings.guidance,
-        scheduler=type(model.scheduler()).__name__,
+        scheduler=type(model.scheduler(settings.sampler)).__name__,
         dtype=str(model.dtype).removeprefix("torch."),
-        compute=str(model.compute or model.dtype).removeprefix("torch."),
+        compute=computed if model.steady is None else f"{computed}, compiled",
         resolution=model.resolution,
     )
 

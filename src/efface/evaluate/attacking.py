@@ -32,7 +32,7 @@ from .record import write_whole
 from .shooting import Jury, Range
 from .trials import Evidence, Fights, recorded
 
-__all__ = ["Campaign", "Lore", "attack", "jury_of", "lore_of", "places"]
+__all__ = ["Campaign", "Lore", "attack", "check_sampler", "jury_of", "lore_of", "places"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def attack(
         ValueError: nothing to attack or to judge with; an attack named twice, without queries, or that can't be made
             here; the untouched base never shows the concept; a damaged edit or one of another base.
     """
+    check_sampler(settings)
     order = _order(attacks, model.name)
     edit = Edit.load(edit_file)
     edit.check(model)
@@ -133,6 +134,12 @@ def _order(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
     queries = max(each.queries for each in attacks)
     floor = named.pop(FLOOR, None) or configured(FLOOR, model)
     return {FLOOR: replace(floor, queries=queries), **named}
+
+
+def check_sampler(settings: Settings) -> None:
+    """ValueError unless the model's own scheduler draws: attacks that go on from states on the way know no other."""
+    if settings.sampler != "own":
+        raise ValueError(f"attacks draw by the model's own scheduler, not by {settings.sampler}: leave out --sampler")
 
 
 def jury_of(scorers: Sequence[Judge], row: Row) -> Jury:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..models.base import Sampler
 from ..suites import Row
 from .record import Drawing
 
@@ -29,7 +30,14 @@ class Draws(Protocol):
     """The part of a Model that drawing needs."""
 
     def images(
-        self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int | None, guidance: float | None, batch: int
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int | None,
+        guidance: float | None,
+        batch: int,
+        sampler: Sampler,
     ) -> Tensor: ...
 
 
@@ -66,9 +74,14 @@ def portions(rows: Sequence[Row], drawing: Drawing) -> list[tuple[Drawing, Seque
 
 
 def draw(
-    model: Draws, rows: Sequence[Row], drawing: Drawing, album: Path, progress: Progress | None = None
+    model: Draws,
+    rows: Sequence[Row],
+    drawing: Drawing,
+    album: Path,
+    progress: Progress | None = None,
+    sampler: Sampler = "own",
 ) -> dict[str, str]:
-    """Draw every chunk that is not in the album yet, with the model as it now is.
+    """Draw every chunk that is not in the album yet, with the model as it now is.  `sampler`: the one `drawing` names.
 
     Returns:
         The path of each row's picture within the album, by the row's id.
@@ -85,6 +98,7 @@ def draw(
                 steps=how.steps,
                 guidance=how.guidance,
                 batch=len(part),
+                sampler=sampler,
             )
             files = write(album / key, made, part)
         paths.update({row.id: f"{key}/{file}" for row, file in zip(part, files, strict=True)})

@@ -89,8 +89,11 @@ class Drawing(Part):
     steps: int
     guidance: float
     scheduler: str
+    """That drew: the model's own, or the one that was asked for."""
     dtype: str
+    """Of the weights."""
     compute: str
+    """What the network computes in, and whether it was compiled, which moves last bits."""
     resolution: int
 
 

@@ -34,6 +34,7 @@ def load(
     compile: bool = False,
     offload: bool = False,
     store: str | Path | None = None,
+    store_bound: int | None = None,
 ) -> Model:
     """Opens a model.
 
@@ -50,6 +51,7 @@ def load(
         compile: compile the network, once for each number of rows.
         offload: keep text encoders and autoencoder on the CPU between their calls, where a GPU works.
         store: a folder to keep drawn trajectories in, for later runs as well.
+        store_bound: bytes of them that are held in memory, 2 GiB by default; what is beyond lies on disk.
 
     Raises:
         ValueError: nothing of that name, not a pipeline that this toolkit knows, or what the device lacks.
@@ -58,7 +60,7 @@ def load(
 
     from .base import CASTS
     from .placement import check_bf16, check_device, prepare
-    from .recordings import Recordings
+    from .recordings import BOUND, Recordings
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
@@ -79,8 +81,8 @@ def load(
         channels_last=isinstance(source, str | Path) and model.device.type == "cuda",  # one in memory keeps its own
     )
     model.parked, model.steady = offload, set() if compile else None
-    if store is not None:
-        model.recordings = Recordings(store)
+    if store is not None or store_bound is not None:
+        model.recordings = Recordings(store, BOUND if store_bound is None else store_bound)
     return model
 
 
@@ -204,7 +206,7 @@ def _compute(compute: Compute, device: str) -> torch.dtype | None:
     if compute not in ("own", "bf16", "auto"):
         raise ValueError(f"no compute {compute!r}; there are own, bf16, auto")
     if device.startswith("cuda"):
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = device == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if compute == "bf16" or (compute == "auto" and native) else None

@@ -26,6 +26,8 @@ from .draw import Draw
 
 COLUMNS = ("states", "eps_c", "eps_0")
 MOST_NUMBERS, MOST_ROWS = 2**17, 32
+BOUND = 2 << 30
+"""Bytes held in memory where nothing is said."""
 
 
 class StoreFull(OSError):
@@ -75,7 +77,7 @@ class Recordings:
         bound: bytes held in memory.
     """
 
-    def __init__(self, folder: str | Path | None = None, bound: int = 2 << 30) -> None:
+    def __init__(self, folder: str | Path | None = None, bound: int = BOUND) -> None:
         if bound < 0:
             raise ValueError(f"a bound is in bytes and not below 0, got {bound}")
         self.folder, self.bound, self.used = Path(folder) if folder else None, bound, 0

@@ -1,0 +1,37 @@
+"""The flags that say how a model is opened, for every command that draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Where and how a model works."""
+
+    device: str | None = None
+    """Where to work; a GPU where there is one."""
+    dtype: Literal["fp32", "fp16", "bf16"] | None = None
+    """Of the model's weights; fp32 by default."""
+    compute: Literal["own", "bf16", "auto"] | None = None
+    """Compute in the weights' own dtype, in bf16, or in bf16 where the hardware does; by the model's own default."""
+    compile: bool = False
+    """Compile the network: minutes at first, then faster on a GPU."""
+    offload: bool = False
+    """Keep text encoders and autoencoder on the CPU while a GPU works."""
+
+    def opened(self, model: str) -> Model:
+        """The model, set up as the flags say."""
+        from .. import load
+
+        return load(model, self.device, self.dtype, self.compute, compile=self.compile, offload=self.offload)
+
+
+Flags = Annotated[Loading, tyro.conf.arg(name="")]
+"""A field of these gives a command the flags themselves, without the field's name before them."""
