@@ -5,8 +5,9 @@ al., arXiv 2410.15618). As in the authors' code, neither the trajectory nor the 
 pi, and what does, the student's condition, is followed straight through the choice. That slope says which way a chosen
 word's prediction would change, not how large another word's loss is: where words are far apart it need not lead to the
 largest. With `gradient="score"` pi climbs the expected loss itself, by the losses of the words that were chosen.
-The start noise is the objective's. Where the text encoder learns, the student reads the chosen words anew: then pi can
-learn by losses alone.
+The start noise has the objective's seeds. These choose among stored trajectories, where there are such: it is then the
+objective's own only if as many are stored of a word as of a target. Where the text encoder learns, the student reads
+the chosen words anew: then pi can learn by losses alone.
 """
 
 from __future__ import annotations
