@@ -31,6 +31,13 @@ def test_bad_requests(targets, keep, message):
         Erasure(targets, keep=keep)
 
 
+@pytest.mark.parametrize("anchor", ["dog", "Dog", " dog "])
+def test_an_anchor_that_is_a_target(anchor):
+    with pytest.raises(ValueError, match="the anchor is what is to be erased: dog; name another"):
+        Erasure(("cat", "dog"), anchor=anchor)
+    assert Erasure(("hot dog",), anchor=anchor).anchor == anchor
+
+
 def test_a_bare_string_is_no_tuple():
     with pytest.raises(TypeError, match="tuple of strings"):
         Erasure("cat")  # type: ignore[arg-type]

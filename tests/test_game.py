@@ -148,7 +148,7 @@ def test_what_is_preserved_is_read_anew_where_the_text_encoder_learns(eps_model)
 )
 def test_what_cannot_be_read_anew_is_refused(eps_model, name, more):
     more = {**more, "preserve": "adversarial", "objective": "attacked"} if name == "compose" else more
-    with pytest.raises(ValueError, match="trains a text encoder, .*take weights of the U-Net"):
+    with pytest.raises(ValueError, match=r"trains a text encoder, .*take weights of the U-Net"):
         efface.erase(eps_model, "cat", name, **{**QUICK, "paths": 1, "weights": r"text_encoder\..*", **more})
 
 
@@ -183,18 +183,15 @@ def test_several_targets_share_the_centres(eps_model):
 
 
 def test_words_near_any_target_are_no_targets_candidates(eps_model):
-    """The nearest of the other words to either is within no candidate's list, by distances taken by hand."""
+    """The word nearest to either is in neither's list, with a margin just beyond it, by distances taken by hand."""
     words = ["tiger", "leopard", "apple", "tomato", "rose", "lion", "truck", "car"]
     eps_model.own_words = ("cat", "dog", *words)
     flat = {word: eps_model.encode([word]).flat()[0] for word in ("cat", "dog", *words)}
-    near = set()
     for target in ("cat", "dog"):
         far = torch.stack([(flat[word] - flat[target]).norm() for word in words])
         margin = 1.001 * float(far.min() / far.median())
-        near.add(words[int(far.argmin())])
         game = game_of(EAP(**QUICK, margin=margin), eps_model, Erasure(("cat", "dog")))
         assert all(words[int(far.argmin())] not in found for found in game.terms[1].search.lists)
-    assert near
 
 
 @pytest.mark.parametrize("bad", ["k_closest", "centres"])

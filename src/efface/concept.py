@@ -28,6 +28,8 @@ class Erasure:
                 raise ValueError(f"{field} names a concept twice: {words!r}")
         if not self.targets:
             raise ValueError("no target: name at least one concept to erase, for example 'cat'")
+        if same := [t for t in self.targets if t.strip().casefold() == self.anchor.strip().casefold()]:
+            raise ValueError(f"the anchor is what is to be erased: {same[0]}; name another concept, or a broader one")
         if both := sorted(set(self.targets) & set(self.keep)):
             raise ValueError(f"to be erased and kept at once: {', '.join(both)}")
 

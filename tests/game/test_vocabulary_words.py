@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efface.game import other_words, unlike_words
+from efface.game import naming, other_words, unlike_words
 
 WORDS = ["cat", "Cats", "cat face", "category", "cat", "van", "gogh", "monet", "rose"]
 
@@ -14,6 +14,11 @@ def test_other_words_are_told_apart_from_the_targets() -> None:
         "van goghish"
     ]
     assert other_words(["lion", "Lion cub"], ["lions"]) == ["Lion cub"]
+
+
+def test_texts_that_name_a_target_do_so_in_any_dress() -> None:
+    named = ["A cat, asleep", "two cats", "Van Gogh's room", "a t-shirt"]
+    assert naming([*named, "category", "", "a shirt"], ["cat", "van gogh", "t-shirt"]) == named
 
 
 def test_unlike_words_share_no_word_with_what_was_named() -> None:

@@ -8,7 +8,10 @@ from PIL import Image
 from efface.concept import Erasure
 from efface.functional.schedules import noised
 from efface.game import Game
+from efface.methods.abo import ABO
+from efface.methods.ac import AC
 from efface.methods.erasediff import EraseDiff
+from efface.methods.finetune import FineTune
 from efface.models.sd import StableDiffusion
 from efface.preserve.nothing import Nothing
 from efface.sources.pictures import ANY, Pictures, forgotten, labels, latents_of, remaining
@@ -145,6 +148,41 @@ def test_forget_pictures_serve_every_prompt_and_remain_pictures_their_captions(e
     assert {key: len(stack) for key, stack in kept.store.items()} == {"car": 1, "dog": 2}
 
 
+def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model, tmp_path):
+    path = folder(tmp_path / "f", cat=2, **{"a red dog": 1, "dogs": 2})
+    both = Erasure(("cat", "dog"))
+    method = EraseDiff(forget_images=path, batch=2, templates=("{}", "a {}"))
+    source = forgotten(method, eps_model, both)
+    assert {key: len(stack) for key, stack in source.store.items()} == {"cat": 2, "a cat": 2, "dog": 3, "a dog": 3}
+    source.expect(["cat", "a dog"])
+    game = EraseDiff(remain_words=1, batch=2, weights="xattn").game(eps_model, both)
+    assert source.takes(game).pictures == 0
+    assert source.takes(game).held == 5 * 4 * 8 * 8 * 4
+    for targets, says in (
+        (("cat", "lion"), "has captions that name no target: 'a red dog', 'dogs'"),
+        (("cat", "dog", "lion"), "has none of lion"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            forgotten(method, eps_model, Erasure(targets))
+    abo = ABO(states="pictures", images=path, batch=2)
+    guidance, _ = abo.terms(eps_model, both)
+    assert guidance.source.source.store.keys() == {"cat", "dog"}
+    longer = folder(tmp_path / "g", **{"hot dog": 1, "a dog": 1})
+    store = forgotten(EraseDiff(forget_images=longer, batch=2), eps_model, Erasure(("dog", "hot dog"))).store
+    assert {key: len(stack) for key, stack in store.items()} == {"dog": 1, "hot dog": 1}
+
+
+def test_what_remains_is_asked_for_in_one_way_and_is_no_target(eps_model, tmp_path):
+    path = folder(tmp_path / "r", dog=1, **{"a cat, asleep": 1, "two cats": 1, "category": 1})
+    with pytest.raises(ValueError, match=r"captions of what is to be erased: a cat, asleep, two cats; take these"):
+        remaining(EraseDiff(remain_images=path), eps_model, Erasure(("cat",)))
+    with pytest.raises(ValueError, match=r"a folder's pictures or the concepts to keep \(car\), not both"):
+        remaining(EraseDiff(remain_images=path), eps_model, Erasure(("lion",), keep=("car",)))
+    assert len(remaining(EraseDiff(remain_images=path), eps_model, Erasure(("lion",)))[1]) == 4
+    with pytest.raises(ValueError, match="never meets the target and has no use for forget_images"):
+        FineTune(forget_images=path)
+
+
 def test_pictures_are_shared_out_among_the_prompts(eps_model):
     method = EraseDiff(pictures=12, templates=("{}", "a {}"))
     assert forgotten(method, eps_model, Erasure(("cat",))).drawn == 6
@@ -178,6 +216,9 @@ def test_bad_folders_are_refused(eps_model, tmp_path):
         latents_of(eps_model, path, 3)
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 8"):
         forgotten(EraseDiff(forget_images=path, batch=8), eps_model, Erasure(("cat",)))
+    for method in (AC(anchor_images=path), ABO(states="pictures", images=path, batch=4)):
+        with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 4"):
+            method.terms(eps_model, Erasure(("cat",), anchor="dog"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         latents_of(eps_model, str(tmp_path / "empty"))

@@ -9,7 +9,7 @@ from .optimiser import Adam, adam
 from .protocols import Ask, Balance, Player, Role, Rows, Source, Takes, Term, Turn, Update
 from .search import Choice, Search, SearchGradient, Vocabulary
 from .searching import Searching
-from .words import other_words, read_words, unlike_words
+from .words import naming, other_words, read_words, unlike_words
 
 __all__ = [
     "Adam",
@@ -45,6 +45,7 @@ __all__ = [
     "apply",
     "check_same_run",
     "gradients",
+    "naming",
     "other_words",
     "pack",
     "positive",

@@ -7,6 +7,7 @@ place, and to hold "van" would hold a part of "van gogh" that is to move.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -15,6 +16,17 @@ def other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
     """The words that are none of the targets, nor a plural or a phrase with one; each once."""
     barred = {target.lower() for target in targets}
     return [word for word in dict.fromkeys(words) if not _same(word.lower(), barred)]
+
+
+def naming(texts: Sequence[str], targets: Collection[str]) -> list[str]:
+    """The texts, such as captions, that name a target: as it is, in the plural, or within a phrase."""
+    barred = {target.lower() for target in targets}
+
+    def forms(text: str) -> list[str]:
+        words = re.findall(r"\w+", text.lower())
+        return [text.lower(), " ".join(words), *words]
+
+    return [text for text in texts if any(_same(form, barred) for form in forms(text))]
 
 
 def unlike_words(words: Sequence[str], named: Collection[str]) -> list[str]:

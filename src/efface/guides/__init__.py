@@ -38,9 +38,14 @@ class Guided(Method):
     ) -> Edit:
         """Writes the guide down; there is nothing to train, to tell of, or to resume."""
         self.check(erasure, model)
-        guide = self.guide(erasure)
-        guide.check(model)
-        return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": kept(guide)})
+        guide = kept(self.guide(erasure))
+        return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": guide})
+
+    def check(self, erasure: Erasure, model: Model | None = None) -> None:
+        """As every method does; and the guide itself must fit the model."""
+        Method.check(self, erasure, model)
+        if model is not None:
+            self.guide(erasure).check(model)
 
 
 def names() -> list[str]:

@@ -26,6 +26,9 @@ class Negative(Guide):
     prompt: str
     """The negative prompt."""
 
+    def check(self, model: Model) -> None:
+        model.read([self.prompt])  # a model of classes knows no other words, and one class at a time
+
     def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
         negative = model.encode([self.prompt]).expand(len(cond))
         return _Walk(cond, Away(uncond, negative, self.strength), guidance)

@@ -48,6 +48,9 @@ class SLD(Guide):
     momentum_beta: float
     """Share of the momentum that stays from step to step."""
 
+    def check(self, model: Model) -> None:
+        model.read([self.prompt])  # a model of classes knows no other words, and one class at a time
+
     def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
         return _Walk(self, model, cond, uncond, guidance)
 

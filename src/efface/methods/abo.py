@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, final, get_args
 
 from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, OnTrajectories, Source, Term, Update
+from ..game import Balance, Method, OnTrajectories, Source, Term, Update
 from ..models.base import Model
 from ..objectives.guidance import Aim, Guidance, goal_of
 from ..preserve.unconditional import Unconditional
-from ..sources.pictures import ANY, Pictures, latents_of
+from ..sources.pictures import Pictures, filed
 from ..sources.shared import Shared
 from ..sources.trajectories import trajectories
 from ..updates.dense import Dense
+
+States = Literal["trajectories", "pictures"]
 
 
 @final
@@ -38,25 +40,37 @@ class ABO(OnTrajectories):
     """Hold the unconditional prediction within the guidance term; only the preservation then moves it."""
     hold: float = 1.0
     """Weight of the unconditional score's preservation."""
-    states: Literal["trajectories", "pictures"] = "trajectories"
+    states: States = "trajectories"
     """States on guided trajectories under the target, or stored pictures of it, noised, which keeps their layout."""
     pictures: int = 64
     """Pictures of each target prompt that the model draws for it."""
     images: str = ""
     """Folder with pictures of the target instead."""
 
+    def __post_init__(self) -> None:
+        OnTrajectories.__post_init__(self)
+        if self.states not in get_args(States):
+            raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(States))}")
+        if self.images and self.states != "pictures":
+            raise ValueError(f"states on {self.states} have no use for images={self.images!r}; states pictures has")
+
+    def check(self, erasure: Erasure, model: Model | None = None) -> None:
+        """As every method does; and the goal must be one that the request's anchor serves."""
+        Method.check(self, erasure, model)
+        goal_of(self.goal, erasure.anchor)
+
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         goal = goal_of(self.goal, erasure.anchor)
-        source = Shared(self._states(model))
+        source = Shared(self._states(model, erasure))
         return (
             Guidance(source, goal, self.eta, self.detach, self.space),
             Unconditional(source, self.space),
         )
 
-    def _states(self, model: Model) -> Source:
-        if self.states == "trajectories" and not self.images:
+    def _states(self, model: Model, erasure: Erasure) -> Source:
+        if self.states == "trajectories":
             return trajectories(self, self.paths)
-        given = {ANY: latents_of(model, self.images)} if self.images else None
+        given = filed(model, self.images, erasure, self) if self.images else None
         return Pictures(self.pictures, self.draw_steps, self.guidance, given)
 
     def update(self) -> Update:

@@ -47,7 +47,7 @@ class AC(Trained):
     """Folder with pictures of the anchor instead."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        given = {ANY: latents_of(model, self.anchor_images)} if self.anchor_images else None
+        given = {ANY: latents_of(model, self.anchor_images, self.batch)} if self.anchor_images else None
         source = Pictures(self.pictures, self.draw_steps, self.guidance, given)
         if self.variant == "model":
             return (Anchor(source, self.space, states="anchor"),)

@@ -28,6 +28,14 @@ class FineTune(OnPictures):
     batch: int = 8
     """Rows of each term in an update."""
 
+    def __post_init__(self) -> None:
+        OnPictures.__post_init__(self)
+        if self.forget_images:
+            raise ValueError(
+                f"fine-tuning never meets the target and has no use for forget_images ({self.forget_images}); "
+                "remain_images it trains on"
+            )
+
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, captions = remaining(self, model, erasure)
         return (Denoising(source, self.space, "keep", captions),)

@@ -23,9 +23,11 @@ Aim = Literal["auto", "alternative", "neutral", "negative"]
 
 
 def goal_of(aim: Aim, anchor: str) -> Goal:
-    """The goal that is meant where the request has this anchor; ValueError where it needs one and there is none."""
+    """The goal that is meant where the request has this anchor; ValueError where it needs one, or cannot use it."""
     if aim == "alternative" and not anchor:
         raise ValueError("the goal 'alternative' needs one: name an anchor, or choose neutral or negative")
+    if aim in ("neutral", "negative") and anchor:
+        raise ValueError(f"the goal {aim!r} has no use for an anchor ({anchor!r}); leave it out, or choose alternative")
     return ("alternative" if anchor else "negative") if aim == "auto" else aim
 
 

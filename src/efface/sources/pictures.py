@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..functional.schedules import convert, noised
-from ..game import Game, OnPictures, Rows, Source, Takes, Turn, other_words
+from ..game import Game, OnPictures, Rows, Source, Takes, Trained, Turn, naming, other_words
 from ..game.parallel import team
 from ..models.base import Model
 from ..models.cond import Cond
@@ -54,7 +54,7 @@ class Pictures(Source):
         self.expected: dict[str, None] = {}
 
     def expect(self, prompts: Sequence[str]) -> None:
-        self.expected |= dict.fromkeys(prompts if ANY not in self.store else ())
+        self.expected |= dict.fromkeys(p for p in prompts if ANY not in self.store and p not in self.store)
 
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A picture of each prompt, noised."""
@@ -72,7 +72,8 @@ class Pictures(Source):
     def takes(self, game: Game) -> Takes:
         shape = game.model.latent_shape
         drawn = len(self.expected) * self.drawn
-        held = drawn * prod(shape) * game.model.dtype.itemsize + sum(stack.nbytes for stack in self.store.values())
+        given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
+        held = drawn * prod(shape) * game.model.dtype.itemsize + sum(given.values())
         return Takes(min(at_once(shape), drawn), held=held)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
@@ -107,8 +108,8 @@ class Pictures(Source):
 
 
 def forgotten(method: OnPictures, model: Model, erasure: Erasure, noise: Noise = "gaussian") -> Pictures:
-    """Pictures of the targets: the folder's, whatever their captions, or the model's own, as many of each prompt."""
-    given = {ANY: latents_of(model, method.forget_images, method.batch)} if method.forget_images else {}
+    """Pictures of the targets: the folder's, or the model's own, as many of each prompt."""
+    given = filed(model, method.forget_images, erasure, method) if method.forget_images else {}
     each = -(-method.pictures // (len(erasure.targets) * len(method.templates)))
     return Pictures(each, method.draw_steps, method.guidance, given, noise, method.antithetic)
 
@@ -116,7 +117,18 @@ def forgotten(method: OnPictures, model: Model, erasure: Erasure, noise: Noise =
 def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
     """Pictures to remain, and their captions: the folder's, the kept concepts', or some of the vocabulary's."""
     if method.remain_images:
-        given = _latents(model, read_pictures(method.remain_images, model.resolution))
+        if erasure.keep:
+            named = ", ".join(erasure.keep)
+            raise ValueError(
+                f"what remains is a folder's pictures or the concepts to keep ({named}), not both; omit one"
+            )
+        pictures = read_pictures(method.remain_images, model.resolution)
+        if held := naming(list(pictures), erasure.targets):
+            raise ValueError(
+                f"{method.remain_images} is to remain, and has captions of what is to be erased: {', '.join(held)}; "
+                "take these pictures out, or give them another caption"
+            )
+        given = _latents(model, pictures)
         return Pictures(1, method.draw_steps, method.guidance, given, antithetic=method.antithetic), list(given)
     words = list(erasure.keep) or other_words(model.vocabulary(3000), erasure.targets)[: method.remain_words]
     if not words:
@@ -136,10 +148,48 @@ def labels(model: Model, erasure: Erasure, otherwise: str) -> Sequence[str]:
 
 def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:
     """Latents [m, c, h, w] of all pictures in a folder, whatever their captions; ValueError where they are too few."""
-    stacks = _latents(model, read_pictures(folder, model.resolution)).values()
-    if (count := sum(map(len, stacks))) < at_least:
+    return torch.cat([*_latents(model, _enough(model, folder, at_least)).values()])
+
+
+def filed(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[str, Tensor]:
+    """Latents of a folder's pictures by the prompts that they serve: all, or those of the target in their caption.
+
+    Raises:
+        ValueError: fewer than a batch; or, of several targets, a caption names none, or none of them names a target.
+    """
+    if len(erasure.targets) == 1:
+        return {ANY: latents_of(model, folder, method.batch)}
+    pictures = _enough(model, folder, method.batch)
+    shown = {caption: _shown(caption, erasure.targets) for caption in pictures}
+    unknown = [repr(caption) for caption, targets in shown.items() if not targets]
+    missing = [target for target in erasure.targets if not any(target in targets for targets in shown.values())]
+    if unknown or missing:
+        what = f"captions that name no target: {', '.join(unknown[:5])}" if unknown else f"none of {', '.join(missing)}"
+        raise ValueError(
+            f"pictures of several targets need captions that tell them apart, by subfolder or metadata.jsonl; {folder} "
+            f"has {what}"
+        )
+    latents = _latents(model, pictures)
+    return {
+        template.format(target): stack
+        for target in erasure.targets
+        for stack in [torch.cat([latents[caption] for caption, targets in shown.items() if target in targets])]
+        for template in method.templates
+    }
+
+
+def _shown(caption: str, targets: Sequence[str]) -> list[str]:
+    """The targets that a caption names, where "hot dog" is no "dog"."""
+    named = [target for target in targets if naming([caption], [target])]
+    return [target for target in named if not any(target != other and naming([other], [target]) for other in named)]
+
+
+def _enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
+    """A folder's pictures by caption; ValueError where they are too few."""
+    pictures = read_pictures(folder, model.resolution)
+    if (count := sum(map(len, pictures.values()))) < at_least:
         raise ValueError(f"{folder} holds {count} pictures, fewer than a batch of {at_least}")
-    return torch.cat([*stacks])
+    return pictures
 
 
 def _latents(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:

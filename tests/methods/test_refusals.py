@@ -1,0 +1,38 @@
+"""What single methods refuse before any work, beside what every method does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from efface import methods
+from efface.concept import Erasure
+from efface.methods.abo import ABO
+from tiny_ddpm import tiny_ddpm
+
+
+@pytest.mark.parametrize("goal", ["neutral", "negative"])
+def test_abo_has_no_use_for_an_anchor_where_the_goal_is_another(goal: Any, eps_model, monkeypatch) -> None:
+    monkeypatch.setattr(eps_model, "encode", lambda *_: pytest.fail("work began"))
+    with pytest.raises(ValueError, match=f"the goal '{goal}' has no use for an anchor .'dog'.; leave it out"):
+        ABO(goal=goal).fit(eps_model, Erasure(("cat",), anchor="dog"))
+    with pytest.raises(ValueError, match="the goal 'alternative' needs one"):
+        ABO(goal="alternative").fit(eps_model, Erasure(("cat",)))
+
+
+def test_abo_has_states_of_one_kind() -> None:
+    with pytest.raises(ValueError, match="no states 'nonsense'; there are trajectories, pictures"):
+        ABO(states="nonsense")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="states on trajectories have no use for images='folder'; states pictures has"):
+        ABO(images="folder")
+
+
+@pytest.mark.parametrize("name", ["negative", "sld"])
+def test_a_guide_of_two_classes_is_refused_where_a_picture_is_of_one(name: str) -> None:
+    method, model = methods.get(name)(), tiny_ddpm()
+    assert method.fit(model, Erasure(("cat",))).meta["guide"]
+    with pytest.raises(ValueError, match="names 2 classes"):
+        method.check(Erasure(("cat", "dog")), model)
+    with pytest.raises(ValueError, match="names 2 classes"):
+        method.fit(model, Erasure(("cat", "dog")))
