@@ -32,7 +32,7 @@ def pipeline(size: Size, pixels: int, device: str, dtype: torch.dtype) -> Any:
     with _made(device, dtype):
         made = _sd(pixels // 8) if size == "sd" else _sdxl(pixels // 8)
     if device.startswith("cuda"):
-        made.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        made.unet.to(memory_format=torch.channels_last)
     return made
 
 
