@@ -3,7 +3,8 @@
 || x0_th(z_e, c_e) - [x0*(z_e, c_t) - eta (x0*(z_e, c_e) - x0*(z_e, c_t))] ||^2 + lambda || x0_th(z_t, c_t) - x0*(z_t,
 c_t) ||^2: EAP's skeleton with an adaptive target c_t, the renormalised mixture of the two likeliest of 100 candidates.
 Defaults are the code's for objects (temperature 0.1; nudity: `--weights noxattn --temperature 2`). As in the release,
-pi learns from the second term alone. Differs: exact t; the common words are the tokenizer's first.
+pi learns from the second term alone. Differs: exact t; the common words are the tokenizer's first; where
+trajectories are stored, z_t is on one of the mixture's leading word.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Compose: any answer on each axis, chosen by name; every trained method here is such a choice, and so is any new mix.
+"""Compose: one answer on each axis, chosen by name; most trained methods here are such a choice, and so is any new mix.
 
 objective: negative-guidance (ESD), anchor (concept ablation), guidance (ABO), wrong-noise (EraseDiff, SalUn),
 denoise-up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn). preserve: nothing, unconditional (ABO), prompts,
 adversarial (EAP), remain (EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning),
-salient (SalUn). The formulas stand in the files of the answers. Defaults are ESD's. A setting that no chosen answer
-uses is refused.
+salient (SalUn). What only one method has is not offered: the words that AdvUnlearn retains and SPM anchors by, SPM's
+gate, noise-based AC, training without a target, and the stages of MACE and STEREO. The formulas stand in the files of
+the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
 
 Pruning that holds in place what it damages most and meets an attack in every update, a mix of three papers:
 
@@ -126,7 +127,7 @@ class Compose(Searching, OnPictures):
     hard: bool = True
     """Choose candidates (straight-through) rather than a mixture of all, which needs the student's trajectories."""
     top: int = 1
-    """How many candidates a hard choice mixes."""
+    """How many candidates a hard choice mixes; stored trajectories are those of the first of them."""
     search_gradient: SearchGradient = "straight-through"
     """How the search learns: through the chosen word's embedding, as EAP, or by the words' losses alone."""
     rate: Rate = "grad-norm"

@@ -2,7 +2,8 @@
 
 min_s || eps_{th * m(s)}(x_t, c_e) - eps*(x_t, c_anchor) ||^2 + beta mean(1 - m). The paper's idea was read, its
 settings were not: relaxation, start, regulariser, layers, learning rate and steps are our reconstruction. Differs from
-AC: x_t lies on guided trajectories under the anchor rather than on noised pictures of it.
+AC: x_t lies on guided trajectories under the anchor rather than on noised pictures of it. AC's prior preservation on
+pictures of the anchor is left out.
 """
 
 from __future__ import annotations
