@@ -72,8 +72,8 @@ def test_what_models_open_is_listed() -> None:
     assert "XL" in rows["FOLDER or HUB-ID"] and "DDPMPipeline" in rows["FOLDER with classes.json"]
 
 
-@pytest.mark.parametrize("command", ["draw", "evaluate", "attack"])
-def test_commands_that_draw_open_a_model_as_they_are_told(
+@pytest.mark.parametrize("command", ["erase", "draw", "evaluate", "attack"])
+def test_commands_open_a_model_as_they_are_told(
     command: str, model: str, edit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[object, ...]] = []
@@ -86,8 +86,12 @@ def test_commands_that_draw_open_a_model_as_they_are_told(
     more = {"draw": ["--prompt", "a cat"], "evaluate": ["--edit", str(edit), "--suite", "glyphs-objects"]}
     more["attack"] = more["evaluate"]
     how = ["--device", "cpu", "--dtype", "bf16", "--compute", "own", "--compile", "--offload"]
-    assert main([command, "--model", model, *more[command], "--out", str(tmp_path), *how]) == 2
-    assert asked == [(model, "cpu", "bf16", "own", {"compile": True, "offload": True})]
+    more["erase"] = ["--target", "cat", "--store", str(tmp_path), "--store-memory", "1KB", "--checkpointing"]
+    own = {"checkpointing": True, "store": tmp_path, "store_bound": 1000}
+    own = own if command == "erase" else {"checkpointing": False, "store": None, "store_bound": None}
+    named = ["erase", "esd"] if command == "erase" else [command]
+    assert main([*named, "--model", model, *more[command], "--out", str(tmp_path / "out"), *how]) == 2
+    assert asked == [(model, "cpu", "bf16", "own", {"compile": True, "offload": True, **own})]
 
 
 def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

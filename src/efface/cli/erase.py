@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, final
 
 import tyro
 
 from ..concept import Erasure
 from . import glyphs
 from .console import progress, result, say, writable_folder
+from .loading import Flags, Loading
 
 if TYPE_CHECKING:
     from ..game import Edit, Game, Method, Trained
@@ -36,18 +37,9 @@ class Request:
     """What the target becomes, for methods that use one."""
     keep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A concept to hold in place, for methods that can; repeat the flag for several."""
-    device: str | None = None
-    """Where to work; a GPU where there is one."""
-    dtype: Literal["fp32", "fp16", "bf16"] | None = None
-    """Of the model's weights; fp32 by default. What learns has fp32 masters whatever this says."""
-    compute: Literal["own", "bf16", "auto"] | None = None
-    """Compute in the weights' own dtype, in bf16, or in bf16 where the hardware does; by the model's own default."""
+    loading: Flags = dataclasses.field(default_factory=Loading)
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    compile: bool = False
-    """Compile the network: minutes at first, then faster on a GPU."""
-    offload: bool = False
-    """Keep text encoders and autoencoder on the CPU while a GPU works."""
     store: Path | None = None
     """Folder to keep drawn trajectories in; a later run that asks for the same ones reads them."""
     store_memory: str = ""
@@ -74,7 +66,7 @@ class Request:
                 check_writable(file)
         if self.store:
             writable_folder(self.store)
-        with launched(self.device) as team:
+        with launched(self.loading.device) as team:
             model = self.opened()
             fitting = ready(model, erasure, method, limit)
             drawn = glyphs.check_target(self.model, model, erasure)
@@ -88,20 +80,10 @@ class Request:
 
     def opened(self) -> Model:
         """The model, set up as the flags say."""
-        from .. import load
         from ..game.memory import read_size
 
-        return load(
-            self.model,
-            self.device,
-            self.dtype,
-            self.compute,
-            checkpointing=self.checkpointing,
-            compile=self.compile,
-            offload=self.offload,
-            store=self.store,
-            store_bound=read_size(self.store_memory) if self.store_memory else None,
-        )
+        bound = read_size(self.store_memory) if self.store_memory else None
+        return self.loading.opened(self.model, self.checkpointing, self.store, bound)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The flags that say how a model is opened, for every command that draws."""
+"""The flags that say how a model is opened, for every command that fits, draws or attacks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -18,7 +19,7 @@ class Loading:
     device: str | None = None
     """Where to work; a GPU where there is one."""
     dtype: Literal["fp32", "fp16", "bf16"] | None = None
-    """Of the model's weights; fp32 by default."""
+    """Of the model's weights; fp32 by default. What learns has fp32 masters whatever this says."""
     compute: Literal["own", "bf16", "auto"] | None = None
     """Compute in the weights' own dtype, in bf16, or in bf16 where the hardware does; by the model's own default."""
     compile: bool = False
@@ -26,11 +27,23 @@ class Loading:
     offload: bool = False
     """Keep text encoders and autoencoder on the CPU while a GPU works."""
 
-    def opened(self, model: str) -> Model:
-        """The model, set up as the flags say."""
+    def opened(
+        self, model: str, checkpointing: bool = False, store: Path | None = None, store_bound: int | None = None
+    ) -> Model:
+        """The model, set up as the flags say; the arguments are those of `efface.load`."""
         from .. import load
 
-        return load(model, self.device, self.dtype, self.compute, compile=self.compile, offload=self.offload)
+        return load(
+            model,
+            self.device,
+            self.dtype,
+            self.compute,
+            checkpointing=checkpointing,
+            compile=self.compile,
+            offload=self.offload,
+            store=store,
+            store_bound=store_bound,
+        )
 
 
 Flags = Annotated[Loading, tyro.conf.arg(name="")]
