@@ -9,6 +9,8 @@ import pytest
 from efface import methods
 from efface.concept import Erasure
 from efface.methods.abo import ABO
+from efface.methods.erasediff import EraseDiff
+from efface.methods.salun import SalUn
 from tiny_ddpm import tiny_ddpm
 
 
@@ -26,6 +28,13 @@ def test_abo_has_states_of_one_kind() -> None:
         ABO(states="nonsense")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="states on trajectories have no use for images='folder'; states pictures has"):
         ABO(images="folder")
+
+
+def test_update_and_balance_are_made_before_the_terms_which_may_read_folders(eps_model, monkeypatch) -> None:
+    for kind, bad in ((SalUn, {"share": 2.0}), (EraseDiff, {"rate": "nonsense"})):
+        monkeypatch.setattr(kind, "terms", lambda *_: pytest.fail("folders were read"))
+        with pytest.raises(ValueError, match=r"a share of the weights|no rate"):
+            kind(**bad).game(eps_model, Erasure(("cat",)))
 
 
 @pytest.mark.parametrize("name", ["negative", "sld"])

@@ -173,7 +173,7 @@ class OnPictures(Trained):
 
     uses_keep: ClassVar[bool] = True
     forget_images: str = ""
-    """Folder with pictures of the target; by default the model draws them."""
+    """Folder with pictures of the target, with captions where there are several; by default the model draws them."""
     remain_images: str = ""
     """Folder with pictures to remain, captioned by metadata.jsonl or subfolder; by default the model draws them."""
     pictures: int = 800

@@ -45,7 +45,7 @@ class ABO(OnTrajectories):
     pictures: int = 64
     """Pictures of each target prompt that the model draws for it."""
     images: str = ""
-    """Folder with pictures of the target instead."""
+    """Folder with pictures of the target instead, with captions where there are several."""
 
     def __post_init__(self) -> None:
         OnTrajectories.__post_init__(self)
