@@ -83,7 +83,8 @@ class Student(nn.Module):
 
     def features(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
         """[n, width], from x [n, ...], t [n] in 0 ... 999, p [n, k]."""
-        angle = x.flatten(1) @ self.a + p @ self.p + (t.float() / 1000)[:, None] * self.t + self.b
+        a, b, c, d = (fixed.to(x) for fixed in (self.a, self.p, self.t, self.b))
+        angle = x.flatten(1) @ a + p.to(x) @ b + (t.to(x) / 1000)[:, None] * c + d
         return angle.cos() * (2 / self.a.shape[1]) ** 0.5
 
     def forward(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
@@ -97,11 +98,13 @@ class OracleModel(Model):
     architecture: ClassVar[str] = "ddpm"
     """It knows classes and no other words, as that one does."""
 
-    def __init__(self, space: Space = "eps", width: int = 24, seed: int = 0) -> None:
-        self.world, self.unet = world(), Student(width, seed)
+    def __init__(
+        self, space: Space = "eps", width: int = 24, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.world, self.unet = world(), Student(width, seed).to(dtype)
         Model.__init__(self, {"unet": self.unet})
         self.name, self.compute, self.defaults = "oracle", None, Defaults(steps=20, guidance=1.0)
-        self.device, self.dtype, self.space = torch.device("cpu"), torch.float32, space
+        self.device, self.dtype, self.space = torch.device("cpu"), dtype, space
         self.resolution, self.latent_shape = SHAPE[2], SHAPE
         self.alphas_bar = self.scheduler().alphas_cumprod.double()
 
@@ -118,7 +121,7 @@ class OracleModel(Model):
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         named = [self.world.prior if not text else torch.eye(4).double()[self.label(text)] for text in texts]
-        return Cond({"p": torch.stack(named).float()})
+        return Cond({"p": torch.stack(named).to(self.dtype)})
 
     def label(self, text: str) -> int:
         (k,) = [i for i, name in enumerate(CLASSES) if name in text.split()]
@@ -137,7 +140,7 @@ class OracleModel(Model):
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         p = cond.tensors["p"]
-        return self.exact(x_t, t, p).float() + self.unet(x_t, t, p)
+        return self.exact(x_t, t, p).to(self.dtype) + self.unet(x_t, t, p)
 
     def decode(self, latents: Tensor) -> Tensor:
         pixels = ((latents[:, :1].clamp(-4, 4) / 8 + 0.5) * 255).round().to(torch.uint8)
@@ -158,7 +161,7 @@ class OracleModel(Model):
         return self.world.responsibilities(latents.double().flatten(1), torch.ones(n).double(), self.prior(n).double())
 
     def prior(self, n: int) -> Tensor:
-        return self.world.prior.float().expand(n, -1)
+        return self.world.prior.to(self.dtype).expand(n, -1)
 
     def rows(self, n: int, seed: int = 0, prompt: str = "") -> Rows:
         """States of the forward process from this prompt's data, at timesteps that the loss can tell apart."""
@@ -167,7 +170,7 @@ class OracleModel(Model):
         t = torch.randint(100, 900, (n,), generator=rng)
         bar = self.alphas_bar[t][:, None]
         x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=rng)
-        return Rows(x_t.float().view(n, *SHAPE), t)
+        return Rows(x_t.to(self.dtype).view(n, *SHAPE), t)
 
 
 @final
