@@ -1,0 +1,131 @@
+"""What every method owes on every kind of model that it serves: tiny ones of the real classes, and the embedded one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+import efface.game.loop
+from efface import methods
+from efface.concept import Erasure
+from efface.game import ClosedForm, Edit, Method
+from efface.models.base import Model
+from efface.suites import locate, world
+from tiny_fits import KINDS, quick, same, served
+from tiny_fits import request as asked
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that all methods share, for each leaves it as it was."""
+
+    model: Model
+    weights: dict[str, Tensor]
+    copies: dict[str, Tensor]
+    pictures: Tensor
+
+    def untouched(self) -> bool:
+        """The same tensors as at first, bit for bit."""
+        now = self.model.weights
+        kept = all(now[key] is tensor and torch.equal(tensor, self.copies[key]) for key, tensor in self.weights.items())
+        return kept and now.keys() == self.weights.keys()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a method left, and of which model."""
+
+    kind: str
+    name: str
+    method: Method
+    base: Opened
+    edit: Edit
+
+
+def drawn(model: Model, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
+    if edit is None:
+        return model.images(["a cat", "a dog"], [1, 2], steps=2)
+    with edit.apply(model, strength=strength):
+        return drawn(model)
+
+
+@cache
+def opened(kind: str) -> Opened:
+    model = KINDS[kind]()
+    weights = dict(model.weights)
+    return Opened(model, weights, {key: tensor.detach().clone() for key, tensor in weights.items()}, drawn(model))
+
+
+@pytest.fixture(scope="module", params=[(kind, name) for kind in KINDS for name in served(kind)], ids="-".join)
+def done(request: pytest.FixtureRequest) -> Done:
+    kind, name = request.param
+    base = opened(kind)
+    method = quick(name, base.model, **({"steps": 1, "batch": 1} if kind == "glyphs" else {}))
+    return Done(kind, name, method, base, method.fit(base.model, asked(name)))
+
+
+def test_fitting_leaves_the_model_bit_identical(done: Done) -> None:
+    assert done.edit.names or done.edit.meta.get("guide")
+    assert done.base.untouched()
+
+
+def test_killed_it_resumes_as_if_nothing_had_been(done: Done, tmp_path, monkeypatch) -> None:
+    """And so it is reproducible, as are those without turns to be killed at."""
+    if done.kind == "glyphs":
+        pytest.skip("it takes one turn there")
+    monkeypatch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+    file = tmp_path / "checkpoint"
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        done.method.fit(done.base.model, asked(done.name), progress=kill, checkpoint=file)
+    assert file.exists() == hasattr(done.method, "steps")
+    assert done.base.untouched()
+    again = done.method.fit(done.base.model, asked(done.name), checkpoint=file)
+    assert not file.exists()
+    assert same(again, done.edit)
+    assert again.meta == done.edit.meta
+
+
+def test_strength_0_and_1_and_leaving_are_exact(done: Done) -> None:
+    model, edit, base = done.base.model, done.edit, done.base
+    with edit.apply(model):
+        weights = model.weights
+        assert all(torch.equal(weights[key], value) for key, value in edit.values.items() if key in weights)
+        assert {key for key, tensor in weights.items() if tensor is not base.weights[key]} == set(edit.names)
+        assert not torch.equal(drawn(model), base.pictures)
+    assert torch.equal(drawn(model, edit, strength=0.0), base.pictures)
+    with pytest.raises(RuntimeError, match="on the way"), edit.apply(model):
+        raise RuntimeError("on the way")
+    assert base.untouched()
+    assert torch.equal(drawn(model), base.pictures)
+
+
+def test_saved_and_loaded_it_draws_the_same(done: Done, tmp_path) -> None:
+    loaded = Edit.load(done.edit.save(tmp_path / "edit.safetensors"))
+    assert same(loaded, done.edit)
+    assert torch.equal(drawn(done.base.model, loaded), drawn(done.base.model, done.edit))
+    assert loaded.meta == {**done.edit.meta, "kind": "edit"}
+    assert loaded.meta["request"] == {"targets": ["cat"], "anchor": asked(done.name).anchor, "keep": []}
+    assert {"efface", "torch", "diffusers", "transformers"} <= set(loaded.meta["versions"])
+
+
+@pytest.mark.skipif("glyphs" not in KINDS, reason="glyphs is not bundled here")
+@pytest.mark.parametrize("name", [name for name in methods.names() if issubclass(methods.get(name), ClosedForm)])
+def test_closed_forms_take_a_hundred_words_of_the_embedded_model(name: str) -> None:
+    """Names of its things and what else they are called; a cat is among them."""
+    base = opened("glyphs")
+    things = world.load(locate("glyphs")).things
+    words = dict.fromkeys(word for thing in things for word in (thing.name, *thing.synonyms))
+    edit = quick(name).fit(base.model, Erasure(tuple(words)[:100], anchor="thing"))
+    assert len(edit.meta["request"]["targets"]) == 100
+    assert all(value.isfinite().all() for value in edit.values.values())
+    assert not torch.equal(drawn(base.model, edit), base.pictures)
+    assert base.untouched()

@@ -1,0 +1,66 @@
+"""The shortest fit of every method, and the kinds of model to fit it on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import efface
+from efface import methods
+from efface.concept import Erasure
+from efface.game import Edit, Method
+from efface.models import names
+from efface.models.base import Model
+from tiny import tiny_model
+from tiny_ddpm import tiny_ddpm
+from tiny_sdxl import tiny_sdxl
+
+KINDS: dict[str, Callable[[], Model]] = {
+    "sd": tiny_model,
+    "sdxl": tiny_sdxl,
+    "ddpm": lambda: tiny_ddpm("v_prediction"),
+}
+"""How a model of each kind is made: two that predict noise, one that predicts v, and the embedded one where it is."""
+if "glyphs" in names():
+    KINDS["glyphs"] = lambda: efface.load("glyphs", "cpu", compute="own")
+
+SHORT: dict[str, Any] = {"steps": 2, "batch": 2, "draw_steps": 2, "paths": 2, "lr": 1e-2, "warm_up": 0}
+SHORT |= {"pictures": 2, "remain_words": 2, "looks": 1, "label": "dog", "sparsity": 0.05, "source": "frozen"}
+SHORT |= {"attack_steps": 1, "rounds": 1, "retain_batch": 1, "retain_template": "{}", "contexts": ("{}",)}
+
+
+def architecture(kind: str) -> str:
+    return "sd" if kind == "glyphs" else kind
+
+
+def served(kind: str) -> list[str]:
+    """The methods that say they serve this kind of model."""
+    return [name for name in methods.names() if architecture(kind) in methods.capabilities(name).architectures]
+
+
+def short(name: str, **more: Any) -> dict[str, Any]:
+    """Settings that finish at once, as far as the method has them."""
+    # Compose refuses settings that its choices leave idle; as it comes, those of ESD.
+    idle = getattr(methods.get(name)(), "idle", frozenset())
+    known = {field.name for field in dataclasses.fields(methods.get(name))} - idle
+    return {key: value for key, value in {**SHORT, **more}.items() if key in known}
+
+
+def quick(name: str, model: Model | None = None, **more: Any) -> Method:
+    # A model of classes has no cross-attention, which most methods train.
+    whole = {"weights": "full"} if model is not None and model.architecture == "ddpm" else {}
+    return methods.get(name)(**short(name, **whole, **more))
+
+
+def request(name: str) -> Erasure:
+    """A cat, which becomes a dog where the method has a use for that."""
+    return Erasure(("cat",), anchor="dog" if methods.get(name).uses_anchor else "")
+
+
+def same(one: Edit, two: Edit) -> bool:
+    """Whether two Edits hold the same, bit for bit."""
+    equal = all(torch.equal(value, two.values[key]) for key, value in one.values.items() if key in two.values)
+    return equal and one.values.keys() == two.values.keys() and one.meta.get("guide") == two.meta.get("guide")
