@@ -117,7 +117,7 @@ def test_library_face(name, eps_model):
 
 def test_the_command_line_fits_as_the_library_does(name, eps_model, tmp_path):
     ours = ready(eps_model, request(name), quick(name)).fit(tmp_path / "edit.safetensors", None, lambda *_: None)
-    theirs = quick(name).fit(eps_model, request(name))
+    theirs = fit(name)
     assert same(ours, theirs)
     assert {key: value for key, value in ours.meta.items() if key != "cost"} == theirs.meta
 
@@ -155,7 +155,7 @@ def test_bad_settings(eps_model, bad, message):
 @pytest.mark.filterwarnings("ignore:1 prompts exceed 8 tokens:UserWarning")  # all five names in one prompt
 def test_five_targets_at_once(name, eps_model):
     anchor = "tiger" if methods.get(name).uses_anchor else ""
-    edit = quick(name).fit(eps_model, Erasure(("cat", "dog", "car", "rose", "lion"), anchor=anchor))
+    edit = quick(name, steps=1).fit(eps_model, Erasure(("cat", "dog", "car", "rose", "lion"), anchor=anchor))
     assert edit.meta["request"]["targets"] == ["cat", "dog", "car", "rose", "lion"]
     before = eps_model.images(PROMPTS, SEEDS)
     with edit.apply(eps_model):
