@@ -37,11 +37,15 @@ def test_update_and_balance_are_made_before_the_terms_which_may_read_folders(eps
             kind(**bad).game(eps_model, Erasure(("cat",)))
 
 
-@pytest.mark.parametrize("name", ["negative", "sld"])
-def test_a_guide_of_two_classes_is_refused_where_a_picture_is_of_one(name: str) -> None:
-    method, model = methods.get(name)(), tiny_ddpm()
+def test_a_guide_of_two_classes_is_refused_where_a_picture_is_of_one() -> None:
+    method, model = methods.get("negative")(), tiny_ddpm()
     assert method.fit(model, Erasure(("cat",))).meta["guide"]
     with pytest.raises(ValueError, match="names 2 classes"):
         method.check(Erasure(("cat", "dog")), model)
     with pytest.raises(ValueError, match="names 2 classes"):
         method.fit(model, Erasure(("cat", "dog")))
+
+
+def test_sld_is_refused_where_a_prompt_is_the_concept_itself() -> None:
+    with pytest.raises(ValueError, match="sd, sdxl"):
+        methods.get("sld")().check(Erasure(("cat",)), tiny_ddpm())

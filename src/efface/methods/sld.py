@@ -10,7 +10,7 @@ inappropriate is one long prompt, "an image showing …": `--template "an image 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 from ..concept import Erasure
 from ..guides import Guide, Guided, sld
@@ -29,6 +29,8 @@ LEVELS: dict[str, dict[str, float]] = {
 class SLD(Guided):
     """Pushes a picture away from the target where it comes near."""
 
+    # Of a class-conditional model a target's prompt is the target itself, and of two equal predictions none is pushed.
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     level: Level = "medium"
     """The paper's settings, for all that is not given below."""
     template: str = "{}"

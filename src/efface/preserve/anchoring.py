@@ -44,8 +44,8 @@ class Anchoring(Term):
             raise ValueError(f"{game.model.name} reads no text; anchoring scales the embeddings of words")
         if game.live:
             raise ValueError(
-                f"{game.name} trains a text encoder, and anchoring holds scaled embeddings, which none reads from words; "
-                "take weights of the U-Net"
+                f"{game.name} trains a text encoder, and anchoring holds scaled embeddings, which none reads from "
+                "words; take weights of the U-Net"
             )
         targets = game.erasure.targets
         self.words = _others(self.given, game)

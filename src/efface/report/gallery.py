@@ -156,7 +156,9 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
 def _verdict(role: str, before: bool | None, after: bool | None) -> str:
     """What became of a row; of what neither picture shows nothing was erased and nothing lost."""
     missing = role == "erase"  # the success of such a row is that it does not show the target
-    return "never shown" if before is after is missing else WORDS.get((role, after), "not judged")
+    if before is after is missing:
+        return "never shown"
+    return "not judged" if after is None else WORDS[role, after]
 
 
 def _first(line: Line, asks: Mapping[str, str]) -> str:
