@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 
 import efface
 from efface.concept import Erasure
-from efface.game import Adam
+from efface.game import Adam, Edit
 from efface.game.tally import Tally
 from efface.methods.esd import ESD
 from efface.models import placement
@@ -59,7 +59,8 @@ def gradients(model, micro: int = 0) -> list[torch.Tensor]:
     game = ESD(**QUICK, micro_batch=micro).game(model, Erasure(("cat",)))
     found: list[torch.Tensor] = []
     game.update.step = found.extend  # type: ignore[method-assign]
-    game._move(game.look(0, salt=0))
+    game.good = Edit({}, {})  # none is made at the second turn, whose bytes would be among those of the passes
+    game._move(game.look(1, salt=0))
     return found
 
 
@@ -146,7 +147,7 @@ def test_the_bound_of_what_is_recorded_is_the_callers(tmp_path):
 
 
 def test_there_is_one_copy_of_the_weights():
-    """Beside the base's tensors, which stay where they are, lie masters, two moments and gradients: four times."""
+    """Beside the base's tensors, which stay where they are, lie masters, two moments, gradients and the last good state."""
     pipeline = tiny_pipeline()
     config = {**pipeline.unet.config, "block_out_channels": (64, 128), "attention_head_dim": 8}
     pipeline.unet = UNet2DConditionModel.from_config(config)  # so wide that one row's activations are little beside it
@@ -157,7 +158,7 @@ def test_there_is_one_copy_of_the_weights():
     with Tally(before.values()) as tally:
         method.fit(model, Erasure(("cat",)))
     assert all(model.weights[name] is tensor for name, tensor in before.items())
-    assert 4 * unet < tally.peak < 4.5 * unet  # a deep copy of the network would make it five
+    assert 5 * unet < tally.peak < 5.5 * unet  # a deep copy of the network would make it six
 
 
 def test_adam_is_fused_on_a_gpu_alone():

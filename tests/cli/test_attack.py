@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_world(tmp_path / "bundle")
     edit_of(model, tmp_path / "cat.safetensors")
     monkeypatch.setattr(model, "images", Planned(model, plan))
-    monkeypatch.setattr(efface, "load", lambda *_: model)
+    monkeypatch.setattr(efface, "load", lambda *_, **__: model)
     monkeypatch.setattr("efface.scorers.panel", lambda *_: [Reader(), Reader(name="second")])
     assert callable(panel)
     return tmp_path
