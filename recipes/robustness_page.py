@@ -148,13 +148,13 @@ def controls_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
 
 
 def alarm_table(points: Sequence[Point]) -> list[str]:
-    """Every alarm of every arm."""
-    rows = [
-        [p.arm.target, p.arm.method, p.arm.said or "0", a.name, a.raised_when]
-        for p in points
-        for a in p.attacked.alarms
-    ]
-    return table(["concept", "method", "strength", "alarm", "raised because"], rows)
+    """Every alarm, and the arms that raise it in the same words."""
+    arms: dict[tuple[str, str, str], list[str]] = {}
+    for p in points:
+        for alarm in p.attacked.alarms:
+            arms.setdefault((p.arm.target, alarm.name, alarm.raised_when), []).append(f"{p.arm.method} {p.arm.said}")
+    rows = [[*alarm, "; ".join(arm.strip() for arm in raised)] for alarm, raised in sorted(arms.items())]
+    return table(["concept", "alarm", "raised because", "by"], rows)
 
 
 def at_equal(points: Sequence[Point], untouched: Point | None, attack: str, below: float) -> float | None:
