@@ -124,9 +124,9 @@ class Growth:
     def draw(self, axis: Axis, what: str, points: Sequence[dict[str, Any]]) -> None:
         """A line a method."""
         names = list(dict.fromkeys(p["of"] for p in points))
-        pick: Callable[[str], list[tuple[float, float]]] = lambda name: [  # noqa: E731
+        pick: Callable[[str], list[tuple[float, float]]] = lambda name: sorted(  # noqa: E731
             (p[axis], p[what]) for p in points if p["of"] == name
-        ]
+        )
         file = check_writable(self.out / f"{axis}-{what.lower()}.svg")
         file.write_text(plot([Line(name, pick(name)) for name in names], axis, what), encoding="utf-8")
 
