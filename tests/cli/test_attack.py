@@ -10,7 +10,7 @@ import pytest
 import efface
 from attack_plan import Planned, Reader
 from efface.cli import main
-from efface.cli.attack import by_attack, literal, other_names
+from efface.cli.attack import by_attack, literal, other_names, spoken
 from efface.evaluate.arenas import Lore, lore_of
 from efface.scorers import panel
 from efface.suites import world
@@ -88,11 +88,11 @@ def test_settings_and_synonyms_are_read(folder: Path) -> None:
         "seeds": {"queries": 3},
     }
     assert [literal(t) for t in ("3", "1e-2", "True", "(1, 2)", "lora")] == [3, 0.01, True, (1, 2), "lora"]
-    assert other_names(["cat=kitty", "cat = pussy cat", "x=y"], {}) == {
+    assert other_names(spoken(["cat=kitty", "cat = pussy cat", "x=y"]), {}) == {
         "cat": Lore(("kitty", "pussy cat")),
         "x": Lore(("y",)),
     }
-    known = other_names(["cat=kitty"], lore_of(world.load(folder / "bundle")))["cat"]
+    known = other_names(spoken(["cat=kitty"]), lore_of(world.load(folder / "bundle")))["cat"]
     assert known.synonyms[-1] == "kitty" and known.paraphrases and len(known.synonyms) > 2
 
 

@@ -168,6 +168,11 @@ def test_a_target_that_no_judge_knows_is_said_to_be_unmeasured(
     assert "can't be measured" in capsys.readouterr().err
 
 
+def erasing(method: str, *flags: str) -> list[str]:
+    """A request that is fine but for these flags."""
+    return ["erase", method, "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", *flags]
+
+
 BAD = {
     "command": (["eraze"], "did you mean 'erase'"),
     "method": (["erase", "epa", "--target", "cat"], "did you mean 'eap'"),
@@ -176,26 +181,11 @@ BAD = {
     "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{tmp}/e"], "EAP"),
     "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{tmp}/e"], "no model 'glyps'"),
     "unwritable": (["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e"], "cannot write"),
-    "unwritable checkpoint": (
-        ["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--checkpoint", "/proc/x/c"],
-        "cannot write /proc/x/c",
-    ),
-    "unwritable store": (
-        ["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--store", "/proc/x"],
-        "cannot write in /proc/x",
-    ),
-    "limit without a plan": (
-        ["erase", "uce", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--max-memory", "8GB"],
-        "uce is closed form: omit --max-memory",
-    ),
-    "setting found in the terms": (
-        ["erase", "eap", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--temperature", "0"],
-        "temperature",
-    ),
-    "setting found in the update": (
-        ["erase", "p-esd", "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", "--tau", "0"],
-        "tau are above 0",
-    ),
+    "unwritable checkpoint": (erasing("esd", "--checkpoint", "/proc/x/c"), "cannot write /proc/x/c"),
+    "unwritable store": (erasing("esd", "--store", "/proc/x"), "cannot write in /proc/x"),
+    "limit without a plan": (erasing("uce", "--max-memory", "8GB"), "uce is closed form: omit --max-memory"),
+    "setting found in the terms": (erasing("eap", "--temperature", "0"), "temperature"),
+    "setting found in the update": (erasing("p-esd", "--tau", "0"), "tau are above 0"),
     "no prompt": (["draw", "--model", "{model}", "--out", "{tmp}/d"], "no prompt"),
     "draw nowhere": (["draw", "--model", "{model}", "--prompt", "a cat", "--out", "/proc/x"], "cannot write"),
     "no edit": (["draw", "--model", "{model}", "--prompt", "a", "--edit", "{tmp}/no", "--out", "{tmp}/d"], "no file"),

@@ -75,7 +75,7 @@ class AttackCommand:
         attacks = [configured(name, self.model, self.budget, settings.get(name)) for name in names]
         bundle = bundle_of(self.model)
         known = world.load(bundle) if bundle else None
-        spoken(self.synonym)
+        names_given = spoken(self.synonym)
         writable_folder(self.out)
         from ..evaluate import Settings, request_of, used_words
         from ..evaluate.attacking import Campaign, attack, lore_of
@@ -85,7 +85,7 @@ class AttackCommand:
         edit = Edit.load(self.edit)
         request = request_of(edit)
         suite = make(self.suite, request, known, used=used_words(edit))
-        lore = other_names(self.synonym, lore_of(known, suite.spec))
+        lore = other_names(names_given, lore_of(known, suite.spec))
         labels = {"object": suite.labels}
         scorers = panel(bundle, known.backgrounds if known else {}, self.scorer, labels)
         model = self.loading.opened(self.model)
@@ -140,12 +140,12 @@ def spoken(given: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def other_names(given: Sequence[str], known: Mapping[str, Lore]) -> Mapping[str, Lore]:
-    """What is known of concepts, with the words given as "cat=kitty"."""
+def other_names(given: Sequence[tuple[str, str]], known: Mapping[str, Lore]) -> Mapping[str, Lore]:
+    """What is known of concepts, with the other names that were given."""
     from ..evaluate.arenas import Lore
 
     lore = dict(known)
-    for concept, word in spoken(given):
+    for concept, word in given:
         before = lore.get(concept, Lore())
         lore[concept] = Lore((*before.synonyms, word), before.paraphrases)
     return lore

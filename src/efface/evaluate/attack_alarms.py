@@ -28,6 +28,7 @@ def alarms(
         spends: the fields that are each attack's budget; none where its queries are settings.
         judges: how many say whether an attack succeeded.
     """
+    budgeted = [trial for trial in trials if spends[trial.attack]]
     return (
         *_not_shown(grounds),
         *_collapsed(grounds),
@@ -37,8 +38,8 @@ def alarms(
         *_out_of_reach(trials),
         *_ruined(grounds, trials),
         *_outdone(trials),
-        *_climbing([trial for trial in trials if spends[trial.attack]]),
-        *_untested([trial for trial in trials if spends[trial.attack]], spends),
+        *_climbing(budgeted),
+        *_untested(budgeted, spends),
         *_alone(judges),
         *_unscored(trials),
     )
