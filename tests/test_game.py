@@ -18,6 +18,7 @@ from efface.objectives.anchor import Anchor
 from efface.preserve.prompts import Prompts
 from efface.sources.trajectories import trajectories
 from tiny import tiny_model, tiny_pipeline
+from tiny_ddpm import tiny_ddpm
 
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
 
@@ -206,6 +207,21 @@ def test_a_file_of_words_that_holds_the_target_is_refused(eps_model, tmp_path, w
     file.write_text(f"dog\n{word}\ncar\n")
     with pytest.raises(ValueError, match=rf"holds what is to be erased: {word}; .*\(cat\)"):
         game_of(EAP(**QUICK, vocabulary=str(file)), eps_model, Erasure(("cat",)))
+
+
+def test_the_tokenizers_words_are_a_vocabulary(eps_model):
+    """All its whole words, those beyond the model's own among them; never the target, its plural or a part of one."""
+    eps_model.own_words = ("dog", "car")
+    whole = {t.removesuffix("</w>") for t in eps_model.tokenizer.get_vocab() if t.endswith("</w>") and len(t) > 6}
+    wide = {**QUICK, "centres": 10**6, "k_closest": 10**6, "margin": 0.0}
+    game = game_of(EAP(**wide, vocabulary="tokenizer"), eps_model, Erasure(("cat",)))
+    (found,) = game.terms[1].search.lists
+    assert len(found) > 2
+    assert set(found) == {word for word in whole if word.isascii() and word.isalpha()} - {"cat", "cats"}
+    (own,) = game_of(EAP(**wide), eps_model, Erasure(("cat",))).terms[1].search.lists
+    assert set(own) == {"dog", "car"}
+    with pytest.raises(ValueError, match="has no tokenizer; give a file of words instead"):
+        EAP(**wide, vocabulary="tokenizer").search(tiny_ddpm(), Erasure(("cat",)))
 
 
 def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):

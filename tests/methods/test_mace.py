@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -167,6 +169,51 @@ def test_refinement_against_a_minimiser_and_its_rows(eps_model):
         answers = [new @ w.T, *(0.1**0.5 * k @ w.T for k in kept), w.T]
         by_hand = np.linalg.lstsq(np.concatenate(rows), np.concatenate(answers), rcond=None)[0].T
         assert np.allclose(edit.values[name].numpy(), by_hand, atol=1e-4)
+
+
+def test_a_segmenters_masks(eps_model, monkeypatch):
+    """It sees each picture once, as decoded, with the target's name; attention counts where its small mask is."""
+    seen: list[tuple[str, torch.Tensor]] = []
+
+    def left(pictures: torch.Tensor, thing: str) -> torch.Tensor:
+        seen.extend((thing, picture) for picture in pictures)
+        share = torch.zeros(len(pictures), *pictures.shape[2:])
+        share[:, :, : pictures.shape[3] // 4] = 0.8
+        return share
+
+    game = game_of(eps_model, ("cat", "dog"))
+    (term,) = game.terms
+    game.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
+    for index in range(8):
+        turn = game.look(index, 0)
+        ask = term.asks(game, turn)["mask"]
+        mask = ask.rows.known["mask"]
+        assert mask.shape == (2, 1, 8, 8)
+        assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
+        with cross_attention(eps_model) as maps:
+            eps_model.predict(ask.rows.x, ask.rows.t, ask.cond)
+        with game.losses(game.look(index, 0)) as losses:
+            want = inside(maps.values(), ask.cond.tensors[ALL], mask)
+            assert losses["erase"].item() == pytest.approx(want.item(), rel=1e-4)
+    shown = {
+        (target, picture.numpy().tobytes())
+        for prompt, shelf in term.source.store.items()
+        for target in ("cat", "dog")
+        for picture in eps_model.decode(shelf)
+        if target in prompt
+    }
+    assert {(thing, picture.numpy().tobytes()) for thing, picture in seen} <= shown
+    assert len(seen) == len(term.masks) > 2
+
+    monkeypatch.setattr(Attention, "_attended", None)
+    monkeypatch.setitem(sys.modules, "my_segments", module := ModuleType("my_segments"))
+    module.left, module.nothing = left, lambda pictures, thing: torch.zeros_like(pictures[:, 0])
+    given = replace(QUICK, segmenter="my_segments:left").fit(eps_model, Erasure(("cat",), anchor="dog"))
+    assert given.meta["arguments"]["segmenter"] == "my_segments:left"
+    with pytest.warns(UserWarning, match="finds no 'cat' in a picture of it"):
+        replace(QUICK, segmenter="my_segments:nothing").fit(eps_model, Erasure(("cat",), anchor="dog"))
+    with pytest.raises(ValueError, match="no segmenter 'nowhere:f'"):
+        replace(QUICK, segmenter="nowhere:f").fit(eps_model, Erasure(("cat",)))
 
 
 def test_several_targets_are_trained_each_by_itself_and_resume(eps_model, tmp_path, monkeypatch):

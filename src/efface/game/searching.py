@@ -11,6 +11,9 @@ from .method import OnTrajectories
 from .search import Choice, Search, SearchGradient, Vocabulary
 from .words import other_words, read_words
 
+TOKENIZER = "tokenizer"
+"""The vocabulary that is no file; a file of this name is `./tokenizer`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Searching(OnTrajectories):
@@ -18,7 +21,8 @@ class Searching(OnTrajectories):
 
     uses_keep: ClassVar[bool] = True
     vocabulary: str = ""
-    """A file of candidate words of the search, one a line; by default the model's own vocabulary."""
+    """A file of candidate words of the search, one a line, or `tokenizer`: all whole words that the model's tokenizer
+    has. By default the model's own vocabulary."""
     k_closest: int = 1000
     """Candidates are among this many words nearest to the target."""
     centres: int = 100
@@ -47,7 +51,10 @@ class Searching(OnTrajectories):
         gradient: SearchGradient = "straight-through",
     ) -> Search:
         """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `Choice`."""
-        words = self._given(erasure) if self.vocabulary else model.vocabulary(3000)
+        if self.vocabulary == TOKENIZER:
+            words = model.tokenizer_words()
+        else:
+            words = self._given(erasure) if self.vocabulary else model.vocabulary(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
         return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top, gradient))
 

@@ -11,7 +11,7 @@
 In the authors' code: `closed_form_refinement`, `AttnController.loss`, `fuse_lora_close_form`; the anchor is their
 `mapping_concept`. Defaults: 120 steps are explicit content's; lamb 1000, importance sampling of timesteps (sigmoids at
 200 and 400) and rank 1 are objects', whose steps are 50. Explicit content has lamb 0, which leaves the inverse to what
-is preserved. Differs: masks are cut from the attention, no segmenter is used; the authors' 1e-5 moves `up` against a
+is preserved. Differs: without a segmenter masks are cut from the attention; the authors' 1e-5 moves `up` against a
 `down` of unit variance, ours has variance 1 / in, hence an lr sqrt(768) times theirs; Adam without decay or clipping.
 The contexts, and a vocabulary's words as what is preserved in place of cached COCO captions, are our own. Without an
 anchor a target becomes an "object": neutral, yet a word that a prompt can hold.
@@ -46,6 +46,7 @@ from ..game import (
 )
 from ..models.base import Model
 from ..models.probe import places
+from ..models.segmenter import Segmenter, segmenter
 from ..objectives.attention import Attention, Focus, check_threshold
 from ..sources.pictures import Pictures
 from ..updates.lowrank import LowRank
@@ -75,8 +76,11 @@ class MACE(Method):
     """Weight of the tokens of preserved words, in both closed forms."""
     preserve_words: int = 500
     """Words of the model's vocabulary that are preserved beside the kept concepts, common ones first."""
+    segmenter: str = ""
+    """What says where the target is in a picture: a CLIPSeg's folder or hub id, or `module:function` of uint8 pictures
+    [n, 3, h, w] and the target, which gives [n, h, w] in 0 to 1. By default the attention itself says."""
     threshold: float = 0.5
-    """Where the target is seen: at least this share of its strongest attention."""
+    """Where the target is seen: above this share of its strongest attention, or of the segmenter's certainty."""
     end_tokens: bool = True
     """Draw attention from the end tokens too, which sum up the prompt."""
     focal: bool = True
@@ -107,6 +111,7 @@ class MACE(Method):
     ) -> Edit:
         """Refines, trains each target by itself, and fuses; finished targets wait beside the checkpoint."""
         self.check(erasure, model)
+        segment = segmenter(self.segmenter, model.device) if self.segmenter else None
         weights = text_projections(model.weights)
         pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
         record = self.record(model, erasure)
@@ -115,7 +120,9 @@ class MACE(Method):
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
         refined = answers(weights, shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
         with model.bound(refined):
-            trained = [self._resteered(model, erasure, i, progress, checkpoint) for i, _ in enumerate(erasure.targets)]
+            trained = [
+                self._resteered(model, erasure, i, segment, progress, checkpoint) for i in range(len(erasure.targets))
+            ]
         whole = [self._whole(model, [target]) for target in erasure.targets]
         moments, held = [rows.T @ rows for rows in whole], kept.T @ kept
         values = {
@@ -134,6 +141,7 @@ class MACE(Method):
         model: Model,
         erasure: Erasure,
         i: int,
+        segment: Segmenter | None,
         progress: Callable[..., None] | None,
         checkpoint: str | Path | None,
     ) -> Edit:
@@ -156,7 +164,11 @@ class MACE(Method):
             },
             terms=(
                 Attention(
-                    Pictures(self.pictures, self.draw_steps, self.guidance), self.threshold, self.end_tokens, focus
+                    Pictures(self.pictures, self.draw_steps, self.guidance),
+                    self.threshold,
+                    self.end_tokens,
+                    focus,
+                    segment,
                 ),
             ),
             update=LowRank("xattn-strict", self.lr, self.rank),

@@ -71,6 +71,10 @@ class Adapter(ABC):
     def vocabulary(self, size: int) -> list[str]:
         """Words that a search may try: at most `size`, common ones first."""
 
+    def tokenizer_words(self) -> list[str]:
+        """The tokenizer's whole words of three letters or more, common ones first. ValueError where there is none."""
+        raise ValueError(f"{self.name} ({type(self).__name__}) has no tokenizer; give a file of words instead")
+
     @abstractmethod
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model, with whatever edit is applied, as a folder that other tools open."""

@@ -107,12 +107,14 @@ class LatentDiffusion(Model):
         return (scaled * 255).round().to(torch.uint8)
 
     def vocabulary(self, size: int) -> list[str]:
-        """The words that came with the model, or the whole words its tokenizer learned first, hence most common."""
-        if self.own_words:
-            return list(self.own_words[:size])
+        """The words that came with the model, or the tokenizer's most common ones."""
+        return list(self.own_words[:size]) or self.tokenizer_words()[:size]
+
+    def tokenizer_words(self) -> list[str]:
+        # What byte-pair encoding learned first is most common.
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [token.removesuffix("</w>") for token, _ in ranked if token.endswith("</w>")]
-        return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()][:size]
+        return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()]
 
     def save_pretrained(self, folder: str | Path) -> None:
         plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}

@@ -29,7 +29,7 @@ ANY = "*"
 
 @final
 class Pictures(Source):
-    """Pictures by prompt, on the CPU; `known` holds "noise", what a perfect denoiser would say.
+    """Pictures by prompt, on the CPU; `known` holds "x0", and "noise", what a perfect denoiser would say.
 
     Args:
         drawn: pictures that the model draws for each prompt that has none.
@@ -67,7 +67,7 @@ class Pictures(Source):
         eps = draw(x0.shape, generator=turn.rng).to(x0)
         bar = game.model.alpha_bar(t)
         x_t = noised(x0, eps, bar)
-        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space)})
+        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space), "x0": x0})
 
     def takes(self, game: Game) -> Takes:
         shape = game.model.latent_shape
