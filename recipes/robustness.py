@@ -1,8 +1,8 @@
 """Attacks on methods at several strengths: `python -m recipes.robustness recipes/robustness.toml`.
 
 Finished arms are read back, an interrupted one goes on, and where the recipe gains an attack only that is made. Each
-method's own strength comes first, over all concepts, and meets every attack; weaker ones meet the claim's. Controls on
-the untouched base are attacked once for all.
+method's own strength comes first, over all concepts, and meets every attack; weaker ones, and variants after them, meet
+the claim's. Controls on the untouched base are attacked once for all.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def arms(
 ) -> list[Arm]:
     """The arms as they are run: of every method its own strength, then weaker ones, and so for each training seed.
 
-    `points` strengths of each method: its own, its weakest, and others evenly between.
+    The recipe's variants come last. `points` strengths of each method: its own, its weakest, and others evenly between.
     """
     found = []
     for seed in recipe["seeds"][:seeds]:
@@ -104,6 +104,9 @@ def arms(
                     if turn < len(ranks) and (seeded or not seed):
                         settings = {field: values[ranks[turn]]} | ({"seed": seed} if seed else {})
                         found.append(Arm(target, method, ranks[turn], settings))
+    for variant in recipe.get("variants", ()):
+        on = [c for c in recipe["variants_on"] if c in concepts and variant["method"] in names]
+        found += [Arm(target, variant["method"], -1, variant["settings"], variant=True) for target in on]
     return found
 
 

@@ -25,6 +25,8 @@ class Arm:
     rank: int
     """Place of the strength among the method's, the weakest first."""
     settings: Mapping[str, Any]
+    variant: bool = False
+    """Whether it is one of the recipe's variants, which are no strengths of the method."""
 
     @property
     def seed(self) -> int:
@@ -41,7 +43,10 @@ class Arm:
 
 def attacks_of(recipe: Mapping, arm: Arm) -> list[str]:
     """What an arm is attacked by: at a method's own strength by all, at weaker ones by the claim's attack alone."""
-    own = arm.method == UNTOUCHED or all(arm.rank == len(v) - 1 for v in recipe["strengths"][arm.method].values())
+    strongest = arm.method == UNTOUCHED or all(
+        arm.rank == len(v) - 1 for v in recipe["strengths"][arm.method].values()
+    )
+    own = strongest and not arm.variant
     return list(recipe["attacks"]) if own else [recipe["claim"]["attack"]]
 
 
@@ -204,6 +209,30 @@ def claim_table(recipe: Mapping, points: Sequence[Point], below: float) -> list[
     return table(["pair", "concept", "seed", "plain", "pruned", "plain − pruned, points", "relative"], rows)
 
 
+def variant_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
+    """Variants of the pruned methods, each beside the unpruned twin where that keeps as much of the neighbours."""
+    name, twin = recipe["claim"]["attack"], {pruned: plain for plain, pruned in recipe["claim"]["pairs"]}
+    untouched = {p.arm.target: p for p in points if p.arm.method == UNTOUCHED}
+    rows = []
+    for p in (p for p in points if p.arm.variant):
+        kept, base = p.rate("psr1/neighbour"), p.rate("psr1/neighbour", "base")
+        beside = None
+        if kept and base and kept.value is not None and base.value is not None:
+            plain = [
+                q
+                for q in points
+                if (q.arm.method, q.arm.target, q.arm.seed) == (twin[p.arm.method], p.arm.target, recipe["seeds"][0])
+            ]
+            beside = at_equal(plain, untouched.get(p.arm.target), name, base.value - kept.value) if plain else None
+        said = f"{100 * beside:.0f}" if beside is not None else "not reached"
+        share = p.record.history["pruned"] if p.record else 0.0
+        rates = [both(p, rate) for rate in RATES]
+        rows.append([p.arm.method, p.arm.said, p.arm.target, f"{100 * share:.1f}", *rates, cell(p.success(name)), said])
+    head = ["method", "variant", "concept", "% pruned", "ESR-1 (base)", "PSR-1 neighbours (base)"]
+    head += ["PSR-1 never seen (base)", name, f"{name} of the unpruned at this PSR-1"]
+    return table(head, rows)
+
+
 def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
     one = next(p for p in points if p.record)
     assert one.record
@@ -211,6 +240,7 @@ def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
     sizes = ", ".join(f"{n} {g}" for g, n in recipe["sizes"].items())
     claim = recipe["claim"]
     said = "; ".join(f"{k}: {v}" for k, v in recipe.get("reported", {}).items())
+    swept = [p for p in points if not p.arm.variant]
     parts = [
         "# Attacks on the embedded model",
         "",
@@ -227,7 +257,7 @@ def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
         "",
         "## Methods at their own strength, means over concepts",
         "",
-        *means_table(recipe, points),
+        *means_table(recipe, swept),
         "",
         "## Pruning against its unpruned twin, at equal preservation",
         "",
@@ -237,10 +267,13 @@ def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
         "",
     ]
     for below in claim["below"]:
-        lines = claim_table(recipe, points, below)
+        lines = claim_table(recipe, swept, below)
         lines = lines if len(lines) > 2 else ["Of no pair both were run so far."]
         parts += [f"### {100 * below:.0f} points under the base", "", *lines, ""]
-    parts += ["## Every concept and strength", "", *attack_table(recipe, points), ""]
+    if len(swept) < len(points):
+        parts += ["## What pruning depends on", "", recipe.get("about_variants", "").strip(), ""]
+        parts += [*variant_table(recipe, points), ""]
+    parts += ["## Every concept and strength", "", *attack_table(recipe, swept), ""]
     parts += ["## What the attacks do in the controls", "", *controls_table(recipe, points), ""]
     parts += ["## Alarms", "", "What each means: [alarms](alarms.md).", "", *alarm_table(points), ""]
     return "\n".join(parts)

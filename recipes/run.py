@@ -69,13 +69,16 @@ def attempt(
     settings: Mapping[str, Any] | None = None,
     where: Path | None = None,
 ) -> tuple[Path, Record, Mapping[str, Any]]:
-    """Erase and evaluate, or read back what was done before: the folder, its record, and what the fitting took."""
+    """Erase and evaluate, or read back what was done before: the folder, its record, and what the fitting took.
+
+    A target may be several at once: "cat + rocket".
+    """
     settings = dict(settings or {})
     kind = methods.get(method)
     anchor = recipe.get("anchors", {}).get(target, "") if kind.uses_anchor else ""
     if kind.needs_anchor and not anchor:
         raise ValueError(f"{method} needs an anchor for {target}: add one under [anchors]")
-    erasure = Erasure(known.expand((target,)), anchor)
+    erasure = Erasure(known.expand(tuple(target.split(" + "))), anchor)
     where = where or Path(recipe["out"]) / method / target
     where.mkdir(parents=True, exist_ok=True)
     if not (where / "fitted.json").exists():

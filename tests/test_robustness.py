@@ -9,7 +9,7 @@ import pytest
 
 from efface.evaluate import Estimate
 from recipes.robustness import arms, spread
-from recipes.robustness_page import UNTOUCHED, Arm, at_equal, attacks_of, claim_table
+from recipes.robustness_page import UNTOUCHED, Arm, at_equal, attacks_of, claim_table, variant_table
 
 RECIPE = {
     "seeds": [0, 1],
@@ -57,6 +57,33 @@ def test_only_a_methods_own_strength_meets_every_attack() -> None:
     found = [attacks_of(recipe, Arm("cat", "esd", rank, {})) for rank in range(3)]
     assert found == [["seeds"], ["seeds"], ["synonyms", "seeds"]]
     assert attacks_of(recipe, Arm("cat", UNTOUCHED, -1, {})) == ["synonyms", "seeds"]
+
+
+def test_variants_come_last_and_meet_the_claims_attack_alone() -> None:
+    recipe = RECIPE | {"attacks": ["synonyms", "seeds"], "variants_on": ["cat"]}
+    recipe |= {"variants": [{"method": "p-esd", "settings": {"sparsity": 0.01}}]}
+    found = arms(recipe, ["cat", "car"], ["esd", "p-esd"])
+    assert found[-1] == Arm("cat", "p-esd", -1, {"sparsity": 0.01}, variant=True)
+    assert [arm.variant for arm in found].count(True) == 1
+    assert not [arm for arm in arms(recipe, ["car"], ["esd", "p-esd"]) if arm.variant]
+    assert not [arm for arm in arms(recipe, ["cat"], ["esd"]) if arm.variant]
+    assert attacks_of(recipe, found[-1]) == ["seeds"]
+
+
+def test_a_variant_stands_beside_its_twin_where_that_keeps_as_much() -> None:
+    points = [point(UNTOUCHED, -1, 0, 1.0), point("esd", 0, 0.6, 0.6), point("esd", 1, 0.4, 0.2)]
+    for kept in (0.7, 0.5, 0.1):
+        variant = point("p-esd", -1, kept, 0.5)
+        variant.arm = Arm("cat", "p-esd", -1, {"sparsity": 0.01}, variant=True)
+        variant.record = SimpleNamespace(history={"pruned": 0.0123})
+        points.append(variant)
+    lines = variant_table(RECIPE, points)  # type: ignore[arg-type]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [(row[1], row[3], row[-1]) for row in cells] == [
+        ("sparsity 0.01", "1.2", "80"),
+        ("sparsity 0.01", "1.2", "40"),
+        ("sparsity 0.01", "1.2", "not reached"),
+    ]
 
 
 def test_success_is_read_off_between_strengths() -> None:
