@@ -49,3 +49,15 @@ def test_the_smallest_magnitudes_go(sparsity: float) -> None:
 def test_a_sparsity_is_a_share(sparsity: float) -> None:
     with pytest.raises(ValueError, match="from 0 to below 1"):
         pruned(torch.ones(2, 2), sparsity)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_a_small_change_passes_rounding_whole(share: float) -> None:
+    """Rounding keeps, over a tensor, what an edit far under half a step changed: it cannot undo the edit."""
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(256, 256, generator=rng)
+    step = weight.abs().amax(dim=1, keepdim=True) / 7
+    change = share * step * torch.randn(256, 256, generator=rng)
+    assert (change.abs() < step / 2).all()
+    moved = rounded(weight + change, 4) - rounded(weight, 4)
+    assert float((moved * change).sum() / change.square().sum()) == pytest.approx(1, abs=0.15)
