@@ -124,7 +124,7 @@ class Attention(Term):
         """[n, 1, h, w] by the segmenter, which sees each picture once."""
         pictures = rows.known["x0"]
         things = [game.erasure.targets[i] for i in turn.targets]
-        keys = [(thing, x0.cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
+        keys = [(thing, x0.float().cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
         for i, key in enumerate(keys):
             if key not in self.masks:
                 self.masks[key] = self._mask(segment, game, things[i], pictures[i : i + 1])
