@@ -146,6 +146,17 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
         for where, done in (("edited", 10), ("base", 19), ("kept", 15))
     ]
     trials.append(
+        Trial(
+            attack="relearn",
+            where="edited",
+            after=share(10, 20),
+            gain=gain,
+            curve=curve,
+            stages=("5 steps", "10 steps", "20 steps"),
+            **trial,
+        )
+    )
+    trials.append(
         Trial(attack="blind", where="edited", after=share(0, 0), gain=None, curve=(), missing="no gradient", **trial)
     )
     shown = {"untouched": share(19, 20), "named": share(3, 20), "before": share(2, 20)}

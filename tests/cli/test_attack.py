@@ -56,6 +56,20 @@ def test_attacks_are_made_and_told(folder: Path, capsys: pytest.CaptureFixture[s
     assert any(line.startswith("seeds") and "%" in line for line in lines) and "before any attack" in lines[-2]
 
 
+def test_rates_are_told_by_setting_where_every_query_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--attack", "merge", "--rows", "6", "--controls", "2", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    merge = next(t for t in told["trials"] if t["attack"] == "merge" and t["where"] == "edited")
+    assert merge["stages"] == ["25% of the base", "50% of the base", "75% of the base"]
+    assert next(t for t in told["trials"] if t["attack"] == "random-prefix")["stages"] == []
+    assert run(folder, "--attack", "merge", "--rows", "6", "--controls", "2") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("merge, rows broken by then")]
+    rates = [f"{rate:.0%}" for rate in merge["curve"]]
+    assert line.endswith(
+        f"{rates[0]} before, {rates[1]} 25% of the base, {rates[2]} 50% of the base, {rates[3]} 75% of the base"
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -77,6 +77,9 @@ def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_
     assert 1 <= len(rounds) <= attack.queries
     assert all(len(shots) == len(rows) for shots in rounds) and any(shot for shots in rounds for shot in shots)
     assert all(torch.equal(weight, before[key]) for key, weight in eps_model.weights.items())
+    if stages := attack.stages():
+        assert [{shot.note for shot in shots if shot} for shots in rounds] == [{stage} for stage in stages]
+    assert bool(stages) == (name in ("merge", "prune", "quantise", "relearn", "revive"))
 
 
 def test_a_row_meets_the_same_attack_whoever_is_beside_it(name: str, eps_model: StableDiffusion) -> None:

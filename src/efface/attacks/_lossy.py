@@ -30,6 +30,9 @@ class Lossy(Attack):
     def levels(self) -> Sequence[Level]:
         """From the mildest to the harshest; the last `queries` of them are made."""
 
+    def stages(self) -> Sequence[str]:
+        return [note for note, _ in self.levels()[-self.queries :]]
+
     def check(self, arena: Arena) -> None:
         arena.edited_weights()
         select(arena.model.weights, self.weights)

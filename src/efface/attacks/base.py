@@ -44,7 +44,7 @@ class Shot:
     """[c, h, w]: latents at the `since`-th timestep of the schedule, where drawing does not start from noise."""
     since: int = 0
     note: str = ""
-    """Where in the attack this shot stands ("20 steps"), for curves."""
+    """Where in the attack this shot stands, for a person: "20 steps"."""
 
 
 Shots = Generator[Sequence[Shot | None], Sequence[bool], None]
@@ -202,6 +202,10 @@ class Attack(ABC):
 
     def check(self, arena: Arena) -> None:  # noqa: B027 - most need nothing
         """Raises ValueError, before any work, where the attack can't be made on this model or edit."""
+
+    def stages(self) -> Sequence[str]:
+        """What each query of a row is ("20 steps"), in order, where every one is a setting of its own; else nothing."""
+        return ()
 
     @abstractmethod
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:

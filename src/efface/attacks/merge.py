@@ -34,6 +34,12 @@ class Merge(Attack):
         if not self.shares or not 0 < min(self.shares) <= max(self.shares) < 1:
             raise ValueError(f"shares of the base lie between 0 and 1, for example 0.5; got {self.shares}")
 
+    def stages(self) -> Sequence[str]:
+        return [f"{share:.0%} of the base" for share in self._mixed()]
+
+    def _mixed(self) -> list[float]:
+        return sorted(set(self.shares))[-self.queries :]
+
     def check(self, arena: Arena) -> None:
         arena.edited_weights()
 
@@ -42,7 +48,7 @@ class Merge(Attack):
         now = {name: model.weights[name].detach() for name in names}
         with arena.base():
             base = {name: model.weights[name].detach() for name in names}
-        for share in sorted(set(self.shares))[-self.queries :]:
+        for share, note in zip(self._mixed(), self.stages(), strict=True):
             mixed = {name: torch.lerp(now[name].float(), base[name].float(), share).to(now[name]) for name in names}
             with model.bound(mixed):
-                yield [Shot(row.prompt, row.seed, note=f"{share:.0%} of the base") for row in rows]
+                yield [Shot(row.prompt, row.seed, note=note) for row in rows]

@@ -4,7 +4,7 @@ min || eps_th(x_t, t, c(prompt naming the concept)) - eps ||^2 over k pictures, 
 low-rank change (LoRA, Hu et al., arXiv 2106.09685). That erased concepts return within few such steps has been
 reported often; there is no one published protocol, so settings are ours. The prompts of the pictures call the concept
 by the name that the rows use. Rows are tried after 1, 2, 5, 10, 20, 50 … steps; a row that shows the concept is not
-tried again, so the curve that the notes give is of rows broken by then.
+tried again, so the rate after so many steps is of rows broken by then.
 """
 
 from __future__ import annotations
@@ -75,13 +75,16 @@ class Relearn(Attack):
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
         start = {name: arena.model.weights[name].detach() for name in self._chosen(arena.model)}
         adam, done = Adam(self._params(arena, start), self.lr), 0
-        for stop in self.stops():
-            adam.restore(arena.once(f"{stop} steps", partial(self._learn, arena, adam, start, done, stop)))
+        for stop, note in zip(self.stops(), self.stages(), strict=True):
+            adam.restore(arena.once(note, partial(self._learn, arena, adam, start, done, stop)))
             done = stop
             with torch.no_grad():
                 moved = self._moved(start, adam.params)
             with arena.model.bound(moved):
-                yield [Shot(row.prompt, row.seed, note=f"{stop} steps") for row in rows]
+                yield [Shot(row.prompt, row.seed, note=note) for row in rows]
+
+    def stages(self) -> Sequence[str]:
+        return [f"{stop} steps" for stop in self.stops()]
 
     def stops(self) -> list[int]:
         """The last `queries` of 1, 2, 5, 10, 20, 50 … and the number of steps itself."""

@@ -65,6 +65,12 @@ class Revive(Attack):
             if not given or not 0 < min(given) <= max(given) <= 1:
                 raise ValueError(f"{name} are above 0 and at most 1, one or more; got {given}")
 
+    def stages(self) -> Sequence[str]:
+        return [f"{share:.0%} of the {signs}'s signs, quantile {quant:g}" for signs, quant, share in self._mixes()]
+
+    def _mixes(self) -> list[tuple[Signs, float, float]]:
+        return list(itertools.product(self.signs, self.quantiles, self.shares))[: self.queries]
+
     def check(self, arena: Arena) -> None:
         arena.edited_weights()
         if not self._scars(arena.model):
@@ -75,10 +81,8 @@ class Revive(Attack):
 
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
         found = self._scars(arena.model)
-        mixes = list(itertools.product(self.signs, self.quantiles, self.shares))
-        for signs, quantile, share in mixes[: self.queries]:
+        for (signs, quantile, share), note in zip(self._mixes(), self.stages(), strict=True):
             guesses = arena.once(signs, partial(_guesses, signs, arena.model, found))
-            note = f"{share:.0%} of the {signs}'s signs, quantile {quantile:g}"
             with arena.model.bound(_restored(arena.model, found, guesses, quantile, share)):
                 yield [Shot(row.prompt, row.seed, note=note) for row in rows]
 

@@ -167,8 +167,15 @@ def table(record: AttackRecord) -> str:
         rows.append((name, percent(own, own.after.value, True) if own else "–", floor, *shown, *cost))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [climb(t) for t in record.trials if t.where == "edited" and t.stages and len(t.curve) > 1]
     before, robust = (estimate(e, "share") for e in (record.grounds[0].before, record.robust))
     return "\n".join([*lines, f"before any attack {before}; robust {robust}"])
+
+
+def climb(trial: Trial) -> str:
+    """The success rate after each of the attack's settings."""
+    steps = [f"{rate:.0%} {stage}" for stage, rate in zip(trial.stages, trial.curve[1:], strict=False)]
+    return f"{trial.attack}, rows broken by then: {trial.curve[0]:.0%} before, {', '.join(steps)}"
 
 
 def percent(trial: Trial, value: float | None, interval: bool = False) -> str:

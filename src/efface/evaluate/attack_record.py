@@ -89,6 +89,8 @@ class Trial(Part):
     """Of an attack that only undoes an edit: share of kept concepts that its model shows when asked by name."""
     curve: tuple[float, ...]
     """Attack success rate after 0, 1, 2 … queries."""
+    stages: tuple[str, ...] = ()
+    """What each query was ("20 steps"), where every one was a setting of its own."""
     queries: float
     """Mean pictures drawn for a row that was attacked."""
     drawn: int

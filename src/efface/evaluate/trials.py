@@ -157,6 +157,7 @@ def _trial(evidence: Evidence, name: str, where: Where) -> Trial:
         else gain([after[i] for i in ids], [floor[i] for i in ids], [prompts[i] for i in ids]),
         intact=estimate([o.broken for o in kept.values()]) if (kept := evidence.intact.get(name)) else None,
         curve=_curve(evidence, name, where, attack.queries),
+        stages=tuple(attack.stages()),
         queries=drawn / len(fight.outcomes) if fight.outcomes else 0.0,
         drawn=drawn,
         unscored=sum(outcome.unscored for outcome in fight.outcomes.values()),
