@@ -14,6 +14,8 @@ from efface.functional.rates import bootstrap, cluster_means
 RATES = ("esr1/target", "psr1/neighbour", "psr1/unseen")
 UNTOUCHED = "untouched"
 """The arm of strength 0: the base, attacked by the concept's own name."""
+LEAST = 4
+"""Concepts from which a mean difference gets an interval: a bootstrap over fewer is too narrow to be one."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ class Arm:
 
 def attacks_of(recipe: Mapping, arm: Arm) -> list[str]:
     """What an arm is attacked by: at a method's own strength by all, at weaker ones by the claim's attack alone."""
-    strongest = arm.method == UNTOUCHED or all(
-        arm.rank == len(v) - 1 for v in recipe["strengths"][arm.method].values()
-    )
+    strongest = arm.method == UNTOUCHED or all(arm.rank == len(v) - 1 for v in recipe["strengths"][arm.method].values())
     own = strongest and not arm.variant
     return list(recipe["attacks"]) if own else [recipe["claim"]["attack"]]
 
@@ -201,8 +201,8 @@ def claim_table(recipe: Mapping, points: Sequence[Point], below: float) -> list[
             share = f"{-100 * gap / found[0]:+.0f} %" if gap is not None and found[0] else "–"
             rows.append([f"{plain} / {pruned}", target, str(seed), *said, told, share])
         if judged := cluster_means(gaps):
-            interval, start = bootstrap(gaps), statistics.fmean(cluster_means(firsts))
-            spread = f" [{100 * interval[0]:+.0f}, {100 * interval[1]:+.0f}]" if interval else ""
+            interval, start = bootstrap(gaps) if len(judged) >= LEAST else None, statistics.fmean(cluster_means(firsts))
+            spread = f" [{100 * interval[0]:+.0f}, {100 * interval[1]:+.0f}]" if interval else ", no interval"
             middle = f"**{100 * statistics.fmean(judged):+.1f}{spread}**"
             share = f"**{-100 * statistics.fmean(judged) / start:+.0f} %**" if start else "–"
             rows.append([f"**{plain} / {pruned}**", f"mean of {len(judged)}", "", "", "", middle, share])
@@ -262,7 +262,7 @@ def page(recipe: Mapping, path: Path, points: Sequence[Point]) -> str:
         "## Pruning against its unpruned twin, at equal preservation",
         "",
         f"Success of {claim['attack']} where the neighbours' PSR-1 is so many points under the untouched base's, by",
-        "interpolation between strengths; intervals resample concepts. Positive: pruning withstands more.",
+        "interpolation between strengths. Positive: pruning withstands more. Intervals resample four concepts or more.",
         f"Reported (other model): {said}.",
         "",
     ]

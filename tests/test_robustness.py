@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from efface.evaluate import Estimate
+from efface.functional.rates import bootstrap
 from recipes.robustness import arms, spread
 from recipes.robustness_page import UNTOUCHED, Arm, at_equal, attacks_of, claim_table, variant_table
 
@@ -105,8 +106,15 @@ def test_twins_are_paired_by_concept() -> None:
     assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]] == [
         ["esd / p-esd", "cat", "0", "90", "80", "+10", "-11 %"],
         ["esd / p-esd", "car", "0", "90", "not reached", "–", "–"],
-        ["**esd / p-esd**", "mean of 1", "", "", "", "**+10.0**", "**-11 %**"],
+        ["**esd / p-esd**", "mean of 1", "", "", "", "**+10.0, no interval**", "**-11 %**"],
     ]
+    more = ("dog", "bus", "rose")
+    points += [point(UNTOUCHED, -1, 0, 1.0, target) for target in more]
+    points += [point("esd", 0, 0.4, 0.8, target) for target in more]
+    points += [point("p-esd", 0, 0.4, rate, target) for target, rate in zip(more, (0.6, 0.2, 1.0), strict=True)]
+    mean = claim_table(RECIPE, points, 0.2)[-1]  # type: ignore[arg-type]
+    low, high = bootstrap({"cat": [0.1], "dog": [0.1], "bus": [0.3], "rose": [-0.1]}) or (0, 0)
+    assert "mean of 4" in mean and f"**+10.0 [{100 * low:+.0f}, {100 * high:+.0f}]**" in mean
 
 
 def test_the_recipe_that_is_shipped_names_what_there_is() -> None:
