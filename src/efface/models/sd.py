@@ -108,7 +108,7 @@ class LatentDiffusion(Model):
 
     def vocabulary(self, size: int) -> list[str]:
         """The words that came with the model, or the tokenizer's most common ones."""
-        return list(self.own_words[:size]) or self.tokenizer_words()[:size]
+        return list(self.own_words or self.tokenizer_words())[:size]
 
     def tokenizer_words(self) -> list[str]:
         # What byte-pair encoding learned first is most common.
