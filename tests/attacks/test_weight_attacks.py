@@ -231,9 +231,9 @@ def test_an_interrupted_relearning_goes_on_where_it_stood(how: str, eps_model: S
     files = Files(fail_at=2)
     with pytest.raises(KeyboardInterrupt):
         bound(attack, arena_of(eps_model, None, once=files))
-    assert files.made == ["1 steps", "2 steps"]
+    assert files.made == ["1 step", "2 steps"]
     files.fail_at = None
     again = bound(attack, arena_of(eps_model, None, once=files))
-    assert files.made == ["1 steps", "2 steps", "5 steps"]
+    assert files.made == ["1 step", "2 steps", "5 steps"]
     for (note, weights), (same_note, its) in zip(whole, again, strict=True):
         assert note == same_note and all(weight.equal(its[name]) for name, weight in weights.items())

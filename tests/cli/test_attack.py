@@ -65,9 +65,8 @@ def test_rates_are_told_by_setting_where_every_query_is_one(folder: Path, capsys
     assert run(folder, "--attack", "merge", "--rows", "6", "--controls", "2") == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("merge, rows broken by then")]
     rates = [f"{rate:.0%}" for rate in merge["curve"]]
-    assert line.endswith(
-        f"{rates[0]} before, {rates[1]} 25% of the base, {rates[2]} 50% of the base, {rates[3]} 75% of the base"
-    )
+    later = [f"{rate} with {stage}" for rate, stage in zip(rates[1:], merge["stages"], strict=True)]
+    assert line.endswith(f"{rates[0]} before, {', '.join(later)}")
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,10 @@ def test_a_second_report_takes_the_place_of_the_first(folders: list[Path], tmp_p
 def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
     attacked(tmp_path)
     text = write([tmp_path], tmp_path / "out" / "r.html").read_text()
-    assert "relearn, rows broken by then: 10.0 % before, 30.0 % 5 steps, 40.0 % 10 steps, 50.0 % 20 steps." in text
+    assert (
+        "relearn, rows broken by then: 10.0 % before, 30.0 % with 5 steps, 40.0 % with 10 steps, 50.0 % with 20 steps."
+        in text
+    )
     assert "Attacks: ESD on cat" in text and not (tmp_path / "out" / "r_files" / "rows.parquet").exists()
 
 

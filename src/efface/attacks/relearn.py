@@ -84,7 +84,7 @@ class Relearn(Attack):
                 yield [Shot(row.prompt, row.seed, note=note) for row in rows]
 
     def stages(self) -> Sequence[str]:
-        return [f"{stop} steps" for stop in self.stops()]
+        return [f"{stop} step{'s' * (stop > 1)}" for stop in self.stops()]
 
     def stops(self) -> list[int]:
         """The last `queries` of 1, 2, 5, 10, 20, 50 … and the number of steps itself."""

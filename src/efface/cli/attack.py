@@ -174,7 +174,7 @@ def table(record: AttackRecord) -> str:
 
 def climb(trial: Trial) -> str:
     """The success rate after each of the attack's settings."""
-    steps = [f"{rate:.0%} {stage}" for stage, rate in zip(trial.stages, trial.curve[1:], strict=False)]
+    steps = [f"{rate:.0%} with {stage}" for stage, rate in zip(trial.stages, trial.curve[1:], strict=False)]
     return f"{trial.attack}, rows broken by then: {trial.curve[0]:.0%} before, {', '.join(steps)}"
 
 
