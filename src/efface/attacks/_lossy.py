@@ -31,7 +31,10 @@ class Lossy(Attack):
         """From the mildest to the harshest; the last `queries` of them are made."""
 
     def stages(self) -> Sequence[str]:
-        return [note for note, _ in self.levels()[-self.queries :]]
+        return [note for note, _ in self._made()]
+
+    def _made(self) -> Sequence[Level]:
+        return self.levels()[-self.queries :]
 
     def check(self, arena: Arena) -> None:
         arena.edited_weights()
@@ -40,6 +43,6 @@ class Lossy(Attack):
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
         now = arena.model.weights
         chosen = [name for name in select(now, self.weights) if now[name].dim() >= 2]
-        for note, compress in self.levels()[-self.queries :]:
+        for note, compress in self._made():
             with arena.model.bound({name: compress(now[name].detach()) for name in chosen}):
                 yield [Shot(row.prompt, row.seed, note=note) for row in rows]
