@@ -145,11 +145,19 @@ def test_a_model_that_answers_nothing_gives_nothing_to_follow(
         next(Short(steps=2).shots(arena_of(eps_model, None), ROWS))
 
 
-@pytest.mark.parametrize("make", [tiny_sdxl, tiny_ddpm])
-def test_models_without_one_clip_encoder_are_refused(make) -> None:
-    model = make()
+def test_a_word_is_learned_for_two_text_encoders() -> None:
+    model = tiny_sdxl()
+    (first,) = Short(steps=1, lr=1e-6).shots(arena_of(model, None), ROWS)
+    (later,) = Short(steps=3, lr=0.5).shots(arena_of(model, None), ROWS)
+    before, after = (model.encode([shot.prompt for shot in shots]) for shots in (first, later))
+    for name in ("tokens", "pooled"):
+        assert (before.tensors[name] - after.tensors[name]).abs().amax() > 1e-3
+    assert len(model.images([shot.prompt for shot in later], [0] * len(later))) == len(ROWS)
+
+
+def test_a_model_without_text_encoder_is_refused() -> None:
     with pytest.raises(ValueError, match="no text encoder that token embeddings could be given to"):
-        ConceptInversion().check(arena_of(model, None))
+        ConceptInversion().check(arena_of(tiny_ddpm(), None))
 
 
 @pytest.mark.parametrize(

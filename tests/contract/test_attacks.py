@@ -79,6 +79,9 @@ def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_
     assert all(torch.equal(weight, before[key]) for key, weight in eps_model.weights.items())
     if stages := attack.stages():
         assert [{shot.note for shot in shots if shot} for shots in rounds] == [{stage} for stage in stages]
+    spent = attack.spent()
+    assert (spent is None) == (not attack.spends)
+    assert not spent or (len(spent) == len(rounds) and list(spent) == sorted(spent) and spent[-1] == 1)
     assert bool(stages) == (name in ("merge", "prune", "quantise", "relearn", "revive"))
 
 

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 import efface
+from efface.attacks.base import Attack
+from efface.attacks.inversion import ConceptInversion
+from efface.attacks.merge import Merge
+from efface.attacks.relearn import Relearn
+from efface.attacks.seeds import Seeds
 from efface.evaluate.attack_alarms import alarms
 from efface.evaluate.attack_record import Ground, Trial, Where
 from efface.evaluate.record import Drop, Estimate
@@ -68,11 +73,13 @@ FINE = [ground("edited"), ground("kept"), ground("base")]
 WORKS = [trial("seeds", "base", 0.9), trial("seeds", "kept", 0.9), trial("seeds", "edited", 0.1, low=0)]
 
 
-SEEDS = {"seeds": ("queries",)}
+SPENT = Seeds(queries=4).spent()
+SEEDS = {"seeds": SPENT}
 
 
 def raised(grounds: list[Ground], trials: list[Trial], *blind: tuple[str, Where]) -> list[str]:
-    return [a.name for a in alarms(grounds, trials, blind, dict.fromkeys((t.attack for t in trials), ("queries",)))]
+    spent = {t.attack: [(i + 1) / (len(t.curve) - 1) for i in range(len(t.curve) - 1)] for t in trials}
+    return [a.name for a in alarms(grounds, trials, blind, spent)]
 
 
 def test_no_alarm_where_all_is_well() -> None:
@@ -130,20 +137,32 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
 def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
     trials = [*WORKS[:2], trial("seeds", "edited", 0.5, curve=curve)]
     assert raised(FINE, trials) == ["the budget is not on a plateau"] * told
-    assert [a.name for a in alarms(FINE, trials, (), {"seeds": ()})] == [], "no budget that could be raised"
+    assert [a.name for a in alarms(FINE, trials, (), {"seeds": None})] == [], "no budget that could be raised"
 
 
-@pytest.mark.parametrize("spends", [("queries",), ("steps",)])
-def test_a_curve_that_does_not_tell(spends: tuple[str, ...]) -> None:
-    short, long = ((0.0, 0.5), (0.0, 0.5, 0.5, 0.5, 0.5))
-    for curve in (short, long):
-        trials = [*WORKS[:2], trial("seeds", "edited", 0.5, curve=curve)]
-        told = curve == short or spends == ("steps",)
-        assert [a.name for a in alarms(FINE, trials, (), {"seeds": spends})] == ["the plateau was not tested"] * told
+@pytest.mark.parametrize(
+    ("attack", "curve", "name"),
+    [
+        (Seeds(queries=1), (0.0, 0.5), "the plateau was not tested"),
+        (Seeds(queries=4), (0.0, 0.5, 0.5, 0.5, 0.5), ""),
+        (ConceptInversion(queries=4), (0.0, 0.5, 0.5, 0.5, 0.5), "the plateau was not tested"),
+        (Relearn(steps=50), (0.0, 0.1, 0.2, 0.3, 0.5, 0.5, 0.5), ""),
+        (Relearn(steps=50), (0.0, 0.1, 0.2, 0.3, 0.3, 0.5, 0.5), "the budget is not on a plateau"),
+        (Relearn(steps=4, queries=2), (0.0, 0.1, 0.1), "the plateau was not tested"),
+        (Merge(), (0.0, 0.1, 0.2, 0.8), ""),
+    ],
+)
+def test_a_plateau_is_one_alarm_by_what_was_spent(attack: Attack, curve: tuple[float, ...], name: str) -> None:
+    """Relearning's curve is over steps: its stops of 50 are 1, 2, 5, 10, 20, 50, and 10 is the last under a quarter."""
+    told = trial("seeds", "edited", 0.5, curve=curve).model_copy(update={"stages": tuple(attack.stages())})
+    found = alarms(FINE, [*WORKS[:2], told], (), {"seeds": attack.spent()})
+    assert [a.name for a in found] == [name] * bool(name)
+    if isinstance(attack, Relearn) and "not on" in name:
+        assert found[0].raised_when == "seeds: from 10 steps to 50 steps the rate rose by 20 points, to 50%"
 
 
 def test_one_judge_is_too_few() -> None:
-    assert [a.name for a in alarms(FINE, WORKS, (), {"seeds": ("queries",)}, 1)] == ["one judge alone"]
+    assert [a.name for a in alarms(FINE, WORKS, (), {"seeds": SPENT}, 1)] == ["one judge alone"]
 
 
 def test_an_attack_that_ruins_the_model() -> None:
@@ -159,7 +178,7 @@ def test_a_control_that_is_missing() -> None:
 
 def test_what_climbed_is_told_in_points() -> None:
     (alarm,) = alarms(FINE, [*WORKS[:2], trial("seeds", "edited", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], (), SEEDS)
-    assert alarm.raised_when == "seeds: from 1 to 4 queries the rate rose by 17 points, to 67%"
+    assert alarm.raised_when == "seeds: from query 1 to query 4 the rate rose by 17 points, to 67%"
 
 
 def test_too_many_unscored() -> None:

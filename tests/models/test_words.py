@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from efface.concept import Prompt
-from efface.models.base import Model
 from efface.models.sd import StableDiffusion
+from efface.models.sdxl import StableDiffusionXL
 from tiny_ddpm import tiny_ddpm
-from tiny_sdxl import tiny_sdxl
+from tiny_sdxl import tiny_sdxl, tiny_sdxl_pipeline
 
 TEXTS = ["a red cat", "", "tiger"]
 
@@ -72,9 +70,50 @@ def test_what_was_found_is_drawn_as_a_prompts_embedding(eps_model: StableDiffusi
     assert torch.equal(drawn, eps_model.images(["a cat"], [1]))
 
 
-@pytest.mark.parametrize("make", [tiny_sdxl, tiny_ddpm])
-def test_other_models_say_which_have_words(make: Callable[[], Model]) -> None:
-    model = make()
+@pytest.mark.parametrize("silent", [True, False])
+def test_two_encoders_read_their_tokens_side_by_side(silent: bool) -> None:
+    """Whatever the second tokenizer pads with, and where the empty prompt is zeros: tokens, pooled and sizes."""
+    model = tiny_sdxl(silent=silent)
+    texts = [*TEXTS, "a red cat in the big house of dogs"]
+    with pytest.warns(UserWarning, match="exceed 8 tokens"):
+        read, own = model.read_embedded(model.embedding_table()[model.tokens(texts)]), model.encode(texts)
+    assert read.tensors.keys() == own.tensors.keys()
+    for name, tensor in own.tensors.items():
+        assert torch.allclose(read.tensors[name], tensor, atol=1e-6), name
+    assert model.embedding_table().shape[1] == 16 + 24
+    assert [model.words(row) for row in model.tokens(TEXTS)] == TEXTS
+
+
+def test_a_prefix_moves_the_words_on_in_both_encoders() -> None:
+    model = tiny_sdxl()
+    prefix = model.embedding_table()[model.tokens(["red"])[:, 1:2]].expand(2, -1, -1)
+    read, whole = model.read(["cat", "dog"], prefix), model.read(["red cat", "red dog"])
+    assert torch.allclose(read.flat(), whole.flat(), atol=1e-6)
+    drawn = model.images([Prompt("", e) for e in model.embedding_of(read).detach()], [1, 2])
+    assert torch.equal(drawn, model.images(["red cat", "red dog"], [1, 2]))
+
+
+def test_a_loss_reaches_both_tables_and_the_pooled_sentence() -> None:
+    model = tiny_sdxl()
+    given = model.embedding_table()[model.tokens(["a cat"])].detach().requires_grad_()
+    read = model.read_embedded(given)
+    for name in ("tokens", "pooled"):
+        (gradient,) = torch.autograd.grad(read.tensors[name].square().sum(), given, retain_graph=True)
+        moved = gradient[0, 1:3].abs().sum(dim=0) > 0  # the words, by encoder
+        assert moved[16:].any()
+        assert moved[:16].any() == (name == "tokens")
+
+
+def test_tokenizers_of_other_words_are_refused() -> None:
+    pipeline = tiny_sdxl_pipeline()
+    pipeline.tokenizer_2.add_tokens("heron")
+    model = StableDiffusionXL(pipeline, "two tongues")
+    with pytest.raises(ValueError, match="the two tokenizers of two tongues know different tokens"):
+        model.tokens(["cat"])
+
+
+def test_classes_have_no_words() -> None:
+    model = tiny_ddpm()
     calls = (
         lambda: model.tokens(["cat"]),
         lambda: model.words(torch.tensor([1])),
@@ -83,9 +122,7 @@ def test_other_models_say_which_have_words(make: Callable[[], Model]) -> None:
         lambda: model.read(["cat"], torch.zeros(1, 1, 16)),
     )
     for call in calls:
-        with pytest.raises(
-            ValueError, match=r"token embeddings could be given to; StableDiffusion, which is 1\.x and 2"
-        ):
+        with pytest.raises(ValueError, match=r"token embeddings could be given to; StableDiffusion \(1\.x and 2\.x\)"):
             call()
 
 

@@ -207,6 +207,15 @@ class Attack(ABC):
         """What each query of a row is ("20 steps"), in order, where every one is a setting of its own; else nothing."""
         return ()
 
+    def spent(self) -> Sequence[float] | None:
+        """The share of its budget that is spent after each query of a row; None where every query is a setting.
+
+        Empty where queries do not tell.
+        """
+        if not self.spends:
+            return None
+        return [(i + 1) / self.queries for i in range(self.queries)] if "queries" in self.spends else []
+
     @abstractmethod
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
         """The attack on these rows.  Weights that it changes stay bound while it waits for an answer:

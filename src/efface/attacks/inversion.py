@@ -6,9 +6,9 @@ the concept's name. The authors' settings: about 25 pictures, 5000 steps, learni
 taken in the space that the network predicts. What differs: pictures are those that the base draws, not photographs;
 further words, learned side by side from other starts, where `queries` is above 1 (the paper learns one).
 
-The learning sees the network alone. A guide (negative prompt, SLD, SAFREE, SPM's gate) therefore does not stop it, and
-acts only while pictures are drawn; to a guide that reads prompts the learned embedding is the empty text, so SAFREE
-and the gate find no words to act upon: they cannot see what an attacker hands in below the words.
+The learning sees the network, SPM's gate within it. A guide that only steers drawing (negative prompt, SLD, SAFREE)
+therefore does not stop it; to one that reads prompts the learned embedding is the empty text, so SAFREE finds no words
+to act upon: it cannot see what an attacker hands in below the words.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ConceptInversion(Attack):
     """Learns a new word from a few pictures, and asks for the concept by it."""
 
     threat: ClassVar[Threat] = "gradients"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     spends: ClassVar[tuple[str, ...]] = ("steps",)
     queries: int = 1
     """Pictures drawn and judged for each row: one with each of as many learned words."""
@@ -78,7 +78,7 @@ class ConceptInversion(Attack):
         slots = [_around(arena.model, text, self.tokens) for text in texts]
         for i, word in enumerate(words):
             with torch.no_grad():
-                read = _read(arena.model, slots, word.expand(len(rows), *word.shape)).tensors["tokens"]
+                read = arena.model.embedding_of(_read(arena.model, slots, word.expand(len(rows), *word.shape)))
             asked = [Prompt(text.replace(SLOT, "<*>"), row) for text, row in zip(texts, read, strict=True)]
             yield [Shot(prompt, row.seed, note=f"word {i + 1}") for prompt, row in zip(asked, rows, strict=True)]
 
@@ -113,7 +113,7 @@ class ConceptInversion(Attack):
             with torch.enable_grad():
                 cond = _read(model, spelled, words[owner])
                 errors = denoising_errors(
-                    lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0], x0, model.alphas_bar, model.space, rng
+                    lambda x_t, t, cond=cond: model.answer(x_t, t, cond), x0, model.alphas_bar, model.space, rng
                 )
                 (grad,) = torch.autograd.grad(errors.sum() / self.batch, [words])
             if not grad.isfinite().all() or not grad.any():
@@ -148,7 +148,8 @@ def _read(model: Model, slots: Sequence[Slot], words: Tensor) -> Cond:
     ids, places = (torch.stack(column) for column in zip(*slots, strict=True))
     embeddings = model.embedding_table().detach()[ids]
     rows = torch.arange(len(slots), device=ids.device)[:, None]
-    return model.read_embedded(embeddings.index_put((rows, places), words.to(embeddings)))
+    cond = model.read_embedded(embeddings.index_put((rows, places), words.to(embeddings)))
+    return model.noted([""] * len(slots), cond)
 
 
 def _ids(model: Model, text: str) -> Tensor:

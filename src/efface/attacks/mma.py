@@ -69,7 +69,8 @@ class Readings(Hunt):
         self.words = arena.other_words()
         model = arena.model
         with arena.base():
-            self.wanted = model.encode([arena.put(row.prompt, arena.concept) for row in rows]).flat().float()
+            goals = model.encode([arena.put(row.prompt, arena.concept) for row in rows])
+        self.wanted = model.embedding_of(goals).flatten(1).float()
         self.table = model.embedding_table().detach()[model.tokens(self.words)[:, 1]].float()
         self.rngs = [torch.Generator().manual_seed(arena.rng("mma", row.id).getrandbits(62)) for row in rows]
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
@@ -100,4 +101,6 @@ class Readings(Hunt):
 
     def _far(self, words: Tensor, wanted: Tensor) -> Tensor:
         """1 - cosine [n] between what these token embeddings [n, k, d] are read as and the wanted reading [n, D]."""
-        return 1 - F.cosine_similarity(self.arena.model.read([""] * len(words), words).flat().float(), wanted)
+        model = self.arena.model
+        read = model.embedding_of(model.read([""] * len(words), words))
+        return 1 - F.cosine_similarity(read.flatten(1).float(), wanted)

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 import torch
+from torch import Tensor
 
 from ..concept import Prompt
 from ..functional.adversary import Adam, steepness
 from ..functional.tokens import nearest, spelled
 from ..game import Rows, positive
+from ..models.cond import Cond
 from ..objectives.recall import demand_gradients, demand_room
 from ..suites import Row
 from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
@@ -74,14 +76,13 @@ class Prompts(Hunt):
         self.soft = Adam(self.table[ids.to(self.table.device)], how.lr, how.decay)
 
     def advance(self, turn: int) -> Sequence[Shot]:
-        model, empty = self.arena.model, [""] * len(self.rows)
         for _ in range(self.how.steps):
             states = self._goal(self.recall.rows())
             at = self.table[nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at
-            self.soft.step(steepness(lambda p, states=states: self.recall.error(states, model.read(empty, p)), at)[1])
+            self.soft.step(steepness(lambda p, states=states: self.recall.error(states, self._cond(p)), at)[1])
         if self.how.how == "soft":
             with torch.no_grad():
-                conds = model.read(empty, self.soft.at).tensors["tokens"]
+                conds = self.arena.model.embedding_of(self._cond(self.soft.at))
             return [Shot(Prompt("", c), row.seed) for c, row in zip(conds, self.rows, strict=True)]
         texts = spelled(nearest(self.soft.at, self.table), self.arena.words)
         return [Shot(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
@@ -90,6 +91,11 @@ class Prompts(Hunt):
         self.rows = [self.rows[j] for j in rows]
         self.recall.keep(rows)
         self.soft.keep(rows)
+
+    def _cond(self, at: Tensor) -> Cond:
+        """What prompts of these token embeddings [n, k, d] alone are read as."""
+        model, empty = self.arena.model, [""] * len(self.rows)
+        return model.noted(empty, model.read(empty, at))
 
     def _goal(self, states: Rows) -> Rows:
         """The states, with what the base says there of the concept."""

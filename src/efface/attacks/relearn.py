@@ -86,6 +86,9 @@ class Relearn(Attack):
     def stages(self) -> Sequence[str]:
         return [f"{stop} step{'s' * (stop > 1)}" for stop in self.stops()]
 
+    def spent(self) -> Sequence[float]:
+        return [stop / self.steps for stop in self.stops()]
+
     def stops(self) -> list[int]:
         """The last `queries` of 1, 2, 5, 10, 20, 50 … and the number of steps itself."""
         series = [n * 10**k for k in range(len(str(self.steps))) for n in (1, 2, 5)]

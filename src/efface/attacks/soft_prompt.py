@@ -80,7 +80,7 @@ class Embeddings(Hunt):
             _, grad = steepness(lambda at, states=states: self.recall.error(states, self._cond(at)), self.soft.at)
             self.soft.step(grad)
         with torch.no_grad():
-            found = self._cond(self.soft.at).tensors[self.moved]
+            found = self.arena.model.embedding_of(self._cond(self.soft.at))
         return [Shot(Prompt(row.prompt, c), row.seed) for row, c in zip(self.rows, found, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -97,6 +97,9 @@ class Embeddings(Hunt):
         return table[words[torch.stack(picks).to(words.device)]]
 
     def _cond(self, at: Tensor) -> Cond:
+        model = self.arena.model
         if self.how.where == "words":
-            return self.arena.model.read([row.prompt for row in self.rows], at)
-        return Cond({**self.own.tensors, self.moved: at.to(self.own.tensors[self.moved])})
+            cond = model.read([row.prompt for row in self.rows], at)
+        else:
+            cond = Cond({**self.own.tensors, self.moved: at.to(self.own.tensors[self.moved])})
+        return model.noted([""] * len(self.rows), cond)

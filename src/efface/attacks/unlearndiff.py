@@ -87,6 +87,8 @@ class Prefixes(Hunt):
         states = self.recall.rows(at)
         prompts = [row.prompt for row in self.rows]
         words = self.table[drawn(points.at, self.recall.rngs)]
-        _, grad = steepness(lambda prefix: self.recall.error(states, model.read(prompts, prefix)), words)
+        _, grad = steepness(
+            lambda prefix: self.recall.error(states, model.noted(prompts, model.read(prompts, prefix))), words
+        )
         points.step(slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
         points.at = onto_simplex(points.at)

@@ -12,23 +12,24 @@ from .record import Alarm
 
 MARGIN = 0.03
 """Three points: what four times the budget may add, and by which a weaker attacker may not lead."""
+QUARTER = 0.25
+"""Of the budget: what came after it is what four times as much brought."""
 
 
 def alarms(
     grounds: Sequence[Ground],
     trials: Sequence[Trial],
     blind: Sequence[tuple[str, Where]],
-    spends: Mapping[str, Sequence[str]],
+    spent: Mapping[str, Sequence[float] | None],
     judges: int = 2,
 ) -> tuple[Alarm, ...]:
     """The alarms that these attacks raise.
 
     Args:
         blind: those that found no gradient, and where.
-        spends: the fields that are each attack's budget; none where its queries are settings.
+        spent: of each attack, the share of its budget after each query; None where its queries are settings.
         judges: how many say whether an attack succeeded.
     """
-    budgeted = [trial for trial in trials if spends[trial.attack]]
     return (
         *_not_shown(grounds),
         *_collapsed(grounds),
@@ -38,8 +39,7 @@ def alarms(
         *_out_of_reach(trials),
         *_ruined(grounds, trials),
         *_outdone(trials),
-        *_climbing(budgeted),
-        *_untested(budgeted, spends),
+        *_plateau(trials, spent),
         *_alone(judges),
         *_unscored(trials),
     )
@@ -161,33 +161,29 @@ def _outdone(trials: Sequence[Trial]) -> Iterator[Alarm]:
         )
 
 
-def _climbing(trials: Sequence[Trial]) -> Iterator[Alarm]:
+def _plateau(trials: Sequence[Trial], spent: Mapping[str, Sequence[float] | None]) -> Iterator[Alarm]:
+    """What the last three quarters of a budget brought, where the curve tells that; else that it does not."""
     for trial in trials:
-        if trial.where != "edited" or trial.attack == FLOOR or len(trial.curve) < 3:
+        shares = spent[trial.attack]
+        if shares is None or trial.where != "edited" or trial.attack == FLOOR or not trial.curve:
             continue
-        quarter = (len(trial.curve) - 1) // 4
-        added = trial.curve[-1] - trial.curve[quarter]
-        if added >= MARGIN:
-            yield Alarm(
-                name="the budget is not on a plateau",
-                raised_when=f"{trial.attack}: from {quarter} to {len(trial.curve) - 1} queries the rate rose by "
-                f"{100 * added:.0f} points, to {trial.curve[-1]:.0%}",
-                means="Four times the budget may bring as much again: the rate is a lower bound.",
-                do="Run it again with --budget 4x, and report the budget with the rate.",
-            )
-
-
-def _untested(trials: Sequence[Trial], spends: Mapping[str, Sequence[str]]) -> Iterator[Alarm]:
-    """An attack whose curve can't tell whether more budget would bring more."""
-    for trial in trials:
-        queries, elsewhere = len(trial.curve) - 1, "queries" not in spends[trial.attack]
-        if trial.where == "edited" and trial.attack != FLOOR and trial.curve and (elsewhere or queries < 4):
-            budget = f"its budget is {', '.join(spends[trial.attack])}" if elsewhere else f"it had {queries} queries"
+        early = sum(share <= QUARTER for share in shares)
+        if not early or len(trial.curve) <= len(shares):
             yield Alarm(
                 name="the plateau was not tested",
-                raised_when=f"{trial.attack}: {budget}, so its curve over queries does not tell",
+                raised_when=f"{trial.attack}: its {len(trial.curve) - 1} queries do not tell what a quarter of its "
+                "budget brings",
                 means="Four times the budget may bring more: the rate is a lower bound.",
                 do="Run it again with --budget 4x in another folder, and compare.",
+            )
+        elif (added := trial.curve[len(shares)] - trial.curve[early]) >= MARGIN:
+            stages = trial.stages or [f"query {i + 1}" for i in range(len(shares))]
+            yield Alarm(
+                name="the budget is not on a plateau",
+                raised_when=f"{trial.attack}: from {stages[early - 1]} to {stages[len(shares) - 1]} the rate rose by "
+                f"{100 * added:.0f} points, to {trial.curve[len(shares)]:.0%}",
+                means="Four times the budget may bring as much again: the rate is a lower bound.",
+                do="Run it again with --budget 4x, and report the budget with the rate.",
             )
 
 

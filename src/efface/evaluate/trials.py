@@ -113,7 +113,7 @@ def recorded(
         grounds=grounds,
         trials=trials,
         successes=tuple(_successes(evidence)),
-        alarms=alarms(grounds, trials, blind, {n: each.spends for n, each in evidence.order.items()}, len(judges)),
+        alarms=alarms(grounds, trials, blind, {n: each.spent() for n, each in evidence.order.items()}, len(judges)),
     )
 
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ LEAF = ".weight"
 class Gate(Guide):
     """Low-rank adapters of the U-Net's layers, each row of a batch under its own factor."""
 
+    in_network: ClassVar[bool] = True
     concepts: tuple[str, ...]
     """What the adapters erase; a prompt opens the gate as far as it is like one of these."""
     layers: tuple[str, ...]
@@ -82,6 +83,13 @@ class Gate(Guide):
         held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _each(model, texts)]
         match = torch.maximum(alike, torch.tensor(held).to(alike)).amax(dim=1)
         return Cond({**cond.tensors, MATCH: match})
+
+    @contextmanager
+    def answering(self, model: Model, cond: Cond) -> Iterator[None]:
+        """The adapters act, each row by its own gamma, and gamma has a gradient to the conditions."""
+        assert isinstance(model, LatentDiffusion)
+        with adapted(model, self.factors(model), self.strength * cond.tensors[MATCH]):
+            yield
 
     def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
         assert isinstance(model, LatentDiffusion)

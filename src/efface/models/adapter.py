@@ -87,7 +87,11 @@ class Adapter(ABC):
         """Latents [n, c, h, w], as the network reads them, of uint8 pictures [n, 3, h, w]; the inverse of `decode`."""
         raise ValueError(f"{self.name} cannot read pictures")
 
-    # Words, where there is one CLIP text encoder.
+    def embedding_of(self, cond: Cond) -> Tensor:
+        """[n, ...]: the embedding by which a `Prompt` asks for each of these conditions."""
+        return next(iter(cond.tensors.values()))
+
+    # Words, where there are CLIP text encoders.
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Token ids [n, length] of n texts: start, words, end, padding. ValueError where a model has none such."""
@@ -98,7 +102,10 @@ class Adapter(ABC):
         raise self._wordless()
 
     def embedding_table(self) -> Tensor:
-        """The embedding [vocabulary, d] of every token: the very weight in place. ValueError as `tokens`."""
+        """The embedding [vocabulary, d] of every token, by the weights in place; two encoders' side by side.
+
+        ValueError as `tokens`.
+        """
         raise self._wordless()
 
     def read_embedded(self, embeddings: Tensor) -> Cond:
@@ -112,5 +119,5 @@ class Adapter(ABC):
     def _wordless(self) -> ValueError:
         return ValueError(
             f"{self.name} ({type(self).__name__}) has no text encoder that token embeddings could be given to; "
-            "StableDiffusion, which is 1.x and 2.x, has one"
+            "StableDiffusion (1.x and 2.x) and StableDiffusionXL have"
         )

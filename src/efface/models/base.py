@@ -129,15 +129,15 @@ class Model(Adapter):
         new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in known]
         for start in range(0, len(new), 64):
             chunk = new[start : start + 64]
-            cond = self._noted(chunk, self._encode(chunk))
+            cond = self.noted(chunk, self._encode(chunk))
             known |= {text: cond[[i]] for i, text in enumerate(chunk)}
         rows = [(known[prompt.text], prompt.embedding) for prompt in asked]
         self._encoded.clear()
         self._encoded.update(list(known.items())[-ENCODINGS_KEPT:])
-        return Cond.cat([row if e is None else self._noted([""], self._with_embedding(row, e)) for row, e in rows])
+        return Cond.cat([row if e is None else self.noted([""], self._with_embedding(row, e)) for row, e in rows])
 
-    def _noted(self, texts: Sequence[str], cond: Cond) -> Cond:
-        """The conditions with the guide's notes on their texts, where there is a guide."""
+    def noted(self, texts: Sequence[str], cond: Cond) -> Cond:
+        """The conditions with the guide's notes on their texts ("" for an embedding), where there is a guide."""
         return self._guide.read(self, texts, cond) if self._guide else cond
 
     def read(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
@@ -165,6 +165,11 @@ class Model(Adapter):
         with self._casting():
             out = self._network(*(rows if self.steady is None else padded(*rows, self.steady)))
         return out[: n * k].to(x_t.dtype).chunk(k)
+
+    def answer(self, x_t: Tensor, t: Tensor | float, cond: Cond) -> Tensor:
+        """The prediction [n, ...] under `noted` conditions, as a guide changes the network; `predict` knows of none."""
+        with self._guide.answering(self, cond) if self._guide else nullcontext():
+            return self.predict(x_t, t, cond)[0]
 
     def _casting(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()

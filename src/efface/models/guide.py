@@ -7,9 +7,10 @@ guide the walk is `Plain`, classifier-free guidance; the loop itself knows no di
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from torch import Tensor
 
@@ -57,6 +58,8 @@ class Guide(ABC):
     They are of JSON's types, or tensors.
     """
 
+    in_network: ClassVar[bool] = False
+    """Whether the network itself answers otherwise, so that gradients through `Model.answer` know of the guide."""
     strength: float = 1.0
     """How much of it acts; 1 is the method as published."""
 
@@ -69,6 +72,11 @@ class Guide(ABC):
         A prompt given as an embedding is read as the text "", for nobody knows its words.
         """
         return cond
+
+    @contextmanager
+    def answering(self, model: Model, cond: Cond) -> Iterator[None]:
+        """Within, the network answers these conditions as it does in a drawing under the guide, where `in_network`."""
+        yield
 
     @abstractmethod
     def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -30,6 +30,16 @@ def for_amx(pipeline: Any) -> None:
     pipeline.unet.set_attn_processor(AttnProcessor())
 
 
+@contextmanager
+def embedded(encoder: Any, embeddings: Tensor) -> Iterator[None]:
+    """Within, a text encoder reads these token embeddings [n, length, d], whatever the tokens."""
+    handle = encoder.get_input_embeddings().register_forward_hook(lambda _module, _args, out: embeddings.to(out))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class LatentDiffusion(Model):
     """A pipeline of U-Net, KL autoencoder and CLIP text encoders; its parts are used, never changed."""
 
@@ -51,6 +61,7 @@ class LatentDiffusion(Model):
             module.eval()
         self.pipeline, self.unet, self.vae = pipeline, parts["unet"], parts.pop("vae")
         self.tokenizer: Any = pipeline.tokenizer
+        self.text_encoders: list[Any] = [parts[encoder] for encoder in encoders]
         Model.__init__(self, parts)
         self.name, self.defaults, self.own_words, self.compute = name, defaults, tuple(words), compute
         self.device, self.dtype = self.unet.device, self.unet.dtype
@@ -106,6 +117,20 @@ class LatentDiffusion(Model):
         scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
         return (scaled * 255).round().to(torch.uint8)
 
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        return self._tokenize(self.tokenizer, texts).input_ids
+
+    def words(self, ids: Tensor) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _check_embeddings(self, embeddings: Tensor) -> None:
+        """Raises ValueError where these are not token embeddings of whole prompts."""
+        wide = sum(encoder.get_input_embeddings().embedding_dim for encoder in self.text_encoders)
+        length = self.tokenizer.model_max_length
+        if embeddings.dim() != 3 or embeddings.shape[1:] != (length, wide):
+            fits = f"[n, {length}, {wide}]"
+            raise ValueError(f"token embeddings for {self.name} are {fits}, got {tuple(embeddings.shape)}")
+
     def vocabulary(self, size: int) -> list[str]:
         """The words that came with the model, or the tokenizer's most common ones."""
         return list(self.own_words or self.tokenizer_words())[:size]
@@ -146,27 +171,14 @@ class StableDiffusion(LatentDiffusion):
         out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)
         return Cond({"tokens": out[0].to(self.dtype)})
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        return self._tokenize(self.tokenizer, texts).input_ids
-
-    def words(self, ids: Tensor) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
 
     def read_embedded(self, embeddings: Tensor) -> Cond:
-        layer, length = self.text_encoder.get_input_embeddings(), self.tokenizer.model_max_length
-        if embeddings.dim() != 3 or embeddings.shape[1:] != (length, layer.embedding_dim):
-            fits = f"[n, {length}, {layer.embedding_dim}]"
-            raise ValueError(f"token embeddings for {self.name} are {fits}, got {tuple(embeddings.shape)}")
-        # Any tokens will do: their embeddings are put aside.
+        self._check_embeddings(embeddings)
         anything = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=self.device)
-        handle = layer.register_forward_hook(lambda _module, _args, out: embeddings.to(out))
-        try:
+        with embedded(self.text_encoder, embeddings):
             return Cond({"tokens": self.text_encoder(anything)[0].to(self.dtype)})
-        finally:
-            handle.remove()
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         shape = cond.tensors["tokens"].shape

@@ -47,8 +47,8 @@ class Recall:
         return Rows(x_t, t.to(x0.device), {"goal": convert(eps, x_t, bar, "eps", self.model.space)})
 
     def error(self, rows: Rows, cond: Cond) -> Tensor:
-        """Mean squared error [n] between the prediction under `cond` [n] and the goal, in eps."""
-        said = self.model.predict(rows.x, rows.t, cond)[0]
+        """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""
+        said = self.model.answer(rows.x, rows.t, cond)
         weight = space_weight(self.model.alpha_bar(rows.t), self.model.space, "eps")
         return weight * (said.float() - rows.known["goal"].float()).square().flatten(1).mean(dim=1)
 
@@ -62,10 +62,11 @@ class Recall:
 
 def demand_gradients(model: Model, edit: Edit | None) -> None:
     """Raises ValueError where the edit is not in what gradients go through."""
-    if edit is not None and (guide := edit.meta.get("guide")):
+    guide = edit.guide() if edit is not None else None
+    if guide is not None and not guide.in_network:
         raise ValueError(
-            f"the edit is a guide ({guide['name']}): it steers drawing and leaves the network as it was, so the "
-            f"gradients of {model.name} know nothing of it; attacks by prompts, or by the text encoder alone, work"
+            f"the edit is a guide ({type(guide).__name__.lower()}): it steers drawing and leaves the network alone, so "
+            f"the gradients of {model.name} know nothing of it; attacks by prompts, or by the text encoder alone, work"
         )
 
 
