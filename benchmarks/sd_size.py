@@ -84,6 +84,8 @@ class SDSize:
     """Folder of the result."""
 
     def run(self) -> None:
+        if self.warm + self.updates < 2:
+            raise SystemExit("an update is the time between two: give two --updates, or one and --warm 1")
         device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         peak = matmul_peak(device, CASTS[self.dtype])
         rows = [self.case(name, device, peak) for name in self.methods or ("esd", "eap", "erasediff", "uce")]
@@ -101,23 +103,15 @@ class SDSize:
         if methods.get(name).kind != "trained":
             return self.closed(name, model, fingerprint)
         method, whole = self.method(name, model, self.warm + self.updates), self.method(name, model, 0)
-        marks: list[float] = []
-
-        def mark(done: int, of: int, **_: Any) -> None:
-            if done % (of // method.steps) == 0:  # after a round: an update, and the moves of searches
-                settle()
-                marks.append(time.perf_counter())
-
         with counted(model.unet) as count:
             settle()
             start = time.perf_counter()
-            method.fit(model, CAT, progress=mark)
+            marks = _after_rounds(method, model, _clock)
         model.recordings = Recordings()  # so that the second run, whose counting slows it, draws as the first did
-        used = peak_of(lambda: method.fit(model, CAT), _weights(model))
+        used, flops = _counts(method, model)
         rounds = [b - a for a, b in pairwise(marks)][max(0, self.warm - 1) :]
-        update = median(rounds) if rounds else marks[0] - start
+        update = median(rounds)
         drawing = (marks[0] - start - update) * _rows_drawn(whole, model) / _rows_drawn(method, model)
-        flops = self.flops(name, model)
         return {
             "method": name,
             "seconds an update": update,
@@ -163,16 +157,6 @@ class SDSize:
             more |= {"remain_words": self.pictures} if "remain_words" in fields else {}
         return methods.configured(name, model, more)
 
-    def flops(self, name: str, model: Any) -> float:
-        """FLOPs of one update with everything drawn: those of two updates less those of one."""
-        found = []
-        for updates in (1, 2):
-            method = self.method(name, model, updates)
-            with FlopCounterMode(display=False) as counter:
-                method.fit(model, CAT)
-            found.append(counter.get_total_flops())
-        return float(found[1] - found[0])
-
     def beside(self, device: torch.device) -> dict[str, float]:
         """Seconds of the bare network, compiled, and of ours: of a pass as in drawing, and of one as in learning."""
         model = self.opened(device)
@@ -190,6 +174,31 @@ class SDSize:
                 found[f"{who}, {rows} rows drawn"] = repeated(partial(_drawn, network), times)
                 found[f"{who}, {rows} rows learned"] = repeated(partial(_learned, network, learning), times)
         return found
+
+
+def _clock() -> float:
+    settle()
+    return time.perf_counter()
+
+
+def _after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[float]:
+    """Fits; what `read` says after each round, which is an update and the moves of searches."""
+    marks: list[float] = []
+
+    def mark(done: int, of: int, **_: Any) -> None:
+        if done % (of // method.steps) == 0:
+            marks.append(read())
+
+    method.fit(model, CAT, progress=mark)
+    return marks
+
+
+def _counts(method: Any, model: Any) -> tuple[int, float]:
+    """The most bytes alive in a fit, and the FLOPs of an update with everything drawn."""
+    marks: list[float] = []
+    with FlopCounterMode(display=False) as counter:
+        used = peak_of(lambda: marks.extend(_after_rounds(method, model, counter.get_total_flops)), _weights(model))
+    return used, median(b - a for a, b in pairwise(marks))
 
 
 def _rows_drawn(method: Any, model: Any) -> int:
