@@ -77,7 +77,11 @@ class Stage:
             suite_of(erasure, self.known, {group: rows for group in ("target", "neighbour", "style")}),
             panel(locate(self.recipe["model"]), self.known.backgrounds, judges_of(self.recipe)),
             self.out,
-            [configured(name, self.recipe["model"]) for name in names if name != FLOOR],
+            [
+                configured(name, self.recipe["model"], overrides=self.recipe.get("attack", {}).get(name))
+                for name in names
+                if name != FLOOR
+            ],
             lore_of(self.known),
             settings=Settings(strength=strength),
             campaign=Campaign(rows=rows, controls=self.recipe["controls"], skip=True),

@@ -89,7 +89,7 @@ def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == methods.names()
     assert main(["list", "methods", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["p-ac"]["anchor"] == "needed" and rows["advunlearn"]["architectures"] == ["sd"]
+    assert rows["p-ac"]["anchor"] == "needed" and rows["advunlearn"]["architectures"] == ["sd", "sdxl"]
     assert rows["uce"]["kind"] == "closed form" and rows["sld"]["kind"] == "inference time"
     assert rows["erasediff"]["images"] == "optional" and rows["esd"]["keep"] == "no"
 

@@ -130,6 +130,8 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
     [
         ((0.0, 0.5, 0.5, 0.5, 0.5), False),
         ((0.0, 0.5, 0.5, 0.5, 0.54), True),
+        ((0.0, 0.5, 0.8, 0.9, 0.98), False),
+        ((0.0, 0.5, 0.8, 0.9, 0.96), True),
         ((0.0, 0.2, 0.5, 0.52, 0.52, 0.52, 0.52, 0.52, 0.52), False),
         ((), False),
     ],

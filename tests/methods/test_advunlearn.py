@@ -154,7 +154,7 @@ def test_only_the_text_encoder_moves_and_words_are_retained(eps_model, source):
 def test_bad_settings(eps_model):
     for bad, message in (
         ({"attack_tokens": 0}, "at least 1 token"),
-        ({"attack_tokens": 7}, "an attack of 7 tokens does not fit; tiny reads 6"),
+        ({"attack_tokens": 7}, "7 tokens before the prompt do not fit; tiny reads 6"),
         ({"attack_lr": 0.0}, "lr above 0"),
         ({"attack_start": "last"}, "an attack starts at latest or random, not 'last'"),
         ({"retain_batch": 0}, "at least 1 word to retain"),

@@ -176,7 +176,7 @@ def _plateau(trials: Sequence[Trial], spent: Mapping[str, Sequence[float] | None
                 means="Four times the budget may bring more: the rate is a lower bound.",
                 do="Run it again with --budget 4x in another folder, and compare.",
             )
-        elif (added := trial.curve[len(shares)] - trial.curve[early]) >= MARGIN:
+        elif min(added := trial.curve[len(shares)] - trial.curve[early], 1 - trial.curve[len(shares)]) >= MARGIN:
             stages = trial.stages or [f"query {i + 1}" for i in range(len(shares))]
             yield Alarm(
                 name="the budget is not on a plateau",

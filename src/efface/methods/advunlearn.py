@@ -33,9 +33,9 @@ from ..updates.dense import Dense
 class AdvUnlearn(OnTrajectories):
     """ESD on prompts that an attack hardens in every step, in the text encoder; other words are retained."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("sd",)
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     uses_keep: ClassVar[bool] = True
-    weights: str = r"text_encoder\..*"
+    weights: str = r"text_encoder(_2)?\..*"
     """Which weights may move: subsets or regular expressions, comma-separated."""
     eta: float = 1.0
     """How far to the other side of the unconditional prediction the target is pushed."""

@@ -51,7 +51,7 @@ class STEREO(Method):
     """Gathers what brings the target back by erasing and attacking in turns, then erases it all at once."""
 
     kind: ClassVar[Kind] = "in stages"
-    architectures: ClassVar[tuple[str, ...]] = ("sd",)
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     weights: str = "noxattn"
     """Which weights of the U-Net may move: subsets or regular expressions, comma-separated."""
     steps: int = 200

@@ -18,7 +18,7 @@ from ..functional.adversary import descend
 from ..functional.losses import negative_guidance, weighted_mse
 from ..functional.schedules import Space
 from ..game import Ask, Game, Player, Role, Rows, Source, Term, Turn
-from ..models.sd import StableDiffusion
+from .recall import demand_room
 
 Start = Literal["latest", "random"]
 
@@ -87,16 +87,9 @@ class Attacked(Term):
         return (self.latest,)
 
     def prepare(self, game: Game) -> None:
-        if not isinstance(game.model, StableDiffusion):
-            raise ValueError(
-                f"the attack puts embeddings before the words of one CLIP text encoder, which {game.model.name} "
-                f"({type(game.model).__name__}) does not have; Stable Diffusion 1.x and 2.x do"
-            )
-        room = game.model.tokenizer.model_max_length - 2
-        if self.attack.tokens > room:
-            raise ValueError(f"an attack of {self.attack.tokens} tokens does not fit; {game.model.name} reads {room}")
+        demand_room(game.model, self.attack.tokens)
         self.source.expect(game.targets())
-        self.words = game.model.text_encoder.get_input_embeddings().weight.detach()
+        self.words = game.model.embedding_table().detach()
 
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
         if turn.player is not game.update:
