@@ -131,3 +131,16 @@ def test_the_example_of_the_guide_is_a_method(
         efface.erase(eps_model, "cat", "halfway", **settings)
     assert main(["list", "methods"]) == 0
     assert "halfway" in capsys.readouterr().out
+
+
+def test_neurons_of_a_model_in_half_the_bytes(model: str, edits: list[str], tmp_path: Path) -> None:
+    """In bf16 the same neurons differ by about as much."""
+    found = {}
+    for dtype in ("fp32", "bf16"):
+        args = ["--model", model, "--edit", edits[0], "--concept", "cat", "--adversarial", "lion", *QUICK]
+        args += ["--out", str(tmp_path / dtype)]
+        assert main(["neurons", *args, "--dtype", dtype]) == 0
+        found[dtype] = json.loads((tmp_path / dtype / "neurons.json").read_text())["models"]["base"]["delta"]
+    pair = torch.tensor([found["fp32"], found["bf16"]])
+    assert not torch.equal(pair[0], pair[1])
+    assert torch.corrcoef(pair)[0, 1] > 0.9

@@ -62,6 +62,18 @@ def test_a_picture_before_and_after(
     assert told["invert_with"] == "base" and told["steps"] == 8
 
 
+def test_in_half_the_bytes(model: str, edit: Path, photo: Path, tmp_path: Path) -> None:
+    shown, changed = [], []
+    for dtype in ("fp32", "bf16"):
+        args = ["--model", model, "--edit", str(edit), "--image", str(photo), "--prompt", "a cat", "--out"]
+        assert main(["purify", *args, str(tmp_path / dtype), "--steps", "4", "--dtype", dtype]) == 0
+        told = json.loads((tmp_path / dtype / "purify.json").read_text())
+        shown.append(pixels(tmp_path / dtype / told["pictures"][0]["base"]))
+        changed.append(told["pictures"][0]["base_changed"])
+    assert not np.array_equal(*shown)
+    assert changed[1] == pytest.approx(changed[0], rel=0.05)
+
+
 def test_without_an_edit_s_strength_after_is_the_base_and_either_model_inverts(
     model: str, edit: Path, photo: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,7 @@ import tyro
 
 from .console import progress, result, writable_folder
 from .glyphs import bundle_of
+from .loading import Flags, Loading
 
 if TYPE_CHECKING:
     from ..evaluate.audit_record import Audit, Finding
@@ -57,8 +58,7 @@ class AuditCommand:
     """Guidance; the model's own by default."""
     seed: int = 0
     """Of noises and random words."""
-    device: str | None = None
-    """Where to work; a GPU where there is one."""
+    loading: Flags = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -70,7 +70,6 @@ class AuditCommand:
         if self.vocabulary and not self.vocabulary.is_file():
             raise FileNotFoundError(f"no file {self.vocabulary}; it is to hold words, one a line")
         writable_folder(self.out)
-        from .. import load
         from ..evaluate import request_of
         from ..evaluate.audit import Look, audit, vocabulary
         from ..game import Edit
@@ -93,7 +92,7 @@ class AuditCommand:
         erasure = request_of(Edit.load(self.edit))
         given = read_words(str(self.vocabulary)) if self.vocabulary else []
         scorers = judges(bundle, known, self.scorer)
-        model = load(self.model, self.device)
+        model = self.loading.opened(self.model)
         words = vocabulary(model, erasure, known, given)
         with progress() as tell:
             found = audit(model, self.edit, erasure, words, scorers, self.out, look, known, tell)

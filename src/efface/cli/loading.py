@@ -1,4 +1,4 @@
-"""The flags that say how a model is opened, for every command that fits, draws or attacks."""
+"""The flags that say how a model is opened, for every command that works with one."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import tyro
 
 from .console import progress, result, writable_folder
 from .draw import json_text
+from .loading import Flags, Loading
 
 if TYPE_CHECKING:
     from ..evaluate.neurons import Diagnosis
@@ -53,8 +54,7 @@ class Neurons:
     """Random sets of neurons to compare with."""
     seed: int = 0
     """Seed of the start noises and of the random sets."""
-    device: str | None = None
-    """Where to work; a GPU where there is one."""
+    loading: Flags = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -62,7 +62,6 @@ class Neurons:
         if not self.adversarial:
             raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
         writable_folder(self.out)
-        from .. import load
         from ..evaluate import write_whole
         from ..evaluate.neurons import Look, diagnose
         from ..evaluate.pictures import batch_of
@@ -84,7 +83,7 @@ class Neurons:
         if len(set(files)) < len(files):
             raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
         edits = {str(file): Edit.load(file) for file in files}
-        model = load(self.model, self.device)
+        model = self.loading.opened(self.model)
         with progress() as tell:
             done = diagnose(
                 model,

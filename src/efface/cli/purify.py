@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ import tyro
 
 from .console import progress, result, writable_folder
 from .draw import json_text
+from .loading import Flags, Loading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,8 +51,7 @@ class Purify:
     """Which model takes the picture to noise: the untouched base or the edited one."""
     strength: float = 1.0
     """How much of the edit is applied."""
-    device: str | None = None
-    """Where to work; a GPU where there is one."""
+    loading: Flags = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -63,13 +63,12 @@ class Purify:
             )
         opened = opened_pictures(self.image)
         writable_folder(self.out)
-        from .. import load
         from ..evaluate import write_whole
         from ..evaluate.pictures import png
         from ..game import Edit
 
         edit = Edit.load(self.edit)
-        model = load(self.model, self.device)
+        model = self.loading.opened(self.model)
         edit.check(model)
         with progress() as tell:
             made = self._purify(model, edit, squares(opened, model.resolution), tell)
