@@ -15,6 +15,7 @@ from efface.functional import adversary
 from efface.methods.compose import Compose
 from efface.methods.rece import RECE
 from efface.models.sd import StableDiffusion
+from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl
 
 MIX: dict[str, Any] = {"objective": "attacked", "preserve": "adversarial", "update_": "mask", "source": "frozen"}
@@ -64,8 +65,17 @@ def test_killed_with_a_search_and_an_attack_beside_it_resumes(eps_model, tmp_pat
 def test_settings_of_the_attack_are_refused_where_there_is_none(eps_model):
     with pytest.raises(ValueError, match="objective attacked would use it"):
         Compose(attack_steps=7)
-    with pytest.raises(ValueError, match="which tiny-xl"):
-        Compose(objective="attacked", steps=1, draw_steps=3).fit(tiny_sdxl(), CAT)
+    with pytest.raises(ValueError, match=r"\(DDPM\) has no text encoder"):
+        Compose(objective="attacked", steps=1, draw_steps=3, weights="full").fit(tiny_ddpm(), CAT)
+
+
+def test_prompts_of_two_text_encoders_are_hardened():
+    """With the attack in the loop other weights come out than without it, and all are numbers."""
+    how = {"objective": "attacked", "steps": 2, "draw_steps": 3, "attack_lr": 0.5}
+    hard, soft = (Compose(**how, warm_up=w, attack_steps=3).fit(tiny_sdxl(), CAT).values for w in (0, 2))
+    assert hard.keys() == soft.keys() and hard
+    assert all(value.isfinite().all() for value in hard.values())
+    assert any(not torch.equal(value, soft[name]) for name, value in hard.items())
 
 
 def test_reces_attack_is_the_inner_step_of_the_adversary(eps_model: StableDiffusion, monkeypatch):
