@@ -81,6 +81,7 @@ def test_two_encoders_read_their_tokens_side_by_side(silent: bool) -> None:
     for name, tensor in own.tensors.items():
         assert torch.allclose(read.tensors[name], tensor, atol=1e-6), name
     assert model.embedding_table().shape[1] == 16 + 24
+    assert torch.equal(model.embed(model.tokens(TEXTS)), model.embedding_table()[model.tokens(TEXTS)])
     assert [model.words(row) for row in model.tokens(TEXTS)] == TEXTS
 
 
@@ -118,6 +119,7 @@ def test_classes_have_no_words() -> None:
         lambda: model.tokens(["cat"]),
         lambda: model.words(torch.tensor([1])),
         model.embedding_table,
+        lambda: model.embed(torch.tensor([1])),
         lambda: model.read_embedded(torch.zeros(1, 8, 16)),
         lambda: model.read(["cat"], torch.zeros(1, 1, 16)),
     )

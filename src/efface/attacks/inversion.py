@@ -94,9 +94,8 @@ class ConceptInversion(Attack):
     def _start(self, arena: Arena, i: int) -> Tensor:
         """Token embeddings [tokens, d] to start the i-th word from."""
         word = self.start if self.start and i == 0 else arena.rng("inversion", "start", i).choice(arena.other_words())
-        table = arena.model.embedding_table().detach()
         ids = _ids(arena.model, word)
-        return table[ids[torch.arange(self.tokens, device=ids.device) % len(ids)]].float()
+        return arena.model.embed(ids[torch.arange(self.tokens, device=ids.device) % len(ids)]).detach().float()
 
     def _learn(self, arena: Arena, adam: Adam, done: int, until: int) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
@@ -146,7 +145,7 @@ def _around(model: Model, prompt: str, tokens: int) -> Slot:
 def _read(model: Model, slots: Sequence[Slot], words: Tensor) -> Cond:
     """Conditions of n prompts with word i, [tokens, d], in the slot of prompt i; with a gradient to the words."""
     ids, places = (torch.stack(column) for column in zip(*slots, strict=True))
-    embeddings = model.embedding_table().detach()[ids]
+    embeddings = model.embed(ids).detach()
     rows = torch.arange(len(slots), device=ids.device)[:, None]
     cond = model.read_embedded(embeddings.index_put((rows, places), words.to(embeddings)))
     return model.noted([""] * len(slots), cond)

@@ -71,7 +71,7 @@ class Readings(Hunt):
         with arena.base():
             goals = model.encode([arena.put(row.prompt, arena.concept) for row in rows])
         self.wanted = model.embedding_of(goals).flatten(1).float()
-        self.table = model.embedding_table().detach()[model.tokens(self.words)[:, 1]].float()
+        self.table = model.embed(model.tokens(self.words)[:, 1]).detach().float()
         self.rngs = [torch.Generator().manual_seed(arena.rng("mma", row.id).getrandbits(62)) for row in rows]
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
         self.ids = torch.stack(picks).to(self.table.device)

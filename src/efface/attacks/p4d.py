@@ -70,7 +70,7 @@ class Prompts(Hunt):
     def __init__(self, how: P4D, arena: Arena, rows: Sequence[Row]) -> None:
         self.how, self.arena, self.rows = how, arena, list(rows)
         self.recall = recalled(arena, rows, "p4d")
-        self.table = arena.model.embedding_table().detach()[arena.model.tokens(arena.words)[:, 1]].float()
+        self.table = arena.model.embed(arena.model.tokens(arena.words)[:, 1]).detach().float()
         count = len(arena.words)
         ids = torch.stack([torch.randint(count, (how.tokens,), generator=rng) for rng in self.recall.rngs])
         self.soft = Adam(self.table[ids.to(self.table.device)], how.lr, how.decay)

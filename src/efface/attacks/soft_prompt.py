@@ -91,10 +91,10 @@ class Embeddings(Hunt):
     def _start(self) -> Tensor:
         if self.how.where == "encoding":
             return self.own.tensors[self.moved]
-        table, model = self.arena.model.embedding_table().detach(), self.arena.model
+        model = self.arena.model
         words = model.tokens(self.arena.words)[:, 1]
         picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.recall.rngs]
-        return table[words[torch.stack(picks).to(words.device)]]
+        return model.embed(words[torch.stack(picks).to(words.device)]).detach()
 
     def _cond(self, at: Tensor) -> Cond:
         model = self.arena.model

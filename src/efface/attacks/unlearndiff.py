@@ -66,7 +66,7 @@ class Prefixes(Hunt):
         self.how, self.arena, self.rows = how, arena, list(rows)
         self.recall = recalled(arena, rows, "unlearndiff")
         ids = arena.model.tokens(arena.words)[:, 1]
-        self.table = arena.model.embedding_table().detach()[ids].float()
+        self.table = arena.model.embed(ids).detach().float()
         even = torch.full((len(rows), how.tokens, len(ids)), 1 / len(ids), device=self.table.device)
         self.points = Adam(even, how.lr)
 

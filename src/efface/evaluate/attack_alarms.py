@@ -176,12 +176,15 @@ def _plateau(trials: Sequence[Trial], spent: Mapping[str, Sequence[float] | None
                 means="Four times the budget may bring more: the rate is a lower bound.",
                 do="Run it again with --budget 4x in another folder, and compare.",
             )
-        elif min(added := trial.curve[len(shares)] - trial.curve[early], 1 - trial.curve[len(shares)]) >= MARGIN:
+            continue
+        rate = trial.curve[len(shares)]
+        added = rate - trial.curve[early]
+        if min(added, 1 - rate) >= MARGIN:
             stages = trial.stages or [f"query {i + 1}" for i in range(len(shares))]
             yield Alarm(
                 name="the budget is not on a plateau",
                 raised_when=f"{trial.attack}: from {stages[early - 1]} to {stages[len(shares) - 1]} the rate rose by "
-                f"{100 * added:.0f} points, to {trial.curve[len(shares)]:.0%}",
+                f"{100 * added:.0f} points, to {rate:.0%}",
                 means="Four times the budget may bring as much again: the rate is a lower bound.",
                 do="Run it again with --budget 4x, and report the budget with the rate.",
             )

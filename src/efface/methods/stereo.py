@@ -256,7 +256,7 @@ class Bench:
     def _attack(self, pictures: Tensor, seed: int) -> dict[str, Tensor]:
         """Token embeddings [k, d] under which the weights in place take noise off the pictures."""
         how, model = self.how, self.model
-        start = model.embedding_table().detach()[model.tokens([how.start_word])[:, 1]].float()
+        start = model.embed(model.tokens([how.start_word])[:, 1]).detach().float()
         word = Adam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
         for step in range(how.attack_steps):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + step)

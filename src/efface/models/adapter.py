@@ -108,10 +108,14 @@ class Adapter(ABC):
         """
         raise self._wordless()
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """The rows of the table [..., d] of these token ids, without making the whole of it. ValueError as `tokens`."""
+        raise self._wordless()
+
     def read_embedded(self, embeddings: Tensor) -> Cond:
         """Conditions for n prompts of which every token's embedding is given, [n, length, d], with a gradient to them.
 
-        `embedding_table()[tokens(texts)]` reads as the texts themselves do; never cached. ValueError as `tokens`, and
+        `embed(tokens(texts))` reads as the texts themselves do; never cached. ValueError as `tokens`, and
         for other shapes.
         """
         raise self._wordless()

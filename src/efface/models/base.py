@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from ..concept import Prompt
 from .adapter import Adapter
@@ -150,7 +149,7 @@ class Model(Adapter):
         ids, k = self.tokens(texts), prefix.shape[1]
         if k > (room := ids.shape[1] - 2):
             raise ValueError(f"a prefix of {k} tokens leaves no room in {room + 2}; at most {room}")
-        own = embedding(ids, self.embedding_table())
+        own = self.embed(ids)
         return self.read_embedded(torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1))
 
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:

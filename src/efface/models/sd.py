@@ -123,6 +123,9 @@ class LatentDiffusion(Model):
     def words(self, ids: Tensor) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
+    def embed(self, ids: Tensor) -> Tensor:
+        return torch.cat([encoder.get_input_embeddings()(ids) for encoder in self.text_encoders], dim=-1)
+
     def _check_embeddings(self, embeddings: Tensor) -> None:
         """Raises ValueError where these are not token embeddings of whole prompts."""
         wide = sum(encoder.get_input_embeddings().embedding_dim for encoder in self.text_encoders)
