@@ -2,6 +2,7 @@
 
     python -m benchmarks.sd_size                                           # on a GPU: SD 1.5 at 512 px, all methods
     python -m benchmarks.sd_size --size sdxl --pixels 1024 --methods esd
+    python -m benchmarks.sd_size --checkpointing --moments 8 --micro-batch 4 --methods erasediff       # in 14 GB
     python -m benchmarks.sd_size --updates 2 --warm 0 --paths 1 --draw-steps 2 --pictures 2  # on a CPU, to show it runs
 
 Weights are random: speed does not look at them. A run's time is projected from what one update and one drawn row took,
@@ -68,6 +69,8 @@ class SDSize:
     """Of each kind that EraseDiff draws here; the projection is for its own 800."""
     moments: Literal[32, 8] = 32
     """Bits of Adam's moments."""
+    micro_batch: int = 0
+    """Rows at once in the student's pass; 0 is all."""
     dtype: str = "bf16"
     """Of the weights; what learns has fp32 masters."""
     device: str = ""
@@ -149,7 +152,7 @@ class SDSize:
         """The method with so many updates, and less drawing where the flags say so; with 0 as it comes, to project."""
         fields = {field.name for field in dataclasses.fields(methods.get(name))}
         more: dict[str, Any] = {"source": "frozen"} if "source" in fields else {}
-        more |= {"moments": self.moments} if "moments" in fields else {}
+        more |= {"moments": self.moments, "micro_batch": self.micro_batch} if "moments" in fields else {}
         if updates:
             more["steps"] = updates
             given = ("paths", "keep_paths", "centres", "draw_steps", "pictures")

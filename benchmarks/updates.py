@@ -15,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,16 @@ class Updates:
     batch: int = 1
     """Rows of ours in an update; the papers' is 1. EraseDiff's is the method's own on both sides."""
     paths: int = 0
-    """Our trajectories for each prompt; 0 takes as many as give a state for every row of every update."""
+    """Our trajectories for each prompt; 0 takes as many as give `states` for every row that is read of a drawing."""
+    states: float = 4.0
+    """Of ours for every row, which takes one at random: fewer show fewer pictures, and erase less."""
+    draw_batch: int = 8
+    """Pictures that ours draws at once; what it records lies on disk, for the baseline keeps none."""
     keep_paths: int = 1
     """Our trajectories for each candidate of EAP."""
+    refresh: int = 0
+    """Updates after which ours draws the target's trajectories anew, by the student of that moment; 0 draws them once,
+    by the base, as EAP's candidates always are."""
     short: int = 2
     """Updates of the runs whose bytes are counted."""
     quality: bool = False
@@ -117,19 +125,23 @@ class Updates:
             return methods.configured(name, model, more | {"pictures": self.pictures})
         if name == "p-esd" and count < self.updates:
             more["sparsity"] = 0.01  # so few updates prune nothing of themselves
-        forms = len(methods.configured(name, model, {}).templates)  # type: ignore[attr-defined]
-        paths = self.paths or -(-self.updates * self.batch // (self.draw_steps * forms))
-        more |= {"source": "frozen", "batch": self.batch, "paths": paths}
-        return methods.configured(name, model, more | ({"keep_paths": self.keep_paths} if name == "eap" else {}))
+        plain: Any = methods.configured(name, model, {})
+        states = self.states * (self.refresh or self.updates) * self.batch
+        paths = self.paths or ceil(states / (self.draw_steps * len(plain.templates)))
+        turns = 1 + getattr(plain, "search_turns", 0)
+        more |= {"source": "student" if self.refresh else "frozen", "refresh": self.refresh * turns}
+        more |= {"batch": self.batch, "paths": paths}
+        kept = {"keep_paths": self.keep_paths, "keep_source": "frozen"} if name == "eap" else {}
+        return methods.configured(name, model, more | kept)
 
     def ours(self, name: str, target: str, count: int) -> tuple[Cost, Edit]:
-        model: Any = efface.load(self.model)
+        model: Any = efface.load(self.model, store_bound=0, draw_batch=self.draw_batch)
         found: list[Edit] = []
         cost = timed(lambda: found.append(self.method(name, model, count).fit(model, Erasure((target,)))), model.unet)
         return cost, found[0]
 
     def our_bytes(self, name: str, target: str) -> int:
-        model: Any = efface.load(self.model)
+        model: Any = efface.load(self.model, store_bound=0, draw_batch=self.draw_batch)
         method = self.method(name, model, self.short)
         return peak_of(lambda: method.fit(model, Erasure((target,))), _resting(model))
 

@@ -24,6 +24,7 @@ from tiny import tiny_model
 
 SETTINGS = {
     "esd": {"source": "student", "batch": 3, "space": "x0", "templates": ("{}", "a {}")},
+    "abo": {"source": "student", "refresh": 2, "batch": 3, "templates": ("{}", "a {}")},
     "eap": {"source": "frozen", "batch": 4, "micro_batch": 1, "keep_paths": 1},
     "erasediff": {"batch": 3, "pictures": 4, "remain_words": 2, "label": "dog"},
     "p-esd": {"source": "frozen", "batch": 4, "sparsity": 0.05, "steps": 12},

@@ -7,6 +7,7 @@ import torch
 
 from efface.game import Adam
 from efface.game.small_moments import BLOCK, FIRST, SECOND, SmallAdam
+from efface.game.tally import Tally
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -91,3 +92,19 @@ def test_the_first_step_is_of_the_rate_and_a_rate_is_above_nothing():
     assert torch.allclose(down, torch.tensor([-0.1, 0.1, -0.1]), rtol=0.1)
     with pytest.raises(ValueError, match="must be positive"):
         SmallAdam([down], 0.0)
+
+
+def test_narrow_gradients_are_widened_piece_by_piece(monkeypatch):
+    """The same steps as by their wide copies, and never a quarter of the bytes at once that these have."""
+    start, grad = torch.randn(1024, BLOCK, generator=rng()), torch.randn(1024, BLOCK, generator=rng(1)).bfloat16()
+    monkeypatch.setattr("efface.game.small_moments.CHUNK", 4 * BLOCK)
+    ways = []
+    for given in (grad, grad.float()):
+        mine = start.clone().requires_grad_()
+        small = SmallAdam([mine], 1e-2)
+        with Tally([mine, given, *small.m, *small.v, *small.tops]) as tally:
+            for _ in range(3):
+                small.step([given])
+        assert tally.peak < start.numel()
+        ways.append(mine.detach())
+    assert torch.equal(*ways)

@@ -36,6 +36,7 @@ def load(
     offload: bool = False,
     store: str | Path | None = None,
     store_bound: int | None = None,
+    draw_batch: int = 0,
 ) -> Model:
     """Opens a model: a name, a folder, a single file, a hub id, or a pipeline in memory; see `efface.models.load`."""
     from . import models
@@ -50,6 +51,7 @@ def load(
         offload=offload,
         store=store,
         store_bound=store_bound,
+        draw_batch=draw_batch,
     )
 
 

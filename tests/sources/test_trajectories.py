@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from efface.concept import Erasure
-from efface.game import Game, Turn
+from efface.game import Game, Rows, Turn
 from efface.methods.eap import EAP
 from efface.methods.esd import ESD
 from efface.models.draw import Draw
 from efface.models.recordings import Recordings, StoreFull, at_once
 from efface.models.sd import StableDiffusion
-from efface.sources.trajectories import Frozen
+from efface.sources.trajectories import Frozen, Refreshed
 from tiny import WORDS, tiny_model
 
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2, "source": "frozen"}
@@ -72,7 +72,7 @@ def test_what_a_row_holds_does_not_depend_on_who_was_drawn_with_it(eps_model):
 
 def test_expected_prompts_are_drawn_together_in_batches_of_one_size(eps_model, monkeypatch):
     sizes = drawings(monkeypatch)
-    monkeypatch.setattr("efface.sources.trajectories.at_once", lambda shape: 4)
+    eps_model.draw_batch = 4
     game, source = game_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 3)
     words = list(WORDS[:5])
     source.expect(words)
@@ -101,11 +101,11 @@ def test_the_search_draws_its_candidates_in_one_go(eps_model, monkeypatch):
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_row_is_the_same_from_memory_a_spilled_file_or_a_folder(tmp_path, bound, kept):
     recordings = Recordings(tmp_path if kept else None, bound)
-    recordings.put("a", a_draw(2, 7.0))
+    recordings.put("a", a_draw(1, 7.0))
     assert "a" in recordings
     assert "b" not in recordings
     assert ("a" in recordings.held) == (bound > 0)
-    t, x, eps_c, eps_0 = recordings.at("a", 1, 1)
+    t, x, eps_c, eps_0 = recordings.at("a", 1)
     assert t == 5
     assert torch.equal(x, torch.full((4, 8, 8), 8.0))
     assert torch.equal(eps_c, x + 1)
@@ -114,11 +114,11 @@ def test_a_row_is_the_same_from_memory_a_spilled_file_or_a_folder(tmp_path, boun
 
 
 def test_memory_is_bounded_and_the_least_used_goes_first():
-    one = sum(t.nbytes for t in vars(a_draw(2, 0.1)).values())
+    one = sum(t.nbytes for t in vars(a_draw(1, 0.1)).values())
     recordings = Recordings(bound=2 * one)
     for name in "abc":
-        recordings.put(name, a_draw(2, 0.1))
-        recordings.at("a", 0, 0)
+        recordings.put(name, a_draw(1, 0.1))
+        recordings.at("a", 0)
     assert set(recordings.held) == {"a", "c"}
     assert recordings.used == 2 * one
     assert "b" in recordings
@@ -150,12 +150,12 @@ def test_what_another_base_or_an_edit_draws_is_not_taken_for_its_own(tmp_path):
         model.recordings = Recordings(tmp_path)
         ESD(**QUICK).fit(model, Erasure(("cat",)))
         keys = {file.name for file in tmp_path.glob("*.safetensors")}
-        assert len(keys) == seed + 1
+        assert len(keys) == 2 * (seed + 1)
     edit = ESD(**QUICK).fit(model, Erasure(("dog",)))
     with edit.apply(model):
         ESD(**QUICK).fit(model, Erasure(("rose",)))
     files = {file.name for file in tmp_path.glob("*.safetensors")}
-    assert len(files) == len(keys) + 1  # the dog's, by the base; the rose's was drawn by an edited model
+    assert len(files) == len(keys) + 2  # the dog's, by the base; the rose's was drawn by an edited model
 
 
 def test_refresh_draws_anew_and_lets_go(eps_model):
@@ -163,7 +163,52 @@ def test_refresh_draws_anew_and_lets_go(eps_model):
     first = ask(game, source, ["dog"], [0], [0], index=4)
     later = ask(game, source, ["dog"], [0], [0], index=5)
     assert not torch.equal(first[0], later[0])
-    assert len(game.model.recordings.held) == 1
+    assert len(game.model.recordings.held) == 2
+
+
+def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(eps_model):
+    """By the weights in place when it is drawn; later turns read it until it is drawn anew."""
+    game = game_of(ESD(**{**QUICK, "source": "student", "lr": 0.3}, refresh=4), eps_model)
+    source, cond = game.terms[0].source, eps_model.encode(["cat"])
+    assert isinstance(source, Refreshed)
+
+    def drawn_now(epoch: int) -> torch.Tensor:
+        seeds = [2**40 + 2 * epoch, 2**40 + 2 * epoch + 1]
+        with torch.no_grad(), game.update.bound():
+            return eps_model.sample(
+                cond.expand(2), game.uncond, seeds, steps=3, guidance=3.0, record=True, sampler="ddim"
+            ).states
+
+    def rows(index: int) -> Rows:
+        turn = Turn(index, game.update, torch.Generator(), [0] * 6, [0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
+        return source.rows(game, turn, ["cat"] * 6, cond)
+
+    first = drawn_now(0)
+    found = rows(0)
+    assert torch.allclose(found.x, first.flatten(0, 1), atol=1e-5)
+    assert found.t.tolist() == [t for t in eps_model.timesteps(3, "ddim").tolist() for _ in range(2)]
+    assert not found.known
+    game._move(game._turn(0, game.update))
+    assert torch.equal(rows(3).x, found.x)
+    second = drawn_now(1)
+    anew = rows(4)
+    assert torch.allclose(anew.x, second.flatten(0, 1), atol=1e-5)
+    with torch.no_grad():  # and not what the base would have drawn from these seeds
+        base = eps_model.sample(
+            cond.expand(2), game.uncond, source.seeds(game), steps=3, guidance=3.0, record=True, sampler="ddim"
+        )
+    assert not torch.allclose(anew.x[2:], base.states.flatten(0, 1)[2:], atol=1e-3)
+
+
+def test_preserved_words_may_lie_on_the_base_where_the_target_does_not(eps_model, monkeypatch):
+    """The candidates are then drawn once, whatever is drawn anew."""
+    sizes = drawings(monkeypatch)
+    how = {**QUICK, "source": "student", "steps": 4, "search_turns": 0}
+    game = game_of(EAP(**how, refresh=2, keep_source="frozen", keep_paths=1), eps_model)
+    candidates = len(game.terms[1].search.lists[0])
+    game.play()
+    assert sorted(sizes) == [2, 2, candidates]
+    assert [type(term.source) for term in game.terms] == [Refreshed, Frozen]
 
 
 def test_drawings_are_smaller_where_latents_are_large():
@@ -214,7 +259,7 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, mo
 
 
 def test_predictions_are_kept_narrow_where_that_loses_nothing(tmp_path):
-    draw = a_draw(2, 0.1)  # 0.1 is no bf16, and its sums are none
+    draw = a_draw(1, 0.1)  # 0.1 is no bf16, and its sums are none
     exact = Draw(draw.x, draw.t, draw.states, draw.eps_c.bfloat16().float(), draw.eps_0)
     recordings = Recordings(tmp_path)
     recordings.put("a", exact)
@@ -223,10 +268,10 @@ def test_predictions_are_kept_narrow_where_that_loses_nothing(tmp_path):
     for bound in (10**6, 0):
         again = Recordings(tmp_path, bound)
         assert "a" in again
-        _, x, eps_c, eps_0 = again.at("a", 2, 1)
-        assert torch.equal(x, exact.states[2, 1])
-        assert torch.equal(eps_c.float(), exact.eps_c[2, 1])
-        assert torch.equal(eps_0, exact.eps_0[2, 1])
+        _, x, eps_c, eps_0 = again.at("a", 2)
+        assert torch.equal(x, exact.states[2, 0])
+        assert torch.equal(eps_c.float(), exact.eps_c[2, 0])
+        assert torch.equal(eps_0, exact.eps_0[2, 0])
 
 
 def test_what_is_forgotten_leaves_no_file_and_what_is_kept_counts_once():
@@ -254,7 +299,7 @@ def test_a_store_that_fills_up_midway_keeps_the_training(tmp_path, monkeypatch):
 
     def full(self: Recordings, key: str, draw: Draw) -> None:
         calls.append(key)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise StoreFull(28, "no room")
         put(self, key, draw)
 

@@ -44,6 +44,8 @@ class Request:
     """Folder to keep drawn trajectories in; a later run that asks for the same ones reads them."""
     store_memory: str = ""
     """Trajectories held in memory at most, such as 8GB; 2 GiB by default. What is beyond lies on disk."""
+    draw_batch: int = 0
+    """Pictures drawn at once to train on: fewer take less memory; 0 is 32, fewer where latents are large."""
     max_memory: str = ""
     """Refuse a run that needs more than this, such as 8GB; by default more than is free."""
     checkpoint: Path | None = None
@@ -83,7 +85,13 @@ class Request:
         from ..game.memory import read_size
 
         bound = read_size(self.store_memory) if self.store_memory else None
-        return self.loading.opened(self.model, self.checkpointing, self.store, bound)
+        return self.loading.opened(
+            self.model,
+            checkpointing=self.checkpointing,
+            store=self.store,
+            store_bound=bound,
+            draw_batch=self.draw_batch,
+        )
 
 
 @dataclass(frozen=True)

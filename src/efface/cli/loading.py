@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -27,10 +26,8 @@ class Loading:
     offload: bool = False
     """Keep text encoders and autoencoder on the CPU while a GPU works."""
 
-    def opened(
-        self, model: str, checkpointing: bool = False, store: Path | None = None, store_bound: int | None = None
-    ) -> Model:
-        """The model, set up as the flags say; the arguments are those of `efface.load`."""
+    def opened(self, model: str, **more: Any) -> Model:
+        """The model, set up as the flags say; `more` are further arguments of `efface.load`."""
         from .. import load
 
         return load(
@@ -38,11 +35,9 @@ class Loading:
             self.device,
             self.dtype,
             self.compute,
-            checkpointing=checkpointing,
             compile=self.compile,
             offload=self.offload,
-            store=store,
-            store_bound=store_bound,
+            **more,
         )
 
 

@@ -23,7 +23,7 @@ from ..models.cond import Cond
 from ..store import check_writable, read_tensors, write_tensors
 from .edit import Edit, check_same_run, provenance, versions
 from .parallel import team
-from .protocols import Ask, Balance, Player, Role, Term, Turn, Update
+from .protocols import Ask, Balance, Player, Role, Source, Stateful, Term, Turn, Update
 
 SAVE_EVERY = 25
 """Turns after which the state is kept: as a checkpoint where there is to be one, and as the last good Edit."""
@@ -116,6 +116,10 @@ class Game:
     def weight(self, t: Tensor, space: Space) -> Tensor:
         """Weight [n] that turns squared errors in the model's own space into those in `space`, at t [n]."""
         return space_weight(self.model.alpha_bar(t), self.model.space, space)
+
+    def sources(self) -> list[Source]:
+        """Of all terms; what two of them share counts once."""
+        return list({id(source): source for term in self.terms for source in term.sources().values()}.values())
 
     # The parts of a turn.
 
@@ -238,18 +242,23 @@ class Game:
     def _record(self) -> dict[str, Any]:
         return provenance(self.model, self.erasure, self.name, self.settings, self.base)
 
+    def _stateful(self) -> list[Stateful]:
+        """What a checkpoint holds the state of."""
+        return [*self.players, *self.terms, *self.sources()]
+
     def _save(self, file: Path, done: int) -> None:
         if not team().first:
             return
-        tensors = {f"{i}/{key}": value for i, p in enumerate(self.players) for key, value in p.state().items()}
+        parts = enumerate(self._stateful())
+        tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state().items()}
         write_tensors(file, tensors, {**self._record(), "kind": "checkpoint", "done": done})
 
     def _resume(self, file: Path) -> int:
         tensors, meta = read_tensors(file)
         check_same_run(file, meta, {**self._record(), "kind": "checkpoint"})
-        for i, player in enumerate(self.players):
+        for i, part in enumerate(self._stateful()):
             prefix = f"{i}/"
-            player.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            part.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return meta["done"]
 
 

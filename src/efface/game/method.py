@@ -158,13 +158,14 @@ class OnTrajectories(Trained):
     """A method whose states lie on sampling trajectories."""
 
     source: Literal["student", "frozen"] = "student"
-    """Whose trajectories: a fresh one of the model in training for each update, or a stored draw of the frozen one."""
+    """Whose trajectories: the model's in training, fresh for each update unless refresh says how long they are stored,
+    or a stored draw of the frozen one."""
     paths: int = 32
-    """Stored trajectories a concept, where the source is frozen."""
+    """Stored trajectories a concept."""
     sampler: Literal["ddim", "dpm", "unipc"] = "ddim"
     """How trajectories are drawn; with dpm or unipc fewer draw_steps do."""
     refresh: int = 0
-    """Turns after which the stored trajectories are drawn anew; 0 is never."""
+    """Turns after which stored trajectories are drawn anew; 0 is never, and has the student's not stored at all."""
 
 
 @dataclass(frozen=True, kw_only=True)

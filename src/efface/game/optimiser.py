@@ -30,7 +30,7 @@ class Adam:
 
     def step(self, grads: Sequence[Tensor]) -> None:
         for param, grad in zip(self.params, grads, strict=True):
-            param.grad = grad
+            param.grad = grad.to(param.dtype)
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
 

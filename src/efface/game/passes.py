@@ -52,15 +52,10 @@ class Blank(Source):
         return self.last[2]
 
 
-def sources(term: Term) -> dict[str, Source]:
-    """A term's sources, by the names of their attributes."""
-    return {name: value for name, value in vars(term).items() if isinstance(value, Source)}
-
-
 @contextmanager
 def _blanked(terms: Sequence[Term]) -> Iterator[None]:
     """Within, the terms' sources draw nothing; those that were one stay one."""
-    before = [(term, sources(term)) for term in terms]
+    before = [(term, term.sources()) for term in terms]
     blanks = {id(source): Blank() for _, own in before for source in own.values()}
     try:
         for term, own in before:

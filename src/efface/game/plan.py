@@ -21,7 +21,7 @@ from torch import Tensor
 from ..models.base import Model
 from .loop import Game
 from .memory import size
-from .passes import Line, Ones, by_ones, drawing_of, sources, tensors, turn_of
+from .passes import Line, Ones, by_ones, drawing_of, tensors, turn_of
 from .protocols import Takes
 from .tally import size_of
 
@@ -130,8 +130,7 @@ def planned(game: Game) -> Plan:
         micro=1,
         waiting=one.waiting,
         apart=0,
-        pictures=max((t.pictures for t in takes), default=0),
-        traced=max(0, max((t.traced for t in takes), default=0) - stored),
+        **_drawn(game, takes),
         recorded=sum(t.kept + t.held for t in takes),
     )
     try:
@@ -187,16 +186,33 @@ def lighter(game: Game, plan: Plan) -> dict[str, Plan]:
         finally:
             network.disable_gradient_checkpointing()
         found[flags] = last
+    if last.sampling > last.learning and (fewer := _drawn_singly(game, last)).pictures < last.pictures:
+        flags, last = f"{flags} --draw-batch 1".strip(), fewer
+        found[flags] = last
     if plan.resting and game.model.device.type == "cuda":
         flags = f"{flags} --offload".strip()
         found[flags] = replace(last, weights=last.weights - plan.resting)
     return found
 
 
+def _drawn_singly(game: Game, plan: Plan) -> Plan:
+    """The plan where what a training draws is drawn picture by picture."""
+    before, game.model.draw_batch = game.model.draw_batch, 1
+    try:
+        return replace(plan, **_drawn(game, _takes(game)))
+    finally:
+        game.model.draw_batch = before
+
+
+def _drawn(game: Game, takes: Sequence[Takes]) -> dict[str, int]:
+    """How many pictures are drawn together, and the bytes recorded meanwhile beyond those that are kept anyway."""
+    traced = max((t.traced for t in takes), default=0) - _stored(game, takes)
+    return {"pictures": max((t.pictures for t in takes), default=0), "traced": max(0, traced)}
+
+
 def _takes(game: Game) -> list[Takes]:
     """What each source's drawing takes."""
-    found = {id(source): source for term in game.terms for source in sources(term).values()}
-    return [source.takes(game) for source in found.values()]
+    return [source.takes(game) for source in game.sources()]
 
 
 def _trained(game: Game) -> int:

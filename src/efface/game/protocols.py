@@ -65,7 +65,18 @@ class Turn:
     """[n]: how far down the trajectory, 0 is pure noise."""
 
 
-class Player(ABC):
+class Stateful:
+    """A part of a game that may know what a resumed game needs; by itself it knows nothing."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed game needs."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+
+
+class Player(Stateful, ABC):
     """Anything optimised on its own clock: weights, EAP's choice of a concept."""
 
     turns: int
@@ -133,14 +144,14 @@ class Takes:
     """Bytes of pictures, which stay in memory."""
 
 
-class Source(ABC):
+class Source(Stateful, ABC):
     """Where states come from."""
 
     @abstractmethod
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A state for each row of the turn, on trajectories under the row's condition, which `prompts` name."""
 
-    def expect(self, prompts: Sequence[str]) -> None:  # noqa: B027 - most need no warning
+    def expect(self, prompts: Sequence[str]) -> None:
         """Prompts that rows will be asked for: what is kept of them may be made together."""
 
     def takes(self, game: Game) -> Takes:
@@ -148,17 +159,21 @@ class Source(ABC):
         return Takes()
 
 
-class Term(ABC):
+class Term(Stateful, ABC):
     """A part of the loss: an objective or a preservation."""
 
     role: Role
 
-    def prepare(self, game: Game) -> None:  # noqa: B027 - most have none
+    def prepare(self, game: Game) -> None:
         """Work before the first turn."""
 
     def searches(self) -> Sequence[Player]:
         """Players of the term's own, beside the update."""
         return ()
+
+    def sources(self) -> dict[str, Source]:
+        """Its sources, by the names of their attributes."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Source)}
 
     @abstractmethod
     def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:

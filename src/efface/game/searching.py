@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ..concept import Erasure
 from ..models.base import Model
@@ -40,7 +40,16 @@ class Searching(OnTrajectories):
     keep_weight: float = 1.0
     """Weight of the preservation."""
     keep_paths: int = 1
-    """Stored trajectories a preserved prompt, where the source is frozen."""
+    """Stored trajectories a preserved prompt."""
+    keep_source: Literal["same", "frozen"] = "same"
+    """Whose trajectories preserved prompts lie on: as `source` and `refresh` say, or the base's, stored once."""
+
+    def check_mixture(self, hard: bool) -> None:
+        """Raises ValueError where a mixture of candidates is to be on stored trajectories."""
+        if not hard and (self.refresh or "frozen" in (self.source, self.keep_source)):
+            raise ValueError(
+                "a mixture of candidates has no stored trajectory: give hard=True, or source='student' with refresh=0"
+            )
 
     def search(
         self,

@@ -56,7 +56,10 @@ FIRST, SECOND = Scale(127, 16), Scale(255, 32)
 
 @final
 class SmallAdam:
-    """torch's Adam at its default betas and no weight decay, but for the rounding of its moments."""
+    """torch's Adam at its default betas and no weight decay, but for the rounding of its moments.
+
+    Gradients may be narrower than what learns: they are widened chunk by chunk, never all at once.
+    """
 
     def __init__(self, params: Sequence[Tensor], lr: float) -> None:
         if lr <= 0:

@@ -58,12 +58,12 @@ class AdvUnlearn(OnTrajectories):
     retain_words: int = 1000
     """Words of the model's vocabulary to retain, common ones first, where there are no concepts to keep."""
     retain_paths: int = 4
-    """Stored trajectories a word to retain, where the source is frozen."""
+    """Stored trajectories a word to retain."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
         words = erasure.keep or model.vocabulary(self.retain_words)
-        source, stored = trajectories(self, self.retain_paths), self.source == "frozen"
+        source, stored = trajectories(self, self.retain_paths), self.source == "frozen" or self.refresh > 0
         return (
             Attacked(trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
             Retained(source, words, self.retain_template, self.retain_batch, self.space, apart=stored),

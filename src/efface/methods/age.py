@@ -20,7 +20,7 @@ from ..game import Balance, Searching, Term, Update
 from ..models.base import Model
 from ..objectives.adaptive_anchor import AdaptiveAnchor
 from ..preserve.adversarial import Adversarial
-from ..sources.trajectories import trajectories
+from ..sources.trajectories import preserved, trajectories
 from ..updates.dense import Dense
 
 
@@ -44,7 +44,7 @@ class AGE(Searching):
         search = self.search(model, erasure, top=self.top)
         return (
             AdaptiveAnchor(trajectories(self, self.paths), search, self.eta, self.space),
-            Adversarial(trajectories(self, self.keep_paths), search, self.space),
+            Adversarial(preserved(self), search, self.space),
         )
 
     def update(self) -> Update:

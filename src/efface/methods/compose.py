@@ -39,7 +39,7 @@ from ..preserve.prompts import Prompts
 from ..preserve.unconditional import Unconditional
 from ..sources.pictures import forgotten, labels, remaining
 from ..sources.shared import Shared
-from ..sources.trajectories import trajectories
+from ..sources.trajectories import preserved, trajectories
 from ..updates.dense import Dense
 from ..updates.lowrank import LowRank
 from ..updates.mask import KeepWeights, Mask, Relaxation, check_reach, pruned
@@ -61,6 +61,7 @@ AXES: Mapping[str, Any] = {
 }
 
 _PATHS = ("source", "sampler", "refresh")
+_KEPT = ("keep_paths", "keep_source")
 _SEARCH = ("vocabulary", "k_closest", "centres", "exclude", "margin")
 _CHOICE = ("temperature", "hard", "top", "search_gradient", "search_lr", "search_turns")
 _ATTACK = ("attack_steps", "attack_lr", "attack_tokens", "attack_start", "warm_up")
@@ -73,8 +74,8 @@ USES: Mapping[tuple[str, str], Sequence[str]] = {
     ("objective", "attacked"): ("states", "eta", *_ATTACK),
     ("states", "trajectories"): (*_PATHS, "paths"),
     ("states", "pictures"): ("forget_images", "pictures", "antithetic"),
-    ("preserve", "prompts"): (*_PATHS, "keep_paths"),
-    ("preserve", "adversarial"): (*_PATHS, *_SEARCH, *_CHOICE, "keep_paths"),
+    ("preserve", "prompts"): (*_PATHS, *_KEPT),
+    ("preserve", "adversarial"): (*_PATHS, *_SEARCH, *_CHOICE, *_KEPT),
     ("preserve", "remain"): ("remain_images", "remain_words", "pictures", "antithetic"),
     ("balance_", "sum"): ("keep_weight",),
     ("balance_", "constrained"): ("rate", "rate_eta", "inner"),
@@ -167,8 +168,8 @@ class Compose(Searching, OnPictures):
             raise ValueError("the adaptive anchor is what the adversarial search chose: it needs preserve adversarial")
         if self.balance_ == "constrained" and self.preserve == "nothing":
             raise ValueError("a constrained balance weighs forgetting against what is preserved, and that is nothing")
-        if self.preserve == "adversarial" and not self.hard and self.source == "frozen":
-            raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
+        if self.preserve == "adversarial":
+            self.check_mixture(self.hard)
         if self.update_ == "mask":
             check_reach(self.steps, self.lr, self.start, self.sparsity)
 
@@ -250,9 +251,9 @@ class Compose(Searching, OnPictures):
                 return Unconditional(source, self.space)
             case "prompts":
                 prompts = [template.format(word) for word in erasure.keep for template in self.templates]
-                return Prompts(trajectories(self, self.keep_paths), prompts, self.space)
+                return Prompts(preserved(self), prompts, self.space)
             case "adversarial":
-                return Adversarial(trajectories(self, self.keep_paths), search, self.space)
+                return Adversarial(preserved(self), search, self.space)
             case "remain":
                 pictures, captions = remaining(self, model, erasure)
                 return Denoising(pictures, self.space, "keep", captions)

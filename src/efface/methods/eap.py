@@ -20,7 +20,7 @@ from ..game import Balance, SearchGradient, Searching, Term, Update
 from ..models.base import Model
 from ..objectives.negative_guidance import NegativeGuidance
 from ..preserve.adversarial import Adversarial
-from ..sources.trajectories import trajectories
+from ..sources.trajectories import preserved, trajectories
 from ..updates.dense import Dense
 
 
@@ -39,12 +39,11 @@ class EAP(Searching):
     """How the search learns: through the chosen word's embedding, as published, or by the words' losses alone."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        if not self.hard and self.source == "frozen":
-            raise ValueError("a mixture of candidates has no stored trajectory: give hard=True, or source='student'")
+        self.check_mixture(self.hard)
         search = self.search(model, erasure, self.hard, gradient=self.search_gradient)
         return (
             NegativeGuidance(trajectories(self, self.paths), self.eta, self.space),
-            Adversarial(trajectories(self, self.keep_paths), search, self.space),
+            Adversarial(preserved(self), search, self.space),
         )
 
     def update(self) -> Update:

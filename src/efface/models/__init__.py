@@ -35,6 +35,7 @@ def load(
     offload: bool = False,
     store: str | Path | None = None,
     store_bound: int | None = None,
+    draw_batch: int = 0,
 ) -> Model:
     """Opens a model.
 
@@ -52,9 +53,11 @@ def load(
         offload: keep text encoders and autoencoder on the CPU between their calls, where a GPU works.
         store: a folder to keep drawn trajectories in, for later runs as well.
         store_bound: bytes of them that are held in memory, 2 GiB by default; what is beyond lies on disk.
+        draw_batch: pictures that a training draws at once; 0 is 32, fewer where latents are large.
 
     Raises:
-        ValueError: nothing of that name, not a pipeline that this toolkit knows, or what the device lacks.
+        ValueError: nothing of that name, not a pipeline that this toolkit knows, or what the device lacks; a
+            `draw_batch` below 0.
     """
     import torch
 
@@ -64,6 +67,8 @@ def load(
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
+    if draw_batch < 0:
+        raise ValueError(f"draw_batch is 0 or a number of pictures, got {draw_batch}")
     cast = CASTS[dtype] if isinstance(dtype, str) else dtype
     where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     if cast == torch.bfloat16 or compute == "bf16":
@@ -80,6 +85,7 @@ def load(
         offload=offload,
         channels_last=isinstance(source, str | Path) and model.device.type == "cuda",  # one in memory keeps its own
     )
+    model.draw_batch = draw_batch
     model.parked, model.steady = offload, set() if compile else None
     if store is not None or store_bound is not None:
         model.recordings = Recordings(store, BOUND if store_bound is None else store_bound)

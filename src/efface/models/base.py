@@ -21,7 +21,7 @@ from .digest import CASTS, digests, raw
 from .draw import Defaults, Draw, Sampler, Trace, drawn, scheduled, seeded, unscaled
 from .guide import Guide, Plain, Walk, steered
 from .placement import padded
-from .recordings import Recordings
+from .recordings import Recordings, at_once
 
 __all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
 ENCODINGS_KEPT = 1024
@@ -41,6 +41,7 @@ class Model(Adapter):
         self._fingerprint: dict[str, str] | None = None
         self._swaps = 0
         self.recordings = Recordings()
+        self.draw_batch = 0
         self.parked = False
         self.steady: set[int] | None = None
 
@@ -182,6 +183,11 @@ class Model(Adapter):
         return (1 / (1 + sigma.square())).to(self.device, torch.float32)
 
     # Sampling.
+
+    @property
+    def drawn_together(self) -> int:
+        """Pictures that a training draws at once; another number draws others in their last bits."""
+        return self.draw_batch or at_once(self.latent_shape)
 
     @torch.no_grad()
     def sample(

@@ -44,12 +44,12 @@ class Draw:
 class Trace:
     """What n pictures visit from the `since`-th to before the `end`-th timestep, each written to its place at once.
 
-    A list of it that is stacked in the end would hold all of it twice.
+    A list of it that is stacked in the end would hold all of it twice; in one tensor, what is let go of would stay.
     """
 
     def __init__(self, end: int, since: int, x: Tensor) -> None:
         self.t: list[Tensor] = []
-        self.columns = x.new_empty(3, end - since, *x.shape)
+        self.columns = [x.new_empty(end - since, *x.shape) for _ in range(3)]
 
     def note(self, t: Tensor, x_t: Tensor, eps_c: Tensor, eps_0: Tensor) -> None:
         """A state [n, c, h, w] at t, and both predictions there."""

@@ -35,24 +35,17 @@ class StoreFull(OSError):
 
 
 def at_once(latent_shape: Sequence[int]) -> int:
-    """Pictures drawn together: 32, fewer where latents are large (8 at 4 x 64 x 64, 2 at 4 x 128 x 128).
+    """Pictures drawn together where nothing is said: 32, fewer of large latents (8 at 4 x 64 x 64, 2 at 4 x 128 x 128).
 
     A rule of the model alone, for the last bits of a drawing depend on how many are drawn together.
     """
     return max(1, min(MOST_ROWS, MOST_NUMBERS // prod(latent_shape)))
 
 
-def cut(draw: Draw, paths: slice) -> Draw:
-    """Some of the pictures of a drawing."""
-    return Draw(draw.x[paths], draw.t, draw.states[:, paths], draw.eps_c[:, paths], draw.eps_0[:, paths])
-
-
-def joined(draws: Sequence[Draw]) -> Draw:
-    """Drawings of the same timesteps as one; one alone is not copied."""
-    if len(draws) == 1:
-        return draws[0]
-    columns = (torch.cat([getattr(draw, name) for draw in draws], dim=1) for name in COLUMNS)
-    return Draw(torch.cat([draw.x for draw in draws]), draws[0].t, *columns)
+def cut(draw: Draw, i: int) -> Draw:
+    """The i-th picture of a drawing."""
+    one = slice(i, i + 1)
+    return Draw(draw.x[one], draw.t, draw.states[:, one], draw.eps_c[:, one], draw.eps_0[:, one])
 
 
 @dataclass(frozen=True)
@@ -61,10 +54,10 @@ class Spilled:
 
     file: Path
 
-    def at(self, step: int, path: int) -> tuple[Tensor, ...]:
+    def at(self, step: int) -> tuple[Tensor, ...]:
         with safe_open(self.file, framework="pt") as file:
             # Copied, for a slice holds on to the whole file.
-            return (file.get_tensor("t")[step].clone(), *(file.get_slice(c)[step, path].clone() for c in COLUMNS))
+            return (file.get_tensor("t")[step].clone(), *(file.get_slice(c)[step, 0].clone() for c in COLUMNS))
 
 
 @final
@@ -94,10 +87,15 @@ class Recordings:
         return True
 
     def put(self, key: str, draw: Draw) -> None:
-        """Keeps a recording, if there is none; StoreFull where it can't be written, and then nothing is left of it."""
+        """Keeps the recording of one picture, if there is none; where it can't be written nothing is left of it.
+
+        Raises:
+            StoreFull: no room.
+        """
         if key in self.held:
             return
-        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in vars(draw).items()}
+        # Copied, for a part of a drawing holds on to the whole.
+        kept = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t) for name, t in vars(draw).items()}
         draw = Draw(**(kept | {name: _narrow(kept[name]) for name in ("eps_c", "eps_0")}))
         if self.folder is not None:
             self._write(self.folder, key, draw)
@@ -106,16 +104,16 @@ class Recordings:
         while self.used > self.bound:
             self._drop()
 
-    def at(self, key: str, step: int, path: int) -> tuple[Tensor, ...]:
-        """Timestep, state, eps_c and eps_0 of one path at one step of it, on the CPU; KeyError where there is none.
+    def at(self, key: str, step: int) -> tuple[Tensor, ...]:
+        """Timestep, state, eps_c and eps_0 at a step of a recorded picture, on the CPU; KeyError where there is none.
 
         The last two are in bf16 where that loses nothing.
         """
         if key in self.held:
             self.held.move_to_end(key)
             draw = self.held[key]
-            return (draw.t[step], *(getattr(draw, name)[step, path] for name in COLUMNS))
-        return self.spilled[key].at(step, path)
+            return (draw.t[step], *(getattr(draw, name)[step, 0] for name in COLUMNS))
+        return self.spilled[key].at(step)
 
     def forget(self, key: str) -> None:
         """Lets go of a recording, in memory or spilled; files in the folder stay."""
@@ -155,7 +153,8 @@ class Recordings:
 def _narrow(predictions: Tensor) -> Tensor:
     """In bf16 where that loses nothing, as with all that a network says that computes in it."""
     half = predictions.to(torch.bfloat16)
-    return half if torch.equal(half.to(predictions.dtype), predictions) else predictions
+    same = all(torch.equal(h.to(p.dtype), p) for h, p in zip(half, predictions, strict=True))  # a step at a time
+    return half if same else predictions
 
 
 def _size(draw: Draw) -> int:

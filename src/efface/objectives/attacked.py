@@ -17,7 +17,7 @@ from torch import Tensor
 from ..functional.adversary import descend
 from ..functional.losses import negative_guidance, weighted_mse
 from ..functional.schedules import Space
-from ..game import Ask, Game, Player, Role, Rows, Source, Term, Turn
+from ..game import Ask, Game, Role, Rows, Source, Stateful, Term, Turn
 from .recall import demand_room
 
 Start = Literal["latest", "random"]
@@ -43,11 +43,8 @@ class PrefixAttack:
 
 
 @final
-class Latest(Player):
-    """The prefixes [n, k, d] found last. It moves within the update's turns and has none of its own; a player, for what
-    players know is saved with the game."""
-
-    turns = 0
+class Latest(Stateful):
+    """The prefixes [n, k, d] found last."""
 
     def __init__(self) -> None:
         self.index = -1
@@ -59,12 +56,6 @@ class Latest(Player):
         if index != self.index:
             self.index, self.before = index, self.found
         return self.before
-
-    def params(self) -> list[Tensor]:
-        return []
-
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """Never asked for: it has no turns."""
 
     def state(self) -> dict[str, Tensor]:
         return {} if self.found is None else {"found": self.found}
@@ -83,8 +74,11 @@ class Attacked(Term):
         self.source, self.eta, self.attack, self.latest = source, eta, attack, Latest()
         self.space: Space = space
 
-    def searches(self) -> Sequence[Player]:
-        return (self.latest,)
+    def state(self) -> dict[str, Tensor]:
+        return self.latest.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.latest.restore(state)
 
     def prepare(self, game: Game) -> None:
         demand_room(game.model, self.attack.tokens)

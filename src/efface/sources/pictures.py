@@ -20,7 +20,6 @@ from ..game import Game, OnPictures, Rows, Source, Takes, Trained, Turn, naming,
 from ..game.parallel import team
 from ..models.base import Model
 from ..models.cond import Cond
-from ..models.recordings import at_once
 from ..store import read_pictures
 
 Noise = Literal["gaussian", "uniform"]
@@ -74,7 +73,7 @@ class Pictures(Source):
         drawn = len(self.expected) * self.drawn
         given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
         held = drawn * prod(shape) * game.model.dtype.itemsize + sum(given.values())
-        return Takes(min(at_once(shape), drawn), held=held)
+        return Takes(min(game.model.drawn_together, drawn), held=held)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:
@@ -95,7 +94,7 @@ class Pictures(Source):
         first = 2**41 + game.settings["seed"] * 1_000_003
         asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
         done = []
-        size = at_once(game.model.latent_shape)
+        size = game.model.drawn_together
         for start in range(0, len(asked), size):
             part = asked[start : start + size]
             done.append(team().spread(lambda own, part=part: self._draw(game, part[own]), len(part)).cpu())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
+
+from torch import Tensor
 
 from ..game import Game, Rows, Source, Takes, Turn
 from ..models.cond import Cond
@@ -22,6 +24,12 @@ class Shared(Source):
 
     def takes(self, game: Game) -> Takes:
         return self.source.takes(game)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.source.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.source.restore(state)
 
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         if self.last is None or self.last[0] is not turn or self.last[1] != tuple(prompts):

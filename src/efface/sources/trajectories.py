@@ -3,7 +3,8 @@
 The papers draw a fresh partial trajectory of the model in training for every update (ESD's and EAP's code: DDIM, start
 guidance 3). The state here is exactly at the timestep that it is scored at, which the original code misses by 40 to 60
 training steps. A trajectory of the *frozen* model has already computed eps(c) and eps("") at every state it visits, so
-one batched draw, kept, answers the teacher's part of many updates for nothing.
+one batched draw, kept, answers the teacher's part of many updates for nothing. Between the two lies a recording of the
+student, drawn anew every few turns: its states are the student's own of a while ago, and many are drawn at once.
 
 Drawings are made in batches of one size, filled up where prompts are few: a row's last bits then depend on its prompt,
 its seed and that size alone, all of which are in the key that it is kept by. So a resumed run, a run that finds the
@@ -14,26 +15,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
-from typing import final
+from typing import Any, final
 
 import torch
+from torch import Tensor
 
-from ..game import Game, OnTrajectories, Rows, Source, Takes, Turn, versions
+from ..game import Game, OnTrajectories, Rows, Searching, Source, Takes, Turn, versions
 from ..game.parallel import team
 from ..models.base import Draw, Sampler
 from ..models.cond import Cond
-from ..models.recordings import COLUMNS, Recordings, at_once, cut, joined
+from ..models.recordings import COLUMNS, Recordings, cut
+
+Asked = tuple[str, int]
+"""A trajectory: its prompt, and the seed of its start noise."""
 
 
 def trajectories(method: OnTrajectories, paths: int) -> Source:
     """The source that the method's settings name; `paths` trajectories a prompt where they are stored."""
-    if method.source == "student":
+    if method.source == "student" and not method.refresh:
         return Student(method.draw_steps, method.guidance, method.sampler)
+    if method.source == "student":
+        return Refreshed(method.draw_steps, method.guidance, paths, method.refresh, method.sampler)
     if method.source == "frozen":
         return Frozen(method.draw_steps, method.guidance, paths, method.refresh, method.sampler)
     raise ValueError(f"no source {method.source!r}; there are student, frozen")
+
+
+def preserved(method: Searching) -> Source:
+    """The source of words to preserve: the method's, or recordings of the frozen model that are drawn once."""
+    if method.keep_source == "same":
+        return trajectories(method, method.keep_paths)
+    if method.keep_source == "frozen":
+        return Frozen(method.draw_steps, method.guidance, method.keep_paths, sampler=method.sampler)
+    raise ValueError(f"no source {method.keep_source!r} of preserved words; there are same, frozen")
 
 
 @final
@@ -56,7 +74,7 @@ class Student(Source):
         n = game.settings["batch"]
         return Takes(n, _traced(game, self.steps, n) if n > 1 else 0)
 
-    def _drawn(self, game: Game, turn: Turn, cond: Cond, own: slice) -> torch.Tensor:
+    def _drawn(self, game: Game, turn: Turn, cond: Cond, own: slice) -> Tensor:
         """The states of some of the turn's rows."""
         points = turn.points[own]
         last = max(points)
@@ -73,107 +91,173 @@ class Student(Source):
         return torch.stack([draw.x[i] if k == last else draw.states[k, i] for i, k in enumerate(points)])
 
 
-@final
-class Frozen(Source):
-    """A recorded draw of the frozen model: `paths` trajectories a prompt, drawn when first asked for."""
+class Recorded(Source):
+    """`paths` whole trajectories of each prompt, drawn when one is first asked for and, given `refresh`, anew."""
 
     def __init__(self, steps: int, guidance: float, paths: int, refresh: int = 0, sampler: Sampler = "ddim") -> None:
         self.steps, self.guidance, self.paths, self.refresh = steps, guidance, paths, refresh
         self.sampler: Sampler = sampler
         self.epoch = 0
         self.expected: dict[str, None] = {}
-        self.keys: dict[str, str] = {}
-        self.private = Recordings()
+        self.found: dict[Asked, Any] = {}
 
     def expect(self, prompts: Sequence[str]) -> None:
         """Prompts that will be asked for: they are drawn together, when the first of them is."""
         self.expected |= dict.fromkeys(prompts)
 
     def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
-        """Rows of the store; their `known` holds the frozen predictions under the row's condition and under ""."""
-        epoch = turn.index // self.refresh if self.refresh else 0
-        if epoch != self.epoch:
-            for key in self.keys.values():
-                self._kept(game).forget(key)
-            self.epoch, self.keys = epoch, {}
-        self._demand(game, [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.keys])
-        kept = self._kept(game)
-        picks = zip(prompts, turn.points, turn.noise, strict=True)
-        found = [kept.at(self.keys[prompt], k, seed % self.paths) for prompt, k, seed in picks]
-        t, x, *eps = (torch.stack(column).to(game.model.device) for column in zip(*found, strict=True))
-        return Rows(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
+        """Rows of the recordings, each at a place and on a trajectory that the turn's random choices name."""
+        if (epoch := turn.index // self.refresh if self.refresh else 0) != self.epoch:
+            self.leave(game)
+            self.epoch, self.found = epoch, {}
+        seeds = self.seeds(game)
+        asked = [(prompt, seeds[noise % self.paths]) for prompt, noise in zip(prompts, turn.noise, strict=True)]
+        missing = dict.fromkeys(prompt for prompt, seed in asked if (prompt, seed) not in self.found)
+        alone = [[prompt] for prompt in missing if prompt not in self.expected]
+        together = [list(self.expected)] if len(alone) < len(missing) else []
+        for group in together + alone:
+            self.record(game, [(prompt, seed) for prompt in group for seed in seeds])
+        return self.read(game, asked, turn.points)
 
-    def takes(self, game: Game) -> Takes:
-        paths = len(self.expected) * self.paths
-        n = min(at_once(game.model.latent_shape), paths or self.paths)
-        numbers, model = self.steps * paths * prod(game.model.latent_shape), game.model
-        kept = numbers * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize)
-        return Takes(n, _traced(game, self.steps, n), kept)
+    @abstractmethod
+    def record(self, game: Game, asked: Sequence[Asked]) -> None:
+        """Sees to it that these trajectories are `found`."""
+
+    @abstractmethod
+    def read(self, game: Game, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+        """The states of these trajectories at these places."""
+
+    def leave(self, game: Game) -> None:
+        """Lets go of what was found, before it is drawn anew."""
 
     def seeds(self, game: Game) -> list[int]:
-        """Of the stored start noises: far from the small seeds that pictures are drawn and judged with."""
+        """Of the start noises: far from the small seeds that pictures are drawn and judged with."""
         first = 2**40 + game.settings["seed"] * 1_000_003 + self.epoch * self.paths
         return [first + i for i in range(self.paths)]
+
+    def drawn(self, game: Game, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
+        """The recording of each trajectory, drawn `size` at once."""
+        mine = team()
+        parts = [asked[i : i + size] for i in range(0, len(asked), size)]
+        for start in range(0, len(parts), mine.size):
+            # Each process draws a part of its own; in the last round there may be fewer parts than processes.
+            part = parts[min(start + mine.rank, len(parts) - 1)]
+            draws = mine.collected(self._draw(game, [*part, *[part[-1]] * (size - len(part))]))
+            for draw, whose in zip(draws, parts[start : start + mine.size], strict=False):
+                yield from (cut(draw, i) for i in range(len(whose)))
+
+    def _draw(self, game: Game, asked: Sequence[Asked]) -> Draw:
+        """Under the base's reading of the prompts, whoever draws."""
+        cond, seeds = game.model.encode([prompt for prompt, _ in asked]), [seed for _, seed in asked]
+        with self.drawing(game):
+            return game.model.sample(
+                cond,
+                game.uncond,
+                seeds,
+                steps=self.steps,
+                guidance=self.guidance,
+                record=True,
+                sampler=self.sampler,
+            )
+
+    def drawing(self, game: Game) -> AbstractContextManager[None]:
+        """Within, the weights are in place that draw."""
+        return nullcontext()
+
+    def numbers(self, game: Game) -> tuple[int, int, int]:
+        """How many are drawn at once, bytes recorded of them meanwhile, and numbers in the states of all expected."""
+        state, paths = prod(game.model.latent_shape), len(self.expected) * self.paths
+        n = min(game.model.drawn_together, paths or self.paths)
+        return n, _traced(game, self.steps, n), self.steps * paths * state
+
+
+@final
+class Refreshed(Recorded):
+    """Recordings of the model in training: states alone, for what it said there was the student's word.
+
+    Nothing can bring the weights back that drew them, so they are a part of what a resumed game needs.
+    """
+
+    def record(self, game: Game, asked: Sequence[Asked]) -> None:
+        size = min(game.model.drawn_together, -(-len(asked) // team().size))
+        for one, draw in zip(asked, self.drawn(game, asked, size), strict=True):
+            self.found[one] = draw.states[:, 0].cpu().clone(memory_format=torch.contiguous_format)
+
+    def read(self, game: Game, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+        x = torch.stack([self.found[one][k] for one, k in zip(asked, points, strict=True)])
+        t = game.model.timesteps(self.steps, self.sampler)[list(points)]
+        return Rows(x.to(game.model.device), t.to(game.model.device))
+
+    def drawing(self, game: Game) -> AbstractContextManager[None]:
+        return game.update.bound()
+
+    def takes(self, game: Game) -> Takes:
+        n, traced, states = self.numbers(game)
+        return Takes(n, traced, held=states * game.model.dtype.itemsize)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"epoch": torch.tensor(self.epoch)} | {f"{seed} {prompt}": x for (prompt, seed), x in self.found.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.epoch = int(state["epoch"])
+        pairs = ((key.partition(" "), x) for key, x in state.items() if key != "epoch")
+        self.found = {(prompt, int(seed)): x for (seed, _, prompt), x in pairs}
+
+
+@final
+class Frozen(Recorded):
+    """Recordings of the frozen model, by the keys that they are kept under."""
+
+    def __init__(self, steps: int, guidance: float, paths: int, refresh: int = 0, sampler: Sampler = "ddim") -> None:
+        Recorded.__init__(self, steps, guidance, paths, refresh, sampler)
+        self.private = Recordings()
+
+    def record(self, game: Game, asked: Sequence[Asked]) -> None:
+        kept, size = self._kept(game), min(game.model.drawn_together, len(asked))
+        facts = self._facts(game, size)
+        keys = {one: _hash({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
+        # Files may come and go between two processes' looks at a folder; all must draw the same.
+        wanted = team().any([key not in kept for key in keys.values()], game.model.device)
+        missing = [one for one, is_ in zip(keys, wanted, strict=True) if is_]
+        for one, draw in zip(missing, self.drawn(game, missing, size), strict=True):
+            kept.put(keys[one], draw)
+        self.found |= keys
+
+    def read(self, game: Game, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+        """`known` holds the frozen predictions under the row's condition and under ""."""
+        kept = self._kept(game)
+        rows = [kept.at(self.found[one], k) for one, k in zip(asked, points, strict=True)]
+        t, x, *eps = (torch.stack(column).to(game.model.device) for column in zip(*rows, strict=True))
+        return Rows(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
+
+    def leave(self, game: Game) -> None:
+        for key in self.found.values():
+            self._kept(game).forget(key)
+
+    def takes(self, game: Game) -> Takes:
+        model, (n, traced, states) = game.model, self.numbers(game)
+        return Takes(n, traced, states * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize))
 
     def _kept(self, game: Game) -> Recordings:
         """The model's recordings; this source's own while other weights than the base's are in place."""
         return game.model.recordings if game.model.untouched else self.private
 
-    def _demand(self, game: Game, prompts: Sequence[str]) -> None:
-        """Sees to it that these prompts are recorded; with an expected one all that are expected."""
-        alone = [prompt for prompt in prompts if prompt not in self.expected]
-        together = list(self.expected) if len(alone) < len(prompts) else []
-        for group in ([together] if together else []) + [[prompt] for prompt in alone]:
-            size = min(at_once(game.model.latent_shape), len(group) * self.paths)
-            keys = {prompt: self._key(game, prompt, size) for prompt in group}
-            # Files may come and go between two processes' looks at a folder; all must draw the same.
-            wanted = team().any([keys[prompt] not in self._kept(game) for prompt in group], game.model.device)
-            missing = [prompt for prompt, is_ in zip(group, wanted, strict=True) if is_]
-            for prompt, draw in zip(missing, self._draws(game, missing, size), strict=True):
-                self._kept(game).put(keys[prompt], draw)
-            self.keys |= keys
-
-    def _draws(self, game: Game, prompts: Sequence[str], size: int) -> Iterator[Draw]:
-        """The recording of each prompt, drawn `size` pictures at once, as soon as it is whole."""
-        asked = [(prompt, seed) for prompt in prompts for seed in self.seeds(game)]
-        parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-        mine = team()
-        rest: list[Draw] = []
-        for start in range(0, len(parts), mine.size):
-            # Each process draws a batch of its own; the last round may have fewer batches than there are processes.
-            own = min(start + mine.rank, len(parts) - 1)
-            drawn = mine.collected(self._draw(game, parts[own], size))
-            fresh = zip(drawn, parts[start : start + mine.size], strict=False)
-            whole = joined([*rest, *(cut(draw, slice(len(part))) for draw, part in fresh)])
-            while len(whole.x) >= self.paths:
-                yield cut(whole, slice(self.paths))
-                whole = cut(whole, slice(self.paths, None))
-            rest = [whole] if len(whole.x) else []
-
-    def _draw(self, game: Game, part: Sequence[tuple[str, int]], size: int) -> Draw:
-        """These pictures, and the last of them again and again up to `size`."""
-        full = [*part, *[part[-1]] * (size - len(part))]
-        cond = game.model.encode([prompt for prompt, _ in full])
-        seeds = [seed for _, seed in full]
-        return game.model.sample(
-            cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, record=True, sampler=self.sampler
-        )
-
-    def _key(self, game: Game, prompt: str, size: int) -> str:
-        """The hash of all that a recording depends on."""
+    def _facts(self, game: Game, size: int) -> dict[str, Any]:
+        """What a recording depends on, beside its prompt and its seed."""
         model = game.model
-        facts = {
-            "prompt": prompt,
-            "seeds": self.seeds(game),
+        return {
             "together": size,
             "draw": [self.steps, self.guidance, self.sampler, str(model.scheduler(self.sampler).config)],
             "base": game.base,
             "numbers": [str(model.dtype), str(model.compute), model.device.type, list(model.latent_shape)],
             "versions": versions(),
         }
-        return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _traced(game: Game, steps: int, n: int) -> int:
     """Bytes of what is recorded of n drawings."""
     return len(COLUMNS) * steps * n * prod(game.model.latent_shape) * game.model.dtype.itemsize
+
+
+def _hash(facts: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -42,7 +42,7 @@ class Dense(Update):
         return self.masters
 
     def step(self, grads: Sequence[Tensor]) -> None:
-        self.adam.step([grad.to(master.dtype) for grad, master in zip(grads, self.masters, strict=True)])
+        self.adam.step(grads)
         self.refresh()
 
     @torch.no_grad()
