@@ -69,6 +69,8 @@ class SDSize:
     """Of each kind that EraseDiff draws here; the projection is for its own 800."""
     moments: Literal[32, 8] = 32
     """Bits of Adam's moments."""
+    batch: int = 0
+    """Rows of each term in an update; 0 is the method's own number."""
     micro_batch: int = 0
     """Rows at once in the student's pass; 0 is all."""
     dtype: str = "bf16"
@@ -155,7 +157,7 @@ class SDSize:
         more |= {"moments": self.moments, "micro_batch": self.micro_batch} if "moments" in fields else {}
         if updates:
             more["steps"] = updates
-            given = ("paths", "keep_paths", "centres", "draw_steps", "pictures")
+            given = ("batch", "paths", "keep_paths", "centres", "draw_steps", "pictures")
             more |= {flag: getattr(self, flag) for flag in given if flag in fields and getattr(self, flag)}
             more |= {"remain_words": self.pictures} if "remain_words" in fields else {}
         return methods.configured(name, model, more)

@@ -10,8 +10,23 @@ import efface
 from efface.concept import Erasure
 from efface.functional.gumbel import gumbel_softmax
 from efface.functional.losses import negative_guidance
-from efface.game import Adam, Ask, Choice, Diverged, Edit, Game, Rows, Search, Turn, Vocabulary, WrongBase, apply
+from efface.game import (
+    Adam,
+    Ask,
+    Choice,
+    Diverged,
+    Edit,
+    Game,
+    Rows,
+    Search,
+    Turn,
+    Vocabulary,
+    WrongBase,
+    apply,
+    gradients,
+)
 from efface.methods.eap import EAP
+from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
 from efface.models.sd import StableDiffusion
 from efface.objectives.anchor import Anchor
@@ -382,3 +397,26 @@ def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
     assert losses[-1]["keep"] > 0
     with pytest.raises(ValueError, match="no prompts to preserve"):
         Prompts(trajectories(method, 2), [], "eps")
+
+
+def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_model, monkeypatch):
+    """EraseDiff's two gradients are those of one joint pass, and each recomputes no rows but its own."""
+    how = {"batch": 2, "micro_batch": 1, "pictures": 2, "remain_words": 2, "draw_steps": 2, "label": "dog", "steps": 1}
+    game = EraseDiff(**how).game(eps_model, Erasure(("cat",)))
+    rows: list[int] = []
+    eps_model.unet.register_forward_pre_hook(
+        lambda _, args: rows.append(len(args[0])) if torch.is_grad_enabled() else None
+    )
+    found, counts = [], []
+    for passes in (2, 1):  # a balance that differentiates once has one joint pass
+        monkeypatch.setattr(type(game.balance), "passes", passes)
+        rows.clear()
+        with game.losses(turn_of(game)) as losses:
+            grad_of = gradients(game.update.params(), 2)
+            found.append([grad_of(losses[role]) for role in ("erase", "keep")])
+        counts.append(sum(rows))
+    erase, keep = 4, 2  # erasing asks under the target and under the label
+    assert counts == [erase + keep + erase + keep, 3 * (erase + keep)]
+    for apart, joint in zip(*found, strict=True):
+        for one, other in zip(apart, joint, strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)

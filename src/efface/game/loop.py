@@ -163,7 +163,7 @@ class Game:
         flat = [ask for _, asks in asked for ask in asks.values()]
         frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
         with _still(self.model), self.update.bound():
-            replies = frozen | self._answer_student([ask for ask in flat if ask.who == "student"])
+            replies = frozen | self._answer_student([(term.role, ask) for term, asks in asked for ask in asks.values()])
             losses: dict[Role, Tensor] = {}
             for term, asks in asked:
                 loss = term.loss(self, asks, {key: replies[id(ask)] for key, ask in asks.items()})
@@ -193,8 +193,14 @@ class Game:
         with torch.no_grad():
             return replies | self._predict([ask for ask in asks if id(ask) not in replies])
 
-    def _answer_student(self, asks: Sequence[Ask]) -> dict[int, Tensor]:
-        return self._predict(asks, self.settings["micro_batch"])
+    def _answer_student(self, asked: Sequence[tuple[Role, Ask]]) -> dict[int, Tensor]:
+        """In one call; in one a role where each is differentiated by itself: its gradient then meets its rows alone."""
+        asks: dict[str, list[Ask]] = {}
+        for role, ask in asked:
+            if ask.who == "student":
+                asks.setdefault(role if self.balance.passes > 1 else "", []).append(ask)
+        parts = [self._predict(group, self.settings["micro_batch"]) for group in asks.values()]
+        return {key: reply for part in parts for key, reply in part.items()}
 
     def _predict(self, asks: Sequence[Ask], rows_at_once: int = 0) -> dict[int, Tensor]:
         """One batched prediction for all asks; in pieces whose activations are recomputed, where that is wanted.
