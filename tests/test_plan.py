@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import efface
 from efface import methods
 from efface.cli import main
 from efface.concept import Erasure
@@ -14,7 +15,7 @@ from efface.game.memory import free_bytes, read_size, size
 from efface.game.plan import SPARE, DoesNotFit, Line, Plan, demand, lighter, planned
 from efface.game.tally import Tally, size_of
 from efface.models.recordings import Recordings
-from tiny import tiny_model
+from tiny import tiny_model, tiny_pipeline
 
 TOLERANCE = 0.1
 """Of the peak: what the plan may be wrong by."""
@@ -120,6 +121,13 @@ def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
     busy = methods.get("esd")(**settings("esd", batch=64, source="frozen", micro_batch=64))
     game = busy.game(eps_model, Erasure(("cat",)))
     assert planned(game).learning > planned(game).sampling
+
+
+def test_a_model_is_told_how_many_are_drawn_at_once():
+    assert efface.load(tiny_pipeline(), draw_batch=3).drawn_together == 3
+    assert efface.load(tiny_pipeline()).drawn_together == 32
+    with pytest.raises(ValueError, match="draw_batch is 0 or a number of pictures, got -1"):
+        efface.load(tiny_pipeline(), draw_batch=-1)
 
 
 @pytest.mark.parametrize(("batch", "micro"), [(1, 0), (6, 1), (6, 2), (6, 0)])

@@ -87,8 +87,9 @@ def test_commands_open_a_model_as_they_are_told(
     more["attack"] = more["evaluate"]
     how = ["--device", "cpu", "--dtype", "bf16", "--compute", "own", "--compile", "--offload"]
     more["erase"] = ["--target", "cat", "--store", str(tmp_path), "--store-memory", "1KB", "--checkpointing"]
-    own = {"checkpointing": True, "store": tmp_path, "store_bound": 1000}
-    own = own if command == "erase" else {"checkpointing": False, "store": None, "store_bound": None}
+    more["erase"] += ["--draw-batch", "2"]
+    own = {"checkpointing": True, "store": tmp_path, "store_bound": 1000, "draw_batch": 2}
+    own = own if command == "erase" else {}
     named = ["erase", "esd"] if command == "erase" else [command]
     assert main([*named, "--model", model, *more[command], "--out", str(tmp_path / "out"), *how]) == 2
     assert asked == [(model, "cpu", "bf16", "own", {"compile": True, "offload": True, **own})]
