@@ -2,7 +2,7 @@
 
     python -m benchmarks.sd_size                                           # on a GPU: SD 1.5 at 512 px, all methods
     python -m benchmarks.sd_size --size sdxl --pixels 1024 --methods esd
-    python -m benchmarks.sd_size --checkpointing --moments 8 --micro-batch 4 --methods erasediff       # in 14 GB
+    python -m benchmarks.sd_size --checkpointing --moments 8 --micro-batch 4 --methods erasediff   # goal: 14 GB
     python -m benchmarks.sd_size --updates 2 --warm 0 --paths 1 --draw-steps 2 --pictures 2  # on a CPU, to show it runs
 
 Weights are random: speed does not look at them. A run's time is projected from what one update and one drawn row took,
