@@ -63,10 +63,9 @@ class AdvUnlearn(OnTrajectories):
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
         words = erasure.keep or model.vocabulary(self.retain_words)
-        source, stored = trajectories(self, self.retain_paths), self.source == "frozen" or self.refresh > 0
         return (
             Attacked(trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
-            Retained(source, words, self.retain_template, self.retain_batch, self.space, apart=stored),
+            Retained(trajectories(self, self.retain_paths), words, self.retain_template, self.retain_batch, self.space),
         )
 
     def update(self) -> Update:

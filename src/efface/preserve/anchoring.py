@@ -82,21 +82,15 @@ class Anchoring(Term):
 
 @final
 class Retained(Term):
-    """`count` words a turn under `template`, whatever the objective's batch, at states of `source` under each.
-
-    `apart` asks the source for each word by itself: what it draws once and stores is then the same to the bit,
-    whichever words are new in the same turn, and a resumed game goes on as it would have.
-    """
+    """`count` words a turn under `template`, whatever the objective's batch, at states of `source` under each."""
 
     role: Role = "keep"
 
-    def __init__(
-        self, source: Source, words: Sequence[str], template: str, count: int, space: Space, apart: bool = False
-    ) -> None:
+    def __init__(self, source: Source, words: Sequence[str], template: str, count: int, space: Space) -> None:
         if count < 1:
             raise ValueError(f"at least 1 word to retain a turn, got {count}")
         check_templates([template])
-        self.source, self.given, self.template, self.count, self.apart = source, words, template, count, apart
+        self.source, self.given, self.template, self.count = source, words, template, count
         self.space: Space = space
 
     def prepare(self, game: Game) -> None:
@@ -111,33 +105,15 @@ class Retained(Term):
         own = replace(turn, targets=none, templates=none, noise=noise, points=points)
         prompts = [self.template.format(self.words[i]) for i in words]
         cond = game.model.encode(prompts)
-        size = 1 if self.apart else self.count
-        starts = range(0, self.count, size)
-        rows = _joined([self._rows(game, own, prompts, cond, slice(i, i + size)) for i in starts])
+        rows = self.source.rows(game, own, prompts, cond)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
         }
 
-    def _rows(self, game: Game, own: Turn, prompts: Sequence[str], cond: Cond, part: slice) -> Rows:
-        """The source's states for a part of the words."""
-        fewer = replace(
-            own,
-            targets=own.targets[part],
-            templates=own.templates[part],
-            noise=own.noise[part],
-            points=own.points[part],
-        )
-        return self.source.rows(game, fewer, prompts[part], cond[part])
-
     def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         weight = game.weight(asks["student"].rows.t, self.space)
         return weighted_mse(replies["student"], replies["eps_c"], weight)
-
-
-def _joined(parts: Sequence[Rows]) -> Rows:
-    known = {key: torch.cat([part.known[key] for part in parts]) for key in parts[0].known}
-    return Rows(torch.cat([part.x for part in parts]), torch.cat([part.t for part in parts]), known)
 
 
 def _others(words: Sequence[str], game: Game) -> list[str]:
