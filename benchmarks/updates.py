@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -57,6 +57,10 @@ class Updates:
     for each of its updates asks for the same work. 0, and EraseDiff, runs as many as ours."""
     draw_steps: int = 50
     """Sampling steps of what is drawn to train on."""
+    sampler: Literal["ddim", "dpm", "unipc"] = "ddim"
+    """What ours records trajectories by; the baseline's are DDIM's."""
+    our_steps: int = 0
+    """Sampling steps of what ours records: with dpm or unipc fewer do; 0 takes as many as the baseline."""
     batch: int = 1
     """Rows of ours in an update; the papers' is 1. EraseDiff's is the method's own on both sides."""
     paths: int = 0
@@ -126,11 +130,11 @@ class Updates:
         if name == "p-esd" and count < self.updates:
             more["sparsity"] = 0.01  # so few updates prune nothing of themselves
         plain: Any = methods.configured(name, model, {})
-        states = self.states * (self.refresh or self.updates) * self.batch
-        paths = self.paths or ceil(states / (self.draw_steps * len(plain.templates)))
+        steps, states = self.our_steps or self.draw_steps, self.states * (self.refresh or self.updates) * self.batch
+        paths = self.paths or ceil(states / (steps * len(plain.templates)))
         turns = 1 + getattr(plain, "search_turns", 0)
         more |= {"source": "student" if self.refresh else "frozen", "refresh": self.refresh * turns}
-        more |= {"batch": self.batch, "paths": paths}
+        more |= {"batch": self.batch, "paths": paths, "draw_steps": steps, "sampler": self.sampler}
         kept = {"keep_paths": self.keep_paths, "keep_source": "frozen"} if name == "eap" else {}
         return methods.configured(name, model, more | kept)
 
@@ -155,7 +159,8 @@ class Updates:
         if name == "erasediff":
             erasure = Erasure((target,))
             more |= {"captions": remaining(method, model, erasure)[1], "label": labels(model, erasure, method.label)[0]}
-        return Asked(target, method.templates, dataclasses.asdict(method), count, more=more)
+        settings = dataclasses.asdict(method) | {"draw_steps": self.draw_steps}
+        return Asked(target, method.templates, settings, count, more=more)
 
     def baseline(self, name: str, asked: Asked) -> tuple[Cost, dict[str, Any]]:
         """Both of its models are counted: a deep copy carries the hook along."""

@@ -57,5 +57,6 @@ class Constrained(Balance):
         """lambda_t."""
         if self.rate == "fixed":
             return self.eta
-        goal = {"grad-norm": inner(forget, forget), "gap": max(gap, 0.0), "constant": 1.0}[self.rate]
-        return multiplier(forget, remain, self.eta * goal)
+        square, along = inner(forget, forget), inner(forget, remain)
+        goal = {"grad-norm": square, "gap": max(gap, 0.0), "constant": 1.0}[self.rate]
+        return multiplier(square, along, self.eta * goal)

@@ -17,14 +17,14 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack([(x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)]).sum()
 
 
-def multiplier(forget: Sequence[Tensor], remain: Sequence[Tensor], a_t: Tensor | float) -> float:
+def multiplier(square: Tensor, along: Tensor, a_t: Tensor | float) -> float:
     """lambda_t = max{0, (a_t - <grad g, grad L_r>) / ||grad g||^2}: the solution is grad L_r + lambda_t grad g.
 
     Zero where the forgetting gradient is zero: nothing is left to forget, and no step could change that.
+
+    Args:
+        square: ||grad g||^2, by `inner`.
+        along: <grad g, grad L_r>, by `inner`.
+        a_t: how fast forgetting must go.
     """
-    square = inner(forget, forget)
-    if square == 0:
-        return 0.0
-    return float(
-        ((torch.as_tensor(a_t, dtype=torch.double, device=square.device) - inner(forget, remain)) / square).clamp(min=0)
-    )
+    return 0.0 if square == 0 else float(((a_t - along) / square).clamp(min=0))
