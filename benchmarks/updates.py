@@ -15,8 +15,10 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import tyro
@@ -44,6 +46,8 @@ class Updates:
     """Of esd, eap, abo, p-esd, erasediff; all of them where none is given."""
     targets: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Concepts to erase; repeat the flag for several; cat where none is given."""
+    seeds: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Of the random choices of both sides; repeat the flag for several; 0 where none is given."""
     model: str = "glyphs"
     """A bundled model, or a folder of one of that make."""
     updates: int = 1000
@@ -86,8 +90,8 @@ class Updates:
             raise SystemExit("--quality compares equal numbers of updates: leave --baseline-updates away")
         rows = []
         for name in self.methods or tuple(REFERENCES):
-            for target in self.targets or ("cat",):
-                row = self.compare(name, target)
+            for target, seed in product(self.targets or ("cat",), self.seeds or (0,)):
+                row = self.compare(name, target, seed)
                 rows.append(row)
                 print(_lines([row]), flush=True)
                 write(self.out, "updates", {"stamp": stamp(flags=_plain(self)), "rows": rows})
@@ -95,17 +99,18 @@ class Updates:
         if self.quality:
             print(_quality(rows))
 
-    def compare(self, name: str, target: str) -> dict[str, Any]:
+    def compare(self, name: str, target: str, seed: int) -> dict[str, Any]:
         """One method on one target, ours and the baseline."""
         count = self.picture_updates if name == "erasediff" else self.updates
-        ours, edit = self.ours(name, target, count)
-        asked = self.asked(name, target, count, edit)
+        ours, edit = self.ours(name, target, count, seed)
+        asked = self.asked(name, target, count, edit, seed)
         made = min(self.baseline_updates or count, count) if name != "erasediff" else count
         baseline, values = self.baseline(name, dataclasses.replace(asked, updates=made))
         baseline = scaled(baseline, count / made)
         row = {
             "method": name,
             "target": target,
+            "seed": seed,
             "updates": count,
             "baseline_updates": made,
             "against": "the paper's procedure" if name in PAPERS else "our unoptimised reference",
@@ -120,11 +125,11 @@ class Updates:
             "fewer_rows": baseline.rows / ours.rows,
             "bytes_share": row["ours_bytes"] / row["plain_bytes"],
         }
-        return row | (self.judged(name, target, edit, values) if self.quality else {})
+        return row | (self.judged(name, target, seed, edit, values) if self.quality else {})
 
-    def method(self, name: str, model: Any, count: int) -> Any:
+    def method(self, name: str, model: Any, count: int, seed: int = 0) -> Any:
         """Ours: the stored trajectories, at the papers' batch and as many steps."""
-        more: dict[str, Any] = {"steps": count, "draw_steps": self.draw_steps}
+        more: dict[str, Any] = {"steps": count, "seed": seed, "draw_steps": self.draw_steps}
         if name == "erasediff":
             return methods.configured(name, model, more | {"pictures": self.pictures})
         if name == "p-esd" and count < self.updates:
@@ -138,10 +143,11 @@ class Updates:
         kept = {"keep_paths": self.keep_paths, "keep_source": "frozen"} if name == "eap" else {}
         return methods.configured(name, model, more | kept)
 
-    def ours(self, name: str, target: str, count: int) -> tuple[Cost, Edit]:
+    def ours(self, name: str, target: str, count: int, seed: int = 0) -> tuple[Cost, Edit]:
         model: Any = efface.load(self.model, store_bound=0, draw_batch=self.draw_batch)
         found: list[Edit] = []
-        cost = timed(lambda: found.append(self.method(name, model, count).fit(model, Erasure((target,)))), model.unet)
+        method = self.method(name, model, count, seed)
+        cost = timed(lambda: found.append(method.fit(model, Erasure((target,)))), model.unet)
         return cost, found[0]
 
     def our_bytes(self, name: str, target: str) -> int:
@@ -149,10 +155,10 @@ class Updates:
         method = self.method(name, model, self.short)
         return peak_of(lambda: method.fit(model, Erasure((target,))), _resting(model))
 
-    def asked(self, name: str, target: str, count: int, edit: Edit) -> Asked:
+    def asked(self, name: str, target: str, count: int, edit: Edit, seed: int) -> Asked:
         """The same request for the baseline, with the words that ours found."""
         model: Any = efface.load(self.model)
-        method = self.method(name, model, count)
+        method = self.method(name, model, count, seed)
         more: dict[str, Any] = {}
         if name == "eap":
             more["candidates"] = edit.meta["notes"]["candidates"][target]
@@ -160,7 +166,7 @@ class Updates:
             erasure = Erasure((target,))
             more |= {"captions": remaining(method, model, erasure)[1], "label": labels(model, erasure, method.label)[0]}
         settings = dataclasses.asdict(method) | {"draw_steps": self.draw_steps}
-        return Asked(target, method.templates, settings, count, more=more)
+        return Asked(target, method.templates, settings, count, seed, more)
 
     def baseline(self, name: str, asked: Asked) -> tuple[Cost, dict[str, Any]]:
         """Both of its models are counted: a deep copy carries the hook along."""
@@ -173,7 +179,7 @@ class Updates:
         model: Any = efface.load(self.model)
         return peak_of(lambda: REFERENCES[name](model, asked, **asked.more), _resting(model))
 
-    def judged(self, name: str, target: str, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
+    def judged(self, name: str, target: str, seed: int, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
         """Rates of both edits, by the recipe's suite and judges."""
         from efface.evaluate import evaluate
         from efface.scorers import panel
@@ -187,7 +193,7 @@ class Updates:
         other = Edit(plain, provenance(model, erasure, f"plain {name}", {}))
         found: dict[str, Any] = {}
         for who, edit in (("ours", ours), ("plain", other)):
-            where = self.out / name / target / who
+            where = self.out / name / f"{target}-{seed}" / who
             edit.save(where / "edit.safetensors")
             suite = suite_of(erasure, known, SIZES)
             record = evaluate(model, where / "edit.safetensors", suite, judges, where, album=self.out / "images")
@@ -237,11 +243,14 @@ def _quality(rows: Sequence[Mapping[str, Any]]) -> str:
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
         for metric in METRICS:
-            both = {r["target"]: (r["plain_rates"].get(metric), r["ours_rates"].get(metric)) for r in mine}
-            losses = {t: [a - b] for t, (a, b) in both.items() if a is not None and b is not None}
+            losses: dict[str, list[float]] = {}
+            for row in mine:
+                a, b = row["plain_rates"].get(metric), row["ours_rates"].get(metric)
+                if a is not None and b is not None:
+                    losses.setdefault(row["target"], []).append(a - b)
             if not losses:
                 continue
-            mean, spread = sum(v[0] for v in losses.values()) / len(losses), bootstrap(losses)
+            mean, spread = fmean(map(fmean, losses.values())), bootstrap(losses)
             bounds = f"[{100 * spread[0]:.1f}, {100 * spread[1]:.1f}]" if spread else "one target: no interval"
             verdict = "inconclusive" if spread is None or spread[1] > ALLOWED_LOSS else "not worse"
             if spread and spread[0] > ALLOWED_LOSS:

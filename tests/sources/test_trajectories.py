@@ -187,11 +187,14 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
     found = rows(0)
     assert torch.allclose(found.x, first.flatten(0, 1), atol=1e-5)
     assert found.t.tolist() == [t for t in eps_model.timesteps(3, "ddim").tolist() for _ in range(2)]
-    assert not found.known
+    assert sorted(found.known) == ["eps_0", "eps_c"]  # the student is still the base
+    assert len(eps_model.recordings.held) == 2
     game._move(game._turn(0, game.update))
     assert torch.equal(rows(3).x, found.x)
     second = drawn_now(1)
     anew = rows(4)
+    assert not anew.known
+    assert not eps_model.recordings.held
     assert torch.allclose(anew.x, second.flatten(0, 1), atol=1e-5)
     with torch.no_grad():  # and not what the base would have drawn from these seeds
         base = eps_model.sample(

@@ -18,6 +18,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from math import prod
 from typing import Any, final
 
@@ -176,7 +177,23 @@ class Refreshed(Recorded):
     """Recordings of the model in training: states alone, for what it said there was the student's word.
 
     Nothing can bring the weights back that drew them, so they are a part of what a resumed game needs.
+    The first are the base's, which is what a training starts from: they know the teacher's answers.
     """
+
+    def __init__(self, steps: int, guidance: float, paths: int, refresh: int, sampler: Sampler = "ddim") -> None:
+        Recorded.__init__(self, steps, guidance, paths, refresh, sampler)
+        self.first = Frozen(steps, guidance, paths, sampler=sampler)
+
+    def expect(self, prompts: Sequence[str]) -> None:
+        self.first.expect(prompts)
+        Recorded.expect(self, prompts)
+
+    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+        who = self.first if turn.index < self.refresh else super()
+        return who.rows(game, turn, prompts, cond)
+
+    def leave(self, game: Game) -> None:
+        self.first.leave(game)
 
     def record(self, game: Game, asked: Sequence[Asked]) -> None:
         size = min(game.model.drawn_together, -(-len(asked) // team().size))
@@ -192,8 +209,8 @@ class Refreshed(Recorded):
         return game.update.bound()
 
     def takes(self, game: Game) -> Takes:
-        n, traced, states = self.numbers(game)
-        return Takes(n, traced, held=states * game.model.dtype.itemsize)
+        first, states = self.first.takes(game), self.numbers(game)[2] * game.model.dtype.itemsize
+        return replace(first, held=max(0, states - game.model.recordings.bound))
 
     def state(self) -> dict[str, Tensor]:
         return {"epoch": torch.tensor(self.epoch)} | {f"{seed} {prompt}": x for (prompt, seed), x in self.found.items()}
@@ -233,6 +250,7 @@ class Frozen(Recorded):
     def leave(self, game: Game) -> None:
         for key in self.found.values():
             self._kept(game).forget(key)
+        self.found = {}
 
     def takes(self, game: Game) -> Takes:
         model, (n, traced, states) = game.model, self.numbers(game)
