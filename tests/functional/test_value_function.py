@@ -53,6 +53,12 @@ def test_nothing_can_be_done_where_nothing_is_left_to_forget():
     assert share_of([torch.zeros(3)], [torch.ones(3)], 1.0) == 0
 
 
+def test_the_inner_product_goes_by_chunks_and_by_place_not_by_memory(monkeypatch):
+    monkeypatch.setattr("efface.functional.value_function.CHUNK", 4)
+    a, b = torch.randn(2, 3, 5, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    assert inner([a, a[0]], [b.T.contiguous().T, b[0]]).item() == pytest.approx(float((a * b).sum() + a[0] @ b[0]))
+
+
 def test_the_inner_product_survives_small_and_large():
     a = [torch.tensor([1e-25, 1e-25]), torch.tensor([1e25])]
     assert inner(a[:1], a[:1]).item() == pytest.approx(2e-50)

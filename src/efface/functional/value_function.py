@@ -11,10 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+CHUNK = 2**20
+
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """The inner product of two gradients, each a list of tensors; a scalar in fp64."""
-    return torch.stack([(x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)]).sum()
+    """The inner product of two gradients, each a list of tensors; a scalar in fp64, which is made chunk by chunk."""
+    pairs = zip(a, b, strict=True)
+    chunks = (part for x, y in pairs for part in zip(x.flatten().split(CHUNK), y.flatten().split(CHUNK), strict=True))
+    return torch.stack([torch.dot(x.double(), y.double()) for x, y in chunks]).sum()
 
 
 def multiplier(square: Tensor, along: Tensor, a_t: Tensor | float) -> float:
