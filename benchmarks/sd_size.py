@@ -112,7 +112,7 @@ class SDSize:
             settle()
             start = time.perf_counter()
             marks = _after_rounds(method, model, _clock)
-        model.recordings = Recordings()  # so that the second run, whose counting slows it, draws as the first did
+        model.recordings = Recordings()  # so that the next run, whose counting slows it, draws as the first did
         used, flops = _counts(method, model)
         rounds = [b - a for a, b in pairwise(marks)][max(0, self.warm - 1) :]
         update = median(rounds)
@@ -199,10 +199,13 @@ def _after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[fl
 
 
 def _counts(method: Any, model: Any) -> tuple[int, float]:
-    """The most bytes alive in a fit, and the FLOPs of an update with everything drawn."""
-    marks: list[float] = []
+    """The most bytes alive in a fit, and the FLOPs of an update with everything drawn.
+
+    By a fit each, for what counts FLOPs holds on to activations.
+    """
+    used = peak_of(lambda: method.fit(model, CAT), _weights(model))
     with FlopCounterMode(display=False) as counter:
-        used = peak_of(lambda: marks.extend(_after_rounds(method, model, counter.get_total_flops)), _weights(model))
+        marks = _after_rounds(method, model, counter.get_total_flops)
     return used, median(b - a for a, b in pairwise(marks))
 
 

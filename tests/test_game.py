@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
@@ -23,8 +24,9 @@ from efface.game import (
     Vocabulary,
     WrongBase,
     apply,
-    gradients,
 )
+from efface.game.passes import tensors
+from efface.game.tally import Tally, size_of
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
@@ -399,24 +401,36 @@ def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
         Prompts(trajectories(method, 2), [], "eps")
 
 
-def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_model, monkeypatch):
+def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_model):
     """EraseDiff's two gradients are those of one joint pass, and each recomputes no rows but its own."""
     how = {"batch": 2, "micro_batch": 1, "pictures": 2, "remain_words": 2, "draw_steps": 2, "label": "dog", "steps": 1}
     game = EraseDiff(**how).game(eps_model, Erasure(("cat",)))
-    rows: list[int] = []
+    params, turn, rows = game.update.params(), turn_of(game), []
     eps_model.unet.register_forward_pre_hook(
         lambda _, args: rows.append(len(args[0])) if torch.is_grad_enabled() else None
     )
-    found, counts = [], []
-    for passes in (2, 1):  # a balance that differentiates once has one joint pass
-        monkeypatch.setattr(type(game.balance), "passes", passes)
-        rows.clear()
-        with game.losses(turn_of(game)) as losses:
-            grad_of = gradients(game.update.params(), 2)
-            found.append([grad_of(losses[role]) for role in ("erase", "keep")])
-        counts.append(sum(rows))
+    apart = [game.gradient(turn, {role: 1.0}) for role in ("erase", "keep")]
     erase, keep = 4, 2  # erasing asks under the target and under the label
-    assert counts == [erase + keep + erase + keep, 3 * (erase + keep)]
-    for apart, joint in zip(*found, strict=True):
-        for one, other in zip(apart, joint, strict=True):
-            assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+    assert sum(rows) == 2 * (erase + keep)
+    with game.losses(turn_of(game)) as losses:
+        for (found, grads), (role, loss) in zip(apart, losses.items(), strict=True):
+            assert found == {role: pytest.approx(loss.item(), rel=1e-4)}
+            for one, other in zip(grads, torch.autograd.grad(loss, params, retain_graph=True), strict=True):
+                assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_what_one_role_computed_is_gone_before_the_next_is_asked(eps_model):
+    """The step of two gradients takes no more room at once than its larger pass and the gradient that waits."""
+    game = EraseDiff(batch=8, pictures=2, remain_words=2, draw_steps=2, label="dog", steps=1).game(
+        eps_model, Erasure(("cat",))
+    )
+
+    def peak(work) -> int:
+        with Tally(tensors(game)) as tally:
+            work()
+        return tally.peak
+
+    game.gradient(turn_of(game), {"keep": 1.0})  # draws the pictures
+    alone = max(peak(lambda role=role: game.gradient(turn_of(game), {role: 1.0})) for role in ("erase", "keep"))
+    waiting = size_of(game.update.params())
+    assert peak(lambda: game.balance(partial(game.gradient, turn_of(game)), None)) < 1.02 * (alone + waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -204,8 +205,7 @@ def test_preservation_beside_erasing(lab, kept, share):
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))
     with torch.no_grad():
         game.update.masters[0].copy_(minimiser(parts))
-    with game.losses(game.look(0, 0)) as losses:
-        grads = Sum(keep=share)(losses, lambda loss: torch.autograd.grad(loss, game.update.params()), None)
+    grads = Sum(keep=share)(partial(game.gradient, game.look(0, 0)), None)
     with torch.no_grad():
         game.update.masters[0].zero_()
     _, (start,) = loss_and_gradient(game, game.look(0, 0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from efface.balance.constrained import Constrained
-from efface.game import Update, gradients
+from efface.game import Update
 from efface.objectives.denoising import Denoising
 from efface.objectives.wrong_noise import WrongNoise
 from efface.sources.pictures import ANY, Pictures
@@ -28,6 +28,19 @@ def toy(seed: int = 0, scale: float = 1.0) -> tuple[dict, list[torch.Tensor]]:
     return {"erase": scale * forget, "keep": remain}, params
 
 
+def grad_of(losses, params):
+    """As a game's, of losses that are there already."""
+
+    def of(shares):
+        there = {role: losses[role] for role in shares if role in losses}
+        total = torch.stack([shares[role] * loss for role, loss in there.items()]).sum()
+        grads = torch.autograd.grad(total, params, retain_graph=True, allow_unused=True)
+        zeros = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+        return {role: loss.item() for role, loss in there.items()}, zeros
+
+    return of
+
+
 def dot(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
     return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
 
@@ -40,7 +53,7 @@ def test_forgetting_falls_at_the_rate_asked(rate, inner, seed):
     eta = 1.5
     forget, remain = (torch.autograd.grad(losses[role], params, retain_graph=True) for role in ("erase", "keep"))
     a_t = {"grad-norm": dot(forget, forget), "gap": 0.75 * losses["erase"].item(), "constant": 1.0}[rate] * eta
-    step = Constrained(rate, eta, inner)(losses, gradients(params), floor)
+    step = Constrained(rate, eta, inner)(grad_of(losses, params), floor)
     assert dot(step, forget) >= a_t * (1 - 1e-5)
     # Where remaining forgets fast enough by itself, nothing is added.
     if dot(remain, forget) >= a_t:
@@ -53,14 +66,14 @@ def test_a_gap_below_zero_asks_for_nothing_but_not_to_remember():
     """To remain is to remember here: that part goes, though the inner loop found no better loss."""
     p = torch.ones(1, requires_grad=True)
     losses = {"erase": p.square().sum(), "keep": (p - 3).square().sum()}
-    (step,) = Constrained("gap", 1.0, 3)(losses, gradients([p]), losses["erase"].item() + 1)
+    (step,) = Constrained("gap", 1.0, 3)(grad_of(losses, [p]), losses["erase"].item() + 1)
     assert step.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_fixed_is_a_weighted_sum_and_costs_count_among_what_remains():
     losses, params = toy()
     losses["cost"] = params[0].square().sum()
-    step = Constrained("fixed", 0.7)(losses, gradients(params), None)
+    step = Constrained("fixed", 0.7)(grad_of(losses, params), None)
     wanted = torch.autograd.grad(losses["keep"] + losses["cost"] + 0.7 * losses["erase"], params)
     assert all(torch.allclose(s, w, atol=1e-6) for s, w in zip(step, wanted, strict=True))
 
@@ -81,10 +94,13 @@ def test_bad_settings(settings, message):
 
 @pytest.mark.parametrize("missing", ["erase", "keep"])
 def test_both_sides_are_needed(missing):
-    losses, params = toy()
-    del losses[missing]
-    with pytest.raises(ValueError, match="something to erase and something to keep"):
-        Constrained()(losses, gradients(params), None)
+    """And that is said before there is a turn."""
+    model = stirred()
+    at = Fixed(model.rows(4, prompt="cat"))
+    sides = {"erase": WrongNoise(at, ["dog"], "label", "eps"), "keep": Denoising(at, "eps", "keep")}
+    del sides[missing]
+    with pytest.raises(ValueError, match="needs something to erase and something to keep"):
+        game_of(model, [*sides.values()], update=Dense("head", 1e-2), balance=Constrained())
 
 
 # The inner loop.
@@ -146,11 +162,11 @@ def test_the_floor_is_of_the_very_states_of_the_step(first):
     game.terms = sorted(game.terms, key=lambda term: term.role != first)
     floors: list[float | None] = []
 
-    def balance(losses, grad_of, floor):
+    def balance(grad_of, floor):
         floors.append(floor)
-        return grad_of(losses["erase"])
+        return grad_of({"erase": 1.0})[1]
 
-    balance.inner, balance.passes = 2, 0  # type: ignore[attr-defined]
+    balance.inner = 2  # type: ignore[attr-defined]
     game.balance = balance  # type: ignore[assignment]
     loss = game._move(game._turn(0, game.update))["erase"]
     assert floors == [pytest.approx(loss, rel=1e-5)]

@@ -7,7 +7,7 @@ and is run only there. The authors' scripts take a constant lambda: that is `rat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..functional.value_function import inner, multiplier
-from ..game import Balance, Role
+from ..game import Balance, GradOf, Role
 
 Rate = Literal["grad-norm", "gap", "constant", "fixed"]
 
@@ -25,7 +25,8 @@ Rate = Literal["grad-norm", "gap", "constant", "fixed"]
 class Constrained(Balance):
     """How fast forgetting must go: a_t = eta ||grad g||^2, eta max(g, 0), or eta; "fixed" is lambda_t = eta itself."""
 
-    passes: ClassVar[int] = 2
+    needs: ClassVar[tuple[Role, ...]] = ("erase", "keep")
+    passes: ClassVar[tuple[tuple[Role, ...], ...]] = (("erase",), ("keep", "cost"))
     rate: Rate = "grad-norm"
     eta: float = 1.0
     inner: int = 0
@@ -41,14 +42,10 @@ class Constrained(Balance):
                 f"inner steps are for the rate 'gap', which needs at least 1; got {self.inner} for {self.rate!r}"
             )
 
-    def __call__(
-        self, losses: Mapping[Role, Tensor], grad_of: Callable[[Tensor], Sequence[Tensor]], floor: float | None
-    ) -> Sequence[Tensor]:
-        if "erase" not in losses or "keep" not in losses:
-            raise ValueError("the constrained step needs something to erase and something to keep")
-        forget = grad_of(losses["erase"])
-        remain = list(grad_of(losses["keep"] + losses["cost"] if "cost" in losses else losses["keep"]))
-        share = self._share(forget, remain, losses["erase"].item() - (floor or 0.0))
+    def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
+        losses, forget = grad_of({"erase": 1.0})
+        _, kept = grad_of({"keep": 1.0, "cost": 1.0})
+        share, remain = self._share(forget, kept, losses["erase"] - (floor or 0.0)), list(kept)
         for i, grad in enumerate(forget):  # one by one: a third set of gradients would be as large as what learns
             remain[i] = torch.add(remain[i], grad, alpha=share)
         return remain

@@ -6,7 +6,7 @@ from .edit import Edit, WrongBase, apply, check_same_run, provenance, versions
 from .loop import Diverged, Game, gradients
 from .method import Kind, Method, OnPictures, OnTrajectories, Trained, positive
 from .optimiser import Adam, adam
-from .protocols import Ask, Balance, Player, Role, Rows, Source, Stateful, Takes, Term, Turn, Update
+from .protocols import Ask, Balance, GradOf, Player, Role, Rows, Source, Stateful, Takes, Term, Turn, Update
 from .search import Choice, Search, SearchGradient, Vocabulary
 from .searching import Searching
 from .words import naming, other_words, read_words, unlike_words
@@ -20,6 +20,7 @@ __all__ = [
     "Diverged",
     "Edit",
     "Game",
+    "GradOf",
     "Kind",
     "Method",
     "OnPictures",

@@ -58,6 +58,8 @@ class Game:
     def __post_init__(self) -> None:
         self.base = self.model.fingerprint()
         self.uncond = self.model.encode([""])
+        if not {*self.balance.needs} <= {term.role for term in self.terms}:
+            raise ValueError(f"{self.name} needs something to {' and something to '.join(self.balance.needs)}")
         self.update.prepare(self)
         self.live = any(not name.startswith("unet.") for name in self.update.moved())
         for term in self.terms:
@@ -141,12 +143,14 @@ class Game:
         """One step of the turn's player; the losses by role."""
         ours = turn.player is self.update
         floor = self._floor(turn) if ours and self.balance.inner else None
-        with self.losses(turn) as losses:
-            values = {role: loss.item() for role, loss in losses.items()}
-            self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
-            grad_of = gradients(turn.player.params(), self.balance.passes if ours else 1)
-            grads = self.balance(losses, grad_of, floor) if ours else grad_of(torch.stack([*losses.values()]).sum())
-        del losses  # and with them all activations, before the step needs room of its own
+        values: dict[Role, float] = {}
+
+        def grad_of(shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+            found, grads = self.gradient(turn, shares)
+            values.update(found)
+            return found, grads
+
+        grads = self.balance(grad_of, floor) if ours else grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
         norms = torch.stack([grad.float().norm() for grad in grads])
         self._demand_finite(turn, norms, f"gradient, at loss {values}")
         if self.good is None or turn.index % SAVE_EVERY == 0:
@@ -154,16 +158,28 @@ class Game:
         turn.player.step(grads)
         return {str(role): value for role, value in values.items()}
 
+    def gradient(self, turn: Turn, shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+        """These roles' losses, and the gradient of their weighted sum for the params of the turn's player.
+
+        One pass for all of them, whose activations are gone after it. A role that has nothing to say this turn is left
+        out of the losses.
+        """
+        with self.losses(turn, *shares) as losses:
+            values: dict[Role, float] = {role: loss.item() for role, loss in losses.items()}
+            self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
+            total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
+            return values, gradients(turn.player.params(), total)
+
     @contextmanager
-    def losses(self, turn: Turn, role: Role | None = None) -> Iterator[dict[Role, Tensor]]:
-        """The losses of all terms, or of one role's; differentiate them within, where the student is in place."""
+    def losses(self, turn: Turn, *roles: Role) -> Iterator[dict[Role, Tensor]]:
+        """The losses of all terms, or of these roles'; differentiate them within, where the student is in place."""
         # Erasing asks first: asked alone, at the same turn, it then draws the same.
-        terms = sorted((t for t in self.terms if role in (None, t.role)), key=lambda term: term.role != "erase")
+        terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
         asked = [(term, asks) for term in terms if (asks := term.asks(self, turn)) is not None]
         flat = [ask for _, asks in asked for ask in asks.values()]
         frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
         with _still(self.model), self.update.bound():
-            replies = frozen | self._answer_student([(term.role, ask) for term, asks in asked for ask in asks.values()])
+            replies = frozen | self._predict([a for a in flat if a.who == "student"], self.settings["micro_batch"])
             losses: dict[Role, Tensor] = {}
             for term, asks in asked:
                 loss = term.loss(self, asks, {key: replies[id(ask)] for key, ask in asks.items()})
@@ -175,7 +191,7 @@ class Game:
         before = self.update.state()
         for k in range(self.balance.inner):
             with self.losses(self.look(turn.index, salt=1 + k), "erase") as losses:
-                grads = gradients(self.update.params(), 1)(losses["erase"])
+                grads = gradients(self.update.params(), losses["erase"])
             self.update.step(grads)
         # Not the turn itself: its generator would have moved on, and the step would meet other states than the floor.
         with torch.no_grad(), self.losses(self.look(turn.index, salt=0), "erase") as losses:
@@ -192,15 +208,6 @@ class Game:
         replies = {id(ask): ask.rows.known[ask.known] for ask in asks if ask.known in ask.rows.known}
         with torch.no_grad():
             return replies | self._predict([ask for ask in asks if id(ask) not in replies])
-
-    def _answer_student(self, asked: Sequence[tuple[Role, Ask]]) -> dict[int, Tensor]:
-        """In one call; in one a role where each is differentiated by itself: its gradient then meets its rows alone."""
-        asks: dict[str, list[Ask]] = {}
-        for role, ask in asked:
-            if ask.who == "student":
-                asks.setdefault(role if self.balance.passes > 1 else "", []).append(ask)
-        parts = [self._predict(group, self.settings["micro_batch"]) for group in asks.values()]
-        return {key: reply for part in parts for key, reply in part.items()}
 
     def _predict(self, asks: Sequence[Ask], rows_at_once: int = 0) -> dict[int, Tensor]:
         """One batched prediction for all asks; in pieces whose activations are recomputed, where that is wanted.
@@ -281,17 +288,7 @@ def _still(model: Model) -> Iterator[None]:
             tensor.requires_grad_(True)
 
 
-def gradients(params: Sequence[Tensor], calls: int = 0) -> Callable[[Tensor], Sequence[Tensor]]:
-    """A function that differentiates a scalar by these; zero where it does not depend on one.
-
-    It may be called `calls` times, the last of which lets go of activations on its way; 0 keeps them for any number.
-    """
-    left = calls
-
-    def grad_of(loss: Tensor) -> Sequence[Tensor]:
-        nonlocal left
-        left -= 1
-        grads = torch.autograd.grad(loss, params, retain_graph=left != 0, allow_unused=True)
-        return team().mean([torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)])
-
-    return grad_of
+def gradients(params: Sequence[Tensor], loss: Tensor) -> Sequence[Tensor]:
+    """A scalar, differentiated by these; zero where it does not depend on one. Activations go on its way."""
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
+    return team().mean([torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)])

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from .loop import Game, gradients
+from .loop import Game
 from .protocols import Rows, Source, Term, Turn
 from .tally import Tally
 
@@ -75,7 +76,7 @@ class Ones:
     terms: int
     """Rows of each term in the smaller turn; the larger has twice as many."""
     each: int
-    """Rows in the student's pass for one of each term; a term that asks it nothing still makes passes of its own."""
+    """Rows in the student's largest pass for one of each term; a term that asks it nothing has passes of its own."""
     turn: float
     """Bytes that a turn of one row adds."""
     waiting: float
@@ -94,22 +95,23 @@ def by_ones(game: Game) -> Ones:
 
 
 def turn_of(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
-    """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and those in the student's pass."""
+    """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
     small = copy.copy(game)
     small.settings = {**game.settings, "batch": n, "micro_batch": micro}
     with _blanked(game.terms):
         rows = _student_rows(small, small.look(0, salt=1))
-        with Tally(tensors(game)) as tally, small.losses(small.look(0, salt=1)) as losses:
-            grad_of = gradients(game.update.params(), game.balance.passes)
-            game.balance(losses, grad_of, 0.0 if game.balance.inner else None)
+        with Tally(tensors(game)) as tally:
+            game.balance(partial(small.gradient, small.look(0, salt=1)), 0.0 if game.balance.inner else None)
     return tally.peak, rows
 
 
 def _student_rows(game: Game, turn: Turn) -> int:
-    """Rows that the student predicts in a turn, what several terms ask counted once."""
-    asked = [asks.values() for term in game.terms if (asks := term.asks(game, turn)) is not None]
-    asks = {(id(ask.rows), id(ask.cond)): ask for some in asked for ask in some if ask.who == "student"}
-    return sum(len(ask.rows.x) for ask in asks.values())
+    """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
+    terms = sorted(game.terms, key=lambda term: term.role != "erase")
+    asked = [(term.role, asks.values()) for term in terms if (asks := term.asks(game, turn)) is not None]
+    each = [[ask for role, some in asked for ask in some if role in roles] for roles in game.balance.passes]
+    once = [{(id(ask.rows), id(ask.cond)): ask for ask in some if ask.who == "student"} for some in each]
+    return max(sum(len(ask.rows.x) for ask in asks.values()) for asks in once)
 
 
 def tensors(game: Game) -> list[Tensor]:

@@ -188,21 +188,25 @@ class Term(Stateful, ABC):
         return {}
 
 
+GradOf = Callable[[Mapping[Role, float]], tuple[Mapping[Role, float], Sequence[Tensor]]]
+
+
 class Balance(ABC):
     """How the losses by role become one step of the update."""
 
     inner: int = 0
     """Steps on the erasing loss alone, on a scratch copy, by which its reachable minimum is judged; 0 asks for none."""
-    passes: ClassVar[int] = 0
-    """How often it differentiates, after which activations may go; 0 where that is not known."""
+    needs: ClassVar[tuple[Role, ...]] = ()
+    """Roles without which there is no step."""
+    passes: ClassVar[tuple[tuple[Role, ...], ...]] = (("erase", "keep", "cost"),)
+    """Roles that it has differentiated together, pass by pass: what is planned for."""
 
     @abstractmethod
-    def __call__(
-        self, losses: Mapping[Role, Tensor], grad_of: Callable[[Tensor], Sequence[Tensor]], floor: float | None
-    ) -> Sequence[Tensor]:
+    def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
         """The gradients for the update's params.
 
         Args:
-            grad_of: differentiates a scalar; may be called again.
+            grad_of: the losses of the roles that it is given a share of, and the gradient of their weighted sum. A pass
+                for each call; erasing goes first.
             floor: the erasing loss after the inner steps; None where there were none.
         """

@@ -44,7 +44,7 @@ class Salient(Update):
         total = [torch.zeros_like(master) for master in self.dense.masters]
         for k in range(self.looks):
             with self.game.losses(self.game.look(0, salt=500 + k), "erase") as losses:
-                for sum_, grad in zip(total, gradients(self.params())(losses["erase"]), strict=True):
+                for sum_, grad in zip(total, gradients(self.params(), losses["erase"]), strict=True):
                     sum_ += grad
         every = torch.cat([t.abs().flatten() for t in total])
         moving = torch.zeros_like(every, dtype=torch.bool)
