@@ -26,7 +26,7 @@ import tyro
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.functional.rates import bootstrap
+from efface.functional.rates import bootstrap, cluster_means
 from efface.game import Edit, provenance
 from efface.sources.pictures import labels, remaining
 
@@ -250,7 +250,7 @@ def _quality(rows: Sequence[Mapping[str, Any]]) -> str:
                     losses.setdefault(row["target"], []).append(a - b)
             if not losses:
                 continue
-            mean, spread = fmean(map(fmean, losses.values())), bootstrap(losses)
+            mean, spread = fmean(cluster_means(losses)), bootstrap(losses)
             bounds = f"[{100 * spread[0]:.1f}, {100 * spread[1]:.1f}]" if spread else "one target: no interval"
             verdict = "inconclusive" if spread is None or spread[1] > ALLOWED_LOSS else "not worse"
             if spread and spread[0] > ALLOWED_LOSS:

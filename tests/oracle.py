@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from efface.balance.sum import Sum
 from efface.concept import Erasure
 from efface.functional.schedules import Space
-from efface.game import Balance, Game, Rows, Source, Term, Turn, Update
+from efface.game import Balance, Game, GradOf, Role, Rows, Source, Term, Turn, Update
 from efface.methods.esd import ESD
 from efface.models.base import Defaults, Model, Sampler
 from efface.models.cond import Cond
@@ -210,6 +210,19 @@ def stirred(width: int = 24) -> OracleModel:
     model = OracleModel(width=width)
     nn.init.normal_(model.unet.head.weight, generator=torch.Generator().manual_seed(7))
     return model
+
+
+def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
+    """What a game hands to a balance, of losses that are there already."""
+
+    def of(shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+        there = {role: losses[role] for role in shares if role in losses}
+        total = torch.stack([shares[role] * loss for role, loss in there.items()]).sum()
+        grads = torch.autograd.grad(total, params, retain_graph=True, allow_unused=True)
+        zeros = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+        return {role: loss.item() for role, loss in there.items()}, zeros
+
+    return of
 
 
 def loss_and_gradient(game: Game, turn: Turn, share: Mapping[str, float] | None = None) -> tuple[float, list[Tensor]]:

@@ -12,7 +12,7 @@ from efface.updates.dense import Dense
 from efface.updates.lowrank import LowRank
 from efface.updates.mask import Mask
 from efface.updates.salient import Salient
-from oracle import Fixed, OracleModel, game_of, stirred
+from oracle import Fixed, OracleModel, game_of, grad_of, stirred
 
 RATES = [("grad-norm", 0), ("gap", 2), ("constant", 0)]
 
@@ -26,19 +26,6 @@ def toy(seed: int = 0, scale: float = 1.0) -> tuple[dict, list[torch.Tensor]]:
         torch.stack([(p - g).square().sum() for p, g in zip(params, goal, strict=True)]).sum() for goal in goals
     )
     return {"erase": scale * forget, "keep": remain}, params
-
-
-def grad_of(losses, params):
-    """As a game's, of losses that are there already."""
-
-    def of(shares):
-        there = {role: losses[role] for role in shares if role in losses}
-        total = torch.stack([shares[role] * loss for role, loss in there.items()]).sum()
-        grads = torch.autograd.grad(total, params, retain_graph=True, allow_unused=True)
-        zeros = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
-        return {role: loss.item() for role, loss in there.items()}, zeros
-
-    return of
 
 
 def dot(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
