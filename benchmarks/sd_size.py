@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ class SDSize:
     """Keep text encoders and autoencoder on the CPU meanwhile."""
     bare: bool = True
     """Time the bare diffusers network beside it."""
+    counts: bool = True
+    """Count bytes and FLOPs too, by a fit each."""
     out: Path = Path("out/benchmarks/sd_size")
     """Folder of the result."""
 
@@ -113,7 +116,7 @@ class SDSize:
             start = time.perf_counter()
             marks = _after_rounds(method, model, _clock)
         model.recordings = Recordings()  # so that the next run, whose counting slows it, draws as the first did
-        used, flops = _counts(method, model)
+        used, flops = _counts(method, model) if self.counts else (math.nan, math.nan)
         rounds = [b - a for a, b in pairwise(marks)][max(0, self.warm - 1) :]
         update = median(rounds)
         drawing = (marks[0] - start - update) * _rows_drawn(whole, model) / _rows_drawn(method, model)
