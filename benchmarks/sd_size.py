@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,7 +100,8 @@ class SDSize:
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         write(self.out, f"{self.size}-{self.pixels}", {"stamp": stamp(flags=flags), "rows": rows, "bare": beside})
         print(f"matmul peak, {self.dtype}: {peak / 1e12:.2f} TFLOP/s")
-        print(table(list(rows[0]), [list(row.values()) for row in rows]))
+        titles = list(dict.fromkeys(title for row in rows for title in row))
+        print(table(titles, [[row.get(title, "") for title in titles] for row in rows]))
         print(beside)
 
     def case(self, name: str, device: torch.device, peak: float) -> dict[str, Any]:
@@ -115,8 +115,6 @@ class SDSize:
             settle()
             start = time.perf_counter()
             marks = _after_rounds(method, model, _clock)
-        model.recordings = Recordings()  # so that the next run, whose counting slows it, draws as the first did
-        used, flops = _counts(method, model) if self.counts else (math.nan, math.nan)
         rounds = [b - a for a, b in pairwise(marks)][max(0, self.warm - 1) :]
         update = median(rounds)
         drawing = (marks[0] - start - update) * _rows_drawn(whole, model) / _rows_drawn(method, model)
@@ -125,13 +123,22 @@ class SDSize:
             "seconds an update": update,
             "drawing, projected": drawing,
             "a whole run, projected": drawing + update * whole.steps,
-            "peak GB": used / 1e9,
             "process, peak GB": (resident_peak() or 0) / 1e9,
             "rows": count.rows,
-            "TFLOP/s": flops / update / 1e12,
-            "share of the peak": flops / update / peak,
             "fingerprint, seconds": fingerprint,
-        }
+        } | (self.counted(method, model, update, peak) if self.counts else {})
+
+    def counted(self, method: Any, model: Any, update: float, peak: float) -> dict[str, float]:
+        """The most bytes alive in a fit, and an update's FLOPs.
+
+        By a fit each, for what counts FLOPs holds on to activations.
+        """
+        model.recordings = Recordings()  # so that these fits, whose counting slows them, draw as the timed one did
+        used = peak_of(lambda: method.fit(model, CAT), _weights(model))
+        with FlopCounterMode(display=False) as counter:
+            marks = _after_rounds(method, model, counter.get_total_flops)
+        flops = median(b - a for a, b in pairwise(marks))
+        return {"peak GB": used / 1e9, "TFLOP/s": flops / update / 1e12, "share of the peak": flops / update / peak}
 
     def closed(self, name: str, model: Any, fingerprint: float) -> dict[str, Any]:
         """A closed form, for many concepts."""
@@ -139,14 +146,14 @@ class SDSize:
         method = methods.configured(name, model, {})
         cost = timed(lambda: method.fit(model, erasure))
         used = peak_of(lambda: method.fit(model, erasure), _weights(model))
-        facts = {
+        return {
             "method": f"{name}, {len(erasure.targets)} concepts",
-            "seconds an update": "",
-            "drawing, projected": "",
+            "a whole run, projected": cost.seconds,
+            "process, peak GB": (resident_peak() or 0) / 1e9,
+            "rows": cost.rows,
+            "fingerprint, seconds": fingerprint,
+            "peak GB": used / 1e9,
         }
-        facts |= {"a whole run, projected": cost.seconds, "peak GB": used / 1e9}
-        facts |= {"process, peak GB": (resident_peak() or 0) / 1e9, "rows": cost.rows, "TFLOP/s": ""}
-        return facts | {"share of the peak": "", "fingerprint, seconds": fingerprint}
 
     def opened(self, device: torch.device) -> Any:
         made = pipeline(self.size, self.pixels, str(device), CASTS[self.dtype])
@@ -199,17 +206,6 @@ def _after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[fl
 
     method.fit(model, CAT, progress=mark)
     return marks
-
-
-def _counts(method: Any, model: Any) -> tuple[int, float]:
-    """The most bytes alive in a fit, and the FLOPs of an update with everything drawn.
-
-    By a fit each, for what counts FLOPs holds on to activations.
-    """
-    used = peak_of(lambda: method.fit(model, CAT), _weights(model))
-    with FlopCounterMode(display=False) as counter:
-        marks = _after_rounds(method, model, counter.get_total_flops)
-    return used, median(b - a for a, b in pairwise(marks))
 
 
 def _rows_drawn(method: Any, model: Any) -> int:
