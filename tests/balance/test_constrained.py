@@ -5,6 +5,7 @@ import torch
 
 from efface.balance.constrained import Constrained
 from efface.game import Update
+from efface.game.tally import Tally
 from efface.objectives.denoising import Denoising
 from efface.objectives.wrong_noise import WrongNoise
 from efface.sources.pictures import ANY, Pictures
@@ -55,6 +56,20 @@ def test_a_gap_below_zero_asks_for_nothing_but_not_to_remember():
     losses = {"erase": p.square().sum(), "keep": (p - 3).square().sum()}
     (step,) = Constrained("gap", 1.0, 3)(grad_of(losses, [p]), losses["erase"].item() + 1)
     assert step.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("rate", ["grad-norm", "fixed"])
+def test_no_third_set_of_gradients_is_alive(rate):
+    count, numbers = 20, 1000
+
+    def made(shares):
+        return dict.fromkeys(shares, 1.0), [torch.randn(numbers) for _ in range(count)]
+
+    with Tally() as tally:
+        step = Constrained(rate)(made, None)
+    one_set = 4 * count * numbers
+    assert len(step) == count
+    assert 2 * one_set <= tally.peak < 2.5 * one_set
 
 
 def test_fixed_is_a_weighted_sum_and_costs_count_among_what_remains():

@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import minimize
 
 from efface.functional.value_function import inner, multiplier
+from efface.game.tally import Tally
 
 
 def gradients(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -57,6 +58,14 @@ def test_the_inner_product_goes_by_chunks_and_by_place_not_by_memory(monkeypatch
     monkeypatch.setattr("efface.functional.value_function.CHUNK", 4)
     a, b = torch.randn(2, 3, 5, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     assert inner([a, a[0]], [b.T.contiguous().T, b[0]]).item() == pytest.approx(float((a * b).sum() + a[0] @ b[0]))
+
+
+def test_the_inner_product_copies_a_chunk_at_a_time_in_any_memory_format(monkeypatch):
+    monkeypatch.setattr("efface.functional.value_function.CHUNK", 256)
+    grad = torch.randn(64, 32, 3, 3).to(memory_format=torch.channels_last)
+    with Tally([grad]) as tally:
+        inner([grad], [grad])
+    assert tally.peak < grad.untyped_storage().nbytes() / 4
 
 
 def test_the_inner_product_survives_small_and_large():

@@ -43,11 +43,12 @@ class Constrained(Balance):
             )
 
     def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
-        losses, forget = grad_of({"erase": 1.0})
-        _, kept = grad_of({"keep": 1.0, "cost": 1.0})
-        share, remain = self._share(forget, kept, losses["erase"] - (floor or 0.0)), list(kept)
-        for i, grad in enumerate(forget):  # one by one: a third set of gradients would be as large as what learns
-            remain[i] = torch.add(remain[i], grad, alpha=share)
+        losses, found = grad_of({"erase": 1.0})
+        forget, remain = list(found), list(grad_of({"keep": 1.0, "cost": 1.0})[1])
+        del found
+        share = self._share(forget, remain, losses["erase"] - (floor or 0.0))
+        for i in range(len(remain)):  # one by one, and the old go: a third set would be as large as what learns
+            remain[i] = torch.add(remain[i], forget.pop(0), alpha=share)
         return remain
 
     def _share(self, forget: Sequence[Tensor], remain: Sequence[Tensor], gap: float) -> float:

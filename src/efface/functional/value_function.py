@@ -11,14 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-CHUNK = 2**20
+CHUNK = 2**18
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """The inner product of two gradients, each a list of tensors; a scalar in fp64, which is made chunk by chunk."""
-    pairs = zip(a, b, strict=True)
-    chunks = (part for x, y in pairs for part in zip(x.flatten().split(CHUNK), y.flatten().split(CHUNK), strict=True))
-    return torch.stack([torch.dot(x.double(), y.double()) for x, y in chunks]).sum()
+    """The inner product of two gradients, each a list of tensors; a scalar in fp64, which is made chunk by chunk.
+
+    By rows, which are views in any memory format.
+    """
+    sums: list[Tensor] = []
+    for x, y in zip(a, b, strict=True):
+        rows = max(1, CHUNK * len(x) // x.numel())
+        parts = zip(x.split(rows), y.split(rows), strict=True)
+        sums += [torch.dot(p.double().flatten(), q.double().flatten()) for p, q in parts]
+    return torch.stack(sums).sum()
 
 
 def multiplier(square: Tensor, along: Tensor, a_t: Tensor | float) -> float:
