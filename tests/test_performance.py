@@ -146,8 +146,10 @@ def test_the_bound_of_what_is_recorded_is_the_callers(tmp_path):
     assert (kept.folder, kept.bound) == (tmp_path, 7)
 
 
-def test_there_is_one_copy_of_the_weights():
-    """Beside the base's tensors, which stay in place, lie masters, two moments, gradients and a last good state."""
+@pytest.mark.parametrize("renewed_every", [50, 1])
+def test_there_is_one_copy_of_the_weights(renewed_every, monkeypatch):
+    """Beside the base's tensors, which stay in place, lie masters, two moments, gradients and one last good state."""
+    monkeypatch.setattr("efface.game.loop.SAVE_EVERY", renewed_every)
     pipeline = tiny_pipeline()
     config = {**pipeline.unet.config, "block_out_channels": (64, 128), "attention_head_dim": 8}
     pipeline.unet = UNet2DConditionModel.from_config(config)  # so wide that one row's activations are little beside it

@@ -99,6 +99,7 @@ class Game:
                 progress(done, len(order), player=type(order[index]).__name__, loss=losses)
         if file and team().first:
             file.unlink(missing_ok=True)
+        self.good = None
         return self.edit()
 
     def edit(self) -> Edit:
@@ -154,6 +155,7 @@ class Game:
         norms = torch.stack([grad.float().norm() for grad in grads])
         self._demand_finite(turn, norms, f"gradient, at loss {values}")
         if self.good is None or turn.index % SAVE_EVERY == 0:
+            self.good = None  # the old one goes first: each is as large as what learns
             self.good = self.edit()
         turn.player.step(grads)
         return {str(role): value for role, value in values.items()}
