@@ -113,9 +113,15 @@ def weights_of(*modules: nn.Module) -> list[Tensor]:
 
 def repeated(work: Callable[[], object], times: int, warm: int = 1) -> float:
     """Median seconds of `times` goes, after `warm` that do not count."""
-    for _ in range(warm):
+    return alternating({"": work}, times, warm)[""]
+
+
+def alternating(works: Mapping[str, Callable[[], object]], times: int, warm: int = 1) -> dict[str, float]:
+    """Median seconds of each, after `warm` goes that do not count; one after the other, so that all meet one load."""
+    for work in [*works.values()] * warm:
         work()
-    return median(timed(work).seconds for _ in range(times))
+    goes = [{name: timed(work).seconds for name, work in works.items()} for _ in range(times)]
+    return {name: median(go[name] for go in goes) for name in works}
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:

@@ -36,7 +36,7 @@ from efface.models.base import CASTS
 from efface.models.recordings import Recordings
 from efface.select import select
 
-from .common import concepts, counted, matmul_peak, peak_of, repeated, settle, stamp, table, timed, weights_of, write
+from .common import alternating, concepts, counted, matmul_peak, peak_of, settle, stamp, table, timed, weights_of, write
 from .sizes import Size, pipeline
 
 CONCEPTS = 100
@@ -179,15 +179,17 @@ class SDSize:
             tensor.requires_grad_(False)
         learning = [model.weights[name].requires_grad_() for name in select(model.weights, "xattn")]
         compiled: Callable[..., Any] = torch.compile(model.unet) if device.type == "cuda" else model.unet
-        found, times = {}, 10 if device.type == "cuda" else 1
+        found: dict[str, float] = {}
+        times = 10 if device.type == "cuda" else 5
         for rows in (1, 16) if device.type == "cuda" else (1,):
             x = torch.zeros(rows, *model.latent_shape, device=device, dtype=model.dtype)
             cond = model.encode([""]).expand(rows)
             t = torch.ones(rows, device=device)
             passes = {"ours": partial(model.predict, x, t, cond), "bare": partial(_bare, compiled, x, t, cond)}
-            for who, network in passes.items():
-                found[f"{who}, {rows} rows drawn"] = repeated(partial(_drawn, network), times)
-                found[f"{who}, {rows} rows learned"] = repeated(partial(_learned, network, learning), times)
+            works = {"drawn": _drawn, "learned": partial(_learned, learning=learning)}
+            for what, work in works.items():
+                seconds = alternating({who: partial(work, network) for who, network in passes.items()}, times)
+                found |= {f"{who}, {rows} rows {what}": seconds[who] for who in passes}
         return found
 
 
