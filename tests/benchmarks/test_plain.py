@@ -12,8 +12,9 @@ from benchmarks.common import counted, matmul_peak, peak_of, table, timed
 from benchmarks.plots import Line, plot
 from efface import methods
 from efface.concept import Erasure
-from efface.game import Turn
+from efface.game import Rows, Turn
 from efface.select import select
+from efface.sources.pictures import Pictures
 from tiny import tiny_model
 
 STEPS, UPDATES = 3, 2
@@ -64,6 +65,43 @@ def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
     game._move(turn)
     most = max(float(grad.abs().max()) for grad in ours)
     for mine, theirs in zip(ours, grads, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * most)
+
+
+def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
+    """At the same states the reference's step, from three passes and a copy that descends first, is the game's."""
+    rng = torch.Generator().manual_seed(3)
+    x, noise = torch.randn(2, 2, *eps_model.latent_shape, generator=rng)
+    t = torch.tensor([400, 700])
+    known = {"cat": 0, "dog": 1}  # what is forgotten, and what remains
+    monkeypatch.setattr(plain, "_picture", lambda pair, prompt: torch.full((1,), float(known[prompt])))
+
+    def noised(pair, batch):
+        picked = [int(latents) for _, latents in batch]
+        return x[picked], t[picked], noise[picked]
+
+    monkeypatch.setattr(plain, "_noised", noised)
+    steps: list[list[torch.Tensor]] = []
+
+    class Noted(torch.optim.Adam):
+        def step(self, closure=None):
+            steps.append([param.grad.clone() for param in _params(self)])
+
+    monkeypatch.setattr(plain, "Adam", Noted)
+    plain.erasediff(eps_model, asked("erasediff", 1), captions=["dog"], label="rose")
+
+    def rows(self, game, turn, prompts, cond):
+        picked = [known[prompt] for prompt in prompts]
+        return Rows(x[picked], t[picked], {"noise": noise[picked]})
+
+    monkeypatch.setattr(Pictures, "rows", rows)
+    given = {key: QUICK[key] for key in ("steps", "batch", "draw_steps", "lr", "pictures")}
+    game = methods.get("erasediff")(**given, label="rose").game(tiny_model(), Erasure(("cat",), keep=("dog",)))
+    ours: list[torch.Tensor] = []
+    game.update.step = ours.extend  # type: ignore[method-assign]
+    game._move(game.look(0, salt=0))
+    most = max(float(grad.abs().max()) for grad in ours)
+    for mine, theirs in zip(ours, steps[-1], strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * most)
 
 
