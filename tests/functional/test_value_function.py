@@ -72,3 +72,7 @@ def test_the_inner_product_survives_small_and_large():
     a = [torch.tensor([1e-25, 1e-25]), torch.tensor([1e25])]
     assert inner(a[:1], a[:1]).item() == pytest.approx(2e-50)
     assert inner(a[1:], a[1:]).item() == pytest.approx(1e50)
+
+
+def test_the_inner_product_takes_single_numbers():
+    assert inner([torch.tensor(2.0), torch.ones(3)], [torch.tensor(5.0), torch.ones(3)]).item() == 13

@@ -20,7 +20,7 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     By rows, which are views in any memory format.
     """
     sums: list[Tensor] = []
-    for x, y in zip(a, b, strict=True):
+    for x, y in (torch.atleast_1d(*pair) for pair in zip(a, b, strict=True)):
         rows = max(1, CHUNK * len(x) // x.numel())
         parts = zip(x.split(rows), y.split(rows), strict=True)
         sums += [torch.dot(p.double().flatten(), q.double().flatten()) for p, q in parts]
