@@ -113,15 +113,15 @@ def weights_of(*modules: nn.Module) -> list[Tensor]:
 
 def repeated(work: Callable[[], object], times: int, warm: int = 1) -> float:
     """Median seconds of `times` goes, after `warm` that do not count."""
-    return alternating({"": work}, times, warm)[""]
+    return median(alternating({"": work}, times, warm)[""])
 
 
-def alternating(works: Mapping[str, Callable[[], object]], times: int, warm: int = 1) -> dict[str, float]:
-    """Median seconds of each, after `warm` goes that do not count; one after the other, so that all meet one load."""
+def alternating(works: Mapping[str, Callable[[], object]], times: int, warm: int = 1) -> dict[str, list[float]]:
+    """Seconds of each go of each, after `warm` that do not count; one after the other, so that all meet one load."""
     for work in [*works.values()] * warm:
         work()
     goes = [{name: timed(work).seconds for name, work in works.items()} for _ in range(times)]
-    return {name: median(go[name] for go in goes) for name in works}
+    return {name: [go[name] for go in goes] for name in works}
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:

@@ -189,7 +189,7 @@ class SDSize:
             works = {"drawn": _drawn, "learned": partial(_learned, learning=learning)}
             for what, work in works.items():
                 seconds = alternating({who: partial(work, network) for who, network in passes.items()}, times)
-                found |= {f"{who}, {rows} rows {what}": seconds[who] for who in passes}
+                found |= {f"{who}, {rows} rows {what}": median(seconds[who]) for who in passes}
         return found
 
 

@@ -12,7 +12,7 @@ from benchmarks.common import counted, matmul_peak, peak_of, table, timed
 from benchmarks.plots import Line, plot
 from efface import methods
 from efface.concept import Erasure
-from efface.game import Rows, Turn
+from efface.game import Game, Rows, Turn
 from efface.select import select
 from efface.sources.pictures import Pictures
 from tiny import tiny_model
@@ -60,12 +60,7 @@ def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
     model.own_words = ("dog",)
     game = methods.get(name)(**given, **({"margin": 0.0} if name == "eap" else {})).game(model, Erasure(("cat",)))
     turn = Turn(0, game.update, torch.Generator().manual_seed(0), [0], [0], [seed], [place])
-    ours: list[torch.Tensor] = []
-    game.update.step = ours.extend  # type: ignore[method-assign]
-    game._move(turn)
-    most = max(float(grad.abs().max()) for grad in ours)
-    for mine, theirs in zip(ours, grads, strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * most)
+    check_step(game, turn, grads)
 
 
 def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
@@ -97,11 +92,16 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
     monkeypatch.setattr(Pictures, "rows", rows)
     given = {key: QUICK[key] for key in ("steps", "batch", "draw_steps", "lr", "pictures")}
     game = methods.get("erasediff")(**given, label="rose").game(tiny_model(), Erasure(("cat",), keep=("dog",)))
+    check_step(game, game.look(0, salt=0), steps[-1])
+
+
+def check_step(game: Game, turn: Turn, wanted: list[torch.Tensor]) -> None:
+    """The gradient that the game would follow at this turn is the one wanted."""
     ours: list[torch.Tensor] = []
     game.update.step = ours.extend  # type: ignore[method-assign]
-    game._move(game.look(0, salt=0))
+    game._move(turn)
     most = max(float(grad.abs().max()) for grad in ours)
-    for mine, theirs in zip(ours, steps[-1], strict=True):
+    for mine, theirs in zip(ours, wanted, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * most)
 
 

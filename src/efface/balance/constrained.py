@@ -43,9 +43,8 @@ class Constrained(Balance):
             )
 
     def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
-        losses, found = grad_of({"erase": 1.0})
-        forget, remain = list(found), list(grad_of({"keep": 1.0, "cost": 1.0})[1])
-        del found  # which would hold what goes below
+        losses, forget = grad_of({"erase": 1.0})
+        forget, remain = list(forget), list(grad_of({"keep": 1.0, "cost": 1.0})[1])
         share = self._share(forget, remain, losses["erase"] - (floor or 0.0))
         for i in range(len(remain)):  # one by one, and the old go: a third set would be as large as what learns
             remain[i] = torch.add(remain[i], forget.pop(0), alpha=share)

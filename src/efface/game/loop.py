@@ -175,9 +175,7 @@ class Game:
     @contextmanager
     def losses(self, turn: Turn, *roles: Role) -> Iterator[dict[Role, Tensor]]:
         """The losses of all terms, or of these roles'; differentiate them within, where the student is in place."""
-        # Erasing asks first: asked alone, at the same turn, it then draws the same.
-        terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
-        asked = [(term, asks) for term in terms if (asks := term.asks(self, turn)) is not None]
+        asked = self.asked(turn, *roles)
         flat = [ask for _, asks in asked for ask in asks.values()]
         frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
         with _still(self.model), self.update.bound():
@@ -187,6 +185,14 @@ class Game:
                 loss = term.loss(self, asks, {key: replies[id(ask)] for key, ask in asks.items()})
                 losses[term.role] = losses[term.role] + loss if term.role in losses else loss
             yield losses
+
+    def asked(self, turn: Turn, *roles: Role) -> list[tuple[Term, Mapping[str, Ask]]]:
+        """What all terms ask, or those of these roles; those that have nothing to say this turn are left out.
+
+        Erasing asks first: asked alone, at the same turn, it then draws the same.
+        """
+        terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
+        return [(term, asks) for term in terms if (asks := term.asks(self, turn)) is not None]
 
     def _floor(self, turn: Turn) -> float:
         """The erasing loss of this turn after the balance's inner steps on it alone; the update is put back."""

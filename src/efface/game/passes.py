@@ -107,9 +107,10 @@ def turn_of(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
 
 def _student_rows(game: Game, turn: Turn) -> int:
     """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
-    terms = sorted(game.terms, key=lambda term: term.role != "erase")
-    asked = [(term.role, asks.values()) for term in terms if (asks := term.asks(game, turn)) is not None]
-    each = [[ask for role, some in asked for ask in some if role in roles] for roles in game.balance.passes]
+    asked = game.asked(turn)
+    each = [
+        [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in game.balance.passes
+    ]
     once = [{(id(ask.rows), id(ask.cond)): ask for ask in some if ask.who == "student"} for some in each]
     return max(sum(len(ask.rows.x) for ask in asks.values()) for asks in once)
 
