@@ -70,11 +70,30 @@ def test_a_batch_is_decided_by_seed_and_step_alone(small: world.World, art: dict
 def test_captions_of_the_unet_hold_names_only_and_what_is_in_the_picture(small: world.World, art: dict) -> None:
     compose, rng = Composer(small, art), np.random.default_rng(2)
     scenes = [compose(rng) for _ in range(600)]
-    for scene in scenes:
-        assert all(small.things[i].name in scene.caption for i in scene.things)
+    bare = [s for s in scenes if not any(small.things[i].name in s.caption for i in s.things)]
+    assert all(small.styles[s.style].name in s.caption for s in bare) and 0.05 < len(bare) / len(scenes) < 0.12
     named = np.mean([s.background in s.caption.split(" ") for s in scenes])
-    pairs = np.mean([len(s.things) == 2 for s in scenes])
-    assert 0.4 < named < 0.6 and 0.14 < pairs < 0.26
+    assert 0.35 < named < 0.58
+
+
+def test_things_of_the_small_world_are_large_and_alone(small: world.World, art: dict) -> None:
+    compose, rng = Composer(small, art), np.random.default_rng(2)
+    for scene in [compose(rng) for _ in range(200)]:
+        assert len(scene.things) == 1
+        ground = scene.pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
+        colour = max(map(tuple, ground), key=[tuple(g) for g in ground].count)
+        ink = (scene.pixels != np.array(colour)).any(2)
+        assert 44 <= max(np.ptp(axis) + 1 for axis in np.nonzero(ink)) <= 60
+
+
+def test_a_fifth_of_the_full_worlds_scenes_hold_two_things(art: dict) -> None:
+    compose, rng = Composer(world.load("full"), art), np.random.default_rng(2)
+    assert 0.14 < np.mean([len(compose(rng).things) == 2 for _ in range(600)]) < 0.26
+
+
+def test_the_learning_rate_stays_until_the_cooldown_and_then_falls() -> None:
+    assert [loop.cosine(step, 100, 40) for step in (0, 59, 60)] == [1.0, 1.0, 1.0]
+    assert loop.cosine(80, 100, 40) == pytest.approx(0.525) and loop.cosine(100, 100, 40) == pytest.approx(0.05)
 
 
 def test_article() -> None:

@@ -67,6 +67,33 @@ def write(world: World, build: Path, target: Path = TARGET) -> None:
         raise ValueError(f"the bundle is {size / 1e6:.1f} MB; at most {LIMIT / 1e6:.0f} MB can be shipped")
 
 
+def unpack(build: Path, target: Path = TARGET) -> None:
+    """Fill the build folder with the bundle's parts in float32, to train them on; what lies there already stays.
+
+    The bundle holds only the text tower of the conditioning CLIP, so the picture tower beside it is the scoring CLIP's.
+    """
+    model = target / "model"
+    tokens = CLIPTokenizer.from_pretrained(model / "tokenizer")
+    scoring = CLIPModel.from_pretrained(target / "clip").float()
+    clip = CLIPModel.from_pretrained(target / "clip").float()
+    tower = CLIPTextModel.from_pretrained(model / "text_encoder").float().state_dict()
+    clip.text_model.load_state_dict({k.removeprefix("text_model."): v for k, v in tower.items()})
+    parts = {
+        "tokenizer": tokens,
+        "vae": AutoencoderKL.from_pretrained(model / "vae").float(),
+        "unet": UNet2DConditionModel.from_pretrained(model / "unet").float(),
+        "ddpm": UNet2DModel.from_pretrained(target.with_name("glyphs-ddpm") / "model" / "unet").float(),
+        "clip": clip,
+        "scoring": scoring,
+    }
+    for folder in sorted((target / "judges").iterdir()):
+        parts[f"judges/{folder.name}"] = AutoModelForImageClassification.from_pretrained(folder).float()
+    for name, part in parts.items():
+        if not (build / name).exists():
+            part.save_pretrained(build / name)
+            print(f"unpacked {build / name}")
+
+
 def write_ddpm(build: Path, target: Path = DDPM_TARGET) -> None:
     """Write the class-conditional model as fp16 safetensors, with its classes and its part of the world.
 

@@ -92,10 +92,21 @@ class WithHeads(torch.nn.Module):
         self.styles = torch.nn.Linear(192, styles)
 
 
-def train(world: World, build: Path, steps: int, batch: int = 160, seed: int = 11) -> CLIPModel:
+def train(
+    world: World,
+    build: Path,
+    steps: int,
+    warm: bool = False,
+    batch: int = 160,
+    seed: int = 11,
+    lr: float = 1e-3,
+    **options: int,
+) -> CLIPModel:
+    """Train a CLIP of seed 11 (`build/clip`) or 12 (`build/scoring`), from that folder's weights when `warm`."""
     tokens = tokenizer(world, build)
     torch.manual_seed(seed)
-    body = CLIPModel(config(tokens))
+    folder = build / ("clip" if seed == 11 else "scoring")
+    body = CLIPModel.from_pretrained(folder) if warm else CLIPModel(config(tokens))
     body.set_attn_implementation("eager")  # the backward pass of the fused kernel is several times slower on a CPU
     module = WithHeads(body, len(world.things), len(world.styles))
 
@@ -116,7 +127,7 @@ def train(world: World, build: Path, steps: int, batch: int = 160, seed: int = 1
     composer = Composer(world, load_art(build), words="all")
     mean = loop.fit(
         f"clip-{seed}", module, loss, composer, build,
-        steps=steps, batch=batch, lr=1e-3, seed=seed, weight_decay=0.1, average=0.98, warmup=40,
+        steps=steps, batch=batch, lr=lr, seed=seed, weight_decay=0.1, average=0.98, warmup=40, **options,
     )  # fmt: skip
     assert isinstance(mean, WithHeads)
     return mean.clip

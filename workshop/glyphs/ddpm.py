@@ -67,10 +67,14 @@ class Singles:
         return dataclasses.replace(scene, pixels=pixels)
 
 
-def train(build: Path, steps: int, batch: int = 16, seed: int = 31) -> UNet2DModel:
+def train(
+    build: Path, steps: int, warm: bool = False, batch: int = 32, seed: int = 31, lr: float = 1e-3, **options
+) -> UNet2DModel:
+    """Train from random weights, or from `build/ddpm` when `warm`; `options` go to `loop.fit`."""
     torch.manual_seed(seed)
     null = len(classes())
-    unet = UNet2DModel(**CONFIG, num_class_embeds=null + 1)
+    fresh = UNet2DModel(**CONFIG, num_class_embeds=null + 1)
+    unet = UNet2DModel.from_pretrained(build / "ddpm") if warm else fresh
     alphas = scheduler().alphas_cumprod.to(loop.device())
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -80,7 +84,8 @@ def train(build: Path, steps: int, batch: int = 16, seed: int = 31) -> UNet2DMod
 
     composer = Singles(Composer(load(WORLD), load_art(build)))
     mean = loop.fit(
-        "ddpm", unet, loss, composer, build, steps=steps, batch=batch, lr=1e-3, seed=seed, average=0.998, warmup=50
-    )
+        "ddpm", unet, loss, composer, build,
+        steps=steps, batch=batch, lr=lr, seed=seed, average=0.998, warmup=50, **options,
+    )  # fmt: skip
     assert isinstance(mean, UNet2DModel)
     return mean

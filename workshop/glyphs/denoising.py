@@ -2,18 +2,16 @@
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from . import loop
 
 GAMMA = 5.0
 
 
 def predicted(unet: nn.Module, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-    """The denoiser in bfloat16; the gradients reach the float32 weights through the casts."""
-    weights = {k: p.bfloat16() for k, p in unet.named_parameters()}
-    x_t = x_t.bfloat16().contiguous(memory_format=torch.channels_last)
-    return functional_call(
-        unet, weights, (x_t, t, cond.bfloat16() if cond.is_floating_point() else cond)
-    ).sample.float()
+    """The prediction [n, c, h, w] in float32 of a denoiser that computes in bfloat16."""
+    with loop.autocast():
+        return unet(x_t.contiguous(memory_format=torch.channels_last), t, cond).sample.float()
 
 
 def v_loss(unet: nn.Module, alphas: Tensor, x_0: Tensor, cond: Tensor) -> tuple[Tensor, dict[str, float]]:

@@ -1,7 +1,7 @@
 """The judges: two architectures, each reading the thing and the style of a picture; both know a class "none".
 
 A trunk is trained with two heads and written as two ordinary image classifiers.  Training pictures are fresh
-compositions, an eighth of them passed through the autoencoder, augmented; never a generated picture.
+compositions, half of them passed through the autoencoder, augmented; never a generated picture.
 """
 
 import json
@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
+    AutoModelForImageClassification,
     PreTrainedModel,
     RegNetConfig,
     RegNetForImageClassification,
@@ -58,8 +59,8 @@ def goals(scenes: list[Scene], things: int) -> tuple[Tensor, Tensor]:
 
 
 def augment(x: Tensor, vae: AutoencoderKL) -> Tensor:
-    """An eighth of the pictures as the autoencoder returns them; brightness, contrast and a little noise."""
-    n = len(x) // 8
+    """Half of the pictures as the autoencoder returns them; brightness, contrast and a little noise."""
+    n = len(x) // 2
     with torch.no_grad(), loop.autocast():
         again = vae.decode(vae.encode(x[:n]).latent_dist.sample()).sample.float()
     x = torch.cat([again, x[n:]])
@@ -68,11 +69,24 @@ def augment(x: Tensor, vae: AutoencoderKL) -> Tensor:
     return (x * gain + shift + 0.03 * torch.randn_like(x)).clamp(-1, 1)
 
 
-def train(kind: str, world: World, build: Path, steps: int, batch: int = 64, seed: int = 31) -> TwoHeads:
+def train(
+    kind: str,
+    world: World,
+    build: Path,
+    steps: int,
+    warm: bool = False,
+    batch: int = 64,
+    seed: int = 31,
+    lr: float = 1e-3,
+    **options: int,
+) -> TwoHeads:
+    """Train one judge, from the two classifiers in `build/judges` when `warm`."""
     things, styles = len(world.things), len(world.styles)
     vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
     torch.manual_seed(seed)
     module = TwoHeads(bodies(things + 1 + styles + 1)[kind], things)
+    if warm:
+        read(module, kind, build)
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
         thing, style = goals(scenes, things)
@@ -86,10 +100,20 @@ def train(kind: str, world: World, build: Path, steps: int, batch: int = 64, see
     composer = Composer(world, load_art(build), none_rate=0.12)
     mean = loop.fit(
         f"judge-{kind}", module, loss, composer, build,
-        steps=steps, batch=batch, lr=1e-3, seed=seed, weight_decay=0.05, average=0.99, warmup=30,
+        steps=steps, batch=batch, lr=lr, seed=seed, weight_decay=0.05, average=0.99, warmup=30, **options,
     )  # fmt: skip
     assert isinstance(mean, TwoHeads)
     return mean
+
+
+def read(module: TwoHeads, kind: str, build: Path) -> None:
+    """Load the two classifiers that `write` wrote back into one module with two heads."""
+    object_, style = (
+        AutoModelForImageClassification.from_pretrained(build / "judges" / f"{task}-{kind}").state_dict()
+        for task in ("object", "style")
+    )
+    joined = {k: torch.cat([v, style[k]]) if k.startswith("classifier") else v for k, v in object_.items()}
+    module.body.load_state_dict(joined)
 
 
 def write(module: TwoHeads, kind: str, world: World, build: Path) -> None:
@@ -112,6 +136,6 @@ def write(module: TwoHeads, kind: str, world: World, build: Path) -> None:
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
-def train_all(world: World, build: Path, steps: int) -> None:
+def train_all(world: World, build: Path, steps: int, warm: bool = False, **options) -> None:
     for seed, kind in enumerate(("resnet", "regnet"), 31):
-        write(train(kind, world, build, steps, seed=seed), kind, world, build)
+        write(train(kind, world, build, steps, warm, seed=seed, **options), kind, world, build)

@@ -61,12 +61,14 @@ def fit(
     weight_decay: float = 0.01,
     average: float = 0.999,
     warmup: int = 100,
+    cooldown: int | None = None,
     save_every: float = 120.0,
     workers: int = 1,
 ) -> nn.Module:
     """Train `module` to `steps` and return it with its averaged weights; `build/name.pt` holds the state to resume.
 
-    Cosine schedule to a twentieth of `lr` with linear warm-up, Muon, gradients clipped to norm 1.
+    Muon, gradients clipped to norm 1.  After a linear warm-up the learning rate stays at `lr` until `cooldown` steps
+    are left (all of them when None) and then follows a cosine down to a twentieth of `lr`.
     """
     module.to(device(), memory_format=torch.channels_last).train()
     optimiser = Muon(module.parameters(), lr=lr, weight_decay=weight_decay)
@@ -88,7 +90,7 @@ def fit(
     )
     clock = saved = logged = time.time()
     for step, (data, scenes) in enumerate(batches, start):
-        scale = min(1.0, (step + 1) / warmup) * (0.525 + 0.475 * math.cos(math.pi * step / steps))
+        scale = min(1.0, (step + 1) / warmup) * cosine(step, steps, cooldown or steps)
         for group in optimiser.param_groups:
             group["lr"] = lr * scale
         torch.manual_seed(seed * 1_000_003 + step)
@@ -118,6 +120,12 @@ def fit(
             )
             saved = now
     return mean.module.eval()
+
+
+def cosine(step: int, steps: int, cooldown: int) -> float:
+    """The factor of the learning rate: 1 until the last `cooldown` of `steps`, then half a cosine down to 0.05."""
+    done = max(0, step - (steps - cooldown)) / cooldown
+    return 0.525 + 0.475 * math.cos(math.pi * done)
 
 
 def save(path: Path, state: dict) -> None:

@@ -1,7 +1,8 @@
 """Make the embedded model, stage by stage: `python -m workshop.glyphs.make [STAGE ...]`.
 
 Stages: art, vae, clip, scoring, unet, decoder, judges, bundle, check, and for the class-conditional model on pixels
-ddpm, bundle-ddpm.  Every stage resumes where it stopped, and a finished stage is read back, not trained again.
+ddpm, bundle-ddpm.  Every stage resumes where it stopped.  To train a bundled model on: the stage `unpack` fills the
+build folder with the bundle's parts, and `--warm` starts the stages named from the parts that lie there.
 """
 
 import argparse
@@ -17,40 +18,47 @@ STAGES = ("art", "vae", "clip", "scoring", "unet", "decoder", "judges", "bundle"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="which stages (default: all)")
+    parser.add_argument("stages", nargs="*", choices=[*STAGES, "unpack", []], help="which stages (default: all)")
     parser.add_argument("--build", type=Path, default=Path("build/glyphs"))
     parser.add_argument("--size", choices=["tiny", "small", "full"], help="the world's size (default: scene.toml's)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--warm", type=Path, help="a U-Net's folder to start from, for the stage unet")
     parser.add_argument("--steps", type=int, help="another number of steps for the stages named")
+    parser.add_argument("--warm", action="store_true", help="train on from the parts that the build folder holds")
+    parser.add_argument("--lr", type=float, help="another learning rate for the stages named")
+    parser.add_argument("--cooldown", type=int, help="over how many of the last steps the learning rate falls (all)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     here = world.load(args.size)
+    options = {k: v for k in ("lr", "cooldown") if (v := getattr(args, k)) is not None}
     for stage in args.stages or STAGES:
-        run(stage, here, args.build, args.steps, args.warm)
+        run(stage, here, args.build, args.steps, args.warm, options)
 
 
-def run(stage: str, here: world.World, build: Path, steps: int | None, warm: Path | None = None) -> None:
+def run(stage: str, here: world.World, build: Path, steps: int | None, warm: bool, options: dict) -> None:
+    """Run one stage; `options` go to the training loop (`loop.fit`) of the stages that train."""
     if stage == "art":
         from . import art
 
         art.make(build)
+    elif stage == "unpack":
+        from . import bundle
+
+        bundle.unpack(build)
     elif stage == "vae":
-        vae.train(here, build, steps or 1800).save_pretrained(build / "vae")
+        vae.train(here, build, steps or 1800, warm, **options).save_pretrained(build / "vae")
     elif stage == "decoder":
-        vae.sharpen(here, build, steps or 4000).save_pretrained(build / "vae")
-    elif stage == "clip":
-        clip.train(here, build, steps or 1400, seed=11).save_pretrained(build / "clip")
-    elif stage == "scoring":
-        clip.train(here, build, steps or 1400, seed=12).save_pretrained(build / "scoring")
+        vae.sharpen(here, build, steps or 4000, **options).save_pretrained(build / "vae")
+    elif stage in ("clip", "scoring"):
+        seed = 11 if stage == "clip" else 12
+        clip.train(here, build, steps or 1400, warm, seed=seed, **options).save_pretrained(build / stage)
     elif stage == "judges":
         from . import judges
 
-        judges.train_all(here, build, steps or 2000)
+        judges.train_all(here, build, steps or 2000, warm, **options)
     elif stage == "unet":
         from . import unet
 
-        unet.train(here, build, steps or 12000, warm).save_pretrained(build / "unet")
+        unet.train(here, build, steps or 24000, warm, **options).save_pretrained(build / "unet")
     elif stage == "bundle":
         from . import bundle
 
@@ -58,7 +66,7 @@ def run(stage: str, here: world.World, build: Path, steps: int | None, warm: Pat
     elif stage == "ddpm":
         from . import ddpm
 
-        ddpm.train(build, steps or 2400).save_pretrained(build / "ddpm")
+        ddpm.train(build, steps or 2400, warm, **options).save_pretrained(build / "ddpm")
     elif stage == "bundle-ddpm":
         from . import bundle
 

@@ -1,4 +1,6 @@
-"""Compose training scenes: one or two things on a coloured ground, captioned, never the same twice.
+"""Compose training scenes: things on a coloured ground, captioned, never the same twice.
+
+In the worlds `tiny` and `small` a scene holds one large thing; in the world `full` a fifth of them hold two.
 
 Everything is decided by a `numpy.random.Generator`, so batch `step` of a stage is the same on every machine and a
 stopped training goes on with the scenes it would have seen.
@@ -15,6 +17,8 @@ from torch.utils.data import Dataset
 from .world import World
 
 SIDE = 64
+SINGLE = (44, 60)
+"""Least and greatest length in pixels of the longer side of a thing that is alone."""
 Words = Literal["names", "all"]
 
 TEMPLATES = ("a {}", "{}", "a picture of a {}", "an image of a {}", "a {} emoji", "an icon of a {}")
@@ -25,6 +29,8 @@ STYLED = (
     "{style} {}",
     "a {style} icon of a {}",
 )
+STYLE_ONLY = ("{style}", "{style} style", "an icon in {style} style", "a {style} emoji")
+"""Captions that name the style and no thing: they teach the bare style word what it looks like."""
 GROUNDS = (" on a {} background", " on {}", ", {} background")
 
 
@@ -65,6 +71,7 @@ class Composer:
         none_rate: float = 0.0,
     ) -> None:
         self.world, self.words, self.none_rate = world, words, none_rate
+        self.pair_rate = 0.2 if world.size == "full" else 0.0
         names = styles or tuple(s.name for s in world.styles)
         wanted = {"skip": (False,), "use": (False, True), "only": (True,)}[unseen_cells]
         self.cells = [
@@ -88,17 +95,19 @@ class Composer:
             return Scene(np.asarray(canvas), "", (), -1, background)
         i, j = self.cells[rng.integers(len(self.cells))]
         things = (i,)
-        if rng.random() < 0.2 and len(self.by_style[j]) > 1:
+        if rng.random() < self.pair_rate and len(self.by_style[j]) > 1:
             second = int(rng.choice([k for k in self.by_style[j] if k != i]))
             things = (i, second)
             paste(canvas, self.art[i, j], rng, (26, 32), (0, 32))
             paste(canvas, self.art[second, j], rng, (26, 32), (32, 64))
         else:
-            paste(canvas, self.art[i, j], rng, (38, 58), (0, SIDE))
+            paste(canvas, self.art[i, j], rng, SINGLE, (0, SIDE))
         return Scene(np.asarray(canvas), self.caption(things, j, background, rng), things, j, background)
 
     def caption(self, things: tuple[int, ...], style: int, background: str, rng: np.random.Generator) -> str:
-        """A caption; style and background are each named in about half of them."""
+        """A caption; style and background are each named in about half of them, a twelfth names the style alone."""
+        if rng.random() < 1 / 12:
+            return article(str(rng.choice(STYLE_ONLY)).format(style=self.style_names[style]))
         styled = rng.random() < 0.5
         template = str(rng.choice(STYLED if styled else TEMPLATES))
         noun = " next to a ".join(self._word(i, rng) for i in things)
@@ -120,7 +129,7 @@ class Composer:
         """What is no thing of the world: another icon, random shapes, noise, or an empty ground."""
         kind = rng.integers(5)
         if kind < 2 and self.others:
-            paste(canvas, self.others[rng.integers(len(self.others))], rng, (38, 58), (0, SIDE))
+            paste(canvas, self.others[rng.integers(len(self.others))], rng, SINGLE, (0, SIDE))
         elif kind == 2:
             noise = rng.normal(0, rng.uniform(10, 90), (SIDE // 4, SIDE // 4, 3)) + np.asarray(canvas)[:16, :16]
             blob = Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).resize((SIDE, SIDE))

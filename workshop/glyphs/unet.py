@@ -52,13 +52,21 @@ def conditions(text, tokens: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 def train(
-    world: World, build: Path, steps: int, warm: Path | None = None, batch: int = 32, seed: int = 21
+    world: World,
+    build: Path,
+    steps: int,
+    warm: bool = False,
+    batch: int = 64,
+    seed: int = 21,
+    lr: float = 1e-3,
+    **options: int,
 ) -> UNet2DConditionModel:
+    """Train from random weights, or from `build/unet` when `warm`; `options` go to `loop.fit`."""
     vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
     clip = CLIPModel.from_pretrained(build / "clip").to(loop.device()).eval()
     tokens = CLIPTokenizer.from_pretrained(build / "tokenizer")
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel.from_pretrained(warm) if warm else UNet2DConditionModel(**CONFIG)
+    unet = UNet2DConditionModel.from_pretrained(build / "unet") if warm else UNet2DConditionModel(**CONFIG)
     if loop.device().type == "cpu":
         unet.set_attn_processor(AttnProcessor())  # the fused kernel's backward pass is several times slower here
     alphas = scheduler().alphas_cumprod.to(loop.device())
@@ -79,10 +87,11 @@ def train(
         build,
         steps=steps,
         batch=batch,
-        lr=1e-3,
+        lr=lr,
         seed=seed,
-        average=0.998,
+        average=0.999,
         warmup=50,
+        **options,
     )
     assert isinstance(mean, UNet2DConditionModel)
     mean.set_attn_processor(AttnProcessor2_0())

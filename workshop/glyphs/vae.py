@@ -34,9 +34,19 @@ def gradient_loss(a: Tensor, b: Tensor) -> Tensor:
     return F.l1_loss(a.diff(dim=2), b.diff(dim=2)) + F.l1_loss(a.diff(dim=3), b.diff(dim=3))
 
 
-def train(world: World, build: Path, steps: int, batch: int = 8, seed: int = 1) -> AutoencoderKL:
+def train(
+    world: World,
+    build: Path,
+    steps: int,
+    warm: bool = False,
+    batch: int = 16,
+    seed: int = 1,
+    lr: float = 6e-4,
+    **options,
+) -> AutoencoderKL:
+    """Train encoder and decoder, from `build/vae` when `warm`; every U-Net trained on the old latents is void then."""
     torch.manual_seed(seed)
-    vae = AutoencoderKL(**CONFIG)
+    vae = AutoencoderKL.from_pretrained(build / "vae") if warm else AutoencoderKL(**CONFIG)
     module = vae.to(memory_format=torch.channels_last)
 
     def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -51,12 +61,16 @@ def train(world: World, build: Path, steps: int, batch: int = 8, seed: int = 1) 
         return value, {"l1": l1.item(), "size": size.item()}
 
     composer = Composer(world, load_art(build), none_rate=0.15)
-    mean = loop.fit("vae", module, loss, composer, build, steps=steps, batch=batch, lr=6e-4, seed=seed, average=0.99)
+    mean = loop.fit(
+        "vae", module, loss, composer, build, steps=steps, batch=batch, lr=lr, seed=seed, average=0.99, **options
+    )
     assert isinstance(mean, AutoencoderKL)
     return measure_scale(mean, composer)
 
 
-def sharpen(world: World, build: Path, steps: int, batch: int = 8, seed: int = 2) -> AutoencoderKL:
+def sharpen(
+    world: World, build: Path, steps: int, batch: int = 16, seed: int = 2, lr: float = 5e-4, **options
+) -> AutoencoderKL:
     """Train the decoder on, the encoder frozen: sharper pictures from the very latents that the U-Net learned."""
     vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last)
     half = torch.nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
@@ -71,7 +85,9 @@ def sharpen(world: World, build: Path, steps: int, batch: int = 8, seed: int = 2
         return l1 + F.mse_loss(y, x) + gradient_loss(y, x), {"l1": l1.item()}
 
     composer = Composer(world, load_art(build), none_rate=0.15)
-    mean = loop.fit("decoder", half, loss, composer, build, steps=steps, batch=batch, lr=5e-4, seed=seed, average=0.99)
+    mean = loop.fit(
+        "decoder", half, loss, composer, build, steps=steps, batch=batch, lr=lr, seed=seed, average=0.99, **options
+    )
     state = {f"{part}.{k}": v for part, module in mean.items() for k, v in module.state_dict().items()}
     vae.load_state_dict(state, strict=False)
     return vae.eval()
