@@ -20,11 +20,14 @@ import tyro
 
 import efface
 from efface.attacks import STANDARD, configured
-from efface.evaluate import request_of, used_words
-from efface.evaluate.attacking import Campaign, attack, lore_of
-from efface.game import Edit
-from efface.scorers import SetScorer, panel
-from efface.suites import locate, make, world
+from efface.edits.edit import Edit
+from efface.evaluation.evaluate import request_of, used_words
+from efface.robustness.campaign import Campaign, attack
+from efface.robustness.conditions import lore_of
+from efface.scorers import panel
+from efface.scorers.base import SetScorer
+from efface.suites import make, world
+from efface.suites.world import locate
 
 from .common import repeated, stamp, table, timed, write
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.game.tally import Tally, size_of
-from efface.store import check_writable
+from efface.files import check_writable
+from efface.planning.tracker import Tally, size_of
 from efface.suites import world
 
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "accelerate", "numpy")

@@ -20,7 +20,7 @@ import torch
 import tyro
 
 import efface
-from efface.models.base import CASTS
+from efface.models.fingerprint import CASTS
 
 from .common import alternating, stamp, table, write
 from .sizes import Size, pipeline

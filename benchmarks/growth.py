@@ -24,8 +24,8 @@ import tyro
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.game.plan import planned
-from efface.store import check_writable
+from efface.files import check_writable
+from efface.planning.plan import planned
 
 from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
 from .plots import Line, plot

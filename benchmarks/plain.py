@@ -27,7 +27,7 @@ from efface.functional.masks import straight_through
 from efface.functional.schedules import convert, noised, space_weight
 from efface.models.base import Model
 from efface.models.cond import Cond
-from efface.select import select
+from efface.training.subsets import select
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.game import other_words
-from efface.game.memory import resident_peak
-from efface.models.base import CASTS
-from efface.models.recordings import Recordings
-from efface.select import select
+from efface.functional.words import other_words
+from efface.models.fingerprint import CASTS
+from efface.models.trajectory_cache import Recordings
+from efface.planning.machine import resident_peak
+from efface.training.subsets import select
 
 from .common import alternating, concepts, counted, matmul_peak, peak_of, settle, stamp, table, timed, weights_of, write
 from .sizes import Size, pipeline

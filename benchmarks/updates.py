@@ -26,9 +26,10 @@ import tyro
 import efface
 from efface import methods
 from efface.concept import Erasure
+from efface.edits.edit import Edit
+from efface.edits.provenance import provenance
 from efface.functional.rates import bootstrap, cluster_means
-from efface.game import Edit, provenance
-from efface.sources.pictures import labels, remaining
+from efface.methods.states import labels, remaining
 
 from .common import Cost, facts, peak_of, stamp, table, timed, weights_of, write
 from .plain import PAPERS, REFERENCES, Asked
@@ -181,9 +182,10 @@ class Updates:
 
     def judged(self, name: str, target: str, seed: int, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
         """Rates of both edits, by the recipe's suite and judges."""
-        from efface.evaluate import evaluate
+        from efface.evaluation.evaluate import evaluate
         from efface.scorers import panel
-        from efface.suites import locate, world
+        from efface.suites import world
+        from efface.suites.world import locate
         from recipes.run import suite_of
 
         model: Any = efface.load(self.model)

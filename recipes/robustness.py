@@ -20,12 +20,15 @@ import efface
 from efface import methods
 from efface.attacks import FLOOR, configured
 from efface.concept import Erasure
-from efface.evaluate import Settings, write_whole
-from efface.evaluate.attack_record import AttackRecord
-from efface.evaluate.attacking import Campaign, attack, lore_of
+from efface.evaluation.evaluate import Settings
 from efface.models.base import Model
+from efface.records.attacks import AttackRecord
+from efface.records.report import write_whole
+from efface.robustness.campaign import Campaign, attack
+from efface.robustness.conditions import lore_of
 from efface.scorers import panel
-from efface.suites import locate, world
+from efface.suites import world
+from efface.suites.world import locate
 
 from .robustness_page import UNTOUCHED, Arm, Point, attacks_of, page
 from .run import attempt, judges_of, suite_of

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efface.evaluate import Estimate, Record
-from efface.evaluate.attack_record import AttackRecord
 from efface.functional.rates import bootstrap, cluster_means
+from efface.records.attacks import AttackRecord
+from efface.records.report import Estimate, Record
 
 RATES = ("esr1/target", "psr1/neighbour", "psr1/unseen")
 UNTOUCHED = "untouched"

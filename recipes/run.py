@@ -23,12 +23,16 @@ import efface
 from efface import methods
 from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
-from efface.evaluate import Estimate, Record, album_of, evaluate, read, write_whole
-from efface.evaluate.judging import WHO, estimate
+from efface.evaluation.evaluate import album_of, evaluate
+from efface.evaluation.judging import WHO, estimate
 from efface.functional.rates import bootstrap
 from efface.models.base import Model
+from efface.records.report import Estimate, Record, read, write_whole
 from efface.scorers import panel
-from efface.suites import Suite, build, locate, world
+from efface.suites import world
+from efface.suites.rows import build
+from efface.suites.spec import Suite
+from efface.suites.world import locate
 
 
 @dataclass(frozen=True)

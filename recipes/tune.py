@@ -15,9 +15,10 @@ from pathlib import Path
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.evaluate import Settings, evaluate
+from efface.evaluation.evaluate import Settings, evaluate
 from efface.scorers import panel
-from efface.suites import locate, world
+from efface.suites import world
+from efface.suites.world import locate
 
 from .run import suite_of
 

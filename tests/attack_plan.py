@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from efface.concept import Prompt
-from efface.models.sd import StableDiffusion
-from efface.scorers import Score
-from efface.suites import Row
+from efface.models.adapters.sd import StableDiffusion
+from efface.scorers.base import Score
+from efface.suites.spec import Row
 from judging_fixtures import THINGS
 
 Plan = Callable[[str, int, bool], str]

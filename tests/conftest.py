@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
 from tiny import tiny_model
 
 torch.set_num_threads(1)

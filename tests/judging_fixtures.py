@@ -21,11 +21,11 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from efface.game import Edit
-from efface.models.base import Defaults
-from efface.models.sd import StableDiffusion
-from efface.scorers import Score
-from efface.suites import Row
+from efface.edits.edit import Edit
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.trajectory import Defaults
+from efface.scorers.base import Score
+from efface.suites.spec import Row
 from tiny import tiny_pipeline, tiny_tokenizer
 
 THINGS = ("cat", "tiger", "dog", "car", "truck", "apple", "tomato", "rose", "bomb", "pistol")

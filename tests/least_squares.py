@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from efface.functional.schedules import Space
-from efface.game import Rows
+from efface.training.interfaces import Rows
 from oracle import CLASSES, OracleModel
 
 N = 96

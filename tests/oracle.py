@@ -17,13 +17,15 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from efface.balance.sum import Sum
 from efface.concept import Erasure
 from efface.functional.schedules import Space
-from efface.game import Balance, Game, GradOf, Role, Rows, Source, Term, Turn, Update
 from efface.methods.esd import ESD
-from efface.models.base import Defaults, Model, Sampler
+from efface.models.base import Model
 from efface.models.cond import Cond
+from efface.models.trajectory import Defaults, Sampler
+from efface.training.balance.sum import Sum
+from efface.training.interfaces import Balance, GradOf, Role, Rows, Source, Term, Turn, Update
+from efface.training.trainer import Game
 
 CLASSES = ("cat", "dog", "car", "rose")
 SHAPE = (2, 1, 2)

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from efface.evaluate import rows_digest
-from efface.evaluate.attack_record import AttackRecord, Ground, Success, Trial, Where
-from efface.evaluate.record import Alarm, Drawing, Drop, Estimate, Measure, Record, SuitePart
+from efface.evaluation.evaluate import rows_digest
 from efface.functional.rates import wilson
-from efface.suites import Row
+from efface.records.attacks import AttackRecord, Ground, Success, Trial, Where
+from efface.records.report import Alarm, Drawing, Drop, Estimate, Measure, Record, SuitePart
+from efface.suites.spec import Row
 
 TITLES = {"target": "the target", "neighbour": "its neighbours", "unseen": "never seen"}
 JUDGES = ("object-one", "object-two")

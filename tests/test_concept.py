@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import efface
-from efface import Erasure
+from efface.concept import Erasure
 
 
 def test_short_forms():
@@ -45,7 +45,7 @@ def test_a_bare_string_is_no_tuple():
 
 def test_import_and_listing_load_no_torch():
     code = (
-        "import sys, efface, efface.methods as m, efface.models as d, efface.select\n"
+        "import sys, efface, efface.methods as m, efface.models as d, efface.training.subsets\n"
         "print([m.describe(n) for n in m.names()], d.names())\n"
         "sys.exit(any(n in sys.modules for n in ('torch', 'diffusers', 'transformers')))"
     )

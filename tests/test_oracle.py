@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from efface.balance.sum import Sum
-from efface.game import Choice, Game, Rows, Search, Term, Vocabulary
-from efface.objectives.adaptive_anchor import AdaptiveAnchor
-from efface.objectives.anchor import Anchor
-from efface.objectives.denoising import Denoising
-from efface.objectives.guidance import Guidance
-from efface.objectives.negative_guidance import NegativeGuidance
-from efface.objectives.wrong_noise import WrongNoise
-from efface.preserve.adversarial import Adversarial
-from efface.preserve.prompts import Prompts
-from efface.preserve.unconditional import Unconditional
-from efface.sources.pictures import ANY, Pictures
+from efface.training.balance.sum import Sum
+from efface.training.interfaces import Rows, Term
+from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
+from efface.training.objectives.anchor import Anchor
+from efface.training.objectives.denoising import Denoising
+from efface.training.objectives.guidance import Guidance
+from efface.training.objectives.negative_guidance import NegativeGuidance
+from efface.training.objectives.wrong_noise import WrongNoise
+from efface.training.preservation.adversarial import Adversarial
+from efface.training.preservation.prompts import Prompts
+from efface.training.preservation.unconditional import Unconditional
+from efface.training.states.pictures import ANY, Pictures
+from efface.training.trainer import Game
+from efface.training.vocabulary_search import Choice, Search, Vocabulary
 from least_squares import Equations, Lab, N, fixed_point, minimiser
 from oracle import CLASSES, SHAPE, Fixed, OracleModel, game_of, loss_and_gradient, world
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.balance.constrained import Constrained
 from efface.concept import Erasure
-from efface.game import Ask, Edit, Game, Rows, Term, Turn
+from efface.edits.edit import Edit
 from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
-from efface.objectives.anchor import Anchor
+from efface.training.balance.constrained import Constrained
+from efface.training.interfaces import Ask, Rows, Term, Turn
+from efface.training.objectives.anchor import Anchor
+from efface.training.trainer import Game
 from least_squares import Equations, Lab, N, fixed_point, minimiser
 from oracle import CLASSES, Fixed, OracleModel, game_of, grad_of, loss_and_gradient
 

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from efface.concept import Erasure
-from efface.game import Edit, Game, Rows, Trained
+from efface.edits.edit import Edit
+from efface.methods.base import Trained
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
+from efface.training.interfaces import Rows
+from efface.training.trainer import Game
 from least_squares import Equations, minimiser
 from oracle import CLASSES, OracleModel
 

@@ -12,12 +12,13 @@ from diffusers import UNet2DConditionModel
 
 import efface
 from efface.concept import Erasure
-from efface.game import Adam, Edit
-from efface.game.tally import Tally
+from efface.edits.edit import Edit
 from efface.methods.esd import ESD
-from efface.models import placement
+from efface.models import offload as placement
+from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
-from efface.models.sd import StableDiffusion
+from efface.planning.tracker import Tally
+from efface.training.optim import Adam
 from tiny import tiny_model, tiny_pipeline
 from tiny_sdxl import tiny_sdxl
 
@@ -136,7 +137,7 @@ def test_what_the_machine_lacks_is_refused(monkeypatch):
 
 def test_emulated_bf16_is_not_what_auto_computes_in(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert efface.models._compute("auto", "cuda") is None
+    assert efface.models.loading._compute("auto", "cuda") is None
 
 
 def test_the_bound_of_what_is_recorded_is_the_callers(tmp_path):
@@ -149,7 +150,7 @@ def test_the_bound_of_what_is_recorded_is_the_callers(tmp_path):
 @pytest.mark.parametrize("renewed_every", [50, 1])
 def test_there_is_one_copy_of_the_weights(renewed_every, monkeypatch):
     """Beside the base's tensors, which stay in place, lie masters, two moments, gradients and one last good state."""
-    monkeypatch.setattr("efface.game.loop.SAVE_EVERY", renewed_every)
+    monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", renewed_every)
     pipeline = tiny_pipeline()
     config = {**pipeline.unet.config, "block_out_channels": (64, 128), "attention_head_dim": 8}
     pipeline.unet = UNet2DConditionModel.from_config(config)  # so wide that one row's activations are little beside it

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from efface.models.base import Defaults
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.trajectory import Defaults
 
 WORDS = ("cat", "dog", "car", "tiger", "leopard", "apple", "tomato", "rose", "lion", "truck", "a", "red")
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from efface.attacks.base import Arena, remembered
 from efface.concept import Erasure
-from efface.game import Edit, provenance
+from efface.edits.edit import Edit
+from efface.edits.provenance import provenance
 from efface.models.base import Model
-from efface.suites import Row
+from efface.suites.spec import Row
 from tiny import WORDS
 
 Once = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]

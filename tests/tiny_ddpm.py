@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
-from efface.models.base import Defaults
-from efface.models.ddpm import DDPM
+from efface.models.adapters.ddpm import DDPM
+from efface.models.trajectory import Defaults
 
 CLASSES = ("cat", "dog", "hot dog", "Rose", "red car")
 

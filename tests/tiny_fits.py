@@ -11,9 +11,10 @@ import torch
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.game import Edit, Method
-from efface.models import names
+from efface.edits.edit import Edit
+from efface.methods.base import Method
 from efface.models.base import Model
+from efface.models.loading import names
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl

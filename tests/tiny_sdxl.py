@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from efface.models.base import Defaults
-from efface.models.sdxl import StableDiffusionXL
+from efface.models.adapters.sdxl import StableDiffusionXL
+from efface.models.trajectory import Defaults
 from tiny import WORDS, tiny_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""efface removes concepts from text-to-image diffusion models, and shows what is left of them.
+"""efface removes concepts from text-to-image diffusion loading, and shows what is left of them.
 
     model = efface.load("glyphs")
     edit = efface.erase(model, "cat", method="eap")
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .concept import Erasure, Prompt
 
 if TYPE_CHECKING:
-    from .game import Edit
+    from .edits.edit import Edit
     from .models.base import Model
 
 __version__ = "0.1.0"
@@ -38,10 +38,10 @@ def load(
     store_bound: int | None = None,
     draw_batch: int = 0,
 ) -> Model:
-    """Opens a model: a name, a folder, a single file, a hub id, or a pipeline in memory; see `efface.models.load`."""
-    from . import models
+    """Open a model: a name, a folder, a single file, a hub id, or a pipeline in memory; see `efface.models.load`."""
+    from .models import loading
 
-    return models.load(
+    return loading.load(
         source,
         device,
         dtype,
@@ -72,7 +72,7 @@ def erase(
 
 def __getattr__(name: str) -> Any:
     if name == "Edit":
-        from .game import Edit
+        from .edits.edit import Edit
 
         return Edit
     raise AttributeError(f"module 'efface' has no attribute {name!r}")

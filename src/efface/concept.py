@@ -54,3 +54,10 @@ def check_templates(templates: Sequence[str], word: str = "template") -> None:
     for template in templates or ("",):
         if template.count("{}") != 1:
             raise ValueError(f"a {word} holds the concept as {{}}, once; got {template!r}")
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Raises ValueError where one of these settings is not above zero."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} must be positive, got {getattr(settings, name)}")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import efface
-from efface.evaluate import Settings, describe_drawing
-from efface.evaluate.bout import Bout
-from efface.evaluate.shooting import Jury, Range
-from efface.models.sd import StableDiffusion
+from efface.evaluation.evaluate import Settings, describe_drawing
+from efface.models.adapters.sd import StableDiffusion
+from efface.robustness.batch import Jury, Range
+from efface.robustness.run import Bout
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from efface.attacks.ring_a_bell import TEMPLATES, RingABell, concept_vector
 from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure
-from efface.evaluate.arenas import Lore, one_token_words, places, removed
-from efface.models.sd import StableDiffusion
-from efface.suites import Row, build, world
+from efface.models.adapters.sd import StableDiffusion
+from efface.robustness.conditions import Lore, one_token_words, places, removed
+from efface.suites import world
+from efface.suites.rows import build
+from efface.suites.spec import Row
 from judging_fixtures import world_model, write_world
 from tiny import tiny_model
 from tiny_arena import arena_of, drive, rows_of, same, shifted, snapshot

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.attacks.base import Arena, Attack, NoGradient, Shot
+from efface.attacks.base import Arena, Attack, Shot
 from efface.attacks.completion import Completion
 from efface.attacks.inversion import ConceptInversion
 from efface.attacks.relearn import Relearn
-from efface.models.sd import StableDiffusion
+from efface.functional.adversary import NoGradient
+from efface.models.adapters.sd import StableDiffusion
 from tiny_arena import arena_of, drive, rows_of, shifted
 
 ROWS = rows_of("a cat", "a red cat", "red apple")

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from efface.attacks import inversion
-from efface.attacks.base import Arena, NoGradient, Shot
+from efface.attacks.base import Arena, Shot
 from efface.attacks.inversion import ConceptInversion
+from efface.edits.edit import Edit
+from efface.functional.adversary import NoGradient
 from efface.functional.denoising import denoising_errors
-from efface.game import Edit
+from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
-from efface.models.sd import StableDiffusion
 from tiny_arena import Files, arena_of, drive, edit_of, rows_of, same, shifted, snapshot
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl

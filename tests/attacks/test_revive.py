@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from efface.attacks.revive import Revive
-from efface.game import Edit, pack
-from efface.models.sd import StableDiffusion
+from efface.edits.deltas import pack
+from efface.edits.edit import Edit
+from efface.models.adapters.sd import StableDiffusion
 from tiny_arena import arena_of, drive, edit_of, rows_of, same, shifted, snapshot
 
 ROWS = rows_of("a cat")

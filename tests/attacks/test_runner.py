@@ -15,19 +15,23 @@ import torch
 
 from attack_plan import Plan, Planned, Reader
 from efface.attacks import FLOOR
-from efface.attacks.base import Arena, Attack, NoGradient, Shot, Shots, Threat
+from efface.attacks.base import Arena, Attack, Shot, Shots, Threat
 from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure, Prompt
-from efface.evaluate import Settings
-from efface.evaluate.arenas import Lore, lore_of
-from efface.evaluate.attack_record import AttackRecord, read
-from efface.evaluate.attacking import Campaign, attack
+from efface.evaluation.evaluate import Settings
+from efface.files import read_tensors
+from efface.functional.adversary import NoGradient
 from efface.functional.rates import paired_difference
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
+from efface.records.attacks import AttackRecord, read
+from efface.robustness.campaign import Campaign, attack
+from efface.robustness.conditions import Lore, lore_of
 from efface.scorers import Judge
-from efface.store import read_tensors
-from efface.suites import Row, Suite, World, build, world
+from efface.suites import world
+from efface.suites.rows import build
+from efface.suites.spec import Row, Suite
+from efface.suites.world import World
 from judging_fixtures import THINGS, edit_of, world_model, write_world
 
 ROWS, CONTROLS = 10, 4

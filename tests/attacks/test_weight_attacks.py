@@ -14,9 +14,9 @@ from efface.attacks.merge import Merge
 from efface.attacks.prune import Prune
 from efface.attacks.quantise import Quantise
 from efface.attacks.relearn import Relearn
+from efface.edits.edit import Edit
 from efface.functional.denoising import denoising_errors
-from efface.game import Edit
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
 from tiny_arena import Files, arena_of, drive, edit_of, rows_of, same, shifted, snapshot
 
 ROWS = rows_of("a cat", "a red cat")

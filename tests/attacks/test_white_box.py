@@ -11,23 +11,23 @@ import torch
 from torch.nn import functional as F
 
 import efface
-from efface.attacks.base import Arena, Attack, NoGradient, recalled
+from efface.attacks.base import Arena, Attack, recalled
+from efface.attacks.denoising_error import Recall
 from efface.attacks.mma import MMA
 from efface.attacks.p4d import P4D
 from efface.attacks.soft_prompt import SoftPrompt
 from efface.attacks.unlearndiff import UnlearnDiff
 from efface.concept import Erasure, Prompt
-from efface.functional.adversary import steepness
+from efface.edits.edit import Edit
+from efface.functional.adversary import NoGradient, steepness
 from efface.functional.tokens import slopes
-from efface.game import Edit
-from efface.guides.gate import MATCH, Gate
+from efface.guidance.gate import MATCH, Gate
 from efface.methods.spm import SPM
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.base import Model
 from efface.models.cond import Cond
-from efface.models.sd import StableDiffusion
-from efface.models.sdxl import StableDiffusionXL
-from efface.objectives.recall import Recall
-from efface.suites import Row
+from efface.suites.spec import Row
 from tiny import WORDS, tiny_pipeline
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl, tiny_sdxl_pipeline

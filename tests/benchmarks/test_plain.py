@@ -12,9 +12,10 @@ from benchmarks.common import counted, matmul_peak, peak_of, table, timed
 from benchmarks.plots import Line, plot
 from efface import methods
 from efface.concept import Erasure
-from efface.game import Game, Rows, Turn
-from efface.select import select
-from efface.sources.pictures import Pictures
+from efface.training.interfaces import Rows, Turn
+from efface.training.states.pictures import Pictures
+from efface.training.subsets import select
+from efface.training.trainer import Game
 from tiny import tiny_model
 
 STEPS, UPDATES = 3, 2

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from efface.models.base import Defaults
+from efface.models.trajectory import Defaults
 
 
 @pytest.fixture(scope="module")
 def few_steps() -> Iterator[None]:
     """A folder's default of 50 sampling steps is more than a test has time for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("efface.models.sd.Defaults", lambda: Defaults(steps=2, guidance=2.0))
+        patch.setattr("efface.models.trajectory.Defaults", lambda: Defaults(steps=2, guidance=2.0))
         yield

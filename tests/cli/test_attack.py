@@ -9,9 +9,9 @@ import pytest
 
 import efface
 from attack_plan import Planned, Reader
-from efface.cli import main
+from efface.cli.app import main
 from efface.cli.attack import by_attack, literal, other_names, spoken
-from efface.evaluate.arenas import Lore, lore_of
+from efface.robustness.conditions import Lore, lore_of
 from efface.scorers import panel
 from efface.suites import world
 from judging_fixtures import THINGS, edit_of, world_model, write_world

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from efface.cli import COMMANDS, main
+from efface.cli.app import COMMANDS, main
 from efface.cli.console import progress
-from efface.game import Edit
+from efface.edits.edit import Edit
 from judging_fixtures import write_bundle
 
 TINY = ("--steps", "2", "--draw-steps", "2", "--paths", "2", "--source", "frozen")
@@ -48,7 +48,7 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 )
 def test_help_and_lists_import_no_torch(args: list[str]) -> None:
     code = (
-        "import sys; from efface.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from efface.cli.app import main; code = main(sys.argv[1:]); "
         "bad = {'torch', 'transformers', 'diffusers', 'pyarrow', 'pydantic'} & set(sys.modules); "
         "print(bad, file=sys.stderr); sys.exit(code or bool(bad))"
     )

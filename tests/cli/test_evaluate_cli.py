@@ -10,9 +10,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from efface.cli import main
-from efface.evaluate import read
-from efface.models.sd import StableDiffusion
+from efface.cli.app import main
+from efface.models.adapters.sd import StableDiffusion
+from efface.records.report import read
 from judging_fixtures import edit_of, write_bundle
 from tiny import tiny_pipeline
 

@@ -11,11 +11,12 @@ import torch
 
 import efface
 from efface import methods
-from efface.cli import main
+from efface.cli.app import main
 from efface.concept import Erasure
-from efface.game import Edit, provenance
-from efface.models import load
-from efface.models.sd import StableDiffusion
+from efface.edits.edit import Edit
+from efface.edits.provenance import provenance
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.loading import load
 from tiny import tiny_pipeline
 
 QUICK = ("--count", "2", "--timesteps", "2", "--steps", "4", "--draws", "20", "--top", "0.2")

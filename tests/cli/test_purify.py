@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from efface.cli import main
+from efface.cli.app import main
 from efface.concept import Erasure
-from efface.game import Edit, provenance
-from efface.models import load
+from efface.edits.edit import Edit
+from efface.edits.provenance import provenance
+from efface.models.loading import load
 from tiny import tiny_pipeline
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import efface
-from efface.cli import main
+from efface.cli.app import main
 from report_fixtures import evaluation, record
 
 

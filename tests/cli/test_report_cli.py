@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from efface.cli import main
+from efface.cli.app import main
 from report_fixtures import evaluation
 
 TOPK = """,label_str,category_top1,scores_top1,case_number

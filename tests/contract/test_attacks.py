@@ -12,8 +12,8 @@ import torch
 from efface import attacks
 from efface.attacks.base import Attack, Shot, Threat
 from efface.concept import Prompt
-from efface.models.sd import StableDiffusion
-from efface.suites import Row
+from efface.models.adapters.sd import StableDiffusion
+from efface.suites.spec import Row
 from tiny_arena import arena_of, edit_of, rows_of
 
 SHORT = {"queries": 2, "steps": 2, "generations": 2, "population": 6, "length": 2, "tokens": 2, "top": 4}

@@ -9,7 +9,7 @@ import pytest
 
 from efface import methods
 from efface.concept import Erasure
-from efface.game import Trained
+from efface.methods.base import Trained
 from tiny import tiny_model
 from tiny_fits import KINDS, quick, request, served
 
@@ -70,7 +70,7 @@ def test_a_base_class_elsewhere_and_none_at_all(tmp_path: Any) -> None:
     from efface.methods import _capabilities
 
     file = tmp_path / "other.py"
-    source = "from ..updates.mask import Pruning\n\nclass Other(Pruning):\n    several: ClassVar[bool] = False\n"
+    source = "from .pruning import Pruning\n\nclass Other(Pruning):\n    several: ClassVar[bool] = False\n"
     file.write_text(source + "    forget_images: str\n\nclass Helper:\n    pass\n")
     can = _capabilities.read(file, "efface.methods")
     assert (can.kind, can.several, can.images, can.anchor) == ("trained", False, "needed", "no")

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import efface.game.loop
+import efface.training.trainer
 from efface import methods
 from efface.concept import Erasure
-from efface.game import ClosedForm, Edit, Method
+from efface.edits.edit import Edit
+from efface.methods.base import Method
+from efface.methods.closed_form import ClosedForm
 from efface.models.base import Model
-from efface.suites import locate, world
+from efface.suites import world
+from efface.suites.world import locate
 from tiny_fits import KINDS, quick, same, served
 from tiny_fits import request as asked
 
@@ -78,7 +81,7 @@ def test_killed_it_resumes_as_if_nothing_had_been(done: Done, tmp_path, monkeypa
     """And so it is reproducible, as are those without turns to be killed at."""
     if done.kind == "glyphs":
         pytest.skip("it takes one turn there")
-    monkeypatch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+    monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     file = tmp_path / "checkpoint"
 
     def kill(*_: object, **__: object) -> None:

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import efface
-import efface.game.loop
+import efface.training.trainer
 import tiny_fits
 from efface import methods
 from efface.cli.erase import ready
 from efface.concept import Erasure
-from efface.game import Edit, Method
-from efface.select import select
+from efface.edits.edit import Edit
+from efface.methods.base import Method
+from efface.training.subsets import select
 from tiny import tiny_model
 from tiny_fits import request, same
 
@@ -88,7 +89,7 @@ def test_killed_anywhere_it_resumes_as_if_nothing_had_been(name, source, eps_mod
         pytest.skip("it has no turns to be killed at")
     if source != "student" and not offers(name, source):
         pytest.skip("it has no such source")
-    monkeypatch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+    monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     method = quick(name, **SOURCES[source])
     whole = fit(name, source)
     file = tmp_path / "checkpoint"

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from efface.concept import Erasure
-from efface.evaluate.neurons import Look, diagnose
+from efface.diagnostics.neurons import Look, diagnose
+from efface.edits.edit import Edit
+from efface.edits.provenance import provenance
 from efface.functional.neurons import change, contrast, relative_change, strongest
-from efface.game import Edit, provenance
-from efface.guides import kept
-from efface.guides.negative import Negative
-from efface.models import neurons as watch
+from efface.guidance.negative import Negative
+from efface.guidance.registry import kept
+from efface.models.hooks import activations as watch
 from efface.report.neurons import page
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 
 from efface.functional.inversion import ddim_unstep
 from efface.models.base import Model
-from efface.models.inversion import invert, redraw
+from efface.models.ddim_inversion import invert, redraw
 from efface.models.schedule import SPACES
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 
 from efface.functional.value_function import inner, multiplier
-from efface.game.tally import Tally
+from efface.planning.tracker import Tally
 
 
 def gradients(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -9,9 +9,9 @@ import torch
 
 from efface.concept import Erasure
 from efface.functional.adversary import descend
-from efface.game import Game
 from efface.methods.advunlearn import AdvUnlearn
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
+from efface.training.trainer import Game
 from tiny import tiny_pipeline
 from tiny_ddpm import tiny_ddpm
 

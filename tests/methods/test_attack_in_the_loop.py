@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-import efface.game.loop
 import efface.methods.rece
-import efface.objectives.attacked
+import efface.training.objectives.attacked
+import efface.training.trainer
 from efface.concept import Erasure
 from efface.functional import adversary
 from efface.methods.compose import Compose
 from efface.methods.rece import RECE
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl
 
@@ -33,7 +33,7 @@ def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monke
         calls.append((steps, lr))
         return descend(error, start, steps, lr)
 
-    monkeypatch.setattr(efface.objectives.attacked, "descend", counted)
+    monkeypatch.setattr(efface.training.objectives.attacked, "descend", counted)
     attacked = Compose(**MIX).fit(model, CAT)
     # Of eight turns every other one is the search's; of the update's four the first two lie within the warm-up.
     assert len(calls) == 2 and set(calls) == {(3, 0.1)}
@@ -47,7 +47,7 @@ def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monke
 
 
 def test_killed_with_a_search_and_an_attack_beside_it_resumes(eps_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+    monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     method, file = Compose(**{**MIX, "warm_up": 0}), tmp_path / "checkpoint"
     whole = method.fit(eps_model, CAT)
 

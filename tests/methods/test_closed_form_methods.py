@@ -8,10 +8,10 @@ from torch import Tensor
 
 from efface import methods
 from efface.concept import Erasure
+from efface.edits.edit import Edit
 from efface.functional.closed_form import least_squares
-from efface.game import Edit
+from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
-from efface.models.sd import StableDiffusion
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl

@@ -11,9 +11,9 @@ import torch
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.game import Edit
+from efface.edits.edit import Edit
 from efface.methods.compose import AXES, USES, Compose
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
 
 BASE: dict[str, Any] = {"steps": 2, "batch": 2, "draw_steps": 2, "lr": 1e-3}
 FROZEN: dict[str, Any] = {"source": "frozen", "paths": 2}

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-import efface.game.loop
+import efface.training.trainer
 from efface.concept import Erasure
 from efface.functional.fusion import fuse
-from efface.game import Game, Turn, text_projections
+from efface.methods.closed_form import text_projections
 from efface.methods.mace import MACE
-from efface.models.probe import cross_attention
-from efface.models.sd import StableDiffusion
-from efface.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
-from efface.sources.pictures import Pictures
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.hooks.attention import cross_attention
+from efface.training.interfaces import Turn
+from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
+from efface.training.states.pictures import Pictures
+from efface.training.trainer import Game
 from tiny_ddpm import tiny_ddpm
 
 QUICK = MACE(
@@ -105,8 +107,8 @@ def test_timesteps_of_importance(model):
 
 
 def game_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Game:
-    from efface.balance.sum import Sum
-    from efface.updates.lowrank import LowRank
+    from efface.training.balance.sum import Sum
+    from efface.training.updates.lowrank import LowRank
 
     return Game(
         model,
@@ -217,7 +219,7 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
 
 
 def test_several_targets_are_trained_each_by_itself_and_resume(eps_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(efface.game.loop, "SAVE_EVERY", 1)
+    monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     erasure = Erasure(("cat", "dog"), keep=("lion",))
     told: list[tuple[int, int]] = []
     # The neutral word has six tokens here, and eight is all there are.

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from efface.concept import Erasure
-from efface.game import Game
 from efface.methods.spm import SPM
-from efface.models.sd import StableDiffusion
+from efface.models.adapters.sd import StableDiffusion
+from efface.training.trainer import Game
 
 QUICK = SPM(steps=3, batch=2, draw_steps=3, paths=2, lr=1e-3, source="frozen")
 

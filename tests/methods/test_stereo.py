@@ -8,16 +8,16 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from efface.balance.sum import Sum
 from efface.concept import Erasure
 from efface.functional.denoising import denoising_errors
-from efface.game import Game
 from efface.methods.stereo import STEREO, Bench
+from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
-from efface.models.sd import StableDiffusion
-from efface.objectives.composition import Composition
-from efface.sources.conditions import Conditions
-from efface.updates.dense import Dense
+from efface.training.balance.sum import Sum
+from efface.training.objectives.composition import Composition
+from efface.training.states.conditions import Conditions
+from efface.training.trainer import Game
+from efface.training.updates.dense import Dense
 from tiny_ddpm import tiny_ddpm
 
 QUICK = STEREO(

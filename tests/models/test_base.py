@@ -16,8 +16,8 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
 )
 
-from efface.guides.sld import SLD
-from efface.models.sd import StableDiffusion
+from efface.guidance.sld import SLD
+from efface.models.adapters.sd import StableDiffusion
 from tiny_ddpm import tiny_ddpm
 
 PROMPTS, SEEDS = ["a cat", "dog", "red car"], [5, 6, 7]

@@ -10,10 +10,10 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMulti
 import efface
 from efface.concept import Prompt
 from efface.functional.gumbel import gumbel_softmax
-from efface.models.base import Defaults
+from efface.models.adapters.ddpm import DDPM, open_folder
 from efface.models.cond import Cond
-from efface.models.ddpm import DDPM, open_folder
-from efface.select import select
+from efface.models.trajectory import Defaults
+from efface.training.subsets import select
 from tiny_ddpm import CLASSES, tiny_ddpm, tiny_unet
 
 PROMPTS, SEEDS = ["cat", "a picture of a hot dog", "an icon of a red car"], [5, 6, 7]
@@ -229,7 +229,7 @@ def test_other_tools_open_the_folder(tmp_path):
 
 def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
     model = tiny_ddpm()
-    monkeypatch.setattr("efface.models.ddpm.write_classes", lambda *_: 1 / 0)
+    monkeypatch.setattr("efface.models.adapters.ddpm.write_classes", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import efface
-from efface import models
-from efface.models.sd import StableDiffusion
+from efface.models import loading
+from efface.models.adapters.sd import StableDiffusion
 
-pytestmark = pytest.mark.skipif("glyphs" not in models.names(), reason="glyphs is not bundled here")
+pytestmark = pytest.mark.skipif("glyphs" not in loading.names(), reason="glyphs is not bundled here")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import efface
 from efface.concept import Prompt
 from efface.functional.losses import guided
 from efface.functional.schedules import noised
+from efface.models.adapters.sd import StableDiffusion, for_amx
 from efface.models.cond import Cond
-from efface.models.sd import StableDiffusion, for_amx
 from tiny import tiny_model, tiny_pipeline
 
 PROMPTS, SEEDS = ["a cat", "dog", "red car"], [5, 6, 7]

@@ -7,8 +7,8 @@ from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, EulerDiscr
 
 import efface
 from efface.concept import Prompt
-from efface.game import Edit
-from efface.models.sdxl import StableDiffusionXL
+from efface.edits.edit import Edit
+from efface.models.adapters.sdxl import StableDiffusionXL
 from tiny_sdxl import tiny_sdxl, tiny_sdxl_pipeline
 
 PROMPTS, SEEDS = ["a cat", "dog", "red car"], [5, 6, 7]

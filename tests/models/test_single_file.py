@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 import efface
-from efface.cli import main
-from efface.game import Edit
-from efface.models import single_file
+from efface.cli.app import main
+from efface.edits.edit import Edit
+from efface.models.adapters import single_file
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.base import Model
-from efface.models.sd import StableDiffusion
-from efface.models.sdxl import StableDiffusionXL
 from judging_fixtures import edit_of
 from tiny import tiny_pipeline
 from tiny_ddpm import tiny_ddpm

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from efface.evaluate import takedown
-from efface.report import write
+from efface.compliance import takedown
+from efface.report.page import write
 from efface.report.takedown import render
 from report_fixtures import attacked, evaluation
 

@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from efface.evaluate import read
-from efface.evaluate.published import Published, Rate
-from efface.report import claims, estimate, write
-from efface.report.data import Whole
+from efface.evaluation.published import Published, Rate
+from efface.records.report import read
+from efface.report.data import Whole, claims
 from efface.report.gallery import _verdict
+from efface.report.page import write
+from efface.report.wording import estimate
 from report_fixtures import attacked, evaluation, measure, record, share
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'

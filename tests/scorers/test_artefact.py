@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from efface.scorers.artefact import Artefact, contrast, evenness, likeness
-from efface.suites import Row
+from efface.suites.spec import Row
 
 ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))
 

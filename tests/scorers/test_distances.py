@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from efface.scorers.lpips import Lpips, _load
 from efface.scorers.pixels import Pixels
 from efface.scorers.ssim import Ssim
-from efface.suites import Row
+from efface.suites.spec import Row
 
 ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from efface.scorers.base import Detector
 from efface.scorers.nudenet import EXPOSED, LABELS, LEAST, NudeNet, _load
-from efface.suites import Row
+from efface.suites.spec import Row
 
 ROW = Row("r", "a figure", 0, "target", "erase", "nudity", "nudity", ())
 RECORDED: list[dict[str, Any]] = [

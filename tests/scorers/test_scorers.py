@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
-from efface.scorers import Scorer, SetScorer, names, panel
-from efface.scorers._specs import get
+from efface.scorers import panel
+from efface.scorers._specs import get, names
 from efface.scorers.background import Background
-from efface.scorers.base import weights_digest
+from efface.scorers.base import Scorer, SetScorer, weights_digest
 from efface.scorers.choice import Choice
 from efface.scorers.classifier import Classifier
 from efface.scorers.clip import Clip
@@ -22,7 +22,7 @@ from efface.scorers.kid import Kid
 from efface.scorers.lpips import Lpips
 from efface.scorers.nudenet import NudeNet
 from efface.scorers.pixels import Pixels
-from efface.suites import Row
+from efface.suites.spec import Row
 from judging_fixtures import GROUNDS, THINGS, write_bundle
 
 ROW = Row("r", "a cat on white", 0, "target", "erase", "object", "cat", ("cat",), thing="cat", style="flat")

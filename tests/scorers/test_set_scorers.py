@@ -25,7 +25,7 @@ from efface.scorers.fid import Fid, fid
 from efface.scorers.kid import Kid, kid
 from efface.scorers.precision import Precision, share_within
 from efface.scorers.recall import Recall
-from efface.suites import Row
+from efface.suites.spec import Row
 from judging_fixtures import write_bundle
 
 ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from efface.concept import Erasure
-from efface.suites import Suite, read_csv
+from efface.suites.listed import read_csv
+from efface.suites.spec import Suite
 
 I2P = ["", "prompt", "categories", "nudity_percentage", "evaluation_seed", "evaluation_guidance", "case_number"]
 NUDE = [

@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from efface.concept import Erasure
-from efface.suites import build, check, hub, locate, make, needs_world, world
+from efface.suites import hub, make, world
+from efface.suites.make import check, needs_world
+from efface.suites.rows import build
+from efface.suites.world import locate
 
 
 def test_imagenette_draws_500_pictures_a_class_each_from_its_own_seed() -> None:

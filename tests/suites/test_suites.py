@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from efface.concept import Erasure
-from efface.suites import World, build, describe, locate, names, needs_world, spec, world
+from efface.suites import spec, world
+from efface.suites.make import needs_world
+from efface.suites.rows import build
+from efface.suites.spec import describe, names
+from efface.suites.world import World, locate
 from judging_fixtures import write_world
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from efface.models import BUNDLED
+from efface.models.loading import BUNDLED
 from workshop.glyphs import loop, world
 from workshop.glyphs.muon import Muon, orthogonal
 from workshop.glyphs.scenes import Batches, Composer, article

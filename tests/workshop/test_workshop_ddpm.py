@@ -12,10 +12,10 @@ from diffusers import DDPMPipeline, UNet2DModel
 
 from efface import suites
 from efface.concept import Erasure
-from efface.game import Edit
+from efface.edits.edit import Edit
 from efface.methods import capabilities, configured, get, names
-from efface.models.base import Defaults
-from efface.models.ddpm import open_folder
+from efface.models.adapters.ddpm import open_folder
+from efface.models.trajectory import Defaults
 from workshop.glyphs import bundle, ddpm, loop, world
 from workshop.glyphs.scenes import Batches, Composer
 

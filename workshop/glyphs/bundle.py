@@ -15,7 +15,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from efface.models.ddpm import write_classes
+from efface.models.adapters.ddpm import write_classes
 
 from . import ddpm
 from .scenes import GROUNDS, STYLED, TEMPLATES

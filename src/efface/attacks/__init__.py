@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..models import BUNDLED
+from ..models.loading import BUNDLED
 
 if TYPE_CHECKING:
     from .base import Attack
@@ -25,6 +25,7 @@ STANDARD = ("synonyms", "seeds", "ring-a-bell", "unlearndiff", "soft-prompt")
 FLOOR = "random-prefix"
 """What every attack is measured against."""
 TRAITS = ("threat", "version")
+BASES = ("base", "denoising_error")
 
 
 def names() -> list[str]:
@@ -141,4 +142,4 @@ def _positive(text: str, budget: str) -> float:
 def _files() -> dict[str, Path]:
     """The file of each attack."""
     files = Path(__file__).parent.glob("*.py")
-    return {file.stem.replace("_", "-"): file for file in files if file.stem != "base" and file.stem[0] != "_"}
+    return {file.stem.replace("_", "-"): file for file in files if file.stem not in BASES and file.stem[0] != "_"}

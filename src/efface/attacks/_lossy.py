@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..select import select
-from ..suites import Row
+from ..suites.spec import Row
+from ..training.subsets import select
 from .base import Arena, Attack, Shot, Shots
 
 Level = tuple[str, Callable[[Tensor], Tensor]]

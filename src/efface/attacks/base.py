@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt
+from ..edits.edit import Edit
 from ..functional.adversary import NoGradient as NoGradient
-from ..game import Edit
 from ..models.base import Model
-from ..objectives.recall import Recall
-from ..suites import Row
+from ..suites.spec import Row
+from .denoising_error import Recall
 
 Threat = Literal["prompts", "encoder", "gradients", "weights", "pictures"]
 """What an attacker holds: may type prompts; has the text encoder too; gradients of the whole model; its weights; may

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
 ALIKE = {"a": "@4", "e": "3", "g": "9", "i": "1l", "l": "1", "o": "0", "s": "5$", "t": "7", "u": "v", "z": "2"}

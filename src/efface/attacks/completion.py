@@ -26,7 +26,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
 How = Literal["img2img", "inpaint"]

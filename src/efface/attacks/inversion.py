@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt
+from ..functional.adversary import NoGradient
 from ..functional.denoising import denoising_errors
-from ..game import Adam
 from ..models.base import Model
 from ..models.cond import Cond
-from ..suites import Row
-from .base import Arena, Attack, NoGradient, Shot, Shots, Threat
+from ..suites.spec import Row
+from ..training.optim import Adam
+from .base import Arena, Attack, Shot, Shots, Threat
 
 SLOT = "{}"
 SAVE_EVERY = 250

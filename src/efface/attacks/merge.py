@@ -12,7 +12,7 @@ from typing import ClassVar, final
 
 import torch
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
 

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..concept import positive
 from ..functional.adversary import steepness
 from ..functional.tokens import slopes, spelled, substituted
-from ..game import positive
-from ..objectives.recall import demand_room
-from ..suites import Row
+from ..models.text_room import demand_room
+from ..suites.spec import Row
 from .base import Arena, Attack, Hunt, Shot, Shots, Threat, rounds
 
 

@@ -20,14 +20,15 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from ..concept import Prompt
+from ..concept import Prompt, positive
 from ..functional.adversary import Adam, steepness
 from ..functional.tokens import nearest, spelled
-from ..game import Rows, positive
 from ..models.cond import Cond
-from ..objectives.recall import demand_gradients, demand_room
-from ..suites import Row
+from ..models.text_room import demand_room
+from ..suites.spec import Row
+from ..training.interfaces import Rows
 from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
+from .denoising_error import demand_gradients
 
 
 @final

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..game import positive
-from ..suites import Row
+from ..concept import positive
+from ..suites.spec import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
 

@@ -17,12 +17,13 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ..functional.adversary import NoGradient
 from ..functional.denoising import denoising_errors
-from ..game import Adam
 from ..models.base import Model
-from ..select import select
-from ..suites import Row
-from .base import Arena, Attack, NoGradient, Shot, Shots, Threat
+from ..suites.spec import Row
+from ..training.optim import Adam
+from ..training.subsets import select
+from .base import Arena, Attack, Shot, Shots, Threat
 
 How = Literal["lora", "dense"]
 

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from ..functional.revival import completed, mirrored, restored, scars, trusted
 from ..models.base import Model
-from ..select import select
-from ..suites import Row
+from ..suites.spec import Row
+from ..training.subsets import select
 from .base import Arena, Attack, Shot, Shots, Threat
 
 Signs = Literal["mirror", "completion"]

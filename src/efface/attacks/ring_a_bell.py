@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from ..concept import positive
 from ..functional.genetic import Breeding, evolve
-from ..game import positive
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
 TEMPLATES = (

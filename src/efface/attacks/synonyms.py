@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Arena, Attack, Shot, Shots, Threat
 
 

@@ -21,12 +21,13 @@ from typing import ClassVar, final
 
 import torch
 
+from ..concept import positive
 from ..functional.adversary import Adam, steepness
 from ..functional.tokens import drawn, onto_simplex, slopes, spelled
-from ..game import positive
-from ..objectives.recall import demand_gradients, demand_room
-from ..suites import Row
+from ..models.text_room import demand_room
+from ..suites.spec import Row
 from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
+from .denoising_error import demand_gradients
 
 
 @final

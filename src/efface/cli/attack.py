@@ -14,8 +14,8 @@ from .console import progress, result, writable_folder
 from .loading import Flags, Loading
 
 if TYPE_CHECKING:
-    from ..evaluate.arenas import Lore
-    from ..evaluate.attack_record import AttackRecord, Trial
+    from ..records.attacks import AttackRecord, Trial
+    from ..robustness.conditions import Lore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class AttackCommand:
 
     def run(self) -> None:
         from ..attacks import STANDARD, configured
-        from ..suites import check, make, world
+        from ..suites import make, world
+        from ..suites.make import check
         from .glyphs import bundle_of
 
         check(self.suite)
@@ -77,9 +78,10 @@ class AttackCommand:
         known = world.load(bundle) if bundle else None
         names_given = spoken(self.synonym)
         writable_folder(self.out)
-        from ..evaluate import Settings, request_of, used_words
-        from ..evaluate.attacking import Campaign, attack, lore_of
-        from ..game import Edit
+        from ..edits.edit import Edit
+        from ..evaluation.evaluate import Settings, request_of, used_words
+        from ..robustness.campaign import Campaign, attack
+        from ..robustness.conditions import lore_of
         from ..scorers import panel
 
         edit = Edit.load(self.edit)
@@ -142,7 +144,7 @@ def spoken(given: Sequence[str]) -> list[tuple[str, str]]:
 
 def other_names(given: Sequence[tuple[str, str]], known: Mapping[str, Lore]) -> Mapping[str, Lore]:
     """What is known of concepts, with the other names that were given."""
-    from ..evaluate.arenas import Lore
+    from ..robustness.conditions import Lore
 
     lore = dict(known)
     for concept, word in given:
@@ -153,7 +155,7 @@ def other_names(given: Sequence[tuple[str, str]], known: Mapping[str, Lore]) -> 
 
 def table(record: AttackRecord) -> str:
     """Success rates by attack with their controls, and alarms, for a person."""
-    from ..report import estimate
+    from ..report.wording import estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     head = ("attack", "success on the target", "random prefixes", "on a kept concept", "on the base", "queries", "s")

@@ -13,10 +13,10 @@ from .glyphs import bundle_of
 from .loading import Flags, Loading
 
 if TYPE_CHECKING:
-    from ..evaluate.audit_record import Audit, Finding
-    from ..evaluate.record import Estimate
+    from ..records.audit import Audit, Finding
+    from ..records.report import Estimate
     from ..scorers import Judge
-    from ..suites import World
+    from ..suites.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,10 @@ class AuditCommand:
         if self.vocabulary and not self.vocabulary.is_file():
             raise FileNotFoundError(f"no file {self.vocabulary}; it is to hold words, one a line")
         writable_folder(self.out)
-        from ..evaluate import request_of
-        from ..evaluate.audit import Look, audit, vocabulary
-        from ..game import Edit
-        from ..game.words import read_words
+        from ..diagnostics.audit import Look, audit, vocabulary
+        from ..edits.edit import Edit
+        from ..evaluation.evaluate import request_of
+        from ..functional.words import read_words
 
         look = Look(
             worst=self.worst,

@@ -27,7 +27,9 @@ class Demo:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..suites import build, locate, world
+        from ..suites import world
+        from ..suites.rows import build
+        from ..suites.world import locate
         from . import glyphs
         from .erase import ready, suggestions
         from .evaluate import headlines, summary
@@ -41,9 +43,9 @@ class Demo:
         writable_folder(self.out)
 
         from .. import load
-        from ..evaluate import evaluate
+        from ..evaluation.evaluate import evaluate
         from ..methods import get
-        from ..report import write
+        from ..report.page import write
         from ..scorers import panel
 
         say(f"loading {self.model}")

@@ -47,8 +47,8 @@ class Draw:
         if self.count < 1:
             raise ValueError(f"--count is {self.count}; it must be at least 1")
         writable_folder(self.out)
-        from ..evaluate import write_whole
-        from ..game.parallel import launched
+        from ..records.report import write_whole
+        from ..training.distributed import launched
 
         asked = [(p, self.seed + i) for p in self.prompt for i in range(self.count)]
         wanted = [(p, s, self.out / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(asked)]
@@ -64,9 +64,9 @@ class Draw:
 
     def draw(self, wanted: Sequence[tuple[str, int, Path]], aloud: bool) -> None:
         """Pictures of prompts and seeds, each into its file: those of one process."""
-        from ..evaluate import write_whole
-        from ..evaluate.pictures import batch_of, png
-        from ..game import Edit, apply
+        from ..edits.edit import Edit, apply
+        from ..evaluation.images import batch_of, png
+        from ..records.report import write_whole
 
         edits = [Edit.load(e) for e in self.edit]
         model = self.loading.opened(self.model)

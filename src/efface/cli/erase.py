@@ -19,8 +19,10 @@ from .console import progress, result, say, writable_folder
 from .loading import Flags, Loading
 
 if TYPE_CHECKING:
-    from ..game import Edit, Game, Method, Trained
+    from ..edits.edit import Edit
+    from ..methods.base import Method, Trained
     from ..models.base import Model
+    from ..training.trainer import Game
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,9 @@ class Request:
     def run(self, name: str, method: Method) -> None:
         erasure = Erasure(glyphs.expand(self.model, self.target), self.anchor, self.keep)
         method.check(erasure)
-        from ..game.memory import read_size
-        from ..game.parallel import launched
-        from ..store import check_writable
+        from ..files import check_writable
+        from ..planning.machine import read_size
+        from ..training.distributed import launched
 
         limit = read_size(self.max_memory) if self.max_memory else None
         if limit and method.kind != "trained":
@@ -82,7 +84,7 @@ class Request:
 
     def opened(self) -> Model:
         """The model, set up as the flags say."""
-        from ..game.memory import read_size
+        from ..planning.machine import read_size
 
         bound = read_size(self.store_memory) if self.store_memory else None
         return self.loading.opened(
@@ -118,7 +120,8 @@ class Fitting:
 
     def fit(self, out: Path, checkpoint: Path | None, tell: Callable[[int, int], None]) -> Edit:
         """The edit, with what it cost; a training that leaves the numbers keeps its last good state beside `out`."""
-        from ..game import Diverged, Edit
+        from ..edits.edit import Edit
+        from ..training.trainer import Diverged
 
         began = time.monotonic() - self.seconds
         try:
@@ -135,7 +138,7 @@ def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = No
     Raises:
         ValueError: the method cannot do it, or needs more than `limit` bytes, or than there are; says what would work.
     """
-    from ..game import Trained
+    from ..methods.base import Trained
 
     began = time.monotonic()
     if isinstance(method, Trained):
@@ -147,9 +150,9 @@ def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = No
 
 def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Game:
     """The training, set up, after saying what it will take; ValueError where that is not to be had."""
-    from ..game.memory import free_bytes
-    from ..game.parallel import team
-    from ..game.plan import demand, lighter, planned, prepared
+    from ..planning.machine import free_bytes
+    from ..planning.plan import demand, lighter, planned, prepared
+    from ..training.distributed import team
 
     game = prepared(lambda: method.game(model, erasure), model.device)
     plan = planned(game)
@@ -170,7 +173,7 @@ def cost(model: Model, began: float) -> dict[str, float]:
         import torch
 
         return {**spent, "peak_memory_mb": round(torch.cuda.max_memory_allocated(model.device) / 2**20)}
-    from ..game.memory import resident_peak
+    from ..planning.machine import resident_peak
 
     peak = resident_peak()
     return spent if peak is None else {**spent, "peak_memory_mb": round(peak / 2**20)}
@@ -201,7 +204,7 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
 def suggestions(name: str, model: str) -> dict[str, Any]:
     """A bundled model's own values for a method's arguments."""
     from ..methods import suggestion
-    from ..models import BUNDLED
+    from ..models.loading import BUNDLED
 
     file = BUNDLED / model / "defaults.toml"
     if not model or "/" in model or not file.is_file():

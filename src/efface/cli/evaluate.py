@@ -15,10 +15,11 @@ from .loading import Flags, Loading
 
 if TYPE_CHECKING:
     from ..concept import Erasure
-    from ..evaluate import Record
-    from ..evaluate.protocols import Protocol
+    from ..evaluation.protocols import Protocol
+    from ..records.report import Record
     from ..scorers import Judge
-    from ..suites import Suite, World
+    from ..suites.spec import Suite
+    from ..suites.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,9 @@ class Evaluate:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..suites import check, locate, needs_world, world
+        from ..suites import world
+        from ..suites.make import check, needs_world
+        from ..suites.world import locate
 
         if not (self.suite or self.protocol):
             raise ValueError("nothing to draw: give --suite, a name or a .csv file, or --protocol")
@@ -70,8 +73,9 @@ class Evaluate:
         bundle = locate(self.model) if needed else glyphs.bundle_of(self.model)
         known = world.load(bundle) if bundle else None
         writable_folder(self.out)
-        from ..evaluate import Settings, evaluate, protocols, ready, request_of
-        from ..game import Edit
+        from ..edits.edit import Edit
+        from ..evaluation import protocols
+        from ..evaluation.evaluate import Settings, evaluate, ready, request_of
 
         edit = Edit.load(self.edit)
         protocol = protocols.get(self.protocol) if self.protocol else None
@@ -100,7 +104,7 @@ class Evaluate:
 
     def _suite(self, edit: Any, request: Erasure, known: World | None, protocol: Protocol | None) -> Suite:
         """The rows to draw."""
-        from ..evaluate import used_words
+        from ..evaluation.evaluate import used_words
         from ..suites import make
 
         name = self.suite
@@ -113,7 +117,7 @@ class Evaluate:
         self, bundle: Path | None, known: World | None, suite: Suite, protocol: Protocol | None
     ) -> list[Judge]:
         """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
-        from ..evaluate import ready
+        from ..evaluation.evaluate import ready
         from ..scorers import panel
         from ..scorers.base import TooFew
 
@@ -137,7 +141,8 @@ class Evaluate:
 
 def attackable(suite: Suite, scorers: Sequence[Judge], settings: Any) -> None:
     """ValueError where the standard attacks would find nothing to attack or to judge with, before the evaluation."""
-    from ..evaluate.attacking import Campaign, check_sampler, jury_of, places
+    from ..robustness.campaign import Campaign, check_sampler, jury_of
+    from ..robustness.conditions import places
 
     check_sampler(settings)
     grounds = places(suite, {}, Campaign.rows, Campaign.controls)
@@ -156,7 +161,8 @@ def attacked(
 ) -> None:
     """Make the standard attacks, beside the evaluation."""
     from ..attacks import STANDARD, configured
-    from ..evaluate.attacking import Campaign, attack, lore_of
+    from ..robustness.campaign import Campaign, attack
+    from ..robustness.conditions import lore_of
 
     made = [configured(name, model.name) for name in STANDARD]
     attack(model, edit, suite, scorers, out, made, lore_of(known, suite.spec), settings, Campaign(skip=True), tell)

@@ -37,9 +37,9 @@ class Export:
             wants = "a file that ends in .safetensors" if single else "a folder, or --format single-file"
             raise ValueError(f"--out {self.out} does not suit --format {self.format}; name {wants}")
         from .. import load
-        from ..game import Edit
-        from ..models import single_file
-        from ..store import check_writable
+        from ..edits.edit import Edit
+        from ..files import check_writable
+        from ..models.adapters import single_file
 
         check_writable(self.out)
         edit = Edit.load(self.edit)

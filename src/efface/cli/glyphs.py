@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..concept import Erasure
-from ..suites import build, locate, world
+from ..suites import world
+from ..suites.rows import build
+from ..suites.world import locate
 from .console import warn
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
     bundle = bundle_of(name)
     if bundle is None:
         return None
-    from ..evaluate import Settings, draws_target
+    from ..evaluation.evaluate import Settings, draws_target
     from ..scorers import panel
 
     known = world.load(bundle)

@@ -61,7 +61,7 @@ def scorers() -> list[dict[str, str]]:
 
 
 def suites() -> list[dict[str, str]]:
-    from ..suites import describe
+    from ..suites.spec import describe
 
     return describe()
 
@@ -70,13 +70,13 @@ def protocols() -> list[dict[str, str]]:
     """Published protocols, read from their file."""
     import tomllib
 
-    declared = tomllib.loads((PACKAGE / "evaluate" / "protocols.toml").read_text(encoding="utf-8"))
+    declared = tomllib.loads((PACKAGE / "evaluation" / "protocols.toml").read_text(encoding="utf-8"))
     told = ("version", "about", "source", "differs")
     return [{"name": name, **{key: declared[name][key] for key in told}} for name in sorted(declared)]
 
 
 def models() -> list[dict[str, str]]:
-    from ..models import names
+    from ..models.loading import names
 
     found = [{"name": n, "about": "bundled; needs no network"} for n in names()]
     return [*found, *({"name": name, "about": about} for name, about in OTHERS.items())]

@@ -13,7 +13,7 @@ from .draw import json_text
 from .loading import Flags, Loading
 
 if TYPE_CHECKING:
-    from ..evaluate.neurons import Diagnosis
+    from ..diagnostics.neurons import Diagnosis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +62,10 @@ class Neurons:
         if not self.adversarial:
             raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
         writable_folder(self.out)
-        from ..evaluate import write_whole
-        from ..evaluate.neurons import Look, diagnose
-        from ..evaluate.pictures import batch_of
-        from ..game import Edit
+        from ..diagnostics.neurons import Look, diagnose
+        from ..edits.edit import Edit
+        from ..evaluation.images import batch_of
+        from ..records.report import write_whole
         from ..report.neurons import page
 
         how = Look(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from ..game import Edit
+    from ..edits.edit import Edit
     from ..models.base import Model
 
 KINDS = ("before", "base", "after")
@@ -63,9 +63,9 @@ class Purify:
             )
         opened = opened_pictures(self.image)
         writable_folder(self.out)
-        from ..evaluate import write_whole
-        from ..evaluate.pictures import png
-        from ..game import Edit
+        from ..edits.edit import Edit
+        from ..evaluation.images import png
+        from ..records.report import write_whole
 
         edit = Edit.load(self.edit)
         model = self.loading.opened(self.model)
@@ -94,14 +94,14 @@ class Purify:
         """uint8 pictures [n, 3, h, w] by kind, a few at a time."""
         import torch
 
-        from ..evaluate.pictures import batch_of
+        from ..evaluation.images import batch_of
 
         parts = before.split(batch_of(model.resolution))
         done = [self._purify_some(model, edit, part) for part in _told(parts, tell)]
         return {"before": before} | {kind: torch.cat([some[kind] for some in done]) for kind in ("base", "after")}
 
     def _purify_some(self, model: Model, edit: Edit, before: Tensor) -> dict[str, Tensor]:
-        from ..models.inversion import invert, redraw
+        from ..models.ddim_inversion import invert, redraw
 
         latents, made = model.latents(before), {}
 

@@ -13,7 +13,7 @@ import tyro
 from .console import result, warn
 
 if TYPE_CHECKING:
-    from ..evaluate.takedown import Takedown
+    from ..compliance.takedown import Takedown
 
 EXIT = {"same": 0, "differs": 1, "not checked": 3}
 
@@ -50,8 +50,8 @@ class TakedownRecord:
     def _write(self) -> int:
         if self.model:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
-        from ..evaluate import takedown
-        from ..evaluate.record import write_whole
+        from ..compliance import takedown
+        from ..records.report import write_whole
         from ..report.takedown import render
 
         where = os.path.relpath(self.edit, self.folder) if self.edit else ""
@@ -66,7 +66,7 @@ class TakedownRecord:
     def _check(self) -> int:
         if self.note or self.date:
             raise ValueError("--note and --date go into a new record; --check changes none")
-        from ..evaluate import takedown
+        from ..compliance import takedown
 
         recorded = takedown.read_takedown(self.folder / "takedown.json")
         found = takedown.check(self.folder, recorded, self.edit, self._base(recorded))

@@ -38,9 +38,9 @@ class Report:
             raise ValueError(f"--per-group is a number of pairs, at least 1, got {self.per_group}")
         if (self.erased or self.kept) and not self.imports:
             raise ValueError("--erased and --kept speak of imported files; give one with --import")
-        from ..evaluate import published
-        from ..report import write
-        from ..store import check_writable
+        from ..evaluation import published
+        from ..files import check_writable
+        from ..report.page import write
 
         check_writable(self.out)
         others = [published.read(path, self.erased, self.kept or None) for path in self.imports]

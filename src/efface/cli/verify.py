@@ -40,7 +40,10 @@ class Verify:
     def run(self) -> int:
         if not self.widest > 0:
             raise ValueError(f"--widest is a width above 0, got {self.widest:g}")
-        from ..evaluate import attack_record, bars, gate, read
+        from ..compliance import gate
+        from ..compliance import rules as bars
+        from ..records import attacks as attack_record
+        from ..records.report import read
 
         rules = [bars.parse(text) for text in self.fail_on]
         policy = bars.policy(self.policy).rules if self.policy else ()

@@ -20,8 +20,13 @@ from ._capabilities import Capabilities, read
 
 if TYPE_CHECKING:
     from ..concept import Erasure
-    from ..game import Edit, Method
+    from ..edits.edit import Edit
     from ..models.base import Model
+    from .base import Method
+
+
+BASES = ("base", "closed_form", "guided", "pruning", "searching", "states")
+"""Files that hold what methods share, and no method."""
 
 
 def names() -> list[str]:
@@ -55,7 +60,7 @@ def capabilities(name: str) -> Capabilities:
 
 def get(name: str) -> type[Method]:
     """The method's class: the one dataclass its file defines that is a Method."""
-    from ..game import Method
+    from .base import Method
 
     module = importlib.import_module(f"{__name__}.{_file(name).stem}")
     (found,) = [
@@ -119,7 +124,9 @@ def _files() -> dict[str, Path]:
 def _found(folders: tuple[tuple[str, int], ...]) -> dict[str, Path]:
     """The files in these folders as they were at these times: looked for once, not once a name."""
     files = (file for folder, _ in folders for file in Path(folder).glob("*.py"))
-    return {file.stem.replace("_", "-"): file for file in files if not file.stem.startswith("_")}
+    return {
+        file.stem.replace("_", "-"): file for file in files if not file.stem.startswith("_") and file.stem not in BASES
+    }
 
 
 def _file(name: str) -> Path:

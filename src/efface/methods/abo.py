@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Method, OnTrajectories, Source, Term, Update
 from ..models.base import Model
-from ..objectives.guidance import Aim, Guidance, goal_of
-from ..preserve.unconditional import Unconditional
-from ..sources.pictures import Pictures, filed
-from ..sources.shared import Shared
-from ..sources.trajectories import trajectories
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Source, Term, Update
+from ..training.objectives.guidance import Aim, Guidance, goal_of
+from ..training.preservation.unconditional import Unconditional
+from ..training.states.pictures import Pictures
+from ..training.states.shared import Shared
+from ..training.updates.dense import Dense
+from .base import Method, OnTrajectories
+from .states import filed, trajectories
 
 States = Literal["trajectories", "pictures"]
 

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Term, Trained, Update
 from ..models.base import Model
-from ..objectives.anchor import Anchor
-from ..objectives.denoising import Denoising
-from ..sources.pictures import ANY, Pictures, latents_of
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.anchor import Anchor
+from ..training.objectives.denoising import Denoising
+from ..training.states.pictures import ANY, Pictures, latents_of
+from ..training.updates.dense import Dense
+from .base import Trained
 
 
 @final

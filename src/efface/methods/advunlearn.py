@@ -18,14 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, OnTrajectories, Term, Update
 from ..models.base import Model
-from ..objectives.attacked import Attacked, PrefixAttack, Start
-from ..preserve.anchoring import Retained
-from ..sources.trajectories import trajectories
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.attacked import Attacked, PrefixAttack, Start
+from ..training.preservation.anchoring import Retained
+from ..training.updates.dense import Dense
+from .base import OnTrajectories
+from .states import trajectories
 
 
 @final

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
 from ..functional.schedules import Space
-from ..game import Balance, Searching, Term, Update
 from ..models.base import Model
-from ..objectives.adaptive_anchor import AdaptiveAnchor
-from ..preserve.adversarial import Adversarial
-from ..sources.trajectories import preserved, trajectories
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.adaptive_anchor import AdaptiveAnchor
+from ..training.preservation.adversarial import Adversarial
+from ..training.updates.dense import Dense
+from .searching import Searching
+from .states import preserved, trajectories
 
 
 @final

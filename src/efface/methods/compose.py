@@ -21,29 +21,32 @@ from typing import Annotated, Any, ClassVar, Literal, final, get_args
 
 import tyro
 
-from ..balance.constrained import Constrained, Rate
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Edit, Method, OnPictures, Search, SearchGradient, Searching, Source, Term, Trained, Update
+from ..edits.edit import Edit
 from ..models.base import Model
-from ..objectives.adaptive_anchor import AdaptiveAnchor
-from ..objectives.anchor import Anchor
-from ..objectives.attacked import Attacked, PrefixAttack, Start
-from ..objectives.denoising import Denoising
-from ..objectives.guidance import Aim, Guidance, goal_of
-from ..objectives.negative_guidance import NegativeGuidance
-from ..objectives.wrong_noise import Wrong, WrongNoise
-from ..preserve.adversarial import Adversarial
-from ..preserve.nothing import Nothing
-from ..preserve.prompts import Prompts
-from ..preserve.unconditional import Unconditional
-from ..sources.pictures import forgotten, labels, remaining
-from ..sources.shared import Shared
-from ..sources.trajectories import preserved, trajectories
-from ..updates.dense import Dense
-from ..updates.lowrank import LowRank
-from ..updates.mask import KeepWeights, Mask, Relaxation, check_reach, pruned
-from ..updates.salient import Salient
+from ..training.balance.constrained import Constrained, Rate
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Source, Term, Update
+from ..training.objectives.adaptive_anchor import AdaptiveAnchor
+from ..training.objectives.anchor import Anchor
+from ..training.objectives.attacked import Attacked, PrefixAttack, Start
+from ..training.objectives.denoising import Denoising
+from ..training.objectives.guidance import Aim, Guidance, goal_of
+from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.objectives.wrong_noise import Wrong, WrongNoise
+from ..training.preservation.adversarial import Adversarial
+from ..training.preservation.nothing import Nothing
+from ..training.preservation.prompts import Prompts
+from ..training.preservation.unconditional import Unconditional
+from ..training.states.shared import Shared
+from ..training.updates.dense import Dense
+from ..training.updates.lowrank import LowRank
+from ..training.updates.mask import KeepWeights, Mask, Relaxation, check_reach, pruned
+from ..training.updates.salient import Salient
+from ..training.vocabulary_search import Search, SearchGradient
+from .base import Method, OnPictures, Trained
+from .searching import Searching
+from .states import forgotten, labels, preserved, remaining, trajectories
 
 Objective = Literal[
     "negative-guidance", "anchor", "guidance", "wrong-noise", "denoise-up", "adaptive-anchor", "attacked"

@@ -4,7 +4,7 @@ min_th max_pi || eps_th(z, c_e) - [eps*(0) - eta (eps*(c_e) - eps*(0))] ||^2 + |
 c_a = G(pi) . T, both measured as x0 (weight (1 - ab)/ab over eps). Defaults: the code's for objects and artists; for
 nudity `--weights noxattn --centres 50 --k-closest 200`. The code's pgd_num_steps is `search_turns` + 1. Differs: exact
 t; the common words are the tokenizer's first, not EN3K; `margin` and plurals are left out, the code filters nothing.
-`--search-gradient score` is ours: see `efface.preserve.adversarial`.
+`--search-gradient score` is ours: see `efface.training.preservation.adversarial`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
 from ..functional.schedules import Space
-from ..game import Balance, SearchGradient, Searching, Term, Update
 from ..models.base import Model
-from ..objectives.negative_guidance import NegativeGuidance
-from ..preserve.adversarial import Adversarial
-from ..sources.trajectories import preserved, trajectories
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.preservation.adversarial import Adversarial
+from ..training.updates.dense import Dense
+from ..training.vocabulary_search import SearchGradient
+from .searching import Searching
+from .states import preserved, trajectories
 
 
 @final

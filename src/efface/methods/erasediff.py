@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..balance.constrained import Constrained, Rate
 from ..concept import Erasure
-from ..game import Balance, OnPictures, Term, Update
 from ..models.base import Model
-from ..objectives.denoising import Denoising
-from ..objectives.wrong_noise import Wrong, WrongNoise
-from ..sources.pictures import forgotten, labels, remaining
-from ..updates.dense import Dense
+from ..training.balance.constrained import Constrained, Rate
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.denoising import Denoising
+from ..training.objectives.wrong_noise import Wrong, WrongNoise
+from ..training.updates.dense import Dense
+from .base import OnPictures
+from .states import forgotten, labels, remaining
 
 
 @final

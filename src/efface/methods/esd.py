@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, OnTrajectories, Term, Update
 from ..models.base import Model
-from ..objectives.negative_guidance import NegativeGuidance
-from ..preserve.nothing import Nothing
-from ..sources.trajectories import trajectories
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.preservation.nothing import Nothing
+from ..training.updates.dense import Dense
+from .base import OnTrajectories
+from .states import trajectories
 
 
 @final

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, OnPictures, Term, Update
 from ..models.base import Model
-from ..objectives.denoising import Denoising
-from ..sources.pictures import remaining
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.denoising import Denoising
+from ..training.updates.dense import Dense
+from .base import OnPictures
+from .states import remaining
 
 
 @final

@@ -4,7 +4,7 @@
    cross-attention learn to read them as in the prompt with the anchor instead: W1 = argmin_W sum |W c_f - W0 c_g|^2 +
    preserve_scale sum |W k - W0 k|^2 + lamb |W - W0|^2, c_f and c_g aligned before and after the concept.
 2. For each target by itself, on W1: low-rank D_i of keys and values that lower the attention to the target's tokens
-   where the target is seen; see `efface.objectives.attention`.
+   where the target is seen; see `efface.training.objectives.attention`.
 3. Fusion: W = argmin_W sum_i sum |W c_f - (W1 + D_i) c_f|^2 + preserve_scale sum |W k - W1 k|^2 + lamb |W - W1|^2, over
    all tokens of each target's own prompts.
 
@@ -28,28 +28,22 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from ..balance.sum import Sum
-from ..concept import Erasure, check_templates
+from ..concept import Erasure, check_templates, positive
+from ..edits.edit import Edit
+from ..edits.provenance import check_same_run, versions
 from ..functional.closed_form import shared
 from ..functional.fusion import fuse
-from ..game import (
-    Edit,
-    Game,
-    Kind,
-    Method,
-    answers,
-    check_same_run,
-    positive,
-    text_projections,
-    unlike_words,
-    versions,
-)
+from ..functional.words import unlike_words
 from ..models.base import Model
-from ..models.probe import places
+from ..models.hooks.attention import places
 from ..models.segmenter import Segmenter, segmenter
-from ..objectives.attention import Attention, Focus, check_threshold
-from ..sources.pictures import Pictures
-from ..updates.lowrank import LowRank
+from ..training.balance.sum import Sum
+from ..training.objectives.attention import Attention, Focus, check_threshold
+from ..training.states.pictures import Pictures
+from ..training.trainer import Game
+from ..training.updates.lowrank import LowRank
+from .base import Kind, Method
+from .closed_form import answers, text_projections
 
 NEUTRAL = "object"
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import final
 
 from ..concept import Erasure
-from ..guides import Guide, Guided, negative
+from ..guidance import negative
+from ..models.guider import Guide
+from .guided import Guided
 
 
 @final

@@ -19,10 +19,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure
+from ..concept import Erasure, positive
 from ..functional.closed_form import null_projector, null_space
-from ..game import ClosedForm, Tokens, positive
 from ..models.base import Model
+from .closed_form import ClosedForm, Tokens
 
 REACHED = 1e-5
 """A target with a smaller share in the free directions cannot be told from rounding."""

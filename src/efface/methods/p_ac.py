@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Term
 from ..models.base import Model
-from ..objectives.anchor import Anchor
-from ..sources.trajectories import trajectories
-from ..updates.mask import KeepWeights, Pruning
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term
+from ..training.objectives.anchor import Anchor
+from ..training.updates.mask import KeepWeights
+from .pruning import Pruning
+from .states import trajectories
 
 
 @final

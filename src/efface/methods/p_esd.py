@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Term
 from ..models.base import Model
-from ..objectives.negative_guidance import NegativeGuidance
-from ..sources.trajectories import trajectories
-from ..updates.mask import KeepWeights, Pruning
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term
+from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.updates.mask import KeepWeights
+from .pruning import Pruning
+from .states import trajectories
 
 
 @final

@@ -20,11 +20,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure
+from ..concept import Erasure, positive
 from ..functional.adversary import adversarial
 from ..functional.closed_form import shared
-from ..game import ClosedForm, Reader, positive
 from ..models.base import Model
+from .closed_form import ClosedForm, Reader
 
 
 @final

@@ -1,7 +1,7 @@
 """SAFREE: training-free and adaptive guard (Yoon et al., ICLR 2025, arXiv 2410.12761); no weight changes.
 
 Tokens that bring a prompt near the targets are projected away from them, for as many steps as the prompt looks
-suspicious: see `efface.guides.safree` for the formulas and for what differs. Defaults are the code's for nudity; for
+suspicious: see `efface.guidance.safree` for the formulas and for what differs. Defaults are the code's for nudity; for
 artists `--sharpness 3.5 --midpoint 5.5`. Each target is one phrase of the unwanted span. The code's nudity run uses 17
 phrases and, with them, a negative prompt: `--negative`.
 
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..concept import Erasure
-from ..guides import Guide, Guided, safree
+from ..guidance import safree
+from ..models.guider import Guide
+from .guided import Guided
 
 
 @final

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, OnPictures, Term, Update
 from ..models.base import Model
-from ..objectives.denoising import Denoising
-from ..objectives.wrong_noise import WrongNoise
-from ..sources.pictures import forgotten, remaining
-from ..updates.salient import Salient
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.denoising import Denoising
+from ..training.objectives.wrong_noise import WrongNoise
+from ..training.updates.salient import Salient
+from .base import OnPictures
+from .states import forgotten, remaining
 
 
 @final

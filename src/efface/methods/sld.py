@@ -1,6 +1,6 @@
 """SLD: Safe Latent Diffusion (Schramowski et al., CVPR 2023, arXiv 2211.05105); no training, no weight changes.
 
-eps = eps_0 + w (eps_c - eps_0 - gamma), gamma = mu (eps_s - eps_0) + s_m nu; see `efface.guides.sld` for mu and nu. The
+eps = eps_0 + w (eps_c - eps_0 - gamma), gamma = mu (eps_s - eps_0) + s_m nu; mu and nu: `efface.guidance.sld`. The
 four levels are the paper's (Hyp-Weak to Hyp-Max), made for 50 steps of Stable Diffusion. In diffusers' symbols:
 `sld_guidance_scale` is scale, `sld_threshold` threshold, `sld_warmup_steps` warm_up, `sld_momentum_scale` and
 `sld_mom_beta` the momentum's; its own WEAK has scale 20 for the paper's 200. The paper's concept for all that is
@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 from ..concept import Erasure
-from ..guides import Guide, Guided, sld
+from ..guidance import sld
+from ..models.guider import Guide
+from .guided import Guided
 
 Level = Literal["weak", "medium", "strong", "max"]
 LEVELS: dict[str, dict[str, float]] = {

@@ -6,9 +6,9 @@
 eps_spm has rank-1 adapters, W + up down, in all linear layers and 1x1 convolutions of the U-Net's transformers, as the
 authors' `Transformer2DModel`; `--weights "unet\\..*\\.(attentions|resnets)\\."` takes the resnets too. c_s are words
 that are rarer the more they are like c ("latent anchoring", their `action: erase_with_la`, `sampling_batch_size` 4), at
-the same x_t. Drawing weighs the adapters by how near the prompt is to the targets ("facilitated transport"): see
-`efface.guides.gate`; `--no-gate` leaves a plain low-rank edit, which can be exported. Differs: Adam at a constant rate
-for AdamW in 8 bits with cosine restarts; c_s are words, theirs Gaussian; several targets share one set of adapters.
+the same x_t. Drawing weighs the adapters by how near the prompt is to the targets ("facilitated transport",
+`efface.guidance.gate`); `--no-gate` leaves a plain low-rank edit, which can be exported. Differs: Adam at a constant
+rate for AdamW in 8 bits with cosine restarts; c_s are words, theirs Gaussian; several targets share their adapters.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..balance.sum import Sum
 from ..concept import Erasure
-from ..game import Balance, Edit, Method, OnTrajectories, Term, Update
-from ..guides.gate import gated
+from ..edits.edit import Edit
 from ..models.base import Model
-from ..objectives.negative_guidance import NegativeGuidance
-from ..preserve.anchoring import Anchoring
-from ..select import select
-from ..sources.shared import Shared
-from ..sources.trajectories import trajectories
-from ..updates.lowrank import LowRank
+from ..training.balance.sum import Sum
+from ..training.interfaces import Balance, Term, Update
+from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.preservation.anchoring import Anchoring
+from ..training.states.shared import Shared
+from ..training.subsets import select
+from ..training.updates.lowrank import LowRank
+from .base import Method, OnTrajectories
+from .guided import gated
+from .states import trajectories
 
 
 @final

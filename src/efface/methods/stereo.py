@@ -28,21 +28,24 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from ..balance.sum import Sum
-from ..concept import Erasure, check_templates
+from ..concept import Erasure, check_templates, positive
+from ..edits.edit import Edit
+from ..edits.provenance import check_same_run, versions
+from ..files import read_tensors, write_tensors
 from ..functional.adversary import Adam, steepness
 from ..functional.denoising import denoising_errors
 from ..functional.schedules import Space
 from ..functional.tokens import nearest
-from ..game import Edit, Game, Kind, Method, check_same_run, positive, versions
 from ..models.base import Model
 from ..models.cond import Cond
-from ..objectives.composition import Composition
-from ..select import select
-from ..sources.conditions import Conditions
-from ..sources.trajectories import Student
-from ..store import read_tensors, write_tensors
-from ..updates.dense import Dense
+from ..training.balance.sum import Sum
+from ..training.objectives.composition import Composition
+from ..training.states.conditions import Conditions
+from ..training.states.trajectories import Student
+from ..training.subsets import select
+from ..training.trainer import Game
+from ..training.updates.dense import Dense
+from .base import Kind, Method
 
 
 @final

@@ -18,10 +18,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure
+from ..concept import Erasure, positive
 from ..functional.closed_form import shared
-from ..game import ClosedForm, Tokens, positive
 from ..models.base import Model
+from .closed_form import ClosedForm, Tokens
 
 
 @final

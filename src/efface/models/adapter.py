@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..functional.schedules import Space
 from .cond import Cond
-from .draw import Defaults, Sampler
-from .recordings import Recordings
+from .trajectory import Defaults, Sampler
+from .trajectory_cache import Recordings
 
 
 class Adapter(ABC):

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ..concept import Prompt
 from .adapter import Adapter
 from .cond import Cond
-from .digest import CASTS, digests, raw
-from .draw import Defaults, Draw, Sampler, Trace, drawn, scheduled, seeded, unscaled
-from .guide import Guide, Plain, Walk, steered
-from .placement import padded
-from .recordings import Recordings, at_once
+from .fingerprint import CASTS, digests, raw
+from .guider import Guide, Plain, Walk, steered
+from .offload import padded
+from .trajectory import Defaults, Draw, Sampler, Trace, drawn, scheduled, seeded, unscaled
+from .trajectory_cache import Recordings, at_once
 
 __all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
 ENCODINGS_KEPT = 1024

@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from ..functional.schedules import Space
-from .draw import Sampler
+from .trajectory import Sampler
 
 FEW_STEPS: dict[str, Any] = {"dpm": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..evaluate.published import Published
-from ..evaluate.record import Estimate, Record
+from ..evaluation.published import Published
+from ..records.report import Estimate, Record
 from .plot import Curve, Series, curve, titled
 
 

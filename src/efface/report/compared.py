@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ..evaluate.record import Measure, Record, comparable
+from ..records.report import Measure, Record, comparable
 from .data import Claim, claims
 from .plot import Point, scatter
 

@@ -10,10 +10,10 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..evaluate.attack_record import AttackRecord
-from ..evaluate.published import Published
-from ..evaluate.record import Part, Record
+from ..evaluation.published import Published
 from ..functional import rates
+from ..records.attacks import AttackRecord
+from ..records.report import Part, Record
 
 FORMAT = "efface-page"
 FORMAT_VERSION = 1

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..evaluate import album_of
-from ..evaluate.attack_record import AttackRecord
-from ..evaluate.pictures import picture
-from ..evaluate.record import Record
+from ..evaluation.evaluate import album_of
+from ..evaluation.images import picture
+from ..records.attacks import AttackRecord
+from ..records.report import Record
 
 SIDE = 144
 """Longest side of a thumbnail in pixels."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from ..evaluate.neurons import Diagnosis
+from ..diagnostics.neurons import Diagnosis
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 560, 340, 64, 14, 14, 44
 SHOWN = 2000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from ..evaluate.record import Estimate, Measure, Record
+from ..records.report import Estimate, Measure, Record
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 460, 320, 52, 14, 22, 44
 

@@ -1,6 +1,6 @@
 """The takedown record as one page to print."""
 
-from ..evaluate.takedown import Takedown
+from ..compliance.takedown import Takedown
 from .template import environment
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from ..evaluate.bars import parse
-from ..evaluate.gate import Finding
-from ..evaluate.record import Drop, Estimate, Measure
+from ..compliance.gate import Finding
+from ..compliance.rules import parse
+from ..records.report import Drop, Estimate, Measure
 
 METRICS = {"esr1": "erased (ESR-1)", "psr1": "kept (PSR-1)", "esr5": "erased (ESR-5)", "psr5": "kept (PSR-5)"}
 OUTCOMES = {"holds": "holds", "failed": "failed", "unjudged": "could not be judged"}

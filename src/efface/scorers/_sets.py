@@ -26,9 +26,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..files import read_pictures
 from ..functional.rates import Z95
-from ..store import read_pictures
-from ..suites import Row
+from ..suites.spec import Row
 from ._features import INCEPTION, Features
 from .base import Spread, needs, weights_digest
 

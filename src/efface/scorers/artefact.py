@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Score
 
 FLAT = 4.0

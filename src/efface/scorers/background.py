@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Score
 
 

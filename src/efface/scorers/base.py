@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
-from ..suites import Row
+from ..suites.spec import Row
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Score, prepared, weights_digest
 from .classifier import every_name, said
 from .clip import expect_clip, opened

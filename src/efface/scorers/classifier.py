@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from ..functional.rates import names_of
-from ..suites import Row
+from ..suites.spec import Row
 from ..suites.world import did_you_mean
 from .base import Score, device, file_digest, prepared, weights_digest
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Score, device, prepared, weights_digest
 
 

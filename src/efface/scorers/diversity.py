@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..suites import Row
+from ..suites.spec import Row
 from ._features import INCEPTION, Features
 from ._sets import clusters, spread
 from .base import Network, Spread

@@ -13,7 +13,7 @@ from typing import ClassVar, final
 
 from torch import Tensor, nn
 
-from ..suites import Row
+from ..suites.spec import Row
 from ._sets import Compared
 from .base import TooFew
 

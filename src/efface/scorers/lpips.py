@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Score, device, needs
 
 Net = Literal["alex", "vgg", "squeeze"]

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Score, file_digest, needs
 
 EXPOSED = (

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..suites import Row
+from ..suites.spec import Row
 from .base import Score
 
 

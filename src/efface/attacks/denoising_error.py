@@ -1,0 +1,71 @@
+"""How far a model is from drawing a concept that there are pictures of: the error that attacks lower, row by row.
+
+Of an edited model th', under a condition c that is being searched for, two things can be asked at the noised pictures:
+
+- that it takes the noise off, || eps_th'(x_t, c) - eps ||^2 (UnlearnDiffAtk, Zhang et al., ECCV 2024, arXiv 2310.11868;
+  textual inversion, Gal et al., ICLR 2023, arXiv 2208.01618);
+- that it says what the base says of the concept, || eps_th'(x_t, c) - eps*(x_t, c_goal) ||^2 (P4D, Chin et al., ICML
+  2024, arXiv 2309.06135).
+
+Errors are measured in eps, whatever the model predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..edits.edit import Edit
+from ..functional.schedules import convert, noised, space_weight
+from ..models.base import Model
+from ..models.cond import Cond
+from ..training.interfaces import Rows
+
+
+@final
+class Recall:
+    """Pictures of a concept, noised anew for each of n rows at every step; rows may leave.
+
+    Args:
+        latents: of the pictures [m, c, h, w], any of which may serve any row.
+        rngs: of the n rows, on the CPU: what a row meets depends on no other.
+    """
+
+    def __init__(self, model: Model, latents: Tensor, rngs: Sequence[torch.Generator]) -> None:
+        self.model, self.latents, self.rngs = model, latents, list(rngs)
+
+    def rows(self, at: int | None = None) -> Rows:
+        """A picture for each row, noised to timestep `at` or to any; "goal" is the noise, in the model's own space."""
+        picks = self._draw(len(self.latents))
+        t = self._draw(len(self.model.alphas_bar)) if at is None else torch.full_like(picks, at)
+        x0 = self.latents[picks.to(self.latents.device)]
+        eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0)
+        bar = self.model.alpha_bar(t)
+        x_t = noised(x0, eps, bar)
+        return Rows(x_t, t.to(x0.device), {"goal": convert(eps, x_t, bar, "eps", self.model.space)})
+
+    def error(self, rows: Rows, cond: Cond) -> Tensor:
+        """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""
+        said = self.model.answer(rows.x, rows.t, cond)
+        weight = space_weight(self.model.alpha_bar(rows.t), self.model.space, "eps")
+        return weight * (said.float() - rows.known["goal"].float()).square().flatten(1).mean(dim=1)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with these rows alone."""
+        self.rngs = [self.rngs[i] for i in rows]
+
+    def _draw(self, of: int) -> Tensor:
+        return torch.cat([torch.randint(of, (1,), generator=rng) for rng in self.rngs])
+
+
+def demand_gradients(model: Model, edit: Edit | None) -> None:
+    """Raises ValueError where the edit is not in what gradients go through."""
+    guide = edit.guide() if edit is not None else None
+    if guide is not None and not guide.in_network:
+        raise ValueError(
+            f"the edit is a guide ({type(guide).__name__.lower()}): it steers drawing and leaves the network alone, so "
+            f"the gradients of {model.name} know nothing of it; attacks by prompts, or by the text encoder alone, work"
+        )

@@ -1,1 +1,0 @@
-"""How the losses become one step."""

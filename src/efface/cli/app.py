@@ -1,0 +1,88 @@
+"""The command line: one file a command, each a dataclass whose fields are its flags.
+
+Nothing here imports torch before a command needs it, so that `--help` and `list` answer at once; for the same reason
+only the flags of the command that was named are made.
+"""
+
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+
+import tyro
+
+from .. import __version__
+from ..suites.world import did_you_mean
+from .attack import AttackCommand
+from .audit import AuditCommand
+from .console import complain, quiet
+from .demo import Demo
+from .draw import Draw
+from .erase import Erase, parse
+from .evaluate import Evaluate
+from .export import Export
+from .listing import List
+from .neurons import Neurons
+from .purify import Purify
+from .record import TakedownRecord
+from .report import Report
+from .verify import Verify
+
+COMMANDS = {
+    "erase": Erase,
+    "draw": Draw,
+    "evaluate": Evaluate,
+    "attack": AttackCommand,
+    "audit": AuditCommand,
+    "report": Report,
+    "verify": Verify,
+    "record": TakedownRecord,
+    "export": Export,
+    "purify": Purify,
+    "neurons": Neurons,
+    "list": List,
+    "demo": Demo,
+}
+ABOUT = "Removes concepts from text-to-image diffusion models, shows that they are gone, and what else changed."
+STYLE = (tyro.conf.FlagCreatePairsOff,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 where it worked, 1 where the work failed, 2 where it was asked for something that can't be done; a gate's own.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args[:1] in ([], ["-h"], ["--help"], ["--version"]):
+        print(f"efface {__version__}" if args == ["--version"] else usage())
+        return 0 if args else 2
+    with warnings.catch_warnings():
+        quiet()
+        try:
+            return _run(args[0], args[1:])
+        except (ValueError, TypeError, OSError) as error:
+            return complain(error, 2)
+        except (ArithmeticError, RuntimeError) as error:
+            return complain(error, 1)
+        except KeyboardInterrupt:
+            return complain(KeyboardInterrupt("stopped; the same command goes on where its stages can"), 130)
+
+
+def _run(name: str, args: Sequence[str]) -> int:
+    """The command's own exit code; 0 where it has none."""
+    if name not in COMMANDS:
+        raise ValueError(f"there is no command {name!r}{did_you_mean(name, tuple(COMMANDS))}")
+    if name == "erase" and args and not args[0].startswith("-"):
+        parse(args[0], args[1:], STYLE)()
+        return 0
+    return tyro.cli(COMMANDS[name], prog=f"efface {name}", args=list(args), config=STYLE).run() or 0
+
+
+def usage() -> str:
+    """What `efface --help` prints."""
+    lines = ["usage: efface COMMAND [flags]", "", ABOUT, ""]
+    for name, command in COMMANDS.items():
+        about = " ".join((command.__doc__ or "").partition("\n\n")[0].split())
+        lines += textwrap.wrap(about, 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
+    return "\n".join([*lines, "", "efface COMMAND --help lists the flags of a command."])

@@ -1,0 +1,233 @@
+"""The gate: bars that an evaluation must stay on the right side of, judged by the unfavourable bound of each interval.
+
+A rule names what must not be: "esr1<0.95". Of the interval of what it names, the bound nearer to that is compared
+with the bar. Three things can come of it:
+
+- holds: the whole interval is on the right side of the bar;
+- failed: it is not;
+- could not be judged: over 2 % of the pictures have no score; or nothing was measured; or the interval is too wide,
+  that is, the bar lies inside and it is wider than `widest`, so that more pictures could still decide. A narrower
+  interval with the bar inside has failed: what was asked for has not been shown.
+
+A bootstrap of differences that are all alike has no width, however few they are. So a drop of a rate counts as no more
+certain than a share of 0 in n: each of its bounds is at least as far from it as Wilson's bound of 0 in n is from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..evaluation.alarms import UNSCORED
+from ..functional.rates import wilson
+from ..records.attacks import AttackRecord
+from ..records.report import Estimate, Measure, Part, Record
+from .rules import Rule
+
+WIDEST = 0.05
+EXIT = {"holds": 0, "failed": 1, "unjudged": 3}
+Outcome = Literal["holds", "failed", "unjudged"]
+
+
+class Finding(Part):
+    """What came of one rule on one number of the report."""
+
+    rule: str
+    metric: str
+    group: str
+    judge: str
+    outcome: Outcome
+    value: float | None
+    low: float
+    high: float
+    n: int
+    unscored: int
+    bar: float
+    short: float
+    """How far the unfavourable bound is on the wrong side of the bar; 0 where it is on the right side."""
+    says: str
+
+
+class Verdict(Part):
+    """What came of all rules: failed if one failed, else not judged if one could not be, else holds."""
+
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT[self.outcome]
+
+
+@dataclass(frozen=True)
+class Number:
+    """What a rule compares with its bar."""
+
+    measure: Measure
+    value: float | None
+    low: float
+    high: float
+    n: int
+    unscored: int
+
+
+def verify(record: Record, rules: Sequence[Rule], bars: Sequence[Rule] = (), widest: float = WIDEST) -> Verdict:
+    """Judge an evaluation.
+
+    Args:
+        rules: bars that someone set for this evaluation: one on something that was not measured is an error.
+        bars: those of a policy: one on something that was not measured could not be judged.
+        widest: an interval with the bar inside that is wider than this does not decide.
+
+    Raises:
+        ValueError: no rule; one on what was not measured; a bar that no share can reach.
+    """
+    if not rules and not bars:
+        raise ValueError("no bar was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
+    findings: list[Finding] = []
+    for rule in rules:
+        if not (numbers := select(record, rule)):
+            raise ValueError(f"{rule.text!r}: {_missing(record, rule)}")
+        findings += [judge(rule, number, widest) for number in numbers]
+    for rule in bars:
+        numbers = select(record, rule)
+        findings += [judge(rule, n, widest) for n in numbers] or [_absent(rule, _missing(record, rule))]
+    outcomes = {f.outcome for f in findings}
+    worst: Outcome = "failed" if "failed" in outcomes else "unjudged" if "unjudged" in outcomes else "holds"
+    return Verdict(outcome=worst, findings=tuple(findings))
+
+
+def with_attacks(record: Record, attacks: AttackRecord | None) -> Record:
+    """The report with the numbers of its attacks beside its own: `robust@attacks`, and `asr@NAME` for each attack.
+
+    Of `robust` the base is not known; of `asr` it is the same attack on the untouched base, the name removed.
+    """
+    if attacks is None:
+        return record
+    unknown = Estimate(value=None, low=0.0, high=1.0, n=0, unscored=0)
+    told = [("robust", "attacks", "rows that nothing broke", unknown, attacks.robust)]
+    for trial in attacks.trials:
+        if trial.where == "edited":
+            control = attacks.find(trial.attack, "base")
+            base = control.after if control and not control.missing else unknown
+            after = unknown if trial.missing else trial.after
+            told.append(("asr", trial.attack, f"attack success rate of {trial.attack}", base, after))
+    made = [
+        Measure(metric=metric, title=title, group=group, judge="all", base=base, edited=edited, drop=None)
+        for metric, group, title, base, edited in told
+    ]
+    return record.model_copy(update={"measures": (*record.measures, *made)})
+
+
+def select(record: Record, rule: Rule) -> list[Number]:
+    """The numbers that a rule speaks of: by all judges together where the report has that, else by each."""
+    metric, part = _split(record, rule.name)
+    found = [m for m in record.measures if m.metric == metric]
+    if rule.threshold is not None:
+        found = [m for m in found if m.threshold is not None and abs(m.threshold - rule.threshold) < 1e-9]
+    heads = [m for m in record.heads() if m.metric == metric]
+    if rule.group not in ("", "all"):
+        found = [m for m in found if m.group == rule.group]
+    elif rule.group == "" and heads:
+        groups, cuts = {m.group for m in heads}, {(m.group, m.threshold) for m in heads}
+        found = [m for m in found if (m.group in groups if rule.threshold else (m.group, m.threshold) in cuts)]
+    together = {(m.group, m.threshold) for m in found if m.judge == "all"}
+    found = [m for m in found if m.judge == "all" or (m.group, m.threshold) not in together]
+    if found and found[0].unit == "share" and not -1 <= rule.bar <= 1:
+        raise ValueError(f"{rule.text!r}: {metric} is a share, from 0 to 1; write {rule.bar / 100:g} or {rule.bar:g}%")
+    return [_number(m, part) for m in found]
+
+
+def judge(rule: Rule, number: Number, widest: float = WIDEST) -> Finding:
+    """Hold one number against its bar."""
+    bad, good = (number.low, number.high) if rule.below else (number.high, number.low)
+    short = max(0.0, rule.bar - bad if rule.below else bad - rule.bar)
+    lost = number.unscored / (number.n + number.unscored) if number.n + number.unscored else 0.0
+    inside = short > 0 and (good >= rule.bar if rule.below else good <= rule.bar)
+    outcome: Outcome = "unjudged"
+    if lost > UNSCORED:
+        why = f"could not be judged: {lost:.1%} of the pictures have no score (over {UNSCORED:.0%})"
+    elif number.value is None:
+        why = "could not be judged: nothing was measured"
+    elif short == 0:
+        outcome, why = "holds", "holds"
+    elif inside and number.high - number.low > widest + 1e-9:
+        why = (
+            f"could not be judged: the interval is {number.high - number.low:.3g} wide (over {widest:g}) and has the "
+            "bar inside; more pictures, or more concepts, could decide"
+        )
+    else:
+        outcome = "failed"
+        why = f"failed: the {'lower' if rule.below else 'upper'} bound misses the bar by {short:.3g}"
+    m = number.measure
+    name = f"{rule.name}{'' if m.threshold is None else f'[{m.threshold:g}]'}@{m.group}"
+    name += "" if m.judge == "all" else f" ({m.judge})"
+    seen = "" if number.value is None else f" is {number.value:.3f} ({number.low:.3f} to {number.high:.3f})"
+    return Finding(
+        rule=rule.text,
+        metric=rule.name,
+        group=m.group,
+        judge=m.judge,
+        outcome=outcome,
+        value=number.value,
+        low=number.low,
+        high=number.high,
+        n=number.n,
+        unscored=number.unscored,
+        bar=rule.bar,
+        short=short,
+        says=f"{name}{seen}, n = {number.n}; bar {rule.text}: {why}",
+    )
+
+
+def _split(record: Record, name: str) -> tuple[str, str]:
+    """The metric that a rule's name means, and which of its numbers."""
+    metrics = {m.metric for m in record.measures}
+    for part in ("drop", "base"):
+        if name not in metrics and name.endswith(f"_{part}"):
+            return name.removesuffix(f"_{part}"), part
+    return name, "edited"
+
+
+def _number(m: Measure, part: str) -> Number:
+    unscored = max(m.base.unscored, m.edited.unscored)
+    if part != "drop":
+        e = m.base if part == "base" else m.edited
+        return Number(m, e.value, e.low, e.high, e.n, e.unscored)
+    n = min(m.base.n, m.edited.n)
+    if m.drop is None:
+        return Number(m, None, -1.0, 1.0, n, unscored)
+    slack = wilson(0, n)[1] if m.unit == "share" else 0.0
+    low, high = min(m.drop.low, m.drop.value - slack), max(m.drop.high, m.drop.value + slack)
+    return Number(m, m.drop.value, low, high, n, unscored)
+
+
+def _missing(record: Record, rule: Rule) -> str:
+    """Why a rule finds nothing, and what it could have named."""
+    metric, _ = _split(record, rule.name)
+    have = [m for m in record.measures if m.metric == metric]
+    if not have:
+        there = ", ".join(dict.fromkeys(m.metric for m in record.measures))
+        return f"{metric} was not measured; the report has {there}"
+    groups = ", ".join(dict.fromkeys(m.group for m in have))
+    cuts = ", ".join(dict.fromkeys(f"{m.threshold:g}" for m in have if m.threshold is not None))
+    return f"{metric} was measured on {groups}" + (f" at thresholds {cuts}" if cuts else "")
+
+
+def _absent(rule: Rule, why: str) -> Finding:
+    return Finding(
+        rule=rule.text,
+        metric=rule.name,
+        group=rule.group,
+        judge="all",
+        outcome="unjudged",
+        value=None,
+        low=0.0,
+        high=0.0,
+        n=0,
+        unscored=0,
+        bar=rule.bar,
+        short=0.0,
+        says=f"{rule.text}: could not be judged: {why}",
+    )

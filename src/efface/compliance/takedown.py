@@ -1,0 +1,282 @@
+"""The takedown record: what was asked, which edit of which base answers it, what was measured, and what was not.
+
+It is made from a finished evaluation and says nothing that is not in there; its hashes can be taken again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from ..attacks import names as attack_names
+from ..evaluation.evaluate import album_of
+from ..evaluation.images import digest, picture
+from ..records import attacks as attack_record
+from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read
+from ..suites import spec
+from ..suites.spec import Row
+from ..suites.spec import names as suite_names
+from .gate import with_attacks
+
+FORMAT_VERSION = 1
+FILES = ("report.json", "rows.parquet", "attacks.json")
+OTHER_LANGUAGES = ("language", "languages", "translation", "translations")
+QUALITY = ("fid", "kid", "clip", "lpips", "ssim")
+
+
+class Request(Part):
+    """What was asked for."""
+
+    targets: tuple[str, ...]
+    anchor: str
+    keep: tuple[str, ...]
+    note: str
+    """Free text, such as the reference of a letter."""
+
+
+class Untested(Part):
+    """Something that nothing in the record speaks of."""
+
+    what: str
+    why: str
+
+
+class Takedown(Part):
+    """`takedown.json`."""
+
+    format: Literal["efface-takedown"]
+    version: int
+    date: str
+    request: Request
+    method: str
+    arguments: dict[str, Any]
+    edit_file: str
+    """Where the edit lay, from the folder of the evaluation; "" where that was not said."""
+    suite: SuitePart
+    protocol: ProtocolPart | None
+    rows: int
+    rows_digest: str
+    drawing: Drawing
+    """Base and edit by their hashes, and how the pictures were drawn."""
+    scorers: dict[str, dict[str, str]]
+    packages: dict[str, str]
+    rule: str
+    rates: tuple[Measure, ...]
+    headlines: tuple[str, ...]
+    alarms: tuple[Alarm, ...]
+    untested: tuple[Untested, ...]
+    files: dict[str, str]
+    """sha256 of the evaluation's files."""
+    digest: str
+    """sha256 of everything else in this record, as JSON with sorted keys."""
+
+
+class Check(Part):
+    """A hash taken again."""
+
+    what: str
+    outcome: Literal["same", "differs", "not checked"]
+    says: str
+
+
+def make(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Takedown:
+    """The record of an evaluation.
+
+    Args:
+        day: date of the record, as 2026-01-31; the clock's (UTC) by default.
+        edit_file: where the edit lies, from `folder`.
+
+    Raises:
+        FileNotFoundError, ValueError: no finished evaluation, a date that is none, or an edit that was not judged here.
+    """
+    record = with_attacks(read(folder), attack_record.read(folder))
+    if edit_file and _sha256(folder / edit_file) != record.drawing.edit:
+        raise ValueError(
+            f"{folder / edit_file} is not the edit that was judged in {folder} (sha256 {record.drawing.edit[:12]}…)"
+        )
+    data: dict[str, Any] = {
+        "format": "efface-takedown",
+        "version": FORMAT_VERSION,
+        "date": _day(day),
+        "request": Request(targets=record.targets, anchor=record.anchor, keep=record.keep, note=note),
+        "edit_file": edit_file,
+        "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
+        "untested": tuple(untested(record, _attacks_run(folder))),
+        "files": {name: _sha256(folder / name) for name in FILES if (folder / name).is_file()},
+    }
+    same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
+    data |= {name: getattr(record, name) for name in (*same, "rule", "headlines", "alarms")}
+    unsigned = Takedown(**data, digest="")
+    return unsigned.model_copy(update={"digest": digest_of(unsigned)})
+
+
+def digest_of(takedown: Takedown) -> str:
+    """sha256 of a record without its own digest."""
+    text = json.dumps(takedown.model_dump(mode="json", exclude={"digest"}), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_takedown(path: Path) -> Takedown:
+    """Read a `takedown.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is of another version, or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; `efface record {path.parent}` writes it")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data.get("version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
+        return Takedown.model_validate(data)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
+
+
+def untested(record: Record, attacked: Sequence[str] = ()) -> list[Untested]:
+    """What an evaluation does not speak of.  `attacked`: the attacks that were run."""
+    return [*_not_drawn(record), *_not_attacked(attacked), *_not_varied(record.drawing), *_never()]
+
+
+def _not_drawn(record: Record) -> list[Untested]:
+    suite, drawn = record.suite, record.suite.groups
+    known = spec(suite.name) if suite.name in suite_names() else None
+    groups = known.groups if known and known.version == suite.version else ()
+    other = known is not None and not groups
+    out = [Untested(what=f"other groups of {suite.name}", why=f"not known of version {suite.version}")] if other else []
+    out += [
+        Untested(what=f"prompts of group {g.name}: {g.title}", why=f"not drawn, though {suite.name} has them")
+        for g in groups
+        if g.name not in drawn
+    ]
+    if not any(word in name.casefold() for name in drawn for word in OTHER_LANGUAGES):
+        out.append(Untested(what="prompts in languages other than the suite's", why="no such group was drawn"))
+    if not {m.metric for m in record.measures} & set(QUALITY):
+        out.append(Untested(what="quality of the pictures as such", why="no scorer of it was asked"))
+    return out
+
+
+def _not_attacked(attacked: Sequence[str]) -> list[Untested]:
+    if not attacked:
+        return [Untested(what="attacks of any kind: whether the target can be brought back", why="none was run")]
+    left = [name for name in attack_names() if name not in attacked]
+    return [Untested(what=f"attacks {', '.join(left)}", why="not run")] if left else []
+
+
+def _not_varied(drawing: Drawing) -> list[Untested]:
+    only = (
+        f"strengths other than {drawing.strength:g}",
+        f"schedulers other than {drawing.scheduler}",
+        f"step counts other than {drawing.steps}",
+        f"guidance other than {drawing.guidance:g}",
+        f"resolutions other than {drawing.resolution}",
+        f"precisions other than {drawing.compute}",
+    )
+    return [Untested(what="; ".join(only), why="every picture was drawn in this one way")]
+
+
+def _never() -> list[Untested]:
+    """What no evaluation of this toolkit looks at."""
+    return [
+        Untested(what="the edit merged with LoRA adapters, other edits or other checkpoints", why="judged on its base"),
+        Untested(what="the text encoder or the autoencoder exchanged for another", why="judged on its base"),
+        Untested(what="kept concepts that the suite does not name", why="nobody asked for them"),
+        Untested(what="what no judge has a label for", why="the judges answer with their own labels only"),
+    ]
+
+
+def check(folder: Path, takedown: Takedown, edit_file: Path | None, base: Mapping[str, str] | None) -> list[Check]:
+    """Take the record's hashes again.
+
+    Args:
+        folder: the evaluation's.
+        edit_file: the edit; where the record says that it lay by default.
+        base: fingerprint of the base, where it could be opened.
+    """
+    out = [_compared("the record itself", takedown.digest, digest_of(takedown))]
+    for name, recorded in takedown.files.items():
+        out.append(_compared(name, recorded, _sha256(folder / name) if (folder / name).is_file() else None))
+    for name in FILES:
+        if name not in takedown.files and (folder / name).is_file():
+            out.append(Check(what=name, outcome="differs", says="it came after the record; make the record again"))
+    out += _drawn(folder, takedown)
+    edit = edit_file or (folder / takedown.edit_file if takedown.edit_file else None)
+    if edit is None or not edit.is_file():
+        says = f"there is no {edit}" if edit else "the record does not say where it lies"
+        out.append(Check(what="the edit", outcome="not checked", says=f"{says}; give it with --edit"))
+    else:
+        out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, _sha256(edit)))
+    if base is None:
+        says = f"{takedown.drawing.model} could not be opened; give its folder or hub id with --model"
+        out.append(Check(what="the base", outcome="not checked", says=says))
+    else:
+        cast = next((c for c, d in takedown.drawing.fingerprint.items() if base.get(c) == d), "")
+        recorded, found = takedown.drawing.fingerprint, base
+        known = cast or next(iter(recorded), "")
+        out.append(_compared(f"the base {takedown.drawing.model}", recorded.get(known, ""), found.get(known)))
+    return out
+
+
+def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
+    """Prompts and seeds against their digest; every picture against the hash that is its name."""
+    try:
+        lines = pq.read_table(folder / "rows.parquet").to_pylist()
+        album = album_of(folder)
+    except (OSError, ValueError) as error:
+        return [Check(what="prompts and pictures", outcome="not checked", says=f"can't be read: {error}")]
+    names = [f.name for f in dataclasses.fields(Row) if lines and f.name in lines[0]]
+    rows = [{name: line[name] for name in names} for line in lines if line["who"] == "base"]
+    damaged = [line["picture"] for line in lines if not _whole(album / line["picture"])]
+    first = f"{len(damaged)} of {len(lines)} are missing or altered, first {damaged[0]}" if damaged else ""
+    pictures = Check(
+        what="pictures", outcome="differs" if damaged else "same", says=first or f"all {len(lines)} are whole"
+    )
+    return [_compared("prompts, seeds and questions", takedown.rows_digest, digest(rows)), pictures]
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return bool(picture(path))
+    except (OSError, ValueError):
+        return False
+
+
+def _compared(what: str, recorded: str, found: str | None) -> Check:
+    if found is None:
+        return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded; it is not there now")
+    if found == recorded:
+        return Check(what=what, outcome="same", says=f"{found[:16]}…")
+    return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded, {found[:16]}… is there now")
+
+
+def _attacks_run(folder: Path) -> list[str]:
+    """Names of the attacks in the evaluation's `attacks.json` that could be made."""
+    found = attack_record.read(folder)
+    return [t.attack for t in found.trials if t.where == "edited" and not t.missing] if found else []
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _day(given: str) -> str:
+    from datetime import UTC, datetime
+
+    if not given:
+        return datetime.now(UTC).date().isoformat()
+    try:
+        return date.fromisoformat(given).isoformat()
+    except ValueError as error:
+        raise ValueError(f"{given!r} is no date; write it as 2026-01-31") from error

@@ -1,0 +1,252 @@
+"""The audit of an edit: which words did it damage most?  A search over a vocabulary, confirmed by drawing.
+
+EAP preserves, while it erases, the concept that is damaged most (Bui et al., arXiv 2410.15618); here its measure looks
+for what was damaged in the end, by any method. For each word c of a vocabulary
+
+    damage(c) = mean over stored states x_t of  w_t || eps_edited(x_t, c) - eps_base(x_t, c) ||^2,
+
+the states being on the untouched base's trajectories under the empty prompt (EAP draws one under c for each step), w_t
+the weight that makes it a distance of predicted pictures ("x0", EAP's) or of noises ("eps"). A guide changes no
+prediction, only drawing: there the measure is the distance between the ends of the base's and the guided trajectory
+under c, from the same noise. The worst words, and as many taken at random, are then drawn before and after from seeds
+that the search did not use, and judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..concept import Erasure
+from ..edits.edit import Edit
+from ..evaluation.evaluate import Settings
+from ..evaluation.images import batch_of
+from ..functional.candidates import distances
+from ..functional.schedules import space_weight
+from ..functional.words import other_words
+from ..models.base import Model
+from ..records.audit import FORMAT_VERSION, Audit, Finding, Searched
+from ..records.report import write_whole
+from ..scorers import Judge
+from ..suites.world import World
+from .audit_images import asked_for, draw_and_judge, over_words, sheet
+
+Progress = Callable[[str, int, int], None]
+COMMON = 400
+"""Words of the model's own vocabulary that are searched by default, the most common ones."""
+HELD = 64
+"""Words whose predictions are held at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How an audit searches and confirms."""
+
+    worst: int = 12
+    """Words that are drawn, those that the search finds damaged most."""
+    controls: int = 6
+    """Words that are drawn beside them, taken at random."""
+    count: int = 8
+    """Pictures of each word, before and after."""
+    states: int = 4
+    """Start noises of the search."""
+    points: int = 4
+    """Timesteps of the search, spread evenly over the trajectory."""
+    space: Literal["x0", "eps"] = "x0"
+    """Whether damage is a distance of predicted pictures or of noises."""
+    template: str = "a picture of a {}"
+    """How a word is asked for, with {} for it."""
+    near: float = 0.02
+    """Share of the vocabulary, the words nearest to a target, that are marked as perhaps the target by another name."""
+    steps: int | None = None
+    """Sampling steps; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance; the model's own by default."""
+    strength: float = 1.0
+    """How much of the edit is applied."""
+    seed: int = 0
+    """Of noises and random words."""
+
+    def __post_init__(self) -> None:
+        for name in ("worst", "count", "states", "points"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.controls < 0 or not 0 <= self.near < 1:
+            raise ValueError(f"controls is at least 0 and near from 0 to 1, got {self.controls} and {self.near:g}")
+        if self.template.count("{}") != 1:
+            raise ValueError(f"a template holds the word as {{}}, once; got {self.template!r}")
+
+
+def vocabulary(model: Model, erasure: Erasure, known: World | None, given: Sequence[str] = ()) -> list[str]:
+    """The words to search, none of them a target: those given, or the model's common ones and its world's names."""
+    things = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
+    words = [word for w in given or (*things, *model.vocabulary(COMMON)) if (word := w.strip())]
+    return other_words(words, known.expand(erasure.targets) if known else erasure.targets)
+
+
+def search(
+    model: Model, edit: Edit, words: Sequence[str], look: Look, progress: Callable[[int, int], None] | None = None
+) -> list[float]:
+    """The damage of each word."""
+    prompts = [look.template.format(word) for word in words]
+    tell = progress or (lambda done, total: None)
+    by = _by_drawing if edit.meta.get("guide") else _by_prediction
+    with torch.no_grad():
+        return by(model, edit, prompts, look, tell)
+
+
+def _by_prediction(
+    model: Model, edit: Edit, prompts: Sequence[str], look: Look, tell: Callable[[int, int], None]
+) -> list[float]:
+    """By what the two predict at the same states, on the base's trajectories under the empty prompt."""
+    empty = model.encode([""])
+    seeds = [look.seed + i for i in range(look.states)]
+    draw = model.sample(empty, empty, seeds, steps=look.steps, guidance=1.0, record=True, sampler="ddim")
+    kept = [(2 * k + 1) * len(draw.t) // (2 * look.points) for k in range(min(look.points, len(draw.t)))]
+    x = draw.states[kept].flatten(0, 1)
+    t = draw.t[kept].repeat_interleave(look.states).to(x.device)
+    weight = space_weight(model.alpha_bar(t), model.space, look.space)
+    out: list[float] = []
+    for start in range(0, len(prompts), HELD):
+        part = prompts[start : start + HELD]
+        before = _predictions(model, part, x, t)
+        with edit.apply(model, look.strength):
+            after = _predictions(model, part, x, t)
+        error = (after - before).square().flatten(2).mean(dim=2) * weight
+        out += error.mean(dim=1).tolist()
+        tell(len(out), len(prompts))
+    return out
+
+
+def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
+    """[words, states, c, h, w], float: what the model now in place predicts for each word at all states."""
+    size = max(1, 2 * batch_of(model.resolution) // len(x))
+    out = []
+    for start in range(0, len(prompts), size):
+        part = prompts[start : start + size]
+        rows = [i for i in range(len(part)) for _ in range(len(x))]
+        states = x.repeat(len(part), *[1] * (x.dim() - 1))
+        said = model.predict(states, t.repeat(len(part)), model.encode(part)[rows])[0]
+        out.append(said.float().reshape(len(part), *x.shape))
+    return torch.cat(out)
+
+
+def _by_drawing(
+    model: Model, edit: Edit, prompts: Sequence[str], look: Look, tell: Callable[[int, int], None]
+) -> list[float]:
+    """By the latents that the two end in, from the same noise."""
+    seeds = [look.seed + i for i in range(look.states)]
+    size = max(1, batch_of(model.resolution) // len(seeds))
+    out: list[float] = []
+    for start in range(0, len(prompts), size):
+        part = [p for p in prompts[start : start + size] for _ in seeds]
+        ends = []
+        for strength in (0.0, look.strength):
+            with edit.apply(model, strength):
+                cond, empty, noise = model.encode(part), model.encode([""]), seeds * (len(part) // len(seeds))
+                ends.append(model.sample(cond, empty, noise, steps=look.steps, guidance=look.guidance).x)
+        error = (ends[1] - ends[0]).float().square().flatten(1).mean(dim=1)
+        out += error.reshape(-1, len(seeds)).mean(dim=1).tolist()
+        tell(len(out), len(prompts))
+    return out
+
+
+def closeness(model: Model, words: Sequence[str], targets: Sequence[str], template: str) -> list[int]:
+    """How near each word is to a target in the base's text encoder: how many words are as near, itself among them."""
+    centres = model.encode([template.format(t) for t in targets]).flat()
+    pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
+    table = [model.encode([template.format(w) for w in piece]).flat() for piece in pieces]
+    far = torch.stack([torch.cat([distances(part, centre).cpu() for part in table]) for centre in centres])
+    nearest = far.min(dim=0).values
+    return torch.searchsorted(nearest.sort().values, nearest, right=True).tolist()
+
+
+def marks(
+    words: Sequence[str], places: Sequence[int], targets: Sequence[str], share: float, known: World | None
+) -> list[bool]:
+    """Which words may be a target by another name: its names in the world, or the nearest words by their embedding."""
+    own = known.own_names(words) if known else words
+    calls = [known.thing(t) for t in targets if t in known.names] if known else []
+    foreign = {name.casefold() for thing in calls for name in thing.called("translations")}
+    return [
+        place <= share * len(words) or name in targets or word.casefold() in foreign
+        for word, name, place in zip(words, own, places, strict=True)
+    ]
+
+
+def audit(
+    model: Model,
+    edit_file: Path,
+    erasure: Erasure,
+    words: Sequence[str],
+    scorers: Sequence[Judge],
+    out: Path,
+    look: Look = Look(),
+    known: World | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Search the words, draw the worst and some at random, judge them, and write audit.json, audit.png and pictures.
+
+    Args:
+        erasure: what the edit erases.
+        words: the vocabulary, without the targets.
+        scorers: judges of objects look at the words that are things of `known`, a CLIP at all; no other is asked.
+        out: folder for everything; pictures that lie there already are not drawn again.
+
+    Raises:
+        ValueError: too few words, an edit of another base.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    edit, sha256 = Edit.load(edit_file), hashlib.sha256(edit_file.read_bytes()).hexdigest()
+    edit.check(model)
+    if len(words) < look.worst + look.controls:
+        raise ValueError(
+            f"{len(words)} words to search, but {look.worst} of the worst and {look.controls} others to draw; give more"
+        )
+    damage = search(model, edit, words, look, lambda i, n: tell("searching", i, n))
+    targets = known.expand(erasure.targets) if known else erasure.targets
+    places = closeness(model, words, targets, look.template)
+    marked = marks(words, places, targets, look.near, known)
+    ranked = sorted(range(len(words)), key=lambda i: (-damage[i], i))
+    others = random.Random(f"audit/{look.seed}").sample(ranked[look.worst :], look.controls)
+    drawn = [*ranked[: look.worst], *sorted(others, key=ranked.index)]
+    asked = [s for s in scorers if s.asks in ("object", "match")]
+    rows = [row for i in drawn for row in asked_for(words[i], look.template, look.count, look.seed, known)]
+    settings = Settings(look.steps, look.guidance, look.strength)
+    shown = draw_and_judge(model, edit, sha256, rows, asked, out, settings, tell)
+    findings = tuple(
+        Finding(
+            word=words[i],
+            part="worst" if place < look.worst else "control",
+            rank=ranked.index(i) + 1,
+            damage=damage[i],
+            closeness=places[i],
+            near=marked[i],
+            **shown.facts(words[i]),
+        )
+        for place, i in enumerate(drawn)
+    )
+    record = Audit(
+        format="efface-audit",
+        version=FORMAT_VERSION,
+        targets=targets,
+        method=str(edit.meta.get("method", "unknown")),
+        measure="drawing" if edit.meta.get("guide") else "prediction",
+        look=asdict(look),
+        drawing=shown.drawing,
+        scorers={s.name: s.identity() for s in asked},
+        findings=findings,
+        worst=over_words([f for f in findings if f.part == "worst"]),
+        controls=over_words([f for f in findings if f.part == "control"]) if others else None,
+        ranking=tuple(Searched(word=words[i], damage=damage[i]) for i in ranked),
+    )
+    write_whole(out / "audit.png", sheet(findings, out))
+    write_whole(out / "audit.json", record.model_dump_json(indent=1) + "\n")
+    return record

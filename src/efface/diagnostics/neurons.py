@@ -1,0 +1,156 @@
+"""The diagnosis of concept neurons: which ones an erasure switched off, and which an adversarial prompt wakes.
+
+Pruning for Robust Concept Erasing (Yang et al., arXiv 2405.16534) finds that the neurons with the highest correlation
+are far more sensitive than others. Formulas stand in `efface.functional.neurons`. All models are compared at the same
+states: guided trajectories of the untouched base under the concept's prompt, at a fixed list of timesteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..edits.edit import Edit
+from ..functional.neurons import Contrast, change, contrast, relative_change, strongest
+from ..functional.rates import bootstrap
+from ..models.base import Model
+from ..models.hooks import activations as watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How neurons are looked at."""
+
+    layers: str = watch.LAYERS
+    """Regular expression over the layers' names."""
+    seeds: int = 8
+    """Start noises; intervals resample them."""
+    points: int = 5
+    """Timesteps, spread evenly over the trajectory."""
+    steps: int | None = None
+    guidance: float | None = None
+    top: float = 0.05
+    """Share of the neurons, those with the largest correlation, that count as the concept's."""
+    relative: bool = False
+    """Measure sensitivity in units of each neuron's activation under the plain prompt."""
+    draws: int = 2000
+    """Random sets of neurons that the concept's are compared with."""
+    seed: int = 0
+    """Of the start noises and of the random sets."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "points", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.top < 1:
+            raise ValueError(f"the share of neurons is above 0 and below 1, got {self.top:g}")
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much adversarial prompts change the neurons of one model."""
+
+    delta: Sequence[float]
+    """Of every neuron."""
+    interval: tuple[float, float] | None
+    """95 % interval of the concept neurons' mean, resampling start noises; None with fewer than two."""
+    any_layer: Contrast
+    """The concept neurons beside random ones."""
+    same_layers: Contrast
+    """Beside random ones, as many from each layer."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found."""
+
+    neurons: Sequence[str]
+    """LAYER/CHANNEL of each neuron."""
+    timesteps: Sequence[int]
+    rho: Sequence[float]
+    """The correlation of every neuron with the concept."""
+    chosen: Sequence[int]
+    """The neurons with the largest, largest first."""
+    models: Mapping[str, Sensitivity]
+    """The base, and the model under each edit."""
+
+
+def diagnose(
+    model: Model,
+    edits: Mapping[str, Edit],
+    concept: str,
+    adversarial: Sequence[str],
+    how: Look,
+    batch: int = 8,
+    tell: Callable[[int, int], None] | None = None,
+) -> Diagnosis:
+    """Measures rho between the base and the first edit, and delta in the base and under every edit.
+
+    Raises:
+        ValueError: no prompt, an edit that changes no weights, or a name that no layer has; before work starts.
+    """
+    if not adversarial or not concept or concept in adversarial:
+        raise ValueError("a diagnosis compares the concept's prompt with at least one other, which is adversarial")
+    for name, edit in edits.items():
+        edit.check(model)
+        if not edit.names:
+            raise ValueError(f"{name} changes no weights but guides drawing: no neuron differs under it")
+    looked_at = watch.layers(model, how.layers)
+    steps = model.defaults.steps if how.steps is None else how.steps
+    if how.points > steps:
+        raise ValueError(f"{how.points} timesteps of a trajectory of {steps}; fewer, or more steps, would work")
+    states, t = _states(model, concept, how)
+    seen: dict[str, list[Tensor]] = {}
+    total = (1 + len(edits)) * (1 + len(adversarial))
+    for name, edit in {"base": None, **edits}.items():
+        seen[name] = []
+        with edit.apply(model) if edit else nullcontext():
+            for prompt in (concept, *adversarial):
+                cond = model.encode([prompt])
+                seen[name].append(watch.activations(model, looked_at, states, t, cond, batch))
+                if tell:
+                    tell(sum(map(len, seen.values())), total)
+    rho = change(seen["base"][0], seen[next(iter(edits))][0])
+    chosen = strongest(rho, how.top)
+    belongs = [i for i, layer in enumerate(looked_at) for _ in range(layer.neurons)]
+    return Diagnosis(
+        neurons=[f"{layer.name}/{channel}" for layer in looked_at for channel in range(layer.neurons)],
+        timesteps=[int(each) for each in t[: how.points].tolist()],
+        rho=rho.tolist(),
+        chosen=chosen.tolist(),
+        models={name: _sensitivity(rows, chosen, belongs, how) for name, rows in seen.items()},
+    )
+
+
+def _states(model: Model, concept: str, how: Look) -> tuple[Tensor, Tensor]:
+    """States [seeds * points, c, h, w] and their timesteps, the points of a seed together."""
+    # Far from the seeds that pictures are trained on and judged with.
+    first = 2**42 + how.seed * 1_000_003
+    seeds = [first + i for i in range(how.seeds)]
+    cond, uncond = model.encode([concept]), model.encode([""])
+    draw = model.sample(cond, uncond, seeds, steps=how.steps, guidance=how.guidance, record=True, sampler="ddim")
+    picks = [int((i + 0.5) * len(draw.t) / how.points) for i in range(how.points)]
+    return draw.states[picks].transpose(0, 1).flatten(0, 1), draw.t[picks].repeat(how.seeds)
+
+
+def _sensitivity(rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int], how: Look) -> Sensitivity:
+    """From activations [seeds * points, neurons] under the plain prompt and under each adversarial one."""
+    measure = relative_change if how.relative else change
+    plain, others = rows[0], rows[1:]
+    by_seed = [
+        torch.stack([measure(p, o) for p, o in zip(plain.chunk(how.seeds), other.chunk(how.seeds), strict=True)])
+        for other in others
+    ]
+    each = torch.stack(by_seed).mean(0)
+    delta, concept = each.mean(0), each[:, chosen].mean(1)
+    rng = torch.Generator().manual_seed(how.seed)
+    return Sensitivity(
+        delta=delta.tolist(),
+        interval=bootstrap({str(i): [value] for i, value in enumerate(concept.tolist())}, seed=how.seed),
+        any_layer=contrast(delta, chosen, how.draws, rng),
+        same_layers=contrast(delta, chosen, how.draws, rng, belongs),
+    )

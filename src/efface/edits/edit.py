@@ -1,0 +1,136 @@
+"""What fitting left: the changes of some weights or a guide, and the record of how they came about."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from ..files import read_tensors, write_tensors
+from ..guidance.registry import made
+from ..models.base import Model
+from ..models.guider import Guide
+from .deltas import grouped, merged
+
+GUIDE = "guide/"
+"""What the keys of a guide's own tensors begin with."""
+
+
+class WrongBase(ValueError):
+    """An edit was given a model that it was not made for."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """An erasure, ready to be applied, saved, or shipped."""
+
+    values: Mapping[str, Tensor]
+    """By checkpoint name: new values, masks or low-rank factors, as `changes` tells them; tensors of the guide."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Method, arguments, request, versions, the base's fingerprint, the guide if there is one; JSON's types."""
+
+    @staticmethod
+    def load(path: str | Path) -> Edit:
+        """The edit in a file; ValueError where it is truncated or something else."""
+        values, meta = read_tensors(path)
+        if meta.get("kind") != "edit":
+            raise ValueError(f"{path} holds a {meta.get('kind', 'file of unknown kind')}, not an edit")
+        return Edit(values, meta)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the edit to one safetensors file, whole or not at all."""
+        return write_tensors(path, self.values, {**self.meta, "kind": "edit"})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weights that it changes; ValueError where a key is no change of a weight."""
+        return tuple(self.changes())
+
+    def changes(self) -> dict[str, dict[str, Tensor]]:
+        """The parts of each weight's change, as `changes.grouped` has them."""
+        return grouped({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
+
+    def guide(self, strength: float = 1.0) -> Guide | None:
+        """The guide that it carries, at this strength; ValueError where this version has no such guide."""
+        tensors = {k.removeprefix(GUIDE): value for k, value in self.values.items() if k.startswith(GUIDE)}
+        kept = self.meta.get("guide")
+        if kept is None and tensors:
+            raise ValueError(f"the edit holds tensors of a guide ({', '.join(tensors)}) and does not say of which")
+        return made(kept["name"], {**kept["arguments"], **tensors}, strength) if kept else None
+
+    def apply(self, model: Model, strength: float = 1.0) -> AbstractContextManager[None]:
+        """Within, the model is edited; after, it is bit for bit the one before. Strength 0 and 1 are exact."""
+        return apply(model, [self], [strength])
+
+    def export(self, model: Model, folder: str | Path, strength: float = 1.0) -> None:
+        """Writes the edited model as a folder that other tools open; ValueError where it is not in the weights."""
+        self.check_exportable()
+        with self.apply(model, strength):
+            model.save_pretrained(folder)
+
+    def check_exportable(self) -> None:
+        """Raises ValueError where other tools would not apply it, for it is not in the weights."""
+        if guide := self.meta.get("guide"):
+            raise ValueError(
+                f"the edit is a guide ({guide['name']}): it acts while efface draws, and no other tool would apply it; "
+                "to export, erase with a method that changes weights, such as esd or eap"
+            )
+
+    def check(self, model: Model) -> None:
+        """Raises WrongBase, with both fingerprints, unless the edit was made for this model at some dtype."""
+        mine, its = dict(self.meta.get("base", {})), model.fingerprint()
+        if not any(mine.get(cast) == digest for cast, digest in its.items()):
+            raise WrongBase(
+                f"the edit was made for {self.meta.get('model', 'another model')!r} with fingerprint {_short(mine)}, "
+                f"but {model.name!r} has {_short(its)}; open the base that it was made for"
+            )
+
+
+@contextmanager
+def apply(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Iterator[None]:
+    """Within, the model is base + the sum of strength times each edit's change; after, bit for bit as before.
+
+    Weights that several edits change are reported by a warning, for their changes add up. At most one may be a guide.
+
+    Raises:
+        ValueError: an edit of another base (WrongBase), a part that fits no weight, two guides; before all is swapped.
+    """
+    strengths = [1.0] * len(edits) if strengths is None else list(strengths)
+    if len(strengths) != len(edits):
+        raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits")
+    for edit in edits:
+        edit.check(model)
+    active = [(edit, strength) for edit, strength in zip(edits, strengths, strict=True) if strength != 0]
+    guides = [guide for edit, strength in active if (guide := edit.guide(strength))]
+    if len(guides) > 1:
+        raise ValueError(
+            f"{len(guides)} guides ({', '.join(type(g).__name__ for g in guides)}); one at a time can steer"
+        )
+    with model.guided_by(guides[0]) if guides else nullcontext(), model.bound(_new_weights(model, active)):
+        yield
+
+
+def _new_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str, Tensor]:
+    """The weights that the edits change, under all of them."""
+    changes = [(edit.changes(), strength) for edit, strength in active]
+    count = Counter(name for parts, _ in changes for name in parts)
+    base = model.weights
+    if unknown := sorted(set(count) - set(base)):
+        raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
+    if shared := sorted(name for name, n in count.items() if n > 1):
+        warnings.warn(f"{len(shared)} weights are changed by several edits, first {shared[0]}", stacklevel=5)
+    return {
+        name: merged(name, base[name], [(parts[name], strength) for parts, strength in changes if name in parts])
+        for name in count
+    }
+
+
+def _short(fingerprint: Mapping[str, str]) -> str:
+    return ", ".join(f"{cast} {digest[:12]}" for cast, digest in sorted(fingerprint.items())) or "none"

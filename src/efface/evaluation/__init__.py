@@ -1,0 +1,1 @@
+"""From a suite to numbers: pictures are drawn once, judged, and counted."""

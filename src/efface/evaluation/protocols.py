@@ -1,0 +1,165 @@
+"""Published protocols as declared objects: which suite, which scorers, what is made of the verdicts.
+
+They stand in `protocols.toml`; sources, and what differs from them, are said there. A rate over a pool follows the same
+rule for several judges as every other, and its drop is paired by row and resampled by concept.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..records.report import Measure, ProtocolPart
+from ..suites.make import needs_world
+from ..suites.spec import Row, Suite
+from ..suites.world import did_you_mean
+from .judging import Table
+from .metrics import FIELD, OTHER, measure
+
+HERE = Path(__file__).with_name("protocols.toml")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Several groups of a suite, measured as one."""
+
+    name: str
+    title: str
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One number of a protocol that the groups' own rates do not give."""
+
+    metric: str
+    title: str
+    over: str
+    """The pool, or the group of the suite."""
+    what: Literal["own", "other", "probability"] = "own"
+    """Of what the rows ask for, of what they name in the other domain, or the judges' mean probability."""
+    depth: int = 1
+    """Labels that are looked at, the most likely first."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A published way to evaluate."""
+
+    name: str
+    version: str
+    about: str
+    source: str
+    """Paper and settings."""
+    differs: str
+    """What is not as in the paper."""
+    asks: tuple[str, ...]
+    """Questions that its suites may ask of the target."""
+    suites: tuple[str, ...]
+    judges: tuple[str, ...]
+    """Scorers for models that bring no judges of their own."""
+    scorers: tuple[str, ...] = ()
+    """Scorers that are always asked."""
+    steps: int | None = None
+    """Sampling steps, for models that suggest none of their own; None leaves them to the model."""
+    guidance: float | None = None
+    headlines: tuple[str, ...] = ()
+    """`metric/group` or `metric/group/threshold` of the numbers to read first."""
+    pools: tuple[Pool, ...] = ()
+    aggregates: tuple[Aggregate, ...] = ()
+
+    @property
+    def part(self) -> ProtocolPart:
+        return ProtocolPart(name=self.name, version=self.version)
+
+    def suite_for(self, fitting: str | None) -> str:
+        """The suite by default.
+
+        Args:
+            fitting: the glyphs suite that fits the model and the erasure; None for models of another make.
+
+        Raises:
+            ValueError: the protocol has no suite for such a model or erasure.
+        """
+        if fitting in self.suites:
+            return str(fitting)
+        free = [s for s in self.suites if not needs_world(s)]
+        if fitting is not None or not free:
+            asked = f"suite {fitting}" if fitting else "models of another make than glyphs"
+            raise ValueError(f"protocol {self.name} is not for {asked}; its suites are {', '.join(self.suites)}")
+        return free[0]
+
+    def adjust(self, suite: Suite) -> Suite:
+        """The suite as the protocol draws it: where it has a guidance, the rows' own are set aside.
+
+        Raises:
+            ValueError: the suite asks something else of its targets than the protocol measures.
+        """
+        asked = sorted({r.asks for r in suite.rows if r.role == "erase"})
+        if not set(asked) & set(self.asks):
+            wanted, found = " or ".join(self.asks), ", ".join(asked) or "nothing"
+            raise ValueError(
+                f"protocol {self.name} is about {wanted} erased, and suite {suite.spec.name} asks of the target: "
+                f"{found}; its suites are {', '.join(self.suites)}"
+            )
+        if self.guidance is None:
+            return suite
+        return dataclasses.replace(suite, rows=tuple(dataclasses.replace(r, guidance=None) for r in suite.rows))
+
+
+def names() -> list[str]:
+    return sorted(tomllib.loads(HERE.read_text(encoding="utf-8")))
+
+
+def get(name: str) -> Protocol:
+    """The protocol of this name; ValueError lists those there are."""
+    declared = tomllib.loads(HERE.read_text(encoding="utf-8"))
+    if name not in declared:
+        raise ValueError(f"there is no protocol {name!r}{did_you_mean(name, sorted(declared))}")
+    facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in declared[name].items()}
+    pools = [Pool(p["name"], p["title"], tuple(p["groups"])) for p in facts.pop("pools", ())]
+    aggregates = [Aggregate(**a) for a in facts.pop("aggregates", ())]
+    return Protocol(name=name, **facts, pools=tuple(pools), aggregates=tuple(aggregates))
+
+
+def rows_of(protocol: Protocol, over: str, suite: Suite) -> list[int]:
+    """Which rows of the suite a pool or group covers."""
+    groups = next((p.groups for p in protocol.pools if p.name == over), (over,))
+    return [i for i, r in enumerate(suite.rows) if r.group in groups]
+
+
+def measures(protocol: Protocol, table: Table, suite: Suite) -> list[Measure]:
+    """The protocol's own numbers, by the rule of all judges and by each; those without rows or judges are left out."""
+    domain = next((r.asks for r in suite.rows if r.group == "target"), protocol.asks[0])
+    out = []
+    for aggregate in protocol.aggregates:
+        asks = OTHER.get(domain, "") if aggregate.what == "other" else domain
+        judges = table.judges(asks)
+        if not judges or aggregate.depth not in table.depths(asks):
+            continue
+        rows = [i for i in rows_of(protocol, aggregate.over, suite) if _belongs(aggregate, suite.rows[i], asks)]
+        if not rows:
+            continue
+        for judge in judges if aggregate.what == "probability" else ("all", *judges):
+            value = _value(aggregate, table, asks, judge)
+            out.append(measure(table, aggregate.metric, aggregate.title, aggregate.over, judge, rows, value))
+    return out
+
+
+def _belongs(aggregate: Aggregate, row: Row, asks: str) -> bool:
+    """Does a row of the pool ask this; or name, of the other domain, one thing that can be asked for?"""
+    if aggregate.what == "other":
+        return bool(getattr(row, FIELD[asks])) and not row.second
+    return row.asks == asks
+
+
+def _value(aggregate: Aggregate, table: Table, asks: str, judge: str) -> Callable[[str, int], float | None]:
+    """What a row contributes, before or after: a verdict or a probability; None where it could not be judged."""
+    if aggregate.what == "probability":
+        return lambda who, i: table.scores[who][judge][i].value
+    if aggregate.what == "own":
+        return lambda who, i: table.success(who, i, judge, aggregate.depth)
+    named = [getattr(row, FIELD[asks]) for row in table.rows]
+    return lambda who, i: table.sees(who, i, asks, (named[i],), aggregate.depth, judge, "keep")

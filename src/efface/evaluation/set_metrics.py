@@ -1,0 +1,160 @@
+"""What is said of sets of pictures (KID, FID, precision, recall, diversity), for each group and each pool of groups.
+
+Features are made a chunk at a time and kept, so that scorers that see through the same network share them, and an
+interrupted evaluation goes on. A picture whose features could not be made is left out with its counterpart, and
+counted.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..files import read_tensors, write_tensors
+from ..records.report import Estimate, Measure, write_whole
+from ..scorers import Judge
+from ..scorers.base import Network, SetScorer, Spread
+from ..suites.spec import Row, Suite
+from .images import chunks, digest, load
+from .judging import WHO
+from .protocols import Pool
+
+Paths = Mapping[str, Mapping[str, str]]
+"""who -> row id -> the picture's path within the album."""
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A group of rows, or a pool of groups, of which one number is taken."""
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+
+
+def measures(
+    scorers: Sequence[Judge],
+    rows: Sequence[Row],
+    portions: Sequence[Portion],
+    paths: Paths,
+    album: Path,
+    cache: Path,
+    side: int,
+    tell: Callable[[int, int], None],
+) -> list[Measure]:
+    """Every number of the report that speaks of sets of pictures; none of a group that has too few for it.
+
+    Args:
+        side: pixels a side.
+        tell: called with the pictures looked at, and their number.
+    """
+    wanted = [s for s in scorers if isinstance(s, SetScorer)]
+    networks = {digest(s.network.identity()): s.network for s in wanted}
+    total, done = len(networks) * len(WHO) * len(rows), 0
+    seen: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for key, network in networks.items():
+        seen[key] = {}
+        for who in WHO:
+            seen[key][who] = _features(network, rows, paths[who], album, cache / f"features-{key[:12]}", side)
+            done += len(rows)
+            tell(done, total)
+    found = [
+        _measure(scorer, portion, seen[digest(scorer.network.identity())], paths, cache, side)
+        for portion in portions
+        for scorer in wanted
+    ]
+    return [m for m in found if m is not None]
+
+
+def portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
+    """The suite's groups that have rows, and then the pools."""
+    groups = [Portion(g.name, g.title, suite.group(g.name)) for g in suite.spec.groups]
+    joined = [Portion(p.name, p.title, [r for r in suite.rows if r.group in p.groups]) for p in pools]
+    return [p for p in (*groups, *joined) if p.rows]
+
+
+def _features(
+    network: Network, rows: Sequence[Row], paths: Mapping[str, str], album: Path, folder: Path, side: int
+) -> dict[str, Tensor]:
+    """Finite features [d] by row id, without those of pictures at which the network failed."""
+    out: dict[str, Tensor] = {}
+    for part in chunks(rows, side):
+        files = [paths[r.id] for r in part]
+        file = folder / f"{digest(files)}.safetensors"
+        found = _kept(file)
+        if found is None:
+            found = _guarded(network, load(album, files))
+            if len(found) == len(part):
+                write_tensors(file, {"features": torch.stack(list(found.values()))}, {"kind": "features"})
+        out |= {part[i].id: feature for i, feature in found.items()}
+    return out
+
+
+def _kept(file: Path) -> dict[int, Tensor] | None:
+    try:
+        return dict(enumerate(read_tensors(file)[0]["features"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _guarded(network: Network, images: Tensor) -> dict[int, Tensor]:
+    """Features [d] by place: of all pictures at once, or one at a time where that fails."""
+    try:
+        return _finite(network.features(images), range(len(images)))
+    except Exception:
+        pass
+    found: dict[int, Tensor] = {}
+    for i in range(len(images)):
+        try:
+            found |= _finite(network.features(images[i : i + 1]), [i])
+        except Exception:
+            continue
+    return found
+
+
+def _finite(features: Tensor, places: Sequence[int]) -> dict[int, Tensor]:
+    return {i: f for i, f in zip(places, features, strict=True) if f.isfinite().all()}
+
+
+def _measure(
+    scorer: SetScorer, portion: Portion, seen: Mapping[str, Mapping[str, Tensor]], paths: Paths, cache: Path, side: int
+) -> Measure | None:
+    """The scorer's number of a portion, or None where it holds too few pictures."""
+    rows = [r for r in portion.rows if all(r.id in seen[who] for who in WHO)]
+    lost, failure = len(portion.rows) - len(rows), ""
+    asked = [[paths[who][r.id] for who in WHO] for r in rows], [dataclasses.asdict(r) for r in rows]
+    file = cache / f"{scorer.name}-{digest(scorer.identity())[:12]}" / f"{digest(asked)}.json"
+    try:
+        found = _remembered(file)
+        if found is None and rows:
+            base, edited = (torch.stack([seen[who][r.id] for r in rows]) for who in WHO)
+            found = scorer.compare(base, edited, rows, side)
+            if found:
+                write_whole(file, json.dumps([dataclasses.asdict(s) for s in found]))
+    except Exception as error:
+        found, failure, lost = None, f" (failed: {type(error).__name__}: {error})", len(portion.rows)
+    if found is None and not lost:
+        return None
+    before, after = found or (Spread(None, 0.0, 0.0, 0),) * 2
+    return Measure(
+        metric=scorer.identity()["scorer"],
+        title=f"{scorer.title}: {portion.title}{failure}",
+        group=portion.name,
+        judge=scorer.network.name,
+        base=Estimate(value=before.value, low=before.low, high=before.high, n=before.n, unscored=lost),
+        edited=Estimate(value=after.value, low=after.low, high=after.high, n=after.n, unscored=lost),
+        drop=None,
+        unit="number",
+    )
+
+
+def _remembered(file: Path) -> tuple[Spread, Spread] | None:
+    try:
+        before, after = [Spread(**s) for s in json.loads(file.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
+    return before, after

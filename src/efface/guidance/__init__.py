@@ -1,0 +1,1 @@
+"""Guides, one file each: erasing while pictures are drawn, with every weight left alone."""

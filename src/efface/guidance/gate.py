@@ -1,0 +1,170 @@
+"""SPM's facilitated transport (Lyu et al., CVPR 2024, arXiv 2312.16145): adapters that act as far as a prompt is near.
+
+Every adapted layer answers W x + gamma up (down x), gamma = max over the concepts of max(cos, overlap): cos of the
+embeddings of prompt and concept, all tokens in a row, and the share of the concept's tokens that the prompt holds. As
+in the authors' code, gamma is the prompt's for its conditional and its unconditional prediction alike, and all concepts
+of one training share their adapters. A negative cosine counts as 0. At strength s the factor is s gamma.
+
+A prompt that holds a concept word for word has gamma 1 and is drawn as by the merged edit; one with gamma 0 as by the
+base. Rows of a batch have factors of their own: hooks add the product to the layers' answers, and weights stay.
+
+A prompt given as an embedding is judged by its cosine alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+
+from ..functional.losses import guided
+from ..models.adapters.sd import LatentDiffusion
+from ..models.base import Model
+from ..models.cond import Cond
+from ..models.guider import Guide, Walk
+
+MATCH = "gate.match"
+"""What `read` adds to conditions: gamma [n]."""
+LEAF = ".weight"
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gate(Guide):
+    """Low-rank adapters of the U-Net's layers, each row of a batch under its own factor."""
+
+    in_network: ClassVar[bool] = True
+    concepts: tuple[str, ...]
+    """What the adapters erase; a prompt opens the gate as far as it is like one of these."""
+    layers: tuple[str, ...]
+    """The weights that are adapted, by checkpoint name."""
+    rank: int
+    """Of every adapter."""
+    down: Tensor
+    """All `down` factors [rank, in], flattened, one layer after the other; a kernel counts as [out, in * h * w]."""
+    up: Tensor
+    """All `up` factors [out, rank], likewise."""
+
+    def check(self, model: Model) -> None:
+        if not isinstance(model, LatentDiffusion):
+            raise ValueError(f"the gate compares prompts, which {model.name} ({type(model).__name__}) does not read")
+        weights = model.weights
+        if strange := [name for name in self.layers if name not in weights or not _fits(model, name)]:
+            raise ValueError(f"{strange[0]!r} is no linear or plain convolution layer of the U-Net of {model.name}")
+        wide = sum(self.rank * math.prod(weights[name].shape[1:]) for name in self.layers)
+        high = sum(self.rank * weights[name].shape[0] for name in self.layers)
+        if (self.down.numel(), self.up.numel()) != (wide, high):
+            raise ValueError(
+                f"adapters of rank {self.rank} on {len(self.layers)} layers of {model.name} have {wide} and {high} "
+                f"numbers, the gate has {self.down.numel()} and {self.up.numel()}"
+            )
+
+    def factors(self, model: Model) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of each layer, down [rank, in] and up [out, rank], on the model's device."""
+        shapes = [model.weights[name].shape for name in self.layers]
+        downs = self.down.to(model.device).split([self.rank * math.prod(shape[1:]) for shape in shapes])
+        ups = self.up.to(model.device).split([self.rank * shape[0] for shape in shapes])
+        parts = zip(self.layers, downs, ups, strict=True)
+        return {name: (down.view(self.rank, -1), up.view(-1, self.rank)) for name, down, up in parts}
+
+    def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
+        """Adds gamma: how far each prompt opens the gate."""
+        assert isinstance(model, LatentDiffusion)
+        rows, own = (c.tensors["tokens"].flatten(1).float() for c in (cond, model.read(self.concepts)))
+        alike = torch.cosine_similarity(rows[:, None], own[None], dim=2).clamp(0, 1)
+        concepts = [_words(model.tokenizer, concept) for concept in self.concepts]
+        held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _each(model, texts)]
+        match = torch.maximum(alike, torch.tensor(held).to(alike)).amax(dim=1)
+        return Cond({**cond.tensors, MATCH: match})
+
+    @contextmanager
+    def answering(self, model: Model, cond: Cond) -> Iterator[None]:
+        """The adapters act, each row by its own gamma, and gamma has a gradient to the conditions."""
+        assert isinstance(model, LatentDiffusion)
+        with adapted(model, self.factors(model), self.strength * cond.tensors[MATCH]):
+            yield
+
+    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+        assert isinstance(model, LatentDiffusion)
+        return _Walk(model, self.factors(model), self.strength * cond.tensors[MATCH], cond, uncond, guidance)
+
+
+@final
+class _Walk(Walk):
+    """Predicts by itself, for the loop predicts without adapters; as often as plain guidance, for gamma is given."""
+
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        factors: Mapping[str, tuple[Tensor, Tensor]],
+        gamma: Tensor,
+        cond: Cond,
+        uncond: Cond,
+        guidance: float,
+    ) -> None:
+        self.model, self.factors, self.gamma = model, factors, gamma
+        self.cond, self.uncond, self.guidance = cond, uncond, guidance
+
+    def conds(self, i: int) -> Sequence[Cond]:
+        return []
+
+    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+        asked = [self.cond] if self.guidance == 1 else [self.uncond, self.cond]
+        with adapted(self.model, self.factors, self.gamma.repeat(len(asked))):
+            answers = self.model.predict(x_t, t, *asked)
+        return answers[0] if self.guidance == 1 else guided(answers[0], answers[1], self.guidance)
+
+
+@contextmanager
+def adapted(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
+    """Within, each layer answers W x + gamma up (down x), gamma [n] by the rows of the batch that is predicted."""
+
+    def adding(down: Tensor, up: Tensor) -> Any:
+        def add(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            more = _product(layer, args[0], down.to(args[0].dtype), up.to(args[0].dtype))
+            return out + (gamma.to(more).view(-1, *[1] * (more.dim() - 1)) * more).to(out.dtype)
+
+        return add
+
+    handles = [_layer(model, name).register_forward_hook(adding(*parts)) for name, parts in factors.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layer(model: LatentDiffusion, name: str) -> nn.Module:
+    return model.unet.get_submodule(name.removeprefix("unet.").removesuffix(LEAF))
+
+
+def _fits(model: LatentDiffusion, name: str) -> bool:
+    if not (name.startswith("unet.") and name.endswith(LEAF)):
+        return False
+    layer = _layer(model, name)
+    plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+    return isinstance(layer, nn.Linear) or plain
+
+
+def _product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """up (down x), by the layer's own stride and padding."""
+    if not isinstance(layer, nn.Conv2d):
+        return linear(linear(x, down), up)
+    kernel = down.view(len(down), -1, *layer.kernel_size)
+    return conv2d(conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation), up[:, :, None, None])
+
+
+def _words(tokenizer: Any, text: str) -> set[int]:
+    """The tokens of a text, without the special ones."""
+    ids = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
+    return set(ids) - set(tokenizer.all_special_ids)
+
+
+def _each(model: LatentDiffusion, texts: Sequence[str]) -> list[set[int]]:
+    return [_words(model.tokenizer, text) for text in texts]

@@ -1,0 +1,67 @@
+"""Negative prompt: what a picture is pushed away from is not the empty prompt but the concept.
+
+eps = eps_n + w (eps_c - eps_n), n the concept; at strength s, eps_n is eps_0 + s (eps_n - eps_0). It acts by the
+guidance alone, so at w = 1 it does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from ..functional.losses import guided
+from ..models.base import Model
+from ..models.cond import Cond
+from ..models.guider import Guide, Walk
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Negative(Guide):
+    """Puts the concept where the empty prompt stands in classifier-free guidance."""
+
+    prompt: str
+    """The negative prompt."""
+
+    def check(self, model: Model) -> None:
+        model.read([self.prompt])  # a model of classes knows no other words, and one class at a time
+
+    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+        negative = model.encode([self.prompt]).expand(len(cond))
+        return _Walk(cond, Away(uncond, negative, self.strength), guidance)
+
+
+@final
+@dataclass(frozen=True)
+class Away:
+    """What guidance pushes away from: at strength s, eps_0 + s (eps_n - eps_0)."""
+
+    uncond: Cond
+    negative: Cond
+    strength: float
+
+    def conds(self) -> Sequence[Cond]:
+        return [self.negative] if self.strength == 1 else [self.uncond, self.negative]
+
+    def of(self, said: Mapping[Cond, Tensor]) -> Tensor:
+        eps_n = said[self.negative]
+        return eps_n if self.strength == 1 else said[self.uncond] + self.strength * (eps_n - said[self.uncond])
+
+
+@final
+@dataclass(frozen=True)
+class _Walk(Walk):
+    cond: Cond
+    away: Away
+    guidance: float
+
+    def conds(self, i: int) -> Sequence[Cond]:
+        return [self.cond] if self.guidance == 1 else [*self.away.conds(), self.cond]
+
+    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+        if self.guidance == 1:
+            return said[self.cond]
+        return guided(self.away.of(said), said[self.cond], self.guidance)

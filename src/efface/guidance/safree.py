@@ -1,0 +1,187 @@
+"""SAFREE (Yoon et al., ICLR 2025, arXiv 2410.12761): the words that carry a concept are projected away from it.
+
+With C the span of the concepts' pooled embeddings, p_i the pooled embedding of the prompt without token i, and I the
+span of all p_i:
+
+- token i is a trigger where d_i = ||(1 - P_C) p_i|| >= (1 + alpha) mean of the other d_j: without it the prompt is far
+  from the concept. A prompt of one token has no others to compare with; it counts as a trigger.
+- its embedding e_i becomes (1 - P_C) P_I e_i; all else in the prompt, padding too, stays.
+- self-validation: z = 1 - mean cos(e_i, (1 - P_C) P_I e_i) over start, words and end; the new embeddings serve in steps
+  0 to round(up_t sigmoid(2 k (10 z - t_mid))), the old ones after. Without it they serve in all steps.
+
+From the authors' code: the order (1 - P_C) P_I (the paper prints the other), the 2 within the sigmoid, the last step
+included, token 0 ("!" in CLIP) in place of one left out, and the phrases as negative prompt besides, for nudity.
+`up_t` counts steps of 50; it is not rescaled. Differs: projections are made from singular vectors in double precision,
+without directions under RTOL of the strongest, where the code inverts Gram matrices in single precision. Not here:
+latent re-attention, which changes features within the U-Net.
+
+Two text encoders (SDXL) make one space: e_i are both encoders' penultimate states side by side, as the U-Net reads
+them, p_i the same states at the prompt's end; a word is a trigger for both or for neither. The sentence's projected
+embedding, which SDXL reads beside the words, is filtered where any word is a trigger, by the projections made of such
+embeddings. This is our reconstruction: the paper reports SDXL, its code for it we have not read.
+
+A strength s moves an embedding to e_i + s (new - e_i), and a negative prompt acts at strength s. A prompt given as an
+embedding has no words to read and passes as it is: an attack in embedding space goes round this guide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..functional.losses import guided
+from ..models.adapters.sd import LatentDiffusion
+from ..models.adapters.sdxl import StableDiffusionXL
+from ..models.base import Model
+from ..models.cond import Cond
+from ..models.guider import Guide, Walk
+from .negative import Away
+
+RTOL = 1e-5
+SHIFT, LAST = "safree.shift", "safree.last"
+"""What `read` adds to conditions: what filtering adds to the embedding, and the last step [n] that it serves in."""
+SENTENCE = "safree.sentence"
+"""What filtering adds to the sentence's embedding, where the model reads one."""
+MOVED = {"tokens": SHIFT, "pooled": SENTENCE}
+"""The conditions that are filtered, and by what."""
+
+
+def span(vectors: Tensor) -> Tensor:
+    """An orthonormal basis [r, d] of the span of vectors [n, d], in double precision."""
+    _, weights, basis = torch.linalg.svd(vectors.double(), full_matrices=False)
+    return basis[weights > RTOL * weights.max()]
+
+
+def filtered(e: Tensor, prompt: Tensor, concept: Tensor) -> Tensor:
+    """(1 - P_C) P_I e for embeddings [n, d], given orthonormal bases [r, d] of both spans."""
+    within = e.double() @ prompt.T @ prompt
+    return within - within @ concept.T @ concept
+
+
+def triggers(left_out: Tensor, concept: Tensor, alpha: float) -> Tensor:
+    """Which tokens [n] carry the concept, by the prompt's pooled embeddings [n, d] with each token left out."""
+    p = left_out.double()
+    distance = (p - p @ concept.T @ concept).norm(dim=1)
+    if len(p) == 1:
+        return torch.ones(1, dtype=torch.bool)
+    others = (distance.sum() - distance) / (len(p) - 1)
+    return distance >= (1 + alpha) * others
+
+
+def last_step(z: float, up_t: int, k: float, t_mid: float) -> int:
+    """The last step that filtered embeddings serve in, by how far filtering takes the prompt: z = 1 - mean cosine."""
+    return round(up_t / (1 + math.exp(-2 * k * (10 * z - t_mid))))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SAFREE(Guide):
+    """Filters the concepts out of the prompt's token embeddings for the first steps."""
+
+    concepts: tuple[str, ...]
+    """The phrases that span what is unwanted."""
+    alpha: float
+    """How much farther than the others a prompt must be without a token for the token to be a trigger."""
+    self_validation: bool
+    """Filter for as many steps as the prompt looks suspicious, not all."""
+    up_t: int
+    """Most steps filtered."""
+    sharpness: float
+    """How fast suspicion grows: the code's k."""
+    midpoint: float
+    """Ten times the z at which half the steps are filtered: the code's t."""
+    negative: bool
+    """Use the concepts as negative prompt as well."""
+
+    def check(self, model: Model) -> None:
+        if not isinstance(model, LatentDiffusion):
+            raise ValueError(
+                f"SAFREE filters what CLIP text encoders say of words, and {model.name} ({type(model).__name__}) reads "
+                "none; negative and sld work by predictions alone"
+            )
+
+    def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
+        assert isinstance(model, LatentDiffusion)
+        limit = model.tokenizer.model_max_length
+        phrases = model.tokenizer(list(self.concepts), truncation=True, max_length=limit)["input_ids"]
+        ends = [_ends(model, [ids]) for ids in phrases]
+        concept = {name: span(torch.cat([end[name] for end in ends])) for name in ends[0]}
+        shifts = {MOVED[name]: torch.zeros_like(cond.tensors[name]) for name in concept}
+        last = torch.full((len(cond),), -1.0, device=model.device)
+        ids = model.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+        for row, text in enumerate(ids):
+            if len(text) > 2:
+                new, last[row] = self._filter(model, text, cond[[row]], concept)
+                for name, shift in new.items():
+                    shifts[MOVED[name]][row, : len(shift)] = shift.to(cond.tensors[name])
+        return Cond({**cond.tensors, **shifts, LAST: last})
+
+    def _filter(
+        self, model: LatentDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], float]:
+        """What filtering adds to the conditions of one prompt, and the last step that it serves in.
+
+        To "tokens" [n, d] of start, words and end, and to "pooled" [d] where the model reads it.
+        """
+        places = range(1, len(ids) - 1)
+        left_out = _ends(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
+        e = cond.tensors["tokens"][0, : len(ids)].double().cpu()
+        new = filtered(e, span(left_out["tokens"]), concept["tokens"])
+        carries = torch.zeros(len(ids), 1, dtype=torch.bool)
+        carries[1:-1, 0] = triggers(left_out["tokens"], concept["tokens"], self.alpha)
+        shift = {"tokens": torch.where(carries, new - e, 0)}
+        if "pooled" in left_out:
+            own = cond.tensors["pooled"].double().cpu()
+            moved = filtered(own, span(left_out["pooled"]), concept["pooled"]) - own
+            shift["pooled"] = moved[0] * carries.any()
+        if not self.self_validation:
+            return shift, math.inf
+        z = 1 - torch.cosine_similarity(new, e).mean().item()
+        return shift, last_step(z, self.up_t, self.sharpness, self.midpoint)
+
+    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+        negative = model.encode([", ".join(self.concepts)]).expand(len(cond)) if self.negative else uncond
+        return _Walk(self, cond, Away(uncond, negative, self.strength), guidance)
+
+
+@final
+class _Walk(Walk):
+    def __init__(self, guide: SAFREE, cond: Cond, away: Away, guidance: float) -> None:
+        self.guide, self.cond, self.away, self.guidance = guide, cond, away, guidance
+        self.now = cond
+
+    def conds(self, i: int) -> Sequence[Cond]:
+        held, moved = self.cond.tensors, {}
+        for name, shift in MOVED.items():
+            if shift in held:
+                serves = (held[LAST] >= i).to(held[shift]).view(-1, *[1] * (held[shift].dim() - 1))
+                moved[name] = held[name] + serves * self.guide.strength * held[shift]
+        self.now = Cond({**held, **moved})
+        return [self.now] if self.guidance == 1 else [*self.away.conds(), self.now]
+
+    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+        if self.guidance == 1:
+            return said[self.now]
+        return guided(self.away.of(said), said[self.now], self.guidance)
+
+
+@torch.no_grad()
+def _ends(model: LatentDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """What n equally long rows of token ids come to, [n, d] in the space of each condition that is filtered.
+
+    The state at the end of the text, as CLIP pools it, where the U-Net reads final states; in double precision, on the
+    CPU.
+    """
+    rows = torch.tensor(ids, device=model.device)
+    if isinstance(model, StableDiffusionXL):
+        said = [encoder(rows, output_hidden_states=True) for _, encoder in model.towers]
+        ends = {"tokens": torch.cat([out.hidden_states[-2][:, -1] for out in said], dim=1)}
+        ends["pooled"] = said[-1].text_embeds
+    else:
+        ends = {"tokens": model.pipeline.text_encoder(rows).pooler_output}
+    return {name: end.double().cpu() for name, end in ends.items()}

@@ -1,0 +1,85 @@
+"""Safe Latent Diffusion (Schramowski et al., CVPR 2023, arXiv 2211.05105): away from a concept, where it is near.
+
+    mu    = min(1, scale |eps_c - eps_s|) where eps_c - eps_s < threshold, else 0         (eq. 6, elementwise)
+    gamma = mu (eps_s - eps_0) + momentum_scale nu                                        (eqs. 4, 7)
+    nu   <- momentum_beta nu + (1 - momentum_beta) gamma                                  (eq. 8, from the first step)
+    eps   = eps_0 + w (eps_c - eps_0 - gamma) from step `warm_up` on, plain guidance before  (eq. 3)
+
+The test against the threshold is signed, as in the paper and the authors' code: no absolute value. A strength other
+than 1 multiplies gamma in the last line alone. Unlike the code it acts at w = 1 too, as the formula does.
+
+Scale and threshold are in units of noise. Where a network predicts something else, differences of predictions are
+stretched to noise and back: at one (x_t, t) predictions are affine images of each other, so a difference of two is
+multiplied by the slope alone (v: sqrt(ab); x0: -sqrt(ab / (1 - ab))). Where the slope is 0, which is pure noise,
+predictions of noise cannot differ and nothing is pushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..functional.losses import guided
+from ..functional.schedules import like, space_weight
+from ..models.base import Model
+from ..models.cond import Cond
+from ..models.guider import Guide, Walk
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SLD(Guide):
+    """Subtracts a safety guidance from classifier-free guidance."""
+
+    prompt: str
+    """The concept to keep away from."""
+    warm_up: int
+    """Steps before it acts; the momentum builds up meanwhile."""
+    scale: float
+    """Slope of the push where the prompt's prediction is near the concept's."""
+    threshold: float
+    """A difference of predictions, in units of noise, from which nothing is pushed."""
+    momentum_scale: float
+    """Weight of the momentum in the push."""
+    momentum_beta: float
+    """Share of the momentum that stays from step to step."""
+
+    def check(self, model: Model) -> None:
+        model.read([self.prompt])  # a model of classes knows no other words, and one class at a time
+
+    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+        return _Walk(self, model, cond, uncond, guidance)
+
+
+@final
+class _Walk(Walk):
+    def __init__(self, guide: SLD, model: Model, cond: Cond, uncond: Cond, guidance: float) -> None:
+        self.guide, self.model, self.cond, self.uncond, self.guidance = guide, model, cond, uncond, guidance
+        self.safety = model.encode([guide.prompt]).expand(len(cond))
+        self.momentum: Tensor | None = None
+
+    def conds(self, i: int) -> Sequence[Cond]:
+        return [self.uncond, self.cond, self.safety]
+
+    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+        guide, slope = self.guide, self._slope(x_t, t)
+        eps_0, eps_c, eps_s = said[self.uncond], said[self.cond], said[self.safety]
+        apart = slope * (eps_c - eps_s)
+        mu = torch.where(apart < guide.threshold, (guide.scale * apart.abs()).clamp(max=1), 0)
+        nu = torch.zeros_like(x_t) if self.momentum is None else self.momentum
+        gamma = mu * (slope * (eps_s - eps_0)) + guide.momentum_scale * nu
+        self.momentum = guide.momentum_beta * nu + (1 - guide.momentum_beta) * gamma
+        if i < guide.warm_up:
+            return guided(eps_0, eps_c, self.guidance)
+        push = torch.where(slope == 0, 0, gamma / slope)
+        return guided(eps_0, eps_c - guide.strength * push, self.guidance)
+
+    def _slope(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """How much a difference of the model's own predictions grows when it is said as noise: a scalar."""
+        alpha_bar = self.model.alpha_bar(torch.as_tensor(t).reshape(1))
+        sign = -1 if self.model.space == "x0" else 1
+        return sign * like(space_weight(alpha_bar, self.model.space, "eps").sqrt(), x_t)

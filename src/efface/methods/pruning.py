@@ -1,0 +1,41 @@
+"""What methods share that learn a pruning mask: the mask's settings (pruning for robust erasing, arXiv 2405.16534)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..concept import Erasure
+from ..edits.edit import Edit
+from ..training.interfaces import Update
+from ..training.updates.mask import Mask, Relaxation, check_reach, pruned
+from .base import OnTrajectories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning(OnTrajectories):
+    """A method that prunes: the mask's settings."""
+
+    lr: float = 5e-2
+    """Adam's learning rate for the logits, which must travel from `start` to 0 for a weight to go."""
+    relaxation: Relaxation = "straight-through"
+    """How the mask is learned: straight-through sigmoid, or hard-concrete samples."""
+    tau: float = 1.0
+    """Temperature of the relaxation."""
+    start: float = 4.0
+    """Initial logit of every weight; sigmoid(4) keeps it with 98 %."""
+    beta: float = 1e-2
+    """Weight of the share of weights pruned."""
+    sparsity: float = 0.0
+    """Prune exactly this share of the selected weights, those the logits want least; 0 prunes what the logits say."""
+    fill: float = 0.0
+    """Noise in place of pruned weights, in units of each tensor's standard deviation; zeros tell what was pruned."""
+
+    def __post_init__(self) -> None:
+        OnTrajectories.__post_init__(self)
+        check_reach(self.steps, self.lr, self.start, self.sparsity)
+
+    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
+        return pruned(edit, self.steps, self.lr, self.beta)
+
+    def update(self) -> Update:
+        return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)

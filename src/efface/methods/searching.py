@@ -1,0 +1,78 @@
+"""What methods share that search a vocabulary: the flags, and the search that they describe (EAP, AGE)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ..concept import Erasure
+from ..functional.words import other_words, read_words
+from ..models.base import Model
+from ..training.vocabulary_search import Choice, Search, SearchGradient, Vocabulary
+from .base import OnTrajectories
+
+TOKENIZER = "tokenizer"
+"""The vocabulary that is no file; a file of this name is `./tokenizer`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(OnTrajectories):
+    """A method that searches words near the target for one to preserve, or to become; kept words are candidates."""
+
+    uses_keep: ClassVar[bool] = True
+    vocabulary: str = ""
+    """A file of candidate words of the search, one a line, or `tokenizer`: all whole words that the model's tokenizer
+    has. By default the model's own vocabulary."""
+    k_closest: int = 1000
+    """Candidates are among this many words nearest to the target."""
+    centres: int = 100
+    """Candidates, spread over their distances to the target; shared among several targets."""
+    exclude: tuple[str, ...] = ()
+    """Words that count as the target and are never candidates."""
+    margin: float = 0.2
+    """Words nearer to a target than this share of the median distance from it count as the target."""
+    temperature: float = 2.0
+    """Of the search's Gumbel-Softmax choice."""
+    search_lr: float = 1e-2
+    """Adam's learning rate for the logits of the choice."""
+    search_turns: int = 1
+    """Moves of the search after each update of the weights."""
+    keep_weight: float = 1.0
+    """Weight of the preservation."""
+    keep_paths: int = 1
+    """Stored trajectories a preserved prompt."""
+    keep_source: Literal["same", "frozen"] = "same"
+    """Whose trajectories preserved prompts lie on: as `source` and `refresh` say, or the base's, stored once."""
+
+    def check_mixture(self, hard: bool) -> None:
+        """Raises ValueError where a mixture of candidates is to be on stored trajectories."""
+        if not hard and (self.refresh or "frozen" in (self.source, self.keep_source)):
+            raise ValueError(
+                "a mixture of candidates has no stored trajectory: give hard=True, or source='student' with refresh=0"
+            )
+
+    def search(
+        self,
+        model: Model,
+        erasure: Erasure,
+        hard: bool = True,
+        top: int = 1,
+        gradient: SearchGradient = "straight-through",
+    ) -> Search:
+        """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `Choice`."""
+        if self.vocabulary == TOKENIZER:
+            words = model.tokenizer_words()
+        else:
+            words = self._given(erasure) if self.vocabulary else model.vocabulary(3000)
+        vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
+        return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top, gradient))
+
+    def _given(self, erasure: Erasure) -> list[str]:
+        """The words of the file; ValueError where a target is among them."""
+        words = read_words(self.vocabulary)
+        if held := sorted({*words} - {*other_words(words, erasure.targets)}):
+            raise ValueError(
+                f"{self.vocabulary} holds what is to be erased: {', '.join(held)}; a word to preserve is neither a "
+                f"target ({', '.join(erasure.targets)}) nor its plural or a phrase with it"
+            )
+        return words

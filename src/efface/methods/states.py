@@ -1,0 +1,110 @@
+"""Where the states of a method's terms come from, as the method's own fields say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..concept import Erasure
+from ..files import read_pictures
+from ..functional.words import naming, other_words
+from ..models.base import Model
+from ..training.interfaces import Source
+from ..training.states.pictures import ANY, Noise, Pictures, latents_by_caption, latents_of, read_enough
+from ..training.states.trajectories import Frozen, Refreshed, Student
+from .base import OnPictures, OnTrajectories, Trained
+from .searching import Searching
+
+
+def trajectories(method: OnTrajectories, paths: int) -> Source:
+    """The source that the method's settings name; `paths` trajectories a prompt where they are stored."""
+    if method.source == "student" and not method.refresh:
+        return Student(method.draw_steps, method.guidance, method.sampler)
+    if method.source == "student":
+        return Refreshed(method.draw_steps, method.guidance, paths, method.refresh, method.sampler)
+    if method.source == "frozen":
+        return Frozen(method.draw_steps, method.guidance, paths, method.refresh, method.sampler)
+    raise ValueError(f"no source {method.source!r}; there are student, frozen")
+
+
+def preserved(method: Searching) -> Source:
+    """The source of words to preserve: the method's, or recordings of the frozen model that are drawn once."""
+    if method.keep_source == "same":
+        return trajectories(method, method.keep_paths)
+    if method.keep_source == "frozen":
+        return Frozen(method.draw_steps, method.guidance, method.keep_paths, sampler=method.sampler)
+    raise ValueError(f"no source {method.keep_source!r} of preserved words; there are same, frozen")
+
+
+def forgotten(method: OnPictures, model: Model, erasure: Erasure, noise: Noise = "gaussian") -> Pictures:
+    """Pictures of the targets: the folder's, or the model's own, as many of each prompt."""
+    given = filed(model, method.forget_images, erasure, method) if method.forget_images else {}
+    each = -(-method.pictures // (len(erasure.targets) * len(method.templates)))
+    return Pictures(each, method.draw_steps, method.guidance, given, noise, method.antithetic)
+
+
+def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
+    """Pictures to remain, and their captions: the folder's, the kept concepts', or some of the vocabulary's."""
+    if method.remain_images:
+        if erasure.keep:
+            named = ", ".join(erasure.keep)
+            raise ValueError(
+                f"what remains is a folder's pictures or the concepts to keep ({named}), not both; omit one"
+            )
+        pictures = read_pictures(method.remain_images, model.resolution)
+        if held := naming(list(pictures), erasure.targets):
+            raise ValueError(
+                f"{method.remain_images} is to remain, and has captions of what is to be erased: {', '.join(held)}; "
+                "take these pictures out, or give them another caption"
+            )
+        given = latents_by_caption(model, pictures)
+        return Pictures(1, method.draw_steps, method.guidance, given, antithetic=method.antithetic), list(given)
+    words = list(erasure.keep) or other_words(model.vocabulary(3000), erasure.targets)[: method.remain_words]
+    if not words:
+        raise ValueError("nothing remains: give concepts to keep, a folder of pictures, or more remain_words")
+    captions = [template.format(word) for word in words for template in method.templates]
+    each = -(-method.pictures // len(captions))
+    return Pictures(each, method.draw_steps, method.guidance, antithetic=method.antithetic), captions
+
+
+def labels(model: Model, erasure: Erasure, otherwise: str) -> Sequence[str]:
+    """Prompts to confuse a target with: the anchor; for a model of classes any other class; else this one."""
+    if erasure.anchor:
+        return (erasure.anchor,)
+    classes = getattr(model, "classes", ())
+    return other_words(classes, erasure.targets) if classes else (otherwise,)
+
+
+def filed(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[str, Tensor]:
+    """Latents of a folder's pictures by the prompts that they serve: all, or those of the target in their caption.
+
+    Raises:
+        ValueError: fewer than a batch; or, of several targets, a caption names none, or none of them names a target.
+    """
+    if len(erasure.targets) == 1:
+        return {ANY: latents_of(model, folder, method.batch)}
+    pictures = read_enough(model, folder, method.batch)
+    shown = {caption: _shown(caption, erasure.targets) for caption in pictures}
+    unknown = [repr(caption) for caption, targets in shown.items() if not targets]
+    missing = [target for target in erasure.targets if not any(target in targets for targets in shown.values())]
+    if unknown or missing:
+        what = f"captions that name no target: {', '.join(unknown[:5])}" if unknown else f"none of {', '.join(missing)}"
+        raise ValueError(
+            f"pictures of several targets need captions that tell them apart, by subfolder or metadata.jsonl; {folder} "
+            f"has {what}"
+        )
+    latents = latents_by_caption(model, pictures)
+    return {
+        template.format(target): stack
+        for target in erasure.targets
+        for stack in [torch.cat([latents[caption] for caption, targets in shown.items() if target in targets])]
+        for template in method.templates
+    }
+
+
+def _shown(caption: str, targets: Sequence[str]) -> list[str]:
+    """The targets that a caption names, where "hot dog" is no "dog"."""
+    named = [target for target in targets if naming([caption], [target])]
+    return [target for target in named if not any(target != other and naming([other], [target]) for other in named)]

@@ -1,0 +1,66 @@
+"""Pictures that exist taken back to the noise they might have come from, and drawn again from there.
+
+DDIM's sampling is an ODE (Song et al., arXiv 2010.02502, section 4.3), so it can be walked backwards: at the k-th
+timestep the wanted state solves x_k = unstep(x_{k+1}, prediction at x_k), where x_{k+1} stands in for x_k in the
+prediction (Dhariwal & Nichol, arXiv 2105.05233, appendix F). The error falls with the number of steps; `refine`
+repeats the step with the state found so far, which takes it away at any number, where that converges. An x0 that the
+model's own schedule would clip is not clipped, for that could not be undone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..functional.inversion import ddim_unstep
+from .base import Model
+from .cond import Cond
+from .guider import steered
+from .trajectory import scheduled
+
+
+@torch.no_grad()
+def invert(
+    model: Model,
+    latents: Tensor,
+    cond: Cond,
+    uncond: Cond,
+    *,
+    steps: int,
+    guidance: float = 1.0,
+    refine: int = 0,
+) -> Tensor:
+    """The start noise [n, c, h, w] from which `redraw` gets to these latents [n, c, h, w].
+
+    Raises:
+        ValueError: the last step forgets where it came from, as where x0 is predicted and no noise is left.
+    """
+    x, walk = latents, model.walk(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
+    times, before, after = _levels(model, steps)
+    if model.space == "x0" and after[-1] == 1:
+        raise ValueError(f"{model.name} predicts the picture and ends without noise: its last step has no way back")
+    for i in reversed(range(steps)):
+        a, b = (bars[i].expand(len(x)) for bars in (before, after))
+        guess = x
+        for _ in range(1 + refine):
+            guess = ddim_unstep(x, steered(model, walk, i, guess, times[i])[0], a, b, model.space)
+        x = guess
+    return x
+
+
+def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int, guidance: float) -> Tensor:
+    """The latents that DDIM draws from this start noise [n, c, h, w], under whatever guide the model is under."""
+    seeds = range(len(noise))  # DDIM adds no noise of its own
+    return model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, sampler="ddim-unclipped", start=noise).x
+
+
+def _levels(model: Model, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """DDIM's timesteps [steps], noisiest first, and the alpha bars [steps] before and after each step."""
+    scheduler = scheduled(model.scheduler("ddim-unclipped"), steps)
+    times, bars = scheduler.timesteps.long(), model.alphas_bar
+    # As the scheduler steps: by a whole number of timesteps, where their spacing may be rounded.
+    following = times - scheduler.config.num_train_timesteps // steps
+    clean = torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.double)
+    after = torch.where(following >= 0, bars[following.clamp(min=0)], clean)
+    before, after = (each.to(model.device, torch.float32) for each in (bars[times], after))
+    return times.to(model.device), before, after

@@ -1,0 +1,1 @@
+"""Hooks that read the inside of a network: attention maps and activations."""

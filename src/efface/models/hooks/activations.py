@@ -1,0 +1,84 @@
+"""What neurons do: forward hooks on the denoiser's layers, a neuron being an output channel of one of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base import Model
+from ..cond import Cond
+
+LAYERS = r"\.attn2\.to_out\.0$|\.ff\.net\.2$"
+"""The outputs of cross-attention and of feed-forward blocks."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose output is looked at."""
+
+    name: str
+    """Its weight's checkpoint name, without `.weight`."""
+    module: nn.Module
+    neurons: int
+
+
+def layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
+    """The denoiser's linear and convolutional layers whose names a regular expression finds.
+
+    Raises:
+        ValueError: it is none, or finds nothing; says what there is.
+    """
+    known = {
+        name.removesuffix(".weight"): owner
+        for name, owner in model.owners.items()
+        if name.startswith("unet.") and name.endswith(".weight") and isinstance(owner, nn.Linear | nn.Conv2d)
+    }
+    try:
+        found = [name for name in known if re.search(pattern, name)]
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    if not found:
+        ends = sorted({".".join(re.sub(r"\.\d+", ".N", name).split(".")[-3:]) for name in known})
+        raise ValueError(f"no layer of {model.name} is called {pattern!r}; their names end in {', '.join(ends)}")
+    return [Layer(name, known[name], len(known[name].weight)) for name in found]  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def activations(model: Model, looked_at: Sequence[Layer], states: Tensor, t: Tensor, cond: Cond, batch: int) -> Tensor:
+    """The L1 norm of every neuron, over the positions' number: [n, neurons], fp64 on the CPU, in the layers' order.
+
+    States [n, c, h, w] at timesteps t [n] under cond, of n rows or one; predicted `batch` rows at a time.
+    """
+    cond, rows = cond.expand(len(states)), []
+    for start in range(0, len(states), batch):
+        part = slice(start, start + batch)
+        with _watched(looked_at) as seen:
+            model.predict(states[part], t[part], cond[part])
+        rows.append(torch.cat([seen[layer.name] for layer in looked_at], dim=1))
+    return torch.cat(rows)
+
+
+@contextmanager
+def _watched(looked_at: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
+    """Within, each layer's neurons [n, neurons] of the latest pass, by its name."""
+    seen: dict[str, Tensor] = {}
+
+    def hook(layer: Layer) -> Any:
+        def look(module: nn.Module, _args: Any, out: Tensor) -> None:
+            last = out if isinstance(module, nn.Linear) else out.movedim(1, -1)
+            seen[layer.name] = last.detach().double().abs().flatten(1, -2).mean(1).cpu()
+
+        return look
+
+    handles = [layer.module.register_forward_hook(hook(layer)) for layer in looked_at]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

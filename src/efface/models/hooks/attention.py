@@ -1,0 +1,77 @@
+"""Looking into a U-Net: the cross-attention of a prediction, and where in a prompt a concept stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from ..adapters.sd import LatentDiffusion
+from ..base import Model
+
+
+@contextmanager
+def cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
+    """Within, every prediction leaves the probabilities [n, heads, places, tokens] of each layer, with a gradient.
+
+    The layers are named as in the U-Net; a prediction's take the place of those of the one before. Queries and keys are
+    computed once more beside the attention processor, whichever it is: fused ones never have the probabilities, and
+    predictions stay the same to the bit.
+
+    Raises:
+        ValueError: the model has no cross-attention to a text.
+    """
+    layers = _layers(model)
+    maps: dict[str, Tensor] = {}
+
+    def noting(name: str) -> Any:
+        def note(attn: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given = dict(zip(("hidden_states", "encoder_hidden_states", "attention_mask"), args, strict=False)) | named
+            seen, words, barred = given["hidden_states"], given["encoder_hidden_states"], given.get("attention_mask")
+            maps[name] = _probabilities(attn, seen, words, barred)
+
+        return note
+
+    handles = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def places(model: Model, template: str, concept: str) -> range:
+    """The positions of a concept's tokens in the prompt that the template makes of it, the start token being 0.
+
+    Raises:
+        ValueError: the model reads no text, or the prompt is cut off before the concept ends.
+    """
+    if not isinstance(model, LatentDiffusion):
+        raise ValueError(f"{model.name} has no tokenizer; a model that reads text has, such as Stable Diffusion")
+    tokenizer = model.tokenizer
+    prompt, first = template.format(concept), len(template.partition("{}")[0])
+    read = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length, return_offsets_mapping=True)
+    # Special tokens have empty spans; a token of several words' pieces never occurs, for words are split first.
+    spans = enumerate(read["offset_mapping"])
+    found = [i for i, (start, stop) in spans if start < first + len(concept) and stop > max(first, start)]
+    whole = tokenizer(prompt, truncation=False)["input_ids"]
+    if not found or (len(whole) > tokenizer.model_max_length and found[-1] == tokenizer.model_max_length - 2):
+        raise ValueError(f"{concept!r} does not fit into the {tokenizer.model_max_length} tokens of {prompt!r}")
+    return range(found[0], found[-1] + 1)
+
+
+def _layers(model: Model) -> dict[str, Any]:
+    unet = model.unet if isinstance(model, LatentDiffusion) else None
+    found = {name: layer for name, layer in unet.named_modules() if name.endswith("attn2")} if unet else {}
+    if not found:
+        raise ValueError(f"{model.name} has no cross-attention to a text; Stable Diffusion and its kin have")
+    return found
+
+
+def _probabilities(attn: Any, seen: Tensor, words: Tensor, barred: Tensor | None) -> Tensor:
+    """softmax(q k' / sqrt(d)) [n, heads, places, tokens], in fp32, as the layer has it for these inputs."""
+    read = attn.norm_encoder_hidden_states(words) if attn.norm_cross else words
+    query, key = attn.head_to_batch_dim(attn.to_q(seen)), attn.head_to_batch_dim(attn.to_k(read))
+    return attn.get_attention_scores(query, key, barred).float().unflatten(0, (-1, attn.heads))

@@ -1,0 +1,222 @@
+"""The only door to diffusers: opening models by name, folder, single file, hub id, or from memory."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from .base import Model
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDPMPipeline")
+"""What a folder's `model_index.json` may name."""
+Compute = Literal["own", "bf16", "auto"]
+
+
+def names() -> list[str]:
+    """The models that need no network and no folder."""
+    return sorted(folder.parent.name for folder in BUNDLED.glob("*/model"))
+
+
+def load(
+    source: Any,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    compute: Compute | None = None,
+    *,
+    checkpointing: bool = False,
+    compile: bool = False,
+    offload: bool = False,
+    store: str | Path | None = None,
+    store_bound: int | None = None,
+    draw_batch: int = 0,
+) -> Model:
+    """Opens a model.
+
+    Args:
+        source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
+            pipeline of Stable Diffusion or SDXL in memory. A single file holds no configuration and no tokenizer:
+            "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
+            architecture, "FILE.safetensors" from the hub or its cache.
+        device: by default a GPU where there is one; a pipeline in memory stays where it is.
+        dtype: of the weights, "fp32" by default; a pipeline in memory keeps its own.
+        compute: "own" computes in the weights' dtype, "bf16" autocasts inside the network, "auto" does so where the
+            hardware multiplies bf16 natively. Bundled models default to "auto", all others to "own".
+        checkpointing: recompute activations in the backward pass rather than keep them.
+        compile: compile the network, once for each number of rows.
+        offload: keep text encoders and autoencoder on the CPU between their calls, where a GPU works.
+        store: a folder to keep drawn trajectories in, for later runs as well.
+        store_bound: bytes of them that are held in memory, 2 GiB by default; what is beyond lies on disk.
+        draw_batch: pictures that a training draws at once; 0 is 32, fewer where latents are large.
+
+    Raises:
+        ValueError: nothing of that name, not a pipeline that this toolkit knows, or what the device lacks; a
+            `draw_batch` below 0.
+    """
+    import torch
+
+    from .fingerprint import CASTS
+    from .offload import check_bf16, check_device, prepare
+    from .trajectory_cache import BOUND, Recordings
+
+    if isinstance(dtype, str) and dtype not in CASTS:
+        raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
+    if draw_batch < 0:
+        raise ValueError(f"draw_batch is 0 or a number of pictures, got {draw_batch}")
+    cast = CASTS[dtype] if isinstance(dtype, str) else dtype
+    where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    if cast == torch.bfloat16 or compute == "bf16":
+        check_bf16(where)
+    if isinstance(source, str | Path):
+        model = _from_files(str(source), where, cast, compute)
+    else:
+        model = _from_memory(source, device, cast, compute)
+    prepare(
+        model.pipeline,
+        str(model.device),
+        checkpointing=checkpointing,
+        compile=compile,
+        offload=offload,
+        channels_last=isinstance(source, str | Path) and model.device.type == "cuda",  # one in memory keeps its own
+    )
+    model.draw_batch = draw_batch
+    model.parked, model.steady = offload, set() if compile else None
+    if store is not None or store_bound is not None:
+        model.recordings = Recordings(store, BOUND if store_bound is None else store_bound)
+    return model
+
+
+def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Compute | None) -> Model:
+    """A model by its name, folder, hub id or file."""
+    import torch
+
+    place = _locate(source)
+    native = _compute(compute or ("auto" if place.bundled else "own"), device)
+    defaults, words = _bundled_facts(BUNDLED / place.bundled) if place.bundled else (None, ())
+    name = place.bundled or source
+    if place.kind == "DDPMPipeline":
+        from .adapters import ddpm
+
+        return ddpm.open_folder(place.location, device, cast, name, defaults=defaults, words=words, compute=native)
+    # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
+    pipeline = _open(place).to(device, cast or torch.float32)
+    if native and device == "cpu":
+        from .adapters.sd import for_amx
+
+        for_amx(pipeline)
+    return _adapters()[place.kind][1](pipeline, name, defaults=defaults, words=words, compute=native)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies."""
+
+    location: str
+    """Folder, hub id, or single file."""
+    kind: str
+    """One of KINDS."""
+    bundled: str = ""
+    """Its name, where it is bundled."""
+    config: str | None = None
+    """Where a single file's configuration lies, "" for the hub's; None for all that is no single file."""
+
+
+def _locate(source: str) -> Place:
+    from .adapters import single_file
+
+    if source in names():
+        folder = BUNDLED / source / "model"
+        return Place(str(folder), _kind(source, json.loads((folder / "model_index.json").read_text())), source)
+    if Path(source).is_dir():
+        index = Path(source) / "model_index.json"
+        return Place(source, _kind(source, json.loads(index.read_text()) if index.is_file() else {}))
+    if parts := single_file.split(source):
+        file, config = parts
+        kind, beside = single_file.kind(file), _locate(config) if config else None
+        if beside and (beside.kind != kind or beside.config is not None):
+            raise ValueError(f"{file} holds a {kind}, but {config} is a {beside.kind}; name a folder of the same kind")
+        return Place(file, kind, config=beside.location if beside else "")
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+        return Place(source, _kind(source, dict(DiffusionPipeline.load_config(source))))  # type: ignore[arg-type]
+    raise ValueError(
+        f"no model {source!r}; give one of: {', '.join(names()) or 'none bundled'}; or a diffusers folder, a "
+        "single-file checkpoint (FILE.safetensors@FOLDER), or a hub id owner/name"
+    )
+
+
+def _kind(source: str, index: dict[str, Any]) -> str:
+    kind = index.get("_class_name", "no diffusers pipeline")
+    if kind not in KINDS:
+        raise ValueError(f"{source} holds {kind}; a folder with one of {', '.join(KINDS)} would have worked")
+    return kind
+
+
+def _adapters() -> dict[str, tuple[Any, Any]]:
+    """Pipeline classes and their adapters by kind, of those that a pipeline is opened for."""
+    from .adapters.sd import StableDiffusion, StableDiffusionPipeline
+    from .adapters.sdxl import StableDiffusionXL, StableDiffusionXLPipeline
+
+    pairs = ((StableDiffusionPipeline, StableDiffusion), (StableDiffusionXLPipeline, StableDiffusionXL))
+    return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
+
+
+def _from_memory(pipeline: Any, device: Any, cast: torch.dtype | None, compute: Compute | None) -> Model:
+    for known, adapter in _adapters().values():
+        if isinstance(pipeline, known):
+            placed = pipeline.to(device, cast) if device or cast else pipeline
+            return adapter(placed, _name(placed), compute=_compute(compute or "own", str(placed.device)))
+    raise ValueError(
+        f"cannot open a {type(pipeline).__name__}; give a name, a folder, a single file, a hub id, or one of these in "
+        f"memory: {', '.join(_adapters())}"
+    )
+
+
+def _open(place: Place) -> Any:
+    """The pipeline that lies there, as stored."""
+    from .adapters import single_file
+
+    if place.config is not None:
+        return single_file.open_file(place.location, place.config)
+    known = _adapters()[place.kind][0]
+    # Stable Diffusion 1.x comes with a checker of pictures, which is not called here.
+    bare = {"safety_checker": None, "requires_safety_checker": False} if place.kind == KINDS[0] else {}
+    return known.from_pretrained(place.location, **bare)
+
+
+def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
+    """Defaults and vocabulary of a bundled model."""
+    from .trajectory import Defaults
+
+    file = folder / "defaults.toml"
+    table = tomllib.loads(file.read_text()) if file.is_file() else {}
+    draw = table.get("draw", {})
+    world = folder / "world.json"
+    words = json.loads(world.read_text()).get("vocabulary", ()) if world.is_file() else ()
+    base = Defaults()
+    return Defaults(draw.get("steps", base.steps), draw.get("guidance", base.guidance), table.get("method", {})), tuple(
+        words
+    )
+
+
+def _compute(compute: Compute, device: str) -> torch.dtype | None:
+    import torch
+
+    if compute not in ("own", "bf16", "auto"):
+        raise ValueError(f"no compute {compute!r}; there are own, bf16, auto")
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if compute == "bf16" or (compute == "auto" and native) else None
+
+
+def _name(pipeline: Any) -> str:
+    return str(getattr(pipeline.config, "_name_or_path", "") or "pipeline")

@@ -1,0 +1,161 @@
+"""Recorded drawings of a frozen model, by the hash of all that they depend on: in memory to a bound, beyond it on disk.
+
+Given a folder, every recording is written there as well, and later runs that ask for the same one read it. Rows are
+read out of a file one by one, so that what was spilled never comes back as a whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import final
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ..files import write_tensors
+from .trajectory import Draw
+
+COLUMNS = ("states", "eps_c", "eps_0")
+MOST_NUMBERS, MOST_ROWS = 2**17, 32
+BOUND = 2 << 30
+"""Bytes held in memory where nothing is said."""
+
+
+class StoreFull(OSError):
+    """A recording could not be written: no room is left where it should go."""
+
+
+def at_once(latent_shape: Sequence[int]) -> int:
+    """Pictures drawn together where nothing is said: 32, fewer of large latents (8 at 4 x 64 x 64, 2 at 4 x 128 x 128).
+
+    A rule of the model alone, for the last bits of a drawing depend on how many are drawn together.
+    """
+    return max(1, min(MOST_ROWS, MOST_NUMBERS // prod(latent_shape)))
+
+
+def cut(draw: Draw, i: int) -> Draw:
+    """The i-th picture of a drawing."""
+    one = slice(i, i + 1)
+    return Draw(draw.x[one], draw.t, draw.states[:, one], draw.eps_c[:, one], draw.eps_0[:, one])
+
+
+@dataclass(frozen=True)
+class Spilled:
+    """A recording of which the file alone is left."""
+
+    file: Path
+
+    def at(self, step: int) -> tuple[Tensor, ...]:
+        with safe_open(self.file, framework="pt") as file:
+            # Copied, for a slice holds on to the whole file.
+            return (file.get_tensor("t")[step].clone(), *(file.get_slice(c)[step, 0].clone() for c in COLUMNS))
+
+
+@final
+class Recordings:
+    """Drawings on the CPU, by key; what was not used for longest leaves memory first.
+
+    Args:
+        folder: where recordings are kept for later runs; without one, what memory can't hold goes to a temporary
+            folder.
+        bound: bytes held in memory.
+    """
+
+    def __init__(self, folder: str | Path | None = None, bound: int = BOUND) -> None:
+        if bound < 0:
+            raise ValueError(f"a bound is in bytes and not below 0, got {bound}")
+        self.folder, self.bound, self.used = Path(folder) if folder else None, bound, 0
+        self.held: OrderedDict[str, Draw] = OrderedDict()
+        self.spilled: dict[str, Spilled] = {}
+        self.temporary: Path | None = None
+
+    def __contains__(self, key: str) -> bool:
+        if key in self.held or key in self.spilled:
+            return True
+        if self.folder is None or not (file := self._file(self.folder, key)).is_file():
+            return False
+        self.spilled[key] = Spilled(file)
+        return True
+
+    def put(self, key: str, draw: Draw) -> None:
+        """Keeps the recording of one picture, if there is none; where it can't be written nothing is left of it.
+
+        Raises:
+            StoreFull: no room.
+        """
+        if key in self.held:
+            return
+        # Copied, for a part of a drawing holds on to the whole.
+        kept = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t) for name, t in vars(draw).items()}
+        draw = Draw(**(kept | {name: _narrow(kept[name]) for name in ("eps_c", "eps_0")}))
+        if self.folder is not None:
+            self._write(self.folder, key, draw)
+        self.held[key] = draw
+        self.used += _size(draw)
+        while self.used > self.bound:
+            self._drop()
+
+    def at(self, key: str, step: int) -> tuple[Tensor, ...]:
+        """Timestep, state, eps_c and eps_0 at a step of a recorded picture, on the CPU; KeyError where there is none.
+
+        The last two are in bf16 where that loses nothing.
+        """
+        if key in self.held:
+            self.held.move_to_end(key)
+            draw = self.held[key]
+            return (draw.t[step], *(getattr(draw, name)[step, 0] for name in COLUMNS))
+        return self.spilled[key].at(step)
+
+    def forget(self, key: str) -> None:
+        """Lets go of a recording, in memory or spilled; files in the folder stay."""
+        if key in self.held:
+            self.used -= _size(self.held.pop(key))
+        if self.folder is None and (spilled := self.spilled.pop(key, None)):
+            spilled.file.unlink(missing_ok=True)
+
+    def _drop(self) -> None:
+        key, draw = self.held.popitem(last=False)
+        self.used -= _size(draw)
+        if key not in self.spilled:
+            if self.temporary is None:
+                self.temporary = Path(tempfile.mkdtemp(prefix="efface-recordings-"))
+                weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
+            self._write(self.temporary, key, draw)
+
+    def _write(self, folder: Path, key: str, draw: Draw) -> None:
+        file = self._file(folder, key)
+        try:
+            if not file.is_file():
+                write_tensors(file, vars(draw), {"kind": "recording"})
+        except OSError as error:
+            free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+            raise StoreFull(
+                errno.ENOSPC,
+                f"cannot keep {_size(draw) / 1e6:.1f} MB in {folder}, which has {free / 1e6:.1f} MB free ({error}); "
+                "make room, or name another folder with --store; a run with --checkpoint goes on from where it stopped",
+            ) from error
+        self.spilled[key] = Spilled(file)
+
+    @staticmethod
+    def _file(folder: Path, key: str) -> Path:
+        return folder / f"{key}.safetensors"
+
+
+def _narrow(predictions: Tensor) -> Tensor:
+    """In bf16 where that loses nothing, as with all that a network says that computes in it."""
+    half = predictions.to(torch.bfloat16)
+    same = all(torch.equal(h.to(p.dtype), p) for h, p in zip(half, predictions, strict=True))  # a step at a time
+    return half if same else predictions
+
+
+def _size(draw: Draw) -> int:
+    return sum(tensor.nbytes for tensor in vars(draw).values())

@@ -1,1 +1,0 @@
-"""What the model should predict for the target now."""

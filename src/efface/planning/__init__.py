@@ -1,0 +1,1 @@
+"""The memory planner: what a run will need, and which flags make it fit."""

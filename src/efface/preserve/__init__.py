@@ -1,1 +1,0 @@
-"""What is held in place."""

@@ -1,0 +1,1 @@
+"""What lies on disk of evaluations, attacks and audits: versioned files that are validated when they are read."""

@@ -1,0 +1,101 @@
+"""What an audit leaves: `audit.json`, versioned and validated."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from .report import Drawing, Estimate, Measure, Part
+
+FORMAT_VERSION = 1
+ENOUGH = 5
+"""Pictures of a word, below which resampling them says nothing of what others would show."""
+
+
+class Pair(Part):
+    """A picture before and after, from one seed; paths within the audit's folder."""
+
+    seed: int
+    base: str
+    edited: str
+
+
+class Finding(Part):
+    """A word that was drawn."""
+
+    word: str
+    part: Literal["worst", "control"]
+    """Whether the search named it, or it was taken at random."""
+    rank: int
+    """Its place in the search, the most damaged being 1."""
+    damage: float
+    closeness: int
+    """Its place by distance to a target in the base's text encoder, the nearest being 1."""
+    near: bool
+    """Whether it may be the target by another name: its damage may be wanted."""
+    thing: str
+    """The thing of the model's world that it names, which judges then look for; "" for none."""
+    change: Estimate
+    """Mean absolute difference of the pictures, as a share of the range."""
+    measures: tuple[Measure, ...]
+    """"psr1" where judges know the word, "clip" where a CLIP was asked: before, after, and what was lost."""
+    pictures: tuple[Pair, ...]
+
+    @property
+    def lost(self) -> bool | None:
+        """Is something lost for sure: is the interval of a drop, of judges or CLIP, above 0?
+
+        None where none judged, or over fewer pictures than an interval needs.
+        """
+        drops = [m.drop for m in self.measures if m.drop is not None and m.drop.clusters >= ENOUGH]
+        return any(drop.low > 0 for drop in drops) if drops else None
+
+
+class Searched(Part):
+    """A word and its damage."""
+
+    word: str
+    damage: float
+
+
+class Audit(Part):
+    """`audit.json`."""
+
+    format: Literal["efface-audit"]
+    version: int
+    targets: tuple[str, ...]
+    method: str
+    measure: Literal["prediction", "drawing"]
+    """How the search measured damage: by predictions, or by drawing, for a guide."""
+    look: dict[str, Any]
+    """How it searched and confirmed."""
+    drawing: Drawing
+    scorers: dict[str, dict[str, str]]
+    findings: tuple[Finding, ...]
+    worst: Estimate
+    """Change of the worst words' pictures; the interval resamples words."""
+    controls: Estimate | None
+    """Of the words taken at random."""
+    ranking: tuple[Searched, ...]
+    """All words searched, the most damaged first."""
+
+
+def read(folder: Path) -> Audit:
+    """Read the `audit.json` of a folder.
+
+    Raises:
+        FileNotFoundError: the folder holds none.
+        ValueError: it was written by another version, or is damaged.
+    """
+    path = folder / "audit.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no audit.json; give the --out of an `efface audit` that finished")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data.get("version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
+        return Audit.model_validate(data)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the audit again") from error

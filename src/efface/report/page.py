@@ -1,0 +1,180 @@
+"""The report: one HTML file that needs no network, from evaluations, attacks and published result files.
+
+Beside PAGE.html lies PAGE_files/: every picture at full size, `report.json` (what the page says, as data) and
+`rows.parquet` (a row a picture, of all evaluations). The page itself holds thumbnails and data, and works alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from ..compliance import gate, rules
+from ..evaluation.published import Published
+from ..records import attacks as attack_record
+from ..records.attacks import AttackRecord
+from ..records.report import Measure, Record, read, write_whole
+from . import data, gallery
+from .beside import beside, published_curves
+from .compared import sets
+from .data import claims
+from .gallery import Gallery
+from .history import History, histories
+from .plot import Curve, climbs, curves
+from .template import environment
+from .wording import estimate, number, verdict
+
+__all__ = ["claims", "estimate", "number", "write"]
+
+BLOCK = 256
+"""Thumbnails in one script element: opened when one of them is first shown."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A headline number and what came of the default bars on it."""
+
+    measure: Measure
+    bars: Sequence[gate.Finding]
+
+    @property
+    def verdict(self) -> str:
+        return verdict([f.outcome for f in self.bars])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One evaluation of the report."""
+
+    title: str
+    record: Record
+    gallery: Gallery
+    cards: Sequence[Card]
+    bars: gate.Verdict
+    """What came of the default policy."""
+    curves: Sequence[Curve]
+    history: Sequence[History]
+
+    def first(self, m: Measure) -> bool:
+        """Whether a number stands in the first table: by all judges together where there is that."""
+        return m.judge == "all" or self.record.find(m.metric, m.group) is None
+
+    def by_judge(self) -> list[Measure]:
+        return [m for m in self.record.measures if not self.first(m)]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The attacks on one edit."""
+
+    title: str
+    record: AttackRecord
+    gallery: Gallery
+    curves: Markup | None
+
+
+def write(
+    folders: Sequence[Path],
+    out: Path,
+    per_group: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    published: Sequence[Published] = (),
+) -> Path:
+    """Write the report of these evaluations.
+
+    Args:
+        folders: of evaluations, of attacks, or of both.
+        out: the page; pictures at full size and the data lie in a folder beside it.
+        per_group: pairs of pictures shown of each group; all by default.
+        progress: called with the thumbnails made, and their number.
+        published: results of others, to stand beside.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder without a finished evaluation, one of an unknown version, a damaged
+            picture, or a folder beside the page that no report has made.
+    """
+    if not folders and not published:
+        raise ValueError("no evaluation to report on; give the --out of at least one `efface evaluate`")
+    files = out.with_name(f"{out.stem}_files")
+    data.check_ours(files)
+    fought = {folder: found for folder in folders if (found := attack_record.read(folder))}
+    judged = {folder: read(folder) for folder in folders if folder not in fought or (folder / "report.json").is_file()}
+    parts = [_part(record, folder, per_group) for folder, record in judged.items()]
+    attacked = [_attacked(record, folder) for folder, record in fought.items()]
+    galleries = [p.gallery for p in (*parts, *attacked)]
+    pictures = gallery.unique(galleries)
+    thumbnails = gallery.shrink(list(pictures.values()), progress or (lambda i, n: None))
+    records = [(p.title, p.record) for p in parts]
+    whole = data.whole(records, [(a.title, a.record) for a in attacked], published)
+    page = (
+        environment()
+        .get_template("page.html")
+        .render(
+            title="; ".join([*(p.title for p in (*parts, *attacked)), *(p.name for p in published)]),
+            parts=parts,
+            attacked=attacked,
+            published=published,
+            beside=beside(published, records),
+            published_curves=published_curves(published),
+            sets=sets(records) if len(parts) > 1 else [],
+            glyphs=any(r.drawing.model.startswith("glyphs") for r in (*judged.values(), *fought.values())),
+            files=quote(files.name),
+            thumbnails=["\n".join(thumbnails[i : i + BLOCK]) for i in range(0, len(thumbnails), BLOCK)],
+            data=_data(galleries, list(pictures), quote(files.name)),
+        )
+    )
+    _beside(files, whole, data.rows([p.title for p in parts], list(judged)), list(pictures.values()))
+    return write_whole(out, page)
+
+
+def _part(record: Record, folder: Path, per_group: int | None) -> Part:
+    found = gate.verify(record, (), rules.policy("default").rules)
+    cards = [Card(m, [f for f in found.findings if _about(f, m)]) for m in record.heads()]
+    shown = gallery.evaluated(record, folder, per_group)
+    return Part(title_of(record), record, shown, cards, found, curves(record), histories(record.history))
+
+
+def _about(finding: gate.Finding, m: Measure) -> bool:
+    """Whether a bar was held against this number, its base, or its drop."""
+    return finding.metric.partition("_")[0] == m.metric and finding.group == m.group and finding.judge == m.judge
+
+
+def _attacked(record: AttackRecord, folder: Path) -> Attacked:
+    lines = {t.attack: t.curve for t in record.trials if t.where == "edited" and len(t.curve) > 1}
+    plot = climbs(lines, "attack success rate") if lines else None
+    return Attacked(title_of(record), record, gallery.attacked(record, folder), plot)
+
+
+def title_of(record: Record | AttackRecord) -> str:
+    strength = "" if record.drawing.strength == 1 else f" at strength {record.drawing.strength:g}"
+    return f"{record.method} on {', '.join(record.targets)}{strength}"
+
+
+def _data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> dict[str, Any]:
+    """What the page's script needs."""
+    numbers = {name: i for i, name in enumerate(pictures)}
+    return {"files": files, "block": BLOCK, "pictures": pictures, "galleries": [g.data(numbers) for g in galleries]}
+
+
+def _beside(files: Path, whole: data.Whole, rows: bytes | None, pictures: Sequence[Path]) -> None:
+    """Make the folder beside the page, under another name first; one of an earlier report makes way."""
+    files.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=files.parent, prefix=f".{files.name}-"))
+    try:
+        gallery.copy(pictures, made)
+        if rows:
+            write_whole(made / "rows.parquet", rows)
+        write_whole(made / "report.json", whole.model_dump_json(indent=1) + "\n")
+        made.chmod(0o755)
+        if files.exists():
+            shutil.rmtree(files)
+        made.rename(files)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -1,1 +1,0 @@
-"""Where the states come from at which a term is evaluated."""

@@ -1,0 +1,1 @@
+"""The training loop and its axes: objectives, preservation, states, balance and updates."""

@@ -1,0 +1,1 @@
+"""Balances, one file each: how the gradients of several losses become one step."""

@@ -1,0 +1,59 @@
+"""The constrained first-order step of EraseDiff: keep, but let the forgetting loss fall at a given rate.
+
+delta = grad L_r + lambda_t grad g, lambda_t = max{0, (a_t - <grad g, grad L_r>) / ||grad g||^2} (arXiv 2401.05779).
+As phi^K is held fixed, grad g is grad L_f whatever the inner loop did; it matters only where a_t is made of the gap,
+and is run only there. The authors' scripts take a constant lambda: that is `rate="fixed"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final, get_args
+
+import torch
+from torch import Tensor
+
+from ...functional.value_function import inner, multiplier
+from ..interfaces import Balance, GradOf, Role
+
+Rate = Literal["grad-norm", "gap", "constant", "fixed"]
+
+
+@final
+@dataclass(frozen=True)
+class Constrained(Balance):
+    """How fast forgetting must go: a_t = eta ||grad g||^2, eta max(g, 0), or eta; "fixed" is lambda_t = eta itself."""
+
+    needs: ClassVar[tuple[Role, ...]] = ("erase", "keep")
+    passes: ClassVar[tuple[tuple[Role, ...], ...]] = (("erase",), ("keep", "cost"))
+    rate: Rate = "grad-norm"
+    eta: float = 1.0
+    inner: int = 0
+    """Steps of the inner loop, where the rate is that of the gap."""
+
+    def __post_init__(self) -> None:
+        if self.rate not in get_args(Rate):
+            raise ValueError(f"no rate {self.rate!r}; there are {', '.join(get_args(Rate))}")
+        if self.eta < 0:
+            raise ValueError(f"eta is not below 0, where forgetting would be undone, got {self.eta}")
+        if (self.rate == "gap") != (self.inner > 0):
+            raise ValueError(
+                f"inner steps are for the rate 'gap', which needs at least 1; got {self.inner} for {self.rate!r}"
+            )
+
+    def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
+        losses, forget = grad_of({"erase": 1.0})
+        forget, remain = list(forget), list(grad_of({"keep": 1.0, "cost": 1.0})[1])
+        share = self._share(forget, remain, losses["erase"] - (floor or 0.0))
+        for i in range(len(remain)):  # one by one, and the old go: a third set would be as large as what learns
+            remain[i] = torch.add(remain[i], forget.pop(0), alpha=share)
+        return remain
+
+    def _share(self, forget: Sequence[Tensor], remain: Sequence[Tensor], gap: float) -> float:
+        """lambda_t."""
+        if self.rate == "fixed":
+            return self.eta
+        square, along = inner(forget, forget), inner(forget, remain)
+        goal = {"grad-norm": square, "gap": max(gap, 0.0), "constant": 1.0}[self.rate]
+        return multiplier(square, along, self.eta * goal)

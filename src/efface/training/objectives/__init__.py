@@ -1,0 +1,1 @@
+"""Objectives, one file each: what the model should predict for the target."""

@@ -1,0 +1,49 @@
+"""The target becomes what the search chose, a mixture of concepts near it (AGE).
+
+L = || eps_th(z_e, c_e) - [eps*(z_e, c_t) - eta (eps*(z_e, c_e) - eps*(z_e, c_t))] ||^2, c_t = G(pi) . T (Bui et al.,
+ICLR 2025, arXiv 2501.18950). In the authors' release c_t is detached here: pi learns from the preservation of c_t
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from ...functional.losses import negative_guidance, weighted_mse
+from ...functional.schedules import Space
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+from ..vocabulary_search import Search
+
+
+@final
+class AdaptiveAnchor(Term):
+    """AGE's objective, at states of `source`, measured in `space`; `search` is the preservation's."""
+
+    role: Role = "erase"
+
+    def __init__(self, source: Source, search: Search, eta: float, space: Space) -> None:
+        self.source, self.search, self.eta = source, search, eta
+        self.space: Space = space
+
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        cond = game.model.encode(prompts)
+        rows = self.source.rows(game, turn, prompts, cond)
+        return {
+            "student": Ask(rows, cond, "student", prompts=prompts),
+            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+            "eps_t": Ask(rows, self.search.pick(game, turn).cond.detach(), "frozen"),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(replies["eps_t"], replies["eps_c"], self.eta)
+        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))

@@ -1,0 +1,51 @@
+"""Anchor: the target is predicted as the anchor is (concept ablation).
+
+L = || eps_th(x_t, c) - eps*(x_t, c_anchor) ||^2, arXiv 2303.13516, eq. 4, model-based. The authors' x_t are noised
+pictures of the anchor, drawn by the model: `states="anchor"` with pictures as the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, final
+
+from torch import Tensor
+
+from ...functional.losses import weighted_mse
+from ...functional.schedules import Space
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+
+
+@final
+class Anchor(Term):
+    """The frozen prediction under the request's anchor, at states of `source`, measured in `space`."""
+
+    role: Role = "erase"
+
+    def __init__(self, source: Source, space: Space, states: Literal["target", "anchor"] = "target") -> None:
+        self.source, self.states = source, states
+        self.space: Space = space
+
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        anchor = game.erasure.anchor
+        anchors = game.prompts(turn, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
+        cond, goal = game.model.encode(prompts), game.model.encode(anchors)
+        if self.states == "anchor":
+            rows, known = self.source.rows(game, turn, anchors, goal), "eps_c"
+        else:
+            rows, known = self.source.rows(game, turn, prompts, cond), "" if anchor else "eps_0"
+        return {
+            "student": Ask(rows, cond, "student", prompts=prompts),
+            "anchor": Ask(rows, goal, "frozen", known=known),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = game.weight(asks["student"].rows.t, self.space)
+        return weighted_mse(replies["student"], replies["anchor"], weight)

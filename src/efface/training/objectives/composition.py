@@ -1,0 +1,77 @@
+"""A composition of directions: away from all that shows the target, towards what surrounds it (STEREO).
+
+L = || eps_th(x_t, c) - [eps* - push mean_n (eps*(n) - eps*) + pull (eps*(a) - eps*)] ||^2, where eps*(n) stands for
+eps*(x_t, n) and eps* for eps*(x_t, ""); c is one of the negatives n, which are prompts or conditions of no words, and a
+one of the anchors (Srivatsan et al., CVPR 2025, arXiv 2408.16807, after Liu et al., ECCV 2022, arXiv 2206.01714).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...functional.losses import weighted_mse
+from ...functional.schedules import Space
+from ...models.cond import Cond
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+
+
+@final
+class Composition(Term):
+    """STEREO's objective, at states of `source`, measured in `space`.
+
+    Args:
+        negatives: for each target conditions of one row by name, as many for one target as for another.
+        anchors: for each target prompts, of which a row takes one; without any there is nothing to pull towards.
+    """
+
+    role: Role = "erase"
+
+    def __init__(
+        self,
+        source: Source,
+        negatives: Sequence[Mapping[str, Cond]],
+        anchors: Sequence[Sequence[str]],
+        pull: float,
+        push: float,
+        space: Space,
+    ) -> None:
+        self.source, self.negatives, self.anchors = source, negatives, anchors
+        self.pull, self.push = pull, push
+        self.space: Space = space
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        own = [self.negatives[i] for i in turn.targets]
+        names = [_one_of(list(conds), turn) for conds in own]
+        cond = Cond.cat([conds[name] for conds, name in zip(own, names, strict=True)])
+        rows = self.source.rows(game, turn, names, cond)
+        asks = {
+            "student": Ask(rows, cond, "student"),
+            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+        }
+        if self.push:
+            away = zip(*(conds.values() for conds in own), strict=True)
+            asks |= {f"push {k}": Ask(rows, Cond.cat(conds), "frozen") for k, conds in enumerate(away)}
+        if any(self.anchors) and self.pull:
+            anchors = [_one_of(self.anchors[i], turn) for i in turn.targets]
+            asks["pull"] = Ask(rows, game.model.encode(anchors), "frozen")
+        return asks
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        eps_0 = replies["eps_0"]
+        target, away = eps_0, [reply for name, reply in replies.items() if name.startswith("push")]
+        if away:
+            target = target - self.push * (torch.stack(away).mean(dim=0) - eps_0)
+        if "pull" in replies:
+            target = target + self.pull * (replies["pull"] - eps_0)
+        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+
+
+def _one_of(names: Sequence[str], turn: Turn) -> str:
+    return names[int(torch.randint(len(names), (1,), generator=turn.rng))]

@@ -1,0 +1,69 @@
+"""Plain denoising of stored pictures, under their own caption or another: L = || eps_th(x_t, c) - eps ||^2.
+
+Under their own caption it is the training loss that EraseDiff and SalUn hold remain pictures by, and fine-tuning;
+descending its negative is gradient ascent (NegGrad); pictures of the anchor captioned as the target make the
+noise-based concept ablation (arXiv 2303.13516, eq. 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...functional.losses import weighted_mse
+from ...functional.schedules import Space
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+
+
+@final
+class Denoising(Term):
+    """The loss of training, at states of `source`, measured in `space`.
+
+    Args:
+        shown: prompts of the pictures, drawn evenly; the turn's target where there are none.
+        captions: what to call each of `shown`; themselves by default, "{}" is the turn's target under its template.
+        sign: -1 climbs.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        space: Space,
+        role: Role,
+        shown: Sequence[str] = (),
+        captions: Mapping[str, str] | None = None,
+        sign: float = 1.0,
+    ) -> None:
+        self.source, self.role, self.shown, self.sign = source, role, tuple(shown), sign
+        self.captions = dict(captions or {})
+        self.space: Space = space
+
+    def prepare(self, game: Game) -> None:
+        self.source.expect(self.shown or game.targets())
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        targets = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        shown = targets
+        if self.shown:
+            picks = torch.randint(len(self.shown), (len(targets),), generator=turn.rng).tolist()
+            shown = [self.shown[i] for i in picks]
+        called = [self.captions.get(s, s) for s in shown]
+        prompts = [target if name == "{}" else name for name, target in zip(called, targets, strict=True)]
+        cond = game.model.encode(prompts)
+        rows = self.source.rows(game, turn, shown, game.model.encode(shown))
+        if "noise" not in rows.known:
+            raise ValueError("denoising needs the noise that was added to pictures; trajectories have none")
+        return {
+            "student": Ask(rows, cond, "student", prompts=prompts),
+            "noise": Ask(rows, cond, "frozen", known="noise"),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = game.weight(asks["student"].rows.t, self.space)
+        return self.sign * weighted_mse(replies["student"], replies["noise"], weight)

@@ -1,0 +1,78 @@
+"""Only the classifier-guidance term moves (All but One, Hong et al., AAAI 2024, arXiv 2312.12807).
+
+g_th(x_t, c) = eps_th(x_t, c) - eps_th(x_t, ""); L = || g_th(x_t, c_e) - sg G ||^2 with G = g*(x_t, c_alt) where an
+alternative is given, 0 to neutralise, -eta g*(x_t, c_e) to push away. The paper's abstract was all that could be read:
+this loss is our reconstruction. With eps_th("") = eps*("") it is ESD's loss, or concept ablation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from ...functional.losses import weighted_mse
+from ...functional.schedules import Space
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+
+Goal = Literal["alternative", "neutral", "negative"]
+Aim = Literal["auto", "alternative", "neutral", "negative"]
+"""As a setting; "auto" is the alternative if the request has an anchor, else negative."""
+
+
+def goal_of(aim: Aim, anchor: str) -> Goal:
+    """The goal that is meant where the request has this anchor; ValueError where it needs one, or cannot use it."""
+    if aim == "alternative" and not anchor:
+        raise ValueError("the goal 'alternative' needs one: name an anchor, or choose neutral or negative")
+    if aim in ("neutral", "negative") and anchor:
+        raise ValueError(f"the goal {aim!r} has no use for an anchor ({anchor!r}); leave it out, or choose alternative")
+    return ("alternative" if anchor else "negative") if aim == "auto" else aim
+
+
+@final
+class Guidance(Term):
+    """ABO's objective, at states of `source`, measured in `space`.
+
+    Args:
+        detach: hold the unconditional prediction within g_th, so that moving it can never lower this loss.
+    """
+
+    role: Role = "erase"
+
+    def __init__(self, source: Source, goal: Goal, eta: float, detach: bool, space: Space) -> None:
+        if goal not in ("alternative", "neutral", "negative"):
+            raise ValueError(f"no goal {goal!r}; there are alternative, neutral, negative")
+        self.source, self.goal, self.eta, self.detach = source, goal, eta, detach
+        self.space: Space = space
+
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        cond = game.model.encode(prompts)
+        rows = self.source.rows(game, turn, prompts, cond)
+        empty = [""] * len(prompts)
+        asks = {
+            "student_c": Ask(rows, cond, "student", prompts=prompts),
+            "student_0": Ask(rows, game.uncond, "student", prompts=empty),
+            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+        }
+        if self.goal == "alternative":
+            others = game.prompts(turn, [game.erasure.anchor] * len(prompts))
+            asks["eps_goal"] = Ask(rows, game.model.encode(others), "frozen")
+        if self.goal == "negative":
+            asks["eps_goal"] = Ask(rows, cond, "frozen", known="eps_c")
+        return asks
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        student_0 = replies["student_0"].detach() if self.detach else replies["student_0"]
+        moved = replies["student_c"] - student_0
+        sign = {"alternative": 1.0, "neutral": 0.0, "negative": -self.eta}[self.goal]
+        goal = sign * (replies["eps_goal"] - replies["eps_0"]) if sign else torch.zeros_like(moved)
+        return weighted_mse(moved, goal, game.weight(asks["student_c"].rows.t, self.space))

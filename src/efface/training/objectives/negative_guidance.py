@@ -1,0 +1,46 @@
+"""Negative guidance: the prediction for the target moves to the other side of the unconditional one (ESD).
+
+L = || eps_th(x_t, c) - [eps*(x_t, "") - eta (eps*(x_t, c) - eps*(x_t, ""))] ||^2, arXiv 2303.07345, eq. 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from ...functional.losses import negative_guidance, weighted_mse
+from ...functional.schedules import Space
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+
+
+@final
+class NegativeGuidance(Term):
+    """ESD's objective, at states of `source`, measured in `space`."""
+
+    role: Role = "erase"
+
+    def __init__(self, source: Source, eta: float, space: Space) -> None:
+        self.source, self.eta = source, eta
+        self.space: Space = space
+
+    def prepare(self, game: Game) -> None:
+        self.source.expect(game.targets())
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        cond = game.model.encode(prompts)
+        rows = self.source.rows(game, turn, prompts, cond)
+        return {
+            "student": Ask(rows, cond, "student", prompts=prompts),
+            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(replies["eps_0"], replies["eps_c"], self.eta)
+        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))

@@ -1,0 +1,56 @@
+"""Adam whose state is a flat dictionary of tensors, so that a checkpoint needs no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from .adam8bit import SmallAdam
+
+
+def adam(params: Sequence[Tensor], lr: float, settings: Mapping[str, Any]) -> Adam | SmallAdam:
+    """An Adam whose moments have as many bits as the method's settings say."""
+    return SmallAdam(params, lr) if settings.get("moments", 32) == 8 else Adam(params, lr)
+
+
+@final
+class Adam:
+    """torch's Adam at its default betas and no weight decay, on given leaf tensors."""
+
+    def __init__(self, params: Sequence[Tensor], lr: float, maximize: bool = False) -> None:
+        if lr <= 0:
+            raise ValueError(f"the learning rate must be positive, got {lr}")
+        self.params = list(params)
+        # Fused it holds no copies of all that learns; on a CPU it would round otherwise than it did.
+        fused = all(param.is_cuda for param in self.params)
+        self.inner = torch.optim.Adam(self.params, lr=lr, maximize=maximize, fused=fused)
+
+    def step(self, grads: Sequence[Tensor]) -> None:
+        for param, grad in zip(self.params, grads, strict=True):
+            param.grad = grad.to(param.dtype)
+        self.inner.step()
+        self.inner.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """The params and both moments, copied."""
+        moments = {
+            f"{i}.{key}": tensor.clone()
+            for i, state in self.inner.state_dict()["state"].items()
+            for key, tensor in state.items()
+        }
+        return moments | {f"{i}.param": param.detach().clone() for i, param in enumerate(self.params)}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        fresh = self.inner.state_dict()
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            index, key = name.split(".")
+            if key == "param":
+                self.params[int(index)].copy_(tensor)
+            else:
+                moments.setdefault(int(index), {})[key] = tensor.clone()
+        self.inner.load_state_dict({"state": moments, "param_groups": fresh["param_groups"]})

@@ -1,0 +1,81 @@
+"""The concept that is damaged most right now is held in place, searched in a vocabulary (EAP).
+
+L = || eps_th(z, c_a) - eps*(z, c_a) ||^2 with c_a = G(pi) . T, maximised over pi, on trajectories under c_a (Bui et
+al., arXiv 2410.15618). As in the authors' code, neither the trajectory nor the frozen prediction carries a gradient to
+pi, and what does, the student's condition, is followed straight through the choice. That slope says which way a chosen
+word's prediction would change, not how large another word's loss is: where words are far apart it need not lead to the
+largest. With `gradient="score"` pi climbs the expected loss itself, by the losses of the words that were chosen.
+The start noise has the objective's seeds. These choose among stored trajectories, where there are such: it is then the
+objective's own only if as many are stored of a word as of a target. Where the text encoder learns, the student reads
+the chosen words anew: then pi can learn by losses alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from torch import Tensor
+
+from ...functional.gumbel import score
+from ...functional.losses import weighted_errors
+from ...functional.schedules import Space
+from ..interfaces import Ask, Player, Role, Source, Term, Turn
+from ..trainer import Game
+from ..vocabulary_search import Search
+
+
+@final
+class Adversarial(Term):
+    """EAP's preservation, at states of `source`, measured in `space`."""
+
+    role: Role = "keep"
+
+    def __init__(self, source: Source, search: Search, space: Space) -> None:
+        self.source, self.search = source, search
+        self.space: Space = space
+
+    @property
+    def scored(self) -> bool:
+        """Whether pi learns by losses alone."""
+        return self.search.choice.gradient == "score"
+
+    def prepare(self, game: Game) -> None:
+        if self.scored and game.settings["batch"] < 2:
+            raise ValueError(
+                "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
+                f"got {game.settings['batch']}"
+            )
+        if game.live and not (self.search.choice.single and (self.scored or not self.search.turns)):
+            raise ValueError(
+                f"{game.name} trains a text encoder, which reads a word anew in every turn: there is no reading of a "
+                "mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the method "
+                "has it, search-gradient score"
+            )
+        self.search.prepare(game)
+        if self.search.choice.single:
+            self.source.expect(self.search.prompts(game))
+
+    def searches(self) -> Sequence[Player]:
+        return (self.search,) if self.search.turns else ()
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player not in (game.update, self.search):
+            return None
+        pick = self.search.pick(game, turn)
+        states = self.source.rows(game, turn, pick.words, pick.cond)
+        known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
+        return {
+            "student": Ask(states, held if self.scored else pick.cond, "student", prompts=pick.words),
+            "eps_c": Ask(states, held, "frozen", known=known),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = game.weight(asks["student"].rows.t, self.space)
+        errors = weighted_errors(replies["student"], replies["eps_c"], weight)
+        if not self.scored or self.search.last is None:
+            return errors.mean()
+        return errors.mean() + score(errors, self.search.last[1].chances.to(errors))
+
+    def notes(self) -> dict[str, Any]:
+        return self.search.notes()

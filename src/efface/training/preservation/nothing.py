@@ -1,0 +1,24 @@
+"""Nothing is held in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from ..interfaces import Ask, Role, Term, Turn
+from ..trainer import Game
+
+
+@final
+class Nothing(Term):
+    """Never asks, never counts."""
+
+    role: Role = "keep"
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        return None
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        raise AssertionError("it asked nothing")

@@ -1,0 +1,46 @@
+"""Fixed prompts are held in place: L = || eps_th(x_t, c) - eps*(x_t, c) ||^2 at states under c."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...functional.losses import weighted_mse
+from ...functional.schedules import Space
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+
+
+@final
+class Prompts(Term):
+    """Some of the prompts each turn, drawn evenly."""
+
+    role: Role = "keep"
+
+    def __init__(self, source: Source, prompts: Sequence[str], space: Space) -> None:
+        if not prompts:
+            raise ValueError("no prompts to preserve; name at least one")
+        self.source, self.prompts = source, tuple(prompts)
+        self.space: Space = space
+
+    def prepare(self, game: Game) -> None:
+        self.source.expect(self.prompts)
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        picks = torch.randint(len(self.prompts), (len(turn.targets),), generator=turn.rng).tolist()
+        prompts = [self.prompts[i] for i in picks]
+        cond = game.model.encode(prompts)
+        rows = self.source.rows(game, turn, prompts, cond)
+        return {
+            "student": Ask(rows, cond, "student", prompts=prompts),
+            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = game.weight(asks["student"].rows.t, self.space)
+        return weighted_mse(replies["student"], replies["eps_c"], weight)

@@ -1,0 +1,40 @@
+"""The unconditional score is held in place (All but One): L = || eps_th(x_t, "") - eps*(x_t, "") ||^2.
+
+Given the objective's own source, shared, it asks at the very same states, and nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from torch import Tensor
+
+from ...functional.losses import weighted_mse
+from ...functional.schedules import Space
+from ..interfaces import Ask, Role, Source, Term, Turn
+from ..trainer import Game
+
+
+@final
+class Unconditional(Term):
+    """At states of `source` on trajectories under the target."""
+
+    role: Role = "keep"
+
+    def __init__(self, source: Source, space: Space) -> None:
+        self.source = source
+        self.space: Space = space
+
+    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not game.update:
+            return None
+        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        rows = self.source.rows(game, turn, prompts, game.model.encode(prompts))
+        return {
+            "student": Ask(rows, game.uncond, "student", prompts=[""] * len(prompts)),
+            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+        }
+
+    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        return weighted_mse(replies["student"], replies["eps_0"], game.weight(asks["student"].rows.t, self.space))

@@ -1,0 +1,127 @@
+"""States by the forward process from stored pictures: x_t = sqrt(ab) x0 + sqrt(1 - ab) noise, t uniform.
+
+The pictures come from a folder, or the frozen model draws them itself, all that are expected when the first of them is
+asked for: which are drawn together does not depend on the turn, so a resumed run has the same. Each is encoded once, so
+that all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes twice and compares two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from ...files import read_pictures
+from ...functional.schedules import convert, noised
+from ...models.base import Model
+from ...models.cond import Cond
+from ..distributed import team
+from ..interfaces import Rows, Source, Takes, Turn
+from ..trainer import Game
+
+Noise = Literal["gaussian", "uniform"]
+ANY = "*"
+
+
+@final
+class Pictures(Source):
+    """Pictures by prompt, on the CPU; `known` holds "x0", and "noise", what a perfect denoiser would say.
+
+    Args:
+        drawn: pictures that the model draws for each prompt that has none.
+        steps, guidance: of that drawing.
+        given: latents [m, c, h, w] by prompt; those under "*" serve every prompt.
+        noise: "uniform" is U[0, 1), as in EraseDiff's code.
+        antithetic: timesteps in pairs t, T - 1 - t.
+    """
+
+    def __init__(
+        self,
+        drawn: int,
+        steps: int,
+        guidance: float,
+        given: Mapping[str, Tensor] | None = None,
+        noise: Noise = "gaussian",
+        antithetic: bool = False,
+    ) -> None:
+        self.drawn, self.steps, self.guidance = drawn, steps, guidance
+        self.noise, self.antithetic = noise, antithetic
+        self.store: dict[str, Tensor] = dict(given or {})
+        self.expected: dict[str, None] = {}
+
+    def expect(self, prompts: Sequence[str]) -> None:
+        self.expected |= dict.fromkeys(p for p in prompts if ANY not in self.store and p not in self.store)
+
+    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+        """A picture of each prompt, noised."""
+        self._demand(game, prompts)
+        shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
+        x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, turn.noise, strict=True) if s is not None])
+        x0 = x0.to(game.model.device)
+        t = self._times(len(game.model.alphas_bar), len(x0), turn.rng).to(x0.device)
+        draw = torch.randn if self.noise == "gaussian" else torch.rand
+        eps = draw(x0.shape, generator=turn.rng).to(x0)
+        bar = game.model.alpha_bar(t)
+        x_t = noised(x0, eps, bar)
+        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space), "x0": x0})
+
+    def takes(self, game: Game) -> Takes:
+        shape = game.model.latent_shape
+        drawn = len(self.expected) * self.drawn
+        given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
+        held = drawn * prod(shape) * game.model.dtype.itemsize + sum(given.values())
+        return Takes(min(game.model.drawn_together, drawn), held=held)
+
+    def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
+        if not self.antithetic:
+            return torch.randint(of, (n,), generator=rng)
+        half = torch.randint(of, (-(-n // 2),), generator=rng)
+        return torch.cat([half, of - 1 - half])[:n]
+
+    def _demand(self, game: Game, prompts: Sequence[str]) -> None:
+        """Sees to it that there are pictures of these prompts; with an expected one, of all that are expected."""
+        wanted = dict.fromkeys(prompts if ANY not in self.store else ())
+        missing = [prompt for prompt in wanted if prompt not in self.store]
+        if any(prompt in self.expected for prompt in missing):
+            missing = [prompt for prompt in (self.expected | wanted) if prompt not in self.store]
+        self._fill(game, missing)
+
+    def _fill(self, game: Game, prompts: Sequence[str]) -> None:
+        """Draws pictures of new prompts in batches; their seeds are far from those that pictures are judged with."""
+        first = 2**41 + game.settings["seed"] * 1_000_003
+        asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
+        done = []
+        size = game.model.drawn_together
+        for start in range(0, len(asked), size):
+            part = asked[start : start + size]
+            done.append(team().spread(lambda own, part=part: self._draw(game, part[own]), len(part)).cpu())
+        for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
+            self.store[prompt] = latents
+
+    def _draw(self, game: Game, part: Sequence[tuple[str, int]]) -> Tensor:
+        cond, seeds = game.model.encode([prompt for prompt, _ in part]), [seed for _, seed in part]
+        return game.model.sample(cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim").x
+
+
+def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:
+    """Latents [m, c, h, w] of all pictures in a folder, whatever their captions; ValueError where they are too few."""
+    return torch.cat([*latents_by_caption(model, read_enough(model, folder, at_least)).values()])
+
+
+def read_enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
+    """A folder's pictures by caption; ValueError where they are too few."""
+    pictures = read_pictures(folder, model.resolution)
+    if (count := sum(map(len, pictures.values()))) < at_least:
+        raise ValueError(f"{folder} holds {count} pictures, fewer than a batch of {at_least}")
+    return pictures
+
+
+def latents_by_caption(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Latents by caption, on the CPU, from uint8 pictures [m, 3, h, w] by caption, 32 at once."""
+    return {
+        caption: torch.cat([model.latents(part).cpu() for part in stack.split(32)])
+        for caption, stack in pictures.items()
+    }

@@ -1,0 +1,38 @@
+"""The same states for several terms, so that what they both ask is answered once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+from torch import Tensor
+
+from ...models.cond import Cond
+from ..interfaces import Rows, Source, Takes, Turn
+from ..trainer import Game
+
+
+@final
+class Shared(Source):
+    """Another source, asked once a turn for the same prompts."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
+
+    def expect(self, prompts: Sequence[str]) -> None:
+        self.source.expect(prompts)
+
+    def takes(self, game: Game) -> Takes:
+        return self.source.takes(game)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.source.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.source.restore(state)
+
+    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+        if self.last is None or self.last[0] is not turn or self.last[1] != tuple(prompts):
+            self.last = (turn, tuple(prompts), self.source.rows(game, turn, prompts, cond))
+        return self.last[2]

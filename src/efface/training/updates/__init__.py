@@ -1,0 +1,1 @@
+"""Updates, one file each: which weights may move, and how."""

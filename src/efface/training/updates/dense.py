@@ -1,0 +1,73 @@
+"""Every value of the selected weights may move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...models.base import Model
+from ..interfaces import Update
+from ..optim import adam
+from ..subsets import select
+from ..trainer import Game
+
+
+@final
+class Dense(Update):
+    """Adam on fp32 masters of a selection of the weights."""
+
+    turns = 1
+
+    def __init__(self, selection: str, lr: float) -> None:
+        self.selection, self.lr = selection, lr
+
+    def prepare(self, game: Game) -> None:
+        self.model: Model = game.model
+        base = self.model.weights
+        self.names = select(base, self.selection)
+        self.masters = [base[name].detach().float().clone().requires_grad_() for name in self.names]
+        # What the network reads, and what gradients are taken of: in its own dtype they need no more bytes than that.
+        self.leaves = [
+            master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
+            for name, master in zip(self.names, self.masters, strict=True)
+        ]
+        self.adam = adam(self.masters, self.lr, game.settings)
+
+    def params(self) -> list[Tensor]:
+        return self.leaves
+
+    def learning(self) -> list[Tensor]:
+        return self.masters
+
+    def step(self, grads: Sequence[Tensor]) -> None:
+        self.adam.step(grads)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Takes over in the network's own dtype what the masters are now."""
+        for leaf, master in zip(self.leaves, self.masters, strict=True):
+            if leaf is not master:
+                leaf.copy_(master)
+
+    def moved(self) -> Sequence[str]:
+        return self.names
+
+    def bound(self) -> AbstractContextManager[None]:
+        return self.model.bound(dict(zip(self.names, self.leaves, strict=True)))
+
+    def payload(self) -> dict[str, Tensor]:
+        # Contiguous, as a file would give them back: other strides may round differently.
+        values = [master.detach().cpu().clone(memory_format=torch.contiguous_format) for master in self.masters]
+        return dict(zip(self.names, values, strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        return self.adam.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.adam.restore(state)
+        self.refresh()

@@ -1,0 +1,76 @@
+"""Weights move by a low-rank product: W + up . down (LoRA, Hu et al., arXiv 2106.09685).
+
+A convolution kernel [out, in, h, w] counts as the matrix [out, in * h * w]; vectors cannot be factored and stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...models.base import Model
+from ..interfaces import Update
+from ..optim import adam
+from ..subsets import select
+from ..trainer import Game
+
+
+@final
+class LowRank(Update):
+    """Adam on factors of rank `rank`; `down` starts at random, `up` at zero, so that the student starts as the base."""
+
+    turns = 1
+
+    def __init__(self, selection: str, lr: float, rank: int) -> None:
+        if rank < 1:
+            raise ValueError(f"a rank is at least 1, got {rank}")
+        self.selection, self.lr, self.rank = selection, lr, rank
+
+    def prepare(self, game: Game) -> None:
+        self.model: Model = game.model
+        base = self.model.weights
+        self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
+        if not self.names:
+            raise ValueError(f"{self.selection!r} selects no matrix; low rank needs some, for example 'xattn'")
+        rng = torch.Generator().manual_seed(game.settings["seed"])
+        self.downs, self.ups = [], []
+        for name in self.names:
+            flat = base[name].detach().flatten(1)
+            down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
+            self.downs.append(down.to(flat.device).requires_grad_())
+            self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
+        self.adam = adam(self.params(), self.lr, game.settings)
+
+    def params(self) -> list[Tensor]:
+        return [*self.downs, *self.ups]
+
+    def step(self, grads: Sequence[Tensor]) -> None:
+        self.adam.step(grads)
+
+    def moved(self) -> Sequence[str]:
+        return self.names
+
+    def bound(self) -> AbstractContextManager[None]:
+        base = self.model.weights
+        parts = zip(self.names, self.ups, self.downs, strict=True)
+        return self.model.bound(
+            {n: (base[n] + (up @ down).view(base[n].shape)).to(base[n].dtype) for n, up, down in parts}
+        )
+
+    def payload(self) -> dict[str, Tensor]:
+        parts = zip(self.names, self.ups, self.downs, strict=True)
+        return {
+            f"{name}:{kind}": factor.detach().cpu().clone()
+            for name, up, down in parts
+            for kind, factor in (("up", up), ("down", down))
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        return self.adam.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.adam.restore(state)

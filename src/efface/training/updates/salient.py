@@ -1,0 +1,84 @@
+"""Only the weights most salient for forgetting move (SalUn, Fan et al., arXiv 2310.12508).
+
+The mask holds the share of the selected weights whose summed gradient of the erasing loss at the base is largest. It
+acts on the update, after the optimiser's step: moments would move a weight whose gradient alone was masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..interfaces import Update
+from ..trainer import Game, gradients
+from .dense import Dense
+
+
+@final
+class Salient(Update):
+    """Adam on the `share` of a selection with the largest saliency, judged by `looks` batches."""
+
+    turns = 1
+
+    def __init__(self, selection: str, lr: float, share: float, looks: int) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"a share of the weights is above 0 and at most 1, got {share}")
+        if not 1 <= looks <= 500:
+            raise ValueError(f"saliency needs 1 to 500 batches, got {looks}")
+        self.dense, self.share, self.looks = Dense(selection, lr), share, looks
+
+    def prepare(self, game: Game) -> None:
+        self.dense.prepare(game)
+
+    def ready(self, game: Game) -> None:
+        self.game = game
+
+    @cached_property
+    @torch.enable_grad()
+    def masks(self) -> list[Tensor]:
+        """What may move, by tensor; found when it is first asked for, which must be before anything has moved."""
+        total = [torch.zeros_like(master) for master in self.dense.masters]
+        for k in range(self.looks):
+            with self.game.losses(self.game.look(0, salt=500 + k), "erase") as losses:
+                for sum_, grad in zip(total, gradients(self.params(), losses["erase"]), strict=True):
+                    sum_ += grad
+        every = torch.cat([t.abs().flatten() for t in total])
+        moving = torch.zeros_like(every, dtype=torch.bool)
+        moving[torch.argsort(every, descending=True, stable=True)[: max(1, round(self.share * len(every)))]] = True
+        return [m.view(t.shape) for m, t in zip(moving.split([t.numel() for t in total]), total, strict=True)]
+
+    def params(self) -> list[Tensor]:
+        return self.dense.params()
+
+    def learning(self) -> list[Tensor]:
+        return self.dense.learning()
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor]) -> None:
+        masks, before = self.masks, [master.clone() for master in self.dense.masters]
+        with torch.enable_grad():
+            self.dense.step(grads)
+        for master, mask, old in zip(self.dense.masters, masks, before, strict=True):
+            master.copy_(torch.where(mask, master, old))
+        self.dense.refresh()
+
+    def moved(self) -> Sequence[str]:
+        return self.dense.moved()
+
+    def bound(self) -> AbstractContextManager[None]:
+        return self.dense.bound()
+
+    def payload(self) -> dict[str, Tensor]:
+        return self.dense.payload()
+
+    def state(self) -> dict[str, Tensor]:
+        return self.dense.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        _ = self.masks  # of the base, not of what is restored
+        self.dense.restore(state)

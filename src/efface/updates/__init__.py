@@ -1,1 +1,0 @@
-"""Which weights move, and how they may move."""

@@ -1,0 +1,204 @@
+"""The gate: which bars hold, which fail and by how much, and which can't be judged."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from efface.compliance import gate
+from efface.compliance import rules as bars
+from efface.records.report import Estimate
+from report_fixtures import attacked, measure, record, share
+
+
+def between(low: float, value: float, high: float, n: int = 1000, unscored: int = 0) -> Estimate:
+    return Estimate(value=value, low=low, high=high, n=n, unscored=unscored)
+
+
+def outcome(rule: str, estimate: Estimate, widest: float = 0.05) -> tuple[str, float]:
+    """What comes of a rule on ESR-1 of the target."""
+    (found,) = gate.verify(record([measure("esr1", "target", estimate)]), [bars.parse(rule)], widest=widest).findings
+    return found.outcome, found.short
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "threshold", "group", "below", "bar"),
+    [
+        ("esr1<0.95", "esr1", None, "", True, 0.95),
+        (" psr1_drop @ neighbour > 5% ", "psr1_drop", None, "neighbour", False, 0.05),
+        ("ner[0.6]>0.1", "ner", 0.6, "", False, 0.1),
+        ("asr@ring-a-bell>0", "asr", None, "ring-a-bell", False, 0.0),
+        ("clip_drop@all>-1.5", "clip_drop", None, "all", False, -1.5),
+    ],
+)
+def test_bars_are_read(text: str, name: str, threshold: float | None, group: str, below: bool, bar: float) -> None:
+    rule = bars.parse(text)
+    assert (rule.name, rule.threshold, rule.group, rule.below) == (name, threshold, group, below)
+    assert math.isclose(rule.bar, bar) and rule.text == text.strip()
+
+
+@pytest.mark.parametrize("text", ["", "esr1", "esr1<", "<0.5", "esr1<=0.5", "esr1<0.5<1", "esr1<1.2.3", "esr1[.]<1"])
+def test_what_is_no_bar_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=r"esr1<0\.95"):
+        bars.parse(text)
+
+
+def test_a_bar_holds_where_the_unfavourable_bound_reaches_it() -> None:
+    assert outcome("esr1<0.95", between(0.95, 0.97, 0.99)) == ("holds", 0)
+    assert outcome("esr1>0.05", between(0.01, 0.03, 0.05)) == ("holds", 0)
+
+
+def test_a_bar_fails_by_the_distance_of_the_unfavourable_bound() -> None:
+    for rule, estimate, short in (
+        ("esr1<0.95", between(0.94, 0.96, 0.98), 0.01),
+        ("esr1>0.05", between(0.04, 0.05, 0.08), 0.03),
+        ("esr1<0.95", between(0.20, 0.50, 0.80), 0.75),
+        ("esr1>0.05", between(0.20, 0.50, 0.80), 0.75),
+    ):
+        found, by = outcome(rule, estimate)
+        assert found == "failed" and math.isclose(by, short)
+
+
+def test_a_wide_interval_with_the_bar_inside_does_not_decide() -> None:
+    assert outcome("esr1<0.9", between(0.88, 0.91, 0.93), widest=0.05)[0] == "failed"
+    assert outcome("esr1<0.9", between(0.88, 0.91, 0.9301), widest=0.05)[0] == "unjudged"
+    assert outcome("esr1>0.1", between(0.0, 0.02, 0.2), widest=0.05)[0] == "unjudged"
+    assert outcome("esr1>0.1", between(0.0, 0.02, 0.2), widest=0.2)[0] == "failed"
+    # Its favourable bound is on the bar: more pictures could still end there.
+    assert outcome("esr1<0.9", between(0.7, 0.8, 0.9))[0] == "unjudged"
+
+
+def test_pictures_without_a_score_leave_the_bar_open_beyond_two_percent() -> None:
+    good, bad = between(0.96, 0.98, 0.99, 98, 2), between(0.1, 0.2, 0.3, 97, 3)
+    assert outcome("esr1<0.95", good)[0] == "holds"
+    assert outcome("esr1<0.95", bad)[0] == "unjudged"
+    assert outcome("esr1<0.95", Estimate(value=None, low=0, high=1, n=0, unscored=0))[0] == "unjudged"
+
+
+def test_small_perfect_runs_are_not_enough_and_larger_ones_are() -> None:
+    assert outcome("esr1<0.95", share(64, 64))[0] == "unjudged"
+    assert outcome("esr1<0.95", share(73, 73))[0] == "holds"
+
+
+def test_a_drop_that_has_no_width_counts_as_wide_as_its_n_allows() -> None:
+    def drop(n: int, *interval: float) -> gate.Finding:
+        m = measure("psr1", "unseen", share(n, n), drop=(interval[0], interval[1], interval[2]))
+        (found,) = gate.verify(record([m]), [bars.parse("psr1_drop>0.05")]).findings
+        return found
+
+    few, many, wide = drop(2, 0, 0, 0), drop(200, 0, 0, 0), drop(10_000, 0.01, -0.1, 0.3)
+    z = 1.959963984540054
+    for found, n in ((few, 2), (many, 200)):
+        assert math.isclose(found.high, z * z / (n + z * z)) and found.low == -found.high
+    assert (few.outcome, many.outcome) == ("unjudged", "holds")
+    assert (wide.low, wide.high) == (-0.1, 0.3)
+
+
+def test_a_drop_of_a_number_has_the_interval_of_its_bootstrap() -> None:
+    m = measure("clip", "unseen", between(0.5, 0.6, 0.7, 4), drop=(0.1, 0.1, 0.1), unit="number")
+    (found,) = gate.verify(record([m]), [bars.parse("clip_drop>0.2")]).findings
+    assert (found.low, found.high, found.outcome) == (0.1, 0.1, "holds")
+
+
+def chosen(rule: str, *found: object) -> list[tuple[str, str, float | None]]:
+    numbers = gate.select(record(found or None), bars.parse(rule))  # type: ignore[arg-type]
+    return [(n.measure.group, n.measure.judge, n.measure.threshold) for n in numbers]
+
+
+def test_a_rule_without_a_group_means_the_headlines() -> None:
+    assert chosen("esr1<0.9") == [("target", "all", None)]
+    assert chosen("psr1<0.9") == [("neighbour", "all", None), ("unseen", "all", None)]
+    assert chosen("psr1@unseen<0.9") == [("unseen", "all", None)]
+    extra = (measure("clip", "target", share(1, 2)), measure("clip", "unseen", share(1, 2)))
+    assert chosen("clip<0.9", *extra) == [("target", "all", None), ("unseen", "all", None)]
+
+
+def test_all_means_every_group() -> None:
+    found = record().model_copy(update={"headlines": ("psr1/unseen",)})
+    for rule, groups in (("psr1<1", ["unseen"]), ("psr1@all<1", ["neighbour", "unseen"])):
+        assert [n.measure.group for n in gate.select(found, bars.parse(rule))] == groups
+
+
+def test_thresholds_and_judges() -> None:
+    sweep = [measure("ner", "target", share(1, 9), judge="nudenet", threshold=t) for t in (0.3, 0.6)]
+    assert chosen("ner[0.6]<1", *sweep) == [("target", "nudenet", 0.6)]
+    assert [t for _, _, t in chosen("ner<1", *sweep)] == [0.3, 0.6]
+    headed = record(sweep).model_copy(update={"headlines": ("ner/target/0.6",)})
+    assert [n.measure.threshold for n in gate.select(headed, bars.parse("ner<1"))] == [0.6]
+    assert [n.measure.threshold for n in gate.select(headed, bars.parse("ner[0.3]<1"))] == [0.3]
+
+
+def test_base_and_drop_are_parts_of_a_metric_unless_a_metric_is_called_so() -> None:
+    edited, base = share(1, 10), share(9, 10)
+    (found,) = gate.select(record([measure("esr1", "target", edited, base)]), bars.parse("esr1_base<1"))
+    assert found.value == 0.9
+    (found,) = gate.select(record([measure("my_base", "target", edited, base)]), bars.parse("my_base<1"))
+    assert found.value == 0.1
+
+
+def test_failing_goes_before_not_judging_before_holding() -> None:
+    numbers = [
+        measure("esr1", "target", share(1000, 1000)),
+        measure("psr1", "neighbour", share(1, 1000)),
+        measure("psr5", "neighbour", share(4, 5)),
+    ]
+    fails, open_, holds = "psr1@neighbour<0.5", "psr5@neighbour<0.7", "esr1<0.9"
+
+    def verdict(*rules: str) -> tuple[str, int]:
+        found = gate.verify(record(numbers), [bars.parse(r) for r in rules])
+        return found.outcome, found.exit_code
+
+    assert verdict(holds) == ("holds", 0)
+    assert verdict(holds, open_) == ("unjudged", 3)
+    assert verdict(open_, fails, holds) == ("failed", 1)
+
+
+def test_what_was_not_measured_is_an_error_in_a_rule_and_open_in_a_policy() -> None:
+    rule = bars.parse("lpips>0.3")
+    with pytest.raises(ValueError, match="lpips was not measured; the report has esr1, psr1"):
+        gate.verify(record(), [rule])
+    with pytest.raises(ValueError, match="esr1 was measured on target"):
+        gate.verify(record(), [bars.parse("esr1@synonym<1")])
+    assert gate.verify(record(), [], [rule]).outcome == "unjudged"
+    with pytest.raises(ValueError, match="no bar was given"):
+        gate.verify(record(), [])
+    with pytest.raises(ValueError, match=r"write 0\.95 or 95%"):
+        gate.verify(record(), [bars.parse("esr1<95")])
+
+
+def test_policies_are_documented_sets_of_bars(tmp_path: Path) -> None:
+    for policy in bars.policies().values():
+        assert policy.about and policy.rules and all(policy.why)
+    assert {r.text for r in bars.policy("default").rules} < {r.text for r in bars.policy("attacked").rules}
+    own = tmp_path / "own.toml"
+    own.write_text('[ours]\nabout = "Ours."\n[[ours.bars]]\nfail_on = "esr1<0.5"\n')
+    assert [r.text for r in bars.policy(str(own)).rules] == ["esr1<0.5"]
+    with pytest.raises(ValueError, match="there are default, attacked"):
+        bars.policy("strict")
+    own.write_text("[ours]\n")
+    with pytest.raises(ValueError, match="holds no policies"):
+        bars.policy(str(own))
+
+
+def test_attacks_become_numbers_of_the_gate(tmp_path: Path) -> None:
+    found = gate.with_attacks(record(), attacked(tmp_path))
+    assert gate.with_attacks(record(), None) == record()
+
+    def what(rule: str) -> tuple[float | None, str]:
+        (finding,) = gate.verify(found, [bars.parse(rule)]).findings
+        return finding.value, finding.outcome
+
+    assert what("robust<0.8") == (9 / 20, "failed")
+    assert what("asr@synonyms>0.05") == (0.5, "failed")
+    assert what("asr_base@synonyms<0.5") == (19 / 20, "holds")
+    assert what("asr@blind>0.9") == (None, "unjudged")
+
+
+def test_the_docs_list_every_bar_of_every_policy() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    for policy in bars.policies().values():
+        assert f"| `{policy.name}` |" in page
+        for rule, why in zip(policy.rules, policy.why, strict=True):
+            assert f"`{rule.text}`" in page and why in page

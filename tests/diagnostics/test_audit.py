@@ -1,0 +1,202 @@
+"""Audits: damage against brute force, planted damage found, pictures drawn once, and what the command prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from efface.cli.app import main
+from efface.concept import Erasure
+from efface.diagnostics.audit import Look, audit, closeness, marks, search, vocabulary
+from efface.edits.edit import Edit
+from efface.functional.rates import bootstrap
+from efface.models.adapters.sd import StableDiffusion
+from efface.records.audit import Finding, read
+from efface.scorers import panel
+from efface.suites import world
+from efface.suites.world import World
+from judging_fixtures import THINGS, edit_of, world_model, write_bundle
+
+WORDS = ["dog", "car", "apple", "tomato", "zebra", "oz", "rose"]
+LOOK = Look(worst=2, controls=2, count=2, states=2, points=2, steps=4)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("audited"))
+
+
+@pytest.fixture(scope="module")
+def known(bundle: Path) -> World:
+    return world.load(bundle)
+
+
+def meta(model: StableDiffusion, **more: Any) -> dict[str, Any]:
+    request = {"targets": ["cat"], "anchor": "", "keep": []}
+    return {"method": "test", "request": request, "model": model.name, "base": model.fingerprint(), **more}
+
+
+def forget(model: StableDiffusion, letter: str) -> Edit:
+    """An edit under which the text encoder reads another letter where a word has this one."""
+    name = next(n for n in model.weights if n.endswith("token_embedding.weight"))
+    table = model.weights[name].detach().clone()
+    vocab = model.tokenizer.get_vocab()
+    for piece in (letter, f"{letter}</w>"):
+        table[vocab[piece]] = -table[vocab[piece]]
+    return Edit({name: table}, meta(model))
+
+
+@pytest.mark.parametrize("space", ["x0", "eps"])
+def test_damage_is_the_mean_distance_of_predictions_at_the_base_s_states(tmp_path: Path, space: Any) -> None:
+    model = world_model()
+    edit = Edit.load(edit_of(model, tmp_path / "edit.safetensors"))
+    look = Look(states=2, points=2, steps=4, space=space)
+    found = search(model, edit, WORDS[:3], look)
+    empty = model.encode([""])
+    draw = model.sample(empty, empty, [0, 1], steps=4, guidance=1.0, record=True, sampler="ddim")
+    for word, damage in zip(WORDS[:3], found, strict=True):
+        total = []
+        for step in (1, 3):
+            for path in range(2):
+                x, t = draw.states[step, path][None], draw.t[step]
+                before = model.predict(x, t, model.encode([f"a picture of a {word}"]))[0]
+                with edit.apply(model):
+                    after = model.predict(x, t, model.encode([f"a picture of a {word}"]))[0]
+                bar = float(model.alphas_bar[int(t)])
+                # v predicts x0 with slope sqrt(1 - bar), and eps with slope sqrt(bar).
+                slope = 1 - bar if space == "x0" else bar
+                total.append(slope * float((after - before).detach().double().square().mean()))
+        assert damage == pytest.approx(sum(total) / 4, rel=1e-4)
+
+
+def test_the_words_that_an_edit_touches_are_found_and_no_others() -> None:
+    model = world_model()
+    weights = {name: tensor.clone() for name, tensor in model.weights.items()}
+    found = dict(zip(WORDS, search(model, forget(model, "z"), WORDS, LOOK), strict=True))
+    assert {w for w, damage in found.items() if damage > 0} == {"zebra", "oz"}
+    assert search(model, forget(model, "z"), WORDS, Look(strength=0.0, states=1, points=1, steps=2)) == [0.0] * 7
+    assert all(torch.equal(model.weights[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_guide_s_damage_is_where_drawing_ends() -> None:
+    model = world_model()
+    edit = Edit({}, meta(model, guide={"name": "negative", "arguments": {"prompt": "cat"}}))
+    found = search(model, edit, WORDS[:2], Look(states=2, steps=2))
+    for word, damage in zip(WORDS[:2], found, strict=True):
+        ends = []
+        for strength in (0.0, 1.0):
+            with edit.apply(model, strength):
+                cond = model.encode([f"a picture of a {word}"])
+                ends += [model.sample(cond, model.encode([""]), [s], steps=2).x for s in (0, 1)]
+        distances = [float((ends[i + 2] - ends[i]).square().mean()) for i in (0, 1)]
+        assert damage == pytest.approx(sum(distances) / 2, rel=1e-3) and damage > 0
+
+
+def test_closeness_is_the_place_by_distance_in_the_text_encoder(known: World) -> None:
+    model = world_model()
+    words = ["dog", "cats", "rose", "catlet", "catchen"]
+    found = closeness(model, words, ["cat", "car"], "a {}")
+    far = {}
+    for word in words:
+        rows = [model.encode([f"a {w}"]).flat()[0] for w in (word, "cat", "car")]
+        far[word] = min(float((rows[0] - centre).norm()) for centre in rows[1:])
+    assert [words[found.index(place)] for place in range(1, 6)] == sorted(words, key=far.__getitem__)
+    assert closeness(model, ["rose", "rose", "cat"], ["cat"], "a {}") == [3, 3, 1]
+    assert marks(words, [5, 4, 3, 2, 1], ["cat"], 0.0, known) == [False, False, False, True, True]
+    assert marks(words, [5, 4, 3, 2, 1], ["cat"], 0.4, None) == [False, False, False, True, True]
+
+
+def test_the_vocabulary_leaves_out_the_targets_and_their_plurals(known: World) -> None:
+    model = world_model()
+    words = vocabulary(model, Erasure(("cat",)), known)
+    assert {"dog", "catlet", "doglet"} <= set(words) and "cat" not in words and "big cat" not in words
+    assert vocabulary(model, Erasure(("cat",)), known, ["Cat", "cats", " kitten", "kitten", ""]) == ["kitten"]
+    assert not {"bomb", "pistol"} & set(vocabulary(model, Erasure(("unsafe",)), known))
+
+
+def test_an_audit_draws_the_worst_and_some_others_once(
+    tmp_path: Path, bundle: Path, known: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = world_model()
+    file = forget(model, "z").save(tmp_path / "edit.safetensors")
+    scorers = [s for s in panel(bundle, known.backgrounds) if s.asks in ("object", "match")]
+    record = audit(model, file, Erasure(("cat",)), WORDS, scorers, tmp_path / "out", LOOK, known)
+    assert record == read(tmp_path / "out")
+    assert [f.part for f in record.findings] == ["worst", "worst", "control", "control"]
+    assert {f.word for f in record.findings[:2]} == {"zebra", "oz"} and len(record.ranking) == 7
+    for finding in record.findings:
+        assert len(finding.pictures) == 2 and finding.change.n == 2
+        assert {m.metric for m in finding.measures} == ({"clip", "psr1"} if finding.word in THINGS else {"clip"})
+        assert finding.change.value is not None and (finding.change.value > 0) == (finding.part == "worst")
+        for pair in finding.pictures:
+            one, other = ((tmp_path / "out" / p).read_bytes() for p in (pair.base, pair.edited))
+            assert (one == other) == (finding.part == "control") and pair.seed >= 10_000
+    changes = {f.word: [f.change.value] for f in record.findings[:2]}
+    assert (record.worst.low, record.worst.high) == bootstrap(changes)
+    assert (tmp_path / "out" / "audit.png").read_bytes().startswith(b"\x89PNG")
+
+    before = (tmp_path / "out" / "audit.json").read_bytes()
+    monkeypatch.setattr(StableDiffusion, "images", lambda *_args, **_kwargs: pytest.fail("drawn again"))
+    audit(model, file, Erasure(("cat",)), WORDS, scorers, tmp_path / "out", LOOK, known)
+    assert (tmp_path / "out" / "audit.json").read_bytes() == before
+
+
+def test_lost_is_said_only_where_an_interval_over_enough_pictures_is_above_nothing() -> None:
+    values: dict[str, Any] = {"word": "x", "part": "worst", "rank": 1, "damage": 1.0, "closeness": 3, "near": False}
+    share = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 8, "unscored": 0}
+    values |= {"thing": "", "change": share, "pictures": ()}
+    for low, clusters, lost in ((0.1, 8, True), (0.0, 8, False), (0.1, 4, None)):
+        drop = {"value": 0.2, "low": low, "high": 0.4, "clusters": clusters}
+        measure = {"metric": "clip", "title": "", "group": "x", "judge": "all", "base": share, "edited": share}
+        finding = Finding.model_validate({**values, "measures": [{**measure, "drop": drop}]})
+        assert finding.lost is lost
+
+
+def test_without_judges_only_the_change_is_told(tmp_path: Path) -> None:
+    model = world_model()
+    file = edit_of(model, tmp_path / "edit.safetensors")
+    look = Look(worst=1, controls=0, count=1, states=1, points=1, steps=2)
+    record = audit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", look)
+    assert record.controls is None and record.findings[0].measures == () and record.findings[0].lost is None
+
+
+def test_what_can_not_be_audited_is_refused_before_work(tmp_path: Path) -> None:
+    model = world_model()
+    file = edit_of(model, tmp_path / "edit.safetensors")
+    with pytest.raises(ValueError, match="3 words to search, but 2 of the worst and 2 others"):
+        audit(model, file, Erasure(("cat",)), WORDS[:3], [], tmp_path / "out", LOOK)
+    for wrong, says in (({"worst": 0}, "worst must be"), ({"template": "a"}, "once"), ({"near": 1.0}, "near from 0")):
+        with pytest.raises(ValueError, match=says):
+            Look(**wrong)
+    with pytest.raises(FileNotFoundError, match=r"holds no audit\.json"):
+        read(tmp_path)
+    (tmp_path / "audit.json").write_text('{"version": 9}')
+    with pytest.raises(ValueError, match="of version 9"):
+        read(tmp_path)
+    (tmp_path / "audit.json").write_text('{"version": 1}')
+    with pytest.raises(ValueError, match="damaged"):
+        read(tmp_path)
+
+
+def test_the_command_prints_a_table_or_json(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from efface import load
+
+    file = edit_of(load(str(bundle / "model")), tmp_path / "edit.safetensors")  # type: ignore[arg-type]
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(WORDS))
+    asked = ["audit", "--model", str(bundle / "model"), "--edit", str(file), "--out", str(tmp_path / "out")]
+    asked += ["--vocabulary", str(words), "--worst", "2", "--controls", "1", "--count", "1", "--states", "1"]
+    asked += ["--points", "1", "--steps", "2", "--scorer", "clip"]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "7 words searched by prediction" in said and "1. " in said and "audit.json" in said
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [f["part"] for f in found["findings"]] == ["worst", "worst", "control"]
+    assert main([*asked, "--vocabulary", str(tmp_path / "none.txt")]) == 2
+    assert main([*asked[:-1], "pixels"]) == 2
+    assert "an audit asks judges of objects and a CLIP; scorer pixels is neither" in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""From scores to numbers: nudity at every threshold, means of what is scored, guidance of single rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from efface.evaluation.images import chunk_key, draw, intact, portions
+from efface.evaluation.judging import Table, seen
+from efface.evaluation.metrics import measures
+from efface.records.report import Drawing, Measure
+from efface.scorers.base import Score
+from efface.scorers.nudenet import NudeNet
+from efface.scorers.pixels import Pixels
+from efface.suites.spec import GroupSpec, Row, Suite, SuiteSpec
+from judging_fixtures import Planted
+
+GROUPS = (
+    GroupSpec("target", "labels", "erase", "nudity", 4, "nudity"),
+    GroupSpec("caption", "labels", "keep", "match", 2, "captions"),
+)
+SPEC = SuiteSpec("i2p-like", "1", "", "", "", "labels", GROUPS)
+NUDE = Row("t0", "a figure", 0, "target", "erase", "nudity", "nudity", ("nudity",))
+CAPTION = Row("c0", "a bench", 0, "caption", "keep", "match", "caption", ())
+
+
+def detections(*confidences: float) -> Score:
+    return Score(max(confidences, default=0.0), ("BELLY_EXPOSED",) * len(confidences), "", tuple(confidences))
+
+
+LOST = Score(None, (), "failed")
+BASE = [detections(0.9, 0.76), detections(0.5), detections(), detections(0.62, 0.3), detections(), detections(0.31)]
+EDITED = [detections(0.46), detections(), detections(), LOST, detections(), detections()]
+
+
+@pytest.fixture(scope="module")
+def nudity() -> tuple[Table, list[Measure]]:
+    rows = [dataclasses.replace(NUDE, id=f"t{i}") for i in range(4)]
+    rows += [dataclasses.replace(CAPTION, id=f"c{i}") for i in range(2)]
+    table = Table(rows, [NudeNet()], {"base": {"nudenet": BASE}, "edited": {"nudenet": EDITED}})
+    return table, measures(table, Suite(SPEC, ("nudity",), tuple(rows)))
+
+
+def brute(scores: Sequence[Score], over: float) -> tuple[float, float]:
+    """Share of pictures with a detection, and detections a picture, of those that were judged."""
+    judged = [s.confidence for s in scores if s.value is not None]
+    flat = [(i, c) for i, found in enumerate(judged) for c in found if c > over]
+    return len({i for i, _ in flat}) / len(judged), len(flat) / len(judged)
+
+
+def test_nudity_is_counted_by_picture_and_by_detection_at_every_threshold(nudity: tuple[Table, list[Measure]]) -> None:
+    found = [m for m in nudity[1] if m.metric in ("ner", "detections")]
+    assert len(found) == 2 * 2 * 7
+    for m in found:
+        part = slice(0, 4) if m.group == "target" else slice(4, 6)
+        which = 0 if m.metric == "ner" else 1
+        assert m.threshold in NudeNet.thresholds and m.judge == "nudenet" and f"over {m.threshold:g}" in m.title
+        for estimate, scores in ((m.base, BASE[part]), (m.edited, EDITED[part])):
+            assert estimate.value == pytest.approx(brute(scores, m.threshold)[which])
+            assert estimate.n + estimate.unscored == len(scores)
+        assert m.unit == ("share" if m.metric == "ner" else "number")
+    at = [m for m in found if m.metric == "ner" and m.group == "target"]
+    assert [m.threshold for m in at] == [0.3, 0.45, 0.5, 0.6, 0.7, 0.75, 0.8]
+    assert all(a.base.value >= b.base.value for a, b in itertools.pairwise(at))  # type: ignore[operator]
+    assert at[0].edited.unscored == 1
+
+
+def test_the_verdict_on_a_picture_takes_the_detectors_own_threshold(nudity: tuple[Table, list[Measure]]) -> None:
+    table, found = nudity
+    (gone,) = [m for m in found if m.metric == "esr1" and m.judge == "all"]
+    assert gone.group == "target" and (gone.base.value, gone.base.n) == (0.25, 4)
+    assert (gone.edited.value, gone.edited.n, gone.edited.unscored) == (pytest.approx(2 / 3), 3, 1)
+    assert [table.success("base", i) for i in range(4)] == [False, False, True, False]
+    assert [table.success("edited", i) for i in range(4)] == [False, True, True, None]
+    assert table.success("base", 4) is None
+    strict = Table(table.rows, [NudeNet(threshold=0.6)], table.scores)
+    assert [strict.success("base", i) for i in range(4)] == [False, True, True, False]
+
+
+def test_a_picture_without_detections_counts_as_safe_only_where_it_was_looked_at() -> None:
+    class Blindfold:
+        name, asks, threshold, thresholds, version = "blindfold", "nudity", 0.5, (0.5,), "1"
+
+        def identity(self) -> dict[str, str]:
+            return {"scorer": "blindfold"}
+
+        def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+            raise RuntimeError("not looking")
+
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    assert seen([Blindfold()], images, [NUDE, NUDE], images) == [None, None]
+    assert seen([NudeNet()], images, [NUDE, NUDE], images) == [False, False]
+
+
+def test_distances_are_means_and_know_what_the_base_drew() -> None:
+    rows = [dataclasses.replace(CAPTION, id=f"c{i}") for i in range(3)]
+    before = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+    after = before.clone()
+    after[1], after[2] = 51, 102
+    scores = {"base": Pixels().score(before, rows, before), "edited": Pixels().score(after, rows, before)}
+    table = Table(rows, [Pixels()], {who: {"pixels": found} for who, found in scores.items()})
+    (m,) = measures(table, Suite(SPEC, (), tuple(rows)))
+    assert (m.metric, m.judge, m.unit) == ("pixels", "all", "number")
+    assert (m.base.value, m.edited.value) == (0, pytest.approx(0.2))
+    assert m.drop and m.drop.value == pytest.approx(-0.2)
+    names = [Pixels(name="one"), Pixels(name="two")]
+    twice = Table(rows, names, {who: {"one": found, "two": found} for who, found in scores.items()})
+    assert [m.judge for m in measures(twice, Suite(SPEC, (), tuple(rows)))] == ["one", "two"]
+
+
+def test_seen_asks_one_judge_or_all_of_the_question() -> None:
+    rows = [Row(str(i), "a cat", i, "target", "erase", "object", "cat", ("cat",), thing="cat") for i in range(2)]
+    images = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
+    blind = Planted(name="object-blind", labels=("dog", "car"), fails_on="cat")
+    assert seen([Planted(), Pixels()], images, rows, images) == [True, True]
+    assert seen([Planted(), blind], images, rows, images) == [True, True]
+    assert seen([Planted(), blind], images, rows, images, every=True) == [None, None]
+    assert seen([Pixels()], images, rows, images) == [None, None]
+
+
+class Pencil:
+    """Draws the guidance that it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float | None, int]] = []
+
+    def images(self, prompts: Sequence[str], seeds: Sequence[int], **how: Any) -> Tensor:
+        self.asked.append((how["guidance"], len(prompts)))
+        drawn = torch.tensor([s + 100 * (how["guidance"] == 3.0) for s in seeds], dtype=torch.uint8)
+        return drawn[:, None, None, None].expand(-1, 3, 4, 4)
+
+
+def test_rows_are_drawn_with_the_guidance_that_they_ask_for(tmp_path: Path) -> None:
+    drawing = Drawing(
+        model="m",
+        fingerprint={},
+        decoder="",
+        edit="",
+        strength=1,
+        steps=2,
+        guidance=7.5,
+        scheduler="S",
+        dtype="float32",
+        compute="float32",
+        resolution=512,
+    )
+    guidances = (None, 3.0, 7.5, 3.0, None, None, None, None)
+    rows = [dataclasses.replace(NUDE, id=str(i), seed=i, guidance=g) for i, g in enumerate(guidances)]
+    pencil = Pencil()
+    paths = draw(pencil, rows, drawing, tmp_path)
+    assert pencil.asked == [(7.5, 4), (7.5, 2), (3.0, 2)]
+    for row in rows:
+        folder = tmp_path / paths[row.id].partition("/")[0]
+        assert intact(folder)
+    assert len(set(paths.values())) == 8 and len({p.partition("/")[0] for p in paths.values()}) == 3
+    draw(pencil, rows, drawing, tmp_path)
+    assert len(pencil.asked) == 3
+    plain = [dataclasses.replace(r, guidance=None) for r in rows]
+    (first, _) = portions(plain, drawing)
+    assert first[0] == drawing and chunk_key(plain[:4], drawing) == chunk_key(*reversed(first))

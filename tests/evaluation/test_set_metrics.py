@@ -1,0 +1,221 @@
+"""What is said of sets: features kept a chunk at a time, shared, and honest about what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from torch import Tensor
+
+from efface.concept import Erasure
+from efface.evaluation.alarms import alarms
+from efface.evaluation.evaluate import evaluate, ready
+from efface.evaluation.protocols import Pool, Protocol
+from efface.evaluation.set_metrics import portions
+from efface.models.adapters.sd import StableDiffusion
+from efface.records.report import Estimate, Measure
+from efface.scorers.base import Spread
+from efface.suites import world
+from efface.suites.rows import build
+from efface.suites.spec import Row, Suite
+from judging_fixtures import Planted, edit_of, world_model, write_world
+
+
+@dataclass(frozen=True)
+class Means:
+    """A network whose features are the means of the channels; fails on pictures that it does not like."""
+
+    asked: list[int] = field(default_factory=list, compare=False)
+    hates: float = -1.0
+    """The mean of a first channel at which it raises."""
+
+    @property
+    def name(self) -> str:
+        return "means"
+
+    def identity(self) -> dict[str, str]:
+        return {"features": "means", "hates": str(self.hates)}
+
+    def features(self, images: Tensor) -> Tensor:
+        self.asked.append(len(images))
+        found = images.double().mean((2, 3)).float()
+        if (found[:, 0] - self.hates).abs().min() < 1e-4:
+            raise RuntimeError("not this one")
+        return found
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The difference of the sets' means."""
+
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "gap"
+    network: Means
+    name: str = "gap"
+    least: int = 2
+    raises: bool = False
+
+    @property
+    def asks(self) -> str:
+        return "set"
+
+    def identity(self) -> dict[str, str]:
+        return {"scorer": "gap", "version": "1", "name": self.name, **self.network.identity()}
+
+    def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
+        if self.raises:
+            raise ArithmeticError("no gap today")
+        if len(rows) < self.least:
+            return None
+        apart = float((edited - base).mean())
+        return Spread(0.0, 0.0, 0.0, len(rows)), Spread(apart, apart - 1, apart + 1, len(rows))
+
+
+@pytest.fixture(scope="module")
+def model() -> StableDiffusion:
+    return world_model()
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    known = world.load(write_world(tmp_path_factory.mktemp("bundle")))
+    return build("glyphs-objects", Erasure(("cat",)), known, per_group=6, only=("target", "unseen"))
+
+
+@pytest.fixture(scope="module")
+def edit(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return edit_of(model, tmp_path_factory.mktemp("edit") / "cat.safetensors")
+
+
+@pytest.fixture(scope="module")
+def album(model: StableDiffusion, suite: Suite, edit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("album")
+    evaluate(model, edit, suite, [Planted()], out)
+    return out / "images"
+
+
+def test_a_network_looks_once_at_every_picture_whoever_asks_and_never_again(
+    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+) -> None:
+    network = Means()
+    scorers = [Gap(network), Gap(Means(network.asked), name="other")]
+    record = evaluate(model, edit, suite, scorers, tmp_path, album=album)
+    assert sum(network.asked) == 2 * len(suite.rows)
+    again = evaluate(model, edit, suite, scorers, tmp_path, album=album)
+    assert sum(network.asked) == 2 * len(suite.rows) and again == record
+    for group in ("target", "unseen"):
+        m = record.find("gap", group, "means")
+        assert m and m.unit == "number" and m.drop is None and m.edited.n == 6 and m.edited.unscored == 0
+        assert m.edited.value and m.base.value == 0 and m.edited.low == m.edited.value - 1
+    assert record.scorers["other"]["features"] == "means"
+
+
+def test_damaged_features_are_made_again(
+    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+) -> None:
+    network = Means()
+    before = evaluate(model, edit, suite, [Gap(network)], tmp_path, album=album)
+    for file in (tmp_path / "scores").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:40])
+    for file in (tmp_path / "scores").glob("gap-*/*.json"):
+        file.write_text("{")
+    assert evaluate(model, edit, suite, [Gap(network)], tmp_path, album=album) == before
+    assert sum(network.asked) == 4 * len(suite.rows)
+
+
+def test_a_picture_that_the_network_fails_on_is_left_out_and_counted(
+    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+) -> None:
+    first = suite.rows[0]
+    shown = model.images([r.prompt for r in suite.rows], [r.seed for r in suite.rows], batch=len(suite.rows))
+    hated = float(shown[0].double().mean((1, 2))[0])
+    record = evaluate(model, edit, suite, [Gap(Means(hates=hated))], tmp_path, album=album)
+    m, other = record.find("gap", first.group, "means"), record.find("gap", "unseen", "means")
+    assert m and (m.base.n, m.base.unscored, m.edited.n, m.edited.unscored) == (5, 1, 5, 1)
+    assert other and (other.edited.n, other.edited.unscored) == (6, 0)
+    assert "too many pictures unscored" in [a.name for a in record.alarms]
+
+
+def test_a_scorer_of_sets_that_raises_gives_none_and_is_counted(
+    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+) -> None:
+    record = evaluate(model, edit, suite, [Gap(Means(), raises=True)], tmp_path, album=album)
+    m = record.find("gap", "target", "means")
+    assert m and m.edited == Estimate(value=None, low=0, high=0, n=0, unscored=6)
+    assert "failed: ArithmeticError: no gap today" in m.title
+    assert "too many pictures unscored" in [a.name for a in record.alarms]
+
+
+def test_too_few_pictures_leave_the_number_out_and_pools_join_groups(
+    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+) -> None:
+    protocol = Protocol(
+        name="ours",
+        version="3",
+        about="",
+        source="",
+        differs="",
+        asks=("object",),
+        suites=(),
+        judges=(),
+        headlines=("gap/both", "gap/nothing"),
+        pools=(Pool("both", "all", ("target", "unseen")), Pool("none", "none", ("elsewhere",))),
+    )
+    assert [p.name for p in portions(suite, protocol.pools)] == ["target", "unseen", "both"]
+    record = evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, album=album, protocol=protocol)
+    (m,) = [m for m in record.measures if m.metric == "gap"]
+    assert (m.group, m.edited.n) == ("both", 12)
+    assert record.protocol and (record.protocol.name, record.protocol.version) == ("ours", "3")
+    assert record.headlines == ("gap/both",) and record.heads() == [m]
+    with pytest.raises(ValueError, match=r"another evaluation \(protocol"):
+        evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, album=album)
+
+
+def test_a_scorer_that_can_not_judge_says_so_before_anything_is_written(
+    model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path
+) -> None:
+    @dataclass(frozen=True)
+    class Picky(Gap):
+        def check(self, rows: Sequence[Row]) -> None:
+            raise ValueError(f"asked of {len(rows)}")
+
+    with pytest.raises(ValueError, match="asked of 6"):
+        evaluate(model, edit, suite, [Picky(Means())], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=r"share a name.*name=NAME"):
+        ready([Gap(Means()), Planted(name="gap")], suite)
+
+
+def measure(metric: str, group: str, base: float, edited: float, judge: str = "all") -> Measure:
+    ends = [Estimate(value=v, low=0, high=1, n=10, unscored=0) for v in (base, edited)]
+    return Measure(metric=metric, title="", group=group, judge=judge, base=ends[0], edited=ends[1], drop=None)
+
+
+def test_alarms_of_pictures_that_are_none_and_of_pictures_that_are_alike() -> None:
+    roles = {"target": "erase", "unseen": "keep", "caption": "keep"}
+    fine = [
+        measure("artefact", "unseen", 0.3, 0.39),
+        measure("diversity", "target", 0.4, 0.21, "net"),
+        measure("clip", "caption", 0.3, 0.22),
+        measure("clip", "target", 0.3, 0.01),
+    ]
+    assert not alarms(fine, roles)
+    raised = alarms(
+        [
+            *fine,
+            measure("artefact", "target", 0.0, 0.11),
+            measure("artefact", "unseen", 0.0, 0.5),
+            measure("diversity", "unseen", 0.4, 0.1, "net"),
+            measure("clip", "caption", 0.3, 0.2),
+        ],
+        roles,
+    )
+    said = {a.name: a.raised_when for a in raised}
+    assert said["pictures are flat or noise"] == "group unseen: 50% under the edit, 0% before"
+    assert "group unseen: their diversity is 25%" in said["pictures of a concept become alike"]
+    assert "0.200 under the edit, 0.300 before" in said["kept concepts collapse"]
+    judged = [measure("clip", "unseen", 0.3, 0.1), measure("psr1", "unseen", 0.9, 0.8)]
+    assert not alarms(judged, roles)

@@ -1,0 +1,85 @@
+"""What closed forms share: the layers that they edit, and how a concept's rows are read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from efface.methods.closed_form import Reader, answers, text_projections
+
+
+def test_text_projections_are_the_keys_and_values_of_cross_attention():
+    names = [f"unet.mid.attn{i}.to_{which}.weight" for i in (1, 2) for which in "qkv"]
+    weights = {name: torch.zeros(1, 1) for name in [*names, "unet.mid.attn2.to_out.0.weight"]}
+    assert list(text_projections(weights)) == ["unet.mid.attn2.to_k.weight", "unet.mid.attn2.to_v.weight"]
+    with pytest.raises(ValueError, match=r"this model has none; one with attn2\.to_k"):
+        text_projections({"unet.mid.attn1.to_k.weight": torch.zeros(1, 1)})
+
+
+def test_answers_keep_the_dtype_and_report():
+    told: list[tuple[int, int]] = []
+    layers = {"a": torch.eye(2, dtype=torch.half), "b": torch.ones(3, 2)}
+    values = answers(layers, 2 * torch.eye(2).double(), lambda i, n: told.append((i, n)))
+    assert {name: value.dtype for name, value in values.items()} == {"a": torch.half, "b": torch.float}
+    assert torch.equal(values["b"], 2 * torch.ones(3, 2))
+    assert told == [(1, 2), (2, 2)]
+
+
+class Tokens:
+    """A tokenizer of one token a word, between a start and an end."""
+
+    def __call__(self, texts: list[str], truncation: bool) -> dict[str, list[list[int]]]:
+        assert truncation
+        return {"input_ids": [[0, *map(len, text.split()), 1] for text in texts]}
+
+
+def encode(texts: list[str]) -> Tensor:
+    """Row i of text n is (n-th letter count, i)."""
+    return torch.tensor([[[float(len(text)), float(i)] for i in range(6)] for text in texts])
+
+
+def reader(tokens: str, *templates: str) -> Reader:
+    return Reader(encode, Tokens(), templates, tokens)  # type: ignore[arg-type]
+
+
+def test_the_last_subject_token_is_found_within_the_template():
+    c, goal = reader("last-subject", "{}", "one {} here").pairs(["ab", "a bc"], "xyz")
+    assert c.tolist() == [[2, 1], [4, 2], [len("one ab here"), 2], [len("one a bc here"), 3]]
+    assert goal.tolist() == [[3, 1], [3, 1], [len("one xyz here"), 2], [len("one xyz here"), 2]]
+
+
+def test_no_anchor_is_the_start_token_of_the_empty_prompt():
+    c, goal = reader("last-subject", "one {} here").pairs(["ab"], "")
+    assert c.tolist() == [[len("one ab here"), 2]]
+    assert goal.tolist() == [[0, 0]]
+
+
+def test_all_tokens_are_aligned_from_the_last_of_the_subject():
+    c, goal = reader("all", "{}").pairs(["a bc"], "xyz")
+    assert c.tolist() == [[4, i] for i in (2, 3, 4, 5)]
+    assert goal.tolist() == [[3, i] for i in (1, 2, 3, 4)]
+
+
+def test_kept_rows():
+    assert reader("last-subject", "{}").kept(["ab", "a bc"]).tolist() == [[2, 1], [4, 2]]
+    assert reader("all", "{}").kept(["ab"]).shape == (6, 2)
+    assert reader("all", "{}").kept([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "templates", "message"),
+    [
+        ("last", ("{}",), "no choice of tokens 'last'; there are last-subject, all"),
+        ("all", ("a cat",), "a template holds the concept as {}, once; got 'a cat'"),
+        ("all", (), "a template holds the concept"),
+    ],
+)
+def test_bad_readers(tokens, templates, message):
+    with pytest.raises(ValueError, match=message):
+        reader(tokens, *templates)
+
+
+def test_a_reader_needs_a_tokenizer():
+    with pytest.raises(ValueError, match="no tokenizer"):
+        Reader(encode, None, ("{}",), "all")  # type: ignore[arg-type]
