@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from efface.models.loading import BUNDLED
+from workshop.glyphs import art as art_
 from workshop.glyphs import loop, world
 from workshop.glyphs.muon import Muon, orthogonal
 from workshop.glyphs.scenes import Batches, Composer, article
@@ -158,3 +159,11 @@ def test_the_bundle_describes_its_world(small: world.World) -> None:
     assert known < {t.name for t in here.things} and 0.4 < len(known) / len(here.things) < 0.65
     size = sum(f.stat().st_size for f in (BUNDLED / "glyphs").rglob("*") if f.is_file())
     assert size <= 64e6
+
+
+def test_art_that_differs_is_refused_with_the_foundry_and_the_versions() -> None:
+    hashes = art_.recorded()
+    assert set(hashes) == {s.name for s in world.load().all_styles + world.load().unseen}
+    art_.check(hashes)
+    with pytest.raises(ValueError, match=r"the pixels of twemoji differ .* pillow"):
+        art_.check(hashes | {"twemoji": "0" * 64})

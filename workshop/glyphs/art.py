@@ -1,11 +1,13 @@
 """Fetch the emoji sets and render every thing of the world in every style.
 
 The sets come as npm packages of pinned versions (`foundries` in world.toml).  An icon is rendered by resvg at
-`SIZE` pixels, cropped to its ink and stored as RGBA.  The result is one file, `art.npz`, whose content hash is
-compared with `art.sha256` so that everybody trains on the same pixels.
+`SIZE` pixels, cropped to its ink and stored as RGBA.  The result is one file, `art.npz`; a hash of each foundry's
+pixels is compared with `art.sha256`, so that everybody trains on the same ones.  Pillow's resampling decides them:
+11.3 and 12.0 give the same pixels, 13.0 others; resvg-py 0.4 and 0.5 give the same.
 """
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import subprocess
@@ -13,7 +15,6 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from . import world as world_
@@ -52,6 +53,8 @@ def svg(icons: dict, name: str) -> str | None:
 
 def render(text: str) -> np.ndarray:
     """RGBA pixels [h, w, 4] uint8, cropped to the ink, the longer side `SIZE`."""
+    import resvg_py  # installed by the extra "glyphs" alone
+
     png = bytes(resvg_py.svg_to_bytes(svg_string=text, width=2 * SIZE))
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     box = image.getchannel("A").point(lambda a: 255 * (a > 24)).getbbox()
@@ -99,8 +102,30 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
     return h.hexdigest()
 
 
+def recorded() -> dict[str, str]:
+    """The hash of each foundry's pixels, as `art.sha256` has it."""
+    lines = (HERE / "art.sha256").read_text().splitlines()
+    return {name: value for value, name in (line.split() for line in lines if not line.startswith("#"))}
+
+
+def check(hashes: dict[str, str]) -> None:
+    """Raises ValueError where these hashes by foundry are not the recorded ones."""
+    before = recorded()
+    if moved := sorted(name for name in hashes.keys() | before.keys() if hashes.get(name) != before.get(name)):
+        used = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("pillow", "resvg-py"))
+        header = (HERE / "art.sha256").read_text().splitlines()[0].removeprefix("# ")
+        raise ValueError(
+            f"the pixels of {', '.join(moved)} differ from those that art.sha256 records ({header}); these were made "
+            f"with {used}, and Pillow's version decides them"
+        )
+
+
 def make(build: Path) -> None:
-    """Fetch, render and store all art; warns when the pixels differ from those that `art.sha256` records."""
+    """Fetch, render and store all art.
+
+    Raises:
+        ValueError: the pixels differ from those that `art.sha256` records; nothing is stored then.
+    """
     packages = build / "npm"
     packages.mkdir(parents=True, exist_ok=True)
     world = world_.load()
@@ -112,7 +137,9 @@ def make(build: Path) -> None:
         arrays |= {f"{style.name}/{k}": v for k, v in art.items()}
         arrays |= {f"{style.name}/other/{k}": v for k, v in extra.items()}
         print(f"{style.name}: {len(art)} of {len(wanted)} things, {len(extra)} others")
+    hashes = {
+        style.name: digest({k: v for k, v in arrays.items() if k.startswith(f"{style.name}/")})
+        for style in world.all_styles + world.unseen
+    }
+    check(hashes)
     np.savez(build / "art.npz", **arrays)
-    found, recorded = digest(arrays), (HERE / "art.sha256").read_text().strip()
-    if recorded != found:
-        print(f"warning: art.sha256 says {recorded}, these pixels hash to {found}")

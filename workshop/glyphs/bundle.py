@@ -91,6 +91,8 @@ def unpack(build: Path, target: Path = TARGET) -> None:
     for name, part in parts.items():
         if not (build / name).exists():
             part.save_pretrained(build / name)
+            if name.startswith("judges"):
+                shutil.copy(target / name / "preprocessor_config.json", build / name)
             print(f"unpacked {build / name}")
 
 

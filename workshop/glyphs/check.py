@@ -80,6 +80,14 @@ def rate(hits: np.ndarray, things: Sequence[str] | None = None) -> str:
     return f"{share:.1%} [{low:.1%}, {high:.1%}] (n {len(hits)}, {len(by_thing)} things)"
 
 
+def weakest(hits: np.ndarray, things: Sequence[str]) -> str:
+    """The three things that are judged to be shown least often, each with its share and n."""
+    names = np.array(things)
+    shares = {name: float(hits[names == name].mean()) for name in dict.fromkeys(things)}
+    low = sorted(shares, key=lambda name: shares[name])[:3]
+    return ", ".join(f"{name} {shares[name]:.0%} (n {int((names == name).sum())})" for name in low)
+
+
 def top1(judged: dict[str, np.ndarray], task: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
     return {k.split("-")[1]: v[:, 0] == np.array(labels) for k, v in judged.items() if k.startswith(task)}
 
@@ -112,7 +120,7 @@ def cells(world: World, studio: Studio, seeds: int) -> dict[str, str]:
 
 
 def words(world: World, studio: Studio) -> dict[str, str]:
-    """Objects without a style, on named grounds, in pairs, by synonyms, in other languages and as descriptions."""
+    """Objects without a style, on named grounds, by synonyms, in other languages and as descriptions."""
     rng = np.random.default_rng(5)
     out = {}
     plain = [(t.name, f"a {t.name}") for t in world.things for _ in range(12)]
@@ -125,21 +133,54 @@ def words(world: World, studio: Studio) -> dict[str, str]:
     for what, rows in asked.items():
         judged = studio.judge(studio.draw([article(p) for _, p in rows], first_seed=1000))
         shown = [n for n, _ in rows]
-        out |= {f"{what}, {j}": rate(h, shown) for j, h in top1(judged, "object", shown).items()}
+        hits = top1(judged, "object", shown)
+        out |= {f"{what}, {j}": rate(h, shown) for j, h in hits.items()}
+        if what == "object without a style":
+            out |= {"object without a style, both judges": rate(np.all(list(hits.values()), axis=0), shown)}
+            out |= {f"weakest things without a style, {j}": weakest(h, shown) for j, h in hits.items()}
     names = [t.name for t in world.things]
     names = names * -(-192 // len(names))
     grounds = list(rng.choice(list(world.backgrounds), len(names)))
     images = studio.draw([article(f"a {n} on a {g} background") for n, g in zip(names, grounds, strict=True)], 2000)
     out["named background kept"] = rate(ground(images, world) == np.array(grounds))
     save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(4)], "backgrounds.png")
-    pairs = [tuple(rng.choice(sorted(set(names)), 2, replace=False)) for _ in range(200)]
-    images = studio.draw([article(f"a {a} next to a {b}") for a, b in pairs], 3000)
+    return out | (pairs(world, studio, rng) if world.size == "full" else {})
+
+
+def pairs(world: World, studio: Studio, rng: np.random.Generator) -> dict[str, str]:
+    """How often both of two things that a prompt names are seen; only the world `full` has scenes of two."""
+    names, out = [t.name for t in world.things], {}
+    asked = [tuple(rng.choice(sorted(set(names)), 2, replace=False)) for _ in range(200)]
+    images = studio.draw([article(f"a {a} next to a {b}") for a, b in asked], 3000)
     for name, ranked in studio.judge(images).items():
         if name.startswith("object"):
-            both = [set(p) == set(r[:2]) for p, r in zip(pairs, ranked, strict=True)]
+            both = [set(p) == set(r[:2]) for p, r in zip(asked, ranked, strict=True)]
             out[f"both of two things, {name.split('-')[1]}"] = rate(np.array(both))
     save_grid([list(images[i * 16 : (i + 1) * 16]) for i in range(3)], "pairs.png")
     return out
+
+
+def autoencoder(studio: Studio, world: World, build: Path) -> dict[str, str]:
+    """The mean squared error of fresh compositions that come back from the autoencoder, in dB; the judges on these."""
+    composer, rng = Composer(world, load_art(build)), np.random.default_rng(97)
+    scenes = [composer(rng) for _ in range(1000)]
+    pixels = np.stack([s.pixels for s in scenes])
+    x = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).float().div(127.5).sub(1).to(studio.device)
+    vae = studio.pipe.vae
+    with torch.no_grad():
+        back = torch.cat([vae.decode(vae.encode(part).latent_dist.mode()).sample for part in x.split(50)])
+    again = (back.clamp(-1, 1).add(1).mul(127.5)).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    error = np.square((again.astype(float) - pixels) / 255).mean(axis=(1, 2, 3))
+    draws = rng.choice(error, (1000, len(error))).mean(axis=1)
+    low, high = -10 * np.log10(np.percentile(draws, [97.5, 2.5]))
+    middle = f"{-10 * np.log10(error.mean()):.1f} dB"
+    found = {"autoencoder, fresh compositions": f"{middle} [{low:.1f}, {high:.1f}] (n {len(error)})"}
+    judged, shown = studio.judge(again), [world.things[s.things[0]].name for s in scenes]
+    styles = [world.styles[s.style].name for s in scenes]
+    for task, labels in (("object", shown), ("style", styles)):
+        hits = top1(judged, task, labels)
+        found |= {f"judge {j}, {task}, through the autoencoder": rate(h, shown) for j, h in hits.items()}
+    return found
 
 
 def variety(world: World, studio: Studio) -> dict[str, str]:
@@ -200,7 +241,7 @@ def report(world: World, build: Path, seeds: int = 2) -> None:
     """Print all figures and write them to `figures/quality.json`."""
     studio = Studio()
     found = cells(world, studio, seeds) | words(world, studio) | variety(world, studio)
-    found |= judges(studio, build) | speed(studio)
+    found |= autoencoder(studio, world, build) | judges(studio, build) | speed(studio)
     header = {"world": f"{len(world.things)} things x {len(world.styles)} styles", **DRAW}
     (HERE / "figures" / "quality.json").write_text(json.dumps(header | found, indent=1, ensure_ascii=False) + "\n")
     print(
