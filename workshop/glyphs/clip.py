@@ -100,7 +100,7 @@ def train(
     batch: int = 160,
     seed: int = 11,
     lr: float = 1e-3,
-    **options: int,
+    **options: float | None,
 ) -> CLIPModel:
     """Train a CLIP of seed 11 (`build/clip`) or 12 (`build/scoring`), from that folder's weights when `warm`."""
     tokens = tokenizer(world, build)

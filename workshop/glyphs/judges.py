@@ -78,7 +78,7 @@ def train(
     batch: int = 64,
     seed: int = 31,
     lr: float = 1e-3,
-    **options: int,
+    **options: float | None,
 ) -> TwoHeads:
     """Train one judge, from the two classifiers in `build/judges` when `warm`."""
     things, styles = len(world.things), len(world.styles)

@@ -63,13 +63,18 @@ def fit(
     warmup: int = 100,
     cooldown: int | None = None,
     save_every: float = 120.0,
-    workers: int = 1,
+    workers: int | None = None,
+    seconds: float | None = None,
 ) -> nn.Module:
     """Train `module` to `steps` and return it with its averaged weights; `build/name.pt` holds the state to resume.
 
     Muon, gradients clipped to norm 1.  After a linear warm-up the learning rate stays at `lr` until `cooldown` steps
-    are left (all of them when None) and then follows a cosine down to a twentieth of `lr`.
+    are left (all of them when None) and then follows a cosine down to a twentieth of `lr`.  With `seconds` the
+    training ends after that time, whatever `steps` says, and the cosine runs over the whole of it.  Scenes are composed
+    by `workers` processes: one on a CPU, all cores but two beside a GPU.
     """
+    if workers is None:
+        workers = 1 if device().type == "cpu" else max(1, (os.cpu_count() or 4) - 2)
     module.to(device(), memory_format=torch.channels_last).train()
     optimiser = Muon(module.parameters(), lr=lr, weight_decay=weight_decay)
     mean = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=follow(average), use_buffers=True)
@@ -90,7 +95,11 @@ def fit(
     )
     clock = saved = logged = time.time()
     for step, (data, scenes) in enumerate(batches, start):
-        scale = min(1.0, (step + 1) / warmup) * cosine(step, steps, cooldown or steps)
+        spent = (time.time() - clock) / seconds if seconds else 0.0
+        if spent >= 1:
+            break
+        fall = cosine(int(1000 * spent), 1000, 1000) if seconds else cosine(step, steps, cooldown or steps)
+        scale = min(1.0, (step + 1) / warmup) * fall
         for group in optimiser.param_groups:
             group["lr"] = lr * scale
         torch.manual_seed(seed * 1_000_003 + step)

@@ -59,7 +59,7 @@ def train(
     batch: int = 64,
     seed: int = 21,
     lr: float = 1e-3,
-    **options: int,
+    **options: float | None,
 ) -> UNet2DConditionModel:
     """Train from random weights, or from `build/unet` when `warm`; `options` go to `loop.fit`."""
     vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
