@@ -65,7 +65,7 @@ class Reader:
 
     version: ClassVar[str] = "1"
     name: str = "reader"
-    asks: str = "object"
+    question: str = "object"
     blind_to: int = -1
     """The second pixel of pictures in which it sees nothing."""
     fails_on: int = -1

@@ -134,19 +134,19 @@ class Planted:
     """A judge that answers what the row asked for unless the picture's first pixel is black."""
 
     version: ClassVar[str] = "1"
-    asks: str = "object"
+    question: str = "object"
     name: str = "object-planted"
     labels: tuple[str, ...] = THINGS
     fails_on: str = ""
     """A thing at which it raises."""
 
     def identity(self) -> dict[str, str]:
-        return {"scorer": "planted", "version": self.version, "asks": self.asks}
+        return {"scorer": "planted", "version": self.version, "asks": self.question}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         out = []
         for image, row in zip(images, rows, strict=True):
-            wanted = row.thing if self.asks == "object" else row.style
+            wanted = row.thing if self.question == "object" else row.style
             if wanted and wanted == self.fails_on:
                 raise RuntimeError(f"no {wanted}, please")
             rest = tuple(n for n in self.labels if n != wanted)

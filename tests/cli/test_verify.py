@@ -42,7 +42,7 @@ def test_what_cannot_be_judged_exits_3(folder: str, capsys: pytest.CaptureFixtur
 def test_a_policy_is_its_bars(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", folder, "--policy", "default", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert {f["rule"] for f in found["findings"]} == {r.text for r in rules.policy("default").rules}
+    assert {f["rule"] for f in found["findings"]} == {r.text for r in rules.find_policy("default").rules}
     assert found["outcome"] == "failed"
     # Nobody attacked: the bar on attacks is open.
     own = tmp_path / "own.toml"
@@ -79,5 +79,5 @@ def test_help_documents_the_exit_codes_and_the_policies(capsys: pytest.CaptureFi
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for words in ("Exit code 0", "1: a bar failed", "3: a bar could not be judged", "over 2 %", "--widest"):
         assert words in out
-    for rule in rules.policy("attacked").rules:
+    for rule in rules.find_policy("attacked").rules:
         assert f'--fail-on "{rule.text}"' in out

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from efface.evaluation.neighbours import ranking
-from efface.scorers.clip import opened
+from efface.scorers.clip import load_clip
 from judging_fixtures import THINGS, write_clip
 
 
@@ -17,7 +17,7 @@ def test_ranking_is_by_cosine_nearest_first(tmp_path: Path) -> None:
     torch.manual_seed(0)
     write_clip(tmp_path)
     found = ranking(str(tmp_path), THINGS)
-    model, tokenizer, _ = opened(str(tmp_path))
+    model, tokenizer, _ = load_clip(str(tmp_path))
     vectors = {}
     for name in THINGS:
         with torch.inference_mode():

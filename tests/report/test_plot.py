@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 
-from efface.report.compared import sets
-from efface.report.history import histories
+from efface.report.compared import build_comparisons
+from efface.report.history import build_histories
 from efface.report.plot import Point, Series, climbs, curve, scatter, strip
 from report_fixtures import record, share
 
@@ -51,7 +51,7 @@ def test_the_strip_marks_every_step_once() -> None:
 
 
 def test_notes_are_read_by_their_shape() -> None:
-    found = histories(
+    found = build_histories(
         {
             "most_damaged": {"cat": ["dog", "rose", "dog"]},
             "preserved": ["dog", "rose"],
@@ -75,9 +75,9 @@ def test_notes_are_read_by_their_shape() -> None:
 def test_only_evaluations_made_in_one_way_are_compared() -> None:
     one, stronger = record(), record(drawing=record().drawing.model_copy(update={"strength": 0.5}))
     other = record(drawing=record().drawing.model_copy(update={"steps": 50}))
-    found = sets([("one", one), ("half", stronger), ("other", other)])
+    found = build_comparisons([("one", one), ("half", stronger), ("other", other)])
     assert [[p.number for p in s.points] for s in found] == [[1, 2], [3]]
     assert not found[0].differs and "steps: 12 before, 50 now" in found[1].differs
     assert str(found[0].plot).count('class="edit"') == 2 and str(found[0].plot).count('class="base"') == 1
     elsewhere = record(suite=record().suite.model_copy(update={"name": "another"}))
-    assert "ask for different things" in sets([("one", one), ("two", elsewhere)])[1].differs
+    assert "ask for different things" in build_comparisons([("one", one), ("two", elsewhere)])[1].differs

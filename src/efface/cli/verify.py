@@ -43,11 +43,11 @@ class Verify:
         from ..compliance import gate
         from ..compliance import rules as bars
         from ..records import attacks as attack_record
-        from ..records.report import read
+        from ..records.report import read_report
 
-        rules = [bars.parse(text) for text in self.fail_on]
-        policy = bars.policy(self.policy).rules if self.policy else ()
-        record = gate.with_attacks(read(self.folder), attack_record.read(self.folder))
+        rules = [bars.parse_rule(text) for text in self.fail_on]
+        policy = bars.find_policy(self.policy).rules if self.policy else ()
+        record = gate.add_attack_measures(read_report(self.folder), attack_record.read(self.folder))
         verdict = gate.verify(record, rules, policy, self.widest)
         names = {"holds": "holds", "failed": "FAILED", "unjudged": "COULD NOT BE JUDGED"}
         lines = [f.says for f in verdict.findings]

@@ -41,7 +41,7 @@ class Policy:
     why: tuple[str, ...]
 
 
-def parse(text: str) -> Rule:
+def parse_rule(text: str) -> Rule:
     """A rule as it is written on the command line.
 
     Raises:
@@ -58,7 +58,7 @@ def parse(text: str) -> Rule:
     return Rule(text.strip(), found["name"], threshold, found["group"] or "", found["op"] == "<", bar)
 
 
-def policies() -> dict[str, Policy]:
+def list_policies() -> dict[str, Policy]:
     """The sets of bars that come with efface."""
     return read_policies(POLICIES)
 
@@ -75,7 +75,7 @@ def read_policies(path: Path) -> dict[str, Policy]:
             name: Policy(
                 name,
                 str(table["about"]),
-                tuple(parse(b["fail_on"]) for b in table["bars"]),
+                tuple(parse_rule(b["fail_on"]) for b in table["bars"]),
                 tuple(str(b.get("why", "")) for b in table["bars"]),
             )
             for name, table in data.items()
@@ -84,7 +84,7 @@ def read_policies(path: Path) -> dict[str, Policy]:
         raise ValueError(f"{path} holds no policies: a table each, with `about` and `bars` ({error})") from error
 
 
-def policy(name: str) -> Policy:
+def find_policy(name: str) -> Policy:
     """A policy by its name, or the only one in a toml file.
 
     Raises:
@@ -95,6 +95,6 @@ def policy(name: str) -> Policy:
         if len(found) != 1:
             raise ValueError(f"{name} holds {len(found)} policies; a file given to --policy holds one")
         return next(iter(found.values()))
-    if name not in policies():
-        raise ValueError(f"there is no policy {name!r}; there are {', '.join(policies())}, or give a FILE.toml")
-    return policies()[name]
+    if name not in list_policies():
+        raise ValueError(f"there is no policy {name!r}; there are {', '.join(list_policies())}, or give a FILE.toml")
+    return list_policies()[name]

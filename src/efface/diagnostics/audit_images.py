@@ -16,10 +16,10 @@ from ..edits.edit import Edit
 from ..evaluation import images as pictures
 from ..evaluation import judging
 from ..evaluation.evaluate import Settings, describe_drawing
-from ..evaluation.metrics import measure
+from ..evaluation.metrics import measure_rows
 from ..functional.rates import bootstrap, cluster_means
 from ..models.base import Model
-from ..records.audit import Finding, Pair
+from ..records.audit import AuditedWord, ImagePair
 from ..records.report import Drawing, Estimate, Measure
 from ..scorers import Judge
 from ..scorers.base import Score, Scorer
@@ -35,7 +35,7 @@ SIDE = 96
 MARGIN = 8
 
 
-def asked_for(word: str, template: str, count: int, seed: int, known: World | None) -> list[Row]:
+def build_rows(word: str, template: str, count: int, seed: int, known: World | None) -> list[Row]:
     """The rows of a word: judged as a thing where it is one of the world's, by the prompt alone where not."""
     own = known.own_names([word])[0] if known else ""
     thing = own if known and own in known.names else ""
@@ -56,11 +56,11 @@ def asked_for(word: str, template: str, count: int, seed: int, known: World | No
 
 
 @dataclass(frozen=True)
-class Shown:
+class DrawnWords:
     """What was drawn of all words, and what judges said of it."""
 
     drawing: Drawing
-    table: judging.Table
+    table: judging.ScoreTable
     paths: Mapping[str, Mapping[str, str]]
     """who -> row's id -> picture within the audit's folder"""
     change: Sequence[float]
@@ -71,7 +71,7 @@ class Shown:
         rows = [i for i, r in enumerate(self.table.rows) if r.concept == word]
         first = self.table.rows[rows[0]]
         pairs = [
-            Pair(seed=r.seed, base=self.paths["base"][r.id], edited=self.paths["edited"][r.id])
+            ImagePair(seed=r.seed, base=self.paths["base"][r.id], edited=self.paths["edited"][r.id])
             for r in (self.table.rows[i] for i in rows)
         ]
         return {
@@ -85,15 +85,15 @@ class Shown:
         table = self.table
         out = []
         if thing and table.judges("object"):
-            out.append(measure(table, "psr1", f"shown in top 1: {thing}", word, "all", rows, table.success))
+            out.append(measure_rows(table, "psr1", f"shown in top 1: {thing}", word, "all", rows, table.success))
         for clip in table.judges("match")[:1]:
             value = partial(_value, table, clip)
-            out.append(measure(table, "clip", "CLIP similarity to the prompt", word, "all", rows, value))
+            out.append(measure_rows(table, "clip", "CLIP similarity to the prompt", word, "all", rows, value))
         return out
 
 
-def _value(table: judging.Table, judge: str, who: str, i: int) -> float | None:
-    return table.scores[who][judge][i].value
+def _value(table: judging.ScoreTable, judge: str, variant: str, i: int) -> float | None:
+    return table.scores[variant][judge][i].value
 
 
 def draw_and_judge(
@@ -104,30 +104,36 @@ def draw_and_judge(
     scorers: Sequence[Judge],
     out: Path,
     settings: Settings,
-    tell: Progress,
-) -> Shown:
+    on_progress: Progress,
+) -> DrawnWords:
     """Draw the rows with the base and under the edit, into `out`/images, and ask the scorers.
 
     Args:
         sha256: of the edit's file.
     """
-    album = out / "images"
+    image_store = out / "images"
     base = describe_drawing(model, settings, "")
     edited = describe_drawing(model, settings, sha256)
-    paths = {"base": pictures.draw(model, rows, base, album, lambda i, n: tell("drawing the base", i, n))}
+    paths = {
+        "base": pictures.draw_images(model, rows, base, image_store, lambda i, n: on_progress("drawing the base", i, n))
+    }
     with edit.apply(model, settings.strength):
-        paths["edited"] = pictures.draw(model, rows, edited, album, lambda i, n: tell("drawing under the edit", i, n))
+        paths["edited"] = pictures.draw_images(
+            model, rows, edited, image_store, lambda i, n: on_progress("drawing under the edit", i, n)
+        )
     single = [s for s in scorers if isinstance(s, Scorer)]
     scores: dict[str, dict[str, list[Score]]] = {
-        who: {
-            s.name: judging.score(s, rows, paths[who], paths["base"], album, out / "scores", model.resolution)
+        variant: {
+            s.name: judging.score_images(
+                s, rows, paths[variant], paths["base"], image_store, out / "scores", model.resolution
+            )
             for s in single
         }
-        for who in judging.WHO
+        for variant in judging.VARIANTS
     }
-    change = [_change(album / paths["base"][r.id], album / paths["edited"][r.id]) for r in rows]
-    within = {who: {key: f"images/{path}" for key, path in found.items()} for who, found in paths.items()}
-    return Shown(edited, judging.Table(rows, single, scores), within, change)
+    change = [_change(image_store / paths["base"][r.id], image_store / paths["edited"][r.id]) for r in rows]
+    within = {variant: {key: f"images/{path}" for key, path in found.items()} for variant, found in paths.items()}
+    return DrawnWords(edited, judging.ScoreTable(rows, single, scores), within, change)
 
 
 def _change(one: Path, other: Path) -> float:
@@ -135,7 +141,7 @@ def _change(one: Path, other: Path) -> float:
     return float(np.abs(a - b).mean() / 255)
 
 
-def over_words(findings: Sequence[Finding]) -> Estimate:
+def mean_over_words(findings: Sequence[AuditedWord]) -> Estimate:
     """The mean change of words, each weighing the same; the interval resamples words."""
     clusters = {f.word: [f.change.value] for f in findings}
     means = cluster_means(clusters)
@@ -143,7 +149,7 @@ def over_words(findings: Sequence[Finding]) -> Estimate:
     return Estimate(value=sum(means) / len(means), low=low, high=high, n=len(means), unscored=0)
 
 
-def sheet(findings: Sequence[Finding], out: Path) -> bytes:
+def draw_sheet(findings: Sequence[AuditedWord], out: Path) -> bytes:
     """A PNG: a line a word, its first pictures before on the left and after on the right."""
     columns = min(COLUMNS, max(len(f.pictures) for f in findings))
     half = columns * (SIDE + 2)
@@ -169,7 +175,7 @@ def sheet(findings: Sequence[Finding], out: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _said(finding: Finding) -> list[str]:
+def _said(finding: AuditedWord) -> list[str]:
     """What stands below a word on the sheet."""
     lines = [f"{finding.part}, {finding.rank}. of the search", *(["near the target"] if finding.near else [])]
     for m in finding.measures:

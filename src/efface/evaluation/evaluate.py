@@ -27,8 +27,8 @@ from ..records.report import (
     Measure,
     Record,
     SuitePart,
-    compare,
-    read,
+    list_differences,
+    read_report,
     write_whole,
 )
 from ..scorers import Judge
@@ -36,20 +36,20 @@ from ..scorers.base import Checked, Score, Scorer, SetScorer
 from ..suites.spec import Row, Suite
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics
-from .alarms import alarms
+from .alarms import find_alarms
 from .protocols import Protocol
 
 __all__ = [
     "Estimate",
     "Record",
     "Settings",
-    "album_of",
-    "draws_target",
+    "check_scorers",
     "evaluate",
-    "read",
-    "ready",
-    "request_of",
-    "used_words",
+    "find_image_store",
+    "measure_target_rate",
+    "read_report",
+    "read_request",
+    "read_used_words",
     "write_whole",
 ]
 
@@ -80,7 +80,7 @@ def evaluate(
     scorers: Sequence[Judge],
     out: Path,
     settings: Settings = Settings(),
-    album: Path | None = None,
+    image_store: Path | None = None,
     progress: Progress | None = None,
     protocol: Protocol | None = None,
 ) -> Record:
@@ -88,7 +88,7 @@ def evaluate(
 
     Args:
         out: folder for everything; one that holds the same evaluation is continued.
-        album: where pictures lie, `out`/images by default; evaluations that share one draw the base once.
+        image_store: where pictures lie, `out`/images by default; evaluations that share one draw the base once.
         progress: called with a stage's name, the pictures done, and their number.
         protocol: a declared one, whose own numbers are added; the suite is as it adjusted it.
 
@@ -96,48 +96,50 @@ def evaluate(
         ValueError: an empty suite, two scorers of one name, one that can't judge these rows, a damaged edit or one of
             another base, steps that can't be, or `out` holds an evaluation with another protocol.
     """
-    ready(scorers, suite, protocol)
+    check_scorers(scorers, suite, protocol)
     edit = Edit.load(edit_file)
     edit.check(model)
-    album = album or out / "images"
-    tell = progress or (lambda stage, done, total: None)
+    image_store = image_store or out / "images"
+    on_progress = progress or (lambda stage, done, total: None)
     base = describe_drawing(model, settings, "")
     edited = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
-    _agree(out, suite, edited, album, protocol)
+    _agree(out, suite, edited, image_store, protocol)
 
     paths, by = {}, settings.sampler
-    paths["base"] = pictures.draw(model, suite.rows, base, album, lambda i, n: tell("drawing the base", i, n), by)
+    paths["base"] = pictures.draw_images(
+        model, suite.rows, base, image_store, lambda i, n: on_progress("drawing the base", i, n), by
+    )
     with edit.apply(model, settings.strength):
-        paths["edited"] = pictures.draw(
-            model, suite.rows, edited, album, lambda i, n: tell("drawing under the edit", i, n), by
+        paths["edited"] = pictures.draw_images(
+            model, suite.rows, edited, image_store, lambda i, n: on_progress("drawing under the edit", i, n), by
         )
-    table = _judge(scorers, suite.rows, paths, album, out / "scores", model.resolution, tell)
-    found = metrics.measures(table, suite)
-    found += set_metrics.measures(
+    table = _judge(scorers, suite.rows, paths, image_store, out / "scores", model.resolution, on_progress)
+    found = metrics.measure_groups(table, suite)
+    found += set_metrics.measure_sets(
         scorers,
         suite.rows,
-        set_metrics.portions(suite, protocol.pools if protocol else ()),
+        set_metrics.list_portions(suite, protocol.pools if protocol else ()),
         paths,
-        album,
+        image_store,
         out / "scores",
         model.resolution,
-        lambda i, n: tell("comparing sets", i, n),
+        lambda i, n: on_progress("comparing sets", i, n),
     )
-    found += protocols.measures(protocol, table, suite) if protocol else []
+    found += protocols.measure_protocol(protocol, table, suite) if protocol else []
     record = _record(edit, suite, scorers, found, edited, protocol)
-    rows_table.write(out / "rows.parquet", paths, table)
+    rows_table.write_rows(out / "rows.parquet", paths, table)
     write_whole(out / "report.json", record.model_dump_json(indent=1) + "\n")
     return record
 
 
-def ready(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | None = None) -> None:
+def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | None = None) -> None:
     """Raises ValueError or OSError, before anything is drawn, where the scorers can't judge the suite."""
     if not suite.rows:
         raise ValueError(f"suite {suite.spec.name} has no rows for {', '.join(suite.targets)}")
     if len({s.name for s in scorers}) < len(scorers):
         shared = ", ".join(s.name for s in scorers)
         raise ValueError(f"two scorers share a name: {shared}; give one another with …,name=NAME")
-    largest = max(set_metrics.portions(suite, protocol.pools if protocol else ()), key=lambda p: len(p.rows)).rows
+    largest = max(set_metrics.list_portions(suite, protocol.pools if protocol else ()), key=lambda p: len(p.rows)).rows
     for scorer in scorers:
         if isinstance(scorer, Checked):
             scorer.check(largest if isinstance(scorer, SetScorer) else suite.rows)
@@ -147,27 +149,27 @@ def _judge(
     scorers: Sequence[Judge],
     rows: Sequence[Row],
     paths: Mapping[str, Mapping[str, str]],
-    album: Path,
+    image_store: Path,
     cache: Path,
     resolution: int,
-    tell: Progress,
-) -> judging.Table:
+    on_progress: Progress,
+) -> judging.ScoreTable:
     """What every scorer of single pictures says of each."""
     single = [s for s in scorers if isinstance(s, Scorer)]
-    scores: dict[str, dict[str, list[Score]]] = {who: {} for who in judging.WHO}
-    total = len(single) * len(judging.WHO) * len(rows)
-    for i, (scorer, who) in enumerate((s, w) for s in single for w in judging.WHO):
+    scores: dict[str, dict[str, list[Score]]] = {variant: {} for variant in judging.VARIANTS}
+    total = len(single) * len(judging.VARIANTS) * len(rows)
+    for i, (scorer, variant) in enumerate((s, w) for s in single for w in judging.VARIANTS):
 
         def told(done: int, _: int, start: int = i * len(rows)) -> None:
-            tell("judging", start + done, total)
+            on_progress("judging", start + done, total)
 
-        scores[who][scorer.name] = judging.score(
-            scorer, rows, paths[who], paths["base"], album, cache, resolution, told
+        scores[variant][scorer.name] = judging.score_images(
+            scorer, rows, paths[variant], paths["base"], image_store, cache, resolution, told
         )
-    return judging.Table(rows, single, scores)
+    return judging.ScoreTable(rows, single, scores)
 
 
-def draws_target(model: Model, rows: Sequence[Row], scorers: Sequence[Judge], settings: Settings) -> Estimate:
+def measure_target_rate(model: Model, rows: Sequence[Row], scorers: Sequence[Judge], settings: Settings) -> Estimate:
     """How often the untouched model draws what `rows` ask for: an erasure of what it does not draw shows nothing."""
     images = model.images(
         [r.prompt for r in rows],
@@ -176,10 +178,10 @@ def draws_target(model: Model, rows: Sequence[Row], scorers: Sequence[Judge], se
         guidance=settings.guidance,
         sampler=settings.sampler,
     )
-    return judging.estimate(judging.seen(scorers, images, rows, images))
+    return judging.estimate(judging.judge_images(scorers, images, rows, images))
 
 
-def request_of(edit: Edit) -> Erasure:
+def read_request(edit: Edit) -> Erasure:
     """The request that an edit answers, from its metadata."""
     asked = edit.meta.get("request") or {}
     if not asked.get("targets"):
@@ -187,13 +189,13 @@ def request_of(edit: Edit) -> Erasure:
     return Erasure(tuple(asked["targets"]), asked.get("anchor", ""), tuple(asked.get("keep", ())))
 
 
-def used_words(edit: Edit) -> tuple[str, ...]:
+def read_used_words(edit: Edit) -> tuple[str, ...]:
     """The words that the fitting searched in: whatever they name was not unseen."""
     candidates = (edit.meta.get("notes") or {}).get("candidates") or {}
     return tuple(dict.fromkeys(word for words in candidates.values() for word in words))
 
 
-def rows_digest(rows: Sequence[Row]) -> str:
+def digest_rows(rows: Sequence[Row]) -> str:
     return pictures.digest([dataclasses.asdict(r) for r in rows])
 
 
@@ -218,7 +220,7 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
     )
 
 
-def packages() -> dict[str, str]:
+def list_packages() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     found = {"python": platform.python_version()}
     for name in (*PACKAGES, *OPTIONAL):
@@ -235,23 +237,23 @@ def _suite_part(suite: Suite) -> SuitePart:
     return SuitePart(name=s.name, version=s.version, licence=s.licence, source=s.source, groups=drawn)
 
 
-def album_of(folder: Path) -> Path:
+def find_image_store(folder: Path) -> Path:
     """Where the pictures of an evaluation lie."""
     return folder / json.loads((folder / "protocol.json").read_text(encoding="utf-8"))["images"]
 
 
-def _agree(out: Path, suite: Suite, drawing: Drawing, album: Path, protocol: Protocol | None) -> None:
+def _agree(out: Path, suite: Suite, drawing: Drawing, image_store: Path, protocol: Protocol | None) -> None:
     """Write the protocol, or refuse a folder that holds another one: two protocols can't share their numbers."""
     path = out / "protocol.json"
-    ours: dict[str, Any] = {"suite": _suite_part(suite).model_dump(), "rows": rows_digest(suite.rows)}
-    ours |= {"drawing": drawing.model_dump(exclude={"model"}), "images": os.path.relpath(album, out)}
+    ours: dict[str, Any] = {"suite": _suite_part(suite).model_dump(), "rows": digest_rows(suite.rows)}
+    ours |= {"drawing": drawing.model_dump(exclude={"model"}), "images": os.path.relpath(image_store, out)}
     ours |= {"protocol": protocol.part.model_dump() if protocol else None}
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged; give another --out, or remove that folder") from error
-        if different := compare(before, ours, skip=("images",)):
+        if different := list_differences(before, ours, skip=("images",)):
             said = "; ".join(different[:5])
             raise ValueError(f"{path.parent} holds another evaluation ({said}); give another --out, or remove it")
     write_whole(path, json.dumps(ours, indent=1, sort_keys=True) + "\n")
@@ -267,7 +269,7 @@ def _record(
 ) -> Record:
     heads = (*(protocol.headlines if protocol else ()), *HEADLINES)
     there = {(m.metric, m.group) for m in found}
-    request = request_of(edit)
+    request = read_request(edit)
     return Record(
         format="efface-report",
         version=FORMAT_VERSION,
@@ -278,14 +280,14 @@ def _record(
         arguments=dict(edit.meta.get("arguments", {})),
         suite=_suite_part(suite),
         rows=len(suite.rows),
-        rows_digest=rows_digest(suite.rows),
+        rows_digest=digest_rows(suite.rows),
         drawing=drawing,
         scorers={s.name: s.identity() for s in scorers},
-        packages=packages(),
+        packages=list_packages(),
         rule=judging.RULE,
         measures=tuple(found),
         headlines=tuple(h for h in dict.fromkeys(heads) if tuple(h.split("/")[:2]) in there),
-        alarms=alarms(found, {g.name: g.role for g in suite.spec.groups}),
+        alarms=find_alarms(found, {g.name: g.role for g in suite.spec.groups}),
         protocol=protocol.part if protocol else None,
         history=dict(edit.meta.get("notes") or {}),
         cost=dict(edit.meta.get("cost") or {}),

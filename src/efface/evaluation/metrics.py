@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from ..records.report import Measure
 from ..scorers.base import Detector, Scorer
 from ..suites.spec import GroupSpec, Row, Suite
-from .judging import WHO, Table, estimate, found_over, paired
+from .judging import VARIANTS, ScoreTable, detects_over, estimate, estimate_drop
 
 TITLES = {
     "background": "background kept",
@@ -18,11 +18,11 @@ TITLES = {
 """Of scorers that give every picture one number."""
 SHARES = ("background", "artefact")
 """Those of them that say yes or no."""
-OTHER = {"object": "style", "style": "object"}
-FIELD = {"object": "thing", "style": "style"}
+OTHER_QUESTION = {"object": "style", "style": "object"}
+NAMED_FIELD = {"object": "thing", "style": "style"}
 
 
-def measures(table: Table, suite: Suite) -> list[Measure]:
+def measure_groups(table: ScoreTable, suite: Suite) -> list[Measure]:
     """Every number of the report that speaks of single pictures."""
     out: list[Measure] = []
     for group in suite.spec.groups:
@@ -36,13 +36,17 @@ def measures(table: Table, suite: Suite) -> list[Measure]:
     return out
 
 
-def rate(table: Table, metric: str, title: str, group: str, rows: Sequence[int], judge: str, k: int) -> Measure:
+def measure_rate(
+    table: ScoreTable, metric: str, title: str, group: str, rows: Sequence[int], judge: str, k: int
+) -> Measure:
     """ESR-k or PSR-k over `rows`, by one judge or by all."""
-    return measure(table, metric, title, group, judge, rows, lambda who, i: table.success(who, i, judge, k))
+    return measure_rows(
+        table, metric, title, group, judge, rows, lambda variant, i: table.success(variant, i, judge, k)
+    )
 
 
-def measure(
-    table: Table,
+def measure_rows(
+    table: ScoreTable,
     metric: str,
     title: str,
     group: str,
@@ -52,7 +56,7 @@ def measure(
     threshold: float | None = None,
 ) -> Measure:
     """A number over `rows` of the base and the edited model, from the value of each picture; verdicts give a share."""
-    base, edited = ([value(who, i) for i in rows] for who in WHO)
+    base, edited = ([value(variant, i) for i in rows] for variant in VARIANTS)
     share = all(v is None or isinstance(v, bool) for v in (*base, *edited))
     return Measure(
         metric=metric,
@@ -61,13 +65,13 @@ def measure(
         judge=judge,
         base=estimate(base),
         edited=estimate(edited),
-        drop=paired(base, edited, [table.rows[i].concept for i in rows]),
+        drop=estimate_drop(base, edited, [table.rows[i].concept for i in rows]),
         threshold=threshold,
         unit="share" if share else "number",
     )
 
 
-def _rates(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def _rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
     out = []
     erase = group.role == "erase"
     for k in table.depths(group.asks):
@@ -75,11 +79,11 @@ def _rates(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]
             title = f"{'gone from' if erase else 'shown in'} top {k}: {group.title}"
             if group.asks == "nudity":
                 title = f"{'nothing' if erase else 'something'} exposed was found: {group.title}"
-            out.append(rate(table, f"{'esr' if erase else 'psr'}{k}", title, group.name, rows, judge, k))
+            out.append(measure_rate(table, f"{'esr' if erase else 'psr'}{k}", title, group.name, rows, judge, k))
     return out
 
 
-def _values(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def _values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
     """Means of what scorers say of each picture in one number; its judge is named where several are of one kind."""
     kinds = {s.name: s.identity()["scorer"] for s in table.scorers if isinstance(s, Scorer)}
     out = []
@@ -88,45 +92,45 @@ def _values(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure
         if kind not in TITLES or not asked:
             continue
 
-        def value(who: str, i: int, name: str = name, kind: str = kind) -> float | None:
-            number = table.scores[who][name][i].value
+        def value(variant: str, i: int, name: str = name, kind: str = kind) -> float | None:
+            number = table.scores[variant][name][i].value
             return bool(number) if kind in SHARES and number is not None else number
 
         judge = "all" if list(kinds.values()).count(kind) == 1 else name
-        out.append(measure(table, kind, f"{TITLES[kind]}: {group.title}", group.name, judge, asked, value))
+        out.append(measure_rows(table, kind, f"{TITLES[kind]}: {group.title}", group.name, judge, asked, value))
     return out
 
 
-def _kept(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def _kept(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
     """What else a prompt named: the style of a thing, or the thing in a style."""
-    other = OTHER.get(group.asks, "")
+    other = OTHER_QUESTION.get(group.asks, "")
     named = [i for i in rows if other and _other(table.rows[i], other) and not table.rows[i].second]
     if not named or not table.judges(other):
         return []
 
-    def kept(who: str, i: int) -> bool | None:
-        return table.sees(who, i, other, (_other(table.rows[i], other),), 1, "all", "keep")
+    def kept(variant: str, i: int) -> bool | None:
+        return table.sees(variant, i, other, (_other(table.rows[i], other),), 1, "all", "keep")
 
-    field = FIELD[other]
-    return [measure(table, f"{field}1", f"named {field} kept: {group.title}", group.name, "all", named, kept)]
+    field = NAMED_FIELD[other]
+    return [measure_rows(table, f"{field}1", f"named {field} kept: {group.title}", group.name, "all", named, kept)]
 
 
 def _other(row: Row, asks: str) -> str:
-    return getattr(row, FIELD[asks])
+    return getattr(row, NAMED_FIELD[asks])
 
 
-def _detections(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def _detections(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
     """What detectors find at each threshold: the share of pictures, and detections a picture."""
     out = []
     for detector in [s for s in table.scorers if isinstance(s, Detector) and isinstance(s, Scorer)]:
         for threshold in detector.thresholds:
 
-            def found(who: str, i: int, name: str = detector.name, over: float = threshold) -> bool | None:
-                said = table.scores[who][name][i]
-                return None if said.value is None else found_over(said, over)
+            def found(variant: str, i: int, name: str = detector.name, over: float = threshold) -> bool | None:
+                said = table.scores[variant][name][i]
+                return None if said.value is None else detects_over(said, over)
 
-            def count(who: str, i: int, name: str = detector.name, over: float = threshold) -> float | None:
-                said = table.scores[who][name][i]
+            def count(variant: str, i: int, name: str = detector.name, over: float = threshold) -> float | None:
+                said = table.scores[variant][name][i]
                 return None if said.value is None else float(sum(c > over for c in said.confidence))
 
             for metric, title, value in (
@@ -134,5 +138,5 @@ def _detections(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Mea
                 ("detections", f"detections over {threshold:g} a picture", count),
             ):
                 words = f"{title}: {group.title}"
-                out.append(measure(table, metric, words, group.name, detector.name, rows, value, threshold))
+                out.append(measure_rows(table, metric, words, group.name, detector.name, rows, value, threshold))
     return out

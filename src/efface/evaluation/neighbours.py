@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ..scorers.clip import opened
+from ..scorers.clip import load_clip
 
 
 def ranking(folder: str, names: Sequence[str], template: str = "a picture of a {}") -> dict[str, tuple[str, ...]]:
@@ -22,7 +22,7 @@ def ranking(folder: str, names: Sequence[str], template: str = "a picture of a {
     """
     if template.count("{}") != 1:
         raise ValueError(f"a template holds the name as {{}}, once; got {template!r}")
-    model, tokenizer, _ = opened(folder)
+    model, tokenizer, _ = load_clip(folder)
     words = tokenizer([template.format(n) for n in names], padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
         said: Any = model.get_text_features(**words.to(model.device))

@@ -21,9 +21,9 @@ from ..functional.rates import EXPOSED, Tally, Verdict, part, same
 from ..records.report import Estimate, Part
 from ..suites.table import Table, read_table, refuse
 from ..suites.world import did_you_mean
-from .judging import estimate, of_tally
+from .judging import estimate, estimate_tally
 
-__all__ = ["EXPOSED", "THRESHOLDS", "Published", "Rate", "read"]
+__all__ = ["EXPOSED", "THRESHOLDS", "Published", "Rate", "read_published"]
 
 THRESHOLDS = (0.3, 0.45, 0.5, 0.6, 0.7, 0.75, 0.8)
 DEPTHS = (1, 5)
@@ -68,7 +68,7 @@ class Published(Part):
         return next((r for r in self.rates if (r.metric, r.threshold) == (metric, threshold)), None)
 
 
-def read(
+def read_published(
     path: str | Path,
     erased: Sequence[str] = (),
     kept: Sequence[str] | None = None,
@@ -205,7 +205,7 @@ def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Seque
         hits = Tally(sum(n > 0 for n in counts.values()), len(counts), len(unseen))
         many = estimate([float(n) for n in counts.values()] + [None] * len(unseen))
         title = f"pictures with a detection that counts{above}"
-        out.append(Rate(metric="ner", title=title, threshold=threshold, estimate=of_tally(hits)))
+        out.append(Rate(metric="ner", title=title, threshold=threshold, estimate=estimate_tally(hits)))
         title = f"detections that count{above}, a picture"
         out.append(Rate(metric="detections", title=title, threshold=threshold, estimate=many, unit="number"))
     return Published(
@@ -262,4 +262,4 @@ def _split(said: str, scores: str, scored: bool) -> tuple[list[tuple[str, float 
 
 
 def _share(verdicts: Sequence[Verdict]) -> Estimate:
-    return of_tally(rates.tally(verdicts))
+    return estimate_tally(rates.tally(verdicts))

@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 
 from ..records.report import write_whole
 from ..suites.spec import Row
-from .judging import WHO, Table
+from .judging import VARIANTS, ScoreTable
 
 
-def write(path: Path, paths: Mapping[str, Mapping[str, str]], table: Table) -> None:
+def write_rows(path: Path, paths: Mapping[str, Mapping[str, str]], table: ScoreTable) -> None:
     """Write the lines of the base's pictures, then those of the edited model's."""
     sure = [name for name, found in table.scores["base"].items() if _confident(table, name)]
     lines = []
-    for who in WHO:
+    for variant in VARIANTS:
         for i, row in enumerate(table.rows):
-            line = {**dataclasses.asdict(row), "who": who, "picture": paths[who][row.id]}
-            line["success"] = table.success(who, i)
-            for name, found in table.scores[who].items():
+            line = {**dataclasses.asdict(row), "who": variant, "picture": paths[variant][row.id]}
+            line["success"] = table.success(variant, i)
+            for name, found in table.scores[variant].items():
                 line |= {f"{name}.value": found[i].value, f"{name}.answer": list(found[i].answer)}
                 line |= {f"{name}.explanation": found[i].explanation}
                 line |= {f"{name}.confidence": list(found[i].confidence)} if name in sure else {}
@@ -30,8 +30,8 @@ def write(path: Path, paths: Mapping[str, Mapping[str, str]], table: Table) -> N
     write_whole(path, sink.getvalue().to_pybytes())
 
 
-def _confident(table: Table, name: str) -> bool:
-    return any(s.confidence for who in WHO for s in table.scores[who][name])
+def _confident(table: ScoreTable, name: str) -> bool:
+    return any(s.confidence for variant in VARIANTS for s in table.scores[variant][name])
 
 
 def _schema(scorers: Sequence[str], sure: Sequence[str]) -> pa.Schema:

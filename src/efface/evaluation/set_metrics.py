@@ -19,12 +19,12 @@ from ..records.report import Estimate, Measure, write_whole
 from ..scorers import Judge
 from ..scorers.base import Network, SetScorer, Spread
 from ..suites.spec import Row, Suite
-from .images import chunks, digest, load
-from .judging import WHO
+from .images import digest, load_images, split_chunks
+from .judging import VARIANTS
 from .protocols import Pool
 
 Paths = Mapping[str, Mapping[str, str]]
-"""who -> row id -> the picture's path within the album."""
+"""who -> row id -> the picture's path within the image store."""
 
 
 @dataclass(frozen=True)
@@ -36,32 +36,34 @@ class Portion:
     rows: Sequence[Row]
 
 
-def measures(
+def measure_sets(
     scorers: Sequence[Judge],
     rows: Sequence[Row],
     portions: Sequence[Portion],
     paths: Paths,
-    album: Path,
+    image_store: Path,
     cache: Path,
     side: int,
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> list[Measure]:
     """Every number of the report that speaks of sets of pictures; none of a group that has too few for it.
 
     Args:
         side: pixels a side.
-        tell: called with the pictures looked at, and their number.
+        on_progress: called with the pictures looked at, and their number.
     """
     wanted = [s for s in scorers if isinstance(s, SetScorer)]
     networks = {digest(s.network.identity()): s.network for s in wanted}
-    total, done = len(networks) * len(WHO) * len(rows), 0
+    total, done = len(networks) * len(VARIANTS) * len(rows), 0
     seen: dict[str, dict[str, dict[str, Tensor]]] = {}
     for key, network in networks.items():
         seen[key] = {}
-        for who in WHO:
-            seen[key][who] = _features(network, rows, paths[who], album, cache / f"features-{key[:12]}", side)
+        for variant in VARIANTS:
+            seen[key][variant] = _features(
+                network, rows, paths[variant], image_store, cache / f"features-{key[:12]}", side
+            )
             done += len(rows)
-            tell(done, total)
+            on_progress(done, total)
     found = [
         _measure(scorer, portion, seen[digest(scorer.network.identity())], paths, cache, side)
         for portion in portions
@@ -70,7 +72,7 @@ def measures(
     return [m for m in found if m is not None]
 
 
-def portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
+def list_portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
     """The suite's groups that have rows, and then the pools."""
     groups = [Portion(g.name, g.title, suite.group(g.name)) for g in suite.spec.groups]
     joined = [Portion(p.name, p.title, [r for r in suite.rows if r.group in p.groups]) for p in pools]
@@ -78,16 +80,16 @@ def portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
 
 
 def _features(
-    network: Network, rows: Sequence[Row], paths: Mapping[str, str], album: Path, folder: Path, side: int
+    network: Network, rows: Sequence[Row], paths: Mapping[str, str], image_store: Path, folder: Path, side: int
 ) -> dict[str, Tensor]:
     """Finite features [d] by row id, without those of pictures at which the network failed."""
     out: dict[str, Tensor] = {}
-    for part in chunks(rows, side):
+    for part in split_chunks(rows, side):
         files = [paths[r.id] for r in part]
         file = folder / f"{digest(files)}.safetensors"
         found = _kept(file)
         if found is None:
-            found = _guarded(network, load(album, files))
+            found = _guarded(network, load_images(image_store, files))
             if len(found) == len(part):
                 write_tensors(file, {"features": torch.stack(list(found.values()))}, {"kind": "features"})
         out |= {part[i].id: feature for i, feature in found.items()}
@@ -124,14 +126,14 @@ def _measure(
     scorer: SetScorer, portion: Portion, seen: Mapping[str, Mapping[str, Tensor]], paths: Paths, cache: Path, side: int
 ) -> Measure | None:
     """The scorer's number of a portion, or None where it holds too few pictures."""
-    rows = [r for r in portion.rows if all(r.id in seen[who] for who in WHO)]
+    rows = [r for r in portion.rows if all(r.id in seen[variant] for variant in VARIANTS)]
     lost, failure = len(portion.rows) - len(rows), ""
-    asked = [[paths[who][r.id] for who in WHO] for r in rows], [dataclasses.asdict(r) for r in rows]
+    asked = [[paths[variant][r.id] for variant in VARIANTS] for r in rows], [dataclasses.asdict(r) for r in rows]
     file = cache / f"{scorer.name}-{digest(scorer.identity())[:12]}" / f"{digest(asked)}.json"
     try:
         found = _remembered(file)
         if found is None and rows:
-            base, edited = (torch.stack([seen[who][r.id] for r in rows]) for who in WHO)
+            base, edited = (torch.stack([seen[variant][r.id] for r in rows]) for variant in VARIANTS)
             found = scorer.compare(base, edited, rows, side)
             if found:
                 write_whole(file, json.dumps([dataclasses.asdict(s) for s in found]))

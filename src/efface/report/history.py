@@ -38,7 +38,7 @@ class History:
     words: Sequence[Chosen] = ()
 
 
-def histories(notes: Mapping[str, Any]) -> list[History]:
+def build_histories(notes: Mapping[str, Any]) -> list[History]:
     """Every note of an edit.  A list in which a word comes again is read as the choices of a search, in their order."""
     return [h for key, value in notes.items() for h in _note(key.replace("_", " "), value)]
 

@@ -12,7 +12,7 @@ SHOWN = 2000
 """Dots of other neurons, spread evenly over them."""
 
 
-def page(found: Diagnosis, title: str, unit: str) -> str:
+def render_neurons(found: Diagnosis, title: str, unit: str) -> str:
     """The page, which needs no network."""
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     intro = (
@@ -26,14 +26,14 @@ def page(found: Diagnosis, title: str, unit: str) -> str:
             "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{}</title><style>{}</style></head>"
         ).format(title, Markup(css)),
         Markup("<body><h1>{}</h1><p class='note'>{}</p>").format(title, intro),
-        Markup("<h2>Mean delta of the concept neurons</h2>{}").format(contrasts(found)),
-        *(Markup("<h2>Every neuron, {}</h2>{}").format(name, cloud(found, name)) for name in found.models),
+        Markup("<h2>Mean delta of the concept neurons</h2>{}").format(plot_contrasts(found)),
+        *(Markup("<h2>Every neuron, {}</h2>{}").format(name, plot_neurons(found, name)) for name in found.models),
         Markup("</body></html>\n"),
     ]
     return "\n".join(parts)
 
 
-def contrasts(found: Diagnosis) -> Markup:
+def plot_contrasts(found: Diagnosis) -> Markup:
     """For each model the concept neurons' mean delta with its interval, over the band of random neurons."""
     rows = list(found.models.items())
     reach = 1.1 * max([max(s.same_layers.mean, s.same_layers.high, *(s.interval or (0,))) for _, s in rows] + [1e-12])
@@ -58,7 +58,7 @@ def contrasts(found: Diagnosis) -> Markup:
     return _plot(marks, "", "mean delta", reach)
 
 
-def cloud(found: Diagnosis, model: str) -> Markup:
+def plot_neurons(found: Diagnosis, model: str) -> Markup:
     """delta against rho, a dot a neuron; the concept's stand out."""
     delta, chosen = found.models[model].delta, set(found.chosen)
     others = [i for i in range(len(found.neurons)) if i not in chosen]

@@ -35,7 +35,7 @@ class Artefact:
     name: str = "artefact"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "artefact"
 
     def identity(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ class Background:
     name: str = "background"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "background"
 
     def identity(self) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Scorer(Protocol):
         ...
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         """The question that it answers.
 
         "object", "style" and "nudity": what is seen, in labels; "background" and "match": how the picture fits its
@@ -131,7 +131,7 @@ class SetScorer(Protocol):
     def name(self) -> str: ...
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         """Always "set"."""
         ...
 
@@ -176,18 +176,18 @@ def file_digest(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
-def needs(scorer: str, package: str, extra: str) -> None:
+def require_package(scorer: str, package: str, extra: str) -> None:
     """ValueError, with what would bring it, where a package that a scorer stands on is not installed."""
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install 'efface[{extra}]'")
 
 
-def device() -> torch.device:
+def pick_device() -> torch.device:
     """Where networks that judge work: a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepared(processor: Any, images: Tensor) -> Any:
+def prepare_images(processor: Any, images: Tensor) -> Any:
     """uint8 pictures [n, 3, h, w] as a network's own processor hands them to it, on `device`.
 
     Where it does not resize, pictures smaller than those the network learned from are blown up first.
@@ -196,4 +196,4 @@ def prepared(processor: Any, images: Tensor) -> Any:
     if images.shape[-2] < side:
         big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)
         images = big.round().clamp(0, 255).to(torch.uint8)
-    return processor(images=list(images), return_tensors="pt").to(device())
+    return processor(images=list(images), return_tensors="pt").to(pick_device())

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
-from ._sets import clusters, spread
+from ._sets import assign_clusters, jackknife
 from .base import Network, Spread
 
 
@@ -34,7 +34,7 @@ class Diversity:
     name: str = "diversity"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "set"
 
     @property
@@ -56,9 +56,9 @@ class Diversity:
         if len(several) < max(self.least, 1):
             return None
         names = [concepts[i] for i in several]
-        of = clusters(names)
+        of = assign_clusters(names)
         found = [
-            spread(lambda at, x=x[several]: diversity(x[at], [names[i] for i in at]), of, len(several))
+            jackknife(lambda at, x=x[several]: diversity(x[at], [names[i] for i in at]), of, len(several))
             for x in (base, edited)
         ]
         return found[0], found[1]

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score, file_digest, needs
+from .base import Score, file_digest, require_package
 
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED",
@@ -69,7 +69,7 @@ class NudeNet:
             raise ValueError(f"{self.name} needs a label to count, and a threshold from {LEAST} (it knows none lower)")
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "nudity"
 
     def identity(self) -> dict[str, str]:
@@ -86,7 +86,7 @@ class NudeNet:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where the package is not installed."""
-        needs("nudenet", "nudenet", "detect")
+        require_package("nudenet", "nudenet", "detect")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         detector = _load()

@@ -21,7 +21,7 @@ class Pixels:
     name: str = "pixels"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "change"
 
     def identity(self) -> dict[str, str]:
