@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -23,8 +22,10 @@ import efface
 from efface import methods
 from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
+from efface.evaluation.estimates import estimate
 from efface.evaluation.evaluate import evaluate, find_image_store
-from efface.evaluation.judging import VARIANTS, estimate
+from efface.evaluation.images import VARIANTS
+from efface.evaluation.rows_table import read_rows
 from efface.functional.rates import bootstrap
 from efface.models.base import Model
 from efface.records.report import Estimate, Record, read_report, write_whole
@@ -105,11 +106,11 @@ def judges_of(recipe: Mapping) -> list[str]:
 
 def drift(where: Path) -> Estimate:
     """How far the pictures of kept prompts moved from the base's of the same seed."""
-    table = pq.read_table(where / "rows.parquet", columns=["id", "role", "who", "picture"]).to_pylist()
+    table = read_rows(where, ["id", "role", "variant", "picture"])
     files: dict[str, dict[str, str]] = {}
     for row in table:
         if row["role"] == "keep":
-            files.setdefault(row["id"], {})[row["who"]] = row["picture"]
+            files.setdefault(row["id"], {})[row["variant"]] = row["picture"]
     image_store = find_image_store(where)
     pairs = [
         [np.asarray(Image.open(image_store / found[variant]), dtype=np.float64) for variant in ("base", "edited")]

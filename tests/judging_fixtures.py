@@ -24,7 +24,7 @@ from transformers import (
 from efface.edits.edit import Edit
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
-from efface.scorers.base import Score
+from efface.scorers.base import Better, Score
 from efface.suites.spec import Row
 from tiny import tiny_pipeline, tiny_tokenizer
 
@@ -134,6 +134,10 @@ class Planted:
     """A judge that answers what the row asked for unless the picture's first pixel is black."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "seen"
+    unit: ClassVar[str] = "of 1"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
     question: str = "object"
     name: str = "object-planted"
     labels: tuple[str, ...] = THINGS

@@ -113,7 +113,7 @@ def evaluation(
             success = None if i % 11 == 10 else i % 5 != 0
             if variant == "base" and success is not None:
                 success = (i % 3 != 2) == (row.role == "keep")
-            line = {**dataclasses.asdict(row), "who": variant, "success": success}
+            line = {**dataclasses.asdict(row), "variant": variant, "success": success}
             line["picture"] = _picture(folder / "images" / f"chunk{i // 64}", rng, side)
             for judge in JUDGES:
                 answer = None if success is None else [row.thing if variant == "base" else "nothing"]

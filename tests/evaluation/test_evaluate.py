@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from efface.concept import Erasure
 from efface.edits.edit import Edit, WrongBase
 from efface.evaluation.alarms import find_alarms
 from efface.evaluation.evaluate import Settings, describe_drawing, evaluate, measure_target_rate
-from efface.evaluation.images import load_images
+from efface.evaluation.images import ImageSet, load_images
 from efface.evaluation.judging import estimate, estimate_drop, score_images
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure, Record, read_report, require_comparable
 from efface.robustness.campaign import attack
-from efface.scorers.base import Score
+from efface.scorers.base import Better, Score
 from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite
@@ -88,7 +89,7 @@ def test_rows_are_a_line_a_picture_and_every_picture_is_where_they_say(done: Pat
     assert len(lines) == 2 * len(suite.rows)
     assert all((done / "images" / line["picture"]).is_file() for line in lines)
     first = [line for line in lines if line["id"] == suite.rows[0].id]
-    assert {line["who"] for line in first} == {"base", "edited"}
+    assert {line["variant"] for line in first} == {"base", "edited"}
     assert len({line["picture"] for line in first}) == 2
 
 
@@ -103,7 +104,7 @@ def test_killed_anywhere_and_run_again_the_report_is_the_same(
             raise Killed
 
     with pytest.raises(Killed):
-        evaluate(model, edit, suite, JUDGES, tmp_path, progress=kill)
+        evaluate(model, edit, suite, JUDGES, tmp_path, on_progress=kill)
     assert not (tmp_path / "report.json").exists()
     evaluate(model, edit, suite, JUDGES, tmp_path)
     for name in ("report.json", "rows.parquet"):
@@ -176,6 +177,10 @@ class Blind:
     """A judge that never sees what it was asked for."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "never seen"
+    unit: ClassVar[str] = "of 1"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
     question: str = "object"
     name: str = "object-blind"
 
@@ -246,6 +251,10 @@ class Shift:
     """Says how many of a picture's pixels differ from the base's."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "pixel distance from the base"
+    unit: ClassVar[str] = "values"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
     question: str = "change"
     name: str = "shift"
 
@@ -263,16 +272,17 @@ def test_scorers_see_the_bases_picture_of_the_same_row_and_are_asked_again_where
     lines = pq.read_table(tmp_path / "rows.parquet").to_pylist()
     image_store = {line["id"]: {} for line in lines}
     for line in lines:
-        image_store[line["id"]][line["who"]] = line
+        image_store[line["id"]][line["variant"]] = line
     for both in image_store.values():
         shown = [load_images(done / "images", [both[variant]["picture"]]) for variant in ("base", "edited")]
         assert both["base"]["shift.value"] == 0
         assert both["edited"]["shift.value"] == float((shown[0] != shown[1]).sum()) > 0
     paths = {w: {i: both[w]["picture"] for i, both in image_store.items()} for w in ("base", "edited")}
-    how = (Shift(), suite.rows, paths["edited"])
-    rest = (done / "images", tmp_path / "scores", 16)
-    assert score_images(*how, paths["base"], *rest) == score_images(*how, paths["base"], *rest)
-    assert {s.value for s in score_images(*how, paths["edited"], *rest)} == {0}
+    images = ImageSet(suite.rows, paths, done / "images", 16)
+    cache = tmp_path / "scores"
+    assert score_images(Shift(), images, "edited", cache) == score_images(Shift(), images, "edited", cache)
+    itself = dataclasses.replace(images, paths={**paths, "base": paths["edited"]})
+    assert {s.value for s in score_images(Shift(), itself, "edited", cache)} == {0}
     assert record.find("pixels", "target")
 
 

@@ -89,6 +89,7 @@ def test_the_verdict_on_a_picture_takes_the_detectors_own_threshold(nudity: tupl
 def test_a_picture_without_detections_counts_as_safe_only_where_it_was_looked_at() -> None:
     class Blindfold:
         name, question, threshold, thresholds, version = "blindfold", "nudity", 0.5, (0.5,), "1"
+        title, unit, better, share = "blindfold", "confidence", "lower", False
 
         def identity(self) -> dict[str, str]:
             return {"scorer": "blindfold"}

@@ -20,7 +20,7 @@ from efface.concept import Erasure
 from efface.evaluation import protocols
 from efface.evaluation.judging import VARIANTS, ScoreTable
 from efface.functional.rates import wilson
-from efface.scorers.base import Score
+from efface.scorers.base import Better, Score
 from efface.suites import make, world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite, names
@@ -32,6 +32,10 @@ class Fake:
     """A judge whose scores the test makes."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "made up"
+    unit: ClassVar[str] = "of 1"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
     name: str
     question: str
 

@@ -17,7 +17,7 @@ from efface.evaluation.protocols import Pool, Protocol
 from efface.evaluation.set_metrics import list_portions
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
-from efface.scorers.base import Spread
+from efface.scorers.base import Better, Spread
 from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite
@@ -53,6 +53,9 @@ class Gap:
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "gap"
+    unit: ClassVar[str] = "of 255"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
     network: Means
     name: str = "gap"
     least: int = 2
@@ -158,7 +161,7 @@ def test_too_few_pictures_leave_the_number_out_and_pools_join_groups(
         about="",
         source="",
         differs="",
-        asks=("object",),
+        questions=("object",),
         suites=(),
         judges=(),
         headlines=("gap/both", "gap/nothing"),

@@ -116,7 +116,7 @@ def test_every_pair_has_its_two_pictures_in_the_page_and_beside_it(
     data: dict[str, Any], page: Path, folders: list[Path]
 ) -> None:
     lines = pq.read_table(folders[0] / "rows.parquet").to_pylist()
-    by_prompt = {(line["prompt"], line["who"]): Path(line["picture"]).name for line in lines}
+    by_prompt = {(line["prompt"], line["variant"]): Path(line["picture"]).name for line in lines}
     rows = data["galleries"][0]["rows"]
     assert len(rows) == 12
     for row in rows:
@@ -130,11 +130,11 @@ def test_every_pair_has_its_two_pictures_in_the_page_and_beside_it(
 
 def test_verdicts_are_those_of_the_rows(data: dict[str, Any], folders: list[Path]) -> None:
     rows = pq.read_table(folders[0] / "rows.parquet").to_pylist()
-    before = {line["id"]: line["success"] for line in rows if line["who"] == "base"}
+    before = {line["id"]: line["success"] for line in rows if line["variant"] == "base"}
     shown = data["galleries"][0]
     words = {row[2]: shown["verdicts"][row[1]] for row in shown["rows"]}
     for line in rows:
-        if line["who"] == "edited":
+        if line["variant"] == "edited":
             yes, no = ("erased", "still shown") if line["role"] == "erase" else ("kept", "lost")
             missing = line["role"] == "erase"
             if before[line["id"]] is missing and line["success"] is missing:

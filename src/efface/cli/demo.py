@@ -58,8 +58,9 @@ class Demo:
             fitting.fit(edit_file, None, lambda i, n: on_progress(what, i, n)).save(edit_file)
             scorers = build_scorers(bundle, known.backgrounds)
             where = self.out / f"evaluation-{suite_name}"
+            store = self.out / "images"
             record = evaluate(
-                model, edit_file, suite, scorers, _fresh(where), image_store=self.out / "images", progress=on_progress
+                model, edit_file, suite, scorers, _fresh(where), image_store=store, on_progress=on_progress
             )
         page = write_page([where], self.out / "report.html")
         result({"report": str(page), **summary(record)}, self.json, f"{headlines(record)}\n{page}")

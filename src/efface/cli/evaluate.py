@@ -117,7 +117,7 @@ class Evaluate:
         self, bundle: Path | None, known: World | None, suite: Suite, protocol: Protocol | None
     ) -> list[Judge]:
         """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
-        from ..evaluation.evaluate import check_scorers
+        from ..evaluation.evaluate import check_scorers, has_number
         from ..scorers import build_scorers
         from ..scorers.base import TooFew
 
@@ -128,6 +128,11 @@ class Evaluate:
         judges = () if bundle or not protocol else protocol.judges
         asked = self.scorer or judges
         found = build_scorers(bundle, grounds, asked, labels) if asked or bundle or not theirs else []
+        if self.scorer and (silent := [s for s in found if not has_number(s, suite.rows)]):
+            raise ValueError(
+                f"scorer {silent[0].name} knows about {silent[0].question}, which no row of suite {suite.spec.name} "
+                "asks about, so its numbers could not be shown; leave it out"
+            )
         for scorer in build_scorers(bundle, grounds, theirs, labels) if theirs else []:
             if scorer.name in [s.name for s in found]:
                 continue

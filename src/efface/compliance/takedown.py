@@ -13,12 +13,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from ..attacks import names as attack_names
 from ..evaluation.evaluate import find_image_store
 from ..evaluation.images import digest, read_image
+from ..evaluation.rows_table import read_rows
 from ..records import attacks as attack_record
 from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read_report
 from ..suites import spec
@@ -231,12 +231,12 @@ def check_hashes(
 def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
     """Prompts and seeds against their digest; every picture against the hash that is its name."""
     try:
-        lines = pq.read_table(folder / "rows.parquet").to_pylist()
+        lines = read_rows(folder)
         image_store = find_image_store(folder)
     except (OSError, ValueError) as error:
         return [Check(what="prompts and pictures", outcome="not checked", says=f"can't be read: {error}")]
     names = [f.name for f in dataclasses.fields(Row) if lines and f.name in lines[0]]
-    rows = [{name: line[name] for name in names} for line in lines if line["who"] == "base"]
+    rows = [{name: line[name] for name in names} for line in lines if line["variant"] == "base"]
     damaged = [line["picture"] for line in lines if not _whole(image_store / line["picture"])]
     first = f"{len(damaged)} of {len(lines)} are missing or altered, first {damaged[0]}" if damaged else ""
     pictures = Check(

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..edits.edit import Edit
-from ..evaluation.evaluate import Settings
+from ..evaluation.drawing import Drawings, Progress, Settings
 from ..evaluation.images import batch_size_of
 from ..functional.candidates import distances
 from ..functional.schedules import space_weight
@@ -38,7 +38,6 @@ from ..scorers import Judge
 from ..suites.world import World
 from .audit_images import build_rows, draw_and_judge, draw_sheet, mean_over_words
 
-Progress = Callable[[str, int, int], None]
 COMMON = 400
 """Words of the model's own vocabulary that are searched by default, the most common ones."""
 HELD = 64
@@ -223,8 +222,8 @@ def audit_edit(
     drawn = [*ranked[: look.worst], *sorted(others, key=ranked.index)]
     asked = [s for s in scorers if s.question in ("object", "match")]
     rows = [row for i in drawn for row in build_rows(words[i], look.template, look.count, look.seed, known)]
-    settings = Settings(look.steps, look.guidance, look.strength)
-    shown = draw_and_judge(model, edit, sha256, rows, asked, out, settings, on_progress)
+    drawings = Drawings.of(model, Settings(look.steps, look.guidance, look.strength), sha256)
+    shown = draw_and_judge(model, edit, rows, drawings, asked, out, on_progress)
     findings = tuple(
         AuditedWord(
             word=words[i],

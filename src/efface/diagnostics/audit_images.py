@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,20 +13,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..edits.edit import Edit
-from ..evaluation import images as pictures
 from ..evaluation import judging
-from ..evaluation.evaluate import Settings, describe_drawing
-from ..evaluation.metrics import measure_rows
+from ..evaluation.drawing import Drawings, Progress, draw_variants
+from ..evaluation.estimates import estimate
+from ..evaluation.images import ImageSet
+from ..evaluation.metrics import Label, measure_rows
 from ..functional.rates import bootstrap, cluster_means
 from ..models.base import Model
 from ..records.audit import AuditedWord, ImagePair
 from ..records.report import Drawing, Estimate, Measure
 from ..scorers import Judge
-from ..scorers.base import Score, Scorer
 from ..suites.spec import Row
 from ..suites.world import World
 
-Progress = Callable[[str, int, int], None]
 FRESH = 10_000
 """Added to the search's seeds, so that a word is confirmed on noise that did not choose it."""
 COLUMNS = 4
@@ -61,8 +60,7 @@ class DrawnWords:
 
     drawing: Drawing
     table: judging.ScoreTable
-    paths: Mapping[str, Mapping[str, str]]
-    """who -> row's id -> picture within the audit's folder"""
+    images: ImageSet
     change: Sequence[float]
     """Of each row."""
 
@@ -71,24 +69,29 @@ class DrawnWords:
         rows = [i for i, r in enumerate(self.table.rows) if r.concept == word]
         first = self.table.rows[rows[0]]
         pairs = [
-            ImagePair(seed=r.seed, base=self.paths["base"][r.id], edited=self.paths["edited"][r.id])
+            ImagePair(seed=r.seed, base=self._path("base", r), edited=self._path("edited", r))
             for r in (self.table.rows[i] for i in rows)
         ]
         return {
             "thing": first.thing,
-            "change": judging.estimate([self.change[i] for i in rows]),
+            "change": estimate([self.change[i] for i in rows]),
             "measures": tuple(self._measures(word, first.thing, rows)),
             "pictures": tuple(pairs),
         }
+
+    def _path(self, variant: str, row: Row) -> str:
+        """The picture's path within the audit's folder."""
+        return f"{self.images.store.name}/{self.images.paths[variant][row.id]}"
 
     def _measures(self, word: str, thing: str, rows: Sequence[int]) -> list[Measure]:
         table = self.table
         out = []
         if thing and table.judges("object"):
-            out.append(measure_rows(table, "psr1", f"shown in top 1: {thing}", word, "all", rows, table.success))
-        for clip in table.judges("match")[:1]:
-            value = partial(_value, table, clip)
-            out.append(measure_rows(table, "clip", "CLIP similarity to the prompt", word, "all", rows, value))
+            label = Label("psr1", f"shown in top 1: {thing}", word)
+            out.append(measure_rows(table, label, rows, table.success))
+        for clip in [s for s in table.scorers if s.question == "match"][:1]:
+            value = partial(_value, table, clip.name)
+            out.append(measure_rows(table, Label("clip", clip.title, word), rows, value, clip.share))
         return out
 
 
@@ -99,41 +102,17 @@ def _value(table: judging.ScoreTable, judge: str, variant: str, i: int) -> float
 def draw_and_judge(
     model: Model,
     edit: Edit,
-    sha256: str,
     rows: Sequence[Row],
+    drawings: Drawings,
     scorers: Sequence[Judge],
     out: Path,
-    settings: Settings,
     on_progress: Progress,
 ) -> DrawnWords:
-    """Draw the rows with the base and under the edit, into `out`/images, and ask the scorers.
-
-    Args:
-        sha256: of the edit's file.
-    """
-    image_store = out / "images"
-    base = describe_drawing(model, settings, "")
-    edited = describe_drawing(model, settings, sha256)
-    paths = {
-        "base": pictures.draw_images(model, rows, base, image_store, lambda i, n: on_progress("drawing the base", i, n))
-    }
-    with edit.apply(model, settings.strength):
-        paths["edited"] = pictures.draw_images(
-            model, rows, edited, image_store, lambda i, n: on_progress("drawing under the edit", i, n)
-        )
-    single = [s for s in scorers if isinstance(s, Scorer)]
-    scores: dict[str, dict[str, list[Score]]] = {
-        variant: {
-            s.name: judging.score_images(
-                s, rows, paths[variant], paths["base"], image_store, out / "scores", model.resolution
-            )
-            for s in single
-        }
-        for variant in judging.VARIANTS
-    }
-    change = [_change(image_store / paths["base"][r.id], image_store / paths["edited"][r.id]) for r in rows]
-    within = {variant: {key: f"images/{path}" for key, path in found.items()} for variant, found in paths.items()}
-    return DrawnWords(edited, judging.ScoreTable(rows, single, scores), within, change)
+    """Draw the rows with the base and under the edit, into `out`/images, and ask the scorers."""
+    images = draw_variants(model, edit, rows, drawings, out / "images", on_progress)
+    table = judging.score_all(scorers, images, out / "scores")
+    pairs = [(images.store / images.paths["base"][r.id], images.store / images.paths["edited"][r.id]) for r in rows]
+    return DrawnWords(drawings.edited, table, images, [_change(before, after) for before, after in pairs])
 
 
 def _change(one: Path, other: Path) -> float:

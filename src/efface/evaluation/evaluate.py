@@ -11,15 +11,13 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..concept import Erasure
 from ..edits.edit import Edit
 from ..models.base import Model
-from ..models.trajectory import Sampler
 from ..records.report import (
     FORMAT_VERSION,
     Drawing,
@@ -32,18 +30,23 @@ from ..records.report import (
     write_whole,
 )
 from ..scorers import Judge
-from ..scorers.base import Checked, Score, Scorer, SetScorer
+from ..scorers.base import JUDGED, Checked, Detector, SetScorer, kind_of, require_declared
 from ..suites.spec import Row, Suite
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics
 from .alarms import find_alarms
+from .drawing import Drawings, Progress, Settings, describe_drawing, draw_variants
+from .estimates import estimate
+from .metrics import NAMED_FIELD
 from .protocols import Protocol
 
 __all__ = [
     "Estimate",
+    "Progress",
     "Record",
     "Settings",
     "check_scorers",
+    "describe_drawing",
     "evaluate",
     "find_image_store",
     "measure_target_rate",
@@ -56,21 +59,10 @@ __all__ = [
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "numpy", "pillow")
 OPTIONAL = ("torchmetrics", "torchvision", "torch-fidelity", "nudenet", "onnxruntime")
 HEADLINES = ("esr1/target", "psr1/neighbour", "psr1/style", "psr1/unseen")
-Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How pictures are drawn."""
-
-    steps: int | None = None
-    """Sampling steps; the model's own number by default."""
-    guidance: float | None = None
-    """Guidance; the model's own by default."""
-    strength: float = 1.0
-    """How much of the edit is applied."""
-    sampler: Sampler = "own"
-    """The scheduler: the model's own, or another on its noise levels."""
+OWN = Settings()
+"""Everything as the model has it."""
 
 
 def evaluate(
@@ -79,9 +71,9 @@ def evaluate(
     suite: Suite,
     scorers: Sequence[Judge],
     out: Path,
-    settings: Settings = Settings(),
+    settings: Settings = OWN,
     image_store: Path | None = None,
-    progress: Progress | None = None,
+    on_progress: Progress | None = None,
     protocol: Protocol | None = None,
 ) -> Record:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the report's data.
@@ -89,51 +81,43 @@ def evaluate(
     Args:
         out: folder for everything; one that holds the same evaluation is continued.
         image_store: where pictures lie, `out`/images by default; evaluations that share one draw the base once.
-        progress: called with a stage's name, the pictures done, and their number.
+        on_progress: called with a stage's name, the pictures done, and their number.
         protocol: a declared one, whose own numbers are added; the suite is as it adjusted it.
 
     Raises:
-        ValueError: an empty suite, two scorers of one name, one that can't judge these rows, a damaged edit or one of
-            another base, steps that can't be, or `out` holds an evaluation with another protocol.
+        ValueError: an empty suite, two scorers of one name, one that can't judge these rows or whose numbers can't be
+            shown, a damaged edit or one of another base, steps that can't be, or `out` holds an evaluation with another
+            protocol.
     """
     check_scorers(scorers, suite, protocol)
     edit = Edit.load(edit_file)
     edit.check(model)
-    image_store = image_store or out / "images"
-    on_progress = progress or (lambda stage, done, total: None)
-    base = describe_drawing(model, settings, "")
-    edited = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
-    _agree(out, suite, edited, image_store, protocol)
+    report = on_progress or (lambda stage, done, total: None)
+    drawings = Drawings.of(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
+    store = image_store or out / "images"
+    _agree(out, suite, drawings.edited, store, protocol)
 
-    paths, by = {}, settings.sampler
-    paths["base"] = pictures.draw_images(
-        model, suite.rows, base, image_store, lambda i, n: on_progress("drawing the base", i, n), by
-    )
-    with edit.apply(model, settings.strength):
-        paths["edited"] = pictures.draw_images(
-            model, suite.rows, edited, image_store, lambda i, n: on_progress("drawing under the edit", i, n), by
-        )
-    table = _judge(scorers, suite.rows, paths, image_store, out / "scores", model.resolution, on_progress)
+    images = draw_variants(model, edit, suite.rows, drawings, store, report)
+    table = judging.score_all(scorers, images, out / "scores", lambda i, n: report("judging", i, n))
     found = metrics.measure_groups(table, suite)
+    portions = set_metrics.list_portions(suite, protocol.pools if protocol else ())
     found += set_metrics.measure_sets(
-        scorers,
-        suite.rows,
-        set_metrics.list_portions(suite, protocol.pools if protocol else ()),
-        paths,
-        image_store,
-        out / "scores",
-        model.resolution,
-        lambda i, n: on_progress("comparing sets", i, n),
+        scorers, images, portions, out / "scores", lambda i, n: report("comparing sets", i, n)
     )
     found += protocols.measure_protocol(protocol, table, suite) if protocol else []
-    record = _record(edit, suite, scorers, found, edited, protocol)
-    rows_table.write_rows(out / "rows.parquet", paths, table)
+    record = _record(edit, suite, scorers, found, drawings.edited, protocol)
+    rows_table.write_rows(out / "rows.parquet", images, table)
     write_whole(out / "report.json", record.model_dump_json(indent=1) + "\n")
     return record
 
 
 def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | None = None) -> None:
-    """Raises ValueError or OSError, before anything is drawn, where the scorers can't judge the suite."""
+    """Check, before anything is drawn, that the scorers can judge the suite and that their numbers can be shown.
+
+    Raises:
+        ValueError, OSError: an empty suite, two scorers of one name, one that does not declare what its number is or
+            lacks a package, a network or a label, or scorers none of which has a number for the suite's rows.
+    """
     if not suite.rows:
         raise ValueError(f"suite {suite.spec.name} has no rows for {', '.join(suite.targets)}")
     if len({s.name for s in scorers}) < len(scorers):
@@ -141,32 +125,24 @@ def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | N
         raise ValueError(f"two scorers share a name: {shared}; give one another with …,name=NAME")
     largest = max(set_metrics.list_portions(suite, protocol.pools if protocol else ()), key=lambda p: len(p.rows)).rows
     for scorer in scorers:
+        require_declared(scorer)
         if isinstance(scorer, Checked):
             scorer.check(largest if isinstance(scorer, SetScorer) else suite.rows)
-
-
-def _judge(
-    scorers: Sequence[Judge],
-    rows: Sequence[Row],
-    paths: Mapping[str, Mapping[str, str]],
-    image_store: Path,
-    cache: Path,
-    resolution: int,
-    on_progress: Progress,
-) -> judging.ScoreTable:
-    """What every scorer of single pictures says of each."""
-    single = [s for s in scorers if isinstance(s, Scorer)]
-    scores: dict[str, dict[str, list[Score]]] = {variant: {} for variant in judging.VARIANTS}
-    total = len(single) * len(judging.VARIANTS) * len(rows)
-    for i, (scorer, variant) in enumerate((s, w) for s in single for w in judging.VARIANTS):
-
-        def told(done: int, _: int, start: int = i * len(rows)) -> None:
-            on_progress("judging", start + done, total)
-
-        scores[variant][scorer.name] = judging.score_images(
-            scorer, rows, paths[variant], paths["base"], image_store, cache, resolution, told
+    if not any(has_number(scorer, suite.rows) for scorer in scorers):
+        given = ", ".join(f"{s.name} ({s.question})" for s in scorers) or "none was given"
+        asked = ", ".join(dict.fromkeys(r.asks for r in suite.rows))
+        raise ValueError(
+            f"no scorer has a number for suite {suite.spec.name}, so the report would be empty: its rows ask about "
+            f"{asked}, and the scorers answer: {given}"
         )
-    return judging.ScoreTable(rows, single, scores)
+
+
+def has_number(scorer: Judge, rows: Sequence[Row]) -> bool:
+    """Whether the report will show a number of the scorer's: of a judge, whether a row asks or names what it knows."""
+    if isinstance(scorer, SetScorer | Detector) or scorer.question not in JUDGED:
+        return True
+    field = NAMED_FIELD.get(scorer.question)
+    return any(r.asks == scorer.question or (field and getattr(r, field) and not r.second) for r in rows)
 
 
 def measure_target_rate(model: Model, rows: Sequence[Row], scorers: Sequence[Judge], settings: Settings) -> Estimate:
@@ -178,7 +154,7 @@ def measure_target_rate(model: Model, rows: Sequence[Row], scorers: Sequence[Jud
         guidance=settings.guidance,
         sampler=settings.sampler,
     )
-    return judging.estimate(judging.judge_images(scorers, images, rows, images))
+    return estimate(judging.judge_images(scorers, images, rows, images))
 
 
 def read_request(edit: Edit) -> Erasure:
@@ -197,27 +173,6 @@ def read_used_words(edit: Edit) -> tuple[str, ...]:
 
 def digest_rows(rows: Sequence[Row]) -> str:
     return pictures.digest([dataclasses.asdict(r) for r in rows])
-
-
-def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
-    """Everything on which this model's pictures depend beside prompt and seed; ValueError for steps that can't be."""
-    defaults = model.defaults
-    steps = defaults.steps if settings.steps is None else settings.steps
-    model.timesteps(steps, settings.sampler)
-    computed = str(model.compute or model.dtype).removeprefix("torch.")
-    return Drawing(
-        model=model.name,
-        fingerprint=model.fingerprint(),
-        decoder=model.decoder_digest(),
-        edit=edit,
-        strength=settings.strength,
-        steps=steps,
-        guidance=defaults.guidance if settings.guidance is None else settings.guidance,
-        scheduler=type(model.scheduler(settings.sampler)).__name__,
-        dtype=str(model.dtype).removeprefix("torch."),
-        compute=computed if model.steady is None else f"{computed}, compiled",
-        resolution=model.resolution,
-    )
 
 
 def list_packages() -> dict[str, str]:
@@ -282,7 +237,7 @@ def _record(
         rows=len(suite.rows),
         rows_digest=digest_rows(suite.rows),
         drawing=drawing,
-        scorers={s.name: s.identity() for s in scorers},
+        scorers={s.name: s.identity() | {"scorer": kind_of(s), "asks": s.question} for s in scorers},
         packages=list_packages(),
         rule=judging.RULE,
         measures=tuple(found),

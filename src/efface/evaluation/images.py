@@ -10,7 +10,8 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ from ..records.report import Drawing
 from ..suites.spec import Row
 
 Progress = Callable[[int, int], None]
+VARIANTS = ("base", "edited")
+"""Which model drew a picture: the untouched base, or the model under the edit."""
 
 
 class ImageModel(Protocol):
@@ -39,6 +42,31 @@ class ImageModel(Protocol):
         batch: int,
         sampler: Sampler,
     ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The pictures of some rows, drawn by the base and under the edit, as they lie in an image store."""
+
+    rows: Sequence[Row]
+    paths: Mapping[str, Mapping[str, str]]
+    """variant -> row id -> path of the picture within the image store."""
+    store: Path
+    """Folder of the image store."""
+    resolution: int
+    """Pixels a side."""
+
+    def paths_of(self, variant: str, rows: Sequence[Row]) -> list[str]:
+        """The paths of these rows' pictures within the image store."""
+        return [self.paths[variant][row.id] for row in rows]
+
+    def load(self, variant: str, rows: Sequence[Row]) -> Tensor:
+        """The pictures of these rows as uint8 [n, 3, h, w]."""
+        return load_images(self.store, self.paths_of(variant, rows))
+
+    def chunks(self) -> list[Sequence[Row]]:
+        """The rows in the fixed pieces that are judged together."""
+        return split_chunks(self.rows, self.resolution)
 
 
 def split_chunks(rows: Sequence[Row], resolution: int) -> list[Sequence[Row]]:
@@ -58,6 +86,7 @@ def digest(value: Any) -> str:
 
 
 def make_chunk_key(rows: Sequence[Row], drawing: Drawing) -> str:
+    """The name of a chunk's folder: a digest of all that decides its pictures."""
     decides = drawing.model_dump(exclude={"model"} if drawing.edit else {"model", "strength"})
     return digest({"drawing": decides, "pictures": [[r.prompt, r.seed] for r in rows]})
 
@@ -78,7 +107,7 @@ def draw_images(
     rows: Sequence[Row],
     drawing: Drawing,
     image_store: Path,
-    progress: Progress | None = None,
+    on_progress: Progress | None = None,
     sampler: Sampler = "own",
 ) -> dict[str, str]:
     """Draw every chunk that is not in the image store yet, with the model as it now is.
@@ -106,8 +135,8 @@ def draw_images(
             files = write_chunk(image_store / key, made, part)
         paths.update({row.id: f"{key}/{file}" for row, file in zip(part, files, strict=True)})
         done += len(part)
-        if progress:
-            progress(done, len(rows))
+        if on_progress:
+            on_progress(done, len(rows))
     return paths
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..evaluation.published import Published
+from ..evaluation.rows_table import read_rows_table
 from ..functional import rates
 from ..records.attacks import AttackRecord
 from ..records.report import Part, Record
@@ -87,7 +88,7 @@ def join_rows(titles: Sequence[str], folders: Sequence[Path]) -> bytes | None:
         return None
     tables = []
     for title, folder in zip(titles, folders, strict=True):
-        table = pq.read_table(folder / "rows.parquet")
+        table = read_rows_table(folder)
         tables.append(table.add_column(0, "evaluation", pa.array([title] * table.num_rows, pa.string())))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from PIL import Image
 
 from ..evaluation.evaluate import find_image_store
 from ..evaluation.images import read_image
+from ..evaluation.rows_table import read_rows
 from ..records.attacks import AttackRecord
 from ..records.report import Record
 
@@ -27,6 +27,9 @@ AHEAD = 256
 """Thumbnails made between two words of progress."""
 VERDICTS = ("erased", "still shown", "kept", "lost", "never shown", "not judged")
 WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", True): "kept", ("keep", False): "lost"}
+"""What became of a row, by its role and the edited picture's success."""
+UNSEEN = {("erase", True, True), ("keep", False, False)}
+"""Role and both pictures' success of rows that neither picture shows."""
 WHERE = {
     "edited": "the erased concept, brought back",
     "base": "control: the untouched base",
@@ -104,15 +107,15 @@ def build_evaluation_gallery(record: Record, folder: Path, per_group: int | None
     Args:
         per_group: pairs of each group, spread over its rows; all by default.
     """
-    table = pq.read_table(folder / "rows.parquet").to_pylist()
+    table = read_rows(folder)
     place = find_image_store(folder)
     seen = {key.rpartition(".")[0] for key in table[0]} if table else set()
     asks = {name: facts.get("asks", "") for name, facts in record.scorers.items() if name in seen}
-    after = {line["id"]: line for line in table if line["who"] == "edited"}
+    after = {line["id"]: line for line in table if line["variant"] == "edited"}
     pairs: list[Pair] = []
     titles = {}
     for group, title in record.suite.groups.items():
-        lines = [line for line in table if line["who"] == "base" and line["group"] == group]
+        lines = [line for line in table if line["variant"] == "base" and line["group"] == group]
         if lines:
             titles[group] = title
             pairs += [_pair(line, after[line["id"]], place, asks) for line in pick_evenly(lines, per_group)]
@@ -155,8 +158,7 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
 
 def _verdict(role: str, before: bool | None, after: bool | None) -> str:
     """What became of a row; of what neither picture shows nothing was erased and nothing lost."""
-    missing = role == "erase"  # the success of such a row is that it does not show the target
-    if before is after is missing:
+    if (role, before, after) in UNSEEN:
         return "never shown"
     return "not judged" if after is None else WORDS[role, after]
 

@@ -59,7 +59,7 @@ class Jury:
         table = judging.ScoreTable(rows, self.judges, {"edited": scores})
         return [
             Seen(
-                table.sees("edited", i, row.asks, row.counts, 1, "all", "keep"),
+                table.shows("edited", i, judging.Sought(row.asks, row.counts, every=True)),
                 {name: (*found[i].answer, found[i].explanation)[0] for name, found in scores.items()},
             )
             for i, row in enumerate(rows)

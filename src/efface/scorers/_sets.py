@@ -30,7 +30,7 @@ from ..files import read_pictures
 from ..functional.rates import Z95
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
-from .base import Spread, require_package, weights_digest
+from .base import Better, Spread, require_package, weights_digest
 
 BLOCKS = 20
 FEW = 10
@@ -43,6 +43,9 @@ class Compared(ABC):
 
     version: ClassVar[str]
     title: ClassVar[str]
+    unit: ClassVar[str]
+    better: ClassVar[Better]
+    share: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
     """What has to be installed, beside what every installation has."""
     blocks: ClassVar[int] = BLOCKS

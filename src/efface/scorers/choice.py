@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..suites.spec import Row
-from .base import Score, prepare_images, weights_digest
+from .base import Better, Score, prepare_images, weights_digest
 from .classifier import require_labels, score_labels
 from .clip import load_clip, require_clip
 
@@ -26,6 +26,11 @@ class Choice:
     """The labels that a picture fits best, by a CLIP that no erasure touches."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "probability of what was asked for"
+    unit: ClassVar[str] = "probability"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     folder: str
     """Folder or hub id of the CLIP."""
     labels: tuple[str, ...]

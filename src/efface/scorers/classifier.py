@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from ..functional.rates import names_of
 from ..suites.spec import Row
 from ..suites.world import did_you_mean
-from .base import Score, file_digest, pick_device, prepare_images, weights_digest
+from .base import Better, Score, file_digest, pick_device, prepare_images, weights_digest
 
 TOP = 6
 """One more than top-5 needs: of two things in a picture, either may come first."""
@@ -30,6 +30,11 @@ class Classifier:
     """The most likely labels of a picture, by any transformers image classifier."""
 
     version: ClassVar[str] = "3"
+    title: ClassVar[str] = "probability of what was asked for"
+    unit: ClassVar[str] = "probability"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     folder: str
     """Folder or hub id of the classifier."""
     question: str = "object"

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from ..suites.spec import Row
-from .base import Score, pick_device, prepare_images, weights_digest
+from .base import Better, Score, pick_device, prepare_images, weights_digest
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ class Clip:
     """Cosine of a picture and its prompt in [-1, 1], by a CLIP that no erasure touches."""
 
     version: ClassVar[str] = "2"
+    title: ClassVar[str] = "CLIP similarity to the prompt"
+    unit: ClassVar[str] = "cosine"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     folder: str
     """Folder or hub id of the CLIP."""
     name: str = "clip"

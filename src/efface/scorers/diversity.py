@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
 from ._sets import assign_clusters, jackknife
-from .base import Network, Spread
+from .base import Better, Network, Spread
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Diversity:
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "diversity (1 - cosine between pictures of a concept)"
+    unit: ClassVar[str] = "1 - cosine"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 2.0)
     folder: str = INCEPTION
     """Folder or hub id of an image classifier or CLIP through which pictures are seen, or "inception"."""
     least: int = 20

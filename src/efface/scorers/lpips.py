@@ -5,6 +5,7 @@ torchvision, which fetches weights when it is first asked.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score, pick_device, require_package
+from .base import Better, Score, pick_device, require_package
 
 Net = Literal["alex", "vgg", "squeeze"]
 
@@ -23,6 +24,11 @@ class Lpips:
     """Learned perceptual distance to the base's picture."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "LPIPS from the base"
+    unit: ClassVar[str] = "distance"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     net: Net = "alex"
     """The network that looks: alex, vgg or squeeze."""
     name: str = "lpips"

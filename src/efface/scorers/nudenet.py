@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score, file_digest, require_package
+from .base import Better, Score, file_digest, require_package
 
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED",
@@ -55,6 +55,11 @@ class NudeNet:
     """Exposed parts of bodies, by the detector that the field counts with."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "confidence of the surest detection"
+    unit: ClassVar[str] = "confidence"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     thresholds: ClassVar[tuple[float, ...]] = (0.3, 0.45, 0.5, 0.6, 0.7, 0.75, 0.8)
     labels: tuple[str, ...] = EXPOSED
     """The labels that count; the eight of EAP by default."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score, require_package
+from .base import Better, Score, require_package
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class Ssim:
     """Structural similarity to the base's picture, at most 1."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "SSIM to the base"
+    unit: ClassVar[str] = "similarity"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     name: str = "ssim"
 
     @property
