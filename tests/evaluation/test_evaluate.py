@@ -325,6 +325,31 @@ def test_unknown_versions_and_damaged_reports_are_refused(done: Path, tmp_path: 
     assert Record.model_validate(data) == read_report(done)
 
 
+def test_success_is_stored_in_the_row_and_the_report_counts_it(done: Path) -> None:
+    record, lines = read_report(done), pq.read_table(done / "rows.parquet").to_pylist()
+    for m in [m for m in record.measures if m.metric in ("esr1", "psr1") and m.judge == "all"]:
+        for variant, number in (("base", m.base), ("edited", m.edited)):
+            stored = [x["success"] for x in lines if (x["group"], x["variant"]) == (m.group, variant)]
+            assert (number.n, number.unscored) == (len(stored) - stored.count(None), stored.count(None))
+            assert number.value == stored.count(True) / number.n
+    field = pq.read_schema(done / "rows.parquet").field("object-planted.value")
+    assert field.metadata[b"title"] == b"seen" and field.metadata[b"better"] == b"higher"
+
+
+def test_a_report_that_would_be_empty_is_refused_before_anything_is_drawn(
+    model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path
+) -> None:
+    mute = type("Mute", (), {"name": "mute", "question": "mood", "version": "1"})()
+    with pytest.raises(ValueError, match="scorer mute does not declare title, unit, better, share"):
+        evaluate(model, edit, suite, [mute], tmp_path)
+    with pytest.raises(ValueError, match="report would be empty: its rows ask about object, and the scorers"):
+        evaluate(model, edit, suite, [], tmp_path)
+    plain = dataclasses.replace(suite, rows=tuple(dataclasses.replace(r, style="") for r in suite.rows))
+    with pytest.raises(ValueError, match=r"style-planted \(style\)"):
+        evaluate(model, edit, plain, [JUDGES[2]], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_the_base_draws_is_measured(model: StableDiffusion, suite: Suite) -> None:
     seen = measure_target_rate(model, suite.group("target"), [Planted()], Settings())
     assert (seen.value, seen.n) == (1, 12)

@@ -168,3 +168,33 @@ def test_rows_are_drawn_with_the_guidance_that_they_ask_for(tmp_path: Path) -> N
     plain = [dataclasses.replace(r, guidance=None) for r in rows]
     (first, _) = plan_chunks(plain, drawing)
     assert first[0] == drawing and make_chunk_key(plain[:4], drawing) == make_chunk_key(*reversed(first))
+
+
+def answered(rows: Sequence[Row], *answers: tuple[str, ...]) -> ScoreTable:
+    """The same answers of one judge before and after, a row each."""
+    found = [Score(1.0 if a else None, a) for a in answers]
+    return ScoreTable(rows, [Planted()], {v: {"object-planted": found} for v in ("base", "edited")})
+
+
+OBJECTS = SuiteSpec("own", "1", "", "", "", "labels", (GroupSpec("target", "labels", "erase", "object", 3, "cats"),))
+CAT = Row("t", "a cat", 0, "target", "erase", "object", "cat", ("cat",), thing="cat")
+
+
+def test_a_judge_that_answers_with_one_label_is_served() -> None:
+    rows = [dataclasses.replace(CAT, id=str(i)) for i in range(3)]
+    table = answered(rows, ("cat",), ("dog",), ("dog",))
+    found = measure_groups(table, Suite(OBJECTS, ("cat",), tuple(rows)))
+    assert [(m.metric, m.judge) for m in found] == [("esr1", "all"), ("esr1", "object-planted")]
+    assert found[0].edited.value == pytest.approx(2 / 3) and found[0].edited.n == 3
+
+
+def test_one_label_of_a_picture_of_two_things_may_leave_the_other_open() -> None:
+    rows = [dataclasses.replace(CAT, id=str(i), second="dog") for i in range(3)]
+    table = answered(rows, ("cat",), ("dog",), ("dog", "cat"))
+    assert table.successes["edited"] == (False, None, False)
+
+
+def test_a_judge_that_can_answer_nothing_is_counted_and_not_left_out() -> None:
+    rows = [dataclasses.replace(CAT, id=str(i)) for i in range(3)]
+    (gone, _) = measure_groups(answered(rows, (), (), ()), Suite(OBJECTS, ("cat",), tuple(rows)))
+    assert gone.metric == "esr1" and (gone.edited.value, gone.edited.n, gone.edited.unscored) == (None, 0, 3)
