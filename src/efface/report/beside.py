@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..evaluation.published import Published
 from ..records.report import Estimate, Record
-from .plot import Curve, Series, curve, titled
+from .svg import Curve, Series, draw_curve, format_metric
 
 
 @dataclass(frozen=True)
@@ -51,5 +51,5 @@ def plot_published(published: Sequence[Published]) -> list[Curve]:
                 lines.append(Series(p.name, "edit", [(t, r.estimate) for t, r in taken]))
         if lines:
             share = metric != "detections"
-            out.append(Curve(f"{titled(metric)} by threshold", curve(lines, metric, share)))
+            out.append(Curve(f"{format_metric(metric)} by threshold", draw_curve(lines, metric, share)))
     return out

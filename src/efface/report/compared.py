@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ..records.report import Measure, Record, require_comparable
 from .data import Claim, make_claims
-from .plot import Point, scatter
+from .svg import Point, draw_scatter
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
             edits += _point(number, title, "edit", gone, stays)
             bases += _point(number, f"base of {title}", "base", gone, stays)
     distinct = {(p.x, p.y): p for p in bases}
-    plot = scatter([*distinct.values(), *edits], "erased (ESR)", "kept (PSR)") if edits else None
+    plot = draw_scatter([*distinct.values(), *edits], "erased (ESR)", "kept (PSR)") if edits else None
     suite = group[0][2].suite
     return Comparison(
         f"{suite.name} {suite.version}", differs, edits, plot, kept, make_claims([r for _, _, r in group])

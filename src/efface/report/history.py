@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from .plot import strip
+from .svg import draw_strip
 
 LINES = 12
 """Words that have a line of their own in the plot."""
@@ -61,7 +61,7 @@ def _choices(title: str, words: Sequence[str]) -> History:
     counts = Counter(words).most_common()
     last = {word: i for i, word in enumerate(words, 1)}
     table = [Chosen(word, n, n / len(words), words.index(word) + 1, last[word]) for word, n in counts[:ROWS]]
-    return History(title, "", strip(words, [word for word, _ in counts[:LINES]]), table)
+    return History(title, "", draw_strip(words, [word for word, _ in counts[:LINES]]), table)
 
 
 def _text(value: Any) -> str:

@@ -27,7 +27,7 @@ from .compared import build_comparisons
 from .data import make_claims
 from .gallery import Gallery
 from .history import History, build_histories
-from .plot import Curve, climbs, curves
+from .svg import Curve, draw_climbs, plot_thresholds
 from .template import make_environment
 from .wording import format_estimate, format_number, pick_worst_outcome
 
@@ -140,7 +140,7 @@ def _part(record: Record, folder: Path, per_group: int | None) -> Part:
     found = gate.verify(record, (), rules.find_policy("default").rules)
     cards = [Card(m, [f for f in found.findings if _about(f, m)]) for m in record.headline_measures()]
     shown = gallery.build_evaluation_gallery(record, folder, per_group)
-    return Part(title_of(record), record, shown, cards, found, curves(record), build_histories(record.history))
+    return Part(title_of(record), record, shown, cards, found, plot_thresholds(record), build_histories(record.history))
 
 
 def _about(finding: gate.RuleResult, m: Measure) -> bool:
@@ -150,7 +150,7 @@ def _about(finding: gate.RuleResult, m: Measure) -> bool:
 
 def _attacked(record: AttackRecord, folder: Path) -> Attacked:
     lines = {t.attack: t.curve for t in record.trials if t.where == "edited" and len(t.curve) > 1}
-    plot = climbs(lines, "attack success rate") if lines else None
+    plot = draw_climbs(lines, "attack success rate") if lines else None
     return Attacked(title_of(record), record, gallery.build_attack_gallery(record, folder), plot)
 
 
