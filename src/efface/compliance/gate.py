@@ -1,4 +1,4 @@
-"""The gate: bars that an evaluation must stay on the right side of, judged by the unfavourable bound of each interval.
+"""The gate: rules that an evaluation must keep, judged by the unfavourable bound of each interval.
 
 A rule names what must not be: "esr1<0.95". Of the interval of what it names, the bound nearer to that is compared
 with the bar. Three things can come of it:
@@ -72,25 +72,25 @@ class Number:
     unscored: int
 
 
-def verify(record: Record, rules: Sequence[Rule], bars: Sequence[Rule] = (), widest: float = WIDEST) -> GateResult:
+def verify(record: Record, rules: Sequence[Rule], policy: Sequence[Rule] = (), widest: float = WIDEST) -> GateResult:
     """Judge an evaluation.
 
     Args:
-        rules: bars that someone set for this evaluation: one on something that was not measured is an error.
-        bars: those of a policy: one on something that was not measured could not be judged.
+        rules: those that someone set for this evaluation: one on something that was not measured is an error.
+        policy: the rules of a policy: one on something that was not measured could not be judged.
         widest: an interval with the bar inside that is wider than this does not decide.
 
     Raises:
         ValueError: no rule; one on what was not measured; a bar that no share can reach.
     """
-    if not rules and not bars:
-        raise ValueError("no bar was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
+    if not rules and not policy:
+        raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
     findings: list[RuleResult] = []
     for rule in rules:
         if not (numbers := select_numbers(record, rule)):
             raise ValueError(f"{rule.text!r}: {_missing(record, rule)}")
         findings += [judge_rule(rule, number, widest) for number in numbers]
-    for rule in bars:
+    for rule in policy:
         numbers = select_numbers(record, rule)
         findings += [judge_rule(rule, n, widest) for n in numbers] or [_absent(rule, _missing(record, rule))]
     outcomes = {f.outcome for f in findings}

@@ -39,14 +39,14 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Card:
-    """A headline number and what came of the default bars on it."""
+    """A headline number and what came of the default rules on it."""
 
     measure: Measure
-    bars: Sequence[gate.RuleResult]
+    rules: Sequence[gate.RuleResult]
 
     @property
     def verdict(self) -> str:
-        return pick_worst_outcome([f.outcome for f in self.bars])
+        return pick_worst_outcome([f.outcome for f in self.rules])
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Part:
     record: Record
     gallery: Gallery
     cards: Sequence[Card]
-    bars: gate.GateResult
+    verified: gate.GateResult
     """What came of the default policy."""
     curves: Sequence[Curve]
     history: Sequence[History]
@@ -144,7 +144,7 @@ def _part(record: Record, folder: Path, per_group: int | None) -> Part:
 
 
 def _about(finding: gate.RuleResult, m: Measure) -> bool:
-    """Whether a bar was held against this number, its base, or its drop."""
+    """Whether a rule was held against this number, its base, or its drop."""
     return finding.metric.partition("_")[0] == m.metric and finding.group == m.group and finding.judge == m.judge
 
 

@@ -18,7 +18,7 @@ FILTERS = {
     "drop": wording.format_drop,
     "named": wording.format_name,
     "card_title": wording.format_card_title,
-    "bar": wording.format_rule,
+    "rule": wording.format_rule,
 }
 """What the templates call the functions that write numbers."""
 

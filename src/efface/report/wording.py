@@ -69,5 +69,5 @@ def format_rule(f: RuleResult) -> str:
 
 
 def pick_worst_outcome(outcomes: Sequence[str]) -> str:
-    """What came of a card: the worst of its bars; "" where it has none."""
+    """What came of a card: the worst of its rules; "" where it has none."""
     return next((o for o in ("failed", "unjudged", "holds") if o in outcomes), "")
