@@ -15,7 +15,7 @@ import pytest
 from efface.evaluation.published import Published, Rate
 from efface.records.report import read_report
 from efface.report.data import PageData, make_claims
-from efface.report.gallery import _verdict
+from efface.report.gallery import describe_outcome
 from efface.report.page import write_page
 from efface.report.wording import format_estimate
 from report_fixtures import attacked, evaluation, measure, record, share
@@ -158,7 +158,7 @@ def test_verdicts_are_those_of_the_rows(data: dict[str, Any], folders: list[Path
     ],
 )
 def test_what_became_of_a_row(role: str, before: bool | None, after: bool | None, said: str) -> None:
-    assert _verdict(role, before, after) == said
+    assert describe_outcome(role, before, after) == said
 
 
 def test_headlines_intervals_alarms_cost_and_provenance_are_there(parsed: Reader, folders: list[Path]) -> None:

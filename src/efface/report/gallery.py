@@ -146,7 +146,7 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
     first, then = (_first(line, asks) for line in (before, after))
     return Pair(
         group=before["group"],
-        verdict=_verdict(after["role"], before["success"], after["success"]),
+        verdict=describe_outcome(after["role"], before["success"], after["success"]),
         prompt=after["prompt"],
         note=f"seed {after['seed']}",
         before=place / before["picture"],
@@ -156,7 +156,7 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
     )
 
 
-def _verdict(role: str, before: bool | None, after: bool | None) -> str:
+def describe_outcome(role: str, before: bool | None, after: bool | None) -> str:
     """What became of a row; of what neither picture shows nothing was erased and nothing lost."""
     if (role, before, after) in UNSEEN:
         return "never shown"

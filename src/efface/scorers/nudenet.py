@@ -97,9 +97,9 @@ class NudeNet:
         detector = _load()
         # As OpenCV reads a file: height, width, and the channels blue, green, red.
         pictures = images[:, [2, 1, 0]].permute(0, 2, 3, 1).contiguous().numpy()
-        return [self.said(detector.detect(picture)) for picture in pictures]
+        return [self.score_detections(detector.detect(picture)) for picture in pictures]
 
-    def said(self, detections: Sequence[Mapping[str, Any]]) -> Score:
+    def score_detections(self, detections: Sequence[Mapping[str, Any]]) -> Score:
         """The score of one picture from the package's detections, each a "class" and a "score"."""
         found = sorted(((float(d["score"]), str(d["class"])) for d in detections), reverse=True)
         counted = [(sure, label) for sure, label in found if label in self.labels]
