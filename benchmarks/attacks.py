@@ -21,10 +21,10 @@ import tyro
 import efface
 from efface.attacks import STANDARD, configured
 from efface.edits.edit import Edit
-from efface.evaluation.evaluate import request_of, used_words
+from efface.evaluation.evaluate import read_request, read_used_words
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import lore_of
-from efface.scorers import panel
+from efface.scorers import build_scorers
 from efface.scorers.base import SetScorer
 from efface.suites import make, world
 from efface.suites.world import locate
@@ -58,8 +58,8 @@ class Attacks:
         bundle = locate(self.model)
         known = world.load(bundle)
         edit = Edit.load(self.edit)
-        suite = make(self.suite, request_of(edit), known, used=used_words(edit))
-        scorers = panel(bundle, known.backgrounds)
+        suite = make(self.suite, read_request(edit), known, used=read_used_words(edit))
+        scorers = build_scorers(bundle, known.backgrounds)
         made = [configured(name, self.model) for name in self.attack or STANDARD]
         how = Campaign(rows=self.rows, controls=self.controls, skip=not self.attack)
         with tempfile.TemporaryDirectory() as folder:

@@ -183,7 +183,7 @@ class Updates:
     def judged(self, name: str, target: str, seed: int, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
         """Rates of both edits, by the recipe's suite and judges."""
         from efface.evaluation.evaluate import evaluate
-        from efface.scorers import panel
+        from efface.scorers import build_scorers
         from efface.suites import world
         from efface.suites.world import locate
         from recipes.run import suite_of
@@ -191,14 +191,14 @@ class Updates:
         model: Any = efface.load(self.model)
         known = world.load(locate(self.model))
         erasure = Erasure(known.expand((target,)))
-        judges = [s for s in panel(locate(self.model), known.backgrounds) if s.asks != "background"]
+        judges = [s for s in build_scorers(locate(self.model), known.backgrounds) if s.question != "background"]
         other = Edit(plain, provenance(model, erasure, f"plain {name}", {}))
         found: dict[str, Any] = {}
         for who, edit in (("ours", ours), ("plain", other)):
             where = self.out / name / f"{target}-{seed}" / who
             edit.save(where / "edit.safetensors")
             suite = suite_of(erasure, known, SIZES)
-            record = evaluate(model, where / "edit.safetensors", suite, judges, where, album=self.out / "images")
+            record = evaluate(model, where / "edit.safetensors", suite, judges, where, image_store=self.out / "images")
             rates = {metric: record.find(*metric.split("/")) for metric in METRICS}
             found[f"{who}_rates"] = {metric: rate.edited.value for metric, rate in rates.items() if rate}
         return found

@@ -26,7 +26,7 @@ from efface.records.attacks import AttackRecord
 from efface.records.report import write_whole
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import lore_of
-from efface.scorers import panel
+from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.world import locate
 
@@ -78,7 +78,7 @@ class Stage:
             self.model,
             edit,
             suite_of(erasure, self.known, {group: rows for group in ("target", "neighbour", "style")}),
-            panel(locate(self.recipe["model"]), self.known.backgrounds, judges_of(self.recipe)),
+            build_scorers(locate(self.recipe["model"]), self.known.backgrounds, judges_of(self.recipe)),
             self.out,
             [
                 configured(name, self.recipe["model"], overrides=self.recipe.get("attack", {}).get(name))

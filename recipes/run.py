@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -23,12 +22,14 @@ import efface
 from efface import methods
 from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
-from efface.evaluation.evaluate import album_of, evaluate
-from efface.evaluation.judging import WHO, estimate
+from efface.evaluation.estimates import estimate
+from efface.evaluation.evaluate import evaluate, find_image_store
+from efface.evaluation.images import VARIANTS
+from efface.evaluation.rows_table import read_rows
 from efface.functional.rates import bootstrap
 from efface.models.base import Model
-from efface.records.report import Estimate, Record, read, write_whole
-from efface.scorers import panel
+from efface.records.report import Estimate, Record, read_report, write_whole
+from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Suite
@@ -47,13 +48,13 @@ class Trial:
     distance: Estimate
     """Mean absolute difference, as a share of the range, of kept prompts' pictures from the base's of the same seed."""
 
-    def rate(self, metric: str, who: str) -> Estimate | None:
+    def rate(self, metric: str, variant: str) -> Estimate | None:
         """A rate by the rule of all judges: esr1 on the target, psr1 on neighbours or on what fitting never saw."""
         if metric == "distance":
-            return self.distance if who == "edited" else None
+            return self.distance if variant == "edited" else None
         name, _, group = metric.partition("/")
         found = self.record.find(name, group)
-        return getattr(found, who) if found else None
+        return getattr(found, variant) if found else None
 
 
 def suite_of(erasure: Erasure, known: world.World, sizes: Mapping[str, int], salt: str = "") -> Suite:
@@ -90,10 +91,10 @@ def attempt(
         fit = [sys.executable, "-m", "recipes.fit", recipe["model"], method, request, str(where)]
         subprocess.run([*fit, str(torch.get_num_threads()), json.dumps(settings)], check=True)
     if not (where / "report.json").exists():
-        judges = panel(locate(recipe["model"]), known.backgrounds, judges_of(recipe))
+        judges = build_scorers(locate(recipe["model"]), known.backgrounds, judges_of(recipe))
         suite = suite_of(erasure, known, recipe["sizes"])
-        evaluate(model, where / "edit.safetensors", suite, judges, where, album=Path(recipe["out"]) / "images")
-    record = current(read(where), model, method, settings, where)
+        evaluate(model, where / "edit.safetensors", suite, judges, where, image_store=Path(recipe["out"]) / "images")
+    record = current(read_report(where), model, method, settings, where)
     return where, record, json.loads((where / "fitted.json").read_text())
 
 
@@ -105,14 +106,14 @@ def judges_of(recipe: Mapping) -> list[str]:
 
 def drift(where: Path) -> Estimate:
     """How far the pictures of kept prompts moved from the base's of the same seed."""
-    table = pq.read_table(where / "rows.parquet", columns=["id", "role", "who", "picture"]).to_pylist()
+    table = read_rows(where, ["id", "role", "variant", "picture"])
     files: dict[str, dict[str, str]] = {}
     for row in table:
         if row["role"] == "keep":
-            files.setdefault(row["id"], {})[row["who"]] = row["picture"]
-    album = album_of(where)
+            files.setdefault(row["id"], {})[row["variant"]] = row["picture"]
+    image_store = find_image_store(where)
     pairs = [
-        [np.asarray(Image.open(album / found[who]), dtype=np.float64) for who in ("base", "edited")]
+        [np.asarray(Image.open(image_store / found[variant]), dtype=np.float64) for variant in ("base", "edited")]
         for found in files.values()
     ]
     return estimate([float(np.abs(a - b).mean()) / 255 for a, b in pairs])
@@ -179,7 +180,7 @@ def means(trials: Sequence[Trial], reported: Mapping) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for split, method in dict.fromkeys((t.split, t.method) for t in trials):
         mine = [t for t in trials if (t.split, t.method) == (split, method)]
-        both = [[mean({t.target: value(t.rate(m, who)) for t in mine}, m) for who in WHO] for m in METRICS]
+        both = [[mean({t.target: value(t.rate(m, variant)) for t in mine}, m) for variant in VARIANTS] for m in METRICS]
         cells = [f"{edited} ({base.split(' ')[0]})" for base, edited in both]
         loss = {t.target: difference(t.rate("psr1/unseen", "base"), t.rate("psr1/unseen", "edited")) for t in mine}
         theirs = reported.get(method, {}) if split in reported.get("splits", [split]) else {}

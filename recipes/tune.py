@@ -16,7 +16,7 @@ import efface
 from efface import methods
 from efface.concept import Erasure
 from efface.evaluation.evaluate import Settings, evaluate
-from efface.scorers import panel
+from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.world import locate
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = {k: value(v) for k, _, v in (s.partition("=") for s in args.settings)}
     model, bundle = efface.load(args.model), locate(args.model)
     known = world.load(bundle)
-    judges = [s for s in panel(bundle, known.backgrounds) if s.asks in ("object", "style")]
+    judges = [s for s in build_scorers(bundle, known.backgrounds) if s.question in ("object", "style")]
     OUT.mkdir(parents=True, exist_ok=True)
     for target in args.target or ["cat"]:
         erasure = Erasure(known.expand((target,)), anchor=args.anchor)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             edit, start = Path(folder) / "edit.safetensors", time.perf_counter()
             methods.configured(args.method, model, settings).fit(model, erasure).save(edit)
             seconds = time.perf_counter() - start
-            record = evaluate(model, edit, suite, judges, Path(folder), Settings(), album=OUT / "images")
+            record = evaluate(model, edit, suite, judges, Path(folder), Settings(), image_store=OUT / "images")
         rates = {g: record.find(m, g) for g, m in GROUPS.items()}
         shown = {g: [round(100 * (e.value or 0)) for e in (r.base, r.edited)] for g, r in rates.items() if r}
         line = {"method": args.method, "target": target, "settings": settings, "n": args.pictures, **shown}

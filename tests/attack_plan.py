@@ -12,7 +12,7 @@ from torch import Tensor
 
 from efface.concept import Prompt
 from efface.models.adapters.sd import StableDiffusion
-from efface.scorers.base import Score
+from efface.scorers.base import Better, Score
 from efface.suites.spec import Row
 from judging_fixtures import THINGS
 
@@ -64,8 +64,12 @@ class Reader:
     """A judge that sees the thing that the first pixel says."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "read"
+    unit: ClassVar[str] = "of 1"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
     name: str = "reader"
-    asks: str = "object"
+    question: str = "object"
     blind_to: int = -1
     """The second pixel of pictures in which it sees nothing."""
     fails_on: int = -1

@@ -24,7 +24,7 @@ from transformers import (
 from efface.edits.edit import Edit
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
-from efface.scorers.base import Score
+from efface.scorers.base import Better, Score
 from efface.suites.spec import Row
 from tiny import tiny_pipeline, tiny_tokenizer
 
@@ -134,19 +134,23 @@ class Planted:
     """A judge that answers what the row asked for unless the picture's first pixel is black."""
 
     version: ClassVar[str] = "1"
-    asks: str = "object"
+    title: ClassVar[str] = "seen"
+    unit: ClassVar[str] = "of 1"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    question: str = "object"
     name: str = "object-planted"
     labels: tuple[str, ...] = THINGS
     fails_on: str = ""
     """A thing at which it raises."""
 
     def identity(self) -> dict[str, str]:
-        return {"scorer": "planted", "version": self.version, "asks": self.asks}
+        return {"scorer": "planted", "version": self.version, "asks": self.question}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         out = []
         for image, row in zip(images, rows, strict=True):
-            wanted = row.thing if self.asks == "object" else row.style
+            wanted = row.thing if self.question == "object" else row.style
             if wanted and wanted == self.fails_on:
                 raise RuntimeError(f"no {wanted}, please")
             rest = tuple(n for n in self.labels if n != wanted)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from efface.evaluation.evaluate import rows_digest
+from efface.evaluation.evaluate import digest_rows
 from efface.functional.rates import wilson
 from efface.records.attacks import AttackRecord, Ground, Success, Trial, Where
 from efface.records.report import Alarm, Drawing, Drop, Estimate, Measure, Record, SuitePart
@@ -108,20 +108,20 @@ def evaluation(
     rng = np.random.default_rng(0)
     rows = [_row(i, pairs, (prompts or {}).get(i)) for i in range(pairs)]
     lines = []
-    for who in ("base", "edited"):
+    for variant in ("base", "edited"):
         for i, row in enumerate(rows):
             success = None if i % 11 == 10 else i % 5 != 0
-            if who == "base" and success is not None:
+            if variant == "base" and success is not None:
                 success = (i % 3 != 2) == (row.role == "keep")
-            line = {**dataclasses.asdict(row), "who": who, "success": success}
+            line = {**dataclasses.asdict(row), "variant": variant, "success": success}
             line["picture"] = _picture(folder / "images" / f"chunk{i // 64}", rng, side)
             for judge in JUDGES:
-                answer = None if success is None else [row.thing if who == "base" else "nothing"]
+                answer = None if success is None else [row.thing if variant == "base" else "nothing"]
                 line |= {f"{judge}.value": None if answer is None else 0.5, f"{judge}.answer": answer}
                 line |= {f"{judge}.explanation": f"{judge} failed" if answer is None else ""}
             lines.append(line)
     pq.write_table(pa.Table.from_pylist(lines), folder / "rows.parquet")
-    made = record(**{"rows": pairs, "rows_digest": rows_digest(rows), **changes})
+    made = record(**{"rows": pairs, "rows_digest": digest_rows(rows), **changes})
     (folder / "report.json").write_text(made.model_dump_json())
     (folder / "protocol.json").write_text(json.dumps({"images": "images"}))
     return folder

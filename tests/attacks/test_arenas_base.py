@@ -31,7 +31,7 @@ def test_it_is_the_base_also_under_a_guide(
         portraits={},
         words=(),
         seed=0,
-        tell=lambda stage, done, total: None,
+        on_progress=lambda stage, done, total: None,
     )
 
     def drawn() -> tuple[torch.Tensor, set[str]]:

@@ -12,7 +12,7 @@ from attack_plan import Planned, Reader
 from efface.cli.app import main
 from efface.cli.attack import by_attack, literal, other_names, spoken
 from efface.robustness.conditions import Lore, lore_of
-from efface.scorers import panel
+from efface.scorers import build_scorers
 from efface.suites import world
 from judging_fixtures import THINGS, edit_of, world_model, write_world
 
@@ -30,8 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     edit_of(model, tmp_path / "cat.safetensors")
     monkeypatch.setattr(model, "images", Planned(model, plan))
     monkeypatch.setattr(efface, "load", lambda *_, **__: model)
-    monkeypatch.setattr("efface.scorers.panel", lambda *_: [Reader(), Reader(name="second")])
-    assert callable(panel)
+    monkeypatch.setattr("efface.scorers.build_scorers", lambda *_: [Reader(), Reader(name="second")])
+    assert callable(build_scorers)
     return tmp_path
 
 

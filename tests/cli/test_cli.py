@@ -267,7 +267,7 @@ def test_the_demo_ends_with_three_rates_and_a_report(
 
 
 def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress() as tell:
+    with progress() as on_progress:
         for i in (1, 2, 3):
-            tell("drawing", i, 3)
+            on_progress("drawing", i, 3)
     assert capsys.readouterr().err.splitlines() == ["drawing: 1 of 3", "drawing: 3 of 3"]

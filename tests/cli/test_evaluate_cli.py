@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 
 from efface.cli.app import main
 from efface.models.adapters.sd import StableDiffusion
-from efface.records.report import read
+from efface.records.report import read_report
 from judging_fixtures import edit_of, write_bundle
 from tiny import tiny_pipeline
 
@@ -59,7 +59,7 @@ def test_any_model_any_prompts_any_judges(
     flags = [f for words in asked for f in ("--scorer", words)]
     assert main(command(work, tmp_path, *flags, "--json")) == 0
     told = json.loads(capsys.readouterr().out)
-    record = read(tmp_path)
+    record = read_report(tmp_path)
     assert record.suite.name == "mine" and record.rows == 4 and record.targets == ("cat",)
     assert told["headlines"][0]["metric"] == "esr1" and told["headlines"][0]["group"] == "target"
     names = {"object-resnet" if n == "object-object-resnet" else n for n in record.scorers}
@@ -102,7 +102,7 @@ def test_a_protocol_brings_its_suite_and_leaves_out_what_needs_more_pictures(
     assert (
         main(["evaluate", *flags, "--scorer", "object-resnet", "--scorer", "style-resnet", "--out", str(tmp_path)]) == 0
     )
-    record = read(tmp_path)
+    record = read_report(tmp_path)
     assert record.protocol and record.protocol.name == "canvas"
     assert record.headlines[:2] == ("ua/target", "ira/in-domain")
     assert "ua, target" in capsys.readouterr().out

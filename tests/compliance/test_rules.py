@@ -1,4 +1,4 @@
-"""The gate: which bars hold, which fail and by how much, and which can't be judged."""
+"""The gate: which rules hold, which fail and by how much, and which can't be judged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from efface.compliance import gate
-from efface.compliance import rules as bars
+from efface.compliance import rules as gate_rules
 from efface.records.report import Estimate
 from report_fixtures import attacked, measure, record, share
 
@@ -19,7 +19,9 @@ def between(low: float, value: float, high: float, n: int = 1000, unscored: int 
 
 def outcome(rule: str, estimate: Estimate, widest: float = 0.05) -> tuple[str, float]:
     """What comes of a rule on ESR-1 of the target."""
-    (found,) = gate.verify(record([measure("esr1", "target", estimate)]), [bars.parse(rule)], widest=widest).findings
+    (found,) = gate.verify(
+        record([measure("esr1", "target", estimate)]), [gate_rules.parse_rule(rule)], widest=widest
+    ).findings
     return found.outcome, found.short
 
 
@@ -33,8 +35,8 @@ def outcome(rule: str, estimate: Estimate, widest: float = 0.05) -> tuple[str, f
         ("clip_drop@all>-1.5", "clip_drop", None, "all", False, -1.5),
     ],
 )
-def test_bars_are_read(text: str, name: str, threshold: float | None, group: str, below: bool, bar: float) -> None:
-    rule = bars.parse(text)
+def test_rules_are_read(text: str, name: str, threshold: float | None, group: str, below: bool, bar: float) -> None:
+    rule = gate_rules.parse_rule(text)
     assert (rule.name, rule.threshold, rule.group, rule.below) == (name, threshold, group, below)
     assert math.isclose(rule.bar, bar) and rule.text == text.strip()
 
@@ -42,7 +44,7 @@ def test_bars_are_read(text: str, name: str, threshold: float | None, group: str
 @pytest.mark.parametrize("text", ["", "esr1", "esr1<", "<0.5", "esr1<=0.5", "esr1<0.5<1", "esr1<1.2.3", "esr1[.]<1"])
 def test_what_is_no_bar_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r"esr1<0\.95"):
-        bars.parse(text)
+        gate_rules.parse_rule(text)
 
 
 def test_a_bar_holds_where_the_unfavourable_bound_reaches_it() -> None:
@@ -83,9 +85,9 @@ def test_small_perfect_runs_are_not_enough_and_larger_ones_are() -> None:
 
 
 def test_a_drop_that_has_no_width_counts_as_wide_as_its_n_allows() -> None:
-    def drop(n: int, *interval: float) -> gate.Finding:
+    def drop(n: int, *interval: float) -> gate.RuleResult:
         m = measure("psr1", "unseen", share(n, n), drop=(interval[0], interval[1], interval[2]))
-        (found,) = gate.verify(record([m]), [bars.parse("psr1_drop>0.05")]).findings
+        (found,) = gate.verify(record([m]), [gate_rules.parse_rule("psr1_drop>0.05")]).findings
         return found
 
     few, many, wide = drop(2, 0, 0, 0), drop(200, 0, 0, 0), drop(10_000, 0.01, -0.1, 0.3)
@@ -98,12 +100,12 @@ def test_a_drop_that_has_no_width_counts_as_wide_as_its_n_allows() -> None:
 
 def test_a_drop_of_a_number_has_the_interval_of_its_bootstrap() -> None:
     m = measure("clip", "unseen", between(0.5, 0.6, 0.7, 4), drop=(0.1, 0.1, 0.1), unit="number")
-    (found,) = gate.verify(record([m]), [bars.parse("clip_drop>0.2")]).findings
+    (found,) = gate.verify(record([m]), [gate_rules.parse_rule("clip_drop>0.2")]).findings
     assert (found.low, found.high, found.outcome) == (0.1, 0.1, "holds")
 
 
 def chosen(rule: str, *found: object) -> list[tuple[str, str, float | None]]:
-    numbers = gate.select(record(found or None), bars.parse(rule))  # type: ignore[arg-type]
+    numbers = gate.select_numbers(record(found or None), gate_rules.parse_rule(rule))  # type: ignore[arg-type]
     return [(n.measure.group, n.measure.judge, n.measure.threshold) for n in numbers]
 
 
@@ -118,7 +120,7 @@ def test_a_rule_without_a_group_means_the_headlines() -> None:
 def test_all_means_every_group() -> None:
     found = record().model_copy(update={"headlines": ("psr1/unseen",)})
     for rule, groups in (("psr1<1", ["unseen"]), ("psr1@all<1", ["neighbour", "unseen"])):
-        assert [n.measure.group for n in gate.select(found, bars.parse(rule))] == groups
+        assert [n.measure.group for n in gate.select_numbers(found, gate_rules.parse_rule(rule))] == groups
 
 
 def test_thresholds_and_judges() -> None:
@@ -126,15 +128,19 @@ def test_thresholds_and_judges() -> None:
     assert chosen("ner[0.6]<1", *sweep) == [("target", "nudenet", 0.6)]
     assert [t for _, _, t in chosen("ner<1", *sweep)] == [0.3, 0.6]
     headed = record(sweep).model_copy(update={"headlines": ("ner/target/0.6",)})
-    assert [n.measure.threshold for n in gate.select(headed, bars.parse("ner<1"))] == [0.6]
-    assert [n.measure.threshold for n in gate.select(headed, bars.parse("ner[0.3]<1"))] == [0.3]
+    assert [n.measure.threshold for n in gate.select_numbers(headed, gate_rules.parse_rule("ner<1"))] == [0.6]
+    assert [n.measure.threshold for n in gate.select_numbers(headed, gate_rules.parse_rule("ner[0.3]<1"))] == [0.3]
 
 
 def test_base_and_drop_are_parts_of_a_metric_unless_a_metric_is_called_so() -> None:
     edited, base = share(1, 10), share(9, 10)
-    (found,) = gate.select(record([measure("esr1", "target", edited, base)]), bars.parse("esr1_base<1"))
+    (found,) = gate.select_numbers(
+        record([measure("esr1", "target", edited, base)]), gate_rules.parse_rule("esr1_base<1")
+    )
     assert found.value == 0.9
-    (found,) = gate.select(record([measure("my_base", "target", edited, base)]), bars.parse("my_base<1"))
+    (found,) = gate.select_numbers(
+        record([measure("my_base", "target", edited, base)]), gate_rules.parse_rule("my_base<1")
+    )
     assert found.value == 0.1
 
 
@@ -147,7 +153,7 @@ def test_failing_goes_before_not_judging_before_holding() -> None:
     fails, open_, holds = "psr1@neighbour<0.5", "psr5@neighbour<0.7", "esr1<0.9"
 
     def verdict(*rules: str) -> tuple[str, int]:
-        found = gate.verify(record(numbers), [bars.parse(r) for r in rules])
+        found = gate.verify(record(numbers), [gate_rules.parse_rule(r) for r in rules])
         return found.outcome, found.exit_code
 
     assert verdict(holds) == ("holds", 0)
@@ -156,38 +162,40 @@ def test_failing_goes_before_not_judging_before_holding() -> None:
 
 
 def test_what_was_not_measured_is_an_error_in_a_rule_and_open_in_a_policy() -> None:
-    rule = bars.parse("lpips>0.3")
+    rule = gate_rules.parse_rule("lpips>0.3")
     with pytest.raises(ValueError, match="lpips was not measured; the report has esr1, psr1"):
         gate.verify(record(), [rule])
     with pytest.raises(ValueError, match="esr1 was measured on target"):
-        gate.verify(record(), [bars.parse("esr1@synonym<1")])
+        gate.verify(record(), [gate_rules.parse_rule("esr1@synonym<1")])
     assert gate.verify(record(), [], [rule]).outcome == "unjudged"
-    with pytest.raises(ValueError, match="no bar was given"):
+    with pytest.raises(ValueError, match="no rule was given"):
         gate.verify(record(), [])
     with pytest.raises(ValueError, match=r"write 0\.95 or 95%"):
-        gate.verify(record(), [bars.parse("esr1<95")])
+        gate.verify(record(), [gate_rules.parse_rule("esr1<95")])
 
 
-def test_policies_are_documented_sets_of_bars(tmp_path: Path) -> None:
-    for policy in bars.policies().values():
+def test_policies_are_documented_sets_of_rules(tmp_path: Path) -> None:
+    for policy in gate_rules.list_policies().values():
         assert policy.about and policy.rules and all(policy.why)
-    assert {r.text for r in bars.policy("default").rules} < {r.text for r in bars.policy("attacked").rules}
+    default, attacked = ({r.text for r in gate_rules.find_policy(name).rules} for name in ("default", "attacked"))
+    assert default < attacked
     own = tmp_path / "own.toml"
-    own.write_text('[ours]\nabout = "Ours."\n[[ours.bars]]\nfail_on = "esr1<0.5"\n')
-    assert [r.text for r in bars.policy(str(own)).rules] == ["esr1<0.5"]
+    for called in ("rules", "bars"):  # as they are called, and as they were once
+        own.write_text(f'[ours]\nabout = "Ours."\n[[ours.{called}]]\nfail_on = "esr1<0.5"\n')
+        assert [r.text for r in gate_rules.find_policy(str(own)).rules] == ["esr1<0.5"]
     with pytest.raises(ValueError, match="there are default, attacked"):
-        bars.policy("strict")
+        gate_rules.find_policy("strict")
     own.write_text("[ours]\n")
     with pytest.raises(ValueError, match="holds no policies"):
-        bars.policy(str(own))
+        gate_rules.find_policy(str(own))
 
 
 def test_attacks_become_numbers_of_the_gate(tmp_path: Path) -> None:
-    found = gate.with_attacks(record(), attacked(tmp_path))
-    assert gate.with_attacks(record(), None) == record()
+    found = gate.add_attack_measures(record(), attacked(tmp_path))
+    assert gate.add_attack_measures(record(), None) == record()
 
     def what(rule: str) -> tuple[float | None, str]:
-        (finding,) = gate.verify(found, [bars.parse(rule)]).findings
+        (finding,) = gate.verify(found, [gate_rules.parse_rule(rule)]).findings
         return finding.value, finding.outcome
 
     assert what("robust<0.8") == (9 / 20, "failed")
@@ -198,7 +206,7 @@ def test_attacks_become_numbers_of_the_gate(tmp_path: Path) -> None:
 
 def test_the_docs_list_every_bar_of_every_policy() -> None:
     page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
-    for policy in bars.policies().values():
+    for policy in gate_rules.list_policies().values():
         assert f"| `{policy.name}` |" in page
         for rule, why in zip(policy.rules, policy.why, strict=True):
             assert f"`{rule.text}`" in page and why in page

@@ -25,33 +25,33 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_it_says_what_the_evaluation_says(folder: Path) -> None:
-    made = takedown.make(folder, "2026-01-31", "letter 12", "../edit.safetensors")
+    made = takedown.build_takedown(folder, "2026-01-31", "letter 12", "../edit.safetensors")
     seen = record()
     assert made.request.targets == ("cat",) and made.request.keep == ("rose",) and made.request.note == "letter 12"
     assert made.date == "2026-01-31" and made.drawing.fingerprint == seen.drawing.fingerprint
     assert made.rates == tuple(m for m in seen.measures if m.judge == "all")
     assert made.files["report.json"] == hashlib.sha256((folder / "report.json").read_bytes()).hexdigest()
     assert set(made.files) == {"report.json", "rows.parquet"}
-    assert len(takedown.make(folder).date) == 10
+    assert len(takedown.build_takedown(folder).date) == 10
 
 
 def test_its_digest_is_that_of_everything_else(folder: Path) -> None:
-    made = takedown.make(folder, "2026-01-31")
+    made = takedown.build_takedown(folder, "2026-01-31")
     data = json.loads(made.model_dump_json())
     digest = data.pop("digest")
     text = json.dumps(data, sort_keys=True, ensure_ascii=False)
     assert digest == hashlib.sha256(text.encode()).hexdigest()
-    assert takedown.make(folder, "2026-02-01").digest != digest
+    assert takedown.build_takedown(folder, "2026-02-01").digest != digest
 
 
 def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="write it as 2026-01-31"):
-        takedown.make(folder, "31.1.2026")
+        takedown.build_takedown(folder, "31.1.2026")
     (tmp_path / "edit.safetensors").write_bytes(b"another")
     with pytest.raises(ValueError, match="is not the edit that was judged"):
-        takedown.make(folder, edit_file="../edit.safetensors")
+        takedown.build_takedown(folder, edit_file="../edit.safetensors")
     with pytest.raises(FileNotFoundError, match="no file"):
-        takedown.make(folder, edit_file="../none.safetensors")
+        takedown.build_takedown(folder, edit_file="../none.safetensors")
     with pytest.raises(FileNotFoundError, match="efface record"):
         takedown.read_takedown(folder / "takedown.json")
     for text, says in (('{"version": 9}', "of version 9"), ("{", "damaged")):
@@ -67,7 +67,7 @@ def said(found: list[takedown.Untested]) -> str:
 def test_it_admits_what_was_not_drawn_nor_attacked_nor_varied() -> None:
     known = spec("glyphs-objects")
     suite = SuitePart(name=known.name, version=known.version, licence="", source="", groups=DRAWN)
-    found = said(takedown.untested(record(suite=suite)))
+    found = said(takedown.list_untested(record(suite=suite)))
     for group in known.groups:
         assert (f"group {group.name}:" in found) == (group.name not in DRAWN)
     for words in ("languages other", "attacks of any kind", "quality of the pictures", "strengths other than 1"):
@@ -75,41 +75,41 @@ def test_it_admits_what_was_not_drawn_nor_attacked_nor_varied() -> None:
     for words in ("schedulers other than Euler", "step counts other than 12", "LoRA"):
         assert words in found
     old = suite.model_copy(update={"version": "0"})
-    assert "other groups of glyphs-objects (not known of version 0)" in said(takedown.untested(record(suite=old)))
+    assert "other groups of glyphs-objects (not known of version 0)" in said(takedown.list_untested(record(suite=old)))
 
 
 def test_what_was_done_is_not_called_untested(folder: Path) -> None:
     spoken = SuitePart(name="x", version="1", licence="", source="", groups={"language": "other languages"})
-    assert "languages other" not in said(takedown.untested(record(suite=spoken)))
+    assert "languages other" not in said(takedown.list_untested(record(suite=spoken)))
     attacked(folder)
-    found = said(list(takedown.make(folder).untested))
+    found = said(list(takedown.build_takedown(folder).untested))
     assert "attacks of any kind" not in found and "synonyms" not in found and "seeds" in found
-    rates = {(m.metric, m.group): m.edited.value for m in takedown.make(folder).rates}
+    rates = {(m.metric, m.group): m.edited.value for m in takedown.build_takedown(folder).rates}
     assert rates["asr", "synonyms"] == 0.5 and rates["robust", "attacks"] == 9 / 20
-    assert "attacks.json" in takedown.make(folder).files
+    assert "attacks.json" in takedown.build_takedown(folder).files
 
 
 def outcomes(folder: Path, made: takedown.Takedown, base: dict[str, str] | None = None) -> dict[str, str]:
     known = record().drawing.fingerprint if base is None else base
-    return {c.what: c.outcome for c in takedown.check(folder, made, None, known or None)}
+    return {c.what: c.outcome for c in takedown.check_hashes(folder, made, None, known or None)}
 
 
 def test_every_hash_is_taken_again(folder: Path) -> None:
-    made = takedown.make(folder, edit_file="../edit.safetensors")
+    made = takedown.build_takedown(folder, edit_file="../edit.safetensors")
     found = outcomes(folder, made)
     assert set(found.values()) == {"same"} and len(found) == 7
     # The base at one dtype is the base.
     assert outcomes(folder, made, {"fp32": "other", "fp16": "b" * 32})["the base made-up"] == "same"
     assert outcomes(folder, made, {"fp32": "other", "fp16": "other"})["the base made-up"] == "differs"
     assert outcomes(folder, made, {})["the base"] == "not checked"
-    assert outcomes(folder, takedown.make(folder))["the edit"] == "not checked"
+    assert outcomes(folder, takedown.build_takedown(folder))["the edit"] == "not checked"
 
 
 def test_attacks_made_after_the_record_are_noticed(folder: Path) -> None:
-    made = takedown.make(folder, edit_file="../edit.safetensors")
+    made = takedown.build_takedown(folder, edit_file="../edit.safetensors")
     attacked(folder)
     assert outcomes(folder, made)["attacks.json"] == "differs"
-    assert outcomes(folder, takedown.make(folder, edit_file="../edit.safetensors"))["attacks.json"] == "same"
+    assert outcomes(folder, takedown.build_takedown(folder, edit_file="../edit.safetensors"))["attacks.json"] == "same"
 
 
 def _cut(path: Path) -> None:
@@ -127,14 +127,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], set[str]]] = {
 
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_change_is_noticed_where_it_is(case: str, folder: Path) -> None:
-    made = takedown.make(folder, edit_file="../edit.safetensors")
+    made = takedown.build_takedown(folder, edit_file="../edit.safetensors")
     damage, where = DAMAGE[case]
     damage(folder)
     assert {what for what, found in outcomes(folder, made).items() if found != "same"} == where
 
 
 def test_other_prompts_under_the_same_file_hash_are_noticed(folder: Path) -> None:
-    made = takedown.make(folder)
+    made = takedown.build_takedown(folder)
     other = made.model_copy(update={"rows_digest": "0" * 32})
     found = outcomes(folder, other)
     assert found["prompts, seeds and questions"] == "differs" and found["the record itself"] == "differs"

@@ -11,18 +11,25 @@ import torch
 
 from efface.cli.app import main
 from efface.concept import Erasure
-from efface.diagnostics.audit import Look, audit, closeness, marks, search, vocabulary
+from efface.diagnostics.audit import (
+    AuditConfig,
+    audit_edit,
+    list_vocabulary,
+    mark_near_targets,
+    rank_closeness,
+    search_damage,
+)
 from efface.edits.edit import Edit
 from efface.functional.rates import bootstrap
 from efface.models.adapters.sd import StableDiffusion
-from efface.records.audit import Finding, read
-from efface.scorers import panel
+from efface.records.audit import AuditedWord, read_audit
+from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.world import World
 from judging_fixtures import THINGS, edit_of, world_model, write_bundle
 
 WORDS = ["dog", "car", "apple", "tomato", "zebra", "oz", "rose"]
-LOOK = Look(worst=2, controls=2, count=2, states=2, points=2, steps=4)
+LOOK = AuditConfig(worst=2, controls=2, count=2, states=2, points=2, steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +61,8 @@ def forget(model: StableDiffusion, letter: str) -> Edit:
 def test_damage_is_the_mean_distance_of_predictions_at_the_base_s_states(tmp_path: Path, space: Any) -> None:
     model = world_model()
     edit = Edit.load(edit_of(model, tmp_path / "edit.safetensors"))
-    look = Look(states=2, points=2, steps=4, space=space)
-    found = search(model, edit, WORDS[:3], look)
+    look = AuditConfig(states=2, points=2, steps=4, space=space)
+    found = search_damage(model, edit, WORDS[:3], look)
     empty = model.encode([""])
     draw = model.sample(empty, empty, [0, 1], steps=4, guidance=1.0, record=True, sampler="ddim")
     for word, damage in zip(WORDS[:3], found, strict=True):
@@ -76,16 +83,19 @@ def test_damage_is_the_mean_distance_of_predictions_at_the_base_s_states(tmp_pat
 def test_the_words_that_an_edit_touches_are_found_and_no_others() -> None:
     model = world_model()
     weights = {name: tensor.clone() for name, tensor in model.weights.items()}
-    found = dict(zip(WORDS, search(model, forget(model, "z"), WORDS, LOOK), strict=True))
+    found = dict(zip(WORDS, search_damage(model, forget(model, "z"), WORDS, LOOK), strict=True))
     assert {w for w, damage in found.items() if damage > 0} == {"zebra", "oz"}
-    assert search(model, forget(model, "z"), WORDS, Look(strength=0.0, states=1, points=1, steps=2)) == [0.0] * 7
+    assert (
+        search_damage(model, forget(model, "z"), WORDS, AuditConfig(strength=0.0, states=1, points=1, steps=2))
+        == [0.0] * 7
+    )
     assert all(torch.equal(model.weights[name], tensor) for name, tensor in weights.items())
 
 
 def test_a_guide_s_damage_is_where_drawing_ends() -> None:
     model = world_model()
     edit = Edit({}, meta(model, guide={"name": "negative", "arguments": {"prompt": "cat"}}))
-    found = search(model, edit, WORDS[:2], Look(states=2, steps=2))
+    found = search_damage(model, edit, WORDS[:2], AuditConfig(states=2, steps=2))
     for word, damage in zip(WORDS[:2], found, strict=True):
         ends = []
         for strength in (0.0, 1.0):
@@ -99,23 +109,23 @@ def test_a_guide_s_damage_is_where_drawing_ends() -> None:
 def test_closeness_is_the_place_by_distance_in_the_text_encoder(known: World) -> None:
     model = world_model()
     words = ["dog", "cats", "rose", "catlet", "catchen"]
-    found = closeness(model, words, ["cat", "car"], "a {}")
+    found = rank_closeness(model, words, ["cat", "car"], "a {}")
     far = {}
     for word in words:
         rows = [model.encode([f"a {w}"]).flat()[0] for w in (word, "cat", "car")]
         far[word] = min(float((rows[0] - centre).norm()) for centre in rows[1:])
     assert [words[found.index(place)] for place in range(1, 6)] == sorted(words, key=far.__getitem__)
-    assert closeness(model, ["rose", "rose", "cat"], ["cat"], "a {}") == [3, 3, 1]
-    assert marks(words, [5, 4, 3, 2, 1], ["cat"], 0.0, known) == [False, False, False, True, True]
-    assert marks(words, [5, 4, 3, 2, 1], ["cat"], 0.4, None) == [False, False, False, True, True]
+    assert rank_closeness(model, ["rose", "rose", "cat"], ["cat"], "a {}") == [3, 3, 1]
+    assert mark_near_targets(words, [5, 4, 3, 2, 1], ["cat"], 0.0, known) == [False, False, False, True, True]
+    assert mark_near_targets(words, [5, 4, 3, 2, 1], ["cat"], 0.4, None) == [False, False, False, True, True]
 
 
 def test_the_vocabulary_leaves_out_the_targets_and_their_plurals(known: World) -> None:
     model = world_model()
-    words = vocabulary(model, Erasure(("cat",)), known)
+    words = list_vocabulary(model, Erasure(("cat",)), known)
     assert {"dog", "catlet", "doglet"} <= set(words) and "cat" not in words and "big cat" not in words
-    assert vocabulary(model, Erasure(("cat",)), known, ["Cat", "cats", " kitten", "kitten", ""]) == ["kitten"]
-    assert not {"bomb", "pistol"} & set(vocabulary(model, Erasure(("unsafe",)), known))
+    assert list_vocabulary(model, Erasure(("cat",)), known, ["Cat", "cats", " kitten", "kitten", ""]) == ["kitten"]
+    assert not {"bomb", "pistol"} & set(list_vocabulary(model, Erasure(("unsafe",)), known))
 
 
 def test_an_audit_draws_the_worst_and_some_others_once(
@@ -123,9 +133,9 @@ def test_an_audit_draws_the_worst_and_some_others_once(
 ) -> None:
     model = world_model()
     file = forget(model, "z").save(tmp_path / "edit.safetensors")
-    scorers = [s for s in panel(bundle, known.backgrounds) if s.asks in ("object", "match")]
-    record = audit(model, file, Erasure(("cat",)), WORDS, scorers, tmp_path / "out", LOOK, known)
-    assert record == read(tmp_path / "out")
+    scorers = [s for s in build_scorers(bundle, known.backgrounds) if s.question in ("object", "match")]
+    record = audit_edit(model, file, Erasure(("cat",)), WORDS, scorers, tmp_path / "out", LOOK, known)
+    assert record == read_audit(tmp_path / "out")
     assert [f.part for f in record.findings] == ["worst", "worst", "control", "control"]
     assert {f.word for f in record.findings[:2]} == {"zebra", "oz"} and len(record.ranking) == 7
     for finding in record.findings:
@@ -141,7 +151,7 @@ def test_an_audit_draws_the_worst_and_some_others_once(
 
     before = (tmp_path / "out" / "audit.json").read_bytes()
     monkeypatch.setattr(StableDiffusion, "images", lambda *_args, **_kwargs: pytest.fail("drawn again"))
-    audit(model, file, Erasure(("cat",)), WORDS, scorers, tmp_path / "out", LOOK, known)
+    audit_edit(model, file, Erasure(("cat",)), WORDS, scorers, tmp_path / "out", LOOK, known)
     assert (tmp_path / "out" / "audit.json").read_bytes() == before
 
 
@@ -152,15 +162,15 @@ def test_lost_is_said_only_where_an_interval_over_enough_pictures_is_above_nothi
     for low, clusters, lost in ((0.1, 8, True), (0.0, 8, False), (0.1, 4, None)):
         drop = {"value": 0.2, "low": low, "high": 0.4, "clusters": clusters}
         measure = {"metric": "clip", "title": "", "group": "x", "judge": "all", "base": share, "edited": share}
-        finding = Finding.model_validate({**values, "measures": [{**measure, "drop": drop}]})
+        finding = AuditedWord.model_validate({**values, "measures": [{**measure, "drop": drop}]})
         assert finding.lost is lost
 
 
 def test_without_judges_only_the_change_is_told(tmp_path: Path) -> None:
     model = world_model()
     file = edit_of(model, tmp_path / "edit.safetensors")
-    look = Look(worst=1, controls=0, count=1, states=1, points=1, steps=2)
-    record = audit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", look)
+    look = AuditConfig(worst=1, controls=0, count=1, states=1, points=1, steps=2)
+    record = audit_edit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", look)
     assert record.controls is None and record.findings[0].measures == () and record.findings[0].lost is None
 
 
@@ -168,18 +178,18 @@ def test_what_can_not_be_audited_is_refused_before_work(tmp_path: Path) -> None:
     model = world_model()
     file = edit_of(model, tmp_path / "edit.safetensors")
     with pytest.raises(ValueError, match="3 words to search, but 2 of the worst and 2 others"):
-        audit(model, file, Erasure(("cat",)), WORDS[:3], [], tmp_path / "out", LOOK)
+        audit_edit(model, file, Erasure(("cat",)), WORDS[:3], [], tmp_path / "out", LOOK)
     for wrong, says in (({"worst": 0}, "worst must be"), ({"template": "a"}, "once"), ({"near": 1.0}, "near from 0")):
         with pytest.raises(ValueError, match=says):
-            Look(**wrong)
+            AuditConfig(**wrong)
     with pytest.raises(FileNotFoundError, match=r"holds no audit\.json"):
-        read(tmp_path)
+        read_audit(tmp_path)
     (tmp_path / "audit.json").write_text('{"version": 9}')
     with pytest.raises(ValueError, match="of version 9"):
-        read(tmp_path)
+        read_audit(tmp_path)
     (tmp_path / "audit.json").write_text('{"version": 1}')
     with pytest.raises(ValueError, match="damaged"):
-        read(tmp_path)
+        read_audit(tmp_path)
 
 
 def test_the_command_prints_a_table_or_json(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from efface.concept import Erasure
 from efface.edits.edit import Edit, WrongBase
-from efface.evaluation.alarms import alarms
-from efface.evaluation.evaluate import Settings, describe_drawing, draws_target, evaluate
-from efface.evaluation.images import load
-from efface.evaluation.judging import estimate, paired, score
+from efface.evaluation.alarms import find_alarms
+from efface.evaluation.evaluate import Settings, describe_drawing, evaluate, measure_target_rate
+from efface.evaluation.images import ImageSet, load_images
+from efface.evaluation.judging import estimate, estimate_drop, score_images
 from efface.models.adapters.sd import StableDiffusion
-from efface.records.report import Estimate, Measure, Record, comparable, read
+from efface.records.report import Estimate, Measure, Record, read_report, require_comparable
 from efface.robustness.campaign import attack
-from efface.scorers.base import Score
+from efface.scorers.base import Better, Score
 from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite
@@ -32,7 +33,7 @@ from judging_fixtures import Planted, edit_of, world_model, write_world
 JUDGES = (
     Planted(),
     Planted(name="object-second"),
-    Planted(asks="style", name="style-planted", labels=("flat", "noto")),
+    Planted(question="style", name="style-planted", labels=("flat", "noto")),
 )
 
 
@@ -68,7 +69,7 @@ class Killed(BaseException):
 
 
 def test_the_report_says_everything_its_numbers_depend_on(done: Path, suite: Suite, model: StableDiffusion) -> None:
-    record = read(done)
+    record = read_report(done)
     assert record.targets == ("cat",) and record.method == "ESD" and record.rows == len(suite.rows)
     assert record.drawing.fingerprint == model.fingerprint() and len(record.drawing.edit) == 64
     assert (record.drawing.steps, record.drawing.guidance, record.drawing.dtype) == (2, 2.0, "float32")
@@ -88,7 +89,7 @@ def test_rows_are_a_line_a_picture_and_every_picture_is_where_they_say(done: Pat
     assert len(lines) == 2 * len(suite.rows)
     assert all((done / "images" / line["picture"]).is_file() for line in lines)
     first = [line for line in lines if line["id"] == suite.rows[0].id]
-    assert {line["who"] for line in first} == {"base", "edited"}
+    assert {line["variant"] for line in first} == {"base", "edited"}
     assert len({line["picture"] for line in first}) == 2
 
 
@@ -103,7 +104,7 @@ def test_killed_anywhere_and_run_again_the_report_is_the_same(
             raise Killed
 
     with pytest.raises(Killed):
-        evaluate(model, edit, suite, JUDGES, tmp_path, progress=kill)
+        evaluate(model, edit, suite, JUDGES, tmp_path, on_progress=kill)
     assert not (tmp_path / "report.json").exists()
     evaluate(model, edit, suite, JUDGES, tmp_path)
     for name in ("report.json", "rows.parquet"):
@@ -124,7 +125,7 @@ def test_scoring_again_with_other_scorers_draws_nothing(
     done: Path, model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StableDiffusion, "images", refuse)
-    record = evaluate(model, edit, suite, [Planted(name="object-new")], tmp_path, album=done / "images")
+    record = evaluate(model, edit, suite, [Planted(name="object-new")], tmp_path, image_store=done / "images")
     assert set(record.scorers) == {"object-new"}
 
 
@@ -148,14 +149,14 @@ def test_a_scorer_that_raises_gives_none_is_counted_and_alarms(
     model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path, done: Path
 ) -> None:
     judges = [Planted(fails_on="cat")]
-    record = evaluate(model, edit, suite, judges, tmp_path, album=done / "images")
+    record = evaluate(model, edit, suite, judges, tmp_path, image_store=done / "images")
     target, other = record.find("esr1", "target"), record.find("psr1", "unseen")
     assert target and target.edited == Estimate(value=None, low=0, high=1, n=0, unscored=12)
     assert other and other.edited.unscored == 0
     assert "too many pictures unscored" in [a.name for a in record.alarms]
     line = next(x for x in pq.read_table(tmp_path / "rows.parquet").to_pylist() if x["thing"] == "cat")
     assert line["object-planted.value"] is None and "no cat, please" in line["object-planted.explanation"]
-    mended = evaluate(model, edit, suite, [Planted()], tmp_path, album=done / "images")
+    mended = evaluate(model, edit, suite, [Planted()], tmp_path, image_store=done / "images")
     assert (found := mended.find("esr1", "target")) and found.edited.unscored == 0
 
 
@@ -176,7 +177,11 @@ class Blind:
     """A judge that never sees what it was asked for."""
 
     version: ClassVar[str] = "1"
-    asks: str = "object"
+    title: ClassVar[str] = "never seen"
+    unit: ClassVar[str] = "of 1"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    question: str = "object"
     name: str = "object-blind"
 
     def identity(self) -> dict[str, str]:
@@ -222,23 +227,23 @@ def test_the_drawing_says_sampler_and_dtype_and_mixes_none(
 
 
 def test_evaluations_made_in_different_ways_are_not_compared(done: Path) -> None:
-    record = read(done)
+    record = read_report(done)
     drawing = record.drawing.model_copy(update={"edit": "0" * 64, "strength": 0.5})
     other = record.model_copy(update={"drawing": drawing, "method": "UCE"})
-    comparable([record, other])
+    require_comparable([record, other])
     elsewhere = other.model_copy(update={"targets": ("apple",), "rows_digest": "x"})
-    comparable([record, elsewhere])
+    require_comparable([record, elsewhere])
     longer = other.model_copy(update={"drawing": drawing.model_copy(update={"steps": 3})})
     with pytest.raises(ValueError, match=r"ESD on cat and UCE on cat .* \(drawing.steps: 2 before, 3 now\)"):
-        comparable([record, other, longer])
+        require_comparable([record, other, longer])
     with pytest.raises(ValueError, match=r"rows: .* now"):
-        comparable([record, other.model_copy(update={"rows_digest": "x"})])
+        require_comparable([record, other.model_copy(update={"rows_digest": "x"})])
     newer = other.model_copy(update={"suite": record.suite.model_copy(update={"version": "9"})})
     with pytest.raises(ValueError, match=r"suite.version: .* before, '9' now"):
-        comparable([record, newer])
+        require_comparable([record, newer])
     with pytest.raises(ValueError, match=r"scorers.object-planted.version"):
         scorers = {**record.scorers, "object-planted": {**record.scorers["object-planted"], "version": "2"}}
-        comparable([record, other.model_copy(update={"scorers": scorers})])
+        require_comparable([record, other.model_copy(update={"scorers": scorers})])
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,11 @@ class Shift:
     """Says how many of a picture's pixels differ from the base's."""
 
     version: ClassVar[str] = "1"
-    asks: str = "change"
+    title: ClassVar[str] = "pixel distance from the base"
+    unit: ClassVar[str] = "values"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    question: str = "change"
     name: str = "shift"
 
     def identity(self) -> dict[str, str]:
@@ -259,33 +268,34 @@ class Shift:
 def test_scorers_see_the_bases_picture_of_the_same_row_and_are_asked_again_where_it_changed(
     done: Path, model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path
 ) -> None:
-    record = evaluate(model, edit, suite, [Shift()], tmp_path, album=done / "images")
+    record = evaluate(model, edit, suite, [Shift()], tmp_path, image_store=done / "images")
     lines = pq.read_table(tmp_path / "rows.parquet").to_pylist()
-    album = {line["id"]: {} for line in lines}
+    image_store = {line["id"]: {} for line in lines}
     for line in lines:
-        album[line["id"]][line["who"]] = line
-    for both in album.values():
-        shown = [load(done / "images", [both[who]["picture"]]) for who in ("base", "edited")]
+        image_store[line["id"]][line["variant"]] = line
+    for both in image_store.values():
+        shown = [load_images(done / "images", [both[variant]["picture"]]) for variant in ("base", "edited")]
         assert both["base"]["shift.value"] == 0
         assert both["edited"]["shift.value"] == float((shown[0] != shown[1]).sum()) > 0
-    paths = {w: {i: both[w]["picture"] for i, both in album.items()} for w in ("base", "edited")}
-    how = (Shift(), suite.rows, paths["edited"])
-    rest = (done / "images", tmp_path / "scores", 16)
-    assert score(*how, paths["base"], *rest) == score(*how, paths["base"], *rest)
-    assert {s.value for s in score(*how, paths["edited"], *rest)} == {0}
+    paths = {w: {i: both[w]["picture"] for i, both in image_store.items()} for w in ("base", "edited")}
+    images = ImageSet(suite.rows, paths, done / "images", 16)
+    cache = tmp_path / "scores"
+    assert score_images(Shift(), images, "edited", cache) == score_images(Shift(), images, "edited", cache)
+    itself = dataclasses.replace(images, paths={**paths, "base": paths["edited"]})
+    assert {s.value for s in score_images(Shift(), itself, "edited", cache)} == {0}
     assert record.find("pixels", "target")
 
 
 def test_what_the_fitting_noted_and_took_stands_in_the_report(
     done: Path, model: StableDiffusion, suite: Suite, tmp_path: Path
 ) -> None:
-    assert read(done).history == {} and read(done).cost == {}
+    assert read_report(done).history == {} and read_report(done).cost == {}
     path = edit_of(model, tmp_path / "cat.safetensors", scale=1.2)
     plain = Edit.load(path)
     notes = {"candidates": {"cat": ["tiger"]}, "chosen": [["tiger", 3]]}
     Edit(plain.values, {**plain.meta, "notes": notes, "cost": {"seconds": 1.5}}).save(path)
     record = evaluate(model, path, suite, JUDGES, tmp_path / "out")
-    assert record.history == notes and record.cost == {"seconds": 1.5} == read(tmp_path / "out").cost
+    assert record.history == notes and record.cost == {"seconds": 1.5} == read_report(tmp_path / "out").cost
 
 
 def test_bad_input_is_refused(model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path, small: World) -> None:
@@ -305,26 +315,51 @@ def test_bad_input_is_refused(model: StableDiffusion, suite: Suite, edit: Path, 
 def test_unknown_versions_and_damaged_reports_are_refused(done: Path, tmp_path: Path) -> None:
     data = json.loads((done / "report.json").read_text())
     with pytest.raises(FileNotFoundError, match="no report"):
-        read(tmp_path)
+        read_report(tmp_path)
     (tmp_path / "report.json").write_text(json.dumps(data | {"version": 99}))
     with pytest.raises(ValueError, match="of version 99"):
-        read(tmp_path)
+        read_report(tmp_path)
     (tmp_path / "report.json").write_text('{"version": 2}')
     with pytest.raises(ValueError, match="damaged"):
-        read(tmp_path)
-    assert Record.model_validate(data) == read(done)
+        read_report(tmp_path)
+    assert Record.model_validate(data) == read_report(done)
+
+
+def test_success_is_stored_in_the_row_and_the_report_counts_it(done: Path) -> None:
+    record, lines = read_report(done), pq.read_table(done / "rows.parquet").to_pylist()
+    for m in [m for m in record.measures if m.metric in ("esr1", "psr1") and m.judge == "all"]:
+        for variant, number in (("base", m.base), ("edited", m.edited)):
+            stored = [x["success"] for x in lines if (x["group"], x["variant"]) == (m.group, variant)]
+            assert (number.n, number.unscored) == (len(stored) - stored.count(None), stored.count(None))
+            assert number.value == stored.count(True) / number.n
+    field = pq.read_schema(done / "rows.parquet").field("object-planted.value")
+    assert field.metadata[b"title"] == b"seen" and field.metadata[b"better"] == b"higher"
+
+
+def test_a_report_that_would_be_empty_is_refused_before_anything_is_drawn(
+    model: StableDiffusion, suite: Suite, edit: Path, tmp_path: Path
+) -> None:
+    mute = type("Mute", (), {"name": "mute", "question": "mood", "version": "1"})()
+    with pytest.raises(ValueError, match="scorer mute does not declare title, unit, better, share"):
+        evaluate(model, edit, suite, [mute], tmp_path)
+    with pytest.raises(ValueError, match="report would be empty: its rows ask about object, and the scorers"):
+        evaluate(model, edit, suite, [], tmp_path)
+    plain = dataclasses.replace(suite, rows=tuple(dataclasses.replace(r, style="") for r in suite.rows))
+    with pytest.raises(ValueError, match=r"style-planted \(style\)"):
+        evaluate(model, edit, plain, [JUDGES[2]], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_the_base_draws_is_measured(model: StableDiffusion, suite: Suite) -> None:
-    seen = draws_target(model, suite.group("target"), [Planted()], Settings())
+    seen = measure_target_rate(model, suite.group("target"), [Planted()], Settings())
     assert (seen.value, seen.n) == (1, 12)
 
 
 def test_paired_differences_resample_concepts() -> None:
-    drop = paired([1, 1, 1, 0, None], [1, 0, 0, 0, 1], ["a", "a", "b", "b", "b"])
+    drop = estimate_drop([1, 1, 1, 0, None], [1, 0, 0, 0, 1], ["a", "a", "b", "b", "b"])
     assert drop and (drop.value, drop.clusters) == (0.5, 2)
     assert (drop.low, drop.high) == (0.5, 0.5)
-    assert paired([True], [False], ["a"]) is None
+    assert estimate_drop([True], [False], ["a"]) is None
 
 
 def test_estimates_of_verdicts_are_wilsons_and_of_numbers_normal() -> None:
@@ -339,7 +374,7 @@ def measure(metric: str, group: str, base: float, edited: float) -> Measure:
 
 def test_alarms() -> None:
     roles = {"target": "erase", "unseen": "keep"}
-    raised = alarms([measure("esr1", "target", 0.7, 1), measure("psr1", "unseen", 0.9, 0.2)], roles)
+    raised = find_alarms([measure("esr1", "target", 0.7, 1), measure("psr1", "unseen", 0.9, 0.2)], roles)
     assert [a.name for a in raised] == ["the base does not draw the target", "kept concepts collapse"]
     assert "30% of 10" in raised[0].raised_when
-    assert not alarms([measure("esr1", "target", 0.1, 1), measure("psr1", "unseen", 0.9, 0.8)], roles)
+    assert not find_alarms([measure("esr1", "target", 0.1, 1), measure("psr1", "unseen", 0.9, 0.8)], roles)

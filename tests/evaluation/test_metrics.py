@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.evaluation.images import chunk_key, draw, intact, portions
-from efface.evaluation.judging import Table, seen
-from efface.evaluation.metrics import measures
+from efface.evaluation.images import draw_images, find_chunk, make_chunk_key, plan_chunks
+from efface.evaluation.judging import ScoreTable, judge_images
+from efface.evaluation.metrics import measure_groups
 from efface.records.report import Drawing, Measure
 from efface.scorers.base import Score
 from efface.scorers.nudenet import NudeNet
@@ -41,11 +41,11 @@ EDITED = [detections(0.46), detections(), detections(), LOST, detections(), dete
 
 
 @pytest.fixture(scope="module")
-def nudity() -> tuple[Table, list[Measure]]:
+def nudity() -> tuple[ScoreTable, list[Measure]]:
     rows = [dataclasses.replace(NUDE, id=f"t{i}") for i in range(4)]
     rows += [dataclasses.replace(CAPTION, id=f"c{i}") for i in range(2)]
-    table = Table(rows, [NudeNet()], {"base": {"nudenet": BASE}, "edited": {"nudenet": EDITED}})
-    return table, measures(table, Suite(SPEC, ("nudity",), tuple(rows)))
+    table = ScoreTable(rows, [NudeNet()], {"base": {"nudenet": BASE}, "edited": {"nudenet": EDITED}})
+    return table, measure_groups(table, Suite(SPEC, ("nudity",), tuple(rows)))
 
 
 def brute(scores: Sequence[Score], over: float) -> tuple[float, float]:
@@ -55,7 +55,9 @@ def brute(scores: Sequence[Score], over: float) -> tuple[float, float]:
     return len({i for i, _ in flat}) / len(judged), len(flat) / len(judged)
 
 
-def test_nudity_is_counted_by_picture_and_by_detection_at_every_threshold(nudity: tuple[Table, list[Measure]]) -> None:
+def test_nudity_is_counted_by_picture_and_by_detection_at_every_threshold(
+    nudity: tuple[ScoreTable, list[Measure]],
+) -> None:
     found = [m for m in nudity[1] if m.metric in ("ner", "detections")]
     assert len(found) == 2 * 2 * 7
     for m in found:
@@ -72,7 +74,7 @@ def test_nudity_is_counted_by_picture_and_by_detection_at_every_threshold(nudity
     assert at[0].edited.unscored == 1
 
 
-def test_the_verdict_on_a_picture_takes_the_detectors_own_threshold(nudity: tuple[Table, list[Measure]]) -> None:
+def test_the_verdict_on_a_picture_takes_the_detectors_own_threshold(nudity: tuple[ScoreTable, list[Measure]]) -> None:
     table, found = nudity
     (gone,) = [m for m in found if m.metric == "esr1" and m.judge == "all"]
     assert gone.group == "target" and (gone.base.value, gone.base.n) == (0.25, 4)
@@ -80,13 +82,14 @@ def test_the_verdict_on_a_picture_takes_the_detectors_own_threshold(nudity: tupl
     assert [table.success("base", i) for i in range(4)] == [False, False, True, False]
     assert [table.success("edited", i) for i in range(4)] == [False, True, True, None]
     assert table.success("base", 4) is None
-    strict = Table(table.rows, [NudeNet(threshold=0.6)], table.scores)
+    strict = ScoreTable(table.rows, [NudeNet(threshold=0.6)], table.scores)
     assert [strict.success("base", i) for i in range(4)] == [False, True, True, False]
 
 
 def test_a_picture_without_detections_counts_as_safe_only_where_it_was_looked_at() -> None:
     class Blindfold:
-        name, asks, threshold, thresholds, version = "blindfold", "nudity", 0.5, (0.5,), "1"
+        name, question, threshold, thresholds, version = "blindfold", "nudity", 0.5, (0.5,), "1"
+        title, unit, better, share = "blindfold", "confidence", "lower", False
 
         def identity(self) -> dict[str, str]:
             return {"scorer": "blindfold"}
@@ -95,8 +98,8 @@ def test_a_picture_without_detections_counts_as_safe_only_where_it_was_looked_at
             raise RuntimeError("not looking")
 
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    assert seen([Blindfold()], images, [NUDE, NUDE], images) == [None, None]
-    assert seen([NudeNet()], images, [NUDE, NUDE], images) == [False, False]
+    assert judge_images([Blindfold()], images, [NUDE, NUDE], images) == [None, None]
+    assert judge_images([NudeNet()], images, [NUDE, NUDE], images) == [False, False]
 
 
 def test_distances_are_means_and_know_what_the_base_drew() -> None:
@@ -105,24 +108,24 @@ def test_distances_are_means_and_know_what_the_base_drew() -> None:
     after = before.clone()
     after[1], after[2] = 51, 102
     scores = {"base": Pixels().score(before, rows, before), "edited": Pixels().score(after, rows, before)}
-    table = Table(rows, [Pixels()], {who: {"pixels": found} for who, found in scores.items()})
-    (m,) = measures(table, Suite(SPEC, (), tuple(rows)))
+    table = ScoreTable(rows, [Pixels()], {variant: {"pixels": found} for variant, found in scores.items()})
+    (m,) = measure_groups(table, Suite(SPEC, (), tuple(rows)))
     assert (m.metric, m.judge, m.unit) == ("pixels", "all", "number")
     assert (m.base.value, m.edited.value) == (0, pytest.approx(0.2))
     assert m.drop and m.drop.value == pytest.approx(-0.2)
     names = [Pixels(name="one"), Pixels(name="two")]
-    twice = Table(rows, names, {who: {"one": found, "two": found} for who, found in scores.items()})
-    assert [m.judge for m in measures(twice, Suite(SPEC, (), tuple(rows)))] == ["one", "two"]
+    twice = ScoreTable(rows, names, {variant: {"one": found, "two": found} for variant, found in scores.items()})
+    assert [m.judge for m in measure_groups(twice, Suite(SPEC, (), tuple(rows)))] == ["one", "two"]
 
 
 def test_seen_asks_one_judge_or_all_of_the_question() -> None:
     rows = [Row(str(i), "a cat", i, "target", "erase", "object", "cat", ("cat",), thing="cat") for i in range(2)]
     images = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
     blind = Planted(name="object-blind", labels=("dog", "car"), fails_on="cat")
-    assert seen([Planted(), Pixels()], images, rows, images) == [True, True]
-    assert seen([Planted(), blind], images, rows, images) == [True, True]
-    assert seen([Planted(), blind], images, rows, images, every=True) == [None, None]
-    assert seen([Pixels()], images, rows, images) == [None, None]
+    assert judge_images([Planted(), Pixels()], images, rows, images) == [True, True]
+    assert judge_images([Planted(), blind], images, rows, images) == [True, True]
+    assert judge_images([Planted(), blind], images, rows, images, every=True) == [None, None]
+    assert judge_images([Pixels()], images, rows, images) == [None, None]
 
 
 class Pencil:
@@ -154,14 +157,44 @@ def test_rows_are_drawn_with_the_guidance_that_they_ask_for(tmp_path: Path) -> N
     guidances = (None, 3.0, 7.5, 3.0, None, None, None, None)
     rows = [dataclasses.replace(NUDE, id=str(i), seed=i, guidance=g) for i, g in enumerate(guidances)]
     pencil = Pencil()
-    paths = draw(pencil, rows, drawing, tmp_path)
+    paths = draw_images(pencil, rows, drawing, tmp_path)
     assert pencil.asked == [(7.5, 4), (7.5, 2), (3.0, 2)]
     for row in rows:
         folder = tmp_path / paths[row.id].partition("/")[0]
-        assert intact(folder)
+        assert find_chunk(folder)
     assert len(set(paths.values())) == 8 and len({p.partition("/")[0] for p in paths.values()}) == 3
-    draw(pencil, rows, drawing, tmp_path)
+    draw_images(pencil, rows, drawing, tmp_path)
     assert len(pencil.asked) == 3
     plain = [dataclasses.replace(r, guidance=None) for r in rows]
-    (first, _) = portions(plain, drawing)
-    assert first[0] == drawing and chunk_key(plain[:4], drawing) == chunk_key(*reversed(first))
+    (first, _) = plan_chunks(plain, drawing)
+    assert first[0] == drawing and make_chunk_key(plain[:4], drawing) == make_chunk_key(*reversed(first))
+
+
+def answered(rows: Sequence[Row], *answers: tuple[str, ...]) -> ScoreTable:
+    """The same answers of one judge before and after, a row each."""
+    found = [Score(1.0 if a else None, a) for a in answers]
+    return ScoreTable(rows, [Planted()], {v: {"object-planted": found} for v in ("base", "edited")})
+
+
+OBJECTS = SuiteSpec("own", "1", "", "", "", "labels", (GroupSpec("target", "labels", "erase", "object", 3, "cats"),))
+CAT = Row("t", "a cat", 0, "target", "erase", "object", "cat", ("cat",), thing="cat")
+
+
+def test_a_judge_that_answers_with_one_label_is_served() -> None:
+    rows = [dataclasses.replace(CAT, id=str(i)) for i in range(3)]
+    table = answered(rows, ("cat",), ("dog",), ("dog",))
+    found = measure_groups(table, Suite(OBJECTS, ("cat",), tuple(rows)))
+    assert [(m.metric, m.judge) for m in found] == [("esr1", "all"), ("esr1", "object-planted")]
+    assert found[0].edited.value == pytest.approx(2 / 3) and found[0].edited.n == 3
+
+
+def test_one_label_of_a_picture_of_two_things_may_leave_the_other_open() -> None:
+    rows = [dataclasses.replace(CAT, id=str(i), second="dog") for i in range(3)]
+    table = answered(rows, ("cat",), ("dog",), ("dog", "cat"))
+    assert table.successes["edited"] == (False, None, False)
+
+
+def test_a_judge_that_can_answer_nothing_is_counted_and_not_left_out() -> None:
+    rows = [dataclasses.replace(CAT, id=str(i)) for i in range(3)]
+    (gone, _) = measure_groups(answered(rows, (), (), ()), Suite(OBJECTS, ("cat",), tuple(rows)))
+    assert gone.metric == "esr1" and (gone.edited.value, gone.edited.n, gone.edited.unscored) == (None, 0, 3)

@@ -18,9 +18,9 @@ from torch import Tensor
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.evaluation import protocols
-from efface.evaluation.judging import WHO, Table
+from efface.evaluation.judging import VARIANTS, ScoreTable
 from efface.functional.rates import wilson
-from efface.scorers.base import Score
+from efface.scorers.base import Better, Score
 from efface.suites import make, world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite, names
@@ -32,11 +32,15 @@ class Fake:
     """A judge whose scores the test makes."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "made up"
+    unit: ClassVar[str] = "of 1"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
     name: str
-    asks: str
+    question: str
 
     def identity(self) -> dict[str, str]:
-        return {"scorer": "fake", "version": self.version, "asks": self.asks}
+        return {"scorer": "fake", "version": self.version, "asks": self.question}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         raise AssertionError("tables are made here, nobody is asked")
@@ -45,23 +49,23 @@ class Fake:
 JUDGES = (Fake("object-a", "object"), Fake("object-b", "object"), Fake("style-a", "style"))
 
 
-def scored(suite: Suite, seed: int = 0) -> Table:
+def scored(suite: Suite, seed: int = 0) -> ScoreTable:
     """Random answers: the right one first in about half of the pictures."""
     rng = random.Random(seed)
-    scores: dict[str, dict[str, list[Score]]] = {who: {} for who in WHO}
-    for who in WHO:
+    scores: dict[str, dict[str, list[Score]]] = {variant: {} for variant in VARIANTS}
+    for variant in VARIANTS:
         for judge in JUDGES:
             found = []
             for row in suite.rows:
-                labels = list(THINGS if judge.asks == "object" else (*STYLES, *"stuvwx"))
+                labels = list(THINGS if judge.question == "object" else (*STYLES, *"stuvwx"))
                 rng.shuffle(labels)
-                wanted = row.thing if judge.asks == "object" else row.style
+                wanted = row.thing if judge.question == "object" else row.style
                 if wanted and rng.random() < 0.5:
                     labels.remove(wanted)
                     labels.insert(0, wanted)
                 found.append(Score(rng.random(), tuple(labels[:6])))
-            scores[who][judge.name] = found
-    return Table(suite.rows, JUDGES, scores)
+            scores[variant][judge.name] = found
+    return ScoreTable(suite.rows, JUDGES, scores)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +73,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> world.World:
     return world.load(write_world(tmp_path_factory.mktemp("bundle")))
 
 
-def by_hand(table: Table, who: str, rows: list[int], field: str, role: str, judges: list[str]) -> list[bool]:
+def by_hand(table: ScoreTable, variant: str, rows: list[int], field: str, role: str, judges: list[str]) -> list[bool]:
     """Is the row's thing or style first among its judges' answers: by any of them, or by all?"""
     seen = [
         [
-            getattr(table.rows[i], field) in table.scores[who][j][i].answer[: 1 + bool(table.rows[i].second)]
+            getattr(table.rows[i], field) in table.scores[variant][j][i].answer[: 1 + bool(table.rows[i].second)]
             for j in judges
         ]
         for i in rows
@@ -82,27 +86,29 @@ def by_hand(table: Table, who: str, rows: list[int], field: str, role: str, judg
 
 
 def test_every_protocol_is_whole_and_its_suites_are_there() -> None:
-    assert protocols.names() == ["canvas", "ddpm-class", "esr-psr", "ner"]
-    for name in protocols.names():
-        found = protocols.get(name)
+    assert protocols.list_protocols() == ["canvas", "ddpm-class", "esr-psr", "ner"]
+    for name in protocols.list_protocols():
+        found = protocols.find_protocol(name)
         assert found.version and found.about and found.source and found.differs
         assert set(found.suites) <= set(names())
         there = {p.name for p in found.pools} | {"target"}
         assert {a.over for a in found.aggregates} <= there
         assert {h.split("/")[1] for h in found.headlines} <= there
     with pytest.raises(ValueError, match="no protocol 'esr'; did you mean"):
-        protocols.get("esr")
+        protocols.find_protocol("esr")
 
 
 def test_esr_psr_pools_every_kept_class(small: world.World) -> None:
     suite = build("glyphs-objects", Erasure(("cat",)), small, per_group=30)
     table = scored(suite)
-    found = {(m.metric, m.judge): m for m in protocols.measures(protocols.get("esr-psr"), table, suite)}
+    found = {
+        (m.metric, m.judge): m for m in protocols.measure_protocol(protocols.find_protocol("esr-psr"), table, suite)
+    }
     kept = [i for i, r in enumerate(suite.rows) if r.group in ("neighbour", "sibling", "seen", "unseen")]
     for judge, judges in (("all", ["object-a", "object-b"]), ("object-b", ["object-b"])):
         measure = found["psr1", judge]
-        for who, estimate in (("base", measure.base), ("edited", measure.edited)):
-            hits = by_hand(table, who, kept, "thing", "keep", judges)
+        for variant, estimate in (("base", measure.base), ("edited", measure.edited)):
+            hits = by_hand(table, variant, kept, "thing", "keep", judges)
             assert estimate.n == len(kept) and estimate.value == sum(hits) / len(hits)
             assert (estimate.low, estimate.high) == wilson(sum(hits), len(hits))
         assert measure.group == "kept" and measure.drop and measure.drop.clusters == 9
@@ -113,7 +119,9 @@ def test_esr_psr_pools_every_kept_class(small: world.World) -> None:
 def test_canvas_asks_for_the_target_its_domain_and_the_other(small: world.World, name: str, target: str) -> None:
     suite = build(name, Erasure((target,)), small, per_group=40)
     table = scored(suite)
-    found = {(m.metric, m.judge): m for m in protocols.measures(protocols.get("canvas"), table, suite)}
+    found = {
+        (m.metric, m.judge): m for m in protocols.measure_protocol(protocols.find_protocol("canvas"), table, suite)
+    }
     own, other = ("thing", "style") if target == "cat" else ("style", "thing")
     objects, styles = ["object-a", "object-b"], ["style-a"]
     mine, theirs = (objects, styles) if target == "cat" else (styles, objects)
@@ -135,13 +143,13 @@ def test_canvas_asks_for_the_target_its_domain_and_the_other(small: world.World,
 def test_ddpm_class_gives_the_probability_of_the_class_by_each_judge(small: world.World) -> None:
     suite = build("glyphs-classes", Erasure(("cat",)), small, per_group=20)
     table = scored(suite)
-    protocol = protocols.get("ddpm-class")
-    found = {(m.metric, m.judge): m for m in protocols.measures(protocol, table, suite)}
+    protocol = protocols.find_protocol("ddpm-class")
+    found = {(m.metric, m.judge): m for m in protocols.measure_protocol(protocol, table, suite)}
     assert [k for k in found if k[0] == "probability"] == [("probability", "object-a"), ("probability", "object-b")]
     values = [table.scores["edited"]["object-a"][i].value or 0 for i in range(20)]
     measure = found["probability", "object-a"]
     assert measure.edited.value == pytest.approx(sum(values) / 20) and measure.unit == "number"
-    others = protocols.rows_of(protocol, "other", suite)
+    others = protocols.find_rows(protocol, "other", suite)
     assert {suite.rows[i].group for i in others} == {"neighbour", "seen", "unseen"}
 
 
@@ -150,12 +158,14 @@ def test_what_could_not_be_judged_is_counted(small: world.World) -> None:
     table = scored(suite)
     for judge in ("object-a", "object-b"):
         table.scores["edited"][judge][0] = Score(None, (), "failed")
-    found = {(m.metric, m.judge): m for m in protocols.measures(protocols.get("canvas"), table, suite)}
+    found = {
+        (m.metric, m.judge): m for m in protocols.measure_protocol(protocols.find_protocol("canvas"), table, suite)
+    }
     assert (found["ua", "all"].edited.n, found["ua", "all"].edited.unscored) == (9, 1)
 
 
 def test_suites_by_default_follow_the_model() -> None:
-    esr, canvas, ner = (protocols.get(n) for n in ("esr-psr", "canvas", "ner"))
+    esr, canvas, ner = (protocols.find_protocol(n) for n in ("esr-psr", "canvas", "ner"))
     assert esr.suite_for(None) == "imagenette" and esr.suite_for("glyphs-objects") == "glyphs-objects"
     assert canvas.suite_for("glyphs-styles") == "glyphs-styles" and ner.suite_for(None) == "i2p"
     with pytest.raises(ValueError, match="canvas is not for models of another make"):
@@ -170,10 +180,10 @@ def test_a_protocol_draws_with_its_own_guidance_and_refuses_other_questions(tmp_
     )
     suite = make(str(tmp_path / "i2p.csv"), Erasure(("nudity",)))
     assert suite.rows[0].guidance == 13
-    adjusted = protocols.get("ner").adjust(suite)
+    adjusted = protocols.find_protocol("ner").adjust(suite)
     assert adjusted.rows == (dataclasses.replace(suite.rows[0], guidance=None),)
     with pytest.raises(ValueError, match="about object erased, and suite i2p asks of the target: nudity"):
-        protocols.get("esr-psr").adjust(suite)
+        protocols.find_protocol("esr-psr").adjust(suite)
 
 
 def test_protocols_are_listed_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,5 +192,5 @@ def test_protocols_are_listed_without_torch(capsys: pytest.CaptureFixture[str]) 
     assert main(["list", "protocols", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [(p["name"], p["version"]) for p in listed] == [
-        (name, protocols.get(name).version) for name in protocols.names()
+        (name, protocols.find_protocol(name).version) for name in protocols.list_protocols()
     ]

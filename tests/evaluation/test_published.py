@@ -40,7 +40,7 @@ HEADER = ["", "case_number", "prompt", "label_str", "evaluation_seed", *TOP]
 def test_topk_rates_are_those_counted_by_hand(tmp_path: Path, bom: bool) -> None:
     rows = topk_rows(200)
     file = write(tmp_path / "eap v1.csv", rows, HEADER, bom)
-    found = published.read(file, erased=["cassette_player", "chainsaw"])
+    found = published.read_published(file, erased=["cassette_player", "chainsaw"])
     assert (found.name, found.kind, found.images) == ("eap v1", "topk", 200)
     assert found.erased == ("Cassette Player", "Chain Saw") and found.kept == ("Church", "Tench")
     exact = dict(zip(CLASSES, ANSWERS, strict=False))
@@ -57,17 +57,17 @@ def test_topk_rates_are_those_counted_by_hand(tmp_path: Path, bom: bool) -> None
 def test_kept_classes_may_be_named_and_pictures_without_answer_are_counted(tmp_path: Path) -> None:
     rows = topk_rows(40)
     rows[0][5:] = [""] * 15
-    found = published.read(write(tmp_path / "a.csv", rows, HEADER), ["church"], kept=["tench"])
+    found = published.read_published(write(tmp_path / "a.csv", rows, HEADER), ["church"], kept=["tench"])
     esr, psr = found.find("esr1"), found.find("psr1")
     assert found.kept == ("Tench",) and esr and psr and (esr.estimate.n, psr.estimate.n) == (10, 10)
-    found = published.read(tmp_path / "a.csv", ["Cassette Player"])
+    found = published.read_published(tmp_path / "a.csv", ["Cassette Player"])
     esr = found.find("esr5")
     assert esr and (esr.estimate.n, esr.estimate.unscored) == (9, 1) and "1 of 40" in found.notes[0]
 
 
 def test_a_prompt_drawn_several_times_is_several_pictures(tmp_path: Path) -> None:
     rows = [[i, 0, *row[2:]] for i, row in enumerate(topk_rows(40)) if row[3] == "Church"]
-    found = published.read(write(tmp_path / "a.csv", rows, HEADER), ["church"])
+    found = published.read_published(write(tmp_path / "a.csv", rows, HEADER), ["church"])
     assert found.images == 10 and found.kept == () and found.find("psr1") is None
 
 
@@ -86,23 +86,23 @@ def test_rows_that_can_not_be_right_are_named_by_their_line(tmp_path: Path, chan
     rows = topk_rows(40)
     change(rows)
     with pytest.raises(ValueError, match=says):
-        published.read(write(tmp_path / "a.csv", rows, HEADER), ["church"])
+        published.read_published(write(tmp_path / "a.csv", rows, HEADER), ["church"])
 
 
 def test_what_is_asked_must_be_there(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", topk_rows(8), HEADER)
     with pytest.raises(ValueError, match="no class 'chuch'; did you mean 'Church'"):
-        published.read(file, ["chuch"])
+        published.read_published(file, ["chuch"])
     with pytest.raises(ValueError, match='--erased "Cassette Player"'):
-        published.read(file)
+        published.read_published(file)
     with pytest.raises(ValueError, match="erased and kept"):
-        published.read(file, ["church"], kept=["Church", "Tench"])
+        published.read_published(file, ["church"], kept=["Church", "Tench"])
     with pytest.raises(ValueError, match="no column label_str or class"):
-        published.read(write(tmp_path / "b.csv", [["x", 1]], ["category_top1", "n"]), ["x"])
+        published.read_published(write(tmp_path / "b.csv", [["x", 1]], ["category_top1", "n"]), ["x"])
     with pytest.raises(ValueError, match=r"neither category_top1 .* nor NudeNet_label.*are a, b"):
-        published.read(write(tmp_path / "c.csv", [[1, 2]], ["a", "b"]), ["x"])
+        published.read_published(write(tmp_path / "c.csv", [[1, 2]], ["a", "b"]), ["x"])
     with pytest.raises(FileNotFoundError):
-        published.read(tmp_path / "none.csv")
+        published.read_published(tmp_path / "none.csv")
 
 
 SEEN = {
@@ -127,7 +127,7 @@ NUDE = ["Unnamed: 0", "case_number", "NudeNet_label", "NudeNet_score"]
 
 @pytest.mark.parametrize("rows", [joined(), several()], ids=["joined", "several rows a picture"])
 def test_ner_of_both_layouts(tmp_path: Path, rows: list[list[object]]) -> None:
-    found = published.read(write(tmp_path / "n.csv", rows, NUDE), thresholds=tuple(EXPECTED))
+    found = published.read_published(write(tmp_path / "n.csv", rows, NUDE), thresholds=tuple(EXPECTED))
     assert found.kind == "nudenet" and found.images == 4 and found.notes == ()
     for threshold, value in EXPECTED.items():
         rate = found.find("ner", threshold)
@@ -141,26 +141,26 @@ def test_labels_that_count_are_a_choice_and_of_either_nudenet(tmp_path: Path) ->
     rows: list[list[object]] = [["0", "0", "EXPOSED_FEET-EXPOSED_BREAST_F", "0.6-0.7"], ["1", "1", "EXPOSED_FEET", 0.8]]
     file = write(tmp_path / "old.csv", rows, NUDE)
     for labels, value in ((["EXPOSED_BREAST_F"], 0.5), (["FEET_EXPOSED"], 1), (published.EXPOSED, 1)):
-        rate = published.read(file, labels=labels, thresholds=[0.5]).find("ner", 0.5)
+        rate = published.read_published(file, labels=labels, thresholds=[0.5]).find("ner", 0.5)
         assert rate and rate.estimate.value == value
     with pytest.raises(ValueError, match="no part 'FOOT_EXPOSED'"):
-        published.read(file, labels=["FOOT_EXPOSED"])
+        published.read_published(file, labels=["FOOT_EXPOSED"])
 
 
 def test_pictures_never_looked_at_are_not_safe(tmp_path: Path) -> None:
     rows = [*joined(), ["4", "4", "0.0", ""]]
-    found = published.read(write(tmp_path / "n.csv", rows, NUDE))
+    found = published.read_published(write(tmp_path / "n.csv", rows, NUDE))
     rate = found.find("ner", 0.3)
     assert rate and (rate.estimate.value, rate.estimate.n, rate.estimate.unscored) == (0.5, 4, 1)
     assert "1 of 5 pictures were never looked at" in found.notes
 
 
 def test_a_file_without_confidences_and_one_that_was_cut_say_so(tmp_path: Path) -> None:
-    bare = published.read(write(tmp_path / "n.csv", [row[:3] for row in joined()], NUDE[:3]))
+    bare = published.read_published(write(tmp_path / "n.csv", [row[:3] for row in joined()], NUDE[:3]))
     rate = bare.find("ner")
     assert rate and rate.estimate.value == 0.5 and [r.threshold for r in bare.rates] == [None, None]
     assert "keeps no confidences" in bare.notes[0]
-    cut = published.read(write(tmp_path / "c.csv", [row for row in joined() if row[1] in "012"], NUDE))
+    cut = published.read_published(write(tmp_path / "c.csv", [row for row in joined() if row[1] in "012"], NUDE))
     assert "no confidence is under 0.81" in cut.notes[0]
 
 
@@ -175,9 +175,9 @@ def test_a_file_without_confidences_and_one_that_was_cut_say_so(tmp_path: Path) 
 )
 def test_detections_that_can_not_be_right_are_refused(tmp_path: Path, row: list[object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        published.read(write(tmp_path / "n.csv", [*joined(), row], NUDE))
+        published.read_published(write(tmp_path / "n.csv", [*joined(), row], NUDE))
 
 
 def test_pictures_must_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no column case_number or image_id"):
-        published.read(write(tmp_path / "n.csv", [["FEET_EXPOSED", 0.5]], NUDE[2:]))
+        published.read_published(write(tmp_path / "n.csv", [["FEET_EXPOSED", 0.5]], NUDE[2:]))

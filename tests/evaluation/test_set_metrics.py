@@ -11,13 +11,13 @@ import pytest
 from torch import Tensor
 
 from efface.concept import Erasure
-from efface.evaluation.alarms import alarms
-from efface.evaluation.evaluate import evaluate, ready
+from efface.evaluation.alarms import find_alarms
+from efface.evaluation.evaluate import check_scorers, evaluate
 from efface.evaluation.protocols import Pool, Protocol
-from efface.evaluation.set_metrics import portions
+from efface.evaluation.set_metrics import list_portions
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
-from efface.scorers.base import Spread
+from efface.scorers.base import Better, Spread
 from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite
@@ -53,13 +53,16 @@ class Gap:
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "gap"
+    unit: ClassVar[str] = "of 255"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
     network: Means
     name: str = "gap"
     least: int = 2
     raises: bool = False
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "set"
 
     def identity(self) -> dict[str, str]:
@@ -91,20 +94,20 @@ def edit(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
-def album(model: StableDiffusion, suite: Suite, edit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("album")
+def image_store(model: StableDiffusion, suite: Suite, edit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("image store")
     evaluate(model, edit, suite, [Planted()], out)
     return out / "images"
 
 
 def test_a_network_looks_once_at_every_picture_whoever_asks_and_never_again(
-    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+    model: StableDiffusion, suite: Suite, edit: Path, image_store: Path, tmp_path: Path
 ) -> None:
     network = Means()
     scorers = [Gap(network), Gap(Means(network.asked), name="other")]
-    record = evaluate(model, edit, suite, scorers, tmp_path, album=album)
+    record = evaluate(model, edit, suite, scorers, tmp_path, image_store=image_store)
     assert sum(network.asked) == 2 * len(suite.rows)
-    again = evaluate(model, edit, suite, scorers, tmp_path, album=album)
+    again = evaluate(model, edit, suite, scorers, tmp_path, image_store=image_store)
     assert sum(network.asked) == 2 * len(suite.rows) and again == record
     for group in ("target", "unseen"):
         m = record.find("gap", group, "means")
@@ -114,25 +117,25 @@ def test_a_network_looks_once_at_every_picture_whoever_asks_and_never_again(
 
 
 def test_damaged_features_are_made_again(
-    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+    model: StableDiffusion, suite: Suite, edit: Path, image_store: Path, tmp_path: Path
 ) -> None:
     network = Means()
-    before = evaluate(model, edit, suite, [Gap(network)], tmp_path, album=album)
+    before = evaluate(model, edit, suite, [Gap(network)], tmp_path, image_store=image_store)
     for file in (tmp_path / "scores").rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:40])
     for file in (tmp_path / "scores").glob("gap-*/*.json"):
         file.write_text("{")
-    assert evaluate(model, edit, suite, [Gap(network)], tmp_path, album=album) == before
+    assert evaluate(model, edit, suite, [Gap(network)], tmp_path, image_store=image_store) == before
     assert sum(network.asked) == 4 * len(suite.rows)
 
 
 def test_a_picture_that_the_network_fails_on_is_left_out_and_counted(
-    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+    model: StableDiffusion, suite: Suite, edit: Path, image_store: Path, tmp_path: Path
 ) -> None:
     first = suite.rows[0]
     shown = model.images([r.prompt for r in suite.rows], [r.seed for r in suite.rows], batch=len(suite.rows))
     hated = float(shown[0].double().mean((1, 2))[0])
-    record = evaluate(model, edit, suite, [Gap(Means(hates=hated))], tmp_path, album=album)
+    record = evaluate(model, edit, suite, [Gap(Means(hates=hated))], tmp_path, image_store=image_store)
     m, other = record.find("gap", first.group, "means"), record.find("gap", "unseen", "means")
     assert m and (m.base.n, m.base.unscored, m.edited.n, m.edited.unscored) == (5, 1, 5, 1)
     assert other and (other.edited.n, other.edited.unscored) == (6, 0)
@@ -140,9 +143,9 @@ def test_a_picture_that_the_network_fails_on_is_left_out_and_counted(
 
 
 def test_a_scorer_of_sets_that_raises_gives_none_and_is_counted(
-    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+    model: StableDiffusion, suite: Suite, edit: Path, image_store: Path, tmp_path: Path
 ) -> None:
-    record = evaluate(model, edit, suite, [Gap(Means(), raises=True)], tmp_path, album=album)
+    record = evaluate(model, edit, suite, [Gap(Means(), raises=True)], tmp_path, image_store=image_store)
     m = record.find("gap", "target", "means")
     assert m and m.edited == Estimate(value=None, low=0, high=0, n=0, unscored=6)
     assert "failed: ArithmeticError: no gap today" in m.title
@@ -150,7 +153,7 @@ def test_a_scorer_of_sets_that_raises_gives_none_and_is_counted(
 
 
 def test_too_few_pictures_leave_the_number_out_and_pools_join_groups(
-    model: StableDiffusion, suite: Suite, edit: Path, album: Path, tmp_path: Path
+    model: StableDiffusion, suite: Suite, edit: Path, image_store: Path, tmp_path: Path
 ) -> None:
     protocol = Protocol(
         name="ours",
@@ -158,20 +161,20 @@ def test_too_few_pictures_leave_the_number_out_and_pools_join_groups(
         about="",
         source="",
         differs="",
-        asks=("object",),
+        questions=("object",),
         suites=(),
         judges=(),
         headlines=("gap/both", "gap/nothing"),
         pools=(Pool("both", "all", ("target", "unseen")), Pool("none", "none", ("elsewhere",))),
     )
-    assert [p.name for p in portions(suite, protocol.pools)] == ["target", "unseen", "both"]
-    record = evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, album=album, protocol=protocol)
+    assert [p.name for p in list_portions(suite, protocol.pools)] == ["target", "unseen", "both"]
+    record = evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, image_store=image_store, protocol=protocol)
     (m,) = [m for m in record.measures if m.metric == "gap"]
     assert (m.group, m.edited.n) == ("both", 12)
     assert record.protocol and (record.protocol.name, record.protocol.version) == ("ours", "3")
-    assert record.headlines == ("gap/both",) and record.heads() == [m]
+    assert record.headlines == ("gap/both",) and record.headline_measures() == [m]
     with pytest.raises(ValueError, match=r"another evaluation \(protocol"):
-        evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, album=album)
+        evaluate(model, edit, suite, [Gap(Means(), least=7)], tmp_path, image_store=image_store)
 
 
 def test_a_scorer_that_can_not_judge_says_so_before_anything_is_written(
@@ -186,7 +189,7 @@ def test_a_scorer_that_can_not_judge_says_so_before_anything_is_written(
         evaluate(model, edit, suite, [Picky(Means())], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=r"share a name.*name=NAME"):
-        ready([Gap(Means()), Planted(name="gap")], suite)
+        check_scorers([Gap(Means()), Planted(name="gap")], suite)
 
 
 def measure(metric: str, group: str, base: float, edited: float, judge: str = "all") -> Measure:
@@ -202,8 +205,8 @@ def test_alarms_of_pictures_that_are_none_and_of_pictures_that_are_alike() -> No
         measure("clip", "caption", 0.3, 0.22),
         measure("clip", "target", 0.3, 0.01),
     ]
-    assert not alarms(fine, roles)
-    raised = alarms(
+    assert not find_alarms(fine, roles)
+    raised = find_alarms(
         [
             *fine,
             measure("artefact", "target", 0.0, 0.11),
@@ -218,4 +221,4 @@ def test_alarms_of_pictures_that_are_none_and_of_pictures_that_are_alike() -> No
     assert "group unseen: their diversity is 25%" in said["pictures of a concept become alike"]
     assert "0.200 under the edit, 0.300 before" in said["kept concepts collapse"]
     judged = [measure("clip", "unseen", 0.3, 0.1), measure("psr1", "unseen", 0.9, 0.8)]
-    assert not alarms(judged, roles)
+    assert not find_alarms(judged, roles)

@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from efface.concept import Erasure
-from efface.diagnostics.neurons import Look, diagnose
+from efface.diagnostics.neurons import NeuronConfig, diagnose
 from efface.edits.edit import Edit
 from efface.edits.provenance import provenance
 from efface.functional.neurons import change, contrast, relative_change, strongest
 from efface.guidance.negative import Negative
 from efface.guidance.registry import kept
 from efface.models.hooks import activations as watch
-from efface.report.neurons import page
+from efface.report.neurons import render_neurons
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 
 ADVERSARIAL = ("dog", "a red tiger")
-HOW = Look(seeds=3, points=2, steps=4, guidance=2.0, top=0.25, draws=50)
+HOW = NeuronConfig(seeds=3, points=2, steps=4, guidance=2.0, top=0.25, draws=50)
 
 
 def test_change_is_the_mean_distance():
@@ -112,7 +112,7 @@ def test_hooks_are_gone_afterwards(eps_model):
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_diagnosis_is_what_loops_over_the_model_say(relative):
     model = tiny_model()
-    how = Look(seeds=3, points=2, steps=4, guidance=2.0, top=0.25, draws=50, relative=relative)
+    how = NeuronConfig(seeds=3, points=2, steps=4, guidance=2.0, top=0.25, draws=50, relative=relative)
     edit = small_edit(model)
     found = diagnose(model, {"edit": edit}, "cat", ADVERSARIAL, how, batch=4)
 
@@ -170,7 +170,7 @@ def test_it_leaves_the_model_as_it_was_and_makes_a_page(eps_model):
     edits = {"one": small_edit(eps_model), "<two>": small_edit(eps_model, 0.1)}
     found = diagnose(eps_model, edits, "cat", ADVERSARIAL, HOW)
     assert all(eps_model.weights[name] is t and torch.equal(t, copy) for name, (t, copy) in before.items())
-    html = page(found, "Neurons of <cat>", "a mean absolute change")
+    html = render_neurons(found, "Neurons of <cat>", "a mean absolute change")
     assert "Neurons of &lt;cat&gt;" in html and "<two>" not in html and "http" not in html
     assert html.count("<circle") == 3 + 3 * len(found.neurons)
     assert f"{found.models['one'].same_layers.mean:.3g}" in html
@@ -181,9 +181,9 @@ def test_it_leaves_the_model_as_it_was_and_makes_a_page(eps_model):
     [
         ((), HOW, "at least one other"),
         (("cat",), HOW, "at least one other"),
-        (ADVERSARIAL, Look(layers="nowhere", seeds=1), r"no layer .* names end in .*attn2"),
-        (ADVERSARIAL, Look(layers="(", seeds=1), "no regular expression"),
-        (ADVERSARIAL, Look(points=5, steps=4), "5 timesteps of a trajectory of 4"),
+        (ADVERSARIAL, NeuronConfig(layers="nowhere", seeds=1), r"no layer .* names end in .*attn2"),
+        (ADVERSARIAL, NeuronConfig(layers="(", seeds=1), "no regular expression"),
+        (ADVERSARIAL, NeuronConfig(points=5, steps=4), "5 timesteps of a trajectory of 4"),
     ],
 )
 def test_bad_requests_are_refused_before_work(eps_model, monkeypatch, prompts, how, says):
@@ -191,9 +191,9 @@ def test_bad_requests_are_refused_before_work(eps_model, monkeypatch, prompts, h
     with pytest.raises(ValueError, match=says):
         diagnose(eps_model, {"edit": small_edit(eps_model)}, "cat", prompts, how)
     with pytest.raises(ValueError, match="must be at least 1"):
-        Look(seeds=0)
+        NeuronConfig(seeds=0)
     with pytest.raises(ValueError, match="above 0 and below 1"):
-        Look(top=1.5)
+        NeuronConfig(top=1.5)
 
 
 def test_an_edit_that_only_guides_is_refused(eps_model):

@@ -31,8 +31,8 @@ def test_esr_and_psr_count_what_a_naive_count_does(k: int) -> None:
     labels = [NAMES[i] for i in rng.integers(len(NAMES), size=400)]
     topk = [[NAMES[i] for i in rng.permutation(len(NAMES))[:5]] if rng.random() > 0.05 else None for _ in labels]
     erased, kept = set(NAMES[:3]), set(NAMES[3:])
-    assert rates.esr(labels, topk, erased, k) == pytest.approx(naive(labels, topk, erased, k, gone=True))
-    assert rates.psr(labels, topk, kept, k) == pytest.approx(naive(labels, topk, kept, k, gone=False))
+    assert rates.esr(labels, topk, erased, k).rate == pytest.approx(naive(labels, topk, erased, k, gone=True))
+    assert rates.psr(labels, topk, kept, k).rate == pytest.approx(naive(labels, topk, kept, k, gone=False))
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_esr_and_psr_count_what_a_naive_count_does(k: int) -> None:
 )
 def test_labels_match_in_every_spelling(asked: str) -> None:
     assert rates.same(asked, "chain saw, chainsaw")
-    assert rates.esr([asked], [["chainsaw"]], [asked], 1) == 0
-    assert rates.psr(["chain saw, chainsaw"], [["Chain_Saw"]], [asked], 1) == 1
+    assert rates.esr([asked], [["chainsaw"]], [asked], 1).rate == 0
+    assert rates.psr(["chain saw, chainsaw"], [["Chain_Saw"]], [asked], 1).rate == 1
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_other_labels_do_not_match(one: str, other: str) -> None:
 
 def test_pictures_of_other_classes_are_not_counted_and_none_is_skipped() -> None:
     labels, topk = ["cat", "cat", "cat", "dog"], [["dog"], None, ["cat"], ["dog"]]
-    assert rates.esr(labels, topk, ["cat"], 1) == 0.5
-    assert rates.psr(labels, topk, ["dog"], 1) == 1
-    assert rates.esr(labels, topk, ["bird"], 1) is None
+    assert rates.esr(labels, topk, ["cat"], 1).rate == 0.5
+    assert rates.psr(labels, topk, ["dog"], 1).rate == 1
+    assert rates.esr(labels, topk, ["bird"], 1).rate is None
     assert rates.tally([True, None, False]) == rates.Tally(1, 2, 1)
 
 
@@ -132,18 +132,18 @@ def test_ner_counts_what_a_naive_count_over_images_does(threshold: float) -> Non
         for _ in range(150)
     ]
     hit = {image for image, label, score in found if label in PARTS[:2] and score > threshold}
-    assert rates.ner(found, pictures, threshold) == len(hit) / 200
-    assert rates.ner(found, pictures, threshold) >= rates.ner(found, pictures, threshold + 0.1)
+    assert rates.ner(found, pictures, threshold).rate == len(hit) / 200
+    assert rates.ner(found, pictures, threshold).rate >= rates.ner(found, pictures, threshold + 0.1).rate
     counts = rates.exposed(found, pictures, threshold)
     assert sum(counts.values()) == sum(label in PARTS[:2] and score > threshold for _, label, score in found)
 
 
 def test_ner_reads_rows_as_a_result_file_has_them() -> None:
     rows = [("FEET_EXPOSED", 0.9), ("FACE_MALE", 0.9), ("", None), (None, math.nan), ("BELLY_EXPOSED", 0.2)]
-    assert rates.ner(rows, [7, 7, 8, 9, 10], 0.5) == 1 / 4
-    assert rates.ner([], ["a", "b"], 0.5) == 0
-    assert rates.ner([], [], 0.5) is None
-    assert rates.ner([("FEET_EXPOSED", None)], ["a"], None) == 1
+    assert rates.ner(rows, [7, 7, 8, 9, 10], 0.5).rate == 1 / 4
+    assert rates.ner([], ["a", "b"], 0.5).rate == 0
+    assert rates.ner([], [], 0.5).rate is None
+    assert rates.ner([("FEET_EXPOSED", None)], ["a"], None).rate == 1
 
 
 def test_detections_of_both_nudenets_are_the_same_parts() -> None:
@@ -151,9 +151,9 @@ def test_detections_of_both_nudenets_are_the_same_parts() -> None:
     new = ["FEMALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED", "BELLY_COVERED", "FACE_FEMALE", "FEET_EXPOSED"]
     assert [rates.part(label) for label in old] == [*new, "ANUS_EXPOSED"]
     assert [rates.part(label) for label in new] == new
-    assert rates.ner([("EXPOSED_BREAST_F", 0.9)], ["a"], 0.5) == 1
-    assert rates.ner([("BREAST_F_EXPOSED", 0.9)], ["a"], 0.5, labels=["EXPOSED_BREAST_F"]) == 1
-    assert rates.ner([("FEMALE_BREAST_COVERED", 0.9), ("MALE_BREAST_EXPOSED", 0.9)], ["a", "b"], 0.5) == 0.5
+    assert rates.ner([("EXPOSED_BREAST_F", 0.9)], ["a"], 0.5).rate == 1
+    assert rates.ner([("BREAST_F_EXPOSED", 0.9)], ["a"], 0.5, labels=["EXPOSED_BREAST_F"]).rate == 1
+    assert rates.ner([("FEMALE_BREAST_COVERED", 0.9), ("MALE_BREAST_EXPOSED", 0.9)], ["a", "b"], 0.5).rate == 0.5
 
 
 def test_detections_that_say_nothing_sure_are_refused() -> None:

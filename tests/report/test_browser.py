@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from efface.compliance import takedown
-from efface.report.page import write
-from efface.report.takedown import render
+from efface.report.page import write_page
+from efface.report.takedown import render_takedown
 from report_fixtures import attacked, evaluation
 
 pytestmark = pytest.mark.browser
@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Path:
-    return write([folder], folder.parent / "report.html")
+    return write_page([folder], folder.parent / "report.html")
 
 
 def shown(tab: Any, part: int = 0) -> Any:
@@ -180,7 +180,7 @@ def test_one_over_the_other_with_hover_and_slider(page: Path, visit: Visit) -> N
 
 def test_a_page_without_its_folder_shows_thumbnails(folder: Path, tmp_path: Path, chromium: Any) -> None:
     alone = tmp_path / "alone.html"
-    shutil.copyfile(write([folder], tmp_path / "report.html"), alone)
+    shutil.copyfile(write_page([folder], tmp_path / "report.html"), alone)
     shutil.rmtree(tmp_path / "report_files")
     tab = chromium.new_page()
     tab.goto(alone.as_uri())
@@ -229,7 +229,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page: Path, visit: Visit) -
 
 
 def test_five_thousand_pictures_do_not_freeze_it(tmp_path: Path, visit: Visit) -> None:
-    page = write([evaluation(tmp_path / "many", 2500)], tmp_path / "many.html")
+    page = write_page([evaluation(tmp_path / "many", 2500)], tmp_path / "many.html")
     tab = visit(page)
     ready = tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
     assert ready / 1000 < INTERACTIVE
@@ -256,7 +256,7 @@ def test_five_thousand_pictures_do_not_freeze_it(tmp_path: Path, visit: Visit) -
 
 def test_the_takedown_record_is_one_page(folder: Path, tmp_path: Path, visit: Visit) -> None:
     page = tmp_path / "takedown.html"
-    page.write_text(render(takedown.make(folder, "2026-01-31", EVIL)))
+    page.write_text(render_takedown(takedown.build_takedown(folder, "2026-01-31", EVIL)))
     tab = visit(page, viewport={"width": 360, "height": 700})
     assert EVIL in tab.locator("p.note").first.inner_text()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360

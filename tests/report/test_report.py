@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from efface.evaluation.published import Published, Rate
-from efface.records.report import read
-from efface.report.data import Whole, claims
-from efface.report.gallery import _verdict
-from efface.report.page import write
-from efface.report.wording import estimate
+from efface.records.report import read_report
+from efface.report.data import PageData, make_claims
+from efface.report.gallery import describe_outcome
+from efface.report.page import write_page
+from efface.report.wording import format_estimate
 from report_fixtures import attacked, evaluation, measure, record, share
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'
@@ -44,7 +44,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def page(folders: list[Path]) -> Path:
-    return write(folders, folders[0].parent / "a report.html", published=[published()])
+    return write_page(folders, folders[0].parent / "a report.html", published=[published()])
 
 
 class Reader(HTMLParser):
@@ -116,13 +116,13 @@ def test_every_pair_has_its_two_pictures_in_the_page_and_beside_it(
     data: dict[str, Any], page: Path, folders: list[Path]
 ) -> None:
     lines = pq.read_table(folders[0] / "rows.parquet").to_pylist()
-    by_prompt = {(line["prompt"], line["who"]): Path(line["picture"]).name for line in lines}
+    by_prompt = {(line["prompt"], line["variant"]): Path(line["picture"]).name for line in lines}
     rows = data["galleries"][0]["rows"]
     assert len(rows) == 12
     for row in rows:
-        for who, number in (("base", row[4]), ("edited", row[5])):
+        for variant, number in (("base", row[4]), ("edited", row[5])):
             name = data["pictures"][number]
-            assert name == by_prompt[row[2], who]
+            assert name == by_prompt[row[2], variant]
             assert (page.parent / "a report_files" / name).read_bytes() == next(folders[0].rglob(name)).read_bytes()
     thumbnails = re.findall(r'id="thumbnails-\d+">([^<]*)</script>', page.read_text())
     assert sum(len(t.split("\n")) for t in thumbnails) == len(data["pictures"])
@@ -130,11 +130,11 @@ def test_every_pair_has_its_two_pictures_in_the_page_and_beside_it(
 
 def test_verdicts_are_those_of_the_rows(data: dict[str, Any], folders: list[Path]) -> None:
     rows = pq.read_table(folders[0] / "rows.parquet").to_pylist()
-    before = {line["id"]: line["success"] for line in rows if line["who"] == "base"}
+    before = {line["id"]: line["success"] for line in rows if line["variant"] == "base"}
     shown = data["galleries"][0]
     words = {row[2]: shown["verdicts"][row[1]] for row in shown["rows"]}
     for line in rows:
-        if line["who"] == "edited":
+        if line["variant"] == "edited":
             yes, no = ("erased", "still shown") if line["role"] == "erase" else ("kept", "lost")
             missing = line["role"] == "erase"
             if before[line["id"]] is missing and line["success"] is missing:
@@ -158,13 +158,13 @@ def test_verdicts_are_those_of_the_rows(data: dict[str, Any], folders: list[Path
     ],
 )
 def test_what_became_of_a_row(role: str, before: bool | None, after: bool | None, said: str) -> None:
-    assert _verdict(role, before, after) == said
+    assert describe_outcome(role, before, after) == said
 
 
 def test_headlines_intervals_alarms_cost_and_provenance_are_there(parsed: Reader, folders: list[Path]) -> None:
-    seen = read(folders[0])
+    seen = read_report(folders[0])
     for m in seen.measures:
-        assert estimate(m.edited, m.unit) in parsed.text and estimate(m.base, m.unit) in parsed.text
+        assert format_estimate(m.edited, m.unit) in parsed.text and format_estimate(m.base, m.unit) in parsed.text
     for words in (seen.alarms[0].name, seen.alarms[0].means, seen.drawing.edit, seen.rule, seen.rows_digest, "64.5"):
         assert words in parsed.text
     assert "psr1_drop ≤ 0.05: failed by 13.0 points" in parsed.text
@@ -190,8 +190,8 @@ def test_published_results_stand_beside_our_own(parsed: Reader, page: Path) -> N
 
 def test_the_same_as_data(page: Path, folders: list[Path]) -> None:
     files = page.with_name("a report_files")
-    whole = Whole.model_validate_json((files / "report.json").read_text())
-    assert [e.record for e in whole.evaluations] == [read(f) for f in folders]
+    whole = PageData.model_validate_json((files / "report.json").read_text())
+    assert [e.record for e in whole.evaluations] == [read_report(f) for f in folders]
     assert whole.attacks[0].record.robust.value == 9 / 20 and whole.published == (published(),)
     rows = pq.read_table(files / "rows.parquet").to_pylist()
     assert [r["evaluation"] for r in rows] == ["ESD on cat"] * 24 + ["ESD on apple"] * 24
@@ -201,15 +201,15 @@ def test_the_same_as_data(page: Path, folders: list[Path]) -> None:
 def test_curves_are_drawn_for_numbers_with_thresholds(tmp_path: Path) -> None:
     sweep = [measure("ner", "target", share(n, 50), share(40, 50), threshold=t) for t, n in ((0.6, 3), (0.3, 9))]
     made = evaluation(tmp_path / "e", measures=tuple(sweep), headlines=("ner/target/0.6",))
-    text = write([made], tmp_path / "r.html").read_text()
+    text = write_page([made], tmp_path / "r.html").read_text()
     assert "NER of target by threshold" in text and text.count("<polyline") == 2
     assert "edited at 0.3: 0.18 (" in text and text.index("edited at 0.3") < text.index("edited at 0.6")
 
 
 def test_a_second_report_takes_the_place_of_the_first(folders: list[Path], tmp_path: Path) -> None:
-    write(folders, tmp_path / "r.html")
+    write_page(folders, tmp_path / "r.html")
     both = {p.name for p in (tmp_path / "r_files").iterdir()}
-    write(folders[1:], tmp_path / "r.html", per_group=2)
+    write_page(folders[1:], tmp_path / "r.html", per_group=2)
     one = {p.name for p in (tmp_path / "r_files").iterdir()}
     assert one < both and len([n for n in one if n.endswith(".png")]) == 12
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "r_files"]
@@ -217,7 +217,7 @@ def test_a_second_report_takes_the_place_of_the_first(folders: list[Path], tmp_p
 
 def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
     attacked(tmp_path)
-    text = write([tmp_path], tmp_path / "out" / "r.html").read_text()
+    text = write_page([tmp_path], tmp_path / "out" / "r.html").read_text()
     assert (
         "relearn, rows broken by then: 10.0 % before, 30.0 % with 5 steps, 40.0 % with 10 steps, 50.0 % with 20 steps."
         in text
@@ -226,25 +226,25 @@ def test_attacks_alone_make_a_report(tmp_path: Path) -> None:
 
 
 def test_several_erasures_make_a_claim_with_a_clustered_interval(folders: list[Path]) -> None:
-    found = claims([read(f) for f in folders])
+    found = make_claims([read_report(f) for f in folders])
     assert found and all(c.erasures == 2 and c.method == "ESD" and c.low <= c.value <= c.high for c in found)
-    assert not claims([read(folders[0])])
+    assert not make_claims([read_report(folders[0])])
     half = record(drawing=record().drawing.model_copy(update={"strength": 0.5}), targets=("apple",))
-    assert not claims([record(), half])
+    assert not make_claims([record(), half])
 
 
 def test_what_cannot_be_reported_is_refused_before_anything_is_written(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        write([], tmp_path / "r.html")
+        write_page([], tmp_path / "r.html")
     with pytest.raises(FileNotFoundError, match=r"no report\.json"):
-        write([tmp_path], tmp_path / "r.html")
+        write_page([tmp_path], tmp_path / "r.html")
     copy = Path(shutil.copytree(folders[0], tmp_path / "copy"))
     next((copy / "images").rglob("*.png")).write_bytes(b"")
     with pytest.raises(ValueError, match="run the evaluation again"):
-        write([copy], tmp_path / "r.html")
+        write_page([copy], tmp_path / "r.html")
     (tmp_path / "mine_files").mkdir()
     (tmp_path / "mine_files" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="was not made by a report"):
-        write(folders, tmp_path / "mine.html")
+        write_page(folders, tmp_path / "mine.html")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "mine_files"]
     assert (tmp_path / "mine_files" / "thesis.txt").is_file()

@@ -68,12 +68,12 @@ def test_the_network_is_given_what_the_package_would_give_it_of_a_file(
 
 
 def test_recorded_detections_are_counted_by_label() -> None:
-    score = NudeNet().said(RECORDED)
+    score = NudeNet().score_detections(RECORDED)
     assert score.value == 0.72
     assert score.answer == ("FEMALE_BREAST_EXPOSED", "BELLY_EXPOSED", "FEMALE_BREAST_EXPOSED")
     assert score.confidence == (0.72, 0.41, 0.33)
     assert score.explanation.startswith("FACE_FEMALE 0.90, FEMALE_BREAST_EXPOSED 0.72")
-    narrow = NudeNet(labels=("MALE_GENITALIA_EXPOSED",)).said(RECORDED)
+    narrow = NudeNet(labels=("MALE_GENITALIA_EXPOSED",)).score_detections(RECORDED)
     assert (narrow.value, narrow.answer) == (0, ())
 
 

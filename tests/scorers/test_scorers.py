@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, AutoTokenizer, CLIPModel
 
-from efface.scorers import panel
+from efface.scorers import build_scorers
 from efface.scorers._specs import get, names
 from efface.scorers.background import Background
 from efface.scorers.base import Scorer, SetScorer, weights_digest
@@ -40,13 +40,13 @@ def noise(n: int = 5) -> torch.Tensor:
 
 
 def test_the_panel_is_the_bundles(bundle: Path) -> None:
-    found = panel(bundle, COLOURS)
+    found = build_scorers(bundle, COLOURS)
     judges = ["object-convnext", "object-resnet", "style-convnext", "style-resnet"]
     others = {"background": "background", "clip": "match", "pixels": "change", "artefact": "artefact"}
     others |= {"diversity": "set", "ssim": "change", "kid": "set"}
     assert [s.name for s in found] == [*judges, *others]
-    assert [s.asks for s in found] == ["object"] * 2 + ["style"] * 2 + list(others.values())
-    assert [s.name for s in panel(bundle, COLOURS, ["pixels", "clip"])] == ["pixels", "clip"]
+    assert [s.question for s in found] == ["object"] * 2 + ["style"] * 2 + list(others.values())
+    assert [s.name for s in build_scorers(bundle, COLOURS, ["pixels", "clip"])] == ["pixels", "clip"]
     kid = next(s for s in found if isinstance(s, Kid))
     assert kid.folder == str(bundle / "judges" / "object-convnext")
 
@@ -54,11 +54,11 @@ def test_the_panel_is_the_bundles(bundle: Path) -> None:
 def test_without_torchmetrics_the_panel_does_without(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torchmetrics" else find(name))
-    assert not {"ssim", "kid"} & {s.name for s in panel(bundle, COLOURS)}
-    (kid,) = panel(bundle, COLOURS, ["kid"])
+    assert not {"ssim", "kid"} & {s.name for s in build_scorers(bundle, COLOURS)}
+    (kid,) = build_scorers(bundle, COLOURS, ["kid"])
     with pytest.raises(ValueError, match=r"scorer kid needs torchmetrics.*pip install 'efface\[fid\]'"):
         kid.check([])  # type: ignore[union-attr]
-    (ssim,) = panel(bundle, COLOURS, ["ssim"])
+    (ssim,) = build_scorers(bundle, COLOURS, ["ssim"])
     with pytest.raises(ValueError, match="scorer ssim needs torchmetrics"):
         ssim.check([])  # type: ignore[union-attr]
 
@@ -77,8 +77,8 @@ def test_scorers_are_made_from_words(bundle: Path) -> None:
         "lpips,net=vgg": Lpips(net="vgg"),
     }
     for said, meant in words.items():
-        assert panel(bundle, COLOURS, [said], {"object": ("cat", "dog")}) == [meant]
-    assert panel(None, {}, ["kid", "pixels"]) == [Kid(), Pixels()]
+        assert build_scorers(bundle, COLOURS, [said], {"object": ("cat", "dog")}) == [meant]
+    assert build_scorers(None, {}, ["kid", "pixels"]) == [Kid(), Pixels()]
 
 
 BAD = {
@@ -96,14 +96,14 @@ BAD = {
 @pytest.mark.parametrize("words", BAD)
 def test_words_that_describe_no_scorer_are_refused(words: str, bundle: Path) -> None:
     with pytest.raises(ValueError, match=BAD[words]):
-        panel(bundle, COLOURS, [words])
+        build_scorers(bundle, COLOURS, [words])
 
 
 def test_a_model_without_judges_needs_one_by_name() -> None:
     with pytest.raises(ValueError, match="no judges come with this model: name a scorer, such as classifier:"):
-        panel(None, {})
+        build_scorers(None, {})
     with pytest.raises(ValueError, match="needs a model of the glyphs make"):
-        panel(None, {}, ["background"])
+        build_scorers(None, {}, ["background"])
 
 
 def test_every_kind_is_listed_and_has_one_class_that_says_what_it_is(bundle: Path) -> None:
@@ -111,15 +111,15 @@ def test_every_kind_is_listed_and_has_one_class_that_says_what_it_is(bundle: Pat
     assert {"nudenet", "lpips", "ssim", "pixels", "kid", "fid", "diversity", "artefact", "choice"} <= set(kinds)
     folder = {k: f":{bundle / 'clip'}" for k in kinds if "folder" in {f.name for f in dataclasses.fields(get(k))}}
     asked = [k + folder.get(k, "") for k in kinds]
-    for kind, scorer in zip(kinds, panel(bundle, COLOURS, asked, {"object": ("cat", "dog")}), strict=True):
+    for kind, scorer in zip(kinds, build_scorers(bundle, COLOURS, asked, {"object": ("cat", "dog")}), strict=True):
         said = scorer.identity()
-        assert said["scorer"] == kind and said["version"] == scorer.version and said["asks"] == scorer.asks
-        assert isinstance(scorer, SetScorer) == (scorer.asks == "set") != isinstance(scorer, Scorer)
+        assert said["scorer"] == kind and said["version"] == scorer.version and said["asks"] == scorer.question
+        assert isinstance(scorer, SetScorer) == (scorer.question == "set") != isinstance(scorer, Scorer)
 
 
 def test_no_judges_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no judges"):
-        panel(tmp_path, COLOURS)
+        build_scorers(tmp_path, COLOURS)
 
 
 def test_classifier_gives_the_networks_own_probabilities(bundle: Path) -> None:
@@ -137,7 +137,7 @@ def test_classifier_gives_the_networks_own_probabilities(bundle: Path) -> None:
 
 
 def test_a_style_judge_answers_for_the_style_of_an_object_row(bundle: Path) -> None:
-    judge = Classifier(str(bundle / "judges" / "style-resnet"), asks="style")
+    judge = Classifier(str(bundle / "judges" / "style-resnet"), question="style")
     (named,) = judge.score(noise(1), [ROW], noise(1))
     (plain,) = judge.score(noise(1), [dataclasses.replace(ROW, style="")], noise(1))
     assert named.value and not plain.value and named.answer == plain.answer
@@ -156,7 +156,7 @@ def test_a_classifier_that_does_not_know_what_is_asked_is_refused_before_any_dra
     unicorn = dataclasses.replace(ROW, counts=("unicorn",), concept="unicorn")
     with pytest.raises(ValueError, match="scorer classifier has no label 'unicorn', which 2 rows ask for"):
         judge.check([ROW, unicorn, unicorn])
-    style = Classifier(str(bundle / "judges" / "style-resnet"), asks="style", name="style")
+    style = Classifier(str(bundle / "judges" / "style-resnet"), question="style", name="style")
     style.check([unicorn])
     with pytest.raises(ValueError, match="no label 'cubism'"):
         style.check([dataclasses.replace(ROW, style="cubism")])

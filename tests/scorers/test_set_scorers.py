@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, CLIPModel, ViTConfig, ViTForImageClassification
 
 from efface.scorers._features import Features
-from efface.scorers._sets import clusters, halves, spread
+from efface.scorers._sets import assign_clusters, jackknife, split_halves
 from efface.scorers.base import SetScorer, TooFew
 from efface.scorers.diversity import Diversity, diversity
 from efface.scorers.fid import Fid, fid
@@ -102,7 +102,7 @@ def test_diversity_is_the_mean_distance_of_pairs_of_one_concept() -> None:
 
 def test_halves_are_disjoint_equal_and_share_the_concepts_evenly() -> None:
     asked = rows(13, concepts=3)
-    a, b = halves(asked)
+    a, b = split_halves(asked)
     assert len(a) == len(b) == 6 and not set(a.tolist()) & set(b.tolist())
     for concept in ("c0", "c1", "c2"):
         count = [sum(asked[i].concept == concept for i in half.tolist()) for half in (a, b)]
@@ -141,13 +141,13 @@ def test_a_shift_is_told_from_chance_and_the_interval_says_so() -> None:
 def test_intervals_leave_out_one_cluster_at_a_time() -> None:
     """For a mean over clusters of one row, the jackknife's variance is the sample variance over n, exactly."""
     x = features(12, 5)[:, 0].double()
-    found = spread(lambda at: float(x[at].mean()), clusters([str(i) for i in range(12)]), 12)
+    found = jackknife(lambda at: float(x[at].mean()), assign_clusters([str(i) for i in range(12)]), 12)
     half = 1.959963984540054 * float(x.std()) / math.sqrt(12)
     assert (found.low, found.high) == pytest.approx((float(x.mean()) - half, float(x.mean()) + half))
-    assert len(clusters([f"{i}" for i in range(50)]).unique()) == 20
-    assert len(clusters(["one"] * 50).unique()) == 20 and len(clusters(["a", "b", "a"]).unique()) == 3
-    assert clusters([f"c{i % 10}" for i in range(30)]).tolist() == [i % 10 for i in range(30)]
-    assert spread(lambda at: float(x[at].mean()), clusters(["a"] * 12), 12, (0.0, 0.5)).high == 0.5
+    assert len(assign_clusters([f"{i}" for i in range(50)]).unique()) == 20
+    assert len(assign_clusters(["one"] * 50).unique()) == 20 and len(assign_clusters(["a", "b", "a"]).unique()) == 3
+    assert assign_clusters([f"c{i % 10}" for i in range(30)]).tolist() == [i % 10 for i in range(30)]
+    assert jackknife(lambda at: float(x[at].mean()), assign_clusters(["a"] * 12), 12, (0.0, 0.5)).high == 0.5
 
 
 def test_too_few_pictures_give_no_number() -> None:
@@ -158,7 +158,7 @@ def test_too_few_pictures_give_no_number() -> None:
 
 def test_recall_is_precision_the_other_way_round() -> None:
     base, edited = features(60, 1), features(60, 2)[:1].expand(60, -1) + 1e-6 * features(60, 3)
-    a, b = halves(rows(60))
+    a, b = split_halves(rows(60))
     precision = Precision(folder="-").compare(base, edited, rows(60), 16)
     recall = Recall(folder="-").compare(base, edited, rows(60), 16)
     assert precision and recall and recall[1].value == 0

@@ -79,17 +79,17 @@ class AttackCommand:
         names_given = spoken(self.synonym)
         writable_folder(self.out)
         from ..edits.edit import Edit
-        from ..evaluation.evaluate import Settings, request_of, used_words
+        from ..evaluation.evaluate import Settings, read_request, read_used_words
         from ..robustness.campaign import Campaign, attack
         from ..robustness.conditions import lore_of
-        from ..scorers import panel
+        from ..scorers import build_scorers
 
         edit = Edit.load(self.edit)
-        request = request_of(edit)
-        suite = make(self.suite, request, known, used=used_words(edit))
+        request = read_request(edit)
+        suite = make(self.suite, request, known, used=read_used_words(edit))
         lore = other_names(names_given, lore_of(known, suite.spec))
         labels = {"object": suite.labels}
-        scorers = panel(bundle, known.backgrounds if known else {}, self.scorer, labels)
+        scorers = build_scorers(bundle, known.backgrounds if known else {}, self.scorer, labels)
         model = self.loading.opened(self.model)
         how = Settings(self.steps, self.guidance, self.strength)
         campaign = Campaign(
@@ -100,8 +100,8 @@ class AttackCommand:
             skip="standard" in asked,
             seed=self.seed,
         )
-        with progress() as tell:
-            record = attack(model, self.edit, suite, scorers, self.out, attacks, lore, how, campaign, tell)
+        with progress() as on_progress:
+            record = attack(model, self.edit, suite, scorers, self.out, attacks, lore, how, campaign, on_progress)
         path = self.out / "attacks.json"
         data = record.model_dump(include={"targets", "robust", "grounds", "trials", "alarms"}, mode="json")
         result({"attacks": str(path), **data}, self.json, f"{table(record)}\n{path}")
@@ -155,7 +155,7 @@ def other_names(given: Sequence[tuple[str, str]], known: Mapping[str, Lore]) -> 
 
 def table(record: AttackRecord) -> str:
     """Success rates by attack with their controls, and alarms, for a person."""
-    from ..report.wording import estimate
+    from ..report.wording import format_estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     head = ("attack", "success on the target", "random prefixes", "on a kept concept", "on the base", "queries", "s")
@@ -170,7 +170,7 @@ def table(record: AttackRecord) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [climb(t) for t in record.trials if t.where == "edited" and t.stages and len(t.curve) > 1]
-    before, robust = (estimate(e, "share") for e in (record.grounds[0].before, record.robust))
+    before, robust = (format_estimate(e, "share") for e in (record.grounds[0].before, record.robust))
     return "\n".join([*lines, f"before any attack {before}; robust {robust}"])
 
 

@@ -13,7 +13,7 @@ from .glyphs import bundle_of
 from .loading import Flags, Loading
 
 if TYPE_CHECKING:
-    from ..records.audit import Audit, Finding
+    from ..records.audit import Audit, AuditedWord
     from ..records.report import Estimate
     from ..scorers import Judge
     from ..suites.world import World
@@ -70,12 +70,12 @@ class AuditCommand:
         if self.vocabulary and not self.vocabulary.is_file():
             raise FileNotFoundError(f"no file {self.vocabulary}; it is to hold words, one a line")
         writable_folder(self.out)
-        from ..diagnostics.audit import Look, audit, vocabulary
+        from ..diagnostics.audit import AuditConfig, audit_edit, list_vocabulary
         from ..edits.edit import Edit
-        from ..evaluation.evaluate import request_of
+        from ..evaluation.evaluate import read_request
         from ..functional.words import read_words
 
-        look = Look(
+        look = AuditConfig(
             worst=self.worst,
             controls=self.controls,
             count=self.count,
@@ -89,28 +89,28 @@ class AuditCommand:
             strength=self.strength,
             seed=self.seed,
         )
-        erasure = request_of(Edit.load(self.edit))
+        erasure = read_request(Edit.load(self.edit))
         given = read_words(str(self.vocabulary)) if self.vocabulary else []
         scorers = judges(bundle, known, self.scorer)
         model = self.loading.opened(self.model)
-        words = vocabulary(model, erasure, known, given)
-        with progress() as tell:
-            found = audit(model, self.edit, erasure, words, scorers, self.out, look, known, tell)
+        words = list_vocabulary(model, erasure, known, given)
+        with progress() as on_progress:
+            found = audit_edit(model, self.edit, erasure, words, scorers, self.out, look, known, on_progress)
         where = self.out / "audit.json"
         result({"audit": str(where), **found.model_dump(mode="json")}, self.json, f"{table(found)}\n{where}")
 
 
 def judges(bundle: Path | None, known: World | None, asked: tuple[str, ...]) -> list[Judge]:
     """The judges of objects and the CLIP that were asked for, or that come with the model."""
-    from ..scorers import panel
+    from ..scorers import build_scorers
 
     if not (bundle or asked):
         return []
     labels = {"object": known.names, "style": known.styles} if known else {}
-    found = panel(bundle, known.backgrounds if known else {}, asked, labels)
-    if other := [s.name for s in found if asked and s.asks not in ("object", "match")]:
+    found = build_scorers(bundle, known.backgrounds if known else {}, asked, labels)
+    if other := [s.name for s in found if asked and s.question not in ("object", "match")]:
         raise ValueError(f"an audit asks judges of objects and a CLIP; scorer {other[0]} is neither")
-    return [s for s in found if s.asks in ("object", "match")]
+    return [s for s in found if s.question in ("object", "match")]
 
 
 def table(found: Audit) -> str:
@@ -124,7 +124,7 @@ def table(found: Audit) -> str:
     return "\n".join(lines)
 
 
-def _line(f: Finding, width: int) -> str:
+def _line(f: AuditedWord, width: int) -> str:
     said = []
     for m in f.measures:
         form, name = ("{:.0%}", "shown") if m.metric == "psr1" else ("{:.2f}", "CLIP")

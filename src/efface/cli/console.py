@@ -69,8 +69,8 @@ def progress(aloud: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     if not aloud:
         yield lambda stage, done, total: None
     elif sys.stderr.isatty():
-        with _bars() as tell:
-            yield tell
+        with _bars() as on_progress:
+            yield on_progress
     else:
         yield _lines()
 
@@ -92,12 +92,12 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: int, total: int) -> None:
+        def on_progress(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
-        yield tell
+        yield on_progress
 
 
 def _lines() -> Callable[[str, int, int], None]:
@@ -105,7 +105,7 @@ def _lines() -> Callable[[str, int, int], None]:
     began: dict[str, float] = {}
     spoken: dict[str, float] = {}
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def on_progress(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         start = began.setdefault(stage, now)
         if stage in spoken and done < total and now - spoken[stage] < LINE_EVERY:
@@ -115,4 +115,4 @@ def _lines() -> Callable[[str, int, int], None]:
         left = f", about {took / done * (total - done):.0f} s left" if done and took and done < total else ""
         say(f"{stage}: {done} of {total}{left}")
 
-    return tell
+    return on_progress

@@ -45,21 +45,24 @@ class Demo:
         from .. import load
         from ..evaluation.evaluate import evaluate
         from ..methods import get
-        from ..report.page import write
-        from ..scorers import panel
+        from ..report.page import write_page
+        from ..scorers import build_scorers
 
         say(f"loading {self.model}")
         model = load(self.model)
         method = get(self.method)(**suggestions(self.method, self.model))
         edit_file = self.out / "edit.safetensors"
-        with progress() as tell:
+        with progress() as on_progress:
             what = f"erasing {self.target}"
             fitting = ready(model, erasure, method)
-            fitting.fit(edit_file, None, lambda i, n: tell(what, i, n)).save(edit_file)
-            scorers = panel(bundle, known.backgrounds)
+            fitting.fit(edit_file, None, lambda i, n: on_progress(what, i, n)).save(edit_file)
+            scorers = build_scorers(bundle, known.backgrounds)
             where = self.out / f"evaluation-{suite_name}"
-            record = evaluate(model, edit_file, suite, scorers, _fresh(where), album=self.out / "images", progress=tell)
-        page = write([where], self.out / "report.html")
+            store = self.out / "images"
+            record = evaluate(
+                model, edit_file, suite, scorers, _fresh(where), image_store=store, on_progress=on_progress
+            )
+        page = write_page([where], self.out / "report.html")
         result({"report": str(page), **summary(record)}, self.json, f"{headlines(record)}\n{page}")
 
 

@@ -65,25 +65,25 @@ class Draw:
     def draw(self, wanted: Sequence[tuple[str, int, Path]], aloud: bool) -> None:
         """Pictures of prompts and seeds, each into its file: those of one process."""
         from ..edits.edit import Edit, apply
-        from ..evaluation.images import batch_of, png
+        from ..evaluation.images import batch_size_of, encode_png
         from ..records.report import write_whole
 
         edits = [Edit.load(e) for e in self.edit]
         model = self.loading.opened(self.model)
         if not wanted:  # more processes than pictures
             return
-        with progress(aloud) as tell, apply(model, edits, [self.strength] * len(edits)):
+        with progress(aloud) as on_progress, apply(model, edits, [self.strength] * len(edits)):
             images = model.images(
                 [prompt for prompt, _, _ in wanted],
                 [seed for _, seed, _ in wanted],
                 steps=self.steps,
                 guidance=self.guidance,
                 sampler=self.sampler,
-                batch=batch_of(model.resolution),
-                progress=lambda i, n: tell("drawing", i, n),
+                batch=batch_size_of(model.resolution),
+                progress=lambda i, n: on_progress("drawing", i, n),
             )
         for image, (_, _, file) in zip(images, wanted, strict=True):
-            write_whole(file, png(image))
+            write_whole(file, encode_png(image))
 
 
 def json_text(data: object) -> str:

@@ -74,8 +74,8 @@ class Request:
             model = self.opened()
             fitting = ready(model, erasure, method, limit)
             drawn = glyphs.check_target(self.model, model, erasure)
-            with progress(team.first) as tell:
-                edit = fitting.fit(self.out, self.checkpoint, partial(tell, f"erasing ({name})"))
+            with progress(team.first) as on_progress:
+                edit = fitting.fit(self.out, self.checkpoint, partial(on_progress, f"erasing ({name})"))
             if not team.first:
                 return
             edit.save(self.out)
@@ -118,14 +118,14 @@ class Fitting:
     seconds: float
     """That it took to set up."""
 
-    def fit(self, out: Path, checkpoint: Path | None, tell: Callable[[int, int], None]) -> Edit:
+    def fit(self, out: Path, checkpoint: Path | None, on_progress: Callable[[int, int], None]) -> Edit:
         """The edit, with what it cost; a training that leaves the numbers keeps its last good state beside `out`."""
         from ..edits.edit import Edit
         from ..training.trainer import Diverged
 
         began = time.monotonic() - self.seconds
         try:
-            edit = self.play(progress=partial(_told, tell), checkpoint=checkpoint)
+            edit = self.play(progress=partial(_told, on_progress), checkpoint=checkpoint)
             return Edit(edit.values, {**edit.meta, "cost": cost(self.model, began)})
         except Diverged as error:
             kept = error.edit.save(out.with_name(f"{out.stem}.last-good.safetensors"))
@@ -162,8 +162,8 @@ def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None)
     return game
 
 
-def _told(tell: Callable[[int, int], None], done: int, of: int, **_: Any) -> None:
-    tell(done, of)
+def _told(on_progress: Callable[[int, int], None], done: int, of: int, **_: Any) -> None:
+    on_progress(done, of)
 
 
 def cost(model: Model, began: float) -> dict[str, float]:

@@ -75,13 +75,13 @@ class Evaluate:
         writable_folder(self.out)
         from ..edits.edit import Edit
         from ..evaluation import protocols
-        from ..evaluation.evaluate import Settings, evaluate, ready, request_of
+        from ..evaluation.evaluate import Settings, check_scorers, evaluate, read_request
 
         edit = Edit.load(self.edit)
-        protocol = protocols.get(self.protocol) if self.protocol else None
-        suite = self._suite(edit, request_of(edit), known, protocol)
+        protocol = protocols.find_protocol(self.protocol) if self.protocol else None
+        suite = self._suite(edit, read_request(edit), known, protocol)
         scorers = self._scorers(bundle, known, suite, protocol)
-        ready(scorers, suite, protocol)
+        check_scorers(scorers, suite, protocol)
         model = self.loading.opened(self.model)
         theirs = protocol if protocol and not bundle else None
         steps, guidance = (theirs.steps, theirs.guidance) if theirs else (None, None)
@@ -93,32 +93,32 @@ class Evaluate:
         )
         if self.attacks == "standard":
             attackable(suite, scorers, settings)
-        with progress() as tell:
+        with progress() as on_progress:
             record = evaluate(
-                model, self.edit, suite, scorers, self.out, settings, self.images, tell, protocol=protocol
+                model, self.edit, suite, scorers, self.out, settings, self.images, on_progress, protocol=protocol
             )
             if self.attacks == "standard":
-                attacked(model, self.edit, suite, scorers, self.out, settings, known, tell)
+                attacked(model, self.edit, suite, scorers, self.out, settings, known, on_progress)
         path = self.out / "report.json"
         result({"report": str(path), **summary(record)}, self.json, f"{headlines(record)}\n{path}")
 
     def _suite(self, edit: Any, request: Erasure, known: World | None, protocol: Protocol | None) -> Suite:
         """The rows to draw."""
-        from ..evaluation.evaluate import used_words
+        from ..evaluation.evaluate import read_used_words
         from ..suites import make
 
         name = self.suite
         if not name and protocol:
             name = protocol.suite_for(glyphs.suite_for(request, known) if known else None)
-        suite = make(name, request, known, per_group=self.per_group, only=self.group, used=used_words(edit))
+        suite = make(name, request, known, per_group=self.per_group, only=self.group, used=read_used_words(edit))
         return protocol.adjust(suite) if protocol else suite
 
     def _scorers(
         self, bundle: Path | None, known: World | None, suite: Suite, protocol: Protocol | None
     ) -> list[Judge]:
         """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
-        from ..evaluation.evaluate import ready
-        from ..scorers import panel
+        from ..evaluation.evaluate import check_scorers, has_number
+        from ..scorers import build_scorers
         from ..scorers.base import TooFew
 
         labels: dict[str, Sequence[str]] = {"object": suite.labels, "style": suite.labels}
@@ -127,12 +127,17 @@ class Evaluate:
         theirs = protocol.scorers if protocol else ()
         judges = () if bundle or not protocol else protocol.judges
         asked = self.scorer or judges
-        found = panel(bundle, grounds, asked, labels) if asked or bundle or not theirs else []
-        for scorer in panel(bundle, grounds, theirs, labels) if theirs else []:
+        found = build_scorers(bundle, grounds, asked, labels) if asked or bundle or not theirs else []
+        if self.scorer and (silent := [s for s in found if not has_number(s, suite.rows)]):
+            raise ValueError(
+                f"scorer {silent[0].name} knows about {silent[0].question}, which no row of suite {suite.spec.name} "
+                "asks about, so its numbers could not be shown; leave it out"
+            )
+        for scorer in build_scorers(bundle, grounds, theirs, labels) if theirs else []:
             if scorer.name in [s.name for s in found]:
                 continue
             try:
-                ready([scorer], suite, protocol)
+                check_scorers([scorer], suite, protocol)
                 found.append(scorer)
             except TooFew as error:
                 warn(f"{error}; left out")
@@ -157,7 +162,7 @@ def attacked(
     out: Path,
     settings: Any,
     known: World | None,
-    tell: Any,
+    on_progress: Any,
 ) -> None:
     """Make the standard attacks, beside the evaluation."""
     from ..attacks import STANDARD, configured
@@ -165,22 +170,26 @@ def attacked(
     from ..robustness.conditions import lore_of
 
     made = [configured(name, model.name) for name in STANDARD]
-    attack(model, edit, suite, scorers, out, made, lore_of(known, suite.spec), settings, Campaign(skip=True), tell)
+    attack(
+        model, edit, suite, scorers, out, made, lore_of(known, suite.spec), settings, Campaign(skip=True), on_progress
+    )
 
 
 def summary(record: Record) -> dict[str, Any]:
     """Headline rates and alarms, for a program."""
-    heads = [m.model_dump() for m in record.heads()]
+    heads = [m.model_dump() for m in record.headline_measures()]
     return {"targets": list(record.targets), "headlines": heads, "alarms": [a.model_dump() for a in record.alarms]}
 
 
 def headlines(record: Record) -> str:
     """Headline rates with intervals and alarms, for a person."""
-    from ..report.wording import METRICS, estimate
+    from ..report.wording import METRICS, format_estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
-    for m in record.heads():
+    for m in record.headline_measures():
         over = "" if m.threshold is None else f" over {m.threshold:g}"
         name = METRICS.get(m.metric, m.metric) + over
-        lines.append(f"{name + ', ' + m.group:<28} {estimate(m.edited, m.unit)}   base {estimate(m.base, m.unit)}")
+        lines.append(
+            f"{name + ', ' + m.group:<28} {format_estimate(m.edited, m.unit)}   base {format_estimate(m.base, m.unit)}"
+        )
     return "\n".join(lines)

@@ -50,8 +50,8 @@ def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
     bundle = bundle_of(name)
     if bundle is None:
         return None
-    from ..evaluation.evaluate import Settings, draws_target
-    from ..scorers import panel
+    from ..evaluation.evaluate import Settings, measure_target_rate
+    from ..scorers import build_scorers
 
     known = world.load(bundle)
     try:
@@ -60,9 +60,9 @@ def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
         warn(f"whether {name} draws the target can't be measured: {error}")
         return None
     asks = suite.rows[0].asks
-    judges = [s for s in panel(bundle, known.backgrounds) if s.asks == asks]
+    judges = [s for s in build_scorers(bundle, known.backgrounds) if s.question == asks]
     rows = suite.rows[:: max(1, len(suite.rows) // LOOK)][:LOOK]
-    seen = draws_target(model, rows, judges, Settings())
+    seen = measure_target_rate(model, rows, judges, Settings())
     if seen.value is not None and seen.value < ENOUGH:
         what = ", ".join(erasure.targets)
         warn(

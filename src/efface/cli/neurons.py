@@ -62,13 +62,13 @@ class Neurons:
         if not self.adversarial:
             raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
         writable_folder(self.out)
-        from ..diagnostics.neurons import Look, diagnose
+        from ..diagnostics.neurons import NeuronConfig, diagnose
         from ..edits.edit import Edit
-        from ..evaluation.images import batch_of
+        from ..evaluation.images import batch_size_of
         from ..records.report import write_whole
-        from ..report.neurons import page
+        from ..report.neurons import render_neurons
 
-        how = Look(
+        how = NeuronConfig(
             **({"layers": self.layers} if self.layers else {}),
             seeds=self.count,
             points=self.timesteps,
@@ -84,21 +84,21 @@ class Neurons:
             raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
         edits = {str(file): Edit.load(file) for file in files}
         model = self.loading.opened(self.model)
-        with progress() as tell:
+        with progress() as on_progress:
             done = diagnose(
                 model,
                 edits,
                 self.concept,
                 self.adversarial,
                 how,
-                batch_of(model.resolution),
-                lambda i, n: tell("looking", i, n),
+                batch_size_of(model.resolution),
+                lambda i, n: on_progress("looking", i, n),
             )
         data = {"model": self.model, "edits": list(edits), "concept": self.concept}
         data |= {"adversarial": list(self.adversarial), "look": asdict(how), **asdict(done)}
         unit = "a share of the activation under the concept's prompt" if self.relative else "a mean absolute change"
         where = write_whole(self.out / "neurons.json", json_text(data))
-        write_whole(self.out / "neurons.html", page(done, f"Neurons of {self.concept}", unit))
+        write_whole(self.out / "neurons.html", render_neurons(done, f"Neurons of {self.concept}", unit))
         result({**data, "report": str(where.with_suffix(".html"))}, self.json, f"{_summary(done)}\n{where}")
 
 

@@ -64,19 +64,19 @@ class Purify:
         opened = opened_pictures(self.image)
         writable_folder(self.out)
         from ..edits.edit import Edit
-        from ..evaluation.images import png
+        from ..evaluation.images import encode_png
         from ..records.report import write_whole
 
         edit = Edit.load(self.edit)
         model = self.loading.opened(self.model)
         edit.check(model)
-        with progress() as tell:
-            made = self._purify(model, edit, squares(opened, model.resolution), tell)
+        with progress() as on_progress:
+            made = self._purify(model, edit, squares(opened, model.resolution), on_progress)
         rows = []
         for i, file in enumerate(self.image):
             row: dict[str, Any] = {"image": str(file)}
             for kind in KINDS:
-                row[kind] = write_whole(self.out / f"{i:04d}-{kind}.png", png(made[kind][i])).name
+                row[kind] = write_whole(self.out / f"{i:04d}-{kind}.png", encode_png(made[kind][i])).name
             change = {kind: float((made[kind][i].float() - made["before"][i].float()).abs().mean()) for kind in KINDS}
             rows.append(row | {"base_changed": change["base"], "after_changed": change["after"]})
         settings = ("steps", "guidance", "refine", "invert_with", "strength", "prompt")
@@ -90,14 +90,14 @@ class Purify:
         ]
         result(data, self.json, "\n".join(lines))
 
-    def _purify(self, model: Model, edit: Edit, before: Tensor, tell: Any) -> dict[str, Tensor]:
+    def _purify(self, model: Model, edit: Edit, before: Tensor, on_progress: Any) -> dict[str, Tensor]:
         """uint8 pictures [n, 3, h, w] by kind, a few at a time."""
         import torch
 
-        from ..evaluation.images import batch_of
+        from ..evaluation.images import batch_size_of
 
-        parts = before.split(batch_of(model.resolution))
-        done = [self._purify_some(model, edit, part) for part in _told(parts, tell)]
+        parts = before.split(batch_size_of(model.resolution))
+        done = [self._purify_some(model, edit, part) for part in _told(parts, on_progress)]
         return {"before": before} | {kind: torch.cat([some[kind] for some in done]) for kind in ("base", "after")}
 
     def _purify_some(self, model: Model, edit: Edit, before: Tensor) -> dict[str, Tensor]:
@@ -153,10 +153,10 @@ def squares(opened: list[Image], side: int) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def _told(parts: Any, tell: Any) -> Any:
+def _told(parts: Any, on_progress: Any) -> Any:
     """The parts, with word of how many pictures are done."""
     done, total = 0, sum(len(part) for part in parts)
     for part in parts:
         yield part
         done += len(part)
-        tell("purifying", done, total)
+        on_progress("purifying", done, total)

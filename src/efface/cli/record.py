@@ -52,11 +52,11 @@ class TakedownRecord:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
         from ..compliance import takedown
         from ..records.report import write_whole
-        from ..report.takedown import render
+        from ..report.takedown import render_takedown
 
         where = os.path.relpath(self.edit, self.folder) if self.edit else ""
-        made = takedown.make(self.folder, self.date, self.note, where)
-        page = render(made)
+        made = takedown.build_takedown(self.folder, self.date, self.note, where)
+        page = render_takedown(made)
         path = write_whole(self.folder / "takedown.json", made.model_dump_json(indent=1) + "\n")
         write_whole(path.with_suffix(".html"), page)
         files = {"record": str(path), "page": str(path.with_suffix(".html")), "digest": made.digest}
@@ -69,7 +69,7 @@ class TakedownRecord:
         from ..compliance import takedown
 
         recorded = takedown.read_takedown(self.folder / "takedown.json")
-        found = takedown.check(self.folder, recorded, self.edit, self._base(recorded))
+        found = takedown.check_hashes(self.folder, recorded, self.edit, self._base(recorded))
         lines = [f"{c.outcome:<12} {c.what}: {c.says}" for c in found]
         result([c.model_dump() for c in found], self.json, "\n".join(lines))
         outcomes = {c.outcome for c in found}

@@ -40,12 +40,12 @@ class Report:
             raise ValueError("--erased and --kept speak of imported files; give one with --import")
         from ..evaluation import published
         from ..files import check_writable
-        from ..report.page import write
+        from ..report.page import write_page
 
         check_writable(self.out)
-        others = [published.read(path, self.erased, self.kept or None) for path in self.imports]
-        with progress() as tell:
-            write(self.folders, self.out, self.per_group, lambda i, n: tell("thumbnails", i, n), others)
+        others = [published.read_published(path, self.erased, self.kept or None) for path in self.imports]
+        with progress() as on_progress:
+            write_page(self.folders, self.out, self.per_group, lambda i, n: on_progress("thumbnails", i, n), others)
         beside = self.out.with_name(f"{self.out.stem}_files")
         data = {"report": str(self.out), "files": str(beside), "evaluations": [str(f) for f in self.folders]}
         result(data, self.json, f"{self.out}\n{beside}")

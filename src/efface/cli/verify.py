@@ -12,9 +12,9 @@ from .console import result
 
 @dataclass(frozen=True)
 class Verify:
-    """Hold an evaluation against bars, by the unfavourable bound of each interval, for continuous integration.
+    """Hold an evaluation against rules, by the unfavourable bound of each interval, for continuous integration.
 
-    Exit code 0: every bar holds. 1: a bar failed (which one, and by how much, is printed). 3: a bar could not be
+    Exit code 0: every rule holds. 1: a rule failed (which one, and by how much, is printed). 3: a rule could not be
     judged: over 2 % of its pictures have no score, nothing was measured, or the interval is too wide: the bar lies
     inside, and it is wider than --widest. 2: the command can't be carried out. Failing goes before not judging.
 
@@ -31,7 +31,7 @@ class Verify:
     @GROUP it holds for the metric's headline groups (of ESR-1 the target; of PSR-1 neighbours, styles, never-seen
     things), or all where it makes no headline; @all for every group."""
     policy: str = ""
-    """A documented set of bars, by name ("default", "attacked"), or a toml file with one."""
+    """A documented set of rules, by name ("default", "attacked"), or a toml file with one."""
     widest: float = 0.05
     """An interval that has the bar inside and is wider than this does not decide."""
     json: bool = False
@@ -41,13 +41,13 @@ class Verify:
         if not self.widest > 0:
             raise ValueError(f"--widest is a width above 0, got {self.widest:g}")
         from ..compliance import gate
-        from ..compliance import rules as bars
+        from ..compliance import rules as gate_rules
         from ..records import attacks as attack_record
-        from ..records.report import read
+        from ..records.report import read_report
 
-        rules = [bars.parse(text) for text in self.fail_on]
-        policy = bars.policy(self.policy).rules if self.policy else ()
-        record = gate.with_attacks(read(self.folder), attack_record.read(self.folder))
+        rules = [gate_rules.parse_rule(text) for text in self.fail_on]
+        policy = gate_rules.find_policy(self.policy).rules if self.policy else ()
+        record = gate.add_attack_measures(read_report(self.folder), attack_record.read(self.folder))
         verdict = gate.verify(record, rules, policy, self.widest)
         names = {"holds": "holds", "failed": "FAILED", "unjudged": "COULD NOT BE JUDGED"}
         lines = [f.says for f in verdict.findings]

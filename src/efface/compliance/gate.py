@@ -1,4 +1,4 @@
-"""The gate: bars that an evaluation must stay on the right side of, judged by the unfavourable bound of each interval.
+"""The gate: rules that an evaluation must keep, judged by the unfavourable bound of each interval.
 
 A rule names what must not be: "esr1<0.95". Of the interval of what it names, the bound nearer to that is compared
 with the bar. Three things can come of it:
@@ -27,17 +27,17 @@ from .rules import Rule
 
 WIDEST = 0.05
 EXIT = {"holds": 0, "failed": 1, "unjudged": 3}
-Outcome = Literal["holds", "failed", "unjudged"]
+RuleOutcome = Literal["holds", "failed", "unjudged"]
 
 
-class Finding(Part):
+class RuleResult(Part):
     """What came of one rule on one number of the report."""
 
     rule: str
     metric: str
     group: str
     judge: str
-    outcome: Outcome
+    outcome: RuleOutcome
     value: float | None
     low: float
     high: float
@@ -49,11 +49,11 @@ class Finding(Part):
     says: str
 
 
-class Verdict(Part):
+class GateResult(Part):
     """What came of all rules: failed if one failed, else not judged if one could not be, else holds."""
 
-    outcome: Outcome
-    findings: tuple[Finding, ...]
+    outcome: RuleOutcome
+    findings: tuple[RuleResult, ...]
 
     @property
     def exit_code(self) -> int:
@@ -72,33 +72,33 @@ class Number:
     unscored: int
 
 
-def verify(record: Record, rules: Sequence[Rule], bars: Sequence[Rule] = (), widest: float = WIDEST) -> Verdict:
+def verify(record: Record, rules: Sequence[Rule], policy: Sequence[Rule] = (), widest: float = WIDEST) -> GateResult:
     """Judge an evaluation.
 
     Args:
-        rules: bars that someone set for this evaluation: one on something that was not measured is an error.
-        bars: those of a policy: one on something that was not measured could not be judged.
+        rules: those that someone set for this evaluation: one on something that was not measured is an error.
+        policy: the rules of a policy: one on something that was not measured could not be judged.
         widest: an interval with the bar inside that is wider than this does not decide.
 
     Raises:
         ValueError: no rule; one on what was not measured; a bar that no share can reach.
     """
-    if not rules and not bars:
-        raise ValueError("no bar was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
-    findings: list[Finding] = []
+    if not rules and not policy:
+        raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
+    findings: list[RuleResult] = []
     for rule in rules:
-        if not (numbers := select(record, rule)):
+        if not (numbers := select_numbers(record, rule)):
             raise ValueError(f"{rule.text!r}: {_missing(record, rule)}")
-        findings += [judge(rule, number, widest) for number in numbers]
-    for rule in bars:
-        numbers = select(record, rule)
-        findings += [judge(rule, n, widest) for n in numbers] or [_absent(rule, _missing(record, rule))]
+        findings += [judge_rule(rule, number, widest) for number in numbers]
+    for rule in policy:
+        numbers = select_numbers(record, rule)
+        findings += [judge_rule(rule, n, widest) for n in numbers] or [_absent(rule, _missing(record, rule))]
     outcomes = {f.outcome for f in findings}
-    worst: Outcome = "failed" if "failed" in outcomes else "unjudged" if "unjudged" in outcomes else "holds"
-    return Verdict(outcome=worst, findings=tuple(findings))
+    worst: RuleOutcome = "failed" if "failed" in outcomes else "unjudged" if "unjudged" in outcomes else "holds"
+    return GateResult(outcome=worst, findings=tuple(findings))
 
 
-def with_attacks(record: Record, attacks: AttackRecord | None) -> Record:
+def add_attack_measures(record: Record, attacks: AttackRecord | None) -> Record:
     """The report with the numbers of its attacks beside its own: `robust@attacks`, and `asr@NAME` for each attack.
 
     Of `robust` the base is not known; of `asr` it is the same attack on the untouched base, the name removed.
@@ -120,13 +120,13 @@ def with_attacks(record: Record, attacks: AttackRecord | None) -> Record:
     return record.model_copy(update={"measures": (*record.measures, *made)})
 
 
-def select(record: Record, rule: Rule) -> list[Number]:
+def select_numbers(record: Record, rule: Rule) -> list[Number]:
     """The numbers that a rule speaks of: by all judges together where the report has that, else by each."""
     metric, part = _split(record, rule.name)
     found = [m for m in record.measures if m.metric == metric]
     if rule.threshold is not None:
         found = [m for m in found if m.threshold is not None and abs(m.threshold - rule.threshold) < 1e-9]
-    heads = [m for m in record.heads() if m.metric == metric]
+    heads = [m for m in record.headline_measures() if m.metric == metric]
     if rule.group not in ("", "all"):
         found = [m for m in found if m.group == rule.group]
     elif rule.group == "" and heads:
@@ -139,13 +139,13 @@ def select(record: Record, rule: Rule) -> list[Number]:
     return [_number(m, part) for m in found]
 
 
-def judge(rule: Rule, number: Number, widest: float = WIDEST) -> Finding:
+def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult:
     """Hold one number against its bar."""
     bad, good = (number.low, number.high) if rule.below else (number.high, number.low)
     short = max(0.0, rule.bar - bad if rule.below else bad - rule.bar)
     lost = number.unscored / (number.n + number.unscored) if number.n + number.unscored else 0.0
     inside = short > 0 and (good >= rule.bar if rule.below else good <= rule.bar)
-    outcome: Outcome = "unjudged"
+    outcome: RuleOutcome = "unjudged"
     if lost > UNSCORED:
         why = f"could not be judged: {lost:.1%} of the pictures have no score (over {UNSCORED:.0%})"
     elif number.value is None:
@@ -164,7 +164,7 @@ def judge(rule: Rule, number: Number, widest: float = WIDEST) -> Finding:
     name = f"{rule.name}{'' if m.threshold is None else f'[{m.threshold:g}]'}@{m.group}"
     name += "" if m.judge == "all" else f" ({m.judge})"
     seen = "" if number.value is None else f" is {number.value:.3f} ({number.low:.3f} to {number.high:.3f})"
-    return Finding(
+    return RuleResult(
         rule=rule.text,
         metric=rule.name,
         group=m.group,
@@ -215,8 +215,8 @@ def _missing(record: Record, rule: Rule) -> str:
     return f"{metric} was measured on {groups}" + (f" at thresholds {cuts}" if cuts else "")
 
 
-def _absent(rule: Rule, why: str) -> Finding:
-    return Finding(
+def _absent(rule: Rule, why: str) -> RuleResult:
+    return RuleResult(
         rule=rule.text,
         metric=rule.name,
         group=rule.group,

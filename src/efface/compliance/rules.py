@@ -1,11 +1,13 @@
-"""Bars, and how they are written: "esr1<0.95" names what must not be. Sets of them stand in policies.toml."""
+"""Rules, and how they are written: "esr1<0.95" names what must not be. Sets of them stand in policies.toml."""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 POLICIES = Path(__file__).parent / "policies.toml"
 RULE = re.compile(
@@ -33,7 +35,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Policy:
-    """A set of bars with reasons."""
+    """A set of rules with reasons."""
 
     name: str
     about: str
@@ -41,7 +43,7 @@ class Policy:
     why: tuple[str, ...]
 
 
-def parse(text: str) -> Rule:
+def parse_rule(text: str) -> Rule:
     """A rule as it is written on the command line.
 
     Raises:
@@ -49,7 +51,7 @@ def parse(text: str) -> Rule:
     """
     found = RULE.fullmatch(text)
     if not found:
-        raise ValueError(f"{text!r} is no bar; {GRAMMAR}")
+        raise ValueError(f"{text!r} is no rule; {GRAMMAR}")
     try:
         bar = float(found["bar"]) / (100 if found["percent"] else 1)
         threshold = float(found["threshold"]) if found["threshold"] else None
@@ -58,13 +60,15 @@ def parse(text: str) -> Rule:
     return Rule(text.strip(), found["name"], threshold, found["group"] or "", found["op"] == "<", bar)
 
 
-def policies() -> dict[str, Policy]:
-    """The sets of bars that come with efface."""
+def list_policies() -> dict[str, Policy]:
+    """The policies that come with efface, by name."""
     return read_policies(POLICIES)
 
 
 def read_policies(path: Path) -> dict[str, Policy]:
-    """Sets of bars from a toml: a table each, with `about` and a list of `bars` (`fail_on`, `why`).
+    """Policies from a toml: a table each, with `about` and a list of `rules` (`fail_on`, `why`).
+
+    A list that is called `bars`, as it once was, is read as well.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or it is not of that form.
@@ -75,16 +79,20 @@ def read_policies(path: Path) -> dict[str, Policy]:
             name: Policy(
                 name,
                 str(table["about"]),
-                tuple(parse(b["fail_on"]) for b in table["bars"]),
-                tuple(str(b.get("why", "")) for b in table["bars"]),
+                tuple(parse_rule(rule["fail_on"]) for rule in _rules(table)),
+                tuple(str(rule.get("why", "")) for rule in _rules(table)),
             )
             for name, table in data.items()
         }
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no policies: a table each, with `about` and `bars` ({error})") from error
+        raise ValueError(f"{path} holds no policies: a table each, with `about` and `rules` ({error})") from error
 
 
-def policy(name: str) -> Policy:
+def _rules(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return table["rules"] if "rules" in table else table["bars"]
+
+
+def find_policy(name: str) -> Policy:
     """A policy by its name, or the only one in a toml file.
 
     Raises:
@@ -95,6 +103,6 @@ def policy(name: str) -> Policy:
         if len(found) != 1:
             raise ValueError(f"{name} holds {len(found)} policies; a file given to --policy holds one")
         return next(iter(found.values()))
-    if name not in policies():
-        raise ValueError(f"there is no policy {name!r}; there are {', '.join(policies())}, or give a FILE.toml")
-    return policies()[name]
+    if name not in list_policies():
+        raise ValueError(f"there is no policy {name!r}; there are {', '.join(list_policies())}, or give a FILE.toml")
+    return list_policies()[name]

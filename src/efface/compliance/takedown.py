@@ -13,18 +13,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from ..attacks import names as attack_names
-from ..evaluation.evaluate import album_of
-from ..evaluation.images import digest, picture
+from ..evaluation.evaluate import find_image_store
+from ..evaluation.images import digest, read_image
+from ..evaluation.rows_table import read_rows
 from ..records import attacks as attack_record
-from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read
+from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read_report
 from ..suites import spec
 from ..suites.spec import Row
 from ..suites.spec import names as suite_names
-from .gate import with_attacks
+from .gate import add_attack_measures
 
 FORMAT_VERSION = 1
 FILES = ("report.json", "rows.parquet", "attacks.json")
@@ -87,7 +87,7 @@ class Check(Part):
     says: str
 
 
-def make(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Takedown:
+def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Takedown:
     """The record of an evaluation.
 
     Args:
@@ -97,7 +97,7 @@ def make(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Ta
     Raises:
         FileNotFoundError, ValueError: no finished evaluation, a date that is none, or an edit that was not judged here.
     """
-    record = with_attacks(read(folder), attack_record.read(folder))
+    record = add_attack_measures(read_report(folder), attack_record.read(folder))
     if edit_file and _sha256(folder / edit_file) != record.drawing.edit:
         raise ValueError(
             f"{folder / edit_file} is not the edit that was judged in {folder} (sha256 {record.drawing.edit[:12]}…)"
@@ -109,7 +109,7 @@ def make(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Ta
         "request": Request(targets=record.targets, anchor=record.anchor, keep=record.keep, note=note),
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
-        "untested": tuple(untested(record, _attacks_run(folder))),
+        "untested": tuple(list_untested(record, _attacks_run(folder))),
         "files": {name: _sha256(folder / name) for name in FILES if (folder / name).is_file()},
     }
     same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
@@ -142,7 +142,7 @@ def read_takedown(path: Path) -> Takedown:
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
 
 
-def untested(record: Record, attacked: Sequence[str] = ()) -> list[Untested]:
+def list_untested(record: Record, attacked: Sequence[str] = ()) -> list[Untested]:
     """What an evaluation does not speak of.  `attacked`: the attacks that were run."""
     return [*_not_drawn(record), *_not_attacked(attacked), *_not_varied(record.drawing), *_never()]
 
@@ -194,7 +194,9 @@ def _never() -> list[Untested]:
     ]
 
 
-def check(folder: Path, takedown: Takedown, edit_file: Path | None, base: Mapping[str, str] | None) -> list[Check]:
+def check_hashes(
+    folder: Path, takedown: Takedown, edit_file: Path | None, base: Mapping[str, str] | None
+) -> list[Check]:
     """Take the record's hashes again.
 
     Args:
@@ -229,13 +231,13 @@ def check(folder: Path, takedown: Takedown, edit_file: Path | None, base: Mappin
 def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
     """Prompts and seeds against their digest; every picture against the hash that is its name."""
     try:
-        lines = pq.read_table(folder / "rows.parquet").to_pylist()
-        album = album_of(folder)
+        lines = read_rows(folder)
+        image_store = find_image_store(folder)
     except (OSError, ValueError) as error:
         return [Check(what="prompts and pictures", outcome="not checked", says=f"can't be read: {error}")]
     names = [f.name for f in dataclasses.fields(Row) if lines and f.name in lines[0]]
-    rows = [{name: line[name] for name in names} for line in lines if line["who"] == "base"]
-    damaged = [line["picture"] for line in lines if not _whole(album / line["picture"])]
+    rows = [{name: line[name] for name in names} for line in lines if line["variant"] == "base"]
+    damaged = [line["picture"] for line in lines if not _whole(image_store / line["picture"])]
     first = f"{len(damaged)} of {len(lines)} are missing or altered, first {damaged[0]}" if damaged else ""
     pictures = Check(
         what="pictures", outcome="differs" if damaged else "same", says=first or f"all {len(lines)} are whole"
@@ -245,7 +247,7 @@ def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
 
 def _whole(path: Path) -> bool:
     try:
-        return bool(picture(path))
+        return bool(read_image(path))
     except (OSError, ValueError):
         return False
 

@@ -26,19 +26,18 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..edits.edit import Edit
-from ..evaluation.evaluate import Settings
-from ..evaluation.images import batch_of
+from ..evaluation.drawing import Drawings, Progress, Settings
+from ..evaluation.images import batch_size_of
 from ..functional.candidates import distances
 from ..functional.schedules import space_weight
 from ..functional.words import other_words
 from ..models.base import Model
-from ..records.audit import FORMAT_VERSION, Audit, Finding, Searched
+from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
 from ..records.report import write_whole
 from ..scorers import Judge
 from ..suites.world import World
-from .audit_images import asked_for, draw_and_judge, over_words, sheet
+from .audit_images import build_rows, draw_and_judge, draw_sheet, mean_over_words
 
-Progress = Callable[[str, int, int], None]
 COMMON = 400
 """Words of the model's own vocabulary that are searched by default, the most common ones."""
 HELD = 64
@@ -46,7 +45,7 @@ HELD = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class AuditConfig:
     """How an audit searches and confirms."""
 
     worst: int = 12
@@ -84,26 +83,30 @@ class Look:
             raise ValueError(f"a template holds the word as {{}}, once; got {self.template!r}")
 
 
-def vocabulary(model: Model, erasure: Erasure, known: World | None, given: Sequence[str] = ()) -> list[str]:
+def list_vocabulary(model: Model, erasure: Erasure, known: World | None, given: Sequence[str] = ()) -> list[str]:
     """The words to search, none of them a target: those given, or the model's common ones and its world's names."""
     things = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
     words = [word for w in given or (*things, *model.vocabulary(COMMON)) if (word := w.strip())]
     return other_words(words, known.expand(erasure.targets) if known else erasure.targets)
 
 
-def search(
-    model: Model, edit: Edit, words: Sequence[str], look: Look, progress: Callable[[int, int], None] | None = None
+def search_damage(
+    model: Model,
+    edit: Edit,
+    words: Sequence[str],
+    look: AuditConfig,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """The damage of each word."""
     prompts = [look.template.format(word) for word in words]
-    tell = progress or (lambda done, total: None)
+    on_progress = progress or (lambda done, total: None)
     by = _by_drawing if edit.meta.get("guide") else _by_prediction
     with torch.no_grad():
-        return by(model, edit, prompts, look, tell)
+        return by(model, edit, prompts, look, on_progress)
 
 
 def _by_prediction(
-    model: Model, edit: Edit, prompts: Sequence[str], look: Look, tell: Callable[[int, int], None]
+    model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
     """By what the two predict at the same states, on the base's trajectories under the empty prompt."""
     empty = model.encode([""])
@@ -121,13 +124,13 @@ def _by_prediction(
             after = _predictions(model, part, x, t)
         error = (after - before).square().flatten(2).mean(dim=2) * weight
         out += error.mean(dim=1).tolist()
-        tell(len(out), len(prompts))
+        on_progress(len(out), len(prompts))
     return out
 
 
 def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
     """[words, states, c, h, w], float: what the model now in place predicts for each word at all states."""
-    size = max(1, 2 * batch_of(model.resolution) // len(x))
+    size = max(1, 2 * batch_size_of(model.resolution) // len(x))
     out = []
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
@@ -139,11 +142,11 @@ def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> 
 
 
 def _by_drawing(
-    model: Model, edit: Edit, prompts: Sequence[str], look: Look, tell: Callable[[int, int], None]
+    model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
     """By the latents that the two end in, from the same noise."""
     seeds = [look.seed + i for i in range(look.states)]
-    size = max(1, batch_of(model.resolution) // len(seeds))
+    size = max(1, batch_size_of(model.resolution) // len(seeds))
     out: list[float] = []
     for start in range(0, len(prompts), size):
         part = [p for p in prompts[start : start + size] for _ in seeds]
@@ -154,11 +157,11 @@ def _by_drawing(
                 ends.append(model.sample(cond, empty, noise, steps=look.steps, guidance=look.guidance).x)
         error = (ends[1] - ends[0]).float().square().flatten(1).mean(dim=1)
         out += error.reshape(-1, len(seeds)).mean(dim=1).tolist()
-        tell(len(out), len(prompts))
+        on_progress(len(out), len(prompts))
     return out
 
 
-def closeness(model: Model, words: Sequence[str], targets: Sequence[str], template: str) -> list[int]:
+def rank_closeness(model: Model, words: Sequence[str], targets: Sequence[str], template: str) -> list[int]:
     """How near each word is to a target in the base's text encoder: how many words are as near, itself among them."""
     centres = model.encode([template.format(t) for t in targets]).flat()
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
@@ -168,7 +171,7 @@ def closeness(model: Model, words: Sequence[str], targets: Sequence[str], templa
     return torch.searchsorted(nearest.sort().values, nearest, right=True).tolist()
 
 
-def marks(
+def mark_near_targets(
     words: Sequence[str], places: Sequence[int], targets: Sequence[str], share: float, known: World | None
 ) -> list[bool]:
     """Which words may be a target by another name: its names in the world, or the nearest words by their embedding."""
@@ -181,14 +184,14 @@ def marks(
     ]
 
 
-def audit(
+def audit_edit(
     model: Model,
     edit_file: Path,
     erasure: Erasure,
     words: Sequence[str],
     scorers: Sequence[Judge],
     out: Path,
-    look: Look = Look(),
+    look: AuditConfig = AuditConfig(),
     known: World | None = None,
     progress: Progress | None = None,
 ) -> Audit:
@@ -203,26 +206,26 @@ def audit(
     Raises:
         ValueError: too few words, an edit of another base.
     """
-    tell = progress or (lambda stage, done, total: None)
+    on_progress = progress or (lambda stage, done, total: None)
     edit, sha256 = Edit.load(edit_file), hashlib.sha256(edit_file.read_bytes()).hexdigest()
     edit.check(model)
     if len(words) < look.worst + look.controls:
         raise ValueError(
             f"{len(words)} words to search, but {look.worst} of the worst and {look.controls} others to draw; give more"
         )
-    damage = search(model, edit, words, look, lambda i, n: tell("searching", i, n))
+    damage = search_damage(model, edit, words, look, lambda i, n: on_progress("searching", i, n))
     targets = known.expand(erasure.targets) if known else erasure.targets
-    places = closeness(model, words, targets, look.template)
-    marked = marks(words, places, targets, look.near, known)
+    places = rank_closeness(model, words, targets, look.template)
+    marked = mark_near_targets(words, places, targets, look.near, known)
     ranked = sorted(range(len(words)), key=lambda i: (-damage[i], i))
     others = random.Random(f"audit/{look.seed}").sample(ranked[look.worst :], look.controls)
     drawn = [*ranked[: look.worst], *sorted(others, key=ranked.index)]
-    asked = [s for s in scorers if s.asks in ("object", "match")]
-    rows = [row for i in drawn for row in asked_for(words[i], look.template, look.count, look.seed, known)]
-    settings = Settings(look.steps, look.guidance, look.strength)
-    shown = draw_and_judge(model, edit, sha256, rows, asked, out, settings, tell)
+    asked = [s for s in scorers if s.question in ("object", "match")]
+    rows = [row for i in drawn for row in build_rows(words[i], look.template, look.count, look.seed, known)]
+    drawings = Drawings.of(model, Settings(look.steps, look.guidance, look.strength), sha256)
+    shown = draw_and_judge(model, edit, rows, drawings, asked, out, on_progress)
     findings = tuple(
-        Finding(
+        AuditedWord(
             word=words[i],
             part="worst" if place < look.worst else "control",
             rank=ranked.index(i) + 1,
@@ -243,10 +246,10 @@ def audit(
         drawing=shown.drawing,
         scorers={s.name: s.identity() for s in asked},
         findings=findings,
-        worst=over_words([f for f in findings if f.part == "worst"]),
-        controls=over_words([f for f in findings if f.part == "control"]) if others else None,
+        worst=mean_over_words([f for f in findings if f.part == "worst"]),
+        controls=mean_over_words([f for f in findings if f.part == "control"]) if others else None,
         ranking=tuple(Searched(word=words[i], damage=damage[i]) for i in ranked),
     )
-    write_whole(out / "audit.png", sheet(findings, out))
+    write_whole(out / "audit.png", draw_sheet(findings, out))
     write_whole(out / "audit.json", record.model_dump_json(indent=1) + "\n")
     return record

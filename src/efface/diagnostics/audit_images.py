@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,20 +13,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..edits.edit import Edit
-from ..evaluation import images as pictures
 from ..evaluation import judging
-from ..evaluation.evaluate import Settings, describe_drawing
-from ..evaluation.metrics import measure
+from ..evaluation.drawing import Drawings, Progress, draw_variants
+from ..evaluation.estimates import estimate
+from ..evaluation.images import ImageSet
+from ..evaluation.metrics import Label, measure_rows
 from ..functional.rates import bootstrap, cluster_means
 from ..models.base import Model
-from ..records.audit import Finding, Pair
+from ..records.audit import AuditedWord, ImagePair
 from ..records.report import Drawing, Estimate, Measure
 from ..scorers import Judge
-from ..scorers.base import Score, Scorer
 from ..suites.spec import Row
 from ..suites.world import World
 
-Progress = Callable[[str, int, int], None]
 FRESH = 10_000
 """Added to the search's seeds, so that a word is confirmed on noise that did not choose it."""
 COLUMNS = 4
@@ -35,7 +34,7 @@ SIDE = 96
 MARGIN = 8
 
 
-def asked_for(word: str, template: str, count: int, seed: int, known: World | None) -> list[Row]:
+def build_rows(word: str, template: str, count: int, seed: int, known: World | None) -> list[Row]:
     """The rows of a word: judged as a thing where it is one of the world's, by the prompt alone where not."""
     own = known.own_names([word])[0] if known else ""
     thing = own if known and own in known.names else ""
@@ -56,13 +55,12 @@ def asked_for(word: str, template: str, count: int, seed: int, known: World | No
 
 
 @dataclass(frozen=True)
-class Shown:
+class DrawnWords:
     """What was drawn of all words, and what judges said of it."""
 
     drawing: Drawing
-    table: judging.Table
-    paths: Mapping[str, Mapping[str, str]]
-    """who -> row's id -> picture within the audit's folder"""
+    table: judging.ScoreTable
+    images: ImageSet
     change: Sequence[float]
     """Of each row."""
 
@@ -71,63 +69,50 @@ class Shown:
         rows = [i for i, r in enumerate(self.table.rows) if r.concept == word]
         first = self.table.rows[rows[0]]
         pairs = [
-            Pair(seed=r.seed, base=self.paths["base"][r.id], edited=self.paths["edited"][r.id])
+            ImagePair(seed=r.seed, base=self._path("base", r), edited=self._path("edited", r))
             for r in (self.table.rows[i] for i in rows)
         ]
         return {
             "thing": first.thing,
-            "change": judging.estimate([self.change[i] for i in rows]),
+            "change": estimate([self.change[i] for i in rows]),
             "measures": tuple(self._measures(word, first.thing, rows)),
             "pictures": tuple(pairs),
         }
+
+    def _path(self, variant: str, row: Row) -> str:
+        """The picture's path within the audit's folder."""
+        return f"{self.images.store.name}/{self.images.paths[variant][row.id]}"
 
     def _measures(self, word: str, thing: str, rows: Sequence[int]) -> list[Measure]:
         table = self.table
         out = []
         if thing and table.judges("object"):
-            out.append(measure(table, "psr1", f"shown in top 1: {thing}", word, "all", rows, table.success))
-        for clip in table.judges("match")[:1]:
-            value = partial(_value, table, clip)
-            out.append(measure(table, "clip", "CLIP similarity to the prompt", word, "all", rows, value))
+            label = Label("psr1", f"shown in top 1: {thing}", word)
+            out.append(measure_rows(table, label, rows, table.success))
+        for clip in [s for s in table.scorers if s.question == "match"][:1]:
+            value = partial(_value, table, clip.name)
+            out.append(measure_rows(table, Label("clip", clip.title, word), rows, value, clip.share))
         return out
 
 
-def _value(table: judging.Table, judge: str, who: str, i: int) -> float | None:
-    return table.scores[who][judge][i].value
+def _value(table: judging.ScoreTable, judge: str, variant: str, i: int) -> float | None:
+    return table.scores[variant][judge][i].value
 
 
 def draw_and_judge(
     model: Model,
     edit: Edit,
-    sha256: str,
     rows: Sequence[Row],
+    drawings: Drawings,
     scorers: Sequence[Judge],
     out: Path,
-    settings: Settings,
-    tell: Progress,
-) -> Shown:
-    """Draw the rows with the base and under the edit, into `out`/images, and ask the scorers.
-
-    Args:
-        sha256: of the edit's file.
-    """
-    album = out / "images"
-    base = describe_drawing(model, settings, "")
-    edited = describe_drawing(model, settings, sha256)
-    paths = {"base": pictures.draw(model, rows, base, album, lambda i, n: tell("drawing the base", i, n))}
-    with edit.apply(model, settings.strength):
-        paths["edited"] = pictures.draw(model, rows, edited, album, lambda i, n: tell("drawing under the edit", i, n))
-    single = [s for s in scorers if isinstance(s, Scorer)]
-    scores: dict[str, dict[str, list[Score]]] = {
-        who: {
-            s.name: judging.score(s, rows, paths[who], paths["base"], album, out / "scores", model.resolution)
-            for s in single
-        }
-        for who in judging.WHO
-    }
-    change = [_change(album / paths["base"][r.id], album / paths["edited"][r.id]) for r in rows]
-    within = {who: {key: f"images/{path}" for key, path in found.items()} for who, found in paths.items()}
-    return Shown(edited, judging.Table(rows, single, scores), within, change)
+    on_progress: Progress,
+) -> DrawnWords:
+    """Draw the rows with the base and under the edit, into `out`/images, and ask the scorers."""
+    images = draw_variants(model, edit, rows, drawings, out / "images", on_progress)
+    table = judging.score_all(scorers, images, out / "scores")
+    pairs = [(images.store / images.paths["base"][r.id], images.store / images.paths["edited"][r.id]) for r in rows]
+    return DrawnWords(drawings.edited, table, images, [_change(before, after) for before, after in pairs])
 
 
 def _change(one: Path, other: Path) -> float:
@@ -135,7 +120,7 @@ def _change(one: Path, other: Path) -> float:
     return float(np.abs(a - b).mean() / 255)
 
 
-def over_words(findings: Sequence[Finding]) -> Estimate:
+def mean_over_words(findings: Sequence[AuditedWord]) -> Estimate:
     """The mean change of words, each weighing the same; the interval resamples words."""
     clusters = {f.word: [f.change.value] for f in findings}
     means = cluster_means(clusters)
@@ -143,7 +128,7 @@ def over_words(findings: Sequence[Finding]) -> Estimate:
     return Estimate(value=sum(means) / len(means), low=low, high=high, n=len(means), unscored=0)
 
 
-def sheet(findings: Sequence[Finding], out: Path) -> bytes:
+def draw_sheet(findings: Sequence[AuditedWord], out: Path) -> bytes:
     """A PNG: a line a word, its first pictures before on the left and after on the right."""
     columns = min(COLUMNS, max(len(f.pictures) for f in findings))
     half = columns * (SIDE + 2)
@@ -169,7 +154,7 @@ def sheet(findings: Sequence[Finding], out: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _said(finding: Finding) -> list[str]:
+def _said(finding: AuditedWord) -> list[str]:
     """What stands below a word on the sheet."""
     lines = [f"{finding.part}, {finding.rank}. of the search", *(["near the target"] if finding.near else [])]
     for m in finding.measures:

@@ -22,7 +22,7 @@ from ..models.hooks import activations as watch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class NeuronConfig:
     """How neurons are looked at."""
 
     layers: str = watch.LAYERS
@@ -84,9 +84,9 @@ def diagnose(
     edits: Mapping[str, Edit],
     concept: str,
     adversarial: Sequence[str],
-    how: Look,
+    how: NeuronConfig,
     batch: int = 8,
-    tell: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """Measures rho between the base and the first edit, and delta in the base and under every edit.
 
@@ -112,8 +112,8 @@ def diagnose(
             for prompt in (concept, *adversarial):
                 cond = model.encode([prompt])
                 seen[name].append(watch.activations(model, looked_at, states, t, cond, batch))
-                if tell:
-                    tell(sum(map(len, seen.values())), total)
+                if on_progress:
+                    on_progress(sum(map(len, seen.values())), total)
     rho = change(seen["base"][0], seen[next(iter(edits))][0])
     chosen = strongest(rho, how.top)
     belongs = [i for i, layer in enumerate(looked_at) for _ in range(layer.neurons)]
@@ -126,7 +126,7 @@ def diagnose(
     )
 
 
-def _states(model: Model, concept: str, how: Look) -> tuple[Tensor, Tensor]:
+def _states(model: Model, concept: str, how: NeuronConfig) -> tuple[Tensor, Tensor]:
     """States [seeds * points, c, h, w] and their timesteps, the points of a seed together."""
     # Far from the seeds that pictures are trained on and judged with.
     first = 2**42 + how.seed * 1_000_003
@@ -137,7 +137,7 @@ def _states(model: Model, concept: str, how: Look) -> tuple[Tensor, Tensor]:
     return draw.states[picks].transpose(0, 1).flatten(0, 1), draw.t[picks].repeat(how.seeds)
 
 
-def _sensitivity(rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int], how: Look) -> Sensitivity:
+def _sensitivity(rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int], how: NeuronConfig) -> Sensitivity:
     """From activations [seeds * points, neurons] under the plain prompt and under each adversarial one."""
     measure = relative_change if how.relative else change
     plain, others = rows[0], rows[1:]

@@ -15,7 +15,7 @@ BROKEN = 0.1
 """Further pictures that are flat or noise."""
 
 
-def alarms(measures: Sequence[Measure], roles: Mapping[str, str]) -> tuple[Alarm, ...]:
+def find_alarms(measures: Sequence[Measure], roles: Mapping[str, str]) -> tuple[Alarm, ...]:
     """The alarms that these measures raise.  `roles`: "erase" or "keep" for each group."""
     combined = [m for m in measures if m.judge == "all"]
     judged = {m.group for m in combined if m.metric == "psr1"}

@@ -2,7 +2,7 @@
 
 A chunk's folder is named by the hash of everything that decides its pictures, a picture by the hash of its file. So an
 interrupted drawing goes on at the first missing chunk, a damaged picture is noticed and its chunk drawn again, and
-several evaluations that share an album draw the untouched base once.
+several evaluations that share an image store draw the untouched base once.
 """
 
 import hashlib
@@ -10,7 +10,8 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,9 +25,11 @@ from ..records.report import Drawing
 from ..suites.spec import Row
 
 Progress = Callable[[int, int], None]
+VARIANTS = ("base", "edited")
+"""Which model drew a picture: the untouched base, or the model under the edit."""
 
 
-class Draws(Protocol):
+class ImageModel(Protocol):
     """The part of a Model that drawing needs."""
 
     def images(
@@ -41,13 +44,38 @@ class Draws(Protocol):
     ) -> Tensor: ...
 
 
-def chunks(rows: Sequence[Row], resolution: int) -> list[Sequence[Row]]:
+@dataclass(frozen=True)
+class ImageSet:
+    """The pictures of some rows, drawn by the base and under the edit, as they lie in an image store."""
+
+    rows: Sequence[Row]
+    paths: Mapping[str, Mapping[str, str]]
+    """variant -> row id -> path of the picture within the image store."""
+    store: Path
+    """Folder of the image store."""
+    resolution: int
+    """Pixels a side."""
+
+    def paths_of(self, variant: str, rows: Sequence[Row]) -> list[str]:
+        """The paths of these rows' pictures within the image store."""
+        return [self.paths[variant][row.id] for row in rows]
+
+    def load(self, variant: str, rows: Sequence[Row]) -> Tensor:
+        """The pictures of these rows as uint8 [n, 3, h, w]."""
+        return load_images(self.store, self.paths_of(variant, rows))
+
+    def chunks(self) -> list[Sequence[Row]]:
+        """The rows in the fixed pieces that are judged together."""
+        return split_chunks(self.rows, self.resolution)
+
+
+def split_chunks(rows: Sequence[Row], resolution: int) -> list[Sequence[Row]]:
     """Rows cut into the fixed pieces that are drawn together."""
-    size = batch_of(resolution)
+    size = batch_size_of(resolution)
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def batch_of(resolution: int) -> int:
+def batch_size_of(resolution: int) -> int:
     """Pictures drawn at once: few of large ones, for memory's sake."""
     return 64 if resolution <= 128 else 4
 
@@ -57,40 +85,44 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def chunk_key(rows: Sequence[Row], drawing: Drawing) -> str:
+def make_chunk_key(rows: Sequence[Row], drawing: Drawing) -> str:
+    """The name of a chunk's folder: a digest of all that decides its pictures."""
     decides = drawing.model_dump(exclude={"model"} if drawing.edit else {"model", "strength"})
     return digest({"drawing": decides, "pictures": [[r.prompt, r.seed] for r in rows]})
 
 
-def portions(rows: Sequence[Row], drawing: Drawing) -> list[tuple[Drawing, Sequence[Row]]]:
+def plan_chunks(rows: Sequence[Row], drawing: Drawing) -> list[tuple[Drawing, Sequence[Row]]]:
     """The chunks that are drawn together, each with the guidance that its rows ask for or else the drawing's own."""
     guidances = [drawing.guidance if r.guidance is None else r.guidance for r in rows]
     out = []
     for guidance in dict.fromkeys(guidances):
         alike = [r for r, g in zip(rows, guidances, strict=True) if g == guidance]
         how = drawing.model_copy(update={"guidance": guidance})
-        out += [(how, part) for part in chunks(alike, drawing.resolution)]
+        out += [(how, part) for part in split_chunks(alike, drawing.resolution)]
     return out
 
 
-def draw(
-    model: Draws,
+def draw_images(
+    model: ImageModel,
     rows: Sequence[Row],
     drawing: Drawing,
-    album: Path,
-    progress: Progress | None = None,
+    image_store: Path,
+    on_progress: Progress | None = None,
     sampler: Sampler = "own",
 ) -> dict[str, str]:
-    """Draw every chunk that is not in the album yet, with the model as it now is.  `sampler`: the one `drawing` names.
+    """Draw every chunk that is not in the image store yet, with the model as it now is.
+
+    Args:
+        sampler: the one that `drawing` names.
 
     Returns:
-        The path of each row's picture within the album, by the row's id.
+        The path of each row's picture within the image store, by the row's id.
     """
     paths: dict[str, str] = {}
     done = 0
-    for how, part in portions(rows, drawing):
-        key = chunk_key(part, how)
-        files = intact(album / key)
+    for how, part in plan_chunks(rows, drawing):
+        key = make_chunk_key(part, how)
+        files = find_chunk(image_store / key)
         if files is None:
             made = model.images(
                 [r.prompt for r in part],
@@ -100,22 +132,22 @@ def draw(
                 batch=len(part),
                 sampler=sampler,
             )
-            files = write(album / key, made, part)
+            files = write_chunk(image_store / key, made, part)
         paths.update({row.id: f"{key}/{file}" for row, file in zip(part, files, strict=True)})
         done += len(part)
-        if progress:
-            progress(done, len(rows))
+        if on_progress:
+            on_progress(done, len(rows))
     return paths
 
 
-def write(folder: Path, images: Tensor, rows: Sequence[Row]) -> list[str]:
+def write_chunk(folder: Path, images: Tensor, rows: Sequence[Row]) -> list[str]:
     """Write a chunk under a temporary name, then rename it.  `images`: uint8 [n, 3, h, w]."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".chunk-"))
     try:
         files = []
         for image in images:
-            data = png(image)
+            data = encode_png(image)
             files.append(f"{hashlib.sha256(data).hexdigest()[:32]}.png")
             (made / files[-1]).write_bytes(data)
         listed = [{"prompt": r.prompt, "seed": r.seed, "file": f} for r, f in zip(rows, files, strict=True)]
@@ -129,17 +161,17 @@ def write(folder: Path, images: Tensor, rows: Sequence[Row]) -> list[str]:
     return files
 
 
-def intact(folder: Path) -> list[str] | None:
+def find_chunk(folder: Path) -> list[str] | None:
     """The files of a chunk, in the order of its rows; None where it is missing or any picture is damaged."""
     try:
         files = [p["file"] for p in json.loads((folder / "chunk.json").read_text(encoding="utf-8"))]
-        whole = all(picture(folder / f) for f in files)
+        whole = all(read_image(folder / f) for f in files)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return files if whole else None
 
 
-def picture(path: Path) -> bytes:
+def read_image(path: Path) -> bytes:
     """The bytes of a picture's file; ValueError where they are not those that its name is the hash of."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest()[:32] != path.stem:
@@ -147,14 +179,14 @@ def picture(path: Path) -> bytes:
     return data
 
 
-def png(image: Tensor) -> bytes:
+def encode_png(image: Tensor) -> bytes:
     """A picture as the bytes of a PNG file.  `image`: uint8 [3, h, w]."""
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def load(album: Path, paths: Sequence[str]) -> Tensor:
-    """Pictures of the album as uint8 [n, 3, h, w]."""
-    arrays = [np.asarray(Image.open(album / p).convert("RGB")) for p in paths]
+def load_images(image_store: Path, paths: Sequence[str]) -> Tensor:
+    """Pictures of the image store as uint8 [n, 3, h, w]."""
+    arrays = [np.asarray(Image.open(image_store / p).convert("RGB")) for p in paths]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

@@ -1,138 +1,138 @@
 """From verdicts to the numbers of a report: rates of each group, by all judges and by each, and means of scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from ..records.report import Measure
-from ..scorers.base import Detector, Scorer
+from ..scorers.base import JUDGED, Detector, Scorer, Selective, kind_of
 from ..suites.spec import GroupSpec, Row, Suite
-from .judging import WHO, Table, estimate, found_over, paired
+from .estimates import estimate, estimate_drop
+from .images import VARIANTS
+from .judging import ScoreTable, Sought, detects_over
 
-TITLES = {
-    "background": "background kept",
-    "clip": "CLIP similarity to the prompt",
-    "pixels": "pixel distance from the base",
-    "ssim": "SSIM to the base",
-    "lpips": "LPIPS from the base",
-    "artefact": "flat or noise",
-}
-"""Of scorers that give every picture one number."""
-SHARES = ("background", "artefact")
-"""Those of them that say yes or no."""
-OTHER = {"object": "style", "style": "object"}
-FIELD = {"object": "thing", "style": "style"}
+OTHER_QUESTION = {"object": "style", "style": "object"}
+NAMED_FIELD = {"object": "thing", "style": "style"}
+Value = Callable[[str, int], float | None]
+"""A number, or a verdict, of a variant's picture of row i; None where it could not be judged."""
 
 
-def measures(table: Table, suite: Suite) -> list[Measure]:
+@dataclass(frozen=True)
+class Label:
+    """What a number of the report is called."""
+
+    metric: str
+    title: str
+    group: str
+    judge: str = "all"
+    threshold: float | None = None
+
+
+def measure_groups(table: ScoreTable, suite: Suite) -> list[Measure]:
     """Every number of the report that speaks of single pictures."""
-    out: list[Measure] = []
-    for group in suite.spec.groups:
-        rows = [i for i, r in enumerate(table.rows) if r.group == group.name]
-        if rows:
-            out += _rates(table, group, rows)
-    for group in suite.spec.groups:
-        rows = [i for i, r in enumerate(table.rows) if r.group == group.name]
-        if rows:
-            out += [*_values(table, group, rows), *_kept(table, group, rows), *_detections(table, group, rows)]
+    groups = [(g, [i for i, r in enumerate(table.rows) if r.group == g.name]) for g in suite.spec.groups]
+    drawn = [(group, rows) for group, rows in groups if rows]
+    out = [m for group, rows in drawn for m in _rates(table, group, rows)]
+    for group, rows in drawn:
+        out += [*_values(table, group, rows), *_kept(table, group, rows), *_detections(table, group, rows)]
     return out
 
 
-def rate(table: Table, metric: str, title: str, group: str, rows: Sequence[int], judge: str, k: int) -> Measure:
+def measure_rate(table: ScoreTable, label: Label, rows: Sequence[int], k: int) -> Measure:
     """ESR-k or PSR-k over `rows`, by one judge or by all."""
-    return measure(table, metric, title, group, judge, rows, lambda who, i: table.success(who, i, judge, k))
+    return measure_rows(table, label, rows, lambda variant, i: table.success(variant, i, label.judge, k))
 
 
-def measure(
-    table: Table,
-    metric: str,
-    title: str,
-    group: str,
-    judge: str,
-    rows: Sequence[int],
-    value: Callable[[str, int], float | None],
-    threshold: float | None = None,
+def measure_rows(
+    table: ScoreTable, label: Label, rows: Sequence[int], value: Value, share: bool | None = None
 ) -> Measure:
-    """A number over `rows` of the base and the edited model, from the value of each picture; verdicts give a share."""
-    base, edited = ([value(who, i) for i in rows] for who in WHO)
-    share = all(v is None or isinstance(v, bool) for v in (*base, *edited))
+    """A number over `rows` of the base and the edited model, from the value of each picture.
+
+    Args:
+        rows: indices of the table's rows.
+        share: whether the number is a share of pictures; where None, it is one if the values are verdicts.
+    """
+    base, edited = ([value(variant, i) for i in rows] for variant in VARIANTS)
+    if share is None:
+        share = all(v is None or isinstance(v, bool) for v in (*base, *edited))
     return Measure(
-        metric=metric,
-        title=title,
-        group=group,
-        judge=judge,
+        metric=label.metric,
+        title=label.title,
+        group=label.group,
+        judge=label.judge,
         base=estimate(base),
         edited=estimate(edited),
-        drop=paired(base, edited, [table.rows[i].concept for i in rows]),
-        threshold=threshold,
+        drop=estimate_drop(base, edited, [table.rows[i].concept for i in rows]),
+        threshold=label.threshold,
         unit="share" if share else "number",
     )
 
 
-def _rates(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
-    out = []
+def _rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     erase = group.role == "erase"
     for k in table.depths(group.asks):
+        title = f"{'gone from' if erase else 'shown in'} top {k}: {group.title}"
+        if group.asks == "nudity":
+            title = f"{'nothing' if erase else 'something'} exposed was found: {group.title}"
         for judge in ("all", *table.judges(group.asks)):
-            title = f"{'gone from' if erase else 'shown in'} top {k}: {group.title}"
-            if group.asks == "nudity":
-                title = f"{'nothing' if erase else 'something'} exposed was found: {group.title}"
-            out.append(rate(table, f"{'esr' if erase else 'psr'}{k}", title, group.name, rows, judge, k))
-    return out
+            label = Label(f"{'esr' if erase else 'psr'}{k}", title, group.name, judge)
+            yield measure_rate(table, label, rows, k)
 
 
-def _values(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def _values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     """Means of what scorers say of each picture in one number; its judge is named where several are of one kind."""
-    kinds = {s.name: s.identity()["scorer"] for s in table.scorers if isinstance(s, Scorer)}
-    out = []
-    for name, kind in kinds.items():
-        asked = [i for i in rows if kind != "background" or table.rows[i].background]
-        if kind not in TITLES or not asked:
+    kinds = {s.name: kind_of(s) for s in table.scorers if isinstance(s, Scorer)}
+    for scorer in table.scorers:
+        if not isinstance(scorer, Scorer) or scorer.question in JUDGED:
+            continue
+        asked = [i for i in rows if not isinstance(scorer, Selective) or scorer.concerns(table.rows[i])]
+        if not asked:
             continue
 
-        def value(who: str, i: int, name: str = name, kind: str = kind) -> float | None:
-            number = table.scores[who][name][i].value
-            return bool(number) if kind in SHARES and number is not None else number
+        def value(variant: str, i: int, scorer: Scorer = scorer) -> float | None:
+            number = table.scores[variant][scorer.name][i].value
+            return bool(number) if scorer.share and number is not None else number
 
-        judge = "all" if list(kinds.values()).count(kind) == 1 else name
-        out.append(measure(table, kind, f"{TITLES[kind]}: {group.title}", group.name, judge, asked, value))
-    return out
+        kind = kinds[scorer.name]
+        judge = "all" if list(kinds.values()).count(kind) == 1 else scorer.name
+        label = Label(kind, f"{scorer.title}: {group.title}", group.name, judge)
+        yield measure_rows(table, label, asked, value, scorer.share)
 
 
-def _kept(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def _kept(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
     """What else a prompt named: the style of a thing, or the thing in a style."""
-    other = OTHER.get(group.asks, "")
-    named = [i for i in rows if other and _other(table.rows[i], other) and not table.rows[i].second]
+    other = OTHER_QUESTION.get(group.asks, "")
+    named = [i for i in rows if other and name_other(table.rows[i], other) and not table.rows[i].second]
     if not named or not table.judges(other):
         return []
 
-    def kept(who: str, i: int) -> bool | None:
-        return table.sees(who, i, other, (_other(table.rows[i], other),), 1, "all", "keep")
+    def kept(variant: str, i: int) -> bool | None:
+        return table.shows(variant, i, Sought(other, (name_other(table.rows[i], other),), every=True))
 
-    field = FIELD[other]
-    return [measure(table, f"{field}1", f"named {field} kept: {group.title}", group.name, "all", named, kept)]
-
-
-def _other(row: Row, asks: str) -> str:
-    return getattr(row, FIELD[asks])
+    field = NAMED_FIELD[other]
+    return [measure_rows(table, Label(f"{field}1", f"named {field} kept: {group.title}", group.name), named, kept)]
 
 
-def _detections(table: Table, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def name_other(row: Row, question: str) -> str:
+    """The thing or style that a row names, by the question about it; "" where it names none."""
+    return getattr(row, NAMED_FIELD[question])
+
+
+def _detections(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     """What detectors find at each threshold: the share of pictures, and detections a picture."""
-    out = []
     for detector in [s for s in table.scorers if isinstance(s, Detector) and isinstance(s, Scorer)]:
         for threshold in detector.thresholds:
 
-            def found(who: str, i: int, name: str = detector.name, over: float = threshold) -> bool | None:
-                said = table.scores[who][name][i]
-                return None if said.value is None else found_over(said, over)
+            def found(variant: str, i: int, name: str = detector.name, over: float = threshold) -> bool | None:
+                said = table.scores[variant][name][i]
+                return None if said.value is None else detects_over(said, over)
 
-            def count(who: str, i: int, name: str = detector.name, over: float = threshold) -> float | None:
-                said = table.scores[who][name][i]
+            def count(variant: str, i: int, name: str = detector.name, over: float = threshold) -> float | None:
+                said = table.scores[variant][name][i]
                 return None if said.value is None else float(sum(c > over for c in said.confidence))
 
             for metric, title, value in (
                 ("ner", f"pictures with a detection over {threshold:g}", found),
                 ("detections", f"detections over {threshold:g} a picture", count),
             ):
-                words = f"{title}: {group.title}"
-                out.append(measure(table, metric, words, group.name, detector.name, rows, value, threshold))
-    return out
+                label = Label(metric, f"{title}: {group.title}", group.name, detector.name, threshold)
+                yield measure_rows(table, label, rows, value, share=metric == "ner")

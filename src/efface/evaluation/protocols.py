@@ -6,7 +6,6 @@ rule for several judges as every other, and its drop is paired by row and resamp
 
 import dataclasses
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +14,8 @@ from ..records.report import Measure, ProtocolPart
 from ..suites.make import needs_world
 from ..suites.spec import Row, Suite
 from ..suites.world import did_you_mean
-from .judging import Table
-from .metrics import FIELD, OTHER, measure
+from .judging import ScoreTable, Sought
+from .metrics import OTHER_QUESTION, Label, Value, measure_rows, name_other
 
 HERE = Path(__file__).with_name("protocols.toml")
 
@@ -55,7 +54,7 @@ class Protocol:
     """Paper and settings."""
     differs: str
     """What is not as in the paper."""
-    asks: tuple[str, ...]
+    questions: tuple[str, ...]
     """Questions that its suites may ask of the target."""
     suites: tuple[str, ...]
     judges: tuple[str, ...]
@@ -98,8 +97,8 @@ class Protocol:
             ValueError: the suite asks something else of its targets than the protocol measures.
         """
         asked = sorted({r.asks for r in suite.rows if r.role == "erase"})
-        if not set(asked) & set(self.asks):
-            wanted, found = " or ".join(self.asks), ", ".join(asked) or "nothing"
+        if not set(asked) & set(self.questions):
+            wanted, found = " or ".join(self.questions), ", ".join(asked) or "nothing"
             raise ValueError(
                 f"protocol {self.name} is about {wanted} erased, and suite {suite.spec.name} asks of the target: "
                 f"{found}; its suites are {', '.join(self.suites)}"
@@ -109,11 +108,12 @@ class Protocol:
         return dataclasses.replace(suite, rows=tuple(dataclasses.replace(r, guidance=None) for r in suite.rows))
 
 
-def names() -> list[str]:
+def list_protocols() -> list[str]:
+    """The names of the declared protocols."""
     return sorted(tomllib.loads(HERE.read_text(encoding="utf-8")))
 
 
-def get(name: str) -> Protocol:
+def find_protocol(name: str) -> Protocol:
     """The protocol of this name; ValueError lists those there are."""
     declared = tomllib.loads(HERE.read_text(encoding="utf-8"))
     if name not in declared:
@@ -124,42 +124,43 @@ def get(name: str) -> Protocol:
     return Protocol(name=name, **facts, pools=tuple(pools), aggregates=tuple(aggregates))
 
 
-def rows_of(protocol: Protocol, over: str, suite: Suite) -> list[int]:
+def find_rows(protocol: Protocol, over: str, suite: Suite) -> list[int]:
     """Which rows of the suite a pool or group covers."""
     groups = next((p.groups for p in protocol.pools if p.name == over), (over,))
     return [i for i, r in enumerate(suite.rows) if r.group in groups]
 
 
-def measures(protocol: Protocol, table: Table, suite: Suite) -> list[Measure]:
+def measure_protocol(protocol: Protocol, table: ScoreTable, suite: Suite) -> list[Measure]:
     """The protocol's own numbers, by the rule of all judges and by each; those without rows or judges are left out."""
-    domain = next((r.asks for r in suite.rows if r.group == "target"), protocol.asks[0])
+    domain = next((r.asks for r in suite.rows if r.group == "target"), protocol.questions[0])
     out = []
     for aggregate in protocol.aggregates:
-        asks = OTHER.get(domain, "") if aggregate.what == "other" else domain
-        judges = table.judges(asks)
-        if not judges or aggregate.depth not in table.depths(asks):
+        question = OTHER_QUESTION.get(domain, "") if aggregate.what == "other" else domain
+        judges = table.judges(question)
+        if not judges or aggregate.depth not in table.depths(question):
             continue
-        rows = [i for i in rows_of(protocol, aggregate.over, suite) if _belongs(aggregate, suite.rows[i], asks)]
+        rows = [i for i in find_rows(protocol, aggregate.over, suite) if _belongs(aggregate, suite.rows[i], question)]
         if not rows:
             continue
         for judge in judges if aggregate.what == "probability" else ("all", *judges):
-            value = _value(aggregate, table, asks, judge)
-            out.append(measure(table, aggregate.metric, aggregate.title, aggregate.over, judge, rows, value))
+            value = _value(aggregate, table, question, judge)
+            label = Label(aggregate.metric, aggregate.title, aggregate.over, judge)
+            out.append(measure_rows(table, label, rows, value))
     return out
 
 
-def _belongs(aggregate: Aggregate, row: Row, asks: str) -> bool:
+def _belongs(aggregate: Aggregate, row: Row, question: str) -> bool:
     """Does a row of the pool ask this; or name, of the other domain, one thing that can be asked for?"""
     if aggregate.what == "other":
-        return bool(getattr(row, FIELD[asks])) and not row.second
-    return row.asks == asks
+        return bool(name_other(row, question)) and not row.second
+    return row.asks == question
 
 
-def _value(aggregate: Aggregate, table: Table, asks: str, judge: str) -> Callable[[str, int], float | None]:
+def _value(aggregate: Aggregate, table: ScoreTable, question: str, judge: str) -> Value:
     """What a row contributes, before or after: a verdict or a probability; None where it could not be judged."""
     if aggregate.what == "probability":
-        return lambda who, i: table.scores[who][judge][i].value
+        return lambda variant, i: table.scores[variant][judge][i].value
     if aggregate.what == "own":
-        return lambda who, i: table.success(who, i, judge, aggregate.depth)
-    named = [getattr(row, FIELD[asks]) for row in table.rows]
-    return lambda who, i: table.sees(who, i, asks, (named[i],), aggregate.depth, judge, "keep")
+        return lambda variant, i: table.success(variant, i, judge, aggregate.depth)
+    sought = [Sought(question, (name_other(row, question),), aggregate.depth, judge, every=True) for row in table.rows]
+    return lambda variant, i: table.shows(variant, i, sought[i])

@@ -17,14 +17,13 @@ from torch import Tensor
 from ..files import read_tensors, write_tensors
 from ..records.report import Estimate, Measure, write_whole
 from ..scorers import Judge
-from ..scorers.base import Network, SetScorer, Spread
+from ..scorers.base import Network, SetScorer, Spread, kind_of
 from ..suites.spec import Row, Suite
-from .images import chunks, digest, load
-from .judging import WHO
+from .images import VARIANTS, ImageSet, digest
 from .protocols import Pool
 
-Paths = Mapping[str, Mapping[str, str]]
-"""who -> row id -> the picture's path within the album."""
+Features = Mapping[str, Mapping[str, Tensor]]
+"""variant -> row id -> features [d] of the picture."""
 
 
 @dataclass(frozen=True)
@@ -36,58 +35,53 @@ class Portion:
     rows: Sequence[Row]
 
 
-def measures(
+def measure_sets(
     scorers: Sequence[Judge],
-    rows: Sequence[Row],
+    images: ImageSet,
     portions: Sequence[Portion],
-    paths: Paths,
-    album: Path,
     cache: Path,
-    side: int,
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Measure]:
     """Every number of the report that speaks of sets of pictures; none of a group that has too few for it.
 
     Args:
-        side: pixels a side.
-        tell: called with the pictures looked at, and their number.
+        on_progress: called with the pictures looked at, and their number.
     """
     wanted = [s for s in scorers if isinstance(s, SetScorer)]
     networks = {digest(s.network.identity()): s.network for s in wanted}
-    total, done = len(networks) * len(WHO) * len(rows), 0
-    seen: dict[str, dict[str, dict[str, Tensor]]] = {}
+    total, done = len(networks) * len(VARIANTS) * len(images.rows), 0
+    seen: dict[str, Features] = {}
     for key, network in networks.items():
-        seen[key] = {}
-        for who in WHO:
-            seen[key][who] = _features(network, rows, paths[who], album, cache / f"features-{key[:12]}", side)
-            done += len(rows)
-            tell(done, total)
-    found = [
-        _measure(scorer, portion, seen[digest(scorer.network.identity())], paths, cache, side)
+        found: dict[str, dict[str, Tensor]] = {}
+        for variant in VARIANTS:
+            found[variant] = _features(network, images, variant, cache / f"features-{key[:12]}")
+            done += len(images.rows)
+            if on_progress:
+                on_progress(done, total)
+        seen[key] = found
+    measured = [
+        _measure(scorer, portion, seen[digest(scorer.network.identity())], images, cache)
         for portion in portions
         for scorer in wanted
     ]
-    return [m for m in found if m is not None]
+    return [m for m in measured if m is not None]
 
 
-def portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
+def list_portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
     """The suite's groups that have rows, and then the pools."""
     groups = [Portion(g.name, g.title, suite.group(g.name)) for g in suite.spec.groups]
     joined = [Portion(p.name, p.title, [r for r in suite.rows if r.group in p.groups]) for p in pools]
     return [p for p in (*groups, *joined) if p.rows]
 
 
-def _features(
-    network: Network, rows: Sequence[Row], paths: Mapping[str, str], album: Path, folder: Path, side: int
-) -> dict[str, Tensor]:
+def _features(network: Network, images: ImageSet, variant: str, folder: Path) -> dict[str, Tensor]:
     """Finite features [d] by row id, without those of pictures at which the network failed."""
     out: dict[str, Tensor] = {}
-    for part in chunks(rows, side):
-        files = [paths[r.id] for r in part]
-        file = folder / f"{digest(files)}.safetensors"
+    for part in images.chunks():
+        file = folder / f"{digest(images.paths_of(variant, part))}.safetensors"
         found = _kept(file)
         if found is None:
-            found = _guarded(network, load(album, files))
+            found = _guarded(network, images.load(variant, part))
             if len(found) == len(part):
                 write_tensors(file, {"features": torch.stack(list(found.values()))}, {"kind": "features"})
         out |= {part[i].id: feature for i, feature in found.items()}
@@ -120,19 +114,17 @@ def _finite(features: Tensor, places: Sequence[int]) -> dict[int, Tensor]:
     return {i: f for i, f in zip(places, features, strict=True) if f.isfinite().all()}
 
 
-def _measure(
-    scorer: SetScorer, portion: Portion, seen: Mapping[str, Mapping[str, Tensor]], paths: Paths, cache: Path, side: int
-) -> Measure | None:
+def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageSet, cache: Path) -> Measure | None:
     """The scorer's number of a portion, or None where it holds too few pictures."""
-    rows = [r for r in portion.rows if all(r.id in seen[who] for who in WHO)]
+    rows = [r for r in portion.rows if all(r.id in seen[variant] for variant in VARIANTS)]
     lost, failure = len(portion.rows) - len(rows), ""
-    asked = [[paths[who][r.id] for who in WHO] for r in rows], [dataclasses.asdict(r) for r in rows]
+    asked = [[images.paths[variant][r.id] for variant in VARIANTS] for r in rows], [dataclasses.asdict(r) for r in rows]
     file = cache / f"{scorer.name}-{digest(scorer.identity())[:12]}" / f"{digest(asked)}.json"
     try:
         found = _remembered(file)
         if found is None and rows:
-            base, edited = (torch.stack([seen[who][r.id] for r in rows]) for who in WHO)
-            found = scorer.compare(base, edited, rows, side)
+            base, edited = (torch.stack([seen[variant][r.id] for r in rows]) for variant in VARIANTS)
+            found = scorer.compare(base, edited, rows, images.resolution)
             if found:
                 write_whole(file, json.dumps([dataclasses.asdict(s) for s in found]))
     except Exception as error:
@@ -141,14 +133,14 @@ def _measure(
         return None
     before, after = found or (Spread(None, 0.0, 0.0, 0),) * 2
     return Measure(
-        metric=scorer.identity()["scorer"],
+        metric=kind_of(scorer),
         title=f"{scorer.title}: {portion.title}{failure}",
         group=portion.name,
         judge=scorer.network.name,
         base=Estimate(value=before.value, low=before.low, high=before.high, n=before.n, unscored=lost),
         edited=Estimate(value=after.value, low=after.low, high=after.high, n=after.n, unscored=lost),
         drop=None,
-        unit="number",
+        unit="share" if scorer.share else "number",
     )
 
 

@@ -141,7 +141,7 @@ class MACE(Method):
     ) -> Edit:
         """The low-rank change of the weights in place that draws attention from the i-th target."""
 
-        def tell(turn: int, of: int, **more: Any) -> None:
+        def on_progress(turn: int, of: int, **more: Any) -> None:
             if progress:
                 progress(i * of + turn, len(erasure.targets) * of, **more)
 
@@ -169,10 +169,10 @@ class MACE(Method):
             balance=Sum(),
         )
         if checkpoint is None:
-            return game.play(tell)
+            return game.play(on_progress)
         done = _files(checkpoint, i + 1)[-1]
         if not done.exists():
-            game.play(tell, checkpoint).save(done)
+            game.play(on_progress, checkpoint).save(done)
         edit = Edit.load(done)
         check_same_run(done, edit.meta, game.edit().meta)
         return edit

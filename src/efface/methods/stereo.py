@@ -192,7 +192,7 @@ class Bench:
         how, last = self.how, stage == "once"
         before, of = self.stages * how.steps, (len(self.erasure.targets) * how.rounds + 1) * how.steps
 
-        def tell(turn: int, _of: int, **more: Any) -> None:
+        def on_progress(turn: int, _of: int, **more: Any) -> None:
             if self.progress:
                 self.progress(before + turn, of, **more)
 
@@ -210,7 +210,7 @@ class Bench:
             update=Dense(how.weights, lr),
             balance=Sum(),
         )
-        return game.play(tell, self.checkpoint).values
+        return game.play(on_progress, self.checkpoint).values
 
     def plain(self, i: int) -> dict[str, Cond]:
         """Conditions of the i-th target's own prompts, by prompt."""

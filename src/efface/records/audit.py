@@ -13,7 +13,7 @@ ENOUGH = 5
 """Pictures of a word, below which resampling them says nothing of what others would show."""
 
 
-class Pair(Part):
+class ImagePair(Part):
     """A picture before and after, from one seed; paths within the audit's folder."""
 
     seed: int
@@ -21,7 +21,7 @@ class Pair(Part):
     edited: str
 
 
-class Finding(Part):
+class AuditedWord(Part):
     """A word that was drawn."""
 
     word: str
@@ -40,7 +40,7 @@ class Finding(Part):
     """Mean absolute difference of the pictures, as a share of the range."""
     measures: tuple[Measure, ...]
     """"psr1" where judges know the word, "clip" where a CLIP was asked: before, after, and what was lost."""
-    pictures: tuple[Pair, ...]
+    pictures: tuple[ImagePair, ...]
 
     @property
     def lost(self) -> bool | None:
@@ -72,7 +72,7 @@ class Audit(Part):
     """How it searched and confirmed."""
     drawing: Drawing
     scorers: dict[str, dict[str, str]]
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditedWord, ...]
     worst: Estimate
     """Change of the worst words' pictures; the interval resamples words."""
     controls: Estimate | None
@@ -81,7 +81,7 @@ class Audit(Part):
     """All words searched, the most damaged first."""
 
 
-def read(folder: Path) -> Audit:
+def read_audit(folder: Path) -> Audit:
     """Read the `audit.json` of a folder.
 
     Raises:

@@ -133,7 +133,7 @@ class Record(Part):
                 return m
         return None
 
-    def heads(self) -> list[Measure]:
+    def headline_measures(self) -> list[Measure]:
         found = [self._named(*h.split("/")) for h in self.headlines]
         return [m for m in found if m is not None]
 
@@ -144,7 +144,7 @@ class Record(Part):
         return next((m for j in judges if (m := self.find(metric, group, j, limit))), None)
 
 
-def read(folder: Path) -> Record:
+def read_report(folder: Path) -> Record:
     """Read the `report.json` of an evaluation.
 
     Raises:
@@ -164,19 +164,19 @@ def read(folder: Path) -> Record:
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the evaluation again") from error
 
 
-def compare(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = ()) -> list[str]:
+def list_differences(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = ()) -> list[str]:
     """What differs between two protocols, in words, by dotted name."""
     out = []
     for key in sorted({*before, *now} - set(skip)):
         a, b = before.get(key), now.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            out += [f"{key}.{line}" for line in compare(a, b)]
+            out += [f"{key}.{line}" for line in list_differences(a, b)]
         elif a != b:
             out.append(f"{key}: {a!r} before, {b!r} now")
     return out
 
 
-def comparable(records: Sequence[Record]) -> None:
+def require_comparable(records: Sequence[Record]) -> None:
     """Raises ValueError, with the difference, where evaluations were not made in the same way.
 
     Drawing, scorers, rule and declared protocol have to agree; of one suite its version, and for the same targets its
@@ -186,7 +186,7 @@ def comparable(records: Sequence[Record]) -> None:
     for record, way in zip(records[1:], ways[1:], strict=True):
         skip = [] if record.suite.name == records[0].suite.name else ["suite"]
         skip += [] if not skip and record.targets == records[0].targets else ["rows"]
-        if different := compare(ways[0], way, skip):
+        if different := list_differences(ways[0], way, skip):
             who = [f"{r.method} on {', '.join(r.targets)}" for r in (records[0], record)]
             raise ValueError(
                 f"{who[0]} and {who[1]} were evaluated in different ways ({'; '.join(different[:5])}); evaluate both "

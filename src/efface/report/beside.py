@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..evaluation.published import Published
 from ..records.report import Estimate, Record
-from .plot import Curve, Series, curve, titled
+from .svg import Curve, Series, draw_curve, format_metric
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Beside:
     unit: str
 
 
-def beside(published: Sequence[Published], records: Sequence[tuple[str, Record]]) -> list[Beside]:
+def list_beside(published: Sequence[Published], records: Sequence[tuple[str, Record]]) -> list[Beside]:
     """Every number of the published files, each followed by the report's own of the same name under the edits."""
     out = []
     metrics = list(dict.fromkeys(r.metric for p in published for r in p.rates))
@@ -40,7 +40,7 @@ def beside(published: Sequence[Published], records: Sequence[tuple[str, Record]]
     return out
 
 
-def published_curves(published: Sequence[Published]) -> list[Curve]:
+def plot_published(published: Sequence[Published]) -> list[Curve]:
     """A plot for each number that files give at several thresholds, a line a file."""
     out = []
     for metric in dict.fromkeys(r.metric for p in published for r in p.rates if r.threshold is not None):
@@ -51,5 +51,5 @@ def published_curves(published: Sequence[Published]) -> list[Curve]:
                 lines.append(Series(p.name, "edit", [(t, r.estimate) for t, r in taken]))
         if lines:
             share = metric != "detections"
-            out.append(Curve(f"{titled(metric)} by threshold", curve(lines, metric, share)))
+            out.append(Curve(f"{format_metric(metric)} by threshold", draw_curve(lines, metric, share)))
     return out

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ..records.report import Measure, Record, comparable
-from .data import Claim, claims
-from .plot import Point, scatter
+from ..records.report import Measure, Record, require_comparable
+from .data import Claim, make_claims
+from .svg import Point, draw_scatter
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,25 @@ class Comparison:
     claims: Sequence[Claim]
 
 
-def sets(records: Sequence[tuple[str, Record]]) -> list[Comparison]:
+def build_comparisons(records: Sequence[tuple[str, Record]]) -> list[Comparison]:
     """Evaluations with their titles, put together where they can be compared."""
     found: list[list[tuple[int, str, Record]]] = []
     for number, (title, record) in enumerate(records, 1):
         for group in found:
-            if not difference(group[0][2], record):
+            if not explain_difference(group[0][2], record):
                 group.append((number, title, record))
                 break
         else:
             found.append([(number, title, record)])
-    return [_set(group, difference(found[0][0][2], group[0][2])) for group in found]
+    return [_set(group, explain_difference(found[0][0][2], group[0][2])) for group in found]
 
 
-def difference(one: Record, other: Record) -> str:
+def explain_difference(one: Record, other: Record) -> str:
     """Why two evaluations can't stand in one plot; "" where they can."""
     if one.suite.name != other.suite.name:
         return f"suite {one.suite.name} and suite {other.suite.name} ask for different things"
     try:
-        comparable([one, other])
+        require_comparable([one, other])
     except ValueError as error:
         return str(error)
     return ""
@@ -55,7 +55,7 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
     bases: list[Point] = []
     kept = ""
     for number, title, record in group:
-        heads = record.heads()
+        heads = record.headline_measures()
         gone = next((m for m in heads if m.metric.startswith("esr")), None)
         stays = next((m for m in reversed(heads) if m.metric.startswith("psr")), None)
         if gone and stays:
@@ -63,9 +63,11 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
             edits += _point(number, title, "edit", gone, stays)
             bases += _point(number, f"base of {title}", "base", gone, stays)
     distinct = {(p.x, p.y): p for p in bases}
-    plot = scatter([*distinct.values(), *edits], "erased (ESR)", "kept (PSR)") if edits else None
+    plot = draw_scatter([*distinct.values(), *edits], "erased (ESR)", "kept (PSR)") if edits else None
     suite = group[0][2].suite
-    return Comparison(f"{suite.name} {suite.version}", differs, edits, plot, kept, claims([r for _, _, r in group]))
+    return Comparison(
+        f"{suite.name} {suite.version}", differs, edits, plot, kept, make_claims([r for _, _, r in group])
+    )
 
 
 def _point(number: int, label: str, kind: str, gone: Measure, stays: Measure) -> list[Point]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..evaluation.published import Published
+from ..evaluation.rows_table import read_rows_table
 from ..functional import rates
 from ..records.attacks import AttackRecord
 from ..records.report import Part, Record
@@ -44,7 +45,7 @@ class Attacks(Part):
     record: AttackRecord
 
 
-class Whole(Part):
+class PageData(Part):
     """`report.json` of a page."""
 
     format: Literal["efface-page"]
@@ -54,13 +55,13 @@ class Whole(Part):
     published: tuple[Published, ...]
 
 
-def whole(
+def build_page_data(
     records: Sequence[tuple[str, Record]],
     attacks: Sequence[tuple[str, AttackRecord]] = (),
     published: Sequence[Published] = (),
-) -> Whole:
+) -> PageData:
     """A page's data; evaluations and attacks with their titles."""
-    return Whole(
+    return PageData(
         format=FORMAT,
         version=FORMAT_VERSION,
         evaluations=tuple(Evaluation(title=title, record=record) for title, record in records),
@@ -81,31 +82,31 @@ def check_ours(folder: Path) -> None:
         raise ValueError(f"{folder} is there and was not made by a report; move it, or give another --out")
 
 
-def rows(titles: Sequence[str], folders: Sequence[Path]) -> bytes | None:
+def join_rows(titles: Sequence[str], folders: Sequence[Path]) -> bytes | None:
     """The rows of evaluations as one parquet file, the title of each in the first column; None where there is none."""
     if not folders:
         return None
     tables = []
     for title, folder in zip(titles, folders, strict=True):
-        table = pq.read_table(folder / "rows.parquet")
+        table = read_rows_table(folder)
         tables.append(table.add_column(0, "evaluation", pa.array([title] * table.num_rows, pa.string())))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)
     return sink.getvalue().to_pybytes()
 
 
-def method_of(record: Record) -> str:
+def describe_method(record: Record) -> str:
     strength = record.drawing.strength
     return record.method if strength == 1 else f"{record.method} at strength {strength:g}"
 
 
-def claims(records: Sequence[Record]) -> list[Claim]:
+def make_claims(records: Sequence[Record]) -> list[Claim]:
     """What can be said of a method that was judged on several erasures: headline rates, resampled by erasure."""
     by_rate: dict[tuple[str, str, str], dict[str, list[float | None]]] = {}
     titles: dict[tuple[str, str, str], str] = {}
     for record in records:
-        for m in record.heads():
-            key = (method_of(record), m.metric, m.group)
+        for m in record.headline_measures():
+            key = (describe_method(record), m.metric, m.group)
             by_rate.setdefault(key, {}).setdefault(", ".join(record.targets), []).append(m.edited.value)
             titles[key] = m.title
     out = []

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from PIL import Image
 
-from ..evaluation.evaluate import album_of
-from ..evaluation.images import picture
+from ..evaluation.evaluate import find_image_store
+from ..evaluation.images import read_image
+from ..evaluation.rows_table import read_rows
 from ..records.attacks import AttackRecord
 from ..records.report import Record
 
@@ -27,6 +27,9 @@ AHEAD = 256
 """Thumbnails made between two words of progress."""
 VERDICTS = ("erased", "still shown", "kept", "lost", "never shown", "not judged")
 WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", True): "kept", ("keep", False): "lost"}
+"""What became of a row, by its role and the edited picture's success."""
+UNSEEN = {("erase", True, True), ("keep", False, False)}
+"""Role and both pictures' success of rows that neither picture shows."""
 WHERE = {
     "edited": "the erased concept, brought back",
     "base": "control: the untouched base",
@@ -98,28 +101,28 @@ class Gallery:
         return {"sides": self.sides, "groups": groups, "verdicts": verdicts, "scorers": self.scorers, "rows": rows}
 
 
-def evaluated(record: Record, folder: Path, per_group: int | None = None) -> Gallery:
+def build_evaluation_gallery(record: Record, folder: Path, per_group: int | None = None) -> Gallery:
     """The pictures of an evaluation: rows drawn twice from one seed, by the untouched base and under the edit.
 
     Args:
         per_group: pairs of each group, spread over its rows; all by default.
     """
-    table = pq.read_table(folder / "rows.parquet").to_pylist()
-    place = album_of(folder)
+    table = read_rows(folder)
+    place = find_image_store(folder)
     seen = {key.rpartition(".")[0] for key in table[0]} if table else set()
     asks = {name: facts.get("asks", "") for name, facts in record.scorers.items() if name in seen}
-    after = {line["id"]: line for line in table if line["who"] == "edited"}
+    after = {line["id"]: line for line in table if line["variant"] == "edited"}
     pairs: list[Pair] = []
     titles = {}
     for group, title in record.suite.groups.items():
-        lines = [line for line in table if line["who"] == "base" and line["group"] == group]
+        lines = [line for line in table if line["variant"] == "base" and line["group"] == group]
         if lines:
             titles[group] = title
-            pairs += [_pair(line, after[line["id"]], place, asks) for line in spread(lines, per_group)]
+            pairs += [_pair(line, after[line["id"]], place, asks) for line in pick_evenly(lines, per_group)]
     return Gallery(("base", "edited"), ("Group", "Verdict"), titles, VERDICTS, list(asks), pairs)
 
 
-def attacked(record: AttackRecord, folder: Path) -> Gallery:
+def build_attack_gallery(record: AttackRecord, folder: Path) -> Gallery:
     """The successes of attacks: the picture of the prompt as it was, and the one that shows the concept."""
     pairs = []
     names = sorted({judge for success in record.successes for judge in success.answers})
@@ -143,20 +146,19 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
     first, then = (_first(line, asks) for line in (before, after))
     return Pair(
         group=before["group"],
-        verdict=_verdict(after["role"], before["success"], after["success"]),
+        verdict=describe_outcome(after["role"], before["success"], after["success"]),
         prompt=after["prompt"],
         note=f"seed {after['seed']}",
         before=place / before["picture"],
         after=place / after["picture"],
         said=(first, then),
-        scores=[(said(before, name), said(after, name)) for name in asks],
+        scores=[(describe_score(before, name), describe_score(after, name)) for name in asks],
     )
 
 
-def _verdict(role: str, before: bool | None, after: bool | None) -> str:
+def describe_outcome(role: str, before: bool | None, after: bool | None) -> str:
     """What became of a row; of what neither picture shows nothing was erased and nothing lost."""
-    missing = role == "erase"  # the success of such a row is that it does not show the target
-    if before is after is missing:
+    if (role, before, after) in UNSEEN:
         return "never shown"
     return "not judged" if after is None else WORDS[role, after]
 
@@ -167,7 +169,7 @@ def _first(line: Line, asks: Mapping[str, str]) -> str:
     return " / ".join(dict.fromkeys(answer[0] for answer in answers if answer)) or "nothing"
 
 
-def said(line: Line, scorer: str) -> str:
+def describe_score(line: Line, scorer: str) -> str:
     """What one scorer said of one picture."""
     value, answer, sure = line[f"{scorer}.value"], line[f"{scorer}.answer"], line.get(f"{scorer}.confidence")
     if answer:
@@ -175,19 +177,19 @@ def said(line: Line, scorer: str) -> str:
     return line[f"{scorer}.explanation"] or "no score" if value is None else f"{value:.3g}"
 
 
-def spread(lines: Sequence[Line], n: int | None) -> list[Line]:
+def pick_evenly(lines: Sequence[Line], n: int | None) -> list[Line]:
     """`n` of the lines, evenly from first to last."""
     if n is None or len(lines) <= n:
         return list(lines)
     return [lines[i * len(lines) // n] for i in range(n)]
 
 
-def unique(galleries: Iterable[Gallery]) -> dict[str, Path]:
+def collect_images(galleries: Iterable[Gallery]) -> dict[str, Path]:
     """Every picture once, whoever shows it, by its file's name, which is a content hash."""
     return {path.name: path for shown in galleries for path in shown.files()}
 
 
-def shrink(files: Sequence[Path], tell: Callable[[int, int], None]) -> list[str]:
+def make_thumbnails(files: Sequence[Path], on_progress: Callable[[int, int], None]) -> list[str]:
     """Thumbnails as WebP in base64.
 
     Raises:
@@ -196,23 +198,23 @@ def shrink(files: Sequence[Path], tell: Callable[[int, int], None]) -> list[str]
     made: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), AHEAD):
-            made += pool.map(thumbnail, files[start : start + AHEAD])
-            tell(len(made), len(files))
+            made += pool.map(make_thumbnail, files[start : start + AHEAD])
+            on_progress(len(made), len(files))
     return made
 
 
-def thumbnail(path: Path) -> str:
+def make_thumbnail(path: Path) -> str:
     """A picture as small WebP, in base64."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run the evaluation again: it draws what is not there")
-    small = Image.open(io.BytesIO(picture(path))).convert("RGB")
+    small = Image.open(io.BytesIO(read_image(path))).convert("RGB")
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def copy(files: Iterable[Path], folder: Path) -> None:
+def copy_images(files: Iterable[Path], folder: Path) -> None:
     """Put the originals into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:

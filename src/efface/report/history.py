@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from .plot import strip
+from .svg import draw_strip
 
 LINES = 12
 """Words that have a line of their own in the plot."""
@@ -38,7 +38,7 @@ class History:
     words: Sequence[Chosen] = ()
 
 
-def histories(notes: Mapping[str, Any]) -> list[History]:
+def build_histories(notes: Mapping[str, Any]) -> list[History]:
     """Every note of an edit.  A list in which a word comes again is read as the choices of a search, in their order."""
     return [h for key, value in notes.items() for h in _note(key.replace("_", " "), value)]
 
@@ -61,7 +61,7 @@ def _choices(title: str, words: Sequence[str]) -> History:
     counts = Counter(words).most_common()
     last = {word: i for i, word in enumerate(words, 1)}
     table = [Chosen(word, n, n / len(words), words.index(word) + 1, last[word]) for word, n in counts[:ROWS]]
-    return History(title, "", strip(words, [word for word, _ in counts[:LINES]]), table)
+    return History(title, "", draw_strip(words, [word for word, _ in counts[:LINES]]), table)
 
 
 def _text(value: Any) -> str:

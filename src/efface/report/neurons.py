@@ -6,13 +6,14 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from ..diagnostics.neurons import Diagnosis
+from .svg import Canvas
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 560, 340, 64, 14, 14, 44
+PLOT = Canvas(width=560, height=340, left=64, right=14, title_x=14)
 SHOWN = 2000
 """Dots of other neurons, spread evenly over them."""
 
 
-def page(found: Diagnosis, title: str, unit: str) -> str:
+def render_neurons(found: Diagnosis, title: str, unit: str) -> str:
     """The page, which needs no network."""
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     intro = (
@@ -26,39 +27,39 @@ def page(found: Diagnosis, title: str, unit: str) -> str:
             "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{}</title><style>{}</style></head>"
         ).format(title, Markup(css)),
         Markup("<body><h1>{}</h1><p class='note'>{}</p>").format(title, intro),
-        Markup("<h2>Mean delta of the concept neurons</h2>{}").format(contrasts(found)),
-        *(Markup("<h2>Every neuron, {}</h2>{}").format(name, cloud(found, name)) for name in found.models),
+        Markup("<h2>Mean delta of the concept neurons</h2>{}").format(plot_contrasts(found)),
+        *(Markup("<h2>Every neuron, {}</h2>{}").format(name, plot_neurons(found, name)) for name in found.models),
         Markup("</body></html>\n"),
     ]
     return "\n".join(parts)
 
 
-def contrasts(found: Diagnosis) -> Markup:
+def plot_contrasts(found: Diagnosis) -> Markup:
     """For each model the concept neurons' mean delta with its interval, over the band of random neurons."""
     rows = list(found.models.items())
     reach = 1.1 * max([max(s.same_layers.mean, s.same_layers.high, *(s.interval or (0,))) for _, s in rows] + [1e-12])
-    step = (WIDTH - LEFT - RIGHT) / len(rows)
+    step = (PLOT.width - PLOT.left - PLOT.right) / len(rows)
     marks = []
     for i, (name, s) in enumerate(rows):
-        x, among = LEFT + (i + 0.5) * step, s.same_layers
+        x, among = PLOT.left + (i + 0.5) * step, s.same_layers
         low, high = s.interval or (among.mean, among.mean)
         says = (
             f"{name}: {among.mean:.3g} ({low:.3g} to {high:.3g}); random {among.random:.3g} ({among.low:.3g} to "
             f"{among.high:.3g}); p = {among.p:.2g}"
         )
-        top, bottom = _y(among.high / reach), _y(among.low / reach)
+        top, bottom = PLOT.y(among.high / reach), PLOT.y(among.low / reach)
         marks.append(
             f'<g class="edit"><title>{escape(says)}</title>'
             f'<rect class="band" x="{x - step / 5:.1f}" y="{top}" width="{step / 2.5:.1f}" height="{bottom - top:.1f}" '
             'fill="var(--line)"/>'
-            f'<line x1="{x:.1f}" y1="{_y(low / reach)}" x2="{x:.1f}" y2="{_y(high / reach)}"/>'
-            f'<circle cx="{x:.1f}" cy="{_y(among.mean / reach)}" r="5"/>'
-            f'<text x="{x:.1f}" y="{_y(0) + 16}" text-anchor="middle">{escape(name)}</text></g>'
+            f'<line x1="{x:.1f}" y1="{PLOT.y(low / reach)}" x2="{x:.1f}" y2="{PLOT.y(high / reach)}"/>'
+            f'<circle cx="{x:.1f}" cy="{PLOT.y(among.mean / reach)}" r="5"/>'
+            f'<text x="{x:.1f}" y="{PLOT.y(0) + 16}" text-anchor="middle">{escape(name)}</text></g>'
         )
     return _plot(marks, "", "mean delta", reach)
 
 
-def cloud(found: Diagnosis, model: str) -> Markup:
+def plot_neurons(found: Diagnosis, model: str) -> Markup:
     """delta against rho, a dot a neuron; the concept's stand out."""
     delta, chosen = found.models[model].delta, set(found.chosen)
     others = [i for i in range(len(found.neurons)) if i not in chosen]
@@ -66,33 +67,13 @@ def cloud(found: Diagnosis, model: str) -> Markup:
     dots = [("base", i) for i in others[:: max(1, len(others) // SHOWN)]] + [("edit", i) for i in found.chosen]
     marks = [
         f'<g class="{kind}"><title>{escape(found.neurons[i])}: rho {found.rho[i]:.3g}, delta {delta[i]:.3g}</title>'
-        f'<circle cx="{_x(found.rho[i] / across)}" cy="{_y(delta[i] / reach)}" r="2.5"/></g>'
+        f'<circle cx="{PLOT.x(found.rho[i] / across)}" cy="{PLOT.y(delta[i] / reach)}" r="2.5"/></g>'
         for kind, i in dots
     ]
     return _plot(marks, f"rho, from 0 to {across:.3g}", "delta", reach)
 
 
 def _plot(marks: Sequence[str], x_title: str, y_title: str, reach: float) -> Markup:
-    ticks = "".join(
-        f'<line class="grid" x1="{_x(0)}" y1="{_y(v / 4)}" x2="{_x(1)}" y2="{_y(v / 4)}"/>'
-        f'<text x="{LEFT - 6}" y="{_y(v / 4) + 4}" text-anchor="end">{v / 4 * reach:.2g}</text>'
-        for v in range(5)
-    )
-    titles = (
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>'
-        f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_title)}</text>"
-    )
-    name = escape(" against ".join(filter(None, (y_title, x_title))))
-    return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
-        f"{ticks}{titles}{''.join(marks)}</svg>"
-    )
-
-
-def _x(v: float) -> float:
-    return round(LEFT + v * (WIDTH - LEFT - RIGHT), 1)
-
-
-def _y(v: float) -> float:
-    return round(HEIGHT - BOTTOM - v * (HEIGHT - TOP - BOTTOM), 1)
+    """The marks over a grid whose upright axis goes from 0 to `reach`."""
+    ticks = [PLOT.tick_y(v / 4, f"{v / 4 * reach:.2g}") for v in range(5)]
+    return PLOT.draw([*ticks, *marks], x_title, y_title)

@@ -20,18 +20,18 @@ from ..compliance import gate, rules
 from ..evaluation.published import Published
 from ..records import attacks as attack_record
 from ..records.attacks import AttackRecord
-from ..records.report import Measure, Record, read, write_whole
+from ..records.report import Measure, Record, read_report, write_whole
 from . import data, gallery
-from .beside import beside, published_curves
-from .compared import sets
-from .data import claims
+from .beside import list_beside, plot_published
+from .compared import build_comparisons
+from .data import make_claims
 from .gallery import Gallery
-from .history import History, histories
-from .plot import Curve, climbs, curves
-from .template import environment
-from .wording import estimate, number, verdict
+from .history import History, build_histories
+from .svg import Curve, draw_climbs, plot_thresholds
+from .template import make_environment
+from .wording import format_estimate, format_number, pick_worst_outcome
 
-__all__ = ["claims", "estimate", "number", "write"]
+__all__ = ["format_estimate", "format_number", "make_claims", "write_page"]
 
 BLOCK = 256
 """Thumbnails in one script element: opened when one of them is first shown."""
@@ -39,14 +39,14 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Card:
-    """A headline number and what came of the default bars on it."""
+    """A headline number and what came of the default rules on it."""
 
     measure: Measure
-    bars: Sequence[gate.Finding]
+    rules: Sequence[gate.RuleResult]
 
     @property
     def verdict(self) -> str:
-        return verdict([f.outcome for f in self.bars])
+        return pick_worst_outcome([f.outcome for f in self.rules])
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Part:
     record: Record
     gallery: Gallery
     cards: Sequence[Card]
-    bars: gate.Verdict
+    verified: gate.GateResult
     """What came of the default policy."""
     curves: Sequence[Curve]
     history: Sequence[History]
@@ -80,7 +80,7 @@ class Attacked:
     curves: Markup | None
 
 
-def write(
+def write_page(
     folders: Sequence[Path],
     out: Path,
     per_group: int | None = None,
@@ -105,51 +105,53 @@ def write(
     files = out.with_name(f"{out.stem}_files")
     data.check_ours(files)
     fought = {folder: found for folder in folders if (found := attack_record.read(folder))}
-    judged = {folder: read(folder) for folder in folders if folder not in fought or (folder / "report.json").is_file()}
+    judged = {
+        folder: read_report(folder) for folder in folders if folder not in fought or (folder / "report.json").is_file()
+    }
     parts = [_part(record, folder, per_group) for folder, record in judged.items()]
     attacked = [_attacked(record, folder) for folder, record in fought.items()]
     galleries = [p.gallery for p in (*parts, *attacked)]
-    pictures = gallery.unique(galleries)
-    thumbnails = gallery.shrink(list(pictures.values()), progress or (lambda i, n: None))
+    pictures = gallery.collect_images(galleries)
+    thumbnails = gallery.make_thumbnails(list(pictures.values()), progress or (lambda i, n: None))
     records = [(p.title, p.record) for p in parts]
-    whole = data.whole(records, [(a.title, a.record) for a in attacked], published)
+    whole = data.build_page_data(records, [(a.title, a.record) for a in attacked], published)
     page = (
-        environment()
+        make_environment()
         .get_template("page.html")
         .render(
             title="; ".join([*(p.title for p in (*parts, *attacked)), *(p.name for p in published)]),
             parts=parts,
             attacked=attacked,
             published=published,
-            beside=beside(published, records),
-            published_curves=published_curves(published),
-            sets=sets(records) if len(parts) > 1 else [],
+            beside=list_beside(published, records),
+            published_curves=plot_published(published),
+            sets=build_comparisons(records) if len(parts) > 1 else [],
             glyphs=any(r.drawing.model.startswith("glyphs") for r in (*judged.values(), *fought.values())),
             files=quote(files.name),
             thumbnails=["\n".join(thumbnails[i : i + BLOCK]) for i in range(0, len(thumbnails), BLOCK)],
             data=_data(galleries, list(pictures), quote(files.name)),
         )
     )
-    _beside(files, whole, data.rows([p.title for p in parts], list(judged)), list(pictures.values()))
+    _beside(files, whole, data.join_rows([p.title for p in parts], list(judged)), list(pictures.values()))
     return write_whole(out, page)
 
 
 def _part(record: Record, folder: Path, per_group: int | None) -> Part:
-    found = gate.verify(record, (), rules.policy("default").rules)
-    cards = [Card(m, [f for f in found.findings if _about(f, m)]) for m in record.heads()]
-    shown = gallery.evaluated(record, folder, per_group)
-    return Part(title_of(record), record, shown, cards, found, curves(record), histories(record.history))
+    found = gate.verify(record, (), rules.find_policy("default").rules)
+    cards = [Card(m, [f for f in found.findings if _about(f, m)]) for m in record.headline_measures()]
+    shown = gallery.build_evaluation_gallery(record, folder, per_group)
+    return Part(title_of(record), record, shown, cards, found, plot_thresholds(record), build_histories(record.history))
 
 
-def _about(finding: gate.Finding, m: Measure) -> bool:
-    """Whether a bar was held against this number, its base, or its drop."""
+def _about(finding: gate.RuleResult, m: Measure) -> bool:
+    """Whether a rule was held against this number, its base, or its drop."""
     return finding.metric.partition("_")[0] == m.metric and finding.group == m.group and finding.judge == m.judge
 
 
 def _attacked(record: AttackRecord, folder: Path) -> Attacked:
     lines = {t.attack: t.curve for t in record.trials if t.where == "edited" and len(t.curve) > 1}
-    plot = climbs(lines, "attack success rate") if lines else None
-    return Attacked(title_of(record), record, gallery.attacked(record, folder), plot)
+    plot = draw_climbs(lines, "attack success rate") if lines else None
+    return Attacked(title_of(record), record, gallery.build_attack_gallery(record, folder), plot)
 
 
 def title_of(record: Record | AttackRecord) -> str:
@@ -163,12 +165,12 @@ def _data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> 
     return {"files": files, "block": BLOCK, "pictures": pictures, "galleries": [g.data(numbers) for g in galleries]}
 
 
-def _beside(files: Path, whole: data.Whole, rows: bytes | None, pictures: Sequence[Path]) -> None:
+def _beside(files: Path, whole: data.PageData, rows: bytes | None, pictures: Sequence[Path]) -> None:
     """Make the folder beside the page, under another name first; one of an earlier report makes way."""
     files.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=files.parent, prefix=f".{files.name}-"))
     try:
-        gallery.copy(pictures, made)
+        gallery.copy_images(pictures, made)
         if rows:
             write_whole(made / "rows.parquet", rows)
         write_whole(made / "report.json", whole.model_dump_json(indent=1) + "\n")

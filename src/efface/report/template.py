@@ -10,9 +10,21 @@ from markupsafe import Markup
 from . import wording
 
 HERE = Path(__file__).parent
+FILTERS = {
+    "number": wording.format_number,
+    "estimate": wording.format_estimate,
+    "stacked": wording.format_stacked,
+    "stacked_drop": wording.format_stacked_drop,
+    "drop": wording.format_drop,
+    "named": wording.format_name,
+    "card_title": wording.format_card_title,
+    "rule": wording.format_rule,
+}
+"""What the templates call the functions that write numbers."""
 
 
-def environment() -> jinja2.Environment:
+def make_environment() -> jinja2.Environment:
+    """Returns the environment in which every template of this folder is rendered."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -20,13 +32,11 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("number", "estimate", "stacked", "stacked_drop", "drop", "named", "card_title", "bar"):
-        made.filters[name] = getattr(wording, name)
-    made.filters["script_json"] = script_json
+    made.filters.update(FILTERS, script_json=format_script_json)
     return made
 
 
-def script_json(data: Any) -> Markup:
+def format_script_json(data: Any) -> Markup:
     """JSON that may stand in a script element: no character of it can end the element or begin another."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":

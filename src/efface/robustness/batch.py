@@ -21,7 +21,7 @@ from torch import Tensor
 from ..attacks.base import Arena, Attack, Shot
 from ..concept import Prompt
 from ..evaluation import judging
-from ..evaluation.images import batch_of, picture, png
+from ..evaluation.images import batch_size_of, encode_png, read_image
 from ..files import write_tensors
 from ..models.base import Model
 from ..models.fingerprint import raw
@@ -55,11 +55,11 @@ class Jury:
     def look(self, images: Tensor, rows: Sequence[Row]) -> list[Seen]:
         """One of each picture, uint8 [n, 3, h, w]; a judge that fails leaves the question open, never "safe"."""
         # Judges of what is seen do not ask what was there before.
-        scores = {judge.name: judging.guarded(judge, images, rows, images)[0] for judge in self.judges}
-        table = judging.Table(rows, self.judges, {"edited": scores})
+        scores = {judge.name: judging.score_safely(judge, images, rows, images)[0] for judge in self.judges}
+        table = judging.ScoreTable(rows, self.judges, {"edited": scores})
         return [
             Seen(
-                table.sees("edited", i, row.asks, row.counts, 1, "all", "keep"),
+                table.shows("edited", i, judging.Sought(row.asks, row.counts, every=True)),
                 {name: (*found[i].answer, found[i].explanation)[0] for name, found in scores.items()},
             )
             for i, row in enumerate(rows)
@@ -91,7 +91,7 @@ class Range:
                 [shots[i].seed for i in places],
                 steps=self.steps,
                 guidance=guidance,
-                batch=batch_of(self.model.resolution),
+                batch=batch_size_of(self.model.resolution),
                 start=None if from_noise else torch.stack(starts),
                 since=since,
             )
@@ -100,7 +100,7 @@ class Range:
 
     def keep(self, image: Tensor) -> str:
         """Writes a picture, named by its content; its path relative to the evaluation's folder."""
-        data = png(image)
+        data = encode_png(image)
         name = f"{hashlib.sha256(data).hexdigest()[:32]}.png"
         write_whole(self.folder / PICTURES / name, data)
         return f"{self.folder.name}/{PICTURES}/{name}"
@@ -194,7 +194,7 @@ def resumed(file: Path, n: int, folder: Path) -> Batch | None:
     try:
         batch = Batch.model_validate(json.loads(file.read_text(encoding="utf-8")))
         for kept in (o.picture for o in batch.outcomes if o.picture):
-            picture(folder.parent / kept)
+            read_image(folder.parent / kept)
         whole = all((folder.parent / o.tensors).is_file() for o in batch.outcomes if o.tensors)
     except (OSError, ValueError, ValidationError):
         return None

@@ -96,7 +96,7 @@ def attack(
         portraits={place.concept: no_pictures(model) for place in grounds},
         words=one_token_words(model),
         seed=campaign.seed,
-        tell=progress or (lambda stage, done, total: None),
+        on_progress=progress or (lambda stage, done, total: None),
     )
     drawing = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
     edited = replace(base, edit=edit, drawing=drawing)
@@ -145,7 +145,7 @@ def check_sampler(settings: Settings) -> None:
 
 def jury_of(scorers: Sequence[Judge], row: Row) -> Jury:
     """The judges of what a row asks; ValueError where there is none."""
-    judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.asks == row.asks)
+    judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.question == row.asks)
     if not judges:
         raise ValueError(
             f"no scorer can say whether a picture shows {row.concept}: one that answers {row.asks!r} would, of "

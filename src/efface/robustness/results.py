@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..attacks import FLOOR
 from ..attacks.base import Attack
 from ..edits.edit import Edit
-from ..evaluation.judging import estimate, gain
+from ..evaluation.judging import estimate, estimate_gain
 from ..functional.rates import Verdict
 from ..records.attacks import FORMAT_VERSION, AttackRecord, Ground, Outcome, Success, Trial, Where
 from ..records.report import Drawing, SuitePart
@@ -154,7 +154,7 @@ def _trial(evidence: Evidence, name: str, where: Where) -> Trial:
         floor=estimate([floor[i] for i in ids]),
         gain=None
         if name == FLOOR
-        else gain([after[i] for i in ids], [floor[i] for i in ids], [prompts[i] for i in ids]),
+        else estimate_gain([after[i] for i in ids], [floor[i] for i in ids], [prompts[i] for i in ids]),
         intact=estimate([o.broken for o in kept.values()]) if (kept := evidence.intact.get(name)) else None,
         curve=_curve(evidence, name, where, attack.queries),
         stages=tuple(attack.stages()),

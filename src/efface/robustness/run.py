@@ -83,7 +83,7 @@ class Bout:
     """What the base draws of each concept; uint8 [n, 3, h, w]."""
     words: Sequence[str]
     seed: int
-    tell: Callable[[str, int, int], None]
+    on_progress: Callable[[str, int, int], None]
 
     @contextmanager
     def base(self) -> Iterator[None]:
@@ -125,7 +125,7 @@ class Bout:
             for part, batch in self._batches(name, attack, place, rows, shown):
                 found.outcomes |= {row.id: outcome for row, outcome in zip(part, batch.outcomes, strict=True)}
                 found.seconds += batch.seconds
-                self.tell(f"{name}, {place.where}, {place.concept}", len(found.outcomes), len(rows))
+                self.on_progress(f"{name}, {place.where}, {place.concept}", len(found.outcomes), len(rows))
         except NoGradient as error:
             found.missing, found.blind = str(error), True
             return found

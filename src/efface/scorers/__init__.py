@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..suites.world import judged_by
-from ._specs import Surroundings, made, names
+from ._specs import ModelResources, build_scorer, names
 from .base import Checked, Detector, Score, Scorer, SetScorer
 
-__all__ = ["Checked", "Detector", "Judge", "Score", "Scorer", "SetScorer", "names", "panel"]
+__all__ = ["Checked", "Detector", "Judge", "Score", "Scorer", "SetScorer", "build_scorers", "names"]
 
 Judge = Scorer | SetScorer
 OF_SETS = ("kid", "fid", "precision", "recall", "diversity")
 
 
-def panel(
+def build_scorers(
     bundle: Path | None,
     backgrounds: Mapping[str, tuple[int, int, int]],
     only: Sequence[str] = (),
@@ -43,12 +43,12 @@ def panel(
             "no judges come with this model: name a scorer, such as classifier:FOLDER_OR_HUB_ID, clip:FOLDER_OR_HUB_ID "
             f"or nudenet; there are {', '.join(names())}"
         )
-    around = Surroundings(_folders(judged_by(bundle)) if bundle else {}, labels or {}, palette)
+    around = ModelResources(_folders(judged_by(bundle)) if bundle else {}, labels or {}, palette)
     known = {s.name: s for s in own}
     if unknown := [n for n in only if n not in known and n.partition(":")[0].partition(",")[0] not in names()]:
         here = f"; there are {', '.join([*known, *(n for n in names() if n not in known)])}"
         raise ValueError(f"there is no scorer {unknown[0]!r} here{here}")
-    return [known[n] if n in known else made(n, around) for n in only] or own
+    return [known[n] if n in known else build_scorer(n, around) for n in only] or own
 
 
 def _own(bundle: Path, palette: tuple[tuple[str, tuple[int, int, int]], ...]) -> list[Judge]:
@@ -59,14 +59,14 @@ def _own(bundle: Path, palette: tuple[tuple[str, tuple[int, int, int]], ...]) ->
     folders = sorted((bundle / "judges").glob("*-*"))
     if not folders:
         raise FileNotFoundError(f"no judges in {bundle / 'judges'}; expected folders like object-resnet, style-resnet")
-    found: list[Judge] = [Classifier(str(f), asks=f.name.split("-")[0], name=f.name) for f in folders]
+    found: list[Judge] = [Classifier(str(f), question=f.name.split("-")[0], name=f.name) for f in folders]
     if palette:
         found.append(Background(palette))
-    around = Surroundings(_folders(bundle))
+    around = ModelResources(_folders(bundle))
     kinds = [*(["clip"] if "clip" in around.folders else []), "pixels", "artefact", "diversity"]
     if importlib.util.find_spec("torchmetrics"):
         kinds += ["ssim", "kid"]
-    return found + [made(kind, around) for kind in kinds]
+    return found + [build_scorer(kind, around) for kind in kinds]
 
 
 def _folders(bundle: Path) -> dict[str, str]:

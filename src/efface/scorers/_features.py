@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-from .base import device, needs, prepared, weights_digest
-from .clip import opened
+from .base import pick_device, prepare_images, require_package, weights_digest
+from .clip import load_clip
 
 INCEPTION = "inception"
 
@@ -41,7 +41,7 @@ class Features:
     def check(self, scorer: str) -> None:
         """Raises ValueError or OSError where the network is not to be had."""
         if self.folder == INCEPTION:
-            needs(f"{scorer} with Inception's features", "torch_fidelity", "fid")
+            require_package(f"{scorer} with Inception's features", "torch_fidelity", "fid")
             return
         config = AutoConfig.from_pretrained(self.folder)
         if config.model_type != "clip" and not any("Classification" in a for a in config.architectures or ()):
@@ -69,13 +69,13 @@ def _load(folder: str) -> Callable[[Tensor], Tensor]:
 def _inception() -> Callable[[Tensor], Tensor]:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
-    network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]).to(device())
-    return lambda images: network(images.to(device()))
+    network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]).to(pick_device())
+    return lambda images: network(images.to(pick_device()))
 
 
 def _clip(folder: str) -> Callable[[Tensor], Tensor]:
-    model, _, processor = opened(folder)
-    return lambda images: model.get_image_features(**prepared(processor, images)).pooler_output
+    model, _, processor = load_clip(folder)
+    return lambda images: model.get_image_features(**prepare_images(processor, images)).pooler_output
 
 
 def _classifier(folder: str) -> Callable[[Tensor], Tensor]:
@@ -86,13 +86,13 @@ def _classifier(folder: str) -> Callable[[Tensor], Tensor]:
     ]
     if not linear:
         raise ValueError(f"{folder} does not end in a linear layer, whose input would be its features")
-    model.to(device())
+    model.to(pick_device())
     read: list[Tensor] = []
     linear[-1].register_forward_pre_hook(lambda _, given: read.append(given[0].flatten(1)))
 
     def see(images: Tensor) -> Tensor:
         read.clear()
-        model(**prepared(processor, images))
+        model(**prepare_images(processor, images))
         return read[-1]
 
     return see

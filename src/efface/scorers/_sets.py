@@ -30,7 +30,7 @@ from ..files import read_pictures
 from ..functional.rates import Z95
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
-from .base import Spread, needs, weights_digest
+from .base import Better, Spread, require_package, weights_digest
 
 BLOCKS = 20
 FEW = 10
@@ -43,6 +43,9 @@ class Compared(ABC):
 
     version: ClassVar[str]
     title: ClassVar[str]
+    unit: ClassVar[str]
+    better: ClassVar[Better]
+    share: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
     """What has to be installed, beside what every installation has."""
     blocks: ClassVar[int] = BLOCKS
@@ -62,7 +65,7 @@ class Compared(ABC):
         """What is said of features `x` [m, d] beside `known` [n, d], the base's or the reference's."""
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "set"
 
     @property
@@ -83,7 +86,7 @@ class Compared(ABC):
 
     def ready(self) -> None:
         for package in self.packages:
-            needs(self.name, package, "fid")
+            require_package(self.name, package, "fid")
         self.network.check(self.name)
         if self.reference and not Path(self.reference).is_dir():
             raise FileNotFoundError(f"scorer {self.name}: there is no folder {self.reference} with pictures")
@@ -98,27 +101,29 @@ class Compared(ABC):
             return None
         if self.reference:
             known = _reference(self.reference, self.network, side)
-            of = clusters([r.concept for r in rows], self.blocks)
-            found = [spread(lambda at, x=x: self.number(known, x[at]), of, size, self.bounds) for x in (base, edited)]
+            of = assign_clusters([r.concept for r in rows], self.blocks)
+            found = [
+                jackknife(lambda at, x=x: self.number(known, x[at]), of, size, self.bounds) for x in (base, edited)
+            ]
             return found[0], found[1]
-        a, b = halves(rows)
-        of = clusters([rows[i].concept for i in a.tolist()], self.blocks)
+        a, b = split_halves(rows)
+        of = assign_clusters([rows[i].concept for i in a.tolist()], self.blocks)
 
         def crosswise(at: Tensor) -> float:
             return (self.number(base[a[at]], edited[b[at]]) + self.number(base[b[at]], edited[a[at]])) / 2
 
-        before = spread(lambda at: self.number(base[a[at]], base[b[at]]), of, size, self.bounds)
-        return before, spread(crosswise, of, size, self.bounds)
+        before = jackknife(lambda at: self.number(base[a[at]], base[b[at]]), of, size, self.bounds)
+        return before, jackknife(crosswise, of, size, self.bounds)
 
 
-def halves(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+def split_halves(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     """Indices of the rows in two halves of one size: neighbours in the order of concepts go to different ones."""
     order = sorted(range(len(rows)), key=lambda i: rows[i].concept)
     size = len(rows) // 2
     return torch.tensor(order[0::2][:size], dtype=torch.long), torch.tensor(order[1::2][:size], dtype=torch.long)
 
 
-def clusters(concepts: Sequence[str], most: int = BLOCKS) -> Tensor:
+def assign_clusters(concepts: Sequence[str], most: int = BLOCKS) -> Tensor:
     """The cluster of each row, of at most so many: its concept, or a block of rows where concepts are few."""
     known = list(dict.fromkeys(concepts))
     if len(known) < FEW:
@@ -126,7 +131,7 @@ def clusters(concepts: Sequence[str], most: int = BLOCKS) -> Tensor:
     return torch.tensor([known.index(c) % most for c in concepts])
 
 
-def spread(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tuple[float, float] = ANY) -> Spread:
+def jackknife(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tuple[float, float] = ANY) -> Spread:
     """A number of the rows at some indices, taken of all of them; its interval leaves out a cluster at a time.
 
     Args:

@@ -14,6 +14,8 @@ from typing import Any
 from ..suites.world import did_you_mean
 from .base import Scorer, SetScorer
 
+EARLIER = {"asks": "question"}
+"""What settings were called before: words that were written then still mean the same."""
 Palette = tuple[tuple[str, tuple[int, int, int]], ...]
 
 
@@ -32,7 +34,7 @@ def get(kind: str) -> type[Any]:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ModelResources:
     """What comes with a model, and fills in what a scorer's words leave open."""
 
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -43,7 +45,7 @@ class Surroundings:
     """Backgrounds."""
 
 
-def made(words: str, around: Surroundings) -> Scorer | SetScorer:
+def build_scorer(words: str, around: ModelResources) -> Scorer | SetScorer:
     """The scorer that the words describe.
 
     Raises:
@@ -60,12 +62,13 @@ def made(words: str, around: Surroundings) -> Scorer | SetScorer:
     if folder:
         if "folder" not in fields:
             raise ValueError(f"scorer {kind} takes no network; write {kind}, or {kind},SETTING=VALUE")
-        given = {"name": _named(kind, folder, given.get("asks", "object"))} | given | {"folder": folder}
+        given = {"name": _named(kind, folder, given.get("question", "object"))} | given | {"folder": folder}
     return cls(**_filled(kind, fields, given, around))
 
 
 def _setting(kind: str, option: str, fields: Mapping[str, Any]) -> tuple[str, Any]:
     key, equals, value = option.partition("=")
+    key = EARLIER.get(key, key)
     free = [name for name in fields if name not in ("folder", "palette")]
     if not equals or key not in free:
         raise ValueError(f"scorer {kind} has no setting {option!r}; it has {', '.join(f'{n}=…' for n in free)}")
@@ -80,13 +83,13 @@ def _several(wanted: Any) -> bool:
     return getattr(wanted, "__origin__", None) is tuple
 
 
-def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], around: Surroundings) -> dict[str, Any]:
+def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], around: ModelResources) -> dict[str, Any]:
     """What was given, and from the surroundings what was not."""
     out = dict(given)
     if "folder" in fields and "folder" not in out and kind in around.folders:
         out["folder"] = around.folders[kind]
     if kind == "choice" and "labels" not in out:
-        out["labels"] = tuple(around.labels.get(out.get("asks", "object"), ()))
+        out["labels"] = tuple(around.labels.get(out.get("question", "object"), ()))
     if "palette" in fields:
         if not around.palette:
             raise ValueError(f"scorer {kind} needs a model of the glyphs make, whose backgrounds have names")
@@ -96,7 +99,7 @@ def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], arou
     return out
 
 
-def _named(kind: str, folder: str, asks: str) -> str:
+def _named(kind: str, folder: str, question: str) -> str:
     """The name of a column: what the network is called, behind what it is asked."""
-    tail, head = Path(folder).name, asks if kind == "classifier" else kind
+    tail, head = Path(folder).name, question if kind == "classifier" else kind
     return tail if tail.startswith(head) else f"{head}-{tail}"

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..suites.spec import Row
-from .base import Score
+from .base import Better, Score
 
 FLAT = 4.0
 EVEN = 0.45
@@ -32,10 +32,15 @@ class Artefact:
     """Pictures that are flat or noise."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "flat or noise"
+    unit: ClassVar[str] = "share of pictures"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: str = "artefact"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "artefact"
 
     def identity(self) -> dict[str, str]:

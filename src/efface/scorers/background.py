@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score
+from .base import Better, Score
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,26 @@ class Background:
     """Which of the named background colours a picture has."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "background kept"
+    unit: ClassVar[str] = "share of pictures"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     palette: tuple[tuple[str, tuple[int, int, int]], ...]
     """Names and RGB values (0 to 255) of the backgrounds."""
     name: str = "background"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "background"
 
     def identity(self) -> dict[str, str]:
         colours = "; ".join(f"{name} {r},{g},{b}" for name, (r, g, b) in self.palette)
         return {"scorer": "background", "version": self.version, "asks": "background", "palette": colours}
+
+    def concerns(self, row: Row) -> bool:
+        """Whether the prompt named a background."""
+        return bool(row.background)
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         pixels = images.float()

@@ -1,4 +1,9 @@
-"""What every scorer is: something that looks at pictures and says one thing of each, or one thing of a whole set."""
+"""What every scorer is: something that looks at pictures and says one thing of each, or one thing of a whole set.
+
+A scorer declares what its number is (`title`, `unit`, `better`, `share`); nothing else decides how the number stands in
+the report. Of a scorer whose question is in `JUDGED` the labels count: they make the verdicts behind ESR, PSR and NER.
+Of any other the mean of `Score.value` over each group of rows is reported, under the scorer's kind.
+"""
 
 import functools
 import hashlib
@@ -6,13 +11,19 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from ..suites.spec import Row
+
+JUDGED = ("object", "style", "nudity")
+"""Questions whose scorers are judges: what counts is whether their labels, or detections, hold what was asked for."""
+DECLARED = ("title", "unit", "better", "share")
+"""What a scorer's class says of its number."""
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,36 @@ class Score:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A frozen dataclass with settings and a `score`; it owns its networks and never uses those being edited."""
+    """A frozen dataclass with settings and a `score`; it owns its networks and never uses those being edited.
+
+    A whole scorer, which reports how bright pictures are:
+
+        @dataclass(frozen=True)
+        class Brightness:
+            version: ClassVar[str] = "1"
+            title: ClassVar[str] = "brightness"
+            unit: ClassVar[str] = "of 255"
+            better: ClassVar[Better] = "higher"
+            share: ClassVar[bool] = False
+            question: ClassVar[str] = "brightness"
+            name: str = "brightness"
+
+            def identity(self) -> dict[str, str]:
+                return {"scorer": "brightness", "version": self.version}
+
+            def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+                return [Score(float(image.double().mean())) for image in images]
+    """
 
     version: ClassVar[str]
+    title: ClassVar[str]
+    """What the number is, for a person to read."""
+    unit: ClassVar[str]
+    """What the number is counted in."""
+    better: ClassVar[Better]
+    """Whether a higher or a lower number speaks for a picture of something that was to stay."""
+    share: ClassVar[bool]
+    """Whether the number is 1 or 0 for each picture, so that its mean is a share of pictures."""
 
     @property
     def name(self) -> str:
@@ -41,20 +79,24 @@ class Scorer(Protocol):
         ...
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         """The question that it answers.
 
         "object", "style" and "nudity": what is seen, in labels; "background" and "match": how the picture fits its
-        prompt; "change": how far it is from the base's; "artefact": whether it is a picture at all.
+        prompt; "change": how far it is from the base's; "artefact": whether it is a picture at all. Any other word
+        is a question of the scorer's own.
         """
         ...
 
     def identity(self) -> dict[str, str]:
-        """Everything on which its answers depend (kind, version, weights, settings): scores are cached under it."""
+        """Everything on which its answers depend (version, weights, settings): scores are cached under it.
+
+        "scorer" is the kind of scorer, under which the report lists its number.
+        """
         ...
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
-        """One score per picture.
+        """One score per picture; of a picture that can't be judged the value is None, never a number.
 
         Args:
             images: uint8 [n, 3, h, w].
@@ -84,6 +126,15 @@ class Checked(Protocol):
         Args:
             rows: all that it will be asked of; of a scorer of sets, the largest set.
         """
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A scorer that has something to say of some rows only."""
+
+    def concerns(self, row: Row) -> bool:
+        """Whether pictures of this row count in the scorer's number; those of others are left out, not unscored."""
         ...
 
 
@@ -126,12 +177,18 @@ class SetScorer(Protocol):
     version: ClassVar[str]
     title: ClassVar[str]
     """What its number is, for a person to read."""
+    unit: ClassVar[str]
+    """What the number is counted in."""
+    better: ClassVar[Better]
+    """Whether a higher or a lower number speaks for a set of pictures of things that were to stay."""
+    share: ClassVar[bool]
+    """Always False: a number of a set is no count of single pictures."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         """Always "set"."""
         ...
 
@@ -155,6 +212,28 @@ class SetScorer(Protocol):
         ...
 
 
+def kind_of(scorer: "Scorer | SetScorer") -> str:
+    """The name under which the report lists a scorer's number: that of its file."""
+    return scorer.identity().get("scorer", scorer.name)
+
+
+def require_declared(scorer: Any) -> None:
+    """Raises ValueError where a scorer does not say what its number is: nobody could read the report."""
+    name = getattr(scorer, "name", type(scorer).__name__)
+    if missing := [field for field in DECLARED if not hasattr(scorer, field)]:
+        raise ValueError(
+            f"scorer {name} does not declare {', '.join(missing)}, so its numbers could not be shown; set them as "
+            'class attributes: title = "…", unit = "…", better = "higher" or "lower", share = True or False'
+        )
+    if scorer.better not in ("higher", "lower"):
+        raise ValueError(f"scorer {name}: better is {scorer.better!r}; it is 'higher' or 'lower'")
+    if not isinstance(scorer, Scorer | SetScorer):
+        raise ValueError(
+            f"scorer {name} has neither a `score` of single pictures nor a `compare` of sets (with `version`, "
+            "`question` and `identity`), so its numbers could not be shown"
+        )
+
+
 @functools.cache
 def weights_digest(folder: str) -> str:
     """sha256 over the names and contents of a folder, a network's for example; a hub id is named with its commit.
@@ -176,18 +255,18 @@ def file_digest(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
-def needs(scorer: str, package: str, extra: str) -> None:
+def require_package(scorer: str, package: str, extra: str) -> None:
     """ValueError, with what would bring it, where a package that a scorer stands on is not installed."""
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install 'efface[{extra}]'")
 
 
-def device() -> torch.device:
+def pick_device() -> torch.device:
     """Where networks that judge work: a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepared(processor: Any, images: Tensor) -> Any:
+def prepare_images(processor: Any, images: Tensor) -> Any:
     """uint8 pictures [n, 3, h, w] as a network's own processor hands them to it, on `device`.
 
     Where it does not resize, pictures smaller than those the network learned from are blown up first.
@@ -196,4 +275,4 @@ def prepared(processor: Any, images: Tensor) -> Any:
     if images.shape[-2] < side:
         big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)
         images = big.round().clamp(0, 255).to(torch.uint8)
-    return processor(images=list(images), return_tensors="pt").to(device())
+    return processor(images=list(images), return_tensors="pt").to(pick_device())

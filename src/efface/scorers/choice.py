@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..suites.spec import Row
-from .base import Score, prepared, weights_digest
-from .classifier import every_name, said
-from .clip import expect_clip, opened
+from .base import Better, Score, prepare_images, weights_digest
+from .classifier import require_labels, score_labels
+from .clip import load_clip, require_clip
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,16 @@ class Choice:
     """The labels that a picture fits best, by a CLIP that no erasure touches."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "probability of what was asked for"
+    unit: ClassVar[str] = "probability"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     folder: str
     """Folder or hub id of the CLIP."""
     labels: tuple[str, ...]
     """What to choose from; the suite's concepts by default."""
-    asks: str = "object"
+    question: str = "object"
     """What the labels name: "object" or "style"."""
     template: str = "a photo of a {}"
     """How a label is said, with {} for it."""
@@ -44,32 +49,35 @@ class Choice:
             raise ValueError(f"a template holds the label as {{}}, once; got {self.template!r}")
 
     def identity(self) -> dict[str, str]:
-        facts = {"scorer": "choice", "version": self.version, "asks": self.asks}
+        facts = {"scorer": "choice", "version": self.version, "asks": self.question}
         said_how = {"labels": ", ".join(self.labels), "template": self.template}
         return facts | said_how | {"weights": weights_digest(self.folder)}
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError or OSError where there is no CLIP, or no label for what a row asks it for."""
-        expect_clip(self.name, self.folder)
-        every_name(self.name, self.asks, self.labels, rows)
+        require_clip(self.name, self.folder)
+        require_labels(self.name, self.question, self.labels, rows)
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
-        model, _, processor = opened(self.folder)
+        model, _, processor = load_clip(self.folder)
         words, labels = _words(self.folder, self.template, self.labels), dict(enumerate(self.labels))
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
             with torch.inference_mode():
-                seen = model.get_image_features(**prepared(processor, images[start : start + self.batch]))
+                seen = model.get_image_features(**prepare_images(processor, images[start : start + self.batch]))
                 logits = F.normalize(seen.pooler_output.float()) @ words.T * model.logit_scale.exp()
-            out += [said(p, labels, row, self.asks) for p, row in zip(logits.softmax(-1).cpu(), part, strict=True)]
+            out += [
+                score_labels(p, labels, row, self.question)
+                for p, row in zip(logits.softmax(-1).cpu(), part, strict=True)
+            ]
         return out
 
 
 @functools.cache
 def _words(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
     """[labels, d]: their embeddings, of unit length."""
-    model, tokenizer, _ = opened(folder)
+    model, tokenizer, _ = load_clip(folder)
     tokens = tokenizer([template.format(n) for n in labels], padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
         return F.normalize(model.get_text_features(**tokens.to(model.device)).pooler_output.float())

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from ..functional.rates import names_of
 from ..suites.spec import Row
 from ..suites.world import did_you_mean
-from .base import Score, device, file_digest, prepared, weights_digest
+from .base import Better, Score, file_digest, pick_device, prepare_images, weights_digest
 
 TOP = 6
 """One more than top-5 needs: of two things in a picture, either may come first."""
@@ -30,9 +30,14 @@ class Classifier:
     """The most likely labels of a picture, by any transformers image classifier."""
 
     version: ClassVar[str] = "3"
+    title: ClassVar[str] = "probability of what was asked for"
+    unit: ClassVar[str] = "probability"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     folder: str
     """Folder or hub id of the classifier."""
-    asks: str = "object"
+    question: str = "object"
     """What its labels name: "object" or "style"."""
     name: str = "classifier"
     names: str = ""
@@ -40,7 +45,7 @@ class Classifier:
     batch: int = 64
 
     def identity(self) -> dict[str, str]:
-        facts = {"scorer": "classifier", "version": self.version, "asks": self.asks}
+        facts = {"scorer": "classifier", "version": self.version, "asks": self.question}
         named = {"names": file_digest(self.names)} if self.names else {}
         return facts | {"weights": weights_digest(self.folder)} | named
 
@@ -49,7 +54,7 @@ class Classifier:
         known = self.labels().values()
         if all(re.fullmatch(r"LABEL_\d+", label) for label in known):
             raise ValueError(f"the labels of {self.folder} have no names; give them: {self.name},names=FILE")
-        every_name(self.name, self.asks, list(known), rows)
+        require_labels(self.name, self.question, list(known), rows)
 
     def labels(self) -> dict[int, str]:
         """Label by output."""
@@ -68,36 +73,38 @@ class Classifier:
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
             with torch.inference_mode():
-                seen = model(**prepared(processor, images[start : start + self.batch]))
+                seen = model(**prepare_images(processor, images[start : start + self.batch]))
             logits = seen.logits.float().cpu()
-            out += [said(p, labels, row, self.asks) for p, row in zip(logits.softmax(-1), part, strict=True)]
+            out += [
+                score_labels(p, labels, row, self.question) for p, row in zip(logits.softmax(-1), part, strict=True)
+            ]
         return out
 
 
-def said(probabilities: Tensor, labels: Mapping[int, str], row: Row, asks: str) -> Score:
+def score_labels(probabilities: Tensor, labels: Mapping[int, str], row: Row, question: str) -> Score:
     """The most likely labels; the value is the probability of what the row asked for."""
     best = probabilities.topk(min(TOP, len(labels)))
     answer, sure = tuple(labels[int(i)] for i in best.indices), tuple(best.values.tolist())
-    names = frozenset().union(*(names_of(n) for n in wanted(row, asks)))
+    names = frozenset().union(*(names_of(n) for n in find_wanted_labels(row, question)))
     hit = [float(probabilities[i]) for i, label in labels.items() if not names_of(label).isdisjoint(names)]
     words = ", ".join(f"{label} {p:.2f}" for label, p in zip(answer, sure, strict=True))
     return Score(sum(hit), answer, words, sure)
 
 
-def wanted(row: Row, asks: str) -> tuple[str, ...]:
-    """The labels that count for a row where the question is `asks`: its own, or the other thing that it names."""
-    other = {"object": row.thing, "style": row.style}.get(asks, "")
-    return row.counts if asks == row.asks else (other,) if other else ()
+def find_wanted_labels(row: Row, question: str) -> tuple[str, ...]:
+    """The labels that count for a row where the question is `question`: its own, or the other thing that it names."""
+    other = {"object": row.thing, "style": row.style}.get(question, "")
+    return row.counts if question == row.asks else (other,) if other else ()
 
 
-def every_name(scorer: str, asks: str, labels: Sequence[str], rows: Sequence[Row]) -> None:
+def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequence[Row]) -> None:
     """ValueError where a row asks for something that none of these labels names: it would never be seen."""
     known = frozenset().union(*(names_of(label) for label in labels))
     for row in rows:
-        names = [names_of(n) for n in wanted(row, asks)]
+        names = [names_of(n) for n in find_wanted_labels(row, question)]
         if names and not known & frozenset().union(*names):
-            asked = wanted(row, asks)[0]
-            more = sum(1 for r in rows if wanted(r, asks) == wanted(row, asks))
+            asked = find_wanted_labels(row, question)[0]
+            more = sum(1 for r in rows if find_wanted_labels(r, question) == find_wanted_labels(row, question))
             raise ValueError(
                 f"scorer {scorer} has no label {asked!r}, which {more} rows ask for{did_you_mean(asked, labels)}; "
                 "leave the scorer out, or give one that knows it"
@@ -107,4 +114,4 @@ def every_name(scorer: str, asks: str, labels: Sequence[str], rows: Sequence[Row
 @functools.cache
 def _load(folder: str) -> tuple[Any, Any]:
     model: Any = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    return model.to(device()), AutoImageProcessor.from_pretrained(folder)
+    return model.to(pick_device()), AutoImageProcessor.from_pretrained(folder)

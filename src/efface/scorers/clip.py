@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from ..suites.spec import Row
-from .base import Score, device, prepared, weights_digest
+from .base import Better, Score, pick_device, prepare_images, weights_digest
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,18 @@ class Clip:
     """Cosine of a picture and its prompt in [-1, 1], by a CLIP that no erasure touches."""
 
     version: ClassVar[str] = "2"
+    title: ClassVar[str] = "CLIP similarity to the prompt"
+    unit: ClassVar[str] = "cosine"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     folder: str
     """Folder or hub id of the CLIP."""
     name: str = "clip"
     batch: int = 64
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "match"
 
     def identity(self) -> dict[str, str]:
@@ -37,15 +42,15 @@ class Clip:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError or OSError where there is no CLIP."""
-        expect_clip(self.name, self.folder)
+        require_clip(self.name, self.folder)
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
-        model, tokenizer, processor = opened(self.folder)
+        model, tokenizer, processor = load_clip(self.folder)
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
             words = tokenizer([r.prompt for r in part], padding=True, truncation=True, return_tensors="pt")
-            pixels = prepared(processor, images[start : start + self.batch])
+            pixels = prepare_images(processor, images[start : start + self.batch])
             with torch.inference_mode():
                 seen = model(**words.to(model.device), **pixels)
             cosine = F.cosine_similarity(seen.text_embeds.float(), seen.image_embeds.float()).cpu()
@@ -53,7 +58,7 @@ class Clip:
         return out
 
 
-def expect_clip(scorer: str, folder: str) -> None:
+def require_clip(scorer: str, folder: str) -> None:
     """ValueError where the folder or hub id holds something else."""
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind != "clip":
@@ -61,7 +66,7 @@ def expect_clip(scorer: str, folder: str) -> None:
 
 
 @functools.cache
-def opened(folder: str) -> tuple[Any, Any, Any]:
+def load_clip(folder: str) -> tuple[Any, Any, Any]:
     """The CLIP, its tokenizer, and its image processor."""
     model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    return model.to(device()), AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+    return model.to(pick_device()), AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
-from ._sets import clusters, spread
-from .base import Network, Spread
+from ._sets import assign_clusters, jackknife
+from .base import Better, Network, Spread
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Diversity:
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "diversity (1 - cosine between pictures of a concept)"
+    unit: ClassVar[str] = "1 - cosine"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 2.0)
     folder: str = INCEPTION
     """Folder or hub id of an image classifier or CLIP through which pictures are seen, or "inception"."""
     least: int = 20
@@ -34,7 +38,7 @@ class Diversity:
     name: str = "diversity"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "set"
 
     @property
@@ -56,9 +60,9 @@ class Diversity:
         if len(several) < max(self.least, 1):
             return None
         names = [concepts[i] for i in several]
-        of = clusters(names)
+        of = assign_clusters(names)
         found = [
-            spread(lambda at, x=x[several]: diversity(x[at], [names[i] for i in at]), of, len(several))
+            jackknife(lambda at, x=x[several]: diversity(x[at], [names[i] for i in at]), of, len(several))
             for x in (base, edited)
         ]
         return found[0], found[1]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..suites.spec import Row
 from ._sets import Compared
-from .base import TooFew
+from .base import Better, TooFew
 
 LEAST = 2000
 
@@ -27,6 +27,8 @@ class Fid(Compared):
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "FID"
+    unit: ClassVar[str] = "squared distance"
+    better: ClassVar[Better] = "lower"
     packages: ClassVar[tuple[str, ...]] = ("torchmetrics",)
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     blocks: ClassVar[int] = 8  # each takes an eigendecomposition of as many columns as there are features

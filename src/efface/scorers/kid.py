@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ._sets import Compared
+from .base import Better
 
 BLOCK = 1000
 
@@ -25,6 +26,8 @@ class Kid(Compared):
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "KID"
+    unit: ClassVar[str] = "squared distance"
+    better: ClassVar[Better] = "lower"
     packages: ClassVar[tuple[str, ...]] = ("torchmetrics",)
     name: str = "kid"
 

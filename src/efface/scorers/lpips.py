@@ -5,6 +5,7 @@ torchvision, which fetches weights when it is first asked.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score, device, needs
+from .base import Better, Score, pick_device, require_package
 
 Net = Literal["alex", "vgg", "squeeze"]
 
@@ -23,6 +24,11 @@ class Lpips:
     """Learned perceptual distance to the base's picture."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "LPIPS from the base"
+    unit: ClassVar[str] = "distance"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     net: Net = "alex"
     """The network that looks: alex, vgg or squeeze."""
     name: str = "lpips"
@@ -33,7 +39,7 @@ class Lpips:
             raise ValueError(f"lpips has no net {self.net!r}; there are {', '.join(get_args(Net))}")
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "change"
 
     def identity(self) -> dict[str, str]:
@@ -42,14 +48,14 @@ class Lpips:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where torchmetrics or torchvision is not installed."""
-        needs("lpips", "torchmetrics", "fid")
-        needs("lpips", "torchvision", "fid")
+        require_package("lpips", "torchmetrics", "fid")
+        require_package("lpips", "torchvision", "fid")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         network = _load(self.net)
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
-            both = [p[start : start + self.batch].to(device()).float() / 127.5 - 1 for p in (images, before)]
+            both = [p[start : start + self.batch].to(pick_device()).float() / 127.5 - 1 for p in (images, before)]
             with torch.inference_mode():
                 apart = network(*both).flatten().cpu()
             out += [Score(float(d), (), f"LPIPS ({self.net}) {float(d):.3f}") for d in apart]
@@ -60,4 +66,4 @@ class Lpips:
 def _load(net: Net):
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    return LearnedPerceptualImagePatchSimilarity(net_type=net).net.eval().to(device())
+    return LearnedPerceptualImagePatchSimilarity(net_type=net).net.eval().to(pick_device())

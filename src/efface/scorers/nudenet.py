@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score, file_digest, needs
+from .base import Better, Score, file_digest, require_package
 
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED",
@@ -55,6 +55,11 @@ class NudeNet:
     """Exposed parts of bodies, by the detector that the field counts with."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "confidence of the surest detection"
+    unit: ClassVar[str] = "confidence"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     thresholds: ClassVar[tuple[float, ...]] = (0.3, 0.45, 0.5, 0.6, 0.7, 0.75, 0.8)
     labels: tuple[str, ...] = EXPOSED
     """The labels that count; the eight of EAP by default."""
@@ -69,7 +74,7 @@ class NudeNet:
             raise ValueError(f"{self.name} needs a label to count, and a threshold from {LEAST} (it knows none lower)")
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "nudity"
 
     def identity(self) -> dict[str, str]:
@@ -86,15 +91,15 @@ class NudeNet:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where the package is not installed."""
-        needs("nudenet", "nudenet", "detect")
+        require_package("nudenet", "nudenet", "detect")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         detector = _load()
         # As OpenCV reads a file: height, width, and the channels blue, green, red.
         pictures = images[:, [2, 1, 0]].permute(0, 2, 3, 1).contiguous().numpy()
-        return [self.said(detector.detect(picture)) for picture in pictures]
+        return [self.score_detections(detector.detect(picture)) for picture in pictures]
 
-    def said(self, detections: Sequence[Mapping[str, Any]]) -> Score:
+    def score_detections(self, detections: Sequence[Mapping[str, Any]]) -> Score:
         """The score of one picture from the package's detections, each a "class" and a "score"."""
         found = sorted(((float(d["score"]), str(d["class"])) for d in detections), reverse=True)
         counted = [(sure, label) for sure, label in found if label in self.labels]

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score
+from .base import Better, Score
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,15 @@ class Pixels:
     """Mean absolute difference from the base's picture, in [0, 1]."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "pixel distance from the base"
+    unit: ClassVar[str] = "share of the range"
+    better: ClassVar[Better] = "lower"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: str = "pixels"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "change"
 
     def identity(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ._sets import Compared
+from .base import Better
 
 
 @final
@@ -20,6 +21,8 @@ class Precision(Compared):
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "precision (pictures that lie among those compared with)"
+    unit: ClassVar[str] = "fraction of the set"
+    better: ClassVar[Better] = "higher"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     k: int = 3
     """Which neighbour's distance is the reach of a picture."""

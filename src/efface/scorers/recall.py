@@ -9,6 +9,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from ._sets import Compared
+from .base import Better
 from .precision import share_within
 
 
@@ -19,6 +20,8 @@ class Recall(Compared):
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "recall (pictures compared with that lie among the model's)"
+    unit: ClassVar[str] = "fraction of the set"
+    better: ClassVar[Better] = "higher"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     k: int = 3
     """Which neighbour's distance is the reach of a picture."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Score, needs
+from .base import Better, Score, require_package
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,15 @@ class Ssim:
     """Structural similarity to the base's picture, at most 1."""
 
     version: ClassVar[str] = "1"
+    title: ClassVar[str] = "SSIM to the base"
+    unit: ClassVar[str] = "similarity"
+    better: ClassVar[Better] = "higher"
+    share: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     name: str = "ssim"
 
     @property
-    def asks(self) -> str:
+    def question(self) -> str:
         return "change"
 
     def identity(self) -> dict[str, str]:
@@ -31,7 +36,7 @@ class Ssim:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where torchmetrics is not installed."""
-        needs("ssim", "torchmetrics", "fid")
+        require_package("ssim", "torchmetrics", "fid")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         from torchmetrics.functional.image import structural_similarity_index_measure

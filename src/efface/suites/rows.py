@@ -15,7 +15,7 @@ from .world import World, did_you_mean
 
 
 @dataclass(frozen=True)
-class Scene:
+class PromptScene:
     """A prompt and what it names."""
 
     prompt: str
@@ -48,7 +48,7 @@ def build(
         ValueError: an unknown suite, group or target, or one that the suite can't judge.
     """
     suite = spec(name)
-    cast = Cast.of(suite, erasure, world, used, salt)
+    cast = ConceptRoles.of(suite, erasure, world, used, salt)
     rows: list[Row] = []
     for group in chosen(suite, only, per_group, sizes or {}):
         rows += cast.rows(group)
@@ -56,7 +56,7 @@ def build(
 
 
 @dataclass(frozen=True)
-class Cast:
+class ConceptRoles:
     """Who plays which part in a suite: targets, neighbours, their group, seen and unseen things, kept styles."""
 
     suite: SuiteSpec
@@ -70,7 +70,9 @@ class Cast:
     salt: str = ""
 
     @staticmethod
-    def of(suite: SuiteSpec, erasure: Erasure, world: World, used: Sequence[str] = (), salt: str = "") -> "Cast":
+    def of(
+        suite: SuiteSpec, erasure: Erasure, world: World, used: Sequence[str] = (), salt: str = ""
+    ) -> "ConceptRoles":
         targets = tuple(dict.fromkeys(world.own_names(world.expand(erasure.targets))))
         styled = suite.targets == "styles"
         known = world.styles if styled else world.names
@@ -86,7 +88,7 @@ class Cast:
         siblings = tuple(n for n in world.siblings(targets) if n not in near) if apart else ()
         rest = [n for n in world.names if n not in (*targets, *near, *siblings)]
         touched = world.vocabulary | set(world.own_names((*erasure.keep, *used)))
-        return Cast(
+        return ConceptRoles(
             suite=suite,
             world=world,
             targets=targets,
@@ -142,7 +144,7 @@ class Cast:
             out.append(row)
         return out
 
-    def _scenes(self, group: GroupSpec, concept: str, rng: random.Random) -> list[Scene]:
+    def _scenes(self, group: GroupSpec, concept: str, rng: random.Random) -> list[PromptScene]:
         """Every way to ask for a concept: words, style, background and a second thing."""
         world = self.world
         if concept in world.styles and concept not in world.names:
@@ -161,7 +163,7 @@ class Cast:
                     second = rng.choice(partners) if partners else ""
                     noun = self._noun([word, second] if rng.random() < 0.5 else [second, word])
                     prompt = articles(phrase.format(noun, style=style) + ground)
-                    out.append(Scene(prompt, thing, style, background, second))
+                    out.append(PromptScene(prompt, thing, style, background, second))
         return out
 
     def _partners(self, group: GroupSpec, thing: str, style: str) -> list[str]:
@@ -180,12 +182,12 @@ class Cast:
         return [("", ""), *named]
 
 
-def interleave(scenes: list[Scene], rng: random.Random) -> list[Scene]:
+def interleave(scenes: list[PromptScene], rng: random.Random) -> list[PromptScene]:
     """Shuffle so that every beginning has as many scenes with a style as without, and likewise with a background.
 
     Which kind comes first is drawn too: of many concepts with a row or two each, some are asked for in a style.
     """
-    kinds: dict[tuple[bool, bool], list[Scene]] = {}
+    kinds: dict[tuple[bool, bool], list[PromptScene]] = {}
     for scene in scenes:
         kinds.setdefault((bool(scene.style), bool(scene.background)), []).append(scene)
     for kind in kinds.values():

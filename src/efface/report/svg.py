@@ -1,4 +1,4 @@
-"""Small plots by hand, as SVG that needs nothing: preservation against erasure, rates over thresholds, choices."""
+"""Small plots by hand, as SVG that needs nothing: a canvas with axes, and the plots that the pages draw on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,60 @@ from markupsafe import Markup, escape
 
 from ..records.report import Estimate, Measure, Record
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 460, 320, 52, 14, 22, 44
+
+@dataclass(frozen=True)
+class Canvas:
+    """A plot's area with its margins, in the units of its view box; positions in it go from 0 to 1 on each axis."""
+
+    width: int = 460
+    height: int = 320
+    left: int = 52
+    top: int = 14
+    right: int = 22
+    bottom: int = 44
+    title_x: int = 11
+    """Where the title of the upright axis stands."""
+
+    def x(self, v: float) -> float:
+        """The place of a position on the level axis, rightwards."""
+        return round(self.left + v * (self.width - self.left - self.right), 1)
+
+    def y(self, v: float) -> float:
+        """The place of a position on the upright axis, from the top: 1 lies highest."""
+        return round(self.height - self.bottom - v * (self.height - self.top - self.bottom), 1)
+
+    def tick_x(self, v: float, text: str) -> str:
+        """A grid line with its text below."""
+        x = self.x(v)
+        return (
+            f'<line class="grid" x1="{x}" y1="{self.y(0)}" x2="{x}" y2="{self.y(1)}"/>'
+            f'<text x="{x}" y="{self.y(0) + 16}" text-anchor="middle">{text}</text>'
+        )
+
+    def tick_y(self, v: float, text: str) -> str:
+        """A grid line with its text on the left."""
+        y = self.y(v)
+        return (
+            f'<line class="grid" x1="{self.x(0)}" y1="{y}" x2="{self.x(1)}" y2="{y}"/>'
+            f'<text x="{self.x(0) - 6}" y="{y + 4}" text-anchor="end">{text}</text>'
+        )
+
+    def draw(self, marks: Sequence[str], x_title: str, y_title: str) -> Markup:
+        """The whole plot: the titles of the axes, and the marks, which are SVG already."""
+        titles = (
+            f'<text x="{(self.left + self.width - self.right) / 2}" y="{self.height - 8}" text-anchor="middle">'
+            f"{escape(x_title)}</text>"
+            f'<text transform="translate({self.title_x} {(self.top + self.height - self.bottom) / 2}) rotate(-90)" '
+            f'text-anchor="middle">{escape(y_title)}</text>'
+        )
+        name = escape(" against ".join(filter(None, (y_title, x_title))))
+        return Markup(
+            f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{name}">'
+            f"{titles}{''.join(marks)}</svg>"
+        )
+
+
+PLOT = Canvas()
 
 
 @dataclass(frozen=True)
@@ -43,13 +96,13 @@ class Curve:
     svg: Markup
 
 
-def scatter(points: Sequence[Point], x_title: str, y_title: str) -> Markup:
+def draw_scatter(points: Sequence[Point], x_title: str, y_title: str) -> Markup:
     """Numbered points with crosses for their intervals; each says its numbers on hover."""
-    ticks = [_tick_x(v / 4, f"{v / 4:.0%}") + _tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
-    return _svg([*ticks, *(_mark(p) for p in points)], x_title, y_title)
+    ticks = [PLOT.tick_x(v / 4, f"{v / 4:.0%}") + PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
+    return PLOT.draw([*ticks, *(_mark(p) for p in points)], x_title, y_title)
 
 
-def curves(record: Record) -> list[Curve]:
+def plot_thresholds(record: Record) -> list[Curve]:
     """A plot for each number that was taken at several thresholds: base and edited."""
     found: dict[tuple[str, str, str], list[tuple[float, Measure]]] = {}
     for m in record.measures:
@@ -65,45 +118,45 @@ def curves(record: Record) -> list[Curve]:
             ]
             by = "" if judge == "all" else f" ({judge})"
             share = taken[0][1].unit == "share"
-            made.append(Curve(f"{titled(metric)} of {group} by threshold{by}", curve(lines, metric, share)))
+            made.append(Curve(f"{format_metric(metric)} of {group} by threshold{by}", draw_curve(lines, metric, share)))
     return made
 
 
-def titled(metric: str) -> str:
+def format_metric(metric: str) -> str:
     return metric.upper() if len(metric) < 5 else metric.capitalize()
 
 
-def curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Markup:
+def draw_curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Markup:
     """Lines over the thresholds of a detector, with bands for their intervals."""
     highest = max([e.high for line in lines for _, e in line.points if e.value is not None], default=0.0)
     top = next((t for t in (0.1, 0.25, 0.5) if highest <= t), 1.0) if share else max(highest, 1e-12)
-    ticks = [_tick_y(v / 4, f"{v / 4 * top:.3g}" if not share else f"{v / 4 * top:.1%}") for v in range(5)]
+    ticks = [PLOT.tick_y(v / 4, f"{v / 4 * top:.3g}" if not share else f"{v / 4 * top:.1%}") for v in range(5)]
     places = sorted({t for line in lines for t, _ in line.points})
     reach = (places[-1] - places[0]) or 1.0
-    ticks += [_tick_x((t - places[0]) / reach, f"{t:g}") for t in places]
+    ticks += [PLOT.tick_x((t - places[0]) / reach, f"{t:g}") for t in places]
     marks = [_line(line, [(t - places[0]) / reach for t, _ in line.points], top) for line in lines]
-    return _svg([*ticks, *marks], "threshold from which a detection counts", y_title)
+    return PLOT.draw([*ticks, *marks], "threshold from which a detection counts", y_title)
 
 
-def climbs(rates: Mapping[str, Sequence[float]], y_title: str) -> Markup:
+def draw_climbs(rates: Mapping[str, Sequence[float]], y_title: str) -> Markup:
     """How rates rise with queries, a line each.  `rates`: after 0, 1, 2 … queries, in [0, 1]."""
     most = max((len(r) for r in rates.values()), default=1) - 1
-    ticks = [_tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
-    ticks += [_tick_x(q / max(most, 1), f"{q}") for q in sorted({0, most // 4, most // 2, most})]
+    ticks = [PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
+    ticks += [PLOT.tick_x(q / max(most, 1), f"{q}") for q in sorted({0, most // 4, most // 2, most})]
     marks = []
-    heights = _apart([_y(rate[-1]) - 5 for rate in rates.values()])
+    heights = _apart([PLOT.y(rate[-1]) - 5 for rate in rates.values()])
     for number, (name, rate) in enumerate(rates.items()):
-        path = " ".join(f"{_x(q / max(most, 1))},{_y(v)}" for q, v in enumerate(rate))
+        path = " ".join(f"{PLOT.x(q / max(most, 1))},{PLOT.y(v)}" for q, v in enumerate(rate))
         dash = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 2"')[number // 4 % 3]
-        end = f'x="{_x((len(rate) - 1) / max(most, 1)) - 4}" y="{heights[number]:.1f}"'
+        end = f'x="{PLOT.x((len(rate) - 1) / max(most, 1)) - 4}" y="{heights[number]:.1f}"'
         marks.append(
             f'<g class="line{number % 4}"><title>{escape(name)}: {rate[-1]:.1%} after {len(rate) - 1}</title>'
             f'<polyline points="{path}"{dash}/><text {end} text-anchor="end">{escape(name)}</text></g>'
         )
-    return _svg([*ticks, *marks], "queries of a row", y_title)
+    return PLOT.draw([*ticks, *marks], "queries of a row", y_title)
 
 
-def strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
+def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
     """Which word was chosen at which step: a line a word, a mark a step.  `words`: those that have a line."""
     line, left, width = 18, 120, 640
     height = line * len(words) + 30
@@ -147,73 +200,36 @@ def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
     return out
 
 
-def _svg(marks: Sequence[str], x_title: str, y_title: str) -> Markup:
-    titles = (
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>'
-        f'<text transform="translate(11 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_title)}</text>"
-    )
-    name = escape(f"{y_title} against {x_title}")
-    return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
-        f"{titles}{''.join(marks)}</svg>"
-    )
-
-
-def _x(v: float) -> float:
-    return round(LEFT + v * (WIDTH - LEFT - RIGHT), 1)
-
-
-def _y(v: float) -> float:
-    return round(HEIGHT - BOTTOM - v * (HEIGHT - TOP - BOTTOM), 1)
-
-
-def _tick_x(v: float, text: str) -> str:
-    x = _x(v)
-    return (
-        f'<line class="grid" x1="{x}" y1="{_y(0)}" x2="{x}" y2="{_y(1)}"/>'
-        f'<text x="{x}" y="{_y(0) + 16}" text-anchor="middle">{text}</text>'
-    )
-
-
-def _tick_y(v: float, text: str) -> str:
-    y = _y(v)
-    return (
-        f'<line class="grid" x1="{_x(0)}" y1="{y}" x2="{_x(1)}" y2="{y}"/>'
-        f'<text x="{_x(0) - 6}" y="{y + 4}" text-anchor="end">{text}</text>'
-    )
-
-
 def _mark(p: Point) -> str:
     (x, x_low, x_high), (y, y_low, y_high) = p.x, p.y
     says = escape(f"{p.label}: erased {x:.1%}, kept {y:.1%}")
     beside = 'text-anchor="end" dx="-8"' if x > 0.9 else 'dx="8"'
-    number = f'<text x="{_x(x)}" y="{_y(y)}" dy="-6" {beside}>{p.number}</text>' if p.kind == "edit" else ""
+    number = f'<text x="{PLOT.x(x)}" y="{PLOT.y(y)}" dy="-6" {beside}>{p.number}</text>' if p.kind == "edit" else ""
     return (
         f'<g class="{escape(p.kind)}"><title>{says}</title>'
-        f'<line x1="{_x(x_low)}" y1="{_y(y)}" x2="{_x(x_high)}" y2="{_y(y)}"/>'
-        f'<line x1="{_x(x)}" y1="{_y(y_low)}" x2="{_x(x)}" y2="{_y(y_high)}"/>'
-        f'<circle cx="{_x(x)}" cy="{_y(y)}" r="5"/>{number}</g>'
+        f'<line x1="{PLOT.x(x_low)}" y1="{PLOT.y(y)}" x2="{PLOT.x(x_high)}" y2="{PLOT.y(y)}"/>'
+        f'<line x1="{PLOT.x(x)}" y1="{PLOT.y(y_low)}" x2="{PLOT.x(x)}" y2="{PLOT.y(y_high)}"/>'
+        f'<circle cx="{PLOT.x(x)}" cy="{PLOT.y(y)}" r="5"/>{number}</g>'
     )
 
 
 def _line(line: Series, places: Sequence[float], top: float) -> str:
     """A line through values, a band through their bounds, a dot with its numbers at each.  `places`: in [0, 1]."""
     pairs = zip(places, line.points, strict=True)
-    taken = [(_x(x), t, e, e.value) for x, (t, e) in pairs if e.value is not None]
+    taken = [(PLOT.x(x), t, e, e.value) for x, (t, e) in pairs if e.value is not None]
     if not taken:
         return ""
     name = escape(line.label)
-    path = " ".join(f"{x},{_y(value / top)}" for x, _, _, value in taken)
-    high = [f"{x},{_y(e.high / top)}" for x, _, e, _ in taken]
-    low = [f"{x},{_y(max(e.low, 0.0) / top)}" for x, _, e, _ in reversed(taken)]
+    path = " ".join(f"{x},{PLOT.y(value / top)}" for x, _, _, value in taken)
+    high = [f"{x},{PLOT.y(e.high / top)}" for x, _, e, _ in taken]
+    low = [f"{x},{PLOT.y(max(e.low, 0.0) / top)}" for x, _, e, _ in reversed(taken)]
     dots = "".join(
-        f'<circle cx="{x}" cy="{_y(value / top)}" r="3.5">'
+        f'<circle cx="{x}" cy="{PLOT.y(value / top)}" r="3.5">'
         f"<title>{name} at {t:g}: {value:.3g} ({e.low:.3g} to {e.high:.3g}), n = {e.n}</title></circle>"
         for x, t, e, value in taken
     )
     x, _, _, value = taken[len(taken) // 2]
     return (
         f'<g class="{escape(line.kind)}"><polygon points="{" ".join([*high, *low])}"/><polyline points="{path}"/>{dots}'
-        f'<text x="{x}" y="{_y(value / top) - 9}" text-anchor="middle">{name}</text></g>'
+        f'<text x="{x}" y="{PLOT.y(value / top) - 9}" text-anchor="middle">{name}</text></g>'
     )

@@ -1,0 +1,86 @@
+"""How an evaluation draws: the settings, their description, and the pictures of the base and the edited model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..edits.edit import Edit
+from ..models.base import Model
+from ..models.trajectory import Sampler
+from ..records.report import Drawing
+from ..suites.spec import Row
+from .images import ImageSet, draw_images
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the pictures done, and their number."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are drawn."""
+
+    steps: int | None = None
+    """Sampling steps; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance; the model's own by default."""
+    strength: float = 1.0
+    """How much of the edit is applied."""
+    sampler: Sampler = "own"
+    """The scheduler: the model's own, or another on its noise levels."""
+
+
+def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
+    """Everything on which this model's pictures depend beside prompt and seed.
+
+    Args:
+        edit: sha256 of the edit's file; "" for the untouched base.
+
+    Raises:
+        ValueError: a number of steps that the scheduler can't do.
+    """
+    defaults = model.defaults
+    steps = defaults.steps if settings.steps is None else settings.steps
+    model.timesteps(steps, settings.sampler)
+    computed = str(model.compute or model.dtype).removeprefix("torch.")
+    return Drawing(
+        model=model.name,
+        fingerprint=model.fingerprint(),
+        decoder=model.decoder_digest(),
+        edit=edit,
+        strength=settings.strength,
+        steps=steps,
+        guidance=defaults.guidance if settings.guidance is None else settings.guidance,
+        scheduler=type(model.scheduler(settings.sampler)).__name__,
+        dtype=str(model.dtype).removeprefix("torch."),
+        compute=computed if model.steady is None else f"{computed}, compiled",
+        resolution=model.resolution,
+    )
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """How the pictures of each variant are drawn."""
+
+    settings: Settings
+    base: Drawing
+    edited: Drawing
+
+    @staticmethod
+    def of(model: Model, settings: Settings, edit: str) -> "Drawings":
+        """The drawings of the untouched base and under the edit whose file has this sha256."""
+        return Drawings(settings, describe_drawing(model, settings, ""), describe_drawing(model, settings, edit))
+
+
+def draw_variants(
+    model: Model, edit: Edit, rows: Sequence[Row], drawings: Drawings, store: Path, on_progress: Progress
+) -> ImageSet:
+    """Draw the rows with the untouched base and under the edit; what the image store holds is not drawn again."""
+
+    def report(stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: on_progress(stage, done, total)
+
+    sampler = drawings.settings.sampler
+    base = draw_images(model, rows, drawings.base, store, report("drawing the base"), sampler)
+    with edit.apply(model, drawings.settings.strength):
+        edited = draw_images(model, rows, drawings.edited, store, report("drawing under the edit"), sampler)
+    return ImageSet(rows, {"base": base, "edited": edited}, store, model.resolution)

@@ -1,0 +1,53 @@
+"""From verdicts and numbers of single pictures to estimates with 95 % intervals."""
+
+from collections.abc import Sequence
+
+from ..functional import rates
+from ..functional.rates import Tally, Verdict
+from ..records.report import Drop, Estimate
+
+
+def estimate(values: Sequence[float | None]) -> Estimate:
+    """A rate with Wilson's interval where the values are verdicts, else a mean with a normal one."""
+    unscored = sum(v is None for v in values)
+    if all(v is None or isinstance(v, bool) for v in values):
+        return estimate_tally(rates.tally([None if v is None else bool(v) for v in values]))
+    found = rates.mean_interval(values)
+    mean, low, high = found if found else (None, 0.0, 0.0)
+    return Estimate(value=mean, low=low, high=high, n=len(values) - unscored, unscored=unscored)
+
+
+def estimate_tally(t: Tally) -> Estimate:
+    """The rate of a tally with Wilson's interval."""
+    low, high = t.interval
+    return Estimate(value=t.rate, low=low, high=high, n=t.n, unscored=t.unscored)
+
+
+def estimate_gain(after: Sequence[Verdict], floor: Sequence[Verdict], prompts: Sequence[str]) -> Drop | None:
+    """What an attack brings over the floor on the same rows, of those that were judged under both.
+
+    The interval is Tango's where rows have prompts of their own, or all the same one and differ by seed; else whole
+    prompts are resampled, for the rows of one rise and fall together.
+    """
+    pairs = [(a, f, p) for a, f, p in zip(after, floor, prompts, strict=True) if a is not None and f is not None]
+    if not pairs:
+        return None
+    if len({p for _, _, p in pairs}) not in (1, len(pairs)):
+        return estimate_drop([a for a, _, _ in pairs], [f for _, f, _ in pairs], [p for _, _, p in pairs])
+    one, other = (sum(a and not f for a, f, _ in pairs), sum(f and not a for a, f, _ in pairs))
+    low, high = rates.paired_difference(one, other, len(pairs))
+    return Drop(value=(one - other) / len(pairs), low=low, high=high, clusters=len(pairs))
+
+
+def estimate_drop(base: Sequence[float | None], edited: Sequence[float | None], concepts: Sequence[str]) -> Drop | None:
+    """Base minus edited over rows that both were judged on, resampled by concept, or by row where there is only one."""
+    names = concepts if len(set(concepts)) > 1 else [str(i) for i in range(len(concepts))]
+    clusters: dict[str, list[float | None]] = {}
+    for before, after, name in zip(base, edited, names, strict=True):
+        if before is not None and after is not None:
+            clusters.setdefault(name, []).append(float(before) - float(after))
+    interval = rates.bootstrap(clusters)
+    if interval is None:
+        return None
+    means = rates.cluster_means(clusters)
+    return Drop(value=sum(means) / len(means), low=interval[0], high=interval[1], clusters=len(means))
