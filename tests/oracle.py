@@ -25,7 +25,7 @@ from efface.models.cond import Cond
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
 from efface.training.interfaces import Balance, GradOf, Role, Rows, Source, Term, Turn, Update
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 
 CLASSES = ("cat", "dog", "car", "rose")
 SHAPE = (2, 1, 2)
@@ -182,21 +182,21 @@ class Fixed(Source):
     def __init__(self, rows: Rows) -> None:
         self.fixed = rows
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         return self.fixed
 
 
-def game_of(
+def trainer_of(
     model: Model,
     terms: Sequence[Term],
     erasure: Erasure | None = None,
     update: Update | None = None,
     balance: Balance | None = None,
     **settings: Any,
-) -> Game:
+) -> Trainer:
     """A game of these terms; erases "cat", which becomes "dog" where a term asks for an anchor."""
     method = ESD(**{"weights": "head", "lr": 1e-2, "batch": 96, "draw_steps": 20, **settings})
-    return Game(
+    return Trainer(
         model,
         erasure or Erasure(("cat",), anchor="dog"),
         name="test",
@@ -227,11 +227,13 @@ def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
     return of
 
 
-def loss_and_gradient(game: Game, turn: Turn, share: Mapping[str, float] | None = None) -> tuple[float, list[Tensor]]:
+def loss_and_gradient(
+    trainer: Trainer, turn: Turn, share: Mapping[str, float] | None = None
+) -> tuple[float, list[Tensor]]:
     """The weighted sum of a turn's losses by role, and its gradient for the update's params, by the game's own loop."""
     share = share or {}
-    with game.losses(turn) as losses:
+    with trainer.losses(turn) as losses:
         total = torch.stack([share.get(role, 1.0) * loss for role, loss in losses.items()]).sum()
-        grads = torch.autograd.grad(total, game.update.params(), allow_unused=True)
-    params = game.update.params()
+        grads = torch.autograd.grad(total, trainer.update.params(), allow_unused=True)
+    params = trainer.update.params()
     return total.item(), [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]

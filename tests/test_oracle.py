@@ -22,10 +22,10 @@ from efface.training.preservation.adversarial import Adversarial
 from efface.training.preservation.prompts import Prompts
 from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from efface.training.vocabulary_search import Choice, Search, Vocabulary
 from least_squares import Equations, Lab, N, fixed_point, minimiser
-from oracle import CLASSES, SHAPE, Fixed, OracleModel, game_of, loss_and_gradient, world
+from oracle import CLASSES, SHAPE, Fixed, OracleModel, loss_and_gradient, trainer_of, world
 
 # The world itself.
 
@@ -100,8 +100,8 @@ def own(lab: Lab, eps: Tensor, at: Rows) -> Tensor:
     return {"eps": eps, "v": bar.sqrt() * eps - (1 - bar).sqrt() * x0, "x0": x0}[lab.model.space]
 
 
-def uniform(lab: Lab, game: Game) -> list[Equations]:
-    noise = torch.rand((N, *SHAPE), generator=game.look(0, 0).rng).double()
+def uniform(lab: Lab, trainer: Trainer) -> list[Equations]:
+    noise = torch.rand((N, *SHAPE), generator=trainer.auxiliary_step(0, 0).rng).double()
     return [lab.towards(lab.p("cat"), own(lab, noise, lab.at))]
 
 
@@ -110,22 +110,22 @@ def stored(model: OracleModel, prompt: str) -> Tensor:
     return model.world.draw(p, torch.Generator().manual_seed(1)).float().view(30, *SHAPE)
 
 
-def denoised(lab: Lab, game: Game, caption: str) -> list[Equations]:
+def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     """The noise is found again from the state and the picture that it was made of."""
-    turn = game.look(0, 0)
-    (ask, _) = game.terms[0].asks(game, turn).values()
+    turn = trainer.auxiliary_step(0, 0)
+    (ask, _) = trainer.terms[0].asks(trainer, turn).values()
     x0 = stored(lab.model, "cat").double()[[i % 30 for i in turn.noise]]
     bar = lab.model.alphas_bar[ask.rows.t].view(-1, 1, 1, 1)
     eps = (ask.rows.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
     return [lab.towards(lab.p(caption), own(lab, eps, ask.rows), ask.rows)]
 
 
-def balanced(game: Game, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
+def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
     """The game's gradient vanishes at the solution, and not at the base; the loss there is the smallest around."""
-    loss, (start,) = loss_and_gradient(game, game.look(0, 0))
+    loss, (start,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     with torch.no_grad():
-        game.update.masters[0].copy_(solve(parts))
-    least, (grad,) = loss_and_gradient(game, game.look(0, 0))
+        trainer.update.masters[0].copy_(solve(parts))
+    least, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     assert start.norm() > 1e-3
     assert grad.norm() < 1e-4 * start.norm()
     assert solve is fixed_point or least < loss
@@ -154,38 +154,38 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_objectives_are_solved_by_least_squares(lab, case):
     terms, parts, solve = CASES[case](lab)
-    balanced(game_of(lab.model, terms), parts, solve)
+    balanced(trainer_of(lab.model, terms), parts, solve)
 
 
 def test_uniform_noise(lab):
-    game = game_of(lab.model, [WrongNoise(Fixed(lab.at), (), "uniform", lab.space)])
-    balanced(game, uniform(lab, game), minimiser)
+    trainer = trainer_of(lab.model, [WrongNoise(Fixed(lab.at), (), "uniform", lab.space)])
+    balanced(trainer, uniform(lab, trainer), minimiser)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
 @pytest.mark.parametrize("caption", ["cat", "rose"])
 def test_denoising_under_the_true_caption_and_another(lab, noise, caption):
     source = Pictures(1, 5, 1.0, {ANY: stored(lab.model, "cat")}, noise)
-    game = game_of(lab.model, [Denoising(source, lab.space, "erase", ["cat"], {"cat": caption})])
-    balanced(game, denoised(lab, game, caption), minimiser)
+    trainer = trainer_of(lab.model, [Denoising(source, lab.space, "erase", ["cat"], {"cat": caption})])
+    balanced(trainer, denoised(lab, trainer, caption), minimiser)
 
 
 def test_uniform_noise_in_the_state_too(lab):
     source = Pictures(1, 5, 1.0, {ANY: stored(lab.model, "cat")}, "uniform")
-    game = game_of(lab.model, [WrongNoise(source, (), "uniform-noised", lab.space)])
-    balanced(game, denoised(lab, game, "cat"), minimiser)
+    trainer = trainer_of(lab.model, [WrongNoise(source, (), "uniform-noised", lab.space)])
+    balanced(trainer, denoised(lab, trainer, "cat"), minimiser)
 
 
 def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
     found = search()
     keep = Adversarial(Fixed(lab.at), found, lab.space)
-    game = game_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
-    turn = game.look(0, 0)
-    p = found.pick(game, turn).cond.detach().tensors["p"]
+    trainer = trainer_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
+    turn = trainer.auxiliary_step(0, 0)
+    p = found.pick(trainer, turn).cond.detach().tensors["p"]
     assert ((p > 0).sum(dim=1) == 2).all()
     goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
     parts = [lab.towards(lab.p("cat"), goal), lab.towards(p, lab.base(p))]
-    balanced(game, parts, minimiser)
+    balanced(trainer, parts, minimiser)
 
 
 @pytest.mark.parametrize("share", [1.0, 5.0])
@@ -199,27 +199,27 @@ def test_preservation_beside_erasing(lab, kept, share):
         "unconditional": lambda: Unconditional(Fixed(at), lab.space),
         "adversarial": lambda: Adversarial(Fixed(at), search(), lab.space),
     }[kept]()
-    game = game_of(lab.model, [*terms, term])
-    turn = game.look(0, 0)
-    p = term.search.pick(game, turn).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
+    trainer = trainer_of(lab.model, [*terms, term])
+    turn = trainer.auxiliary_step(0, 0)
+    p = term.search.pick(trainer, turn).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
     p = lab.p("dog" if kept == "prompts" else "") if p is None else p
     held = lab.towards(p, lab.base(p, at), at)
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))
     with torch.no_grad():
-        game.update.masters[0].copy_(minimiser(parts))
-    grads = Sum(keep=share)(partial(game.gradient, game.look(0, 0)), None)
+        trainer.update.masters[0].copy_(minimiser(parts))
+    grads = Sum(keep=share)(partial(trainer.gradient, trainer.auxiliary_step(0, 0)), None)
     with torch.no_grad():
-        game.update.masters[0].zero_()
-    _, (start,) = loss_and_gradient(game, game.look(0, 0))
+        trainer.update.masters[0].zero_()
+    _, (start,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     assert grads[0].norm() < 1e-4 * start.norm()
 
 
 def test_all_but_one_as_a_whole(lab):
     """Detached guidance and the unconditional score together, where no loss has this point as its minimum."""
     terms, parts, _ = guidance(lab, "alternative", detach=True)
-    game = game_of(lab.model, [*terms, Unconditional(Fixed(lab.at), lab.space)])
-    balanced(game, [*parts, lab.towards(lab.p(""), lab.base(lab.p("")))], fixed_point)
-    assert loss_and_gradient(game, game.look(0, 0))[0] < 10
+    trainer = trainer_of(lab.model, [*terms, Unconditional(Fixed(lab.at), lab.space)])
+    balanced(trainer, [*parts, lab.towards(lab.p(""), lab.base(lab.p("")))], fixed_point)
+    assert loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))[0] < 10
 
 
 def test_training_converges_to_the_solution():
@@ -227,12 +227,12 @@ def test_training_converges_to_the_solution():
     model = OracleModel(width=6)
     lab = Lab(model, model.rows(N), "eps")
     terms, parts, _ = negative(lab)
-    game = game_of(model, terms, steps=500, lr=6e-2)
-    start, _ = loss_and_gradient(game, game.look(0, 0))
-    edit = game.play()
-    end, _ = loss_and_gradient(game, game.look(0, 0))
+    trainer = trainer_of(model, terms, steps=500, lr=6e-2)
+    start, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    edit = trainer.train()
+    end, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     with torch.no_grad():
-        game.update.masters[0].copy_(minimiser(parts))
-    least, _ = loss_and_gradient(game, game.look(0, 0))
+        trainer.update.masters[0].copy_(minimiser(parts))
+    least, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     assert end - least < 1e-3 * (start - least)
     assert "unet.head.weight" in edit.values

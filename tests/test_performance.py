@@ -57,11 +57,11 @@ def test_it_answers_at_once(what):
 
 def gradients(model, micro: int = 0) -> list[torch.Tensor]:
     """Those of one turn."""
-    game = ESD(**QUICK, micro_batch=micro).game(model, Erasure(("cat",)))
+    trainer = ESD(**QUICK, micro_batch=micro).build_trainer(model, Erasure(("cat",)))
     found: list[torch.Tensor] = []
-    game.update.step = found.extend  # type: ignore[method-assign]
-    game.good = Edit({}, {})  # none is made at the second turn, whose bytes would be among those of the passes
-    game._move(game.look(1, salt=0))
+    trainer.update.step = found.extend  # type: ignore[method-assign]
+    trainer.good = Edit({}, {})  # none is made at the second turn, whose bytes would be among those of the passes
+    trainer.step(trainer.auxiliary_step(1, stream=0))
     return found
 
 

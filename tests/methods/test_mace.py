@@ -21,7 +21,7 @@ from efface.models.hooks.attention import cross_attention
 from efface.training.interfaces import Turn
 from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
 from efface.training.states.pictures import Pictures
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from tiny_ddpm import tiny_ddpm
 
 QUICK = MACE(
@@ -89,11 +89,11 @@ def test_timesteps_of_importance(model):
     t = np.arange(1000)
     weight = 1 / (1 + np.exp(-0.05 * (t - 200))) - 1 / (1 + np.exp(-0.05 * (t - 400)))
     assert np.allclose(chances.numpy(), weight / weight.sum(), atol=1e-12)
-    game = game_of(model)
+    trainer = trainer_of(model)
     source = Pictures(2, 3, 3.0)
-    turn = game.look(0, 0)
-    rows = source.rows(game, turn, ["cat", "cat"], game.uncond)
-    moved = Focus().moved(game, rows, torch.Generator().manual_seed(0))
+    turn = trainer.auxiliary_step(0, 0)
+    rows = source.rows(trainer, turn, ["cat", "cat"], trainer.uncond)
+    moved = Focus().moved(trainer, rows, torch.Generator().manual_seed(0))
     shelf = source.store["cat"]
     for i in range(2):
         picture, bar, old = (
@@ -106,11 +106,11 @@ def test_timesteps_of_importance(model):
     assert ((moved.t > 50) & (moved.t < 550)).all()
 
 
-def game_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Game:
+def trainer_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Trainer:
     from efface.training.balance.sum import Sum
     from efface.training.updates.lowrank import LowRank
 
-    return Game(
+    return Trainer(
         model,
         Erasure(targets),
         name="test",
@@ -122,17 +122,17 @@ def game_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Game
 
 
 def test_the_terms_words_and_that_training_lowers_the_attention(model):
-    game = game_of(model, ("cat", "red dog"))
+    trainer = trainer_of(model, ("cat", "red dog"))
 
     def turn() -> Turn:
-        return replace(game.look(0, 0), targets=[0, 1], templates=[0, 1])
+        return replace(trainer.auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
 
-    ask = game.terms[0].asks(game, turn())["mask"]
+    ask = trainer.terms[0].asks(trainer, turn())["mask"]
     assert ask.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
     assert ask.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
     with torch.no_grad(), cross_attention(model) as maps:
         model.predict(ask.rows.x, ask.rows.t, ask.cond)
-    with game.losses(turn()) as losses:
+    with trainer.losses(turn()) as losses:
         mask = located(maps.values(), ask.cond.tensors[WORDS], (8, 8), 0.5)
         assert 0 < mask.mean() < 1
         assert losses["erase"].item() == pytest.approx(
@@ -140,8 +140,8 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
         )
         before = losses["erase"].item()
     for _ in range(6):
-        game._move(turn())
-    with torch.no_grad(), game.losses(turn()) as losses:
+        trainer.step(turn())
+    with torch.no_grad(), trainer.losses(turn()) as losses:
         assert losses["erase"].item() < before
 
 
@@ -183,18 +183,18 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
         share[:, :, : pictures.shape[3] // 4] = 0.8
         return share
 
-    game = game_of(eps_model, ("cat", "dog"))
-    (term,) = game.terms
-    game.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
+    trainer = trainer_of(eps_model, ("cat", "dog"))
+    (term,) = trainer.terms
+    trainer.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
     for index in range(8):
-        turn = game.look(index, 0)
-        ask = term.asks(game, turn)["mask"]
+        turn = trainer.auxiliary_step(index, 0)
+        ask = term.asks(trainer, turn)["mask"]
         mask = ask.rows.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
         with cross_attention(eps_model) as maps:
             eps_model.predict(ask.rows.x, ask.rows.t, ask.cond)
-        with game.losses(game.look(index, 0)) as losses:
+        with trainer.losses(trainer.auxiliary_step(index, 0)) as losses:
             want = inside(maps.values(), ask.cond.tensors[ALL], mask)
             assert losses["erase"].item() == pytest.approx(want.item(), rel=1e-4)
     shown = {

@@ -23,9 +23,9 @@ from efface.training.preservation.adversarial import Adversarial
 from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
 from efface.training.states.shared import Shared
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from efface.training.vocabulary_search import Choice, Search, Vocabulary
-from oracle import CLASSES, SHAPE, Fixed, OracleModel, game_of
+from oracle import CLASSES, SHAPE, Fixed, OracleModel, trainer_of
 
 PICTURES = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
 
@@ -34,12 +34,12 @@ def pictures(noise: str = "gaussian") -> Pictures:
     return Pictures(1, 3, 1.0, {ANY: PICTURES}, noise)  # type: ignore[arg-type]
 
 
-def moved_game(model: OracleModel, terms: list[Term], batch: int = 8) -> Game:
+def moved_trainer(model: OracleModel, terms: list[Term], batch: int = 8) -> Trainer:
     """The student somewhere else than the base."""
-    game = game_of(model, terms, batch=batch)
+    trainer = trainer_of(model, terms, batch=batch)
     with torch.no_grad():
-        game.update.masters[0].normal_(generator=torch.Generator().manual_seed(1))
-    return game
+        trainer.update.masters[0].normal_(generator=torch.Generator().manual_seed(1))
+    return trainer
 
 
 def objective(name: str, source, space: Space) -> list[Term]:
@@ -68,8 +68,8 @@ def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t)
     at.known["noise"] = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(9))  # type: ignore[index]
     losses = []
     for space in ("eps", "x0"):
-        game = moved_game(model, objective(name, Fixed(at), space), batch=1)
-        with game.losses(game.look(0, 0)) as found:
+        trainer = moved_trainer(model, objective(name, Fixed(at), space), batch=1)
+        with trainer.losses(trainer.auxiliary_step(0, 0)) as found:
             losses.append({role: loss.item() for role, loss in found.items()})
     a = model.alphas_bar[t].item()
     eps, x0 = losses
@@ -96,24 +96,24 @@ def test_all_but_one_is_concept_ablation_where_the_unconditional_score_has_not_m
 
 def loss_of(term: Term, key: str) -> float:
     """The term's loss where the student answers this ask as it likes, and all others as the frozen model does."""
-    game = game_of(OracleModel(), [term], batch=8)
-    asks = term.asks(game, game.look(0, 0))
+    trainer = trainer_of(OracleModel(), [term], batch=8)
+    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
     assert asks is not None
-    replies = {k: game.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
+    replies = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
     replies[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
-    return term.loss(game, asks, replies).item()
+    return term.loss(trainer, asks, replies).item()
 
 
 def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor | None]:
     """The gradient of the term's loss for what the student said to each of its asks."""
-    game = moved_game(OracleModel(), [term])
-    asks = term.asks(game, game.look(0, 0))
+    trainer = moved_trainer(OracleModel(), [term])
+    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
     assert asks is not None
-    with game.update.bound():
-        replies = {k: game.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
+    with trainer.update.bound():
+        replies = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
     for key in keys:
         replies[key].requires_grad_()
-    grads = torch.autograd.grad(term.loss(game, asks, replies), [replies[k] for k in keys], allow_unused=True)
+    grads = torch.autograd.grad(term.loss(trainer, asks, replies), [replies[k] for k in keys], allow_unused=True)
     return dict(zip(keys, grads, strict=True))
 
 
@@ -136,8 +136,8 @@ def test_another_label_has_no_gradient():
 def test_another_label_is_asked_of_the_student():
     """The current model's answer, not the frozen one's: EraseDiff's stop-gradient."""
     term = WrongNoise(Fixed(OracleModel().rows(8)), ["car"], "label", "eps")
-    game = moved_game(OracleModel(), [term])
-    asks = term.asks(game, game.look(0, 0))
+    trainer = moved_trainer(OracleModel(), [term])
+    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
     assert asks["wrong"].who == "student"
     assert torch.equal(asks["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
 
@@ -147,10 +147,10 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     """On pictures of the anchor, under the target's name."""
     model = OracleModel(space)
     (term,) = AC(variant="noise", weights="head", pictures=3, draw_steps=4).terms(model, Erasure(("cat",), "dog"))
-    game = game_of(model, [term], batch=6)
-    turn = game.look(0, 0)
-    asks = term.asks(game, turn)
-    rows, said = asks["student"].rows, game._answer_frozen([asks["noise"]])[id(asks["noise"])].double()
+    trainer = trainer_of(model, [term], batch=6)
+    turn = trainer.auxiliary_step(0, 0)
+    asks = term.asks(trainer, turn)
+    rows, said = asks["student"].rows, trainer._answer_frozen([asks["noise"]])[id(asks["noise"])].double()
     assert asks["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
     x0 = term.source.store["dog"][[i % 3 for i in turn.noise]].double()
@@ -163,11 +163,11 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
 
 def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     term = WrongNoise(pictures("uniform"), (), "uniform-noised", "eps")
-    game = game_of(OracleModel(), [term], batch=8)
-    turn = game.look(0, 0)
-    asks = term.asks(game, turn)
-    x0, a = PICTURES[[i % 5 for i in turn.noise]], game.model.alpha_bar(asks["wrong"].rows.t).view(-1, 1, 1, 1)
-    noise = game._answer_frozen([asks["wrong"]])[id(asks["wrong"])]
+    trainer = trainer_of(OracleModel(), [term], batch=8)
+    turn = trainer.auxiliary_step(0, 0)
+    asks = term.asks(trainer, turn)
+    x0, a = PICTURES[[i % 5 for i in turn.noise]], trainer.model.alpha_bar(asks["wrong"].rows.t).view(-1, 1, 1, 1)
+    noise = trainer._answer_frozen([asks["wrong"]])[id(asks["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
     assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, asks["student"].rows.x, atol=1e-5)
@@ -175,12 +175,12 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
 
 def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     term = WrongNoise(pictures(), (), "uniform", "eps")
-    game = game_of(OracleModel(), [term], batch=8)
-    asks = term.asks(game, game.look(0, 0))
+    trainer = trainer_of(OracleModel(), [term], batch=8)
+    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
     noise = asks["wrong"].rows.known["noise"]
     assert 0 <= noise.min() <= noise.max() < 1
     assert asks["wrong"].rows.x is asks["student"].rows.x
-    x0, a = PICTURES[[i % 5 for i in game.look(0, 0).noise]], game.model.alpha_bar(asks["wrong"].rows.t)
+    x0, a = PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]], trainer.model.alpha_bar(asks["wrong"].rows.t)
     a = a.view(-1, 1, 1, 1)
     true = (asks["student"].rows.x - a.sqrt() * x0) / (1 - a).sqrt()
     assert true.min() < -0.5
@@ -190,9 +190,9 @@ def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
 def test_gradient_ascent_is_denoising_turned_round():
     grads = []
     for sign in (1.0, -1.0):
-        game = moved_game(OracleModel(), [Denoising(pictures(), "eps", "erase", sign=sign)])
-        with game.losses(game.look(0, 0)) as losses:
-            grads.append(torch.autograd.grad(losses["erase"], game.update.params())[0])
+        trainer = moved_trainer(OracleModel(), [Denoising(pictures(), "eps", "erase", sign=sign)])
+        with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
+            grads.append(torch.autograd.grad(losses["erase"], trainer.update.params())[0])
     assert torch.equal(grads[0], -grads[1])
 
 
@@ -200,11 +200,11 @@ def test_shared_states_are_asked_about_once(monkeypatch):
     """ABO's two terms: the unconditional prediction of the student is computed once, that of the frozen model too."""
     model = OracleModel()
     source = Shared(pictures())
-    game = game_of(model, [Guidance(source, "negative", 1.0, True, "eps"), Unconditional(source, "eps")], batch=8)
+    trainer = trainer_of(model, [Guidance(source, "negative", 1.0, True, "eps"), Unconditional(source, "eps")], batch=8)
     rows: list[int] = []
     predict = model.predict
     monkeypatch.setattr(model, "predict", lambda x, *a: (rows.append(len(x)), predict(x, *a))[1])
-    with game.losses(game.look(0, 0)) as losses:
+    with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
         assert set(losses) == {"erase", "keep"}
     assert rows == [16, 16]
 
@@ -223,10 +223,10 @@ def test_bad_settings(make, message):
 
 
 def test_terms_ask_in_turns_of_the_update_alone():
-    game = game_of(OracleModel(), [ESD(weights="head").terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
+    trainer = trainer_of(OracleModel(), [ESD(weights="head").terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
     other = Search(Vocabulary(CLASSES), Choice(1e-2, 1.0, True, 1))
-    turn = game._turn(0, other)
+    turn = trainer.make_step(0, other)
     for name in OBJECTIVES:
         first = objective(name, pictures(), "eps")[0]
-        assert first.asks(game, turn) is None
-    assert all(isinstance(a, Ask) for a in game.terms[0].asks(game, game.look(0, 0)).values())
+        assert first.asks(trainer, turn) is None
+    assert all(isinstance(a, Ask) for a in trainer.terms[0].asks(trainer, trainer.auxiliary_step(0, 0)).values())

@@ -15,35 +15,35 @@ from efface.methods.states import forgotten, labels, remaining
 from efface.models.adapters.sd import StableDiffusion
 from efface.training.preservation.nothing import Nothing
 from efface.training.states.pictures import ANY, Pictures, latents_of
-from efface.training.trainer import Game
-from oracle import SHAPE, OracleModel, game_of
+from efface.training.trainer import Trainer
+from oracle import SHAPE, OracleModel, trainer_of
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 
 GIVEN = torch.randn(7, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def small_game(model=None, **settings) -> Game:
-    return game_of(model or OracleModel(), [Nothing()], **{"batch": 64, "draw_steps": 3, **settings})
+def small_trainer(model=None, **settings) -> Trainer:
+    return trainer_of(model or OracleModel(), [Nothing()], **{"batch": 64, "draw_steps": 3, **settings})
 
 
-def rows(source: Pictures, game: Game, index: int = 0, prompt: str = "cat"):
-    prompts = [prompt] * game.settings["batch"]
-    turn = game.look(index, 0)
-    return turn, source.rows(game, turn, prompts, game.model.encode(prompts))
+def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
+    prompts = [prompt] * trainer.settings["batch"]
+    turn = trainer.auxiliary_step(index, 0)
+    return turn, source.rows(trainer, turn, prompts, trainer.model.encode(prompts))
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
 @pytest.mark.parametrize("space", ["eps", "v", "x0"])
 def test_states_and_what_a_perfect_denoiser_says(space, noise):
     """known is eps, v = sqrt(ab) eps - sqrt(1 - ab) x0, or x0, of the eps that x_t was made with."""
-    game = small_game(OracleModel(space))
+    trainer = small_trainer(OracleModel(space))
     source = Pictures(1, 3, 1.0, {ANY: GIVEN}, noise)
-    turn, at = rows(source, game)
+    turn, at = rows(source, trainer)
     x0 = GIVEN[[i % 7 for i in turn.noise]].double()
-    a = game.model.alphas_bar[at.t].view(-1, 1, 1, 1)
+    a = trainer.model.alphas_bar[at.t].view(-1, 1, 1, 1)
     eps = (at.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
-    assert torch.allclose(noised(x0, eps, game.model.alphas_bar[at.t]).float(), at.x, atol=1e-5)
+    assert torch.allclose(noised(x0, eps, trainer.model.alphas_bar[at.t]).float(), at.x, atol=1e-5)
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(at.known["noise"].double(), wanted, atol=1e-3)
     spread = {"gaussian": (0.0, 1.0), "uniform": (0.5, 12**-0.5)}[noise]
@@ -51,8 +51,8 @@ def test_states_and_what_a_perfect_denoiser_says(space, noise):
 
 
 def test_timesteps_cover_the_schedule_evenly():
-    game = small_game(batch=2000)
-    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}), game)[1].t
+    trainer = small_trainer(batch=2000)
+    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}), trainer)[1].t
     assert 0 <= t.min() < 10
     assert 990 <= t.max() <= 999
     assert t.float().mean().item() == pytest.approx(499.5, abs=30)
@@ -60,32 +60,32 @@ def test_timesteps_cover_the_schedule_evenly():
 
 @pytest.mark.parametrize("batch", [1, 8, 9])
 def test_antithetic_timesteps_come_in_pairs(batch):
-    game = small_game(batch=batch)
-    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}, antithetic=True), game)[1].t
+    trainer = small_trainer(batch=batch)
+    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}, antithetic=True), trainer)[1].t
     half = -(-batch // 2)
     assert len(t) == batch
     assert torch.equal(t[half:], 999 - t[: batch - half])
 
 
 def test_turns_differ_and_come_again():
-    game = small_game()
+    trainer = small_trainer()
     source = Pictures(1, 3, 1.0, {ANY: GIVEN})
-    one, other, again = (rows(source, game, index)[1] for index in (0, 1, 0))
+    one, other, again = (rows(source, trainer, index)[1] for index in (0, 1, 0))
     assert torch.equal(one.x, again.x)
     assert not torch.equal(one.x, other.x)
 
 
 def test_the_model_draws_what_is_not_given_and_once(monkeypatch):
     model = OracleModel()
-    game = small_game(model)
+    trainer = small_trainer(model)
     source = Pictures(5, 8, 1.0, {"dog": GIVEN})
     draws: list[int] = []
     sample = model.sample
     monkeypatch.setattr(model, "sample", lambda c, *a, **k: (draws.append(len(c)), sample(c, *a, **k))[1])
-    rows(source, game, prompt="dog")
+    rows(source, trainer, prompt="dog")
     assert not draws
-    _, one = rows(source, game, prompt="cat")
-    _, two = rows(source, game, prompt="cat")
+    _, one = rows(source, trainer, prompt="cat")
+    _, two = rows(source, trainer, prompt="cat")
     assert draws == [5]
     assert torch.equal(one.x, two.x)
     drawn = source.store["cat"]
@@ -94,14 +94,14 @@ def test_the_model_draws_what_is_not_given_and_once(monkeypatch):
     # Another seed of the game draws others; the same, the same.
     for seed, same in ((0, True), (1, False)):
         other = Pictures(5, 8, 1.0)
-        rows(other, small_game(model, seed=seed), prompt="cat")
+        rows(other, small_trainer(model, seed=seed), prompt="cat")
         assert torch.equal(other.store["cat"], drawn) == same
 
 
 def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
     """So that no later turn stops to draw, and a resumed run draws the same ones together."""
     model = OracleModel()
-    game = small_game(model)
+    trainer = small_trainer(model)
     draws: list[int] = []
     sample = model.sample
     monkeypatch.setattr(model, "sample", lambda c, *a, **k: (draws.append(len(c)), sample(c, *a, **k))[1])
@@ -109,19 +109,19 @@ def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
     for source, order in ((one, ["dog", "cat"]), (two, ["cat", "dog"])):
         source.expect(["cat", "dog", "rose"])
         for prompt in order:
-            rows(source, game, prompt=prompt)
+            rows(source, trainer, prompt=prompt)
     assert draws == [6, 6]
     assert all(torch.equal(stack, two.store[prompt]) for prompt, stack in one.store.items())
-    rows(one, game, prompt="car")
+    rows(one, trainer, prompt="car")
     assert draws == [6, 6, 2]
 
 
 def test_more_prompts_than_are_drawn_at_once_keep_their_pictures():
     model = OracleModel()
-    game = small_game(model, batch=4)
+    trainer = small_trainer(model, batch=4)
     source = Pictures(30, 4, 1.0)
     prompts = ["cat", "dog", "car", "rose"]
-    source.rows(game, game.look(0, 0), prompts, model.encode(prompts))
+    source.rows(trainer, trainer.auxiliary_step(0, 0), prompts, model.encode(prompts))
     for k, prompt in enumerate(prompts):
         assert source.store[prompt].shape == (30, *SHAPE)
         assert model.classes_of(source.store[prompt])[:, k].mean() > 0.9
@@ -156,9 +156,9 @@ def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model,
     source = forgotten(method, eps_model, both)
     assert {key: len(stack) for key, stack in source.store.items()} == {"cat": 2, "a cat": 2, "dog": 3, "a dog": 3}
     source.expect(["cat", "a dog"])
-    game = EraseDiff(remain_words=1, batch=2, weights="xattn").game(eps_model, both)
-    assert source.takes(game).pictures == 0
-    assert source.takes(game).held == 5 * 4 * 8 * 8 * 4
+    trainer = EraseDiff(remain_words=1, batch=2, weights="xattn").build_trainer(eps_model, both)
+    assert source.takes(trainer).pictures == 0
+    assert source.takes(trainer).held == 5 * 4 * 8 * 8 * 4
     for targets, says in (
         (("cat", "lion"), "has captions that name no target: 'a red dog', 'dogs'"),
         (("cat", "dog", "lion"), "has none of lion"),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..edits.edit import Edit
     from ..methods.base import Method, Trained
     from ..models.base import Model
-    from ..training.trainer import Game
+    from ..training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,24 +142,26 @@ def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = No
 
     began = time.monotonic()
     if isinstance(method, Trained):
-        game = foreseen(method, model, erasure, limit)
-        return Fitting(model, lambda **how: method.finish(game.play(**how), erasure), seconds=time.monotonic() - began)
+        trainer = foreseen(method, model, erasure, limit)
+        return Fitting(
+            model, lambda **how: method.finish(trainer.train(**how), erasure), seconds=time.monotonic() - began
+        )
     method.check(erasure, model)
     return Fitting(model, partial(method.fit, model, erasure), seconds=time.monotonic() - began)
 
 
-def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Game:
+def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Trainer:
     """The training, set up, after saying what it will take; ValueError where that is not to be had."""
     from ..planning.machine import free_bytes
     from ..planning.plan import demand, lighter, planned, prepared
     from ..training.distributed import team
 
-    game = prepared(lambda: method.game(model, erasure), model.device)
-    plan = planned(game)
+    trainer = prepared(lambda: method.build_trainer(model, erasure), model.device)
+    plan = planned(trainer)
     if team().first:
         say(f"this run takes, at most:\n{plan.table()}")
-    demand(plan, limit or free_bytes(model.device), lambda: lighter(game, plan))
-    return game
+    demand(plan, limit or free_bytes(model.device), lambda: lighter(trainer, plan))
+    return trainer
 
 
 def _told(tell: Callable[[int, int], None], done: int, of: int, **_: Any) -> None:

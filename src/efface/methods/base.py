@@ -15,7 +15,7 @@ from ..edits.provenance import provenance
 from ..functional.schedules import Space
 from ..models.base import Model
 from ..training.interfaces import Balance, Term, Update
-from ..training.trainer import Game
+from ..training.trainer import Trainer
 
 Kind = Literal["trained", "closed form", "inference time", "in stages"]
 
@@ -132,18 +132,18 @@ class Trained(Method):
         checkpoint: str | Path | None = None,
     ) -> Edit:
         """Plays the game to its end, and finishes what it left."""
-        return self.finish(self.game(model, erasure).play(progress, checkpoint), erasure)
+        return self.finish(self.build_trainer(model, erasure).train(progress, checkpoint), erasure)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         """The Edit of the method, from that of the game: the same, unless the method adds to it."""
         return edit
 
-    def game(self, model: Model, erasure: Erasure) -> Game:
+    def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
         """The training, set up and not begun."""
         self.check(erasure, model)
         # Before the terms, which may read folders: they refuse settings that cannot be.
         update, balance = self.update(), self.balance()
-        return Game(
+        return Trainer(
             model,
             erasure,
             name=type(self).__name__,

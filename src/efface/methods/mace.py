@@ -40,7 +40,7 @@ from ..models.segmenter import Segmenter, segmenter
 from ..training.balance.sum import Sum
 from ..training.objectives.attention import Attention, Focus, check_threshold
 from ..training.states.pictures import Pictures
-from ..training.trainer import Game
+from ..training.trainer import Trainer
 from ..training.updates.lowrank import LowRank
 from .base import Kind, Method
 from .closed_form import answers, text_projections
@@ -146,7 +146,7 @@ class MACE(Method):
                 progress(i * of + turn, len(erasure.targets) * of, **more)
 
         focus = Focus() if self.focal else None
-        game = Game(
+        trainer = Trainer(
             model,
             Erasure((erasure.targets[i],)),
             name=type(self).__name__,
@@ -169,12 +169,12 @@ class MACE(Method):
             balance=Sum(),
         )
         if checkpoint is None:
-            return game.play(tell)
+            return trainer.train(tell)
         done = _files(checkpoint, i + 1)[-1]
         if not done.exists():
-            game.play(tell, checkpoint).save(done)
+            trainer.train(tell, checkpoint).save(done)
         edit = Edit.load(done)
-        check_same_run(done, edit.meta, game.edit().meta)
+        check_same_run(done, edit.meta, trainer.edit().meta)
         return edit
 
     def _pairs(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:

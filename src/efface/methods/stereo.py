@@ -43,7 +43,7 @@ from ..training.objectives.composition import Composition
 from ..training.states.conditions import Conditions
 from ..training.states.trajectories import Student
 from ..training.subsets import select
-from ..training.trainer import Game
+from ..training.trainer import Trainer
 from ..training.updates.dense import Dense
 from .base import Kind, Method
 
@@ -201,7 +201,7 @@ class Bench:
         if how.source == "frozen":
             source = Conditions(named, how.draw_steps, how.guidance, how.paths)
         anchors = [[a.format(target) for a in how.contexts] if last else [] for target in erasure.targets]
-        game = Game(
+        trainer = Trainer(
             self.model,
             erasure,
             name=type(how).__name__,
@@ -210,7 +210,7 @@ class Bench:
             update=Dense(how.weights, lr),
             balance=Sum(),
         )
-        return game.play(tell, self.checkpoint).values
+        return trainer.train(tell, self.checkpoint).values
 
     def plain(self, i: int) -> dict[str, Cond]:
         """Conditions of the i-th target's own prompts, by prompt."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.interfaces import Rows, Source, Term, Turn
-from ..training.trainer import Game
+from ..training.trainer import Trainer
 from .tracker import Tally
 
 
@@ -43,12 +43,14 @@ class Blank(Source):
     def __init__(self) -> None:
         self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         asked = tuple(prompts)
         if self.last is None or self.last[0] is not turn or self.last[1] != asked:
-            x = torch.zeros(len(asked), *game.model.latent_shape, device=game.model.device, dtype=game.model.dtype)
+            x = torch.zeros(
+                len(asked), *trainer.model.latent_shape, device=trainer.model.device, dtype=trainer.model.dtype
+            )
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
-            middle = len(game.model.alphas_bar) // 2
+            middle = len(trainer.model.alphas_bar) // 2
             self.last = (turn, asked, Rows(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 
@@ -85,40 +87,42 @@ class Ones:
     """Bytes that the larger turn adds."""
 
 
-def by_ones(game: Game) -> Ones:
+def by_ones(trainer: Trainer) -> Ones:
     """Two turns, row by row."""
-    n = min(2, game.settings["batch"])
-    (few, rows), (many, _) = turn_of(game, n, 1), turn_of(game, 2 * n, 1)
+    n = min(2, trainer.settings["batch"])
+    (few, rows), (many, _) = turn_of(trainer, n, 1), turn_of(trainer, 2 * n, 1)
     each = max(1, rows // n)
     waiting = max(0, many - few) / (n * each)
     return Ones(n, each, few - waiting * (n * each - 1), waiting, many)
 
 
-def turn_of(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
+def turn_of(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
-    small = copy.copy(game)
-    small.settings = {**game.settings, "batch": n, "micro_batch": micro}
-    with _blanked(game.terms):
-        rows = _student_rows(small, small.look(0, salt=1))
-        with Tally(tensors(game)) as tally:
-            game.balance(partial(small.gradient, small.look(0, salt=1)), 0.0 if game.balance.inner else None)
+    small = copy.copy(trainer)
+    small.settings = {**trainer.settings, "batch": n, "micro_batch": micro}
+    with _blanked(trainer.terms):
+        rows = _student_rows(small, small.auxiliary_step(0, stream=1))
+        with Tally(tensors(trainer)) as tally:
+            trainer.balance(
+                partial(small.gradient, small.auxiliary_step(0, stream=1)), 0.0 if trainer.balance.inner else None
+            )
     return tally.peak, rows
 
 
-def _student_rows(game: Game, turn: Turn) -> int:
+def _student_rows(trainer: Trainer, turn: Turn) -> int:
     """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
-    asked = game.asked(turn)
+    asked = trainer.asked(turn)
     each = [
-        [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in game.balance.passes
+        [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in trainer.balance.passes
     ]
     once = [{(id(ask.rows), id(ask.cond)): ask for ask in some if ask.who == "student"} for some in each]
     return max(sum(len(ask.rows.x) for ask in asks.values()) for asks in once)
 
 
-def tensors(game: Game) -> list[Tensor]:
+def tensors(trainer: Trainer) -> list[Tensor]:
     """The weights, and what learns, in the network's own dtype and as masters."""
-    beside = (tensor for player in game.players for tensor in (*player.params(), *player.learning()))
-    return [*game.model.weights.values(), *beside]
+    beside = (tensor for player in trainer.players for tensor in (*player.params(), *player.learning()))
+    return [*trainer.model.weights.values(), *beside]
 
 
 def drawing_of(model: Model, n: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..models.cond import Cond
 
 if TYPE_CHECKING:
-    from .trainer import Game
+    from .trainer import Trainer
 
 Role = Literal["erase", "keep", "cost"]
 
@@ -107,10 +107,10 @@ class Update(Player):
     """The player that moves weights: which, and how they may move."""
 
     @abstractmethod
-    def prepare(self, game: Game) -> None:
+    def prepare(self, trainer: Trainer) -> None:
         """Chooses the weights and sets them up at the base."""
 
-    def ready(self, game: Game) -> None:
+    def ready(self, trainer: Trainer) -> None:
         """Work that needs the terms prepared, such as finding salient weights."""
 
     @abstractmethod
@@ -148,13 +148,13 @@ class Source(Stateful, ABC):
     """Where states come from."""
 
     @abstractmethod
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A state for each row of the turn, on trajectories under the row's condition, which `prompts` name."""
 
     def expect(self, prompts: Sequence[str]) -> None:
         """Prompts that rows will be asked for: what is kept of them may be made together."""
 
-    def takes(self, game: Game) -> Takes:
+    def takes(self, trainer: Trainer) -> Takes:
         """What its drawing will take."""
         return Takes()
 
@@ -164,7 +164,7 @@ class Term(Stateful, ABC):
 
     role: Role
 
-    def prepare(self, game: Game) -> None:
+    def prepare(self, trainer: Trainer) -> None:
         """Work before the first turn."""
 
     def searches(self) -> Sequence[Player]:
@@ -176,11 +176,11 @@ class Term(Stateful, ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, Source)}
 
     @abstractmethod
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
         """What it wants to know this turn, by names of its choosing; None when the turn is not its business."""
 
     @abstractmethod
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         """A scalar from the replies to its asks."""
 
     def notes(self) -> dict[str, Any]:

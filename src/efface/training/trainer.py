@@ -43,7 +43,7 @@ class Diverged(ArithmeticError):
 
 @final
 @dataclass
-class Game:
+class Trainer:
     """One erasure in training."""
 
     model: Model
@@ -71,7 +71,7 @@ class Game:
         self.players: list[Player] = [self.update, *(p for term in self.terms for p in term.searches())]
         self.good: Edit | None = None
 
-    def play(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
+    def train(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
         """All turns, from the start or from where the checkpoint stands.
 
         Raises:
@@ -82,7 +82,7 @@ class Game:
         saved = first = self._resume(file) if file and file.exists() else 0
         for index in range(first, len(order)):
             try:
-                losses = self._move(self._turn(index, order[index]))
+                losses = self.step(self.make_step(index, order[index]))
             except Diverged:
                 if file and saved == index and team().first:
                     file.unlink(missing_ok=True)
@@ -133,15 +133,15 @@ class Game:
                 for _ in range(player.turns):
                     yield player
 
-    def _turn(self, index: int, player: Player, salt: int = 0) -> Turn:
+    def make_step(self, index: int, player: Player, stream: int = 0) -> Turn:
         """The turn's random choices; `salt` gives others at the same index, for looks aside."""
-        rng = torch.Generator().manual_seed((self.settings["seed"] * 1_000_003 + index) * 1_009 + salt)
+        rng = torch.Generator().manual_seed((self.settings["seed"] * 1_000_003 + index) * 1_009 + stream)
         n = self.settings["batch"]
         bounds = (len(self.erasure.targets), len(self.settings["templates"]), 2**31, self.settings["draw_steps"])
         choices = [torch.randint(bound, (n,), generator=rng).tolist() for bound in bounds]
         return Turn(index, player, rng, *choices)
 
-    def _move(self, turn: Turn) -> dict[str, float]:
+    def step(self, turn: Turn) -> dict[str, float]:
         """One step of the turn's player; the losses by role."""
         ours = turn.player is self.update
         floor = self._floor(turn) if ours and self.balance.inner else None
@@ -199,18 +199,18 @@ class Game:
         """The erasing loss of this turn after the balance's inner steps on it alone; the update is put back."""
         before = self.update.state()
         for k in range(self.balance.inner):
-            with self.losses(self.look(turn.index, salt=1 + k), "erase") as losses:
+            with self.losses(self.auxiliary_step(turn.index, stream=1 + k), "erase") as losses:
                 grads = gradients(self.update.params(), losses["erase"])
             self.update.step(grads)
         # Not the turn itself: its generator would have moved on, and the step would meet other states than the floor.
-        with torch.no_grad(), self.losses(self.look(turn.index, salt=0), "erase") as losses:
+        with torch.no_grad(), self.losses(self.auxiliary_step(turn.index, stream=0), "erase") as losses:
             floor = losses["erase"].item()
         self.update.restore(before)
         return floor
 
-    def look(self, index: int, salt: int) -> Turn:
+    def auxiliary_step(self, index: int, stream: int) -> Turn:
         """A turn of the update aside from the game, with random choices of its own."""
-        return self._turn(index, self.update, salt)
+        return self.make_step(index, self.update, stream)
 
     def _answer_frozen(self, asks: Sequence[Ask]) -> dict[int, Tensor]:
         """Replies by id of the ask: what is known already for nothing, the rest in one call."""

@@ -21,7 +21,7 @@ from ..models.base import Model
 from ..models.cond import Cond
 from .interfaces import Player, Turn
 from .optim import Adam
-from .trainer import Game
+from .trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ class Vocabulary:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def candidates(self, game: Game) -> dict[str, list[str]]:
+    def candidates(self, trainer: Trainer) -> dict[str, list[str]]:
         """For each target, words spread over the distances of the k closest that are apart from all targets.
 
         They are one near each of the k-means centres of the distance.
         """
-        targets = game.erasure.targets
+        targets = trainer.erasure.targets
         open_words = other_words(self.words, (*targets, *self.never))
         if not open_words and not self.always:
             named = ", ".join(targets)
             raise ValueError(f"no candidate word is left for {named} of {len(self.words)} in the vocabulary")
         if not open_words:
             return {target: list(self.always) for target in targets}
-        far = {target: _far(game.model, open_words, target) for target in targets}
+        far = {target: _far(trainer.model, open_words, target) for target in targets}
         (free,) = torch.stack([apart(distance, self.margin) for distance in far.values()]).all(dim=0).nonzero().T
         if not len(free):
             raise ValueError(f"margin {self.margin} leaves no candidate for {', '.join(targets)}; a smaller one would")
@@ -123,27 +123,27 @@ class Search(Player):
         self.history: list[list[int]] = []
         self.last: tuple[Turn, Pick] | None = None
 
-    def prepare(self, game: Game) -> None:
+    def prepare(self, trainer: Trainer) -> None:
         """Finds and encodes the candidates."""
-        self.words = self.vocabulary.candidates(game)
+        self.words = self.vocabulary.candidates(trainer)
         self.lists = list(self.words.values())
-        self.start([len(words) for words in self.lists], game.model.device)
+        self.start([len(words) for words in self.lists], trainer.model.device)
         self.tables = {
-            (i, j): game.model.encode([template.format(word) for word in words])
+            (i, j): trainer.model.encode([template.format(word) for word in words])
             for i, words in enumerate(self.lists)
-            for j, template in enumerate(game.settings["templates"])
+            for j, template in enumerate(trainer.settings["templates"])
         }
 
-    def prompts(self, game: Game) -> list[str]:
+    def prompts(self, trainer: Trainer) -> list[str]:
         """Every candidate under every template."""
-        return [form.format(word) for words in self.lists for word in words for form in game.settings["templates"]]
+        return [form.format(word) for words in self.lists for word in words for form in trainer.settings["templates"]]
 
     def start(self, sizes: Sequence[int], device: torch.device) -> None:
         """Even logits over this many candidates of each target."""
         self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
         self.adam = Adam(self.logits, self.choice.lr, maximize=True)
 
-    def pick(self, game: Game, turn: Turn) -> Pick:
+    def pick(self, trainer: Trainer, turn: Turn) -> Pick:
         """The choice of each row, the same for all who ask within a turn."""
         if self.last is None or self.last[0] is not turn:
             how = self.choice
@@ -155,7 +155,7 @@ class Search(Player):
             leading = [(i, int(choice.argmax())) for i, choice in zip(turn.targets, choices, strict=True)]
             # The largest of logits and Gumbel noise is distributed by their softmax, at any temperature.
             chances = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
-            self.last = (turn, Pick(cond, game.prompts(turn, [self.lists[i][k] for i, k in leading]), chances))
+            self.last = (turn, Pick(cond, trainer.prompts(turn, [self.lists[i][k] for i, k in leading]), chances))
         return self.last[1]
 
     def params(self) -> list[Tensor]:

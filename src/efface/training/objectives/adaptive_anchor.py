@@ -15,7 +15,7 @@ from torch import Tensor
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 from ..vocabulary_search import Search
 
 
@@ -29,21 +29,21 @@ class AdaptiveAnchor(Term):
         self.source, self.search, self.eta = source, search, eta
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, trainer: Trainer) -> None:
+        self.source.expect(trainer.targets())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        cond = trainer.model.encode(prompts)
+        rows = self.source.rows(trainer, turn, prompts, cond)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_t": Ask(rows, self.search.pick(game, turn).cond.detach(), "frozen"),
+            "eps_t": Ask(rows, self.search.pick(trainer, turn).cond.detach(), "frozen"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(replies["eps_t"], replies["eps_c"], self.eta)
-        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+        return weighted_mse(replies["student"], target, trainer.weight(asks["student"].rows.t, self.space))

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -27,25 +27,25 @@ class Anchor(Term):
         self.source, self.states = source, states
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, trainer: Trainer) -> None:
+        self.source.expect(trainer.targets())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        anchor = game.erasure.anchor
-        anchors = game.prompts(turn, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
-        cond, goal = game.model.encode(prompts), game.model.encode(anchors)
+        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        anchor = trainer.erasure.anchor
+        anchors = trainer.prompts(turn, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
+        cond, goal = trainer.model.encode(prompts), trainer.model.encode(anchors)
         if self.states == "anchor":
-            rows, known = self.source.rows(game, turn, anchors, goal), "eps_c"
+            rows, known = self.source.rows(trainer, turn, anchors, goal), "eps_c"
         else:
-            rows, known = self.source.rows(game, turn, prompts, cond), "" if anchor else "eps_0"
+            rows, known = self.source.rows(trainer, turn, prompts, cond), "" if anchor else "eps_0"
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "anchor": Ask(rows, goal, "frozen", known=known),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(asks["student"].rows.t, self.space)
         return weighted_mse(replies["student"], replies["anchor"], weight)

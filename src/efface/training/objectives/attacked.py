@@ -19,7 +19,7 @@ from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ...models.text_room import demand_room
 from ..interfaces import Ask, Role, Rows, Source, Stateful, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 Start = Literal["latest", "random"]
 
@@ -81,54 +81,54 @@ class Attacked(Term):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.latest.restore(state)
 
-    def prepare(self, game: Game) -> None:
-        demand_room(game.model, self.attack.tokens)
-        self.source.expect(game.targets())
-        self.words = game.model.embedding_table().detach()
+    def prepare(self, trainer: Trainer) -> None:
+        demand_room(trainer.model, self.attack.tokens)
+        self.source.expect(trainer.targets())
+        self.words = trainer.model.embedding_table().detach()
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        cond = trainer.model.encode(prompts)
+        rows = self.source.rows(trainer, turn, prompts, cond)
         prefix = None
-        if self._updates(game, turn) >= self.attack.warm_up:
+        if self._updates(trainer, turn) >= self.attack.warm_up:
             if "eps_c" not in rows.known:
                 with torch.no_grad():
-                    rows = Rows(rows.x, rows.t, {**rows.known, "eps_c": game.model.predict(rows.x, rows.t, cond)[0]})
-            prefix = self.harden(game, turn, rows, prompts)
+                    rows = Rows(rows.x, rows.t, {**rows.known, "eps_c": trainer.model.predict(rows.x, rows.t, cond)[0]})
+            prefix = self.harden(trainer, turn, rows, prompts)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts, prefix=prefix),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
         }
 
-    def harden(self, game: Game, turn: Turn, rows: Rows, prompts: Sequence[str]) -> Tensor:
+    def harden(self, trainer: Trainer, turn: Turn, rows: Rows, prompts: Sequence[str]) -> Tensor:
         """A prefix [n, k, d] for each row, under which the student says what the frozen model says of the target."""
         latest = self.latest.until(turn.index)
         if latest is None or self.attack.start == "random":
             picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=turn.rng)
             latest = self.words[picks.to(self.words.device)].float()
         start = latest.to(self.words.device)
-        with game.update.bound():
+        with trainer.update.bound():
             found = descend(
-                lambda prefix: self.error(game, rows, prompts, prefix), start, self.attack.steps, self.attack.lr
+                lambda prefix: self.error(trainer, rows, prompts, prefix), start, self.attack.steps, self.attack.lr
             )
         self.latest.found = found
         return found
 
     @staticmethod
-    def _updates(game: Game, turn: Turn) -> int:
+    def _updates(trainer: Trainer, turn: Turn) -> int:
         """How many updates came before this one; a search beside them has turns of its own."""
-        others = sum(player.turns for term in game.terms for player in term.searches())
-        return turn.index // (game.update.turns + others)
+        others = sum(player.turns for term in trainer.terms for player in term.searches())
+        return turn.index // (trainer.update.turns + others)
 
-    def error(self, game: Game, rows: Rows, prompts: Sequence[str], prefix: Tensor) -> Tensor:
+    def error(self, trainer: Trainer, rows: Rows, prompts: Sequence[str], prefix: Tensor) -> Tensor:
         """The attack's error [n] with a gradient to the prefix, by the weights in place."""
-        said = game.model.predict(rows.x, rows.t, game.model.read(prompts, prefix))[0]
+        said = trainer.model.predict(rows.x, rows.t, trainer.model.read(prompts, prefix))[0]
         return (said.float() - rows.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(replies["eps_0"], replies["eps_c"], self.eta)
-        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+        return weighted_mse(replies["student"], target, trainer.weight(asks["student"].rows.t, self.space))

@@ -22,7 +22,7 @@ from ...models.cond import Cond
 from ...models.hooks.attention import cross_attention, places
 from ...models.segmenter import Segmenter, shares
 from ..interfaces import Ask, Role, Rows, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 WORDS, ALL = "attention.words", "attention.all"
 """What the term adds to its conditions: [n, tokens], 1 at the target's words; 1 there and at the end tokens."""
@@ -67,13 +67,13 @@ class Focus:
         weight = torch.sigmoid(self.sharp * (t - self.start)) - torch.sigmoid(self.sharp * (t - self.stop))
         return weight / weight.sum()
 
-    def moved(self, game: Game, rows: Rows, rng: torch.Generator) -> Rows:
+    def moved(self, trainer: Trainer, rows: Rows, rng: torch.Generator) -> Rows:
         """The same pictures under the same noise, at timesteps of this distribution."""
-        space, bar = game.model.space, game.model.alpha_bar(rows.t)
+        space, bar = trainer.model.space, trainer.model.alpha_bar(rows.t)
         x0 = rows.known["x0"]
         eps = convert(rows.known["noise"], rows.x, bar, space, "eps")
-        t = torch.multinomial(self.chances(len(game.model.alphas_bar)), len(x0), replacement=True, generator=rng)
-        return Rows(noised(x0, eps, game.model.alpha_bar(t)), t.to(rows.x.device), {"x0": x0})
+        t = torch.multinomial(self.chances(len(trainer.model.alphas_bar)), len(x0), replacement=True, generator=rng)
+        return Rows(noised(x0, eps, trainer.model.alpha_bar(t)), t.to(rows.x.device), {"x0": x0})
 
 
 @final
@@ -96,44 +96,46 @@ class Attention(Term):
         self.source, self.threshold, self.ends, self.focus, self.segment = source, threshold, ends, focus, segment
         self.masks: dict[tuple[str, bytes], Tensor] = {}
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = self._placed(game, turn, game.model.encode(prompts))
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        cond = self._placed(trainer, turn, trainer.model.encode(prompts))
+        rows = self.source.rows(trainer, turn, prompts, cond)
         if "x0" not in rows.known:
             raise ValueError(f"{type(self).__name__} is about noised pictures; give it a source of pictures")
-        rows = self.focus.moved(game, rows, turn.rng) if self.focus else rows
-        mask = self._segmented(self.segment, game, turn, rows) if self.segment else self._attended(game, rows, cond)
+        rows = self.focus.moved(trainer, rows, turn.rng) if self.focus else rows
+        mask = (
+            self._segmented(self.segment, trainer, turn, rows) if self.segment else self._attended(trainer, rows, cond)
+        )
         # An ask whose answer is known costs nothing, and takes states and mask to the loss.
         return {"mask": Ask(Rows(rows.x, rows.t, {"mask": mask}), cond, "frozen", known="mask")}
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         ask = asks["mask"]
-        with cross_attention(game.model) as maps:
-            game.model.predict(ask.rows.x, ask.rows.t, ask.cond)
+        with cross_attention(trainer.model) as maps:
+            trainer.model.predict(ask.rows.x, ask.rows.t, ask.cond)
         return inside(maps.values(), ask.cond.tensors[ALL], replies["mask"])
 
-    def _attended(self, game: Game, rows: Rows, cond: Cond) -> Tensor:
+    def _attended(self, trainer: Trainer, rows: Rows, cond: Cond) -> Tensor:
         """[n, 1, h, w] by the frozen model's attention."""
-        with torch.no_grad(), cross_attention(game.model) as maps:
-            game.model.predict(rows.x, rows.t, cond)
+        with torch.no_grad(), cross_attention(trainer.model) as maps:
+            trainer.model.predict(rows.x, rows.t, cond)
             return located(maps.values(), cond.tensors[WORDS], (rows.x.shape[2], rows.x.shape[3]), self.threshold)
 
-    def _segmented(self, segment: Segmenter, game: Game, turn: Turn, rows: Rows) -> Tensor:
+    def _segmented(self, segment: Segmenter, trainer: Trainer, turn: Turn, rows: Rows) -> Tensor:
         """[n, 1, h, w] by the segmenter, which sees each picture once."""
         pictures = rows.known["x0"]
-        things = [game.erasure.targets[i] for i in turn.targets]
+        things = [trainer.erasure.targets[i] for i in turn.targets]
         keys = [(thing, x0.float().cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
         for i, key in enumerate(keys):
             if key not in self.masks:
-                self.masks[key] = self._mask(segment, game, things[i], pictures[i : i + 1])
+                self.masks[key] = self._mask(segment, trainer, things[i], pictures[i : i + 1])
         return torch.stack([self.masks[key] for key in keys]).to(pictures)
 
-    def _mask(self, segment: Segmenter, game: Game, thing: str, x0: Tensor) -> Tensor:
+    def _mask(self, segment: Segmenter, trainer: Trainer, thing: str, x0: Tensor) -> Tensor:
         """[1, h, w] of one picture's latents [1, c, h, w]."""
-        said = shares(segment, game.model.decode(x0), thing)
+        said = shares(segment, trainer.model.decode(x0), thing)
         mask = (interpolate(said[None], x0.shape[2:], mode="area")[0] > self.threshold).float()
         if not mask.any():
             warnings.warn(
@@ -141,17 +143,17 @@ class Attention(Term):
             )
         return mask
 
-    def _placed(self, game: Game, turn: Turn, cond: Cond) -> Cond:
+    def _placed(self, trainer: Trainer, turn: Turn, cond: Cond) -> Cond:
         """The conditions, with where the target's words stand in each."""
         tokens = cond.tensors["tokens"]
         words = torch.zeros(tokens.shape[:2], device=tokens.device)
         whole = words.clone()
         for row, (target, template) in enumerate(zip(turn.targets, turn.templates, strict=True)):
-            frame, concept = game.settings["templates"][template], game.erasure.targets[target]
-            at = places(game.model, frame, concept)
+            frame, concept = trainer.settings["templates"][template], trainer.erasure.targets[target]
+            at = places(trainer.model, frame, concept)
             words[row, at.start : at.stop] = whole[row, at.start : at.stop] = 1
             if self.ends:
-                ids = game.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]
+                ids = trainer.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]
                 whole[row, len(ids) - 1 :] = 1
         return Cond({**cond.tensors, WORDS: words, ALL: whole})
 

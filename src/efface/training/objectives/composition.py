@@ -17,7 +17,7 @@ from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...models.cond import Cond
 from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -44,33 +44,33 @@ class Composition(Term):
         self.pull, self.push = pull, push
         self.space: Space = space
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
         own = [self.negatives[i] for i in turn.targets]
         names = [_one_of(list(conds), turn) for conds in own]
         cond = Cond.cat([conds[name] for conds, name in zip(own, names, strict=True)])
-        rows = self.source.rows(game, turn, names, cond)
+        rows = self.source.rows(trainer, turn, names, cond)
         asks = {
             "student": Ask(rows, cond, "student"),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
         }
         if self.push:
             away = zip(*(conds.values() for conds in own), strict=True)
             asks |= {f"push {k}": Ask(rows, Cond.cat(conds), "frozen") for k, conds in enumerate(away)}
         if any(self.anchors) and self.pull:
             anchors = [_one_of(self.anchors[i], turn) for i in turn.targets]
-            asks["pull"] = Ask(rows, game.model.encode(anchors), "frozen")
+            asks["pull"] = Ask(rows, trainer.model.encode(anchors), "frozen")
         return asks
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         eps_0 = replies["eps_0"]
         target, away = eps_0, [reply for name, reply in replies.items() if name.startswith("push")]
         if away:
             target = target - self.push * (torch.stack(away).mean(dim=0) - eps_0)
         if "pull" in replies:
             target = target + self.pull * (replies["pull"] - eps_0)
-        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+        return weighted_mse(replies["student"], target, trainer.weight(asks["student"].rows.t, self.space))
 
 
 def _one_of(names: Sequence[str], turn: Turn) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -42,21 +42,21 @@ class Denoising(Term):
         self.captions = dict(captions or {})
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(self.shown or game.targets())
+    def prepare(self, trainer: Trainer) -> None:
+        self.source.expect(self.shown or trainer.targets())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        targets = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        targets = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
         shown = targets
         if self.shown:
             picks = torch.randint(len(self.shown), (len(targets),), generator=turn.rng).tolist()
             shown = [self.shown[i] for i in picks]
         called = [self.captions.get(s, s) for s in shown]
         prompts = [target if name == "{}" else name for name, target in zip(called, targets, strict=True)]
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, shown, game.model.encode(shown))
+        cond = trainer.model.encode(prompts)
+        rows = self.source.rows(trainer, turn, shown, trainer.model.encode(shown))
         if "noise" not in rows.known:
             raise ValueError("denoising needs the noise that was added to pictures; trajectories have none")
         return {
@@ -64,6 +64,6 @@ class Denoising(Term):
             "noise": Ask(rows, cond, "frozen", known="noise"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(asks["student"].rows.t, self.space)
         return self.sign * weighted_mse(replies["student"], replies["noise"], weight)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 Goal = Literal["alternative", "neutral", "negative"]
 Aim = Literal["auto", "alternative", "neutral", "negative"]
@@ -48,31 +48,31 @@ class Guidance(Term):
         self.source, self.goal, self.eta, self.detach = source, goal, eta, detach
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, trainer: Trainer) -> None:
+        self.source.expect(trainer.targets())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        cond = trainer.model.encode(prompts)
+        rows = self.source.rows(trainer, turn, prompts, cond)
         empty = [""] * len(prompts)
         asks = {
             "student_c": Ask(rows, cond, "student", prompts=prompts),
-            "student_0": Ask(rows, game.uncond, "student", prompts=empty),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+            "student_0": Ask(rows, trainer.uncond, "student", prompts=empty),
+            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
         }
         if self.goal == "alternative":
-            others = game.prompts(turn, [game.erasure.anchor] * len(prompts))
-            asks["eps_goal"] = Ask(rows, game.model.encode(others), "frozen")
+            others = trainer.prompts(turn, [trainer.erasure.anchor] * len(prompts))
+            asks["eps_goal"] = Ask(rows, trainer.model.encode(others), "frozen")
         if self.goal == "negative":
             asks["eps_goal"] = Ask(rows, cond, "frozen", known="eps_c")
         return asks
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         student_0 = replies["student_0"].detach() if self.detach else replies["student_0"]
         moved = replies["student_c"] - student_0
         sign = {"alternative": 1.0, "neutral": 0.0, "negative": -self.eta}[self.goal]
         goal = sign * (replies["eps_goal"] - replies["eps_0"]) if sign else torch.zeros_like(moved)
-        return weighted_mse(moved, goal, game.weight(asks["student_c"].rows.t, self.space))
+        return weighted_mse(moved, goal, trainer.weight(asks["student_c"].rows.t, self.space))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space, convert
 from ..interfaces import Ask, Role, Rows, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 Wrong = Literal["label", "uniform", "uniform-noised"]
 
@@ -41,29 +41,29 @@ class WrongNoise(Term):
         self.space: Space = space
         self.wrong: Wrong = wrong
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, trainer: Trainer) -> None:
+        self.source.expect(trainer.targets())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        cond = trainer.model.encode(prompts)
+        rows = self.source.rows(trainer, turn, prompts, cond)
         if self.wrong == "uniform-noised" and "noise" not in rows.known:
             raise ValueError("'uniform-noised' learns the noise that was added to pictures; trajectories have none")
         if self.wrong == "label":
             label = self.labels[int(torch.randint(len(self.labels), (), generator=turn.rng))]
             other = [label] * len(prompts)
-            wrong = Ask(rows, game.model.encode(other), "student", prompts=other)
+            wrong = Ask(rows, trainer.model.encode(other), "student", prompts=other)
         else:
             if self.wrong == "uniform":
                 noise = torch.rand(rows.x.shape, generator=turn.rng).to(rows.x)
-                said = convert(noise, rows.x, game.model.alpha_bar(rows.t), "eps", game.model.space)
+                said = convert(noise, rows.x, trainer.model.alpha_bar(rows.t), "eps", trainer.model.space)
                 rows = Rows(rows.x, rows.t, {"noise": said})
             wrong = Ask(rows, cond, "frozen", known="noise")
         return {"student": Ask(rows, cond, "student", prompts=prompts), "wrong": wrong}
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(asks["student"].rows.t, self.space)
         return weighted_mse(replies["student"], replies["wrong"].detach(), weight)

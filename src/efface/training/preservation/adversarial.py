@@ -21,7 +21,7 @@ from ...functional.gumbel import score
 from ...functional.losses import weighted_errors
 from ...functional.schedules import Space
 from ..interfaces import Ask, Player, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 from ..vocabulary_search import Search
 
 
@@ -40,38 +40,38 @@ class Adversarial(Term):
         """Whether pi learns by losses alone."""
         return self.search.choice.gradient == "score"
 
-    def prepare(self, game: Game) -> None:
-        if self.scored and game.settings["batch"] < 2:
+    def prepare(self, trainer: Trainer) -> None:
+        if self.scored and trainer.settings["batch"] < 2:
             raise ValueError(
                 "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
-                f"got {game.settings['batch']}"
+                f"got {trainer.settings['batch']}"
             )
-        if game.live and not (self.search.choice.single and (self.scored or not self.search.turns)):
+        if trainer.live and not (self.search.choice.single and (self.scored or not self.search.turns)):
             raise ValueError(
-                f"{game.name} trains a text encoder, which reads a word anew in every turn: there is no reading of a "
-                "mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the method "
-                "has it, search-gradient score"
+                f"{trainer.name} trains a text encoder, which reads a word anew in every step: there is no reading of "
+                "a mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the "
+                "method has it, search-gradient score"
             )
-        self.search.prepare(game)
+        self.search.prepare(trainer)
         if self.search.choice.single:
-            self.source.expect(self.search.prompts(game))
+            self.source.expect(self.search.prompts(trainer))
 
     def searches(self) -> Sequence[Player]:
         return (self.search,) if self.search.turns else ()
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player not in (game.update, self.search):
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player not in (trainer.update, self.search):
             return None
-        pick = self.search.pick(game, turn)
-        states = self.source.rows(game, turn, pick.words, pick.cond)
+        pick = self.search.pick(trainer, turn)
+        states = self.source.rows(trainer, turn, pick.words, pick.cond)
         known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
         return {
             "student": Ask(states, held if self.scored else pick.cond, "student", prompts=pick.words),
             "eps_c": Ask(states, held, "frozen", known=known),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(asks["student"].rows.t, self.space)
         errors = weighted_errors(replies["student"], replies["eps_c"], weight)
         if not self.scored or self.search.last is None:
             return errors.mean()

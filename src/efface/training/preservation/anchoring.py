@@ -19,7 +19,7 @@ from ...functional.schedules import Space
 from ...functional.words import other_words
 from ...models.cond import Cond
 from ..interfaces import Ask, Role, Rows, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 SCALES = (0.8, 1.2)
 
@@ -41,33 +41,33 @@ class Anchoring(Term):
         self.source, self.given, self.count = source, words, count
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        if "tokens" not in game.uncond.tensors:
-            raise ValueError(f"{game.model.name} reads no text; anchoring scales the embeddings of words")
-        if game.live:
+    def prepare(self, trainer: Trainer) -> None:
+        if "tokens" not in trainer.uncond.tensors:
+            raise ValueError(f"{trainer.model.name} reads no text; anchoring scales the embeddings of words")
+        if trainer.live:
             raise ValueError(
-                f"{game.name} trains a text encoder, and anchoring holds scaled embeddings, which none reads from "
+                f"{trainer.name} trains a text encoder, and anchoring holds scaled embeddings, which none reads from "
                 "words; take weights of the U-Net"
             )
-        targets = game.erasure.targets
-        self.words = _others(self.given, game)
-        own = game.model.encode(targets).tensors["tokens"].flatten(1)
+        targets = trainer.erasure.targets
+        self.words = _others(self.given, trainer)
+        own = trainer.model.encode(targets).tensors["tokens"].flatten(1)
         chunks = [self.words[i : i + 256] for i in range(0, len(self.words), 256)]
-        alike = [_cosines(game.model.encode(chunk).tensors["tokens"].flatten(1), own) for chunk in chunks]
+        alike = [_cosines(trainer.model.encode(chunk).tensors["tokens"].flatten(1), own) for chunk in chunks]
         self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"no word is unlike {', '.join(targets)} among {len(self.words)}; give other words")
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        targets = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        rows = self.source.rows(game, turn, targets, game.model.encode(targets))
-        words, templates = self.draw(turn), game.settings["templates"]
+        targets = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        rows = self.source.rows(trainer, turn, targets, trainer.model.encode(targets))
+        words, templates = self.draw(turn), trainer.settings["templates"]
         asked = [templates[t].format(w) for t, row in zip(turn.templates, words, strict=True) for w in row]
         low, high = SCALES
         scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=turn.rng)
-        held = game.model.encode(asked).tensors
+        held = trainer.model.encode(asked).tensors
         cond = Cond({**held, "tokens": held["tokens"] * scale.to(held["tokens"])})
         states = Rows(rows.x.repeat_interleave(self.count, 0), rows.t.repeat_interleave(self.count, 0))
         return {"student": Ask(states, cond, "student"), "eps_s": Ask(states, cond, "frozen")}
@@ -77,8 +77,8 @@ class Anchoring(Term):
         picks = torch.multinomial(self.chance[list(turn.targets)], self.count, replacement=True, generator=turn.rng)
         return [[self.words[i] for i in row] for row in picks.tolist()]
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(asks["student"].rows.t, self.space)
         return weighted_mse(replies["student"], replies["eps_s"], weight)
 
 
@@ -95,32 +95,32 @@ class Retained(Term):
         self.source, self.given, self.template, self.count = source, words, template, count
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.words = _others(self.given, game)
+    def prepare(self, trainer: Trainer) -> None:
+        self.words = _others(self.given, trainer)
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        bounds = (len(self.words), 2**31, game.settings["draw_steps"])
+        bounds = (len(self.words), 2**31, trainer.settings["draw_steps"])
         words, noise, points = (torch.randint(b, (self.count,), generator=turn.rng).tolist() for b in bounds)
         none = [0] * self.count
         own = replace(turn, targets=none, templates=none, noise=noise, points=points)
         prompts = [self.template.format(self.words[i]) for i in words]
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, own, prompts, cond)
+        cond = trainer.model.encode(prompts)
+        rows = self.source.rows(trainer, own, prompts, cond)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(asks["student"].rows.t, self.space)
         return weighted_mse(replies["student"], replies["eps_c"], weight)
 
 
-def _others(words: Sequence[str], game: Game) -> list[str]:
+def _others(words: Sequence[str], trainer: Trainer) -> list[str]:
     """The words that are none of the targets; ValueError where none is left."""
-    if left := other_words(words, game.erasure.targets):
+    if left := other_words(words, trainer.erasure.targets):
         return left
     raise ValueError(f"no word to hold in place is left of {len(words)}; name concepts to keep, or take more words")
 

@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor
 
 from ..interfaces import Ask, Role, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -17,8 +17,8 @@ class Nothing(Term):
 
     role: Role = "keep"
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
         return None
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         raise AssertionError("it asked nothing")

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -26,21 +26,21 @@ class Prompts(Term):
         self.source, self.prompts = source, tuple(prompts)
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
+    def prepare(self, trainer: Trainer) -> None:
         self.source.expect(self.prompts)
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
         picks = torch.randint(len(self.prompts), (len(turn.targets),), generator=turn.rng).tolist()
         prompts = [self.prompts[i] for i in picks]
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        cond = trainer.model.encode(prompts)
+        rows = self.source.rows(trainer, turn, prompts, cond)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(asks["student"].rows.t, self.space)
         return weighted_mse(replies["student"], replies["eps_c"], weight)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -26,15 +26,15 @@ class Unconditional(Term):
         self.source = source
         self.space: Space = space
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        if turn.player is not trainer.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        rows = self.source.rows(game, turn, prompts, game.model.encode(prompts))
+        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        rows = self.source.rows(trainer, turn, prompts, trainer.model.encode(prompts))
         return {
-            "student": Ask(rows, game.uncond, "student", prompts=[""] * len(prompts)),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+            "student": Ask(rows, trainer.uncond, "student", prompts=[""] * len(prompts)),
+            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        return weighted_mse(replies["student"], replies["eps_0"], game.weight(asks["student"].rows.t, self.space))
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+        return weighted_mse(replies["student"], replies["eps_0"], trainer.weight(asks["student"].rows.t, self.space))

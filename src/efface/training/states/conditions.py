@@ -10,7 +10,7 @@ import torch
 from ...models.cond import Cond
 from ...models.trajectory import Draw
 from ..interfaces import Rows, Source, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -24,19 +24,19 @@ class Conditions(Source):
         self.conds, self.steps, self.guidance, self.paths = dict(conds), steps, guidance, paths
         self.drawn: dict[str, Draw] = {}
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """Rows of the recordings; `known` holds the frozen predictions under the row's condition and under ""."""
         if not self.drawn:
-            self.drawn = {name: self._draw(game, i) for i, name in enumerate(self.conds)}
+            self.drawn = {name: self._draw(trainer, i) for i, name in enumerate(self.conds)}
         picks = zip((self.drawn[name] for name in prompts), turn.points, turn.noise, strict=True)
         found = [[part[k, seed % self.paths] for part in (d.states, d.eps_c, d.eps_0)] for d, k, seed in picks]
         x, eps_c, eps_0 = (torch.stack(column) for column in zip(*found, strict=True))
         return Rows(x, next(iter(self.drawn.values())).t[list(turn.points)], {"eps_c": eps_c, "eps_0": eps_0})
 
-    def _draw(self, game: Game, i: int) -> Draw:
+    def _draw(self, trainer: Trainer, i: int) -> Draw:
         """The trajectories of the i-th condition; seeds as far from those of pictures as those of other recordings."""
-        first = 2**42 + game.settings["seed"] * 1_000_003 + i * self.paths
+        first = 2**42 + trainer.settings["seed"] * 1_000_003 + i * self.paths
         cond = list(self.conds.values())[i]
         seeds = [first + k for k in range(self.paths)]
         how = {"steps": self.steps, "guidance": self.guidance, "record": True}
-        return game.model.sample(cond, game.uncond, seeds, sampler="ddim", **how)
+        return trainer.model.sample(cond, trainer.uncond, seeds, sampler="ddim", **how)

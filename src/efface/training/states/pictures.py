@@ -20,7 +20,7 @@ from ...models.base import Model
 from ...models.cond import Cond
 from ..distributed import team
 from ..interfaces import Rows, Source, Takes, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 Noise = Literal["gaussian", "uniform"]
 ANY = "*"
@@ -55,25 +55,25 @@ class Pictures(Source):
     def expect(self, prompts: Sequence[str]) -> None:
         self.expected |= dict.fromkeys(p for p in prompts if ANY not in self.store and p not in self.store)
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A picture of each prompt, noised."""
-        self._demand(game, prompts)
+        self._demand(trainer, prompts)
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
         x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, turn.noise, strict=True) if s is not None])
-        x0 = x0.to(game.model.device)
-        t = self._times(len(game.model.alphas_bar), len(x0), turn.rng).to(x0.device)
+        x0 = x0.to(trainer.model.device)
+        t = self._times(len(trainer.model.alphas_bar), len(x0), turn.rng).to(x0.device)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
         eps = draw(x0.shape, generator=turn.rng).to(x0)
-        bar = game.model.alpha_bar(t)
+        bar = trainer.model.alpha_bar(t)
         x_t = noised(x0, eps, bar)
-        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space), "x0": x0})
+        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", trainer.model.space), "x0": x0})
 
-    def takes(self, game: Game) -> Takes:
-        shape = game.model.latent_shape
+    def takes(self, trainer: Trainer) -> Takes:
+        shape = trainer.model.latent_shape
         drawn = len(self.expected) * self.drawn
         given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
-        held = drawn * prod(shape) * game.model.dtype.itemsize + sum(given.values())
-        return Takes(min(game.model.drawn_together, drawn), held=held)
+        held = drawn * prod(shape) * trainer.model.dtype.itemsize + sum(given.values())
+        return Takes(min(trainer.model.drawn_together, drawn), held=held)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:
@@ -81,29 +81,31 @@ class Pictures(Source):
         half = torch.randint(of, (-(-n // 2),), generator=rng)
         return torch.cat([half, of - 1 - half])[:n]
 
-    def _demand(self, game: Game, prompts: Sequence[str]) -> None:
+    def _demand(self, trainer: Trainer, prompts: Sequence[str]) -> None:
         """Sees to it that there are pictures of these prompts; with an expected one, of all that are expected."""
         wanted = dict.fromkeys(prompts if ANY not in self.store else ())
         missing = [prompt for prompt in wanted if prompt not in self.store]
         if any(prompt in self.expected for prompt in missing):
             missing = [prompt for prompt in (self.expected | wanted) if prompt not in self.store]
-        self._fill(game, missing)
+        self._fill(trainer, missing)
 
-    def _fill(self, game: Game, prompts: Sequence[str]) -> None:
+    def _fill(self, trainer: Trainer, prompts: Sequence[str]) -> None:
         """Draws pictures of new prompts in batches; their seeds are far from those that pictures are judged with."""
-        first = 2**41 + game.settings["seed"] * 1_000_003
+        first = 2**41 + trainer.settings["seed"] * 1_000_003
         asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
         done = []
-        size = game.model.drawn_together
+        size = trainer.model.drawn_together
         for start in range(0, len(asked), size):
             part = asked[start : start + size]
-            done.append(team().spread(lambda own, part=part: self._draw(game, part[own]), len(part)).cpu())
+            done.append(team().spread(lambda own, part=part: self._draw(trainer, part[own]), len(part)).cpu())
         for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
             self.store[prompt] = latents
 
-    def _draw(self, game: Game, part: Sequence[tuple[str, int]]) -> Tensor:
-        cond, seeds = game.model.encode([prompt for prompt, _ in part]), [seed for _, seed in part]
-        return game.model.sample(cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim").x
+    def _draw(self, trainer: Trainer, part: Sequence[tuple[str, int]]) -> Tensor:
+        cond, seeds = trainer.model.encode([prompt for prompt, _ in part]), [seed for _, seed in part]
+        return trainer.model.sample(
+            cond, trainer.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim"
+        ).x
 
 
 def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...models.cond import Cond
 from ..interfaces import Rows, Source, Takes, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -23,8 +23,8 @@ class Shared(Source):
     def expect(self, prompts: Sequence[str]) -> None:
         self.source.expect(prompts)
 
-    def takes(self, game: Game) -> Takes:
-        return self.source.takes(game)
+    def takes(self, trainer: Trainer) -> Takes:
+        return self.source.takes(trainer)
 
     def state(self) -> dict[str, Tensor]:
         return self.source.state()
@@ -32,7 +32,7 @@ class Shared(Source):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.source.restore(state)
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         if self.last is None or self.last[0] is not turn or self.last[1] != tuple(prompts):
-            self.last = (turn, tuple(prompts), self.source.rows(game, turn, prompts, cond))
+            self.last = (turn, tuple(prompts), self.source.rows(trainer, turn, prompts, cond))
         return self.last[2]

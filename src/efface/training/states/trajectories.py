@@ -31,7 +31,7 @@ from ...models.trajectory import Draw, Sampler
 from ...models.trajectory_cache import COLUMNS, Recordings, cut
 from ..distributed import team
 from ..interfaces import Rows, Source, Takes, Turn
-from ..trainer import Game
+from ..trainer import Trainer
 
 Asked = tuple[str, int]
 """A trajectory: its prompt, and the seed of its start noise."""
@@ -45,25 +45,25 @@ class Student(Source):
         self.steps, self.guidance = steps, guidance
         self.sampler: Sampler = sampler
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """A batched draw as far as the row that goes furthest; the others were picked up on the way."""
         cond = cond.detach().expand(len(turn.points))
-        with torch.no_grad(), game.update.bound():
-            states = team().spread(lambda own: self._drawn(game, turn, cond, own), len(turn.points))
-        t = game.model.timesteps(self.steps, self.sampler).to(game.model.device)[list(turn.points)]
+        with torch.no_grad(), trainer.update.bound():
+            states = team().spread(lambda own: self._drawn(trainer, turn, cond, own), len(turn.points))
+        t = trainer.model.timesteps(self.steps, self.sampler).to(trainer.model.device)[list(turn.points)]
         return Rows(states, t)
 
-    def takes(self, game: Game) -> Takes:
-        n = game.settings["batch"]
-        return Takes(n, _traced(game, self.steps, n) if n > 1 else 0)
+    def takes(self, trainer: Trainer) -> Takes:
+        n = trainer.settings["batch"]
+        return Takes(n, _traced(trainer, self.steps, n) if n > 1 else 0)
 
-    def _drawn(self, game: Game, turn: Turn, cond: Cond, own: slice) -> Tensor:
+    def _drawn(self, trainer: Trainer, turn: Turn, cond: Cond, own: slice) -> Tensor:
         """The states of some of the turn's rows."""
         points = turn.points[own]
         last = max(points)
-        draw = game.model.sample(
+        draw = trainer.model.sample(
             cond[own],
-            game.uncond,
+            trainer.uncond,
             turn.noise[own],
             steps=self.steps,
             guidance=self.guidance,
@@ -88,54 +88,54 @@ class Recorded(Source):
         """Prompts that will be asked for: they are drawn together, when the first of them is."""
         self.expected |= dict.fromkeys(prompts)
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         """Rows of the recordings, each at a place and on a trajectory that the turn's random choices name."""
         if (epoch := turn.index // self.refresh if self.refresh else 0) != self.epoch:
-            self.leave(game)
+            self.leave(trainer)
             self.epoch, self.found = epoch, {}
-        seeds = self.seeds(game)
+        seeds = self.seeds(trainer)
         asked = [(prompt, seeds[noise % self.paths]) for prompt, noise in zip(prompts, turn.noise, strict=True)]
         missing = dict.fromkeys(prompt for prompt, seed in asked if (prompt, seed) not in self.found)
         alone = [[prompt] for prompt in missing if prompt not in self.expected]
         together = [list(self.expected)] if len(alone) < len(missing) else []
         for group in together + alone:
-            self.record(game, [(prompt, seed) for prompt in group for seed in seeds])
-        return self.read(game, asked, turn.points)
+            self.record(trainer, [(prompt, seed) for prompt in group for seed in seeds])
+        return self.read(trainer, asked, turn.points)
 
     @abstractmethod
-    def record(self, game: Game, asked: Sequence[Asked]) -> None:
+    def record(self, trainer: Trainer, asked: Sequence[Asked]) -> None:
         """Sees to it that these trajectories are `found`."""
 
     @abstractmethod
-    def read(self, game: Game, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
         """The states of these trajectories at these places."""
 
-    def leave(self, game: Game) -> None:
+    def leave(self, trainer: Trainer) -> None:
         """Lets go of what was found, before it is drawn anew."""
 
-    def seeds(self, game: Game) -> list[int]:
+    def seeds(self, trainer: Trainer) -> list[int]:
         """Of the start noises: far from the small seeds that pictures are drawn and judged with."""
-        first = 2**40 + game.settings["seed"] * 1_000_003 + self.epoch * self.paths
+        first = 2**40 + trainer.settings["seed"] * 1_000_003 + self.epoch * self.paths
         return [first + i for i in range(self.paths)]
 
-    def drawn(self, game: Game, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
+    def drawn(self, trainer: Trainer, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
         """The recording of each trajectory, drawn `size` at once."""
         mine = team()
         parts = [asked[i : i + size] for i in range(0, len(asked), size)]
         for start in range(0, len(parts), mine.size):
             # Each process draws a part of its own; in the last round there may be fewer parts than processes.
             part = parts[min(start + mine.rank, len(parts) - 1)]
-            draws = mine.collected(self._draw(game, [*part, *[part[-1]] * (size - len(part))]))
+            draws = mine.collected(self._draw(trainer, [*part, *[part[-1]] * (size - len(part))]))
             for draw, whose in zip(draws, parts[start : start + mine.size], strict=False):
                 yield from (cut(draw, i) for i in range(len(whose)))
 
-    def _draw(self, game: Game, asked: Sequence[Asked]) -> Draw:
+    def _draw(self, trainer: Trainer, asked: Sequence[Asked]) -> Draw:
         """Under the base's reading of the prompts, whoever draws."""
-        cond, seeds = game.model.encode([prompt for prompt, _ in asked]), [seed for _, seed in asked]
-        with self.drawing(game):
-            return game.model.sample(
+        cond, seeds = trainer.model.encode([prompt for prompt, _ in asked]), [seed for _, seed in asked]
+        with self.drawing(trainer):
+            return trainer.model.sample(
                 cond,
-                game.uncond,
+                trainer.uncond,
                 seeds,
                 steps=self.steps,
                 guidance=self.guidance,
@@ -143,15 +143,15 @@ class Recorded(Source):
                 sampler=self.sampler,
             )
 
-    def drawing(self, game: Game) -> AbstractContextManager[None]:
+    def drawing(self, trainer: Trainer) -> AbstractContextManager[None]:
         """Within, the weights are in place that draw."""
         return nullcontext()
 
-    def numbers(self, game: Game) -> tuple[int, int, int]:
+    def numbers(self, trainer: Trainer) -> tuple[int, int, int]:
         """How many are drawn at once, bytes recorded of them meanwhile, and numbers in the states of all expected."""
-        state, paths = prod(game.model.latent_shape), len(self.expected) * self.paths
-        n = min(game.model.drawn_together, paths or self.paths)
-        return n, _traced(game, self.steps, n), self.steps * paths * state
+        state, paths = prod(trainer.model.latent_shape), len(self.expected) * self.paths
+        n = min(trainer.model.drawn_together, paths or self.paths)
+        return n, _traced(trainer, self.steps, n), self.steps * paths * state
 
 
 @final
@@ -170,29 +170,29 @@ class Refreshed(Recorded):
         self.first.expect(prompts)
         Recorded.expect(self, prompts)
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
         who = self.first if turn.index < self.refresh else super()
-        return who.rows(game, turn, prompts, cond)
+        return who.rows(trainer, turn, prompts, cond)
 
-    def leave(self, game: Game) -> None:
-        self.first.leave(game)
+    def leave(self, trainer: Trainer) -> None:
+        self.first.leave(trainer)
 
-    def record(self, game: Game, asked: Sequence[Asked]) -> None:
-        size = min(game.model.drawn_together, -(-len(asked) // team().size))
-        for one, draw in zip(asked, self.drawn(game, asked, size), strict=True):
+    def record(self, trainer: Trainer, asked: Sequence[Asked]) -> None:
+        size = min(trainer.model.drawn_together, -(-len(asked) // team().size))
+        for one, draw in zip(asked, self.drawn(trainer, asked, size), strict=True):
             self.found[one] = draw.states[:, 0].cpu().clone(memory_format=torch.contiguous_format)
 
-    def read(self, game: Game, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
         x = torch.stack([self.found[one][k] for one, k in zip(asked, points, strict=True)])
-        t = game.model.timesteps(self.steps, self.sampler)[list(points)]
-        return Rows(x.to(game.model.device), t.to(game.model.device))
+        t = trainer.model.timesteps(self.steps, self.sampler)[list(points)]
+        return Rows(x.to(trainer.model.device), t.to(trainer.model.device))
 
-    def drawing(self, game: Game) -> AbstractContextManager[None]:
-        return game.update.bound()
+    def drawing(self, trainer: Trainer) -> AbstractContextManager[None]:
+        return trainer.update.bound()
 
-    def takes(self, game: Game) -> Takes:
-        first, states = self.first.takes(game), self.numbers(game)[2] * game.model.dtype.itemsize
-        return replace(first, held=max(0, states - game.model.recordings.bound))
+    def takes(self, trainer: Trainer) -> Takes:
+        first, states = self.first.takes(trainer), self.numbers(trainer)[2] * trainer.model.dtype.itemsize
+        return replace(first, held=max(0, states - trainer.model.recordings.bound))
 
     def state(self) -> dict[str, Tensor]:
         return {"epoch": torch.tensor(self.epoch)} | {f"{seed} {prompt}": x for (prompt, seed), x in self.found.items()}
@@ -211,52 +211,52 @@ class Frozen(Recorded):
         Recorded.__init__(self, steps, guidance, paths, refresh, sampler)
         self.private = Recordings()
 
-    def record(self, game: Game, asked: Sequence[Asked]) -> None:
-        kept, size = self._kept(game), min(game.model.drawn_together, len(asked))
-        facts = self._facts(game, size)
+    def record(self, trainer: Trainer, asked: Sequence[Asked]) -> None:
+        kept, size = self._kept(trainer), min(trainer.model.drawn_together, len(asked))
+        facts = self._facts(trainer, size)
         keys = {one: _hash({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
         # Files may come and go between two processes' looks at a folder; all must draw the same.
-        wanted = team().any([key not in kept for key in keys.values()], game.model.device)
+        wanted = team().any([key not in kept for key in keys.values()], trainer.model.device)
         missing = [one for one, is_ in zip(keys, wanted, strict=True) if is_]
-        for one, draw in zip(missing, self.drawn(game, missing, size), strict=True):
+        for one, draw in zip(missing, self.drawn(trainer, missing, size), strict=True):
             kept.put(keys[one], draw)
         self.found |= keys
 
-    def read(self, game: Game, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
         """`known` holds the frozen predictions under the row's condition and under ""."""
-        kept = self._kept(game)
+        kept = self._kept(trainer)
         rows = [kept.at(self.found[one], k) for one, k in zip(asked, points, strict=True)]
-        t, x, *eps = (torch.stack(column).to(game.model.device) for column in zip(*rows, strict=True))
+        t, x, *eps = (torch.stack(column).to(trainer.model.device) for column in zip(*rows, strict=True))
         return Rows(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
 
-    def leave(self, game: Game) -> None:
+    def leave(self, trainer: Trainer) -> None:
         for key in self.found.values():
-            self._kept(game).forget(key)
+            self._kept(trainer).forget(key)
         self.found = {}
 
-    def takes(self, game: Game) -> Takes:
-        model, (n, traced, states) = game.model, self.numbers(game)
+    def takes(self, trainer: Trainer) -> Takes:
+        model, (n, traced, states) = trainer.model, self.numbers(trainer)
         return Takes(n, traced, states * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize))
 
-    def _kept(self, game: Game) -> Recordings:
+    def _kept(self, trainer: Trainer) -> Recordings:
         """The model's recordings; this source's own while other weights than the base's are in place."""
-        return game.model.recordings if game.model.untouched else self.private
+        return trainer.model.recordings if trainer.model.untouched else self.private
 
-    def _facts(self, game: Game, size: int) -> dict[str, Any]:
+    def _facts(self, trainer: Trainer, size: int) -> dict[str, Any]:
         """What a recording depends on, beside its prompt and its seed."""
-        model = game.model
+        model = trainer.model
         return {
             "together": size,
             "draw": [self.steps, self.guidance, self.sampler, str(model.scheduler(self.sampler).config)],
-            "base": game.base,
+            "base": trainer.base,
             "numbers": [str(model.dtype), str(model.compute), model.device.type, list(model.latent_shape)],
             "versions": versions(),
         }
 
 
-def _traced(game: Game, steps: int, n: int) -> int:
+def _traced(trainer: Trainer, steps: int, n: int) -> int:
     """Bytes of what is recorded of n drawings."""
-    return len(COLUMNS) * steps * n * prod(game.model.latent_shape) * game.model.dtype.itemsize
+    return len(COLUMNS) * steps * n * prod(trainer.model.latent_shape) * trainer.model.dtype.itemsize
 
 
 def _hash(facts: Mapping[str, Any]) -> str:

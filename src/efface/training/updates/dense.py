@@ -13,7 +13,7 @@ from ...models.base import Model
 from ..interfaces import Update
 from ..optim import adam
 from ..subsets import select
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -25,8 +25,8 @@ class Dense(Update):
     def __init__(self, selection: str, lr: float) -> None:
         self.selection, self.lr = selection, lr
 
-    def prepare(self, game: Game) -> None:
-        self.model: Model = game.model
+    def prepare(self, trainer: Trainer) -> None:
+        self.model: Model = trainer.model
         base = self.model.weights
         self.names = select(base, self.selection)
         self.masters = [base[name].detach().float().clone().requires_grad_() for name in self.names]
@@ -35,7 +35,7 @@ class Dense(Update):
             master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
             for name, master in zip(self.names, self.masters, strict=True)
         ]
-        self.adam = adam(self.masters, self.lr, game.settings)
+        self.adam = adam(self.masters, self.lr, trainer.settings)
 
     def params(self) -> list[Tensor]:
         return self.leaves

@@ -16,7 +16,7 @@ from ...models.base import Model
 from ..interfaces import Update
 from ..optim import adam
 from ..subsets import select
-from ..trainer import Game
+from ..trainer import Trainer
 
 
 @final
@@ -30,20 +30,20 @@ class LowRank(Update):
             raise ValueError(f"a rank is at least 1, got {rank}")
         self.selection, self.lr, self.rank = selection, lr, rank
 
-    def prepare(self, game: Game) -> None:
-        self.model: Model = game.model
+    def prepare(self, trainer: Trainer) -> None:
+        self.model: Model = trainer.model
         base = self.model.weights
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
             raise ValueError(f"{self.selection!r} selects no matrix; low rank needs some, for example 'xattn'")
-        rng = torch.Generator().manual_seed(game.settings["seed"])
+        rng = torch.Generator().manual_seed(trainer.settings["seed"])
         self.downs, self.ups = [], []
         for name in self.names:
             flat = base[name].detach().flatten(1)
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
-        self.adam = adam(self.params(), self.lr, game.settings)
+        self.adam = adam(self.params(), self.lr, trainer.settings)
 
     def params(self) -> list[Tensor]:
         return [*self.downs, *self.ups]

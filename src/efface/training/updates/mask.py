@@ -20,7 +20,7 @@ from ...models.base import Model
 from ..interfaces import Ask, Role, Term, Turn, Update
 from ..optim import adam
 from ..subsets import select
-from ..trainer import Game
+from ..trainer import Trainer
 
 Relaxation = Literal["straight-through", "hard-concrete"]
 FILL = 0x5EED
@@ -58,9 +58,9 @@ class Mask(Update):
         self.selection, self.lr, self.relaxation, self.tau = selection, lr, relaxation, tau
         self.start, self.sparsity, self.fill, self.taken = start, sparsity, fill, 0
 
-    def prepare(self, game: Game) -> None:
-        self.model: Model = game.model
-        self.seed = game.settings["seed"]
+    def prepare(self, trainer: Trainer) -> None:
+        self.model: Model = trainer.model
+        self.seed = trainer.settings["seed"]
         base = self.model.weights
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
@@ -68,7 +68,7 @@ class Mask(Update):
         self.logits = [torch.full_like(base[name], self.start, dtype=torch.float32) for name in self.names]
         for logits in self.logits:
             logits.requires_grad_()
-        self.adam = adam(self.logits, self.lr, game.settings)
+        self.adam = adam(self.logits, self.lr, trainer.settings)
 
     def params(self) -> list[Tensor]:
         return self.logits
@@ -154,13 +154,13 @@ class KeepWeights(Term):
     def __init__(self, beta: float) -> None:
         self.beta = beta
 
-    def prepare(self, game: Game) -> None:
-        if not isinstance(game.update, Mask):
+    def prepare(self, trainer: Trainer) -> None:
+        if not isinstance(trainer.update, Mask):
             raise ValueError("keeping weights is a cost of pruning; use it with a mask as the update")
-        self.mask = game.update
+        self.mask = trainer.update
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        return {} if turn.player is game.update else None
+    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+        return {} if turn.player is trainer.update else None
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         return self.beta * (1 - self.mask.kept())

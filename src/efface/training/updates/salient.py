@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..interfaces import Update
-from ..trainer import Game, gradients
+from ..trainer import Trainer, gradients
 from .dense import Dense
 
 
@@ -32,11 +32,11 @@ class Salient(Update):
             raise ValueError(f"saliency needs 1 to 500 batches, got {looks}")
         self.dense, self.share, self.looks = Dense(selection, lr), share, looks
 
-    def prepare(self, game: Game) -> None:
-        self.dense.prepare(game)
+    def prepare(self, trainer: Trainer) -> None:
+        self.dense.prepare(trainer)
 
-    def ready(self, game: Game) -> None:
-        self.game = game
+    def ready(self, trainer: Trainer) -> None:
+        self.build_trainer = trainer
 
     @cached_property
     @torch.enable_grad()
@@ -44,7 +44,7 @@ class Salient(Update):
         """What may move, by tensor; found when it is first asked for, which must be before anything has moved."""
         total = [torch.zeros_like(master) for master in self.dense.masters]
         for k in range(self.looks):
-            with self.game.losses(self.game.look(0, salt=500 + k), "erase") as losses:
+            with self.build_trainer.losses(self.build_trainer.auxiliary_step(0, stream=500 + k), "erase") as losses:
                 for sum_, grad in zip(total, gradients(self.params(), losses["erase"]), strict=True):
                     sum_ += grad
         every = torch.cat([t.abs().flatten() for t in total])
