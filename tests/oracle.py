@@ -24,7 +24,7 @@ from efface.models.base import Model
 from efface.models.cond import Cond
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
-from efface.training.interfaces import Balance, GradOf, Role, Rows, Source, Term, Turn, Update
+from efface.training.interfaces import Balance, GradOf, Role, Rows, Source, Step, Term, Update
 from efface.training.trainer import Trainer
 
 CLASSES = ("cat", "dog", "car", "rose")
@@ -182,7 +182,7 @@ class Fixed(Source):
     def __init__(self, rows: Rows) -> None:
         self.fixed = rows
 
-    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
         return self.fixed
 
 
@@ -228,11 +228,11 @@ def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
 
 
 def loss_and_gradient(
-    trainer: Trainer, turn: Turn, share: Mapping[str, float] | None = None
+    trainer: Trainer, step: Step, share: Mapping[str, float] | None = None
 ) -> tuple[float, list[Tensor]]:
     """The weighted sum of a turn's losses by role, and its gradient for the update's params, by the game's own loop."""
     share = share or {}
-    with trainer.losses(turn) as losses:
+    with trainer.losses(step) as losses:
         total = torch.stack([share.get(role, 1.0) * loss for role, loss in losses.items()]).sum()
         grads = torch.autograd.grad(total, trainer.update.params(), allow_unused=True)
     params = trainer.update.params()

@@ -63,7 +63,7 @@ Case = tuple[list[Term], list[Equations], Callable[[list[Equations]], Tensor]]
 
 
 def search() -> Search:
-    return Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, turns=0, top=2))
+    return Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2))
 
 
 def negative(lab: Lab) -> Case:
@@ -112,9 +112,9 @@ def stored(model: OracleModel, prompt: str) -> Tensor:
 
 def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     """The noise is found again from the state and the picture that it was made of."""
-    turn = trainer.auxiliary_step(0, 0)
-    (ask, _) = trainer.terms[0].asks(trainer, turn).values()
-    x0 = stored(lab.model, "cat").double()[[i % 30 for i in turn.noise]]
+    step = trainer.auxiliary_step(0, 0)
+    (ask, _) = trainer.terms[0].asks(trainer, step).values()
+    x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
     bar = lab.model.alphas_bar[ask.rows.t].view(-1, 1, 1, 1)
     eps = (ask.rows.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
     return [lab.towards(lab.p(caption), own(lab, eps, ask.rows), ask.rows)]
@@ -180,8 +180,8 @@ def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
     found = search()
     keep = Adversarial(Fixed(lab.at), found, lab.space)
     trainer = trainer_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
-    turn = trainer.auxiliary_step(0, 0)
-    p = found.pick(trainer, turn).cond.detach().tensors["p"]
+    step = trainer.auxiliary_step(0, 0)
+    p = found.pick(trainer, step).cond.detach().tensors["p"]
     assert ((p > 0).sum(dim=1) == 2).all()
     goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
     parts = [lab.towards(lab.p("cat"), goal), lab.towards(p, lab.base(p))]
@@ -200,8 +200,8 @@ def test_preservation_beside_erasing(lab, kept, share):
         "adversarial": lambda: Adversarial(Fixed(at), search(), lab.space),
     }[kept]()
     trainer = trainer_of(lab.model, [*terms, term])
-    turn = trainer.auxiliary_step(0, 0)
-    p = term.search.pick(trainer, turn).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
+    step = trainer.auxiliary_step(0, 0)
+    p = term.search.pick(trainer, step).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
     p = lab.p("dog" if kept == "prompts" else "") if p is None else p
     held = lab.towards(p, lab.base(p, at), at)
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))

@@ -15,7 +15,7 @@ from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
 from efface.training.balance.constrained import Constrained
-from efface.training.interfaces import Ask, Rows, Term, Turn
+from efface.training.interfaces import Ask, Rows, Step, Term
 from efface.training.objectives.anchor import Anchor
 from efface.training.trainer import Trainer
 from least_squares import Equations, Lab, N, fixed_point, minimiser
@@ -63,7 +63,7 @@ class Other(Term):
     def __init__(self, at: Rows) -> None:
         self.at = at
 
-    def asks(self, trainer: Trainer, turn: Turn):
+    def asks(self, trainer: Trainer, step: Step):
         dog, car = trainer.model.encode(["dog"] * N), trainer.model.encode(["car"] * N)
         return {"student": Ask(self.at, dog, "student"), "goal": Ask(self.at, car, "frozen")}
 
@@ -189,7 +189,7 @@ def test_all_but_one_holds_what_negative_guidance_lets_go(erased):
 # Where each method's training would end, were it never stopped: every stored state at once, and in fp64.
 
 
-def whole(trainer: Trainer) -> Turn:
+def whole(trainer: Trainer) -> Step:
     """A turn that meets every stored state once."""
     points, noise = zip(*itertools.product(range(SETTINGS["draw_steps"]), range(STORED["paths"])), strict=True)
     n = len(points)

@@ -46,9 +46,9 @@ def played(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
 def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> Rows:
     """What a term's own source gives where a turn says so."""
     n = len(noise)
-    turn = replace(trainer.auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
+    step = replace(trainer.auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
     source = trainer.terms[term].source  # type: ignore[attr-defined]
-    return source.rows(trainer, turn, [word] * n, trainer.model.encode([word] * n))
+    return source.rows(trainer, step, [word] * n, trainer.model.encode([word] * n))
 
 
 def learned(edit: Edit) -> Tensor:

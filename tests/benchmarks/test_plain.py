@@ -12,7 +12,7 @@ from benchmarks.common import counted, matmul_peak, peak_of, table, timed
 from benchmarks.plots import Line, plot
 from efface import methods
 from efface.concept import Erasure
-from efface.training.interfaces import Rows, Turn
+from efface.training.interfaces import Rows, Step
 from efface.training.states.pictures import Pictures
 from efface.training.subsets import select
 from efface.training.trainer import Trainer
@@ -62,8 +62,8 @@ def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
     trainer = methods.get(name)(**given, **({"margin": 0.0} if name == "eap" else {})).build_trainer(
         model, Erasure(("cat",))
     )
-    turn = Turn(0, trainer.update, torch.Generator().manual_seed(0), [0], [0], [seed], [place])
-    check_step(trainer, turn, grads)
+    step = Step(0, trainer.update, torch.Generator().manual_seed(0), [0], [0], [seed], [place])
+    check_step(trainer, step, grads)
 
 
 def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
@@ -88,7 +88,7 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
     monkeypatch.setattr(plain, "Adam", Noted)
     plain.erasediff(eps_model, asked("erasediff", 1), captions=["dog"], label="rose")
 
-    def rows(self, trainer, turn, prompts, cond):
+    def rows(self, trainer, step, prompts, cond):
         picked = [known[prompt] for prompt in prompts]
         return Rows(x[picked], t[picked], {"noise": noise[picked]})
 
@@ -100,11 +100,11 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
     check_step(trainer, trainer.auxiliary_step(0, stream=0), steps[-1])
 
 
-def check_step(trainer: Trainer, turn: Turn, wanted: list[torch.Tensor]) -> None:
+def check_step(trainer: Trainer, step: Step, wanted: list[torch.Tensor]) -> None:
     """The gradient that the game would follow at this turn is the one wanted."""
     ours: list[torch.Tensor] = []
     trainer.update.step = ours.extend  # type: ignore[method-assign]
-    trainer.step(turn)
+    trainer.step(step)
     most = max(float(grad.abs().max()) for grad in ours)
     for mine, theirs in zip(ours, wanted, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * most)

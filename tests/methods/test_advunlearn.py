@@ -66,8 +66,8 @@ def test_bad_descents(bad, message):
 def test_the_attacks_gradient_by_finite_differences():
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=("cat", "dog", "car"))
     trainer = shaken(trainer_of(model))
-    term, turn = trainer.terms[0], trainer.auxiliary_step(0, 0)
-    asks = term.asks(trainer, turn)
+    term, step = trainer.terms[0], trainer.auxiliary_step(0, 0)
+    asks = term.asks(trainer, step)
     rows, prompts, prefix = asks["student"].rows, asks["student"].prompts, asks["student"].prefix.double()
     way = torch.randn(prefix.shape, generator=torch.Generator().manual_seed(7), dtype=torch.double)
     with trainer.update.bound():
@@ -82,8 +82,8 @@ def test_the_attacks_gradient_by_finite_differences():
 def test_the_attack_brings_the_student_back_to_the_target(model):
     """Against the error at the attack's own start, at the student's weights and with the base's prediction."""
     trainer = shaken(trainer_of(model, replace(QUICK, attack_steps=0)))
-    term, turn = trainer.terms[0], trainer.auxiliary_step(0, 0)
-    started = term.asks(trainer, turn)["student"]
+    term, step = trainer.terms[0], trainer.auxiliary_step(0, 0)
+    started = term.asks(trainer, step)["student"]
     term.attack = replace(term.attack, steps=40, lr=0.05)
     ended = term.asks(trainer, trainer.auxiliary_step(0, 0))["student"]
     assert torch.equal(started.rows.x, ended.rows.x)

@@ -51,8 +51,8 @@ def test_killed_with_a_search_and_an_attack_beside_it_resumes(eps_model, tmp_pat
     method, file = Compose(**{**MIX, "warm_up": 0}), tmp_path / "checkpoint"
     whole = method.fit(eps_model, CAT)
 
-    def kill(turn: int, of: int, **_: object) -> None:
-        if turn == 5:
+    def kill(step: int, of: int, **_: object) -> None:
+        if step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

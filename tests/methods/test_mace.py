@@ -18,7 +18,7 @@ from efface.methods.closed_form import text_projections
 from efface.methods.mace import MACE
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.hooks.attention import cross_attention
-from efface.training.interfaces import Turn
+from efface.training.interfaces import Step
 from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
 from efface.training.states.pictures import Pictures
 from efface.training.trainer import Trainer
@@ -91,13 +91,13 @@ def test_timesteps_of_importance(model):
     assert np.allclose(chances.numpy(), weight / weight.sum(), atol=1e-12)
     trainer = trainer_of(model)
     source = Pictures(2, 3, 3.0)
-    turn = trainer.auxiliary_step(0, 0)
-    rows = source.rows(trainer, turn, ["cat", "cat"], trainer.uncond)
+    step = trainer.auxiliary_step(0, 0)
+    rows = source.rows(trainer, step, ["cat", "cat"], trainer.uncond)
     moved = Focus().moved(trainer, rows, torch.Generator().manual_seed(0))
     shelf = source.store["cat"]
     for i in range(2):
         picture, bar, old = (
-            shelf[turn.noise[i] % 2],
+            shelf[step.noise[i] % 2],
             model.alpha_bar(moved.t[i : i + 1]),
             model.alpha_bar(rows.t[i : i + 1]),
         )
@@ -124,15 +124,15 @@ def trainer_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> T
 def test_the_terms_words_and_that_training_lowers_the_attention(model):
     trainer = trainer_of(model, ("cat", "red dog"))
 
-    def turn() -> Turn:
+    def step() -> Step:
         return replace(trainer.auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
 
-    ask = trainer.terms[0].asks(trainer, turn())["mask"]
+    ask = trainer.terms[0].asks(trainer, step())["mask"]
     assert ask.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
     assert ask.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
     with torch.no_grad(), cross_attention(model) as maps:
         model.predict(ask.rows.x, ask.rows.t, ask.cond)
-    with trainer.losses(turn()) as losses:
+    with trainer.losses(step()) as losses:
         mask = located(maps.values(), ask.cond.tensors[WORDS], (8, 8), 0.5)
         assert 0 < mask.mean() < 1
         assert losses["erase"].item() == pytest.approx(
@@ -140,8 +140,8 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
         )
         before = losses["erase"].item()
     for _ in range(6):
-        trainer.step(turn())
-    with torch.no_grad(), trainer.losses(turn()) as losses:
+        trainer.step(step())
+    with torch.no_grad(), trainer.losses(step()) as losses:
         assert losses["erase"].item() < before
 
 
@@ -187,8 +187,8 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
     (term,) = trainer.terms
     trainer.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
     for index in range(8):
-        turn = trainer.auxiliary_step(index, 0)
-        ask = term.asks(trainer, turn)["mask"]
+        step = trainer.auxiliary_step(index, 0)
+        ask = term.asks(trainer, step)["mask"]
         mask = ask.rows.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2

@@ -27,25 +27,25 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
     term = trainer.terms[1]
     assert "cat" not in term.words
     assert "dog" not in term.words
-    turn = replace(trainer.auxiliary_step(0, 1), targets=[0, 1], templates=[0, 0])
+    step = replace(trainer.auxiliary_step(0, 1), targets=[0, 1], templates=[0, 0])
     for row, target in enumerate(("cat", "dog")):
         own = eps_model.encode([target]).tensors["tokens"].flatten()
         rows = [eps_model.encode([word]).tensors["tokens"].flatten() for word in term.words]
         apart = torch.tensor([1 - float(own @ w / own.norm() / w.norm()) for w in rows]).clamp(min=0)
-        count = Counter(term.draw(turn)[row])
+        count = Counter(term.draw(step)[row])
         share = torch.tensor([count[word] / 2000 for word in term.words])
         assert (share - apart / apart.sum()).abs().max() < 0.04
 
 
 def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(model):
     trainer = trainer_of(model)
-    turn = trainer.auxiliary_step(0, 0)
-    erase, keep = (term.asks(trainer, turn) for term in trainer.terms)
+    step = trainer.auxiliary_step(0, 0)
+    erase, keep = (term.asks(trainer, step) for term in trainer.terms)
     n = QUICK.batch * QUICK.anchors
     assert torch.equal(keep["student"].rows.x, erase["student"].rows.x.repeat_interleave(QUICK.anchors, 0))
     assert len(keep["student"].cond) == n
     assert keep["eps_s"].cond is keep["student"].cond
-    with trainer.losses(turn) as losses:
+    with trainer.losses(step) as losses:
         assert losses["keep"].item() == pytest.approx(0, abs=1e-9)
         assert losses["erase"].item() > 0
 

@@ -70,8 +70,8 @@ def test_the_target_by_brute_force(eps_model, anchors):
             master.add_(
                 0.3 * master.abs().mean() * torch.randn(master.shape, generator=torch.Generator().manual_seed(1))
             )
-    turn = replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
-    asks = term.asks(trainer, turn)
+    step = replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
+    asks = term.asks(trainer, step)
     rows = asks["student"].rows
 
     def say(cond, i):
@@ -205,8 +205,8 @@ def test_it_erases_what_its_own_attack_found(eps_model):
     edit = how.fit(eps_model, erasure)
     source = Conditions({"cat #1": bench.reading(word)}, 3, 3.0, 4)
     trainer, _ = trainer_of(eps_model, 1.0, 3.0)
-    turn = replace(trainer.auxiliary_step(0, 0), targets=[0] * 6)
-    rows = source.rows(trainer, turn, ["cat #1"] * 6, bench.reading(word))
+    step = replace(trainer.auxiliary_step(0, 0), targets=[0] * 6)
+    rows = source.rows(trainer, step, ["cat #1"] * 6, bench.reading(word))
 
     def shown() -> float:
         with torch.no_grad():

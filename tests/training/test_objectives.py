@@ -43,7 +43,7 @@ def moved_trainer(model: OracleModel, terms: list[Term], batch: int = 8) -> Trai
 
 
 def objective(name: str, source, space: Space) -> list[Term]:
-    search = Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, turns=0, top=2))
+    search = Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2))
     adaptive = AdaptiveAnchor(source, search, 1.0, space)
     return {
         "negative": lambda: [NegativeGuidance(source, 1.0, space)],
@@ -148,12 +148,12 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     model = OracleModel(space)
     (term,) = AC(variant="noise", weights="head", pictures=3, draw_steps=4).terms(model, Erasure(("cat",), "dog"))
     trainer = trainer_of(model, [term], batch=6)
-    turn = trainer.auxiliary_step(0, 0)
-    asks = term.asks(trainer, turn)
+    step = trainer.auxiliary_step(0, 0)
+    asks = term.asks(trainer, step)
     rows, said = asks["student"].rows, trainer._answer_frozen([asks["noise"]])[id(asks["noise"])].double()
     assert asks["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
-    x0 = term.source.store["dog"][[i % 3 for i in turn.noise]].double()
+    x0 = term.source.store["dog"][[i % 3 for i in step.noise]].double()
     a = model.alphas_bar[rows.t].view(-1, 1, 1, 1)
     eps = (rows.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
@@ -164,9 +164,9 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
 def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     term = WrongNoise(pictures("uniform"), (), "uniform-noised", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    turn = trainer.auxiliary_step(0, 0)
-    asks = term.asks(trainer, turn)
-    x0, a = PICTURES[[i % 5 for i in turn.noise]], trainer.model.alpha_bar(asks["wrong"].rows.t).view(-1, 1, 1, 1)
+    step = trainer.auxiliary_step(0, 0)
+    asks = term.asks(trainer, step)
+    x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(asks["wrong"].rows.t).view(-1, 1, 1, 1)
     noise = trainer._answer_frozen([asks["wrong"]])[id(asks["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
@@ -225,8 +225,8 @@ def test_bad_settings(make, message):
 def test_terms_ask_in_turns_of_the_update_alone():
     trainer = trainer_of(OracleModel(), [ESD(weights="head").terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
     other = Search(Vocabulary(CLASSES), Choice(1e-2, 1.0, True, 1))
-    turn = trainer.make_step(0, other)
+    step = trainer.make_step(0, other)
     for name in OBJECTIVES:
         first = objective(name, pictures(), "eps")[0]
-        assert first.asks(trainer, turn) is None
+        assert first.asks(trainer, step) is None
     assert all(isinstance(a, Ask) for a in trainer.terms[0].asks(trainer, trainer.auxiliary_step(0, 0)).values())

@@ -29,8 +29,8 @@ def small_trainer(model=None, **settings) -> Trainer:
 
 def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
     prompts = [prompt] * trainer.settings["batch"]
-    turn = trainer.auxiliary_step(index, 0)
-    return turn, source.rows(trainer, turn, prompts, trainer.model.encode(prompts))
+    step = trainer.auxiliary_step(index, 0)
+    return step, source.rows(trainer, step, prompts, trainer.model.encode(prompts))
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
@@ -39,8 +39,8 @@ def test_states_and_what_a_perfect_denoiser_says(space, noise):
     """known is eps, v = sqrt(ab) eps - sqrt(1 - ab) x0, or x0, of the eps that x_t was made with."""
     trainer = small_trainer(OracleModel(space))
     source = Pictures(1, 3, 1.0, {ANY: GIVEN}, noise)
-    turn, at = rows(source, trainer)
-    x0 = GIVEN[[i % 7 for i in turn.noise]].double()
+    step, at = rows(source, trainer)
+    x0 = GIVEN[[i % 7 for i in step.noise]].double()
     a = trainer.model.alphas_bar[at.t].view(-1, 1, 1, 1)
     eps = (at.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
     assert torch.allclose(noised(x0, eps, trainer.model.alphas_bar[at.t]).float(), at.x, atol=1e-5)

@@ -19,7 +19,7 @@ from efface.methods.states import trajectories
 from efface.models.adapters.sd import StableDiffusion
 from efface.planning.probe_steps import tensors
 from efface.planning.tracker import Tally, size_of
-from efface.training.interfaces import Ask, Rows, Turn
+from efface.training.interfaces import Ask, Rows, Step
 from efface.training.objectives.anchor import Anchor
 from efface.training.optim import Adam
 from efface.training.preservation.prompts import Prompts
@@ -36,12 +36,12 @@ def trainer_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> T
     return Trainer(model, erasure, name="test", settings=asdict(method), **parts)
 
 
-def turn_of(trainer: Trainer, index: int = 0) -> Turn:
-    return trainer.make_step(index, trainer.players[index % len(trainer.players)])
+def step_of(trainer: Trainer, index: int = 0) -> Step:
+    return trainer.make_step(index, trainer.learners[index % len(trainer.learners)])
 
 
 def moved(trainer: Trainer, index: int) -> float:
-    return trainer.step(turn_of(trainer, index))["keep"]
+    return trainer.step(step_of(trainer, index))["keep"]
 
 
 @pytest.mark.parametrize("source", ["student", "frozen"])
@@ -55,11 +55,11 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
         with torch.no_grad():
             master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(len(name))))
         twin.get_parameter(name.removeprefix("unet.")).data.copy_(master)
-    turn = turn_of(trainer)
-    asks = trainer.terms[0].asks(trainer, turn)
+    step = step_of(trainer)
+    asks = trainer.terms[0].asks(trainer, step)
     ours: list[torch.Tensor] = []
     trainer.update.step = ours.extend  # type: ignore[method-assign]
-    loss = trainer.step(turn)["erase"]
+    loss = trainer.step(step)["erase"]
 
     rows, tokens = asks["student"].rows, asks["student"].cond.tensors["tokens"]
     nothing = trainer.uncond.expand(4).tensors["tokens"]
@@ -83,9 +83,9 @@ def test_sources_agree_at_the_base(model):
         for source in ("student", "frozen")
     )
     seeds = frozen.terms[0].source.seeds(frozen)
-    turn = Turn(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
+    step = Step(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
     cond = model.encode(["cat", "cat"])
-    one, two = (trainer.terms[0].source.rows(trainer, turn, ["cat", "cat"], cond) for trainer in (student, frozen))
+    one, two = (trainer.terms[0].source.rows(trainer, step, ["cat", "cat"], cond) for trainer in (student, frozen))
     assert torch.allclose(one.x, two.x, atol=1e-6)
     assert torch.equal(one.t, two.t)
     eps_0, eps_c = model.predict(two.x, two.t, frozen.uncond, cond)
@@ -95,7 +95,7 @@ def test_sources_agree_at_the_base(model):
 
 def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
     trainer = trainer_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
-    asks = trainer.terms[0].asks(trainer, turn_of(trainer))
+    asks = trainer.terms[0].asks(trainer, step_of(trainer))
     monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
     replies = trainer._answer_frozen([asks["eps_0"], asks["eps_c"]])
     assert torch.equal(replies[id(asks["eps_c"])], asks["eps_c"].rows.known["eps_c"])
@@ -115,7 +115,7 @@ def test_the_search_learns_nothing_at_the_base(model, source):
 def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_model):
     trainer = trainer_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
     term = trainer.terms[1]
-    asks = term.asks(trainer, turn_of(trainer, 1))
+    asks = term.asks(trainer, step_of(trainer, 1))
     assert asks["student"].cond.tensors["tokens"].requires_grad
     assert not asks["eps_c"].cond.tensors["tokens"].requires_grad
     assert not asks["student"].rows.x.requires_grad
@@ -127,7 +127,7 @@ def test_the_search_finds_the_word_that_is_damaged_most():
     table = torch.linalg.qr(torch.randn((8, 8), generator=rng)).Q
     damage = torch.tensor([0.1, 0.3, 0.2, 2.0, 0.5, 1.0, 0.4, 0.1])
     shift = table.t() @ damage.diag() @ table
-    search = Search(Vocabulary([]), Choice(lr=0.05, temperature=2.0, hard=True, turns=1))
+    search = Search(Vocabulary([]), Choice(lr=0.05, temperature=2.0, hard=True, steps_per_round=1))
     search.start([8], torch.device("cpu"))
     for _ in range(400):
         word = gumbel_softmax(search.logits[0], 2.0, True, rng) @ table
@@ -166,13 +166,13 @@ def test_clock_and_counts(eps_model):
     settings = {**QUICK, "source": "frozen"}
     calls: list[tuple] = []
     edit = EAP(**settings, search_turns=2).fit(
-        eps_model, Erasure(("cat",)), progress=lambda *a, **info: calls.append((*a, info["player"]))
+        eps_model, Erasure(("cat",)), progress=lambda *a, **info: calls.append((*a, info["learner"]))
     )
-    assert [player for *_, player in calls] == ["Dense", "Search", "Search"] * 3
+    assert [learner for *_, learner in calls] == ["Dense", "Search", "Search"] * 3
     assert calls[-1][:2] == (9, 9)
     assert len(edit.meta["notes"]["favourites"]["cat"]) == 6
     none = trainer_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
-    assert len(none.players) == 1
+    assert len(none.learners) == 1
 
 
 def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model):
@@ -242,16 +242,16 @@ def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
         if done == 3:
             monkeypatch.setattr(eps_model, "alpha_bar", lambda t: torch.full(t.shape, float("nan")))
 
-    with pytest.raises(Diverged, match=r"ESD diverged at turn 4 \(Dense\): loss .*erase.*nan") as caught:
+    with pytest.raises(Diverged, match=r"ESD diverged at step 4 \(Dense\): loss .*erase.*nan") as caught:
         ESD(**{**QUICK, "steps": 9}, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)
     monkeypatch.undo()
     good = ESD(**{**QUICK, "steps": 2}, space="x0").fit(eps_model, Erasure(("cat",)))
     assert all(torch.equal(value, good.values[name]) for name, value in caught.value.edit.values.items())
-    turns: list[int] = []
+    steps: list[int] = []
     ESD(**{**QUICK, "steps": 9}, space="x0").fit(
-        eps_model, Erasure(("cat",)), progress=lambda done, *_, **__: turns.append(done), checkpoint=file
+        eps_model, Erasure(("cat",)), progress=lambda done, *_, **__: steps.append(done), checkpoint=file
     )
-    assert turns[0] == 3
+    assert steps[0] == 3
 
 
 @pytest.mark.parametrize("often", [1, 25])
@@ -260,13 +260,13 @@ def test_a_step_that_ruins_the_weights_is_in_no_state_that_is_kept(eps_model, tm
     file, erasure = tmp_path / "checkpoint", Erasure(("cat",))
     monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", often)
     method = ESD(**{**QUICK, "lr": 1e30})
-    with pytest.raises(Diverged, match="at turn 2") as caught:
+    with pytest.raises(Diverged, match="at step 2") as caught:
         method.fit(eps_model, erasure, checkpoint=file)
     assert not file.exists()
     trainer = trainer_of(method, eps_model, erasure)
     for master, name in zip(trainer.update.masters, trainer.update.names, strict=True):
         master.data.copy_(caught.value.edit.values[name])
-    with torch.no_grad(), trainer.losses(turn_of(trainer, 1)) as losses:
+    with torch.no_grad(), trainer.losses(step_of(trainer, 1)) as losses:
         assert losses["erase"].isfinite()
 
 
@@ -397,14 +397,14 @@ def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_mo
     """EraseDiff's two gradients are those of one joint pass, and each recomputes no rows but its own."""
     how = {"batch": 2, "micro_batch": 1, "pictures": 2, "remain_words": 2, "draw_steps": 2, "label": "dog", "steps": 1}
     trainer = EraseDiff(**how).build_trainer(eps_model, Erasure(("cat",)))
-    params, turn, rows = trainer.update.params(), turn_of(trainer), []
+    params, step, rows = trainer.update.params(), step_of(trainer), []
     eps_model.unet.register_forward_pre_hook(
         lambda _, args: rows.append(len(args[0])) if torch.is_grad_enabled() else None
     )
-    apart = [trainer.gradient(turn, {role: 1.0}) for role in ("erase", "keep")]
+    apart = [trainer.gradient(step, {role: 1.0}) for role in ("erase", "keep")]
     erase, keep = 4, 2  # erasing asks under the target and under the label
     assert sum(rows) == 2 * (erase + keep)
-    with trainer.losses(turn_of(trainer)) as losses:
+    with trainer.losses(step_of(trainer)) as losses:
         for (found, grads), (role, loss) in zip(apart, losses.items(), strict=True):
             assert found == {role: pytest.approx(loss.item(), rel=1e-4)}
             for one, other in zip(grads, torch.autograd.grad(loss, params, retain_graph=True), strict=True):
@@ -422,7 +422,7 @@ def test_what_one_role_computed_is_gone_before_the_next_is_asked(eps_model):
             work()
         return tally.peak
 
-    trainer.gradient(turn_of(trainer), {"keep": 1.0})  # draws the pictures
-    alone = max(peak(lambda role=role: trainer.gradient(turn_of(trainer), {role: 1.0})) for role in ("erase", "keep"))
+    trainer.gradient(step_of(trainer), {"keep": 1.0})  # draws the pictures
+    alone = max(peak(lambda role=role: trainer.gradient(step_of(trainer), {role: 1.0})) for role in ("erase", "keep"))
     waiting = size_of(trainer.update.params())
-    assert peak(lambda: trainer.balance(partial(trainer.gradient, turn_of(trainer)), None)) < 1.02 * (alone + waiting)
+    assert peak(lambda: trainer.balance(partial(trainer.gradient, step_of(trainer)), None)) < 1.02 * (alone + waiting)

@@ -15,7 +15,7 @@ from efface.methods.esd import ESD
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Draw
 from efface.models.trajectory_cache import Recordings, StoreFull, at_once
-from efface.training.interfaces import Rows, Turn
+from efface.training.interfaces import Rows, Step
 from efface.training.states.trajectories import Frozen, Refreshed
 from efface.training.trainer import Trainer
 from tiny import WORDS, tiny_model
@@ -30,8 +30,8 @@ def trainer_of(method: ESD | EAP, model: StableDiffusion) -> Trainer:
 def ask(
     trainer: Trainer, source: Frozen, prompts: list[str], noise: list[int], points: list[int], index: int = 0
 ) -> tuple:
-    turn = Turn(index, trainer.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
-    rows = source.rows(trainer, turn, prompts, trainer.model.encode(prompts))
+    step = Step(index, trainer.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
+    rows = source.rows(trainer, step, prompts, trainer.model.encode(prompts))
     return rows.x, rows.t, rows.known["eps_c"], rows.known["eps_0"]
 
 
@@ -183,8 +183,8 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
             ).states
 
     def rows(index: int) -> Rows:
-        turn = Turn(index, trainer.update, torch.Generator(), [0] * 6, [0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
-        return source.rows(trainer, turn, ["cat"] * 6, cond)
+        step = Step(index, trainer.update, torch.Generator(), [0] * 6, [0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
+        return source.rows(trainer, step, ["cat"] * 6, cond)
 
     first = drawn_now(0)
     found = rows(0)
@@ -246,8 +246,8 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, mo
     checkpoint = tmp_path / "checkpoint"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(turn: int, _of: int, **_: object) -> None:
-        if turn == 2:
+    def fill(step: int, _of: int, **_: object) -> None:
+        if step == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
 
     try:
@@ -256,11 +256,11 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, mo
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
-    turns: list[int] = []
+    steps: list[int] = []
     edit = method.fit(
-        tiny_model(), Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: turns.append(i)
+        tiny_model(), Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: steps.append(i)
     )
-    assert turns == [3, 4, 5, 6]
+    assert steps == [3, 4, 5, 6]
     assert all(torch.equal(value, edit.values[name]) for name, value in whole.values.items())
 
 
@@ -313,9 +313,9 @@ def test_a_store_that_fills_up_midway_keeps_the_training(tmp_path, monkeypatch):
     with pytest.raises(StoreFull, match="no room"):
         method.fit(model, Erasure(("cat",)), checkpoint=checkpoint)
     assert checkpoint.exists()
-    turns: list[int] = []
-    edit = method.fit(model, Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: turns.append(i))
-    assert turns == [4, 5, 6]
+    steps: list[int] = []
+    edit = method.fit(model, Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: steps.append(i))
+    assert steps == [4, 5, 6]
     assert all(torch.equal(value, edit.values[name]) for name, value in whole.values.items())
     assert not Path(checkpoint).exists()
 

@@ -141,9 +141,9 @@ class MACE(Method):
     ) -> Edit:
         """The low-rank change of the weights in place that draws attention from the i-th target."""
 
-        def tell(turn: int, of: int, **more: Any) -> None:
+        def tell(step: int, of: int, **more: Any) -> None:
             if progress:
-                progress(i * of + turn, len(erasure.targets) * of, **more)
+                progress(i * of + step, len(erasure.targets) * of, **more)
 
         focus = Focus() if self.focal else None
         trainer = Trainer(

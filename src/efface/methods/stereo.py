@@ -192,9 +192,9 @@ class Bench:
         how, last = self.how, stage == "once"
         before, of = self.stages * how.steps, (len(self.erasure.targets) * how.rounds + 1) * how.steps
 
-        def tell(turn: int, _of: int, **more: Any) -> None:
+        def tell(step: int, _of: int, **more: Any) -> None:
             if self.progress:
-                self.progress(before + turn, of, **more)
+                self.progress(before + step, of, **more)
 
         named = {name: cond for conds in negatives for name, cond in conds.items()}
         source = Student(how.draw_steps, how.guidance)

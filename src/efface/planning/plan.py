@@ -217,7 +217,7 @@ def _takes(trainer: Trainer) -> list[Takes]:
 
 def _trained(trainer: Trainer) -> int:
     """Bytes of what learns and of Adam's moments; twice where a balance with inner steps puts all of it aside."""
-    learning = [tensor for player in trainer.players for tensor in player.learning()]
+    learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
     moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.settings.get("moments", 32) // 8
     aside = size_of(learning) + moments if trainer.balance.inner else 0
     return size_of(tensors(trainer)[len(trainer.model.weights) :]) + moments + aside

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Rows, Source, Term, Turn
+from ..training.interfaces import Rows, Source, Step, Term
 from ..training.trainer import Trainer
 from .tracker import Tally
 
@@ -41,17 +41,17 @@ class Blank(Source):
     """States of zeros, with everything known; the same for all who ask within a turn, as the true source is."""
 
     def __init__(self) -> None:
-        self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
+        self.last: tuple[Step, tuple[str, ...], Rows] | None = None
 
-    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
         asked = tuple(prompts)
-        if self.last is None or self.last[0] is not turn or self.last[1] != asked:
+        if self.last is None or self.last[0] is not step or self.last[1] != asked:
             x = torch.zeros(
                 len(asked), *trainer.model.latent_shape, device=trainer.model.device, dtype=trainer.model.dtype
             )
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
             middle = len(trainer.model.alphas_bar) // 2
-            self.last = (turn, asked, Rows(x, torch.full((len(asked),), middle, device=x.device), known))
+            self.last = (step, asked, Rows(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 
 
@@ -109,9 +109,9 @@ def turn_of(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     return tally.peak, rows
 
 
-def _student_rows(trainer: Trainer, turn: Turn) -> int:
+def _student_rows(trainer: Trainer, step: Step) -> int:
     """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
-    asked = trainer.asked(turn)
+    asked = trainer.asked(step)
     each = [
         [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in trainer.balance.passes
     ]
@@ -121,7 +121,7 @@ def _student_rows(trainer: Trainer, turn: Turn) -> int:
 
 def tensors(trainer: Trainer) -> list[Tensor]:
     """The weights, and what learns, in the network's own dtype and as masters."""
-    beside = (tensor for player in trainer.players for tensor in (*player.params(), *player.learning()))
+    beside = (tensor for learner in trainer.learners for tensor in (*learner.params(), *learner.learning()))
     return [*trainer.model.weights.values(), *beside]
 
 

@@ -48,12 +48,12 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Step:
     """One move: who moves, and the random choices that all terms share in it."""
 
     index: int
-    player: Player
-    rng: torch.Generator
+    learner: Learner
+    generator: torch.Generator
     """On the CPU, seeded by the game's seed and the index alone, so that a resumed game draws the same."""
     targets: Sequence[int]
     """[n]: which concept is erased in each row."""
@@ -76,10 +76,10 @@ class Stateful:
         """The inverse of `state`."""
 
 
-class Player(Stateful, ABC):
+class Learner(Stateful, ABC):
     """Anything optimised on its own clock: weights, EAP's choice of a concept."""
 
-    turns: int
+    steps_per_round: int
     """Moves a round."""
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Player(Stateful, ABC):
         """The inverse of `state`."""
 
 
-class Update(Player):
+class Update(Learner):
     """The player that moves weights: which, and how they may move."""
 
     @abstractmethod
@@ -148,7 +148,7 @@ class Source(Stateful, ABC):
     """Where states come from."""
 
     @abstractmethod
-    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
         """A state for each row of the turn, on trajectories under the row's condition, which `prompts` name."""
 
     def expect(self, prompts: Sequence[str]) -> None:
@@ -167,7 +167,7 @@ class Term(Stateful, ABC):
     def prepare(self, trainer: Trainer) -> None:
         """Work before the first turn."""
 
-    def searches(self) -> Sequence[Player]:
+    def searches(self) -> Sequence[Learner]:
         """Players of the term's own, beside the update."""
         return ()
 
@@ -176,7 +176,7 @@ class Term(Stateful, ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, Source)}
 
     @abstractmethod
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
         """What it wants to know this turn, by names of its choosing; None when the turn is not its business."""
 
     @abstractmethod

@@ -24,7 +24,7 @@ from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from .distributed import team
-from .interfaces import Ask, Balance, Player, Role, Source, Stateful, Term, Turn, Update
+from .interfaces import Ask, Balance, Learner, Role, Source, Stateful, Step, Term, Update
 
 SAVE_EVERY = 25
 """Turns after which the state is kept: as a checkpoint where there is to be one, and as the last good Edit."""
@@ -68,7 +68,7 @@ class Trainer:
         if self.live and self.model.parked:
             raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
         self.update.ready(self)
-        self.players: list[Player] = [self.update, *(p for term in self.terms for p in term.searches())]
+        self.learners: list[Learner] = [self.update, *(p for term in self.terms for p in term.searches())]
         self.good: Edit | None = None
 
     def train(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
@@ -97,7 +97,7 @@ class Trainer:
                 self._save(file, done)
                 saved = done
             if progress:
-                progress(done, len(order), player=type(order[index]).__name__, loss=losses)
+                progress(done, len(order), learner=type(order[index]).__name__, loss=losses)
         if file and team().first:
             file.unlink(missing_ok=True)
         self.good = None
@@ -108,10 +108,10 @@ class Trainer:
         notes = {key: value for part in (*self.terms, self.update) for key, value in part.notes().items()}
         return Edit(self.update.payload(), {**self._record(), "versions": versions(), "notes": notes})
 
-    def prompts(self, turn: Turn, concepts: Sequence[str]) -> list[str]:
+    def prompts(self, step: Step, concepts: Sequence[str]) -> list[str]:
         """The row's concept under the row's template, for each row of the turn."""
         templates = self.settings["templates"]
-        return [templates[i].format(concept) for i, concept in zip(turn.templates, concepts, strict=True)]
+        return [templates[i].format(concept) for i, concept in zip(step.templates, concepts, strict=True)]
 
     def targets(self) -> list[str]:
         """Every target under every template."""
@@ -127,56 +127,56 @@ class Trainer:
 
     # The parts of a turn.
 
-    def _clock(self) -> Iterator[Player]:
+    def _clock(self) -> Iterator[Learner]:
         for _ in range(self.settings["steps"]):
-            for player in self.players:
-                for _ in range(player.turns):
-                    yield player
+            for learner in self.learners:
+                for _ in range(learner.steps_per_round):
+                    yield learner
 
-    def make_step(self, index: int, player: Player, stream: int = 0) -> Turn:
+    def make_step(self, index: int, learner: Learner, stream: int = 0) -> Step:
         """The turn's random choices; `salt` gives others at the same index, for looks aside."""
         rng = torch.Generator().manual_seed((self.settings["seed"] * 1_000_003 + index) * 1_009 + stream)
         n = self.settings["batch"]
         bounds = (len(self.erasure.targets), len(self.settings["templates"]), 2**31, self.settings["draw_steps"])
         choices = [torch.randint(bound, (n,), generator=rng).tolist() for bound in bounds]
-        return Turn(index, player, rng, *choices)
+        return Step(index, learner, rng, *choices)
 
-    def step(self, turn: Turn) -> dict[str, float]:
+    def step(self, step: Step) -> dict[str, float]:
         """One step of the turn's player; the losses by role."""
-        ours = turn.player is self.update
-        floor = self._floor(turn) if ours and self.balance.inner else None
+        ours = step.learner is self.update
+        floor = self._floor(step) if ours and self.balance.inner else None
         values: dict[Role, float] = {}
 
         def grad_of(shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
-            found, grads = self.gradient(turn, shares)
+            found, grads = self.gradient(step, shares)
             values.update(found)
             return found, grads
 
         grads = self.balance(grad_of, floor) if ours else grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
         norms = torch.stack([grad.float().norm() for grad in grads])
-        self._demand_finite(turn, norms, f"gradient, at loss {values}")
-        if self.good is None or turn.index % SAVE_EVERY == 0:
+        self._demand_finite(step, norms, f"gradient, at loss {values}")
+        if self.good is None or step.index % SAVE_EVERY == 0:
             self.good = None  # the old one goes first: each is as large as what learns
             self.good = self.edit()
-        turn.player.step(grads)
+        step.learner.step(grads)
         return {str(role): value for role, value in values.items()}
 
-    def gradient(self, turn: Turn, shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+    def gradient(self, step: Step, shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
         """These roles' losses, and the gradient of their weighted sum for the params of the turn's player.
 
         One pass for all of them, whose activations are gone after it. A role that has nothing to say this turn is left
         out of the losses.
         """
-        with self.losses(turn, *shares) as losses:
+        with self.losses(step, *shares) as losses:
             values: dict[Role, float] = {role: loss.item() for role, loss in losses.items()}
-            self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
+            self._demand_finite(step, torch.tensor(list(values.values())), f"loss {values}")
             total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
-            return values, gradients(turn.player.params(), total)
+            return values, gradients(step.learner.params(), total)
 
     @contextmanager
-    def losses(self, turn: Turn, *roles: Role) -> Iterator[dict[Role, Tensor]]:
+    def losses(self, step: Step, *roles: Role) -> Iterator[dict[Role, Tensor]]:
         """The losses of all terms, or of these roles'; differentiate them within, where the student is in place."""
-        asked = self.asked(turn, *roles)
+        asked = self.asked(step, *roles)
         flat = [ask for _, asks in asked for ask in asks.values()]
         frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
         with _still(self.model), self.update.bound():
@@ -187,28 +187,28 @@ class Trainer:
                 losses[term.role] = losses[term.role] + loss if term.role in losses else loss
             yield losses
 
-    def asked(self, turn: Turn, *roles: Role) -> list[tuple[Term, Mapping[str, Ask]]]:
+    def asked(self, step: Step, *roles: Role) -> list[tuple[Term, Mapping[str, Ask]]]:
         """What all terms ask, or those of these roles; those that have nothing to say this turn are left out.
 
         Erasing asks first: asked alone, at the same turn, it then draws the same.
         """
         terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
-        return [(term, asks) for term in terms if (asks := term.asks(self, turn)) is not None]
+        return [(term, asks) for term in terms if (asks := term.asks(self, step)) is not None]
 
-    def _floor(self, turn: Turn) -> float:
+    def _floor(self, step: Step) -> float:
         """The erasing loss of this turn after the balance's inner steps on it alone; the update is put back."""
         before = self.update.state()
         for k in range(self.balance.inner):
-            with self.losses(self.auxiliary_step(turn.index, stream=1 + k), "erase") as losses:
+            with self.losses(self.auxiliary_step(step.index, stream=1 + k), "erase") as losses:
                 grads = gradients(self.update.params(), losses["erase"])
             self.update.step(grads)
         # Not the turn itself: its generator would have moved on, and the step would meet other states than the floor.
-        with torch.no_grad(), self.losses(self.auxiliary_step(turn.index, stream=0), "erase") as losses:
+        with torch.no_grad(), self.losses(self.auxiliary_step(step.index, stream=0), "erase") as losses:
             floor = losses["erase"].item()
         self.update.restore(before)
         return floor
 
-    def auxiliary_step(self, index: int, stream: int) -> Turn:
+    def auxiliary_step(self, index: int, stream: int) -> Step:
         """A turn of the update aside from the game, with random choices of its own."""
         return self.make_step(index, self.update, stream)
 
@@ -253,10 +253,10 @@ class Trainer:
             return self.model.read(ask.prompts, ask.prefix)
         return ask.cond
 
-    def _demand_finite(self, turn: Turn, values: Tensor, what: str) -> None:
+    def _demand_finite(self, step: Step, values: Tensor, what: str) -> None:
         if not values.isfinite().all():
-            player = type(turn.player).__name__
-            message = f"{self.name} diverged at turn {turn.index + 1} ({player}): {what}; a smaller lr may help"
+            learner = type(step.learner).__name__
+            message = f"{self.name} diverged at step {step.index + 1} ({learner}): {what}; a smaller lr may help"
             raise Diverged(message, self.good or self.edit())
 
     # Checkpoints.
@@ -266,7 +266,7 @@ class Trainer:
 
     def _stateful(self) -> list[Stateful]:
         """What a checkpoint holds the state of."""
-        return [*self.players, *self.terms, *self.sources()]
+        return [*self.learners, *self.terms, *self.sources()]
 
     def _save(self, file: Path, done: int) -> None:
         if not team().first:

@@ -19,7 +19,7 @@ from ..functional.gumbel import gumbel_softmax
 from ..functional.words import other_words
 from ..models.base import Model
 from ..models.cond import Cond
-from .interfaces import Player, Turn
+from .interfaces import Learner, Step
 from .optim import Adam
 from .trainer import Trainer
 
@@ -81,7 +81,7 @@ class Choice:
     lr: float
     temperature: float
     hard: bool
-    turns: int
+    steps_per_round: int
     top: int = 1
     """How many candidates a hard choice mixes, by their soft weights."""
     gradient: SearchGradient = "straight-through"
@@ -90,8 +90,8 @@ class Choice:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"a temperature is above 0, got {self.temperature}; 2 is EAP's")
-        if self.turns < 0:
-            raise ValueError(f"search_turns is at least 0, got {self.turns}")
+        if self.steps_per_round < 0:
+            raise ValueError(f"search_turns is at least 0, got {self.steps_per_round}")
         if self.gradient not in get_args(SearchGradient):
             raise ValueError(f"no search gradient {self.gradient!r}; there are {', '.join(get_args(SearchGradient))}")
         if self.gradient == "score" and not self.single:
@@ -115,13 +115,13 @@ class Pick:
 
 
 @final
-class Search(Player):
+class Search(Learner):
     """The logits pi of every target's candidates; climbs the losses of the turns that are its own."""
 
     def __init__(self, vocabulary: Vocabulary, choice: Choice) -> None:
-        self.vocabulary, self.choice, self.turns = vocabulary, choice, choice.turns
+        self.vocabulary, self.choice, self.steps_per_round = vocabulary, choice, choice.steps_per_round
         self.history: list[list[int]] = []
-        self.last: tuple[Turn, Pick] | None = None
+        self.last: tuple[Step, Pick] | None = None
 
     def prepare(self, trainer: Trainer) -> None:
         """Finds and encodes the candidates."""
@@ -143,19 +143,19 @@ class Search(Player):
         self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
         self.adam = Adam(self.logits, self.choice.lr, maximize=True)
 
-    def pick(self, trainer: Trainer, turn: Turn) -> Pick:
+    def pick(self, trainer: Trainer, step: Step) -> Pick:
         """The choice of each row, the same for all who ask within a turn."""
-        if self.last is None or self.last[0] is not turn:
+        if self.last is None or self.last[0] is not step:
             how = self.choice
             choices = [
-                gumbel_softmax(self.logits[i], how.temperature, how.hard, turn.rng, how.top) for i in turn.targets
+                gumbel_softmax(self.logits[i], how.temperature, how.hard, step.generator, how.top) for i in step.targets
             ]
-            rows = zip(turn.targets, turn.templates, choices, strict=True)
+            rows = zip(step.targets, step.templates, choices, strict=True)
             cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
-            leading = [(i, int(choice.argmax())) for i, choice in zip(turn.targets, choices, strict=True)]
+            leading = [(i, int(choice.argmax())) for i, choice in zip(step.targets, choices, strict=True)]
             # The largest of logits and Gumbel noise is distributed by their softmax, at any temperature.
             chances = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
-            self.last = (turn, Pick(cond, trainer.prompts(turn, [self.lists[i][k] for i, k in leading]), chances))
+            self.last = (step, Pick(cond, trainer.prompts(step, [self.lists[i][k] for i, k in leading]), chances))
         return self.last[1]
 
     def params(self) -> list[Tensor]:

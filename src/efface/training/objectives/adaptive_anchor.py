@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
+from ..interfaces import Ask, Role, Source, Step, Term
 from ..trainer import Trainer
 from ..vocabulary_search import Search
 
@@ -32,16 +32,16 @@ class AdaptiveAnchor(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, turn, prompts, cond)
+        rows = self.source.rows(trainer, step, prompts, cond)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_t": Ask(rows, self.search.pick(trainer, turn).cond.detach(), "frozen"),
+            "eps_t": Ask(rows, self.search.pick(trainer, step).cond.detach(), "frozen"),
         }
 
     def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:

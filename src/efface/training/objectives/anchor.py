@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
+from ..interfaces import Ask, Role, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -30,17 +30,17 @@ class Anchor(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         anchor = trainer.erasure.anchor
-        anchors = trainer.prompts(turn, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
+        anchors = trainer.prompts(step, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
         cond, goal = trainer.model.encode(prompts), trainer.model.encode(anchors)
         if self.states == "anchor":
-            rows, known = self.source.rows(trainer, turn, anchors, goal), "eps_c"
+            rows, known = self.source.rows(trainer, step, anchors, goal), "eps_c"
         else:
-            rows, known = self.source.rows(trainer, turn, prompts, cond), "" if anchor else "eps_0"
+            rows, known = self.source.rows(trainer, step, prompts, cond), "" if anchor else "eps_0"
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "anchor": Ask(rows, goal, "frozen", known=known),

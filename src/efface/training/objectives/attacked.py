@@ -18,7 +18,7 @@ from ...functional.adversary import descend
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ...models.text_room import demand_room
-from ..interfaces import Ask, Role, Rows, Source, Stateful, Term, Turn
+from ..interfaces import Ask, Role, Rows, Source, Stateful, Step, Term
 from ..trainer import Trainer
 
 Start = Literal["latest", "random"]
@@ -86,29 +86,29 @@ class Attacked(Term):
         self.source.expect(trainer.targets())
         self.words = trainer.model.embedding_table().detach()
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, turn, prompts, cond)
+        rows = self.source.rows(trainer, step, prompts, cond)
         prefix = None
-        if self._updates(trainer, turn) >= self.attack.warm_up:
+        if self._updates(trainer, step) >= self.attack.warm_up:
             if "eps_c" not in rows.known:
                 with torch.no_grad():
                     rows = Rows(rows.x, rows.t, {**rows.known, "eps_c": trainer.model.predict(rows.x, rows.t, cond)[0]})
-            prefix = self.harden(trainer, turn, rows, prompts)
+            prefix = self.harden(trainer, step, rows, prompts)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts, prefix=prefix),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
             "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
         }
 
-    def harden(self, trainer: Trainer, turn: Turn, rows: Rows, prompts: Sequence[str]) -> Tensor:
+    def harden(self, trainer: Trainer, step: Step, rows: Rows, prompts: Sequence[str]) -> Tensor:
         """A prefix [n, k, d] for each row, under which the student says what the frozen model says of the target."""
-        latest = self.latest.until(turn.index)
+        latest = self.latest.until(step.index)
         if latest is None or self.attack.start == "random":
-            picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=turn.rng)
+            picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=step.generator)
             latest = self.words[picks.to(self.words.device)].float()
         start = latest.to(self.words.device)
         with trainer.update.bound():
@@ -119,10 +119,10 @@ class Attacked(Term):
         return found
 
     @staticmethod
-    def _updates(trainer: Trainer, turn: Turn) -> int:
+    def _updates(trainer: Trainer, step: Step) -> int:
         """How many updates came before this one; a search beside them has turns of its own."""
-        others = sum(player.turns for term in trainer.terms for player in term.searches())
-        return turn.index // (trainer.update.turns + others)
+        others = sum(learner.steps_per_round for term in trainer.terms for learner in term.searches())
+        return step.index // (trainer.update.steps_per_round + others)
 
     def error(self, trainer: Trainer, rows: Rows, prompts: Sequence[str], prefix: Tensor) -> Tensor:
         """The attack's error [n] with a gradient to the prefix, by the weights in place."""

@@ -21,7 +21,7 @@ from ...functional.schedules import convert, noised
 from ...models.cond import Cond
 from ...models.hooks.attention import cross_attention, places
 from ...models.segmenter import Segmenter, shares
-from ..interfaces import Ask, Role, Rows, Source, Term, Turn
+from ..interfaces import Ask, Role, Rows, Source, Step, Term
 from ..trainer import Trainer
 
 WORDS, ALL = "attention.words", "attention.all"
@@ -96,17 +96,17 @@ class Attention(Term):
         self.source, self.threshold, self.ends, self.focus, self.segment = source, threshold, ends, focus, segment
         self.masks: dict[tuple[str, bytes], Tensor] = {}
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
-        cond = self._placed(trainer, turn, trainer.model.encode(prompts))
-        rows = self.source.rows(trainer, turn, prompts, cond)
+        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
+        cond = self._placed(trainer, step, trainer.model.encode(prompts))
+        rows = self.source.rows(trainer, step, prompts, cond)
         if "x0" not in rows.known:
             raise ValueError(f"{type(self).__name__} is about noised pictures; give it a source of pictures")
-        rows = self.focus.moved(trainer, rows, turn.rng) if self.focus else rows
+        rows = self.focus.moved(trainer, rows, step.generator) if self.focus else rows
         mask = (
-            self._segmented(self.segment, trainer, turn, rows) if self.segment else self._attended(trainer, rows, cond)
+            self._segmented(self.segment, trainer, step, rows) if self.segment else self._attended(trainer, rows, cond)
         )
         # An ask whose answer is known costs nothing, and takes states and mask to the loss.
         return {"mask": Ask(Rows(rows.x, rows.t, {"mask": mask}), cond, "frozen", known="mask")}
@@ -123,10 +123,10 @@ class Attention(Term):
             trainer.model.predict(rows.x, rows.t, cond)
             return located(maps.values(), cond.tensors[WORDS], (rows.x.shape[2], rows.x.shape[3]), self.threshold)
 
-    def _segmented(self, segment: Segmenter, trainer: Trainer, turn: Turn, rows: Rows) -> Tensor:
+    def _segmented(self, segment: Segmenter, trainer: Trainer, step: Step, rows: Rows) -> Tensor:
         """[n, 1, h, w] by the segmenter, which sees each picture once."""
         pictures = rows.known["x0"]
-        things = [trainer.erasure.targets[i] for i in turn.targets]
+        things = [trainer.erasure.targets[i] for i in step.targets]
         keys = [(thing, x0.float().cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
         for i, key in enumerate(keys):
             if key not in self.masks:
@@ -143,12 +143,12 @@ class Attention(Term):
             )
         return mask
 
-    def _placed(self, trainer: Trainer, turn: Turn, cond: Cond) -> Cond:
+    def _placed(self, trainer: Trainer, step: Step, cond: Cond) -> Cond:
         """The conditions, with where the target's words stand in each."""
         tokens = cond.tensors["tokens"]
         words = torch.zeros(tokens.shape[:2], device=tokens.device)
         whole = words.clone()
-        for row, (target, template) in enumerate(zip(turn.targets, turn.templates, strict=True)):
+        for row, (target, template) in enumerate(zip(step.targets, step.templates, strict=True)):
             frame, concept = trainer.settings["templates"][template], trainer.erasure.targets[target]
             at = places(trainer.model, frame, concept)
             words[row, at.start : at.stop] = whole[row, at.start : at.stop] = 1

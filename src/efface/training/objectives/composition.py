@@ -16,7 +16,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...models.cond import Cond
-from ..interfaces import Ask, Role, Source, Term, Turn
+from ..interfaces import Ask, Role, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -44,13 +44,13 @@ class Composition(Term):
         self.pull, self.push = pull, push
         self.space: Space = space
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        own = [self.negatives[i] for i in turn.targets]
-        names = [_one_of(list(conds), turn) for conds in own]
+        own = [self.negatives[i] for i in step.targets]
+        names = [_one_of(list(conds), step) for conds in own]
         cond = Cond.cat([conds[name] for conds, name in zip(own, names, strict=True)])
-        rows = self.source.rows(trainer, turn, names, cond)
+        rows = self.source.rows(trainer, step, names, cond)
         asks = {
             "student": Ask(rows, cond, "student"),
             "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
@@ -59,7 +59,7 @@ class Composition(Term):
             away = zip(*(conds.values() for conds in own), strict=True)
             asks |= {f"push {k}": Ask(rows, Cond.cat(conds), "frozen") for k, conds in enumerate(away)}
         if any(self.anchors) and self.pull:
-            anchors = [_one_of(self.anchors[i], turn) for i in turn.targets]
+            anchors = [_one_of(self.anchors[i], step) for i in step.targets]
             asks["pull"] = Ask(rows, trainer.model.encode(anchors), "frozen")
         return asks
 
@@ -73,5 +73,5 @@ class Composition(Term):
         return weighted_mse(replies["student"], target, trainer.weight(asks["student"].rows.t, self.space))
 
 
-def _one_of(names: Sequence[str], turn: Turn) -> str:
-    return names[int(torch.randint(len(names), (1,), generator=turn.rng))]
+def _one_of(names: Sequence[str], step: Step) -> str:
+    return names[int(torch.randint(len(names), (1,), generator=step.generator))]

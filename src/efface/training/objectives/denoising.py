@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
+from ..interfaces import Ask, Role, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -45,18 +45,18 @@ class Denoising(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(self.shown or trainer.targets())
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        targets = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        targets = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         shown = targets
         if self.shown:
-            picks = torch.randint(len(self.shown), (len(targets),), generator=turn.rng).tolist()
+            picks = torch.randint(len(self.shown), (len(targets),), generator=step.generator).tolist()
             shown = [self.shown[i] for i in picks]
         called = [self.captions.get(s, s) for s in shown]
         prompts = [target if name == "{}" else name for name, target in zip(called, targets, strict=True)]
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, turn, shown, trainer.model.encode(shown))
+        rows = self.source.rows(trainer, step, shown, trainer.model.encode(shown))
         if "noise" not in rows.known:
             raise ValueError("denoising needs the noise that was added to pictures; trajectories have none")
         return {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
+from ..interfaces import Ask, Role, Source, Step, Term
 from ..trainer import Trainer
 
 Goal = Literal["alternative", "neutral", "negative"]
@@ -51,12 +51,12 @@ class Guidance(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, turn, prompts, cond)
+        rows = self.source.rows(trainer, step, prompts, cond)
         empty = [""] * len(prompts)
         asks = {
             "student_c": Ask(rows, cond, "student", prompts=prompts),
@@ -64,7 +64,7 @@ class Guidance(Term):
             "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
         }
         if self.goal == "alternative":
-            others = trainer.prompts(turn, [trainer.erasure.anchor] * len(prompts))
+            others = trainer.prompts(step, [trainer.erasure.anchor] * len(prompts))
             asks["eps_goal"] = Ask(rows, trainer.model.encode(others), "frozen")
         if self.goal == "negative":
             asks["eps_goal"] = Ask(rows, cond, "frozen", known="eps_c")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space, convert
-from ..interfaces import Ask, Role, Rows, Source, Term, Turn
+from ..interfaces import Ask, Role, Rows, Source, Step, Term
 from ..trainer import Trainer
 
 Wrong = Literal["label", "uniform", "uniform-noised"]
@@ -44,21 +44,21 @@ class WrongNoise(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
+        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, turn, prompts, cond)
+        rows = self.source.rows(trainer, step, prompts, cond)
         if self.wrong == "uniform-noised" and "noise" not in rows.known:
             raise ValueError("'uniform-noised' learns the noise that was added to pictures; trajectories have none")
         if self.wrong == "label":
-            label = self.labels[int(torch.randint(len(self.labels), (), generator=turn.rng))]
+            label = self.labels[int(torch.randint(len(self.labels), (), generator=step.generator))]
             other = [label] * len(prompts)
             wrong = Ask(rows, trainer.model.encode(other), "student", prompts=other)
         else:
             if self.wrong == "uniform":
-                noise = torch.rand(rows.x.shape, generator=turn.rng).to(rows.x)
+                noise = torch.rand(rows.x.shape, generator=step.generator).to(rows.x)
                 said = convert(noise, rows.x, trainer.model.alpha_bar(rows.t), "eps", trainer.model.space)
                 rows = Rows(rows.x, rows.t, {"noise": said})
             wrong = Ask(rows, cond, "frozen", known="noise")

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...functional.gumbel import score
 from ...functional.losses import weighted_errors
 from ...functional.schedules import Space
-from ..interfaces import Ask, Player, Role, Source, Term, Turn
+from ..interfaces import Ask, Learner, Role, Source, Step, Term
 from ..trainer import Trainer
 from ..vocabulary_search import Search
 
@@ -46,7 +46,7 @@ class Adversarial(Term):
                 "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
                 f"got {trainer.settings['batch']}"
             )
-        if trainer.live and not (self.search.choice.single and (self.scored or not self.search.turns)):
+        if trainer.live and not (self.search.choice.single and (self.scored or not self.search.steps_per_round)):
             raise ValueError(
                 f"{trainer.name} trains a text encoder, which reads a word anew in every step: there is no reading of "
                 "a mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the "
@@ -56,14 +56,14 @@ class Adversarial(Term):
         if self.search.choice.single:
             self.source.expect(self.search.prompts(trainer))
 
-    def searches(self) -> Sequence[Player]:
-        return (self.search,) if self.search.turns else ()
+    def searches(self) -> Sequence[Learner]:
+        return (self.search,) if self.search.steps_per_round else ()
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player not in (trainer.update, self.search):
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner not in (trainer.update, self.search):
             return None
-        pick = self.search.pick(trainer, turn)
-        states = self.source.rows(trainer, turn, pick.words, pick.cond)
+        pick = self.search.pick(trainer, step)
+        states = self.source.rows(trainer, step, pick.words, pick.cond)
         known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
         return {
             "student": Ask(states, held if self.scored else pick.cond, "student", prompts=pick.words),

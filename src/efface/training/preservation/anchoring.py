@@ -18,7 +18,7 @@ from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...functional.words import other_words
 from ...models.cond import Cond
-from ..interfaces import Ask, Role, Rows, Source, Term, Turn
+from ..interfaces import Ask, Role, Rows, Source, Step, Term
 from ..trainer import Trainer
 
 SCALES = (0.8, 1.2)
@@ -58,23 +58,25 @@ class Anchoring(Term):
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"no word is unlike {', '.join(targets)} among {len(self.words)}; give other words")
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        targets = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
-        rows = self.source.rows(trainer, turn, targets, trainer.model.encode(targets))
-        words, templates = self.draw(turn), trainer.settings["templates"]
-        asked = [templates[t].format(w) for t, row in zip(turn.templates, words, strict=True) for w in row]
+        targets = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
+        rows = self.source.rows(trainer, step, targets, trainer.model.encode(targets))
+        words, templates = self.draw(step), trainer.settings["templates"]
+        asked = [templates[t].format(w) for t, row in zip(step.templates, words, strict=True) for w in row]
         low, high = SCALES
-        scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=turn.rng)
+        scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=step.generator)
         held = trainer.model.encode(asked).tensors
         cond = Cond({**held, "tokens": held["tokens"] * scale.to(held["tokens"])})
         states = Rows(rows.x.repeat_interleave(self.count, 0), rows.t.repeat_interleave(self.count, 0))
         return {"student": Ask(states, cond, "student"), "eps_s": Ask(states, cond, "frozen")}
 
-    def draw(self, turn: Turn) -> list[list[str]]:
+    def draw(self, step: Step) -> list[list[str]]:
         """The words of each row."""
-        picks = torch.multinomial(self.chance[list(turn.targets)], self.count, replacement=True, generator=turn.rng)
+        picks = torch.multinomial(
+            self.chance[list(step.targets)], self.count, replacement=True, generator=step.generator
+        )
         return [[self.words[i] for i in row] for row in picks.tolist()]
 
     def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
@@ -98,13 +100,13 @@ class Retained(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.words = _others(self.given, trainer)
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
         bounds = (len(self.words), 2**31, trainer.settings["draw_steps"])
-        words, noise, points = (torch.randint(b, (self.count,), generator=turn.rng).tolist() for b in bounds)
+        words, noise, points = (torch.randint(b, (self.count,), generator=step.generator).tolist() for b in bounds)
         none = [0] * self.count
-        own = replace(turn, targets=none, templates=none, noise=noise, points=points)
+        own = replace(step, targets=none, templates=none, noise=noise, points=points)
         prompts = [self.template.format(self.words[i]) for i in words]
         cond = trainer.model.encode(prompts)
         rows = self.source.rows(trainer, own, prompts, cond)

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from ..interfaces import Ask, Role, Term, Turn
+from ..interfaces import Ask, Role, Step, Term
 from ..trainer import Trainer
 
 
@@ -17,7 +17,7 @@ class Nothing(Term):
 
     role: Role = "keep"
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
         return None
 
     def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
+from ..interfaces import Ask, Role, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -29,13 +29,13 @@ class Prompts(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(self.prompts)
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        picks = torch.randint(len(self.prompts), (len(turn.targets),), generator=turn.rng).tolist()
+        picks = torch.randint(len(self.prompts), (len(step.targets),), generator=step.generator).tolist()
         prompts = [self.prompts[i] for i in picks]
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, turn, prompts, cond)
+        rows = self.source.rows(trainer, step, prompts, cond)
         return {
             "student": Ask(rows, cond, "student", prompts=prompts),
             "eps_c": Ask(rows, cond, "frozen", known="eps_c"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
+from ..interfaces import Ask, Role, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -26,11 +26,11 @@ class Unconditional(Term):
         self.source = source
         self.space: Space = space
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not trainer.update:
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        if step.learner is not trainer.update:
             return None
-        prompts = trainer.prompts(turn, [trainer.erasure.targets[i] for i in turn.targets])
-        rows = self.source.rows(trainer, turn, prompts, trainer.model.encode(prompts))
+        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
+        rows = self.source.rows(trainer, step, prompts, trainer.model.encode(prompts))
         return {
             "student": Ask(rows, trainer.uncond, "student", prompts=[""] * len(prompts)),
             "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),

@@ -19,7 +19,7 @@ from ...functional.schedules import convert, noised
 from ...models.base import Model
 from ...models.cond import Cond
 from ..distributed import team
-from ..interfaces import Rows, Source, Takes, Turn
+from ..interfaces import Rows, Source, Step, Takes
 from ..trainer import Trainer
 
 Noise = Literal["gaussian", "uniform"]
@@ -55,15 +55,15 @@ class Pictures(Source):
     def expect(self, prompts: Sequence[str]) -> None:
         self.expected |= dict.fromkeys(p for p in prompts if ANY not in self.store and p not in self.store)
 
-    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
         """A picture of each prompt, noised."""
         self._demand(trainer, prompts)
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
-        x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, turn.noise, strict=True) if s is not None])
+        x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, step.noise, strict=True) if s is not None])
         x0 = x0.to(trainer.model.device)
-        t = self._times(len(trainer.model.alphas_bar), len(x0), turn.rng).to(x0.device)
+        t = self._times(len(trainer.model.alphas_bar), len(x0), step.generator).to(x0.device)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
-        eps = draw(x0.shape, generator=turn.rng).to(x0)
+        eps = draw(x0.shape, generator=step.generator).to(x0)
         bar = trainer.model.alpha_bar(t)
         x_t = noised(x0, eps, bar)
         return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", trainer.model.space), "x0": x0})

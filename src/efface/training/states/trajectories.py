@@ -30,7 +30,7 @@ from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
 from ...models.trajectory_cache import COLUMNS, Recordings, cut
 from ..distributed import team
-from ..interfaces import Rows, Source, Takes, Turn
+from ..interfaces import Rows, Source, Step, Takes
 from ..trainer import Trainer
 
 Asked = tuple[str, int]
@@ -45,26 +45,26 @@ class Student(Source):
         self.steps, self.guidance = steps, guidance
         self.sampler: Sampler = sampler
 
-    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
         """A batched draw as far as the row that goes furthest; the others were picked up on the way."""
-        cond = cond.detach().expand(len(turn.points))
+        cond = cond.detach().expand(len(step.points))
         with torch.no_grad(), trainer.update.bound():
-            states = team().spread(lambda own: self._drawn(trainer, turn, cond, own), len(turn.points))
-        t = trainer.model.timesteps(self.steps, self.sampler).to(trainer.model.device)[list(turn.points)]
+            states = team().spread(lambda own: self._drawn(trainer, step, cond, own), len(step.points))
+        t = trainer.model.timesteps(self.steps, self.sampler).to(trainer.model.device)[list(step.points)]
         return Rows(states, t)
 
     def takes(self, trainer: Trainer) -> Takes:
         n = trainer.settings["batch"]
         return Takes(n, _traced(trainer, self.steps, n) if n > 1 else 0)
 
-    def _drawn(self, trainer: Trainer, turn: Turn, cond: Cond, own: slice) -> Tensor:
+    def _drawn(self, trainer: Trainer, step: Step, cond: Cond, own: slice) -> Tensor:
         """The states of some of the turn's rows."""
-        points = turn.points[own]
+        points = step.points[own]
         last = max(points)
         draw = trainer.model.sample(
             cond[own],
             trainer.uncond,
-            turn.noise[own],
+            step.noise[own],
             steps=self.steps,
             guidance=self.guidance,
             until=last,
@@ -88,19 +88,19 @@ class Recorded(Source):
         """Prompts that will be asked for: they are drawn together, when the first of them is."""
         self.expected |= dict.fromkeys(prompts)
 
-    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
         """Rows of the recordings, each at a place and on a trajectory that the turn's random choices name."""
-        if (epoch := turn.index // self.refresh if self.refresh else 0) != self.epoch:
+        if (epoch := step.index // self.refresh if self.refresh else 0) != self.epoch:
             self.leave(trainer)
             self.epoch, self.found = epoch, {}
         seeds = self.seeds(trainer)
-        asked = [(prompt, seeds[noise % self.paths]) for prompt, noise in zip(prompts, turn.noise, strict=True)]
+        asked = [(prompt, seeds[noise % self.paths]) for prompt, noise in zip(prompts, step.noise, strict=True)]
         missing = dict.fromkeys(prompt for prompt, seed in asked if (prompt, seed) not in self.found)
         alone = [[prompt] for prompt in missing if prompt not in self.expected]
         together = [list(self.expected)] if len(alone) < len(missing) else []
         for group in together + alone:
             self.record(trainer, [(prompt, seed) for prompt in group for seed in seeds])
-        return self.read(trainer, asked, turn.points)
+        return self.read(trainer, asked, step.points)
 
     @abstractmethod
     def record(self, trainer: Trainer, asked: Sequence[Asked]) -> None:
@@ -170,9 +170,9 @@ class Refreshed(Recorded):
         self.first.expect(prompts)
         Recorded.expect(self, prompts)
 
-    def rows(self, trainer: Trainer, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
-        who = self.first if turn.index < self.refresh else super()
-        return who.rows(trainer, turn, prompts, cond)
+    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+        who = self.first if step.index < self.refresh else super()
+        return who.rows(trainer, step, prompts, cond)
 
     def leave(self, trainer: Trainer) -> None:
         self.first.leave(trainer)

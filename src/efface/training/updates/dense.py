@@ -20,7 +20,7 @@ from ..trainer import Trainer
 class Dense(Update):
     """Adam on fp32 masters of a selection of the weights."""
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(self, selection: str, lr: float) -> None:
         self.selection, self.lr = selection, lr

@@ -23,7 +23,7 @@ from ..trainer import Trainer
 class LowRank(Update):
     """Adam on factors of rank `rank`; `down` starts at random, `up` at zero, so that the student starts as the base."""
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(self, selection: str, lr: float, rank: int) -> None:
         if rank < 1:

@@ -17,7 +17,7 @@ from ...edits.deltas import pack
 from ...edits.edit import Edit
 from ...functional.masks import binarise, hard_concrete, keep_probability, straight_through
 from ...models.base import Model
-from ..interfaces import Ask, Role, Term, Turn, Update
+from ..interfaces import Ask, Role, Step, Term, Update
 from ..optim import adam
 from ..subsets import select
 from ..trainer import Trainer
@@ -37,7 +37,7 @@ class Mask(Update):
             zeros would tell which weights carried the concept (arXiv 2603.06640).
     """
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(
         self,
@@ -159,8 +159,8 @@ class KeepWeights(Term):
             raise ValueError("keeping weights is a cost of pruning; use it with a mask as the update")
         self.mask = trainer.update
 
-    def asks(self, trainer: Trainer, turn: Turn) -> Mapping[str, Ask] | None:
-        return {} if turn.player is trainer.update else None
+    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+        return {} if step.learner is trainer.update else None
 
     def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         return self.beta * (1 - self.mask.kept())

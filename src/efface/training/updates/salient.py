@@ -23,7 +23,7 @@ from .dense import Dense
 class Salient(Update):
     """Adam on the `share` of a selection with the largest saliency, judged by `looks` batches."""
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(self, selection: str, lr: float, share: float, looks: int) -> None:
         if not 0 < share <= 1:
