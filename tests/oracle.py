@@ -24,7 +24,7 @@ from efface.models.base import Model
 from efface.models.cond import Cond
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
-from efface.training.interfaces import Balance, GradOf, Role, Rows, Source, Step, Term, Update
+from efface.training.interfaces import Balance, GradOf, LossRole, Rows, Source, Step, Term, Update
 from efface.training.trainer import Trainer
 
 CLASSES = ("cat", "dog", "car", "rose")
@@ -217,7 +217,7 @@ def stirred(width: int = 24) -> OracleModel:
 def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
     """What a game hands to a balance, of losses that are there already."""
 
-    def of(shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+    def of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
         there = {role: losses[role] for role in shares if role in losses}
         total = torch.stack([shares[role] * loss for role, loss in there.items()]).sum()
         grads = torch.autograd.grad(total, params, retain_graph=True, allow_unused=True)

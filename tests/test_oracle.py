@@ -113,11 +113,11 @@ def stored(model: OracleModel, prompt: str) -> Tensor:
 def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     """The noise is found again from the state and the picture that it was made of."""
     step = trainer.auxiliary_step(0, 0)
-    (ask, _) = trainer.terms[0].asks(trainer, step).values()
+    (query, _) = trainer.terms[0].queries(trainer, step).values()
     x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
-    bar = lab.model.alphas_bar[ask.rows.t].view(-1, 1, 1, 1)
-    eps = (ask.rows.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
-    return [lab.towards(lab.p(caption), own(lab, eps, ask.rows), ask.rows)]
+    bar = lab.model.alphas_bar[query.rows.t].view(-1, 1, 1, 1)
+    eps = (query.rows.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
+    return [lab.towards(lab.p(caption), own(lab, eps, query.rows), query.rows)]
 
 
 def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:

@@ -15,7 +15,7 @@ from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
 from efface.training.balance.constrained import Constrained
-from efface.training.interfaces import Ask, Rows, Step, Term
+from efface.training.interfaces import Query, Rows, Step, Term
 from efface.training.objectives.anchor import Anchor
 from efface.training.trainer import Trainer
 from least_squares import Equations, Lab, N, fixed_point, minimiser
@@ -63,12 +63,12 @@ class Other(Term):
     def __init__(self, at: Rows) -> None:
         self.at = at
 
-    def asks(self, trainer: Trainer, step: Step):
+    def queries(self, trainer: Trainer, step: Step):
         dog, car = trainer.model.encode(["dog"] * N), trainer.model.encode(["car"] * N)
-        return {"student": Ask(self.at, dog, "student"), "goal": Ask(self.at, car, "frozen")}
+        return {"student": Query(self.at, dog, "student"), "goal": Query(self.at, car, "teacher")}
 
-    def loss(self, trainer: Trainer, asks, replies) -> Tensor:
-        return (replies["student"] - replies["goal"]).square().mean()
+    def loss(self, trainer: Trainer, queries, predictions) -> Tensor:
+        return (predictions["student"] - predictions["goal"]).square().mean()
 
 
 def derivative(parts: Equations, w: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ def end_of(trainer: Trainer, keep: float) -> Tensor:
 
 def solved(name: str, trainer: Trainer, keep: float) -> Tensor:
     """The same by the formulas of the papers."""
-    (asked, *_) = trainer.terms[0].asks(trainer, whole(trainer)).values()  # type: ignore[union-attr]
+    (asked, *_) = trainer.terms[0].queries(trainer, whole(trainer)).values()  # type: ignore[union-attr]
     at, n = asked.rows, len(asked.rows.x)
     lab = Lab(trainer.model, at, "eps")  # type: ignore[arg-type]
     cat, dog = (torch.eye(4).double()[k].expand(n, 4) for k in (0, 1))

@@ -127,16 +127,16 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
     def step() -> Step:
         return replace(trainer.auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
 
-    ask = trainer.terms[0].asks(trainer, step())["mask"]
-    assert ask.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
-    assert ask.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
+    query = trainer.terms[0].queries(trainer, step())["mask"]
+    assert query.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
+    assert query.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
     with torch.no_grad(), cross_attention(model) as maps:
-        model.predict(ask.rows.x, ask.rows.t, ask.cond)
+        model.predict(query.rows.x, query.rows.t, query.cond)
     with trainer.losses(step()) as losses:
-        mask = located(maps.values(), ask.cond.tensors[WORDS], (8, 8), 0.5)
+        mask = located(maps.values(), query.cond.tensors[WORDS], (8, 8), 0.5)
         assert 0 < mask.mean() < 1
         assert losses["erase"].item() == pytest.approx(
-            inside(maps.values(), ask.cond.tensors[ALL], mask).item(), rel=1e-4
+            inside(maps.values(), query.cond.tensors[ALL], mask).item(), rel=1e-4
         )
         before = losses["erase"].item()
     for _ in range(6):
@@ -188,14 +188,14 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
     trainer.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
     for index in range(8):
         step = trainer.auxiliary_step(index, 0)
-        ask = term.asks(trainer, step)["mask"]
-        mask = ask.rows.known["mask"]
+        query = term.queries(trainer, step)["mask"]
+        mask = query.rows.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
         with cross_attention(eps_model) as maps:
-            eps_model.predict(ask.rows.x, ask.rows.t, ask.cond)
+            eps_model.predict(query.rows.x, query.rows.t, query.cond)
         with trainer.losses(trainer.auxiliary_step(index, 0)) as losses:
-            want = inside(maps.values(), ask.cond.tensors[ALL], mask)
+            want = inside(maps.values(), query.cond.tensors[ALL], mask)
             assert losses["erase"].item() == pytest.approx(want.item(), rel=1e-4)
     shown = {
         (target, picture.numpy().tobytes())

@@ -40,7 +40,7 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
 def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(model):
     trainer = trainer_of(model)
     step = trainer.auxiliary_step(0, 0)
-    erase, keep = (term.asks(trainer, step) for term in trainer.terms)
+    erase, keep = (term.queries(trainer, step) for term in trainer.terms)
     n = QUICK.batch * QUICK.anchors
     assert torch.equal(keep["student"].rows.x, erase["student"].rows.x.repeat_interleave(QUICK.anchors, 0))
     assert len(keep["student"].cond) == n
@@ -52,9 +52,9 @@ def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(m
 
 def test_scales(eps_model):
     trainer = trainer_of(eps_model)
-    ask = trainer.terms[1].asks(trainer, trainer.auxiliary_step(0, 0))["student"]
+    query = trainer.terms[1].queries(trainer, trainer.auxiliary_step(0, 0))["student"]
     table = eps_model.encode(trainer.terms[1].words).tensors["tokens"].flatten(1)
-    for row in ask.cond.tensors["tokens"].flatten(1):
+    for row in query.cond.tensors["tokens"].flatten(1):
         scales = (table @ row) / table.square().sum(1)
         fits = [(s * w - row).abs().max() < 1e-4 and 0.8 <= s <= 1.2 for s, w in zip(scales, table, strict=True)]
         assert any(fits)

@@ -71,8 +71,8 @@ def test_the_target_by_brute_force(eps_model, anchors):
                 0.3 * master.abs().mean() * torch.randn(master.shape, generator=torch.Generator().manual_seed(1))
             )
     step = replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
-    asks = term.asks(trainer, step)
-    rows = asks["student"].rows
+    queries = term.queries(trainer, step)
+    rows = queries["student"].rows
 
     def say(cond, i):
         return eps_model.predict(rows.x[i : i + 1], rows.t[i : i + 1], cond)[0]
@@ -85,31 +85,33 @@ def test_the_target_by_brute_force(eps_model, anchors):
             away = [say(cond, i) - eps_0 for cond in own.values()]
             target = eps_0 - 1.9 * sum(away) / 2
             if anchors:
-                target = target + 0.7 * (say(asks["pull"].cond[[i]], i) - eps_0)
+                target = target + 0.7 * (say(queries["pull"].cond[[i]], i) - eps_0)
                 spelled = eps_model.encode([["a cat", "red cat"], ["a dog", "red dog"]][i % 2]).flat()
-                assert any(torch.equal(asks["pull"].cond.flat()[i], one) for one in spelled)
-            drawn = asks["student"].cond.flat()[i]
+                assert any(torch.equal(queries["pull"].cond.flat()[i], one) for one in spelled)
+            drawn = queries["student"].cond.flat()[i]
             assert any(torch.equal(drawn, cond.flat()[0]) for cond in own.values())
             with trainer.update.bound():
-                total += float((say(asks["student"].cond[[i]], i) - target).square().mean()) / 6
+                total += float((say(queries["student"].cond[[i]], i) - target).square().mean()) / 6
         with trainer.losses(replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
             assert losses["erase"].item() == pytest.approx(total, rel=1e-4)
-    assert ("pull" in asks) == anchors
+    assert ("pull" in queries) == anchors
 
 
 def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model):
     trainer, term = trainer_of(eps_model, 1.0, 0.0, anchors=False)
-    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
-    assert set(asks) == {"student", "eps_0"}
+    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    assert set(queries) == {"student", "eps_0"}
     with torch.no_grad(), trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
-        said = eps_model.predict(asks["student"].rows.x, asks["student"].rows.t, asks["student"].cond, trainer.uncond)
+        said = eps_model.predict(
+            queries["student"].rows.x, queries["student"].rows.t, queries["student"].cond, trainer.uncond
+        )
         assert losses["erase"].item() == pytest.approx((said[0] - said[1]).square().mean().item(), rel=1e-4)
 
 
 def test_recorded_states_and_what_is_known_of_them(eps_model):
     trainer, term = trainer_of(eps_model, 1.0, 3.0)
-    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
-    rows, cond = asks["student"].rows, asks["student"].cond
+    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    rows, cond = queries["student"].rows, queries["student"].cond
     with torch.no_grad():
         eps_c, eps_0 = eps_model.predict(rows.x, rows.t, cond, trainer.uncond)
     assert torch.allclose(rows.known["eps_c"], eps_c, atol=1e-4)

@@ -12,7 +12,7 @@ from efface.concept import Erasure
 from efface.functional.schedules import Space
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
-from efface.training.interfaces import Ask, Rows, Term
+from efface.training.interfaces import Query, Rows, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
@@ -97,23 +97,25 @@ def test_all_but_one_is_concept_ablation_where_the_unconditional_score_has_not_m
 def loss_of(term: Term, key: str) -> float:
     """The term's loss where the student answers this ask as it likes, and all others as the frozen model does."""
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
-    assert asks is not None
-    replies = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
-    replies[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
-    return term.loss(trainer, asks, replies).item()
+    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    assert queries is not None
+    predictions = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in queries.items()}
+    predictions[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
+    return term.loss(trainer, queries, predictions).item()
 
 
 def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor | None]:
     """The gradient of the term's loss for what the student said to each of its asks."""
     trainer = moved_trainer(OracleModel(), [term])
-    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
-    assert asks is not None
+    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    assert queries is not None
     with trainer.update.bound():
-        replies = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
+        predictions = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in queries.items()}
     for key in keys:
-        replies[key].requires_grad_()
-    grads = torch.autograd.grad(term.loss(trainer, asks, replies), [replies[k] for k in keys], allow_unused=True)
+        predictions[key].requires_grad_()
+    grads = torch.autograd.grad(
+        term.loss(trainer, queries, predictions), [predictions[k] for k in keys], allow_unused=True
+    )
     return dict(zip(keys, grads, strict=True))
 
 
@@ -137,9 +139,9 @@ def test_another_label_is_asked_of_the_student():
     """The current model's answer, not the frozen one's: EraseDiff's stop-gradient."""
     term = WrongNoise(Fixed(OracleModel().rows(8)), ["car"], "label", "eps")
     trainer = moved_trainer(OracleModel(), [term])
-    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
-    assert asks["wrong"].who == "student"
-    assert torch.equal(asks["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
+    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    assert queries["wrong"].role == "student"
+    assert torch.equal(queries["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
 
 
 @pytest.mark.parametrize("space", ["eps", "v", "x0"])
@@ -149,9 +151,9 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     (term,) = AC(variant="noise", weights="head", pictures=3, draw_steps=4).terms(model, Erasure(("cat",), "dog"))
     trainer = trainer_of(model, [term], batch=6)
     step = trainer.auxiliary_step(0, 0)
-    asks = term.asks(trainer, step)
-    rows, said = asks["student"].rows, trainer._answer_frozen([asks["noise"]])[id(asks["noise"])].double()
-    assert asks["student"].prompts == ["cat"] * 6
+    queries = term.queries(trainer, step)
+    rows, said = queries["student"].rows, trainer.predict_teacher([queries["noise"]])[id(queries["noise"])].double()
+    assert queries["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
     x0 = term.source.store["dog"][[i % 3 for i in step.noise]].double()
     a = model.alphas_bar[rows.t].view(-1, 1, 1, 1)
@@ -165,24 +167,27 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     term = WrongNoise(pictures("uniform"), (), "uniform-noised", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
     step = trainer.auxiliary_step(0, 0)
-    asks = term.asks(trainer, step)
-    x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(asks["wrong"].rows.t).view(-1, 1, 1, 1)
-    noise = trainer._answer_frozen([asks["wrong"]])[id(asks["wrong"])]
+    queries = term.queries(trainer, step)
+    x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(queries["wrong"].rows.t).view(-1, 1, 1, 1)
+    noise = trainer.predict_teacher([queries["wrong"]])[id(queries["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
-    assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, asks["student"].rows.x, atol=1e-5)
+    assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, queries["student"].rows.x, atol=1e-5)
 
 
 def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     term = WrongNoise(pictures(), (), "uniform", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    asks = term.asks(trainer, trainer.auxiliary_step(0, 0))
-    noise = asks["wrong"].rows.known["noise"]
+    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    noise = queries["wrong"].rows.known["noise"]
     assert 0 <= noise.min() <= noise.max() < 1
-    assert asks["wrong"].rows.x is asks["student"].rows.x
-    x0, a = PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]], trainer.model.alpha_bar(asks["wrong"].rows.t)
+    assert queries["wrong"].rows.x is queries["student"].rows.x
+    x0, a = (
+        PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]],
+        trainer.model.alpha_bar(queries["wrong"].rows.t),
+    )
     a = a.view(-1, 1, 1, 1)
-    true = (asks["student"].rows.x - a.sqrt() * x0) / (1 - a).sqrt()
+    true = (queries["student"].rows.x - a.sqrt() * x0) / (1 - a).sqrt()
     assert true.min() < -0.5
     assert not torch.allclose(noise, true, atol=0.1)
 
@@ -228,5 +233,5 @@ def test_terms_ask_in_turns_of_the_update_alone():
     step = trainer.make_step(0, other)
     for name in OBJECTIVES:
         first = objective(name, pictures(), "eps")[0]
-        assert first.asks(trainer, step) is None
-    assert all(isinstance(a, Ask) for a in trainer.terms[0].asks(trainer, trainer.auxiliary_step(0, 0)).values())
+        assert first.queries(trainer, step) is None
+    assert all(isinstance(a, Query) for a in trainer.terms[0].queries(trainer, trainer.auxiliary_step(0, 0)).values())

@@ -19,7 +19,7 @@ from efface.methods.states import trajectories
 from efface.models.adapters.sd import StableDiffusion
 from efface.planning.probe_steps import tensors
 from efface.planning.tracker import Tally, size_of
-from efface.training.interfaces import Ask, Rows, Step
+from efface.training.interfaces import Query, Rows, Step
 from efface.training.objectives.anchor import Anchor
 from efface.training.optim import Adam
 from efface.training.preservation.prompts import Prompts
@@ -56,12 +56,12 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
             master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(len(name))))
         twin.get_parameter(name.removeprefix("unet.")).data.copy_(master)
     step = step_of(trainer)
-    asks = trainer.terms[0].asks(trainer, step)
+    queries = trainer.terms[0].queries(trainer, step)
     ours: list[torch.Tensor] = []
     trainer.update.step = ours.extend  # type: ignore[method-assign]
     loss = trainer.step(step)["erase"]
 
-    rows, tokens = asks["student"].rows, asks["student"].cond.tensors["tokens"]
+    rows, tokens = queries["student"].rows, queries["student"].cond.tensors["tokens"]
     nothing = trainer.uncond.expand(4).tensors["tokens"]
     with torch.no_grad():
         eps_0, eps_c = (model.unet(rows.x, rows.t, c).sample for c in (nothing, tokens))
@@ -95,10 +95,10 @@ def test_sources_agree_at_the_base(model):
 
 def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
     trainer = trainer_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
-    asks = trainer.terms[0].asks(trainer, step_of(trainer))
+    queries = trainer.terms[0].queries(trainer, step_of(trainer))
     monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
-    replies = trainer._answer_frozen([asks["eps_0"], asks["eps_c"]])
-    assert torch.equal(replies[id(asks["eps_c"])], asks["eps_c"].rows.known["eps_c"])
+    predictions = trainer.predict_teacher([queries["eps_0"], queries["eps_c"]])
+    assert torch.equal(predictions[id(queries["eps_c"])], queries["eps_c"].rows.known["eps_c"])
 
 
 @pytest.mark.parametrize("source", ["student", "frozen"])
@@ -115,10 +115,10 @@ def test_the_search_learns_nothing_at_the_base(model, source):
 def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_model):
     trainer = trainer_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
     term = trainer.terms[1]
-    asks = term.asks(trainer, step_of(trainer, 1))
-    assert asks["student"].cond.tensors["tokens"].requires_grad
-    assert not asks["eps_c"].cond.tensors["tokens"].requires_grad
-    assert not asks["student"].rows.x.requires_grad
+    queries = term.queries(trainer, step_of(trainer, 1))
+    assert queries["student"].cond.tensors["tokens"].requires_grad
+    assert not queries["eps_c"].cond.tensors["tokens"].requires_grad
+    assert not queries["student"].rows.x.requires_grad
 
 
 def test_the_search_finds_the_word_that_is_damaged_most():
@@ -363,8 +363,8 @@ def test_adam_is_torchs_and_resumes():
 
 def test_ask_of_one_condition_serves_all_rows(eps_model):
     trainer = trainer_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
-    ask = Ask(Rows(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.uncond, "frozen")
-    assert len(trainer._answer_frozen([ask])[id(ask)]) == 3
+    query = Query(Rows(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.uncond, "teacher")
+    assert len(trainer.predict_teacher([query])[id(query)]) == 3
 
 
 def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):

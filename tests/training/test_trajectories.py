@@ -27,7 +27,7 @@ def trainer_of(method: ESD | EAP, model: StableDiffusion) -> Trainer:
     return method.build_trainer(model, Erasure(("cat",)))
 
 
-def ask(
+def query(
     trainer: Trainer, source: Frozen, prompts: list[str], noise: list[int], points: list[int], index: int = 0
 ) -> tuple:
     step = Step(index, trainer.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
@@ -67,8 +67,8 @@ def test_what_a_row_holds_does_not_depend_on_who_was_drawn_with_it(eps_model):
         trainer.model.recordings = Recordings()
         source.expect(["dog", "rose", "car", "tiger", "apple"])
         for word in before:
-            ask(trainer, source, [word], [0], [0])
-        found.append(ask(trainer, source, *asked))
+            query(trainer, source, [word], [0], [0])
+        found.append(query(trainer, source, *asked))
     assert equal(found[0], found[1])
     assert equal(found[0], found[2])
 
@@ -79,11 +79,11 @@ def test_expected_prompts_are_drawn_together_in_batches_of_one_size(eps_model, m
     trainer, source = trainer_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 3)
     words = list(WORDS[:5])
     source.expect(words)
-    ask(trainer, source, [words[4]], [0], [1])
+    query(trainer, source, [words[4]], [0], [1])
     assert sizes == [4, 4, 4, 4]  # 15 pictures, the last batch filled up
-    ask(trainer, source, words[:4], [0, 1, 2, 3], [0, 1, 2, 0])
+    query(trainer, source, words[:4], [0, 1, 2, 3], [0, 1, 2, 0])
     assert len(sizes) == 4
-    ask(trainer, source, ["truck"], [0], [0])
+    query(trainer, source, ["truck"], [0], [0])
     assert sizes[4:] == [3]
 
 
@@ -163,8 +163,8 @@ def test_what_another_base_or_an_edit_draws_is_not_taken_for_its_own(tmp_path):
 
 def test_refresh_draws_anew_and_lets_go(eps_model):
     trainer, source = trainer_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 2, refresh=5)
-    first = ask(trainer, source, ["dog"], [0], [0], index=4)
-    later = ask(trainer, source, ["dog"], [0], [0], index=5)
+    first = query(trainer, source, ["dog"], [0], [0], index=4)
+    later = query(trainer, source, ["dog"], [0], [0], index=5)
     assert not torch.equal(first[0], later[0])
     assert len(trainer.model.recordings.held) == 2
 

@@ -279,10 +279,10 @@ def test_saliency_is_the_sum_over_the_looks():
     trainer = Trainer(model, erasure, name="test", settings=dataclasses.asdict(method), **parts)
     total = torch.zeros_like(trainer.update.params()[0])
     for k in range(4):
-        asks = trainer.terms[0].asks(trainer, trainer.auxiliary_step(0, stream=500 + k))
-        rows, p = asks["student"].rows, asks["student"].cond.tensors["p"]
+        queries = trainer.terms[0].queries(trainer, trainer.auxiliary_step(0, stream=500 + k))
+        rows, p = queries["student"].rows, queries["student"].cond.tensors["p"]
         w = model.unet.head.weight.detach().clone().requires_grad_()
-        base, wrong = model.exact(rows.x, rows.t, p).float(), asks["wrong"].cond.tensors["p"]
+        base, wrong = model.exact(rows.x, rows.t, p).float(), queries["wrong"].cond.tensors["p"]
         said = base.flatten(1) + model.unet.features(rows.x, rows.t, p) @ w.T
         other = model.exact(rows.x, rows.t, wrong).float() + model.unet(rows.x, rows.t, wrong)
         (said - other.detach().flatten(1)).square().mean().backward()

@@ -111,12 +111,13 @@ def turn_of(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
 
 def _student_rows(trainer: Trainer, step: Step) -> int:
     """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
-    asked = trainer.asked(step)
+    asked = trainer.collect_queries(step)
     each = [
-        [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in trainer.balance.passes
+        [query for term, some in asked for query in some.values() if term.role in roles]
+        for roles in trainer.balance.passes
     ]
-    once = [{(id(ask.rows), id(ask.cond)): ask for ask in some if ask.who == "student"} for some in each]
-    return max(sum(len(ask.rows.x) for ask in asks.values()) for asks in once)
+    once = [{(id(query.rows), id(query.cond)): query for query in some if query.role == "student"} for some in each]
+    return max(sum(len(query.rows.x) for query in queries.values()) for queries in once)
 
 
 def tensors(trainer: Trainer) -> list[Tensor]:

@@ -16,7 +16,7 @@ from ..models.cond import Cond
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-Role = Literal["erase", "keep", "cost"]
+LossRole = Literal["erase", "keep", "cost"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Query:
     """A question to the model: what do you predict at these rows, under these conditions?"""
 
     rows: Rows
     cond: Cond
-    who: Literal["student", "frozen"]
+    role: Literal["student", "teacher"]
     known: str = ""
     """The key of `rows.known` that answers a frozen ask for nothing, where it is there."""
     prompts: Sequence[str] = ()
@@ -162,7 +162,7 @@ class Source(Stateful, ABC):
 class Term(Stateful, ABC):
     """A part of the loss: an objective or a preservation."""
 
-    role: Role
+    role: LossRole
 
     def prepare(self, trainer: Trainer) -> None:
         """Work before the first turn."""
@@ -176,11 +176,11 @@ class Term(Stateful, ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, Source)}
 
     @abstractmethod
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         """What it wants to know this turn, by names of its choosing; None when the turn is not its business."""
 
     @abstractmethod
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         """A scalar from the replies to its asks."""
 
     def notes(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Term(Stateful, ABC):
         return {}
 
 
-GradOf = Callable[[Mapping[Role, float]], tuple[Mapping[Role, float], Sequence[Tensor]]]
+GradOf = Callable[[Mapping[LossRole, float]], tuple[Mapping[LossRole, float], Sequence[Tensor]]]
 
 
 class Balance(ABC):
@@ -196,9 +196,9 @@ class Balance(ABC):
 
     inner: int = 0
     """Steps on the erasing loss alone, on a scratch copy, by which its reachable minimum is judged; 0 asks for none."""
-    needs: ClassVar[tuple[Role, ...]] = ()
+    needs: ClassVar[tuple[LossRole, ...]] = ()
     """Roles without which there is no step."""
-    passes: ClassVar[tuple[tuple[Role, ...], ...]] = (("erase", "keep", "cost"),)
+    passes: ClassVar[tuple[tuple[LossRole, ...], ...]] = (("erase", "keep", "cost"),)
     """Roles that it has differentiated together, pass by pass: what is planned for."""
 
     @abstractmethod

@@ -24,7 +24,7 @@ from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from .distributed import team
-from .interfaces import Ask, Balance, Learner, Role, Source, Stateful, Step, Term, Update
+from .interfaces import Balance, Learner, LossRole, Query, Source, Stateful, Step, Term, Update
 
 SAVE_EVERY = 25
 """Turns after which the state is kept: as a checkpoint where there is to be one, and as the last good Edit."""
@@ -145,9 +145,9 @@ class Trainer:
         """One step of the turn's player; the losses by role."""
         ours = step.learner is self.update
         floor = self._floor(step) if ours and self.balance.inner else None
-        values: dict[Role, float] = {}
+        values: dict[LossRole, float] = {}
 
-        def grad_of(shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+        def grad_of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
             found, grads = self.gradient(step, shares)
             values.update(found)
             return found, grads
@@ -161,39 +161,41 @@ class Trainer:
         step.learner.step(grads)
         return {str(role): value for role, value in values.items()}
 
-    def gradient(self, step: Step, shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+    def gradient(
+        self, step: Step, shares: Mapping[LossRole, float]
+    ) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
         """These roles' losses, and the gradient of their weighted sum for the params of the turn's player.
 
         One pass for all of them, whose activations are gone after it. A role that has nothing to say this turn is left
         out of the losses.
         """
         with self.losses(step, *shares) as losses:
-            values: dict[Role, float] = {role: loss.item() for role, loss in losses.items()}
+            values: dict[LossRole, float] = {role: loss.item() for role, loss in losses.items()}
             self._demand_finite(step, torch.tensor(list(values.values())), f"loss {values}")
             total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
             return values, gradients(step.learner.params(), total)
 
     @contextmanager
-    def losses(self, step: Step, *roles: Role) -> Iterator[dict[Role, Tensor]]:
+    def losses(self, step: Step, *roles: LossRole) -> Iterator[dict[LossRole, Tensor]]:
         """The losses of all terms, or of these roles'; differentiate them within, where the student is in place."""
-        asked = self.asked(step, *roles)
-        flat = [ask for _, asks in asked for ask in asks.values()]
-        frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
+        asked = self.collect_queries(step, *roles)
+        flat = [query for _, queries in asked for query in queries.values()]
+        frozen = self.predict_teacher([query for query in flat if query.role == "teacher"])
         with _still(self.model), self.update.bound():
-            replies = frozen | self._predict([a for a in flat if a.who == "student"], self.settings["micro_batch"])
-            losses: dict[Role, Tensor] = {}
-            for term, asks in asked:
-                loss = term.loss(self, asks, {key: replies[id(ask)] for key, ask in asks.items()})
+            predictions = frozen | self._predict([a for a in flat if a.role == "student"], self.settings["micro_batch"])
+            losses: dict[LossRole, Tensor] = {}
+            for term, queries in asked:
+                loss = term.loss(self, queries, {key: predictions[id(query)] for key, query in queries.items()})
                 losses[term.role] = losses[term.role] + loss if term.role in losses else loss
             yield losses
 
-    def asked(self, step: Step, *roles: Role) -> list[tuple[Term, Mapping[str, Ask]]]:
+    def collect_queries(self, step: Step, *roles: LossRole) -> list[tuple[Term, Mapping[str, Query]]]:
         """What all terms ask, or those of these roles; those that have nothing to say this turn are left out.
 
         Erasing asks first: asked alone, at the same turn, it then draws the same.
         """
         terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
-        return [(term, asks) for term in terms if (asks := term.asks(self, step)) is not None]
+        return [(term, queries) for term in terms if (queries := term.queries(self, step)) is not None]
 
     def _floor(self, step: Step) -> float:
         """The erasing loss of this turn after the balance's inner steps on it alone; the update is put back."""
@@ -212,26 +214,26 @@ class Trainer:
         """A turn of the update aside from the game, with random choices of its own."""
         return self.make_step(index, self.update, stream)
 
-    def _answer_frozen(self, asks: Sequence[Ask]) -> dict[int, Tensor]:
+    def predict_teacher(self, queries: Sequence[Query]) -> dict[int, Tensor]:
         """Replies by id of the ask: what is known already for nothing, the rest in one call."""
-        replies = {id(ask): ask.rows.known[ask.known] for ask in asks if ask.known in ask.rows.known}
+        predictions = {id(query): query.rows.known[query.known] for query in queries if query.known in query.rows.known}
         with torch.no_grad():
-            return replies | self._predict([ask for ask in asks if id(ask) not in replies])
+            return predictions | self._predict([query for query in queries if id(query) not in predictions])
 
-    def _predict(self, asks: Sequence[Ask], rows_at_once: int = 0) -> dict[int, Tensor]:
+    def _predict(self, queries: Sequence[Query], rows_at_once: int = 0) -> dict[int, Tensor]:
         """One batched prediction for all asks; in pieces whose activations are recomputed, where that is wanted.
 
         The same states under the same condition are predicted once, however many terms ask.
         """
-        if not asks:
+        if not queries:
             return {}
-        asked, asks = asks, list({(id(ask.rows), id(ask.cond)): ask for ask in asks}.values())
-        x, t = torch.cat([ask.rows.x for ask in asks]), torch.cat([ask.rows.t for ask in asks])
-        cond = Cond.cat([self._cond(ask).expand(len(ask.rows.x)) for ask in asks])
+        asked, queries = queries, list({(id(query.rows), id(query.cond)): query for query in queries}.values())
+        x, t = torch.cat([query.rows.x for query in queries]), torch.cat([query.rows.t for query in queries])
+        cond = Cond.cat([self._cond(query).expand(len(query.rows.x)) for query in queries])
         out = team().spread(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
-        parts = out.split([len(ask.rows.x) for ask in asks])
-        replies = {(id(ask.rows), id(ask.cond)): part for ask, part in zip(asks, parts, strict=True)}
-        return {id(ask): replies[id(ask.rows), id(ask.cond)] for ask in asked}
+        parts = out.split([len(query.rows.x) for query in queries])
+        predictions = {(id(query.rows), id(query.cond)): part for query, part in zip(queries, parts, strict=True)}
+        return {id(query): predictions[id(query.rows), id(query.cond)] for query in asked}
 
     def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
         if not 0 < rows_at_once < len(x):
@@ -247,11 +249,11 @@ class Trainer:
     def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.model.predict(x, t, cond)[0]
 
-    def _cond(self, ask: Ask) -> Cond:
+    def _cond(self, query: Query) -> Cond:
         """The ask's condition; read anew, with a gradient, where the student's text encoder learns."""
-        if ask.who == "student" and ask.prompts and (self.live or ask.prefix is not None):
-            return self.model.read(ask.prompts, ask.prefix)
-        return ask.cond
+        if query.role == "student" and query.prompts and (self.live or query.prefix is not None):
+            return self.model.read(query.prompts, query.prefix)
+        return query.cond
 
     def _demand_finite(self, step: Step, values: Tensor, what: str) -> None:
         if not values.isfinite().all():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -21,7 +21,7 @@ from ..trainer import Trainer
 class Anchor(Term):
     """The frozen prediction under the request's anchor, at states of `source`, measured in `space`."""
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, space: Space, states: Literal["target", "anchor"] = "target") -> None:
         self.source, self.states = source, states
@@ -30,7 +30,7 @@ class Anchor(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
@@ -42,10 +42,10 @@ class Anchor(Term):
         else:
             rows, known = self.source.rows(trainer, step, prompts, cond), "" if anchor else "eps_0"
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "anchor": Ask(rows, goal, "frozen", known=known),
+            "student": Query(rows, cond, "student", prompts=prompts),
+            "anchor": Query(rows, goal, "teacher", known=known),
         }
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["anchor"], weight)
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(queries["student"].rows.t, self.space)
+        return weighted_mse(predictions["student"], predictions["anchor"], weight)

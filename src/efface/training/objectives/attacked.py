@@ -18,7 +18,7 @@ from ...functional.adversary import descend
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ...models.text_room import demand_room
-from ..interfaces import Ask, Role, Rows, Source, Stateful, Step, Term
+from ..interfaces import LossRole, Query, Rows, Source, Stateful, Step, Term
 from ..trainer import Trainer
 
 Start = Literal["latest", "random"]
@@ -69,7 +69,7 @@ class Latest(Stateful):
 class Attacked(Term):
     """ESD's objective on attacked prompts, at states of `source`, measured in `space`."""
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, eta: float, space: Space, attack: PrefixAttack) -> None:
         self.source, self.eta, self.attack, self.latest = source, eta, attack, Latest()
@@ -86,7 +86,7 @@ class Attacked(Term):
         self.source.expect(trainer.targets())
         self.words = trainer.model.embedding_table().detach()
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
@@ -99,9 +99,9 @@ class Attacked(Term):
                     rows = Rows(rows.x, rows.t, {**rows.known, "eps_c": trainer.model.predict(rows.x, rows.t, cond)[0]})
             prefix = self.harden(trainer, step, rows, prompts)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts, prefix=prefix),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
+            "student": Query(rows, cond, "student", prompts=prompts, prefix=prefix),
+            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
+            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
         }
 
     def harden(self, trainer: Trainer, step: Step, rows: Rows, prompts: Sequence[str]) -> Tensor:
@@ -129,6 +129,6 @@ class Attacked(Term):
         said = trainer.model.predict(rows.x, rows.t, trainer.model.read(prompts, prefix))[0]
         return (said.float() - rows.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        target = negative_guidance(replies["eps_0"], replies["eps_c"], self.eta)
-        return weighted_mse(replies["student"], target, trainer.weight(asks["student"].rows.t, self.space))
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
+        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].rows.t, self.space))

@@ -21,7 +21,7 @@ from ...functional.schedules import convert, noised
 from ...models.cond import Cond
 from ...models.hooks.attention import cross_attention, places
 from ...models.segmenter import Segmenter, shares
-from ..interfaces import Ask, Role, Rows, Source, Step, Term
+from ..interfaces import LossRole, Query, Rows, Source, Step, Term
 from ..trainer import Trainer
 
 WORDS, ALL = "attention.words", "attention.all"
@@ -87,7 +87,7 @@ class Attention(Term):
         segment: says where the target is; the attention does where there is none.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(
         self, source: Source, threshold: float, ends: bool, focus: Focus | None, segment: Segmenter | None = None
@@ -96,7 +96,7 @@ class Attention(Term):
         self.source, self.threshold, self.ends, self.focus, self.segment = source, threshold, ends, focus, segment
         self.masks: dict[tuple[str, bytes], Tensor] = {}
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
@@ -109,13 +109,13 @@ class Attention(Term):
             self._segmented(self.segment, trainer, step, rows) if self.segment else self._attended(trainer, rows, cond)
         )
         # An ask whose answer is known costs nothing, and takes states and mask to the loss.
-        return {"mask": Ask(Rows(rows.x, rows.t, {"mask": mask}), cond, "frozen", known="mask")}
+        return {"mask": Query(Rows(rows.x, rows.t, {"mask": mask}), cond, "teacher", known="mask")}
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        ask = asks["mask"]
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        query = queries["mask"]
         with cross_attention(trainer.model) as maps:
-            trainer.model.predict(ask.rows.x, ask.rows.t, ask.cond)
-        return inside(maps.values(), ask.cond.tensors[ALL], replies["mask"])
+            trainer.model.predict(query.rows.x, query.rows.t, query.cond)
+        return inside(maps.values(), query.cond.tensors[ALL], predictions["mask"])
 
     def _attended(self, trainer: Trainer, rows: Rows, cond: Cond) -> Tensor:
         """[n, 1, h, w] by the frozen model's attention."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...models.cond import Cond
-from ..interfaces import Ask, Role, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -29,7 +29,7 @@ class Composition(Term):
         anchors: for each target prompts, of which a row takes one; without any there is nothing to pull towards.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(
         self,
@@ -44,33 +44,33 @@ class Composition(Term):
         self.pull, self.push = pull, push
         self.space: Space = space
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         own = [self.negatives[i] for i in step.targets]
         names = [_one_of(list(conds), step) for conds in own]
         cond = Cond.cat([conds[name] for conds, name in zip(own, names, strict=True)])
         rows = self.source.rows(trainer, step, names, cond)
-        asks = {
-            "student": Ask(rows, cond, "student"),
-            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
+        queries = {
+            "student": Query(rows, cond, "student"),
+            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
         }
         if self.push:
             away = zip(*(conds.values() for conds in own), strict=True)
-            asks |= {f"push {k}": Ask(rows, Cond.cat(conds), "frozen") for k, conds in enumerate(away)}
+            queries |= {f"push {k}": Query(rows, Cond.cat(conds), "teacher") for k, conds in enumerate(away)}
         if any(self.anchors) and self.pull:
             anchors = [_one_of(self.anchors[i], step) for i in step.targets]
-            asks["pull"] = Ask(rows, trainer.model.encode(anchors), "frozen")
-        return asks
+            queries["pull"] = Query(rows, trainer.model.encode(anchors), "teacher")
+        return queries
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        eps_0 = replies["eps_0"]
-        target, away = eps_0, [reply for name, reply in replies.items() if name.startswith("push")]
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        eps_0 = predictions["eps_0"]
+        target, away = eps_0, [reply for name, reply in predictions.items() if name.startswith("push")]
         if away:
             target = target - self.push * (torch.stack(away).mean(dim=0) - eps_0)
-        if "pull" in replies:
-            target = target + self.pull * (replies["pull"] - eps_0)
-        return weighted_mse(replies["student"], target, trainer.weight(asks["student"].rows.t, self.space))
+        if "pull" in predictions:
+            target = target + self.pull * (predictions["pull"] - eps_0)
+        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].rows.t, self.space))
 
 
 def _one_of(names: Sequence[str], step: Step) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -33,7 +33,7 @@ class Denoising(Term):
         self,
         source: Source,
         space: Space,
-        role: Role,
+        role: LossRole,
         shown: Sequence[str] = (),
         captions: Mapping[str, str] | None = None,
         sign: float = 1.0,
@@ -45,7 +45,7 @@ class Denoising(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(self.shown or trainer.targets())
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         targets = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
@@ -60,10 +60,10 @@ class Denoising(Term):
         if "noise" not in rows.known:
             raise ValueError("denoising needs the noise that was added to pictures; trajectories have none")
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "noise": Ask(rows, cond, "frozen", known="noise"),
+            "student": Query(rows, cond, "student", prompts=prompts),
+            "noise": Query(rows, cond, "teacher", known="noise"),
         }
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(asks["student"].rows.t, self.space)
-        return self.sign * weighted_mse(replies["student"], replies["noise"], weight)
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(queries["student"].rows.t, self.space)
+        return self.sign * weighted_mse(predictions["student"], predictions["noise"], weight)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 
 Goal = Literal["alternative", "neutral", "negative"]
@@ -40,7 +40,7 @@ class Guidance(Term):
         detach: hold the unconditional prediction within g_th, so that moving it can never lower this loss.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, goal: Goal, eta: float, detach: bool, space: Space) -> None:
         if goal not in ("alternative", "neutral", "negative"):
@@ -51,28 +51,28 @@ class Guidance(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
         rows = self.source.rows(trainer, step, prompts, cond)
         empty = [""] * len(prompts)
-        asks = {
-            "student_c": Ask(rows, cond, "student", prompts=prompts),
-            "student_0": Ask(rows, trainer.uncond, "student", prompts=empty),
-            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
+        queries = {
+            "student_c": Query(rows, cond, "student", prompts=prompts),
+            "student_0": Query(rows, trainer.uncond, "student", prompts=empty),
+            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
         }
         if self.goal == "alternative":
             others = trainer.prompts(step, [trainer.erasure.anchor] * len(prompts))
-            asks["eps_goal"] = Ask(rows, trainer.model.encode(others), "frozen")
+            queries["eps_goal"] = Query(rows, trainer.model.encode(others), "teacher")
         if self.goal == "negative":
-            asks["eps_goal"] = Ask(rows, cond, "frozen", known="eps_c")
-        return asks
+            queries["eps_goal"] = Query(rows, cond, "teacher", known="eps_c")
+        return queries
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        student_0 = replies["student_0"].detach() if self.detach else replies["student_0"]
-        moved = replies["student_c"] - student_0
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        student_0 = predictions["student_0"].detach() if self.detach else predictions["student_0"]
+        moved = predictions["student_c"] - student_0
         sign = {"alternative": 1.0, "neutral": 0.0, "negative": -self.eta}[self.goal]
-        goal = sign * (replies["eps_goal"] - replies["eps_0"]) if sign else torch.zeros_like(moved)
-        return weighted_mse(moved, goal, trainer.weight(asks["student_c"].rows.t, self.space))
+        goal = sign * (predictions["eps_goal"] - predictions["eps_0"]) if sign else torch.zeros_like(moved)
+        return weighted_mse(moved, goal, trainer.weight(queries["student_c"].rows.t, self.space))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -20,7 +20,7 @@ from ..trainer import Trainer
 class NegativeGuidance(Term):
     """ESD's objective, at states of `source`, measured in `space`."""
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, eta: float, space: Space) -> None:
         self.source, self.eta = source, eta
@@ -29,18 +29,18 @@ class NegativeGuidance(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
         rows = self.source.rows(trainer, step, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
+            "student": Query(rows, cond, "student", prompts=prompts),
+            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
+            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
         }
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        target = negative_guidance(replies["eps_0"], replies["eps_c"], self.eta)
-        return weighted_mse(replies["student"], target, trainer.weight(asks["student"].rows.t, self.space))
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
+        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].rows.t, self.space))

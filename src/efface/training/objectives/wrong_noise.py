@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space, convert
-from ..interfaces import Ask, Role, Rows, Source, Step, Term
+from ..interfaces import LossRole, Query, Rows, Source, Step, Term
 from ..trainer import Trainer
 
 Wrong = Literal["label", "uniform", "uniform-noised"]
@@ -30,7 +30,7 @@ class WrongNoise(Term):
             the authors' code: then `source` must noise uniformly.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, labels: Sequence[str], wrong: Wrong, space: Space) -> None:
         if wrong not in ("label", "uniform", "uniform-noised"):
@@ -44,7 +44,7 @@ class WrongNoise(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(trainer.targets())
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
@@ -55,15 +55,15 @@ class WrongNoise(Term):
         if self.wrong == "label":
             label = self.labels[int(torch.randint(len(self.labels), (), generator=step.generator))]
             other = [label] * len(prompts)
-            wrong = Ask(rows, trainer.model.encode(other), "student", prompts=other)
+            wrong = Query(rows, trainer.model.encode(other), "student", prompts=other)
         else:
             if self.wrong == "uniform":
                 noise = torch.rand(rows.x.shape, generator=step.generator).to(rows.x)
                 said = convert(noise, rows.x, trainer.model.alpha_bar(rows.t), "eps", trainer.model.space)
                 rows = Rows(rows.x, rows.t, {"noise": said})
-            wrong = Ask(rows, cond, "frozen", known="noise")
-        return {"student": Ask(rows, cond, "student", prompts=prompts), "wrong": wrong}
+            wrong = Query(rows, cond, "teacher", known="noise")
+        return {"student": Query(rows, cond, "student", prompts=prompts), "wrong": wrong}
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["wrong"].detach(), weight)
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(queries["student"].rows.t, self.space)
+        return weighted_mse(predictions["student"], predictions["wrong"].detach(), weight)

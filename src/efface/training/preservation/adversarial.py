@@ -20,7 +20,7 @@ from torch import Tensor
 from ...functional.gumbel import score
 from ...functional.losses import weighted_errors
 from ...functional.schedules import Space
-from ..interfaces import Ask, Learner, Role, Source, Step, Term
+from ..interfaces import Learner, LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 from ..vocabulary_search import Search
 
@@ -29,7 +29,7 @@ from ..vocabulary_search import Search
 class Adversarial(Term):
     """EAP's preservation, at states of `source`, measured in `space`."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, search: Search, space: Space) -> None:
         self.source, self.search = source, search
@@ -59,20 +59,20 @@ class Adversarial(Term):
     def searches(self) -> Sequence[Learner]:
         return (self.search,) if self.search.steps_per_round else ()
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner not in (trainer.update, self.search):
             return None
         pick = self.search.pick(trainer, step)
         states = self.source.rows(trainer, step, pick.words, pick.cond)
         known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
         return {
-            "student": Ask(states, held if self.scored else pick.cond, "student", prompts=pick.words),
-            "eps_c": Ask(states, held, "frozen", known=known),
+            "student": Query(states, held if self.scored else pick.cond, "student", prompts=pick.words),
+            "eps_c": Query(states, held, "teacher", known=known),
         }
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(asks["student"].rows.t, self.space)
-        errors = weighted_errors(replies["student"], replies["eps_c"], weight)
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(queries["student"].rows.t, self.space)
+        errors = weighted_errors(predictions["student"], predictions["eps_c"], weight)
         if not self.scored or self.search.last is None:
             return errors.mean()
         return errors.mean() + score(errors, self.search.last[1].chances.to(errors))

@@ -18,7 +18,7 @@ from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...functional.words import other_words
 from ...models.cond import Cond
-from ..interfaces import Ask, Role, Rows, Source, Step, Term
+from ..interfaces import LossRole, Query, Rows, Source, Step, Term
 from ..trainer import Trainer
 
 SCALES = (0.8, 1.2)
@@ -33,7 +33,7 @@ class Anchoring(Term):
     are nearly orthogonal to any prompt, ours are prompts.
     """
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, words: Sequence[str], count: int, space: Space) -> None:
         if count < 1:
@@ -58,7 +58,7 @@ class Anchoring(Term):
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"no word is unlike {', '.join(targets)} among {len(self.words)}; give other words")
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         targets = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
@@ -70,7 +70,7 @@ class Anchoring(Term):
         held = trainer.model.encode(asked).tensors
         cond = Cond({**held, "tokens": held["tokens"] * scale.to(held["tokens"])})
         states = Rows(rows.x.repeat_interleave(self.count, 0), rows.t.repeat_interleave(self.count, 0))
-        return {"student": Ask(states, cond, "student"), "eps_s": Ask(states, cond, "frozen")}
+        return {"student": Query(states, cond, "student"), "eps_s": Query(states, cond, "teacher")}
 
     def draw(self, step: Step) -> list[list[str]]:
         """The words of each row."""
@@ -79,16 +79,16 @@ class Anchoring(Term):
         )
         return [[self.words[i] for i in row] for row in picks.tolist()]
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["eps_s"], weight)
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(queries["student"].rows.t, self.space)
+        return weighted_mse(predictions["student"], predictions["eps_s"], weight)
 
 
 @final
 class Retained(Term):
     """`count` words a turn under `template`, whatever the objective's batch, at states of `source` under each."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, words: Sequence[str], template: str, count: int, space: Space) -> None:
         if count < 1:
@@ -100,7 +100,7 @@ class Retained(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.words = _others(self.given, trainer)
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         bounds = (len(self.words), 2**31, trainer.settings["draw_steps"])
@@ -111,13 +111,13 @@ class Retained(Term):
         cond = trainer.model.encode(prompts)
         rows = self.source.rows(trainer, own, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+            "student": Query(rows, cond, "student", prompts=prompts),
+            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["eps_c"], weight)
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(queries["student"].rows.t, self.space)
+        return weighted_mse(predictions["student"], predictions["eps_c"], weight)
 
 
 def _others(words: Sequence[str], trainer: Trainer) -> list[str]:

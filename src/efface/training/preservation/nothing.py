@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from ..interfaces import Ask, Role, Step, Term
+from ..interfaces import LossRole, Query, Step, Term
 from ..trainer import Trainer
 
 
@@ -15,10 +15,10 @@ from ..trainer import Trainer
 class Nothing(Term):
     """Never asks, never counts."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         return None
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         raise AssertionError("it asked nothing")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -18,7 +18,7 @@ from ..trainer import Trainer
 class Prompts(Term):
     """Some of the prompts each turn, drawn evenly."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, prompts: Sequence[str], space: Space) -> None:
         if not prompts:
@@ -29,7 +29,7 @@ class Prompts(Term):
     def prepare(self, trainer: Trainer) -> None:
         self.source.expect(self.prompts)
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         picks = torch.randint(len(self.prompts), (len(step.targets),), generator=step.generator).tolist()
@@ -37,10 +37,10 @@ class Prompts(Term):
         cond = trainer.model.encode(prompts)
         rows = self.source.rows(trainer, step, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+            "student": Query(rows, cond, "student", prompts=prompts),
+            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["eps_c"], weight)
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = trainer.weight(queries["student"].rows.t, self.space)
+        return weighted_mse(predictions["student"], predictions["eps_c"], weight)

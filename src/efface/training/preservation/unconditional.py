@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
 
 
@@ -20,21 +20,23 @@ from ..trainer import Trainer
 class Unconditional(Term):
     """At states of `source` on trajectories under the target."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, space: Space) -> None:
         self.source = source
         self.space: Space = space
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         rows = self.source.rows(trainer, step, prompts, trainer.model.encode(prompts))
         return {
-            "student": Ask(rows, trainer.uncond, "student", prompts=[""] * len(prompts)),
-            "eps_0": Ask(rows, trainer.uncond, "frozen", known="eps_0"),
+            "student": Query(rows, trainer.uncond, "student", prompts=[""] * len(prompts)),
+            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
         }
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        return weighted_mse(replies["student"], replies["eps_0"], trainer.weight(asks["student"].rows.t, self.space))
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        return weighted_mse(
+            predictions["student"], predictions["eps_0"], trainer.weight(queries["student"].rows.t, self.space)
+        )

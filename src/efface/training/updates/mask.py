@@ -17,7 +17,7 @@ from ...edits.deltas import pack
 from ...edits.edit import Edit
 from ...functional.masks import binarise, hard_concrete, keep_probability, straight_through
 from ...models.base import Model
-from ..interfaces import Ask, Role, Step, Term, Update
+from ..interfaces import LossRole, Query, Step, Term, Update
 from ..optim import adam
 from ..subsets import select
 from ..trainer import Trainer
@@ -149,7 +149,7 @@ def pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
 class KeepWeights(Term):
     """beta mean(1 - m): prune no more than erasing needs."""
 
-    role: Role = "cost"
+    role: LossRole = "cost"
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
@@ -159,8 +159,8 @@ class KeepWeights(Term):
             raise ValueError("keeping weights is a cost of pruning; use it with a mask as the update")
         self.mask = trainer.update
 
-    def asks(self, trainer: Trainer, step: Step) -> Mapping[str, Ask] | None:
+    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         return {} if step.learner is trainer.update else None
 
-    def loss(self, trainer: Trainer, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return self.beta * (1 - self.mask.kept())
