@@ -24,7 +24,7 @@ from efface.models.base import Model
 from efface.models.cond import Cond
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
-from efface.training.interfaces import Balance, GradOf, LossRole, Rows, Source, Step, Term, Update
+from efface.training.interfaces import Balance, GradOf, LossRole, Source, States, Step, Term, Update
 from efface.training.trainer import Trainer
 
 CLASSES = ("cat", "dog", "car", "rose")
@@ -165,24 +165,24 @@ class OracleModel(Model):
     def prior(self, n: int) -> Tensor:
         return self.world.prior.to(self.dtype).expand(n, -1)
 
-    def rows(self, n: int, seed: int = 0, prompt: str = "") -> Rows:
+    def sample_states(self, n: int, seed: int = 0, prompt: str = "") -> States:
         """States of the forward process from this prompt's data, at timesteps that the loss can tell apart."""
         rng = torch.Generator().manual_seed(seed)
         x0 = self.world.draw(self.encode([prompt] * n).tensors["p"].double(), rng)
         t = torch.randint(100, 900, (n,), generator=rng)
         bar = self.alphas_bar[t][:, None]
         x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=rng)
-        return Rows(x_t.to(self.dtype).view(n, *SHAPE), t)
+        return States(x_t.to(self.dtype).view(n, *SHAPE), t)
 
 
 @final
 class Fixed(Source):
     """The same states every turn."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.fixed = rows
+    def __init__(self, states: States) -> None:
+        self.fixed = states
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         return self.fixed
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from efface.training.balance.sum import Sum
-from efface.training.interfaces import Rows, Term
+from efface.training.interfaces import States, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
@@ -93,7 +93,7 @@ def label(lab: Lab) -> Case:
     return [WrongNoise(Fixed(lab.at), ["car"], "label", lab.space)], [equations], fixed_point
 
 
-def own(lab: Lab, eps: Tensor, at: Rows) -> Tensor:
+def own(lab: Lab, eps: Tensor, at: States) -> Tensor:
     """What the network of this space says where the noise is eps."""
     bar = lab.model.alphas_bar[at.t].view(-1, 1, 1, 1)
     x0 = (at.x.double() - (1 - bar).sqrt() * eps) / bar.sqrt()
@@ -115,9 +115,9 @@ def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     step = trainer.auxiliary_step(0, 0)
     (query, _) = trainer.terms[0].queries(trainer, step).values()
     x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
-    bar = lab.model.alphas_bar[query.rows.t].view(-1, 1, 1, 1)
-    eps = (query.rows.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
-    return [lab.towards(lab.p(caption), own(lab, eps, query.rows), query.rows)]
+    bar = lab.model.alphas_bar[query.states.t].view(-1, 1, 1, 1)
+    eps = (query.states.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
+    return [lab.towards(lab.p(caption), own(lab, eps, query.states), query.states)]
 
 
 def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
@@ -134,7 +134,7 @@ def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equ
 @pytest.fixture(params=[("eps", "eps"), ("eps", "x0"), ("v", "v"), ("v", "eps")], ids="-".join)
 def lab(request: pytest.FixtureRequest) -> Lab:
     model = OracleModel(request.param[0])
-    return Lab(model, model.rows(N), request.param[1])
+    return Lab(model, model.sample_states(N), request.param[1])
 
 
 CASES = {
@@ -193,7 +193,7 @@ def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
 def test_preservation_beside_erasing(lab, kept, share):
     """Negative guidance and each preservation, as Sum weighs them."""
     terms, parts, _ = negative(lab)
-    at = lab.model.rows(N, seed=1, prompt="dog")
+    at = lab.model.sample_states(N, seed=1, prompt="dog")
     term = {
         "prompts": lambda: Prompts(Fixed(at), ["dog"], lab.space),
         "unconditional": lambda: Unconditional(Fixed(at), lab.space),
@@ -225,7 +225,7 @@ def test_all_but_one_as_a_whole(lab):
 def test_training_converges_to_the_solution():
     """The whole loop, Adam and all."""
     model = OracleModel(width=6)
-    lab = Lab(model, model.rows(N), "eps")
+    lab = Lab(model, model.sample_states(N), "eps")
     terms, parts, _ = negative(lab)
     trainer = trainer_of(model, terms, steps=500, lr=6e-2)
     start, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))

@@ -15,7 +15,7 @@ from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
 from efface.training.balance.constrained import Constrained
-from efface.training.interfaces import Query, Rows, Step, Term
+from efface.training.interfaces import Query, States, Step, Term
 from efface.training.objectives.anchor import Anchor
 from efface.training.trainer import Trainer
 from least_squares import Equations, Lab, N, fixed_point, minimiser
@@ -44,7 +44,10 @@ WIDE, FEW = 8, 2
 def bargain(rate: str, eta: float = 1.0) -> tuple[Trainer, Equations, Equations]:
     """Forgetting "cat" on few states, which leaves much of W free, and remaining on others."""
     model = OracleModel(width=WIDE)
-    few, many = Lab(model, model.rows(FEW, seed=2, prompt="cat"), "eps"), Lab(model, model.rows(N, seed=3), "eps")
+    few, many = (
+        Lab(model, model.sample_states(FEW, seed=2, prompt="cat"), "eps"),
+        Lab(model, model.sample_states(N, seed=3), "eps"),
+    )
     forget = Anchor(Fixed(few.at), "eps")
     cat, dog = (model.encode([word] * FEW).tensors["p"] for word in ("cat", "dog"))
     a = Equations.of(torch.ones(FEW) / FEW / 4, few.phi(cat), few.base(dog) - few.base(cat))
@@ -60,7 +63,7 @@ class Other(Term):
 
     role = "keep"
 
-    def __init__(self, at: Rows) -> None:
+    def __init__(self, at: States) -> None:
         self.at = at
 
     def queries(self, trainer: Trainer, step: Step):
@@ -142,7 +145,7 @@ METHODS = {
 
 def drift(model: OracleModel) -> float:
     """Mean squared distance of the unconditional prediction from the exact one, over all the world's states."""
-    at = model.rows(300, seed=5)
+    at = model.sample_states(300, seed=5)
     said = model.predict(at.x, at.t, model.encode([""]))[0]
     return (said - model.exact(at.x, at.t, model.prior(300))).square().mean().item()
 
@@ -213,7 +216,7 @@ def end_of(trainer: Trainer, keep: float) -> Tensor:
 def solved(name: str, trainer: Trainer, keep: float) -> Tensor:
     """The same by the formulas of the papers."""
     (asked, *_) = trainer.terms[0].queries(trainer, whole(trainer)).values()  # type: ignore[union-attr]
-    at, n = asked.rows, len(asked.rows.x)
+    at, n = asked.states, len(asked.states.x)
     lab = Lab(trainer.model, at, "eps")  # type: ignore[arg-type]
     cat, dog = (torch.eye(4).double()[k].expand(n, 4) for k in (0, 1))
     nothing = trainer.model.prior(n)  # type: ignore[attr-defined]

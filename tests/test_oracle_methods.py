@@ -20,7 +20,7 @@ from efface.edits.edit import Edit
 from efface.methods.base import Trained
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
-from efface.training.interfaces import Rows
+from efface.training.interfaces import States
 from efface.training.trainer import Trainer
 from least_squares import Equations, minimiser
 from oracle import CLASSES, OracleModel
@@ -43,12 +43,12 @@ def played(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
     return trainer, trainer.train()
 
 
-def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> Rows:
+def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> States:
     """What a term's own source gives where a turn says so."""
     n = len(noise)
     step = replace(trainer.auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
     source = trainer.terms[term].source  # type: ignore[attr-defined]
-    return source.rows(trainer, step, [word] * n, trainer.model.encode([word] * n))
+    return source.sample_states(trainer, step, [word] * n, trainer.model.encode([word] * n))
 
 
 def learned(edit: Edit) -> Tensor:
@@ -64,7 +64,7 @@ def scaled(part: Equations, by: float) -> Equations:
     return Equations(part.phi, part.psi, part.r, by * part.weight)
 
 
-def towards(model: OracleModel, at: Rows, p: Tensor, goal: Tensor) -> Equations:
+def towards(model: OracleModel, at: States, p: Tensor, goal: Tensor) -> Equations:
     """Mean squared error, over rows and numbers, of what the student says under p from the goal."""
     n = len(at.x)
     return Equations.of(

@@ -12,7 +12,7 @@ from benchmarks.common import counted, matmul_peak, peak_of, table, timed
 from benchmarks.plots import Line, plot
 from efface import methods
 from efface.concept import Erasure
-from efface.training.interfaces import Rows, Step
+from efface.training.interfaces import States, Step
 from efface.training.states.pictures import Pictures
 from efface.training.subsets import select
 from efface.training.trainer import Trainer
@@ -88,11 +88,11 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
     monkeypatch.setattr(plain, "Adam", Noted)
     plain.erasediff(eps_model, asked("erasediff", 1), captions=["dog"], label="rose")
 
-    def rows(self, trainer, step, prompts, cond):
+    def sample_states(self, trainer, step, prompts, cond):
         picked = [known[prompt] for prompt in prompts]
-        return Rows(x[picked], t[picked], {"noise": noise[picked]})
+        return States(x[picked], t[picked], {"noise": noise[picked]})
 
-    monkeypatch.setattr(Pictures, "rows", rows)
+    monkeypatch.setattr(Pictures, "sample_states", sample_states)
     given = {key: QUICK[key] for key in ("steps", "batch", "draw_steps", "lr", "pictures")}
     trainer = methods.get("erasediff")(**given, label="rose").build_trainer(
         tiny_model(), Erasure(("cat",), keep=("dog",))

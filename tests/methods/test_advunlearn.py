@@ -68,13 +68,13 @@ def test_the_attacks_gradient_by_finite_differences():
     trainer = shaken(trainer_of(model))
     term, step = trainer.terms[0], trainer.auxiliary_step(0, 0)
     queries = term.queries(trainer, step)
-    rows, prompts, prefix = queries["student"].rows, queries["student"].prompts, queries["student"].prefix.double()
+    states, prompts, prefix = queries["student"].states, queries["student"].prompts, queries["student"].prefix.double()
     way = torch.randn(prefix.shape, generator=torch.Generator().manual_seed(7), dtype=torch.double)
     with trainer.update.bound():
         prefix.requires_grad_()
-        (grad,) = torch.autograd.grad(term.error(trainer, rows, prompts, prefix).sum(), [prefix])
+        (grad,) = torch.autograd.grad(term.error(trainer, states, prompts, prefix).sum(), [prefix])
         with torch.no_grad():
-            up, down = (term.error(trainer, rows, prompts, prefix + s * 1e-2 * way).double().sum() for s in (1, -1))
+            up, down = (term.error(trainer, states, prompts, prefix + s * 1e-2 * way).double().sum() for s in (1, -1))
     assert grad.abs().min() > 0
     assert (grad * way).sum().item() == pytest.approx((up - down).item() / 2e-2, rel=2e-2)
 
@@ -86,13 +86,13 @@ def test_the_attack_brings_the_student_back_to_the_target(model):
     started = term.queries(trainer, step)["student"]
     term.attack = replace(term.attack, steps=40, lr=0.05)
     ended = term.queries(trainer, trainer.auxiliary_step(0, 0))["student"]
-    assert torch.equal(started.rows.x, ended.rows.x)
+    assert torch.equal(started.states.x, ended.states.x)
     assert started.prefix.shape == ended.prefix.shape == (2, 1, 16)
     assert torch.allclose(
-        ended.rows.known["eps_c"], model.predict(ended.rows.x, ended.rows.t, ended.cond)[0], atol=1e-5
+        ended.states.known["eps_c"], model.predict(ended.states.x, ended.states.t, ended.cond)[0], atol=1e-5
     )
     with torch.no_grad(), trainer.update.bound():
-        before, after = (term.error(trainer, query.rows, query.prompts, query.prefix) for query in (started, ended))
+        before, after = (term.error(trainer, query.states, query.prompts, query.prefix) for query in (started, ended))
     assert (after < before).all()
     again = term.queries(trainer, trainer.auxiliary_step(0, 0))["student"]
     assert torch.equal(again.prefix, ended.prefix)
@@ -126,12 +126,12 @@ def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
     assert queries["student"].prefix is not None
     with trainer.update.bound():
         said = eps_model.predict(
-            queries["student"].rows.x,
-            queries["student"].rows.t,
+            queries["student"].states.x,
+            queries["student"].states.t,
             eps_model.read(queries["student"].prompts, queries["student"].prefix),
         )[0]
     with torch.no_grad(), trainer.losses(trainer.auxiliary_step(5, 0), "erase") as losses:
-        known = queries["student"].rows.known
+        known = queries["student"].states.known
         target = known["eps_0"] - (known["eps_c"] - known["eps_0"])
         assert losses["erase"].item() == pytest.approx((said - target).square().mean().item(), rel=1e-4)
 
@@ -145,7 +145,7 @@ def test_only_the_text_encoder_moves_and_words_are_retained(eps_model, source):
     assert any("q_proj" in name for name in moved)
     trainer = trainer_of(eps_model, method, Erasure(("cat",), keep=("dog", "car")))
     queries = trainer.terms[1].queries(trainer, trainer.auxiliary_step(0, 0))
-    assert len(queries["student"].rows.x) == 3
+    assert len(queries["student"].states.x) == 3
     assert set(queries["student"].prompts) <= {"a dog", "a car"}
     with trainer.losses(trainer.auxiliary_step(0, 0), "keep") as losses:
         assert losses["keep"].item() == pytest.approx(0, abs=1e-9)

@@ -92,16 +92,16 @@ def test_timesteps_of_importance(model):
     trainer = trainer_of(model)
     source = Pictures(2, 3, 3.0)
     step = trainer.auxiliary_step(0, 0)
-    rows = source.rows(trainer, step, ["cat", "cat"], trainer.uncond)
-    moved = Focus().moved(trainer, rows, torch.Generator().manual_seed(0))
+    states = source.sample_states(trainer, step, ["cat", "cat"], trainer.uncond)
+    moved = Focus().moved(trainer, states, torch.Generator().manual_seed(0))
     shelf = source.store["cat"]
     for i in range(2):
         picture, bar, old = (
             shelf[step.noise[i] % 2],
             model.alpha_bar(moved.t[i : i + 1]),
-            model.alpha_bar(rows.t[i : i + 1]),
+            model.alpha_bar(states.t[i : i + 1]),
         )
-        said = (rows.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
+        said = (states.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
         assert torch.allclose(moved.x[i], bar.sqrt() * picture + (1 - bar).sqrt() * said, atol=1e-3)
     assert ((moved.t > 50) & (moved.t < 550)).all()
 
@@ -131,7 +131,7 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
     assert query.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
     assert query.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
     with torch.no_grad(), cross_attention(model) as maps:
-        model.predict(query.rows.x, query.rows.t, query.cond)
+        model.predict(query.states.x, query.states.t, query.cond)
     with trainer.losses(step()) as losses:
         mask = located(maps.values(), query.cond.tensors[WORDS], (8, 8), 0.5)
         assert 0 < mask.mean() < 1
@@ -189,11 +189,11 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
     for index in range(8):
         step = trainer.auxiliary_step(index, 0)
         query = term.queries(trainer, step)["mask"]
-        mask = query.rows.known["mask"]
+        mask = query.states.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
         with cross_attention(eps_model) as maps:
-            eps_model.predict(query.rows.x, query.rows.t, query.cond)
+            eps_model.predict(query.states.x, query.states.t, query.cond)
         with trainer.losses(trainer.auxiliary_step(index, 0)) as losses:
             want = inside(maps.values(), query.cond.tensors[ALL], mask)
             assert losses["erase"].item() == pytest.approx(want.item(), rel=1e-4)

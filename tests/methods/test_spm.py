@@ -42,7 +42,7 @@ def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(m
     step = trainer.auxiliary_step(0, 0)
     erase, keep = (term.queries(trainer, step) for term in trainer.terms)
     n = QUICK.batch * QUICK.anchors
-    assert torch.equal(keep["student"].rows.x, erase["student"].rows.x.repeat_interleave(QUICK.anchors, 0))
+    assert torch.equal(keep["student"].states.x, erase["student"].states.x.repeat_interleave(QUICK.anchors, 0))
     assert len(keep["student"].cond) == n
     assert keep["eps_s"].cond is keep["student"].cond
     with trainer.losses(step) as losses:

@@ -72,10 +72,10 @@ def test_the_target_by_brute_force(eps_model, anchors):
             )
     step = replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
     queries = term.queries(trainer, step)
-    rows = queries["student"].rows
+    states = queries["student"].states
 
     def say(cond, i):
-        return eps_model.predict(rows.x[i : i + 1], rows.t[i : i + 1], cond)[0]
+        return eps_model.predict(states.x[i : i + 1], states.t[i : i + 1], cond)[0]
 
     total = 0.0
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model)
     assert set(queries) == {"student", "eps_0"}
     with torch.no_grad(), trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
         said = eps_model.predict(
-            queries["student"].rows.x, queries["student"].rows.t, queries["student"].cond, trainer.uncond
+            queries["student"].states.x, queries["student"].states.t, queries["student"].cond, trainer.uncond
         )
         assert losses["erase"].item() == pytest.approx((said[0] - said[1]).square().mean().item(), rel=1e-4)
 
@@ -111,12 +111,12 @@ def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model)
 def test_recorded_states_and_what_is_known_of_them(eps_model):
     trainer, term = trainer_of(eps_model, 1.0, 3.0)
     queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
-    rows, cond = queries["student"].rows, queries["student"].cond
+    states, cond = queries["student"].states, queries["student"].cond
     with torch.no_grad():
-        eps_c, eps_0 = eps_model.predict(rows.x, rows.t, cond, trainer.uncond)
-    assert torch.allclose(rows.known["eps_c"], eps_c, atol=1e-4)
-    assert torch.allclose(rows.known["eps_0"], eps_0, atol=1e-4)
-    assert set(rows.t.tolist()) <= set(eps_model.timesteps(3, "ddim").tolist())
+        eps_c, eps_0 = eps_model.predict(states.x, states.t, cond, trainer.uncond)
+    assert torch.allclose(states.known["eps_c"], eps_c, atol=1e-4)
+    assert torch.allclose(states.known["eps_0"], eps_0, atol=1e-4)
+    assert set(states.t.tolist()) <= set(eps_model.timesteps(3, "ddim").tolist())
 
 
 def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
@@ -208,12 +208,12 @@ def test_it_erases_what_its_own_attack_found(eps_model):
     source = Conditions({"cat #1": bench.reading(word)}, 3, 3.0, 4)
     trainer, _ = trainer_of(eps_model, 1.0, 3.0)
     step = replace(trainer.auxiliary_step(0, 0), targets=[0] * 6)
-    rows = source.rows(trainer, step, ["cat #1"] * 6, bench.reading(word))
+    states = source.sample_states(trainer, step, ["cat #1"] * 6, bench.reading(word))
 
     def shown() -> float:
         with torch.no_grad():
-            eps_c, eps_0 = Model.predict(eps_model, rows.x, rows.t, bench.reading(word), trainer.uncond)
-        direction = rows.known["eps_c"] - rows.known["eps_0"]
+            eps_c, eps_0 = Model.predict(eps_model, states.x, states.t, bench.reading(word), trainer.uncond)
+        direction = states.known["eps_c"] - states.known["eps_0"]
         return float(((eps_c - eps_0) * direction).sum() / direction.square().sum())
 
     assert shown() == pytest.approx(1, abs=1e-3)

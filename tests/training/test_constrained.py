@@ -98,7 +98,7 @@ def test_bad_settings(settings, message):
 def test_both_sides_are_needed(missing):
     """And that is said before there is a turn."""
     model = stirred()
-    at = Fixed(model.rows(4, prompt="cat"))
+    at = Fixed(model.sample_states(4, prompt="cat"))
     sides = {"erase": WrongNoise(at, ["dog"], "label", "eps"), "keep": Denoising(at, "eps", "keep")}
     del sides[missing]
     with pytest.raises(ValueError, match="needs something to erase and something to keep"):
@@ -176,7 +176,7 @@ def test_the_floor_is_of_the_very_states_of_the_step(first):
 
 def test_the_floor_lies_below_the_loss():
     model = OracleModel(width=8)
-    at = model.rows(64, prompt="cat")
+    at = model.sample_states(64, prompt="cat")
     terms = [WrongNoise(Fixed(at), ["dog"], "label", "eps"), Denoising(Fixed(at), "eps", "keep")]
     trainer = trainer_of(model, terms, update=Dense("head", 3e-2), balance=Constrained("gap", 1.0, 20), batch=64)
     with trainer.losses(trainer.auxiliary_step(0, 0), "erase") as losses:

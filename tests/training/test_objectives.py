@@ -12,7 +12,7 @@ from efface.concept import Erasure
 from efface.functional.schedules import Space
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
-from efface.training.interfaces import Query, Rows, Term
+from efface.training.interfaces import Query, States, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
@@ -64,7 +64,7 @@ OBJECTIVES = ("negative", "anchor", "guidance", "label", "uniform", "denoising",
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t):
     model = OracleModel()
-    at = Rows(torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(t)), torch.tensor([t]))
+    at = States(torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(t)), torch.tensor([t]))
     at.known["noise"] = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(9))  # type: ignore[index]
     losses = []
     for space in ("eps", "x0"):
@@ -82,14 +82,14 @@ def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t)
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
 def test_all_but_one_is_esd_where_the_unconditional_score_has_not_moved(eta, detach):
-    source = Fixed(OracleModel().rows(8))
+    source = Fixed(OracleModel().sample_states(8))
     ours, theirs = Guidance(source, "negative", eta, detach, "x0"), NegativeGuidance(source, eta, "x0")
     assert loss_of(ours, "student_c") == pytest.approx(loss_of(theirs, "student"), rel=1e-5)
 
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_all_but_one_is_concept_ablation_where_the_unconditional_score_has_not_moved(detach):
-    source = Fixed(OracleModel().rows(8))
+    source = Fixed(OracleModel().sample_states(8))
     ours, theirs = Guidance(source, "alternative", 1.0, detach, "eps"), Anchor(source, "eps")
     assert loss_of(ours, "student_c") == pytest.approx(loss_of(theirs, "student"), rel=1e-5)
 
@@ -99,7 +99,7 @@ def loss_of(term: Term, key: str) -> float:
     trainer = trainer_of(OracleModel(), [term], batch=8)
     queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
     assert queries is not None
-    predictions = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in queries.items()}
+    predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     predictions[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
     return term.loss(trainer, queries, predictions).item()
 
@@ -110,7 +110,7 @@ def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor 
     queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
     assert queries is not None
     with trainer.update.bound():
-        predictions = {k: trainer.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in queries.items()}
+        predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     for key in keys:
         predictions[key].requires_grad_()
     grads = torch.autograd.grad(
@@ -122,14 +122,14 @@ def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor 
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("goal", ["alternative", "neutral", "negative"])
 def test_held_the_unconditional_pass_has_no_gradient_from_the_guidance(goal, detach):
-    term = Guidance(Fixed(OracleModel().rows(8)), goal, 1.0, detach, "eps")
+    term = Guidance(Fixed(OracleModel().sample_states(8)), goal, 1.0, detach, "eps")
     grads = gradient_by_reply(term, ("student_c", "student_0"))
     assert grads["student_c"].abs().min() > 0
     assert grads["student_0"] is None if detach else torch.equal(grads["student_0"], -grads["student_c"])
 
 
 def test_another_label_has_no_gradient():
-    term = WrongNoise(Fixed(OracleModel().rows(8)), ["car"], "label", "eps")
+    term = WrongNoise(Fixed(OracleModel().sample_states(8)), ["car"], "label", "eps")
     grads = gradient_by_reply(term, ("student", "wrong"))
     assert grads["student"].abs().min() > 0
     assert grads["wrong"] is None
@@ -137,7 +137,7 @@ def test_another_label_has_no_gradient():
 
 def test_another_label_is_asked_of_the_student():
     """The current model's answer, not the frozen one's: EraseDiff's stop-gradient."""
-    term = WrongNoise(Fixed(OracleModel().rows(8)), ["car"], "label", "eps")
+    term = WrongNoise(Fixed(OracleModel().sample_states(8)), ["car"], "label", "eps")
     trainer = moved_trainer(OracleModel(), [term])
     queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
     assert queries["wrong"].role == "student"
@@ -152,12 +152,12 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     trainer = trainer_of(model, [term], batch=6)
     step = trainer.auxiliary_step(0, 0)
     queries = term.queries(trainer, step)
-    rows, said = queries["student"].rows, trainer.predict_teacher([queries["noise"]])[id(queries["noise"])].double()
+    states, said = queries["student"].states, trainer.predict_teacher([queries["noise"]])[id(queries["noise"])].double()
     assert queries["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
     x0 = term.source.store["dog"][[i % 3 for i in step.noise]].double()
-    a = model.alphas_bar[rows.t].view(-1, 1, 1, 1)
-    eps = (rows.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
+    a = model.alphas_bar[states.t].view(-1, 1, 1, 1)
+    eps = (states.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(said, wanted, atol=1e-4)
     assert model.classes_of(x0)[:, 1].min() > 0.99
@@ -168,26 +168,26 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     trainer = trainer_of(OracleModel(), [term], batch=8)
     step = trainer.auxiliary_step(0, 0)
     queries = term.queries(trainer, step)
-    x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(queries["wrong"].rows.t).view(-1, 1, 1, 1)
+    x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(queries["wrong"].states.t).view(-1, 1, 1, 1)
     noise = trainer.predict_teacher([queries["wrong"]])[id(queries["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
-    assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, queries["student"].rows.x, atol=1e-5)
+    assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, queries["student"].states.x, atol=1e-5)
 
 
 def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     term = WrongNoise(pictures(), (), "uniform", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
     queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
-    noise = queries["wrong"].rows.known["noise"]
+    noise = queries["wrong"].states.known["noise"]
     assert 0 <= noise.min() <= noise.max() < 1
-    assert queries["wrong"].rows.x is queries["student"].rows.x
+    assert queries["wrong"].states.x is queries["student"].states.x
     x0, a = (
         PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]],
-        trainer.model.alpha_bar(queries["wrong"].rows.t),
+        trainer.model.alpha_bar(queries["wrong"].states.t),
     )
     a = a.view(-1, 1, 1, 1)
-    true = (queries["student"].rows.x - a.sqrt() * x0) / (1 - a).sqrt()
+    true = (queries["student"].states.x - a.sqrt() * x0) / (1 - a).sqrt()
     assert true.min() < -0.5
     assert not torch.allclose(noise, true, atol=0.1)
 

@@ -30,7 +30,7 @@ def small_trainer(model=None, **settings) -> Trainer:
 def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
     prompts = [prompt] * trainer.settings["batch"]
     step = trainer.auxiliary_step(index, 0)
-    return step, source.rows(trainer, step, prompts, trainer.model.encode(prompts))
+    return step, source.sample_states(trainer, step, prompts, trainer.model.encode(prompts))
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
@@ -121,7 +121,7 @@ def test_more_prompts_than_are_drawn_at_once_keep_their_pictures():
     trainer = small_trainer(model, batch=4)
     source = Pictures(30, 4, 1.0)
     prompts = ["cat", "dog", "car", "rose"]
-    source.rows(trainer, trainer.auxiliary_step(0, 0), prompts, model.encode(prompts))
+    source.sample_states(trainer, trainer.auxiliary_step(0, 0), prompts, model.encode(prompts))
     for k, prompt in enumerate(prompts):
         assert source.store[prompt].shape == (30, *SHAPE)
         assert model.classes_of(source.store[prompt])[:, k].mean() > 0.9

@@ -19,7 +19,7 @@ from efface.methods.states import trajectories
 from efface.models.adapters.sd import StableDiffusion
 from efface.planning.probe_steps import tensors
 from efface.planning.tracker import Tally, size_of
-from efface.training.interfaces import Query, Rows, Step
+from efface.training.interfaces import Query, States, Step
 from efface.training.objectives.anchor import Anchor
 from efface.training.optim import Adam
 from efface.training.preservation.prompts import Prompts
@@ -61,12 +61,12 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
     trainer.update.step = ours.extend  # type: ignore[method-assign]
     loss = trainer.step(step)["erase"]
 
-    rows, tokens = queries["student"].rows, queries["student"].cond.tensors["tokens"]
+    states, tokens = queries["student"].states, queries["student"].cond.tensors["tokens"]
     nothing = trainer.uncond.expand(4).tensors["tokens"]
     with torch.no_grad():
-        eps_0, eps_c = (model.unet(rows.x, rows.t, c).sample for c in (nothing, tokens))
-    student = twin(rows.x, rows.t, tokens).sample
-    weight = trainer.weight(rows.t, "x0")
+        eps_0, eps_c = (model.unet(states.x, states.t, c).sample for c in (nothing, tokens))
+    student = twin(states.x, states.t, tokens).sample
+    weight = trainer.weight(states.t, "x0")
     theirs = ((student - negative_guidance(eps_0, eps_c, 1.0)).square().flatten(1).mean(1) * weight).mean()
     theirs.backward()
     assert loss == pytest.approx(theirs.item(), rel=1e-4)
@@ -85,7 +85,9 @@ def test_sources_agree_at_the_base(model):
     seeds = frozen.terms[0].source.seeds(frozen)
     step = Step(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
     cond = model.encode(["cat", "cat"])
-    one, two = (trainer.terms[0].source.rows(trainer, step, ["cat", "cat"], cond) for trainer in (student, frozen))
+    one, two = (
+        trainer.terms[0].source.sample_states(trainer, step, ["cat", "cat"], cond) for trainer in (student, frozen)
+    )
     assert torch.allclose(one.x, two.x, atol=1e-6)
     assert torch.equal(one.t, two.t)
     eps_0, eps_c = model.predict(two.x, two.t, frozen.uncond, cond)
@@ -98,7 +100,7 @@ def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
     queries = trainer.terms[0].queries(trainer, step_of(trainer))
     monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
     predictions = trainer.predict_teacher([queries["eps_0"], queries["eps_c"]])
-    assert torch.equal(predictions[id(queries["eps_c"])], queries["eps_c"].rows.known["eps_c"])
+    assert torch.equal(predictions[id(queries["eps_c"])], queries["eps_c"].states.known["eps_c"])
 
 
 @pytest.mark.parametrize("source", ["student", "frozen"])
@@ -118,7 +120,7 @@ def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_mo
     queries = term.queries(trainer, step_of(trainer, 1))
     assert queries["student"].cond.tensors["tokens"].requires_grad
     assert not queries["eps_c"].cond.tensors["tokens"].requires_grad
-    assert not queries["student"].rows.x.requires_grad
+    assert not queries["student"].states.x.requires_grad
 
 
 def test_the_search_finds_the_word_that_is_damaged_most():
@@ -363,7 +365,7 @@ def test_adam_is_torchs_and_resumes():
 
 def test_ask_of_one_condition_serves_all_rows(eps_model):
     trainer = trainer_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
-    query = Query(Rows(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.uncond, "teacher")
+    query = Query(States(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.uncond, "teacher")
     assert len(trainer.predict_teacher([query])[id(query)]) == 3
 
 

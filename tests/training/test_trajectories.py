@@ -15,7 +15,7 @@ from efface.methods.esd import ESD
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Draw
 from efface.models.trajectory_cache import Recordings, StoreFull, at_once
-from efface.training.interfaces import Rows, Step
+from efface.training.interfaces import States, Step
 from efface.training.states.trajectories import Frozen, Refreshed
 from efface.training.trainer import Trainer
 from tiny import WORDS, tiny_model
@@ -31,8 +31,8 @@ def query(
     trainer: Trainer, source: Frozen, prompts: list[str], noise: list[int], points: list[int], index: int = 0
 ) -> tuple:
     step = Step(index, trainer.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
-    rows = source.rows(trainer, step, prompts, trainer.model.encode(prompts))
-    return rows.x, rows.t, rows.known["eps_c"], rows.known["eps_0"]
+    states = source.sample_states(trainer, step, prompts, trainer.model.encode(prompts))
+    return states.x, states.t, states.known["eps_c"], states.known["eps_0"]
 
 
 def equal(one: tuple, two: tuple) -> bool:
@@ -182,9 +182,9 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
                 cond.expand(2), trainer.uncond, seeds, steps=3, guidance=3.0, record=True, sampler="ddim"
             ).states
 
-    def rows(index: int) -> Rows:
+    def rows(index: int) -> States:
         step = Step(index, trainer.update, torch.Generator(), [0] * 6, [0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
-        return source.rows(trainer, step, ["cat"] * 6, cond)
+        return source.sample_states(trainer, step, ["cat"] * 6, cond)
 
     first = drawn_now(0)
     found = rows(0)

@@ -35,7 +35,9 @@ RELAXATIONS = ("straight-through", "hard-concrete")
 
 def small_trainer(update: Update, *more, model: OracleModel | None = None) -> Trainer:
     model = model or stirred()
-    return trainer_of(model, [NegativeGuidance(Fixed(model.rows(32)), 1.0, "eps"), *more], update=update, batch=32)
+    return trainer_of(
+        model, [NegativeGuidance(Fixed(model.sample_states(32)), 1.0, "eps"), *more], update=update, batch=32
+    )
 
 
 def play(trainer: Trainer, moves: int) -> None:
@@ -253,17 +255,19 @@ def test_only_the_salient_share_moves_whatever_adam_remembers(share):
 
 def test_the_share_is_of_all_tensors_together():
     model = tiny_model()
-    rows = efface.training.interfaces.Rows(torch.randn(2, *model.latent_shape), torch.tensor([300, 700]))
+    states = efface.training.interfaces.States(torch.randn(2, *model.latent_shape), torch.tensor([300, 700]))
     salient = Salient("xattn-strict", 0.1, 0.3, looks=1)
     erasure = Erasure(("cat",), anchor="dog")
-    trainer_of(model, [Anchor(Fixed(rows), "eps")], erasure, update=salient, batch=2)
+    trainer_of(model, [Anchor(Fixed(states), "eps")], erasure, update=salient, batch=2)
     of = sum(mask.numel() for mask in salient.masks)
     assert sum(int(mask.sum()) for mask in salient.masks) == round(0.3 * of)
     assert len({mask.float().mean().item() for mask in salient.masks}) > 1
     # The gradient of the erasing loss at the base, on a copy that shares nothing, by hand.
     twin = copy.deepcopy(model.unet)
     cat, dog = (model.encode([word]).expand(2).tensors["tokens"] for word in ("cat", "dog"))
-    (twin(rows.x, rows.t, cat).sample - model.unet(rows.x, rows.t, dog).sample.detach()).square().mean().backward()
+    (
+        twin(states.x, states.t, cat).sample - model.unet(states.x, states.t, dog).sample.detach()
+    ).square().mean().backward()
     grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.moved()]
     picked = torch.cat([grad[mask] for grad, mask in zip(grads, salient.masks, strict=True)])
     left = torch.cat([grad[~mask] for grad, mask in zip(grads, salient.masks, strict=True)])
@@ -280,11 +284,11 @@ def test_saliency_is_the_sum_over_the_looks():
     total = torch.zeros_like(trainer.update.params()[0])
     for k in range(4):
         queries = trainer.terms[0].queries(trainer, trainer.auxiliary_step(0, stream=500 + k))
-        rows, p = queries["student"].rows, queries["student"].cond.tensors["p"]
+        states, p = queries["student"].states, queries["student"].cond.tensors["p"]
         w = model.unet.head.weight.detach().clone().requires_grad_()
-        base, wrong = model.exact(rows.x, rows.t, p).float(), queries["wrong"].cond.tensors["p"]
-        said = base.flatten(1) + model.unet.features(rows.x, rows.t, p) @ w.T
-        other = model.exact(rows.x, rows.t, wrong).float() + model.unet(rows.x, rows.t, wrong)
+        base, wrong = model.exact(states.x, states.t, p).float(), queries["wrong"].cond.tensors["p"]
+        said = base.flatten(1) + model.unet.features(states.x, states.t, p) @ w.T
+        other = model.exact(states.x, states.t, wrong).float() + model.unet(states.x, states.t, wrong)
         (said - other.detach().flatten(1)).square().mean().backward()
         total += w.grad
     size = total.abs()

@@ -24,7 +24,7 @@ from ..training.updates.dense import Dense
 from .base import Method, OnTrajectories
 from .states import filed, trajectories
 
-States = Literal["trajectories", "pictures"]
+StateKind = Literal["trajectories", "pictures"]
 
 
 @final
@@ -41,7 +41,7 @@ class ABO(OnTrajectories):
     """Hold the unconditional prediction within the guidance term; only the preservation then moves it."""
     hold: float = 1.0
     """Weight of the unconditional score's preservation."""
-    states: States = "trajectories"
+    states: StateKind = "trajectories"
     """States on guided trajectories under the target, or stored pictures of it, noised, which keeps their layout."""
     pictures: int = 64
     """Pictures of each target prompt that the model draws for it."""
@@ -50,8 +50,8 @@ class ABO(OnTrajectories):
 
     def __post_init__(self) -> None:
         OnTrajectories.__post_init__(self)
-        if self.states not in get_args(States):
-            raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(States))}")
+        if self.states not in get_args(StateKind):
+            raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(StateKind))}")
         if self.images and self.states != "pictures":
             raise ValueError(f"states on {self.states} have no use for images={self.images!r}; states pictures has")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Rows, Source, Step, Term
+from ..training.interfaces import Source, States, Step, Term
 from ..training.trainer import Trainer
 from .tracker import Tally
 
@@ -41,9 +41,9 @@ class Blank(Source):
     """States of zeros, with everything known; the same for all who ask within a turn, as the true source is."""
 
     def __init__(self) -> None:
-        self.last: tuple[Step, tuple[str, ...], Rows] | None = None
+        self.last: tuple[Step, tuple[str, ...], States] | None = None
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         asked = tuple(prompts)
         if self.last is None or self.last[0] is not step or self.last[1] != asked:
             x = torch.zeros(
@@ -51,7 +51,7 @@ class Blank(Source):
             )
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
             middle = len(trainer.model.alphas_bar) // 2
-            self.last = (step, asked, Rows(x, torch.full((len(asked),), middle, device=x.device), known))
+            self.last = (step, asked, States(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 
 
@@ -116,8 +116,8 @@ def _student_rows(trainer: Trainer, step: Step) -> int:
         [query for term, some in asked for query in some.values() if term.role in roles]
         for roles in trainer.balance.passes
     ]
-    once = [{(id(query.rows), id(query.cond)): query for query in some if query.role == "student"} for some in each]
-    return max(sum(len(query.rows.x) for query in queries.values()) for queries in once)
+    once = [{(id(query.states), id(query.cond)): query for query in some if query.role == "student"} for some in each]
+    return max(sum(len(query.states.x) for query in queries.values()) for queries in once)
 
 
 def tensors(trainer: Trainer) -> list[Tensor]:

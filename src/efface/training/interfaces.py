@@ -20,7 +20,7 @@ LossRole = Literal["erase", "keep", "cost"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class States:
     """n states to evaluate a term at."""
 
     x: Tensor
@@ -36,11 +36,11 @@ class Rows:
 class Query:
     """A question to the model: what do you predict at these rows, under these conditions?"""
 
-    rows: Rows
+    states: States
     cond: Cond
     role: Literal["student", "teacher"]
     known: str = ""
-    """The key of `rows.known` that answers a frozen ask for nothing, where it is there."""
+    """The key of `states.known` that answers a frozen ask for nothing, where it is there."""
     prompts: Sequence[str] = ()
     """What `cond` encodes. A student whose text encoder learns reads these anew, with a gradient."""
     prefix: Tensor | None = None
@@ -148,7 +148,7 @@ class Source(Stateful, ABC):
     """Where states come from."""
 
     @abstractmethod
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """A state for each row of the turn, on trajectories under the row's condition, which `prompts` name."""
 
     def expect(self, prompts: Sequence[str]) -> None:

@@ -216,7 +216,9 @@ class Trainer:
 
     def predict_teacher(self, queries: Sequence[Query]) -> dict[int, Tensor]:
         """Replies by id of the ask: what is known already for nothing, the rest in one call."""
-        predictions = {id(query): query.rows.known[query.known] for query in queries if query.known in query.rows.known}
+        predictions = {
+            id(query): query.states.known[query.known] for query in queries if query.known in query.states.known
+        }
         with torch.no_grad():
             return predictions | self._predict([query for query in queries if id(query) not in predictions])
 
@@ -227,13 +229,13 @@ class Trainer:
         """
         if not queries:
             return {}
-        asked, queries = queries, list({(id(query.rows), id(query.cond)): query for query in queries}.values())
-        x, t = torch.cat([query.rows.x for query in queries]), torch.cat([query.rows.t for query in queries])
-        cond = Cond.cat([self._cond(query).expand(len(query.rows.x)) for query in queries])
+        asked, queries = queries, list({(id(query.states), id(query.cond)): query for query in queries}.values())
+        x, t = torch.cat([query.states.x for query in queries]), torch.cat([query.states.t for query in queries])
+        cond = Cond.cat([self._cond(query).expand(len(query.states.x)) for query in queries])
         out = team().spread(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
-        parts = out.split([len(query.rows.x) for query in queries])
-        predictions = {(id(query.rows), id(query.cond)): part for query, part in zip(queries, parts, strict=True)}
-        return {id(query): predictions[id(query.rows), id(query.cond)] for query in asked}
+        parts = out.split([len(query.states.x) for query in queries])
+        predictions = {(id(query.states), id(query.cond)): part for query, part in zip(queries, parts, strict=True)}
+        return {id(query): predictions[id(query.states), id(query.cond)] for query in asked}
 
     def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
         if not 0 < rows_at_once < len(x):

@@ -37,13 +37,13 @@ class AdaptiveAnchor(Term):
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, step, prompts, cond)
+        states = self.source.sample_states(trainer, step, prompts, cond)
         return {
-            "student": Query(rows, cond, "student", prompts=prompts),
-            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
-            "eps_t": Query(rows, self.search.pick(trainer, step).cond.detach(), "teacher"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
+            "eps_t": Query(states, self.search.pick(trainer, step).cond.detach(), "teacher"),
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(predictions["eps_t"], predictions["eps_c"], self.eta)
-        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].rows.t, self.space))
+        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].states.t, self.space))

@@ -38,14 +38,14 @@ class Anchor(Term):
         anchors = trainer.prompts(step, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
         cond, goal = trainer.model.encode(prompts), trainer.model.encode(anchors)
         if self.states == "anchor":
-            rows, known = self.source.rows(trainer, step, anchors, goal), "eps_c"
+            states, known = self.source.sample_states(trainer, step, anchors, goal), "eps_c"
         else:
-            rows, known = self.source.rows(trainer, step, prompts, cond), "" if anchor else "eps_0"
+            states, known = self.source.sample_states(trainer, step, prompts, cond), "" if anchor else "eps_0"
         return {
-            "student": Query(rows, cond, "student", prompts=prompts),
-            "anchor": Query(rows, goal, "teacher", known=known),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "anchor": Query(states, goal, "teacher", known=known),
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].rows.t, self.space)
+        weight = trainer.weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["anchor"], weight)

@@ -18,7 +18,7 @@ from ...functional.adversary import descend
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ...models.text_room import demand_room
-from ..interfaces import LossRole, Query, Rows, Source, Stateful, Step, Term
+from ..interfaces import LossRole, Query, Source, Stateful, States, Step, Term
 from ..trainer import Trainer
 
 Start = Literal["latest", "random"]
@@ -91,20 +91,24 @@ class Attacked(Term):
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, step, prompts, cond)
+        states = self.source.sample_states(trainer, step, prompts, cond)
         prefix = None
         if self._updates(trainer, step) >= self.attack.warm_up:
-            if "eps_c" not in rows.known:
+            if "eps_c" not in states.known:
                 with torch.no_grad():
-                    rows = Rows(rows.x, rows.t, {**rows.known, "eps_c": trainer.model.predict(rows.x, rows.t, cond)[0]})
-            prefix = self.harden(trainer, step, rows, prompts)
+                    states = States(
+                        states.x,
+                        states.t,
+                        {**states.known, "eps_c": trainer.model.predict(states.x, states.t, cond)[0]},
+                    )
+            prefix = self.harden(trainer, step, states, prompts)
         return {
-            "student": Query(rows, cond, "student", prompts=prompts, prefix=prefix),
-            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
-            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
+            "student": Query(states, cond, "student", prompts=prompts, prefix=prefix),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
+            "eps_0": Query(states, trainer.uncond, "teacher", known="eps_0"),
         }
 
-    def harden(self, trainer: Trainer, step: Step, rows: Rows, prompts: Sequence[str]) -> Tensor:
+    def harden(self, trainer: Trainer, step: Step, states: States, prompts: Sequence[str]) -> Tensor:
         """A prefix [n, k, d] for each row, under which the student says what the frozen model says of the target."""
         latest = self.latest.until(step.index)
         if latest is None or self.attack.start == "random":
@@ -113,7 +117,7 @@ class Attacked(Term):
         start = latest.to(self.words.device)
         with trainer.update.bound():
             found = descend(
-                lambda prefix: self.error(trainer, rows, prompts, prefix), start, self.attack.steps, self.attack.lr
+                lambda prefix: self.error(trainer, states, prompts, prefix), start, self.attack.steps, self.attack.lr
             )
         self.latest.found = found
         return found
@@ -124,11 +128,11 @@ class Attacked(Term):
         others = sum(learner.steps_per_round for term in trainer.terms for learner in term.searches())
         return step.index // (trainer.update.steps_per_round + others)
 
-    def error(self, trainer: Trainer, rows: Rows, prompts: Sequence[str], prefix: Tensor) -> Tensor:
+    def error(self, trainer: Trainer, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
         """The attack's error [n] with a gradient to the prefix, by the weights in place."""
-        said = trainer.model.predict(rows.x, rows.t, trainer.model.read(prompts, prefix))[0]
-        return (said.float() - rows.known["eps_c"].float()).square().flatten(1).mean(dim=1)
+        said = trainer.model.predict(states.x, states.t, trainer.model.read(prompts, prefix))[0]
+        return (said.float() - states.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
-        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].rows.t, self.space))
+        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].states.t, self.space))

@@ -21,7 +21,7 @@ from ...functional.schedules import convert, noised
 from ...models.cond import Cond
 from ...models.hooks.attention import cross_attention, places
 from ...models.segmenter import Segmenter, shares
-from ..interfaces import LossRole, Query, Rows, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, States, Step, Term
 from ..trainer import Trainer
 
 WORDS, ALL = "attention.words", "attention.all"
@@ -67,13 +67,13 @@ class Focus:
         weight = torch.sigmoid(self.sharp * (t - self.start)) - torch.sigmoid(self.sharp * (t - self.stop))
         return weight / weight.sum()
 
-    def moved(self, trainer: Trainer, rows: Rows, rng: torch.Generator) -> Rows:
+    def moved(self, trainer: Trainer, states: States, rng: torch.Generator) -> States:
         """The same pictures under the same noise, at timesteps of this distribution."""
-        space, bar = trainer.model.space, trainer.model.alpha_bar(rows.t)
-        x0 = rows.known["x0"]
-        eps = convert(rows.known["noise"], rows.x, bar, space, "eps")
+        space, bar = trainer.model.space, trainer.model.alpha_bar(states.t)
+        x0 = states.known["x0"]
+        eps = convert(states.known["noise"], states.x, bar, space, "eps")
         t = torch.multinomial(self.chances(len(trainer.model.alphas_bar)), len(x0), replacement=True, generator=rng)
-        return Rows(noised(x0, eps, trainer.model.alpha_bar(t)), t.to(rows.x.device), {"x0": x0})
+        return States(noised(x0, eps, trainer.model.alpha_bar(t)), t.to(states.x.device), {"x0": x0})
 
 
 @final
@@ -101,31 +101,33 @@ class Attention(Term):
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = self._placed(trainer, step, trainer.model.encode(prompts))
-        rows = self.source.rows(trainer, step, prompts, cond)
-        if "x0" not in rows.known:
+        states = self.source.sample_states(trainer, step, prompts, cond)
+        if "x0" not in states.known:
             raise ValueError(f"{type(self).__name__} is about noised pictures; give it a source of pictures")
-        rows = self.focus.moved(trainer, rows, step.generator) if self.focus else rows
+        states = self.focus.moved(trainer, states, step.generator) if self.focus else states
         mask = (
-            self._segmented(self.segment, trainer, step, rows) if self.segment else self._attended(trainer, rows, cond)
+            self._segmented(self.segment, trainer, step, states)
+            if self.segment
+            else self._attended(trainer, states, cond)
         )
         # An ask whose answer is known costs nothing, and takes states and mask to the loss.
-        return {"mask": Query(Rows(rows.x, rows.t, {"mask": mask}), cond, "teacher", known="mask")}
+        return {"mask": Query(States(states.x, states.t, {"mask": mask}), cond, "teacher", known="mask")}
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         query = queries["mask"]
         with cross_attention(trainer.model) as maps:
-            trainer.model.predict(query.rows.x, query.rows.t, query.cond)
+            trainer.model.predict(query.states.x, query.states.t, query.cond)
         return inside(maps.values(), query.cond.tensors[ALL], predictions["mask"])
 
-    def _attended(self, trainer: Trainer, rows: Rows, cond: Cond) -> Tensor:
+    def _attended(self, trainer: Trainer, states: States, cond: Cond) -> Tensor:
         """[n, 1, h, w] by the frozen model's attention."""
         with torch.no_grad(), cross_attention(trainer.model) as maps:
-            trainer.model.predict(rows.x, rows.t, cond)
-            return located(maps.values(), cond.tensors[WORDS], (rows.x.shape[2], rows.x.shape[3]), self.threshold)
+            trainer.model.predict(states.x, states.t, cond)
+            return located(maps.values(), cond.tensors[WORDS], (states.x.shape[2], states.x.shape[3]), self.threshold)
 
-    def _segmented(self, segment: Segmenter, trainer: Trainer, step: Step, rows: Rows) -> Tensor:
+    def _segmented(self, segment: Segmenter, trainer: Trainer, step: Step, states: States) -> Tensor:
         """[n, 1, h, w] by the segmenter, which sees each picture once."""
-        pictures = rows.known["x0"]
+        pictures = states.known["x0"]
         things = [trainer.erasure.targets[i] for i in step.targets]
         keys = [(thing, x0.float().cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
         for i, key in enumerate(keys):

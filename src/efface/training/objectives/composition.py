@@ -50,17 +50,17 @@ class Composition(Term):
         own = [self.negatives[i] for i in step.targets]
         names = [_one_of(list(conds), step) for conds in own]
         cond = Cond.cat([conds[name] for conds, name in zip(own, names, strict=True)])
-        rows = self.source.rows(trainer, step, names, cond)
+        states = self.source.sample_states(trainer, step, names, cond)
         queries = {
-            "student": Query(rows, cond, "student"),
-            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
+            "student": Query(states, cond, "student"),
+            "eps_0": Query(states, trainer.uncond, "teacher", known="eps_0"),
         }
         if self.push:
             away = zip(*(conds.values() for conds in own), strict=True)
-            queries |= {f"push {k}": Query(rows, Cond.cat(conds), "teacher") for k, conds in enumerate(away)}
+            queries |= {f"push {k}": Query(states, Cond.cat(conds), "teacher") for k, conds in enumerate(away)}
         if any(self.anchors) and self.pull:
             anchors = [_one_of(self.anchors[i], step) for i in step.targets]
-            queries["pull"] = Query(rows, trainer.model.encode(anchors), "teacher")
+            queries["pull"] = Query(states, trainer.model.encode(anchors), "teacher")
         return queries
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
@@ -70,7 +70,7 @@ class Composition(Term):
             target = target - self.push * (torch.stack(away).mean(dim=0) - eps_0)
         if "pull" in predictions:
             target = target + self.pull * (predictions["pull"] - eps_0)
-        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].rows.t, self.space))
+        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].states.t, self.space))
 
 
 def _one_of(names: Sequence[str], step: Step) -> str:

@@ -56,14 +56,14 @@ class Denoising(Term):
         called = [self.captions.get(s, s) for s in shown]
         prompts = [target if name == "{}" else name for name, target in zip(called, targets, strict=True)]
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, step, shown, trainer.model.encode(shown))
-        if "noise" not in rows.known:
+        states = self.source.sample_states(trainer, step, shown, trainer.model.encode(shown))
+        if "noise" not in states.known:
             raise ValueError("denoising needs the noise that was added to pictures; trajectories have none")
         return {
-            "student": Query(rows, cond, "student", prompts=prompts),
-            "noise": Query(rows, cond, "teacher", known="noise"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "noise": Query(states, cond, "teacher", known="noise"),
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].rows.t, self.space)
+        weight = trainer.weight(queries["student"].states.t, self.space)
         return self.sign * weighted_mse(predictions["student"], predictions["noise"], weight)

@@ -56,18 +56,18 @@ class Guidance(Term):
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, step, prompts, cond)
+        states = self.source.sample_states(trainer, step, prompts, cond)
         empty = [""] * len(prompts)
         queries = {
-            "student_c": Query(rows, cond, "student", prompts=prompts),
-            "student_0": Query(rows, trainer.uncond, "student", prompts=empty),
-            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
+            "student_c": Query(states, cond, "student", prompts=prompts),
+            "student_0": Query(states, trainer.uncond, "student", prompts=empty),
+            "eps_0": Query(states, trainer.uncond, "teacher", known="eps_0"),
         }
         if self.goal == "alternative":
             others = trainer.prompts(step, [trainer.erasure.anchor] * len(prompts))
-            queries["eps_goal"] = Query(rows, trainer.model.encode(others), "teacher")
+            queries["eps_goal"] = Query(states, trainer.model.encode(others), "teacher")
         if self.goal == "negative":
-            queries["eps_goal"] = Query(rows, cond, "teacher", known="eps_c")
+            queries["eps_goal"] = Query(states, cond, "teacher", known="eps_c")
         return queries
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
@@ -75,4 +75,4 @@ class Guidance(Term):
         moved = predictions["student_c"] - student_0
         sign = {"alternative": 1.0, "neutral": 0.0, "negative": -self.eta}[self.goal]
         goal = sign * (predictions["eps_goal"] - predictions["eps_0"]) if sign else torch.zeros_like(moved)
-        return weighted_mse(moved, goal, trainer.weight(queries["student_c"].rows.t, self.space))
+        return weighted_mse(moved, goal, trainer.weight(queries["student_c"].states.t, self.space))

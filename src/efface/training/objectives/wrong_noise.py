@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space, convert
-from ..interfaces import LossRole, Query, Rows, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, States, Step, Term
 from ..trainer import Trainer
 
 Wrong = Literal["label", "uniform", "uniform-noised"]
@@ -49,21 +49,21 @@ class WrongNoise(Term):
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, step, prompts, cond)
-        if self.wrong == "uniform-noised" and "noise" not in rows.known:
+        states = self.source.sample_states(trainer, step, prompts, cond)
+        if self.wrong == "uniform-noised" and "noise" not in states.known:
             raise ValueError("'uniform-noised' learns the noise that was added to pictures; trajectories have none")
         if self.wrong == "label":
             label = self.labels[int(torch.randint(len(self.labels), (), generator=step.generator))]
             other = [label] * len(prompts)
-            wrong = Query(rows, trainer.model.encode(other), "student", prompts=other)
+            wrong = Query(states, trainer.model.encode(other), "student", prompts=other)
         else:
             if self.wrong == "uniform":
-                noise = torch.rand(rows.x.shape, generator=step.generator).to(rows.x)
-                said = convert(noise, rows.x, trainer.model.alpha_bar(rows.t), "eps", trainer.model.space)
-                rows = Rows(rows.x, rows.t, {"noise": said})
-            wrong = Query(rows, cond, "teacher", known="noise")
-        return {"student": Query(rows, cond, "student", prompts=prompts), "wrong": wrong}
+                noise = torch.rand(states.x.shape, generator=step.generator).to(states.x)
+                said = convert(noise, states.x, trainer.model.alpha_bar(states.t), "eps", trainer.model.space)
+                states = States(states.x, states.t, {"noise": said})
+            wrong = Query(states, cond, "teacher", known="noise")
+        return {"student": Query(states, cond, "student", prompts=prompts), "wrong": wrong}
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].rows.t, self.space)
+        weight = trainer.weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["wrong"].detach(), weight)

@@ -63,7 +63,7 @@ class Adversarial(Term):
         if step.learner not in (trainer.update, self.search):
             return None
         pick = self.search.pick(trainer, step)
-        states = self.source.rows(trainer, step, pick.words, pick.cond)
+        states = self.source.sample_states(trainer, step, pick.words, pick.cond)
         known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
         return {
             "student": Query(states, held if self.scored else pick.cond, "student", prompts=pick.words),
@@ -71,7 +71,7 @@ class Adversarial(Term):
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].rows.t, self.space)
+        weight = trainer.weight(queries["student"].states.t, self.space)
         errors = weighted_errors(predictions["student"], predictions["eps_c"], weight)
         if not self.scored or self.search.last is None:
             return errors.mean()

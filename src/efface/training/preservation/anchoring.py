@@ -18,7 +18,7 @@ from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...functional.words import other_words
 from ...models.cond import Cond
-from ..interfaces import LossRole, Query, Rows, Source, Step, Term
+from ..interfaces import LossRole, Query, Source, States, Step, Term
 from ..trainer import Trainer
 
 SCALES = (0.8, 1.2)
@@ -62,14 +62,14 @@ class Anchoring(Term):
         if step.learner is not trainer.update:
             return None
         targets = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        rows = self.source.rows(trainer, step, targets, trainer.model.encode(targets))
+        states = self.source.sample_states(trainer, step, targets, trainer.model.encode(targets))
         words, templates = self.draw(step), trainer.settings["templates"]
         asked = [templates[t].format(w) for t, row in zip(step.templates, words, strict=True) for w in row]
         low, high = SCALES
         scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=step.generator)
         held = trainer.model.encode(asked).tensors
         cond = Cond({**held, "tokens": held["tokens"] * scale.to(held["tokens"])})
-        states = Rows(rows.x.repeat_interleave(self.count, 0), rows.t.repeat_interleave(self.count, 0))
+        states = States(states.x.repeat_interleave(self.count, 0), states.t.repeat_interleave(self.count, 0))
         return {"student": Query(states, cond, "student"), "eps_s": Query(states, cond, "teacher")}
 
     def draw(self, step: Step) -> list[list[str]]:
@@ -80,7 +80,7 @@ class Anchoring(Term):
         return [[self.words[i] for i in row] for row in picks.tolist()]
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].rows.t, self.space)
+        weight = trainer.weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["eps_s"], weight)
 
 
@@ -109,14 +109,14 @@ class Retained(Term):
         own = replace(step, targets=none, templates=none, noise=noise, points=points)
         prompts = [self.template.format(self.words[i]) for i in words]
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, own, prompts, cond)
+        states = self.source.sample_states(trainer, own, prompts, cond)
         return {
-            "student": Query(rows, cond, "student", prompts=prompts),
-            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].rows.t, self.space)
+        weight = trainer.weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["eps_c"], weight)
 
 

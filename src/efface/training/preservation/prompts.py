@@ -35,12 +35,12 @@ class Prompts(Term):
         picks = torch.randint(len(self.prompts), (len(step.targets),), generator=step.generator).tolist()
         prompts = [self.prompts[i] for i in picks]
         cond = trainer.model.encode(prompts)
-        rows = self.source.rows(trainer, step, prompts, cond)
+        states = self.source.sample_states(trainer, step, prompts, cond)
         return {
-            "student": Query(rows, cond, "student", prompts=prompts),
-            "eps_c": Query(rows, cond, "teacher", known="eps_c"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].rows.t, self.space)
+        weight = trainer.weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["eps_c"], weight)

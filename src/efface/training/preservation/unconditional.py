@@ -30,13 +30,13 @@ class Unconditional(Term):
         if step.learner is not trainer.update:
             return None
         prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        rows = self.source.rows(trainer, step, prompts, trainer.model.encode(prompts))
+        states = self.source.sample_states(trainer, step, prompts, trainer.model.encode(prompts))
         return {
-            "student": Query(rows, trainer.uncond, "student", prompts=[""] * len(prompts)),
-            "eps_0": Query(rows, trainer.uncond, "teacher", known="eps_0"),
+            "student": Query(states, trainer.uncond, "student", prompts=[""] * len(prompts)),
+            "eps_0": Query(states, trainer.uncond, "teacher", known="eps_0"),
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return weighted_mse(
-            predictions["student"], predictions["eps_0"], trainer.weight(queries["student"].rows.t, self.space)
+            predictions["student"], predictions["eps_0"], trainer.weight(queries["student"].states.t, self.space)
         )

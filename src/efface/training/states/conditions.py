@@ -9,7 +9,7 @@ import torch
 
 from ...models.cond import Cond
 from ...models.trajectory import Draw
-from ..interfaces import Rows, Source, Step
+from ..interfaces import Source, States, Step
 from ..trainer import Trainer
 
 
@@ -24,14 +24,14 @@ class Conditions(Source):
         self.conds, self.steps, self.guidance, self.paths = dict(conds), steps, guidance, paths
         self.drawn: dict[str, Draw] = {}
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """Rows of the recordings; `known` holds the frozen predictions under the row's condition and under ""."""
         if not self.drawn:
             self.drawn = {name: self._draw(trainer, i) for i, name in enumerate(self.conds)}
         picks = zip((self.drawn[name] for name in prompts), step.points, step.noise, strict=True)
         found = [[part[k, seed % self.paths] for part in (d.states, d.eps_c, d.eps_0)] for d, k, seed in picks]
         x, eps_c, eps_0 = (torch.stack(column) for column in zip(*found, strict=True))
-        return Rows(x, next(iter(self.drawn.values())).t[list(step.points)], {"eps_c": eps_c, "eps_0": eps_0})
+        return States(x, next(iter(self.drawn.values())).t[list(step.points)], {"eps_c": eps_c, "eps_0": eps_0})
 
     def _draw(self, trainer: Trainer, i: int) -> Draw:
         """The trajectories of the i-th condition; seeds as far from those of pictures as those of other recordings."""

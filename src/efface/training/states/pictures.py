@@ -19,7 +19,7 @@ from ...functional.schedules import convert, noised
 from ...models.base import Model
 from ...models.cond import Cond
 from ..distributed import team
-from ..interfaces import Rows, Source, Step, Takes
+from ..interfaces import Source, States, Step, Takes
 from ..trainer import Trainer
 
 Noise = Literal["gaussian", "uniform"]
@@ -55,7 +55,7 @@ class Pictures(Source):
     def expect(self, prompts: Sequence[str]) -> None:
         self.expected |= dict.fromkeys(p for p in prompts if ANY not in self.store and p not in self.store)
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """A picture of each prompt, noised."""
         self._demand(trainer, prompts)
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
@@ -66,7 +66,7 @@ class Pictures(Source):
         eps = draw(x0.shape, generator=step.generator).to(x0)
         bar = trainer.model.alpha_bar(t)
         x_t = noised(x0, eps, bar)
-        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", trainer.model.space), "x0": x0})
+        return States(x_t, t, {"noise": convert(eps, x_t, bar, "eps", trainer.model.space), "x0": x0})
 
     def takes(self, trainer: Trainer) -> Takes:
         shape = trainer.model.latent_shape

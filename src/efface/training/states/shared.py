@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor
 
 from ...models.cond import Cond
-from ..interfaces import Rows, Source, Step, Takes
+from ..interfaces import Source, States, Step, Takes
 from ..trainer import Trainer
 
 
@@ -18,7 +18,7 @@ class Shared(Source):
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.last: tuple[Step, tuple[str, ...], Rows] | None = None
+        self.last: tuple[Step, tuple[str, ...], States] | None = None
 
     def expect(self, prompts: Sequence[str]) -> None:
         self.source.expect(prompts)
@@ -32,7 +32,7 @@ class Shared(Source):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.source.restore(state)
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         if self.last is None or self.last[0] is not step or self.last[1] != tuple(prompts):
-            self.last = (step, tuple(prompts), self.source.rows(trainer, step, prompts, cond))
+            self.last = (step, tuple(prompts), self.source.sample_states(trainer, step, prompts, cond))
         return self.last[2]

@@ -30,7 +30,7 @@ from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
 from ...models.trajectory_cache import COLUMNS, Recordings, cut
 from ..distributed import team
-from ..interfaces import Rows, Source, Step, Takes
+from ..interfaces import Source, States, Step, Takes
 from ..trainer import Trainer
 
 Asked = tuple[str, int]
@@ -45,13 +45,13 @@ class Student(Source):
         self.steps, self.guidance = steps, guidance
         self.sampler: Sampler = sampler
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """A batched draw as far as the row that goes furthest; the others were picked up on the way."""
         cond = cond.detach().expand(len(step.points))
         with torch.no_grad(), trainer.update.bound():
             states = team().spread(lambda own: self._drawn(trainer, step, cond, own), len(step.points))
         t = trainer.model.timesteps(self.steps, self.sampler).to(trainer.model.device)[list(step.points)]
-        return Rows(states, t)
+        return States(states, t)
 
     def takes(self, trainer: Trainer) -> Takes:
         n = trainer.settings["batch"]
@@ -88,7 +88,7 @@ class Recorded(Source):
         """Prompts that will be asked for: they are drawn together, when the first of them is."""
         self.expected |= dict.fromkeys(prompts)
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """Rows of the recordings, each at a place and on a trajectory that the turn's random choices name."""
         if (epoch := step.index // self.refresh if self.refresh else 0) != self.epoch:
             self.leave(trainer)
@@ -107,7 +107,7 @@ class Recorded(Source):
         """Sees to it that these trajectories are `found`."""
 
     @abstractmethod
-    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> States:
         """The states of these trajectories at these places."""
 
     def leave(self, trainer: Trainer) -> None:
@@ -170,9 +170,9 @@ class Refreshed(Recorded):
         self.first.expect(prompts)
         Recorded.expect(self, prompts)
 
-    def rows(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         who = self.first if step.index < self.refresh else super()
-        return who.rows(trainer, step, prompts, cond)
+        return who.sample_states(trainer, step, prompts, cond)
 
     def leave(self, trainer: Trainer) -> None:
         self.first.leave(trainer)
@@ -182,10 +182,10 @@ class Refreshed(Recorded):
         for one, draw in zip(asked, self.drawn(trainer, asked, size), strict=True):
             self.found[one] = draw.states[:, 0].cpu().clone(memory_format=torch.contiguous_format)
 
-    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> States:
         x = torch.stack([self.found[one][k] for one, k in zip(asked, points, strict=True)])
         t = trainer.model.timesteps(self.steps, self.sampler)[list(points)]
-        return Rows(x.to(trainer.model.device), t.to(trainer.model.device))
+        return States(x.to(trainer.model.device), t.to(trainer.model.device))
 
     def drawing(self, trainer: Trainer) -> AbstractContextManager[None]:
         return trainer.update.bound()
@@ -222,12 +222,12 @@ class Frozen(Recorded):
             kept.put(keys[one], draw)
         self.found |= keys
 
-    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> Rows:
+    def read(self, trainer: Trainer, asked: Sequence[Asked], points: Sequence[int]) -> States:
         """`known` holds the frozen predictions under the row's condition and under ""."""
         kept = self._kept(trainer)
         rows = [kept.at(self.found[one], k) for one, k in zip(asked, points, strict=True)]
         t, x, *eps = (torch.stack(column).to(trainer.model.device) for column in zip(*rows, strict=True))
-        return Rows(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
+        return States(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
 
     def leave(self, trainer: Trainer) -> None:
         for key in self.found.values():
