@@ -77,9 +77,9 @@ def test_it_resumes_as_if_nothing_had_been():
     whole, first = SmallAdam([params[0]], 1e-2), SmallAdam([params[1]], 1e-2)
     for i in range(6):
         if i == 3:
-            state, params[1] = first.state(), torch.zeros(5, 300, requires_grad=True)
+            state, params[1] = first.state_dict(), torch.zeros(5, 300, requires_grad=True)
             first = SmallAdam([params[1]], 1e-2)
-            first.restore(state)
+            first.load_state_dict(state)
         grad = torch.randn(5, 300, generator=rng(i))
         whole.step([grad])
         first.step([grad])

@@ -132,12 +132,12 @@ def test_the_inner_loop_leaves_everything_as_it_was(name, moves):
     for index in range(moves):
         trainer.step(trainer.make_step(index, trainer.update))
     base = {key: tensor.detach().clone() for key, tensor in trainer.model.weights.items()}
-    before = trainer.update.state()
+    before = trainer.update.state_dict()
     seen: list[torch.Tensor] = []
     step = trainer.update.step
     trainer.update.step = lambda grads: (step(grads), seen.append(trainer.update.params()[0].detach().clone()))  # type: ignore[method-assign]
     trainer._floor(trainer.make_step(moves, trainer.update))
-    after = trainer.update.state()
+    after = trainer.update.state_dict()
     assert len(seen) == 3
     assert not torch.equal(seen[0], seen[2])
     assert before.keys() == after.keys()

@@ -354,9 +354,9 @@ def test_adam_is_torchs_and_resumes():
     for i in range(6):
         grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(i))
         if i == 3:
-            state, mine = adam.state(), torch.zeros(4, 3, requires_grad=True)
+            state, mine = adam.state_dict(), torch.zeros(4, 3, requires_grad=True)
             adam = Adam([mine], 1e-2)
-            adam.restore(state)
+            adam.load_state_dict(state)
         adam.step([grad])
         reference.grad = grad.clone()
         torchs.step()

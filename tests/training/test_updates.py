@@ -346,7 +346,7 @@ def test_killed_at_every_step_pruning_ends_the_same(name, tmp_path, monkeypatch)
 def test_low_rank_resumes_exactly():
     trainers = [small_trainer(LowRank("head", 0.1, 2)) for _ in range(2)]
     play(trainers[0], 3)
-    trainers[1].update.restore(trainers[0].update.state())
+    trainers[1].update.load_state_dict(trainers[0].update.state_dict())
     for trainer in trainers:
         trainer.step(trainer.make_step(3, trainer.update))
     assert same(trainers[0].update.payload(), trainers[1].update.payload())

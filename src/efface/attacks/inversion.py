@@ -89,7 +89,7 @@ class ConceptInversion(Attack):
         adam = Adam([start], self.lr)
         for done in range(0, self.steps, SAVE_EVERY):
             until = min(done + SAVE_EVERY, self.steps)
-            adam.restore(arena.once(f"{until} steps", partial(self._learn, arena, adam, done, until)))
+            adam.load_state_dict(arena.once(f"{until} steps", partial(self._learn, arena, adam, done, until)))
         return start.detach()
 
     def _start(self, arena: Arena, i: int) -> Tensor:
@@ -119,7 +119,7 @@ class ConceptInversion(Attack):
             if not grad.isfinite().all() or not grad.any():
                 raise NoGradient(f"at step {step + 1} the word has no gradient that could be followed")
             adam.step([grad])
-        return adam.state()
+        return adam.state_dict()
 
 
 Slot = tuple[Tensor, Tensor]

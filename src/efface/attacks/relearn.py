@@ -77,7 +77,7 @@ class Relearn(Attack):
         start = {name: arena.model.weights[name].detach() for name in self._chosen(arena.model)}
         adam, done = Adam(self._params(arena, start), self.lr), 0
         for stop, note in zip(self.stops(), self.stages(), strict=True):
-            adam.restore(arena.once(note, partial(self._learn, arena, adam, start, done, stop)))
+            adam.load_state_dict(arena.once(note, partial(self._learn, arena, adam, start, done, stop)))
             done = stop
             with torch.no_grad():
                 moved = self._moved(start, adam.params)
@@ -141,4 +141,4 @@ class Relearn(Attack):
             if not all(grad.isfinite().all() for grad in grads if grad is not None):
                 raise NoGradient(f"at step {step + 1} of relearning the gradient is no number")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
-        return adam.state()
+        return adam.state_dict()

@@ -96,14 +96,14 @@ class SmallAdam:
         step = (m / (1 - BETAS[0] ** self.taken)).div_(wide).flatten()[: len(param)]
         param.sub_(step.to(param.dtype), alpha=self.lr)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The params and the moments, copied."""
         kinds = {"param": [p.detach() for p in self.params], "m": self.m, "v": self.v, "tops": self.tops}
         held = {f"{i}.{kind}": tensor.clone() for kind, tensors in kinds.items() for i, tensor in enumerate(tensors)}
         return held | {"taken": torch.tensor(self.taken)}
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.taken = int(state["taken"])
         for i, param in enumerate(self.params):
             for kind, mine in (("param", param), ("m", self.m[i]), ("v", self.v[i]), ("tops", self.tops[i])):

@@ -65,18 +65,18 @@ class Step:
     """[n]: how far down the trajectory, 0 is pure noise."""
 
 
-class Stateful:
+class Checkpointable:
     """A part of a game that may know what a resumed game needs; by itself it knows nothing."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """All that a resumed game needs."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
 
 
-class Learner(Stateful, ABC):
+class Learner(Checkpointable, ABC):
     """Anything optimised on its own clock: weights, EAP's choice of a concept."""
 
     steps_per_round: int
@@ -95,11 +95,11 @@ class Learner(Stateful, ABC):
         """One move, given the gradient of the loss for each of `params`."""
 
     @abstractmethod
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """All that a resumed game needs."""
 
     @abstractmethod
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
 
 
@@ -144,7 +144,7 @@ class Takes:
     """Bytes of pictures, which stay in memory."""
 
 
-class Source(Stateful, ABC):
+class Source(Checkpointable, ABC):
     """Where states come from."""
 
     @abstractmethod
@@ -159,7 +159,7 @@ class Source(Stateful, ABC):
         return Takes()
 
 
-class Term(Stateful, ABC):
+class Term(Checkpointable, ABC):
     """A part of the loss: an objective or a preservation."""
 
     role: LossRole

@@ -34,7 +34,7 @@ class Adam:
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The params and both moments, copied."""
         moments = {
             f"{i}.{key}": tensor.clone()
@@ -44,7 +44,7 @@ class Adam:
         return moments | {f"{i}.param": param.detach().clone() for i, param in enumerate(self.params)}
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         fresh = self.inner.state_dict()
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.items():

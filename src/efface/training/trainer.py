@@ -24,7 +24,7 @@ from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from .distributed import team
-from .interfaces import Balance, Learner, LossRole, Query, Source, Stateful, Step, Term, Update
+from .interfaces import Balance, Checkpointable, Learner, LossRole, Query, Source, Step, Term, Update
 
 SAVE_EVERY = 25
 """Turns after which the state is kept: as a checkpoint where there is to be one, and as the last good Edit."""
@@ -199,7 +199,7 @@ class Trainer:
 
     def _floor(self, step: Step) -> float:
         """The erasing loss of this turn after the balance's inner steps on it alone; the update is put back."""
-        before = self.update.state()
+        before = self.update.state_dict()
         for k in range(self.balance.inner):
             with self.losses(self.auxiliary_step(step.index, stream=1 + k), "erase") as losses:
                 grads = gradients(self.update.params(), losses["erase"])
@@ -207,7 +207,7 @@ class Trainer:
         # Not the turn itself: its generator would have moved on, and the step would meet other states than the floor.
         with torch.no_grad(), self.losses(self.auxiliary_step(step.index, stream=0), "erase") as losses:
             floor = losses["erase"].item()
-        self.update.restore(before)
+        self.update.load_state_dict(before)
         return floor
 
     def auxiliary_step(self, index: int, stream: int) -> Step:
@@ -268,23 +268,23 @@ class Trainer:
     def _record(self) -> dict[str, Any]:
         return provenance(self.model, self.erasure, self.name, self.settings, self.base)
 
-    def _stateful(self) -> list[Stateful]:
+    def _checkpointed(self) -> list[Checkpointable]:
         """What a checkpoint holds the state of."""
         return [*self.learners, *self.terms, *self.sources()]
 
     def _save(self, file: Path, done: int) -> None:
         if not team().first:
             return
-        parts = enumerate(self._stateful())
-        tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state().items()}
+        parts = enumerate(self._checkpointed())
+        tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state_dict().items()}
         write_tensors(file, tensors, {**self._record(), "kind": "checkpoint", "done": done})
 
     def _resume(self, file: Path) -> int:
         tensors, meta = read_tensors(file)
         check_same_run(file, meta, {**self._record(), "kind": "checkpoint"})
-        for i, part in enumerate(self._stateful()):
+        for i, part in enumerate(self._checkpointed()):
             prefix = f"{i}/"
-            part.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            part.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return meta["done"]
 
 

@@ -165,12 +165,12 @@ class Search(Learner):
         self.adam.step(grads)
         self.history.append([int(pi.argmax()) for pi in self.logits])
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state() | {"history": torch.tensor(self.history, dtype=torch.long)}
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict() | {"history": torch.tensor(self.history, dtype=torch.long)}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.history = state["history"].tolist()
-        self.adam.restore({key: tensor for key, tensor in state.items() if key != "history"})
+        self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "history"})
 
     def notes(self) -> dict[str, Any]:
         """Candidates, and the favourite, which pi likes best, after each move of the search, by target."""

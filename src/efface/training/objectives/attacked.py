@@ -18,7 +18,7 @@ from ...functional.adversary import descend
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ...models.text_room import demand_room
-from ..interfaces import LossRole, Query, Source, Stateful, States, Step, Term
+from ..interfaces import Checkpointable, LossRole, Query, Source, States, Step, Term
 from ..trainer import Trainer
 
 Start = Literal["latest", "random"]
@@ -44,7 +44,7 @@ class PrefixAttack:
 
 
 @final
-class Latest(Stateful):
+class Latest(Checkpointable):
     """The prefixes [n, k, d] found last."""
 
     def __init__(self) -> None:
@@ -58,10 +58,10 @@ class Latest(Stateful):
             self.index, self.before = index, self.found
         return self.before
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {} if self.found is None else {"found": self.found}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.index, self.found = -1, state.get("found")
 
 
@@ -75,11 +75,11 @@ class Attacked(Term):
         self.source, self.eta, self.attack, self.latest = source, eta, attack, Latest()
         self.space: Space = space
 
-    def state(self) -> dict[str, Tensor]:
-        return self.latest.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.latest.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.latest.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.latest.load_state_dict(state)
 
     def prepare(self, trainer: Trainer) -> None:
         demand_room(trainer.model, self.attack.tokens)

@@ -26,11 +26,11 @@ class Shared(Source):
     def takes(self, trainer: Trainer) -> Takes:
         return self.source.takes(trainer)
 
-    def state(self) -> dict[str, Tensor]:
-        return self.source.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.source.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.source.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.source.load_state_dict(state)
 
     def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         if self.last is None or self.last[0] is not step or self.last[1] != tuple(prompts):

@@ -194,10 +194,10 @@ class Refreshed(Recorded):
         first, states = self.first.takes(trainer), self.numbers(trainer)[2] * trainer.model.dtype.itemsize
         return replace(first, held=max(0, states - trainer.model.recordings.bound))
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {"epoch": torch.tensor(self.epoch)} | {f"{seed} {prompt}": x for (prompt, seed), x in self.found.items()}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.epoch = int(state["epoch"])
         pairs = ((key.partition(" "), x) for key, x in state.items() if key != "epoch")
         self.found = {(prompt, int(seed)): x for (seed, _, prompt), x in pairs}

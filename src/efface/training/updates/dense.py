@@ -65,9 +65,9 @@ class Dense(Update):
         values = [master.detach().cpu().clone(memory_format=torch.contiguous_format) for master in self.masters]
         return dict(zip(self.names, values, strict=True))
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.adam.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.adam.load_state_dict(state)
         self.refresh()

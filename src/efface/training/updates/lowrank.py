@@ -69,8 +69,8 @@ class LowRank(Update):
             for kind, factor in (("up", up), ("down", down))
         }
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.adam.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.adam.load_state_dict(state)

@@ -118,12 +118,12 @@ class Mask(Update):
         masks = binarise(self.logits, self.sparsity)
         return {"pruned": sum(int((~m).sum()) for m in masks) / sum(m.numel() for m in masks)}
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state() | {"taken": torch.tensor(self.taken)}
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict() | {"taken": torch.tensor(self.taken)}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.taken = int(state["taken"])
-        self.adam.restore({key: tensor for key, tensor in state.items() if key != "taken"})
+        self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "taken"})
 
 
 def check_reach(steps: int, lr: float, start: float, sparsity: float) -> None:

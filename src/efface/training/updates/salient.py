@@ -76,9 +76,9 @@ class Salient(Update):
     def payload(self) -> dict[str, Tensor]:
         return self.dense.payload()
 
-    def state(self) -> dict[str, Tensor]:
-        return self.dense.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.dense.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         _ = self.masks  # of the base, not of what is restored
-        self.dense.restore(state)
+        self.dense.load_state_dict(state)
