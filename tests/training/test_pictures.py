@@ -157,8 +157,8 @@ def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model,
     assert {key: len(stack) for key, stack in source.store.items()} == {"cat": 2, "a cat": 2, "dog": 3, "a dog": 3}
     source.expect(["cat", "a dog"])
     trainer = EraseDiff(remain_words=1, batch=2, weights="xattn").build_trainer(eps_model, both)
-    assert source.takes(trainer).pictures == 0
-    assert source.takes(trainer).held == 5 * 4 * 8 * 8 * 4
+    assert source.estimate_footprint(trainer).images_at_once == 0
+    assert source.estimate_footprint(trainer).image_bytes == 5 * 4 * 8 * 8 * 4
     for targets, says in (
         (("cat", "lion"), "has captions that name no target: 'a red dog', 'dogs'"),
         (("cat", "dog", "lion"), "has none of lion"),

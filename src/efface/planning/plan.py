@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
-from ..training.interfaces import Takes
+from ..training.interfaces import MemoryFootprint
 from ..training.trainer import Trainer
 from .machine import size
 from .probe_steps import Line, Ones, by_ones, drawing_of, tensors, turn_of
@@ -131,7 +131,7 @@ def planned(trainer: Trainer) -> Plan:
         waiting=one.waiting,
         apart=0,
         **_drawn(trainer, takes),
-        recorded=sum(t.kept + t.held for t in takes),
+        recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
     )
     try:
         return _by_more(trainer, least, one)
@@ -204,15 +204,15 @@ def _drawn_singly(trainer: Trainer, plan: Plan) -> Plan:
         trainer.model.draw_batch = before
 
 
-def _drawn(trainer: Trainer, takes: Sequence[Takes]) -> dict[str, int]:
+def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, int]:
     """How many pictures are drawn together, and the bytes recorded meanwhile beyond those that are kept anyway."""
-    traced = max((t.traced for t in takes), default=0) - _stored(trainer, takes)
-    return {"pictures": max((t.pictures for t in takes), default=0), "traced": max(0, traced)}
+    traced = max((t.trace_bytes for t in takes), default=0) - _stored(trainer, takes)
+    return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
 
 
-def _takes(trainer: Trainer) -> list[Takes]:
+def _takes(trainer: Trainer) -> list[MemoryFootprint]:
     """What each source's drawing takes."""
-    return [source.takes(trainer) for source in trainer.sources()]
+    return [source.estimate_footprint(trainer) for source in trainer.sources()]
 
 
 def _trained(trainer: Trainer) -> int:
@@ -223,16 +223,20 @@ def _trained(trainer: Trainer) -> int:
     return size_of(tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
 
 
-def _stored(trainer: Trainer, takes: Sequence[Takes]) -> int:
+def _stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of recordings that lie on the device: on a CPU what the store's bound lets, on a GPU none."""
-    return min(sum(t.kept for t in takes), trainer.model.recordings.bound) if trainer.model.device.type == "cpu" else 0
+    return (
+        min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound)
+        if trainer.model.device.type == "cpu"
+        else 0
+    )
 
 
-def _kept(trainer: Trainer, takes: Sequence[Takes]) -> int:
+def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of the last good state and of pictures that lie on the device: on a GPU none."""
     if trainer.model.device.type != "cpu":
         return 0
-    return size_of(trainer.update.payload().values()) + sum(t.held for t in takes)
+    return size_of(trainer.update.payload().values()) + sum(t.image_bytes for t in takes)
 
 
 def _resting(model: Model) -> list[Tensor]:

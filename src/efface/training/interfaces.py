@@ -131,16 +131,16 @@ class Update(Learner):
 
 
 @dataclass(frozen=True)
-class Takes:
+class MemoryFootprint:
     """What a source's drawing takes."""
 
-    pictures: int = 0
+    images_at_once: int = 0
     """Drawn at once."""
-    traced: int = 0
+    trace_bytes: int = 0
     """Bytes that are recorded of these meanwhile, where the network is."""
-    kept: int = 0
+    cache_bytes: int = 0
     """Bytes that are recorded of all that is expected; beyond the store's bound they go to disk."""
-    held: int = 0
+    image_bytes: int = 0
     """Bytes of pictures, which stay in memory."""
 
 
@@ -154,9 +154,9 @@ class Source(Checkpointable, ABC):
     def expect(self, prompts: Sequence[str]) -> None:
         """Prompts that rows will be asked for: what is kept of them may be made together."""
 
-    def takes(self, trainer: Trainer) -> Takes:
+    def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
         """What its drawing will take."""
-        return Takes()
+        return MemoryFootprint()
 
 
 class Term(Checkpointable, ABC):

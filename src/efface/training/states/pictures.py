@@ -19,7 +19,7 @@ from ...functional.schedules import convert, noised
 from ...models.base import Model
 from ...models.cond import Cond
 from ..distributed import team
-from ..interfaces import Source, States, Step, Takes
+from ..interfaces import MemoryFootprint, Source, States, Step
 from ..trainer import Trainer
 
 Noise = Literal["gaussian", "uniform"]
@@ -68,12 +68,12 @@ class Pictures(Source):
         x_t = noised(x0, eps, bar)
         return States(x_t, t, {"noise": convert(eps, x_t, bar, "eps", trainer.model.space), "x0": x0})
 
-    def takes(self, trainer: Trainer) -> Takes:
+    def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
         shape = trainer.model.latent_shape
         drawn = len(self.expected) * self.drawn
         given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
         held = drawn * prod(shape) * trainer.model.dtype.itemsize + sum(given.values())
-        return Takes(min(trainer.model.drawn_together, drawn), held=held)
+        return MemoryFootprint(min(trainer.model.drawn_together, drawn), image_bytes=held)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:

@@ -8,7 +8,7 @@ from typing import final
 from torch import Tensor
 
 from ...models.cond import Cond
-from ..interfaces import Source, States, Step, Takes
+from ..interfaces import MemoryFootprint, Source, States, Step
 from ..trainer import Trainer
 
 
@@ -23,8 +23,8 @@ class Shared(Source):
     def expect(self, prompts: Sequence[str]) -> None:
         self.source.expect(prompts)
 
-    def takes(self, trainer: Trainer) -> Takes:
-        return self.source.takes(trainer)
+    def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
+        return self.source.estimate_footprint(trainer)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.source.state_dict()

@@ -30,7 +30,7 @@ from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
 from ...models.trajectory_cache import COLUMNS, Recordings, cut
 from ..distributed import team
-from ..interfaces import Source, States, Step, Takes
+from ..interfaces import MemoryFootprint, Source, States, Step
 from ..trainer import Trainer
 
 Asked = tuple[str, int]
@@ -53,9 +53,9 @@ class Student(Source):
         t = trainer.model.timesteps(self.steps, self.sampler).to(trainer.model.device)[list(step.points)]
         return States(states, t)
 
-    def takes(self, trainer: Trainer) -> Takes:
+    def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
         n = trainer.settings["batch"]
-        return Takes(n, _traced(trainer, self.steps, n) if n > 1 else 0)
+        return MemoryFootprint(n, _traced(trainer, self.steps, n) if n > 1 else 0)
 
     def _drawn(self, trainer: Trainer, step: Step, cond: Cond, own: slice) -> Tensor:
         """The states of some of the turn's rows."""
@@ -190,9 +190,9 @@ class Refreshed(Recorded):
     def drawing(self, trainer: Trainer) -> AbstractContextManager[None]:
         return trainer.update.bound()
 
-    def takes(self, trainer: Trainer) -> Takes:
-        first, states = self.first.takes(trainer), self.numbers(trainer)[2] * trainer.model.dtype.itemsize
-        return replace(first, held=max(0, states - trainer.model.recordings.bound))
+    def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
+        first, states = self.first.estimate_footprint(trainer), self.numbers(trainer)[2] * trainer.model.dtype.itemsize
+        return replace(first, image_bytes=max(0, states - trainer.model.recordings.bound))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"epoch": torch.tensor(self.epoch)} | {f"{seed} {prompt}": x for (prompt, seed), x in self.found.items()}
@@ -234,9 +234,9 @@ class Frozen(Recorded):
             self._kept(trainer).forget(key)
         self.found = {}
 
-    def takes(self, trainer: Trainer) -> Takes:
+    def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
         model, (n, traced, states) = trainer.model, self.numbers(trainer)
-        return Takes(n, traced, states * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize))
+        return MemoryFootprint(n, traced, states * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize))
 
     def _kept(self, trainer: Trainer) -> Recordings:
         """The model's recordings; this source's own while other weights than the base's are in place."""
