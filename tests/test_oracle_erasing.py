@@ -235,7 +235,7 @@ def report(trainer: Trainer, w: Tensor) -> Tensor:
     model = trainer.model
     with torch.no_grad():
         trainer.update.params()[0].copy_(w)
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         drawn = [occurrence(model, prompt) for prompt in (*CLASSES, "")]  # type: ignore[arg-type]
         return torch.cat([*drawn, torch.tensor([drift(model)]).double()])  # type: ignore[arg-type]
 

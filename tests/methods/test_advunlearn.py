@@ -70,7 +70,7 @@ def test_the_attacks_gradient_by_finite_differences():
     queries = term.queries(trainer, step)
     states, prompts, prefix = queries["student"].states, queries["student"].prompts, queries["student"].prefix.double()
     way = torch.randn(prefix.shape, generator=torch.Generator().manual_seed(7), dtype=torch.double)
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         prefix.requires_grad_()
         (grad,) = torch.autograd.grad(term.error(trainer, states, prompts, prefix).sum(), [prefix])
         with torch.no_grad():
@@ -91,7 +91,7 @@ def test_the_attack_brings_the_student_back_to_the_target(model):
     assert torch.allclose(
         ended.states.known["eps_c"], model.predict(ended.states.x, ended.states.t, ended.cond)[0], atol=1e-5
     )
-    with torch.no_grad(), trainer.update.bound():
+    with torch.no_grad(), trainer.update.swapped_in():
         before, after = (term.error(trainer, query.states, query.prompts, query.prefix) for query in (started, ended))
     assert (after < before).all()
     again = term.queries(trainer, trainer.auxiliary_step(0, 0))["student"]
@@ -124,7 +124,7 @@ def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
     assert term.queries(trainer, trainer.auxiliary_step(4, 0))["student"].prefix is None
     queries = term.queries(trainer, trainer.auxiliary_step(5, 0))
     assert queries["student"].prefix is not None
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         said = eps_model.predict(
             queries["student"].states.x,
             queries["student"].states.t,

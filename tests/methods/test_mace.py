@@ -93,7 +93,7 @@ def test_timesteps_of_importance(model):
     source = Pictures(2, 3, 3.0)
     step = trainer.auxiliary_step(0, 0)
     states = source.sample_states(trainer, step, ["cat", "cat"], trainer.uncond)
-    moved = Focus().moved(trainer, states, torch.Generator().manual_seed(0))
+    moved = Focus().resample(trainer, states, torch.Generator().manual_seed(0))
     shelf = source.store["cat"]
     for i in range(2):
         picture, bar, old = (

@@ -90,7 +90,7 @@ def test_the_target_by_brute_force(eps_model, anchors):
                 assert any(torch.equal(queries["pull"].cond.flat()[i], one) for one in spelled)
             drawn = queries["student"].cond.flat()[i]
             assert any(torch.equal(drawn, cond.flat()[0]) for cond in own.values())
-            with trainer.update.bound():
+            with trainer.update.swapped_in():
                 total += float((say(queries["student"].cond[[i]], i) - target).square().mean()) / 6
         with trainer.losses(replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
             assert losses["erase"].item() == pytest.approx(total, rel=1e-4)

@@ -153,7 +153,7 @@ def test_the_next_step_is_as_if_there_had_been_no_inner_loop():
         trainer.balance = balance
         for index in range(3):
             trainer.step(trainer.make_step(index, trainer.update))
-        results.append(trainer.update.payload())
+        results.append(trainer.update.deltas())
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 

@@ -109,7 +109,7 @@ def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor 
     trainer = moved_trainer(OracleModel(), [term])
     queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
     assert queries is not None
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     for key in keys:
         predictions[key].requires_grad_()

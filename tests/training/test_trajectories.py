@@ -177,7 +177,7 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
 
     def drawn_now(epoch: int) -> torch.Tensor:
         seeds = [2**40 + 2 * epoch, 2**40 + 2 * epoch + 1]
-        with torch.no_grad(), trainer.update.bound():
+        with torch.no_grad(), trainer.update.swapped_in():
             return eps_model.sample(
                 cond.expand(2), trainer.uncond, seeds, steps=3, guidance=3.0, record=True, sampler="ddim"
             ).states

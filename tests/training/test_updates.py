@@ -51,7 +51,7 @@ def tiny_trainer(update: Update) -> Trainer:
 
 
 def edit_of(trainer: Trainer) -> Edit:
-    return Edit(trainer.update.payload(), {"base": trainer.model.fingerprint()})
+    return Edit(trainer.update.deltas(), {"base": trainer.model.fingerprint()})
 
 
 # Masks.
@@ -63,12 +63,12 @@ def test_a_mask_of_ones_is_the_base_bit_for_bit():
     x, t, cond = torch.randn(1, *model.latent_shape), torch.tensor([500]), model.encode(["a cat"])
     with torch.no_grad():
         before = model.predict(x, t, cond)[0]
-        with trainer.update.bound():
+        with trainer.update.swapped_in():
             assert all(torch.equal(tensor, base[name]) for name, tensor in model.weights.items())
             assert torch.equal(model.predict(x, t, cond)[0], before)
     assert all(tensor is base[name] for name, tensor in model.weights.items())
-    assert trainer.update.payload() == {}
-    assert trainer.update.notes() == {"pruned": 0}
+    assert trainer.update.deltas() == {}
+    assert trainer.update.metadata() == {"pruned": 0}
 
 
 def test_biases_and_norms_are_never_pruned():
@@ -129,7 +129,7 @@ def test_packed_bits_are_the_mask_and_pruned_weights_are_gone(sparsity, fill):
     pruned = sum(int((~mask).sum()) for mask in masks.values())
     edit = edit_of(trainer)
     assert pruned == round(sparsity * of) if sparsity else pruned > 0
-    assert update.notes()["pruned"] == pruned / of
+    assert update.metadata()["pruned"] == pruned / of
     assert all(torch.equal(unpack(edit.values[f"{n}:mask"], m.shape), m) for n, m in masks.items() if not m.all())
     base = dict(model.weights)
     with edit.apply(model):
@@ -150,9 +150,9 @@ def test_bound_and_payload_are_one_when_the_mask_is_binary():
     """No gap opens between the student that was trained and the Edit that is left."""
     trainer = small_trainer(Mask("head", 0.3, start=0.5), KeepWeights(1e-2))
     play(trainer, 8)
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         student = trainer.model.weights["unet.head.weight"].detach().clone()
-    assert 0 < trainer.update.notes()["pruned"] < 1
+    assert 0 < trainer.update.metadata()["pruned"] < 1
     with edit_of(trainer).apply(trainer.model):
         assert torch.equal(trainer.model.weights["unet.head.weight"], student)
 
@@ -206,10 +206,10 @@ def test_pruning_nothing_is_refused_before_and_told_after():
 def test_low_rank_starts_as_the_base_and_stays_of_its_rank():
     trainer = small_trainer(LowRank("head", 0.1, 2))
     base = trainer.model.weights["unet.head.weight"].detach().clone()
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         assert torch.equal(trainer.model.weights["unet.head.weight"], base)
     play(trainer, 6)
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         student = trainer.model.weights["unet.head.weight"].detach().clone()
     singular = torch.linalg.svdvals((student - base).double())
     assert singular[1] > 1e-3
@@ -220,11 +220,11 @@ def test_low_rank_starts_as_the_base_and_stays_of_its_rank():
 
 def test_kernels_are_matrices_and_vectors_stay():
     trainer = tiny_trainer(LowRank(r"^unet\.conv_in\.", 0.1, 3))
-    assert trainer.update.moved() == ["unet.conv_in.weight"]
+    assert trainer.update.changed_names() == ["unet.conv_in.weight"]
     with torch.no_grad():
         trainer.update.ups[0].normal_(generator=torch.Generator().manual_seed(0))
     base = trainer.model.weights["unet.conv_in.weight"].detach().clone()
-    with trainer.update.bound():
+    with trainer.update.swapped_in():
         change = (trainer.model.weights["unet.conv_in.weight"] - base).detach().flatten(1)
         student = trainer.model.weights["unet.conv_in.weight"].detach().clone()
     assert torch.linalg.matrix_rank(change.double(), rtol=1e-4) == 3
@@ -249,7 +249,7 @@ def test_only_the_salient_share_moves_whatever_adam_remembers(share):
     (mask,) = trainer.update.masks
     assert int(mask.sum()) == round(share * base.numel())
     play(trainer, 5)
-    value = trainer.update.payload()["unet.head.weight"]
+    value = trainer.update.deltas()["unet.head.weight"]
     assert torch.equal(value != base, mask)
 
 
@@ -268,7 +268,7 @@ def test_the_share_is_of_all_tensors_together():
     (
         twin(states.x, states.t, cat).sample - model.unet(states.x, states.t, dog).sample.detach()
     ).square().mean().backward()
-    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.moved()]
+    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.changed_names()]
     picked = torch.cat([grad[mask] for grad, mask in zip(grads, salient.masks, strict=True)])
     left = torch.cat([grad[~mask] for grad, mask in zip(grads, salient.masks, strict=True)])
     assert picked.min() >= left.max() * (1 - 1e-3)
@@ -349,4 +349,4 @@ def test_low_rank_resumes_exactly():
     trainers[1].update.load_state_dict(trainers[0].update.state_dict())
     for trainer in trainers:
         trainer.step(trainer.make_step(3, trainer.update))
-    assert same(trainers[0].update.payload(), trainers[1].update.payload())
+    assert same(trainers[0].update.deltas(), trainers[1].update.deltas())

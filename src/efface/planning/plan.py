@@ -236,7 +236,7 @@ def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of the last good state and of pictures that lie on the device: on a GPU none."""
     if trainer.model.device.type != "cpu":
         return 0
-    return size_of(trainer.update.payload().values()) + sum(t.image_bytes for t in takes)
+    return size_of(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)
 
 
 def _resting(model: Model) -> list[Tensor]:

@@ -114,18 +114,18 @@ class Update(Learner):
         """Work that needs the terms prepared, such as finding salient weights."""
 
     @abstractmethod
-    def moved(self) -> Sequence[str]:
+    def changed_names(self) -> Sequence[str]:
         """Checkpoint names of the weights that may move."""
 
     @abstractmethod
-    def bound(self) -> AbstractContextManager[None]:
+    def swapped_in(self) -> AbstractContextManager[None]:
         """Within, the module holds the student's weights."""
 
     @abstractmethod
-    def payload(self) -> dict[str, Tensor]:
+    def deltas(self) -> dict[str, Tensor]:
         """What an Edit holds: new values, masks or factors by checkpoint name."""
 
-    def notes(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
         return {}
 
@@ -183,7 +183,7 @@ class Term(Checkpointable, ABC):
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         """A scalar from the replies to its asks."""
 
-    def notes(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
         return {}
 

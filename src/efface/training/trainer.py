@@ -62,7 +62,7 @@ class Trainer:
         if not {*self.balance.needs} <= {term.role for term in self.terms}:
             raise ValueError(f"{self.name} needs something to {' and something to '.join(self.balance.needs)}")
         self.update.prepare(self)
-        self.live = any(not name.startswith("unet.") for name in self.update.moved())
+        self.live = any(not name.startswith("unet.") for name in self.update.changed_names())
         for term in self.terms:
             term.prepare(self)
         if self.live and self.model.parked:
@@ -105,8 +105,8 @@ class Trainer:
 
     def edit(self) -> Edit:
         """The state of the game as an Edit."""
-        notes = {key: value for part in (*self.terms, self.update) for key, value in part.notes().items()}
-        return Edit(self.update.payload(), {**self._record(), "versions": versions(), "notes": notes})
+        notes = {key: value for part in (*self.terms, self.update) for key, value in part.metadata().items()}
+        return Edit(self.update.deltas(), {**self._record(), "versions": versions(), "notes": notes})
 
     def prompts(self, step: Step, concepts: Sequence[str]) -> list[str]:
         """The row's concept under the row's template, for each row of the turn."""
@@ -181,7 +181,7 @@ class Trainer:
         asked = self.collect_queries(step, *roles)
         flat = [query for _, queries in asked for query in queries.values()]
         frozen = self.predict_teacher([query for query in flat if query.role == "teacher"])
-        with _still(self.model), self.update.bound():
+        with _still(self.model), self.update.swapped_in():
             predictions = frozen | self._predict([a for a in flat if a.role == "student"], self.settings["micro_batch"])
             losses: dict[LossRole, Tensor] = {}
             for term, queries in asked:

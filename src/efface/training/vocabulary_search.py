@@ -172,7 +172,7 @@ class Search(Learner):
         self.history = state["history"].tolist()
         self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "history"})
 
-    def notes(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Candidates, and the favourite, which pi likes best, after each move of the search, by target."""
         favourites = {
             target: [words[move[i]] for move in self.history] for i, (target, words) in enumerate(self.words.items())

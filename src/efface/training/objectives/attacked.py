@@ -115,7 +115,7 @@ class Attacked(Term):
             picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=step.generator)
             latest = self.words[picks.to(self.words.device)].float()
         start = latest.to(self.words.device)
-        with trainer.update.bound():
+        with trainer.update.swapped_in():
             found = descend(
                 lambda prefix: self.error(trainer, states, prompts, prefix), start, self.attack.steps, self.attack.lr
             )

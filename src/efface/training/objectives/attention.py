@@ -67,7 +67,7 @@ class Focus:
         weight = torch.sigmoid(self.sharp * (t - self.start)) - torch.sigmoid(self.sharp * (t - self.stop))
         return weight / weight.sum()
 
-    def moved(self, trainer: Trainer, states: States, rng: torch.Generator) -> States:
+    def resample(self, trainer: Trainer, states: States, rng: torch.Generator) -> States:
         """The same pictures under the same noise, at timesteps of this distribution."""
         space, bar = trainer.model.space, trainer.model.alpha_bar(states.t)
         x0 = states.known["x0"]
@@ -104,7 +104,7 @@ class Attention(Term):
         states = self.source.sample_states(trainer, step, prompts, cond)
         if "x0" not in states.known:
             raise ValueError(f"{type(self).__name__} is about noised pictures; give it a source of pictures")
-        states = self.focus.moved(trainer, states, step.generator) if self.focus else states
+        states = self.focus.resample(trainer, states, step.generator) if self.focus else states
         mask = (
             self._segmented(self.segment, trainer, step, states)
             if self.segment

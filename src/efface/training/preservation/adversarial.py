@@ -77,5 +77,5 @@ class Adversarial(Term):
             return errors.mean()
         return errors.mean() + score(errors, self.search.last[1].chances.to(errors))
 
-    def notes(self) -> dict[str, Any]:
-        return self.search.notes()
+    def metadata(self) -> dict[str, Any]:
+        return self.search.metadata()

@@ -48,7 +48,7 @@ class Student(Source):
     def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """A batched draw as far as the row that goes furthest; the others were picked up on the way."""
         cond = cond.detach().expand(len(step.points))
-        with torch.no_grad(), trainer.update.bound():
+        with torch.no_grad(), trainer.update.swapped_in():
             states = team().spread(lambda own: self._drawn(trainer, step, cond, own), len(step.points))
         t = trainer.model.timesteps(self.steps, self.sampler).to(trainer.model.device)[list(step.points)]
         return States(states, t)
@@ -188,7 +188,7 @@ class Refreshed(Recorded):
         return States(x.to(trainer.model.device), t.to(trainer.model.device))
 
     def drawing(self, trainer: Trainer) -> AbstractContextManager[None]:
-        return trainer.update.bound()
+        return trainer.update.swapped_in()
 
     def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
         first, states = self.first.estimate_footprint(trainer), self.numbers(trainer)[2] * trainer.model.dtype.itemsize

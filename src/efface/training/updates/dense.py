@@ -54,13 +54,13 @@ class Dense(Update):
             if leaf is not master:
                 leaf.copy_(master)
 
-    def moved(self) -> Sequence[str]:
+    def changed_names(self) -> Sequence[str]:
         return self.names
 
-    def bound(self) -> AbstractContextManager[None]:
+    def swapped_in(self) -> AbstractContextManager[None]:
         return self.model.bound(dict(zip(self.names, self.leaves, strict=True)))
 
-    def payload(self) -> dict[str, Tensor]:
+    def deltas(self) -> dict[str, Tensor]:
         # Contiguous, as a file would give them back: other strides may round differently.
         values = [master.detach().cpu().clone(memory_format=torch.contiguous_format) for master in self.masters]
         return dict(zip(self.names, values, strict=True))

@@ -51,17 +51,17 @@ class LowRank(Update):
     def step(self, grads: Sequence[Tensor]) -> None:
         self.adam.step(grads)
 
-    def moved(self) -> Sequence[str]:
+    def changed_names(self) -> Sequence[str]:
         return self.names
 
-    def bound(self) -> AbstractContextManager[None]:
+    def swapped_in(self) -> AbstractContextManager[None]:
         base = self.model.weights
         parts = zip(self.names, self.ups, self.downs, strict=True)
         return self.model.bound(
             {n: (base[n] + (up @ down).view(base[n].shape)).to(base[n].dtype) for n, up, down in parts}
         )
 
-    def payload(self) -> dict[str, Tensor]:
+    def deltas(self) -> dict[str, Tensor]:
         parts = zip(self.names, self.ups, self.downs, strict=True)
         return {
             f"{name}:{kind}": factor.detach().cpu().clone()

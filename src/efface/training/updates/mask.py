@@ -77,7 +77,7 @@ class Mask(Update):
         self.adam.step(grads)
         self.taken += 1
 
-    def moved(self) -> Sequence[str]:
+    def changed_names(self) -> Sequence[str]:
         return self.names
 
     def relaxed(self) -> list[Tensor]:
@@ -96,13 +96,13 @@ class Mask(Update):
         ]
         return torch.stack([s.sum() for s in soft]).sum() / sum(s.numel() for s in soft)
 
-    def bound(self) -> AbstractContextManager[None]:
+    def swapped_in(self) -> AbstractContextManager[None]:
         base = self.model.weights
         masks = zip(self.names, self.relaxed(), strict=True)
         return self.model.bound({name: base[name] * mask.to(base[name].dtype) for name, mask in masks})
 
     @torch.no_grad()
-    def payload(self) -> dict[str, Tensor]:
+    def deltas(self) -> dict[str, Tensor]:
         masks = dict(zip(self.names, binarise(self.logits, self.sparsity), strict=True))
         packed = {f"{name}:mask": pack(mask) for name, mask in masks.items() if not mask.all()}
         if self.fill:
@@ -113,7 +113,7 @@ class Mask(Update):
                 packed[f"{name}:fill"] = noise.half()
         return packed
 
-    def notes(self) -> dict[str, float]:
+    def metadata(self) -> dict[str, float]:
         """The share that was pruned, over all selected weights."""
         masks = binarise(self.logits, self.sparsity)
         return {"pruned": sum(int((~m).sum()) for m in masks) / sum(m.numel() for m in masks)}

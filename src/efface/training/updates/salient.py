@@ -67,14 +67,14 @@ class Salient(Update):
             master.copy_(torch.where(mask, master, old))
         self.dense.refresh()
 
-    def moved(self) -> Sequence[str]:
-        return self.dense.moved()
+    def changed_names(self) -> Sequence[str]:
+        return self.dense.changed_names()
 
-    def bound(self) -> AbstractContextManager[None]:
-        return self.dense.bound()
+    def swapped_in(self) -> AbstractContextManager[None]:
+        return self.dense.swapped_in()
 
-    def payload(self) -> dict[str, Tensor]:
-        return self.dense.payload()
+    def deltas(self) -> dict[str, Tensor]:
+        return self.dense.deltas()
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.dense.state_dict()
