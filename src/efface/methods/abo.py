@@ -21,7 +21,7 @@ from ..training.preservation.unconditional import Unconditional
 from ..training.states.pictures import Pictures
 from ..training.states.shared import Shared
 from ..training.updates.dense import Dense
-from .base import Method, OnTrajectories
+from .base import Method, TrajectoryMethod
 from .states import filed, trajectories
 
 StateKind = Literal["trajectories", "pictures"]
@@ -29,7 +29,7 @@ StateKind = Literal["trajectories", "pictures"]
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ABO(OnTrajectories):
+class ABO(TrajectoryMethod):
     """Moves the guidance term of the target alone, to an alternative or away, and holds the unconditional score."""
 
     uses_anchor: ClassVar[bool] = True
@@ -49,7 +49,7 @@ class ABO(OnTrajectories):
     """Folder with pictures of the target instead, with captions where there are several."""
 
     def __post_init__(self) -> None:
-        OnTrajectories.__post_init__(self)
+        TrajectoryMethod.__post_init__(self)
         if self.states not in get_args(StateKind):
             raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(StateKind))}")
         if self.images and self.states != "pictures":

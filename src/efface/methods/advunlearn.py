@@ -25,13 +25,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.attacked import Attacked, PrefixAttack, Start
 from ..training.preservation.anchoring import Retained
 from ..training.updates.dense import Dense
-from .base import OnTrajectories
+from .base import TrajectoryMethod
 from .states import trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AdvUnlearn(OnTrajectories):
+class AdvUnlearn(TrajectoryMethod):
     """ESD on prompts that an attack hardens in every step, in the text encoder; other words are retained."""
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")

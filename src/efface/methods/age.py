@@ -21,13 +21,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.adaptive_anchor import AdaptiveAnchor
 from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
-from .searching import Searching
+from .searching import SearchMethod
 from .states import preserved, trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AGE(Searching):
+class AGE(SearchMethod):
     """Pushes the target away around a mixture of near concepts that the search adapts; kept words are candidates."""
 
     eta: float = 1.0

@@ -155,7 +155,7 @@ class Trained(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnTrajectories(Trained):
+class TrajectoryMethod(Trained):
     """A method whose states lie on sampling trajectories."""
 
     source: Literal["student", "frozen"] = "student"
@@ -170,7 +170,7 @@ class OnTrajectories(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnPictures(Trained):
+class ImageMethod(Trained):
     """A method whose states are noised pictures: of what is to be forgotten, of what is to remain."""
 
     uses_keep: ClassVar[bool] = True

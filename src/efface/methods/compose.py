@@ -44,8 +44,8 @@ from ..training.updates.lowrank import LowRank
 from ..training.updates.mask import KeepWeights, Mask, Relaxation, check_reach, pruned
 from ..training.updates.salient import Salient
 from ..training.vocabulary_search import Search, SearchGradient
-from .base import Method, OnPictures, Trained
-from .searching import Searching
+from .base import ImageMethod, Method, Trained
+from .searching import SearchMethod
 from .states import forgotten, labels, preserved, remaining, trajectories
 
 Objective = Literal[
@@ -91,7 +91,7 @@ USES: Mapping[tuple[str, str], Sequence[str]] = {
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Compose(Searching, OnPictures):
+class Compose(SearchMethod, ImageMethod):
     """An erasure of your own making: one answer on each axis, with the settings that these answers need."""
 
     by_choice: ClassVar[bool] = True

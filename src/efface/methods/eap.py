@@ -22,13 +22,13 @@ from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
 from ..training.vocabulary_search import SearchGradient
-from .searching import Searching
+from .searching import SearchMethod
 from .states import preserved, trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class EAP(Searching):
+class EAP(SearchMethod):
     """Erases as ESD does while holding in place the word that the erasure damages most; kept words are candidates."""
 
     eta: float = 1.0

@@ -21,13 +21,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.objectives.wrong_noise import Wrong, WrongNoise
 from ..training.updates.dense import Dense
-from .base import OnPictures
+from .base import ImageMethod
 from .states import forgotten, labels, remaining
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class EraseDiff(OnPictures):
+class EraseDiff(ImageMethod):
     """Learns a wrong noise on forget pictures as fast as asked, with the least harm to remain pictures."""
 
     uses_anchor: ClassVar[bool] = True

@@ -19,13 +19,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.preservation.nothing import Nothing
 from ..training.updates.dense import Dense
-from .base import OnTrajectories
+from .base import TrajectoryMethod
 from .states import trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ESD(OnTrajectories):
+class ESD(TrajectoryMethod):
     """Pushes the target's prediction to the other side of the unconditional one; preserves nothing."""
 
     eta: float = 1.0

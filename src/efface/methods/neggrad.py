@@ -16,13 +16,13 @@ from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.updates.dense import Dense
-from .base import OnPictures
+from .base import ImageMethod
 from .states import forgotten, remaining
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class NegGrad(OnPictures):
+class NegGrad(ImageMethod):
     """Climbs the training loss on forget pictures, descends it on remain pictures."""
 
     weights: str = "full"

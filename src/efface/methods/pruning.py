@@ -8,11 +8,11 @@ from ..concept import Erasure
 from ..edits.edit import Edit
 from ..training.interfaces import Update
 from ..training.updates.mask import Mask, Relaxation, check_reach, pruned
-from .base import OnTrajectories
+from .base import TrajectoryMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruning(OnTrajectories):
+class Pruning(TrajectoryMethod):
     """A method that prunes: the mask's settings."""
 
     lr: float = 5e-2
@@ -31,7 +31,7 @@ class Pruning(OnTrajectories):
     """Noise in place of pruned weights, in units of each tensor's standard deviation; zeros tell what was pruned."""
 
     def __post_init__(self) -> None:
-        OnTrajectories.__post_init__(self)
+        TrajectoryMethod.__post_init__(self)
         check_reach(self.steps, self.lr, self.start, self.sparsity)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:

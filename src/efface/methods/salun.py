@@ -19,13 +19,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.objectives.wrong_noise import WrongNoise
 from ..training.updates.salient import Salient
-from .base import OnPictures
+from .base import ImageMethod
 from .states import forgotten, remaining
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SalUn(OnPictures):
+class SalUn(ImageMethod):
     """Relabels forget pictures, moving only the weights most salient for them."""
 
     uses_anchor: ClassVar[bool] = True

@@ -9,14 +9,14 @@ from ..concept import Erasure
 from ..functional.words import other_words, read_words
 from ..models.base import Model
 from ..training.vocabulary_search import Choice, Search, SearchGradient, Vocabulary
-from .base import OnTrajectories
+from .base import TrajectoryMethod
 
 TOKENIZER = "tokenizer"
 """The vocabulary that is no file; a file of this name is `./tokenizer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searching(OnTrajectories):
+class SearchMethod(TrajectoryMethod):
     """A method that searches words near the target for one to preserve, or to become; kept words are candidates."""
 
     uses_keep: ClassVar[bool] = True

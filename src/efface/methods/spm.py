@@ -27,14 +27,14 @@ from ..training.preservation.anchoring import Anchoring
 from ..training.states.shared import Shared
 from ..training.subsets import select
 from ..training.updates.lowrank import LowRank
-from .base import Method, OnTrajectories
+from .base import Method, TrajectoryMethod
 from .guided import gated
 from .states import trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SPM(OnTrajectories):
+class SPM(TrajectoryMethod):
     """ESD in rank-1 adapters that act only as far as a prompt is near the target; random words anchor the rest."""
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")

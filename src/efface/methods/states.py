@@ -14,11 +14,11 @@ from ..models.base import Model
 from ..training.interfaces import Source
 from ..training.states.pictures import ANY, Noise, Pictures, latents_by_caption, latents_of, read_enough
 from ..training.states.trajectories import Frozen, Refreshed, Student
-from .base import OnPictures, OnTrajectories, Trained
-from .searching import Searching
+from .base import ImageMethod, Trained, TrajectoryMethod
+from .searching import SearchMethod
 
 
-def trajectories(method: OnTrajectories, paths: int) -> Source:
+def trajectories(method: TrajectoryMethod, paths: int) -> Source:
     """The source that the method's settings name; `paths` trajectories a prompt where they are stored."""
     if method.source == "student" and not method.refresh:
         return Student(method.draw_steps, method.guidance, method.sampler)
@@ -29,7 +29,7 @@ def trajectories(method: OnTrajectories, paths: int) -> Source:
     raise ValueError(f"no source {method.source!r}; there are student, frozen")
 
 
-def preserved(method: Searching) -> Source:
+def preserved(method: SearchMethod) -> Source:
     """The source of words to preserve: the method's, or recordings of the frozen model that are drawn once."""
     if method.keep_source == "same":
         return trajectories(method, method.keep_paths)
@@ -38,14 +38,14 @@ def preserved(method: Searching) -> Source:
     raise ValueError(f"no source {method.keep_source!r} of preserved words; there are same, frozen")
 
 
-def forgotten(method: OnPictures, model: Model, erasure: Erasure, noise: Noise = "gaussian") -> Pictures:
+def forgotten(method: ImageMethod, model: Model, erasure: Erasure, noise: Noise = "gaussian") -> Pictures:
     """Pictures of the targets: the folder's, or the model's own, as many of each prompt."""
     given = filed(model, method.forget_images, erasure, method) if method.forget_images else {}
     each = -(-method.pictures // (len(erasure.targets) * len(method.templates)))
     return Pictures(each, method.draw_steps, method.guidance, given, noise, method.antithetic)
 
 
-def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
+def remaining(method: ImageMethod, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
     """Pictures to remain, and their captions: the folder's, the kept concepts', or some of the vocabulary's."""
     if method.remain_images:
         if erasure.keep:
