@@ -23,7 +23,7 @@ from efface.training.preservation.prompts import Prompts
 from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
 from efface.training.trainer import Trainer
-from efface.training.vocabulary_search import Choice, Search, Vocabulary
+from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from least_squares import Equations, Lab, N, fixed_point, minimiser
 from oracle import CLASSES, SHAPE, Fixed, OracleModel, loss_and_gradient, trainer_of, world
 
@@ -62,8 +62,10 @@ def test_it_draws_what_it_says(space):
 Case = tuple[list[Term], list[Equations], Callable[[list[Equations]], Tensor]]
 
 
-def search() -> Search:
-    return Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2))
+def search() -> VocabularySearch:
+    return VocabularySearch(
+        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2)
+    )
 
 
 def negative(lab: Lab) -> Case:
@@ -181,7 +183,7 @@ def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
     keep = Adversarial(Fixed(lab.at), found, lab.space)
     trainer = trainer_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
     step = trainer.auxiliary_step(0, 0)
-    p = found.pick(trainer, step).cond.detach().tensors["p"]
+    p = found.select(trainer, step).cond.detach().tensors["p"]
     assert ((p > 0).sum(dim=1) == 2).all()
     goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
     parts = [lab.towards(lab.p("cat"), goal), lab.towards(p, lab.base(p))]
@@ -201,7 +203,7 @@ def test_preservation_beside_erasing(lab, kept, share):
     }[kept]()
     trainer = trainer_of(lab.model, [*terms, term])
     step = trainer.auxiliary_step(0, 0)
-    p = term.search.pick(trainer, step).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
+    p = term.search.select(trainer, step).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
     p = lab.p("dog" if kept == "prompts" else "") if p is None else p
     held = lab.towards(p, lab.base(p, at), at)
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))

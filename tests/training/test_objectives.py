@@ -24,7 +24,7 @@ from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
 from efface.training.states.shared import Shared
 from efface.training.trainer import Trainer
-from efface.training.vocabulary_search import Choice, Search, Vocabulary
+from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from oracle import CLASSES, SHAPE, Fixed, OracleModel, trainer_of
 
 PICTURES = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -43,7 +43,9 @@ def moved_trainer(model: OracleModel, terms: list[Term], batch: int = 8) -> Trai
 
 
 def objective(name: str, source, space: Space) -> list[Term]:
-    search = Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2))
+    search = VocabularySearch(
+        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2)
+    )
     adaptive = AdaptiveAnchor(source, search, 1.0, space)
     return {
         "negative": lambda: [NegativeGuidance(source, 1.0, space)],
@@ -229,7 +231,7 @@ def test_bad_settings(make, message):
 
 def test_terms_ask_in_turns_of_the_update_alone():
     trainer = trainer_of(OracleModel(), [ESD(weights="head").terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
-    other = Search(Vocabulary(CLASSES), Choice(1e-2, 1.0, True, 1))
+    other = VocabularySearch(Vocabulary(CLASSES), SearchConfig(1e-2, 1.0, True, 1))
     step = trainer.make_step(0, other)
     for name in OBJECTIVES:
         first = objective(name, pictures(), "eps")[0]

@@ -24,7 +24,7 @@ from efface.training.objectives.anchor import Anchor
 from efface.training.optim import Adam
 from efface.training.preservation.prompts import Prompts
 from efface.training.trainer import Diverged, Trainer
-from efface.training.vocabulary_search import Choice, Search, Vocabulary
+from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from tiny import tiny_model, tiny_pipeline
 from tiny_ddpm import tiny_ddpm
 
@@ -129,7 +129,7 @@ def test_the_search_finds_the_word_that_is_damaged_most():
     table = torch.linalg.qr(torch.randn((8, 8), generator=rng)).Q
     damage = torch.tensor([0.1, 0.3, 0.2, 2.0, 0.5, 1.0, 0.4, 0.1])
     shift = table.t() @ damage.diag() @ table
-    search = Search(Vocabulary([]), Choice(lr=0.05, temperature=2.0, hard=True, steps_per_round=1))
+    search = VocabularySearch(Vocabulary([]), SearchConfig(lr=0.05, temperature=2.0, hard=True, steps_per_round=1))
     search.start([8], torch.device("cpu"))
     for _ in range(400):
         word = gumbel_softmax(search.logits[0], 2.0, True, rng) @ table
@@ -170,7 +170,7 @@ def test_clock_and_counts(eps_model):
     edit = EAP(**settings, search_turns=2).fit(
         eps_model, Erasure(("cat",)), progress=lambda *a, **info: calls.append((*a, info["learner"]))
     )
-    assert [learner for *_, learner in calls] == ["Dense", "Search", "Search"] * 3
+    assert [learner for *_, learner in calls] == ["Dense", "VocabularySearch", "VocabularySearch"] * 3
     assert calls[-1][:2] == (9, 9)
     assert len(edit.meta["notes"]["favourites"]["cat"]) == 6
     none = trainer_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))

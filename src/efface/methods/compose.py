@@ -43,7 +43,7 @@ from ..training.updates.dense import Dense
 from ..training.updates.lowrank import LowRank
 from ..training.updates.mask import KeepWeights, Mask, Relaxation, check_reach, pruned
 from ..training.updates.salient import Salient
-from ..training.vocabulary_search import Search, SearchGradient
+from ..training.vocabulary_search import SearchGradient, VocabularySearch
 from .base import ImageMethod, Method, Trained
 from .searching import SearchMethod
 from .states import forgotten, labels, preserved, remaining, trajectories
@@ -217,7 +217,7 @@ class Compose(SearchMethod, ImageMethod):
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
         return (self._objective(model, erasure, source, search), preservation, *cost)
 
-    def _search(self, model: Model, erasure: Erasure) -> Search:
+    def _search(self, model: Model, erasure: Erasure) -> VocabularySearch:
         return self.search(model, erasure, self.hard, self.top, self.search_gradient)
 
     def _states(self, model: Model, erasure: Erasure) -> Source:
@@ -227,7 +227,7 @@ class Compose(SearchMethod, ImageMethod):
         uniform = self.objective == "wrong-noise" and self.wrong == "uniform-noised"
         return Shared(forgotten(self, model, erasure, "uniform" if uniform else "gaussian"))
 
-    def _objective(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
+    def _objective(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.objective:
             case "negative-guidance":
                 return NegativeGuidance(source, self.eta, self.space)
@@ -246,7 +246,7 @@ class Compose(SearchMethod, ImageMethod):
             case "adaptive-anchor":
                 return AdaptiveAnchor(source, search, self.eta, self.space)
 
-    def _preservation(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
+    def _preservation(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.preserve:
             case "nothing":
                 return Nothing()

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from ..concept import Erasure
 from ..functional.words import other_words, read_words
 from ..models.base import Model
-from ..training.vocabulary_search import Choice, Search, SearchGradient, Vocabulary
+from ..training.vocabulary_search import SearchConfig, SearchGradient, Vocabulary, VocabularySearch
 from .base import TrajectoryMethod
 
 TOKENIZER = "tokenizer"
@@ -58,14 +58,16 @@ class SearchMethod(TrajectoryMethod):
         hard: bool = True,
         top: int = 1,
         gradient: SearchGradient = "straight-through",
-    ) -> Search:
+    ) -> VocabularySearch:
         """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `Choice`."""
         if self.vocabulary == TOKENIZER:
             words = model.tokenizer_words()
         else:
             words = self._given(erasure) if self.vocabulary else model.vocabulary(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
-        return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top, gradient))
+        return VocabularySearch(
+            vocabulary, SearchConfig(self.search_lr, self.temperature, hard, self.search_turns, top, gradient)
+        )
 
     def _given(self, erasure: Erasure) -> list[str]:
         """The words of the file; ValueError where a target is among them."""

@@ -75,7 +75,7 @@ SearchGradient = Literal["straight-through", "score"]
 
 
 @dataclass(frozen=True)
-class Choice:
+class SearchConfig:
     """How the search chooses and learns."""
 
     lr: float
@@ -104,24 +104,24 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Pick:
+class Selection:
     """What the search chose for the rows of a turn."""
 
     cond: Cond
     words: Sequence[str]
     """The leading word of each row, as a prompt."""
-    chances: Tensor
+    log_probs: Tensor
     """[n]: the log-probability of each row's leading word, differentiable in pi."""
 
 
 @final
-class Search(Learner):
+class VocabularySearch(Learner):
     """The logits pi of every target's candidates; climbs the losses of the turns that are its own."""
 
-    def __init__(self, vocabulary: Vocabulary, choice: Choice) -> None:
-        self.vocabulary, self.choice, self.steps_per_round = vocabulary, choice, choice.steps_per_round
+    def __init__(self, vocabulary: Vocabulary, config: SearchConfig) -> None:
+        self.vocabulary, self.config, self.steps_per_round = vocabulary, config, config.steps_per_round
         self.history: list[list[int]] = []
-        self.last: tuple[Step, Pick] | None = None
+        self.last: tuple[Step, Selection] | None = None
 
     def prepare(self, trainer: Trainer) -> None:
         """Finds and encodes the candidates."""
@@ -141,12 +141,12 @@ class Search(Learner):
     def start(self, sizes: Sequence[int], device: torch.device) -> None:
         """Even logits over this many candidates of each target."""
         self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
-        self.adam = Adam(self.logits, self.choice.lr, maximize=True)
+        self.adam = Adam(self.logits, self.config.lr, maximize=True)
 
-    def pick(self, trainer: Trainer, step: Step) -> Pick:
+    def select(self, trainer: Trainer, step: Step) -> Selection:
         """The choice of each row, the same for all who ask within a turn."""
         if self.last is None or self.last[0] is not step:
-            how = self.choice
+            how = self.config
             choices = [
                 gumbel_softmax(self.logits[i], how.temperature, how.hard, step.generator, how.top) for i in step.targets
             ]
@@ -154,8 +154,11 @@ class Search(Learner):
             cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
             leading = [(i, int(choice.argmax())) for i, choice in zip(step.targets, choices, strict=True)]
             # The largest of logits and Gumbel noise is distributed by their softmax, at any temperature.
-            chances = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
-            self.last = (step, Pick(cond, trainer.prompts(step, [self.lists[i][k] for i, k in leading]), chances))
+            log_probs = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
+            self.last = (
+                step,
+                Selection(cond, trainer.prompts(step, [self.lists[i][k] for i, k in leading]), log_probs),
+            )
         return self.last[1]
 
     def params(self) -> list[Tensor]:

@@ -16,7 +16,7 @@ from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
-from ..vocabulary_search import Search
+from ..vocabulary_search import VocabularySearch
 
 
 @final
@@ -25,7 +25,7 @@ class AdaptiveAnchor(Term):
 
     role: LossRole = "erase"
 
-    def __init__(self, source: Source, search: Search, eta: float, space: Space) -> None:
+    def __init__(self, source: Source, search: VocabularySearch, eta: float, space: Space) -> None:
         self.source, self.search, self.eta = source, search, eta
         self.space: Space = space
 
@@ -41,7 +41,7 @@ class AdaptiveAnchor(Term):
         return {
             "student": Query(states, cond, "student", prompts=prompts),
             "eps_c": Query(states, cond, "teacher", known="eps_c"),
-            "eps_t": Query(states, self.search.pick(trainer, step).cond.detach(), "teacher"),
+            "eps_t": Query(states, self.search.select(trainer, step).cond.detach(), "teacher"),
         }
 
     def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:

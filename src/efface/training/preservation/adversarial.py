@@ -22,7 +22,7 @@ from ...functional.losses import weighted_errors
 from ...functional.schedules import Space
 from ..interfaces import Learner, LossRole, Query, Source, Step, Term
 from ..trainer import Trainer
-from ..vocabulary_search import Search
+from ..vocabulary_search import VocabularySearch
 
 
 @final
@@ -31,14 +31,14 @@ class Adversarial(Term):
 
     role: LossRole = "keep"
 
-    def __init__(self, source: Source, search: Search, space: Space) -> None:
+    def __init__(self, source: Source, search: VocabularySearch, space: Space) -> None:
         self.source, self.search = source, search
         self.space: Space = space
 
     @property
     def scored(self) -> bool:
         """Whether pi learns by losses alone."""
-        return self.search.choice.gradient == "score"
+        return self.search.config.gradient == "score"
 
     def prepare(self, trainer: Trainer) -> None:
         if self.scored and trainer.settings["batch"] < 2:
@@ -46,14 +46,14 @@ class Adversarial(Term):
                 "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
                 f"got {trainer.settings['batch']}"
             )
-        if trainer.live and not (self.search.choice.single and (self.scored or not self.search.steps_per_round)):
+        if trainer.live and not (self.search.config.single and (self.scored or not self.search.steps_per_round)):
             raise ValueError(
                 f"{trainer.name} trains a text encoder, which reads a word anew in every step: there is no reading of "
                 "a mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the "
                 "method has it, search-gradient score"
             )
         self.search.prepare(trainer)
-        if self.search.choice.single:
+        if self.search.config.single:
             self.source.expect(self.search.prompts(trainer))
 
     def searches(self) -> Sequence[Learner]:
@@ -62,9 +62,9 @@ class Adversarial(Term):
     def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner not in (trainer.update, self.search):
             return None
-        pick = self.search.pick(trainer, step)
+        pick = self.search.select(trainer, step)
         states = self.source.sample_states(trainer, step, pick.words, pick.cond)
-        known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
+        known, held = "eps_c" if self.search.config.single else "", pick.cond.detach()
         return {
             "student": Query(states, held if self.scored else pick.cond, "student", prompts=pick.words),
             "eps_c": Query(states, held, "teacher", known=known),
@@ -75,7 +75,7 @@ class Adversarial(Term):
         errors = weighted_errors(predictions["student"], predictions["eps_c"], weight)
         if not self.scored or self.search.last is None:
             return errors.mean()
-        return errors.mean() + score(errors, self.search.last[1].chances.to(errors))
+        return errors.mean() + score(errors, self.search.last[1].log_probs.to(errors))
 
     def metadata(self) -> dict[str, Any]:
         return self.search.metadata()
