@@ -23,31 +23,31 @@ from ..models.trajectory import Draw
 
 @final
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes at work, and which of them this is."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
-    def share(self, n: int) -> slice:
+    def shard(self, n: int) -> slice:
         """The rows of n that are this process' own: shares differ by one at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
-    def spread(self, answer: Callable[[slice], Tensor], n: int) -> Tensor:
+    def shard_apply(self, answer: Callable[[slice], Tensor], n: int) -> Tensor:
         """`answer` [n, ...] of which each process works out its share; with fewer rows than processes, each does all.
 
         Differentiable: the gradient of this process' share is `size` times as strong, that of the others' is none.
         """
         if n < self.size or self.size == 1:
             return answer(slice(0, n))
-        return _Gathered.apply(answer(self.share(n)), self, n)  # type: ignore[return-value]
+        return _Gathered.apply(answer(self.shard(n)), self, n)  # type: ignore[return-value]
 
-    def mean(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
+    def all_reduce_mean(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
         """The mean of each over the processes."""
         if self.size == 1:
             return grads
@@ -55,26 +55,26 @@ class Team:
 
         return [reduce(grad.contiguous(), reduction="mean") for grad in grads]  # type: ignore[misc]
 
-    def collected(self, draw: Draw) -> list[Draw]:
+    def all_gather_draws(self, draw: Draw) -> list[Draw]:
         """Every process' drawing, in the order of the processes; all of one shape."""
         if self.size == 1:
             return [draw]
-        columns = [self.stacked(tensor) for tensor in vars(draw).values()]
+        columns = [self.all_gather(tensor) for tensor in vars(draw).values()]
         return [Draw(*column) for column in zip(*columns, strict=True)]
 
-    def any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
+    def any_of(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
         """Where at least one process says so: what all must decide alike."""
         if self.size == 1 or not flags:
             return list(flags)
-        return self.stacked(torch.tensor(flags, device=device)).any(dim=0).tolist()
+        return self.all_gather(torch.tensor(flags, device=device)).any(dim=0).tolist()
 
-    def stacked(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """[size, ...]: every process' tensor, all of one shape."""
         from accelerate.utils import gather
 
         return gather(tensor.contiguous()[None])  # type: ignore[return-value]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
             torch.distributed.barrier()
@@ -84,35 +84,35 @@ class _Gathered(torch.autograd.Function):
     """All shares of the rows, from each process' own."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, mine: Team, n: int) -> Tensor:
+    def forward(ctx: Any, own: Tensor, mine: ProcessGroup, n: int) -> Tensor:
         ctx.mine, ctx.n = mine, n
         most = -(-n // mine.size)
         full = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
-        shares = [Team(rank, mine.size).share(n) for rank in range(mine.size)]
-        parts = zip(mine.stacked(full), shares, strict=True)
+        shares = [ProcessGroup(rank, mine.size).shard(n) for rank in range(mine.size)]
+        parts = zip(mine.all_gather(full), shares, strict=True)
         return torch.cat([part[: share.stop - share.start] for part, share in parts])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grads[0][ctx.mine.share(ctx.n)] * ctx.mine.size, None, None
+        return grads[0][ctx.mine.shard(ctx.n)] * ctx.mine.size, None, None
 
 
-def team() -> Team:
+def process_group() -> ProcessGroup:
     """The processes that `launched` brought together; this one alone where it did not."""
     if not (is_available() and is_initialized()):
-        return Team()
-    return Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        return ProcessGroup()
+    return ProcessGroup(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 @contextmanager
-def launched(device: str | None = None) -> Iterator[Team]:
+def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
     """Within, the processes that a launcher (accelerate, torchrun) started are a team; alone where none did.
 
     Raises:
         ValueError: more processes than there are GPUs, or a `device` that is one of several.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or team().size > 1:
-        yield team()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or process_group().size > 1:
+        yield process_group()
         return
     from accelerate import PartialState
 
@@ -124,6 +124,6 @@ def launched(device: str | None = None) -> Iterator[Team]:
         raise ValueError(f"{local} processes on {gpus} GPUs; start as many as there are, or give --device cpu")
     state = PartialState(cpu=cpu, backend="gloo" if cpu else "nccl")
     try:
-        yield team()
+        yield process_group()
     finally:
         state.destroy_process_group()

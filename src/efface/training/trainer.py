@@ -23,7 +23,7 @@ from ..files import check_writable, read_tensors, write_tensors
 from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
-from .distributed import team
+from .distributed import process_group
 from .interfaces import Balance, Checkpointable, Learner, LossRole, Query, Source, Step, Term, Update
 
 SAVE_EVERY = 25
@@ -84,7 +84,7 @@ class Trainer:
             try:
                 losses = self.step(self.make_step(index, order[index]))
             except Diverged:
-                if file and saved == index and team().first:
+                if file and saved == index and process_group().is_main:
                     file.unlink(missing_ok=True)
                 raise
             except OSError:  # the player has not moved yet
@@ -98,7 +98,7 @@ class Trainer:
                 saved = done
             if progress:
                 progress(done, len(order), learner=type(order[index]).__name__, loss=losses)
-        if file and team().first:
+        if file and process_group().is_main:
             file.unlink(missing_ok=True)
         self.good = None
         return self.edit()
@@ -232,7 +232,7 @@ class Trainer:
         asked, queries = queries, list({(id(query.states), id(query.cond)): query for query in queries}.values())
         x, t = torch.cat([query.states.x for query in queries]), torch.cat([query.states.t for query in queries])
         cond = Cond.cat([self._cond(query).expand(len(query.states.x)) for query in queries])
-        out = team().spread(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
+        out = process_group().shard_apply(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
         parts = out.split([len(query.states.x) for query in queries])
         predictions = {(id(query.states), id(query.cond)): part for query, part in zip(queries, parts, strict=True)}
         return {id(query): predictions[id(query.states), id(query.cond)] for query in asked}
@@ -273,7 +273,7 @@ class Trainer:
         return [*self.learners, *self.terms, *self.sources()]
 
     def _save(self, file: Path, done: int) -> None:
-        if not team().first:
+        if not process_group().is_main:
             return
         parts = enumerate(self._checkpointed())
         tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state_dict().items()}
@@ -304,4 +304,6 @@ def _still(model: Model) -> Iterator[None]:
 def gradients(params: Sequence[Tensor], loss: Tensor) -> Sequence[Tensor]:
     """A scalar, differentiated by these; zero where it does not depend on one. Activations go on its way."""
     grads = torch.autograd.grad(loss, params, allow_unused=True)
-    return team().mean([torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)])
+    return process_group().all_reduce_mean(
+        [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+    )

@@ -18,7 +18,7 @@ from ...files import read_pictures
 from ...functional.schedules import convert, noised
 from ...models.base import Model
 from ...models.cond import Cond
-from ..distributed import team
+from ..distributed import process_group
 from ..interfaces import MemoryFootprint, Source, States, Step
 from ..trainer import Trainer
 
@@ -97,7 +97,9 @@ class Pictures(Source):
         size = trainer.model.drawn_together
         for start in range(0, len(asked), size):
             part = asked[start : start + size]
-            done.append(team().spread(lambda own, part=part: self._draw(trainer, part[own]), len(part)).cpu())
+            done.append(
+                process_group().shard_apply(lambda own, part=part: self._draw(trainer, part[own]), len(part)).cpu()
+            )
         for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
             self.store[prompt] = latents
 

@@ -29,7 +29,7 @@ from ...edits.provenance import versions
 from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
 from ...models.trajectory_cache import COLUMNS, Recordings, cut
-from ..distributed import team
+from ..distributed import process_group
 from ..interfaces import MemoryFootprint, Source, States, Step
 from ..trainer import Trainer
 
@@ -49,7 +49,7 @@ class Student(Source):
         """A batched draw as far as the row that goes furthest; the others were picked up on the way."""
         cond = cond.detach().expand(len(step.points))
         with torch.no_grad(), trainer.update.swapped_in():
-            states = team().spread(lambda own: self._drawn(trainer, step, cond, own), len(step.points))
+            states = process_group().shard_apply(lambda own: self._drawn(trainer, step, cond, own), len(step.points))
         t = trainer.model.timesteps(self.steps, self.sampler).to(trainer.model.device)[list(step.points)]
         return States(states, t)
 
@@ -120,12 +120,12 @@ class Recorded(Source):
 
     def drawn(self, trainer: Trainer, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
         """The recording of each trajectory, drawn `size` at once."""
-        mine = team()
+        mine = process_group()
         parts = [asked[i : i + size] for i in range(0, len(asked), size)]
         for start in range(0, len(parts), mine.size):
             # Each process draws a part of its own; in the last round there may be fewer parts than processes.
             part = parts[min(start + mine.rank, len(parts) - 1)]
-            draws = mine.collected(self._draw(trainer, [*part, *[part[-1]] * (size - len(part))]))
+            draws = mine.all_gather_draws(self._draw(trainer, [*part, *[part[-1]] * (size - len(part))]))
             for draw, whose in zip(draws, parts[start : start + mine.size], strict=False):
                 yield from (cut(draw, i) for i in range(len(whose)))
 
@@ -178,7 +178,7 @@ class Refreshed(Recorded):
         self.first.leave(trainer)
 
     def record(self, trainer: Trainer, asked: Sequence[Asked]) -> None:
-        size = min(trainer.model.drawn_together, -(-len(asked) // team().size))
+        size = min(trainer.model.drawn_together, -(-len(asked) // process_group().size))
         for one, draw in zip(asked, self.drawn(trainer, asked, size), strict=True):
             self.found[one] = draw.states[:, 0].cpu().clone(memory_format=torch.contiguous_format)
 
@@ -216,7 +216,7 @@ class Frozen(Recorded):
         facts = self._facts(trainer, size)
         keys = {one: _hash({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
         # Files may come and go between two processes' looks at a folder; all must draw the same.
-        wanted = team().any([key not in kept for key in keys.values()], trainer.model.device)
+        wanted = process_group().any_of([key not in kept for key in keys.values()], trainer.model.device)
         missing = [one for one, is_ in zip(keys, wanted, strict=True) if is_]
         for one, draw in zip(missing, self.drawn(trainer, missing, size), strict=True):
             kept.put(keys[one], draw)
