@@ -19,7 +19,7 @@ from efface.training.objectives.guidance import Guidance
 from efface.training.objectives.negative_guidance import NegativeGuidance
 from efface.training.objectives.wrong_noise import WrongNoise
 from efface.training.preservation.adversarial import Adversarial
-from efface.training.preservation.prompts import Prompts
+from efface.training.preservation.prompts import FixedPrompts
 from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
 from efface.training.trainer import Trainer
@@ -197,7 +197,7 @@ def test_preservation_beside_erasing(lab, kept, share):
     terms, parts, _ = negative(lab)
     at = lab.model.sample_states(N, seed=1, prompt="dog")
     term = {
-        "prompts": lambda: Prompts(Fixed(at), ["dog"], lab.space),
+        "prompts": lambda: FixedPrompts(Fixed(at), ["dog"], lab.space),
         "unconditional": lambda: Unconditional(Fixed(at), lab.space),
         "adversarial": lambda: Adversarial(Fixed(at), search(), lab.space),
     }[kept]()

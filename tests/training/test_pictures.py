@@ -13,7 +13,7 @@ from efface.methods.erasediff import EraseDiff
 from efface.methods.finetune import FineTune
 from efface.methods.states import forgotten, labels, remaining
 from efface.models.adapters.sd import StableDiffusion
-from efface.training.preservation.nothing import Nothing
+from efface.training.preservation.nothing import NoPreservation
 from efface.training.states.pictures import ANY, Pictures, latents_of
 from efface.training.trainer import Trainer
 from oracle import SHAPE, OracleModel, trainer_of
@@ -24,7 +24,7 @@ GIVEN = torch.randn(7, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
 def small_trainer(model=None, **settings) -> Trainer:
-    return trainer_of(model or OracleModel(), [Nothing()], **{"batch": 64, "draw_steps": 3, **settings})
+    return trainer_of(model or OracleModel(), [NoPreservation()], **{"batch": 64, "draw_steps": 3, **settings})
 
 
 def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):

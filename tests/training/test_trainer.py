@@ -21,8 +21,8 @@ from efface.planning.probe_steps import tensors
 from efface.planning.tracker import Tally, size_of
 from efface.training.interfaces import Query, States, Step
 from efface.training.objectives.anchor import Anchor
-from efface.training.optim import Adam
-from efface.training.preservation.prompts import Prompts
+from efface.training.optim import Adam32bit
+from efface.training.preservation.prompts import FixedPrompts
 from efface.training.trainer import Diverged, Trainer
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from tiny import tiny_model, tiny_pipeline
@@ -350,12 +350,12 @@ def test_bound_refuses_unknown_names(eps_model):
 def test_adam_is_torchs_and_resumes():
     start = torch.randn(4, 3)
     mine, reference = start.clone().requires_grad_(), start.clone().requires_grad_()
-    adam, torchs = Adam([mine], 1e-2), torch.optim.Adam([reference], lr=1e-2)
+    adam, torchs = Adam32bit([mine], 1e-2), torch.optim.Adam([reference], lr=1e-2)
     for i in range(6):
         grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(i))
         if i == 3:
             state, mine = adam.state_dict(), torch.zeros(4, 3, requires_grad=True)
-            adam = Adam([mine], 1e-2)
+            adam = Adam32bit([mine], 1e-2)
             adam.load_state_dict(state)
         adam.step([grad])
         reference.grad = grad.clone()
@@ -383,7 +383,7 @@ def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):
 def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
     """A mix nobody has published: the anchor's prediction, fixed prompts kept."""
     method = ESD(**QUICK, source="frozen")
-    terms = [Anchor(trajectories(method, 2), "eps"), Prompts(trajectories(method, 2), ["dog", "a car"], "eps")]
+    terms = [Anchor(trajectories(method, 2), "eps"), FixedPrompts(trajectories(method, 2), ["dog", "a car"], "eps")]
     parts = {"terms": terms, "update": method.update(), "balance": method.balance()}
     trainer = Trainer(eps_model, Erasure(("cat",), anchor=anchor), name="mix", settings=asdict(method), **parts)
     losses: list[dict[str, float]] = []
@@ -392,7 +392,7 @@ def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
     assert losses[0]["keep"] == pytest.approx(0, abs=1e-6)
     assert losses[-1]["keep"] > 0
     with pytest.raises(ValueError, match="no prompts to preserve"):
-        Prompts(trajectories(method, 2), [], "eps")
+        FixedPrompts(trajectories(method, 2), [], "eps")
 
 
 def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_model):

@@ -21,7 +21,7 @@ from efface.methods.salun import SalUn
 from efface.training.interfaces import Update
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.negative_guidance import NegativeGuidance
-from efface.training.preservation.nothing import Nothing
+from efface.training.preservation.nothing import NoPreservation
 from efface.training.trainer import Trainer
 from efface.training.updates.dense import Dense
 from efface.training.updates.lowrank import LowRank
@@ -47,7 +47,7 @@ def play(trainer: Trainer, moves: int) -> None:
 
 def tiny_trainer(update: Update) -> Trainer:
     """Many real tensors; nothing is predicted."""
-    return trainer_of(tiny_model(), [Nothing()], update=update)
+    return trainer_of(tiny_model(), [NoPreservation()], update=update)
 
 
 def edit_of(trainer: Trainer) -> Edit:

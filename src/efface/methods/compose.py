@@ -35,8 +35,8 @@ from ..training.objectives.guidance import Aim, Guidance, goal_of
 from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.objectives.wrong_noise import Wrong, WrongNoise
 from ..training.preservation.adversarial import Adversarial
-from ..training.preservation.nothing import Nothing
-from ..training.preservation.prompts import Prompts
+from ..training.preservation.nothing import NoPreservation
+from ..training.preservation.prompts import FixedPrompts
 from ..training.preservation.unconditional import Unconditional
 from ..training.states.shared import Shared
 from ..training.updates.dense import Dense
@@ -249,12 +249,12 @@ class Compose(SearchMethod, ImageMethod):
     def _preservation(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.preserve:
             case "nothing":
-                return Nothing()
+                return NoPreservation()
             case "unconditional":
                 return Unconditional(source, self.space)
             case "prompts":
                 prompts = [template.format(word) for word in erasure.keep for template in self.templates]
-                return Prompts(preserved(self), prompts, self.space)
+                return FixedPrompts(preserved(self), prompts, self.space)
             case "adversarial":
                 return Adversarial(preserved(self), search, self.space)
             case "remain":

@@ -55,7 +55,7 @@ FIRST, SECOND = Scale(127, 16), Scale(255, 32)
 
 
 @final
-class SmallAdam:
+class Adam8bit:
     """torch's Adam at its default betas and no weight decay, but for the rounding of its moments.
 
     Gradients may be narrower than what learns: they are widened chunk by chunk, never all at once.

@@ -8,16 +8,16 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from .adam8bit import SmallAdam
+from .adam8bit import Adam8bit
 
 
-def adam(params: Sequence[Tensor], lr: float, settings: Mapping[str, Any]) -> Adam | SmallAdam:
+def build_adam(params: Sequence[Tensor], lr: float, settings: Mapping[str, Any]) -> Adam32bit | Adam8bit:
     """An Adam whose moments have as many bits as the method's settings say."""
-    return SmallAdam(params, lr) if settings.get("moments", 32) == 8 else Adam(params, lr)
+    return Adam8bit(params, lr) if settings.get("moments", 32) == 8 else Adam32bit(params, lr)
 
 
 @final
-class Adam:
+class Adam32bit:
     """torch's Adam at its default betas and no weight decay, on given leaf tensors."""
 
     def __init__(self, params: Sequence[Tensor], lr: float, maximize: bool = False) -> None:

@@ -20,7 +20,7 @@ from ..functional.words import other_words
 from ..models.base import Model
 from ..models.cond import Cond
 from .interfaces import Learner, Step
-from .optim import Adam
+from .optim import Adam32bit
 from .trainer import Trainer
 
 
@@ -141,7 +141,7 @@ class VocabularySearch(Learner):
     def start(self, sizes: Sequence[int], device: torch.device) -> None:
         """Even logits over this many candidates of each target."""
         self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
-        self.adam = Adam(self.logits, self.config.lr, maximize=True)
+        self.adam = Adam32bit(self.logits, self.config.lr, maximize=True)
 
     def select(self, trainer: Trainer, step: Step) -> Selection:
         """The choice of each row, the same for all who ask within a turn."""

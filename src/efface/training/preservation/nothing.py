@@ -12,7 +12,7 @@ from ..trainer import Trainer
 
 
 @final
-class Nothing(Term):
+class NoPreservation(Term):
     """Never asks, never counts."""
 
     role: LossRole = "keep"

@@ -15,7 +15,7 @@ from ..trainer import Trainer
 
 
 @final
-class Prompts(Term):
+class FixedPrompts(Term):
     """Some of the prompts each turn, drawn evenly."""
 
     role: LossRole = "keep"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...models.base import Model
 from ..interfaces import Update
-from ..optim import adam
+from ..optim import build_adam
 from ..subsets import select
 from ..trainer import Trainer
 
@@ -35,7 +35,7 @@ class Dense(Update):
             master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
             for name, master in zip(self.names, self.masters, strict=True)
         ]
-        self.adam = adam(self.masters, self.lr, trainer.settings)
+        self.adam = build_adam(self.masters, self.lr, trainer.settings)
 
     def params(self) -> list[Tensor]:
         return self.leaves

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...models.base import Model
 from ..interfaces import Update
-from ..optim import adam
+from ..optim import build_adam
 from ..subsets import select
 from ..trainer import Trainer
 
@@ -43,7 +43,7 @@ class LowRank(Update):
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
-        self.adam = adam(self.params(), self.lr, trainer.settings)
+        self.adam = build_adam(self.params(), self.lr, trainer.settings)
 
     def params(self) -> list[Tensor]:
         return [*self.downs, *self.ups]

@@ -18,7 +18,7 @@ from ...edits.edit import Edit
 from ...functional.masks import binarise, hard_concrete, keep_probability, straight_through
 from ...models.base import Model
 from ..interfaces import LossRole, Query, Step, Term, Update
-from ..optim import adam
+from ..optim import build_adam
 from ..subsets import select
 from ..trainer import Trainer
 
@@ -68,7 +68,7 @@ class Mask(Update):
         self.logits = [torch.full_like(base[name], self.start, dtype=torch.float32) for name in self.names]
         for logits in self.logits:
             logits.requires_grad_()
-        self.adam = adam(self.logits, self.lr, trainer.settings)
+        self.adam = build_adam(self.logits, self.lr, trainer.settings)
 
     def params(self) -> list[Tensor]:
         return self.logits
