@@ -103,7 +103,7 @@ def own(lab: Lab, eps: Tensor, at: States) -> Tensor:
 
 
 def uniform(lab: Lab, trainer: Trainer) -> list[Equations]:
-    noise = torch.rand((N, *SHAPE), generator=trainer.auxiliary_step(0, 0).rng).double()
+    noise = torch.rand((N, *SHAPE), generator=trainer.auxiliary_step(0, 0).generator).double()
     return [lab.towards(lab.p("cat"), own(lab, noise, lab.at))]
 
 

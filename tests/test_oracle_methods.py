@@ -29,13 +29,14 @@ KEPT = ("dog", "car", "rose")
 ERASURE = Erasure(("cat",), keep=KEPT)
 
 
-def played(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
-    """The method's own game, as `fit` plays it, and what it left."""
+def train(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
+    """The method's own trainer, as `fit` runs it, and the Edit that it left."""
     trainer = Trainer(
         model,
         ERASURE,
         name=type(method).__name__,
-        settings=asdict(method),
+        arguments=asdict(method),
+        config=method.train_config(),
         terms=method.terms(model, ERASURE),
         update=method.update(),
         balance=method.balance(),
@@ -85,7 +86,7 @@ SEARCH |= {"paths": 24, "keep_paths": 24, "steps": 200, "batch": 32, "lr": 2e-2,
 
 @dataclass(frozen=True)
 class Searched:
-    """An EAP played to its end: W, how likely each word is chosen, and the exact losses at all stored states."""
+    """An EAP trained to its end: W, how likely each word is chosen, and the exact losses at all stored states."""
 
     model: OracleModel
     edit: Edit
@@ -96,7 +97,7 @@ class Searched:
     @staticmethod
     def by(gradient: Any) -> Searched:
         model = OracleModel()
-        trainer, edit = played(EAP(**SEARCH, search_gradient=gradient), model)
+        trainer, edit = train(EAP(**SEARCH, search_gradient=gradient), model)
         search = trainer.terms[1].search  # type: ignore[attr-defined]
         chances = dict(zip(search.lists[0], search.logits[0].detach().softmax(dim=0).tolist(), strict=True))
         places = list(itertools.product(range(SEARCH["draw_steps"]), range(SEARCH["paths"])))
@@ -127,35 +128,35 @@ class Searched:
 
 
 @pytest.fixture(scope="module")
-def trainers() -> Mapping[str, Searched]:
+def fits() -> Mapping[str, Searched]:
     return {gradient: Searched.by(gradient) for gradient in GRADIENTS}
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_eap_ends_at_the_least_squares_of_what_it_chose(trainers: Mapping[str, Searched], gradient: str) -> None:
+def test_eap_ends_at_the_least_squares_of_what_it_chose(fits: Mapping[str, Searched], gradient: str) -> None:
     """Erasing and the damage, words weighed by how likely the search chooses them at its end."""
-    trainer = trainers[gradient]
-    parts, w = trainer.mixed(trainer.chances), learned(trainer.edit)
+    fit = fits[gradient]
+    parts, w = fit.mixed(fit.chances), learned(fit.edit)
     start, end, least = (loss(parts, at) for at in (0 * w, w, minimiser(parts)))
     assert end - least < 0.05 * (start - least)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_eap_spares_what_erasing_alone_damages(trainers: Mapping[str, Searched], gradient: str) -> None:
+def test_eap_spares_what_erasing_alone_damages(fits: Mapping[str, Searched], gradient: str) -> None:
     """In the worst case, at next to no cost of the erasing loss."""
-    trainer = trainers[gradient]
-    alone, w = minimiser([trainer.erase]), learned(trainer.edit)
-    assert trainer.worst(w) < 0.1 * trainer.worst(alone)
-    start, end, least = (loss([trainer.erase], at) for at in (0 * w, w, alone))
+    fit = fits[gradient]
+    alone, w = minimiser([fit.erase]), learned(fit.edit)
+    assert fit.worst(w) < 0.1 * fit.worst(alone)
+    start, end, least = (loss([fit.erase], at) for at in (0 * w, w, alone))
     assert end - least < 0.2 * (start - least)
 
 
-def test_by_scores_eap_ends_at_the_saddle_point_and_straight_through_above_it(trainers: Mapping[str, Searched]) -> None:
+def test_by_scores_eap_ends_at_the_saddle_point_and_straight_through_above_it(fits: Mapping[str, Searched]) -> None:
     """No W has a smaller worst case than the game's value; the published slope leaves the largest damage unseen."""
     above = {}
-    for gradient, trainer in trainers.items():
-        w = learned(trainer.edit)
-        above[gradient] = (loss([trainer.erase], w) + trainer.worst(w)) / trainer.saddle()
+    for gradient, fit in fits.items():
+        w = learned(fit.edit)
+        above[gradient] = (loss([fit.erase], w) + fit.worst(w)) / fit.saddle()
         assert above[gradient] > 0.99
     assert above["score"] < 1.15
     assert above["score"] - 1 < 0.5 * (above["straight-through"] - 1)
@@ -176,7 +177,7 @@ def noised(n: int) -> tuple[Sequence[int], Sequence[int]]:
 def forgotten(rate: Any) -> tuple[Edit, list[Equations], list[Equations]]:
     """An EraseDiff played to its end, and its two losses: forgetting and what remains."""
     model = OracleModel()
-    trainer, edit = played(EraseDiff(**FORGET, rate=rate), model)
+    trainer, edit = train(EraseDiff(**FORGET, rate=rate), model)
     at = states(trainer, 0, "cat", *noised(3 * MANY))
     # The mean of U[0, 1): its spread adds to the loss what no W can change.
     forget = towards(model, at, one_hot("cat", 3 * MANY), torch.full_like(at.x, 0.5).double())

@@ -24,7 +24,7 @@ QUICK = replace(QUICK, retain_batch=3, retain_paths=1, retain_template="a {}")
 def trainer_of(model: StableDiffusion, method: AdvUnlearn = QUICK, erasure: Erasure | None = None) -> Trainer:
     erasure = erasure or Erasure(("cat",))
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Trainer(model, erasure, name="test", settings=asdict(method), **parts)
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
 
 
 def shaken(trainer: Trainer) -> Trainer:

@@ -18,6 +18,7 @@ from efface.methods.closed_form import text_projections
 from efface.methods.mace import MACE
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.hooks.attention import cross_attention
+from efface.training.config import TrainConfig
 from efface.training.interfaces import Step
 from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
 from efface.training.states.pictures import Pictures
@@ -114,7 +115,8 @@ def trainer_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> T
         model,
         Erasure(targets),
         name="test",
-        settings={**asdict(QUICK), "templates": QUICK.contexts, "micro_batch": 0},
+        arguments=asdict(QUICK),
+        config=TrainConfig(steps=QUICK.steps, batch=QUICK.batch, draw_steps=QUICK.draw_steps, templates=QUICK.contexts),
         terms=(Attention(Pictures(2, 3, 3.0), 0.5, True, None),),
         update=LowRank("xattn-strict", 1e-2, 1),
         balance=Sum(),

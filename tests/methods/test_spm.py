@@ -19,7 +19,7 @@ QUICK = SPM(steps=3, batch=2, draw_steps=3, paths=2, lr=1e-3, source="frozen")
 def trainer_of(model: StableDiffusion, method: SPM = QUICK, targets: tuple[str, ...] = ("cat",)) -> Trainer:
     erasure = Erasure(targets)
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Trainer(model, erasure, name="test", settings=asdict(method), **parts)
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
 
 
 def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):

@@ -14,6 +14,7 @@ from efface.methods.stereo import STEREO, Bench
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
 from efface.training.balance.sum import Sum
+from efface.training.config import TrainConfig
 from efface.training.objectives.composition import Composition
 from efface.training.states.conditions import Conditions
 from efface.training.trainer import Trainer
@@ -49,12 +50,13 @@ def trainer_of(model: StableDiffusion, pull: float, push: float, anchors: bool =
     conds = {name: cond for each in negatives for name, cond in each.items()}
     around = [["a cat", "red cat"], ["a dog", "red dog"]] if anchors else [[], []]
     term = Composition(Conditions(conds, 3, 3.0, 2), negatives, around, pull, push, "eps")
-    settings = {**asdict(QUICK), "micro_batch": 0, "batch": 6}
+    config = TrainConfig(steps=QUICK.steps, batch=6, draw_steps=QUICK.draw_steps)
     trainer = Trainer(
         model,
         Erasure(("cat", "dog")),
         name="test",
-        settings=settings,
+        arguments=asdict(QUICK),
+        config=config,
         terms=(term,),
         update=Dense("xattn", 1e-3),
         balance=Sum(),

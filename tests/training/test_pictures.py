@@ -28,7 +28,7 @@ def small_trainer(model=None, **settings) -> Trainer:
 
 
 def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
-    prompts = [prompt] * trainer.settings["batch"]
+    prompts = [prompt] * trainer.config.batch
     step = trainer.auxiliary_step(index, 0)
     return step, source.sample_states(trainer, step, prompts, trainer.model.encode(prompts))
 

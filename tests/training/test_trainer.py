@@ -33,7 +33,7 @@ QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
 
 def trainer_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Trainer:
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Trainer(model, erasure, name="test", settings=asdict(method), **parts)
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
 
 
 def step_of(trainer: Trainer, index: int = 0) -> Step:
@@ -385,7 +385,14 @@ def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
     method = ESD(**QUICK, source="frozen")
     terms = [Anchor(trajectories(method, 2), "eps"), FixedPrompts(trajectories(method, 2), ["dog", "a car"], "eps")]
     parts = {"terms": terms, "update": method.update(), "balance": method.balance()}
-    trainer = Trainer(eps_model, Erasure(("cat",), anchor=anchor), name="mix", settings=asdict(method), **parts)
+    trainer = Trainer(
+        eps_model,
+        Erasure(("cat",), anchor=anchor),
+        name="mix",
+        arguments=asdict(method),
+        config=method.train_config(),
+        **parts,
+    )
     losses: list[dict[str, float]] = []
     assert trainer.train(lambda *_, loss, **__: losses.append(loss)).values
     assert losses[0]["erase"] > 0

@@ -280,7 +280,9 @@ def test_saliency_is_the_sum_over_the_looks():
     method = SalUn(weights="head", share=0.25, looks=4, batch=8, pictures=8, draw_steps=3)
     erasure = Erasure(("cat",), anchor="dog", keep=("car",))
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    trainer = Trainer(model, erasure, name="test", settings=dataclasses.asdict(method), **parts)
+    trainer = Trainer(
+        model, erasure, name="test", arguments=dataclasses.asdict(method), config=method.train_config(), **parts
+    )
     total = torch.zeros_like(trainer.update.params()[0])
     for k in range(4):
         queries = trainer.terms[0].queries(trainer, trainer.auxiliary_step(0, stream=500 + k))

@@ -14,6 +14,7 @@ from ..edits.edit import Edit
 from ..edits.provenance import provenance
 from ..functional.schedules import Space
 from ..models.base import Model
+from ..training.config import TrainConfig
 from ..training.interfaces import Balance, Term, Update
 from ..training.trainer import Trainer
 
@@ -134,6 +135,18 @@ class Trained(Method):
         """Plays the game to its end, and finishes what it left."""
         return self.finish(self.build_trainer(model, erasure).train(progress, checkpoint), erasure)
 
+    def train_config(self) -> TrainConfig:
+        """The fields that the training loop, the terms and the update read."""
+        return TrainConfig(
+            steps=self.steps,
+            batch=self.batch,
+            draw_steps=self.draw_steps,
+            templates=self.templates,
+            seed=self.seed,
+            micro_batch=self.micro_batch,
+            moments=self.moments,
+        )
+
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         """The Edit of the method, from that of the game: the same, unless the method adds to it."""
         return edit
@@ -147,7 +160,8 @@ class Trained(Method):
             model,
             erasure,
             name=type(self).__name__,
-            settings=dataclasses.asdict(self),
+            arguments=dataclasses.asdict(self),
+            config=self.train_config(),
             terms=self.terms(model, erasure),
             update=update,
             balance=balance,

@@ -38,6 +38,7 @@ from ..models.base import Model
 from ..models.hooks.attention import places
 from ..models.segmenter import Segmenter, segmenter
 from ..training.balance.sum import Sum
+from ..training.config import TrainConfig
 from ..training.objectives.attention import Attention, Focus, check_threshold
 from ..training.states.pictures import Pictures
 from ..training.trainer import Trainer
@@ -150,12 +151,19 @@ class MACE(Method):
             model,
             Erasure((erasure.targets[i],)),
             name=type(self).__name__,
-            settings={
+            arguments={
                 **dataclasses.asdict(self),
                 "templates": self.contexts,
                 "micro_batch": 0,
                 "request": dataclasses.asdict(erasure),
             },
+            config=TrainConfig(
+                steps=self.steps,
+                batch=self.batch,
+                draw_steps=self.draw_steps,
+                templates=self.contexts,
+                seed=self.seed,
+            ),
             terms=(
                 Attention(
                     Pictures(self.pictures, self.draw_steps, self.guidance),

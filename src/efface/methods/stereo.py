@@ -39,6 +39,7 @@ from ..functional.tokens import nearest
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.balance.sum import Sum
+from ..training.config import TrainConfig
 from ..training.objectives.composition import Composition
 from ..training.states.conditions import Conditions
 from ..training.states.trajectories import Student
@@ -205,7 +206,14 @@ class Bench:
             self.model,
             erasure,
             name=type(how).__name__,
-            settings={**dataclasses.asdict(how), "micro_batch": 0, "request": self.record["request"], "stage": stage},
+            arguments={**dataclasses.asdict(how), "micro_batch": 0, "request": self.record["request"], "stage": stage},
+            config=TrainConfig(
+                steps=how.steps,
+                batch=how.batch,
+                draw_steps=how.draw_steps,
+                templates=how.templates,
+                seed=how.seed,
+            ),
             terms=(Composition(source, negatives, anchors, how.pull, push, how.space),),
             update=Dense(how.weights, lr),
             balance=Sum(),

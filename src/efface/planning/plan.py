@@ -126,7 +126,7 @@ def planned(trainer: Trainer) -> Plan:
         kept=_kept(trainer, takes) + stored,
         turn=Line(one.turn, 0),
         drawing=drawing,
-        rows=one.each * trainer.settings["batch"],
+        rows=one.each * trainer.config.batch,
         micro=1,
         waiting=one.waiting,
         apart=0,
@@ -142,7 +142,7 @@ def planned(trainer: Trainer) -> Plan:
 
 def _by_more(trainer: Trainer, least: Plan, one: Ones) -> Plan:
     """The plan at the run's own rows at once, from that of one: by a turn that goes by twos, and by a whole one."""
-    micro = min(least.rows, trainer.settings["micro_batch"] or least.rows)
+    micro = min(least.rows, trainer.config.micro_batch or least.rows)
     if micro == 1 < least.rows:
         return least
     slope = 0 if micro == 1 else max(0, turn_of(trainer, 2 * one.terms, 2)[0] - one.larger + one.waiting)
@@ -218,7 +218,7 @@ def _takes(trainer: Trainer) -> list[MemoryFootprint]:
 def _trained(trainer: Trainer) -> int:
     """Bytes of what learns and of Adam's moments; twice where a balance with inner steps puts all of it aside."""
     learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
-    moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.settings.get("moments", 32) // 8
+    moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.config.moments // 8
     aside = size_of(learning) + moments if trainer.balance.inner else 0
     return size_of(tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
 

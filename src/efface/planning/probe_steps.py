@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
@@ -89,7 +89,7 @@ class Ones:
 
 def by_ones(trainer: Trainer) -> Ones:
     """Two turns, row by row."""
-    n = min(2, trainer.settings["batch"])
+    n = min(2, trainer.config.batch)
     (few, rows), (many, _) = turn_of(trainer, n, 1), turn_of(trainer, 2 * n, 1)
     each = max(1, rows // n)
     waiting = max(0, many - few) / (n * each)
@@ -99,7 +99,7 @@ def by_ones(trainer: Trainer) -> Ones:
 def turn_of(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
     small = copy.copy(trainer)
-    small.settings = {**trainer.settings, "batch": n, "micro_batch": micro}
+    small.config = replace(trainer.config, batch=n, micro_batch=micro)
     with _blanked(trainer.terms):
         rows = _student_rows(small, small.auxiliary_step(0, stream=1))
         with Tally(tensors(trainer)) as tally:

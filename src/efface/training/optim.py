@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from torch import Tensor
 from .adam8bit import Adam8bit
 
 
-def build_adam(params: Sequence[Tensor], lr: float, settings: Mapping[str, Any]) -> Adam32bit | Adam8bit:
-    """An Adam whose moments have as many bits as the method's settings say."""
-    return Adam8bit(params, lr) if settings.get("moments", 32) == 8 else Adam32bit(params, lr)
+def build_adam(params: Sequence[Tensor], lr: float, moments: Literal[32, 8]) -> Adam32bit | Adam8bit:
+    """Adam on these leaf tensors, with two moments of 32 or 8 bits a number."""
+    return Adam8bit(params, lr) if moments == 8 else Adam32bit(params, lr)
 
 
 @final

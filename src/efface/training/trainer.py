@@ -23,6 +23,7 @@ from ..files import check_writable, read_tensors, write_tensors
 from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
+from .config import TrainConfig
 from .distributed import process_group
 from .interfaces import Balance, Checkpointable, Learner, LossRole, Query, Source, Step, Term, Update
 
@@ -50,8 +51,9 @@ class Trainer:
     erasure: Erasure
     name: str
     """The method's, for the record."""
-    settings: Mapping[str, Any]
-    """The method's arguments."""
+    arguments: Mapping[str, Any]
+    """The method's arguments, for the record."""
+    config: TrainConfig
     terms: Sequence[Term]
     update: Update
     balance: Balance
@@ -110,12 +112,12 @@ class Trainer:
 
     def prompts(self, step: Step, concepts: Sequence[str]) -> list[str]:
         """The row's concept under the row's template, for each row of the turn."""
-        templates = self.settings["templates"]
+        templates = self.config.templates
         return [templates[i].format(concept) for i, concept in zip(step.templates, concepts, strict=True)]
 
     def targets(self) -> list[str]:
         """Every target under every template."""
-        return [form.format(target) for target in self.erasure.targets for form in self.settings["templates"]]
+        return [form.format(target) for target in self.erasure.targets for form in self.config.templates]
 
     def weight(self, t: Tensor, space: Space) -> Tensor:
         """Weight [n] that turns squared errors in the model's own space into those in `space`, at t [n]."""
@@ -128,16 +130,16 @@ class Trainer:
     # The parts of a turn.
 
     def _clock(self) -> Iterator[Learner]:
-        for _ in range(self.settings["steps"]):
+        for _ in range(self.config.steps):
             for learner in self.learners:
                 for _ in range(learner.steps_per_round):
                     yield learner
 
     def make_step(self, index: int, learner: Learner, stream: int = 0) -> Step:
         """The turn's random choices; `salt` gives others at the same index, for looks aside."""
-        rng = torch.Generator().manual_seed((self.settings["seed"] * 1_000_003 + index) * 1_009 + stream)
-        n = self.settings["batch"]
-        bounds = (len(self.erasure.targets), len(self.settings["templates"]), 2**31, self.settings["draw_steps"])
+        rng = torch.Generator().manual_seed((self.config.seed * 1_000_003 + index) * 1_009 + stream)
+        n = self.config.batch
+        bounds = (len(self.erasure.targets), len(self.config.templates), 2**31, self.config.draw_steps)
         choices = [torch.randint(bound, (n,), generator=rng).tolist() for bound in bounds]
         return Step(index, learner, rng, *choices)
 
@@ -182,7 +184,7 @@ class Trainer:
         flat = [query for _, queries in asked for query in queries.values()]
         frozen = self.predict_teacher([query for query in flat if query.role == "teacher"])
         with _still(self.model), self.update.swapped_in():
-            predictions = frozen | self._predict([a for a in flat if a.role == "student"], self.settings["micro_batch"])
+            predictions = frozen | self._predict([a for a in flat if a.role == "student"], self.config.micro_batch)
             losses: dict[LossRole, Tensor] = {}
             for term, queries in asked:
                 loss = term.loss(self, queries, {key: predictions[id(query)] for key, query in queries.items()})
@@ -266,7 +268,7 @@ class Trainer:
     # Checkpoints.
 
     def _record(self) -> dict[str, Any]:
-        return provenance(self.model, self.erasure, self.name, self.settings, self.base)
+        return provenance(self.model, self.erasure, self.name, self.arguments, self.base)
 
     def _checkpointed(self) -> list[Checkpointable]:
         """What a checkpoint holds the state of."""

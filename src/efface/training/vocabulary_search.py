@@ -131,12 +131,12 @@ class VocabularySearch(Learner):
         self.tables = {
             (i, j): trainer.model.encode([template.format(word) for word in words])
             for i, words in enumerate(self.lists)
-            for j, template in enumerate(trainer.settings["templates"])
+            for j, template in enumerate(trainer.config.templates)
         }
 
     def prompts(self, trainer: Trainer) -> list[str]:
         """Every candidate under every template."""
-        return [form.format(word) for words in self.lists for word in words for form in trainer.settings["templates"]]
+        return [form.format(word) for words in self.lists for word in words for form in trainer.config.templates]
 
     def start(self, sizes: Sequence[int], device: torch.device) -> None:
         """Even logits over this many candidates of each target."""

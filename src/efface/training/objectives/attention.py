@@ -151,7 +151,7 @@ class Attention(Term):
         words = torch.zeros(tokens.shape[:2], device=tokens.device)
         whole = words.clone()
         for row, (target, template) in enumerate(zip(step.targets, step.templates, strict=True)):
-            frame, concept = trainer.settings["templates"][template], trainer.erasure.targets[target]
+            frame, concept = trainer.config.templates[template], trainer.erasure.targets[target]
             at = places(trainer.model, frame, concept)
             words[row, at.start : at.stop] = whole[row, at.start : at.stop] = 1
             if self.ends:

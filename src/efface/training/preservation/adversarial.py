@@ -41,10 +41,10 @@ class Adversarial(Term):
         return self.search.config.gradient == "score"
 
     def prepare(self, trainer: Trainer) -> None:
-        if self.scored and trainer.settings["batch"] < 2:
+        if self.scored and trainer.config.batch < 2:
             raise ValueError(
                 "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
-                f"got {trainer.settings['batch']}"
+                f"got {trainer.config.batch}"
             )
         if trainer.live and not (self.search.config.single and (self.scored or not self.search.steps_per_round)):
             raise ValueError(

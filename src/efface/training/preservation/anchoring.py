@@ -63,7 +63,7 @@ class Anchoring(Term):
             return None
         targets = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
         states = self.source.sample_states(trainer, step, targets, trainer.model.encode(targets))
-        words, templates = self.draw(step), trainer.settings["templates"]
+        words, templates = self.draw(step), trainer.config.templates
         asked = [templates[t].format(w) for t, row in zip(step.templates, words, strict=True) for w in row]
         low, high = SCALES
         scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=step.generator)
@@ -103,7 +103,7 @@ class Retained(Term):
     def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not trainer.update:
             return None
-        bounds = (len(self.words), 2**31, trainer.settings["draw_steps"])
+        bounds = (len(self.words), 2**31, trainer.config.draw_steps)
         words, noise, points = (torch.randint(b, (self.count,), generator=step.generator).tolist() for b in bounds)
         none = [0] * self.count
         own = replace(step, targets=none, templates=none, noise=noise, points=points)

@@ -35,7 +35,7 @@ class Conditions(Source):
 
     def _draw(self, trainer: Trainer, i: int) -> Draw:
         """The trajectories of the i-th condition; seeds as far from those of pictures as those of other recordings."""
-        first = 2**42 + trainer.settings["seed"] * 1_000_003 + i * self.paths
+        first = 2**42 + trainer.config.seed * 1_000_003 + i * self.paths
         cond = list(self.conds.values())[i]
         seeds = [first + k for k in range(self.paths)]
         how = {"steps": self.steps, "guidance": self.guidance, "record": True}

@@ -91,7 +91,7 @@ class Pictures(Source):
 
     def _fill(self, trainer: Trainer, prompts: Sequence[str]) -> None:
         """Draws pictures of new prompts in batches; their seeds are far from those that pictures are judged with."""
-        first = 2**41 + trainer.settings["seed"] * 1_000_003
+        first = 2**41 + trainer.config.seed * 1_000_003
         asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
         done = []
         size = trainer.model.drawn_together

@@ -54,7 +54,7 @@ class Student(Source):
         return States(states, t)
 
     def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
-        n = trainer.settings["batch"]
+        n = trainer.config.batch
         return MemoryFootprint(n, _traced(trainer, self.steps, n) if n > 1 else 0)
 
     def _drawn(self, trainer: Trainer, step: Step, cond: Cond, own: slice) -> Tensor:
@@ -115,7 +115,7 @@ class Recorded(Source):
 
     def seeds(self, trainer: Trainer) -> list[int]:
         """Of the start noises: far from the small seeds that pictures are drawn and judged with."""
-        first = 2**40 + trainer.settings["seed"] * 1_000_003 + self.epoch * self.paths
+        first = 2**40 + trainer.config.seed * 1_000_003 + self.epoch * self.paths
         return [first + i for i in range(self.paths)]
 
     def drawn(self, trainer: Trainer, asked: Sequence[Asked], size: int) -> Iterator[Draw]:

@@ -35,7 +35,7 @@ class Dense(Update):
             master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
             for name, master in zip(self.names, self.masters, strict=True)
         ]
-        self.adam = build_adam(self.masters, self.lr, trainer.settings)
+        self.adam = build_adam(self.masters, self.lr, trainer.config.moments)
 
     def params(self) -> list[Tensor]:
         return self.leaves

@@ -36,14 +36,14 @@ class LowRank(Update):
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
             raise ValueError(f"{self.selection!r} selects no matrix; low rank needs some, for example 'xattn'")
-        rng = torch.Generator().manual_seed(trainer.settings["seed"])
+        rng = torch.Generator().manual_seed(trainer.config.seed)
         self.downs, self.ups = [], []
         for name in self.names:
             flat = base[name].detach().flatten(1)
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
-        self.adam = build_adam(self.params(), self.lr, trainer.settings)
+        self.adam = build_adam(self.params(), self.lr, trainer.config.moments)
 
     def params(self) -> list[Tensor]:
         return [*self.downs, *self.ups]

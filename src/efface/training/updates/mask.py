@@ -60,7 +60,7 @@ class Mask(Update):
 
     def prepare(self, trainer: Trainer) -> None:
         self.model: Model = trainer.model
-        self.seed = trainer.settings["seed"]
+        self.seed = trainer.config.seed
         base = self.model.weights
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
@@ -68,7 +68,7 @@ class Mask(Update):
         self.logits = [torch.full_like(base[name], self.start, dtype=torch.float32) for name in self.names]
         for logits in self.logits:
             logits.requires_grad_()
-        self.adam = build_adam(self.logits, self.lr, trainer.settings)
+        self.adam = build_adam(self.logits, self.lr, trainer.config.moments)
 
     def params(self) -> list[Tensor]:
         return self.logits
