@@ -1,4 +1,4 @@
-"""What linear algebra says of a game on the oracle, with every state held fixed.
+"""What linear algebra says of a training on the oracle, with every state held fixed.
 
 The loss is sum_i w_i |W psi_i - r_i|^2. An answer of the student's own that carries no gradient lies in psi but not in
 phi: the gradient is sum_i w_i (W psi_i - r_i) phi_i^T.

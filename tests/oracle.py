@@ -24,7 +24,7 @@ from efface.models.base import Model
 from efface.models.cond import Cond
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
-from efface.training.interfaces import Balance, GradOf, LossRole, Source, States, Step, Term, Update
+from efface.training.interfaces import Balance, Context, GradOf, LossRole, Source, States, Step, Term, Update
 from efface.training.trainer import Trainer
 
 CLASSES = ("cat", "dog", "car", "rose")
@@ -177,12 +177,12 @@ class OracleModel(Model):
 
 @final
 class Fixed(Source):
-    """The same states every turn."""
+    """The same states every step."""
 
     def __init__(self, states: States) -> None:
         self.fixed = states
 
-    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         return self.fixed
 
 
@@ -194,7 +194,7 @@ def trainer_of(
     balance: Balance | None = None,
     **settings: Any,
 ) -> Trainer:
-    """A game of these terms; erases "cat", which becomes "dog" where a term asks for an anchor."""
+    """A trainer of these terms; erases "cat", which becomes "dog" where a term asks for an anchor."""
     method = ESD(**{"weights": "head", "lr": 1e-2, "batch": 96, "draw_steps": 20, **settings})
     return Trainer(
         model,
@@ -216,7 +216,7 @@ def stirred(width: int = 24) -> OracleModel:
 
 
 def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
-    """What a game hands to a balance, of losses that are there already."""
+    """What a trainer hands to a balance, of losses that are there already."""
 
     def of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
         there = {role: losses[role] for role in shares if role in losses}
@@ -231,7 +231,7 @@ def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
 def loss_and_gradient(
     trainer: Trainer, step: Step, share: Mapping[str, float] | None = None
 ) -> tuple[float, list[Tensor]]:
-    """The weighted sum of a turn's losses by role, and its gradient for the update's params, by the game's own loop."""
+    """The weighted sum of a step's losses by role, and its gradient for the params, as the trainer has them."""
     share = share or {}
     with trainer.losses(step) as losses:
         total = torch.stack([share.get(role, 1.0) * loss for role, loss in losses.items()]).sum()

@@ -115,7 +115,7 @@ def stored(model: OracleModel, prompt: str) -> Tensor:
 def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     """The noise is found again from the state and the picture that it was made of."""
     step = trainer.auxiliary_step(0, 0)
-    (query, _) = trainer.terms[0].queries(trainer, step).values()
+    (query, _) = trainer.terms[0].queries(trainer.context, step).values()
     x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
     bar = lab.model.alphas_bar[query.states.t].view(-1, 1, 1, 1)
     eps = (query.states.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
@@ -123,7 +123,7 @@ def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
 
 
 def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
-    """The game's gradient vanishes at the solution, and not at the base; the loss there is the smallest around."""
+    """The trainer's gradient vanishes at the solution, and not at the base; the loss there is the smallest around."""
     loss, (start,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     with torch.no_grad():
         trainer.update.masters[0].copy_(solve(parts))
@@ -183,7 +183,7 @@ def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
     keep = Adversarial(Fixed(lab.at), found, lab.space)
     trainer = trainer_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
     step = trainer.auxiliary_step(0, 0)
-    p = found.select(trainer, step).cond.detach().tensors["p"]
+    p = found.select(trainer.context, step).cond.detach().tensors["p"]
     assert ((p > 0).sum(dim=1) == 2).all()
     goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
     parts = [lab.towards(lab.p("cat"), goal), lab.towards(p, lab.base(p))]
@@ -203,7 +203,7 @@ def test_preservation_beside_erasing(lab, kept, share):
     }[kept]()
     trainer = trainer_of(lab.model, [*terms, term])
     step = trainer.auxiliary_step(0, 0)
-    p = term.search.select(trainer, step).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
+    p = term.search.select(trainer.context, step).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
     p = lab.p("dog" if kept == "prompts" else "") if p is None else p
     held = lab.towards(p, lab.base(p, at), at)
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))

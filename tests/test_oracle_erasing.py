@@ -15,7 +15,7 @@ from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
 from efface.training.balance.constrained import Constrained
-from efface.training.interfaces import Query, States, Step, Term
+from efface.training.interfaces import Context, Query, States, Step, Term
 from efface.training.objectives.anchor import Anchor
 from efface.training.trainer import Trainer
 from least_squares import Equations, Lab, N, fixed_point, minimiser
@@ -66,11 +66,11 @@ class Other(Term):
     def __init__(self, at: States) -> None:
         self.at = at
 
-    def queries(self, trainer: Trainer, step: Step):
-        dog, car = trainer.model.encode(["dog"] * N), trainer.model.encode(["car"] * N)
+    def queries(self, context: Context, step: Step):
+        dog, car = context.model.encode(["dog"] * N), context.model.encode(["car"] * N)
         return {"student": Query(self.at, dog, "student"), "goal": Query(self.at, car, "teacher")}
 
-    def loss(self, trainer: Trainer, queries, predictions) -> Tensor:
+    def loss(self, context: Context, queries, predictions) -> Tensor:
         return (predictions["student"] - predictions["goal"]).square().mean()
 
 
@@ -117,7 +117,7 @@ def test_the_constrained_step_vanishes_at_that_end() -> None:
     """To 1e-4, neared from the side that what remains pulls to; the balance alone, on both losses in fp64.
 
     Descent does not come as near: where grad L_f has nearly vanished, lambda is about one over it, so that any step
-    which is not as small crosses the end, and what fp32 rounds off the game's losses turns the step aside.
+    which is not as small crosses the end, and what fp32 rounds off the trainer's losses turns the step aside.
     """
     _, forget, remain = bargain("grad-norm")
     best = best_among_forgotten(forget, remain)[0]
@@ -193,14 +193,14 @@ def test_all_but_one_holds_what_negative_guidance_lets_go(erased):
 
 
 def whole(trainer: Trainer) -> Step:
-    """A turn that meets every stored state once."""
+    """A step that meets every stored state once."""
     points, noise = zip(*itertools.product(range(SETTINGS["draw_steps"]), range(STORED["paths"])), strict=True)
     n = len(points)
     return replace(trainer.auxiliary_step(0, 0), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
 
 
 def end_of(trainer: Trainer, keep: float) -> Tensor:
-    """W where the game's own gradient vanishes; it is affine in W, and so known from its values at W = 0 and beside."""
+    """W where the trainer's gradient vanishes; it is affine in W, and so known from its values at W = 0 and beside."""
     (w,) = trainer.update.params()
 
     def gradient(at: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def end_of(trainer: Trainer, keep: float) -> Tensor:
 
 def solved(name: str, trainer: Trainer, keep: float) -> Tensor:
     """The same by the formulas of the papers."""
-    (asked, *_) = trainer.terms[0].queries(trainer, whole(trainer)).values()  # type: ignore[union-attr]
+    (asked, *_) = trainer.terms[0].queries(trainer.context, whole(trainer)).values()  # type: ignore[union-attr]
     at, n = asked.states, len(asked.states.x)
     lab = Lab(trainer.model, at, "eps")  # type: ignore[arg-type]
     cat, dog = (torch.eye(4).double()[k].expand(n, 4) for k in (0, 1))

@@ -45,11 +45,11 @@ def train(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
 
 
 def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> States:
-    """What a term's own source gives where a turn says so."""
+    """What a term's own source gives where a step says so."""
     n = len(noise)
     step = replace(trainer.auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
     source = trainer.terms[term].source  # type: ignore[attr-defined]
-    return source.sample_states(trainer, step, [word] * n, trainer.model.encode([word] * n))
+    return source.sample_states(trainer.context, step, [word] * n, trainer.model.encode([word] * n))
 
 
 def learned(edit: Edit) -> Tensor:

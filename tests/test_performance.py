@@ -56,11 +56,11 @@ def test_it_answers_at_once(what):
 
 
 def gradients(model, micro: int = 0) -> list[torch.Tensor]:
-    """Those of one turn."""
+    """Those of one step."""
     trainer = ESD(**QUICK, micro_batch=micro).build_trainer(model, Erasure(("cat",)))
     found: list[torch.Tensor] = []
     trainer.update.step = found.extend  # type: ignore[method-assign]
-    trainer.good = Edit({}, {})  # none is made at the second turn, whose bytes would be among those of the passes
+    trainer.good = Edit({}, {})  # none is made at the second step, whose bytes would be among those of the passes
     trainer.step(trainer.auxiliary_step(1, stream=0))
     return found
 

@@ -43,7 +43,7 @@ def test_it_teaches_with_a_model_that_stays(name, eps_model):
 
 @pytest.mark.parametrize("name", ["esd", "eap"])
 def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
-    """From the same state the gradient that the plain procedure follows is that of the game, student-drawn."""
+    """From the same state the plain procedure follows the trainer's gradient, on states that the student draws."""
     place, seed = 1, 77
     monkeypatch.setattr(plain.Pair, "place", lambda self: (place, seed))
     monkeypatch.setattr(
@@ -67,7 +67,7 @@ def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
 
 
 def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
-    """At the same states the reference's step, from three passes and a copy that descends first, is the game's."""
+    """At the same states the reference's step, from three passes and a copy that descends first, is the trainer's."""
     rng = torch.Generator().manual_seed(3)
     x, noise = torch.randn(2, 2, *eps_model.latent_shape, generator=rng)
     t = torch.tensor([400, 700])
@@ -101,7 +101,7 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
 
 
 def check_step(trainer: Trainer, step: Step, wanted: list[torch.Tensor]) -> None:
-    """The gradient that the game would follow at this turn is the one wanted."""
+    """The gradient that the trainer would follow at this step is the one wanted."""
     ours: list[torch.Tensor] = []
     trainer.update.step = ours.extend  # type: ignore[method-assign]
     trainer.step(step)

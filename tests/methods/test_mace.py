@@ -93,8 +93,8 @@ def test_timesteps_of_importance(model):
     trainer = trainer_of(model)
     source = Pictures(2, 3, 3.0)
     step = trainer.auxiliary_step(0, 0)
-    states = source.sample_states(trainer, step, ["cat", "cat"], trainer.uncond)
-    moved = Focus().resample(trainer, states, torch.Generator().manual_seed(0))
+    states = source.sample_states(trainer.context, step, ["cat", "cat"], trainer.context.uncond)
+    moved = Focus().resample(trainer.context, states, torch.Generator().manual_seed(0))
     shelf = source.store["cat"]
     for i in range(2):
         picture, bar, old = (
@@ -129,7 +129,7 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
     def step() -> Step:
         return replace(trainer.auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
 
-    query = trainer.terms[0].queries(trainer, step())["mask"]
+    query = trainer.terms[0].queries(trainer.context, step())["mask"]
     assert query.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
     assert query.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
     with torch.no_grad(), cross_attention(model) as maps:
@@ -190,7 +190,7 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
     trainer.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
     for index in range(8):
         step = trainer.auxiliary_step(index, 0)
-        query = term.queries(trainer, step)["mask"]
+        query = term.queries(trainer.context, step)["mask"]
         mask = query.states.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2

@@ -40,7 +40,7 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
 def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(model):
     trainer = trainer_of(model)
     step = trainer.auxiliary_step(0, 0)
-    erase, keep = (term.queries(trainer, step) for term in trainer.terms)
+    erase, keep = (term.queries(trainer.context, step) for term in trainer.terms)
     n = QUICK.batch * QUICK.anchors
     assert torch.equal(keep["student"].states.x, erase["student"].states.x.repeat_interleave(QUICK.anchors, 0))
     assert len(keep["student"].cond) == n
@@ -52,7 +52,7 @@ def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(m
 
 def test_scales(eps_model):
     trainer = trainer_of(eps_model)
-    query = trainer.terms[1].queries(trainer, trainer.auxiliary_step(0, 0))["student"]
+    query = trainer.terms[1].queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
     table = eps_model.encode(trainer.terms[1].words).tensors["tokens"].flatten(1)
     for row in query.cond.tensors["tokens"].flatten(1):
         scales = (table @ row) / table.square().sum(1)

@@ -73,7 +73,7 @@ def test_the_target_by_brute_force(eps_model, anchors):
                 0.3 * master.abs().mean() * torch.randn(master.shape, generator=torch.Generator().manual_seed(1))
             )
     step = replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
-    queries = term.queries(trainer, step)
+    queries = term.queries(trainer.context, step)
     states = queries["student"].states
 
     def say(cond, i):
@@ -83,7 +83,7 @@ def test_the_target_by_brute_force(eps_model, anchors):
     with torch.no_grad():
         for i in range(6):
             own = term.negatives[i % 2]
-            eps_0 = say(trainer.uncond, i)
+            eps_0 = say(trainer.context.uncond, i)
             away = [say(cond, i) - eps_0 for cond in own.values()]
             target = eps_0 - 1.9 * sum(away) / 2
             if anchors:
@@ -101,21 +101,21 @@ def test_the_target_by_brute_force(eps_model, anchors):
 
 def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model):
     trainer, term = trainer_of(eps_model, 1.0, 0.0, anchors=False)
-    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
     assert set(queries) == {"student", "eps_0"}
     with torch.no_grad(), trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
         said = eps_model.predict(
-            queries["student"].states.x, queries["student"].states.t, queries["student"].cond, trainer.uncond
+            queries["student"].states.x, queries["student"].states.t, queries["student"].cond, trainer.context.uncond
         )
         assert losses["erase"].item() == pytest.approx((said[0] - said[1]).square().mean().item(), rel=1e-4)
 
 
 def test_recorded_states_and_what_is_known_of_them(eps_model):
     trainer, term = trainer_of(eps_model, 1.0, 3.0)
-    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
     states, cond = queries["student"].states, queries["student"].cond
     with torch.no_grad():
-        eps_c, eps_0 = eps_model.predict(states.x, states.t, cond, trainer.uncond)
+        eps_c, eps_0 = eps_model.predict(states.x, states.t, cond, trainer.context.uncond)
     assert torch.allclose(states.known["eps_c"], eps_c, atol=1e-4)
     assert torch.allclose(states.known["eps_0"], eps_0, atol=1e-4)
     assert set(states.t.tolist()) <= set(eps_model.timesteps(3, "ddim").tolist())
@@ -210,11 +210,11 @@ def test_it_erases_what_its_own_attack_found(eps_model):
     source = Conditions({"cat #1": bench.reading(word)}, 3, 3.0, 4)
     trainer, _ = trainer_of(eps_model, 1.0, 3.0)
     step = replace(trainer.auxiliary_step(0, 0), targets=[0] * 6)
-    states = source.sample_states(trainer, step, ["cat #1"] * 6, bench.reading(word))
+    states = source.sample_states(trainer.context, step, ["cat #1"] * 6, bench.reading(word))
 
     def shown() -> float:
         with torch.no_grad():
-            eps_c, eps_0 = Model.predict(eps_model, states.x, states.t, bench.reading(word), trainer.uncond)
+            eps_c, eps_0 = Model.predict(eps_model, states.x, states.t, bench.reading(word), trainer.context.uncond)
         direction = states.known["eps_c"] - states.known["eps_0"]
         return float(((eps_c - eps_0) * direction).sum() / direction.square().sum())
 

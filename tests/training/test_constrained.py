@@ -96,7 +96,7 @@ def test_bad_settings(settings, message):
 
 @pytest.mark.parametrize("missing", ["erase", "keep"])
 def test_both_sides_are_needed(missing):
-    """And that is said before there is a turn."""
+    """And that is said before there is a step."""
     model = stirred()
     at = Fixed(model.sample_states(4, prompt="cat"))
     sides = {"erase": WrongNoise(at, ["dog"], "label", "eps"), "keep": Denoising(at, "eps", "keep")}
@@ -136,7 +136,7 @@ def test_the_inner_loop_leaves_everything_as_it_was(name, moves):
     seen: list[torch.Tensor] = []
     step = trainer.update.step
     trainer.update.step = lambda grads: (step(grads), seen.append(trainer.update.params()[0].detach().clone()))  # type: ignore[method-assign]
-    trainer._floor(trainer.make_step(moves, trainer.update))
+    trainer.erase_floor(moves)
     after = trainer.update.state_dict()
     assert len(seen) == 3
     assert not torch.equal(seen[0], seen[2])
@@ -146,7 +146,7 @@ def test_the_inner_loop_leaves_everything_as_it_was(name, moves):
 
 
 def test_the_next_step_is_as_if_there_had_been_no_inner_loop():
-    """The gap is measured and its rate is nothing: the step must be that of the same game without it."""
+    """The gap is measured and its rate is nothing: the step must be that of the same training without it."""
     results = []
     for balance in (Constrained("gap", 0.0, 2), Constrained("constant", 0.0)):
         trainer = small_trainer(Dense("head", 1e-2))
@@ -159,7 +159,7 @@ def test_the_next_step_is_as_if_there_had_been_no_inner_loop():
 
 @pytest.mark.parametrize("first", ["erase", "keep"])
 def test_the_floor_is_of_the_very_states_of_the_step(first):
-    """With inner steps that hardly move, the floor is the turn's own loss, whichever term is named first."""
+    """With inner steps that hardly move, the floor is the step's own loss, whichever term is named first."""
     trainer = small_trainer(Dense("head", 1e-12))
     trainer.terms = sorted(trainer.terms, key=lambda term: term.role != first)
     floors: list[float | None] = []
@@ -181,4 +181,4 @@ def test_the_floor_lies_below_the_loss():
     trainer = trainer_of(model, terms, update=Dense("head", 3e-2), balance=Constrained("gap", 1.0, 20), batch=64)
     with trainer.losses(trainer.auxiliary_step(0, 0), "erase") as losses:
         start = losses["erase"].item()
-    assert 0 < trainer._floor(trainer.make_step(0, trainer.update)) < 0.9 * start
+    assert 0 < trainer.erase_floor(0) < 0.9 * start

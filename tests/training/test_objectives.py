@@ -12,7 +12,8 @@ from efface.concept import Erasure
 from efface.functional.schedules import Space
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
-from efface.training.interfaces import Query, States, Term
+from efface.training.config import TrainConfig
+from efface.training.interfaces import Context, Query, States, Step, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
@@ -24,6 +25,7 @@ from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
 from efface.training.states.shared import Shared
 from efface.training.trainer import Trainer
+from efface.training.updates.dense import Dense
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from oracle import CLASSES, SHAPE, Fixed, OracleModel, trainer_of
 
@@ -99,24 +101,24 @@ def test_all_but_one_is_concept_ablation_where_the_unconditional_score_has_not_m
 def loss_of(term: Term, key: str) -> float:
     """The term's loss where the student answers this ask as it likes, and all others as the frozen model does."""
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
     assert queries is not None
     predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     predictions[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
-    return term.loss(trainer, queries, predictions).item()
+    return term.loss(trainer.context, queries, predictions).item()
 
 
 def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor | None]:
     """The gradient of the term's loss for what the student said to each of its asks."""
     trainer = moved_trainer(OracleModel(), [term])
-    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
     assert queries is not None
     with trainer.update.swapped_in():
         predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     for key in keys:
         predictions[key].requires_grad_()
     grads = torch.autograd.grad(
-        term.loss(trainer, queries, predictions), [predictions[k] for k in keys], allow_unused=True
+        term.loss(trainer.context, queries, predictions), [predictions[k] for k in keys], allow_unused=True
     )
     return dict(zip(keys, grads, strict=True))
 
@@ -141,7 +143,7 @@ def test_another_label_is_asked_of_the_student():
     """The current model's answer, not the frozen one's: EraseDiff's stop-gradient."""
     term = WrongNoise(Fixed(OracleModel().sample_states(8)), ["car"], "label", "eps")
     trainer = moved_trainer(OracleModel(), [term])
-    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
     assert queries["wrong"].role == "student"
     assert torch.equal(queries["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
 
@@ -153,8 +155,11 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     (term,) = AC(variant="noise", weights="head", pictures=3, draw_steps=4).terms(model, Erasure(("cat",), "dog"))
     trainer = trainer_of(model, [term], batch=6)
     step = trainer.auxiliary_step(0, 0)
-    queries = term.queries(trainer, step)
-    states, said = queries["student"].states, trainer.predict_teacher([queries["noise"]])[id(queries["noise"])].double()
+    queries = term.queries(trainer.context, step)
+    states, said = (
+        queries["student"].states,
+        trainer.predictor.predict_teacher([queries["noise"]])[id(queries["noise"])].double(),
+    )
     assert queries["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
     x0 = term.source.store["dog"][[i % 3 for i in step.noise]].double()
@@ -169,9 +174,9 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     term = WrongNoise(pictures("uniform"), (), "uniform-noised", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
     step = trainer.auxiliary_step(0, 0)
-    queries = term.queries(trainer, step)
+    queries = term.queries(trainer.context, step)
     x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(queries["wrong"].states.t).view(-1, 1, 1, 1)
-    noise = trainer.predict_teacher([queries["wrong"]])[id(queries["wrong"])]
+    noise = trainer.predictor.predict_teacher([queries["wrong"]])[id(queries["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
     assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, queries["student"].states.x, atol=1e-5)
@@ -180,7 +185,7 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
 def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     term = WrongNoise(pictures(), (), "uniform", "eps")
     trainer = trainer_of(OracleModel(), [term], batch=8)
-    queries = term.queries(trainer, trainer.auxiliary_step(0, 0))
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
     noise = queries["wrong"].states.known["noise"]
     assert 0 <= noise.min() <= noise.max() < 1
     assert queries["wrong"].states.x is queries["student"].states.x
@@ -235,5 +240,26 @@ def test_terms_ask_in_turns_of_the_update_alone():
     step = trainer.make_step(0, other)
     for name in OBJECTIVES:
         first = objective(name, pictures(), "eps")[0]
-        assert first.queries(trainer, step) is None
-    assert all(isinstance(a, Query) for a in trainer.terms[0].queries(trainer, trainer.auxiliary_step(0, 0)).values())
+        assert first.queries(trainer.context, step) is None
+    assert all(
+        isinstance(a, Query) for a in trainer.terms[0].queries(trainer.context, trainer.auxiliary_step(0, 0)).values()
+    )
+
+
+def test_a_term_is_evaluated_without_a_trainer():
+    """A context is enough; at the base the loss is what the world's own predictions for cats and dogs differ by."""
+    model, update = OracleModel(), Dense("head", 1e-2)
+    config = TrainConfig(steps=1, batch=8, draw_steps=4)
+    context = Context(model, Erasure(("cat",), anchor="dog"), config, update, model.encode([""]))
+    update.prepare(context)
+    term, at = Anchor(Fixed(model.sample_states(8)), "eps"), model.sample_states(8)
+    term.prepare(context)
+    step = Step(0, update, torch.Generator(), [0] * 8, [0] * 8, list(range(8)), [0] * 8)
+    queries = term.queries(context, step)
+    assert queries is not None
+    with update.swapped_in():
+        predictions = {k: model.predict(q.states.x, q.states.t, q.cond)[0] for k, q in queries.items()}
+    cat, dog = (model.exact(at.x, at.t, torch.eye(4)[[k] * 8]) for k in (0, 1))
+    assert term.loss(context, queries, predictions).item() == pytest.approx(
+        (cat - dog).square().mean().item(), rel=1e-4
+    )

@@ -15,7 +15,7 @@ from efface.functional.losses import negative_guidance
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
-from efface.methods.states import trajectories
+from efface.methods.states import build_trajectories
 from efface.models.adapters.sd import StableDiffusion
 from efface.planning.probe_steps import tensors
 from efface.planning.tracker import Tally, size_of
@@ -56,17 +56,17 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
             master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(len(name))))
         twin.get_parameter(name.removeprefix("unet.")).data.copy_(master)
     step = step_of(trainer)
-    queries = trainer.terms[0].queries(trainer, step)
+    queries = trainer.terms[0].queries(trainer.context, step)
     ours: list[torch.Tensor] = []
     trainer.update.step = ours.extend  # type: ignore[method-assign]
     loss = trainer.step(step)["erase"]
 
     states, tokens = queries["student"].states, queries["student"].cond.tensors["tokens"]
-    nothing = trainer.uncond.expand(4).tensors["tokens"]
+    nothing = trainer.context.uncond.expand(4).tensors["tokens"]
     with torch.no_grad():
         eps_0, eps_c = (model.unet(states.x, states.t, c).sample for c in (nothing, tokens))
     student = twin(states.x, states.t, tokens).sample
-    weight = trainer.weight(states.t, "x0")
+    weight = trainer.context.loss_weight(states.t, "x0")
     theirs = ((student - negative_guidance(eps_0, eps_c, 1.0)).square().flatten(1).mean(1) * weight).mean()
     theirs.backward()
     assert loss == pytest.approx(theirs.item(), rel=1e-4)
@@ -82,24 +82,25 @@ def test_sources_agree_at_the_base(model):
         trainer_of(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure)
         for source in ("student", "frozen")
     )
-    seeds = frozen.terms[0].source.seeds(frozen)
+    seeds = frozen.terms[0].source.seeds(frozen.context)
     step = Step(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
     cond = model.encode(["cat", "cat"])
     one, two = (
-        trainer.terms[0].source.sample_states(trainer, step, ["cat", "cat"], cond) for trainer in (student, frozen)
+        trainer.terms[0].source.sample_states(trainer.context, step, ["cat", "cat"], cond)
+        for trainer in (student, frozen)
     )
     assert torch.allclose(one.x, two.x, atol=1e-6)
     assert torch.equal(one.t, two.t)
-    eps_0, eps_c = model.predict(two.x, two.t, frozen.uncond, cond)
+    eps_0, eps_c = model.predict(two.x, two.t, frozen.context.uncond, cond)
     assert torch.allclose(two.known["eps_c"], eps_c, atol=1e-6)
     assert torch.allclose(two.known["eps_0"], eps_0, atol=1e-6)
 
 
 def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
     trainer = trainer_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
-    queries = trainer.terms[0].queries(trainer, step_of(trainer))
+    queries = trainer.terms[0].queries(trainer.context, step_of(trainer))
     monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
-    predictions = trainer.predict_teacher([queries["eps_0"], queries["eps_c"]])
+    predictions = trainer.predictor.predict_teacher([queries["eps_0"], queries["eps_c"]])
     assert torch.equal(predictions[id(queries["eps_c"])], queries["eps_c"].states.known["eps_c"])
 
 
@@ -117,7 +118,7 @@ def test_the_search_learns_nothing_at_the_base(model, source):
 def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_model):
     trainer = trainer_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
     term = trainer.terms[1]
-    queries = term.queries(trainer, step_of(trainer, 1))
+    queries = term.queries(trainer.context, step_of(trainer, 1))
     assert queries["student"].cond.tensors["tokens"].requires_grad
     assert not queries["eps_c"].cond.tensors["tokens"].requires_grad
     assert not queries["student"].states.x.requires_grad
@@ -139,7 +140,7 @@ def test_the_search_finds_the_word_that_is_damaged_most():
 
 
 def test_what_is_preserved_is_read_anew_where_the_text_encoder_learns(eps_model):
-    """At the base nothing is lost; after a turn of the text encoder's weights the words are answered otherwise."""
+    """At the base nothing is lost; after a step of the text encoder's weights the words are answered otherwise."""
     settings = {**QUICK, "weights": r"text_encoder\..*", "search_gradient": "score", "lr": 1e-2}
     for more in (
         {"source": "student"},
@@ -258,7 +259,7 @@ def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("often", [1, 25])
 def test_a_step_that_ruins_the_weights_is_in_no_state_that_is_kept(eps_model, tmp_path, monkeypatch, often):
-    """The loss that tells of it comes a turn later."""
+    """The loss that tells of it comes a step later."""
     file, erasure = tmp_path / "checkpoint", Erasure(("cat",))
     monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", often)
     method = ESD(**{**QUICK, "lr": 1e30})
@@ -365,8 +366,10 @@ def test_adam_is_torchs_and_resumes():
 
 def test_ask_of_one_condition_serves_all_rows(eps_model):
     trainer = trainer_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
-    query = Query(States(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.uncond, "teacher")
-    assert len(trainer.predict_teacher([query])[id(query)]) == 3
+    query = Query(
+        States(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.context.uncond, "teacher"
+    )
+    assert len(trainer.predictor.predict_teacher([query])[id(query)]) == 3
 
 
 def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):
@@ -383,7 +386,10 @@ def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):
 def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
     """A mix nobody has published: the anchor's prediction, fixed prompts kept."""
     method = ESD(**QUICK, source="frozen")
-    terms = [Anchor(trajectories(method, 2), "eps"), FixedPrompts(trajectories(method, 2), ["dog", "a car"], "eps")]
+    terms = [
+        Anchor(build_trajectories(method, 2), "eps"),
+        FixedPrompts(build_trajectories(method, 2), ["dog", "a car"], "eps"),
+    ]
     parts = {"terms": terms, "update": method.update(), "balance": method.balance()}
     trainer = Trainer(
         eps_model,
@@ -399,7 +405,7 @@ def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
     assert losses[0]["keep"] == pytest.approx(0, abs=1e-6)
     assert losses[-1]["keep"] > 0
     with pytest.raises(ValueError, match="no prompts to preserve"):
-        FixedPrompts(trajectories(method, 2), [], "eps")
+        FixedPrompts(build_trajectories(method, 2), [], "eps")
 
 
 def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_model):

@@ -31,7 +31,7 @@ def query(
     trainer: Trainer, source: Frozen, prompts: list[str], noise: list[int], points: list[int], index: int = 0
 ) -> tuple:
     step = Step(index, trainer.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
-    states = source.sample_states(trainer, step, prompts, trainer.model.encode(prompts))
+    states = source.sample_states(trainer.context, step, prompts, trainer.model.encode(prompts))
     return states.x, states.t, states.known["eps_c"], states.known["eps_0"]
 
 
@@ -170,7 +170,7 @@ def test_refresh_draws_anew_and_lets_go(eps_model):
 
 
 def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(eps_model):
-    """By the weights in place when it is drawn; later turns read it until it is drawn anew."""
+    """By the weights in place when it is drawn; later steps read it until it is drawn anew."""
     trainer = trainer_of(ESD(**{**QUICK, "source": "student", "lr": 0.3}, refresh=4), eps_model)
     source, cond = trainer.terms[0].source, eps_model.encode(["cat"])
     assert isinstance(source, Refreshed)
@@ -179,12 +179,12 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
         seeds = [2**40 + 2 * epoch, 2**40 + 2 * epoch + 1]
         with torch.no_grad(), trainer.update.swapped_in():
             return eps_model.sample(
-                cond.expand(2), trainer.uncond, seeds, steps=3, guidance=3.0, record=True, sampler="ddim"
+                cond.expand(2), trainer.context.uncond, seeds, steps=3, guidance=3.0, record=True, sampler="ddim"
             ).states
 
     def rows(index: int) -> States:
         step = Step(index, trainer.update, torch.Generator(), [0] * 6, [0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
-        return source.sample_states(trainer, step, ["cat"] * 6, cond)
+        return source.sample_states(trainer.context, step, ["cat"] * 6, cond)
 
     first = drawn_now(0)
     found = rows(0)
@@ -201,7 +201,13 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
     assert torch.allclose(anew.x, second.flatten(0, 1), atol=1e-5)
     with torch.no_grad():  # and not what the base would have drawn from these seeds
         base = eps_model.sample(
-            cond.expand(2), trainer.uncond, source.seeds(trainer), steps=3, guidance=3.0, record=True, sampler="ddim"
+            cond.expand(2),
+            trainer.context.uncond,
+            source.seeds(trainer.context),
+            steps=3,
+            guidance=3.0,
+            record=True,
+            sampler="ddim",
         )
     assert not torch.allclose(anew.x[2:], base.states.flatten(0, 1)[2:], atol=1e-3)
 
@@ -239,7 +245,7 @@ def test_a_full_disk_stops_the_run_which_then_goes_on(eps_model, tmp_path):
 
 
 def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
-    """Files can't grow beyond 1 kB after two turns: the run says which file, and goes on from the first save."""
+    """Files can't grow beyond 1 kB after two steps: the run says which file, and goes on from the first save."""
     monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", 2)
     method = ESD(**{**QUICK, "steps": 6})
     whole = method.fit(tiny_model(), Erasure(("cat",)))
@@ -296,7 +302,7 @@ def test_what_is_forgotten_leaves_no_file_and_what_is_kept_counts_once():
 
 
 def test_a_store_that_fills_up_midway_keeps_the_training(tmp_path, monkeypatch):
-    """The second drawing of a refreshed source finds no room: the checkpoint stands at the turn that needed it."""
+    """The second drawing of a refreshed source finds no room: the checkpoint stands at the step that needed it."""
     method = ESD(**{**QUICK, "steps": 6}, refresh=3)
     whole = method.fit(tiny_model(), Erasure(("cat",)))
     model, checkpoint = tiny_model(), tmp_path / "checkpoint"

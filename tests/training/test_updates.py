@@ -285,7 +285,7 @@ def test_saliency_is_the_sum_over_the_looks():
     )
     total = torch.zeros_like(trainer.update.params()[0])
     for k in range(4):
-        queries = trainer.terms[0].queries(trainer, trainer.auxiliary_step(0, stream=500 + k))
+        queries = trainer.terms[0].queries(trainer.context, trainer.auxiliary_step(0, stream=500 + k))
         states, p = queries["student"].states, queries["student"].cond.tensors["p"]
         w = model.unet.head.weight.detach().clone().requires_grad_()
         base, wrong = model.exact(states.x, states.t, p).float(), queries["wrong"].cond.tensors["p"]

@@ -22,7 +22,7 @@ from ..training.states.pictures import Pictures
 from ..training.states.shared import Shared
 from ..training.updates.dense import Dense
 from .base import Method, TrajectoryMethod
-from .states import filed, trajectories
+from .states import build_trajectories, read_target_latents
 
 StateKind = Literal["trajectories", "pictures"]
 
@@ -70,8 +70,8 @@ class ABO(TrajectoryMethod):
 
     def _states(self, model: Model, erasure: Erasure) -> Source:
         if self.states == "trajectories":
-            return trajectories(self, self.paths)
-        given = filed(model, self.images, erasure, self) if self.images else None
+            return build_trajectories(self, self.paths)
+        given = read_target_latents(model, self.images, erasure, self) if self.images else None
         return Pictures(self.pictures, self.draw_steps, self.guidance, given)
 
     def update(self) -> Update:

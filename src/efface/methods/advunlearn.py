@@ -26,7 +26,7 @@ from ..training.objectives.attacked import Attacked, PrefixAttack, Start
 from ..training.preservation.anchoring import Retained
 from ..training.updates.dense import Dense
 from .base import TrajectoryMethod
-from .states import trajectories
+from .states import build_trajectories
 
 
 @final
@@ -65,8 +65,10 @@ class AdvUnlearn(TrajectoryMethod):
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
         words = erasure.keep or model.vocabulary(self.retain_words)
         return (
-            Attacked(trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
-            Retained(trajectories(self, self.retain_paths), words, self.retain_template, self.retain_batch, self.space),
+            Attacked(build_trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
+            Retained(
+                build_trajectories(self, self.retain_paths), words, self.retain_template, self.retain_batch, self.space
+            ),
         )
 
     def update(self) -> Update:

@@ -22,7 +22,7 @@ from ..training.objectives.adaptive_anchor import AdaptiveAnchor
 from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
 from .searching import SearchMethod
-from .states import preserved, trajectories
+from .states import build_preservation_states, build_trajectories
 
 
 @final
@@ -44,8 +44,8 @@ class AGE(SearchMethod):
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         search = self.search(model, erasure, top=self.top)
         return (
-            AdaptiveAnchor(trajectories(self, self.paths), search, self.eta, self.space),
-            Adversarial(preserved(self), search, self.space),
+            AdaptiveAnchor(build_trajectories(self, self.paths), search, self.eta, self.space),
+            Adversarial(build_preservation_states(self), search, self.space),
         )
 
     def update(self) -> Update:

@@ -23,7 +23,7 @@ from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
 from ..training.vocabulary_search import SearchGradient
 from .searching import SearchMethod
-from .states import preserved, trajectories
+from .states import build_preservation_states, build_trajectories
 
 
 @final
@@ -44,8 +44,8 @@ class EAP(SearchMethod):
         self.check_mixture(self.hard)
         search = self.search(model, erasure, self.hard, gradient=self.search_gradient)
         return (
-            NegativeGuidance(trajectories(self, self.paths), self.eta, self.space),
-            Adversarial(preserved(self), search, self.space),
+            NegativeGuidance(build_trajectories(self, self.paths), self.eta, self.space),
+            Adversarial(build_preservation_states(self), search, self.space),
         )
 
     def update(self) -> Update:

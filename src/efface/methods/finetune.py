@@ -16,7 +16,7 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.updates.dense import Dense
 from .base import ImageMethod
-from .states import remaining
+from .states import build_remain_pictures
 
 
 @final
@@ -38,7 +38,7 @@ class FineTune(ImageMethod):
             )
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, captions = remaining(self, model, erasure)
+        source, captions = build_remain_pictures(self, model, erasure)
         return (Denoising(source, self.space, "keep", captions),)
 
     def update(self) -> Update:

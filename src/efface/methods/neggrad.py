@@ -17,7 +17,7 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.updates.dense import Dense
 from .base import ImageMethod
-from .states import forgotten, remaining
+from .states import build_forget_pictures, build_remain_pictures
 
 
 @final
@@ -35,9 +35,9 @@ class NegGrad(ImageMethod):
     """Weight of the remain pictures."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, captions = remaining(self, model, erasure)
+        source, captions = build_remain_pictures(self, model, erasure)
         return (
-            Denoising(forgotten(self, model, erasure), self.space, "erase", sign=-1.0),
+            Denoising(build_forget_pictures(self, model, erasure), self.space, "erase", sign=-1.0),
             Denoising(source, self.space, "keep", captions),
         )
 

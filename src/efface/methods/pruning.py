@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..concept import Erasure
 from ..edits.edit import Edit
 from ..training.interfaces import Update
-from ..training.updates.mask import Mask, Relaxation, check_reach, pruned
+from ..training.updates.mask import Mask, Relaxation, check_reach, require_pruned
 from .base import TrajectoryMethod
 
 
@@ -35,7 +35,7 @@ class Pruning(TrajectoryMethod):
         check_reach(self.steps, self.lr, self.start, self.sparsity)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        return pruned(edit, self.steps, self.lr, self.beta)
+        return require_pruned(edit, self.steps, self.lr, self.beta)
 
     def update(self) -> Update:
         return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)

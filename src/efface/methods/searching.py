@@ -1,4 +1,4 @@
-"""What methods share that search a vocabulary: the flags, and the search that they describe (EAP, AGE)."""
+"""The base of methods that search a vocabulary: their flags, and the search that these describe (EAP, AGE)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SearchMethod(TrajectoryMethod):
     search_lr: float = 1e-2
     """Adam's learning rate for the logits of the choice."""
     search_turns: int = 1
-    """Moves of the search after each update of the weights."""
+    """Steps of the search after each update of the weights."""
     keep_weight: float = 1.0
     """Weight of the preservation."""
     keep_paths: int = 1
@@ -59,7 +59,7 @@ class SearchMethod(TrajectoryMethod):
         top: int = 1,
         gradient: SearchGradient = "straight-through",
     ) -> VocabularySearch:
-        """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `Choice`."""
+        """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `SearchConfig`."""
         if self.vocabulary == TOKENIZER:
             words = model.tokenizer_words()
         else:

@@ -121,7 +121,7 @@ def planned(trainer: Trainer) -> Plan:
     resting = _resting(model)
     least = Plan(
         weights=size_of([*(t for t in model.weights.values() if t.device == model.device), *resting]),
-        resting=0 if trainer.live else size_of(resting),
+        resting=0 if trainer.context.trains_text_encoder else size_of(resting),
         trained=_trained(trainer),
         kept=_kept(trainer, takes) + stored,
         turn=Line(one.turn, 0),
@@ -212,7 +212,7 @@ def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, int]
 
 def _takes(trainer: Trainer) -> list[MemoryFootprint]:
     """What each source's drawing takes."""
-    return [source.estimate_footprint(trainer) for source in trainer.sources()]
+    return [source.estimate_footprint(trainer.context) for source in trainer.sources()]
 
 
 def _trained(trainer: Trainer) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import final
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Source, States, Step, Term
+from ..training.interfaces import Context, Source, States, Step, Term
 from ..training.trainer import Trainer
 from .tracker import Tally
 
@@ -43,14 +42,14 @@ class Blank(Source):
     def __init__(self) -> None:
         self.last: tuple[Step, tuple[str, ...], States] | None = None
 
-    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         asked = tuple(prompts)
         if self.last is None or self.last[0] is not step or self.last[1] != asked:
             x = torch.zeros(
-                len(asked), *trainer.model.latent_shape, device=trainer.model.device, dtype=trainer.model.dtype
+                len(asked), *context.model.latent_shape, device=context.model.device, dtype=context.model.dtype
             )
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
-            middle = len(trainer.model.alphas_bar) // 2
+            middle = len(context.model.alphas_bar) // 2
             self.last = (step, asked, States(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 
@@ -98,8 +97,7 @@ def by_ones(trainer: Trainer) -> Ones:
 
 def turn_of(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
-    small = copy.copy(trainer)
-    small.config = replace(trainer.config, batch=n, micro_batch=micro)
+    small = trainer.resize(batch=n, micro_batch=micro)
     with _blanked(trainer.terms):
         rows = _student_rows(small, small.auxiliary_step(0, stream=1))
         with Tally(tensors(trainer)) as tally:

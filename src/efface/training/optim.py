@@ -24,18 +24,19 @@ class Adam32bit:
         if lr <= 0:
             raise ValueError(f"the learning rate must be positive, got {lr}")
         self.params = list(params)
-        # Fused it holds no copies of all that learns; on a CPU it would round otherwise than it did.
+        # The fused step holds no copies of the params; on a CPU it would round differently from the plain one.
         fused = all(param.is_cuda for param in self.params)
         self.inner = torch.optim.Adam(self.params, lr=lr, maximize=maximize, fused=fused)
 
     def step(self, grads: Sequence[Tensor]) -> None:
+        """One step, given a gradient of each param's shape."""
         for param, grad in zip(self.params, grads, strict=True):
             param.grad = grad.to(param.dtype)
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The params and both moments, copied."""
+        """Copies of the params and of both moments."""
         moments = {
             f"{i}.{key}": tensor.clone()
             for i, state in self.inner.state_dict()["state"].items()
@@ -45,6 +46,7 @@ class Adam32bit:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state that `state_dict` gave, values of the params included."""
         fresh = self.inner.state_dict()
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.items():

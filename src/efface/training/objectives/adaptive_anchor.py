@@ -1,4 +1,4 @@
-"""The target becomes what the search chose, a mixture of concepts near it (AGE).
+"""The target is pushed away around what the search chose, a mixture of concepts near it (AGE).
 
 L = || eps_th(z_e, c_e) - [eps*(z_e, c_t) - eta (eps*(z_e, c_e) - eps*(z_e, c_t))] ||^2, c_t = G(pi) . T (Bui et al.,
 ICLR 2025, arXiv 2501.18950). In the authors' release c_t is detached here: pi learns from the preservation of c_t
@@ -14,14 +14,18 @@ from torch import Tensor
 
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import LossRole, Query, Source, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 from ..vocabulary_search import VocabularySearch
 
 
 @final
 class AdaptiveAnchor(Term):
-    """AGE's objective, at states of `source`, measured in `space`; `search` is the preservation's."""
+    """AGE's objective, at states of `source`, measured in `space`.
+
+    Args:
+        search: the preservation's own, so that both terms use the same choice.
+        eta: how far to the other side of the mixture's prediction the target is pushed.
+    """
 
     role: LossRole = "erase"
 
@@ -29,21 +33,23 @@ class AdaptiveAnchor(Term):
         self.source, self.search, self.eta = source, search, eta
         self.space: Space = space
 
-    def prepare(self, trainer: Trainer) -> None:
-        self.source.expect(trainer.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        if step.learner is not trainer.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        cond = trainer.model.encode(prompts)
-        states = self.source.sample_states(trainer, step, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         return {
             "student": Query(states, cond, "student", prompts=prompts),
             "eps_c": Query(states, cond, "teacher", known="eps_c"),
-            "eps_t": Query(states, self.search.select(trainer, step).cond.detach(), "teacher"),
+            "eps_t": Query(states, self.search.select(context, step).cond.detach(), "teacher"),
         }
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(predictions["eps_t"], predictions["eps_c"], self.eta)
-        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].states.t, self.space))
+        return weighted_mse(
+            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
+        )

@@ -13,13 +13,18 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import LossRole, Query, Source, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
 class Anchor(Term):
-    """The frozen prediction under the request's anchor, at states of `source`, measured in `space`."""
+    """The teacher's prediction under the request's anchor, at states of `source`, measured in `space`.
+
+    Without an anchor the target becomes the empty prompt.
+
+    Args:
+        states: whether the states are sampled under the target's prompt or under the anchor's.
+    """
 
     role: LossRole = "erase"
 
@@ -27,25 +32,25 @@ class Anchor(Term):
         self.source, self.states = source, states
         self.space: Space = space
 
-    def prepare(self, trainer: Trainer) -> None:
-        self.source.expect(trainer.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        if step.learner is not trainer.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        anchor = trainer.erasure.anchor
-        anchors = trainer.prompts(step, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
-        cond, goal = trainer.model.encode(prompts), trainer.model.encode(anchors)
+        prompts = context.target_prompts(step)
+        anchor = context.erasure.anchor
+        anchors = context.fill_templates(step, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
+        cond, goal = context.model.encode(prompts), context.model.encode(anchors)
         if self.states == "anchor":
-            states, known = self.source.sample_states(trainer, step, anchors, goal), "eps_c"
+            states, known = self.source.sample_states(context, step, anchors, goal), "eps_c"
         else:
-            states, known = self.source.sample_states(trainer, step, prompts, cond), "" if anchor else "eps_0"
+            states, known = self.source.sample_states(context, step, prompts, cond), "" if anchor else "eps_0"
         return {
             "student": Query(states, cond, "student", prompts=prompts),
             "anchor": Query(states, goal, "teacher", known=known),
         }
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].states.t, self.space)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["anchor"], weight)

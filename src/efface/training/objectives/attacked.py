@@ -1,8 +1,9 @@
 """Negative guidance on prompts that an attack has hardened (AdvUnlearn, arXiv 2405.15234).
 
 delta = argmin || eps_th(x_t, c + delta) - eps*(x_t, c) ||^2, token embeddings before the prompt; then ESD's loss on
-eps_th(x_t, c + delta). An attack is made in every turn, for each row at the row's own state; it goes on from the row's
-last prefix, whatever concept that was for, as in the authors' code (`attack_init` "latest"), or from random words.
+eps_th(x_t, c + delta). An attack is made in every step, for each row at the row's own state. It starts at the prefix
+that the row had in the step before, whatever concept that was found for, as in the authors' code (`attack_init`
+"latest"), or at random words.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ from ...functional.adversary import descend
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ...models.text_room import demand_room
-from ..interfaces import Checkpointable, LossRole, Query, Source, States, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Checkpointable, Context, LossRole, Query, Source, States, Step, Term
 
 Start = Literal["latest", "random"]
 
 
 @dataclass(frozen=True)
 class PrefixAttack:
-    """How hard the attack tries: `tokens` embeddings before the prompt, at first random words', moved by Adam."""
+    """An attack by `tokens` embeddings before the prompt, at first those of random words; Adam takes `steps` steps."""
 
     steps: int
     lr: float
@@ -45,7 +45,7 @@ class PrefixAttack:
 
 @final
 class Latest(Checkpointable):
-    """The prefixes [n, k, d] found last."""
+    """The prefixes [n, k, d] that the last attack found."""
 
     def __init__(self) -> None:
         self.index = -1
@@ -53,7 +53,7 @@ class Latest(Checkpointable):
         self.found: Tensor | None = None
 
     def until(self, index: int) -> Tensor | None:
-        """What was found before this turn, also where an attack has been tried at this very turn, in a look aside."""
+        """What was found before the step of this index, even if an auxiliary step of that index has attacked since."""
         if index != self.index:
             self.index, self.before = index, self.found
         return self.before
@@ -81,58 +81,54 @@ class Attacked(Term):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.latest.load_state_dict(state)
 
-    def prepare(self, trainer: Trainer) -> None:
-        demand_room(trainer.model, self.attack.tokens)
-        self.source.expect(trainer.targets())
-        self.words = trainer.model.embedding_table().detach()
+    def prepare(self, context: Context) -> None:
+        demand_room(context.model, self.attack.tokens)
+        self.source.expect(context.all_target_prompts())
+        self.words = context.model.embedding_table().detach()
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        if step.learner is not trainer.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        cond = trainer.model.encode(prompts)
-        states = self.source.sample_states(trainer, step, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         prefix = None
-        if self._updates(trainer, step) >= self.attack.warm_up:
+        if step.round >= self.attack.warm_up:
             if "eps_c" not in states.known:
                 with torch.no_grad():
                     states = States(
                         states.x,
                         states.t,
-                        {**states.known, "eps_c": trainer.model.predict(states.x, states.t, cond)[0]},
+                        {**states.known, "eps_c": context.model.predict(states.x, states.t, cond)[0]},
                     )
-            prefix = self.harden(trainer, step, states, prompts)
+            prefix = self.harden(context, step, states, prompts)
         return {
             "student": Query(states, cond, "student", prompts=prompts, prefix=prefix),
             "eps_c": Query(states, cond, "teacher", known="eps_c"),
-            "eps_0": Query(states, trainer.uncond, "teacher", known="eps_0"),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
 
-    def harden(self, trainer: Trainer, step: Step, states: States, prompts: Sequence[str]) -> Tensor:
-        """A prefix [n, k, d] for each row, under which the student says what the frozen model says of the target."""
+    def harden(self, context: Context, step: Step, states: States, prompts: Sequence[str]) -> Tensor:
+        """A prefix [n, k, d] for each row, under which the student predicts what the teacher does for the target."""
         latest = self.latest.until(step.index)
         if latest is None or self.attack.start == "random":
             picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=step.generator)
             latest = self.words[picks.to(self.words.device)].float()
         start = latest.to(self.words.device)
-        with trainer.update.swapped_in():
+        with context.update.swapped_in():
             found = descend(
-                lambda prefix: self.error(trainer, states, prompts, prefix), start, self.attack.steps, self.attack.lr
+                lambda prefix: self.error(context, states, prompts, prefix), start, self.attack.steps, self.attack.lr
             )
         self.latest.found = found
         return found
 
-    @staticmethod
-    def _updates(trainer: Trainer, step: Step) -> int:
-        """How many updates came before this one; a search beside them has turns of its own."""
-        others = sum(learner.steps_per_round for term in trainer.terms for learner in term.searches())
-        return step.index // (trainer.update.steps_per_round + others)
-
-    def error(self, trainer: Trainer, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
-        """The attack's error [n] with a gradient to the prefix, by the weights in place."""
-        said = trainer.model.predict(states.x, states.t, trainer.model.read(prompts, prefix))[0]
+    def error(self, context: Context, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
+        """The attack's error [n], by the weights in place, with a gradient to the prefix [n, k, d]."""
+        said = context.model.predict(states.x, states.t, context.model.read(prompts, prefix))[0]
         return (said.float() - states.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
-        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].states.t, self.space))
+        return weighted_mse(
+            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
+        )

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import LossRole, Query, Source, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
@@ -26,21 +25,23 @@ class NegativeGuidance(Term):
         self.source, self.eta = source, eta
         self.space: Space = space
 
-    def prepare(self, trainer: Trainer) -> None:
-        self.source.expect(trainer.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        if step.learner is not trainer.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        cond = trainer.model.encode(prompts)
-        states = self.source.sample_states(trainer, step, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         return {
             "student": Query(states, cond, "student", prompts=prompts),
             "eps_c": Query(states, cond, "teacher", known="eps_c"),
-            "eps_0": Query(states, trainer.uncond, "teacher", known="eps_0"),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
-        return weighted_mse(predictions["student"], target, trainer.weight(queries["student"].states.t, self.space))
+        return weighted_mse(
+            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
+        )

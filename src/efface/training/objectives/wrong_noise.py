@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space, convert
-from ..interfaces import LossRole, Query, Source, States, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 Wrong = Literal["label", "uniform", "uniform-noised"]
 
@@ -25,7 +24,7 @@ class WrongNoise(Term):
     """EraseDiff's objective, at states of `source`, measured in `space`.
 
     Args:
-        labels: prompts of which one a turn is c_m.
+        labels: prompts, one of which is c_m in each step.
         wrong: "label"; "uniform", of the target alone; "uniform-noised", with x_t made of the same uniform noise, as in
             the authors' code: then `source` must noise uniformly.
     """
@@ -41,29 +40,29 @@ class WrongNoise(Term):
         self.space: Space = space
         self.wrong: Wrong = wrong
 
-    def prepare(self, trainer: Trainer) -> None:
-        self.source.expect(trainer.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        if step.learner is not trainer.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        cond = trainer.model.encode(prompts)
-        states = self.source.sample_states(trainer, step, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         if self.wrong == "uniform-noised" and "noise" not in states.known:
             raise ValueError("'uniform-noised' learns the noise that was added to pictures; trajectories have none")
         if self.wrong == "label":
             label = self.labels[int(torch.randint(len(self.labels), (), generator=step.generator))]
             other = [label] * len(prompts)
-            wrong = Query(states, trainer.model.encode(other), "student", prompts=other)
+            wrong = Query(states, context.model.encode(other), "student", prompts=other)
         else:
             if self.wrong == "uniform":
                 noise = torch.rand(states.x.shape, generator=step.generator).to(states.x)
-                said = convert(noise, states.x, trainer.model.alpha_bar(states.t), "eps", trainer.model.space)
+                said = convert(noise, states.x, context.model.alpha_bar(states.t), "eps", context.model.space)
                 states = States(states.x, states.t, {"noise": said})
             wrong = Query(states, cond, "teacher", known="noise")
         return {"student": Query(states, cond, "student", prompts=prompts), "wrong": wrong}
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].states.t, self.space)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["wrong"].detach(), weight)

@@ -1,4 +1,4 @@
-"""Nothing is held in place."""
+"""Nothing is kept."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import final
 
 from torch import Tensor
 
-from ..interfaces import LossRole, Query, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Context, LossRole, Query, Step, Term
 
 
 @final
 class NoPreservation(Term):
-    """Never asks, never counts."""
+    """A preservation without queries and without a loss, for methods that preserve nothing."""
 
     role: LossRole = "keep"
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         return None
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        raise AssertionError("it asked nothing")
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        raise AssertionError("it has no queries")

@@ -1,4 +1,4 @@
-"""Fixed prompts are held in place: L = || eps_th(x_t, c) - eps*(x_t, c) ||^2 at states under c."""
+"""Fixed prompts are kept: L = || eps_th(x_t, c) - eps*(x_t, c) ||^2 at states under c."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import LossRole, Query, Source, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
 class FixedPrompts(Term):
-    """Some of the prompts each turn, drawn evenly."""
+    """Keeps the predictions for prompts, of which each row takes one at random, at states of `source` under it."""
 
     role: LossRole = "keep"
 
@@ -26,21 +25,21 @@ class FixedPrompts(Term):
         self.source, self.prompts = source, tuple(prompts)
         self.space: Space = space
 
-    def prepare(self, trainer: Trainer) -> None:
+    def prepare(self, context: Context) -> None:
         self.source.expect(self.prompts)
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        if step.learner is not trainer.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
         picks = torch.randint(len(self.prompts), (len(step.targets),), generator=step.generator).tolist()
         prompts = [self.prompts[i] for i in picks]
-        cond = trainer.model.encode(prompts)
-        states = self.source.sample_states(trainer, step, prompts, cond)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         return {
             "student": Query(states, cond, "student", prompts=prompts),
             "eps_c": Query(states, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        weight = trainer.weight(queries["student"].states.t, self.space)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
         return weighted_mse(predictions["student"], predictions["eps_c"], weight)

@@ -1,6 +1,7 @@
-"""The unconditional score is held in place (All but One): L = || eps_th(x_t, "") - eps*(x_t, "") ||^2.
+"""The unconditional prediction is kept (All but One): L = || eps_th(x_t, "") - eps*(x_t, "") ||^2.
 
-Given the objective's own source, shared, it asks at the very same states, and nothing is computed twice.
+Given the objective's own source, wrapped in `Shared`, both terms are evaluated at the same states, and no prediction is
+made twice.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import LossRole, Query, Source, Step, Term
-from ..trainer import Trainer
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
 class Unconditional(Term):
-    """At states of `source` on trajectories under the target."""
+    """Keeps the prediction for the empty prompt, at states of `source` under the target."""
 
     role: LossRole = "keep"
 
@@ -26,17 +26,17 @@ class Unconditional(Term):
         self.source = source
         self.space: Space = space
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        if step.learner is not trainer.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = trainer.prompts(step, [trainer.erasure.targets[i] for i in step.targets])
-        states = self.source.sample_states(trainer, step, prompts, trainer.model.encode(prompts))
+        prompts = context.target_prompts(step)
+        states = self.source.sample_states(context, step, prompts, context.model.encode(prompts))
         return {
-            "student": Query(states, trainer.uncond, "student", prompts=[""] * len(prompts)),
-            "eps_0": Query(states, trainer.uncond, "teacher", known="eps_0"),
+            "student": Query(states, context.uncond, "student", prompts=[""] * len(prompts)),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return weighted_mse(
-            predictions["student"], predictions["eps_0"], trainer.weight(queries["student"].states.t, self.space)
+            predictions["student"], predictions["eps_0"], context.loss_weight(queries["student"].states.t, self.space)
         )

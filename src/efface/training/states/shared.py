@@ -1,4 +1,4 @@
-"""The same states for several terms, so that what they both ask is answered once."""
+"""The same states for several terms, so that predictions which they share are made once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import final
 from torch import Tensor
 
 from ...models.cond import Cond
-from ..interfaces import MemoryFootprint, Source, States, Step
-from ..trainer import Trainer
+from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 
 @final
 class Shared(Source):
-    """Another source, asked once a turn for the same prompts."""
+    """Another source, sampled once in a step for the same prompts; later calls get the same `States` object."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -23,8 +22,8 @@ class Shared(Source):
     def expect(self, prompts: Sequence[str]) -> None:
         self.source.expect(prompts)
 
-    def estimate_footprint(self, trainer: Trainer) -> MemoryFootprint:
-        return self.source.estimate_footprint(trainer)
+    def estimate_footprint(self, context: Context) -> MemoryFootprint:
+        return self.source.estimate_footprint(context)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.source.state_dict()
@@ -32,7 +31,7 @@ class Shared(Source):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.source.load_state_dict(state)
 
-    def sample_states(self, trainer: Trainer, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         if self.last is None or self.last[0] is not step or self.last[1] != tuple(prompts):
-            self.last = (step, tuple(prompts), self.source.sample_states(trainer, step, prompts, cond))
+            self.last = (step, tuple(prompts), self.source.sample_states(context, step, prompts, cond))
         return self.last[2]

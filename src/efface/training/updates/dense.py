@@ -1,4 +1,4 @@
-"""Every value of the selected weights may move."""
+"""Every value of the selected weights may change."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ...models.base import Model
-from ..interfaces import Update
+from ..interfaces import Context, Update
 from ..optim import build_adam
 from ..subsets import select
-from ..trainer import Trainer
 
 
 @final
@@ -25,17 +24,17 @@ class Dense(Update):
     def __init__(self, selection: str, lr: float) -> None:
         self.selection, self.lr = selection, lr
 
-    def prepare(self, trainer: Trainer) -> None:
-        self.model: Model = trainer.model
+    def prepare(self, context: Context) -> None:
+        self.model: Model = context.model
         base = self.model.weights
         self.names = select(base, self.selection)
         self.masters = [base[name].detach().float().clone().requires_grad_() for name in self.names]
-        # What the network reads, and what gradients are taken of: in its own dtype they need no more bytes than that.
+        # What the network uses and gradients are taken by: in its own dtype, they take no more bytes than the weights.
         self.leaves = [
             master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
             for name, master in zip(self.names, self.masters, strict=True)
         ]
-        self.adam = build_adam(self.masters, self.lr, trainer.config.moments)
+        self.adam = build_adam(self.masters, self.lr, context.config.moments)
 
     def params(self) -> list[Tensor]:
         return self.leaves
@@ -49,7 +48,7 @@ class Dense(Update):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Takes over in the network's own dtype what the masters are now."""
+        """Copies the masters into the leaves, in the network's own dtype."""
         for leaf, master in zip(self.leaves, self.masters, strict=True):
             if leaf is not master:
                 leaf.copy_(master)
@@ -61,7 +60,7 @@ class Dense(Update):
         return self.model.bound(dict(zip(self.names, self.leaves, strict=True)))
 
     def deltas(self) -> dict[str, Tensor]:
-        # Contiguous, as a file would give them back: other strides may round differently.
+        # Contiguous, as a file would give them back: with other strides, sums may round differently.
         values = [master.detach().cpu().clone(memory_format=torch.contiguous_format) for master in self.masters]
         return dict(zip(self.names, values, strict=True))
 

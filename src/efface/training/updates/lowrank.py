@@ -1,4 +1,4 @@
-"""Weights move by a low-rank product: W + up . down (LoRA, Hu et al., arXiv 2106.09685).
+"""Weights change by a low-rank product: W + up . down (LoRA, Hu et al., arXiv 2106.09685).
 
 A convolution kernel [out, in, h, w] counts as the matrix [out, in * h * w]; vectors cannot be factored and stay.
 """
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ...models.base import Model
-from ..interfaces import Update
+from ..interfaces import Context, Update
 from ..optim import build_adam
 from ..subsets import select
-from ..trainer import Trainer
 
 
 @final
@@ -30,20 +29,20 @@ class LowRank(Update):
             raise ValueError(f"a rank is at least 1, got {rank}")
         self.selection, self.lr, self.rank = selection, lr, rank
 
-    def prepare(self, trainer: Trainer) -> None:
-        self.model: Model = trainer.model
+    def prepare(self, context: Context) -> None:
+        self.model: Model = context.model
         base = self.model.weights
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
             raise ValueError(f"{self.selection!r} selects no matrix; low rank needs some, for example 'xattn'")
-        rng = torch.Generator().manual_seed(trainer.config.seed)
+        rng = torch.Generator().manual_seed(context.config.seed)
         self.downs, self.ups = [], []
         for name in self.names:
             flat = base[name].detach().flatten(1)
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
-        self.adam = build_adam(self.params(), self.lr, trainer.config.moments)
+        self.adam = build_adam(self.params(), self.lr, context.config.moments)
 
     def params(self) -> list[Tensor]:
         return [*self.downs, *self.ups]

@@ -1,4 +1,4 @@
-"""Weights do not move: a learned mask prunes some of them (pruning for robust erasing, arXiv 2405.16534).
+"""Weights are not trained: a learned mask prunes some of them (pruning for robust erasing, arXiv 2405.16534).
 
 min_s L(theta * m(s)) + beta mean(1 - m): the objective may be any. The paper could be read in part only; relaxation,
 regulariser, initial value and learning rate are our reconstruction. Biases and norms are never pruned.
@@ -17,10 +17,9 @@ from ...edits.deltas import pack
 from ...edits.edit import Edit
 from ...functional.masks import binarise, hard_concrete, keep_probability, straight_through
 from ...models.base import Model
-from ..interfaces import LossRole, Query, Step, Term, Update
+from ..interfaces import Context, LossRole, Query, Step, Term, Update
 from ..optim import build_adam
 from ..subsets import select
-from ..trainer import Trainer
 
 Relaxation = Literal["straight-through", "hard-concrete"]
 FILL = 0x5EED
@@ -58,9 +57,9 @@ class Mask(Update):
         self.selection, self.lr, self.relaxation, self.tau = selection, lr, relaxation, tau
         self.start, self.sparsity, self.fill, self.taken = start, sparsity, fill, 0
 
-    def prepare(self, trainer: Trainer) -> None:
-        self.model: Model = trainer.model
-        self.seed = trainer.config.seed
+    def prepare(self, context: Context) -> None:
+        self.model: Model = context.model
+        self.seed = context.config.seed
         base = self.model.weights
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
@@ -68,7 +67,7 @@ class Mask(Update):
         self.logits = [torch.full_like(base[name], self.start, dtype=torch.float32) for name in self.names]
         for logits in self.logits:
             logits.requires_grad_()
-        self.adam = build_adam(self.logits, self.lr, trainer.config.moments)
+        self.adam = build_adam(self.logits, self.lr, context.config.moments)
 
     def params(self) -> list[Tensor]:
         return self.logits
@@ -81,7 +80,7 @@ class Mask(Update):
         return self.names
 
     def relaxed(self) -> list[Tensor]:
-        """The mask of this turn, differentiable; a sample's noise changes from step to step, not within one."""
+        """The relaxed masks of this step, differentiable; the noise of samples stays the same within a step."""
         if self.relaxation == "straight-through":
             return [straight_through(s, self.tau) for s in self.logits]
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.taken)
@@ -89,7 +88,7 @@ class Mask(Update):
         return [hard_concrete(s, self.tau, u) for s, u in zip(self.logits, noise, strict=True)]
 
     def kept(self) -> Tensor:
-        """Mean share of weights kept, differentiable."""
+        """The mean share of weights kept, a differentiable scalar."""
         soft = [
             torch.sigmoid(s / self.tau) if self.relaxation == "straight-through" else keep_probability(s, self.tau)
             for s in self.logits
@@ -114,7 +113,7 @@ class Mask(Update):
         return packed
 
     def metadata(self) -> dict[str, float]:
-        """The share that was pruned, over all selected weights."""
+        """The share of the selected weights that is pruned."""
         masks = binarise(self.logits, self.sparsity)
         return {"pruned": sum(int((~m).sum()) for m in masks) / sum(m.numel() for m in masks)}
 
@@ -135,7 +134,7 @@ def check_reach(steps: int, lr: float, start: float, sparsity: float) -> None:
         )
 
 
-def pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
+def require_pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
     """The edit; ValueError where its mask keeps every weight."""
     if not edit.values:
         raise ValueError(
@@ -154,13 +153,13 @@ class KeepWeights(Term):
     def __init__(self, beta: float) -> None:
         self.beta = beta
 
-    def prepare(self, trainer: Trainer) -> None:
-        if not isinstance(trainer.update, Mask):
+    def prepare(self, context: Context) -> None:
+        if not isinstance(context.update, Mask):
             raise ValueError("keeping weights is a cost of pruning; use it with a mask as the update")
-        self.mask = trainer.update
+        self.mask = context.update
 
-    def queries(self, trainer: Trainer, step: Step) -> Mapping[str, Query] | None:
-        return {} if step.learner is trainer.update else None
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        return {} if step.learner is context.update else None
 
-    def loss(self, trainer: Trainer, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return self.beta * (1 - self.mask.kept())
