@@ -1,4 +1,4 @@
-"""What methods share that learn a pruning mask: the mask's settings (pruning for robust erasing, arXiv 2405.16534)."""
+"""The base of methods that learn a pruning mask: the mask's settings (pruning for robust erasing, arXiv 2405.16534)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .base import TrajectoryMethod
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning(TrajectoryMethod):
-    """A method that prunes: the mask's settings."""
+    """A method that learns which weights to prune, with the settings of the mask."""
 
     lr: float = 5e-2
     """Adam's learning rate for the logits, which must travel from `start` to 0 for a weight to go."""

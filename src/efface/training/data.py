@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +14,9 @@ LossRole = Literal["erase", "keep", "cost"]
 """What a term's loss is for: to erase the target, to keep something else, or to make the update small."""
 ModelRole = Literal["student", "teacher"]
 """Who predicts: the model with the weights in training, or the frozen base."""
+
+GradOf = Callable[[Mapping[LossRole, float]], tuple[Mapping[LossRole, float], Sequence[Tensor]]]
+"""Given a weight for each of some roles: their losses, and the gradient of their weighted sum for each param."""
 
 
 @dataclass(frozen=True)

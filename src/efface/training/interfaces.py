@@ -21,7 +21,7 @@ from ..functional.schedules import Space, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from .config import TrainConfig
-from .data import LossRole, MemoryFootprint, Query, States
+from .data import GradOf, LossRole, MemoryFootprint, Query, States
 
 
 @dataclass(frozen=True)
@@ -273,10 +273,6 @@ class Term(Checkpointable, ABC):
     def metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
         return {}
-
-
-GradOf = Callable[[Mapping[LossRole, float]], tuple[Mapping[LossRole, float], Sequence[Tensor]]]
-"""Given a weight for each of some roles: their losses, and the gradient of their weighted sum for each param."""
 
 
 class Balance(ABC):
