@@ -50,7 +50,7 @@ class Step:
 class Context:
     """What terms, sources and updates know of the training that they are part of.
 
-    It can be made without a `Trainer`, so that a term can be tested by itself:
+    It can be made without a `Trainer`, to test a term by itself:
 
         update = Dense("xattn", lr=1e-5)
         config = TrainConfig(steps=1, batch=2, draw_steps=4)
@@ -105,12 +105,10 @@ class Checkpointable:
 
 
 class Learner(Checkpointable, ABC):
-    """Something that gradients train: the weights (`Update`), or a search over words.
-
-    In every round each learner takes `steps_per_round` steps, one learner after the other.
-    """
+    """Something that gradients train: the weights (`Update`), or a search over words."""
 
     steps_per_round: int
+    """Steps that it takes in every round, in which all learners take theirs, one after the other."""
 
     @abstractmethod
     def params(self) -> list[Tensor]:
@@ -139,7 +137,6 @@ class Update(Learner):
     The base's tensors are never written to. The student exists only within `swapped_in`, so that one copy of the
     weights serves as teacher and as student:
 
-        update.prepare(context)
         with update.swapped_in():
             student = model.predict(x, t, cond)[0]      # depends on update.params()
         teacher = model.predict(x, t, cond)[0]          # the base again, bit for bit
@@ -183,10 +180,12 @@ class Update(Learner):
 class Source(Checkpointable, ABC):
     """Where the states come from: trajectories of the student or the teacher, or noised pictures.
 
-    class Gaussian(Source):
-        def sample_states(self, context, step, prompts, cond):
-            x = torch.randn(len(prompts), *context.model.latent_shape, generator=step.generator)
-            return States(x, torch.full((len(prompts),), 999))
+    For example pure noise at the last timestep:
+
+        class Gaussian(Source):
+            def sample_states(self, context, step, prompts, cond):
+                x = torch.randn(len(prompts), *context.model.latent_shape, generator=step.generator)
+                return States(x, torch.full((len(prompts),), 999))
     """
 
     @abstractmethod
@@ -278,10 +277,7 @@ class Term(Checkpointable, ABC):
 class Balance(ABC):
     """How the losses of the roles become one step of the update.
 
-    class Equal(Balance):
-        def __call__(self, grad_of, floor):
-            losses, grads = grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})
-            return grads
+    A `__call__` that weighs all alike: `return grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]`.
     """
 
     inner: int = 0
