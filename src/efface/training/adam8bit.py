@@ -80,9 +80,9 @@ class Adam8bit:
             alike = grad if grad.stride() == param.stride() else torch.empty_like(param).copy_(grad)
             flat, given = (t.detach().as_strided((t.numel(),), (1,)) for t in (param, alike))
             for start in range(0, param.numel(), CHUNK):
-                self._move(i, start, flat[start : start + CHUNK], given[start : start + CHUNK].float(), rng)
+                self._step_chunk(i, start, flat[start : start + CHUNK], given[start : start + CHUNK].float(), rng)
 
-    def _move(self, i: int, start: int, param: Tensor, grad: Tensor, rng: torch.Generator) -> None:
+    def _step_chunk(self, i: int, start: int, param: Tensor, grad: Tensor, rng: torch.Generator) -> None:
         """One step of a chunk of a tensor, a whole number of blocks but at its end."""
         g = torch.nn.functional.pad(grad, (0, -len(grad) % BLOCK)).view(-1, BLOCK)
         part = slice(start // BLOCK, start // BLOCK + len(g))
