@@ -29,7 +29,7 @@ from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.edits.provenance import provenance
 from efface.functional.rates import bootstrap, cluster_means
-from efface.methods.states import labels, remaining
+from efface.methods.states import build_remain_pictures, choose_labels
 
 from .common import Cost, facts, peak_of, stamp, table, timed, weights_of, write
 from .plain import PAPERS, REFERENCES, Asked
@@ -165,7 +165,10 @@ class Updates:
             more["candidates"] = edit.meta["notes"]["candidates"][target]
         if name == "erasediff":
             erasure = Erasure((target,))
-            more |= {"captions": remaining(method, model, erasure)[1], "label": labels(model, erasure, method.label)[0]}
+            more |= {
+                "captions": build_remain_pictures(method, model, erasure)[1],
+                "label": choose_labels(model, erasure, method.label)[0],
+            }
         settings = dataclasses.asdict(method) | {"draw_steps": self.draw_steps}
         return Asked(target, method.templates, settings, count, seed, more)
 

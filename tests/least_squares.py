@@ -1,4 +1,4 @@
-"""What linear algebra says of a game on the oracle, with every state held fixed.
+"""What linear algebra says of a training on the oracle, with every state held fixed.
 
 The loss is sum_i w_i |W psi_i - r_i|^2. An answer of the student's own that carries no gradient lies in psi but not in
 phi: the gradient is sum_i w_i (W psi_i - r_i) phi_i^T.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from efface.functional.schedules import Space
-from efface.training.interfaces import Rows
+from efface.training.interfaces import States
 from oracle import CLASSES, OracleModel
 
 N = 96
@@ -52,26 +52,26 @@ class Lab:
     """A model, states, and the closed forms at them."""
 
     model: OracleModel
-    at: Rows
+    at: States
     space: Space
 
-    def phi(self, p: Tensor, at: Rows | None = None) -> Tensor:
+    def phi(self, p: Tensor, at: States | None = None) -> Tensor:
         at = at or self.at
         return self.model.unet.features(at.x, at.t, p)
 
-    def base(self, p: Tensor, at: Rows | None = None) -> Tensor:
+    def base(self, p: Tensor, at: States | None = None) -> Tensor:
         at = at or self.at
         return self.model.exact(at.x, at.t, p)
 
     def p(self, prompt: str) -> Tensor:
         return torch.eye(4)[CLASSES.index(prompt)].expand(N, 4) if prompt else self.model.prior(N)
 
-    def weight(self, at: Rows | None = None) -> Tensor:
+    def weight(self, at: States | None = None) -> Tensor:
         """How a squared error in the model's own space grows in the loss': squared slopes, by hand."""
         bar = self.model.alphas_bar[(at or self.at).t]
         slope = {"eps": ((1 - bar) / bar).sqrt(), "v": (1 - bar).sqrt(), "x0": torch.ones_like(bar)}
         return (slope[self.model.space] / slope[self.space]) ** 2
 
-    def towards(self, p: Tensor, goal: Tensor, at: Rows | None = None) -> Equations:
+    def towards(self, p: Tensor, goal: Tensor, at: States | None = None) -> Equations:
         """The student's prediction under p is to be `goal`."""
         return Equations.of(self.weight(at), self.phi(p, at), goal - self.base(p, at))

@@ -24,8 +24,8 @@ from efface.models.base import Model
 from efface.models.cond import Cond
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
-from efface.training.interfaces import Balance, GradOf, Role, Rows, Source, Term, Turn, Update
-from efface.training.trainer import Game
+from efface.training.interfaces import Balance, Context, GradOf, LossRole, Source, States, Step, Term, Update
+from efface.training.trainer import Trainer
 
 CLASSES = ("cat", "dog", "car", "rose")
 SHAPE = (2, 1, 2)
@@ -165,42 +165,43 @@ class OracleModel(Model):
     def prior(self, n: int) -> Tensor:
         return self.world.prior.to(self.dtype).expand(n, -1)
 
-    def rows(self, n: int, seed: int = 0, prompt: str = "") -> Rows:
+    def sample_states(self, n: int, seed: int = 0, prompt: str = "") -> States:
         """States of the forward process from this prompt's data, at timesteps that the loss can tell apart."""
         rng = torch.Generator().manual_seed(seed)
         x0 = self.world.draw(self.encode([prompt] * n).tensors["p"].double(), rng)
         t = torch.randint(100, 900, (n,), generator=rng)
         bar = self.alphas_bar[t][:, None]
         x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=rng)
-        return Rows(x_t.to(self.dtype).view(n, *SHAPE), t)
+        return States(x_t.to(self.dtype).view(n, *SHAPE), t)
 
 
 @final
 class Fixed(Source):
-    """The same states every turn."""
+    """The same states every step."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.fixed = rows
+    def __init__(self, states: States) -> None:
+        self.fixed = states
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         return self.fixed
 
 
-def game_of(
+def trainer_of(
     model: Model,
     terms: Sequence[Term],
     erasure: Erasure | None = None,
     update: Update | None = None,
     balance: Balance | None = None,
     **settings: Any,
-) -> Game:
-    """A game of these terms; erases "cat", which becomes "dog" where a term asks for an anchor."""
+) -> Trainer:
+    """A trainer of these terms; erases "cat", which becomes "dog" where a term asks for an anchor."""
     method = ESD(**{"weights": "head", "lr": 1e-2, "batch": 96, "draw_steps": 20, **settings})
-    return Game(
+    return Trainer(
         model,
         erasure or Erasure(("cat",), anchor="dog"),
         name="test",
-        settings=asdict(method),
+        arguments=asdict(method),
+        config=method.train_config(),
         terms=terms,
         update=update or method.update(),
         balance=balance or Sum(),
@@ -215,9 +216,9 @@ def stirred(width: int = 24) -> OracleModel:
 
 
 def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
-    """What a game hands to a balance, of losses that are there already."""
+    """What a trainer hands to a balance, of losses that are there already."""
 
-    def of(shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
+    def of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
         there = {role: losses[role] for role in shares if role in losses}
         total = torch.stack([shares[role] * loss for role, loss in there.items()]).sum()
         grads = torch.autograd.grad(total, params, retain_graph=True, allow_unused=True)
@@ -227,11 +228,13 @@ def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
     return of
 
 
-def loss_and_gradient(game: Game, turn: Turn, share: Mapping[str, float] | None = None) -> tuple[float, list[Tensor]]:
-    """The weighted sum of a turn's losses by role, and its gradient for the update's params, by the game's own loop."""
+def loss_and_gradient(
+    trainer: Trainer, step: Step, share: Mapping[str, float] | None = None
+) -> tuple[float, list[Tensor]]:
+    """The weighted sum of a step's losses by role, and its gradient for the params, as the trainer has them."""
     share = share or {}
-    with game.losses(turn) as losses:
+    with trainer.losses(step) as losses:
         total = torch.stack([share.get(role, 1.0) * loss for role, loss in losses.items()]).sum()
-        grads = torch.autograd.grad(total, game.update.params(), allow_unused=True)
-    params = game.update.params()
+        grads = torch.autograd.grad(total, trainer.update.params(), allow_unused=True)
+    params = trainer.update.params()
     return total.item(), [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from efface.training.balance.sum import Sum
-from efface.training.interfaces import Rows, Term
+from efface.training.interfaces import States, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
@@ -19,13 +19,13 @@ from efface.training.objectives.guidance import Guidance
 from efface.training.objectives.negative_guidance import NegativeGuidance
 from efface.training.objectives.wrong_noise import WrongNoise
 from efface.training.preservation.adversarial import Adversarial
-from efface.training.preservation.prompts import Prompts
+from efface.training.preservation.prompts import FixedPrompts
 from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
-from efface.training.trainer import Game
-from efface.training.vocabulary_search import Choice, Search, Vocabulary
+from efface.training.trainer import Trainer
+from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from least_squares import Equations, Lab, N, fixed_point, minimiser
-from oracle import CLASSES, SHAPE, Fixed, OracleModel, game_of, loss_and_gradient, world
+from oracle import CLASSES, SHAPE, Fixed, OracleModel, loss_and_gradient, trainer_of, world
 
 # The world itself.
 
@@ -62,8 +62,10 @@ def test_it_draws_what_it_says(space):
 Case = tuple[list[Term], list[Equations], Callable[[list[Equations]], Tensor]]
 
 
-def search() -> Search:
-    return Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, turns=0, top=2))
+def search() -> VocabularySearch:
+    return VocabularySearch(
+        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2)
+    )
 
 
 def negative(lab: Lab) -> Case:
@@ -93,15 +95,15 @@ def label(lab: Lab) -> Case:
     return [WrongNoise(Fixed(lab.at), ["car"], "label", lab.space)], [equations], fixed_point
 
 
-def own(lab: Lab, eps: Tensor, at: Rows) -> Tensor:
+def own(lab: Lab, eps: Tensor, at: States) -> Tensor:
     """What the network of this space says where the noise is eps."""
     bar = lab.model.alphas_bar[at.t].view(-1, 1, 1, 1)
     x0 = (at.x.double() - (1 - bar).sqrt() * eps) / bar.sqrt()
     return {"eps": eps, "v": bar.sqrt() * eps - (1 - bar).sqrt() * x0, "x0": x0}[lab.model.space]
 
 
-def uniform(lab: Lab, game: Game) -> list[Equations]:
-    noise = torch.rand((N, *SHAPE), generator=game.look(0, 0).rng).double()
+def uniform(lab: Lab, trainer: Trainer) -> list[Equations]:
+    noise = torch.rand((N, *SHAPE), generator=trainer.auxiliary_step(0, 0).generator).double()
     return [lab.towards(lab.p("cat"), own(lab, noise, lab.at))]
 
 
@@ -110,22 +112,22 @@ def stored(model: OracleModel, prompt: str) -> Tensor:
     return model.world.draw(p, torch.Generator().manual_seed(1)).float().view(30, *SHAPE)
 
 
-def denoised(lab: Lab, game: Game, caption: str) -> list[Equations]:
+def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     """The noise is found again from the state and the picture that it was made of."""
-    turn = game.look(0, 0)
-    (ask, _) = game.terms[0].asks(game, turn).values()
-    x0 = stored(lab.model, "cat").double()[[i % 30 for i in turn.noise]]
-    bar = lab.model.alphas_bar[ask.rows.t].view(-1, 1, 1, 1)
-    eps = (ask.rows.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
-    return [lab.towards(lab.p(caption), own(lab, eps, ask.rows), ask.rows)]
+    step = trainer.auxiliary_step(0, 0)
+    (query, _) = trainer.terms[0].queries(trainer.context, step).values()
+    x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
+    bar = lab.model.alphas_bar[query.states.t].view(-1, 1, 1, 1)
+    eps = (query.states.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
+    return [lab.towards(lab.p(caption), own(lab, eps, query.states), query.states)]
 
 
-def balanced(game: Game, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
-    """The game's gradient vanishes at the solution, and not at the base; the loss there is the smallest around."""
-    loss, (start,) = loss_and_gradient(game, game.look(0, 0))
+def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equations]], Tensor]) -> None:
+    """The trainer's gradient vanishes at the solution, and not at the base; the loss there is the smallest around."""
+    loss, (start,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     with torch.no_grad():
-        game.update.masters[0].copy_(solve(parts))
-    least, (grad,) = loss_and_gradient(game, game.look(0, 0))
+        trainer.update.masters[0].copy_(solve(parts))
+    least, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     assert start.norm() > 1e-3
     assert grad.norm() < 1e-4 * start.norm()
     assert solve is fixed_point or least < loss
@@ -134,7 +136,7 @@ def balanced(game: Game, parts: list[Equations], solve: Callable[[list[Equations
 @pytest.fixture(params=[("eps", "eps"), ("eps", "x0"), ("v", "v"), ("v", "eps")], ids="-".join)
 def lab(request: pytest.FixtureRequest) -> Lab:
     model = OracleModel(request.param[0])
-    return Lab(model, model.rows(N), request.param[1])
+    return Lab(model, model.sample_states(N), request.param[1])
 
 
 CASES = {
@@ -154,38 +156,38 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_objectives_are_solved_by_least_squares(lab, case):
     terms, parts, solve = CASES[case](lab)
-    balanced(game_of(lab.model, terms), parts, solve)
+    balanced(trainer_of(lab.model, terms), parts, solve)
 
 
 def test_uniform_noise(lab):
-    game = game_of(lab.model, [WrongNoise(Fixed(lab.at), (), "uniform", lab.space)])
-    balanced(game, uniform(lab, game), minimiser)
+    trainer = trainer_of(lab.model, [WrongNoise(Fixed(lab.at), (), "uniform", lab.space)])
+    balanced(trainer, uniform(lab, trainer), minimiser)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
 @pytest.mark.parametrize("caption", ["cat", "rose"])
 def test_denoising_under_the_true_caption_and_another(lab, noise, caption):
     source = Pictures(1, 5, 1.0, {ANY: stored(lab.model, "cat")}, noise)
-    game = game_of(lab.model, [Denoising(source, lab.space, "erase", ["cat"], {"cat": caption})])
-    balanced(game, denoised(lab, game, caption), minimiser)
+    trainer = trainer_of(lab.model, [Denoising(source, lab.space, "erase", ["cat"], {"cat": caption})])
+    balanced(trainer, denoised(lab, trainer, caption), minimiser)
 
 
 def test_uniform_noise_in_the_state_too(lab):
     source = Pictures(1, 5, 1.0, {ANY: stored(lab.model, "cat")}, "uniform")
-    game = game_of(lab.model, [WrongNoise(source, (), "uniform-noised", lab.space)])
-    balanced(game, denoised(lab, game, "cat"), minimiser)
+    trainer = trainer_of(lab.model, [WrongNoise(source, (), "uniform-noised", lab.space)])
+    balanced(trainer, denoised(lab, trainer, "cat"), minimiser)
 
 
 def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
     found = search()
     keep = Adversarial(Fixed(lab.at), found, lab.space)
-    game = game_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
-    turn = game.look(0, 0)
-    p = found.pick(game, turn).cond.detach().tensors["p"]
+    trainer = trainer_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
+    step = trainer.auxiliary_step(0, 0)
+    p = found.select(trainer.context, step).cond.detach().tensors["p"]
     assert ((p > 0).sum(dim=1) == 2).all()
     goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
     parts = [lab.towards(lab.p("cat"), goal), lab.towards(p, lab.base(p))]
-    balanced(game, parts, minimiser)
+    balanced(trainer, parts, minimiser)
 
 
 @pytest.mark.parametrize("share", [1.0, 5.0])
@@ -193,46 +195,46 @@ def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
 def test_preservation_beside_erasing(lab, kept, share):
     """Negative guidance and each preservation, as Sum weighs them."""
     terms, parts, _ = negative(lab)
-    at = lab.model.rows(N, seed=1, prompt="dog")
+    at = lab.model.sample_states(N, seed=1, prompt="dog")
     term = {
-        "prompts": lambda: Prompts(Fixed(at), ["dog"], lab.space),
+        "prompts": lambda: FixedPrompts(Fixed(at), ["dog"], lab.space),
         "unconditional": lambda: Unconditional(Fixed(at), lab.space),
         "adversarial": lambda: Adversarial(Fixed(at), search(), lab.space),
     }[kept]()
-    game = game_of(lab.model, [*terms, term])
-    turn = game.look(0, 0)
-    p = term.search.pick(game, turn).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
+    trainer = trainer_of(lab.model, [*terms, term])
+    step = trainer.auxiliary_step(0, 0)
+    p = term.search.select(trainer.context, step).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
     p = lab.p("dog" if kept == "prompts" else "") if p is None else p
     held = lab.towards(p, lab.base(p, at), at)
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))
     with torch.no_grad():
-        game.update.masters[0].copy_(minimiser(parts))
-    grads = Sum(keep=share)(partial(game.gradient, game.look(0, 0)), None)
+        trainer.update.masters[0].copy_(minimiser(parts))
+    grads = Sum(keep=share)(partial(trainer.gradient, trainer.auxiliary_step(0, 0)), None)
     with torch.no_grad():
-        game.update.masters[0].zero_()
-    _, (start,) = loss_and_gradient(game, game.look(0, 0))
+        trainer.update.masters[0].zero_()
+    _, (start,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     assert grads[0].norm() < 1e-4 * start.norm()
 
 
 def test_all_but_one_as_a_whole(lab):
     """Detached guidance and the unconditional score together, where no loss has this point as its minimum."""
     terms, parts, _ = guidance(lab, "alternative", detach=True)
-    game = game_of(lab.model, [*terms, Unconditional(Fixed(lab.at), lab.space)])
-    balanced(game, [*parts, lab.towards(lab.p(""), lab.base(lab.p("")))], fixed_point)
-    assert loss_and_gradient(game, game.look(0, 0))[0] < 10
+    trainer = trainer_of(lab.model, [*terms, Unconditional(Fixed(lab.at), lab.space)])
+    balanced(trainer, [*parts, lab.towards(lab.p(""), lab.base(lab.p("")))], fixed_point)
+    assert loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))[0] < 10
 
 
 def test_training_converges_to_the_solution():
     """The whole loop, Adam and all."""
     model = OracleModel(width=6)
-    lab = Lab(model, model.rows(N), "eps")
+    lab = Lab(model, model.sample_states(N), "eps")
     terms, parts, _ = negative(lab)
-    game = game_of(model, terms, steps=500, lr=6e-2)
-    start, _ = loss_and_gradient(game, game.look(0, 0))
-    edit = game.play()
-    end, _ = loss_and_gradient(game, game.look(0, 0))
+    trainer = trainer_of(model, terms, steps=500, lr=6e-2)
+    start, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    edit = trainer.train()
+    end, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     with torch.no_grad():
-        game.update.masters[0].copy_(minimiser(parts))
-    least, _ = loss_and_gradient(game, game.look(0, 0))
+        trainer.update.masters[0].copy_(minimiser(parts))
+    least, _ = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     assert end - least < 1e-3 * (start - least)
     assert "unet.head.weight" in edit.values

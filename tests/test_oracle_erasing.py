@@ -15,24 +15,24 @@ from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
 from efface.training.balance.constrained import Constrained
-from efface.training.interfaces import Ask, Rows, Term, Turn
+from efface.training.interfaces import Context, Query, States, Step, Term
 from efface.training.objectives.anchor import Anchor
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from least_squares import Equations, Lab, N, fixed_point, minimiser
-from oracle import CLASSES, Fixed, OracleModel, game_of, grad_of, loss_and_gradient
+from oracle import CLASSES, Fixed, OracleModel, grad_of, loss_and_gradient, trainer_of
 
 
-def descend(game: Game, steps: int, lr: float) -> None:
+def descend(trainer: Trainer, steps: int, lr: float) -> None:
     """Plays with plain gradient descent instead of Adam, at a rate that falls to nothing."""
-    (weight,), taken = game.update.params(), iter(range(steps))
+    (weight,), taken = trainer.update.params(), iter(range(steps))
 
     def step(grads: list[Tensor]) -> None:
         with torch.no_grad():
             weight.sub_(lr * (1 - next(taken) / steps) * grads[0])
 
-    game.update.step = step  # type: ignore[method-assign]
+    trainer.update.step = step  # type: ignore[method-assign]
     for index in range(steps):
-        game._move(game._turn(index, game.update))
+        trainer.step(trainer.make_step(index, trainer.update))
 
 
 # EraseDiff's balance.
@@ -41,10 +41,13 @@ def descend(game: Game, steps: int, lr: float) -> None:
 WIDE, FEW = 8, 2
 
 
-def bargain(rate: str, eta: float = 1.0) -> tuple[Game, Equations, Equations]:
+def bargain(rate: str, eta: float = 1.0) -> tuple[Trainer, Equations, Equations]:
     """Forgetting "cat" on few states, which leaves much of W free, and remaining on others."""
     model = OracleModel(width=WIDE)
-    few, many = Lab(model, model.rows(FEW, seed=2, prompt="cat"), "eps"), Lab(model, model.rows(N, seed=3), "eps")
+    few, many = (
+        Lab(model, model.sample_states(FEW, seed=2, prompt="cat"), "eps"),
+        Lab(model, model.sample_states(N, seed=3), "eps"),
+    )
     forget = Anchor(Fixed(few.at), "eps")
     cat, dog = (model.encode([word] * FEW).tensors["p"] for word in ("cat", "dog"))
     a = Equations.of(torch.ones(FEW) / FEW / 4, few.phi(cat), few.base(dog) - few.base(cat))
@@ -52,7 +55,7 @@ def bargain(rate: str, eta: float = 1.0) -> tuple[Game, Equations, Equations]:
     b = Equations.of(
         torch.ones(N) / N / 4, many.phi(many.p("dog")), many.base(many.p("car")) - many.base(many.p("dog"))
     )
-    return game_of(model, [forget, Other(many.at)], balance=Constrained(rate, eta), batch=FEW), a, b
+    return trainer_of(model, [forget, Other(many.at)], balance=Constrained(rate, eta), batch=FEW), a, b
 
 
 class Other(Term):
@@ -60,15 +63,15 @@ class Other(Term):
 
     role = "keep"
 
-    def __init__(self, at: Rows) -> None:
+    def __init__(self, at: States) -> None:
         self.at = at
 
-    def asks(self, game: Game, turn: Turn):
-        dog, car = game.model.encode(["dog"] * N), game.model.encode(["car"] * N)
-        return {"student": Ask(self.at, dog, "student"), "goal": Ask(self.at, car, "frozen")}
+    def queries(self, context: Context, step: Step):
+        dog, car = context.model.encode(["dog"] * N), context.model.encode(["car"] * N)
+        return {"student": Query(self.at, dog, "student"), "goal": Query(self.at, car, "teacher")}
 
-    def loss(self, game: Game, asks, replies) -> Tensor:
-        return (replies["student"] - replies["goal"]).square().mean()
+    def loss(self, context: Context, queries, predictions) -> Tensor:
+        return (predictions["student"] - predictions["goal"]).square().mean()
 
 
 def derivative(parts: Equations, w: Tensor) -> Tensor:
@@ -84,23 +87,23 @@ def best_among_forgotten(forget: Equations, remain: Equations) -> tuple[Tensor, 
 
 
 def test_a_fixed_multiplier_ends_at_the_weighted_minimum():
-    game, forget, remain = bargain("fixed", eta=3.0)
+    trainer, forget, remain = bargain("fixed", eta=3.0)
     weighted = Equations(forget.phi, forget.psi, forget.r, 3.0 * forget.weight)
     best = minimiser([weighted, remain])
     with torch.no_grad():
-        game.update.masters[0].copy_(best)
+        trainer.update.masters[0].copy_(best)
     seen: list[Tensor] = []
-    game.update.step = seen.extend  # type: ignore[method-assign]
-    game._move(game._turn(0, game.update))
+    trainer.update.step = seen.extend  # type: ignore[method-assign]
+    trainer.step(trainer.make_step(0, trainer.update))
     assert seen[0].norm() < 1e-4 * derivative(remain, torch.zeros(4, WIDE).double()).norm()
 
 
 def test_the_constrained_step_ends_where_nothing_is_left_to_forget_and_what_remains_is_best_among_those():
     """Stationary: grad L_f = 0, and grad L_r has no part along which L_f would stay at its minimum."""
-    game, forget, remain = bargain("grad-norm")
+    trainer, forget, remain = bargain("grad-norm")
     start = derivative(forget, torch.zeros(4, WIDE).double()).norm()
-    descend(game, 800, lr=2.0)
-    w = game.update.masters[0].detach().double()
+    descend(trainer, 800, lr=2.0)
+    w = trainer.update.masters[0].detach().double()
     assert derivative(forget, w).norm() < 1e-2 * start
     best, there, free = best_among_forgotten(forget, remain)
     at_best = derivative(remain, best)
@@ -114,7 +117,7 @@ def test_the_constrained_step_vanishes_at_that_end() -> None:
     """To 1e-4, neared from the side that what remains pulls to; the balance alone, on both losses in fp64.
 
     Descent does not come as near: where grad L_f has nearly vanished, lambda is about one over it, so that any step
-    which is not as small crosses the end, and what fp32 rounds off the game's losses turns the step aside.
+    which is not as small crosses the end, and what fp32 rounds off the trainer's losses turns the step aside.
     """
     _, forget, remain = bargain("grad-norm")
     best = best_among_forgotten(forget, remain)[0]
@@ -142,7 +145,7 @@ METHODS = {
 
 def drift(model: OracleModel) -> float:
     """Mean squared distance of the unconditional prediction from the exact one, over all the world's states."""
-    at = model.rows(300, seed=5)
+    at = model.sample_states(300, seed=5)
     said = model.predict(at.x, at.t, model.encode([""]))[0]
     return (said - model.exact(at.x, at.t, model.prior(300))).square().mean().item()
 
@@ -189,34 +192,34 @@ def test_all_but_one_holds_what_negative_guidance_lets_go(erased):
 # Where each method's training would end, were it never stopped: every stored state at once, and in fp64.
 
 
-def whole(game: Game) -> Turn:
-    """A turn that meets every stored state once."""
+def whole(trainer: Trainer) -> Step:
+    """A step that meets every stored state once."""
     points, noise = zip(*itertools.product(range(SETTINGS["draw_steps"]), range(STORED["paths"])), strict=True)
     n = len(points)
-    return replace(game.look(0, 0), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
+    return replace(trainer.auxiliary_step(0, 0), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
 
 
-def end_of(game: Game, keep: float) -> Tensor:
-    """W where the game's own gradient vanishes; it is affine in W, and so known from its values at W = 0 and beside."""
-    (w,) = game.update.params()
+def end_of(trainer: Trainer, keep: float) -> Tensor:
+    """W where the trainer's gradient vanishes; it is affine in W, and so known from its values at W = 0 and beside."""
+    (w,) = trainer.update.params()
 
     def gradient(at: Tensor) -> Tensor:
         with torch.no_grad():
             w.copy_(at)
-        return loss_and_gradient(game, whole(game), {"keep": keep})[1][0]
+        return loss_and_gradient(trainer, whole(trainer), {"keep": keep})[1][0]
 
     start = gradient(torch.zeros_like(w))
     rows = [(gradient(unit.expand_as(w)) - start)[0] for unit in torch.eye(w.shape[1], dtype=w.dtype)]
     return torch.linalg.lstsq(torch.stack(rows).T, -start.T, driver="gelsd").solution.T
 
 
-def solved(name: str, game: Game, keep: float) -> Tensor:
+def solved(name: str, trainer: Trainer, keep: float) -> Tensor:
     """The same by the formulas of the papers."""
-    (asked, *_) = game.terms[0].asks(game, whole(game)).values()  # type: ignore[union-attr]
-    at, n = asked.rows, len(asked.rows.x)
-    lab = Lab(game.model, at, "eps")  # type: ignore[arg-type]
+    (asked, *_) = trainer.terms[0].queries(trainer.context, whole(trainer)).values()  # type: ignore[union-attr]
+    at, n = asked.states, len(asked.states.x)
+    lab = Lab(trainer.model, at, "eps")  # type: ignore[arg-type]
     cat, dog = (torch.eye(4).double()[k].expand(n, 4) for k in (0, 1))
-    nothing = game.model.prior(n)  # type: ignore[attr-defined]
+    nothing = trainer.model.prior(n)  # type: ignore[attr-defined]
     said = {word: lab.base(p) for word, p in (("cat", cat), ("dog", dog), ("", nothing))}
     push = {"ESD": said[""] - said["cat"], "ABO": said[""] - said["cat"]}.get(name, said["dog"] - said[""])
     goal = said["dog"] if name == "AC" else said[""] + push
@@ -227,12 +230,12 @@ def solved(name: str, game: Game, keep: float) -> Tensor:
     return fixed_point(parts)
 
 
-def report(game: Game, w: Tensor) -> Tensor:
+def report(trainer: Trainer, w: Tensor) -> Tensor:
     """How often each class is drawn under each prompt and under none, and then the drift."""
-    model = game.model
+    model = trainer.model
     with torch.no_grad():
-        game.update.params()[0].copy_(w)
-    with game.update.bound():
+        trainer.update.params()[0].copy_(w)
+    with trainer.update.swapped_in():
         drawn = [occurrence(model, prompt) for prompt in (*CLASSES, "")]  # type: ignore[arg-type]
         return torch.cat([*drawn, torch.tensor([drift(model)]).double()])  # type: ignore[arg-type]
 
@@ -246,9 +249,9 @@ def test_never_stopped_it_would_end_at_the_linear_solve(name: str) -> None:
     """
     method, erasure = METHODS[name]
     keep = getattr(method, "hold", 1.0)
-    game = method.game(OracleModel(dtype=torch.double), erasure)
-    base = report(game, torch.zeros_like(game.update.params()[0]))
-    found, known = report(game, end_of(game, keep)), report(game, solved(name, game, keep))
+    trainer = method.build_trainer(OracleModel(dtype=torch.double), erasure)
+    base = report(trainer, torch.zeros_like(trainer.update.params()[0]))
+    found, known = report(trainer, end_of(trainer, keep)), report(trainer, solved(name, trainer, keep))
     assert base[0] > 0.99
     assert known[0] < 0.6
     assert torch.allclose(found, known, rtol=1e-4, atol=1e-4)

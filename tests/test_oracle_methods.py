@@ -20,8 +20,8 @@ from efface.edits.edit import Edit
 from efface.methods.base import Trained
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
-from efface.training.interfaces import Rows
-from efface.training.trainer import Game
+from efface.training.interfaces import States
+from efface.training.trainer import Trainer
 from least_squares import Equations, minimiser
 from oracle import CLASSES, OracleModel
 
@@ -29,26 +29,27 @@ KEPT = ("dog", "car", "rose")
 ERASURE = Erasure(("cat",), keep=KEPT)
 
 
-def played(method: Trained, model: OracleModel) -> tuple[Game, Edit]:
-    """The method's own game, as `fit` plays it, and what it left."""
-    game = Game(
+def train(method: Trained, model: OracleModel) -> tuple[Trainer, Edit]:
+    """The method's own trainer, as `fit` runs it, and the Edit that it left."""
+    trainer = Trainer(
         model,
         ERASURE,
         name=type(method).__name__,
-        settings=asdict(method),
+        arguments=asdict(method),
+        config=method.train_config(),
         terms=method.terms(model, ERASURE),
         update=method.update(),
         balance=method.balance(),
     )
-    return game, game.play()
+    return trainer, trainer.train()
 
 
-def states(game: Game, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> Rows:
-    """What a term's own source gives where a turn says so."""
+def states(trainer: Trainer, term: int, word: str, points: Sequence[int], noise: Sequence[int]) -> States:
+    """What a term's own source gives where a step says so."""
     n = len(noise)
-    turn = replace(game.look(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
-    source = game.terms[term].source  # type: ignore[attr-defined]
-    return source.rows(game, turn, [word] * n, game.model.encode([word] * n))
+    step = replace(trainer.auxiliary_step(0, 1), targets=[0] * n, templates=[0] * n, points=points, noise=noise)
+    source = trainer.terms[term].source  # type: ignore[attr-defined]
+    return source.sample_states(trainer.context, step, [word] * n, trainer.model.encode([word] * n))
 
 
 def learned(edit: Edit) -> Tensor:
@@ -64,7 +65,7 @@ def scaled(part: Equations, by: float) -> Equations:
     return Equations(part.phi, part.psi, part.r, by * part.weight)
 
 
-def towards(model: OracleModel, at: Rows, p: Tensor, goal: Tensor) -> Equations:
+def towards(model: OracleModel, at: States, p: Tensor, goal: Tensor) -> Equations:
     """Mean squared error, over rows and numbers, of what the student says under p from the goal."""
     n = len(at.x)
     return Equations.of(
@@ -85,7 +86,7 @@ SEARCH |= {"paths": 24, "keep_paths": 24, "steps": 200, "batch": 32, "lr": 2e-2,
 
 @dataclass(frozen=True)
 class Searched:
-    """An EAP played to its end: W, how likely each word is chosen, and the exact losses at all stored states."""
+    """An EAP trained to its end: W, how likely each word is chosen, and the exact losses at all stored states."""
 
     model: OracleModel
     edit: Edit
@@ -96,17 +97,17 @@ class Searched:
     @staticmethod
     def by(gradient: Any) -> Searched:
         model = OracleModel()
-        game, edit = played(EAP(**SEARCH, search_gradient=gradient), model)
-        search = game.terms[1].search  # type: ignore[attr-defined]
+        trainer, edit = train(EAP(**SEARCH, search_gradient=gradient), model)
+        search = trainer.terms[1].search  # type: ignore[attr-defined]
         chances = dict(zip(search.lists[0], search.logits[0].detach().softmax(dim=0).tolist(), strict=True))
         places = list(itertools.product(range(SEARCH["draw_steps"]), range(SEARCH["paths"])))
         stored = tuple(zip(*places, strict=True))
-        at, n = states(game, 0, "cat", *stored), len(places)
+        at, n = states(trainer, 0, "cat", *stored), len(places)
         cat, nothing = (model.exact(at.x, at.t, p) for p in (one_hot("cat", n), model.prior(n)))
         erase = towards(model, at, one_hot("cat", n), nothing - (cat - nothing))
         damage = {}
         for word in chances:
-            at, p = states(game, 1, word, *stored), one_hot(word, n)
+            at, p = states(trainer, 1, word, *stored), one_hot(word, n)
             damage[word] = towards(model, at, p, model.exact(at.x, at.t, p))
         return Searched(model, edit, chances, erase, damage)
 
@@ -127,35 +128,35 @@ class Searched:
 
 
 @pytest.fixture(scope="module")
-def games() -> Mapping[str, Searched]:
+def fits() -> Mapping[str, Searched]:
     return {gradient: Searched.by(gradient) for gradient in GRADIENTS}
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_eap_ends_at_the_least_squares_of_what_it_chose(games: Mapping[str, Searched], gradient: str) -> None:
+def test_eap_ends_at_the_least_squares_of_what_it_chose(fits: Mapping[str, Searched], gradient: str) -> None:
     """Erasing and the damage, words weighed by how likely the search chooses them at its end."""
-    game = games[gradient]
-    parts, w = game.mixed(game.chances), learned(game.edit)
+    fit = fits[gradient]
+    parts, w = fit.mixed(fit.chances), learned(fit.edit)
     start, end, least = (loss(parts, at) for at in (0 * w, w, minimiser(parts)))
     assert end - least < 0.05 * (start - least)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_eap_spares_what_erasing_alone_damages(games: Mapping[str, Searched], gradient: str) -> None:
+def test_eap_spares_what_erasing_alone_damages(fits: Mapping[str, Searched], gradient: str) -> None:
     """In the worst case, at next to no cost of the erasing loss."""
-    game = games[gradient]
-    alone, w = minimiser([game.erase]), learned(game.edit)
-    assert game.worst(w) < 0.1 * game.worst(alone)
-    start, end, least = (loss([game.erase], at) for at in (0 * w, w, alone))
+    fit = fits[gradient]
+    alone, w = minimiser([fit.erase]), learned(fit.edit)
+    assert fit.worst(w) < 0.1 * fit.worst(alone)
+    start, end, least = (loss([fit.erase], at) for at in (0 * w, w, alone))
     assert end - least < 0.2 * (start - least)
 
 
-def test_by_scores_eap_ends_at_the_saddle_point_and_straight_through_above_it(games: Mapping[str, Searched]) -> None:
+def test_by_scores_eap_ends_at_the_saddle_point_and_straight_through_above_it(fits: Mapping[str, Searched]) -> None:
     """No W has a smaller worst case than the game's value; the published slope leaves the largest damage unseen."""
     above = {}
-    for gradient, game in games.items():
-        w = learned(game.edit)
-        above[gradient] = (loss([game.erase], w) + game.worst(w)) / game.saddle()
+    for gradient, fit in fits.items():
+        w = learned(fit.edit)
+        above[gradient] = (loss([fit.erase], w) + fit.worst(w)) / fit.saddle()
         assert above[gradient] > 0.99
     assert above["score"] < 1.15
     assert above["score"] - 1 < 0.5 * (above["straight-through"] - 1)
@@ -176,13 +177,13 @@ def noised(n: int) -> tuple[Sequence[int], Sequence[int]]:
 def forgotten(rate: Any) -> tuple[Edit, list[Equations], list[Equations]]:
     """An EraseDiff played to its end, and its two losses: forgetting and what remains."""
     model = OracleModel()
-    game, edit = played(EraseDiff(**FORGET, rate=rate), model)
-    at = states(game, 0, "cat", *noised(3 * MANY))
+    trainer, edit = train(EraseDiff(**FORGET, rate=rate), model)
+    at = states(trainer, 0, "cat", *noised(3 * MANY))
     # The mean of U[0, 1): its spread adds to the loss what no W can change.
     forget = towards(model, at, one_hot("cat", 3 * MANY), torch.full_like(at.x, 0.5).double())
     remain = []
     for word in KEPT:
-        at = states(game, 1, word, *noised(MANY))
+        at = states(trainer, 1, word, *noised(MANY))
         remain.append(scaled(towards(model, at, one_hot(word, MANY), at.known["noise"].double()), 1 / len(KEPT)))
     return edit, [forget], remain
 

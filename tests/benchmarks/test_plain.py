@@ -12,10 +12,10 @@ from benchmarks.common import counted, matmul_peak, peak_of, table, timed
 from benchmarks.plots import Line, plot
 from efface import methods
 from efface.concept import Erasure
-from efface.training.interfaces import Rows, Turn
+from efface.training.interfaces import States, Step
 from efface.training.states.pictures import Pictures
 from efface.training.subsets import select
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from tiny import tiny_model
 
 STEPS, UPDATES = 3, 2
@@ -43,7 +43,7 @@ def test_it_teaches_with_a_model_that_stays(name, eps_model):
 
 @pytest.mark.parametrize("name", ["esd", "eap"])
 def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
-    """From the same state the gradient that the plain procedure follows is that of the game, student-drawn."""
+    """From the same state the plain procedure follows the trainer's gradient, on states that the student draws."""
     place, seed = 1, 77
     monkeypatch.setattr(plain.Pair, "place", lambda self: (place, seed))
     monkeypatch.setattr(
@@ -59,13 +59,15 @@ def test_one_update_is_the_methods_own(name, eps_model, monkeypatch):
     given = {key: value for key, value in {**QUICK, **fewer, "source": "student"}.items() if key in fields}
     model = tiny_model()
     model.own_words = ("dog",)
-    game = methods.get(name)(**given, **({"margin": 0.0} if name == "eap" else {})).game(model, Erasure(("cat",)))
-    turn = Turn(0, game.update, torch.Generator().manual_seed(0), [0], [0], [seed], [place])
-    check_step(game, turn, grads)
+    trainer = methods.get(name)(**given, **({"margin": 0.0} if name == "eap" else {})).build_trainer(
+        model, Erasure(("cat",))
+    )
+    step = Step(0, trainer.update, torch.Generator().manual_seed(0), [0], [0], [seed], [place])
+    check_step(trainer, step, grads)
 
 
 def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
-    """At the same states the reference's step, from three passes and a copy that descends first, is the game's."""
+    """At the same states the reference's step, from three passes and a copy that descends first, is the trainer's."""
     rng = torch.Generator().manual_seed(3)
     x, noise = torch.randn(2, 2, *eps_model.latent_shape, generator=rng)
     t = torch.tensor([400, 700])
@@ -86,21 +88,23 @@ def test_one_update_of_the_reference_is_erasediffs_own(eps_model, monkeypatch):
     monkeypatch.setattr(plain, "Adam", Noted)
     plain.erasediff(eps_model, asked("erasediff", 1), captions=["dog"], label="rose")
 
-    def rows(self, game, turn, prompts, cond):
+    def sample_states(self, trainer, step, prompts, cond):
         picked = [known[prompt] for prompt in prompts]
-        return Rows(x[picked], t[picked], {"noise": noise[picked]})
+        return States(x[picked], t[picked], {"noise": noise[picked]})
 
-    monkeypatch.setattr(Pictures, "rows", rows)
+    monkeypatch.setattr(Pictures, "sample_states", sample_states)
     given = {key: QUICK[key] for key in ("steps", "batch", "draw_steps", "lr", "pictures")}
-    game = methods.get("erasediff")(**given, label="rose").game(tiny_model(), Erasure(("cat",), keep=("dog",)))
-    check_step(game, game.look(0, salt=0), steps[-1])
+    trainer = methods.get("erasediff")(**given, label="rose").build_trainer(
+        tiny_model(), Erasure(("cat",), keep=("dog",))
+    )
+    check_step(trainer, trainer.auxiliary_step(0, stream=0), steps[-1])
 
 
-def check_step(game: Game, turn: Turn, wanted: list[torch.Tensor]) -> None:
-    """The gradient that the game would follow at this turn is the one wanted."""
+def check_step(trainer: Trainer, step: Step, wanted: list[torch.Tensor]) -> None:
+    """The gradient that the trainer would follow at this step is the one wanted."""
     ours: list[torch.Tensor] = []
-    game.update.step = ours.extend  # type: ignore[method-assign]
-    game._move(turn)
+    trainer.update.step = ours.extend  # type: ignore[method-assign]
+    trainer.step(step)
     most = max(float(grad.abs().max()) for grad in ours)
     for mine, theirs in zip(ours, wanted, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * most)

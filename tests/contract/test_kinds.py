@@ -78,9 +78,9 @@ def test_fitting_leaves_the_model_bit_identical(done: Done) -> None:
 
 
 def test_killed_it_resumes_as_if_nothing_had_been(done: Done, tmp_path, monkeypatch) -> None:
-    """And so it is reproducible, as are those without turns to be killed at."""
+    """And so it is reproducible, as are those without steps to be killed at."""
     if done.kind == "glyphs":
-        pytest.skip("it takes one turn there")
+        pytest.skip("it takes one step there")
     monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     file = tmp_path / "checkpoint"
 

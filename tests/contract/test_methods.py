@@ -69,7 +69,7 @@ def test_all_sources(name):
     if not found:
         pytest.skip("it has no source")
     alike = {(one, other) for one, other in combinations(found, 2) if same(found[one], found[other])}
-    # AdvUnlearn draws by a U-Net that stays the base's, and a mask prunes nothing in so few turns.
+    # AdvUnlearn draws by a U-Net that stays the base's, and a mask prunes nothing in so few steps.
     assert alike <= ({("refreshed", "frozen")} if name in ("advunlearn", "p-ac", "p-esd") else set())
 
 
@@ -86,7 +86,7 @@ def test_only_selected_weights_move_and_they_do(name, eps_model):
 @pytest.mark.parametrize("source", SOURCES)
 def test_killed_anywhere_it_resumes_as_if_nothing_had_been(name, source, eps_model, tmp_path, monkeypatch):
     if "steps" not in short(name):
-        pytest.skip("it has no turns to be killed at")
+        pytest.skip("it has no steps to be killed at")
     if source != "student" and not offers(name, source):
         pytest.skip("it has no such source")
     monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)

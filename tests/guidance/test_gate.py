@@ -9,7 +9,7 @@ from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit, apply
 from efface.edits.provenance import provenance
 from efface.guidance.gate import MATCH, Gate, adapted
-from efface.methods.guided import gated
+from efface.methods.guided import add_gate
 from efface.models.adapters.sd import StableDiffusion
 from tiny_ddpm import tiny_ddpm
 
@@ -41,7 +41,7 @@ def state(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def test_factors_one_nothing_and_mixed(eps_model):
     edit = low_rank(eps_model)
-    guide = gated(edit, ["cat"]).guide()
+    guide = add_gate(edit, ["cat"]).guide()
     assert isinstance(guide, Gate)
     (x, t), cond = state(3), eps_model.encode(["a cat", "dog", "car"])
     factors = guide.factors(eps_model)
@@ -63,7 +63,7 @@ def test_factors_one_nothing_and_mixed(eps_model):
 
 
 def test_how_far_prompts_open_it(eps_model):
-    guide = gated(low_rank(eps_model), ["red cat", "car"]).guide()
+    guide = add_gate(low_rank(eps_model), ["red cat", "car"]).guide()
     texts = ["cat", "a red cat", "dog", "", "a car", "a red dog"]
     plain = eps_model.encode(texts).tensors["tokens"].flatten(1)
     own = eps_model.encode(["red cat", "car"]).tensors["tokens"].flatten(1)
@@ -79,7 +79,7 @@ def test_how_far_prompts_open_it(eps_model):
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_model, guidance):
     edit = low_rank(eps_model)
-    gate = gated(edit, ["cat"])
+    gate = add_gate(edit, ["cat"])
     # An embedding whose cosine with the concept's is negative: its gate is shut.
     far = Prompt("", -eps_model.encode(["cat"]).tensors["tokens"][0])
     prompts, seeds = ["a cat", far, "a red cat"], [1, 2, 3]
@@ -108,14 +108,14 @@ def test_it_predicts_no_more_often_than_plain_guidance(eps_model, guidance, monk
         eps_model.images(["a cat", "dog"], [1, 2], guidance=guidance)
     merged = rows.copy()
     rows.clear()
-    with gated(edit, ["cat"]).apply(eps_model):
+    with add_gate(edit, ["cat"]).apply(eps_model):
         eps_model.images(["a cat", "dog"], [1, 2], guidance=guidance)
     assert rows == merged == [2 if guidance == 1 else 4] * eps_model.defaults.steps
 
 
 def test_strength_scales_the_factor_and_recording_stays_plain(eps_model):
     edit = low_rank(eps_model)
-    gate, (cond, uncond) = gated(edit, ["cat"]), (eps_model.encode(["cat"]), eps_model.encode([""]))
+    gate, (cond, uncond) = add_gate(edit, ["cat"]), (eps_model.encode(["cat"]), eps_model.encode([""]))
     with edit.apply(eps_model, 0.4):
         merged = eps_model.sample(cond, uncond, [5]).x
     with gate.apply(eps_model, 0.4):
@@ -129,7 +129,7 @@ def test_strength_scales_the_factor_and_recording_stays_plain(eps_model):
 
 
 def test_saved_loaded_and_beside_another_edit(eps_model, tmp_path):
-    gate = gated(low_rank(eps_model), ["cat"])
+    gate = add_gate(low_rank(eps_model), ["cat"])
     loaded = Edit.load(gate.save(tmp_path / "gate.safetensors"))
     name = "unet.conv_out.weight"
     other = Edit({name: 0.5 * eps_model.weights[name].detach()}, dict(gate.meta) | {"guide": None})
@@ -147,10 +147,10 @@ def test_saved_loaded_and_beside_another_edit(eps_model, tmp_path):
 def test_what_does_not_fit_is_refused_before_work(eps_model):
     edit = low_rank(eps_model)
     with pytest.raises(ValueError, match=r"low-rank changes alone, and 'unet.conv_in.bias'"):
-        gated(Edit({**edit.values, "unet.conv_in.bias": torch.zeros(8)}, edit.meta), ["cat"])
+        add_gate(Edit({**edit.values, "unet.conv_in.bias": torch.zeros(8)}, edit.meta), ["cat"])
     with pytest.raises(ValueError, match="adapters of one rank; got 1, 2"):
         one = {key: value for key, value in low_rank(eps_model, 1).values.items() if "conv_in" in key}
-        gated(Edit({**edit.values, **one}, edit.meta), ["cat"])
+        add_gate(Edit({**edit.values, **one}, edit.meta), ["cat"])
     parts = {"concepts": ("cat",), "rank": 1, "down": torch.zeros(5), "up": torch.zeros(5)}
     for layer in ("unet.nowhere.weight", "unet.conv_in.bias", "unet.conv_norm_out.weight"):
         with pytest.raises(ValueError, match=f"{layer!r} is no linear"):

@@ -11,7 +11,7 @@ from efface.concept import Erasure
 from efface.functional.adversary import descend
 from efface.methods.advunlearn import AdvUnlearn
 from efface.models.adapters.sd import StableDiffusion
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from tiny import tiny_pipeline
 from tiny_ddpm import tiny_ddpm
 
@@ -21,19 +21,19 @@ QUICK = AdvUnlearn(
 QUICK = replace(QUICK, retain_batch=3, retain_paths=1, retain_template="a {}")
 
 
-def game_of(model: StableDiffusion, method: AdvUnlearn = QUICK, erasure: Erasure | None = None) -> Game:
+def trainer_of(model: StableDiffusion, method: AdvUnlearn = QUICK, erasure: Erasure | None = None) -> Trainer:
     erasure = erasure or Erasure(("cat",))
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Game(model, erasure, name="test", settings=asdict(method), **parts)
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
 
 
-def shaken(game: Game) -> Game:
+def shaken(trainer: Trainer) -> Trainer:
     """Moves the student away from the base, where the attack has nothing to find."""
-    for i, master in enumerate(game.update.masters):
+    for i, master in enumerate(trainer.update.masters):
         with torch.no_grad():
             noise = torch.randn(master.shape, generator=torch.Generator().manual_seed(i))
             master.add_(0.3 * master.abs().mean() * noise)
-    return game
+    return trainer
 
 
 @pytest.mark.parametrize(("rule", "radius"), [("adam", None), ("sign", None), ("adam", 0.3), ("sign", 0.3)])
@@ -65,73 +65,77 @@ def test_bad_descents(bad, message):
 
 def test_the_attacks_gradient_by_finite_differences():
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=("cat", "dog", "car"))
-    game = shaken(game_of(model))
-    term, turn = game.terms[0], game.look(0, 0)
-    asks = term.asks(game, turn)
-    rows, prompts, prefix = asks["student"].rows, asks["student"].prompts, asks["student"].prefix.double()
+    trainer = shaken(trainer_of(model))
+    term, step = trainer.terms[0], trainer.auxiliary_step(0, 0)
+    queries = term.queries(trainer.context, step)
+    states, prompts, prefix = queries["student"].states, queries["student"].prompts, queries["student"].prefix.double()
     way = torch.randn(prefix.shape, generator=torch.Generator().manual_seed(7), dtype=torch.double)
-    with game.update.bound():
+    with trainer.update.swapped_in():
         prefix.requires_grad_()
-        (grad,) = torch.autograd.grad(term.error(game, rows, prompts, prefix).sum(), [prefix])
+        (grad,) = torch.autograd.grad(term.error(trainer.context, states, prompts, prefix).sum(), [prefix])
         with torch.no_grad():
-            up, down = (term.error(game, rows, prompts, prefix + s * 1e-2 * way).double().sum() for s in (1, -1))
+            up, down = (
+                term.error(trainer.context, states, prompts, prefix + s * 1e-2 * way).double().sum() for s in (1, -1)
+            )
     assert grad.abs().min() > 0
     assert (grad * way).sum().item() == pytest.approx((up - down).item() / 2e-2, rel=2e-2)
 
 
 def test_the_attack_brings_the_student_back_to_the_target(model):
     """Against the error at the attack's own start, at the student's weights and with the base's prediction."""
-    game = shaken(game_of(model, replace(QUICK, attack_steps=0)))
-    term, turn = game.terms[0], game.look(0, 0)
-    started = term.asks(game, turn)["student"]
+    trainer = shaken(trainer_of(model, replace(QUICK, attack_steps=0)))
+    term, step = trainer.terms[0], trainer.auxiliary_step(0, 0)
+    started = term.queries(trainer.context, step)["student"]
     term.attack = replace(term.attack, steps=40, lr=0.05)
-    ended = term.asks(game, game.look(0, 0))["student"]
-    assert torch.equal(started.rows.x, ended.rows.x)
+    ended = term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
+    assert torch.equal(started.states.x, ended.states.x)
     assert started.prefix.shape == ended.prefix.shape == (2, 1, 16)
     assert torch.allclose(
-        ended.rows.known["eps_c"], model.predict(ended.rows.x, ended.rows.t, ended.cond)[0], atol=1e-5
+        ended.states.known["eps_c"], model.predict(ended.states.x, ended.states.t, ended.cond)[0], atol=1e-5
     )
-    with torch.no_grad(), game.update.bound():
-        before, after = (term.error(game, ask.rows, ask.prompts, ask.prefix) for ask in (started, ended))
+    with torch.no_grad(), trainer.update.swapped_in():
+        before, after = (
+            term.error(trainer.context, query.states, query.prompts, query.prefix) for query in (started, ended)
+        )
     assert (after < before).all()
-    again = term.asks(game, game.look(0, 0))["student"]
+    again = term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
     assert torch.equal(again.prefix, ended.prefix)
 
 
 def test_an_attack_goes_on_from_the_last_prefix_or_from_words(eps_model):
     """Attacks of no steps show where they start."""
     for start in ("latest", "random"):
-        game = shaken(game_of(eps_model, replace(QUICK, attack_start=start)))
-        term = game.terms[0]
-        found = [term.asks(game, game.look(0, 0))["student"].prefix]
+        trainer = shaken(trainer_of(eps_model, replace(QUICK, attack_start=start)))
+        term = trainer.terms[0]
+        found = [term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"].prefix]
         table = eps_model.embedding_table().detach()
-        words = game_of(eps_model, replace(QUICK, attack_steps=0))
-        first = words.terms[0].asks(words, words.look(0, 0))["student"].prefix
+        words = trainer_of(eps_model, replace(QUICK, attack_steps=0))
+        first = words.terms[0].queries(words.context, words.auxiliary_step(0, 0))["student"].prefix
         assert all(any(torch.equal(row[0], word) for word in table) for row in first)
         assert not torch.equal(found[0], first)
-        # A look aside at the same turn starts where the turn did; only the next turn goes on.
-        again = term.asks(game, game.look(0, 0))["student"].prefix
+        # An auxiliary step of the same index starts where the step did; only the next step goes on.
+        again = term.queries(trainer.context, trainer.auxiliary_step(0, 0))["student"].prefix
         assert torch.equal(again, found[0])
         term.attack = replace(term.attack, steps=0)
-        later = term.asks(game, game.look(1, 0))["student"].prefix
+        later = term.queries(trainer.context, trainer.auxiliary_step(1, 0))["student"].prefix
         assert torch.equal(later, found[0]) == (start == "latest")
         assert start == "latest" or all(any(torch.equal(row[0], word) for word in table) for row in later)
 
 
 def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
-    game = shaken(game_of(eps_model, replace(QUICK, warm_up=5)))
-    term = game.terms[0]
-    assert term.asks(game, game.look(4, 0))["student"].prefix is None
-    asks = term.asks(game, game.look(5, 0))
-    assert asks["student"].prefix is not None
-    with game.update.bound():
+    trainer = shaken(trainer_of(eps_model, replace(QUICK, warm_up=5)))
+    term = trainer.terms[0]
+    assert term.queries(trainer.context, trainer.auxiliary_step(4, 0))["student"].prefix is None
+    queries = term.queries(trainer.context, trainer.auxiliary_step(5, 0))
+    assert queries["student"].prefix is not None
+    with trainer.update.swapped_in():
         said = eps_model.predict(
-            asks["student"].rows.x,
-            asks["student"].rows.t,
-            eps_model.read(asks["student"].prompts, asks["student"].prefix),
+            queries["student"].states.x,
+            queries["student"].states.t,
+            eps_model.read(queries["student"].prompts, queries["student"].prefix),
         )[0]
-    with torch.no_grad(), game.losses(game.look(5, 0), "erase") as losses:
-        known = asks["student"].rows.known
+    with torch.no_grad(), trainer.losses(trainer.auxiliary_step(5, 0), "erase") as losses:
+        known = queries["student"].states.known
         target = known["eps_0"] - (known["eps_c"] - known["eps_0"])
         assert losses["erase"].item() == pytest.approx((said - target).square().mean().item(), rel=1e-4)
 
@@ -143,11 +147,11 @@ def test_only_the_text_encoder_moves_and_words_are_retained(eps_model, source):
     assert all(name.startswith("text_encoder.") for name in edit.names)
     moved = [name for name in edit.names if not torch.equal(edit.values[name], eps_model.weights[name])]
     assert any("q_proj" in name for name in moved)
-    game = game_of(eps_model, method, Erasure(("cat",), keep=("dog", "car")))
-    asks = game.terms[1].asks(game, game.look(0, 0))
-    assert len(asks["student"].rows.x) == 3
-    assert set(asks["student"].prompts) <= {"a dog", "a car"}
-    with game.losses(game.look(0, 0), "keep") as losses:
+    trainer = trainer_of(eps_model, method, Erasure(("cat",), keep=("dog", "car")))
+    queries = trainer.terms[1].queries(trainer.context, trainer.auxiliary_step(0, 0))
+    assert len(queries["student"].states.x) == 3
+    assert set(queries["student"].prompts) <= {"a dog", "a car"}
+    with trainer.losses(trainer.auxiliary_step(0, 0), "keep") as losses:
         assert losses["keep"].item() == pytest.approx(0, abs=1e-9)
 
 

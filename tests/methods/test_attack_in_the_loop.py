@@ -35,7 +35,7 @@ def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monke
 
     monkeypatch.setattr(efface.training.objectives.attacked, "descend", counted)
     attacked = Compose(**MIX).fit(model, CAT)
-    # Of eight turns every other one is the search's; of the update's four the first two lie within the warm-up.
+    # Of eight steps every other one is the search's; of the update's four the first two lie within the warm-up.
     assert len(calls) == 2 and set(calls) == {(3, 0.1)}
     plain = Compose(**{**MIX, "warm_up": 100}).fit(model, CAT)
     idle = {name: value for name, value in MIX.items() if not name.startswith("attack") and name != "warm_up"}
@@ -51,8 +51,8 @@ def test_killed_with_a_search_and_an_attack_beside_it_resumes(eps_model, tmp_pat
     method, file = Compose(**{**MIX, "warm_up": 0}), tmp_path / "checkpoint"
     whole = method.fit(eps_model, CAT)
 
-    def kill(turn: int, of: int, **_: object) -> None:
-        if turn == 5:
+    def kill(step: int, of: int, **_: object) -> None:
+        if step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -18,10 +18,11 @@ from efface.methods.closed_form import text_projections
 from efface.methods.mace import MACE
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.hooks.attention import cross_attention
-from efface.training.interfaces import Turn
+from efface.training.config import TrainConfig
+from efface.training.interfaces import Step
 from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
 from efface.training.states.pictures import Pictures
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from tiny_ddpm import tiny_ddpm
 
 QUICK = MACE(
@@ -89,32 +90,33 @@ def test_timesteps_of_importance(model):
     t = np.arange(1000)
     weight = 1 / (1 + np.exp(-0.05 * (t - 200))) - 1 / (1 + np.exp(-0.05 * (t - 400)))
     assert np.allclose(chances.numpy(), weight / weight.sum(), atol=1e-12)
-    game = game_of(model)
+    trainer = trainer_of(model)
     source = Pictures(2, 3, 3.0)
-    turn = game.look(0, 0)
-    rows = source.rows(game, turn, ["cat", "cat"], game.uncond)
-    moved = Focus().moved(game, rows, torch.Generator().manual_seed(0))
+    step = trainer.auxiliary_step(0, 0)
+    states = source.sample_states(trainer.context, step, ["cat", "cat"], trainer.context.uncond)
+    moved = Focus().resample(trainer.context, states, torch.Generator().manual_seed(0))
     shelf = source.store["cat"]
     for i in range(2):
         picture, bar, old = (
-            shelf[turn.noise[i] % 2],
+            shelf[step.noise[i] % 2],
             model.alpha_bar(moved.t[i : i + 1]),
-            model.alpha_bar(rows.t[i : i + 1]),
+            model.alpha_bar(states.t[i : i + 1]),
         )
-        said = (rows.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
+        said = (states.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
         assert torch.allclose(moved.x[i], bar.sqrt() * picture + (1 - bar).sqrt() * said, atol=1e-3)
     assert ((moved.t > 50) & (moved.t < 550)).all()
 
 
-def game_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Game:
+def trainer_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Trainer:
     from efface.training.balance.sum import Sum
     from efface.training.updates.lowrank import LowRank
 
-    return Game(
+    return Trainer(
         model,
         Erasure(targets),
         name="test",
-        settings={**asdict(QUICK), "templates": QUICK.contexts, "micro_batch": 0},
+        arguments=asdict(QUICK),
+        config=TrainConfig(steps=QUICK.steps, batch=QUICK.batch, draw_steps=QUICK.draw_steps, templates=QUICK.contexts),
         terms=(Attention(Pictures(2, 3, 3.0), 0.5, True, None),),
         update=LowRank("xattn-strict", 1e-2, 1),
         balance=Sum(),
@@ -122,26 +124,26 @@ def game_of(model: StableDiffusion, targets: tuple[str, ...] = ("cat",)) -> Game
 
 
 def test_the_terms_words_and_that_training_lowers_the_attention(model):
-    game = game_of(model, ("cat", "red dog"))
+    trainer = trainer_of(model, ("cat", "red dog"))
 
-    def turn() -> Turn:
-        return replace(game.look(0, 0), targets=[0, 1], templates=[0, 1])
+    def step() -> Step:
+        return replace(trainer.auxiliary_step(0, 0), targets=[0, 1], templates=[0, 1])
 
-    ask = game.terms[0].asks(game, turn())["mask"]
-    assert ask.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
-    assert ask.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
+    query = trainer.terms[0].queries(trainer.context, step())["mask"]
+    assert query.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
+    assert query.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
     with torch.no_grad(), cross_attention(model) as maps:
-        model.predict(ask.rows.x, ask.rows.t, ask.cond)
-    with game.losses(turn()) as losses:
-        mask = located(maps.values(), ask.cond.tensors[WORDS], (8, 8), 0.5)
+        model.predict(query.states.x, query.states.t, query.cond)
+    with trainer.losses(step()) as losses:
+        mask = located(maps.values(), query.cond.tensors[WORDS], (8, 8), 0.5)
         assert 0 < mask.mean() < 1
         assert losses["erase"].item() == pytest.approx(
-            inside(maps.values(), ask.cond.tensors[ALL], mask).item(), rel=1e-4
+            inside(maps.values(), query.cond.tensors[ALL], mask).item(), rel=1e-4
         )
         before = losses["erase"].item()
     for _ in range(6):
-        game._move(turn())
-    with torch.no_grad(), game.losses(turn()) as losses:
+        trainer.step(step())
+    with torch.no_grad(), trainer.losses(step()) as losses:
         assert losses["erase"].item() < before
 
 
@@ -183,19 +185,19 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
         share[:, :, : pictures.shape[3] // 4] = 0.8
         return share
 
-    game = game_of(eps_model, ("cat", "dog"))
-    (term,) = game.terms
-    game.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
+    trainer = trainer_of(eps_model, ("cat", "dog"))
+    (term,) = trainer.terms
+    trainer.terms = (term := Attention(term.source, 0.5, True, Focus(), left),)
     for index in range(8):
-        turn = game.look(index, 0)
-        ask = term.asks(game, turn)["mask"]
-        mask = ask.rows.known["mask"]
+        step = trainer.auxiliary_step(index, 0)
+        query = term.queries(trainer.context, step)["mask"]
+        mask = query.states.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
         with cross_attention(eps_model) as maps:
-            eps_model.predict(ask.rows.x, ask.rows.t, ask.cond)
-        with game.losses(game.look(index, 0)) as losses:
-            want = inside(maps.values(), ask.cond.tensors[ALL], mask)
+            eps_model.predict(query.states.x, query.states.t, query.cond)
+        with trainer.losses(trainer.auxiliary_step(index, 0)) as losses:
+            want = inside(maps.values(), query.cond.tensors[ALL], mask)
             assert losses["erase"].item() == pytest.approx(want.item(), rel=1e-4)
     shown = {
         (target, picture.numpy().tobytes())

@@ -34,7 +34,7 @@ def test_update_and_balance_are_made_before_the_terms_which_may_read_folders(eps
     for kind, bad in ((SalUn, {"share": 2.0}), (EraseDiff, {"rate": "nonsense"})):
         monkeypatch.setattr(kind, "terms", lambda *_: pytest.fail("folders were read"))
         with pytest.raises(ValueError, match=r"a share of the weights|no rate"):
-            kind(**bad).game(eps_model, Erasure(("cat",)))
+            kind(**bad).build_trainer(eps_model, Erasure(("cat",)))
 
 
 def test_a_guide_of_two_classes_is_refused_where_a_picture_is_of_one() -> None:

@@ -11,50 +11,50 @@ import torch
 from efface.concept import Erasure
 from efface.methods.spm import SPM
 from efface.models.adapters.sd import StableDiffusion
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 
 QUICK = SPM(steps=3, batch=2, draw_steps=3, paths=2, lr=1e-3, source="frozen")
 
 
-def game_of(model: StableDiffusion, method: SPM = QUICK, targets: tuple[str, ...] = ("cat",)) -> Game:
+def trainer_of(model: StableDiffusion, method: SPM = QUICK, targets: tuple[str, ...] = ("cat",)) -> Trainer:
     erasure = Erasure(targets)
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Game(model, erasure, name="test", settings=asdict(method), **parts)
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
 
 
 def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
-    game = game_of(eps_model, replace(QUICK, anchors=2000), ("cat", "dog"))
-    term = game.terms[1]
+    trainer = trainer_of(eps_model, replace(QUICK, anchors=2000), ("cat", "dog"))
+    term = trainer.terms[1]
     assert "cat" not in term.words
     assert "dog" not in term.words
-    turn = replace(game.look(0, 1), targets=[0, 1], templates=[0, 0])
+    step = replace(trainer.auxiliary_step(0, 1), targets=[0, 1], templates=[0, 0])
     for row, target in enumerate(("cat", "dog")):
         own = eps_model.encode([target]).tensors["tokens"].flatten()
         rows = [eps_model.encode([word]).tensors["tokens"].flatten() for word in term.words]
         apart = torch.tensor([1 - float(own @ w / own.norm() / w.norm()) for w in rows]).clamp(min=0)
-        count = Counter(term.draw(turn)[row])
+        count = Counter(term.draw(step)[row])
         share = torch.tensor([count[word] / 2000 for word in term.words])
         assert (share - apart / apart.sum()).abs().max() < 0.04
 
 
 def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(model):
-    game = game_of(model)
-    turn = game.look(0, 0)
-    erase, keep = (term.asks(game, turn) for term in game.terms)
+    trainer = trainer_of(model)
+    step = trainer.auxiliary_step(0, 0)
+    erase, keep = (term.queries(trainer.context, step) for term in trainer.terms)
     n = QUICK.batch * QUICK.anchors
-    assert torch.equal(keep["student"].rows.x, erase["student"].rows.x.repeat_interleave(QUICK.anchors, 0))
+    assert torch.equal(keep["student"].states.x, erase["student"].states.x.repeat_interleave(QUICK.anchors, 0))
     assert len(keep["student"].cond) == n
     assert keep["eps_s"].cond is keep["student"].cond
-    with game.losses(turn) as losses:
+    with trainer.losses(step) as losses:
         assert losses["keep"].item() == pytest.approx(0, abs=1e-9)
         assert losses["erase"].item() > 0
 
 
 def test_scales(eps_model):
-    game = game_of(eps_model)
-    ask = game.terms[1].asks(game, game.look(0, 0))["student"]
-    table = eps_model.encode(game.terms[1].words).tensors["tokens"].flatten(1)
-    for row in ask.cond.tensors["tokens"].flatten(1):
+    trainer = trainer_of(eps_model)
+    query = trainer.terms[1].queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
+    table = eps_model.encode(trainer.terms[1].words).tensors["tokens"].flatten(1)
+    for row in query.cond.tensors["tokens"].flatten(1):
         scales = (table @ row) / table.square().sum(1)
         fits = [(s * w - row).abs().max() < 1e-4 and 0.8 <= s <= 1.2 for s, w in zip(scales, table, strict=True)]
         assert any(fits)

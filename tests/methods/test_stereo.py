@@ -14,9 +14,10 @@ from efface.methods.stereo import STEREO, Bench
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
 from efface.training.balance.sum import Sum
+from efface.training.config import TrainConfig
 from efface.training.objectives.composition import Composition
 from efface.training.states.conditions import Conditions
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from efface.training.updates.dense import Dense
 from tiny_ddpm import tiny_ddpm
 
@@ -42,79 +43,82 @@ def bench_of(model: StableDiffusion, how: STEREO = QUICK, erasure: Erasure | Non
     return Bench(how, model, erasure, how.record(model, erasure), more.get("progress"), more.get("checkpoint"))
 
 
-def game_of(model: StableDiffusion, pull: float, push: float, anchors: bool = True) -> tuple[Game, Composition]:
+def trainer_of(model: StableDiffusion, pull: float, push: float, anchors: bool = True) -> tuple[Trainer, Composition]:
     word = torch.randn(1, 16, generator=torch.Generator().manual_seed(3)) * 0.1
     bench = bench_of(model, erasure=Erasure(("cat", "dog")))
     negatives = [bench.plain(i) | {f"{name} #1": bench.reading(word)} for i, name in enumerate(("cat", "dog"))]
     conds = {name: cond for each in negatives for name, cond in each.items()}
     around = [["a cat", "red cat"], ["a dog", "red dog"]] if anchors else [[], []]
     term = Composition(Conditions(conds, 3, 3.0, 2), negatives, around, pull, push, "eps")
-    settings = {**asdict(QUICK), "micro_batch": 0, "batch": 6}
-    game = Game(
+    config = TrainConfig(steps=QUICK.steps, batch=6, draw_steps=QUICK.draw_steps)
+    trainer = Trainer(
         model,
         Erasure(("cat", "dog")),
         name="test",
-        settings=settings,
+        arguments=asdict(QUICK),
+        config=config,
         terms=(term,),
         update=Dense("xattn", 1e-3),
         balance=Sum(),
     )
-    return game, term
+    return trainer, term
 
 
 @pytest.mark.parametrize("anchors", [True, False])
 def test_the_target_by_brute_force(eps_model, anchors):
-    game, term = game_of(eps_model, 0.7, 1.9, anchors)
+    trainer, term = trainer_of(eps_model, 0.7, 1.9, anchors)
     with torch.no_grad():
-        for master in game.update.masters:
+        for master in trainer.update.masters:
             master.add_(
                 0.3 * master.abs().mean() * torch.randn(master.shape, generator=torch.Generator().manual_seed(1))
             )
-    turn = replace(game.look(0, 0), targets=[0, 1, 0, 1, 0, 1])
-    asks = term.asks(game, turn)
-    rows = asks["student"].rows
+    step = replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])
+    queries = term.queries(trainer.context, step)
+    states = queries["student"].states
 
     def say(cond, i):
-        return eps_model.predict(rows.x[i : i + 1], rows.t[i : i + 1], cond)[0]
+        return eps_model.predict(states.x[i : i + 1], states.t[i : i + 1], cond)[0]
 
     total = 0.0
     with torch.no_grad():
         for i in range(6):
             own = term.negatives[i % 2]
-            eps_0 = say(game.uncond, i)
+            eps_0 = say(trainer.context.uncond, i)
             away = [say(cond, i) - eps_0 for cond in own.values()]
             target = eps_0 - 1.9 * sum(away) / 2
             if anchors:
-                target = target + 0.7 * (say(asks["pull"].cond[[i]], i) - eps_0)
+                target = target + 0.7 * (say(queries["pull"].cond[[i]], i) - eps_0)
                 spelled = eps_model.encode([["a cat", "red cat"], ["a dog", "red dog"]][i % 2]).flat()
-                assert any(torch.equal(asks["pull"].cond.flat()[i], one) for one in spelled)
-            drawn = asks["student"].cond.flat()[i]
+                assert any(torch.equal(queries["pull"].cond.flat()[i], one) for one in spelled)
+            drawn = queries["student"].cond.flat()[i]
             assert any(torch.equal(drawn, cond.flat()[0]) for cond in own.values())
-            with game.update.bound():
-                total += float((say(asks["student"].cond[[i]], i) - target).square().mean()) / 6
-        with game.losses(replace(game.look(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
+            with trainer.update.swapped_in():
+                total += float((say(queries["student"].cond[[i]], i) - target).square().mean()) / 6
+        with trainer.losses(replace(trainer.auxiliary_step(0, 0), targets=[0, 1, 0, 1, 0, 1])) as losses:
             assert losses["erase"].item() == pytest.approx(total, rel=1e-4)
-    assert ("pull" in asks) == anchors
+    assert ("pull" in queries) == anchors
 
 
 def test_without_a_push_a_round_asks_for_the_unconditional_prediction(eps_model):
-    game, term = game_of(eps_model, 1.0, 0.0, anchors=False)
-    asks = term.asks(game, game.look(0, 0))
-    assert set(asks) == {"student", "eps_0"}
-    with torch.no_grad(), game.losses(game.look(0, 0)) as losses:
-        said = eps_model.predict(asks["student"].rows.x, asks["student"].rows.t, asks["student"].cond, game.uncond)
+    trainer, term = trainer_of(eps_model, 1.0, 0.0, anchors=False)
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    assert set(queries) == {"student", "eps_0"}
+    with torch.no_grad(), trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
+        said = eps_model.predict(
+            queries["student"].states.x, queries["student"].states.t, queries["student"].cond, trainer.context.uncond
+        )
         assert losses["erase"].item() == pytest.approx((said[0] - said[1]).square().mean().item(), rel=1e-4)
 
 
 def test_recorded_states_and_what_is_known_of_them(eps_model):
-    game, term = game_of(eps_model, 1.0, 3.0)
-    asks = term.asks(game, game.look(0, 0))
-    rows, cond = asks["student"].rows, asks["student"].cond
+    trainer, term = trainer_of(eps_model, 1.0, 3.0)
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    states, cond = queries["student"].states, queries["student"].cond
     with torch.no_grad():
-        eps_c, eps_0 = eps_model.predict(rows.x, rows.t, cond, game.uncond)
-    assert torch.allclose(rows.known["eps_c"], eps_c, atol=1e-4)
-    assert torch.allclose(rows.known["eps_0"], eps_0, atol=1e-4)
-    assert set(rows.t.tolist()) <= set(eps_model.timesteps(3, "ddim").tolist())
+        eps_c, eps_0 = eps_model.predict(states.x, states.t, cond, trainer.context.uncond)
+    assert torch.allclose(states.known["eps_c"], eps_c, atol=1e-4)
+    assert torch.allclose(states.known["eps_0"], eps_0, atol=1e-4)
+    assert set(states.t.tolist()) <= set(eps_model.timesteps(3, "ddim").tolist())
 
 
 def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
@@ -204,14 +208,14 @@ def test_it_erases_what_its_own_attack_found(eps_model):
     word = bench.search(0)["cat #1"]
     edit = how.fit(eps_model, erasure)
     source = Conditions({"cat #1": bench.reading(word)}, 3, 3.0, 4)
-    game, _ = game_of(eps_model, 1.0, 3.0)
-    turn = replace(game.look(0, 0), targets=[0] * 6)
-    rows = source.rows(game, turn, ["cat #1"] * 6, bench.reading(word))
+    trainer, _ = trainer_of(eps_model, 1.0, 3.0)
+    step = replace(trainer.auxiliary_step(0, 0), targets=[0] * 6)
+    states = source.sample_states(trainer.context, step, ["cat #1"] * 6, bench.reading(word))
 
     def shown() -> float:
         with torch.no_grad():
-            eps_c, eps_0 = Model.predict(eps_model, rows.x, rows.t, bench.reading(word), game.uncond)
-        direction = rows.known["eps_c"] - rows.known["eps_0"]
+            eps_c, eps_0 = Model.predict(eps_model, states.x, states.t, bench.reading(word), trainer.context.uncond)
+        direction = states.known["eps_c"] - states.known["eps_0"]
         return float(((eps_c - eps_0) * direction).sum() / direction.square().sum())
 
     assert shown() == pytest.approx(1, abs=1e-3)

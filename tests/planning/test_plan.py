@@ -51,7 +51,7 @@ def test_the_plan_is_what_the_run_takes(case, bound, eps_model):
     method = methods.get(name)(**settings(name, **CASES[case]))
     model = tiny_model()
     eps_model.recordings, model.recordings = Recordings(bound=bound), Recordings(bound=bound)
-    plan = planned(method.game(eps_model, Erasure(("cat",))))
+    plan = planned(method.build_trainer(eps_model, Erasure(("cat",))))
     with Tally(weights(model)) as tally:
         method.fit(model, Erasure(("cat",)))
     took = size_of(weights(model)) + tally.peak
@@ -61,12 +61,12 @@ def test_the_plan_is_what_the_run_takes(case, bound, eps_model):
 def test_planning_changes_nothing_and_draws_nothing(eps_model):
     method = methods.get("eap")(**settings("eap", source="frozen", keep_paths=1))
     without = method.fit(tiny_model(), Erasure(("cat",)))
-    game = method.game(eps_model, Erasure(("cat",)))
-    sources = [term.source for term in game.terms]
-    plan = planned(game)
-    assert [term.source for term in game.terms] == sources
+    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    sources = [term.source for term in trainer.terms]
+    plan = planned(trainer)
+    assert [term.source for term in trainer.terms] == sources
     assert not eps_model.recordings.held
-    edit = game.play()
+    edit = trainer.train()
     assert all(torch.equal(value, without.values[name]) for name, value in edit.values.items())
     assert edit.meta == without.meta
     assert plan.recorded == sum(
@@ -76,9 +76,9 @@ def test_planning_changes_nothing_and_draws_nothing(eps_model):
 
 def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps_model):
     method = methods.get("esd")(**settings("esd", batch=64, source="frozen"))
-    game = method.game(eps_model, Erasure(("cat",)))
-    plan = planned(game)
-    others = lighter(game, plan)
+    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    plan = planned(trainer)
+    others = lighter(trainer, plan)
     assert list(others) == ["--micro-batch 1", "--micro-batch 1 --checkpointing"]
     assert not eps_model.unet.is_gradient_checkpointing
     assert others["--micro-batch 1"].need < plan.need
@@ -96,8 +96,8 @@ def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps
 def test_what_would_fit_does(eps_model):
     """The plan for smaller pieces holds when a run is really made in them."""
     method = methods.get("esd")(**settings("esd", batch=16, source="frozen"))
-    game = method.game(eps_model, Erasure(("cat",)))
-    promised = replace(planned(game), micro=1)
+    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    promised = replace(planned(trainer), micro=1)
     model = tiny_model()
     with Tally(weights(model)) as tally:
         replace(method, micro_batch=1).fit(model, Erasure(("cat",)))
@@ -107,9 +107,9 @@ def test_what_would_fit_does(eps_model):
 def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
     """And what is promised for one at a time is what that takes; where a turn takes more it is no help, and unnamed."""
     method = methods.get("esd")(**settings("esd", batch=1, source="frozen", paths=32, draw_steps=9))
-    game = method.game(eps_model, Erasure(("cat",)))
-    plan = planned(game)
-    others = lighter(game, plan)
+    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    plan = planned(trainer)
+    others = lighter(trainer, plan)
     assert eps_model.draw_batch == 0
     promised = others["--checkpointing --draw-batch 1"]
     assert promised.need < others["--checkpointing"].need
@@ -120,8 +120,8 @@ def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
         method.fit(model, Erasure(("cat",)))
     assert promised.need == pytest.approx(size_of(weights(model)) + tally.peak, rel=TOLERANCE)
     busy = methods.get("esd")(**settings("esd", batch=64, source="frozen", micro_batch=64))
-    game = busy.game(eps_model, Erasure(("cat",)))
-    assert planned(game).learning > planned(game).sampling
+    trainer = busy.build_trainer(eps_model, Erasure(("cat",)))
+    assert planned(trainer).learning > planned(trainer).sampling
 
 
 def test_a_model_is_told_how_many_are_drawn_at_once():
@@ -135,19 +135,19 @@ def test_a_model_is_told_how_many_are_drawn_at_once():
 def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_model):
     """EAP's student reads two rows for one of each term; passes without a gradient are no matter."""
     method = methods.get("eap")(**settings("eap", batch=batch, micro_batch=micro, source="frozen", keep_paths=1))
-    game = method.game(eps_model, Erasure(("cat",)))
+    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
     seen: list[int] = []
     hook = eps_model.unet.register_forward_pre_hook(
         lambda _, args: seen.append(len(args[0])) if torch.is_grad_enabled() else None
     )
-    planned(game)
+    planned(trainer)
     hook.remove()
     assert max(seen) <= min(4, micro or 2 * batch)
 
 
 def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_model, monkeypatch):
     method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
-    game, network = method.game(eps_model, Erasure(("cat",))), eps_model._network
+    trainer, network = method.build_trainer(eps_model, Erasure(("cat",))), eps_model._network
     for most, said in (
         (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*what learns"),
         (0, r"not even one row at once fits on cpu beside .* of weights and .* of what learns; --checkpointing"),
@@ -160,15 +160,15 @@ def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_mode
 
         monkeypatch.setattr(eps_model, "_network", small)
         with pytest.raises(DoesNotFit, match=said):
-            planned(game)
+            planned(trainer)
 
 
 def test_encoders_rest_unless_they_learn(eps_model):
-    still = planned(methods.get("esd")(**settings("esd")).game(eps_model, Erasure(("cat",))))
+    still = planned(methods.get("esd")(**settings("esd")).build_trainer(eps_model, Erasure(("cat",))))
     encoders = (*eps_model.vae.parameters(), *eps_model.text_encoder.parameters(), *eps_model.text_encoder.buffers())
     assert still.resting == size_of(encoders)
     live = methods.get("advunlearn")(**settings("advunlearn", warm_up=5, retain_template="a {}"))
-    assert planned(live.game(eps_model, Erasure(("cat",)))).resting == 0
+    assert planned(live.build_trainer(eps_model, Erasure(("cat",)))).resting == 0
 
 
 def test_lines_and_sizes():

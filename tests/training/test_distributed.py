@@ -19,7 +19,7 @@ from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.training.distributed import Team, launched, team
+from efface.training.distributed import ProcessGroup, join_process_group, process_group
 from tiny import tiny_model
 
 SETTINGS = {
@@ -66,9 +66,9 @@ def both(work: Callable[..., None], *args: Any) -> None:
 
 
 def fit(rank: int, name: str, folder: Path) -> None:
-    with launched("cpu") as mine:
+    with join_process_group("cpu") as mine:
         assert (mine.rank, mine.size) == (rank, 2)
-        assert mine.any([rank == 0, rank == 1, False], torch.device("cpu")) == [True, True, False]
+        assert mine.any_of([rank == 0, rank == 1, False], torch.device("cpu")) == [True, True, False]
         rows = []
         hook = tiny_rows(rows)
         edit = fitted(name, folder / "checkpoint")
@@ -133,25 +133,25 @@ def test_a_device_for_one_is_refused_for_several(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with (
         pytest.raises(ValueError, match=r"2 processes can't all be on 'cuda:0'; give --device cuda"),
-        launched("cuda:0"),
+        join_process_group("cuda:0"),
     ):
         pass
 
 
 def test_alone_nothing_is_split():
-    mine = team()
-    assert (mine.rank, mine.size, mine.first) == (0, 1, True)
+    mine = process_group()
+    assert (mine.rank, mine.size, mine.is_main) == (0, 1, True)
     x = torch.randn(5, 3)
-    assert mine.spread(lambda own: x[own], 5) is not None
-    assert torch.equal(mine.spread(lambda own: x[own] * 2, 5), x * 2)
-    with launched() as one:
+    assert mine.shard_apply(lambda own: x[own], 5) is not None
+    assert torch.equal(mine.shard_apply(lambda own: x[own] * 2, 5), x * 2)
+    with join_process_group() as one:
         assert one.size == 1
 
 
 def test_shares_cover_all_rows_once():
     for size in (1, 2, 3, 5):
         for n in (0, 1, 4, 7, 16):
-            shares = [Team(rank, size).share(n) for rank in range(size)]
+            shares = [ProcessGroup(rank, size).shard(n) for rank in range(size)]
             rows = [i for share in shares for i in range(n)[share]]
             assert rows == list(range(n))
             assert max(s.stop - s.start for s in shares) - min(s.stop - s.start for s in shares) <= 1
@@ -161,5 +161,5 @@ def test_shares_cover_all_rows_once():
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    with pytest.raises(ValueError, match=r"4 processes on \d GPUs.*--device cpu"), launched("cuda"):
+    with pytest.raises(ValueError, match=r"4 processes on \d GPUs.*--device cpu"), join_process_group("cuda"):
         pass

@@ -12,7 +12,8 @@ from efface.concept import Erasure
 from efface.functional.schedules import Space
 from efface.methods.ac import AC
 from efface.methods.esd import ESD
-from efface.training.interfaces import Ask, Rows, Term
+from efface.training.config import TrainConfig
+from efface.training.interfaces import Context, Query, States, Step, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
@@ -23,9 +24,10 @@ from efface.training.preservation.adversarial import Adversarial
 from efface.training.preservation.unconditional import Unconditional
 from efface.training.states.pictures import ANY, Pictures
 from efface.training.states.shared import Shared
-from efface.training.trainer import Game
-from efface.training.vocabulary_search import Choice, Search, Vocabulary
-from oracle import CLASSES, SHAPE, Fixed, OracleModel, game_of
+from efface.training.trainer import Trainer
+from efface.training.updates.dense import Dense
+from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
+from oracle import CLASSES, SHAPE, Fixed, OracleModel, trainer_of
 
 PICTURES = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
 
@@ -34,16 +36,18 @@ def pictures(noise: str = "gaussian") -> Pictures:
     return Pictures(1, 3, 1.0, {ANY: PICTURES}, noise)  # type: ignore[arg-type]
 
 
-def moved_game(model: OracleModel, terms: list[Term], batch: int = 8) -> Game:
+def moved_trainer(model: OracleModel, terms: list[Term], batch: int = 8) -> Trainer:
     """The student somewhere else than the base."""
-    game = game_of(model, terms, batch=batch)
+    trainer = trainer_of(model, terms, batch=batch)
     with torch.no_grad():
-        game.update.masters[0].normal_(generator=torch.Generator().manual_seed(1))
-    return game
+        trainer.update.masters[0].normal_(generator=torch.Generator().manual_seed(1))
+    return trainer
 
 
 def objective(name: str, source, space: Space) -> list[Term]:
-    search = Search(Vocabulary(CLASSES), Choice(lr=1e-2, temperature=1.0, hard=True, turns=0, top=2))
+    search = VocabularySearch(
+        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2)
+    )
     adaptive = AdaptiveAnchor(source, search, 1.0, space)
     return {
         "negative": lambda: [NegativeGuidance(source, 1.0, space)],
@@ -64,12 +68,12 @@ OBJECTIVES = ("negative", "anchor", "guidance", "label", "uniform", "denoising",
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t):
     model = OracleModel()
-    at = Rows(torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(t)), torch.tensor([t]))
+    at = States(torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(t)), torch.tensor([t]))
     at.known["noise"] = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(9))  # type: ignore[index]
     losses = []
     for space in ("eps", "x0"):
-        game = moved_game(model, objective(name, Fixed(at), space), batch=1)
-        with game.losses(game.look(0, 0)) as found:
+        trainer = moved_trainer(model, objective(name, Fixed(at), space), batch=1)
+        with trainer.losses(trainer.auxiliary_step(0, 0)) as found:
             losses.append({role: loss.item() for role, loss in found.items()})
     a = model.alphas_bar[t].item()
     eps, x0 = losses
@@ -82,52 +86,54 @@ def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t)
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
 def test_all_but_one_is_esd_where_the_unconditional_score_has_not_moved(eta, detach):
-    source = Fixed(OracleModel().rows(8))
+    source = Fixed(OracleModel().sample_states(8))
     ours, theirs = Guidance(source, "negative", eta, detach, "x0"), NegativeGuidance(source, eta, "x0")
     assert loss_of(ours, "student_c") == pytest.approx(loss_of(theirs, "student"), rel=1e-5)
 
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_all_but_one_is_concept_ablation_where_the_unconditional_score_has_not_moved(detach):
-    source = Fixed(OracleModel().rows(8))
+    source = Fixed(OracleModel().sample_states(8))
     ours, theirs = Guidance(source, "alternative", 1.0, detach, "eps"), Anchor(source, "eps")
     assert loss_of(ours, "student_c") == pytest.approx(loss_of(theirs, "student"), rel=1e-5)
 
 
 def loss_of(term: Term, key: str) -> float:
     """The term's loss where the student answers this ask as it likes, and all others as the frozen model does."""
-    game = game_of(OracleModel(), [term], batch=8)
-    asks = term.asks(game, game.look(0, 0))
-    assert asks is not None
-    replies = {k: game.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
-    replies[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
-    return term.loss(game, asks, replies).item()
+    trainer = trainer_of(OracleModel(), [term], batch=8)
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    assert queries is not None
+    predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
+    predictions[key] = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(2))
+    return term.loss(trainer.context, queries, predictions).item()
 
 
 def gradient_by_reply(term: Term, keys: tuple[str, ...]) -> Mapping[str, Tensor | None]:
     """The gradient of the term's loss for what the student said to each of its asks."""
-    game = moved_game(OracleModel(), [term])
-    asks = term.asks(game, game.look(0, 0))
-    assert asks is not None
-    with game.update.bound():
-        replies = {k: game.model.predict(a.rows.x, a.rows.t, a.cond)[0].detach() for k, a in asks.items()}
+    trainer = moved_trainer(OracleModel(), [term])
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    assert queries is not None
+    with trainer.update.swapped_in():
+        predictions = {k: trainer.model.predict(a.states.x, a.states.t, a.cond)[0].detach() for k, a in queries.items()}
     for key in keys:
-        replies[key].requires_grad_()
-    grads = torch.autograd.grad(term.loss(game, asks, replies), [replies[k] for k in keys], allow_unused=True)
+        predictions[key].requires_grad_()
+    grads = torch.autograd.grad(
+        term.loss(trainer.context, queries, predictions), [predictions[k] for k in keys], allow_unused=True
+    )
     return dict(zip(keys, grads, strict=True))
 
 
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("goal", ["alternative", "neutral", "negative"])
 def test_held_the_unconditional_pass_has_no_gradient_from_the_guidance(goal, detach):
-    term = Guidance(Fixed(OracleModel().rows(8)), goal, 1.0, detach, "eps")
+    term = Guidance(Fixed(OracleModel().sample_states(8)), goal, 1.0, detach, "eps")
     grads = gradient_by_reply(term, ("student_c", "student_0"))
     assert grads["student_c"].abs().min() > 0
     assert grads["student_0"] is None if detach else torch.equal(grads["student_0"], -grads["student_c"])
 
 
 def test_another_label_has_no_gradient():
-    term = WrongNoise(Fixed(OracleModel().rows(8)), ["car"], "label", "eps")
+    term = WrongNoise(Fixed(OracleModel().sample_states(8)), ["car"], "label", "eps")
     grads = gradient_by_reply(term, ("student", "wrong"))
     assert grads["student"].abs().min() > 0
     assert grads["wrong"] is None
@@ -135,11 +141,11 @@ def test_another_label_has_no_gradient():
 
 def test_another_label_is_asked_of_the_student():
     """The current model's answer, not the frozen one's: EraseDiff's stop-gradient."""
-    term = WrongNoise(Fixed(OracleModel().rows(8)), ["car"], "label", "eps")
-    game = moved_game(OracleModel(), [term])
-    asks = term.asks(game, game.look(0, 0))
-    assert asks["wrong"].who == "student"
-    assert torch.equal(asks["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
+    term = WrongNoise(Fixed(OracleModel().sample_states(8)), ["car"], "label", "eps")
+    trainer = moved_trainer(OracleModel(), [term])
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    assert queries["wrong"].role == "student"
+    assert torch.equal(queries["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
 
 
 @pytest.mark.parametrize("space", ["eps", "v", "x0"])
@@ -147,15 +153,18 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     """On pictures of the anchor, under the target's name."""
     model = OracleModel(space)
     (term,) = AC(variant="noise", weights="head", pictures=3, draw_steps=4).terms(model, Erasure(("cat",), "dog"))
-    game = game_of(model, [term], batch=6)
-    turn = game.look(0, 0)
-    asks = term.asks(game, turn)
-    rows, said = asks["student"].rows, game._answer_frozen([asks["noise"]])[id(asks["noise"])].double()
-    assert asks["student"].prompts == ["cat"] * 6
+    trainer = trainer_of(model, [term], batch=6)
+    step = trainer.auxiliary_step(0, 0)
+    queries = term.queries(trainer.context, step)
+    states, said = (
+        queries["student"].states,
+        trainer.predictor.predict_teacher([queries["noise"]])[id(queries["noise"])].double(),
+    )
+    assert queries["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
-    x0 = term.source.store["dog"][[i % 3 for i in turn.noise]].double()
-    a = model.alphas_bar[rows.t].view(-1, 1, 1, 1)
-    eps = (rows.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
+    x0 = term.source.store["dog"][[i % 3 for i in step.noise]].double()
+    a = model.alphas_bar[states.t].view(-1, 1, 1, 1)
+    eps = (states.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(said, wanted, atol=1e-4)
     assert model.classes_of(x0)[:, 1].min() > 0.99
@@ -163,26 +172,29 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
 
 def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     term = WrongNoise(pictures("uniform"), (), "uniform-noised", "eps")
-    game = game_of(OracleModel(), [term], batch=8)
-    turn = game.look(0, 0)
-    asks = term.asks(game, turn)
-    x0, a = PICTURES[[i % 5 for i in turn.noise]], game.model.alpha_bar(asks["wrong"].rows.t).view(-1, 1, 1, 1)
-    noise = game._answer_frozen([asks["wrong"]])[id(asks["wrong"])]
+    trainer = trainer_of(OracleModel(), [term], batch=8)
+    step = trainer.auxiliary_step(0, 0)
+    queries = term.queries(trainer.context, step)
+    x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(queries["wrong"].states.t).view(-1, 1, 1, 1)
+    noise = trainer.predictor.predict_teacher([queries["wrong"]])[id(queries["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
-    assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, asks["student"].rows.x, atol=1e-5)
+    assert torch.allclose(a.sqrt() * x0 + (1 - a).sqrt() * noise, queries["student"].states.x, atol=1e-5)
 
 
 def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     term = WrongNoise(pictures(), (), "uniform", "eps")
-    game = game_of(OracleModel(), [term], batch=8)
-    asks = term.asks(game, game.look(0, 0))
-    noise = asks["wrong"].rows.known["noise"]
+    trainer = trainer_of(OracleModel(), [term], batch=8)
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    noise = queries["wrong"].states.known["noise"]
     assert 0 <= noise.min() <= noise.max() < 1
-    assert asks["wrong"].rows.x is asks["student"].rows.x
-    x0, a = PICTURES[[i % 5 for i in game.look(0, 0).noise]], game.model.alpha_bar(asks["wrong"].rows.t)
+    assert queries["wrong"].states.x is queries["student"].states.x
+    x0, a = (
+        PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]],
+        trainer.model.alpha_bar(queries["wrong"].states.t),
+    )
     a = a.view(-1, 1, 1, 1)
-    true = (asks["student"].rows.x - a.sqrt() * x0) / (1 - a).sqrt()
+    true = (queries["student"].states.x - a.sqrt() * x0) / (1 - a).sqrt()
     assert true.min() < -0.5
     assert not torch.allclose(noise, true, atol=0.1)
 
@@ -190,9 +202,9 @@ def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
 def test_gradient_ascent_is_denoising_turned_round():
     grads = []
     for sign in (1.0, -1.0):
-        game = moved_game(OracleModel(), [Denoising(pictures(), "eps", "erase", sign=sign)])
-        with game.losses(game.look(0, 0)) as losses:
-            grads.append(torch.autograd.grad(losses["erase"], game.update.params())[0])
+        trainer = moved_trainer(OracleModel(), [Denoising(pictures(), "eps", "erase", sign=sign)])
+        with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
+            grads.append(torch.autograd.grad(losses["erase"], trainer.update.params())[0])
     assert torch.equal(grads[0], -grads[1])
 
 
@@ -200,11 +212,11 @@ def test_shared_states_are_asked_about_once(monkeypatch):
     """ABO's two terms: the unconditional prediction of the student is computed once, that of the frozen model too."""
     model = OracleModel()
     source = Shared(pictures())
-    game = game_of(model, [Guidance(source, "negative", 1.0, True, "eps"), Unconditional(source, "eps")], batch=8)
+    trainer = trainer_of(model, [Guidance(source, "negative", 1.0, True, "eps"), Unconditional(source, "eps")], batch=8)
     rows: list[int] = []
     predict = model.predict
     monkeypatch.setattr(model, "predict", lambda x, *a: (rows.append(len(x)), predict(x, *a))[1])
-    with game.losses(game.look(0, 0)) as losses:
+    with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
         assert set(losses) == {"erase", "keep"}
     assert rows == [16, 16]
 
@@ -223,10 +235,31 @@ def test_bad_settings(make, message):
 
 
 def test_terms_ask_in_turns_of_the_update_alone():
-    game = game_of(OracleModel(), [ESD(weights="head").terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
-    other = Search(Vocabulary(CLASSES), Choice(1e-2, 1.0, True, 1))
-    turn = game._turn(0, other)
+    trainer = trainer_of(OracleModel(), [ESD(weights="head").terms(OracleModel(), Erasure(("cat",)))[0]], batch=2)
+    other = VocabularySearch(Vocabulary(CLASSES), SearchConfig(1e-2, 1.0, True, 1))
+    step = trainer.make_step(0, other)
     for name in OBJECTIVES:
         first = objective(name, pictures(), "eps")[0]
-        assert first.asks(game, turn) is None
-    assert all(isinstance(a, Ask) for a in game.terms[0].asks(game, game.look(0, 0)).values())
+        assert first.queries(trainer.context, step) is None
+    assert all(
+        isinstance(a, Query) for a in trainer.terms[0].queries(trainer.context, trainer.auxiliary_step(0, 0)).values()
+    )
+
+
+def test_a_term_is_evaluated_without_a_trainer():
+    """A context is enough; at the base the loss is what the world's own predictions for cats and dogs differ by."""
+    model, update = OracleModel(), Dense("head", 1e-2)
+    config = TrainConfig(steps=1, batch=8, draw_steps=4)
+    context = Context(model, Erasure(("cat",), anchor="dog"), config, update, model.encode([""]))
+    update.prepare(context)
+    term, at = Anchor(Fixed(model.sample_states(8)), "eps"), model.sample_states(8)
+    term.prepare(context)
+    step = Step(0, update, torch.Generator(), [0] * 8, [0] * 8, list(range(8)), [0] * 8)
+    queries = term.queries(context, step)
+    assert queries is not None
+    with update.swapped_in():
+        predictions = {k: model.predict(q.states.x, q.states.t, q.cond)[0] for k, q in queries.items()}
+    cat, dog = (model.exact(at.x, at.t, torch.eye(4)[[k] * 8]) for k in (0, 1))
+    assert term.loss(context, queries, predictions).item() == pytest.approx(
+        (cat - dog).square().mean().item(), rel=1e-4
+    )

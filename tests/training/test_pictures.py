@@ -11,39 +11,39 @@ from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.erasediff import EraseDiff
 from efface.methods.finetune import FineTune
-from efface.methods.states import forgotten, labels, remaining
+from efface.methods.states import build_forget_pictures, build_remain_pictures, choose_labels
 from efface.models.adapters.sd import StableDiffusion
-from efface.training.preservation.nothing import Nothing
+from efface.training.preservation.nothing import NoPreservation
 from efface.training.states.pictures import ANY, Pictures, latents_of
-from efface.training.trainer import Game
-from oracle import SHAPE, OracleModel, game_of
+from efface.training.trainer import Trainer
+from oracle import SHAPE, OracleModel, trainer_of
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 
 GIVEN = torch.randn(7, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def small_game(model=None, **settings) -> Game:
-    return game_of(model or OracleModel(), [Nothing()], **{"batch": 64, "draw_steps": 3, **settings})
+def small_trainer(model=None, **settings) -> Trainer:
+    return trainer_of(model or OracleModel(), [NoPreservation()], **{"batch": 64, "draw_steps": 3, **settings})
 
 
-def rows(source: Pictures, game: Game, index: int = 0, prompt: str = "cat"):
-    prompts = [prompt] * game.settings["batch"]
-    turn = game.look(index, 0)
-    return turn, source.rows(game, turn, prompts, game.model.encode(prompts))
+def rows(source: Pictures, trainer: Trainer, index: int = 0, prompt: str = "cat"):
+    prompts = [prompt] * trainer.config.batch
+    step = trainer.auxiliary_step(index, 0)
+    return step, source.sample_states(trainer.context, step, prompts, trainer.model.encode(prompts))
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform"])
 @pytest.mark.parametrize("space", ["eps", "v", "x0"])
 def test_states_and_what_a_perfect_denoiser_says(space, noise):
     """known is eps, v = sqrt(ab) eps - sqrt(1 - ab) x0, or x0, of the eps that x_t was made with."""
-    game = small_game(OracleModel(space))
+    trainer = small_trainer(OracleModel(space))
     source = Pictures(1, 3, 1.0, {ANY: GIVEN}, noise)
-    turn, at = rows(source, game)
-    x0 = GIVEN[[i % 7 for i in turn.noise]].double()
-    a = game.model.alphas_bar[at.t].view(-1, 1, 1, 1)
+    step, at = rows(source, trainer)
+    x0 = GIVEN[[i % 7 for i in step.noise]].double()
+    a = trainer.model.alphas_bar[at.t].view(-1, 1, 1, 1)
     eps = (at.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
-    assert torch.allclose(noised(x0, eps, game.model.alphas_bar[at.t]).float(), at.x, atol=1e-5)
+    assert torch.allclose(noised(x0, eps, trainer.model.alphas_bar[at.t]).float(), at.x, atol=1e-5)
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(at.known["noise"].double(), wanted, atol=1e-3)
     spread = {"gaussian": (0.0, 1.0), "uniform": (0.5, 12**-0.5)}[noise]
@@ -51,8 +51,8 @@ def test_states_and_what_a_perfect_denoiser_says(space, noise):
 
 
 def test_timesteps_cover_the_schedule_evenly():
-    game = small_game(batch=2000)
-    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}), game)[1].t
+    trainer = small_trainer(batch=2000)
+    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}), trainer)[1].t
     assert 0 <= t.min() < 10
     assert 990 <= t.max() <= 999
     assert t.float().mean().item() == pytest.approx(499.5, abs=30)
@@ -60,48 +60,48 @@ def test_timesteps_cover_the_schedule_evenly():
 
 @pytest.mark.parametrize("batch", [1, 8, 9])
 def test_antithetic_timesteps_come_in_pairs(batch):
-    game = small_game(batch=batch)
-    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}, antithetic=True), game)[1].t
+    trainer = small_trainer(batch=batch)
+    t = rows(Pictures(1, 3, 1.0, {ANY: GIVEN}, antithetic=True), trainer)[1].t
     half = -(-batch // 2)
     assert len(t) == batch
     assert torch.equal(t[half:], 999 - t[: batch - half])
 
 
 def test_turns_differ_and_come_again():
-    game = small_game()
+    trainer = small_trainer()
     source = Pictures(1, 3, 1.0, {ANY: GIVEN})
-    one, other, again = (rows(source, game, index)[1] for index in (0, 1, 0))
+    one, other, again = (rows(source, trainer, index)[1] for index in (0, 1, 0))
     assert torch.equal(one.x, again.x)
     assert not torch.equal(one.x, other.x)
 
 
 def test_the_model_draws_what_is_not_given_and_once(monkeypatch):
     model = OracleModel()
-    game = small_game(model)
+    trainer = small_trainer(model)
     source = Pictures(5, 8, 1.0, {"dog": GIVEN})
     draws: list[int] = []
     sample = model.sample
     monkeypatch.setattr(model, "sample", lambda c, *a, **k: (draws.append(len(c)), sample(c, *a, **k))[1])
-    rows(source, game, prompt="dog")
+    rows(source, trainer, prompt="dog")
     assert not draws
-    _, one = rows(source, game, prompt="cat")
-    _, two = rows(source, game, prompt="cat")
+    _, one = rows(source, trainer, prompt="cat")
+    _, two = rows(source, trainer, prompt="cat")
     assert draws == [5]
     assert torch.equal(one.x, two.x)
     drawn = source.store["cat"]
     assert model.classes_of(drawn)[:, 0].min() > 0.99
     assert len(drawn.unique(dim=0)) == 5
-    # Another seed of the game draws others; the same, the same.
+    # Another seed of the training draws others; the same, the same.
     for seed, same in ((0, True), (1, False)):
         other = Pictures(5, 8, 1.0)
-        rows(other, small_game(model, seed=seed), prompt="cat")
+        rows(other, small_trainer(model, seed=seed), prompt="cat")
         assert torch.equal(other.store["cat"], drawn) == same
 
 
 def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
-    """So that no later turn stops to draw, and a resumed run draws the same ones together."""
+    """So that no later step stops to draw, and a resumed run draws the same ones together."""
     model = OracleModel()
-    game = small_game(model)
+    trainer = small_trainer(model)
     draws: list[int] = []
     sample = model.sample
     monkeypatch.setattr(model, "sample", lambda c, *a, **k: (draws.append(len(c)), sample(c, *a, **k))[1])
@@ -109,19 +109,19 @@ def test_with_the_first_that_is_expected_all_are_drawn(monkeypatch):
     for source, order in ((one, ["dog", "cat"]), (two, ["cat", "dog"])):
         source.expect(["cat", "dog", "rose"])
         for prompt in order:
-            rows(source, game, prompt=prompt)
+            rows(source, trainer, prompt=prompt)
     assert draws == [6, 6]
     assert all(torch.equal(stack, two.store[prompt]) for prompt, stack in one.store.items())
-    rows(one, game, prompt="car")
+    rows(one, trainer, prompt="car")
     assert draws == [6, 6, 2]
 
 
 def test_more_prompts_than_are_drawn_at_once_keep_their_pictures():
     model = OracleModel()
-    game = small_game(model, batch=4)
+    trainer = small_trainer(model, batch=4)
     source = Pictures(30, 4, 1.0)
     prompts = ["cat", "dog", "car", "rose"]
-    source.rows(game, game.look(0, 0), prompts, model.encode(prompts))
+    source.sample_states(trainer.context, trainer.auxiliary_step(0, 0), prompts, model.encode(prompts))
     for k, prompt in enumerate(prompts):
         assert source.store[prompt].shape == (30, *SHAPE)
         assert model.classes_of(source.store[prompt])[:, k].mean() > 0.9
@@ -142,9 +142,9 @@ def folder(path, **counts: int):
 def test_forget_pictures_serve_every_prompt_and_remain_pictures_their_captions(eps_model, tmp_path):
     forget, remain = folder(tmp_path / "f", cats=3), folder(tmp_path / "r", dog=2, car=1)
     method = EraseDiff(forget_images=forget, remain_images=remain, batch=2, pictures=4, draw_steps=3)
-    source = forgotten(method, eps_model, Erasure(("cat",)))
+    source = build_forget_pictures(method, eps_model, Erasure(("cat",)))
     assert {key: tuple(stack.shape) for key, stack in source.store.items()} == {ANY: (3, 4, 8, 8)}
-    kept, captions = remaining(method, eps_model, Erasure(("cat",)))
+    kept, captions = build_remain_pictures(method, eps_model, Erasure(("cat",)))
     assert sorted(captions) == ["car", "dog"]
     assert {key: len(stack) for key, stack in kept.store.items()} == {"car": 1, "dog": 2}
 
@@ -153,42 +153,44 @@ def test_pictures_of_several_targets_are_told_apart_by_their_captions(eps_model,
     path = folder(tmp_path / "f", cat=2, **{"a red dog": 1, "dogs": 2})
     both = Erasure(("cat", "dog"))
     method = EraseDiff(forget_images=path, batch=2, templates=("{}", "a {}"))
-    source = forgotten(method, eps_model, both)
+    source = build_forget_pictures(method, eps_model, both)
     assert {key: len(stack) for key, stack in source.store.items()} == {"cat": 2, "a cat": 2, "dog": 3, "a dog": 3}
     source.expect(["cat", "a dog"])
-    game = EraseDiff(remain_words=1, batch=2, weights="xattn").game(eps_model, both)
-    assert source.takes(game).pictures == 0
-    assert source.takes(game).held == 5 * 4 * 8 * 8 * 4
+    trainer = EraseDiff(remain_words=1, batch=2, weights="xattn").build_trainer(eps_model, both)
+    assert source.estimate_footprint(trainer.context).images_at_once == 0
+    assert source.estimate_footprint(trainer.context).image_bytes == 5 * 4 * 8 * 8 * 4
     for targets, says in (
         (("cat", "lion"), "has captions that name no target: 'a red dog', 'dogs'"),
         (("cat", "dog", "lion"), "has none of lion"),
     ):
         with pytest.raises(ValueError, match=says):
-            forgotten(method, eps_model, Erasure(targets))
+            build_forget_pictures(method, eps_model, Erasure(targets))
     abo = ABO(states="pictures", images=path, batch=2)
     guidance, _ = abo.terms(eps_model, both)
     assert guidance.source.source.store.keys() == {"cat", "dog"}
     longer = folder(tmp_path / "g", **{"hot dog": 1, "a dog": 1})
-    store = forgotten(EraseDiff(forget_images=longer, batch=2), eps_model, Erasure(("dog", "hot dog"))).store
+    store = build_forget_pictures(
+        EraseDiff(forget_images=longer, batch=2), eps_model, Erasure(("dog", "hot dog"))
+    ).store
     assert {key: len(stack) for key, stack in store.items()} == {"dog": 1, "hot dog": 1}
 
 
 def test_what_remains_is_asked_for_in_one_way_and_is_no_target(eps_model, tmp_path):
     path = folder(tmp_path / "r", dog=1, **{"a cat, asleep": 1, "two cats": 1, "category": 1})
     with pytest.raises(ValueError, match=r"captions of what is to be erased: a cat, asleep, two cats; take these"):
-        remaining(EraseDiff(remain_images=path), eps_model, Erasure(("cat",)))
+        build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("cat",)))
     with pytest.raises(ValueError, match=r"a folder's pictures or the concepts to keep \(car\), not both"):
-        remaining(EraseDiff(remain_images=path), eps_model, Erasure(("lion",), keep=("car",)))
-    assert len(remaining(EraseDiff(remain_images=path), eps_model, Erasure(("lion",)))[1]) == 4
+        build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("lion",), keep=("car",)))
+    assert len(build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("lion",)))[1]) == 4
     with pytest.raises(ValueError, match="never meets the target and has no use for forget_images"):
         FineTune(forget_images=path)
 
 
 def test_pictures_are_shared_out_among_the_prompts(eps_model):
     method = EraseDiff(pictures=12, templates=("{}", "a {}"))
-    assert forgotten(method, eps_model, Erasure(("cat",))).drawn == 6
-    assert forgotten(method, eps_model, Erasure(("cat", "dog"))).drawn == 3
-    kept, captions = remaining(method, eps_model, Erasure(("cat",), keep=("dog", "car", "bus")))
+    assert build_forget_pictures(method, eps_model, Erasure(("cat",))).drawn == 6
+    assert build_forget_pictures(method, eps_model, Erasure(("cat", "dog"))).drawn == 3
+    kept, captions = build_remain_pictures(method, eps_model, Erasure(("cat",), keep=("dog", "car", "bus")))
     assert (kept.drawn, len(captions)) == (2, 6)
 
 
@@ -216,7 +218,7 @@ def test_bad_folders_are_refused(eps_model, tmp_path):
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 3"):
         latents_of(eps_model, path, 3)
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 8"):
-        forgotten(EraseDiff(forget_images=path, batch=8), eps_model, Erasure(("cat",)))
+        build_forget_pictures(EraseDiff(forget_images=path, batch=8), eps_model, Erasure(("cat",)))
     for method in (AC(anchor_images=path), ABO(states="pictures", images=path, batch=4)):
         with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 4"):
             method.terms(eps_model, Erasure(("cat",), anchor="dog"))
@@ -230,17 +232,17 @@ def test_bad_folders_are_refused(eps_model, tmp_path):
 
 def test_what_remains_where_no_folder_is_given(eps_model):
     method = EraseDiff(pictures=10, remain_words=3, templates=("{}", "a {}"))
-    source, captions = remaining(method, eps_model, Erasure(("cat",), keep=("dog", "rose")))
+    source, captions = build_remain_pictures(method, eps_model, Erasure(("cat",), keep=("dog", "rose")))
     assert captions == ["dog", "a dog", "rose", "a rose"]
     assert source.drawn == 3
-    _, captions = remaining(method, eps_model, Erasure(("cat",)))
+    _, captions = build_remain_pictures(method, eps_model, Erasure(("cat",)))
     assert captions == [t.format(w) for w in ("dog", "car", "tiger") for t in ("{}", "a {}")]
     with pytest.raises(ValueError, match="nothing remains"):
-        remaining(EraseDiff(remain_words=0), eps_model, Erasure(("cat",)))
+        build_remain_pictures(EraseDiff(remain_words=0), eps_model, Erasure(("cat",)))
 
 
 def test_a_label_is_the_anchor_or_another_class_or_the_papers():
     model = tiny_ddpm()
-    assert labels(model, Erasure(("cat",), anchor="dog"), "x") == ("dog",)
-    assert labels(model, Erasure(("cat",)), "x") == ["dog", "hot dog", "Rose", "red car"]
-    assert labels(tiny_model(), Erasure(("cat",)), "x") == ("x",)
+    assert choose_labels(model, Erasure(("cat",), anchor="dog"), "x") == ("dog",)
+    assert choose_labels(model, Erasure(("cat",)), "x") == ["dog", "hot dog", "Rose", "red car"]
+    assert choose_labels(tiny_model(), Erasure(("cat",)), "x") == ("x",)

@@ -15,22 +15,24 @@ from efface.methods.esd import ESD
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Draw
 from efface.models.trajectory_cache import Recordings, StoreFull, at_once
-from efface.training.interfaces import Rows, Turn
+from efface.training.interfaces import States, Step
 from efface.training.states.trajectories import Frozen, Refreshed
-from efface.training.trainer import Game
+from efface.training.trainer import Trainer
 from tiny import WORDS, tiny_model
 
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2, "source": "frozen"}
 
 
-def game_of(method: ESD | EAP, model: StableDiffusion) -> Game:
-    return method.game(model, Erasure(("cat",)))
+def trainer_of(method: ESD | EAP, model: StableDiffusion) -> Trainer:
+    return method.build_trainer(model, Erasure(("cat",)))
 
 
-def ask(game: Game, source: Frozen, prompts: list[str], noise: list[int], points: list[int], index: int = 0) -> tuple:
-    turn = Turn(index, game.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
-    rows = source.rows(game, turn, prompts, game.model.encode(prompts))
-    return rows.x, rows.t, rows.known["eps_c"], rows.known["eps_0"]
+def query(
+    trainer: Trainer, source: Frozen, prompts: list[str], noise: list[int], points: list[int], index: int = 0
+) -> tuple:
+    step = Step(index, trainer.update, torch.Generator(), [0] * len(prompts), [0] * len(prompts), noise, points)
+    states = source.sample_states(trainer.context, step, prompts, trainer.model.encode(prompts))
+    return states.x, states.t, states.known["eps_c"], states.known["eps_0"]
 
 
 def equal(one: tuple, two: tuple) -> bool:
@@ -57,16 +59,16 @@ def a_draw(n: int, fill: float = 0.0) -> Draw:
 
 def test_what_a_row_holds_does_not_depend_on_who_was_drawn_with_it(eps_model):
     """Bit for bit: alone, with others that were expected, or when some of those were there already."""
-    game = game_of(ESD(**QUICK), eps_model)
+    trainer = trainer_of(ESD(**QUICK), eps_model)
     asked = (["dog", "rose"], [5, 8], [2, 0])
     found = []
     for before in ([], ["rose"], ["car", "tiger"]):
         source = Frozen(3, 3.0, 2)
-        game.model.recordings = Recordings()
+        trainer.model.recordings = Recordings()
         source.expect(["dog", "rose", "car", "tiger", "apple"])
         for word in before:
-            ask(game, source, [word], [0], [0])
-        found.append(ask(game, source, *asked))
+            query(trainer, source, [word], [0], [0])
+        found.append(query(trainer, source, *asked))
     assert equal(found[0], found[1])
     assert equal(found[0], found[2])
 
@@ -74,14 +76,14 @@ def test_what_a_row_holds_does_not_depend_on_who_was_drawn_with_it(eps_model):
 def test_expected_prompts_are_drawn_together_in_batches_of_one_size(eps_model, monkeypatch):
     sizes = drawings(monkeypatch)
     eps_model.draw_batch = 4
-    game, source = game_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 3)
+    trainer, source = trainer_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 3)
     words = list(WORDS[:5])
     source.expect(words)
-    ask(game, source, [words[4]], [0], [1])
+    query(trainer, source, [words[4]], [0], [1])
     assert sizes == [4, 4, 4, 4]  # 15 pictures, the last batch filled up
-    ask(game, source, words[:4], [0, 1, 2, 3], [0, 1, 2, 0])
+    query(trainer, source, words[:4], [0, 1, 2, 3], [0, 1, 2, 0])
     assert len(sizes) == 4
-    ask(game, source, ["truck"], [0], [0])
+    query(trainer, source, ["truck"], [0], [0])
     assert sizes[4:] == [3]
 
 
@@ -89,11 +91,11 @@ def test_the_search_draws_its_candidates_in_one_go(eps_model, monkeypatch):
     """And the rows that a run evaluates are those of its trajectories and its students, no more."""
     drawn = drawings(monkeypatch)
     method = EAP(**{**QUICK, "steps": 8}, keep_paths=1)
-    game = game_of(method, eps_model)
-    candidates = len(game.terms[1].search.lists[0])
+    trainer = trainer_of(method, eps_model)
+    candidates = len(trainer.terms[1].search.lists[0])
     rows: list[int] = []
     eps_model.unet.register_forward_pre_hook(lambda _module, args: rows.append(len(args[0])))
-    game.play()
+    trainer.train()
     assert sorted(drawn) == sorted([2, candidates])
     assert sum(rows) == 2 * 3 * sum(drawn) + 8 * (2 * 2 + 2)
 
@@ -160,29 +162,29 @@ def test_what_another_base_or_an_edit_draws_is_not_taken_for_its_own(tmp_path):
 
 
 def test_refresh_draws_anew_and_lets_go(eps_model):
-    game, source = game_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 2, refresh=5)
-    first = ask(game, source, ["dog"], [0], [0], index=4)
-    later = ask(game, source, ["dog"], [0], [0], index=5)
+    trainer, source = trainer_of(ESD(**QUICK), eps_model), Frozen(3, 3.0, 2, refresh=5)
+    first = query(trainer, source, ["dog"], [0], [0], index=4)
+    later = query(trainer, source, ["dog"], [0], [0], index=5)
     assert not torch.equal(first[0], later[0])
-    assert len(game.model.recordings.held) == 2
+    assert len(trainer.model.recordings.held) == 2
 
 
 def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(eps_model):
-    """By the weights in place when it is drawn; later turns read it until it is drawn anew."""
-    game = game_of(ESD(**{**QUICK, "source": "student", "lr": 0.3}, refresh=4), eps_model)
-    source, cond = game.terms[0].source, eps_model.encode(["cat"])
+    """By the weights in place when it is drawn; later steps read it until it is drawn anew."""
+    trainer = trainer_of(ESD(**{**QUICK, "source": "student", "lr": 0.3}, refresh=4), eps_model)
+    source, cond = trainer.terms[0].source, eps_model.encode(["cat"])
     assert isinstance(source, Refreshed)
 
     def drawn_now(epoch: int) -> torch.Tensor:
         seeds = [2**40 + 2 * epoch, 2**40 + 2 * epoch + 1]
-        with torch.no_grad(), game.update.bound():
+        with torch.no_grad(), trainer.update.swapped_in():
             return eps_model.sample(
-                cond.expand(2), game.uncond, seeds, steps=3, guidance=3.0, record=True, sampler="ddim"
+                cond.expand(2), trainer.context.uncond, seeds, steps=3, guidance=3.0, record=True, sampler="ddim"
             ).states
 
-    def rows(index: int) -> Rows:
-        turn = Turn(index, game.update, torch.Generator(), [0] * 6, [0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
-        return source.rows(game, turn, ["cat"] * 6, cond)
+    def rows(index: int) -> States:
+        step = Step(index, trainer.update, torch.Generator(), [0] * 6, [0] * 6, [0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
+        return source.sample_states(trainer.context, step, ["cat"] * 6, cond)
 
     first = drawn_now(0)
     found = rows(0)
@@ -190,7 +192,7 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
     assert found.t.tolist() == [t for t in eps_model.timesteps(3, "ddim").tolist() for _ in range(2)]
     assert sorted(found.known) == ["eps_0", "eps_c"]  # the student is still the base
     assert len(eps_model.recordings.held) == 2
-    game._move(game._turn(0, game.update))
+    trainer.step(trainer.make_step(0, trainer.update))
     assert torch.equal(rows(3).x, found.x)
     second = drawn_now(1)
     anew = rows(4)
@@ -199,7 +201,13 @@ def test_the_students_recording_is_the_students_drawn_as_a_fresh_one_would_be(ep
     assert torch.allclose(anew.x, second.flatten(0, 1), atol=1e-5)
     with torch.no_grad():  # and not what the base would have drawn from these seeds
         base = eps_model.sample(
-            cond.expand(2), game.uncond, source.seeds(game), steps=3, guidance=3.0, record=True, sampler="ddim"
+            cond.expand(2),
+            trainer.context.uncond,
+            source.seeds(trainer.context),
+            steps=3,
+            guidance=3.0,
+            record=True,
+            sampler="ddim",
         )
     assert not torch.allclose(anew.x[2:], base.states.flatten(0, 1)[2:], atol=1e-3)
 
@@ -208,11 +216,11 @@ def test_preserved_words_may_lie_on_the_base_where_the_target_does_not(eps_model
     """The candidates are then drawn once, whatever is drawn anew."""
     sizes = drawings(monkeypatch)
     how = {**QUICK, "source": "student", "steps": 4, "search_turns": 0}
-    game = game_of(EAP(**how, refresh=2, keep_source="frozen", keep_paths=1), eps_model)
-    candidates = len(game.terms[1].search.lists[0])
-    game.play()
+    trainer = trainer_of(EAP(**how, refresh=2, keep_source="frozen", keep_paths=1), eps_model)
+    candidates = len(trainer.terms[1].search.lists[0])
+    trainer.train()
     assert sorted(sizes) == [2, 2, candidates]
-    assert [type(term.source) for term in game.terms] == [Refreshed, Frozen]
+    assert [type(term.source) for term in trainer.terms] == [Refreshed, Frozen]
 
 
 def test_drawings_are_smaller_where_latents_are_large():
@@ -237,15 +245,15 @@ def test_a_full_disk_stops_the_run_which_then_goes_on(eps_model, tmp_path):
 
 
 def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
-    """Files can't grow beyond 1 kB after two turns: the run says which file, and goes on from the first save."""
+    """Files can't grow beyond 1 kB after two steps: the run says which file, and goes on from the first save."""
     monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", 2)
     method = ESD(**{**QUICK, "steps": 6})
     whole = method.fit(tiny_model(), Erasure(("cat",)))
     checkpoint = tmp_path / "checkpoint"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(turn: int, _of: int, **_: object) -> None:
-        if turn == 2:
+    def fill(step: int, _of: int, **_: object) -> None:
+        if step == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
 
     try:
@@ -254,11 +262,11 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, mo
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
-    turns: list[int] = []
+    steps: list[int] = []
     edit = method.fit(
-        tiny_model(), Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: turns.append(i)
+        tiny_model(), Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: steps.append(i)
     )
-    assert turns == [3, 4, 5, 6]
+    assert steps == [3, 4, 5, 6]
     assert all(torch.equal(value, edit.values[name]) for name, value in whole.values.items())
 
 
@@ -294,7 +302,7 @@ def test_what_is_forgotten_leaves_no_file_and_what_is_kept_counts_once():
 
 
 def test_a_store_that_fills_up_midway_keeps_the_training(tmp_path, monkeypatch):
-    """The second drawing of a refreshed source finds no room: the checkpoint stands at the turn that needed it."""
+    """The second drawing of a refreshed source finds no room: the checkpoint stands at the step that needed it."""
     method = ESD(**{**QUICK, "steps": 6}, refresh=3)
     whole = method.fit(tiny_model(), Erasure(("cat",)))
     model, checkpoint = tiny_model(), tmp_path / "checkpoint"
@@ -311,14 +319,14 @@ def test_a_store_that_fills_up_midway_keeps_the_training(tmp_path, monkeypatch):
     with pytest.raises(StoreFull, match="no room"):
         method.fit(model, Erasure(("cat",)), checkpoint=checkpoint)
     assert checkpoint.exists()
-    turns: list[int] = []
-    edit = method.fit(model, Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: turns.append(i))
-    assert turns == [4, 5, 6]
+    steps: list[int] = []
+    edit = method.fit(model, Erasure(("cat",)), checkpoint=checkpoint, progress=lambda i, n, **_: steps.append(i))
+    assert steps == [4, 5, 6]
     assert all(torch.equal(value, edit.values[name]) for name, value in whole.values.items())
     assert not Path(checkpoint).exists()
 
 
 def test_settings_of_a_source_are_the_methods(eps_model):
-    source = game_of(ESD(**{**QUICK, "refresh": 7}), eps_model).terms[0].source
+    source = trainer_of(ESD(**{**QUICK, "refresh": 7}), eps_model).terms[0].source
     assert isinstance(source, Frozen)
     assert (source.steps, source.paths, source.refresh) == (3, 2, asdict(ESD(**{**QUICK, "refresh": 7}))["refresh"])

@@ -21,94 +21,96 @@ from efface.methods.salun import SalUn
 from efface.training.interfaces import Update
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.negative_guidance import NegativeGuidance
-from efface.training.preservation.nothing import Nothing
-from efface.training.trainer import Game
+from efface.training.preservation.nothing import NoPreservation
+from efface.training.trainer import Trainer
 from efface.training.updates.dense import Dense
 from efface.training.updates.lowrank import LowRank
 from efface.training.updates.mask import KeepWeights, Mask
 from efface.training.updates.salient import Salient
-from oracle import Fixed, OracleModel, game_of, loss_and_gradient, stirred
+from oracle import Fixed, OracleModel, loss_and_gradient, stirred, trainer_of
 from tiny import tiny_model
 
 RELAXATIONS = ("straight-through", "hard-concrete")
 
 
-def small_game(update: Update, *more, model: OracleModel | None = None) -> Game:
+def small_trainer(update: Update, *more, model: OracleModel | None = None) -> Trainer:
     model = model or stirred()
-    return game_of(model, [NegativeGuidance(Fixed(model.rows(32)), 1.0, "eps"), *more], update=update, batch=32)
+    return trainer_of(
+        model, [NegativeGuidance(Fixed(model.sample_states(32)), 1.0, "eps"), *more], update=update, batch=32
+    )
 
 
-def play(game: Game, moves: int) -> None:
+def play(trainer: Trainer, moves: int) -> None:
     for index in range(moves):
-        game._move(game._turn(index, game.update))
+        trainer.step(trainer.make_step(index, trainer.update))
 
 
-def tiny_game(update: Update) -> Game:
+def tiny_trainer(update: Update) -> Trainer:
     """Many real tensors; nothing is predicted."""
-    return game_of(tiny_model(), [Nothing()], update=update)
+    return trainer_of(tiny_model(), [NoPreservation()], update=update)
 
 
-def edit_of(game: Game) -> Edit:
-    return Edit(game.update.payload(), {"base": game.model.fingerprint()})
+def edit_of(trainer: Trainer) -> Edit:
+    return Edit(trainer.update.deltas(), {"base": trainer.model.fingerprint()})
 
 
 # Masks.
 
 
 def test_a_mask_of_ones_is_the_base_bit_for_bit():
-    game = tiny_game(Mask("full", 1e-2))
-    base, model = game.model.weights, game.model
+    trainer = tiny_trainer(Mask("full", 1e-2))
+    base, model = trainer.model.weights, trainer.model
     x, t, cond = torch.randn(1, *model.latent_shape), torch.tensor([500]), model.encode(["a cat"])
     with torch.no_grad():
         before = model.predict(x, t, cond)[0]
-        with game.update.bound():
+        with trainer.update.swapped_in():
             assert all(torch.equal(tensor, base[name]) for name, tensor in model.weights.items())
             assert torch.equal(model.predict(x, t, cond)[0], before)
     assert all(tensor is base[name] for name, tensor in model.weights.items())
-    assert game.update.payload() == {}
-    assert game.update.notes() == {"pruned": 0}
+    assert trainer.update.deltas() == {}
+    assert trainer.update.metadata() == {"pruned": 0}
 
 
 def test_biases_and_norms_are_never_pruned():
-    game = tiny_game(Mask("full", 1e-2))
-    base = game.model.weights
-    assert all(base[name].dim() >= 2 for name in game.update.names)
+    trainer = tiny_trainer(Mask("full", 1e-2))
+    base = trainer.model.weights
+    assert all(base[name].dim() >= 2 for name in trainer.update.names)
     assert any(name.endswith(".bias") and name.startswith("unet.") for name in base)
     with pytest.raises(ValueError, match="selects no weight that can be pruned"):
-        tiny_game(Mask(r"^unet\..*\.bias$", 1e-2))
+        tiny_trainer(Mask(r"^unet\..*\.bias$", 1e-2))
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
 def test_the_gradient_reaches_the_logits_and_no_weight_moves(relaxation):
-    game = small_game(Mask("head", 0.5, relaxation, start=1.0))
-    weight = game.model.weights["unet.head.weight"]
+    trainer = small_trainer(Mask("head", 0.5, relaxation, start=1.0))
+    weight = trainer.model.weights["unet.head.weight"]
     before = weight.detach().clone()
-    _, (grad,) = loss_and_gradient(game, game.look(0, 0))
+    _, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
     assert grad.abs().sum() > 0
-    play(game, 4)
+    play(trainer, 4)
     assert weight.grad is None
-    assert game.model.weights["unet.head.weight"] is weight
+    assert trainer.model.weights["unet.head.weight"] is weight
     assert torch.equal(weight, before)
-    assert not torch.equal(game.update.logits[0], torch.ones_like(before))
+    assert not torch.equal(trainer.update.logits[0], torch.ones_like(before))
 
 
 def test_the_gradient_is_that_of_the_product():
     """d L / d s = d L / d (theta m) * theta * sigmoid'(s), by hand."""
-    game = small_game(Mask("head", 0.1, start=0.7))
-    weight = game.model.weights["unet.head.weight"]
-    _, (grad,) = loss_and_gradient(game, game.look(0, 0))
-    dense = small_game(Dense("head", 0.1), model=game.model)
-    _, (by_weight,) = loss_and_gradient(dense, dense.look(0, 0))
+    trainer = small_trainer(Mask("head", 0.1, start=0.7))
+    weight = trainer.model.weights["unet.head.weight"]
+    _, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+    dense = small_trainer(Dense("head", 0.1), model=trainer.model)
+    _, (by_weight,) = loss_and_gradient(dense, dense.auxiliary_step(0, 0))
     s = torch.sigmoid(torch.tensor(0.7))
     assert torch.allclose(grad, by_weight * weight.detach() * s * (1 - s), rtol=1e-4, atol=1e-7)
 
 
 def test_samples_stay_within_a_step_and_change_with_the_next():
-    game = small_game(Mask("head", 1e-6, "hard-concrete", tau=2 / 3, start=0.5))
-    one, same = game.update.relaxed()[0], game.update.relaxed()[0]
-    play(game, 1)
+    trainer = small_trainer(Mask("head", 1e-6, "hard-concrete", tau=2 / 3, start=0.5))
+    one, same = trainer.update.relaxed()[0], trainer.update.relaxed()[0]
+    play(trainer, 1)
     assert torch.equal(one, same)
-    assert not torch.allclose(one, game.update.relaxed()[0], atol=1e-2)
+    assert not torch.allclose(one, trainer.update.relaxed()[0], atol=1e-2)
     assert (one == 0).any()
     assert (one == 1).any()
 
@@ -116,8 +118,8 @@ def test_samples_stay_within_a_step_and_change_with_the_next():
 @pytest.mark.parametrize("sparsity", [0.0, 0.013, 0.25])
 @pytest.mark.parametrize("fill", [0.0, 0.5])
 def test_packed_bits_are_the_mask_and_pruned_weights_are_gone(sparsity, fill):
-    game = tiny_game(Mask("xattn,selfattn", 1e-2, sparsity=sparsity, fill=fill))
-    update, model = game.update, game.model
+    trainer = tiny_trainer(Mask("xattn,selfattn", 1e-2, sparsity=sparsity, fill=fill))
+    update, model = trainer.update, trainer.model
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for logits in update.logits:
@@ -125,9 +127,9 @@ def test_packed_bits_are_the_mask_and_pruned_weights_are_gone(sparsity, fill):
     masks = dict(zip(update.names, binarise(update.logits, sparsity), strict=True))
     of = sum(mask.numel() for mask in masks.values())
     pruned = sum(int((~mask).sum()) for mask in masks.values())
-    edit = edit_of(game)
+    edit = edit_of(trainer)
     assert pruned == round(sparsity * of) if sparsity else pruned > 0
-    assert update.notes()["pruned"] == pruned / of
+    assert update.metadata()["pruned"] == pruned / of
     assert all(torch.equal(unpack(edit.values[f"{n}:mask"], m.shape), m) for n, m in masks.items() if not m.all())
     base = dict(model.weights)
     with edit.apply(model):
@@ -146,29 +148,29 @@ def test_packed_bits_are_the_mask_and_pruned_weights_are_gone(sparsity, fill):
 
 def test_bound_and_payload_are_one_when_the_mask_is_binary():
     """No gap opens between the student that was trained and the Edit that is left."""
-    game = small_game(Mask("head", 0.3, start=0.5), KeepWeights(1e-2))
-    play(game, 8)
-    with game.update.bound():
-        student = game.model.weights["unet.head.weight"].detach().clone()
-    assert 0 < game.update.notes()["pruned"] < 1
-    with edit_of(game).apply(game.model):
-        assert torch.equal(game.model.weights["unet.head.weight"], student)
+    trainer = small_trainer(Mask("head", 0.3, start=0.5), KeepWeights(1e-2))
+    play(trainer, 8)
+    with trainer.update.swapped_in():
+        student = trainer.model.weights["unet.head.weight"].detach().clone()
+    assert 0 < trainer.update.metadata()["pruned"] < 1
+    with edit_of(trainer).apply(trainer.model):
+        assert torch.equal(trainer.model.weights["unet.head.weight"], student)
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
 def test_the_cost_is_the_share_pruned(relaxation):
     """Alone, and with a slope that brings weights back."""
-    game = small_game(Mask("head", 0.3, relaxation, start=1.0), KeepWeights(0.2))
-    with game.losses(game.look(0, 0)) as losses:
+    trainer = small_trainer(Mask("head", 0.3, relaxation, start=1.0), KeepWeights(0.2))
+    with trainer.losses(trainer.auxiliary_step(0, 0)) as losses:
         assert set(losses) == {"erase", "cost"}
-        (grad,) = torch.autograd.grad(losses["cost"], game.update.params())
+        (grad,) = torch.autograd.grad(losses["cost"], trainer.update.params())
         cost = losses["cost"].item()
     assert (grad < 0).all()
     # sigmoid(1), and for hard-concrete sigmoid(1 - log(0.1 / 1.1)): the share that is not 0.
     kept = 1 / (1 + math.exp(-1) * (1 if relaxation == "straight-through" else 0.1 / 1.1))
     assert cost == pytest.approx(0.2 * (1 - kept), rel=1e-4)
     with pytest.raises(ValueError, match="keeping weights is a cost of pruning"):
-        small_game(Dense("head", 0.1), KeepWeights(0.2))
+        small_trainer(Dense("head", 0.1), KeepWeights(0.2))
 
 
 @pytest.mark.parametrize(
@@ -202,39 +204,39 @@ def test_pruning_nothing_is_refused_before_and_told_after():
 
 
 def test_low_rank_starts_as_the_base_and_stays_of_its_rank():
-    game = small_game(LowRank("head", 0.1, 2))
-    base = game.model.weights["unet.head.weight"].detach().clone()
-    with game.update.bound():
-        assert torch.equal(game.model.weights["unet.head.weight"], base)
-    play(game, 6)
-    with game.update.bound():
-        student = game.model.weights["unet.head.weight"].detach().clone()
+    trainer = small_trainer(LowRank("head", 0.1, 2))
+    base = trainer.model.weights["unet.head.weight"].detach().clone()
+    with trainer.update.swapped_in():
+        assert torch.equal(trainer.model.weights["unet.head.weight"], base)
+    play(trainer, 6)
+    with trainer.update.swapped_in():
+        student = trainer.model.weights["unet.head.weight"].detach().clone()
     singular = torch.linalg.svdvals((student - base).double())
     assert singular[1] > 1e-3
     assert singular[2:].max() < 1e-5 * singular[0]
-    with edit_of(game).apply(game.model):
-        assert torch.equal(game.model.weights["unet.head.weight"], student)
+    with edit_of(trainer).apply(trainer.model):
+        assert torch.equal(trainer.model.weights["unet.head.weight"], student)
 
 
 def test_kernels_are_matrices_and_vectors_stay():
-    game = tiny_game(LowRank(r"^unet\.conv_in\.", 0.1, 3))
-    assert game.update.moved() == ["unet.conv_in.weight"]
+    trainer = tiny_trainer(LowRank(r"^unet\.conv_in\.", 0.1, 3))
+    assert trainer.update.changed_names() == ["unet.conv_in.weight"]
     with torch.no_grad():
-        game.update.ups[0].normal_(generator=torch.Generator().manual_seed(0))
-    base = game.model.weights["unet.conv_in.weight"].detach().clone()
-    with game.update.bound():
-        change = (game.model.weights["unet.conv_in.weight"] - base).detach().flatten(1)
-        student = game.model.weights["unet.conv_in.weight"].detach().clone()
+        trainer.update.ups[0].normal_(generator=torch.Generator().manual_seed(0))
+    base = trainer.model.weights["unet.conv_in.weight"].detach().clone()
+    with trainer.update.swapped_in():
+        change = (trainer.model.weights["unet.conv_in.weight"] - base).detach().flatten(1)
+        student = trainer.model.weights["unet.conv_in.weight"].detach().clone()
     assert torch.linalg.matrix_rank(change.double(), rtol=1e-4) == 3
-    with edit_of(game).apply(game.model):
-        assert torch.equal(game.model.weights["unet.conv_in.weight"], student)
+    with edit_of(trainer).apply(trainer.model):
+        assert torch.equal(trainer.model.weights["unet.conv_in.weight"], student)
 
 
 def test_bad_ranks():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         LowRank("head", 0.1, 0)
     with pytest.raises(ValueError, match="selects no matrix"):
-        tiny_game(LowRank(r"^unet\..*\.bias$", 0.1, 2))
+        tiny_trainer(LowRank(r"^unet\..*\.bias$", 0.1, 2))
 
 
 # Salient weights.
@@ -242,29 +244,31 @@ def test_bad_ranks():
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_only_the_salient_share_moves_whatever_adam_remembers(share):
-    game = small_game(Salient("head", 0.1, share, looks=3))
-    base = game.model.weights["unet.head.weight"].detach().clone()
-    (mask,) = game.update.masks
+    trainer = small_trainer(Salient("head", 0.1, share, looks=3))
+    base = trainer.model.weights["unet.head.weight"].detach().clone()
+    (mask,) = trainer.update.masks
     assert int(mask.sum()) == round(share * base.numel())
-    play(game, 5)
-    value = game.update.payload()["unet.head.weight"]
+    play(trainer, 5)
+    value = trainer.update.deltas()["unet.head.weight"]
     assert torch.equal(value != base, mask)
 
 
 def test_the_share_is_of_all_tensors_together():
     model = tiny_model()
-    rows = efface.training.interfaces.Rows(torch.randn(2, *model.latent_shape), torch.tensor([300, 700]))
+    states = efface.training.interfaces.States(torch.randn(2, *model.latent_shape), torch.tensor([300, 700]))
     salient = Salient("xattn-strict", 0.1, 0.3, looks=1)
     erasure = Erasure(("cat",), anchor="dog")
-    game_of(model, [Anchor(Fixed(rows), "eps")], erasure, update=salient, batch=2)
+    trainer_of(model, [Anchor(Fixed(states), "eps")], erasure, update=salient, batch=2)
     of = sum(mask.numel() for mask in salient.masks)
     assert sum(int(mask.sum()) for mask in salient.masks) == round(0.3 * of)
     assert len({mask.float().mean().item() for mask in salient.masks}) > 1
     # The gradient of the erasing loss at the base, on a copy that shares nothing, by hand.
     twin = copy.deepcopy(model.unet)
     cat, dog = (model.encode([word]).expand(2).tensors["tokens"] for word in ("cat", "dog"))
-    (twin(rows.x, rows.t, cat).sample - model.unet(rows.x, rows.t, dog).sample.detach()).square().mean().backward()
-    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.moved()]
+    (
+        twin(states.x, states.t, cat).sample - model.unet(states.x, states.t, dog).sample.detach()
+    ).square().mean().backward()
+    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.changed_names()]
     picked = torch.cat([grad[mask] for grad, mask in zip(grads, salient.masks, strict=True)])
     left = torch.cat([grad[~mask] for grad, mask in zip(grads, salient.masks, strict=True)])
     assert picked.min() >= left.max() * (1 - 1e-3)
@@ -276,19 +280,21 @@ def test_saliency_is_the_sum_over_the_looks():
     method = SalUn(weights="head", share=0.25, looks=4, batch=8, pictures=8, draw_steps=3)
     erasure = Erasure(("cat",), anchor="dog", keep=("car",))
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    game = Game(model, erasure, name="test", settings=dataclasses.asdict(method), **parts)
-    total = torch.zeros_like(game.update.params()[0])
+    trainer = Trainer(
+        model, erasure, name="test", arguments=dataclasses.asdict(method), config=method.train_config(), **parts
+    )
+    total = torch.zeros_like(trainer.update.params()[0])
     for k in range(4):
-        asks = game.terms[0].asks(game, game.look(0, salt=500 + k))
-        rows, p = asks["student"].rows, asks["student"].cond.tensors["p"]
+        queries = trainer.terms[0].queries(trainer.context, trainer.auxiliary_step(0, stream=500 + k))
+        states, p = queries["student"].states, queries["student"].cond.tensors["p"]
         w = model.unet.head.weight.detach().clone().requires_grad_()
-        base, wrong = model.exact(rows.x, rows.t, p).float(), asks["wrong"].cond.tensors["p"]
-        said = base.flatten(1) + model.unet.features(rows.x, rows.t, p) @ w.T
-        other = model.exact(rows.x, rows.t, wrong).float() + model.unet(rows.x, rows.t, wrong)
+        base, wrong = model.exact(states.x, states.t, p).float(), queries["wrong"].cond.tensors["p"]
+        said = base.flatten(1) + model.unet.features(states.x, states.t, p) @ w.T
+        other = model.exact(states.x, states.t, wrong).float() + model.unet(states.x, states.t, wrong)
         (said - other.detach().flatten(1)).square().mean().backward()
         total += w.grad
     size = total.abs()
-    (mask,) = game.update.masks
+    (mask,) = trainer.update.masks
     assert int(mask.sum()) == round(0.25 * mask.numel())
     assert size[mask].min() > size[~mask].max() * (1 - 1e-4)
 
@@ -340,9 +346,9 @@ def test_killed_at_every_step_pruning_ends_the_same(name, tmp_path, monkeypatch)
 
 
 def test_low_rank_resumes_exactly():
-    games = [small_game(LowRank("head", 0.1, 2)) for _ in range(2)]
-    play(games[0], 3)
-    games[1].update.restore(games[0].update.state())
-    for game in games:
-        game._move(game._turn(3, game.update))
-    assert same(games[0].update.payload(), games[1].update.payload())
+    trainers = [small_trainer(LowRank("head", 0.1, 2)) for _ in range(2)]
+    play(trainers[0], 3)
+    trainers[1].update.load_state_dict(trainers[0].update.state_dict())
+    for trainer in trainers:
+        trainer.step(trainer.make_step(3, trainer.update))
+    assert same(trainers[0].update.deltas(), trainers[1].update.deltas())

@@ -27,7 +27,7 @@ from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
 from ..suites.spec import Row
-from ..training.optim import Adam
+from ..training.optim import Adam32bit
 from .base import Arena, Attack, Shot, Shots, Threat
 
 SLOT = "{}"
@@ -86,10 +86,10 @@ class ConceptInversion(Attack):
     def _learned(self, arena: Arena) -> Tensor:
         """The words' token embeddings [queries, tokens, d], learned all at once."""
         start = torch.stack([self._start(arena, i) for i in range(self.queries)]).requires_grad_()
-        adam = Adam([start], self.lr)
+        adam = Adam32bit([start], self.lr)
         for done in range(0, self.steps, SAVE_EVERY):
             until = min(done + SAVE_EVERY, self.steps)
-            adam.restore(arena.once(f"{until} steps", partial(self._learn, arena, adam, done, until)))
+            adam.load_state_dict(arena.once(f"{until} steps", partial(self._learn, arena, adam, done, until)))
         return start.detach()
 
     def _start(self, arena: Arena, i: int) -> Tensor:
@@ -98,7 +98,7 @@ class ConceptInversion(Attack):
         ids = _ids(arena.model, word)
         return arena.model.embed(ids[torch.arange(self.tokens, device=ids.device) % len(ids)]).detach().float()
 
-    def _learn(self, arena: Arena, adam: Adam, done: int, until: int) -> dict[str, Tensor]:
+    def _learn(self, arena: Arena, adam: Adam32bit, done: int, until: int) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
         model, (words,) = arena.model, adam.params
         latents = arena.latents(self.pictures)
@@ -119,7 +119,7 @@ class ConceptInversion(Attack):
             if not grad.isfinite().all() or not grad.any():
                 raise NoGradient(f"at step {step + 1} the word has no gradient that could be followed")
             adam.step([grad])
-        return adam.state()
+        return adam.state_dict()
 
 
 Slot = tuple[Tensor, Tensor]

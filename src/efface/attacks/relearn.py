@@ -21,7 +21,7 @@ from ..functional.adversary import NoGradient
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..suites.spec import Row
-from ..training.optim import Adam
+from ..training.optim import Adam32bit
 from ..training.subsets import select
 from .base import Arena, Attack, Shot, Shots, Threat
 
@@ -75,9 +75,9 @@ class Relearn(Attack):
 
     def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
         start = {name: arena.model.weights[name].detach() for name in self._chosen(arena.model)}
-        adam, done = Adam(self._params(arena, start), self.lr), 0
+        adam, done = Adam32bit(self._params(arena, start), self.lr), 0
         for stop, note in zip(self.stops(), self.stages(), strict=True):
-            adam.restore(arena.once(note, partial(self._learn, arena, adam, start, done, stop)))
+            adam.load_state_dict(arena.once(note, partial(self._learn, arena, adam, start, done, stop)))
             done = stop
             with torch.no_grad():
                 moved = self._moved(start, adam.params)
@@ -121,7 +121,9 @@ class Relearn(Attack):
         pairs = zip(start.items(), params[::2], params[1::2], strict=True)
         return {name: (w + (up @ down).view(w.shape)).to(w) for (name, w), down, up in pairs}
 
-    def _learn(self, arena: Arena, adam: Adam, start: Mapping[str, Tensor], done: int, until: int) -> dict[str, Tensor]:
+    def _learn(
+        self, arena: Arena, adam: Adam32bit, start: Mapping[str, Tensor], done: int, until: int
+    ) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
         model = arena.model
         latents = arena.latents(self.pictures)
@@ -141,4 +143,4 @@ class Relearn(Attack):
             if not all(grad.isfinite().all() for grad in grads if grad is not None):
                 raise NoGradient(f"at step {step + 1} of relearning the gradient is no number")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
-        return adam.state()
+        return adam.state_dict()

@@ -48,14 +48,14 @@ class Draw:
             raise ValueError(f"--count is {self.count}; it must be at least 1")
         writable_folder(self.out)
         from ..records.report import write_whole
-        from ..training.distributed import launched
+        from ..training.distributed import join_process_group
 
         asked = [(p, self.seed + i) for p in self.prompt for i in range(self.count)]
         wanted = [(p, s, self.out / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(asked)]
-        with launched(self.loading.device) as team:
-            self.draw(wanted[team.share(len(wanted))], team.first)
-            team.wait()
-            if not team.first:
+        with join_process_group(self.loading.device) as group:
+            self.draw(wanted[group.shard(len(wanted))], group.is_main)
+            group.barrier()
+            if not group.is_main:
                 return
         drawn = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in wanted]
         data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": self.strength, "pictures": drawn}

@@ -1,12 +1,12 @@
-"""The forms in which an Edit holds the change of a weight, and what they make of the base.
+"""The forms in which an Edit holds the change of a weight, and the new weight that each gives.
 
 Of a weight NAME there is either
 
 - `NAME`: its new value;
-- `NAME:mask`: which of its numbers stay, as packed bits (big-endian over the flattened weight, 1 = kept); the others
+- `NAME:mask`: which of its numbers are kept, as packed bits (big-endian over the flattened weight, 1 = kept); others
   become 0, or the values in `NAME:fill`, in order. Zeros show which weights carried the concept, fillings do not;
-- `NAME:down` [r, in] and `NAME:up` [out, r]: base + up @ down, where a kernel counts as [out, in * h * w]. Whatever
-  scales the product is part of `up`.
+- `NAME:down` [r, in] and `NAME:up` [out, r]: base + up @ down, where a kernel counts as [out, in * h * w]. A scale of
+  the product is part of `up`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 FORMS = ({""}, {"mask"}, {"mask", "fill"}, {"down", "up"})
-"""The parts that make a change together, by suffix; "" is the new value itself."""
+"""The sets of suffixes whose parts make a change together; "" is the new value itself."""
 
 
 def pack(mask: Tensor) -> Tensor:

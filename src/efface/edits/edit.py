@@ -1,4 +1,4 @@
-"""What fitting left: the changes of some weights or a guide, and the record of how they came about."""
+"""The Edit: the changes of some weights, or a guide, with the record of how they came about."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..models.guider import Guide
 from .deltas import grouped, merged
 
 GUIDE = "guide/"
-"""What the keys of a guide's own tensors begin with."""
+"""The prefix of the keys of a guide's own tensors."""
 
 
 class WrongBase(ValueError):
@@ -32,9 +32,9 @@ class Edit:
     """An erasure, ready to be applied, saved, or shipped."""
 
     values: Mapping[str, Tensor]
-    """By checkpoint name: new values, masks or low-rank factors, as `changes` tells them; tensors of the guide."""
+    """By checkpoint name: new values, masks or low-rank factors, as in `edits.deltas`; a guide's tensors."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Method, arguments, request, versions, the base's fingerprint, the guide if there is one; JSON's types."""
+    """Method, arguments, request, versions, the base's fingerprint, the guide if there is one; in JSON's types."""
 
     @staticmethod
     def load(path: str | Path) -> Edit:
@@ -54,7 +54,7 @@ class Edit:
         return tuple(self.changes())
 
     def changes(self) -> dict[str, dict[str, Tensor]]:
-        """The parts of each weight's change, as `changes.grouped` has them."""
+        """The parts of each weight's change by suffix, as `deltas.grouped` gives them."""
         return grouped({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
 
     def guide(self, strength: float = 1.0) -> Guide | None:
@@ -70,13 +70,13 @@ class Edit:
         return apply(model, [self], [strength])
 
     def export(self, model: Model, folder: str | Path, strength: float = 1.0) -> None:
-        """Writes the edited model as a folder that other tools open; ValueError where it is not in the weights."""
+        """Writes the edited model as a folder that other tools open; ValueError where the Edit is a guide."""
         self.check_exportable()
         with self.apply(model, strength):
             model.save_pretrained(folder)
 
     def check_exportable(self) -> None:
-        """Raises ValueError where other tools would not apply it, for it is not in the weights."""
+        """Raises ValueError where the Edit is a guide, which other tools would not apply."""
         if guide := self.meta.get("guide"):
             raise ValueError(
                 f"the edit is a guide ({guide['name']}): it acts while efface draws, and no other tool would apply it; "
@@ -95,7 +95,7 @@ class Edit:
 
 @contextmanager
 def apply(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Iterator[None]:
-    """Within, the model is base + the sum of strength times each edit's change; after, bit for bit as before.
+    """Within, the model is base + the sum of strength times each edit's change; afterwards it is bit for bit as before.
 
     Weights that several edits change are reported by a warning, for their changes add up. At most one may be a guide.
 

@@ -1,4 +1,4 @@
-"""The record of how an edit came about: what was asked, by which method and arguments, on which base."""
+"""The record of how an Edit came about: the request, the method and its arguments, and the base."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from ..models.base import Model
 def provenance(
     model: Model, erasure: Erasure, method: str, arguments: Mapping[str, Any], base: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The record of how an edit came about, in JSON's types; `base` where the fingerprint was taken before."""
+    """The record of how an Edit came about, in JSON's types.
+
+    Args:
+        base: the base's fingerprint, where it was taken before; otherwise it is taken of the weights in place.
+    """
     request = {"targets": erasure.targets, "anchor": erasure.anchor, "keep": erasure.keep}
     record = {"method": method, "arguments": dict(arguments), "request": request, "model": model.name}
     record |= {"base": dict(base or model.fingerprint()), "compute": str(model.compute or model.dtype)}
@@ -23,11 +27,11 @@ def provenance(
 
 
 def check_same_run(file: Path, found: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raises ValueError, with what differs, where a file's record is not ours."""
+    """Raises ValueError, with what differs, where the record found in a file is not that of this run."""
     if differ := sorted(key for key in ours if found.get(key) != ours[key]):
         raise ValueError(f"{file} belongs to another run (differs in {', '.join(differ)}); remove it to start afresh")
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that an edit's numbers depend on."""
+    """The versions of the packages that an Edit's numbers depend on."""
     return {name: version(name) for name in ("efface", "torch", "diffusers", "transformers")}

@@ -21,15 +21,15 @@ from ..training.preservation.unconditional import Unconditional
 from ..training.states.pictures import Pictures
 from ..training.states.shared import Shared
 from ..training.updates.dense import Dense
-from .base import Method, OnTrajectories
-from .states import filed, trajectories
+from .base import Method, TrajectoryMethod
+from .states import build_trajectories, read_target_latents
 
-States = Literal["trajectories", "pictures"]
+StateKind = Literal["trajectories", "pictures"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ABO(OnTrajectories):
+class ABO(TrajectoryMethod):
     """Moves the guidance term of the target alone, to an alternative or away, and holds the unconditional score."""
 
     uses_anchor: ClassVar[bool] = True
@@ -41,7 +41,7 @@ class ABO(OnTrajectories):
     """Hold the unconditional prediction within the guidance term; only the preservation then moves it."""
     hold: float = 1.0
     """Weight of the unconditional score's preservation."""
-    states: States = "trajectories"
+    states: StateKind = "trajectories"
     """States on guided trajectories under the target, or stored pictures of it, noised, which keeps their layout."""
     pictures: int = 64
     """Pictures of each target prompt that the model draws for it."""
@@ -49,9 +49,9 @@ class ABO(OnTrajectories):
     """Folder with pictures of the target instead, with captions where there are several."""
 
     def __post_init__(self) -> None:
-        OnTrajectories.__post_init__(self)
-        if self.states not in get_args(States):
-            raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(States))}")
+        TrajectoryMethod.__post_init__(self)
+        if self.states not in get_args(StateKind):
+            raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(StateKind))}")
         if self.images and self.states != "pictures":
             raise ValueError(f"states on {self.states} have no use for images={self.images!r}; states pictures has")
 
@@ -70,8 +70,8 @@ class ABO(OnTrajectories):
 
     def _states(self, model: Model, erasure: Erasure) -> Source:
         if self.states == "trajectories":
-            return trajectories(self, self.paths)
-        given = filed(model, self.images, erasure, self) if self.images else None
+            return build_trajectories(self, self.paths)
+        given = read_target_latents(model, self.images, erasure, self) if self.images else None
         return Pictures(self.pictures, self.draw_steps, self.guidance, given)
 
     def update(self) -> Update:

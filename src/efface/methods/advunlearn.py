@@ -25,13 +25,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.attacked import Attacked, PrefixAttack, Start
 from ..training.preservation.anchoring import Retained
 from ..training.updates.dense import Dense
-from .base import OnTrajectories
-from .states import trajectories
+from .base import TrajectoryMethod
+from .states import build_trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AdvUnlearn(OnTrajectories):
+class AdvUnlearn(TrajectoryMethod):
     """ESD on prompts that an attack hardens in every step, in the text encoder; other words are retained."""
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
@@ -65,8 +65,10 @@ class AdvUnlearn(OnTrajectories):
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
         words = erasure.keep or model.vocabulary(self.retain_words)
         return (
-            Attacked(trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
-            Retained(trajectories(self, self.retain_paths), words, self.retain_template, self.retain_batch, self.space),
+            Attacked(build_trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
+            Retained(
+                build_trajectories(self, self.retain_paths), words, self.retain_template, self.retain_batch, self.space
+            ),
         )
 
     def update(self) -> Update:

@@ -21,13 +21,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.adaptive_anchor import AdaptiveAnchor
 from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
-from .searching import Searching
-from .states import preserved, trajectories
+from .searching import SearchMethod
+from .states import build_preservation_states, build_trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AGE(Searching):
+class AGE(SearchMethod):
     """Pushes the target away around a mixture of near concepts that the search adapts; kept words are candidates."""
 
     eta: float = 1.0
@@ -44,8 +44,8 @@ class AGE(Searching):
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         search = self.search(model, erasure, top=self.top)
         return (
-            AdaptiveAnchor(trajectories(self, self.paths), search, self.eta, self.space),
-            Adversarial(preserved(self), search, self.space),
+            AdaptiveAnchor(build_trajectories(self, self.paths), search, self.eta, self.space),
+            Adversarial(build_preservation_states(self), search, self.space),
         )
 
     def update(self) -> Update:

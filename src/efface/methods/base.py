@@ -1,4 +1,4 @@
-"""What a method is: hyper-parameters that can fit an Edit."""
+"""What a method is: a set of hyper-parameters that can fit an Edit, for a model and a request."""
 
 from __future__ import annotations
 
@@ -14,15 +14,32 @@ from ..edits.edit import Edit
 from ..edits.provenance import provenance
 from ..functional.schedules import Space
 from ..models.base import Model
+from ..training.config import TrainConfig
 from ..training.interfaces import Balance, Term, Update
-from ..training.trainer import Game
+from ..training.trainer import Trainer
 
 Kind = Literal["trained", "closed form", "inference time", "in stages"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Hyper-parameters that can fit an Edit; the traits say what it works on, and what of a request it can use."""
+    """Hyper-parameters that can fit an Edit.
+
+    The class variables say which architectures it serves and what of a request it can use; they are read from the
+    source without importing it, so each must be a plain constant. Most methods subclass `Trained`, `ClosedForm` or
+    `Guided`, which write `fit`. This one writes it itself, and sets a weight to zero:
+
+        @final
+        @dataclass(frozen=True, kw_only=True)
+        class Zero(Method):
+            name: str = "unet.conv_out.weight"
+
+            def fit(self, model, erasure, *, progress=None, checkpoint=None):
+                self.check(erasure, model)
+                record = self.record(model, erasure)
+                values = {self.name: torch.zeros_like(model.weights[self.name], device="cpu")}
+                return Edit(values, {**record, "versions": versions(), "notes": {}})
+    """
 
     kind: ClassVar[Kind] = "closed form"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
@@ -31,7 +48,7 @@ class Method(ABC):
     uses_keep: ClassVar[bool] = False
     several: ClassVar[bool] = True
     by_choice: ClassVar[bool] = False
-    """What it uses depends on its settings; the traits are then those of the defaults."""
+    """Whether what it uses depends on its settings; the other class variables are then those of the defaults."""
 
     @abstractmethod
     def fit(
@@ -42,19 +59,25 @@ class Method(ABC):
         progress: Callable[..., None] | None = None,
         checkpoint: str | Path | None = None,
     ) -> Edit:
-        """An Edit that erases; the model is left bit for bit as it was.
+        """An Edit that erases the request's targets; the model is left bit for bit as it was.
+
+        The same model, request and hyper-parameters give the same Edit, also after a resumption.
 
         Args:
-            progress: called as progress(turn, of, player=…, loss=…) after each turn.
+            progress: called as progress(step, of, **more) after each step, steps counted from 1. Trainings add
+                learner=…, the name of what took the step, and loss=…, the losses by role.
             checkpoint: a file to resume from where it exists, and to save to meanwhile; removed at the end.
+
+        Raises:
+            ValueError: the method cannot serve the request or the model; says what would work, before any work.
         """
 
     def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
-        """How an Edit by this method comes about; to be asked before any weight is swapped in."""
+        """The record of an Edit by this method, in JSON's types; to be made while the base's weights are in place."""
         return provenance(model, erasure, type(self).__name__, dataclasses.asdict(self))
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
-        """Raises ValueError where the request holds what the method cannot use, or where it cannot serve the model."""
+        """Raises ValueError where the method cannot use what the request holds, or cannot serve the model."""
         name = type(self).__name__
         if model is not None and model.architecture not in self.architectures:
             raise ValueError(
@@ -75,7 +98,10 @@ class Method(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Method):
-    """A method that plays the game: an answer on each axis, and the loop's own settings."""
+    """A method that trains: an answer on each axis, and the settings of the training loop.
+
+    A subclass writes `terms`, `update` and `balance`; CONTRIBUTING.md has a whole one.
+    """
 
     kind: ClassVar[Kind] = "trained"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "ddpm")
@@ -113,15 +139,19 @@ class Trained(Method):
 
     @abstractmethod
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        """The objective and the preservation."""
+        """The objective and the preservation, and a cost where the update has one; each a new object at every call.
+
+        For example `(NegativeGuidance(source, self.eta, self.space), NoPreservation())`. Two terms that are given one
+        `Shared` source are evaluated at the same states.
+        """
 
     @abstractmethod
     def update(self) -> Update:
-        """How the weights move."""
+        """Which weights may change and in which form, for example `Dense(self.weights, self.lr)`; a new object."""
 
     @abstractmethod
     def balance(self) -> Balance:
-        """How the losses become one step."""
+        """How the losses become one step, for example `Sum(keep=2.0)`."""
 
     def fit(
         self,
@@ -131,23 +161,36 @@ class Trained(Method):
         progress: Callable[..., None] | None = None,
         checkpoint: str | Path | None = None,
     ) -> Edit:
-        """Plays the game to its end, and finishes what it left."""
-        return self.finish(self.game(model, erasure).play(progress, checkpoint), erasure)
+        """Trains to the end, and finishes the Edit that the training left."""
+        return self.finish(self.build_trainer(model, erasure).train(progress, checkpoint), erasure)
+
+    def train_config(self) -> TrainConfig:
+        """The fields that the training loop, the terms and the update read."""
+        return TrainConfig(
+            steps=self.steps,
+            batch=self.batch,
+            draw_steps=self.draw_steps,
+            templates=self.templates,
+            seed=self.seed,
+            micro_batch=self.micro_batch,
+            moments=self.moments,
+        )
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        """The Edit of the method, from that of the game: the same, unless the method adds to it."""
+        """The method's Edit, from that of the training: the same one, unless the method adds to it or refuses it."""
         return edit
 
-    def game(self, model: Model, erasure: Erasure) -> Game:
-        """The training, set up and not begun."""
+    def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
+        """The training, prepared, before its first step."""
         self.check(erasure, model)
-        # Before the terms, which may read folders: they refuse settings that cannot be.
+        # Made before the terms, which may read folders, as these refuse impossible settings at once.
         update, balance = self.update(), self.balance()
-        return Game(
+        return Trainer(
             model,
             erasure,
             name=type(self).__name__,
-            settings=dataclasses.asdict(self),
+            arguments=dataclasses.asdict(self),
+            config=self.train_config(),
             terms=self.terms(model, erasure),
             update=update,
             balance=balance,
@@ -155,7 +198,7 @@ class Trained(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnTrajectories(Trained):
+class TrajectoryMethod(Trained):
     """A method whose states lie on sampling trajectories."""
 
     source: Literal["student", "frozen"] = "student"
@@ -166,11 +209,11 @@ class OnTrajectories(Trained):
     sampler: Literal["ddim", "dpm", "unipc"] = "ddim"
     """How trajectories are drawn; with dpm or unipc fewer draw_steps do."""
     refresh: int = 0
-    """Turns after which stored trajectories are drawn anew; 0 is never, and has the student's not stored at all."""
+    """Steps after which stored trajectories are drawn anew; 0 is never, and has the student's not stored at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnPictures(Trained):
+class ImageMethod(Trained):
     """A method whose states are noised pictures: of what is to be forgotten, of what is to remain."""
 
     uses_keep: ClassVar[bool] = True

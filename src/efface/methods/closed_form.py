@@ -24,7 +24,7 @@ Tokens = Literal["last-subject", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm(Method):
-    """A method that maps the rows of a prompt by one matrix, and preserves other rows."""
+    """A method that maps the embeddings of a prompt by one matrix M [d, d], and preserves other embeddings."""
 
     uses_anchor: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = True
@@ -41,7 +41,15 @@ class ClosedForm(Method):
     def solve(
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """The matrix M [d, d], and notes for the record; `words` of the vocabulary may be preserved."""
+        """The matrix M [d, d] in fp64, by which every weight W0 becomes W0 M, and notes for the record.
+
+        Args:
+            words: words of the vocabulary that are to be preserved beside the kept concepts.
+            weights: the keys and values [m, d] of cross-attention, by name.
+
+        For example `shared(*reader.pairs(erasure.targets, erasure.anchor), reader.kept(words), self.lamb, 1.0, 1.0)`,
+        with `reader = self.reader(model, "last-subject")`, and `{"preserved": [*words]}`.
+        """
 
     def reader(self, model: Model, tokens: Tokens) -> Reader:
         """Reads concepts in the method's templates; ValueError where the model reads no text."""
@@ -85,7 +93,7 @@ def text_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def answers(
     weights: Mapping[str, Tensor], matrix: Tensor, progress: Callable[..., None] | None = None
 ) -> dict[str, Tensor]:
-    """W0 M for every weight [m, d], rounded once, to the weight's own dtype; progress is told of each."""
+    """W0 M for every weight [m, d], rounded once, to the weight's own dtype; `progress` is called after each."""
     values: dict[str, Tensor] = {}
     for name, weight in weights.items():
         values[name] = (weight.double() @ matrix.to(weight.device)).to(weight.dtype)

@@ -7,7 +7,7 @@ salient (SalUn). What only one method has is not offered: the words that AdvUnle
 gate, noise-based AC, training without a target, and the stages of MACE and STEREO. The formulas stand in the files of
 the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
 
-Pruning that holds in place what it damages most and meets an attack in every update, a mix of three papers:
+Pruning that preserves what it damages most and is attacked in every update, a mix of three papers:
 
     efface erase compose --target cat --objective attacked --preserve adversarial --update mask --lr 0.05 --space x0
 """
@@ -35,18 +35,24 @@ from ..training.objectives.guidance import Aim, Guidance, goal_of
 from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.objectives.wrong_noise import Wrong, WrongNoise
 from ..training.preservation.adversarial import Adversarial
-from ..training.preservation.nothing import Nothing
-from ..training.preservation.prompts import Prompts
+from ..training.preservation.nothing import NoPreservation
+from ..training.preservation.prompts import FixedPrompts
 from ..training.preservation.unconditional import Unconditional
 from ..training.states.shared import Shared
 from ..training.updates.dense import Dense
 from ..training.updates.lowrank import LowRank
-from ..training.updates.mask import KeepWeights, Mask, Relaxation, check_reach, pruned
+from ..training.updates.mask import KeepWeights, Mask, Relaxation, check_reach, require_pruned
 from ..training.updates.salient import Salient
-from ..training.vocabulary_search import Search, SearchGradient
-from .base import Method, OnPictures, Trained
-from .searching import Searching
-from .states import forgotten, labels, preserved, remaining, trajectories
+from ..training.vocabulary_search import SearchGradient, VocabularySearch
+from .base import ImageMethod, Method, Trained
+from .searching import SearchMethod
+from .states import (
+    build_forget_pictures,
+    build_preservation_states,
+    build_remain_pictures,
+    build_trajectories,
+    choose_labels,
+)
 
 Objective = Literal[
     "negative-guidance", "anchor", "guidance", "wrong-noise", "denoise-up", "adaptive-anchor", "attacked"
@@ -54,13 +60,13 @@ Objective = Literal[
 Preserve = Literal["nothing", "unconditional", "prompts", "adversarial", "remain"]
 BalanceBy = Literal["sum", "constrained"]
 UpdateBy = Literal["dense", "low-rank", "mask", "salient"]
-States = Literal["trajectories", "pictures"]
+StateKind = Literal["trajectories", "pictures"]
 AXES: Mapping[str, Any] = {
     "objective": Objective,
     "preserve": Preserve,
     "balance_": BalanceBy,
     "update_": UpdateBy,
-    "states": States,
+    "states": StateKind,
 }
 
 _PATHS = ("source", "sampler", "refresh")
@@ -86,12 +92,12 @@ USES: Mapping[tuple[str, str], Sequence[str]] = {
     ("update_", "mask"): ("relaxation", "tau", "start", "beta", "sparsity", "fill"),
     ("update_", "salient"): ("share", "looks"),
 }
-"""The settings that an answer reads, beside those that every training does."""
+"""The settings that each answer reads, beside those that every training reads."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Compose(Searching, OnPictures):
+class Compose(SearchMethod, ImageMethod):
     """An erasure of your own making: one answer on each axis, with the settings that these answers need."""
 
     by_choice: ClassVar[bool] = True
@@ -104,7 +110,7 @@ class Compose(Searching, OnPictures):
     """How the losses become one step."""
     update_: Annotated[UpdateBy, tyro.conf.arg(name="update")] = "dense"
     """Which weights move, and how. A mask wants an lr of 5e-2."""
-    states: States = "trajectories"
+    states: StateKind = "trajectories"
     """Where the objective is evaluated; wrong-noise and denoise-up are on pictures anyhow."""
     shows: Literal["target", "anchor"] = "target"
     """What the states of the objective "anchor" show."""
@@ -184,7 +190,7 @@ class Compose(Searching, OnPictures):
 
     @property
     def idle(self) -> frozenset[str]:
-        """The settings that none of the answers reads."""
+        """The settings that none of the chosen answers reads."""
         used = {name for choice in self.answers.items() for name in USES.get(choice, ())}
         return frozenset(name for names in USES.values() for name in names) - used
 
@@ -217,17 +223,17 @@ class Compose(Searching, OnPictures):
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
         return (self._objective(model, erasure, source, search), preservation, *cost)
 
-    def _search(self, model: Model, erasure: Erasure) -> Search:
+    def _search(self, model: Model, erasure: Erasure) -> VocabularySearch:
         return self.search(model, erasure, self.hard, self.top, self.search_gradient)
 
     def _states(self, model: Model, erasure: Erasure) -> Source:
-        """Of the objective, shared with a preservation that asks at the same ones."""
+        """The objective's source, shared with a preservation at the same states."""
         if self.answers["states"] == "trajectories":
-            return Shared(trajectories(self, self.paths))
+            return Shared(build_trajectories(self, self.paths))
         uniform = self.objective == "wrong-noise" and self.wrong == "uniform-noised"
-        return Shared(forgotten(self, model, erasure, "uniform" if uniform else "gaussian"))
+        return Shared(build_forget_pictures(self, model, erasure, "uniform" if uniform else "gaussian"))
 
-    def _objective(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
+    def _objective(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.objective:
             case "negative-guidance":
                 return NegativeGuidance(source, self.eta, self.space)
@@ -236,7 +242,7 @@ class Compose(Searching, OnPictures):
             case "guidance":
                 return Guidance(source, goal_of(self.goal, erasure.anchor), self.eta, self.detach, self.space)
             case "wrong-noise":
-                others = labels(model, erasure, self.label) if self.wrong == "label" else ()
+                others = choose_labels(model, erasure, self.label) if self.wrong == "label" else ()
                 return WrongNoise(source, others, self.wrong, self.space)
             case "denoise-up":
                 return Denoising(source, self.space, "erase", sign=-1.0)
@@ -246,19 +252,19 @@ class Compose(Searching, OnPictures):
             case "adaptive-anchor":
                 return AdaptiveAnchor(source, search, self.eta, self.space)
 
-    def _preservation(self, model: Model, erasure: Erasure, source: Source, search: Search) -> Term:
+    def _preservation(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.preserve:
             case "nothing":
-                return Nothing()
+                return NoPreservation()
             case "unconditional":
                 return Unconditional(source, self.space)
             case "prompts":
                 prompts = [template.format(word) for word in erasure.keep for template in self.templates]
-                return Prompts(preserved(self), prompts, self.space)
+                return FixedPrompts(build_preservation_states(self), prompts, self.space)
             case "adversarial":
-                return Adversarial(preserved(self), search, self.space)
+                return Adversarial(build_preservation_states(self), search, self.space)
             case "remain":
-                pictures, captions = remaining(self, model, erasure)
+                pictures, captions = build_remain_pictures(self, model, erasure)
                 return Denoising(pictures, self.space, "keep", captions)
 
     def update(self) -> Update:
@@ -273,7 +279,7 @@ class Compose(Searching, OnPictures):
                 return Salient(self.weights, self.lr, self.share, self.looks)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        return pruned(edit, self.steps, self.lr, self.beta) if self.update_ == "mask" else edit
+        return require_pruned(edit, self.steps, self.lr, self.beta) if self.update_ == "mask" else edit
 
     def balance(self) -> Balance:
         if self.balance_ == "sum":

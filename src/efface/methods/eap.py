@@ -22,13 +22,13 @@ from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
 from ..training.vocabulary_search import SearchGradient
-from .searching import Searching
-from .states import preserved, trajectories
+from .searching import SearchMethod
+from .states import build_preservation_states, build_trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class EAP(Searching):
+class EAP(SearchMethod):
     """Erases as ESD does while holding in place the word that the erasure damages most; kept words are candidates."""
 
     eta: float = 1.0
@@ -44,8 +44,8 @@ class EAP(Searching):
         self.check_mixture(self.hard)
         search = self.search(model, erasure, self.hard, gradient=self.search_gradient)
         return (
-            NegativeGuidance(trajectories(self, self.paths), self.eta, self.space),
-            Adversarial(preserved(self), search, self.space),
+            NegativeGuidance(build_trajectories(self, self.paths), self.eta, self.space),
+            Adversarial(build_preservation_states(self), search, self.space),
         )
 
     def update(self) -> Update:

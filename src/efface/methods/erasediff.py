@@ -21,13 +21,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.objectives.wrong_noise import Wrong, WrongNoise
 from ..training.updates.dense import Dense
-from .base import OnPictures
-from .states import forgotten, labels, remaining
+from .base import ImageMethod
+from .states import build_forget_pictures, build_remain_pictures, choose_labels
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class EraseDiff(OnPictures):
+class EraseDiff(ImageMethod):
     """Learns a wrong noise on forget pictures as fast as asked, with the least harm to remain pictures."""
 
     uses_anchor: ClassVar[bool] = True
@@ -50,10 +50,10 @@ class EraseDiff(OnPictures):
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         noise = "uniform" if self.wrong == "uniform-noised" else "gaussian"
-        others = labels(model, erasure, self.label) if self.wrong == "label" else ()
-        source, captions = remaining(self, model, erasure)
+        others = choose_labels(model, erasure, self.label) if self.wrong == "label" else ()
+        source, captions = build_remain_pictures(self, model, erasure)
         return (
-            WrongNoise(forgotten(self, model, erasure, noise), others, self.wrong, self.space),
+            WrongNoise(build_forget_pictures(self, model, erasure, noise), others, self.wrong, self.space),
             Denoising(source, self.space, "keep", captions),
         )
 

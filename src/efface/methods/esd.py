@@ -17,22 +17,22 @@ from ..models.base import Model
 from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.negative_guidance import NegativeGuidance
-from ..training.preservation.nothing import Nothing
+from ..training.preservation.nothing import NoPreservation
 from ..training.updates.dense import Dense
-from .base import OnTrajectories
-from .states import trajectories
+from .base import TrajectoryMethod
+from .states import build_trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ESD(OnTrajectories):
+class ESD(TrajectoryMethod):
     """Pushes the target's prediction to the other side of the unconditional one; preserves nothing."""
 
     eta: float = 1.0
     """How far to the other side of the unconditional prediction the target is pushed."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        return NegativeGuidance(trajectories(self, self.paths), self.eta, self.space), Nothing()
+        return NegativeGuidance(build_trajectories(self, self.paths), self.eta, self.space), NoPreservation()
 
     def update(self) -> Update:
         return Dense(self.weights, self.lr)

@@ -15,13 +15,13 @@ from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.updates.dense import Dense
-from .base import OnPictures
-from .states import remaining
+from .base import ImageMethod
+from .states import build_remain_pictures
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class FineTune(OnPictures):
+class FineTune(ImageMethod):
     """Trains on remain pictures and never meets the target."""
 
     weights: str = "full"
@@ -30,7 +30,7 @@ class FineTune(OnPictures):
     """Rows of each term in an update."""
 
     def __post_init__(self) -> None:
-        OnPictures.__post_init__(self)
+        ImageMethod.__post_init__(self)
         if self.forget_images:
             raise ValueError(
                 f"fine-tuning never meets the target and has no use for forget_images ({self.forget_images}); "
@@ -38,7 +38,7 @@ class FineTune(OnPictures):
             )
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, captions = remaining(self, model, erasure)
+        source, captions = build_remain_pictures(self, model, erasure)
         return (Denoising(source, self.space, "keep", captions),)
 
     def update(self) -> Update:

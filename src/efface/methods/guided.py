@@ -21,14 +21,14 @@ from .base import Kind, Method
 
 @dataclass(frozen=True, kw_only=True)
 class Guided(Method):
-    """A method that needs no training: it says which guide answers the request."""
+    """A method that needs no training: a subclass says which guide answers the request."""
 
     kind: ClassVar[Kind] = "inference time"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "ddpm")
 
     @abstractmethod
     def guide(self, erasure: Erasure) -> Guide:
-        """The guide, at strength 1."""
+        """The guide that erases the request's targets while pictures are drawn, at strength 1."""
 
     def fit(
         self,
@@ -38,7 +38,7 @@ class Guided(Method):
         progress: Callable[..., None] | None = None,
         checkpoint: str | Path | None = None,
     ) -> Edit:
-        """Writes the guide down; there is nothing to train, to tell of, or to resume."""
+        """An Edit that records the guide; `progress` and `checkpoint` are not used, as nothing is trained."""
         self.check(erasure, model)
         guide = kept(self.guide(erasure))
         return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": guide})
@@ -50,8 +50,12 @@ class Guided(Method):
             self.guide(erasure).check(model)
 
 
-def gated(edit: Edit, concepts: Sequence[str]) -> Edit:
-    """A low-rank edit, whose changes become the gate's adapters: from now on a guide, no change of weights."""
+def add_gate(edit: Edit, concepts: Sequence[str]) -> Edit:
+    """An Edit whose guide is the gate, with the changes of a low-rank Edit as its adapters; it changes no weight.
+
+    Raises:
+        ValueError: a change is not of low rank, or the ranks differ.
+    """
     changes = edit.changes()
     if wrong := [name for name, parts in changes.items() if set(parts) != {"down", "up"}]:
         raise ValueError(f"a gate takes low-rank changes alone, and {wrong[0]!r} is changed otherwise")

@@ -38,9 +38,10 @@ from ..models.base import Model
 from ..models.hooks.attention import places
 from ..models.segmenter import Segmenter, segmenter
 from ..training.balance.sum import Sum
+from ..training.config import TrainConfig
 from ..training.objectives.attention import Attention, Focus, check_threshold
 from ..training.states.pictures import Pictures
-from ..training.trainer import Game
+from ..training.trainer import Trainer
 from ..training.updates.lowrank import LowRank
 from .base import Kind, Method
 from .closed_form import answers, text_projections
@@ -141,21 +142,28 @@ class MACE(Method):
     ) -> Edit:
         """The low-rank change of the weights in place that draws attention from the i-th target."""
 
-        def on_progress(turn: int, of: int, **more: Any) -> None:
+        def on_progress(step: int, of: int, **more: Any) -> None:
             if progress:
-                progress(i * of + turn, len(erasure.targets) * of, **more)
+                progress(i * of + step, len(erasure.targets) * of, **more)
 
         focus = Focus() if self.focal else None
-        game = Game(
+        trainer = Trainer(
             model,
             Erasure((erasure.targets[i],)),
             name=type(self).__name__,
-            settings={
+            arguments={
                 **dataclasses.asdict(self),
                 "templates": self.contexts,
                 "micro_batch": 0,
                 "request": dataclasses.asdict(erasure),
             },
+            config=TrainConfig(
+                steps=self.steps,
+                batch=self.batch,
+                draw_steps=self.draw_steps,
+                templates=self.contexts,
+                seed=self.seed,
+            ),
             terms=(
                 Attention(
                     Pictures(self.pictures, self.draw_steps, self.guidance),
@@ -169,12 +177,12 @@ class MACE(Method):
             balance=Sum(),
         )
         if checkpoint is None:
-            return game.play(on_progress)
+            return trainer.train(on_progress)
         done = _files(checkpoint, i + 1)[-1]
         if not done.exists():
-            game.play(on_progress, checkpoint).save(done)
+            trainer.train(on_progress, checkpoint).save(done)
         edit = Edit.load(done)
-        check_same_run(done, edit.meta, game.edit().meta)
+        check_same_run(done, edit.meta, trainer.edit().meta)
         return edit
 
     def _pairs(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,13 @@ from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.updates.dense import Dense
-from .base import OnPictures
-from .states import forgotten, remaining
+from .base import ImageMethod
+from .states import build_forget_pictures, build_remain_pictures
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class NegGrad(OnPictures):
+class NegGrad(ImageMethod):
     """Climbs the training loss on forget pictures, descends it on remain pictures."""
 
     weights: str = "full"
@@ -35,9 +35,9 @@ class NegGrad(OnPictures):
     """Weight of the remain pictures."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, captions = remaining(self, model, erasure)
+        source, captions = build_remain_pictures(self, model, erasure)
         return (
-            Denoising(forgotten(self, model, erasure), self.space, "erase", sign=-1.0),
+            Denoising(build_forget_pictures(self, model, erasure), self.space, "erase", sign=-1.0),
             Denoising(source, self.space, "keep", captions),
         )
 

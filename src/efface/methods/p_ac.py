@@ -19,7 +19,7 @@ from ..training.interfaces import Balance, Term
 from ..training.objectives.anchor import Anchor
 from ..training.updates.mask import KeepWeights
 from .pruning import Pruning
-from .states import trajectories
+from .states import build_trajectories
 
 
 @final
@@ -33,7 +33,7 @@ class PAC(Pruning):
     """Which weights may move: subsets or regular expressions, comma-separated."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        return Anchor(trajectories(self, self.paths), self.space, states="anchor"), KeepWeights(self.beta)
+        return Anchor(build_trajectories(self, self.paths), self.space, states="anchor"), KeepWeights(self.beta)
 
     def balance(self) -> Balance:
         return Sum()

@@ -19,7 +19,7 @@ from ..training.interfaces import Balance, Term
 from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.updates.mask import KeepWeights
 from .pruning import Pruning
-from .states import trajectories
+from .states import build_trajectories
 
 
 @final
@@ -31,7 +31,7 @@ class PESD(Pruning):
     """How far to the other side of the unconditional prediction the target is pushed."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        return NegativeGuidance(trajectories(self, self.paths), self.eta, self.space), KeepWeights(self.beta)
+        return NegativeGuidance(build_trajectories(self, self.paths), self.eta, self.space), KeepWeights(self.beta)
 
     def balance(self) -> Balance:
         return Sum()

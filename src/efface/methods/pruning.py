@@ -1,4 +1,4 @@
-"""What methods share that learn a pruning mask: the mask's settings (pruning for robust erasing, arXiv 2405.16534)."""
+"""The base of methods that learn a pruning mask: the mask's settings (pruning for robust erasing, arXiv 2405.16534)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from ..concept import Erasure
 from ..edits.edit import Edit
 from ..training.interfaces import Update
-from ..training.updates.mask import Mask, Relaxation, check_reach, pruned
-from .base import OnTrajectories
+from ..training.updates.mask import Mask, Relaxation, check_reach, require_pruned
+from .base import TrajectoryMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruning(OnTrajectories):
-    """A method that prunes: the mask's settings."""
+class Pruning(TrajectoryMethod):
+    """A method that learns which weights to prune, with the settings of the mask."""
 
     lr: float = 5e-2
     """Adam's learning rate for the logits, which must travel from `start` to 0 for a weight to go."""
@@ -31,11 +31,11 @@ class Pruning(OnTrajectories):
     """Noise in place of pruned weights, in units of each tensor's standard deviation; zeros tell what was pruned."""
 
     def __post_init__(self) -> None:
-        OnTrajectories.__post_init__(self)
+        TrajectoryMethod.__post_init__(self)
         check_reach(self.steps, self.lr, self.start, self.sparsity)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        return pruned(edit, self.steps, self.lr, self.beta)
+        return require_pruned(edit, self.steps, self.lr, self.beta)
 
     def update(self) -> Update:
         return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)

@@ -19,13 +19,13 @@ from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.objectives.wrong_noise import WrongNoise
 from ..training.updates.salient import Salient
-from .base import OnPictures
-from .states import forgotten, remaining
+from .base import ImageMethod
+from .states import build_forget_pictures, build_remain_pictures
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SalUn(OnPictures):
+class SalUn(ImageMethod):
     """Relabels forget pictures, moving only the weights most salient for them."""
 
     uses_anchor: ClassVar[bool] = True
@@ -43,10 +43,10 @@ class SalUn(OnPictures):
     """Batches that saliency is summed over."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, captions = remaining(self, model, erasure)
+        source, captions = build_remain_pictures(self, model, erasure)
         others = [t.format(erasure.anchor) for t in self.templates] if erasure.anchor else captions
         return (
-            WrongNoise(forgotten(self, model, erasure), others, "label", self.space),
+            WrongNoise(build_forget_pictures(self, model, erasure), others, "label", self.space),
             Denoising(source, self.space, "keep", captions),
         )
 

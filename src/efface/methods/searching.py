@@ -1,4 +1,4 @@
-"""What methods share that search a vocabulary: the flags, and the search that they describe (EAP, AGE)."""
+"""The base of methods that search a vocabulary: their flags, and the search that these describe (EAP, AGE)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 from ..concept import Erasure
 from ..functional.words import other_words, read_words
 from ..models.base import Model
-from ..training.vocabulary_search import Choice, Search, SearchGradient, Vocabulary
-from .base import OnTrajectories
+from ..training.vocabulary_search import SearchConfig, SearchGradient, Vocabulary, VocabularySearch
+from .base import TrajectoryMethod
 
 TOKENIZER = "tokenizer"
 """The vocabulary that is no file; a file of this name is `./tokenizer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searching(OnTrajectories):
+class SearchMethod(TrajectoryMethod):
     """A method that searches words near the target for one to preserve, or to become; kept words are candidates."""
 
     uses_keep: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class Searching(OnTrajectories):
     search_lr: float = 1e-2
     """Adam's learning rate for the logits of the choice."""
     search_turns: int = 1
-    """Moves of the search after each update of the weights."""
+    """Steps of the search after each update of the weights."""
     keep_weight: float = 1.0
     """Weight of the preservation."""
     keep_paths: int = 1
@@ -58,14 +58,16 @@ class Searching(OnTrajectories):
         hard: bool = True,
         top: int = 1,
         gradient: SearchGradient = "straight-through",
-    ) -> Search:
-        """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `Choice`."""
+    ) -> VocabularySearch:
+        """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `SearchConfig`."""
         if self.vocabulary == TOKENIZER:
             words = model.tokenizer_words()
         else:
             words = self._given(erasure) if self.vocabulary else model.vocabulary(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
-        return Search(vocabulary, Choice(self.search_lr, self.temperature, hard, self.search_turns, top, gradient))
+        return VocabularySearch(
+            vocabulary, SearchConfig(self.search_lr, self.temperature, hard, self.search_turns, top, gradient)
+        )
 
     def _given(self, erasure: Erasure) -> list[str]:
         """The words of the file; ValueError where a target is among them."""

@@ -27,14 +27,14 @@ from ..training.preservation.anchoring import Anchoring
 from ..training.states.shared import Shared
 from ..training.subsets import select
 from ..training.updates.lowrank import LowRank
-from .base import Method, OnTrajectories
-from .guided import gated
-from .states import trajectories
+from .base import Method, TrajectoryMethod
+from .guided import add_gate
+from .states import build_trajectories
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SPM(OnTrajectories):
+class SPM(TrajectoryMethod):
     """ESD in rank-1 adapters that act only as far as a prompt is near the target; random words anchor the rest."""
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
@@ -66,7 +66,7 @@ class SPM(OnTrajectories):
             raise ValueError(f"the gate weighs layers of the U-Net, {other[0]!r} is none; choose others, or no gate")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source = Shared(trajectories(self, self.paths))
+        source = Shared(build_trajectories(self, self.paths))
         words = [*erasure.keep, *model.vocabulary(self.anchor_words)]
         return (
             NegativeGuidance(source, self.eta, self.space),
@@ -80,5 +80,5 @@ class SPM(OnTrajectories):
         return Sum(keep=self.la_strength)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        """Puts the gate before what the game left."""
-        return gated(edit, erasure.targets) if self.gate else edit
+        """Puts the gate before the trained adapters."""
+        return add_gate(edit, erasure.targets) if self.gate else edit

@@ -1,4 +1,4 @@
-"""Where the states of a method's terms come from, as the method's own fields say."""
+"""Builds the sources of states that a method's own fields describe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..models.base import Model
 from ..training.interfaces import Source
 from ..training.states.pictures import ANY, Noise, Pictures, latents_by_caption, latents_of, read_enough
 from ..training.states.trajectories import Frozen, Refreshed, Student
-from .base import OnPictures, OnTrajectories, Trained
-from .searching import Searching
+from .base import ImageMethod, Trained, TrajectoryMethod
+from .searching import SearchMethod
 
 
-def trajectories(method: OnTrajectories, paths: int) -> Source:
-    """The source that the method's settings name; `paths` trajectories a prompt where they are stored."""
+def build_trajectories(method: TrajectoryMethod, paths: int) -> Source:
+    """The source that `source` and `refresh` name, with `paths` trajectories of each prompt where they are stored."""
     if method.source == "student" and not method.refresh:
         return Student(method.draw_steps, method.guidance, method.sampler)
     if method.source == "student":
@@ -29,24 +29,28 @@ def trajectories(method: OnTrajectories, paths: int) -> Source:
     raise ValueError(f"no source {method.source!r}; there are student, frozen")
 
 
-def preserved(method: Searching) -> Source:
-    """The source of words to preserve: the method's, or recordings of the frozen model that are drawn once."""
+def build_preservation_states(method: SearchMethod) -> Source:
+    """The source of words to preserve: the method's own, or recordings of the teacher that are drawn once."""
     if method.keep_source == "same":
-        return trajectories(method, method.keep_paths)
+        return build_trajectories(method, method.keep_paths)
     if method.keep_source == "frozen":
         return Frozen(method.draw_steps, method.guidance, method.keep_paths, sampler=method.sampler)
     raise ValueError(f"no source {method.keep_source!r} of preserved words; there are same, frozen")
 
 
-def forgotten(method: OnPictures, model: Model, erasure: Erasure, noise: Noise = "gaussian") -> Pictures:
-    """Pictures of the targets: the folder's, or the model's own, as many of each prompt."""
-    given = filed(model, method.forget_images, erasure, method) if method.forget_images else {}
+def build_forget_pictures(method: ImageMethod, model: Model, erasure: Erasure, noise: Noise = "gaussian") -> Pictures:
+    """Pictures of the targets: the folder's, or ones that the model draws, as many of each prompt."""
+    given = read_target_latents(model, method.forget_images, erasure, method) if method.forget_images else {}
     each = -(-method.pictures // (len(erasure.targets) * len(method.templates)))
     return Pictures(each, method.draw_steps, method.guidance, given, noise, method.antithetic)
 
 
-def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
-    """Pictures to remain, and their captions: the folder's, the kept concepts', or some of the vocabulary's."""
+def build_remain_pictures(method: ImageMethod, model: Model, erasure: Erasure) -> tuple[Pictures, Sequence[str]]:
+    """Pictures to remain, and their captions: the folder's, the kept concepts', or those of words of the vocabulary.
+
+    Raises:
+        ValueError: a folder and concepts to keep are both given, the folder shows a target, or nothing remains.
+    """
     if method.remain_images:
         if erasure.keep:
             named = ", ".join(erasure.keep)
@@ -69,16 +73,18 @@ def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictu
     return Pictures(each, method.draw_steps, method.guidance, antithetic=method.antithetic), captions
 
 
-def labels(model: Model, erasure: Erasure, otherwise: str) -> Sequence[str]:
-    """Prompts to confuse a target with: the anchor; for a model of classes any other class; else this one."""
+def choose_labels(model: Model, erasure: Erasure, otherwise: str) -> Sequence[str]:
+    """Prompts to confuse a target with: the anchor; else the other classes of a model of classes; else `otherwise`."""
     if erasure.anchor:
         return (erasure.anchor,)
     classes = getattr(model, "classes", ())
     return other_words(classes, erasure.targets) if classes else (otherwise,)
 
 
-def filed(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[str, Tensor]:
-    """Latents of a folder's pictures by the prompts that they serve: all, or those of the target in their caption.
+def read_target_latents(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[str, Tensor]:
+    """Latents [m, c, h, w] of a folder's pictures, by the prompts that they serve: one target's are served by all.
+
+    Of several targets, each is served by the pictures whose caption names it.
 
     Raises:
         ValueError: fewer than a batch; or, of several targets, a caption names none, or none of them names a target.
@@ -105,6 +111,6 @@ def filed(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[
 
 
 def _shown(caption: str, targets: Sequence[str]) -> list[str]:
-    """The targets that a caption names, where "hot dog" is no "dog"."""
+    """The targets that a caption names; one that names "hot dog" does not name "dog"."""
     named = [target for target in targets if naming([caption], [target])]
     return [target for target in named if not any(target != other and naming([other], [target]) for other in named)]

@@ -39,11 +39,12 @@ from ..functional.tokens import nearest
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.balance.sum import Sum
+from ..training.config import TrainConfig
 from ..training.objectives.composition import Composition
 from ..training.states.conditions import Conditions
 from ..training.states.trajectories import Student
 from ..training.subsets import select
-from ..training.trainer import Game
+from ..training.trainer import Trainer
 from ..training.updates.dense import Dense
 from .base import Kind, Method
 
@@ -192,25 +193,32 @@ class Bench:
         how, last = self.how, stage == "once"
         before, of = self.stages * how.steps, (len(self.erasure.targets) * how.rounds + 1) * how.steps
 
-        def on_progress(turn: int, _of: int, **more: Any) -> None:
+        def on_progress(step: int, _of: int, **more: Any) -> None:
             if self.progress:
-                self.progress(before + turn, of, **more)
+                self.progress(before + step, of, **more)
 
         named = {name: cond for conds in negatives for name, cond in conds.items()}
         source = Student(how.draw_steps, how.guidance)
         if how.source == "frozen":
             source = Conditions(named, how.draw_steps, how.guidance, how.paths)
         anchors = [[a.format(target) for a in how.contexts] if last else [] for target in erasure.targets]
-        game = Game(
+        trainer = Trainer(
             self.model,
             erasure,
             name=type(how).__name__,
-            settings={**dataclasses.asdict(how), "micro_batch": 0, "request": self.record["request"], "stage": stage},
+            arguments={**dataclasses.asdict(how), "micro_batch": 0, "request": self.record["request"], "stage": stage},
+            config=TrainConfig(
+                steps=how.steps,
+                batch=how.batch,
+                draw_steps=how.draw_steps,
+                templates=how.templates,
+                seed=how.seed,
+            ),
             terms=(Composition(source, negatives, anchors, how.pull, push, how.space),),
             update=Dense(how.weights, lr),
             balance=Sum(),
         )
-        return game.play(on_progress, self.checkpoint).values
+        return trainer.train(on_progress, self.checkpoint).values
 
     def plain(self, i: int) -> dict[str, Cond]:
         """Conditions of the i-th target's own prompts, by prompt."""

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
-from ..training.interfaces import Takes
-from ..training.trainer import Game
+from ..training.interfaces import MemoryFootprint
+from ..training.trainer import Trainer
 from .machine import size
 from .probe_steps import Line, Ones, by_ones, drawing_of, tensors, turn_of
 from .tracker import size_of
@@ -96,7 +96,7 @@ class Plan:
         return "\n".join(f"  {name:<40} {size(n):>9}" for name, n in lines if n)
 
 
-def prepared(make: Callable[[], Game], device: torch.device) -> Game:
+def prepared(make: Callable[[], Trainer], device: torch.device) -> Trainer:
     """A game, set up; DoesNotFit where there is no room for what learns."""
     try:
         return make()
@@ -105,51 +105,51 @@ def prepared(make: Callable[[], Game], device: torch.device) -> Game:
         raise DoesNotFit(f"what learns does not fit on {device} beside the model; {less}") from error
 
 
-def planned(game: Game) -> Plan:
+def planned(trainer: Trainer) -> Plan:
     """The plan of a game that is set up; makes some small passes, and leaves everything as it was.
 
     Raises:
         DoesNotFit: those did not fit on the GPU; says what is known of the plan nevertheless.
     """
-    model, takes = game.model, _takes(game)
-    stored = _stored(game, takes)
+    model, takes = trainer.model, _takes(trainer)
+    stored = _stored(trainer, takes)
     try:
-        one, drawing = by_ones(game), Line.through(*(drawing_of(model, n) for n in (1, 2)))
+        one, drawing = by_ones(trainer), Line.through(*(drawing_of(model, n) for n in (1, 2)))
     except torch.OutOfMemoryError as error:
-        said = f"{size(size_of(model.weights.values()))} of weights and {size(_trained(game))} of what learns"
+        said = f"{size(size_of(model.weights.values()))} of weights and {size(_trained(trainer))} of what learns"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
     resting = _resting(model)
     least = Plan(
         weights=size_of([*(t for t in model.weights.values() if t.device == model.device), *resting]),
-        resting=0 if game.live else size_of(resting),
-        trained=_trained(game),
-        kept=_kept(game, takes) + stored,
+        resting=0 if trainer.context.trains_text_encoder else size_of(resting),
+        trained=_trained(trainer),
+        kept=_kept(trainer, takes) + stored,
         turn=Line(one.turn, 0),
         drawing=drawing,
-        rows=one.each * game.settings["batch"],
+        rows=one.each * trainer.config.batch,
         micro=1,
         waiting=one.waiting,
         apart=0,
-        **_drawn(game, takes),
-        recorded=sum(t.kept + t.held for t in takes),
+        **_drawn(trainer, takes),
+        recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
     )
     try:
-        return _by_more(game, least, one)
+        return _by_more(trainer, least, one)
     except torch.OutOfMemoryError as error:
         said = f"with --micro-batch 1 it would need {size(least.need)}; {LESS} too"
         raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
 
 
-def _by_more(game: Game, least: Plan, one: Ones) -> Plan:
+def _by_more(trainer: Trainer, least: Plan, one: Ones) -> Plan:
     """The plan at the run's own rows at once, from that of one: by a turn that goes by twos, and by a whole one."""
-    micro = min(least.rows, game.settings["micro_batch"] or least.rows)
+    micro = min(least.rows, trainer.config.micro_batch or least.rows)
     if micro == 1 < least.rows:
         return least
-    slope = 0 if micro == 1 else max(0, turn_of(game, 2 * one.terms, 2)[0] - one.larger + one.waiting)
+    slope = 0 if micro == 1 else max(0, turn_of(trainer, 2 * one.terms, 2)[0] - one.larger + one.waiting)
     fixed = one.turn - slope
     if micro < least.rows:
         return replace(least, turn=Line(fixed, slope), micro=micro)
-    whole = turn_of(game, one.terms)[0] - slope * one.terms * one.each
+    whole = turn_of(trainer, one.terms)[0] - slope * one.terms * one.each
     return replace(least, turn=Line(whole, slope), micro=micro, apart=round(max(0, fixed - whole)))
 
 
@@ -171,68 +171,72 @@ def demand(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan
     )
 
 
-def lighter(game: Game, plan: Plan) -> dict[str, Plan]:
+def lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
     """Plans that need less, by their flags; each with those before it."""
     found: dict[str, Plan] = {}
     flags, last = "", plan
     if plan.micro > 1:
         flags, last = "--micro-batch 1", replace(plan, micro=1)
         found[flags] = last
-    network: Any = game.model.pipeline.unet
+    network: Any = trainer.model.pipeline.unet
     if not network.is_gradient_checkpointing:
         network.enable_gradient_checkpointing()
         try:
-            flags, last = f"{flags} --checkpointing".strip(), replace(planned(game), micro=last.micro)
+            flags, last = f"{flags} --checkpointing".strip(), replace(planned(trainer), micro=last.micro)
         finally:
             network.disable_gradient_checkpointing()
         found[flags] = last
-    if last.sampling > last.learning and (fewer := _drawn_singly(game, last)).pictures < last.pictures:
+    if last.sampling > last.learning and (fewer := _drawn_singly(trainer, last)).pictures < last.pictures:
         flags, last = f"{flags} --draw-batch 1".strip(), fewer
         found[flags] = last
-    if plan.resting and game.model.device.type == "cuda":
+    if plan.resting and trainer.model.device.type == "cuda":
         flags = f"{flags} --offload".strip()
         found[flags] = replace(last, weights=last.weights - plan.resting)
     return found
 
 
-def _drawn_singly(game: Game, plan: Plan) -> Plan:
+def _drawn_singly(trainer: Trainer, plan: Plan) -> Plan:
     """The plan where what a training draws is drawn picture by picture."""
-    before, game.model.draw_batch = game.model.draw_batch, 1
+    before, trainer.model.draw_batch = trainer.model.draw_batch, 1
     try:
-        return replace(plan, **_drawn(game, _takes(game)))
+        return replace(plan, **_drawn(trainer, _takes(trainer)))
     finally:
-        game.model.draw_batch = before
+        trainer.model.draw_batch = before
 
 
-def _drawn(game: Game, takes: Sequence[Takes]) -> dict[str, int]:
+def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, int]:
     """How many pictures are drawn together, and the bytes recorded meanwhile beyond those that are kept anyway."""
-    traced = max((t.traced for t in takes), default=0) - _stored(game, takes)
-    return {"pictures": max((t.pictures for t in takes), default=0), "traced": max(0, traced)}
+    traced = max((t.trace_bytes for t in takes), default=0) - _stored(trainer, takes)
+    return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
 
 
-def _takes(game: Game) -> list[Takes]:
+def _takes(trainer: Trainer) -> list[MemoryFootprint]:
     """What each source's drawing takes."""
-    return [source.takes(game) for source in game.sources()]
+    return [source.estimate_footprint(trainer.context) for source in trainer.sources()]
 
 
-def _trained(game: Game) -> int:
+def _trained(trainer: Trainer) -> int:
     """Bytes of what learns and of Adam's moments; twice where a balance with inner steps puts all of it aside."""
-    learning = [tensor for player in game.players for tensor in player.learning()]
-    moments = 2 * sum(tensor.numel() for tensor in learning) * game.settings.get("moments", 32) // 8
-    aside = size_of(learning) + moments if game.balance.inner else 0
-    return size_of(tensors(game)[len(game.model.weights) :]) + moments + aside
+    learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
+    moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.config.moments // 8
+    aside = size_of(learning) + moments if trainer.balance.inner else 0
+    return size_of(tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
 
 
-def _stored(game: Game, takes: Sequence[Takes]) -> int:
+def _stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of recordings that lie on the device: on a CPU what the store's bound lets, on a GPU none."""
-    return min(sum(t.kept for t in takes), game.model.recordings.bound) if game.model.device.type == "cpu" else 0
+    return (
+        min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound)
+        if trainer.model.device.type == "cpu"
+        else 0
+    )
 
 
-def _kept(game: Game, takes: Sequence[Takes]) -> int:
+def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of the last good state and of pictures that lie on the device: on a GPU none."""
-    if game.model.device.type != "cpu":
+    if trainer.model.device.type != "cpu":
         return 0
-    return size_of(game.update.payload().values()) + sum(t.held for t in takes)
+    return size_of(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)
 
 
 def _resting(model: Model) -> list[Tensor]:

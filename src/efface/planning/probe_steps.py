@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Rows, Source, Term, Turn
-from ..training.trainer import Game
+from ..training.interfaces import Context, Source, States, Step, Term
+from ..training.trainer import Trainer
 from .tracker import Tally
 
 
@@ -41,15 +40,17 @@ class Blank(Source):
     """States of zeros, with everything known; the same for all who ask within a turn, as the true source is."""
 
     def __init__(self) -> None:
-        self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
+        self.last: tuple[Step, tuple[str, ...], States] | None = None
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         asked = tuple(prompts)
-        if self.last is None or self.last[0] is not turn or self.last[1] != asked:
-            x = torch.zeros(len(asked), *game.model.latent_shape, device=game.model.device, dtype=game.model.dtype)
+        if self.last is None or self.last[0] is not step or self.last[1] != asked:
+            x = torch.zeros(
+                len(asked), *context.model.latent_shape, device=context.model.device, dtype=context.model.dtype
+            )
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
-            middle = len(game.model.alphas_bar) // 2
-            self.last = (turn, asked, Rows(x, torch.full((len(asked),), middle, device=x.device), known))
+            middle = len(context.model.alphas_bar) // 2
+            self.last = (step, asked, States(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 
 
@@ -85,40 +86,42 @@ class Ones:
     """Bytes that the larger turn adds."""
 
 
-def by_ones(game: Game) -> Ones:
+def by_ones(trainer: Trainer) -> Ones:
     """Two turns, row by row."""
-    n = min(2, game.settings["batch"])
-    (few, rows), (many, _) = turn_of(game, n, 1), turn_of(game, 2 * n, 1)
+    n = min(2, trainer.config.batch)
+    (few, rows), (many, _) = turn_of(trainer, n, 1), turn_of(trainer, 2 * n, 1)
     each = max(1, rows // n)
     waiting = max(0, many - few) / (n * each)
     return Ones(n, each, few - waiting * (n * each - 1), waiting, many)
 
 
-def turn_of(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
+def turn_of(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
-    small = copy.copy(game)
-    small.settings = {**game.settings, "batch": n, "micro_batch": micro}
-    with _blanked(game.terms):
-        rows = _student_rows(small, small.look(0, salt=1))
-        with Tally(tensors(game)) as tally:
-            game.balance(partial(small.gradient, small.look(0, salt=1)), 0.0 if game.balance.inner else None)
+    small = trainer.resize(batch=n, micro_batch=micro)
+    with _blanked(trainer.terms):
+        rows = _student_rows(small, small.auxiliary_step(0, stream=1))
+        with Tally(tensors(trainer)) as tally:
+            trainer.balance(
+                partial(small.gradient, small.auxiliary_step(0, stream=1)), 0.0 if trainer.balance.inner else None
+            )
     return tally.peak, rows
 
 
-def _student_rows(game: Game, turn: Turn) -> int:
+def _student_rows(trainer: Trainer, step: Step) -> int:
     """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
-    asked = game.asked(turn)
+    asked = trainer.collect_queries(step)
     each = [
-        [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in game.balance.passes
+        [query for term, some in asked for query in some.values() if term.role in roles]
+        for roles in trainer.balance.passes
     ]
-    once = [{(id(ask.rows), id(ask.cond)): ask for ask in some if ask.who == "student"} for some in each]
-    return max(sum(len(ask.rows.x) for ask in asks.values()) for asks in once)
+    once = [{(id(query.states), id(query.cond)): query for query in some if query.role == "student"} for some in each]
+    return max(sum(len(query.states.x) for query in queries.values()) for queries in once)
 
 
-def tensors(game: Game) -> list[Tensor]:
+def tensors(trainer: Trainer) -> list[Tensor]:
     """The weights, and what learns, in the network's own dtype and as masters."""
-    beside = (tensor for player in game.players for tensor in (*player.params(), *player.learning()))
-    return [*game.model.weights.values(), *beside]
+    beside = (tensor for learner in trainer.learners for tensor in (*learner.params(), *learner.learning()))
+    return [*trainer.model.weights.values(), *beside]
 
 
 def drawing_of(model: Model, n: int) -> int:

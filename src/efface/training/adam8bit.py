@@ -1,10 +1,11 @@
 """Adam whose two moments take 8 bits a number instead of 32.
 
-Each block of 256 numbers keeps its largest in fp32, and of the others the level of their logarithm below it: 127 levels
-over 16 octaves with a sign for the first moment, 255 over 32 octaves for the second, which is a square. Between two
-levels the choice is random with the odds that keep the mean: at b2 = 0.999 a step moves the second moment by less than
-a level, and rounding to the nearest would hold it still. The idea of 8-bit moments by blocks is Dettmers et al.'s
-(arXiv 2110.02861); levels, random rounding and the floor under the second moment are our own.
+Each block of 256 numbers keeps its largest in fp32 and stores every number as a level on a logarithmic scale below it:
+127 levels over 16 octaves with a sign for the first moment, 255 levels over 32 octaves for the second, which is a
+square. A number between two levels is rounded to one of them at random, such that its mean is kept: at b2 = 0.999 a
+step changes the second moment by less than a level, and rounding to the nearest would never change it. The idea of
+8-bit moments by blocks is Dettmers et al.'s (arXiv 2110.02861); levels, random rounding and the floor under the second
+moment are our own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Scale:
     def encode(self, x: Tensor, floor: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Levels [b, BLOCK] as fp32 and the largest [b, 1] of each block, of x [b, BLOCK] not below 0.
 
-        The mean over the random choice is x itself, but for what lies under the level `floor`, which is raised to it.
+        The mean over the random choice is x itself, except that what lies under the level `floor` is raised to it.
         """
         top = x.amax(dim=1, keepdim=True)
         share = torch.where(top > 0, x / top, torch.zeros_like(x))
@@ -55,10 +56,10 @@ FIRST, SECOND = Scale(127, 16), Scale(255, 32)
 
 
 @final
-class SmallAdam:
-    """torch's Adam at its default betas and no weight decay, but for the rounding of its moments.
+class Adam8bit:
+    """torch's Adam at its default betas and without weight decay, with both moments rounded to 8 bits.
 
-    Gradients may be narrower than what learns: they are widened chunk by chunk, never all at once.
+    Gradients may have a narrower dtype than the params: they are widened chunk by chunk, never all at once.
     """
 
     def __init__(self, params: Sequence[Tensor], lr: float) -> None:
@@ -75,13 +76,13 @@ class SmallAdam:
         self.taken += 1
         for i, (param, grad) in enumerate(zip(self.params, grads, strict=True)):
             rng = torch.Generator(param.device).manual_seed(self.taken * 1_000_003 + i)
-            # In the order that the numbers lie in, whatever the strides.
+            # In the order in which the numbers lie in memory, whatever the strides.
             alike = grad if grad.stride() == param.stride() else torch.empty_like(param).copy_(grad)
             flat, given = (t.detach().as_strided((t.numel(),), (1,)) for t in (param, alike))
             for start in range(0, param.numel(), CHUNK):
-                self._move(i, start, flat[start : start + CHUNK], given[start : start + CHUNK].float(), rng)
+                self._step_chunk(i, start, flat[start : start + CHUNK], given[start : start + CHUNK].float(), rng)
 
-    def _move(self, i: int, start: int, param: Tensor, grad: Tensor, rng: torch.Generator) -> None:
+    def _step_chunk(self, i: int, start: int, param: Tensor, grad: Tensor, rng: torch.Generator) -> None:
         """One step of a chunk of a tensor, a whole number of blocks but at its end."""
         g = torch.nn.functional.pad(grad, (0, -len(grad) % BLOCK)).view(-1, BLOCK)
         part = slice(start // BLOCK, start // BLOCK + len(g))
@@ -96,14 +97,14 @@ class SmallAdam:
         step = (m / (1 - BETAS[0] ** self.taken)).div_(wide).flatten()[: len(param)]
         param.sub_(step.to(param.dtype), alpha=self.lr)
 
-    def state(self) -> dict[str, Tensor]:
-        """The params and the moments, copied."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of the params and of the moments."""
         kinds = {"param": [p.detach() for p in self.params], "m": self.m, "v": self.v, "tops": self.tops}
         held = {f"{i}.{kind}": tensor.clone() for kind, tensors in kinds.items() for i, tensor in enumerate(tensors)}
         return held | {"taken": torch.tensor(self.taken)}
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.taken = int(state["taken"])
         for i, param in enumerate(self.params):
             for kind, mine in (("param", param), ("m", self.m[i]), ("v", self.v[i]), ("tops", self.tops[i])):

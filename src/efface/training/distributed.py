@@ -1,9 +1,10 @@
-"""Several processes at one erasure: each takes its share of the rows of every pass, and all take the same step.
+"""Several processes train one erasure: each predicts its shard of the rows of every pass, and all take the same step.
 
-Every process runs the same loop on the same random choices. A pass of n rows is split, the replies are put together
-again, so that losses, balances and searches see all n as a single process would. A process' gradient flows through its
-own rows alone, `size` times as strong; the mean over the processes is then the whole gradient, and what does not come
-from rows (the cost of a mask) counts once. Started by `accelerate launch -m efface erase …`.
+Every process runs the same loop on the same random choices. The rows of a pass are split among the processes and their
+predictions are gathered, so that losses, balances and searches see all n rows as a single process would. In the
+backward pass a process' gradient flows through its own rows alone, multiplied by the number of processes; the mean over
+the processes is then the whole gradient, and a loss that depends on no rows (the cost of a mask) counts once. Start
+them by `accelerate launch -m efface erase …`.
 """
 
 from __future__ import annotations
@@ -23,96 +24,100 @@ from ..models.trajectory import Draw
 
 @final
 @dataclass(frozen=True)
-class Team:
-    """The processes at work, and which of them this is."""
+class ProcessGroup:
+    """The processes that train together, and which of them this one is."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
-    def share(self, n: int) -> slice:
-        """The rows of n that are this process' own: shares differ by one at most."""
+    def shard(self, n: int) -> slice:
+        """The slice of n rows that is this process' own; the shards of two processes differ by one row at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
-    def spread(self, answer: Callable[[slice], Tensor], n: int) -> Tensor:
-        """`answer` [n, ...] of which each process works out its share; with fewer rows than processes, each does all.
+    def shard_apply(self, compute: Callable[[slice], Tensor], n: int) -> Tensor:
+        """`compute` of all n rows, [n, ...], of which each process computes its shard and gathers the others'.
 
-        Differentiable: the gradient of this process' share is `size` times as strong, that of the others' is none.
+        With fewer rows than processes, each computes all. Differentiable: the gradient reaches this process' shard
+        alone, multiplied by `size`.
+
+        Args:
+            compute: gives the result [m, ...] of the m rows in a slice of range(n).
         """
         if n < self.size or self.size == 1:
-            return answer(slice(0, n))
-        return _Gathered.apply(answer(self.share(n)), self, n)  # type: ignore[return-value]
+            return compute(slice(0, n))
+        return _Gathered.apply(compute(self.shard(n)), self, n)  # type: ignore[return-value]
 
-    def mean(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The mean of each over the processes."""
+    def all_reduce_mean(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The mean of each tensor over the processes."""
         if self.size == 1:
             return grads
         from accelerate.utils import reduce
 
         return [reduce(grad.contiguous(), reduction="mean") for grad in grads]  # type: ignore[misc]
 
-    def collected(self, draw: Draw) -> list[Draw]:
-        """Every process' drawing, in the order of the processes; all of one shape."""
+    def all_gather_draws(self, draw: Draw) -> list[Draw]:
+        """The drawing of every process, in the order of their ranks; all have one shape."""
         if self.size == 1:
             return [draw]
-        columns = [self.stacked(tensor) for tensor in vars(draw).values()]
+        columns = [self.all_gather(tensor) for tensor in vars(draw).values()]
         return [Draw(*column) for column in zip(*columns, strict=True)]
 
-    def any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
-        """Where at least one process says so: what all must decide alike."""
+    def any_of(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
+        """Which of the flags are set in at least one process, so that all decide alike."""
         if self.size == 1 or not flags:
             return list(flags)
-        return self.stacked(torch.tensor(flags, device=device)).any(dim=0).tolist()
+        return self.all_gather(torch.tensor(flags, device=device)).any(dim=0).tolist()
 
-    def stacked(self, tensor: Tensor) -> Tensor:
-        """[size, ...]: every process' tensor, all of one shape."""
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Every process' tensor, stacked to [size, ...]; all have one shape."""
         from accelerate.utils import gather
 
         return gather(tensor.contiguous()[None])  # type: ignore[return-value]
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Waits until all processes have come here."""
         if self.size > 1:
             torch.distributed.barrier()
 
 
 class _Gathered(torch.autograd.Function):
-    """All shares of the rows, from each process' own."""
+    """All rows, gathered from each process' own shard."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, mine: Team, n: int) -> Tensor:
+    def forward(ctx: Any, own: Tensor, mine: ProcessGroup, n: int) -> Tensor:
         ctx.mine, ctx.n = mine, n
         most = -(-n // mine.size)
         full = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
-        shares = [Team(rank, mine.size).share(n) for rank in range(mine.size)]
-        parts = zip(mine.stacked(full), shares, strict=True)
+        shares = [ProcessGroup(rank, mine.size).shard(n) for rank in range(mine.size)]
+        parts = zip(mine.all_gather(full), shares, strict=True)
         return torch.cat([part[: share.stop - share.start] for part, share in parts])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grads[0][ctx.mine.share(ctx.n)] * ctx.mine.size, None, None
+        return grads[0][ctx.mine.shard(ctx.n)] * ctx.mine.size, None, None
 
 
-def team() -> Team:
-    """The processes that `launched` brought together; this one alone where it did not."""
+def process_group() -> ProcessGroup:
+    """The processes that `join_process_group` brought together; outside of it, this one alone."""
     if not (is_available() and is_initialized()):
-        return Team()
-    return Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        return ProcessGroup()
+    return ProcessGroup(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 @contextmanager
-def launched(device: str | None = None) -> Iterator[Team]:
-    """Within, the processes that a launcher (accelerate, torchrun) started are a team; alone where none did.
+def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
+    """Within, the processes that a launcher (accelerate, torchrun) started are one group; else this is the only one.
 
     Raises:
         ValueError: more processes than there are GPUs, or a `device` that is one of several.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or team().size > 1:
-        yield team()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or process_group().size > 1:
+        yield process_group()
         return
     from accelerate import PartialState
 
@@ -124,6 +129,6 @@ def launched(device: str | None = None) -> Iterator[Team]:
         raise ValueError(f"{local} processes on {gpus} GPUs; start as many as there are, or give --device cpu")
     state = PartialState(cpu=cpu, backend="gloo" if cpu else "nccl")
     try:
-        yield team()
+        yield process_group()
     finally:
         state.destroy_process_group()

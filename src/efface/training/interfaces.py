@@ -1,4 +1,9 @@
-"""The pieces of a game. An erasure is one answer on each axis: objective, preservation, balance, update, source."""
+"""The parts of a training: the classes that an answer on an axis subclasses, and what they are given.
+
+An erasure is one answer on each of five axes: objective, preservation, source of states, balance and update. The
+`Trainer` takes steps. In each step the terms (objective and preservation) say which predictions they need, as queries;
+the trainer makes all of them in a few batches, hands them back, and differentiates the losses for the step's learner.
+"""
 
 from __future__ import annotations
 
@@ -6,169 +11,240 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
+from ..concept import Erasure
+from ..functional.schedules import Space, space_weight
+from ..models.base import Model
 from ..models.cond import Cond
-
-if TYPE_CHECKING:
-    from .trainer import Game
-
-Role = Literal["erase", "keep", "cost"]
+from .config import TrainConfig
+from .data import GradOf, LossRole, MemoryFootprint, Query, States
 
 
 @dataclass(frozen=True)
-class Rows:
-    """n states to evaluate a term at."""
-
-    x: Tensor
-    """[n, c, h, w]: noisy latents."""
-    t: Tensor
-    """[n]: their timesteps."""
-    known: Mapping[str, Tensor] = field(default_factory=dict)
-    """[n, c, h, w] each, in the model's own space: frozen predictions already made here, "eps_c" under the rows' own
-    condition and "eps_0" under ""; "noise", what a perfect denoiser would say of pictures that were noised."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A question to the model: what do you predict at these rows, under these conditions?"""
-
-    rows: Rows
-    cond: Cond
-    who: Literal["student", "frozen"]
-    known: str = ""
-    """The key of `rows.known` that answers a frozen ask for nothing, where it is there."""
-    prompts: Sequence[str] = ()
-    """What `cond` encodes. A student whose text encoder learns reads these anew, with a gradient."""
-    prefix: Tensor | None = None
-    """[n, k, d]: token embeddings put before the words of `prompts` (an attack's), read as `prompts` are."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One move: who moves, and the random choices that all terms share in it."""
+class Step:
+    """One step of one learner, and the random choices of its n rows, which all terms share."""
 
     index: int
-    player: Player
-    rng: torch.Generator
-    """On the CPU, seeded by the game's seed and the index alone, so that a resumed game draws the same."""
+    """Which step of the training it is, from 0, whoever learns."""
+    learner: Learner
+    generator: torch.Generator
+    """On the CPU, seeded by the training's seed and the index alone, so that a resumed training draws the same."""
     targets: Sequence[int]
-    """[n]: which concept is erased in each row."""
+    """[n]: which target each row erases, as an index into the request's targets."""
     templates: Sequence[int]
     """[n]: under which template."""
     noise: Sequence[int]
     """[n]: seeds of the start noise."""
     points: Sequence[int]
-    """[n]: how far down the trajectory, 0 is pure noise."""
+    """[n]: how far down the trajectory, from 0 (pure noise) to `draw_steps` - 1."""
+    round: int = 0
+    """How many rounds came before; in a round the weights take one step, and other learners take theirs."""
 
 
-class Stateful:
-    """A part of a game that may know what a resumed game needs; by itself it knows nothing."""
+@final
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What terms, sources and updates know of the training that they are part of.
 
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed game needs."""
+    It can be made without a `Trainer`, to test a term by itself:
+
+        update = Dense("xattn", lr=1e-5)
+        config = TrainConfig(steps=1, batch=2, draw_steps=4)
+        context = Context(model, Erasure(("cat",)), config, update, model.encode([""]))
+        update.prepare(context)
+        queries = term.queries(context, Step(0, update, torch.Generator(), [0, 0], [0, 0], [7, 8], [1, 2]))
+    """
+
+    model: Model
+    erasure: Erasure
+    config: TrainConfig
+    update: Update
+    uncond: Cond
+    """The empty prompt's condition, one row."""
+    method: str = "the method"
+    """The method's name, for error messages."""
+    base: Mapping[str, str] = field(default_factory=dict)
+    """The fingerprint of the weights that the training starts from."""
+
+    @property
+    def trains_text_encoder(self) -> bool:
+        """Whether weights outside the denoiser may change; known once the update is prepared."""
+        return any(not name.startswith("unet.") for name in self.update.changed_names())
+
+    def fill_templates(self, step: Step, concepts: Sequence[str]) -> list[str]:
+        """The prompt of each of the n rows: its concept under its template."""
+        templates = self.config.templates
+        return [templates[i].format(concept) for i, concept in zip(step.templates, concepts, strict=True)]
+
+    def target_prompts(self, step: Step) -> list[str]:
+        """The prompt of each of the n rows: its target under its template."""
+        return self.fill_templates(step, [self.erasure.targets[i] for i in step.targets])
+
+    def all_target_prompts(self) -> list[str]:
+        """Every target under every template."""
+        return [form.format(target) for target in self.erasure.targets for form in self.config.templates]
+
+    def loss_weight(self, t: Tensor, space: Space) -> Tensor:
+        """Weight [n] that turns squared errors in the model's own space into those in `space`, at timesteps t [n]."""
+        return space_weight(self.model.alpha_bar(t), self.model.space, space)
+
+
+class Checkpointable:
+    """A part of a training that may have a state to resume from; by default it has none."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a resumed training needs, by names of the part's choosing."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state that `state_dict` gave, perhaps in another process."""
 
 
-class Player(Stateful, ABC):
-    """Anything optimised on its own clock: weights, EAP's choice of a concept."""
+class Learner(Checkpointable, ABC):
+    """Something that gradients train: the weights (`Update`), or a search over words."""
 
-    turns: int
-    """Moves a round."""
+    steps_per_round: int
+    """Steps that it takes in every round, in which all learners take theirs, one after the other."""
 
     @abstractmethod
     def params(self) -> list[Tensor]:
-        """The tensors whose gradients `step` wants."""
+        """The leaf tensors that losses are differentiated by; the same ones, in the same order, at every call."""
 
     def learning(self) -> list[Tensor]:
-        """The tensors that its optimiser moves: those of `params`, or their masters."""
+        """The tensors that the optimiser moves: `params`, or their fp32 masters where `params` are narrower copies."""
         return self.params()
 
     @abstractmethod
     def step(self, grads: Sequence[Tensor]) -> None:
-        """One move, given the gradient of the loss for each of `params`."""
+        """Takes one step, given the gradient of the loss for each of `params`."""
 
     @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed game needs."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of the params and of the optimiser's moments, and all else that a resumed training needs."""
 
     @abstractmethod
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state that `state_dict` gave; the steps after it are bit for bit those of an unbroken run."""
 
 
-class Update(Player):
-    """The player that moves weights: which, and how they may move."""
+class Update(Learner):
+    """Which weights may change, and in which form: by their values, a low-rank product, or a mask.
 
-    @abstractmethod
-    def prepare(self, game: Game) -> None:
-        """Chooses the weights and sets them up at the base."""
+    The base's tensors are never written to. The student exists only within `swapped_in`, so that one copy of the
+    weights serves as teacher and as student:
 
-    def ready(self, game: Game) -> None:
-        """Work that needs the terms prepared, such as finding salient weights."""
-
-    @abstractmethod
-    def moved(self) -> Sequence[str]:
-        """Checkpoint names of the weights that may move."""
+        with update.swapped_in():
+            student = model.predict(x, t, cond)[0]      # depends on update.params()
+        teacher = model.predict(x, t, cond)[0]          # the base again, bit for bit
+    """
 
     @abstractmethod
-    def bound(self) -> AbstractContextManager[None]:
-        """Within, the module holds the student's weights."""
+    def prepare(self, context: Context) -> None:
+        """Chooses the weights and sets up what learns, so that the student starts as the base.
+
+        Called once, before any term is prepared.
+
+        Raises:
+            ValueError: the selection matches no weight that this update can change; says what would work.
+        """
+
+    def ready(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
+        """Called once, after all terms are prepared.
+
+        Args:
+            erase_gradient: gives the gradient of the erasing loss for each of `params`, on a batch of its own for each
+                number (the stream of its random choices). May be called at any time until the first step.
+        """
 
     @abstractmethod
-    def payload(self) -> dict[str, Tensor]:
-        """What an Edit holds: new values, masks or factors by checkpoint name."""
+    def changed_names(self) -> Sequence[str]:
+        """Checkpoint names of the weights that may change, such as "unet.down_blocks.0…weight"."""
 
-    def notes(self) -> dict[str, Any]:
+    @abstractmethod
+    def swapped_in(self) -> AbstractContextManager[None]:
+        """Within, the module holds the student's weights, which carry gradients to `params`; afterwards the base's."""
+
+    @abstractmethod
+    def deltas(self) -> dict[str, Tensor]:
+        """What an Edit holds of the present state, on the CPU: new values, masks or factors, as in `edits.deltas`."""
+
+    def metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
         return {}
 
 
-@dataclass(frozen=True)
-class Takes:
-    """What a source's drawing takes."""
+class Source(Checkpointable, ABC):
+    """Where the states come from: trajectories of the student or the teacher, or noised pictures.
 
-    pictures: int = 0
-    """Drawn at once."""
-    traced: int = 0
-    """Bytes that are recorded of these meanwhile, where the network is."""
-    kept: int = 0
-    """Bytes that are recorded of all that is expected; beyond the store's bound they go to disk."""
-    held: int = 0
-    """Bytes of pictures, which stay in memory."""
+    For example pure noise at the last timestep:
 
-
-class Source(Stateful, ABC):
-    """Where states come from."""
+        class Gaussian(Source):
+            def sample_states(self, context, step, prompts, cond):
+                x = torch.randn(len(prompts), *context.model.latent_shape, generator=step.generator)
+                return States(x, torch.full((len(prompts),), 999))
+    """
 
     @abstractmethod
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
-        """A state for each row of the turn, on trajectories under the row's condition, which `prompts` name."""
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+        """One state for each of the n rows of the step, on the model's device.
+
+        Everything random comes from the step (`step.noise`, `step.points`, `step.generator`), so that a resumed
+        training gets the same states.
+
+        Args:
+            prompts: the n rows' prompts, by which what is drawn is stored.
+            cond: what they encode, n rows; a gradient to it is not to reach the states.
+        """
 
     def expect(self, prompts: Sequence[str]) -> None:
-        """Prompts that rows will be asked for: what is kept of them may be made together."""
+        """Announces prompts that states will be sampled for, so that their trajectories are drawn together."""
 
-    def takes(self, game: Game) -> Takes:
-        """What its drawing will take."""
-        return Takes()
+    def estimate_footprint(self, context: Context) -> MemoryFootprint:
+        """The memory that its drawing will take, estimated without drawing."""
+        return MemoryFootprint()
 
 
-class Term(Stateful, ABC):
-    """A part of the loss: an objective or a preservation."""
+class Term(Checkpointable, ABC):
+    """A part of the loss: an objective (role "erase"), a preservation ("keep") or a price of the update ("cost").
 
-    role: Role
+    For example a term that pulls the student's prediction for the target to the teacher's for the empty prompt:
 
-    def prepare(self, game: Game) -> None:
-        """Work before the first turn."""
+        class Neutral(Term):
+            role = "erase"
 
-    def searches(self) -> Sequence[Player]:
-        """Players of the term's own, beside the update."""
+            def __init__(self, source):
+                self.source = source
+
+            def queries(self, context, step):
+                if step.learner is not context.update:
+                    return None
+                prompts = context.target_prompts(step)
+                cond = context.model.encode(prompts)
+                states = self.source.sample_states(context, step, prompts, cond)
+                return {
+                    "student": Query(states, cond, "student", prompts=prompts),
+                    "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
+                }
+
+            def loss(self, context, queries, predictions):
+                return (predictions["student"] - predictions["eps_0"]).square().mean()
+    """
+
+    role: LossRole
+
+    def prepare(self, context: Context) -> None:
+        """Work before the first step: candidates, checks, prompts that its source is to expect.
+
+        Raises:
+            ValueError: the term cannot work with this model, request or update; says what would.
+        """
+
+    def searches(self) -> Sequence[Learner]:
+        """Learners of the term's own, which take steps beside the update."""
         return ()
 
     def sources(self) -> dict[str, Source]:
@@ -176,37 +252,48 @@ class Term(Stateful, ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, Source)}
 
     @abstractmethod
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        """What it wants to know this turn, by names of its choosing; None when the turn is not its business."""
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        """The predictions that the loss needs in this step, by names of its choosing.
+
+        None where the term has no part in steps of this learner. Random choices come from the step. Queries of several
+        terms at the same `States` object under the same `Cond` object are predicted once.
+        """
 
     @abstractmethod
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        """A scalar from the replies to its asks."""
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        """The term's loss, a scalar.
 
-    def notes(self) -> dict[str, Any]:
+        Args:
+            queries: what `queries` gave in this step.
+            predictions: the prediction [n, c, h, w] for each of them, by its name, in the model's own space. Those of
+                the student carry a gradient to the learner's params, those of the teacher none.
+        """
+
+    def metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
         return {}
 
 
-GradOf = Callable[[Mapping[Role, float]], tuple[Mapping[Role, float], Sequence[Tensor]]]
-
-
 class Balance(ABC):
-    """How the losses by role become one step of the update."""
+    """How the losses of the roles become one step of the update.
+
+    A `__call__` that weighs all alike: `return grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]`.
+    """
 
     inner: int = 0
-    """Steps on the erasing loss alone, on a scratch copy, by which its reachable minimum is judged; 0 asks for none."""
-    needs: ClassVar[tuple[Role, ...]] = ()
+    """Steps on the erasing loss alone that give the floor; they start at the present weights and are undone."""
+    needs: ClassVar[tuple[LossRole, ...]] = ()
     """Roles without which there is no step."""
-    passes: ClassVar[tuple[tuple[Role, ...], ...]] = (("erase", "keep", "cost"),)
-    """Roles that it has differentiated together, pass by pass: what is planned for."""
+    passes: ClassVar[tuple[tuple[LossRole, ...], ...]] = (("erase", "keep", "cost"),)
+    """The roles of each call of `grad_of`, in order; the memory of a step is estimated by it."""
 
     @abstractmethod
     def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
-        """The gradients for the update's params.
+        """The gradient that the update steps by, one tensor for each of its params.
 
         Args:
-            grad_of: the losses of the roles that it is given a share of, and the gradient of their weighted sum. A pass
-                for each call; erasing goes first.
-            floor: the erasing loss after the inner steps; None where there were none.
+            grad_of: makes one pass for the roles that it is given weights of, and gives their losses and the gradient
+                of the weighted sum. The activations are gone when it returns. Ask for erasing first. A role without a
+                term is left out of the losses.
+            floor: the erasing loss after the `inner` steps; None where `inner` is 0.
         """

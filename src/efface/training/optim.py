@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
-from .adam8bit import SmallAdam
+from .adam8bit import Adam8bit
 
 
-def adam(params: Sequence[Tensor], lr: float, settings: Mapping[str, Any]) -> Adam | SmallAdam:
-    """An Adam whose moments have as many bits as the method's settings say."""
-    return SmallAdam(params, lr) if settings.get("moments", 32) == 8 else Adam(params, lr)
+def build_adam(params: Sequence[Tensor], lr: float, moments: Literal[32, 8]) -> Adam32bit | Adam8bit:
+    """Adam on these leaf tensors, with two moments of 32 or 8 bits a number."""
+    return Adam8bit(params, lr) if moments == 8 else Adam32bit(params, lr)
 
 
 @final
-class Adam:
+class Adam32bit:
     """torch's Adam at its default betas and no weight decay, on given leaf tensors."""
 
     def __init__(self, params: Sequence[Tensor], lr: float, maximize: bool = False) -> None:
         if lr <= 0:
             raise ValueError(f"the learning rate must be positive, got {lr}")
         self.params = list(params)
-        # Fused it holds no copies of all that learns; on a CPU it would round otherwise than it did.
+        # The fused step holds no copies of the params; on a CPU it would round differently from the plain one.
         fused = all(param.is_cuda for param in self.params)
         self.inner = torch.optim.Adam(self.params, lr=lr, maximize=maximize, fused=fused)
 
     def step(self, grads: Sequence[Tensor]) -> None:
+        """One step, given a gradient of each param's shape."""
         for param, grad in zip(self.params, grads, strict=True):
             param.grad = grad.to(param.dtype)
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Tensor]:
-        """The params and both moments, copied."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of the params and of both moments."""
         moments = {
             f"{i}.{key}": tensor.clone()
             for i, state in self.inner.state_dict()["state"].items()
@@ -44,7 +45,8 @@ class Adam:
         return moments | {f"{i}.param": param.detach().clone() for i, param in enumerate(self.params)}
 
     @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state that `state_dict` gave, values of the params included."""
         fresh = self.inner.state_dict()
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.items():

@@ -1,4 +1,4 @@
-"""Which weights may move: named subsets and regexes over checkpoint names.
+"""Which weights may change: named subsets and regexes over checkpoint names.
 
 A selection is a comma list; each part is a subset's name or a regular expression searched in the names, and a weight is
 selected when any part matches. Names begin with the part of the pipeline: `unet.down_blocks.0…`, `text_encoder.…`.

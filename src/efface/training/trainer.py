@@ -1,39 +1,41 @@
-"""The training loop: every method's, without special cases.
+"""The training loop, which is the same for every method.
 
-One copy of the weights serves teacher and student: the student's tensors of the trained subset are swapped into the
-module by reference for its pass, and stay there until the gradients are taken.
+One copy of the weights serves as teacher and as student: for the student's pass, its tensors of the trained subset are
+swapped into the module by reference, and they stay there until the gradients are taken.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from ..concept import Erasure
 from ..edits.edit import Edit
 from ..edits.provenance import check_same_run, provenance, versions
 from ..files import check_writable, read_tensors, write_tensors
-from ..functional.schedules import Space, space_weight
 from ..models.base import Model
-from ..models.cond import Cond
-from .distributed import team
-from .interfaces import Ask, Balance, Player, Role, Source, Stateful, Term, Turn, Update
+from .config import TrainConfig
+from .data import LossRole, Query
+from .distributed import process_group
+from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step, Term, Update
+from .predictor import Predictor
 
 SAVE_EVERY = 25
-"""Turns after which the state is kept: as a checkpoint where there is to be one, and as the last good Edit."""
+"""Steps after which the state is kept: in the checkpoint, where there is to be one, and as the last good Edit."""
 
 
 class Diverged(ArithmeticError):
-    """A loss or gradient is no longer a number, and the step before may be to blame.
+    """A loss or gradient is no longer a finite number, and the step before may be to blame.
 
-    `edit` is the last state that was kept of those whose losses and gradients were numbers.
+    `edit` is the last state kept whose losses and gradients were finite.
     """
 
     def __init__(self, message: str, edit: Edit) -> None:
@@ -43,53 +45,61 @@ class Diverged(ArithmeticError):
 
 @final
 @dataclass
-class Game:
-    """One erasure in training."""
+class Trainer:
+    """One erasure in training; made, it is prepared, and has taken no step."""
 
     model: Model
     erasure: Erasure
     name: str
-    """The method's, for the record."""
-    settings: Mapping[str, Any]
-    """The method's arguments."""
+    """The method's name, for the record and for error messages."""
+    arguments: Mapping[str, Any]
+    """The method's arguments, for the record."""
+    config: TrainConfig
     terms: Sequence[Term]
     update: Update
     balance: Balance
 
     def __post_init__(self) -> None:
-        self.base = self.model.fingerprint()
-        self.uncond = self.model.encode([""])
+        base, uncond = self.model.fingerprint(), self.model.encode([""])
         if not {*self.balance.needs} <= {term.role for term in self.terms}:
             raise ValueError(f"{self.name} needs something to {' and something to '.join(self.balance.needs)}")
-        self.update.prepare(self)
-        self.live = any(not name.startswith("unet.") for name in self.update.moved())
+        self.context = Context(self.model, self.erasure, self.config, self.update, uncond, self.name, base)
+        self.update.prepare(self.context)
+        self.predictor = Predictor(self.context, self.context.trains_text_encoder)
         for term in self.terms:
-            term.prepare(self)
-        if self.live and self.model.parked:
+            term.prepare(self.context)
+        if self.predictor.trains_text_encoder and self.model.parked:
             raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
-        self.update.ready(self)
-        self.players: list[Player] = [self.update, *(p for term in self.terms for p in term.searches())]
+        self.learners: list[Learner] = [self.update, *(p for term in self.terms for p in term.searches())]
         self.good: Edit | None = None
+        self.update.ready(partial(self.erase_gradient, 0))
 
-    def play(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
-        """All turns, from the start or from where the checkpoint stands.
+    def train(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
+        """Takes all steps, from the first or from where the checkpoint stands.
+
+        Args:
+            progress: called as progress(step, of, learner=…, loss=…) after each step, steps counted from 1.
+            checkpoint: file to resume from where it exists, and to save to every `SAVE_EVERY` steps; removed at the
+                end.
 
         Raises:
-            Diverged: it left the numbers; no checkpoint is left of the state in which it did.
+            Diverged: a loss or gradient is not finite; a checkpoint of the very state that led to it is removed.
+            OSError: no room to write; the checkpoint then stands at the step that needed it, or where it stood before.
+            ValueError: the checkpoint belongs to another run; says what differs.
         """
-        order = list(self._clock())
+        order = list(self.schedule())
         file = check_writable(checkpoint) if checkpoint else None
         saved = first = self._resume(file) if file and file.exists() else 0
         for index in range(first, len(order)):
             try:
-                losses = self._move(self._turn(index, order[index]))
+                losses = self.step(self.make_step(index, order[index]))
             except Diverged:
-                if file and saved == index and team().first:
+                if file and saved == index and process_group().is_main:
                     file.unlink(missing_ok=True)
                 raise
-            except OSError:  # the player has not moved yet
+            except OSError:  # the learner has not taken its step yet
                 if file:
-                    with suppress(OSError):  # no room for it either: then the one before stands
+                    with suppress(OSError):  # no room for a checkpoint either: then the one before stands
                         self._save(file, index)
                 raise
             done = index + 1
@@ -97,196 +107,170 @@ class Game:
                 self._save(file, done)
                 saved = done
             if progress:
-                progress(done, len(order), player=type(order[index]).__name__, loss=losses)
-        if file and team().first:
+                progress(done, len(order), learner=type(order[index]).__name__, loss=losses)
+        if file and process_group().is_main:
             file.unlink(missing_ok=True)
         self.good = None
         return self.edit()
 
     def edit(self) -> Edit:
-        """The state of the game as an Edit."""
-        notes = {key: value for part in (*self.terms, self.update) for key, value in part.notes().items()}
-        return Edit(self.update.payload(), {**self._record(), "versions": versions(), "notes": notes})
-
-    def prompts(self, turn: Turn, concepts: Sequence[str]) -> list[str]:
-        """The row's concept under the row's template, for each row of the turn."""
-        templates = self.settings["templates"]
-        return [templates[i].format(concept) for i, concept in zip(turn.templates, concepts, strict=True)]
-
-    def targets(self) -> list[str]:
-        """Every target under every template."""
-        return [form.format(target) for target in self.erasure.targets for form in self.settings["templates"]]
-
-    def weight(self, t: Tensor, space: Space) -> Tensor:
-        """Weight [n] that turns squared errors in the model's own space into those in `space`, at t [n]."""
-        return space_weight(self.model.alpha_bar(t), self.model.space, space)
+        """The present state as an Edit."""
+        notes = {key: value for part in (*self.terms, self.update) for key, value in part.metadata().items()}
+        return Edit(self.update.deltas(), {**self._record(), "versions": versions(), "notes": notes})
 
     def sources(self) -> list[Source]:
-        """Of all terms; what two of them share counts once."""
+        """The sources of all terms; one that two terms share is listed once."""
         return list({id(source): source for term in self.terms for source in term.sources().values()}.values())
 
-    # The parts of a turn.
+    def resize(self, batch: int, micro_batch: int) -> Trainer:
+        """This training with other numbers of rows in a step: a copy that shares all parts, to measure steps with."""
+        small = copy.copy(self)
+        small.config = replace(self.config, batch=batch, micro_batch=micro_batch)
+        small.context = replace(self.context, config=small.config)
+        small.predictor = replace(self.predictor, context=small.context)
+        return small
 
-    def _clock(self) -> Iterator[Player]:
-        for _ in range(self.settings["steps"]):
-            for player in self.players:
-                for _ in range(player.turns):
-                    yield player
+    # Steps.
 
-    def _turn(self, index: int, player: Player, salt: int = 0) -> Turn:
-        """The turn's random choices; `salt` gives others at the same index, for looks aside."""
-        rng = torch.Generator().manual_seed((self.settings["seed"] * 1_000_003 + index) * 1_009 + salt)
-        n = self.settings["batch"]
-        bounds = (len(self.erasure.targets), len(self.settings["templates"]), 2**31, self.settings["draw_steps"])
+    def schedule(self) -> Iterator[Learner]:
+        """Whose step each step is, in order: in each round the weights', then those of the searches."""
+        for _ in range(self.config.steps):
+            for learner in self.learners:
+                for _ in range(learner.steps_per_round):
+                    yield learner
+
+    def make_step(self, index: int, learner: Learner, stream: int = 0) -> Step:
+        """The step of this index, with its random choices.
+
+        They depend on the seed, the index and the stream alone. Steps of the schedule have stream 0; another stream
+        gives other choices at the same index.
+        """
+        rng = torch.Generator().manual_seed((self.config.seed * 1_000_003 + index) * 1_009 + stream)
+        n = self.config.batch
+        bounds = (len(self.erasure.targets), len(self.config.templates), 2**31, self.config.draw_steps)
         choices = [torch.randint(bound, (n,), generator=rng).tolist() for bound in bounds]
-        return Turn(index, player, rng, *choices)
+        per_round = sum(each.steps_per_round for each in self.learners)
+        return Step(index, learner, rng, *choices, round=index // per_round)
 
-    def _move(self, turn: Turn) -> dict[str, float]:
-        """One step of the turn's player; the losses by role."""
-        ours = turn.player is self.update
-        floor = self._floor(turn) if ours and self.balance.inner else None
-        values: dict[Role, float] = {}
+    def auxiliary_step(self, index: int, stream: int) -> Step:
+        """A step of the update that the schedule does not count, to evaluate losses with."""
+        return self.make_step(index, self.update, stream)
 
-        def grad_of(shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
-            found, grads = self.gradient(turn, shares)
+    def step(self, step: Step) -> dict[str, float]:
+        """Takes one step: evaluates the losses and moves the step's learner. Gives the losses by role.
+
+        Raises:
+            Diverged: a loss or gradient is not finite; the learner is not moved.
+        """
+        of_update = step.learner is self.update
+        floor = self.erase_floor(step.index) if of_update and self.balance.inner else None
+        values: dict[LossRole, float] = {}
+
+        def grad_of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
+            found, grads = self.gradient(step, shares)
             values.update(found)
             return found, grads
 
-        grads = self.balance(grad_of, floor) if ours else grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
+        grads = self.balance(grad_of, floor) if of_update else grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
         norms = torch.stack([grad.float().norm() for grad in grads])
-        self._demand_finite(turn, norms, f"gradient, at loss {values}")
-        if self.good is None or turn.index % SAVE_EVERY == 0:
+        self._demand_finite(step, norms, f"gradient, at loss {values}")
+        if self.good is None or step.index % SAVE_EVERY == 0:
             self.good = None  # the old one goes first: each is as large as what learns
             self.good = self.edit()
-        turn.player.step(grads)
+        step.learner.step(grads)
         return {str(role): value for role, value in values.items()}
 
-    def gradient(self, turn: Turn, shares: Mapping[Role, float]) -> tuple[Mapping[Role, float], Sequence[Tensor]]:
-        """These roles' losses, and the gradient of their weighted sum for the params of the turn's player.
+    def gradient(
+        self, step: Step, shares: Mapping[LossRole, float]
+    ) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
+        """The losses of some roles, and the gradient of their weighted sum for each param of the step's learner.
 
-        One pass for all of them, whose activations are gone after it. A role that has nothing to say this turn is left
-        out of the losses.
+        One pass serves all of them, and its activations are gone afterwards. A role whose terms have no part in this
+        step is left out of the losses.
+
+        Args:
+            shares: the weight of each role.
         """
-        with self.losses(turn, *shares) as losses:
-            values: dict[Role, float] = {role: loss.item() for role, loss in losses.items()}
-            self._demand_finite(turn, torch.tensor(list(values.values())), f"loss {values}")
+        with self.losses(step, *shares) as losses:
+            values: dict[LossRole, float] = {role: loss.item() for role, loss in losses.items()}
+            self._demand_finite(step, torch.tensor(list(values.values())), f"loss {values}")
             total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
-            return values, gradients(turn.player.params(), total)
+            return values, gradients(step.learner.params(), total)
 
     @contextmanager
-    def losses(self, turn: Turn, *roles: Role) -> Iterator[dict[Role, Tensor]]:
-        """The losses of all terms, or of these roles'; differentiate them within, where the student is in place."""
-        asked = self.asked(turn, *roles)
-        flat = [ask for _, asks in asked for ask in asks.values()]
-        frozen = self._answer_frozen([ask for ask in flat if ask.who == "frozen"])
-        with _still(self.model), self.update.bound():
-            replies = frozen | self._predict([a for a in flat if a.who == "student"], self.settings["micro_batch"])
-            losses: dict[Role, Tensor] = {}
-            for term, asks in asked:
-                loss = term.loss(self, asks, {key: replies[id(ask)] for key, ask in asks.items()})
+    def losses(self, step: Step, *roles: LossRole) -> Iterator[dict[LossRole, Tensor]]:
+        """The losses by role, of all roles or of these; differentiate them within, while the student is in place."""
+        asked = self.collect_queries(step, *roles)
+        flat = [query for _, queries in asked for query in queries.values()]
+        predictions = self.predictor.predict_teacher([query for query in flat if query.role == "teacher"])
+        with _without_gradients(self.model), self.update.swapped_in():
+            predictions |= self.predictor.predict_student([query for query in flat if query.role == "student"])
+            losses: dict[LossRole, Tensor] = {}
+            for term, queries in asked:
+                loss = term.loss(self.context, queries, {key: predictions[id(query)] for key, query in queries.items()})
                 losses[term.role] = losses[term.role] + loss if term.role in losses else loss
             yield losses
 
-    def asked(self, turn: Turn, *roles: Role) -> list[tuple[Term, Mapping[str, Ask]]]:
-        """What all terms ask, or those of these roles; those that have nothing to say this turn are left out.
+    def collect_queries(self, step: Step, *roles: LossRole) -> list[tuple[Term, Mapping[str, Query]]]:
+        """The queries of all terms, or of those of some roles; terms that have no part in this step are left out.
 
-        Erasing asks first: asked alone, at the same turn, it then draws the same.
+        Erasure terms draw from the step's generator before preservation terms, so that a step which evaluates the
+        erasing loss alone samples the same states.
         """
         terms = sorted((t for t in self.terms if not roles or t.role in roles), key=lambda term: term.role != "erase")
-        return [(term, asks) for term in terms if (asks := term.asks(self, turn)) is not None]
+        return [(term, queries) for term in terms if (queries := term.queries(self.context, step)) is not None]
 
-    def _floor(self, turn: Turn) -> float:
-        """The erasing loss of this turn after the balance's inner steps on it alone; the update is put back."""
-        before = self.update.state()
+    def erase_gradient(self, index: int, stream: int) -> Sequence[Tensor]:
+        """The gradient of the erasing loss for each param of the update, in an auxiliary step."""
+        with self.losses(self.auxiliary_step(index, stream), "erase") as losses:
+            return gradients(self.update.params(), losses["erase"])
+
+    def erase_floor(self, index: int) -> float:
+        """The erasing loss of the step of this index after the balance's inner steps on it; the update is put back."""
+        before = self.update.state_dict()
         for k in range(self.balance.inner):
-            with self.losses(self.look(turn.index, salt=1 + k), "erase") as losses:
-                grads = gradients(self.update.params(), losses["erase"])
-            self.update.step(grads)
-        # Not the turn itself: its generator would have moved on, and the step would meet other states than the floor.
-        with torch.no_grad(), self.losses(self.look(turn.index, salt=0), "erase") as losses:
+            self.update.step(self.erase_gradient(index, 1 + k))
+        # A step made anew has a fresh generator, so that the floor is evaluated at the very states of the step itself.
+        with torch.no_grad(), self.losses(self.auxiliary_step(index, stream=0), "erase") as losses:
             floor = losses["erase"].item()
-        self.update.restore(before)
+        self.update.load_state_dict(before)
         return floor
 
-    def look(self, index: int, salt: int) -> Turn:
-        """A turn of the update aside from the game, with random choices of its own."""
-        return self._turn(index, self.update, salt)
-
-    def _answer_frozen(self, asks: Sequence[Ask]) -> dict[int, Tensor]:
-        """Replies by id of the ask: what is known already for nothing, the rest in one call."""
-        replies = {id(ask): ask.rows.known[ask.known] for ask in asks if ask.known in ask.rows.known}
-        with torch.no_grad():
-            return replies | self._predict([ask for ask in asks if id(ask) not in replies])
-
-    def _predict(self, asks: Sequence[Ask], rows_at_once: int = 0) -> dict[int, Tensor]:
-        """One batched prediction for all asks; in pieces whose activations are recomputed, where that is wanted.
-
-        The same states under the same condition are predicted once, however many terms ask.
-        """
-        if not asks:
-            return {}
-        asked, asks = asks, list({(id(ask.rows), id(ask.cond)): ask for ask in asks}.values())
-        x, t = torch.cat([ask.rows.x for ask in asks]), torch.cat([ask.rows.t for ask in asks])
-        cond = Cond.cat([self._cond(ask).expand(len(ask.rows.x)) for ask in asks])
-        out = team().spread(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
-        parts = out.split([len(ask.rows.x) for ask in asks])
-        replies = {(id(ask.rows), id(ask.cond)): part for ask, part in zip(asks, parts, strict=True)}
-        return {id(ask): replies[id(ask.rows), id(ask.cond)] for ask in asked}
-
-    def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
-        if not 0 < rows_at_once < len(x):
-            return self._network(x, t, cond)
-        pieces = [slice(i, i + rows_at_once) for i in range(0, len(x), rows_at_once)]
-        return torch.cat(
-            [
-                recomputed(self._network, x[p], t[p], cond[p], use_reentrant=False, determinism_check="none")
-                for p in pieces
-            ]  # type: ignore[list-item]
-        )
-
-    def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.model.predict(x, t, cond)[0]
-
-    def _cond(self, ask: Ask) -> Cond:
-        """The ask's condition; read anew, with a gradient, where the student's text encoder learns."""
-        if ask.who == "student" and ask.prompts and (self.live or ask.prefix is not None):
-            return self.model.read(ask.prompts, ask.prefix)
-        return ask.cond
-
-    def _demand_finite(self, turn: Turn, values: Tensor, what: str) -> None:
+    def _demand_finite(self, step: Step, values: Tensor, what: str) -> None:
         if not values.isfinite().all():
-            player = type(turn.player).__name__
-            message = f"{self.name} diverged at turn {turn.index + 1} ({player}): {what}; a smaller lr may help"
+            learner = type(step.learner).__name__
+            message = f"{self.name} diverged at step {step.index + 1} ({learner}): {what}; a smaller lr may help"
             raise Diverged(message, self.good or self.edit())
 
     # Checkpoints.
 
     def _record(self) -> dict[str, Any]:
-        return provenance(self.model, self.erasure, self.name, self.settings, self.base)
+        return provenance(self.model, self.erasure, self.name, self.arguments, self.context.base)
 
-    def _stateful(self) -> list[Stateful]:
-        """What a checkpoint holds the state of."""
-        return [*self.players, *self.terms, *self.sources()]
+    def _checkpointed(self) -> list[Checkpointable]:
+        """The parts whose state a checkpoint holds, in the order in which it numbers them."""
+        return [*self.learners, *self.terms, *self.sources()]
 
     def _save(self, file: Path, done: int) -> None:
-        if not team().first:
+        if not process_group().is_main:
             return
-        parts = enumerate(self._stateful())
-        tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state().items()}
+        parts = enumerate(self._checkpointed())
+        tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state_dict().items()}
         write_tensors(file, tensors, {**self._record(), "kind": "checkpoint", "done": done})
 
     def _resume(self, file: Path) -> int:
+        """Takes over the checkpoint's state; gives the number of steps taken."""
         tensors, meta = read_tensors(file)
         check_same_run(file, meta, {**self._record(), "kind": "checkpoint"})
-        for i, part in enumerate(self._stateful()):
+        for i, part in enumerate(self._checkpointed()):
             prefix = f"{i}/"
-            part.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            part.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return meta["done"]
 
 
 @contextmanager
-def _still(model: Model) -> Iterator[None]:
-    """Within, no weight in place asks for a gradient: what does not learn then keeps no activations for one."""
+def _without_gradients(model: Model) -> Iterator[None]:
+    """Within, no weight of the base requires a gradient, so that no activations are kept on its behalf."""
     asking = [tensor for tensor in model.weights.values() if tensor.requires_grad and tensor.is_leaf]
     try:
         for tensor in asking:
@@ -298,6 +282,11 @@ def _still(model: Model) -> Iterator[None]:
 
 
 def gradients(params: Sequence[Tensor], loss: Tensor) -> Sequence[Tensor]:
-    """A scalar, differentiated by these; zero where it does not depend on one. Activations go on its way."""
+    """The gradient of a scalar for each of these, zero where it does not depend on one, averaged over the processes.
+
+    The activations are freed on the way.
+    """
     grads = torch.autograd.grad(loss, params, allow_unused=True)
-    return team().mean([torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)])
+    return process_group().all_reduce_mean(
+        [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+    )

@@ -1,8 +1,8 @@
-"""A search over words: Gumbel-Softmax logits over candidates near each target, on its own clock (EAP, AGE).
+"""A search over words: Gumbel-Softmax logits over candidates near each target, with steps of its own (EAP, AGE).
 
-c = G(pi) . T, T the embeddings of the candidates (Bui et al., arXiv 2410.15618); AGE mixes the two best (arXiv
-2501.18950). The gradient reaches pi through the student's condition only. At theta = theta* the preservation loss is
-zero for every candidate, so the first move learns nothing. Each row of a turn makes its own choice.
+c = G(pi) . T, where T are the embeddings of the candidates (Bui et al., arXiv 2410.15618); AGE mixes the two best
+(arXiv 2501.18950). The gradient reaches pi only through the student's condition. At theta = theta* the preservation
+loss is zero for every candidate, so the search learns nothing in its first step. Each row of a step has its own choice.
 """
 
 from __future__ import annotations
@@ -19,43 +19,46 @@ from ..functional.gumbel import gumbel_softmax
 from ..functional.words import other_words
 from ..models.base import Model
 from ..models.cond import Cond
-from .interfaces import Player, Turn
-from .optim import Adam
-from .trainer import Game
+from .interfaces import Context, Learner, Step
+from .optim import Adam32bit
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which words are candidates, for each target."""
+    """Which words are candidates for each target."""
 
     words: Sequence[str]
     always: Sequence[str] = ()
     """Candidates whatever their distance."""
     never: Sequence[str] = ()
-    """Words that count as the target."""
+    """Words that count as the target and are no candidates."""
     k_closest: int = 1000
     centres: int = 100
     margin: float = 0.0
-    """Words nearer to any target than this share of the median distance from it count as the target too."""
+    """Words nearer to any target than this share of the median distance from it are no candidates either."""
 
     def __post_init__(self) -> None:
         for name in ("k_closest", "centres"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def candidates(self, game: Game) -> dict[str, list[str]]:
-        """For each target, words spread over the distances of the k closest that are apart from all targets.
+    def candidates(self, context: Context) -> dict[str, list[str]]:
+        """The candidates of each target: of the words apart from all targets and closest to this, one near each centre.
 
-        They are one near each of the k-means centres of the distance.
+        The centres are those of k-means on the words' distances from the target, so that near and far words are among
+        the candidates.
+
+        Raises:
+            ValueError: no word is left.
         """
-        targets = game.erasure.targets
+        targets = context.erasure.targets
         open_words = other_words(self.words, (*targets, *self.never))
         if not open_words and not self.always:
             named = ", ".join(targets)
             raise ValueError(f"no candidate word is left for {named} of {len(self.words)} in the vocabulary")
         if not open_words:
             return {target: list(self.always) for target in targets}
-        far = {target: _far(game.model, open_words, target) for target in targets}
+        far = {target: _far(context.model, open_words, target) for target in targets}
         (free,) = torch.stack([apart(distance, self.margin) for distance in far.values()]).all(dim=0).nonzero().T
         if not len(free):
             raise ValueError(f"margin {self.margin} leaves no candidate for {', '.join(targets)}; a smaller one would")
@@ -66,7 +69,7 @@ class Vocabulary:
         }
 
     def _spread(self, distance: Tensor, targets: int) -> Tensor:
-        """Which of the words at these distances [n] from a target are its candidates."""
+        """Indices of a target's candidates among the words at these distances [n] from it."""
         near = k_closest(distance, self.k_closest)
         return near[spread(distance[near], max(1, self.centres // targets))]
 
@@ -75,23 +78,23 @@ SearchGradient = Literal["straight-through", "score"]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How the search chooses and learns."""
+class SearchConfig:
+    """How the search chooses words and learns to."""
 
     lr: float
     temperature: float
     hard: bool
-    turns: int
+    steps_per_round: int
     top: int = 1
-    """How many candidates a hard choice mixes, by their soft weights."""
+    """How many candidates a hard choice mixes, weighted by their soft weights."""
     gradient: SearchGradient = "straight-through"
-    """Through the choice's embedding, or by the loss of what was chosen alone."""
+    """How pi learns: through the chosen embedding ("straight-through"), or by the chosen words' losses ("score")."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"a temperature is above 0, got {self.temperature}; 2 is EAP's")
-        if self.turns < 0:
-            raise ValueError(f"search_turns is at least 0, got {self.turns}")
+        if self.steps_per_round < 0:
+            raise ValueError(f"search_turns is at least 0, got {self.steps_per_round}")
         if self.gradient not in get_args(SearchGradient):
             raise ValueError(f"no search gradient {self.gradient!r}; there are {', '.join(get_args(SearchGradient))}")
         if self.gradient == "score" and not self.single:
@@ -104,58 +107,62 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Pick:
-    """What the search chose for the rows of a turn."""
+class Selection:
+    """What the search chose for the n rows of a step."""
 
     cond: Cond
+    """Conditions of the n rows, differentiable in pi."""
     words: Sequence[str]
     """The leading word of each row, as a prompt."""
-    chances: Tensor
+    log_probs: Tensor
     """[n]: the log-probability of each row's leading word, differentiable in pi."""
 
 
 @final
-class Search(Player):
-    """The logits pi of every target's candidates; climbs the losses of the turns that are its own."""
+class VocabularySearch(Learner):
+    """The logits pi over every target's candidates, which ascend the losses of the search's own steps."""
 
-    def __init__(self, vocabulary: Vocabulary, choice: Choice) -> None:
-        self.vocabulary, self.choice, self.turns = vocabulary, choice, choice.turns
+    def __init__(self, vocabulary: Vocabulary, config: SearchConfig) -> None:
+        self.vocabulary, self.config, self.steps_per_round = vocabulary, config, config.steps_per_round
         self.history: list[list[int]] = []
-        self.last: tuple[Turn, Pick] | None = None
+        self.last: tuple[Step, Selection] | None = None
 
-    def prepare(self, game: Game) -> None:
-        """Finds and encodes the candidates."""
-        self.words = self.vocabulary.candidates(game)
+    def prepare(self, context: Context) -> None:
+        """Finds and encodes the candidates; ValueError where there are none."""
+        self.words = self.vocabulary.candidates(context)
         self.lists = list(self.words.values())
-        self.start([len(words) for words in self.lists], game.model.device)
+        self.start([len(words) for words in self.lists], context.model.device)
         self.tables = {
-            (i, j): game.model.encode([template.format(word) for word in words])
+            (i, j): context.model.encode([template.format(word) for word in words])
             for i, words in enumerate(self.lists)
-            for j, template in enumerate(game.settings["templates"])
+            for j, template in enumerate(context.config.templates)
         }
 
-    def prompts(self, game: Game) -> list[str]:
+    def prompts(self, context: Context) -> list[str]:
         """Every candidate under every template."""
-        return [form.format(word) for words in self.lists for word in words for form in game.settings["templates"]]
+        return [form.format(word) for words in self.lists for word in words for form in context.config.templates]
 
     def start(self, sizes: Sequence[int], device: torch.device) -> None:
-        """Even logits over this many candidates of each target."""
+        """Sets even logits over this many candidates of each target."""
         self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
-        self.adam = Adam(self.logits, self.choice.lr, maximize=True)
+        self.adam = Adam32bit(self.logits, self.config.lr, maximize=True)
 
-    def pick(self, game: Game, turn: Turn) -> Pick:
-        """The choice of each row, the same for all who ask within a turn."""
-        if self.last is None or self.last[0] is not turn:
-            how = self.choice
+    def select(self, context: Context, step: Step) -> Selection:
+        """The choice for each row of the step; terms that ask within one step get the same."""
+        if self.last is None or self.last[0] is not step:
+            how = self.config
             choices = [
-                gumbel_softmax(self.logits[i], how.temperature, how.hard, turn.rng, how.top) for i in turn.targets
+                gumbel_softmax(self.logits[i], how.temperature, how.hard, step.generator, how.top) for i in step.targets
             ]
-            rows = zip(turn.targets, turn.templates, choices, strict=True)
+            rows = zip(step.targets, step.templates, choices, strict=True)
             cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
-            leading = [(i, int(choice.argmax())) for i, choice in zip(turn.targets, choices, strict=True)]
+            leading = [(i, int(choice.argmax())) for i, choice in zip(step.targets, choices, strict=True)]
             # The largest of logits and Gumbel noise is distributed by their softmax, at any temperature.
-            chances = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
-            self.last = (turn, Pick(cond, game.prompts(turn, [self.lists[i][k] for i, k in leading]), chances))
+            log_probs = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
+            self.last = (
+                step,
+                Selection(cond, context.fill_templates(step, [self.lists[i][k] for i, k in leading]), log_probs),
+            )
         return self.last[1]
 
     def params(self) -> list[Tensor]:
@@ -165,23 +172,23 @@ class Search(Player):
         self.adam.step(grads)
         self.history.append([int(pi.argmax()) for pi in self.logits])
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state() | {"history": torch.tensor(self.history, dtype=torch.long)}
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict() | {"history": torch.tensor(self.history, dtype=torch.long)}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.history = state["history"].tolist()
-        self.adam.restore({key: tensor for key, tensor in state.items() if key != "history"})
+        self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "history"})
 
-    def notes(self) -> dict[str, Any]:
-        """Candidates, and the favourite, which pi likes best, after each move of the search, by target."""
+    def metadata(self) -> dict[str, Any]:
+        """By target: the candidates, and the most likely of them after each step of the search."""
         favourites = {
-            target: [words[move[i]] for move in self.history] for i, (target, words) in enumerate(self.words.items())
+            target: [words[best[i]] for best in self.history] for i, (target, words) in enumerate(self.words.items())
         }
         return {"candidates": self.words, "favourites": favourites}
 
 
 def _far(model: Model, words: Sequence[str], target: str) -> Tensor:
-    """Distance [n] of each word's embedding from the target's, on the CPU; in pieces, for embeddings are large."""
+    """Distance [n] of each word's embedding from the target's, on the CPU; in pieces, as embeddings are large."""
     centre = model.encode([target]).flat()[0]
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
     return torch.cat([distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...functional.value_function import inner, multiplier
-from ..interfaces import Balance, GradOf, Role
+from ..interfaces import Balance, GradOf, LossRole
 
 Rate = Literal["grad-norm", "gap", "constant", "fixed"]
 
@@ -25,8 +25,8 @@ Rate = Literal["grad-norm", "gap", "constant", "fixed"]
 class Constrained(Balance):
     """How fast forgetting must go: a_t = eta ||grad g||^2, eta max(g, 0), or eta; "fixed" is lambda_t = eta itself."""
 
-    needs: ClassVar[tuple[Role, ...]] = ("erase", "keep")
-    passes: ClassVar[tuple[tuple[Role, ...], ...]] = (("erase",), ("keep", "cost"))
+    needs: ClassVar[tuple[LossRole, ...]] = ("erase", "keep")
+    passes: ClassVar[tuple[tuple[LossRole, ...], ...]] = (("erase",), ("keep", "cost"))
     rate: Rate = "grad-norm"
     eta: float = 1.0
     inner: int = 0

@@ -1,1 +1,1 @@
-"""Objectives, one file each: what the model should predict for the target."""
+"""Objectives, one file each: what the student is to predict for the target."""

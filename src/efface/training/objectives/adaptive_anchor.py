@@ -1,4 +1,4 @@
-"""The target becomes what the search chose, a mixture of concepts near it (AGE).
+"""The target is pushed away around what the search chose, a mixture of concepts near it (AGE).
 
 L = || eps_th(z_e, c_e) - [eps*(z_e, c_t) - eta (eps*(z_e, c_e) - eps*(z_e, c_t))] ||^2, c_t = G(pi) . T (Bui et al.,
 ICLR 2025, arXiv 2501.18950). In the authors' release c_t is detached here: pi learns from the preservation of c_t
@@ -14,36 +14,42 @@ from torch import Tensor
 
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
-from ..vocabulary_search import Search
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
+from ..vocabulary_search import VocabularySearch
 
 
 @final
 class AdaptiveAnchor(Term):
-    """AGE's objective, at states of `source`, measured in `space`; `search` is the preservation's."""
+    """AGE's objective, at states of `source`, measured in `space`.
 
-    role: Role = "erase"
+    Args:
+        search: the preservation's own, so that both terms use the same choice.
+        eta: how far to the other side of the mixture's prediction the target is pushed.
+    """
 
-    def __init__(self, source: Source, search: Search, eta: float, space: Space) -> None:
+    role: LossRole = "erase"
+
+    def __init__(self, source: Source, search: VocabularySearch, eta: float, space: Space) -> None:
         self.source, self.search, self.eta = source, search, eta
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_t": Ask(rows, self.search.pick(game, turn).cond.detach(), "frozen"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
+            "eps_t": Query(states, self.search.select(context, step).cond.detach(), "teacher"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        target = negative_guidance(replies["eps_t"], replies["eps_c"], self.eta)
-        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(predictions["eps_t"], predictions["eps_c"], self.eta)
+        return weighted_mse(
+            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
+        )

@@ -13,39 +13,44 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
 class Anchor(Term):
-    """The frozen prediction under the request's anchor, at states of `source`, measured in `space`."""
+    """The teacher's prediction under the request's anchor, at states of `source`, measured in `space`.
 
-    role: Role = "erase"
+    Without an anchor the target becomes the empty prompt.
+
+    Args:
+        states: whether the states are sampled under the target's prompt or under the anchor's.
+    """
+
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, space: Space, states: Literal["target", "anchor"] = "target") -> None:
         self.source, self.states = source, states
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        anchor = game.erasure.anchor
-        anchors = game.prompts(turn, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
-        cond, goal = game.model.encode(prompts), game.model.encode(anchors)
+        prompts = context.target_prompts(step)
+        anchor = context.erasure.anchor
+        anchors = context.fill_templates(step, [anchor] * len(prompts)) if anchor else [""] * len(prompts)
+        cond, goal = context.model.encode(prompts), context.model.encode(anchors)
         if self.states == "anchor":
-            rows, known = self.source.rows(game, turn, anchors, goal), "eps_c"
+            states, known = self.source.sample_states(context, step, anchors, goal), "eps_c"
         else:
-            rows, known = self.source.rows(game, turn, prompts, cond), "" if anchor else "eps_0"
+            states, known = self.source.sample_states(context, step, prompts, cond), "" if anchor else "eps_0"
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "anchor": Ask(rows, goal, "frozen", known=known),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "anchor": Query(states, goal, "teacher", known=known),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["anchor"], weight)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
+        return weighted_mse(predictions["student"], predictions["anchor"], weight)

@@ -1,8 +1,9 @@
 """Negative guidance on prompts that an attack has hardened (AdvUnlearn, arXiv 2405.15234).
 
 delta = argmin || eps_th(x_t, c + delta) - eps*(x_t, c) ||^2, token embeddings before the prompt; then ESD's loss on
-eps_th(x_t, c + delta). An attack is made in every turn, for each row at the row's own state; it goes on from the row's
-last prefix, whatever concept that was for, as in the authors' code (`attack_init` "latest"), or from random words.
+eps_th(x_t, c + delta). An attack is made in every step, for each row at the row's own state. It starts at the prefix
+that the row had in the step before, whatever concept that was found for, as in the authors' code (`attack_init`
+"latest"), or at random words.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ from ...functional.adversary import descend
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
 from ...models.text_room import demand_room
-from ..interfaces import Ask, Role, Rows, Source, Stateful, Term, Turn
-from ..trainer import Game
+from ..interfaces import Checkpointable, Context, LossRole, Query, Source, States, Step, Term
 
 Start = Literal["latest", "random"]
 
 
 @dataclass(frozen=True)
 class PrefixAttack:
-    """How hard the attack tries: `tokens` embeddings before the prompt, at first random words', moved by Adam."""
+    """An attack by `tokens` embeddings before the prompt, at first those of random words; Adam takes `steps` steps."""
 
     steps: int
     lr: float
@@ -44,8 +44,8 @@ class PrefixAttack:
 
 
 @final
-class Latest(Stateful):
-    """The prefixes [n, k, d] found last."""
+class Latest(Checkpointable):
+    """The prefixes [n, k, d] that the last attack found."""
 
     def __init__(self) -> None:
         self.index = -1
@@ -53,15 +53,15 @@ class Latest(Stateful):
         self.found: Tensor | None = None
 
     def until(self, index: int) -> Tensor | None:
-        """What was found before this turn, also where an attack has been tried at this very turn, in a look aside."""
+        """What was found before the step of this index, even if an auxiliary step of that index has attacked since."""
         if index != self.index:
             self.index, self.before = index, self.found
         return self.before
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {} if self.found is None else {"found": self.found}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.index, self.found = -1, state.get("found")
 
 
@@ -69,66 +69,66 @@ class Latest(Stateful):
 class Attacked(Term):
     """ESD's objective on attacked prompts, at states of `source`, measured in `space`."""
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, eta: float, space: Space, attack: PrefixAttack) -> None:
         self.source, self.eta, self.attack, self.latest = source, eta, attack, Latest()
         self.space: Space = space
 
-    def state(self) -> dict[str, Tensor]:
-        return self.latest.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.latest.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.latest.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.latest.load_state_dict(state)
 
-    def prepare(self, game: Game) -> None:
-        demand_room(game.model, self.attack.tokens)
-        self.source.expect(game.targets())
-        self.words = game.model.embedding_table().detach()
+    def prepare(self, context: Context) -> None:
+        demand_room(context.model, self.attack.tokens)
+        self.source.expect(context.all_target_prompts())
+        self.words = context.model.embedding_table().detach()
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         prefix = None
-        if self._updates(game, turn) >= self.attack.warm_up:
-            if "eps_c" not in rows.known:
+        if step.round >= self.attack.warm_up:
+            if "eps_c" not in states.known:
                 with torch.no_grad():
-                    rows = Rows(rows.x, rows.t, {**rows.known, "eps_c": game.model.predict(rows.x, rows.t, cond)[0]})
-            prefix = self.harden(game, turn, rows, prompts)
+                    states = States(
+                        states.x,
+                        states.t,
+                        {**states.known, "eps_c": context.model.predict(states.x, states.t, cond)[0]},
+                    )
+            prefix = self.harden(context, step, states, prompts)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts, prefix=prefix),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+            "student": Query(states, cond, "student", prompts=prompts, prefix=prefix),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
 
-    def harden(self, game: Game, turn: Turn, rows: Rows, prompts: Sequence[str]) -> Tensor:
-        """A prefix [n, k, d] for each row, under which the student says what the frozen model says of the target."""
-        latest = self.latest.until(turn.index)
+    def harden(self, context: Context, step: Step, states: States, prompts: Sequence[str]) -> Tensor:
+        """A prefix [n, k, d] for each row, under which the student predicts what the teacher does for the target."""
+        latest = self.latest.until(step.index)
         if latest is None or self.attack.start == "random":
-            picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=turn.rng)
+            picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=step.generator)
             latest = self.words[picks.to(self.words.device)].float()
         start = latest.to(self.words.device)
-        with game.update.bound():
+        with context.update.swapped_in():
             found = descend(
-                lambda prefix: self.error(game, rows, prompts, prefix), start, self.attack.steps, self.attack.lr
+                lambda prefix: self.error(context, states, prompts, prefix), start, self.attack.steps, self.attack.lr
             )
         self.latest.found = found
         return found
 
-    @staticmethod
-    def _updates(game: Game, turn: Turn) -> int:
-        """How many updates came before this one; a search beside them has turns of its own."""
-        others = sum(player.turns for term in game.terms for player in term.searches())
-        return turn.index // (game.update.turns + others)
+    def error(self, context: Context, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
+        """The attack's error [n], by the weights in place, with a gradient to the prefix [n, k, d]."""
+        said = context.model.predict(states.x, states.t, context.model.read(prompts, prefix))[0]
+        return (said.float() - states.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
-    def error(self, game: Game, rows: Rows, prompts: Sequence[str], prefix: Tensor) -> Tensor:
-        """The attack's error [n] with a gradient to the prefix, by the weights in place."""
-        said = game.model.predict(rows.x, rows.t, game.model.read(prompts, prefix))[0]
-        return (said.float() - rows.known["eps_c"].float()).square().flatten(1).mean(dim=1)
-
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        target = negative_guidance(replies["eps_0"], replies["eps_c"], self.eta)
-        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
+        return weighted_mse(
+            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
+        )

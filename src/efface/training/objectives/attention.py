@@ -1,8 +1,8 @@
-"""The picture stops looking at the target's words (MACE, Lu et al., CVPR 2024, arXiv 2403.06135).
+"""The attention to the target's words is lowered where the target is (MACE, Lu et al., CVPR 2024, arXiv 2403.06135).
 
 L = sum over layers of || A_words * M ||_F, A the cross-attention probabilities of the target's tokens, M a mask of
 where the target is. The authors have M from a segmenter (Grounded-SAM), once for each picture. Without one it comes
-from the attention itself: the frozen model's maps of the target's words, averaged over heads and layers, scaled to
+from the attention itself: the teacher's maps of the target's words, averaged over heads and layers, scaled to
 [0, 1] for each picture, and cut.
 """
 
@@ -21,33 +21,39 @@ from ...functional.schedules import convert, noised
 from ...models.cond import Cond
 from ...models.hooks.attention import cross_attention, places
 from ...models.segmenter import Segmenter, shares
-from ..interfaces import Ask, Role, Rows, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 WORDS, ALL = "attention.words", "attention.all"
-"""What the term adds to its conditions: [n, tokens], 1 at the target's words; 1 there and at the end tokens."""
+"""Keys of what the term adds to its conditions, [n, tokens]: 1 at the target's words; 1 at the end tokens too."""
 
 
 def located(maps: Iterable[Tensor], words: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """Where the words are: 1 or 0 [n, 1, h, w], h x w = `size`, from maps [n, heads, places, tokens] of any layers."""
+    """Where the words are seen: 1 or 0 [n, 1, h, w].
+
+    Args:
+        maps: cross-attention probabilities [n, heads, places, tokens] of layers of any resolutions.
+        words: [n, tokens], 1 at the words.
+        size: h and w.
+        threshold: the share of each row's range of attention above which a place counts.
+    """
     seen = torch.stack([_grid(_of_words(a, words).mean(dim=(1, 3)), size) for a in maps]).mean(0)
     low, high = (extreme(seen, dim=(1, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
     return ((seen - low) / (high - low).clamp(min=1e-12) > threshold).float()
 
 
 def inside(maps: Iterable[Tensor], words: Tensor, mask: Tensor) -> Tensor:
-    """Mean over rows of the sum over layers of || A_words * M ||_F; maps, words as in `located`, mask [n, 1, h, w]."""
+    """Mean over rows of sum over layers || A_words * M ||_F; `maps`, `words` as in `located`, `mask` [n, 1, h, w]."""
     total = torch.zeros((), device=mask.device)
     for a in maps:
         rows, columns = _shape(a.shape[2], (mask.shape[2], mask.shape[3]))
         near = interpolate(mask, (rows, columns), mode="nearest").flatten(1)[:, None, :, None]
-        # The root has no slope at nothing: a mask may be empty in a small layer.
+        # The square root has no gradient at 0, and a mask may be empty in a small layer.
         total = total + (_of_words(a, words) * near).square().sum(dim=(1, 2, 3)).add(1e-12).sqrt().mean()
     return total
 
 
 def check_threshold(threshold: float) -> None:
-    """Raises ValueError where no mask can be cut by it."""
+    """Raises ValueError where the threshold is not a share that a mask can be cut by."""
     if not 0 <= threshold < 1:
         raise ValueError(f"the mask's threshold is a share from 0 to below 1, got {threshold}")
 
@@ -67,13 +73,13 @@ class Focus:
         weight = torch.sigmoid(self.sharp * (t - self.start)) - torch.sigmoid(self.sharp * (t - self.stop))
         return weight / weight.sum()
 
-    def moved(self, game: Game, rows: Rows, rng: torch.Generator) -> Rows:
-        """The same pictures under the same noise, at timesteps of this distribution."""
-        space, bar = game.model.space, game.model.alpha_bar(rows.t)
-        x0 = rows.known["x0"]
-        eps = convert(rows.known["noise"], rows.x, bar, space, "eps")
-        t = torch.multinomial(self.chances(len(game.model.alphas_bar)), len(x0), replacement=True, generator=rng)
-        return Rows(noised(x0, eps, game.model.alpha_bar(t)), t.to(rows.x.device), {"x0": x0})
+    def resample(self, context: Context, states: States, rng: torch.Generator) -> States:
+        """The same pictures with the same noise, at timesteps of this distribution; of them "x0" alone is known."""
+        space, bar = context.model.space, context.model.alpha_bar(states.t)
+        x0 = states.known["x0"]
+        eps = convert(states.known["noise"], states.x, bar, space, "eps")
+        t = torch.multinomial(self.chances(len(context.model.alphas_bar)), len(x0), replacement=True, generator=rng)
+        return States(noised(x0, eps, context.model.alpha_bar(t)), t.to(states.x.device), {"x0": x0})
 
 
 @final
@@ -81,13 +87,13 @@ class Attention(Term):
     """MACE's objective on noised pictures of the target, which `source` has.
 
     Args:
-        threshold: of the mask, in shares of the strongest attention, or of the segmenter's certainty.
-        ends: the end tokens, which sum up the prompt, count as the target's too (the authors' `use_pooler`).
-        focus: the timesteps, where not even ones.
-        segment: says where the target is; the attention does where there is none.
+        threshold: where the mask is cut, as a share of the strongest attention or of the segmenter's certainty.
+        ends: whether the end tokens, which sum up the prompt, count as the target's too (the authors' `use_pooler`).
+        focus: the distribution of the timesteps; without one they are uniform.
+        segment: finds the target in a picture; without one the attention does.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(
         self, source: Source, threshold: float, ends: bool, focus: Focus | None, segment: Segmenter | None = None
@@ -96,44 +102,48 @@ class Attention(Term):
         self.source, self.threshold, self.ends, self.focus, self.segment = source, threshold, ends, focus, segment
         self.masks: dict[tuple[str, bytes], Tensor] = {}
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = self._placed(game, turn, game.model.encode(prompts))
-        rows = self.source.rows(game, turn, prompts, cond)
-        if "x0" not in rows.known:
+        prompts = context.target_prompts(step)
+        cond = self._placed(context, step, context.model.encode(prompts))
+        states = self.source.sample_states(context, step, prompts, cond)
+        if "x0" not in states.known:
             raise ValueError(f"{type(self).__name__} is about noised pictures; give it a source of pictures")
-        rows = self.focus.moved(game, rows, turn.rng) if self.focus else rows
-        mask = self._segmented(self.segment, game, turn, rows) if self.segment else self._attended(game, rows, cond)
-        # An ask whose answer is known costs nothing, and takes states and mask to the loss.
-        return {"mask": Ask(Rows(rows.x, rows.t, {"mask": mask}), cond, "frozen", known="mask")}
+        states = self.focus.resample(context, states, step.generator) if self.focus else states
+        mask = (
+            self._segmented(self.segment, context, step, states)
+            if self.segment
+            else self._attended(context, states, cond)
+        )
+        # A query whose prediction is known takes no pass, and carries states and mask to `loss`.
+        return {"mask": Query(States(states.x, states.t, {"mask": mask}), cond, "teacher", known="mask")}
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        ask = asks["mask"]
-        with cross_attention(game.model) as maps:
-            game.model.predict(ask.rows.x, ask.rows.t, ask.cond)
-        return inside(maps.values(), ask.cond.tensors[ALL], replies["mask"])
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        query = queries["mask"]
+        with cross_attention(context.model) as maps:
+            context.model.predict(query.states.x, query.states.t, query.cond)
+        return inside(maps.values(), query.cond.tensors[ALL], predictions["mask"])
 
-    def _attended(self, game: Game, rows: Rows, cond: Cond) -> Tensor:
-        """[n, 1, h, w] by the frozen model's attention."""
-        with torch.no_grad(), cross_attention(game.model) as maps:
-            game.model.predict(rows.x, rows.t, cond)
-            return located(maps.values(), cond.tensors[WORDS], (rows.x.shape[2], rows.x.shape[3]), self.threshold)
+    def _attended(self, context: Context, states: States, cond: Cond) -> Tensor:
+        """The mask [n, 1, h, w] from the teacher's attention."""
+        with torch.no_grad(), cross_attention(context.model) as maps:
+            context.model.predict(states.x, states.t, cond)
+            return located(maps.values(), cond.tensors[WORDS], (states.x.shape[2], states.x.shape[3]), self.threshold)
 
-    def _segmented(self, segment: Segmenter, game: Game, turn: Turn, rows: Rows) -> Tensor:
-        """[n, 1, h, w] by the segmenter, which sees each picture once."""
-        pictures = rows.known["x0"]
-        things = [game.erasure.targets[i] for i in turn.targets]
+    def _segmented(self, segment: Segmenter, context: Context, step: Step, states: States) -> Tensor:
+        """The mask [n, 1, h, w] from the segmenter, which is asked about each picture once."""
+        pictures = states.known["x0"]
+        things = [context.erasure.targets[i] for i in step.targets]
         keys = [(thing, x0.float().cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
         for i, key in enumerate(keys):
             if key not in self.masks:
-                self.masks[key] = self._mask(segment, game, things[i], pictures[i : i + 1])
+                self.masks[key] = self._mask(segment, context, things[i], pictures[i : i + 1])
         return torch.stack([self.masks[key] for key in keys]).to(pictures)
 
-    def _mask(self, segment: Segmenter, game: Game, thing: str, x0: Tensor) -> Tensor:
-        """[1, h, w] of one picture's latents [1, c, h, w]."""
-        said = shares(segment, game.model.decode(x0), thing)
+    def _mask(self, segment: Segmenter, context: Context, thing: str, x0: Tensor) -> Tensor:
+        """The mask [1, h, w] of one picture, from its latents [1, c, h, w]."""
+        said = shares(segment, context.model.decode(x0), thing)
         mask = (interpolate(said[None], x0.shape[2:], mode="area")[0] > self.threshold).float()
         if not mask.any():
             warnings.warn(
@@ -141,17 +151,17 @@ class Attention(Term):
             )
         return mask
 
-    def _placed(self, game: Game, turn: Turn, cond: Cond) -> Cond:
-        """The conditions, with where the target's words stand in each."""
+    def _placed(self, context: Context, step: Step, cond: Cond) -> Cond:
+        """The conditions, with the positions of the target's words in each added."""
         tokens = cond.tensors["tokens"]
         words = torch.zeros(tokens.shape[:2], device=tokens.device)
         whole = words.clone()
-        for row, (target, template) in enumerate(zip(turn.targets, turn.templates, strict=True)):
-            frame, concept = game.settings["templates"][template], game.erasure.targets[target]
-            at = places(game.model, frame, concept)
+        for row, (target, template) in enumerate(zip(step.targets, step.templates, strict=True)):
+            frame, concept = context.config.templates[template], context.erasure.targets[target]
+            at = places(context.model, frame, concept)
             words[row, at.start : at.stop] = whole[row, at.start : at.stop] = 1
             if self.ends:
-                ids = game.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]
+                ids = context.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]
                 whole[row, len(ids) - 1 :] = 1
         return Cond({**cond.tensors, WORDS: words, ALL: whole})
 

@@ -1,4 +1,4 @@
-"""A composition of directions: away from all that shows the target, towards what surrounds it (STEREO).
+"""A composition of directions: away from all that brings the target back, towards its contexts (STEREO).
 
 L = || eps_th(x_t, c) - [eps* - push mean_n (eps*(n) - eps*) + pull (eps*(a) - eps*)] ||^2, where eps*(n) stands for
 eps*(x_t, n) and eps* for eps*(x_t, ""); c is one of the negatives n, which are prompts or conditions of no words, and a
@@ -16,8 +16,7 @@ from torch import Tensor
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...models.cond import Cond
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
@@ -25,11 +24,12 @@ class Composition(Term):
     """STEREO's objective, at states of `source`, measured in `space`.
 
     Args:
-        negatives: for each target conditions of one row by name, as many for one target as for another.
-        anchors: for each target prompts, of which a row takes one; without any there is nothing to pull towards.
+        negatives: for each target, conditions of one row by name; as many for each target.
+        anchors: for each target, prompts of which a row takes one at random; without any, nothing pulls.
+        pull, push: weights of the direction to the anchor and of that away from the negatives.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(
         self,
@@ -44,34 +44,36 @@ class Composition(Term):
         self.pull, self.push = pull, push
         self.space: Space = space
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        own = [self.negatives[i] for i in turn.targets]
-        names = [_one_of(list(conds), turn) for conds in own]
+        own = [self.negatives[i] for i in step.targets]
+        names = [_one_of(list(conds), step) for conds in own]
         cond = Cond.cat([conds[name] for conds, name in zip(own, names, strict=True)])
-        rows = self.source.rows(game, turn, names, cond)
-        asks = {
-            "student": Ask(rows, cond, "student"),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+        states = self.source.sample_states(context, step, names, cond)
+        queries = {
+            "student": Query(states, cond, "student"),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
         if self.push:
             away = zip(*(conds.values() for conds in own), strict=True)
-            asks |= {f"push {k}": Ask(rows, Cond.cat(conds), "frozen") for k, conds in enumerate(away)}
+            queries |= {f"push {k}": Query(states, Cond.cat(conds), "teacher") for k, conds in enumerate(away)}
         if any(self.anchors) and self.pull:
-            anchors = [_one_of(self.anchors[i], turn) for i in turn.targets]
-            asks["pull"] = Ask(rows, game.model.encode(anchors), "frozen")
-        return asks
+            anchors = [_one_of(self.anchors[i], step) for i in step.targets]
+            queries["pull"] = Query(states, context.model.encode(anchors), "teacher")
+        return queries
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        eps_0 = replies["eps_0"]
-        target, away = eps_0, [reply for name, reply in replies.items() if name.startswith("push")]
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        eps_0 = predictions["eps_0"]
+        target, away = eps_0, [reply for name, reply in predictions.items() if name.startswith("push")]
         if away:
             target = target - self.push * (torch.stack(away).mean(dim=0) - eps_0)
-        if "pull" in replies:
-            target = target + self.pull * (replies["pull"] - eps_0)
-        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+        if "pull" in predictions:
+            target = target + self.pull * (predictions["pull"] - eps_0)
+        return weighted_mse(
+            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
+        )
 
 
-def _one_of(names: Sequence[str], turn: Turn) -> str:
-    return names[int(torch.randint(len(names), (1,), generator=turn.rng))]
+def _one_of(names: Sequence[str], step: Step) -> str:
+    return names[int(torch.randint(len(names), (1,), generator=step.generator))]

@@ -1,4 +1,4 @@
-"""Plain denoising of stored pictures, under their own caption or another: L = || eps_th(x_t, c) - eps ||^2.
+"""Plain denoising of noised pictures, under their own caption or another: L = || eps_th(x_t, c) - eps ||^2.
 
 Under their own caption it is the training loss that EraseDiff and SalUn hold remain pictures by, and fine-tuning;
 descending its negative is gradient ascent (NegGrad); pictures of the anchor captioned as the target make the
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
@@ -24,16 +23,16 @@ class Denoising(Term):
     """The loss of training, at states of `source`, measured in `space`.
 
     Args:
-        shown: prompts of the pictures, drawn evenly; the turn's target where there are none.
-        captions: what to call each of `shown`; themselves by default, "{}" is the turn's target under its template.
-        sign: -1 climbs.
+        shown: prompts of the pictures, one of which each row takes at random; by default the row's target.
+        captions: the caption of each of `shown`, by default itself; "{}" is the row's target under its template.
+        sign: 1 descends the loss, -1 ascends it.
     """
 
     def __init__(
         self,
         source: Source,
         space: Space,
-        role: Role,
+        role: LossRole,
         shown: Sequence[str] = (),
         captions: Mapping[str, str] | None = None,
         sign: float = 1.0,
@@ -42,28 +41,28 @@ class Denoising(Term):
         self.captions = dict(captions or {})
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(self.shown or game.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(self.shown or context.all_target_prompts())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        targets = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
+        targets = context.target_prompts(step)
         shown = targets
         if self.shown:
-            picks = torch.randint(len(self.shown), (len(targets),), generator=turn.rng).tolist()
+            picks = torch.randint(len(self.shown), (len(targets),), generator=step.generator).tolist()
             shown = [self.shown[i] for i in picks]
         called = [self.captions.get(s, s) for s in shown]
         prompts = [target if name == "{}" else name for name, target in zip(called, targets, strict=True)]
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, shown, game.model.encode(shown))
-        if "noise" not in rows.known:
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, shown, context.model.encode(shown))
+        if "noise" not in states.known:
             raise ValueError("denoising needs the noise that was added to pictures; trajectories have none")
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "noise": Ask(rows, cond, "frozen", known="noise"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "noise": Query(states, cond, "teacher", known="noise"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
-        return self.sign * weighted_mse(replies["student"], replies["noise"], weight)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
+        return self.sign * weighted_mse(predictions["student"], predictions["noise"], weight)

@@ -15,16 +15,15 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 Goal = Literal["alternative", "neutral", "negative"]
 Aim = Literal["auto", "alternative", "neutral", "negative"]
-"""As a setting; "auto" is the alternative if the request has an anchor, else negative."""
+"""A goal as a setting: "auto" is the alternative if the request has an anchor, else negative."""
 
 
 def goal_of(aim: Aim, anchor: str) -> Goal:
-    """The goal that is meant where the request has this anchor; ValueError where it needs one, or cannot use it."""
+    """The goal for a request with this anchor; ValueError where the goal needs one, or has no use for it."""
     if aim == "alternative" and not anchor:
         raise ValueError("the goal 'alternative' needs one: name an anchor, or choose neutral or negative")
     if aim in ("neutral", "negative") and anchor:
@@ -37,10 +36,11 @@ class Guidance(Term):
     """ABO's objective, at states of `source`, measured in `space`.
 
     Args:
-        detach: hold the unconditional prediction within g_th, so that moving it can never lower this loss.
+        goal, eta: what the guidance becomes, and how far "negative" reverses it.
+        detach: whether eps_th("") within g_th is detached, so that changing it cannot lower this loss.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, goal: Goal, eta: float, detach: bool, space: Space) -> None:
         if goal not in ("alternative", "neutral", "negative"):
@@ -48,31 +48,31 @@ class Guidance(Term):
         self.source, self.goal, self.eta, self.detach = source, goal, eta, detach
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         empty = [""] * len(prompts)
-        asks = {
-            "student_c": Ask(rows, cond, "student", prompts=prompts),
-            "student_0": Ask(rows, game.uncond, "student", prompts=empty),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+        queries = {
+            "student_c": Query(states, cond, "student", prompts=prompts),
+            "student_0": Query(states, context.uncond, "student", prompts=empty),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
         if self.goal == "alternative":
-            others = game.prompts(turn, [game.erasure.anchor] * len(prompts))
-            asks["eps_goal"] = Ask(rows, game.model.encode(others), "frozen")
+            others = context.fill_templates(step, [context.erasure.anchor] * len(prompts))
+            queries["eps_goal"] = Query(states, context.model.encode(others), "teacher")
         if self.goal == "negative":
-            asks["eps_goal"] = Ask(rows, cond, "frozen", known="eps_c")
-        return asks
+            queries["eps_goal"] = Query(states, cond, "teacher", known="eps_c")
+        return queries
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        student_0 = replies["student_0"].detach() if self.detach else replies["student_0"]
-        moved = replies["student_c"] - student_0
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        student_0 = predictions["student_0"].detach() if self.detach else predictions["student_0"]
+        moved = predictions["student_c"] - student_0
         sign = {"alternative": 1.0, "neutral": 0.0, "negative": -self.eta}[self.goal]
-        goal = sign * (replies["eps_goal"] - replies["eps_0"]) if sign else torch.zeros_like(moved)
-        return weighted_mse(moved, goal, game.weight(asks["student_c"].rows.t, self.space))
+        goal = sign * (predictions["eps_goal"] - predictions["eps_0"]) if sign else torch.zeros_like(moved)
+        return weighted_mse(moved, goal, context.loss_weight(queries["student_c"].states.t, self.space))

@@ -12,35 +12,36 @@ from torch import Tensor
 
 from ...functional.losses import negative_guidance, weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
 class NegativeGuidance(Term):
     """ESD's objective, at states of `source`, measured in `space`."""
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, eta: float, space: Space) -> None:
         self.source, self.eta = source, eta
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        target = negative_guidance(replies["eps_0"], replies["eps_c"], self.eta)
-        return weighted_mse(replies["student"], target, game.weight(asks["student"].rows.t, self.space))
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        target = negative_guidance(predictions["eps_0"], predictions["eps_c"], self.eta)
+        return weighted_mse(
+            predictions["student"], target, context.loss_weight(queries["student"].states.t, self.space)
+        )

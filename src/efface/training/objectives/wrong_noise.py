@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space, convert
-from ..interfaces import Ask, Role, Rows, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 Wrong = Literal["label", "uniform", "uniform-noised"]
 
@@ -25,12 +24,12 @@ class WrongNoise(Term):
     """EraseDiff's objective, at states of `source`, measured in `space`.
 
     Args:
-        labels: prompts of which one a turn is c_m.
+        labels: prompts, one of which is c_m in each step.
         wrong: "label"; "uniform", of the target alone; "uniform-noised", with x_t made of the same uniform noise, as in
             the authors' code: then `source` must noise uniformly.
     """
 
-    role: Role = "erase"
+    role: LossRole = "erase"
 
     def __init__(self, source: Source, labels: Sequence[str], wrong: Wrong, space: Space) -> None:
         if wrong not in ("label", "uniform", "uniform-noised"):
@@ -41,29 +40,29 @@ class WrongNoise(Term):
         self.space: Space = space
         self.wrong: Wrong = wrong
 
-    def prepare(self, game: Game) -> None:
-        self.source.expect(game.targets())
+    def prepare(self, context: Context) -> None:
+        self.source.expect(context.all_target_prompts())
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
-        if self.wrong == "uniform-noised" and "noise" not in rows.known:
+        prompts = context.target_prompts(step)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
+        if self.wrong == "uniform-noised" and "noise" not in states.known:
             raise ValueError("'uniform-noised' learns the noise that was added to pictures; trajectories have none")
         if self.wrong == "label":
-            label = self.labels[int(torch.randint(len(self.labels), (), generator=turn.rng))]
+            label = self.labels[int(torch.randint(len(self.labels), (), generator=step.generator))]
             other = [label] * len(prompts)
-            wrong = Ask(rows, game.model.encode(other), "student", prompts=other)
+            wrong = Query(states, context.model.encode(other), "student", prompts=other)
         else:
             if self.wrong == "uniform":
-                noise = torch.rand(rows.x.shape, generator=turn.rng).to(rows.x)
-                said = convert(noise, rows.x, game.model.alpha_bar(rows.t), "eps", game.model.space)
-                rows = Rows(rows.x, rows.t, {"noise": said})
-            wrong = Ask(rows, cond, "frozen", known="noise")
-        return {"student": Ask(rows, cond, "student", prompts=prompts), "wrong": wrong}
+                noise = torch.rand(states.x.shape, generator=step.generator).to(states.x)
+                said = convert(noise, states.x, context.model.alpha_bar(states.t), "eps", context.model.space)
+                states = States(states.x, states.t, {"noise": said})
+            wrong = Query(states, cond, "teacher", known="noise")
+        return {"student": Query(states, cond, "student", prompts=prompts), "wrong": wrong}
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["wrong"].detach(), weight)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
+        return weighted_mse(predictions["student"], predictions["wrong"].detach(), weight)

@@ -1,1 +1,1 @@
-"""Preservation, one file each: what is held in place while the target is erased."""
+"""Preservation, one file each: what is kept while the target is erased."""

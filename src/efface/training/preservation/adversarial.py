@@ -1,13 +1,13 @@
-"""The concept that is damaged most right now is held in place, searched in a vocabulary (EAP).
+"""The concept that the erasure damages most at present is kept, searched in a vocabulary (EAP).
 
 L = || eps_th(z, c_a) - eps*(z, c_a) ||^2 with c_a = G(pi) . T, maximised over pi, on trajectories under c_a (Bui et
-al., arXiv 2410.15618). As in the authors' code, neither the trajectory nor the frozen prediction carries a gradient to
-pi, and what does, the student's condition, is followed straight through the choice. That slope says which way a chosen
-word's prediction would change, not how large another word's loss is: where words are far apart it need not lead to the
-largest. With `gradient="score"` pi climbs the expected loss itself, by the losses of the words that were chosen.
-The start noise has the objective's seeds. These choose among stored trajectories, where there are such: it is then the
-objective's own only if as many are stored of a word as of a target. Where the text encoder learns, the student reads
-the chosen words anew: then pi can learn by losses alone.
+al., arXiv 2410.15618). As in the authors' code, neither the trajectory nor the teacher's prediction has a gradient to
+pi; the student's condition has, straight through the choice. That gradient says how a chosen word's prediction would
+change, not how large another word's loss is: where words are far apart, following it need not lead to the largest loss.
+With `gradient="score"` pi ascends the expected loss itself, by the losses of the words that were chosen.
+The start noise has the objective's seeds. Where trajectories are stored, the seeds choose among them, and the noise is
+the objective's own only if as many are stored of a word as of a target. Where the text encoder learns, the student
+encodes the chosen words anew, and pi can learn by losses alone.
 """
 
 from __future__ import annotations
@@ -20,62 +20,63 @@ from torch import Tensor
 from ...functional.gumbel import score
 from ...functional.losses import weighted_errors
 from ...functional.schedules import Space
-from ..interfaces import Ask, Player, Role, Source, Term, Turn
-from ..trainer import Game
-from ..vocabulary_search import Search
+from ..interfaces import Context, Learner, LossRole, Query, Source, Step, Term
+from ..vocabulary_search import VocabularySearch
 
 
 @final
 class Adversarial(Term):
     """EAP's preservation, at states of `source`, measured in `space`."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
-    def __init__(self, source: Source, search: Search, space: Space) -> None:
+    def __init__(self, source: Source, search: VocabularySearch, space: Space) -> None:
         self.source, self.search = source, search
         self.space: Space = space
 
     @property
     def scored(self) -> bool:
-        """Whether pi learns by losses alone."""
-        return self.search.choice.gradient == "score"
+        """Whether pi learns by the losses alone, without a gradient through the condition."""
+        return self.search.config.gradient == "score"
 
-    def prepare(self, game: Game) -> None:
-        if self.scored and game.settings["batch"] < 2:
+    def prepare(self, context: Context) -> None:
+        if self.scored and context.config.batch < 2:
             raise ValueError(
                 "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
-                f"got {game.settings['batch']}"
+                f"got {context.config.batch}"
             )
-        if game.live and not (self.search.choice.single and (self.scored or not self.search.turns)):
+        if context.trains_text_encoder and not (
+            self.search.config.single and (self.scored or not self.search.steps_per_round)
+        ):
             raise ValueError(
-                f"{game.name} trains a text encoder, which reads a word anew in every turn: there is no reading of a "
-                "mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the method "
-                "has it, search-gradient score"
+                f"{context.method} trains a text encoder, which reads a word anew in every step: there is no reading "
+                "of a mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the "
+                "method has it, search-gradient score"
             )
-        self.search.prepare(game)
-        if self.search.choice.single:
-            self.source.expect(self.search.prompts(game))
+        self.search.prepare(context)
+        if self.search.config.single:
+            self.source.expect(self.search.prompts(context))
 
-    def searches(self) -> Sequence[Player]:
-        return (self.search,) if self.search.turns else ()
+    def searches(self) -> Sequence[Learner]:
+        return (self.search,) if self.search.steps_per_round else ()
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player not in (game.update, self.search):
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner not in (context.update, self.search):
             return None
-        pick = self.search.pick(game, turn)
-        states = self.source.rows(game, turn, pick.words, pick.cond)
-        known, held = "eps_c" if self.search.choice.single else "", pick.cond.detach()
+        pick = self.search.select(context, step)
+        states = self.source.sample_states(context, step, pick.words, pick.cond)
+        known, held = "eps_c" if self.search.config.single else "", pick.cond.detach()
         return {
-            "student": Ask(states, held if self.scored else pick.cond, "student", prompts=pick.words),
-            "eps_c": Ask(states, held, "frozen", known=known),
+            "student": Query(states, held if self.scored else pick.cond, "student", prompts=pick.words),
+            "eps_c": Query(states, held, "teacher", known=known),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
-        errors = weighted_errors(replies["student"], replies["eps_c"], weight)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
+        errors = weighted_errors(predictions["student"], predictions["eps_c"], weight)
         if not self.scored or self.search.last is None:
             return errors.mean()
-        return errors.mean() + score(errors, self.search.last[1].chances.to(errors))
+        return errors.mean() + score(errors, self.search.last[1].log_probs.to(errors))
 
-    def notes(self) -> dict[str, Any]:
-        return self.search.notes()
+    def metadata(self) -> dict[str, Any]:
+        return self.search.metadata()

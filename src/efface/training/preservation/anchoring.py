@@ -1,7 +1,8 @@
-"""Words of a vocabulary are held in place: L = || eps_th(x_t, c_s) - eps*(x_t, c_s) ||^2.
+"""Words of a vocabulary are kept: L = || eps_th(x_t, c_s) - eps*(x_t, c_s) ||^2.
 
-`Anchoring` asks at the states of the target, of words that are less likely the more they are like it (SPM's latent
-anchoring, arXiv 2312.16145); `Retained` at states of their own, of words drawn evenly (AdvUnlearn, arXiv 2405.15234).
+`Anchoring` keeps them at the states of the target, and takes a word less often the more similar it is to the target
+(SPM's latent anchoring, arXiv 2312.16145). `Retained` keeps them at states of their own, and takes all words equally
+often (AdvUnlearn, arXiv 2405.15234).
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...functional.words import other_words
 from ...models.cond import Cond
-from ..interfaces import Ask, Role, Rows, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 SCALES = (0.8, 1.2)
 
@@ -28,12 +28,12 @@ SCALES = (0.8, 1.2)
 class Anchoring(Term):
     """SPM's preservation: `count` words for each row of `source`, the objective's own, under the row's template.
 
-    A word c_s is taken with a probability in proportion to 1 - cos(c_s, c), c the row's target, and its embedding is
-    scaled by a number from U(0.8, 1.2). The authors accept random Gaussian embeddings with that probability; theirs
-    are nearly orthogonal to any prompt, ours are prompts.
+    A word c_s is taken with a probability proportional to 1 - cos(c_s, c), where c is the row's target, and its
+    embedding is scaled by a number from U(0.8, 1.2). The authors accept random Gaussian embeddings with that
+    probability; theirs are nearly orthogonal to any prompt, ours are embeddings of prompts.
     """
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, words: Sequence[str], count: int, space: Space) -> None:
         if count < 1:
@@ -41,90 +41,92 @@ class Anchoring(Term):
         self.source, self.given, self.count = source, words, count
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        if "tokens" not in game.uncond.tensors:
-            raise ValueError(f"{game.model.name} reads no text; anchoring scales the embeddings of words")
-        if game.live:
+    def prepare(self, context: Context) -> None:
+        if "tokens" not in context.uncond.tensors:
+            raise ValueError(f"{context.model.name} reads no text; anchoring scales the embeddings of words")
+        if context.trains_text_encoder:
             raise ValueError(
-                f"{game.name} trains a text encoder, and anchoring holds scaled embeddings, which none reads from "
+                f"{context.method} trains a text encoder, and anchoring holds scaled embeddings, which none reads from "
                 "words; take weights of the U-Net"
             )
-        targets = game.erasure.targets
-        self.words = _others(self.given, game)
-        own = game.model.encode(targets).tensors["tokens"].flatten(1)
+        targets = context.erasure.targets
+        self.words = _others(self.given, context)
+        own = context.model.encode(targets).tensors["tokens"].flatten(1)
         chunks = [self.words[i : i + 256] for i in range(0, len(self.words), 256)]
-        alike = [_cosines(game.model.encode(chunk).tensors["tokens"].flatten(1), own) for chunk in chunks]
+        alike = [_cosines(context.model.encode(chunk).tensors["tokens"].flatten(1), own) for chunk in chunks]
         self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"no word is unlike {', '.join(targets)} among {len(self.words)}; give other words")
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        targets = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        rows = self.source.rows(game, turn, targets, game.model.encode(targets))
-        words, templates = self.draw(turn), game.settings["templates"]
-        asked = [templates[t].format(w) for t, row in zip(turn.templates, words, strict=True) for w in row]
+        targets = context.target_prompts(step)
+        states = self.source.sample_states(context, step, targets, context.model.encode(targets))
+        words, templates = self.draw(step), context.config.templates
+        asked = [templates[t].format(w) for t, row in zip(step.templates, words, strict=True) for w in row]
         low, high = SCALES
-        scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=turn.rng)
-        held = game.model.encode(asked).tensors
+        scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=step.generator)
+        held = context.model.encode(asked).tensors
         cond = Cond({**held, "tokens": held["tokens"] * scale.to(held["tokens"])})
-        states = Rows(rows.x.repeat_interleave(self.count, 0), rows.t.repeat_interleave(self.count, 0))
-        return {"student": Ask(states, cond, "student"), "eps_s": Ask(states, cond, "frozen")}
+        states = States(states.x.repeat_interleave(self.count, 0), states.t.repeat_interleave(self.count, 0))
+        return {"student": Query(states, cond, "student"), "eps_s": Query(states, cond, "teacher")}
 
-    def draw(self, turn: Turn) -> list[list[str]]:
-        """The words of each row."""
-        picks = torch.multinomial(self.chance[list(turn.targets)], self.count, replacement=True, generator=turn.rng)
+    def draw(self, step: Step) -> list[list[str]]:
+        """`count` words for each row of the step."""
+        picks = torch.multinomial(
+            self.chance[list(step.targets)], self.count, replacement=True, generator=step.generator
+        )
         return [[self.words[i] for i in row] for row in picks.tolist()]
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["eps_s"], weight)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
+        return weighted_mse(predictions["student"], predictions["eps_s"], weight)
 
 
 @final
 class Retained(Term):
-    """`count` words a turn under `template`, whatever the objective's batch, at states of `source` under each."""
+    """`count` words in each step, whatever the batch is, under `template`, at states of `source` under each."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, words: Sequence[str], template: str, count: int, space: Space) -> None:
         if count < 1:
-            raise ValueError(f"at least 1 word to retain a turn, got {count}")
+            raise ValueError(f"at least 1 word to retain a step, got {count}")
         check_templates([template])
         self.source, self.given, self.template, self.count = source, words, template, count
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
-        self.words = _others(self.given, game)
+    def prepare(self, context: Context) -> None:
+        self.words = _others(self.given, context)
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        bounds = (len(self.words), 2**31, game.settings["draw_steps"])
-        words, noise, points = (torch.randint(b, (self.count,), generator=turn.rng).tolist() for b in bounds)
+        bounds = (len(self.words), 2**31, context.config.draw_steps)
+        words, noise, points = (torch.randint(b, (self.count,), generator=step.generator).tolist() for b in bounds)
         none = [0] * self.count
-        own = replace(turn, targets=none, templates=none, noise=noise, points=points)
+        own = replace(step, targets=none, templates=none, noise=noise, points=points)
         prompts = [self.template.format(self.words[i]) for i in words]
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, own, prompts, cond)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, own, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["eps_c"], weight)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
+        return weighted_mse(predictions["student"], predictions["eps_c"], weight)
 
 
-def _others(words: Sequence[str], game: Game) -> list[str]:
-    """The words that are none of the targets; ValueError where none is left."""
-    if left := other_words(words, game.erasure.targets):
+def _others(words: Sequence[str], context: Context) -> list[str]:
+    """The words that do not name a target; ValueError where none is left."""
+    if left := other_words(words, context.erasure.targets):
         return left
     raise ValueError(f"no word to hold in place is left of {len(words)}; name concepts to keep, or take more words")
 
 
 def _cosines(rows: Tensor, others: Tensor) -> Tensor:
-    """[n, m] between rows [n, d] and [m, d]."""
+    """Cosine similarities [n, m] between rows [n, d] and [m, d]."""
     return torch.cosine_similarity(rows.float()[:, None], others.float()[None], dim=2)

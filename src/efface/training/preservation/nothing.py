@@ -1,4 +1,4 @@
-"""Nothing is held in place."""
+"""Nothing is kept."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import final
 
 from torch import Tensor
 
-from ..interfaces import Ask, Role, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Step, Term
 
 
 @final
-class Nothing(Term):
-    """Never asks, never counts."""
+class NoPreservation(Term):
+    """A preservation without queries and without a loss, for methods that preserve nothing."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         return None
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        raise AssertionError("it asked nothing")
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        raise AssertionError("it has no queries")

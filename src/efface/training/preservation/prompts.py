@@ -1,4 +1,4 @@
-"""Fixed prompts are held in place: L = || eps_th(x_t, c) - eps*(x_t, c) ||^2 at states under c."""
+"""Fixed prompts are kept: L = || eps_th(x_t, c) - eps*(x_t, c) ||^2 at states under c."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
-class Prompts(Term):
-    """Some of the prompts each turn, drawn evenly."""
+class FixedPrompts(Term):
+    """Keeps the predictions for prompts, of which each row takes one at random, at states of `source` under it."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, prompts: Sequence[str], space: Space) -> None:
         if not prompts:
@@ -26,21 +25,21 @@ class Prompts(Term):
         self.source, self.prompts = source, tuple(prompts)
         self.space: Space = space
 
-    def prepare(self, game: Game) -> None:
+    def prepare(self, context: Context) -> None:
         self.source.expect(self.prompts)
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        picks = torch.randint(len(self.prompts), (len(turn.targets),), generator=turn.rng).tolist()
+        picks = torch.randint(len(self.prompts), (len(step.targets),), generator=step.generator).tolist()
         prompts = [self.prompts[i] for i in picks]
-        cond = game.model.encode(prompts)
-        rows = self.source.rows(game, turn, prompts, cond)
+        cond = context.model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
         return {
-            "student": Ask(rows, cond, "student", prompts=prompts),
-            "eps_c": Ask(rows, cond, "frozen", known="eps_c"),
+            "student": Query(states, cond, "student", prompts=prompts),
+            "eps_c": Query(states, cond, "teacher", known="eps_c"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        weight = game.weight(asks["student"].rows.t, self.space)
-        return weighted_mse(replies["student"], replies["eps_c"], weight)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        weight = context.loss_weight(queries["student"].states.t, self.space)
+        return weighted_mse(predictions["student"], predictions["eps_c"], weight)

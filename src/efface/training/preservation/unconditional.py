@@ -1,6 +1,7 @@
-"""The unconditional score is held in place (All but One): L = || eps_th(x_t, "") - eps*(x_t, "") ||^2.
+"""The unconditional prediction is kept (All but One): L = || eps_th(x_t, "") - eps*(x_t, "") ||^2.
 
-Given the objective's own source, shared, it asks at the very same states, and nothing is computed twice.
+Given the objective's own source, wrapped in `Shared`, both terms are evaluated at the same states, and no prediction is
+made twice.
 """
 
 from __future__ import annotations
@@ -12,29 +13,30 @@ from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ..interfaces import Ask, Role, Source, Term, Turn
-from ..trainer import Game
+from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 
 @final
 class Unconditional(Term):
-    """At states of `source` on trajectories under the target."""
+    """Keeps the prediction for the empty prompt, at states of `source` under the target."""
 
-    role: Role = "keep"
+    role: LossRole = "keep"
 
     def __init__(self, source: Source, space: Space) -> None:
         self.source = source
         self.space: Space = space
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        if turn.player is not game.update:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        if step.learner is not context.update:
             return None
-        prompts = game.prompts(turn, [game.erasure.targets[i] for i in turn.targets])
-        rows = self.source.rows(game, turn, prompts, game.model.encode(prompts))
+        prompts = context.target_prompts(step)
+        states = self.source.sample_states(context, step, prompts, context.model.encode(prompts))
         return {
-            "student": Ask(rows, game.uncond, "student", prompts=[""] * len(prompts)),
-            "eps_0": Ask(rows, game.uncond, "frozen", known="eps_0"),
+            "student": Query(states, context.uncond, "student", prompts=[""] * len(prompts)),
+            "eps_0": Query(states, context.uncond, "teacher", known="eps_0"),
         }
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        return weighted_mse(replies["student"], replies["eps_0"], game.weight(asks["student"].rows.t, self.space))
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        return weighted_mse(
+            predictions["student"], predictions["eps_0"], context.loss_weight(queries["student"].states.t, self.space)
+        )

@@ -1,8 +1,9 @@
 """States by the forward process from stored pictures: x_t = sqrt(ab) x0 + sqrt(1 - ab) noise, t uniform.
 
-The pictures come from a folder, or the frozen model draws them itself, all that are expected when the first of them is
-asked for: which are drawn together does not depend on the turn, so a resumed run has the same. Each is encoded once, so
-that all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes twice and compares two).
+The pictures come from a folder, or the teacher draws them, all expected prompts together when the first of them is
+needed: which are drawn together does not depend on the step, so that a resumed run has the same pictures. Each is
+encoded once, so that all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes a picture
+twice and compares predictions at two different x_t).
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from ...files import read_pictures
 from ...functional.schedules import convert, noised
 from ...models.base import Model
 from ...models.cond import Cond
-from ..distributed import team
-from ..interfaces import Rows, Source, Takes, Turn
-from ..trainer import Game
+from ..distributed import process_group
+from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 Noise = Literal["gaussian", "uniform"]
 ANY = "*"
@@ -28,14 +28,14 @@ ANY = "*"
 
 @final
 class Pictures(Source):
-    """Pictures by prompt, on the CPU; `known` holds "x0", and "noise", what a perfect denoiser would say.
+    """Noised pictures by prompt; `known` holds the latents "x0", and "noise", which a perfect denoiser would predict.
 
     Args:
-        drawn: pictures that the model draws for each prompt that has none.
-        steps, guidance: of that drawing.
-        given: latents [m, c, h, w] by prompt; those under "*" serve every prompt.
-        noise: "uniform" is U[0, 1), as in EraseDiff's code.
-        antithetic: timesteps in pairs t, T - 1 - t.
+        drawn: how many pictures the model draws for each prompt that has none.
+        steps, guidance: sampling steps and guidance of that drawing.
+        given: latents [m, c, h, w] by prompt, on the CPU; those under "*" serve every prompt.
+        noise: "gaussian", or "uniform" in [0, 1), as in EraseDiff's code.
+        antithetic: whether timesteps are drawn in pairs t, T - 1 - t.
     """
 
     def __init__(
@@ -55,25 +55,25 @@ class Pictures(Source):
     def expect(self, prompts: Sequence[str]) -> None:
         self.expected |= dict.fromkeys(p for p in prompts if ANY not in self.store and p not in self.store)
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
-        """A picture of each prompt, noised."""
-        self._demand(game, prompts)
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+        """A picture of each row's prompt, noised to a uniform timestep."""
+        self._demand(context, prompts)
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
-        x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, turn.noise, strict=True) if s is not None])
-        x0 = x0.to(game.model.device)
-        t = self._times(len(game.model.alphas_bar), len(x0), turn.rng).to(x0.device)
+        x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, step.noise, strict=True) if s is not None])
+        x0 = x0.to(context.model.device)
+        t = self._times(len(context.model.alphas_bar), len(x0), step.generator).to(x0.device)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
-        eps = draw(x0.shape, generator=turn.rng).to(x0)
-        bar = game.model.alpha_bar(t)
+        eps = draw(x0.shape, generator=step.generator).to(x0)
+        bar = context.model.alpha_bar(t)
         x_t = noised(x0, eps, bar)
-        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space), "x0": x0})
+        return States(x_t, t, {"noise": convert(eps, x_t, bar, "eps", context.model.space), "x0": x0})
 
-    def takes(self, game: Game) -> Takes:
-        shape = game.model.latent_shape
+    def estimate_footprint(self, context: Context) -> MemoryFootprint:
+        shape = context.model.latent_shape
         drawn = len(self.expected) * self.drawn
         given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
-        held = drawn * prod(shape) * game.model.dtype.itemsize + sum(given.values())
-        return Takes(min(game.model.drawn_together, drawn), held=held)
+        held = drawn * prod(shape) * context.model.dtype.itemsize + sum(given.values())
+        return MemoryFootprint(min(context.model.drawn_together, drawn), image_bytes=held)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:
@@ -81,29 +81,33 @@ class Pictures(Source):
         half = torch.randint(of, (-(-n // 2),), generator=rng)
         return torch.cat([half, of - 1 - half])[:n]
 
-    def _demand(self, game: Game, prompts: Sequence[str]) -> None:
-        """Sees to it that there are pictures of these prompts; with an expected one, of all that are expected."""
+    def _demand(self, context: Context, prompts: Sequence[str]) -> None:
+        """Draws the pictures of these prompts that are missing; if an expected one is among them, all expected ones."""
         wanted = dict.fromkeys(prompts if ANY not in self.store else ())
         missing = [prompt for prompt in wanted if prompt not in self.store]
         if any(prompt in self.expected for prompt in missing):
             missing = [prompt for prompt in (self.expected | wanted) if prompt not in self.store]
-        self._fill(game, missing)
+        self._fill(context, missing)
 
-    def _fill(self, game: Game, prompts: Sequence[str]) -> None:
-        """Draws pictures of new prompts in batches; their seeds are far from those that pictures are judged with."""
-        first = 2**41 + game.settings["seed"] * 1_000_003
+    def _fill(self, context: Context, prompts: Sequence[str]) -> None:
+        """Draws pictures of these prompts in batches; their seeds are far from those that pictures are judged with."""
+        first = 2**41 + context.config.seed * 1_000_003
         asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
         done = []
-        size = game.model.drawn_together
+        size = context.model.drawn_together
         for start in range(0, len(asked), size):
             part = asked[start : start + size]
-            done.append(team().spread(lambda own, part=part: self._draw(game, part[own]), len(part)).cpu())
+            done.append(
+                process_group().shard_apply(lambda own, part=part: self._draw(context, part[own]), len(part)).cpu()
+            )
         for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
             self.store[prompt] = latents
 
-    def _draw(self, game: Game, part: Sequence[tuple[str, int]]) -> Tensor:
-        cond, seeds = game.model.encode([prompt for prompt, _ in part]), [seed for _, seed in part]
-        return game.model.sample(cond, game.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim").x
+    def _draw(self, context: Context, part: Sequence[tuple[str, int]]) -> Tensor:
+        cond, seeds = context.model.encode([prompt for prompt, _ in part]), [seed for _, seed in part]
+        return context.model.sample(
+            cond, context.uncond, seeds, steps=self.steps, guidance=self.guidance, sampler="ddim"
+        ).x
 
 
 def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:

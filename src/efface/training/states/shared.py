@@ -1,4 +1,4 @@
-"""The same states for several terms, so that what they both ask is answered once."""
+"""The same states for several terms, so that predictions which they share are made once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from typing import final
 from torch import Tensor
 
 from ...models.cond import Cond
-from ..interfaces import Rows, Source, Takes, Turn
-from ..trainer import Game
+from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 
 @final
 class Shared(Source):
-    """Another source, asked once a turn for the same prompts."""
+    """Another source, sampled once in a step for the same prompts; later calls get the same `States` object."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
+        self.last: tuple[Step, tuple[str, ...], States] | None = None
 
     def expect(self, prompts: Sequence[str]) -> None:
         self.source.expect(prompts)
 
-    def takes(self, game: Game) -> Takes:
-        return self.source.takes(game)
+    def estimate_footprint(self, context: Context) -> MemoryFootprint:
+        return self.source.estimate_footprint(context)
 
-    def state(self) -> dict[str, Tensor]:
-        return self.source.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.source.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.source.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.source.load_state_dict(state)
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
-        if self.last is None or self.last[0] is not turn or self.last[1] != tuple(prompts):
-            self.last = (turn, tuple(prompts), self.source.rows(game, turn, prompts, cond))
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
+        if self.last is None or self.last[0] is not step or self.last[1] != tuple(prompts):
+            self.last = (step, tuple(prompts), self.source.sample_states(context, step, prompts, cond))
         return self.last[2]

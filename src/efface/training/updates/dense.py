@@ -1,4 +1,4 @@
-"""Every value of the selected weights may move."""
+"""Every value of the selected weights may change."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ import torch
 from torch import Tensor
 
 from ...models.base import Model
-from ..interfaces import Update
-from ..optim import adam
+from ..interfaces import Context, Update
+from ..optim import build_adam
 from ..subsets import select
-from ..trainer import Game
 
 
 @final
 class Dense(Update):
     """Adam on fp32 masters of a selection of the weights."""
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(self, selection: str, lr: float) -> None:
         self.selection, self.lr = selection, lr
 
-    def prepare(self, game: Game) -> None:
-        self.model: Model = game.model
+    def prepare(self, context: Context) -> None:
+        self.model: Model = context.model
         base = self.model.weights
         self.names = select(base, self.selection)
         self.masters = [base[name].detach().float().clone().requires_grad_() for name in self.names]
-        # What the network reads, and what gradients are taken of: in its own dtype they need no more bytes than that.
+        # What the network uses and gradients are taken by: in its own dtype, they take no more bytes than the weights.
         self.leaves = [
             master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
             for name, master in zip(self.names, self.masters, strict=True)
         ]
-        self.adam = adam(self.masters, self.lr, game.settings)
+        self.adam = build_adam(self.masters, self.lr, context.config.moments)
 
     def params(self) -> list[Tensor]:
         return self.leaves
@@ -49,25 +48,25 @@ class Dense(Update):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Takes over in the network's own dtype what the masters are now."""
+        """Copies the masters into the leaves, in the network's own dtype."""
         for leaf, master in zip(self.leaves, self.masters, strict=True):
             if leaf is not master:
                 leaf.copy_(master)
 
-    def moved(self) -> Sequence[str]:
+    def changed_names(self) -> Sequence[str]:
         return self.names
 
-    def bound(self) -> AbstractContextManager[None]:
+    def swapped_in(self) -> AbstractContextManager[None]:
         return self.model.bound(dict(zip(self.names, self.leaves, strict=True)))
 
-    def payload(self) -> dict[str, Tensor]:
-        # Contiguous, as a file would give them back: other strides may round differently.
+    def deltas(self) -> dict[str, Tensor]:
+        # Contiguous, as a file would give them back: with other strides, sums may round differently.
         values = [master.detach().cpu().clone(memory_format=torch.contiguous_format) for master in self.masters]
         return dict(zip(self.names, values, strict=True))
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.adam.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.adam.load_state_dict(state)
         self.refresh()

@@ -1,4 +1,4 @@
-"""Weights move by a low-rank product: W + up . down (LoRA, Hu et al., arXiv 2106.09685).
+"""Weights change by a low-rank product: W + up . down (LoRA, Hu et al., arXiv 2106.09685).
 
 A convolution kernel [out, in, h, w] counts as the matrix [out, in * h * w]; vectors cannot be factored and stay.
 """
@@ -13,37 +13,36 @@ import torch
 from torch import Tensor
 
 from ...models.base import Model
-from ..interfaces import Update
-from ..optim import adam
+from ..interfaces import Context, Update
+from ..optim import build_adam
 from ..subsets import select
-from ..trainer import Game
 
 
 @final
 class LowRank(Update):
     """Adam on factors of rank `rank`; `down` starts at random, `up` at zero, so that the student starts as the base."""
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(self, selection: str, lr: float, rank: int) -> None:
         if rank < 1:
             raise ValueError(f"a rank is at least 1, got {rank}")
         self.selection, self.lr, self.rank = selection, lr, rank
 
-    def prepare(self, game: Game) -> None:
-        self.model: Model = game.model
+    def prepare(self, context: Context) -> None:
+        self.model: Model = context.model
         base = self.model.weights
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
             raise ValueError(f"{self.selection!r} selects no matrix; low rank needs some, for example 'xattn'")
-        rng = torch.Generator().manual_seed(game.settings["seed"])
+        rng = torch.Generator().manual_seed(context.config.seed)
         self.downs, self.ups = [], []
         for name in self.names:
             flat = base[name].detach().flatten(1)
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
-        self.adam = adam(self.params(), self.lr, game.settings)
+        self.adam = build_adam(self.params(), self.lr, context.config.moments)
 
     def params(self) -> list[Tensor]:
         return [*self.downs, *self.ups]
@@ -51,17 +50,17 @@ class LowRank(Update):
     def step(self, grads: Sequence[Tensor]) -> None:
         self.adam.step(grads)
 
-    def moved(self) -> Sequence[str]:
+    def changed_names(self) -> Sequence[str]:
         return self.names
 
-    def bound(self) -> AbstractContextManager[None]:
+    def swapped_in(self) -> AbstractContextManager[None]:
         base = self.model.weights
         parts = zip(self.names, self.ups, self.downs, strict=True)
         return self.model.bound(
             {n: (base[n] + (up @ down).view(base[n].shape)).to(base[n].dtype) for n, up, down in parts}
         )
 
-    def payload(self) -> dict[str, Tensor]:
+    def deltas(self) -> dict[str, Tensor]:
         parts = zip(self.names, self.ups, self.downs, strict=True)
         return {
             f"{name}:{kind}": factor.detach().cpu().clone()
@@ -69,8 +68,8 @@ class LowRank(Update):
             for kind, factor in (("up", up), ("down", down))
         }
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.adam.restore(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.adam.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Weights do not move: a learned mask prunes some of them (pruning for robust erasing, arXiv 2405.16534).
+"""Weights are not trained: a learned mask prunes some of them (pruning for robust erasing, arXiv 2405.16534).
 
 min_s L(theta * m(s)) + beta mean(1 - m): the objective may be any. The paper could be read in part only; relaxation,
 regulariser, initial value and learning rate are our reconstruction. Biases and norms are never pruned.
@@ -17,10 +17,9 @@ from ...edits.deltas import pack
 from ...edits.edit import Edit
 from ...functional.masks import binarise, hard_concrete, keep_probability, straight_through
 from ...models.base import Model
-from ..interfaces import Ask, Role, Term, Turn, Update
-from ..optim import adam
+from ..interfaces import Context, LossRole, Query, Step, Term, Update
+from ..optim import build_adam
 from ..subsets import select
-from ..trainer import Game
 
 Relaxation = Literal["straight-through", "hard-concrete"]
 FILL = 0x5EED
@@ -37,7 +36,7 @@ class Mask(Update):
             zeros would tell which weights carried the concept (arXiv 2603.06640).
     """
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(
         self,
@@ -58,9 +57,9 @@ class Mask(Update):
         self.selection, self.lr, self.relaxation, self.tau = selection, lr, relaxation, tau
         self.start, self.sparsity, self.fill, self.taken = start, sparsity, fill, 0
 
-    def prepare(self, game: Game) -> None:
-        self.model: Model = game.model
-        self.seed = game.settings["seed"]
+    def prepare(self, context: Context) -> None:
+        self.model: Model = context.model
+        self.seed = context.config.seed
         base = self.model.weights
         self.names = [name for name in select(base, self.selection) if base[name].dim() >= 2]
         if not self.names:
@@ -68,7 +67,7 @@ class Mask(Update):
         self.logits = [torch.full_like(base[name], self.start, dtype=torch.float32) for name in self.names]
         for logits in self.logits:
             logits.requires_grad_()
-        self.adam = adam(self.logits, self.lr, game.settings)
+        self.adam = build_adam(self.logits, self.lr, context.config.moments)
 
     def params(self) -> list[Tensor]:
         return self.logits
@@ -77,11 +76,11 @@ class Mask(Update):
         self.adam.step(grads)
         self.taken += 1
 
-    def moved(self) -> Sequence[str]:
+    def changed_names(self) -> Sequence[str]:
         return self.names
 
     def relaxed(self) -> list[Tensor]:
-        """The mask of this turn, differentiable; a sample's noise changes from step to step, not within one."""
+        """The relaxed masks of this step, differentiable; the noise of samples stays the same within a step."""
         if self.relaxation == "straight-through":
             return [straight_through(s, self.tau) for s in self.logits]
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.taken)
@@ -89,20 +88,20 @@ class Mask(Update):
         return [hard_concrete(s, self.tau, u) for s, u in zip(self.logits, noise, strict=True)]
 
     def kept(self) -> Tensor:
-        """Mean share of weights kept, differentiable."""
+        """The mean share of weights kept, a differentiable scalar."""
         soft = [
             torch.sigmoid(s / self.tau) if self.relaxation == "straight-through" else keep_probability(s, self.tau)
             for s in self.logits
         ]
         return torch.stack([s.sum() for s in soft]).sum() / sum(s.numel() for s in soft)
 
-    def bound(self) -> AbstractContextManager[None]:
+    def swapped_in(self) -> AbstractContextManager[None]:
         base = self.model.weights
         masks = zip(self.names, self.relaxed(), strict=True)
         return self.model.bound({name: base[name] * mask.to(base[name].dtype) for name, mask in masks})
 
     @torch.no_grad()
-    def payload(self) -> dict[str, Tensor]:
+    def deltas(self) -> dict[str, Tensor]:
         masks = dict(zip(self.names, binarise(self.logits, self.sparsity), strict=True))
         packed = {f"{name}:mask": pack(mask) for name, mask in masks.items() if not mask.all()}
         if self.fill:
@@ -113,17 +112,17 @@ class Mask(Update):
                 packed[f"{name}:fill"] = noise.half()
         return packed
 
-    def notes(self) -> dict[str, float]:
-        """The share that was pruned, over all selected weights."""
+    def metadata(self) -> dict[str, float]:
+        """The share of the selected weights that is pruned."""
         masks = binarise(self.logits, self.sparsity)
         return {"pruned": sum(int((~m).sum()) for m in masks) / sum(m.numel() for m in masks)}
 
-    def state(self) -> dict[str, Tensor]:
-        return self.adam.state() | {"taken": torch.tensor(self.taken)}
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.adam.state_dict() | {"taken": torch.tensor(self.taken)}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.taken = int(state["taken"])
-        self.adam.restore({key: tensor for key, tensor in state.items() if key != "taken"})
+        self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "taken"})
 
 
 def check_reach(steps: int, lr: float, start: float, sparsity: float) -> None:
@@ -135,7 +134,7 @@ def check_reach(steps: int, lr: float, start: float, sparsity: float) -> None:
         )
 
 
-def pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
+def require_pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
     """The edit; ValueError where its mask keeps every weight."""
     if not edit.values:
         raise ValueError(
@@ -149,18 +148,18 @@ def pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
 class KeepWeights(Term):
     """beta mean(1 - m): prune no more than erasing needs."""
 
-    role: Role = "cost"
+    role: LossRole = "cost"
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
 
-    def prepare(self, game: Game) -> None:
-        if not isinstance(game.update, Mask):
+    def prepare(self, context: Context) -> None:
+        if not isinstance(context.update, Mask):
             raise ValueError("keeping weights is a cost of pruning; use it with a mask as the update")
-        self.mask = game.update
+        self.mask = context.update
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
-        return {} if turn.player is game.update else None
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        return {} if step.learner is context.update else None
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return self.beta * (1 - self.mask.kept())

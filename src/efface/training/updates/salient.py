@@ -1,4 +1,4 @@
-"""Only the weights most salient for forgetting move (SalUn, Fan et al., arXiv 2310.12508).
+"""Only the weights most salient for forgetting change (SalUn, Fan et al., arXiv 2310.12508).
 
 The mask holds the share of the selected weights whose summed gradient of the erasing loss at the base is largest. It
 acts on the update, after the optimiser's step: moments would move a weight whose gradient alone was masked.
@@ -6,7 +6,7 @@ acts on the update, after the optimiser's step: moments would move a weight whos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import final
@@ -14,16 +14,18 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..interfaces import Update
-from ..trainer import Game, gradients
+from ..interfaces import Context, Update
 from .dense import Dense
+
+FIRST_STREAM = 500
+"""The first of the streams of random choices that batches are drawn from; inner steps use those before it."""
 
 
 @final
 class Salient(Update):
-    """Adam on the `share` of a selection with the largest saliency, judged by `looks` batches."""
+    """Adam on the `share` of a selection with the largest saliency, which is summed over `looks` batches."""
 
-    turns = 1
+    steps_per_round = 1
 
     def __init__(self, selection: str, lr: float, share: float, looks: int) -> None:
         if not 0 < share <= 1:
@@ -32,21 +34,20 @@ class Salient(Update):
             raise ValueError(f"saliency needs 1 to 500 batches, got {looks}")
         self.dense, self.share, self.looks = Dense(selection, lr), share, looks
 
-    def prepare(self, game: Game) -> None:
-        self.dense.prepare(game)
+    def prepare(self, context: Context) -> None:
+        self.dense.prepare(context)
 
-    def ready(self, game: Game) -> None:
-        self.game = game
+    def ready(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
+        self.erase_gradient = erase_gradient
 
     @cached_property
     @torch.enable_grad()
     def masks(self) -> list[Tensor]:
-        """What may move, by tensor; found when it is first asked for, which must be before anything has moved."""
+        """What may change, by tensor; found at the first use, which must come before anything has changed."""
         total = [torch.zeros_like(master) for master in self.dense.masters]
         for k in range(self.looks):
-            with self.game.losses(self.game.look(0, salt=500 + k), "erase") as losses:
-                for sum_, grad in zip(total, gradients(self.params(), losses["erase"]), strict=True):
-                    sum_ += grad
+            for sum_, grad in zip(total, self.erase_gradient(FIRST_STREAM + k), strict=True):
+                sum_ += grad
         every = torch.cat([t.abs().flatten() for t in total])
         moving = torch.zeros_like(every, dtype=torch.bool)
         moving[torch.argsort(every, descending=True, stable=True)[: max(1, round(self.share * len(every)))]] = True
@@ -67,18 +68,18 @@ class Salient(Update):
             master.copy_(torch.where(mask, master, old))
         self.dense.refresh()
 
-    def moved(self) -> Sequence[str]:
-        return self.dense.moved()
+    def changed_names(self) -> Sequence[str]:
+        return self.dense.changed_names()
 
-    def bound(self) -> AbstractContextManager[None]:
-        return self.dense.bound()
+    def swapped_in(self) -> AbstractContextManager[None]:
+        return self.dense.swapped_in()
 
-    def payload(self) -> dict[str, Tensor]:
-        return self.dense.payload()
+    def deltas(self) -> dict[str, Tensor]:
+        return self.dense.deltas()
 
-    def state(self) -> dict[str, Tensor]:
-        return self.dense.state()
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.dense.state_dict()
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         _ = self.masks  # of the base, not of what is restored
-        self.dense.restore(state)
+        self.dense.load_state_dict(state)

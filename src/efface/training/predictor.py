@@ -1,0 +1,70 @@
+"""Predictions for queries: each state under each condition once, in one batch or in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..models.cond import Cond
+from .data import Query
+from .distributed import process_group
+from .interfaces import Context
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Answers the queries of a step by the weights in place."""
+
+    context: Context
+    trains_text_encoder: bool
+    """Whether the student's conditions are encoded anew, with a gradient."""
+
+    def predict_teacher(self, queries: Sequence[Query]) -> dict[int, Tensor]:
+        """The predictions [n, c, h, w] by the `id` of each query; what its states know already takes no pass."""
+        known = {id(query): query.states.known[query.known] for query in queries if query.known in query.states.known}
+        with torch.no_grad():
+            return known | self._predict([query for query in queries if id(query) not in known])
+
+    def predict_student(self, queries: Sequence[Query]) -> dict[int, Tensor]:
+        """The predictions [n, c, h, w] by the `id` of each query, with a gradient, `micro_batch` rows at once.
+
+        The student's weights must be in place, and stay until the gradients are taken: pieces are recomputed then.
+        """
+        return self._predict(queries, self.context.config.micro_batch)
+
+    def _predict(self, queries: Sequence[Query], rows_at_once: int = 0) -> dict[int, Tensor]:
+        if not queries:
+            return {}
+        distinct = list({(id(query.states), id(query.cond)): query for query in queries}.values())
+        x, t = torch.cat([query.states.x for query in distinct]), torch.cat([query.states.t for query in distinct])
+        cond = Cond.cat([self._cond(query).expand(len(query.states.x)) for query in distinct])
+        out = process_group().shard_apply(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
+        parts = out.split([len(query.states.x) for query in distinct])
+        predictions = {(id(query.states), id(query.cond)): part for query, part in zip(distinct, parts, strict=True)}
+        return {id(query): predictions[id(query.states), id(query.cond)] for query in queries}
+
+    def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
+        if not 0 < rows_at_once < len(x):
+            return self._network(x, t, cond)
+        pieces = [slice(i, i + rows_at_once) for i in range(0, len(x), rows_at_once)]
+        return torch.cat(
+            [
+                checkpoint(self._network, x[p], t[p], cond[p], use_reentrant=False, determinism_check="none")
+                for p in pieces
+            ]  # type: ignore[list-item]
+        )
+
+    def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return self.context.model.predict(x, t, cond)[0]
+
+    def _cond(self, query: Query) -> Cond:
+        """The query's condition, encoded anew where the student's text encoder learns or a prefix is put before it."""
+        if query.role == "student" and query.prompts and (self.trains_text_encoder or query.prefix is not None):
+            return self.context.model.read(query.prompts, query.prefix)
+        return query.cond
