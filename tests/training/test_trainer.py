@@ -17,8 +17,8 @@ from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
 from efface.methods.states import build_trajectories
 from efface.models.adapters.sd import StableDiffusion
-from efface.planning.probe_steps import tensors
-from efface.planning.tracker import Tally, size_of
+from efface.planning.probe_steps import list_tensors
+from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.training.interfaces import Query, States, Step
 from efface.training.objectives.anchor import Anchor
 from efface.training.optim import Adam32bit
@@ -433,11 +433,11 @@ def test_what_one_role_computed_is_gone_before_the_next_is_asked(eps_model):
     )
 
     def peak(work) -> int:
-        with Tally(tensors(trainer)) as tally:
+        with AllocationTracker(list_tensors(trainer)) as tally:
             work()
         return tally.peak
 
     trainer.gradient(step_of(trainer), {"keep": 1.0})  # draws the pictures
     alone = max(peak(lambda role=role: trainer.gradient(step_of(trainer), {role: 1.0})) for role in ("erase", "keep"))
-    waiting = size_of(trainer.update.params())
+    waiting = count_bytes(trainer.update.params())
     assert peak(lambda: trainer.balance(partial(trainer.gradient, step_of(trainer)), None)) < 1.02 * (alone + waiting)

@@ -15,12 +15,12 @@ from ..models.base import Model
 from ..models.cond import Cond
 from ..training.interfaces import Context, Source, States, Step, Term
 from ..training.trainer import Trainer
-from .tracker import Tally
+from .tracker import AllocationTracker
 
 
 @final
 @dataclass(frozen=True)
-class Line:
+class LinearFit:
     """Bytes that a pass adds, as a straight line in its rows."""
 
     fixed: float
@@ -30,13 +30,13 @@ class Line:
         return round(max(0.0, self.fixed) + self.each * rows)
 
     @staticmethod
-    def through(one: int, two: int, rows: int = 1) -> Line:
+    def through(one: int, two: int, rows: int = 1) -> LinearFit:
         """From a pass of `rows` rows and one of twice as many."""
-        return Line(2 * one - two, (two - one) / rows)
+        return LinearFit(2 * one - two, (two - one) / rows)
 
 
 @final
-class Blank(Source):
+class ZeroStates(Source):
     """States of zeros, with everything known; the same for all who ask within a turn, as the true source is."""
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class Blank(Source):
 
 
 @contextmanager
-def _blanked(terms: Sequence[Term]) -> Iterator[None]:
+def _replace_sources(terms: Sequence[Term]) -> Iterator[None]:
     """Within, the terms' sources draw nothing; those that were one stay one."""
     before = [(term, term.sources()) for term in terms]
-    blanks = {id(source): Blank() for _, own in before for source in own.values()}
+    blanks = {id(source): ZeroStates() for _, own in before for source in own.values()}
     try:
         for term, own in before:
             for name, source in own.items():
@@ -71,7 +71,7 @@ def _blanked(terms: Sequence[Term]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Ones:
+class RowwiseCost:
     """Turns whose rows go one by one."""
 
     terms: int
@@ -86,28 +86,28 @@ class Ones:
     """Bytes that the larger turn adds."""
 
 
-def by_ones(trainer: Trainer) -> Ones:
+def measure_rowwise(trainer: Trainer) -> RowwiseCost:
     """Two turns, row by row."""
     n = min(2, trainer.config.batch)
-    (few, rows), (many, _) = turn_of(trainer, n, 1), turn_of(trainer, 2 * n, 1)
+    (few, rows), (many, _) = measure_step(trainer, n, 1), measure_step(trainer, 2 * n, 1)
     each = max(1, rows // n)
     waiting = max(0, many - few) / (n * each)
-    return Ones(n, each, few - waiting * (n * each - 1), waiting, many)
+    return RowwiseCost(n, each, few - waiting * (n * each - 1), waiting, many)
 
 
-def turn_of(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
+def measure_step(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
     small = trainer.resize(batch=n, micro_batch=micro)
-    with _blanked(trainer.terms):
-        rows = _student_rows(small, small.auxiliary_step(0, stream=1))
-        with Tally(tensors(trainer)) as tally:
+    with _replace_sources(trainer.terms):
+        rows = _count_student_rows(small, small.auxiliary_step(0, stream=1))
+        with AllocationTracker(list_tensors(trainer)) as tally:
             trainer.balance(
                 partial(small.gradient, small.auxiliary_step(0, stream=1)), 0.0 if trainer.balance.inner else None
             )
     return tally.peak, rows
 
 
-def _student_rows(trainer: Trainer, step: Step) -> int:
+def _count_student_rows(trainer: Trainer, step: Step) -> int:
     """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
     asked = trainer.collect_queries(step)
     each = [
@@ -118,16 +118,16 @@ def _student_rows(trainer: Trainer, step: Step) -> int:
     return max(sum(len(query.states.x) for query in queries.values()) for queries in once)
 
 
-def tensors(trainer: Trainer) -> list[Tensor]:
+def list_tensors(trainer: Trainer) -> list[Tensor]:
     """The weights, and what learns, in the network's own dtype and as masters."""
     beside = (tensor for learner in trainer.learners for tensor in (*learner.params(), *learner.learning()))
     return [*trainer.model.weights.values(), *beside]
 
 
-def drawing_of(model: Model, n: int) -> int:
+def measure_drawing(model: Model, n: int) -> int:
     """Bytes that one guided step of drawing n pictures adds."""
     nothing = model.encode([""])
     x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
-    with torch.no_grad(), Tally(model.weights.values()) as tally:
+    with torch.no_grad(), AllocationTracker(model.weights.values()) as tally:
         model.predict(x, 1, nothing.expand(n), nothing.expand(n))
     return tally.peak
