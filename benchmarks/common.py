@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.files import check_writable
-from efface.planning.tracker import Tally, size_of
+from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.suites import world
 
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "accelerate", "numpy")
@@ -86,9 +86,9 @@ def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
         work()
         settle()
         return torch.cuda.max_memory_allocated()
-    with Tally(resting) as tally:
+    with AllocationTracker(resting) as tally:
         work()
-    return size_of(resting) + tally.peak
+    return count_bytes(resting) + tally.peak
 
 
 def concepts(n: int) -> tuple[str, ...]:

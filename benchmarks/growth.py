@@ -25,7 +25,7 @@ import efface
 from efface import methods
 from efface.concept import Erasure
 from efface.files import check_writable
-from efface.planning.plan import planned
+from efface.planning.plan import estimate
 
 from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
 from .plots import Line, plot
@@ -102,7 +102,7 @@ class Growth:
         model = self.opened(axis, n)
         method: Any = methods.configured(self.method, model, few)
         erasure = self.erasure(axis, n)
-        plan = planned(method.game(model, erasure))
+        plan = estimate(method.game(model, erasure))
         method.fit(model, erasure, progress=mark)
         again = self.opened(axis, n)
         short = dataclasses.replace(method, steps=2)

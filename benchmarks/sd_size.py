@@ -33,7 +33,7 @@ from efface.concept import Erasure
 from efface.functional.words import other_words
 from efface.models.fingerprint import CASTS
 from efface.models.trajectory_cache import Recordings
-from efface.planning.machine import resident_peak
+from efface.planning.machine import read_resident_peak
 from efface.training.subsets import select
 
 from .common import alternating, concepts, counted, matmul_peak, peak_of, settle, stamp, table, timed, weights_of, write
@@ -123,7 +123,7 @@ class SDSize:
             "seconds an update": update,
             "drawing, projected": drawing,
             "a whole run, projected": drawing + update * whole.steps,
-            "process, peak GB": (resident_peak() or 0) / 1e9,
+            "process, peak GB": (read_resident_peak() or 0) / 1e9,
             "rows": count.rows,
             "fingerprint, seconds": fingerprint,
         } | (self.counted(method, model, update, peak) if self.counts else {})
@@ -149,7 +149,7 @@ class SDSize:
         return {
             "method": f"{name}, {len(erasure.targets)} concepts",
             "a whole run, projected": cost.seconds,
-            "process, peak GB": (resident_peak() or 0) / 1e9,
+            "process, peak GB": (read_resident_peak() or 0) / 1e9,
             "rows": cost.rows,
             "fingerprint, seconds": fingerprint,
             "peak GB": used / 1e9,

@@ -10,7 +10,7 @@ import torch
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.planning.machine import resident_peak
+from efface.planning.machine import read_resident_peak
 from efface.records.report import write_whole
 
 
@@ -19,14 +19,14 @@ def main(model_name: str, method: str, request: str, folder: str, threads: str, 
     torch.set_num_threads(int(threads))
     model, where = efface.load(model_name), Path(folder)
     model.fingerprint()
-    idle, start = resident_peak(), time.perf_counter()
+    idle, start = read_resident_peak(), time.perf_counter()
     asked = json.loads(request)
     edit = methods.configured(method, model, json.loads(settings)).fit(
         model, Erasure(tuple(asked["targets"]), asked["anchor"])
     )
     seconds = time.perf_counter() - start
     edit.save(where / "edit.safetensors")
-    held = {"peak_mb": resident_peak(), "idle_mb": idle}
+    held = {"peak_mb": read_resident_peak(), "idle_mb": idle}
     told = {"seconds": seconds, **{k: v and v / 2**20 for k, v in held.items()}, "threads": torch.get_num_threads()}
     write_whole(where / "fitted.json", json.dumps(told))
 

@@ -17,7 +17,7 @@ from efface.methods.esd import ESD
 from efface.models import offload as placement
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
-from efface.planning.tracker import Tally
+from efface.planning.tracker import AllocationTracker
 from efface.training.optim import Adam
 from tiny import tiny_model, tiny_pipeline
 from tiny_sdxl import tiny_sdxl
@@ -77,7 +77,7 @@ def test_checkpointing_saves_memory_at_the_same_gradients(make):
     for checkpointing in (False, True):
         if checkpointing:
             model.unet.enable_gradient_checkpointing()
-        with Tally(model.weights.values()) as tally:
+        with AllocationTracker(model.weights.values()) as tally:
             found = gradients(model)
         peaks.append(tally.peak)
         assert close(plain, found)
@@ -158,7 +158,7 @@ def test_there_is_one_copy_of_the_weights(renewed_every, monkeypatch):
     before = model.weights
     unet = sum(tensor.nbytes for name, tensor in before.items() if name.startswith("unet."))
     method = ESD(**{**QUICK, "weights": "full", "batch": 1, "draw_steps": 2, "paths": 1})
-    with Tally(before.values()) as tally:
+    with AllocationTracker(before.values()) as tally:
         method.fit(model, Erasure(("cat",)))
     assert all(model.weights[name] is tensor for name, tensor in before.items())
     assert 5 * unet < tally.peak < 5.5 * unet  # a deep copy of the network would make it six

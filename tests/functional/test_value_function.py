@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 
 from efface.functional.value_function import inner, multiplier
-from efface.planning.tracker import Tally
+from efface.planning.tracker import AllocationTracker
 
 
 def gradients(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -63,7 +63,7 @@ def test_the_inner_product_goes_by_chunks_and_by_place_not_by_memory(monkeypatch
 def test_the_inner_product_copies_a_chunk_at_a_time_in_any_memory_format(monkeypatch):
     monkeypatch.setattr("efface.functional.value_function.CHUNK", 256)
     grad = torch.randn(64, 32, 3, 3).to(memory_format=torch.channels_last)
-    with Tally([grad]) as tally:
+    with AllocationTracker([grad]) as tally:
         inner([grad], [grad])
     assert tally.peak < grad.untyped_storage().nbytes() / 4
 

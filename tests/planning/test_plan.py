@@ -12,10 +12,10 @@ from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.models.trajectory_cache import Recordings
-from efface.planning.machine import free_bytes, read_size, size
-from efface.planning.plan import SPARE, DoesNotFit, Plan, demand, lighter, planned
-from efface.planning.probe_steps import Line
-from efface.planning.tracker import Tally, size_of
+from efface.planning.machine import format_size, read_free_bytes, read_size
+from efface.planning.plan import SPARE, DoesNotFit, Plan, estimate, require_fit, suggest_lighter
+from efface.planning.probe_steps import LinearFit
+from efface.planning.tracker import AllocationTracker, count_bytes
 from tiny import tiny_model, tiny_pipeline
 
 TOLERANCE = 0.1
@@ -51,10 +51,10 @@ def test_the_plan_is_what_the_run_takes(case, bound, eps_model):
     method = methods.get(name)(**settings(name, **CASES[case]))
     model = tiny_model()
     eps_model.recordings, model.recordings = Recordings(bound=bound), Recordings(bound=bound)
-    plan = planned(method.game(eps_model, Erasure(("cat",))))
-    with Tally(weights(model)) as tally:
+    plan = estimate(method.game(eps_model, Erasure(("cat",))))
+    with AllocationTracker(weights(model)) as tally:
         method.fit(model, Erasure(("cat",)))
-    took = size_of(weights(model)) + tally.peak
+    took = count_bytes(weights(model)) + tally.peak
     assert plan.need == pytest.approx(took, rel=TOLERANCE)
 
 
@@ -63,7 +63,7 @@ def test_planning_changes_nothing_and_draws_nothing(eps_model):
     without = method.fit(tiny_model(), Erasure(("cat",)))
     game = method.game(eps_model, Erasure(("cat",)))
     sources = [term.source for term in game.terms]
-    plan = planned(game)
+    plan = estimate(game)
     assert [term.source for term in game.terms] == sources
     assert not eps_model.recordings.held
     edit = game.play()
@@ -77,8 +77,8 @@ def test_planning_changes_nothing_and_draws_nothing(eps_model):
 def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps_model):
     method = methods.get("esd")(**settings("esd", batch=64, source="frozen"))
     game = method.game(eps_model, Erasure(("cat",)))
-    plan = planned(game)
-    others = lighter(game, plan)
+    plan = estimate(game)
+    others = suggest_lighter(game, plan)
     assert list(others) == ["--micro-batch 1", "--micro-batch 1 --checkpointing"]
     assert not eps_model.unet.is_gradient_checkpointing
     assert others["--micro-batch 1"].need < plan.need
@@ -86,42 +86,42 @@ def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps
     with pytest.raises(
         DoesNotFit, match=r"needs .* there are(.|\n)*a turn, 64 of 64 rows(.|\n)*fit with --micro-batch 1 \("
     ):
-        demand(plan, enough, lambda: others)
+        require_fit(plan, enough, lambda: others)
     with pytest.raises(DoesNotFit, match="the least by flags is"):
-        demand(plan, 1000, lambda: others)
-    demand(plan, round(plan.need * SPARE) + 1, lambda: pytest.fail("asked for others"))
-    demand(plan, None, lambda: pytest.fail("asked for others"))
+        require_fit(plan, 1000, lambda: others)
+    require_fit(plan, round(plan.need * SPARE) + 1, lambda: pytest.fail("asked for others"))
+    require_fit(plan, None, lambda: pytest.fail("asked for others"))
 
 
 def test_what_would_fit_does(eps_model):
     """The plan for smaller pieces holds when a run is really made in them."""
     method = methods.get("esd")(**settings("esd", batch=16, source="frozen"))
     game = method.game(eps_model, Erasure(("cat",)))
-    promised = replace(planned(game), micro=1)
+    promised = replace(estimate(game), micro=1)
     model = tiny_model()
-    with Tally(weights(model)) as tally:
+    with AllocationTracker(weights(model)) as tally:
         replace(method, micro_batch=1).fit(model, Erasure(("cat",)))
-    assert promised.need == pytest.approx(size_of(weights(model)) + tally.peak, rel=TOLERANCE)
+    assert promised.need == pytest.approx(count_bytes(weights(model)) + tally.peak, rel=TOLERANCE)
 
 
 def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
     """And what is promised for one at a time is what that takes; where a turn takes more it is no help, and unnamed."""
     method = methods.get("esd")(**settings("esd", batch=1, source="frozen", paths=32, draw_steps=9))
     game = method.game(eps_model, Erasure(("cat",)))
-    plan = planned(game)
-    others = lighter(game, plan)
+    plan = estimate(game)
+    others = suggest_lighter(game, plan)
     assert eps_model.draw_batch == 0
     promised = others["--checkpointing --draw-batch 1"]
     assert promised.need < others["--checkpointing"].need
     model = tiny_model()
     model.draw_batch = 1
     model.unet.enable_gradient_checkpointing()
-    with Tally(weights(model)) as tally:
+    with AllocationTracker(weights(model)) as tally:
         method.fit(model, Erasure(("cat",)))
-    assert promised.need == pytest.approx(size_of(weights(model)) + tally.peak, rel=TOLERANCE)
+    assert promised.need == pytest.approx(count_bytes(weights(model)) + tally.peak, rel=TOLERANCE)
     busy = methods.get("esd")(**settings("esd", batch=64, source="frozen", micro_batch=64))
     game = busy.game(eps_model, Erasure(("cat",)))
-    assert planned(game).learning > planned(game).sampling
+    assert estimate(game).learning > estimate(game).sampling
 
 
 def test_a_model_is_told_how_many_are_drawn_at_once():
@@ -140,7 +140,7 @@ def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_mode
     hook = eps_model.unet.register_forward_pre_hook(
         lambda _, args: seen.append(len(args[0])) if torch.is_grad_enabled() else None
     )
-    planned(game)
+    estimate(game)
     hook.remove()
     assert max(seen) <= min(4, micro or 2 * batch)
 
@@ -160,31 +160,43 @@ def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_mode
 
         monkeypatch.setattr(eps_model, "_network", small)
         with pytest.raises(DoesNotFit, match=said):
-            planned(game)
+            estimate(game)
 
 
 def test_encoders_rest_unless_they_learn(eps_model):
-    still = planned(methods.get("esd")(**settings("esd")).game(eps_model, Erasure(("cat",))))
+    still = estimate(methods.get("esd")(**settings("esd")).game(eps_model, Erasure(("cat",))))
     encoders = (*eps_model.vae.parameters(), *eps_model.text_encoder.parameters(), *eps_model.text_encoder.buffers())
-    assert still.resting == size_of(encoders)
+    assert still.resting == count_bytes(encoders)
     live = methods.get("advunlearn")(**settings("advunlearn", warm_up=5, retain_template="a {}"))
-    assert planned(live.game(eps_model, Erasure(("cat",)))).resting == 0
+    assert estimate(live.game(eps_model, Erasure(("cat",)))).resting == 0
 
 
 def test_lines_and_sizes():
-    line = Line.through(30, 50, rows=2)
+    line = LinearFit.through(30, 50, rows=2)
     assert (line(0), line(2), line(4), line(10)) == (10, 30, 50, 110)
     assert [read_size(text) for text in ("8GB", "800 MB", "0.5gb", "1000")] == [8 * 10**9, 8 * 10**8, 5 * 10**8, 1000]
     for wrong in ("", "lots", "-3GB", "GB"):
         with pytest.raises(ValueError, match="write it as 8GB"):
             read_size(wrong)
-    assert (size(2.5e9), size(3.21e6)) == ("2.50 GB", "3.2 MB")
-    assert (free_bytes(torch.device("cpu")) or 1) > 0
+    assert (format_size(2.5e9), format_size(3.21e6)) == ("2.50 GB", "3.2 MB")
+    assert (read_free_bytes(torch.device("cpu")) or 1) > 0
 
 
 def test_the_table_leaves_out_what_is_nothing():
     plan = Plan(
-        100, 0, 50, 0, Line(10, 5), Line(0, 0), rows=4, micro=2, waiting=1.5, apart=7, pictures=0, traced=0, recorded=0
+        100,
+        0,
+        50,
+        0,
+        LinearFit(10, 5),
+        LinearFit(0, 0),
+        rows=4,
+        micro=2,
+        waiting=1.5,
+        apart=7,
+        pictures=0,
+        traced=0,
+        recorded=0,
     )
     assert plan.need == 180
     assert "drawing" not in plan.table()
@@ -193,7 +205,7 @@ def test_the_table_leaves_out_what_is_nothing():
 
 def test_tally_counts_storages_once_and_forgets_the_freed():
     known = torch.zeros(1000)
-    with Tally([known]) as tally:
+    with AllocationTracker([known]) as tally:
         a = torch.zeros(250)
         views = [a[:10], a.view(5, 50), known[3:], known.view(10, 100)]
         assert tally.live == 1000
@@ -203,7 +215,7 @@ def test_tally_counts_storages_once_and_forgets_the_freed():
         assert tally.live == 1000
         del b
     assert (tally.live, tally.peak) == (0, 2000)
-    assert size_of([known, known[5:]]) == 4000
+    assert count_bytes([known, known[5:]]) == 4000
 
 
 def test_erase_refuses_from_the_command_line(tmp_path, capsys):

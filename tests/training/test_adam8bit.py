@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efface.planning.tracker import Tally
+from efface.planning.tracker import AllocationTracker
 from efface.training.adam8bit import BLOCK, FIRST, SECOND, SmallAdam
 from efface.training.optim import Adam
 
@@ -102,7 +102,7 @@ def test_narrow_gradients_are_widened_piece_by_piece(monkeypatch):
     for given in (grad, grad.float()):
         mine = start.clone().requires_grad_()
         small = SmallAdam([mine], 1e-2)
-        with Tally([mine, given, *small.m, *small.v, *small.tops]) as tally:
+        with AllocationTracker([mine, given, *small.m, *small.v, *small.tops]) as tally:
             for _ in range(3):
                 small.step([given])
         assert tally.peak < start.numel()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efface.planning.tracker import Tally
+from efface.planning.tracker import AllocationTracker
 from efface.training.balance.constrained import Constrained
 from efface.training.interfaces import Update
 from efface.training.objectives.denoising import Denoising
@@ -65,7 +65,7 @@ def test_no_third_set_of_gradients_is_alive(rate):
     def made(shares):
         return dict.fromkeys(shares, 1.0), [torch.randn(numbers) for _ in range(count)]
 
-    with Tally() as tally:
+    with AllocationTracker() as tally:
         step = Constrained(rate)(made, None)
     one_set = 4 * count * numbers
     assert len(step) == count

@@ -17,8 +17,8 @@ from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
 from efface.methods.states import trajectories
 from efface.models.adapters.sd import StableDiffusion
-from efface.planning.probe_steps import tensors
-from efface.planning.tracker import Tally, size_of
+from efface.planning.probe_steps import list_tensors
+from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.training.interfaces import Ask, Rows, Turn
 from efface.training.objectives.anchor import Anchor
 from efface.training.optim import Adam
@@ -417,11 +417,11 @@ def test_what_one_role_computed_is_gone_before_the_next_is_asked(eps_model):
     )
 
     def peak(work) -> int:
-        with Tally(tensors(game)) as tally:
+        with AllocationTracker(list_tensors(game)) as tally:
             work()
         return tally.peak
 
     game.gradient(turn_of(game), {"keep": 1.0})  # draws the pictures
     alone = max(peak(lambda role=role: game.gradient(turn_of(game), {role: 1.0})) for role in ("erase", "keep"))
-    waiting = size_of(game.update.params())
+    waiting = count_bytes(game.update.params())
     assert peak(lambda: game.balance(partial(game.gradient, turn_of(game)), None)) < 1.02 * (alone + waiting)

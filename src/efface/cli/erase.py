@@ -150,15 +150,15 @@ def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = No
 
 def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Game:
     """The training, set up, after saying what it will take; ValueError where that is not to be had."""
-    from ..planning.machine import free_bytes
-    from ..planning.plan import demand, lighter, planned, prepared
+    from ..planning.machine import read_free_bytes
+    from ..planning.plan import build_for_planning, estimate, require_fit, suggest_lighter
     from ..training.distributed import team
 
-    game = prepared(lambda: method.game(model, erasure), model.device)
-    plan = planned(game)
+    game = build_for_planning(lambda: method.game(model, erasure), model.device)
+    plan = estimate(game)
     if team().first:
         say(f"this run takes, at most:\n{plan.table()}")
-    demand(plan, limit or free_bytes(model.device), lambda: lighter(game, plan))
+    require_fit(plan, limit or read_free_bytes(model.device), lambda: suggest_lighter(game, plan))
     return game
 
 
@@ -173,9 +173,9 @@ def cost(model: Model, began: float) -> dict[str, float]:
         import torch
 
         return {**spent, "peak_memory_mb": round(torch.cuda.max_memory_allocated(model.device) / 2**20)}
-    from ..planning.machine import resident_peak
+    from ..planning.machine import read_resident_peak
 
-    peak = resident_peak()
+    peak = read_resident_peak()
     return spent if peak is None else {**spent, "peak_memory_mb": round(peak / 2**20)}
 
 

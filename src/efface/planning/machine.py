@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 
-def free_bytes(device: torch.device) -> int | None:
+def read_free_bytes(device: torch.device) -> int | None:
     """Memory that can still be had on a device, with what this process holds of it; None where nobody knows."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
@@ -17,7 +17,7 @@ def free_bytes(device: torch.device) -> int | None:
     if not facts.is_file():
         return None
     (line,) = [row for row in facts.read_text().splitlines() if row.startswith("MemAvailable")]
-    return min(int(line.split()[1]) * 1024, _allowed()) + _held()
+    return min(int(line.split()[1]) * 1024, _read_group_limit()) + _read_resident()
 
 
 def read_size(text: str) -> int:
@@ -35,12 +35,12 @@ def read_size(text: str) -> int:
     return int(found)
 
 
-def size(n: float) -> str:
+def format_size(n: float) -> str:
     """Bytes, to read."""
     return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
 
-def resident_peak() -> int | None:
+def read_resident_peak() -> int | None:
     """The most main memory that this process held at once, in bytes; None where the system does not tell.
 
     Linux' getrusage would count the parent's, from before the start of this process.
@@ -56,13 +56,13 @@ def resident_peak() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _held() -> int:
+def _read_resident() -> int:
     """What this process holds in memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _allowed() -> int:
+def _read_group_limit() -> int:
     """What a container leaves this process, where it says so; cached files, which give way, are not counted."""
     group = Path("/sys/fs/cgroup")
     try:

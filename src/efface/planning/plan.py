@@ -21,9 +21,9 @@ from torch import Tensor
 from ..models.base import Model
 from ..training.interfaces import Takes
 from ..training.trainer import Game
-from .machine import size
-from .probe_steps import Line, Ones, by_ones, drawing_of, tensors, turn_of
-from .tracker import size_of
+from .machine import format_size
+from .probe_steps import LinearFit, RowwiseCost, list_tensors, measure_drawing, measure_rowwise, measure_step
+from .tracker import count_bytes
 
 SPARE = 1.1
 """How much more than planned must be free, for workspaces, fragments and the libraries' own."""
@@ -47,9 +47,9 @@ class Plan:
     """What learns, with Adam's moments."""
     kept: int
     """On a CPU: the last good state, pictures, and recordings as far as they are held in memory."""
-    turn: Line
+    turn: LinearFit
     """What a turn adds, by rows at once in the student's pass."""
-    drawing: Line
+    drawing: LinearFit
     """What drawing adds, by pictures."""
     rows: int
     """In the student's pass, in a turn of the weights."""
@@ -93,10 +93,10 @@ class Plan:
             ("at most, on the device", self.need),
             ("recordings, in memory or on disk", self.recorded),
         ]
-        return "\n".join(f"  {name:<40} {size(n):>9}" for name, n in lines if n)
+        return "\n".join(f"  {name:<40} {format_size(n):>9}" for name, n in lines if n)
 
 
-def prepared(make: Callable[[], Game], device: torch.device) -> Game:
+def build_for_planning(make: Callable[[], Game], device: torch.device) -> Game:
     """A game, set up; DoesNotFit where there is no room for what learns."""
     try:
         return make()
@@ -105,7 +105,7 @@ def prepared(make: Callable[[], Game], device: torch.device) -> Game:
         raise DoesNotFit(f"what learns does not fit on {device} beside the model; {less}") from error
 
 
-def planned(game: Game) -> Plan:
+def estimate(game: Game) -> Plan:
     """The plan of a game that is set up; makes some small passes, and leaves everything as it was.
 
     Raises:
@@ -114,17 +114,18 @@ def planned(game: Game) -> Plan:
     model, takes = game.model, _takes(game)
     stored = _stored(game, takes)
     try:
-        one, drawing = by_ones(game), Line.through(*(drawing_of(model, n) for n in (1, 2)))
+        one, drawing = measure_rowwise(game), LinearFit.through(*(measure_drawing(model, n) for n in (1, 2)))
     except torch.OutOfMemoryError as error:
-        said = f"{size(size_of(model.weights.values()))} of weights and {size(_trained(game))} of what learns"
+        sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(game))]
+        said = f"{sizes[0]} of weights and {sizes[1]} of what learns"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
     resting = _resting(model)
     least = Plan(
-        weights=size_of([*(t for t in model.weights.values() if t.device == model.device), *resting]),
-        resting=0 if game.live else size_of(resting),
+        weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting]),
+        resting=0 if game.live else count_bytes(resting),
         trained=_trained(game),
         kept=_kept(game, takes) + stored,
-        turn=Line(one.turn, 0),
+        turn=LinearFit(one.turn, 0),
         drawing=drawing,
         rows=one.each * game.settings["batch"],
         micro=1,
@@ -136,24 +137,24 @@ def planned(game: Game) -> Plan:
     try:
         return _by_more(game, least, one)
     except torch.OutOfMemoryError as error:
-        said = f"with --micro-batch 1 it would need {size(least.need)}; {LESS} too"
+        said = f"with --micro-batch 1 it would need {format_size(least.need)}; {LESS} too"
         raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
 
 
-def _by_more(game: Game, least: Plan, one: Ones) -> Plan:
+def _by_more(game: Game, least: Plan, one: RowwiseCost) -> Plan:
     """The plan at the run's own rows at once, from that of one: by a turn that goes by twos, and by a whole one."""
     micro = min(least.rows, game.settings["micro_batch"] or least.rows)
     if micro == 1 < least.rows:
         return least
-    slope = 0 if micro == 1 else max(0, turn_of(game, 2 * one.terms, 2)[0] - one.larger + one.waiting)
+    slope = 0 if micro == 1 else max(0, measure_step(game, 2 * one.terms, 2)[0] - one.larger + one.waiting)
     fixed = one.turn - slope
     if micro < least.rows:
-        return replace(least, turn=Line(fixed, slope), micro=micro)
-    whole = turn_of(game, one.terms)[0] - slope * one.terms * one.each
-    return replace(least, turn=Line(whole, slope), micro=micro, apart=round(max(0, fixed - whole)))
+        return replace(least, turn=LinearFit(fixed, slope), micro=micro)
+    whole = measure_step(game, one.terms)[0] - slope * one.terms * one.each
+    return replace(least, turn=LinearFit(whole, slope), micro=micro, apart=round(max(0, fixed - whole)))
 
 
-def demand(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan]]) -> None:
+def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan]]) -> None:
     """Raises DoesNotFit where `limit` bytes are too few: with the plan, and with those of the others that would fit.
 
     Args:
@@ -162,16 +163,18 @@ def demand(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan
     if limit is None or plan.need * SPARE <= limit:
         return
     found = others()
-    fits = [f"{flags} ({size(other.need)})" for flags, other in found.items() if other.need * SPARE <= limit]
+    fits = [f"{flags} ({format_size(other.need)})" for flags, other in found.items() if other.need * SPARE <= limit]
     least = min((plan, *found.values()), key=lambda p: p.need)
-    would = f"it would fit with {' or with '.join(fits)}" if fits else f"the least by flags is {size(least.need)}"
+    would = (
+        f"it would fit with {' or with '.join(fits)}" if fits else f"the least by flags is {format_size(least.need)}"
+    )
     raise DoesNotFit(
-        f"this run needs {size(plan.need)} and some to spare, {size(round(plan.need * SPARE))} in all; "
-        f"there are {size(limit)}\n{plan.table()}\n{would}"
+        f"this run needs {format_size(plan.need)} and some to spare, {format_size(round(plan.need * SPARE))} in all; "
+        f"there are {format_size(limit)}\n{plan.table()}\n{would}"
     )
 
 
-def lighter(game: Game, plan: Plan) -> dict[str, Plan]:
+def suggest_lighter(game: Game, plan: Plan) -> dict[str, Plan]:
     """Plans that need less, by their flags; each with those before it."""
     found: dict[str, Plan] = {}
     flags, last = "", plan
@@ -182,7 +185,7 @@ def lighter(game: Game, plan: Plan) -> dict[str, Plan]:
     if not network.is_gradient_checkpointing:
         network.enable_gradient_checkpointing()
         try:
-            flags, last = f"{flags} --checkpointing".strip(), replace(planned(game), micro=last.micro)
+            flags, last = f"{flags} --checkpointing".strip(), replace(estimate(game), micro=last.micro)
         finally:
             network.disable_gradient_checkpointing()
         found[flags] = last
@@ -219,8 +222,8 @@ def _trained(game: Game) -> int:
     """Bytes of what learns and of Adam's moments; twice where a balance with inner steps puts all of it aside."""
     learning = [tensor for player in game.players for tensor in player.learning()]
     moments = 2 * sum(tensor.numel() for tensor in learning) * game.settings.get("moments", 32) // 8
-    aside = size_of(learning) + moments if game.balance.inner else 0
-    return size_of(tensors(game)[len(game.model.weights) :]) + moments + aside
+    aside = count_bytes(learning) + moments if game.balance.inner else 0
+    return count_bytes(list_tensors(game)[len(game.model.weights) :]) + moments + aside
 
 
 def _stored(game: Game, takes: Sequence[Takes]) -> int:
@@ -232,11 +235,11 @@ def _kept(game: Game, takes: Sequence[Takes]) -> int:
     """Bytes of the last good state and of pictures that lie on the device: on a GPU none."""
     if game.model.device.type != "cpu":
         return 0
-    return size_of(game.update.payload().values()) + sum(t.held for t in takes)
+    return count_bytes(game.update.payload().values()) + sum(t.held for t in takes)
 
 
 def _resting(model: Model) -> list[Tensor]:
     """What lies on the device of the parts that rest while a denoiser learns: text encoders and autoencoder."""
     parts = [getattr(model.pipeline, name, None) for name in ("text_encoder", "text_encoder_2", "vae")]
-    tensors = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
-    return [tensor for tensor in tensors if tensor.device == model.device]
+    lying = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
+    return [tensor for tensor in lying if tensor.device == model.device]

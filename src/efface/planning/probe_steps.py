@@ -16,12 +16,12 @@ from ..models.base import Model
 from ..models.cond import Cond
 from ..training.interfaces import Rows, Source, Term, Turn
 from ..training.trainer import Game
-from .tracker import Tally
+from .tracker import AllocationTracker
 
 
 @final
 @dataclass(frozen=True)
-class Line:
+class LinearFit:
     """Bytes that a pass adds, as a straight line in its rows."""
 
     fixed: float
@@ -31,13 +31,13 @@ class Line:
         return round(max(0.0, self.fixed) + self.each * rows)
 
     @staticmethod
-    def through(one: int, two: int, rows: int = 1) -> Line:
+    def through(one: int, two: int, rows: int = 1) -> LinearFit:
         """From a pass of `rows` rows and one of twice as many."""
-        return Line(2 * one - two, (two - one) / rows)
+        return LinearFit(2 * one - two, (two - one) / rows)
 
 
 @final
-class Blank(Source):
+class ZeroStates(Source):
     """States of zeros, with everything known; the same for all who ask within a turn, as the true source is."""
 
     def __init__(self) -> None:
@@ -54,10 +54,10 @@ class Blank(Source):
 
 
 @contextmanager
-def _blanked(terms: Sequence[Term]) -> Iterator[None]:
+def _replace_sources(terms: Sequence[Term]) -> Iterator[None]:
     """Within, the terms' sources draw nothing; those that were one stay one."""
     before = [(term, term.sources()) for term in terms]
-    blanks = {id(source): Blank() for _, own in before for source in own.values()}
+    blanks = {id(source): ZeroStates() for _, own in before for source in own.values()}
     try:
         for term, own in before:
             for name, source in own.items():
@@ -70,7 +70,7 @@ def _blanked(terms: Sequence[Term]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Ones:
+class RowwiseCost:
     """Turns whose rows go one by one."""
 
     terms: int
@@ -85,27 +85,27 @@ class Ones:
     """Bytes that the larger turn adds."""
 
 
-def by_ones(game: Game) -> Ones:
+def measure_rowwise(game: Game) -> RowwiseCost:
     """Two turns, row by row."""
     n = min(2, game.settings["batch"])
-    (few, rows), (many, _) = turn_of(game, n, 1), turn_of(game, 2 * n, 1)
+    (few, rows), (many, _) = measure_step(game, n, 1), measure_step(game, 2 * n, 1)
     each = max(1, rows // n)
     waiting = max(0, many - few) / (n * each)
-    return Ones(n, each, few - waiting * (n * each - 1), waiting, many)
+    return RowwiseCost(n, each, few - waiting * (n * each - 1), waiting, many)
 
 
-def turn_of(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
+def measure_step(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
     small = copy.copy(game)
     small.settings = {**game.settings, "batch": n, "micro_batch": micro}
-    with _blanked(game.terms):
-        rows = _student_rows(small, small.look(0, salt=1))
-        with Tally(tensors(game)) as tally:
+    with _replace_sources(game.terms):
+        rows = _count_student_rows(small, small.look(0, salt=1))
+        with AllocationTracker(list_tensors(game)) as tally:
             game.balance(partial(small.gradient, small.look(0, salt=1)), 0.0 if game.balance.inner else None)
     return tally.peak, rows
 
 
-def _student_rows(game: Game, turn: Turn) -> int:
+def _count_student_rows(game: Game, turn: Turn) -> int:
     """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
     asked = game.asked(turn)
     each = [
@@ -115,16 +115,16 @@ def _student_rows(game: Game, turn: Turn) -> int:
     return max(sum(len(ask.rows.x) for ask in asks.values()) for asks in once)
 
 
-def tensors(game: Game) -> list[Tensor]:
+def list_tensors(game: Game) -> list[Tensor]:
     """The weights, and what learns, in the network's own dtype and as masters."""
     beside = (tensor for player in game.players for tensor in (*player.params(), *player.learning()))
     return [*game.model.weights.values(), *beside]
 
 
-def drawing_of(model: Model, n: int) -> int:
+def measure_drawing(model: Model, n: int) -> int:
     """Bytes that one guided step of drawing n pictures adds."""
     nothing = model.encode([""])
     x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
-    with torch.no_grad(), Tally(model.weights.values()) as tally:
+    with torch.no_grad(), AllocationTracker(model.weights.values()) as tally:
         model.predict(x, 1, nothing.expand(n), nothing.expand(n))
     return tally.peak

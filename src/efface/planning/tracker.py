@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 
 @final
-class Tally(TorchDispatchMode):
+class AllocationTracker(TorchDispatchMode):
     """Within, `live` are the bytes of tensors made since it was entered and not yet freed, `peak` the most there were.
 
     Args:
@@ -51,7 +51,7 @@ class Tally(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-def size_of(tensors: Iterable[Tensor]) -> int:
+def count_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of these tensors' storages, each once."""
     storages = {storage.data_ptr() or id(storage): storage for t in tensors for storage in [t.untyped_storage()]}
     return sum(storage.nbytes() for storage in storages.values())
