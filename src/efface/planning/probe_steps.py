@@ -1,9 +1,9 @@
-"""Small passes that are made to be measured: at states of zeros, so that nothing is drawn for them."""
+"""Trial steps: small real passes that are made to be measured, at states of zeros, so that nothing need be drawn."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Rows, Source, Term, Turn
+from ..training.interfaces import Ask, Rows, Source, Term, Turn
 from ..training.trainer import Game
 from .tracker import AllocationTracker
 
@@ -25,20 +25,22 @@ class LinearFit:
     """Bytes that a pass adds, as a straight line in its rows."""
 
     fixed: float
+    """Bytes that do not depend on the number of rows; counted as 0 where the fit has it below."""
     each: float
+    """Bytes a row."""
 
     def __call__(self, rows: int) -> int:
         return round(max(0.0, self.fixed) + self.each * rows)
 
     @staticmethod
     def through(one: int, two: int, rows: int = 1) -> LinearFit:
-        """From a pass of `rows` rows and one of twice as many."""
+        """The line through the bytes of a pass of `rows` rows and of a pass of twice as many."""
         return LinearFit(2 * one - two, (two - one) / rows)
 
 
 @final
 class ZeroStates(Source):
-    """States of zeros, with everything known; the same for all who ask within a turn, as the true source is."""
+    """States of zeros, with all of the teacher's predictions known; the same for all who ask within a turn."""
 
     def __init__(self) -> None:
         self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
@@ -54,14 +56,14 @@ class ZeroStates(Source):
 
 
 @contextmanager
-def _replace_sources(terms: Sequence[Term]) -> Iterator[None]:
-    """Within, the terms' sources draw nothing; those that were one stay one."""
+def replace_sources(terms: Sequence[Term]) -> Iterator[None]:
+    """Within, the terms read zeros, and nothing is drawn; a source that two terms share stays shared."""
     before = [(term, term.sources()) for term in terms]
-    blanks = {id(source): ZeroStates() for _, own in before for source in own.values()}
+    zeros = {id(source): ZeroStates() for _, own in before for source in own.values()}
     try:
         for term, own in before:
             for name, source in own.items():
-                setattr(term, name, blanks[id(source)])
+                setattr(term, name, zeros[id(source)])
         yield
     finally:
         for term, own in before:
@@ -71,22 +73,22 @@ def _replace_sources(terms: Sequence[Term]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RowwiseCost:
-    """Turns whose rows go one by one."""
+    """What steps take whose rows go through the student one by one."""
 
     terms: int
-    """Rows of each term in the smaller turn; the larger has twice as many."""
+    """Rows of each term in the smaller step; the larger has twice as many."""
     each: int
     """Rows in the student's largest pass for one of each term; a term that asks it nothing has passes of its own."""
     turn: float
-    """Bytes that a turn of one row adds."""
+    """Bytes that a step of one row adds."""
     waiting: float
-    """What each further row takes that waits."""
+    """Bytes that each further row takes while it waits."""
     larger: int
-    """Bytes that the larger turn adds."""
+    """Bytes that the larger step adds."""
 
 
 def measure_rowwise(game: Game) -> RowwiseCost:
-    """Two turns, row by row."""
+    """Makes two steps whose rows go one by one, of one or two rows of each term and of twice as many."""
     n = min(2, game.settings["batch"])
     (few, rows), (many, _) = measure_step(game, n, 1), measure_step(game, 2 * n, 1)
     each = max(1, rows // n)
@@ -94,20 +96,38 @@ def measure_rowwise(game: Game) -> RowwiseCost:
     return RowwiseCost(n, each, few - waiting * (n * each - 1), waiting, many)
 
 
-def measure_step(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
-    """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
+def resize(game: Game, n: int, micro: int = 0) -> Game:
+    """A copy of the game with n rows of each term, of which `micro` go through the student at once, or all for 0."""
     small = copy.copy(game)
     small.settings = {**game.settings, "batch": n, "micro_batch": micro}
-    with _replace_sources(game.terms):
-        rows = _count_student_rows(small, small.look(0, salt=1))
-        with AllocationTracker(list_tensors(game)) as tally:
+    return small
+
+
+def measure_step(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
+    """Bytes that a step of the weights with n rows of each term adds, and the rows in the student's largest pass."""
+    small = resize(game, n, micro)
+    with replace_sources(game.terms):
+        rows = count_student_rows(small, small.asked(small.look(0, salt=1)))
+        with AllocationTracker(list_tensors(game)) as tracker:
             game.balance(partial(small.gradient, small.look(0, salt=1)), 0.0 if game.balance.inner else None)
-    return tally.peak, rows
+    return tracker.peak, rows
 
 
-def _count_student_rows(game: Game, turn: Turn) -> int:
-    """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
-    asked = game.asked(turn)
+def measure_drawing(model: Model, n: int) -> int:
+    """Bytes that one guided step of drawing n pictures adds."""
+    uncond = model.encode([""])
+    x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
+    with torch.no_grad(), AllocationTracker(model.weights.values()) as tracker:
+        model.predict(x, 1, uncond.expand(n), uncond.expand(n))
+    return tracker.peak
+
+
+Asked = Sequence[tuple[Term, Mapping[str, Ask]]]
+"""What each term asks in a step, as `Game.asked` has it."""
+
+
+def count_student_rows(game: Game, asked: Asked) -> int:
+    """Rows in the student's largest pass of a step; what several terms ask counts once."""
     each = [
         [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in game.balance.passes
     ]
@@ -116,15 +136,6 @@ def _count_student_rows(game: Game, turn: Turn) -> int:
 
 
 def list_tensors(game: Game) -> list[Tensor]:
-    """The weights, and what learns, in the network's own dtype and as masters."""
+    """The model's weights, and what learns, in the network's own dtype and as masters."""
     beside = (tensor for player in game.players for tensor in (*player.params(), *player.learning()))
     return [*game.model.weights.values(), *beside]
-
-
-def measure_drawing(model: Model, n: int) -> int:
-    """Bytes that one guided step of drawing n pictures adds."""
-    nothing = model.encode([""])
-    x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
-    with torch.no_grad(), AllocationTracker(model.weights.values()) as tally:
-        model.predict(x, 1, nothing.expand(n), nothing.expand(n))
-    return tally.peak
