@@ -8,6 +8,7 @@ would take longer than a tenth of the run that they plan. What cannot be known w
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,7 +143,8 @@ def _shapes_alone(model: Model, known: list[Tensor]) -> Iterator[AllocationTrack
     tracker = AllocationTracker([mode.from_tensor(tensor) for tensor in known])
     steady, model.steady = model.steady, None
     try:
-        with torch.compiler.set_stance("force_eager"), mode, tracker:
+        with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"), mode, tracker:
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             yield tracker
     finally:
         model.steady = steady
