@@ -78,14 +78,12 @@ def count_network_rows(model) -> list[int]:
 
 
 BOUNDS = {"on disk": 0, "in memory": 2 << 30}
-UNRECORDED = ("abo", "erasediff")
-"""Cases that record no trajectories, whatever the store may hold."""
+STORED = ("esd", "eap", "esd, much recorded", "esd, recorded anew")
+"""Cases that are run with their recordings held in memory, too."""
+RUNS = [(case, where) for case in CASES for where in BOUNDS if where == "on disk" or case in STORED]
 
 
-@pytest.mark.parametrize(
-    ("case", "where"),
-    [(case, where) for case in CASES for where in BOUNDS if case not in UNRECORDED or where == "on disk"],
-)
+@pytest.mark.parametrize(("case", "where"), RUNS)
 def test_the_plan_is_what_the_run_takes(case, where, eps_model):
     method, model = method_of(case), tiny_model()
     eps_model.recordings, model.recordings = (Recordings(bound=BOUNDS[where]) for _ in range(2))
@@ -181,7 +179,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps
 
 def test_what_would_fit_does(eps_model):
     """The plan for smaller pieces holds when a run is really made in them."""
-    method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
+    method = methods.get("esd")(**settings("esd", batch=4, source="frozen"))
     promised = replace(estimate(long_game(method, eps_model)), micro=1)
     assert promised.need == pytest.approx(taken(replace(method, micro_batch=1), tiny_model()), rel=TOLERANCE)
 
@@ -304,6 +302,8 @@ def test_erase_refuses_from_the_command_line(tmp_path, capsys):
     args += ["--out", str(tmp_path / "e.safetensors"), "--steps", "100", "--source", "frozen"]
     assert main([*args, "--max-memory", "6MB"]) == 2
     said = capsys.readouterr().err
+    assert "taking the fingerprint of the weights: 0 of 1" in said
+    assert "planning memory: 3 of 3" in said
     assert "this run takes, at most" in said
     assert "weights of the model" in said
     assert "there are 6.0 MB" in said

@@ -154,8 +154,12 @@ def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None)
     from ..planning.plan import build_for_planning, estimate, require_fit, suggest_lighter
     from ..training.distributed import team
 
-    game = build_for_planning(lambda: method.game(model, erasure), model.device)
-    plan = estimate(game)
+    with progress(team().first) as tell:
+        tell("taking the fingerprint of the weights", 0, 1)
+        model.fingerprint()
+        tell("taking the fingerprint of the weights", 1, 1)
+        game = build_for_planning(lambda: method.game(model, erasure), model.device)
+        plan = estimate(game, partial(tell, "planning memory"))
     if team().first:
         say(f"this run takes, at most:\n{plan.table()}")
     require_fit(plan, limit or read_free_bytes(model.device), lambda: suggest_lighter(game, plan))
