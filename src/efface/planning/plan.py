@@ -47,27 +47,27 @@ class Plan:
     """Bytes and rows of a run."""
 
     weights: int
-    """Of the model, on the device."""
+    """Bytes of the model's parameters on the device."""
     resting: int
-    """Of them, those of encoders and decoder, which `--offload` would keep elsewhere."""
+    """Bytes of them that are text encoders' and the autoencoder's, which `--offload` would keep elsewhere."""
     trained: int
-    """What learns, with Adam's moments."""
+    """Bytes of what learns, with Adam's moments."""
     kept: int
-    """On a CPU: the last good state, pictures, and recordings as far as they are held in memory."""
+    """Bytes that stay on the device on a CPU: the last good state, pictures, and recordings that are held in memory."""
     turn: LinearFit
-    """What a turn adds, by rows at once in the student's pass."""
+    """Bytes that a step adds, by rows at once in the student's pass."""
     drawing: LinearFit
-    """What drawing adds, by pictures."""
+    """Bytes that drawing adds, by pictures at once."""
     rows: int
-    """In the student's pass, in a turn of the weights."""
+    """Rows in the student's pass, in a step of the weights."""
     micro: int
-    """Of them, at once."""
+    """Rows of them that go through the student at once."""
     waiting: float
-    """What each of the others takes meanwhile."""
+    """Bytes that each of the other rows takes meanwhile."""
     apart: int
-    """What it takes beside to go piece by piece, as gradients of two pieces that are summed."""
+    """Bytes beside, where rows go piece by piece: gradients of two pieces that are summed."""
     pictures: int
-    """Drawn together."""
+    """Pictures that are drawn together."""
     traced: int
     """Bytes that are recorded of these meanwhile, beyond those that are kept anyway."""
     recorded: int
@@ -82,7 +82,7 @@ class Plan:
 
     @property
     def learning(self) -> int:
-        """Bytes that a turn adds."""
+        """Bytes that a step of the weights adds."""
         pieces = self.apart if self.micro < self.rows else 0
         return self.turn(self.micro) + pieces + round(self.waiting * (self.rows - self.micro))
 
@@ -92,7 +92,7 @@ class Plan:
         return self.drawing(self.pictures) + self.traced if self.pictures else 0
 
     def table(self) -> str:
-        """The plan, a line for each part."""
+        """Writes the plan as text, a line for each part."""
         lines = [
             ("weights of the model", self.weights),
             ("what learns, and Adam's moments", self.trained),
