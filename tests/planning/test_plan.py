@@ -78,7 +78,7 @@ def count_network_rows(model) -> list[int]:
 
 
 BOUNDS = {"on disk": 0, "in memory": 2 << 30}
-STORED = ("esd", "eap", "esd, much recorded", "esd, recorded anew")
+STORED = ("esd", "eap", "esd, recorded anew")
 """Cases that are run with their recordings held in memory, too."""
 RUNS = [(case, where) for case in CASES for where in BOUNDS if where == "on disk" or case in STORED]
 
