@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensor
 
 import efface
@@ -13,13 +14,15 @@ import efface.planning.plan
 from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.trajectory import Defaults
 from efface.models.trajectory_cache import Recordings
 from efface.planning.machine import format_size, read_free_bytes, read_size
 from efface.planning.plan import SPARE, DoesNotFit, Plan, estimate, require_fit, suggest_lighter
 from efface.planning.probe_steps import LinearFit
 from efface.planning.shapes import ask_terms, trial_is_cheap
 from efface.planning.tracker import AllocationTracker, count_bytes
-from tiny import tiny_model, tiny_pipeline
+from tiny import WORDS, tiny_pipeline
 
 TOLERANCE = 0.1
 """Of the peak: what the plan may be wrong by."""
@@ -36,6 +39,31 @@ CASES = {
     "erasediff": {"batch": 4},
     "p-esd": {"batch": 6, "source": "frozen", "sparsity": 0.05},
 }
+
+
+def tiny_model() -> StableDiffusion:
+    """The tiny Stable Diffusion with half of its network: a plan and a run are both made in every test."""
+    pipeline = tiny_pipeline()
+    torch.manual_seed(0)
+    pipeline.unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        mid_block_type=None,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+    )
+    return StableDiffusion(pipeline, "tiny", defaults=Defaults(steps=4, guidance=3.0), words=WORDS)
+
+
+@pytest.fixture
+def eps_model() -> StableDiffusion:
+    return tiny_model()
 
 
 def settings(name: str, **more: object) -> dict[str, object]:
