@@ -102,12 +102,12 @@ class Growth:
         model = self.opened(axis, n)
         method: Any = methods.configured(self.method, model, few)
         erasure = self.erasure(axis, n)
-        plan = estimate(method.game(model, erasure))
+        plan = estimate(method.build_trainer(model, erasure))
         method.fit(model, erasure, progress=mark)
         again = self.opened(axis, n)
         short = dataclasses.replace(method, steps=2)
         used = peak_of(lambda: short.fit(again, erasure), weights_of(again.unet, again.vae, again.text_encoder))
-        trained = sum(model.weights[name].numel() for name in method.game(model, erasure).update.moved())
+        trained = sum(model.weights[name].numel() for name in method.build_trainer(model, erasure).update.changed_names())
         x = trained if axis == "parameters" else model.latent_shape[1] if axis == "resolution" else n
         seconds = median(b - a for a, b in pairwise(marks))
         return {"of": self.method, axis: x, "seconds": seconds, "MB": used / 1e6, "planned MB": plan.need / 1e6}

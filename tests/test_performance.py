@@ -18,7 +18,7 @@ from efface.models import offload as placement
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
 from efface.planning.tracker import AllocationTracker
-from efface.training.optim import Adam
+from efface.training.optim import Adam32bit
 from tiny import tiny_model, tiny_pipeline
 from tiny_sdxl import tiny_sdxl
 
@@ -57,11 +57,11 @@ def test_it_answers_at_once(what):
 
 def gradients(model, micro: int = 0) -> list[torch.Tensor]:
     """Those of one turn."""
-    game = ESD(**QUICK, micro_batch=micro).game(model, Erasure(("cat",)))
+    trainer = ESD(**QUICK, micro_batch=micro).build_trainer(model, Erasure(("cat",)))
     found: list[torch.Tensor] = []
-    game.update.step = found.extend  # type: ignore[method-assign]
-    game.good = Edit({}, {})  # none is made at the second turn, whose bytes would be among those of the passes
-    game._move(game.look(1, salt=0))
+    trainer.update.step = found.extend  # type: ignore[method-assign]
+    trainer.good = Edit({}, {})  # none is made at the second turn, whose bytes would be among those of the passes
+    trainer.step(trainer.auxiliary_step(1, stream=0))
     return found
 
 
@@ -166,7 +166,7 @@ def test_there_is_one_copy_of_the_weights(renewed_every, monkeypatch):
 
 def test_adam_is_fused_on_a_gpu_alone():
     """The fused step rounds otherwise; on a CPU results stay what they were."""
-    adam = Adam([torch.zeros(3, requires_grad=True)], 1e-3)
+    adam = Adam32bit([torch.zeros(3, requires_grad=True)], 1e-3)
     assert not adam.inner.defaults["fused"]
 
 

@@ -75,7 +75,7 @@ def weights(model) -> list[torch.Tensor]:
 
 def long_game(method, model):
     """A training of so many steps that trial steps are worth making; a plan does not depend on their number."""
-    return replace(method, steps=1000).game(model, Erasure(("cat",)))
+    return replace(method, steps=1000).build_trainer(model, Erasure(("cat",)))
 
 
 def method_of(case: str):
@@ -121,7 +121,7 @@ def test_the_plan_is_what_the_run_takes(case, where, eps_model):
 def test_the_plan_from_shapes_is_what_a_short_run_takes(eps_model):
     """And it computes nothing: the network makes no pass."""
     method, seen, told = method_of("esd, in pieces"), count_network_rows(eps_model), []
-    plan = estimate(method.game(eps_model, Erasure(("cat",))), lambda *done: told.append(done))
+    plan = estimate(method.build_trainer(eps_model, Erasure(("cat",))), lambda *done: told.append(done))
     assert not seen
     assert plan.from_shapes
     assert "from the shapes of tensors" in plan.table()
@@ -132,16 +132,16 @@ def test_the_plan_from_shapes_is_what_a_short_run_takes(eps_model):
 def test_trial_steps_cost_at_most_a_tenth_of_the_run(eps_model):
     """Also where they are only just made: with a step less in the run, shapes have to do."""
     method, erasure = method_of("esd, one row"), Erasure(("cat",))
-    game = method.game(eps_model, erasure)
+    trainer = method.build_trainer(eps_model, erasure)
 
     def is_cheap(steps: int) -> bool:
-        game.settings = {**game.settings, "steps": steps}
-        return trial_is_cheap(game)
+        trainer.settings = {**trainer.settings, "steps": steps}
+        return trial_is_cheap(trainer)
 
     least = next(steps for steps in range(1, 1000) if is_cheap(steps))
     assert least > 10
     seen, told = count_network_rows(eps_model), []
-    assert not estimate(game, lambda *done: told.append(done)).from_shapes
+    assert not estimate(trainer, lambda *done: told.append(done)).from_shapes
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     planning = sum(seen)
     replace(method, steps=least).fit(eps_model, erasure)
@@ -151,9 +151,9 @@ def test_trial_steps_cost_at_most_a_tenth_of_the_run(eps_model):
 def test_terms_are_asked_without_the_network(eps_model):
     """Also one that attacks the network before it asks."""
     method = methods.get("advunlearn")(**settings("advunlearn", warm_up=0, attack_steps=2, retain_template="a {}"))
-    game, seen = method.game(eps_model, Erasure(("cat",))), count_network_rows(eps_model)
-    asked = ask_terms(game, 1)[2]
-    assert any(ask.prefix is not None for _, asks in asked for ask in asks.values())
+    trainer, seen = method.build_trainer(eps_model, Erasure(("cat",))), count_network_rows(eps_model)
+    asked = ask_terms(trainer, 1)[2]
+    assert any(query.prefix is not None for _, queries in asked for query in queries.values())
     assert not seen
     assert "predict" not in vars(eps_model)
 
@@ -163,20 +163,20 @@ def test_what_needs_numbers_is_planned_by_trial_steps(eps_model, monkeypatch):
         raise RuntimeError("this kernel needs numbers")
 
     monkeypatch.setattr(efface.planning.plan, "measure_shapes", fail)
-    assert not estimate(method_of("esd").game(eps_model, Erasure(("cat",)))).from_shapes
+    assert not estimate(method_of("esd").build_trainer(eps_model, Erasure(("cat",)))).from_shapes
 
 
 def test_planning_changes_nothing_and_draws_nothing(eps_model):
     method = methods.get("eap")(**settings("eap", source="frozen", keep_paths=1))
     without = method.fit(tiny_model(), Erasure(("cat",)))
     estimate(long_game(method, eps_model))
-    game = method.game(eps_model, Erasure(("cat",)))
-    sources = [term.source for term in game.terms]
-    plan = estimate(game)
+    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    sources = [term.source for term in trainer.terms]
+    plan = estimate(trainer)
     assert plan.from_shapes
-    assert [term.source for term in game.terms] == sources
+    assert [term.source for term in trainer.terms] == sources
     assert not eps_model.recordings.held
-    edit = game.play()
+    edit = trainer.train()
     assert all(torch.equal(value, without.values[name]) for name, value in edit.values.items())
     assert edit.meta == without.meta
     assert plan.recorded == sum(
@@ -186,9 +186,9 @@ def test_planning_changes_nothing_and_draws_nothing(eps_model):
 
 def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps_model):
     method = methods.get("esd")(**settings("esd", batch=64, source="frozen"))
-    game = long_game(method, eps_model)
-    plan = estimate(game)
-    others = suggest_lighter(game, plan)
+    trainer = long_game(method, eps_model)
+    plan = estimate(trainer)
+    others = suggest_lighter(trainer, plan)
     assert list(others) == ["--micro-batch 1", "--micro-batch 1 --checkpointing"]
     assert not eps_model.unet.is_gradient_checkpointing
     assert others["--micro-batch 1"].need < plan.need
@@ -213,9 +213,9 @@ def test_what_would_fit_does(eps_model):
 def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
     """And what is promised for one at a time is what that takes; where a turn takes more it is no help, and unnamed."""
     method = methods.get("esd")(**settings("esd", batch=1, source="frozen", paths=16, draw_steps=6))
-    game = long_game(method, eps_model)
-    plan = estimate(game)
-    others = suggest_lighter(game, plan)
+    trainer = long_game(method, eps_model)
+    plan = estimate(trainer)
+    others = suggest_lighter(trainer, plan)
     assert eps_model.draw_batch == 0
     promised = others["--checkpointing --draw-batch 1"]
     assert promised.need < others["--checkpointing"].need
@@ -232,19 +232,19 @@ def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
 def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_model):
     """EAP's student reads two rows for one of each term; passes without a gradient are no matter."""
     method = methods.get("eap")(**settings("eap", batch=batch, micro_batch=micro, source="frozen", keep_paths=1))
-    game = long_game(method, eps_model)
+    trainer = long_game(method, eps_model)
     seen: list[int] = []
     hook = eps_model.unet.register_forward_pre_hook(
         lambda _, args: seen.append(len(args[0])) if torch.is_grad_enabled() else None
     )
-    estimate(game)
+    estimate(trainer)
     hook.remove()
     assert max(seen) <= min(4, micro or 2 * batch)
 
 
 def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_model, monkeypatch):
     method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
-    game, network = long_game(method, eps_model), eps_model._network
+    trainer, network = long_game(method, eps_model), eps_model._network
     for most, said in (
         (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*what learns"),
         (0, r"not even one row at once fits on cpu beside .* of weights and .* of what learns; --checkpointing"),
@@ -257,7 +257,7 @@ def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_mode
 
         monkeypatch.setattr(eps_model, "_network", small)
         with pytest.raises(DoesNotFit, match=said):
-            estimate(game)
+            estimate(trainer)
 
 
 def test_encoders_rest_unless_they_learn(eps_model):

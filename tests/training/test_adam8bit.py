@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from efface.planning.tracker import AllocationTracker
-from efface.training.adam8bit import BLOCK, FIRST, SECOND, SmallAdam
-from efface.training.optim import Adam
+from efface.training.adam8bit import BLOCK, FIRST, SECOND, Adam8bit
+from efface.training.optim import Adam32bit
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -45,7 +45,7 @@ def test_it_steps_as_adam_does(layout):
     start = torch.randn(8, 16, 3, 3, generator=rng()).contiguous(memory_format=layout)
     size = torch.exp2(-10 * torch.rand(start.shape, generator=rng(1)))
     mine, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
-    small, adam = SmallAdam([mine], 1e-2), Adam([theirs], 1e-2)
+    small, adam = Adam8bit([mine], 1e-2), Adam32bit([theirs], 1e-2)
     for i in range(60):
         grad = size * (1 + torch.randn(start.shape, generator=rng(2 + i)))
         small.step([grad])
@@ -56,7 +56,7 @@ def test_it_steps_as_adam_does(layout):
 def test_it_finds_the_minimum_of_a_regression():
     a, x = torch.randn(200, 30, generator=rng()), torch.randn(30, generator=rng(1))
     lost = []
-    for kind in (Adam, SmallAdam):
+    for kind in (Adam32bit, Adam8bit):
         w = torch.zeros(30, requires_grad=True)
         optimiser = kind([w], 0.05)
         for _ in range(300):
@@ -68,18 +68,18 @@ def test_it_finds_the_minimum_of_a_regression():
 
 def test_it_takes_a_quarter():
     param = torch.zeros(1000, 1000, requires_grad=True)
-    small = SmallAdam([param], 1e-3)
+    small = Adam8bit([param], 1e-3)
     assert sum(t.nbytes for t in (*small.m, *small.v, *small.tops)) < 0.26 * 2 * param.nbytes
 
 
 def test_it_resumes_as_if_nothing_had_been():
     params = [torch.randn(5, 300, generator=rng()).requires_grad_() for _ in range(2)]
-    whole, first = SmallAdam([params[0]], 1e-2), SmallAdam([params[1]], 1e-2)
+    whole, first = Adam8bit([params[0]], 1e-2), Adam8bit([params[1]], 1e-2)
     for i in range(6):
         if i == 3:
-            state, params[1] = first.state(), torch.zeros(5, 300, requires_grad=True)
-            first = SmallAdam([params[1]], 1e-2)
-            first.restore(state)
+            state, params[1] = first.state_dict(), torch.zeros(5, 300, requires_grad=True)
+            first = Adam8bit([params[1]], 1e-2)
+            first.load_state_dict(state)
         grad = torch.randn(5, 300, generator=rng(i))
         whole.step([grad])
         first.step([grad])
@@ -88,10 +88,10 @@ def test_it_resumes_as_if_nothing_had_been():
 
 def test_the_first_step_is_of_the_rate_and_a_rate_is_above_nothing():
     down = torch.zeros(3, requires_grad=True)
-    SmallAdam([down], 0.1).step([torch.tensor([1.0, -2.0, 0.5])])
+    Adam8bit([down], 0.1).step([torch.tensor([1.0, -2.0, 0.5])])
     assert torch.allclose(down, torch.tensor([-0.1, 0.1, -0.1]), rtol=0.1)
     with pytest.raises(ValueError, match="must be positive"):
-        SmallAdam([down], 0.0)
+        Adam8bit([down], 0.0)
 
 
 def test_narrow_gradients_are_widened_piece_by_piece(monkeypatch):
@@ -101,7 +101,7 @@ def test_narrow_gradients_are_widened_piece_by_piece(monkeypatch):
     ways = []
     for given in (grad, grad.float()):
         mine = start.clone().requires_grad_()
-        small = SmallAdam([mine], 1e-2)
+        small = Adam8bit([mine], 1e-2)
         with AllocationTracker([mine, given, *small.m, *small.v, *small.tops]) as tally:
             for _ in range(3):
                 small.step([given])

@@ -13,7 +13,7 @@ from efface.training.updates.dense import Dense
 from efface.training.updates.lowrank import LowRank
 from efface.training.updates.mask import Mask
 from efface.training.updates.salient import Salient
-from oracle import Fixed, OracleModel, game_of, grad_of, stirred
+from oracle import Fixed, OracleModel, trainer_of, grad_of, stirred
 
 RATES = [("grad-norm", 0), ("gap", 2), ("constant", 0)]
 
@@ -98,22 +98,22 @@ def test_bad_settings(settings, message):
 def test_both_sides_are_needed(missing):
     """And that is said before there is a turn."""
     model = stirred()
-    at = Fixed(model.rows(4, prompt="cat"))
+    at = Fixed(model.sample_states(4, prompt="cat"))
     sides = {"erase": WrongNoise(at, ["dog"], "label", "eps"), "keep": Denoising(at, "eps", "keep")}
     del sides[missing]
     with pytest.raises(ValueError, match="needs something to erase and something to keep"):
-        game_of(model, [*sides.values()], update=Dense("head", 1e-2), balance=Constrained())
+        trainer_of(model, [*sides.values()], update=Dense("head", 1e-2), balance=Constrained())
 
 
 # The inner loop.
 
 
-def small_game(update: Update, inner: int = 3):
+def small_trainer(update: Update, inner: int = 3):
     model = stirred()
     pictures = {ANY: torch.randn(6, *model.latent_shape, generator=torch.Generator().manual_seed(0))}
     source = Pictures(1, 3, 1.0, pictures)
     terms = [WrongNoise(source, ["car"], "label", "eps"), Denoising(source, "eps", "keep", ["dog"])]
-    return game_of(model, terms, update=update, balance=Constrained("gap", 1.0, inner), batch=4, draw_steps=3)
+    return trainer_of(model, terms, update=update, balance=Constrained("gap", 1.0, inner), batch=4, draw_steps=3)
 
 
 UPDATES = {
@@ -128,40 +128,40 @@ UPDATES = {
 @pytest.mark.parametrize("name", UPDATES)
 def test_the_inner_loop_leaves_everything_as_it_was(name, moves):
     """Weights, moments and step counts, bit for bit, before the first step and later."""
-    game = small_game(UPDATES[name]())
+    trainer = small_trainer(UPDATES[name]())
     for index in range(moves):
-        game._move(game._turn(index, game.update))
-    base = {key: tensor.detach().clone() for key, tensor in game.model.weights.items()}
-    before = game.update.state()
+        trainer.step(trainer.make_step(index, trainer.update))
+    base = {key: tensor.detach().clone() for key, tensor in trainer.model.weights.items()}
+    before = trainer.update.state_dict()
     seen: list[torch.Tensor] = []
-    step = game.update.step
-    game.update.step = lambda grads: (step(grads), seen.append(game.update.params()[0].detach().clone()))  # type: ignore[method-assign]
-    game._floor(game._turn(moves, game.update))
-    after = game.update.state()
+    step = trainer.update.step
+    trainer.update.step = lambda grads: (step(grads), seen.append(trainer.update.params()[0].detach().clone()))  # type: ignore[method-assign]
+    trainer._floor(trainer.make_step(moves, trainer.update))
+    after = trainer.update.state_dict()
     assert len(seen) == 3
     assert not torch.equal(seen[0], seen[2])
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
-    assert all(torch.equal(tensor, base[key]) for key, tensor in game.model.weights.items())
+    assert all(torch.equal(tensor, base[key]) for key, tensor in trainer.model.weights.items())
 
 
 def test_the_next_step_is_as_if_there_had_been_no_inner_loop():
     """The gap is measured and its rate is nothing: the step must be that of the same game without it."""
     results = []
     for balance in (Constrained("gap", 0.0, 2), Constrained("constant", 0.0)):
-        game = small_game(Dense("head", 1e-2))
-        game.balance = balance
+        trainer = small_trainer(Dense("head", 1e-2))
+        trainer.balance = balance
         for index in range(3):
-            game._move(game._turn(index, game.update))
-        results.append(game.update.payload())
+            trainer.step(trainer.make_step(index, trainer.update))
+        results.append(trainer.update.deltas())
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
 @pytest.mark.parametrize("first", ["erase", "keep"])
 def test_the_floor_is_of_the_very_states_of_the_step(first):
     """With inner steps that hardly move, the floor is the turn's own loss, whichever term is named first."""
-    game = small_game(Dense("head", 1e-12))
-    game.terms = sorted(game.terms, key=lambda term: term.role != first)
+    trainer = small_trainer(Dense("head", 1e-12))
+    trainer.terms = sorted(trainer.terms, key=lambda term: term.role != first)
     floors: list[float | None] = []
 
     def balance(grad_of, floor):
@@ -169,16 +169,16 @@ def test_the_floor_is_of_the_very_states_of_the_step(first):
         return grad_of({"erase": 1.0})[1]
 
     balance.inner = 2  # type: ignore[attr-defined]
-    game.balance = balance  # type: ignore[assignment]
-    loss = game._move(game._turn(0, game.update))["erase"]
+    trainer.balance = balance  # type: ignore[assignment]
+    loss = trainer.step(trainer.make_step(0, trainer.update))["erase"]
     assert floors == [pytest.approx(loss, rel=1e-5)]
 
 
 def test_the_floor_lies_below_the_loss():
     model = OracleModel(width=8)
-    at = model.rows(64, prompt="cat")
+    at = model.sample_states(64, prompt="cat")
     terms = [WrongNoise(Fixed(at), ["dog"], "label", "eps"), Denoising(Fixed(at), "eps", "keep")]
-    game = game_of(model, terms, update=Dense("head", 3e-2), balance=Constrained("gap", 1.0, 20), batch=64)
-    with game.losses(game.look(0, 0), "erase") as losses:
+    trainer = trainer_of(model, terms, update=Dense("head", 3e-2), balance=Constrained("gap", 1.0, 20), batch=64)
+    with trainer.losses(trainer.auxiliary_step(0, 0), "erase") as losses:
         start = losses["erase"].item()
-    assert 0 < game._floor(game._turn(0, game.update)) < 0.9 * start
+    assert 0 < trainer._floor(trainer.make_step(0, trainer.update)) < 0.9 * start

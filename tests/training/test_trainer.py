@@ -15,33 +15,33 @@ from efface.functional.losses import negative_guidance
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
-from efface.methods.states import trajectories
+from efface.methods.states import build_trajectories
 from efface.models.adapters.sd import StableDiffusion
 from efface.planning.probe_steps import list_tensors
 from efface.planning.tracker import AllocationTracker, count_bytes
-from efface.training.interfaces import Ask, Rows, Turn
+from efface.training.interfaces import Query, States, Step
 from efface.training.objectives.anchor import Anchor
-from efface.training.optim import Adam
-from efface.training.preservation.prompts import Prompts
-from efface.training.trainer import Diverged, Game
-from efface.training.vocabulary_search import Choice, Search, Vocabulary
+from efface.training.optim import Adam32bit
+from efface.training.preservation.prompts import FixedPrompts
+from efface.training.trainer import Diverged, Trainer
+from efface.training.vocabulary_search import SearchConfig, VocabularySearch, Vocabulary
 from tiny import tiny_model, tiny_pipeline
 from tiny_ddpm import tiny_ddpm
 
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
 
 
-def game_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Game:
+def trainer_of(method: ESD | EAP, model: StableDiffusion, erasure: Erasure) -> Trainer:
     parts = {"terms": method.terms(model, erasure), "update": method.update(), "balance": method.balance()}
-    return Game(model, erasure, name="test", settings=asdict(method), **parts)
+    return Trainer(model, erasure, name="test", arguments=asdict(method), config=method.train_config(), **parts)
 
 
-def turn_of(game: Game, index: int = 0) -> Turn:
-    return game._turn(index, game.players[index % len(game.players)])
+def turn_of(trainer: Trainer, index: int = 0) -> Step:
+    return trainer.make_step(index, trainer.players[index % len(trainer.players)])
 
 
-def moved(game: Game, index: int) -> float:
-    return game._move(turn_of(game, index))["keep"]
+def moved(trainer: Trainer, index: int) -> float:
+    return trainer.step(turn_of(trainer, index))["keep"]
 
 
 @pytest.mark.parametrize("source", ["student", "frozen"])
@@ -49,28 +49,28 @@ def moved(game: Game, index: int) -> float:
 def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
     """The student's, after it has moved away from the frozen model, against a deep copy that never shares a weight."""
     settings = {**QUICK, "weights": "noxattn", "space": "x0", "source": source, "micro_batch": micro_batch, "batch": 4}
-    game = game_of(ESD(**settings), model, Erasure(("cat",)))
+    trainer = trainer_of(ESD(**settings), model, Erasure(("cat",)))
     twin = copy.deepcopy(model.unet)
-    for master, name in zip(game.update.masters, game.update.names, strict=True):
+    for master, name in zip(trainer.update.masters, trainer.update.names, strict=True):
         with torch.no_grad():
             master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(len(name))))
         twin.get_parameter(name.removeprefix("unet.")).data.copy_(master)
-    turn = turn_of(game)
-    asks = game.terms[0].asks(game, turn)
+    turn = turn_of(trainer)
+    queries = trainer.terms[0].queries(trainer.context, turn)
     ours: list[torch.Tensor] = []
-    game.update.step = ours.extend  # type: ignore[method-assign]
-    loss = game._move(turn)["erase"]
+    trainer.update.step = ours.extend  # type: ignore[method-assign]
+    loss = trainer.step(turn)["erase"]
 
-    rows, tokens = asks["student"].rows, asks["student"].cond.tensors["tokens"]
-    nothing = game.uncond.expand(4).tensors["tokens"]
+    states, tokens = queries["student"].states, queries["student"].cond.tensors["tokens"]
+    nothing = trainer.context.uncond.expand(4).tensors["tokens"]
     with torch.no_grad():
-        eps_0, eps_c = (model.unet(rows.x, rows.t, c).sample for c in (nothing, tokens))
-    student = twin(rows.x, rows.t, tokens).sample
-    weight = game.weight(rows.t, "x0")
+        eps_0, eps_c = (model.unet(states.x, states.t, c).sample for c in (nothing, tokens))
+    student = twin(states.x, states.t, tokens).sample
+    weight = trainer.context.loss_weight(states.t, "x0")
     theirs = ((student - negative_guidance(eps_0, eps_c, 1.0)).square().flatten(1).mean(1) * weight).mean()
     theirs.backward()
     assert loss == pytest.approx(theirs.item(), rel=1e-4)
-    for name, grad in zip(game.update.names, ours, strict=True):
+    for name, grad in zip(trainer.update.names, ours, strict=True):
         reference = twin.get_parameter(name.removeprefix("unet.")).grad
         assert torch.allclose(grad, reference, rtol=1e-3, atol=1e-5 * reference.abs().max() + 1e-9), name
 
@@ -79,12 +79,12 @@ def test_sources_agree_at_the_base(model):
     """Before the first update student and frozen model are one: the same states, whoever draws them."""
     erasure = Erasure(("cat",))
     student, frozen = (
-        game_of(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure) for source in ("student", "frozen")
+        trainer_of(ESD(**{**QUICK, "source": source, "draw_steps": 4}), model, erasure) for source in ("student", "frozen")
     )
     seeds = frozen.terms[0].source.seeds(frozen)
-    turn = Turn(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
+    turn = Step(0, student.update, torch.Generator(), [0, 0], [0, 0], seeds, [3, 1])
     cond = model.encode(["cat", "cat"])
-    one, two = (game.terms[0].source.rows(game, turn, ["cat", "cat"], cond) for game in (student, frozen))
+    one, two = (trainer.terms[0].source.sample_states(trainer.context, turn, ["cat", "cat"], cond) for trainer in (student, frozen))
     assert torch.allclose(one.x, two.x, atol=1e-6)
     assert torch.equal(one.t, two.t)
     eps_0, eps_c = model.predict(two.x, two.t, frozen.uncond, cond)
@@ -93,31 +93,31 @@ def test_sources_agree_at_the_base(model):
 
 
 def test_what_is_known_is_not_asked_again(eps_model, monkeypatch):
-    game = game_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
-    asks = game.terms[0].asks(game, turn_of(game))
+    trainer = trainer_of(ESD(**{**QUICK, "source": "frozen"}), eps_model, Erasure(("cat",)))
+    queries = trainer.terms[0].queries(trainer.context, turn_of(trainer))
     monkeypatch.setattr(eps_model, "predict", lambda *a: pytest.fail("asked the network"))
-    replies = game._answer_frozen([asks["eps_0"], asks["eps_c"]])
-    assert torch.equal(replies[id(asks["eps_c"])], asks["eps_c"].rows.known["eps_c"])
+    predictions = trainer.predict_teacher([queries["eps_0"], queries["eps_c"]])
+    assert torch.equal(predictions[id(queries["eps_c"])], queries["eps_c"].states.known["eps_c"])
 
 
 @pytest.mark.parametrize("source", ["student", "frozen"])
 def test_the_search_learns_nothing_at_the_base(model, source):
     """At theta = theta* the preservation is zero for every candidate, and so is its gradient."""
-    game = game_of(EAP(**{**QUICK, "source": source}), model, Erasure(("cat",)))
-    search = game.terms[1].search
+    trainer = trainer_of(EAP(**{**QUICK, "source": source}), model, Erasure(("cat",)))
+    search = trainer.terms[1].search
     grads: list[torch.Tensor] = []
     search.step = grads.extend  # type: ignore[method-assign]
-    assert moved(game, 1) == pytest.approx(0, abs=1e-9)
+    assert moved(trainer, 1) == pytest.approx(0, abs=1e-9)
     assert grads[0].abs().max() < 1e-5
 
 
 def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_model):
-    game = game_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
-    term = game.terms[1]
-    asks = term.asks(game, turn_of(game, 1))
-    assert asks["student"].cond.tensors["tokens"].requires_grad
-    assert not asks["eps_c"].cond.tensors["tokens"].requires_grad
-    assert not asks["student"].rows.x.requires_grad
+    trainer = trainer_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
+    term = trainer.terms[1]
+    queries = term.queries(trainer.context, turn_of(trainer, 1))
+    assert queries["student"].cond.tensors["tokens"].requires_grad
+    assert not queries["eps_c"].cond.tensors["tokens"].requires_grad
+    assert not queries["student"].states.x.requires_grad
 
 
 def test_the_search_finds_the_word_that_is_damaged_most():
@@ -126,7 +126,7 @@ def test_the_search_finds_the_word_that_is_damaged_most():
     table = torch.linalg.qr(torch.randn((8, 8), generator=rng)).Q
     damage = torch.tensor([0.1, 0.3, 0.2, 2.0, 0.5, 1.0, 0.4, 0.1])
     shift = table.t() @ damage.diag() @ table
-    search = Search(Vocabulary([]), Choice(lr=0.05, temperature=2.0, hard=True, turns=1))
+    search = VocabularySearch(Vocabulary([]), SearchConfig(lr=0.05, temperature=2.0, hard=True, turns=1))
     search.start([8], torch.device("cpu"))
     for _ in range(400):
         word = gumbel_softmax(search.logits[0], 2.0, True, rng) @ table
@@ -165,30 +165,30 @@ def test_clock_and_counts(eps_model):
     settings = {**QUICK, "source": "frozen"}
     calls: list[tuple] = []
     edit = EAP(**settings, search_turns=2).fit(
-        eps_model, Erasure(("cat",)), progress=lambda *a, **info: calls.append((*a, info["player"]))
+        eps_model, Erasure(("cat",)), progress=lambda *a, **info: calls.append((*a, info["learner"]))
     )
-    assert [player for *_, player in calls] == ["Dense", "Search", "Search"] * 3
+    assert [player for *_, player in calls] == ["Dense", "VocabularySearch", "VocabularySearch"] * 3
     assert calls[-1][:2] == (9, 9)
     assert len(edit.meta["notes"]["favourites"]["cat"]) == 6
-    none = game_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
+    none = trainer_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
     assert len(none.players) == 1
 
 
 def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model):
     eps_model.own_words = ("cat", "cats", "red cat", "dog", "car", "tiger", "kitten", "leopard")
     erasure = Erasure(("cat",), keep=("rose",))
-    game = game_of(EAP(**QUICK, exclude=("kitten",), margin=0.0), eps_model, erasure)
-    assert set(game.terms[1].search.lists[0]) == {"rose", "dog", "car", "tiger", "leopard"}
-    game = game_of(EAP(**QUICK, margin=1.0), eps_model, erasure)
-    assert len(game.terms[1].search.lists[0]) < 6
+    trainer = trainer_of(EAP(**QUICK, exclude=("kitten",), margin=0.0), eps_model, erasure)
+    assert set(trainer.terms[1].search.lists[0]) == {"rose", "dog", "car", "tiger", "leopard"}
+    trainer = trainer_of(EAP(**QUICK, margin=1.0), eps_model, erasure)
+    assert len(trainer.terms[1].search.lists[0]) < 6
     with pytest.raises(ValueError, match="leaves no candidate"):
-        game_of(EAP(**QUICK, margin=50.0), eps_model, erasure)
+        trainer_of(EAP(**QUICK, margin=50.0), eps_model, erasure)
 
 
 def test_several_targets_share_the_centres(eps_model):
-    game = game_of(EAP(**QUICK, centres=6), eps_model, Erasure(("cat", "dog")))
-    assert [len(words) <= 3 for words in game.terms[1].search.lists] == [True, True]
-    assert not {"cat", "dog"} & {word for words in game.terms[1].search.lists for word in words}
+    trainer = trainer_of(EAP(**QUICK, centres=6), eps_model, Erasure(("cat", "dog")))
+    assert [len(words) <= 3 for words in trainer.terms[1].search.lists] == [True, True]
+    assert not {"cat", "dog"} & {word for words in trainer.terms[1].search.lists for word in words}
 
 
 def test_words_near_any_target_are_no_targets_candidates(eps_model):
@@ -199,14 +199,14 @@ def test_words_near_any_target_are_no_targets_candidates(eps_model):
     for target in ("cat", "dog"):
         far = torch.stack([(flat[word] - flat[target]).norm() for word in words])
         margin = 1.001 * float(far.min() / far.median())
-        game = game_of(EAP(**QUICK, margin=margin), eps_model, Erasure(("cat", "dog")))
-        assert all(words[int(far.argmin())] not in found for found in game.terms[1].search.lists)
+        trainer = trainer_of(EAP(**QUICK, margin=margin), eps_model, Erasure(("cat", "dog")))
+        assert all(words[int(far.argmin())] not in found for found in trainer.terms[1].search.lists)
 
 
 @pytest.mark.parametrize("bad", ["k_closest", "centres"])
 def test_too_few_candidates_are_called_by_their_name(eps_model, bad):
     with pytest.raises(ValueError, match=f"{bad} must be at least 1, got 0"):
-        game_of(EAP(**QUICK, **{bad: 0}), eps_model, Erasure(("cat",)))
+        trainer_of(EAP(**QUICK, **{bad: 0}), eps_model, Erasure(("cat",)))
 
 
 @pytest.mark.parametrize("word", ["cat", "Cats", "a cat"])
@@ -214,7 +214,7 @@ def test_a_file_of_words_that_holds_the_target_is_refused(eps_model, tmp_path, w
     file = tmp_path / "words"
     file.write_text(f"dog\n{word}\ncar\n")
     with pytest.raises(ValueError, match=rf"holds what is to be erased: {word}; .*\(cat\)"):
-        game_of(EAP(**QUICK, vocabulary=str(file)), eps_model, Erasure(("cat",)))
+        trainer_of(EAP(**QUICK, vocabulary=str(file)), eps_model, Erasure(("cat",)))
 
 
 def test_the_tokenizers_words_are_a_vocabulary(eps_model):
@@ -222,11 +222,11 @@ def test_the_tokenizers_words_are_a_vocabulary(eps_model):
     eps_model.own_words = ("dog", "car")
     whole = {t.removesuffix("</w>") for t in eps_model.tokenizer.get_vocab() if t.endswith("</w>") and len(t) > 6}
     wide = {**QUICK, "centres": 10**6, "k_closest": 10**6, "margin": 0.0}
-    game = game_of(EAP(**wide, vocabulary="tokenizer"), eps_model, Erasure(("cat",)))
-    (found,) = game.terms[1].search.lists
+    trainer = trainer_of(EAP(**wide, vocabulary="tokenizer"), eps_model, Erasure(("cat",)))
+    (found,) = trainer.terms[1].search.lists
     assert len(found) > 2
     assert set(found) == {word for word in whole if word.isascii() and word.isalpha()} - {"cat", "cats"}
-    (own,) = game_of(EAP(**wide), eps_model, Erasure(("cat",))).terms[1].search.lists
+    (own,) = trainer_of(EAP(**wide), eps_model, Erasure(("cat",))).terms[1].search.lists
     assert set(own) == {"dog", "car"}
     with pytest.raises(ValueError, match="has no tokenizer; give a file of words instead"):
         EAP(**wide, vocabulary="tokenizer").search(tiny_ddpm(), Erasure(("cat",)))
@@ -241,7 +241,7 @@ def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
         if done == 3:
             monkeypatch.setattr(eps_model, "alpha_bar", lambda t: torch.full(t.shape, float("nan")))
 
-    with pytest.raises(Diverged, match=r"ESD diverged at turn 4 \(Dense\): loss .*erase.*nan") as caught:
+    with pytest.raises(Diverged, match=r"ESD diverged at step 4 \(Dense\): loss .*erase.*nan") as caught:
         ESD(**{**QUICK, "steps": 9}, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)
     monkeypatch.undo()
     good = ESD(**{**QUICK, "steps": 2}, space="x0").fit(eps_model, Erasure(("cat",)))
@@ -259,13 +259,13 @@ def test_a_step_that_ruins_the_weights_is_in_no_state_that_is_kept(eps_model, tm
     file, erasure = tmp_path / "checkpoint", Erasure(("cat",))
     monkeypatch.setattr("efface.training.trainer.SAVE_EVERY", often)
     method = ESD(**{**QUICK, "lr": 1e30})
-    with pytest.raises(Diverged, match="at turn 2") as caught:
+    with pytest.raises(Diverged, match="at step 2") as caught:
         method.fit(eps_model, erasure, checkpoint=file)
     assert not file.exists()
-    game = game_of(method, eps_model, erasure)
-    for master, name in zip(game.update.masters, game.update.names, strict=True):
+    trainer = trainer_of(method, eps_model, erasure)
+    for master, name in zip(trainer.update.masters, trainer.update.names, strict=True):
         master.data.copy_(caught.value.edit.values[name])
-    with torch.no_grad(), game.losses(turn_of(game, 1)) as losses:
+    with torch.no_grad(), trainer.losses(turn_of(trainer, 1)) as losses:
         assert losses["erase"].isfinite()
 
 
@@ -347,13 +347,13 @@ def test_bound_refuses_unknown_names(eps_model):
 def test_adam_is_torchs_and_resumes():
     start = torch.randn(4, 3)
     mine, reference = start.clone().requires_grad_(), start.clone().requires_grad_()
-    adam, torchs = Adam([mine], 1e-2), torch.optim.Adam([reference], lr=1e-2)
+    adam, torchs = Adam32bit([mine], 1e-2), torch.optim.Adam([reference], lr=1e-2)
     for i in range(6):
         grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(i))
         if i == 3:
-            state, mine = adam.state(), torch.zeros(4, 3, requires_grad=True)
-            adam = Adam([mine], 1e-2)
-            adam.restore(state)
+            state, mine = adam.state_dict(), torch.zeros(4, 3, requires_grad=True)
+            adam = Adam32bit([mine], 1e-2)
+            adam.load_state_dict(state)
         adam.step([grad])
         reference.grad = grad.clone()
         torchs.step()
@@ -361,49 +361,49 @@ def test_adam_is_torchs_and_resumes():
 
 
 def test_ask_of_one_condition_serves_all_rows(eps_model):
-    game = game_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
-    ask = Ask(Rows(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), game.uncond, "frozen")
-    assert len(game._answer_frozen([ask])[id(ask)]) == 3
+    trainer = trainer_of(ESD(**QUICK), eps_model, Erasure(("cat",)))
+    query = Query(States(torch.zeros(3, *eps_model.latent_shape), torch.tensor([1, 2, 3])), trainer.context.uncond, "teacher")
+    assert len(trainer.predict_teacher([query])[id(query)]) == 3
 
 
 def test_vocabulary_from_a_file_and_mixtures(eps_model, tmp_path):
     file = tmp_path / "words"
     file.write_text("dog\n\n car \n")
-    game = game_of(EAP(**QUICK, vocabulary=str(file), hard=False), eps_model, Erasure(("cat",)))
-    assert sorted(game.terms[1].search.lists[0]) == ["car", "dog"]
-    assert game.play().values
+    trainer = trainer_of(EAP(**QUICK, vocabulary=str(file), hard=False), eps_model, Erasure(("cat",)))
+    assert sorted(trainer.terms[1].search.lists[0]) == ["car", "dog"]
+    assert trainer.train().values
     with pytest.raises(ValueError, match="no stored trajectory"):
-        game_of(EAP(**QUICK, hard=False, source="frozen"), eps_model, Erasure(("cat",)))
+        trainer_of(EAP(**QUICK, hard=False, source="frozen"), eps_model, Erasure(("cat",)))
 
 
 @pytest.mark.parametrize("anchor", ["", "dog"])
 def test_fixed_prompts_and_anchor_are_answers_too(eps_model, anchor):
     """A mix nobody has published: the anchor's prediction, fixed prompts kept."""
     method = ESD(**QUICK, source="frozen")
-    terms = [Anchor(trajectories(method, 2), "eps"), Prompts(trajectories(method, 2), ["dog", "a car"], "eps")]
+    terms = [Anchor(build_trajectories(method, 2), "eps"), FixedPrompts(build_trajectories(method, 2), ["dog", "a car"], "eps")]
     parts = {"terms": terms, "update": method.update(), "balance": method.balance()}
-    game = Game(eps_model, Erasure(("cat",), anchor=anchor), name="mix", settings=asdict(method), **parts)
+    trainer = Trainer(eps_model, Erasure(("cat",), anchor=anchor), name="mix", arguments=asdict(method), config=method.train_config(), **parts)
     losses: list[dict[str, float]] = []
-    assert game.play(lambda *_, loss, **__: losses.append(loss)).values
+    assert trainer.train(lambda *_, loss, **__: losses.append(loss)).values
     assert losses[0]["erase"] > 0
     assert losses[0]["keep"] == pytest.approx(0, abs=1e-6)
     assert losses[-1]["keep"] > 0
     with pytest.raises(ValueError, match="no prompts to preserve"):
-        Prompts(trajectories(method, 2), [], "eps")
+        FixedPrompts(build_trajectories(method, 2), [], "eps")
 
 
 def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_model):
     """EraseDiff's two gradients are those of one joint pass, and each recomputes no rows but its own."""
     how = {"batch": 2, "micro_batch": 1, "pictures": 2, "remain_words": 2, "draw_steps": 2, "label": "dog", "steps": 1}
-    game = EraseDiff(**how).game(eps_model, Erasure(("cat",)))
-    params, turn, rows = game.update.params(), turn_of(game), []
+    trainer = EraseDiff(**how).build_trainer(eps_model, Erasure(("cat",)))
+    params, turn, rows = trainer.update.params(), turn_of(trainer), []
     eps_model.unet.register_forward_pre_hook(
         lambda _, args: rows.append(len(args[0])) if torch.is_grad_enabled() else None
     )
-    apart = [game.gradient(turn, {role: 1.0}) for role in ("erase", "keep")]
+    apart = [trainer.gradient(turn, {role: 1.0}) for role in ("erase", "keep")]
     erase, keep = 4, 2  # erasing asks under the target and under the label
     assert sum(rows) == 2 * (erase + keep)
-    with game.losses(turn_of(game)) as losses:
+    with trainer.losses(turn_of(trainer)) as losses:
         for (found, grads), (role, loss) in zip(apart, losses.items(), strict=True):
             assert found == {role: pytest.approx(loss.item(), rel=1e-4)}
             for one, other in zip(grads, torch.autograd.grad(loss, params, retain_graph=True), strict=True):
@@ -412,16 +412,16 @@ def test_a_role_that_is_differentiated_by_itself_meets_its_own_rows_alone(eps_mo
 
 def test_what_one_role_computed_is_gone_before_the_next_is_asked(eps_model):
     """The step of two gradients takes no more room at once than its larger pass and the gradient that waits."""
-    game = EraseDiff(batch=8, pictures=2, remain_words=2, draw_steps=2, label="dog", steps=1).game(
+    trainer = EraseDiff(batch=8, pictures=2, remain_words=2, draw_steps=2, label="dog", steps=1).build_trainer(
         eps_model, Erasure(("cat",))
     )
 
     def peak(work) -> int:
-        with AllocationTracker(list_tensors(game)) as tally:
+        with AllocationTracker(list_tensors(trainer)) as tally:
             work()
         return tally.peak
 
-    game.gradient(turn_of(game), {"keep": 1.0})  # draws the pictures
-    alone = max(peak(lambda role=role: game.gradient(turn_of(game), {role: 1.0})) for role in ("erase", "keep"))
-    waiting = count_bytes(game.update.params())
-    assert peak(lambda: game.balance(partial(game.gradient, turn_of(game)), None)) < 1.02 * (alone + waiting)
+    trainer.gradient(turn_of(trainer), {"keep": 1.0})  # draws the pictures
+    alone = max(peak(lambda role=role: trainer.gradient(turn_of(trainer), {role: 1.0})) for role in ("erase", "keep"))
+    waiting = count_bytes(trainer.update.params())
+    assert peak(lambda: trainer.balance(partial(trainer.gradient, turn_of(trainer)), None)) < 1.02 * (alone + waiting)

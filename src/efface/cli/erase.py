@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..edits.edit import Edit
     from ..methods.base import Method, Trained
     from ..models.base import Model
-    from ..training.trainer import Game
+    from ..training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Request:
         method.check(erasure)
         from ..files import check_writable
         from ..planning.machine import read_size
-        from ..training.distributed import launched
+        from ..training.distributed import join_process_group
 
         limit = read_size(self.max_memory) if self.max_memory else None
         if limit and method.kind != "trained":
@@ -70,13 +70,13 @@ class Request:
                 check_writable(file)
         if self.store:
             writable_folder(self.store)
-        with launched(self.loading.device) as team:
+        with join_process_group(self.loading.device) as group:
             model = self.opened()
             fitting = ready(model, erasure, method, limit)
             drawn = glyphs.check_target(self.model, model, erasure)
-            with progress(team.first) as tell:
+            with progress(group.is_main) as tell:
                 edit = fitting.fit(self.out, self.checkpoint, partial(tell, f"erasing ({name})"))
-            if not team.first:
+            if not group.is_main:
                 return
             edit.save(self.out)
         data = {"edit": str(self.out), "method": name, "targets": list(erasure.targets), "base_draws_target": drawn}
@@ -142,28 +142,28 @@ def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = No
 
     began = time.monotonic()
     if isinstance(method, Trained):
-        game = foreseen(method, model, erasure, limit)
-        return Fitting(model, lambda **how: method.finish(game.play(**how), erasure), seconds=time.monotonic() - began)
+        trainer = foreseen(method, model, erasure, limit)
+        return Fitting(model, lambda **how: method.finish(trainer.train(**how), erasure), seconds=time.monotonic() - began)
     method.check(erasure, model)
     return Fitting(model, partial(method.fit, model, erasure), seconds=time.monotonic() - began)
 
 
-def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Game:
+def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Trainer:
     """The training, set up, after saying what it will take; ValueError where that is not to be had."""
     from ..planning.machine import read_free_bytes
     from ..planning.plan import build_for_planning, estimate, require_fit, suggest_lighter
-    from ..training.distributed import team
+    from ..training.distributed import process_group
 
-    with progress(team().first) as tell:
+    with progress(process_group().is_main) as tell:
         tell("taking the fingerprint of the weights", 0, 1)
         model.fingerprint()
         tell("taking the fingerprint of the weights", 1, 1)
-        game = build_for_planning(lambda: method.game(model, erasure), model.device)
-        plan = estimate(game, partial(tell, "planning memory"))
-    if team().first:
+        trainer = build_for_planning(lambda: method.build_trainer(model, erasure), model.device)
+        plan = estimate(trainer, partial(tell, "planning memory"))
+    if process_group().is_main:
         say(f"this run takes, at most:\n{plan.table()}")
-    require_fit(plan, limit or read_free_bytes(model.device), lambda: suggest_lighter(game, plan))
-    return game
+    require_fit(plan, limit or read_free_bytes(model.device), lambda: suggest_lighter(trainer, plan))
+    return trainer
 
 
 def _told(tell: Callable[[int, int], None], done: int, of: int, **_: Any) -> None:

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
-from ..training.distributed import team
-from ..training.interfaces import Takes
-from ..training.trainer import Game
+from ..training.distributed import process_group
+from ..training.interfaces import MemoryFootprint
+from ..training.trainer import Trainer
 from .machine import format_size
 from .probe_steps import LinearFit, RowwiseCost, list_tensors, measure_drawing, measure_rowwise, measure_step
 from .shapes import measure_shapes, trial_is_cheap
@@ -107,7 +107,7 @@ class Plan:
         return "\n".join(rows + note * self.from_shapes)
 
 
-def build_for_planning(make: Callable[[], Game], device: torch.device) -> Game:
+def build_for_planning(make: Callable[[], Trainer], device: torch.device) -> Trainer:
     """Sets a game up; raises DoesNotFit where there is no room for what learns."""
     try:
         return make()
@@ -116,7 +116,7 @@ def build_for_planning(make: Callable[[], Game], device: torch.device) -> Game:
         raise DoesNotFit(f"what learns does not fit on {device} beside the model; {less}") from error
 
 
-def estimate(game: Game, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
+def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
     """Plans a game that is set up, and leaves everything as it was.
 
     Makes trial steps where these cost at most a tenth of the run's steps; else no pass of the network at all, unless a
@@ -128,34 +128,34 @@ def estimate(game: Game, progress: Callable[[int, int], None] = lambda done, of:
     Raises:
         DoesNotFit: trial steps did not fit on the GPU; says what is known of the plan nevertheless.
     """
-    if team().size == 1 and not trial_is_cheap(game):
+    if process_group().size == 1 and not trial_is_cheap(trainer):
         with suppress(RuntimeError):
-            return _estimate_from_shapes(game, progress)
-    return _estimate_by_trial(game, progress)
+            return _estimate_from_shapes(trainer, progress)
+    return _estimate_by_trial(trainer, progress)
 
 
-def _estimate_from_shapes(game: Game, progress: Callable[[int, int], None]) -> Plan:
-    cost = measure_shapes(game, progress)
-    plan = _plan(game, cost.each, cost.turn, cost.waiting, cost.drawing)
-    micro = min(plan.rows, game.settings["micro_batch"] or plan.rows)
+def _estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Plan:
+    cost = measure_shapes(trainer, progress)
+    plan = _plan(trainer, cost.each, cost.turn, cost.waiting, cost.drawing)
+    micro = min(plan.rows, trainer.config.micro_batch or plan.rows)
     return replace(plan, micro=micro, apart=cost.apart, from_shapes=True)
 
 
-def _estimate_by_trial(game: Game, progress: Callable[[int, int], None]) -> Plan:
-    model = game.model
+def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -> Plan:
+    model = trainer.model
     try:
         progress(0, 3)
-        one = measure_rowwise(game)
+        one = measure_rowwise(trainer)
         progress(1, 3)
         drawing = LinearFit.through(*(measure_drawing(model, n) for n in (1, 2)))
     except torch.OutOfMemoryError as error:
-        sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(game))]
+        sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(trainer))]
         said = f"{sizes[0]} of weights and {sizes[1]} of what learns"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
-    least = _plan(game, one.each, LinearFit(one.turn, 0), one.waiting, drawing)
+    least = _plan(trainer, one.each, LinearFit(one.turn, 0), one.waiting, drawing)
     progress(2, 3)
     try:
-        plan = _by_more(game, least, one)
+        plan = _by_more(trainer, least, one)
     except torch.OutOfMemoryError as error:
         said = f"with --micro-batch 1 it would need {format_size(least.need)}; {LESS} too"
         raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
@@ -163,36 +163,36 @@ def _estimate_by_trial(game: Game, progress: Callable[[int, int], None]) -> Plan
     return plan
 
 
-def _plan(game: Game, each: int, turn: LinearFit, waiting: float, drawing: LinearFit) -> Plan:
+def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing: LinearFit) -> Plan:
     """The plan with one row at once; `each` rows in the student's pass for one of each term."""
-    model, takes = game.model, _takes(game)
+    model, takes = trainer.model, _takes(trainer)
     resting = _resting(model)
     return Plan(
         weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting]),
-        resting=0 if game.live else count_bytes(resting),
-        trained=_trained(game),
-        kept=_kept(game, takes) + _stored(game, takes),
+        resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
+        trained=_trained(trainer),
+        kept=_kept(trainer, takes) + _stored(trainer, takes),
         turn=turn,
         drawing=drawing,
-        rows=each * game.settings["batch"],
+        rows=each * trainer.config.batch,
         micro=1,
         waiting=waiting,
         apart=0,
-        **_drawn(game, takes),
-        recorded=sum(t.kept + t.held for t in takes),
+        **_drawn(trainer, takes),
+        recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
     )
 
 
-def _by_more(game: Game, least: Plan, one: RowwiseCost) -> Plan:
+def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
     """The plan at the run's own rows at once, from that of one: by a turn that goes by twos, and by a whole one."""
-    micro = min(least.rows, game.settings["micro_batch"] or least.rows)
+    micro = min(least.rows, trainer.config.micro_batch or least.rows)
     if micro == 1 < least.rows:
         return least
-    slope = 0 if micro == 1 else max(0, measure_step(game, 2 * one.terms, 2)[0] - one.larger + one.waiting)
+    slope = 0 if micro == 1 else max(0, measure_step(trainer, 2 * one.terms, 2)[0] - one.larger + one.waiting)
     fixed = one.turn - slope
     if micro < least.rows:
         return replace(least, turn=LinearFit(fixed, slope), micro=micro)
-    whole = measure_step(game, one.terms)[0] - slope * one.terms * one.each
+    whole = measure_step(trainer, one.terms)[0] - slope * one.terms * one.each
     return replace(least, turn=LinearFit(whole, slope), micro=micro, apart=round(max(0, fixed - whole)))
 
 
@@ -217,68 +217,68 @@ def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str,
     )
 
 
-def suggest_lighter(game: Game, plan: Plan) -> dict[str, Plan]:
+def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
     """Finds plans that need less, by their flags; each has the flags before it too."""
     found: dict[str, Plan] = {}
     flags, last = "", plan
     if plan.micro > 1:
         flags, last = "--micro-batch 1", replace(plan, micro=1)
         found[flags] = last
-    network: Any = game.model.pipeline.unet
+    network: Any = trainer.model.pipeline.unet
     if not network.is_gradient_checkpointing:
         network.enable_gradient_checkpointing()
         try:
-            flags, last = f"{flags} --checkpointing".strip(), replace(estimate(game), micro=last.micro)
+            flags, last = f"{flags} --checkpointing".strip(), replace(estimate(trainer), micro=last.micro)
         finally:
             network.disable_gradient_checkpointing()
         found[flags] = last
-    if last.sampling > last.learning and (fewer := _drawn_singly(game, last)).pictures < last.pictures:
+    if last.sampling > last.learning and (fewer := _drawn_singly(trainer, last)).pictures < last.pictures:
         flags, last = f"{flags} --draw-batch 1".strip(), fewer
         found[flags] = last
-    if plan.resting and game.model.device.type == "cuda":
+    if plan.resting and trainer.model.device.type == "cuda":
         flags = f"{flags} --offload".strip()
         found[flags] = replace(last, weights=last.weights - plan.resting)
     return found
 
 
-def _drawn_singly(game: Game, plan: Plan) -> Plan:
+def _drawn_singly(trainer: Trainer, plan: Plan) -> Plan:
     """The plan where what a training draws is drawn picture by picture."""
-    before, game.model.draw_batch = game.model.draw_batch, 1
+    before, trainer.model.draw_batch = trainer.model.draw_batch, 1
     try:
-        return replace(plan, **_drawn(game, _takes(game)))
+        return replace(plan, **_drawn(trainer, _takes(trainer)))
     finally:
-        game.model.draw_batch = before
+        trainer.model.draw_batch = before
 
 
-def _drawn(game: Game, takes: Sequence[Takes]) -> dict[str, Any]:
+def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, Any]:
     """How many pictures are drawn together, and the bytes recorded meanwhile beyond those that are kept anyway."""
-    traced = max((t.traced for t in takes), default=0) - _stored(game, takes)
-    return {"pictures": max((t.pictures for t in takes), default=0), "traced": max(0, traced)}
+    traced = max((t.trace_bytes for t in takes), default=0) - _stored(trainer, takes)
+    return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
 
 
-def _takes(game: Game) -> list[Takes]:
+def _takes(trainer: Trainer) -> list[MemoryFootprint]:
     """What each source's drawing takes."""
-    return [source.takes(game) for source in game.sources()]
+    return [source.estimate_footprint(trainer.context) for source in trainer.sources()]
 
 
-def _trained(game: Game) -> int:
+def _trained(trainer: Trainer) -> int:
     """Bytes of what learns and of Adam's moments; twice where a balance with inner steps puts all of it aside."""
-    learning = [tensor for player in game.players for tensor in player.learning()]
-    moments = 2 * sum(tensor.numel() for tensor in learning) * game.settings.get("moments", 32) // 8
-    aside = count_bytes(learning) + moments if game.balance.inner else 0
-    return count_bytes(list_tensors(game)[len(game.model.weights) :]) + moments + aside
+    learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
+    moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.config.moments // 8
+    aside = count_bytes(learning) + moments if trainer.balance.inner else 0
+    return count_bytes(list_tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
 
 
-def _stored(game: Game, takes: Sequence[Takes]) -> int:
+def _stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of recordings that lie on the device: on a CPU what the store's bound lets, on a GPU none."""
-    return min(sum(t.kept for t in takes), game.model.recordings.bound) if game.model.device.type == "cpu" else 0
+    return min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound) if trainer.model.device.type == "cpu" else 0
 
 
-def _kept(game: Game, takes: Sequence[Takes]) -> int:
+def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of the last good state and of pictures that lie on the device: on a GPU none."""
-    if game.model.device.type != "cpu":
+    if trainer.model.device.type != "cpu":
         return 0
-    return count_bytes(game.update.payload().values()) + sum(t.held for t in takes)
+    return count_bytes(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)
 
 
 def _resting(model: Model) -> list[Tensor]:

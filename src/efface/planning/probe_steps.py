@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Ask, Rows, Source, Term, Turn
-from ..training.trainer import Game
+from ..training.interfaces import Context, Query, States, Source, Term, Step
+from ..training.trainer import Trainer
 from .tracker import AllocationTracker
 
 
@@ -43,15 +43,15 @@ class ZeroStates(Source):
     """States of zeros, with all of the teacher's predictions known; the same for all who ask within a turn."""
 
     def __init__(self) -> None:
-        self.last: tuple[Turn, tuple[str, ...], Rows] | None = None
+        self.last: tuple[Step, tuple[str, ...], States] | None = None
 
-    def rows(self, game: Game, turn: Turn, prompts: Sequence[str], cond: Cond) -> Rows:
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         asked = tuple(prompts)
-        if self.last is None or self.last[0] is not turn or self.last[1] != asked:
-            x = torch.zeros(len(asked), *game.model.latent_shape, device=game.model.device, dtype=game.model.dtype)
+        if self.last is None or self.last[0] is not step or self.last[1] != asked:
+            x = torch.zeros(len(asked), *context.model.latent_shape, device=context.model.device, dtype=context.model.dtype)
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
-            middle = len(game.model.alphas_bar) // 2
-            self.last = (turn, asked, Rows(x, torch.full((len(asked),), middle, device=x.device), known))
+            middle = len(context.model.alphas_bar) // 2
+            self.last = (step, asked, States(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 
 
@@ -87,29 +87,29 @@ class RowwiseCost:
     """Bytes that the larger step adds."""
 
 
-def measure_rowwise(game: Game) -> RowwiseCost:
+def measure_rowwise(trainer: Trainer) -> RowwiseCost:
     """Makes two steps whose rows go one by one, of one or two rows of each term and of twice as many."""
-    n = min(2, game.settings["batch"])
-    (few, rows), (many, _) = measure_step(game, n, 1), measure_step(game, 2 * n, 1)
+    n = min(2, trainer.config.batch)
+    (few, rows), (many, _) = measure_step(trainer, n, 1), measure_step(trainer, 2 * n, 1)
     each = max(1, rows // n)
     waiting = max(0, many - few) / (n * each)
     return RowwiseCost(n, each, few - waiting * (n * each - 1), waiting, many)
 
 
-def resize(game: Game, n: int, micro: int = 0) -> Game:
+def resize(trainer: Trainer, n: int, micro: int = 0) -> Trainer:
     """A copy of the game with n rows of each term, of which `micro` go through the student at once, or all for 0."""
-    small = copy.copy(game)
-    small.settings = {**game.settings, "batch": n, "micro_batch": micro}
+    small = copy.copy(trainer)
+    small.settings = {**trainer.settings, "batch": n, "micro_batch": micro}
     return small
 
 
-def measure_step(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
+def measure_step(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a step of the weights with n rows of each term adds, and the rows in the student's largest pass."""
-    small = resize(game, n, micro)
-    with replace_sources(game.terms):
-        rows = count_student_rows(small, small.asked(small.look(0, salt=1)))
-        with AllocationTracker(list_tensors(game)) as tracker:
-            game.balance(partial(small.gradient, small.look(0, salt=1)), 0.0 if game.balance.inner else None)
+    small = resize(trainer, n, micro)
+    with replace_sources(trainer.terms):
+        rows = count_student_rows(small, small.collect_queries(small.auxiliary_step(0, stream=1)))
+        with AllocationTracker(list_tensors(trainer)) as tracker:
+            trainer.balance(partial(small.gradient, small.auxiliary_step(0, stream=1)), 0.0 if trainer.balance.inner else None)
     return tracker.peak, rows
 
 
@@ -122,20 +122,20 @@ def measure_drawing(model: Model, n: int) -> int:
     return tracker.peak
 
 
-Asked = Sequence[tuple[Term, Mapping[str, Ask]]]
+Asked = Sequence[tuple[Term, Mapping[str, Query]]]
 """What each term asks in a step, as `Game.asked` has it."""
 
 
-def count_student_rows(game: Game, asked: Asked) -> int:
+def count_student_rows(trainer: Trainer, asked: Asked) -> int:
     """Rows in the student's largest pass of a step; what several terms ask counts once."""
     each = [
-        [ask for term, some in asked for ask in some.values() if term.role in roles] for roles in game.balance.passes
+        [query for term, some in asked for query in some.values() if term.role in roles] for roles in trainer.balance.passes
     ]
-    once = [{(id(ask.rows), id(ask.cond)): ask for ask in some if ask.who == "student"} for some in each]
-    return max(sum(len(ask.rows.x) for ask in asks.values()) for asks in once)
+    once = [{(id(query.states), id(query.cond)): query for query in some if query.role == "student"} for some in each]
+    return max(sum(len(query.states.x) for query in queries.values()) for queries in once)
 
 
-def list_tensors(game: Game) -> list[Tensor]:
+def list_tensors(trainer: Trainer) -> list[Tensor]:
     """The model's weights, and what learns, in the network's own dtype and as masters."""
-    beside = (tensor for player in game.players for tensor in (*player.params(), *player.learning()))
-    return [*game.model.weights.values(), *beside]
+    beside = (tensor for learner in trainer.learners for tensor in (*learner.params(), *learner.learning()))
+    return [*trainer.model.weights.values(), *beside]

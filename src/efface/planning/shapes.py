@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Ask, Term, Turn
-from ..training.trainer import Game, gradients
+from ..training.interfaces import Context, Query, Term, Step
+from ..training.trainer import Trainer, gradients
 from .probe_steps import Asked, LinearFit, count_student_rows, list_tensors, replace_sources, resize
 from .tracker import AllocationTracker, count_bytes
 
@@ -33,14 +33,14 @@ SHARE = 0.1
 class Replayed(Term):
     """A term whose questions have been asked already, so that its loss can be taken again without asking anew."""
 
-    def __init__(self, term: Term, asks: Mapping[str, Ask]) -> None:
-        self.term, self.given, self.role = term, asks, term.role
+    def __init__(self, term: Term, queries: Mapping[str, Query]) -> None:
+        self.term, self.given, self.role = term, queries, term.role
 
-    def asks(self, game: Game, turn: Turn) -> Mapping[str, Ask] | None:
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         return self.given
 
-    def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
-        return self.term.loss(game, asks, replies)
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        return self.term.loss(context.context, queries, predictions)
 
 
 @final
@@ -60,14 +60,14 @@ class ShapeCost:
     """Bytes that a step of drawing adds, by pictures."""
 
 
-def trial_is_cheap(game: Game) -> bool:
+def trial_is_cheap(trainer: Trainer) -> bool:
     """Whether the trial steps cost at most `SHARE` of the run's steps, both counted in forward passes of one row.
 
     A row that is learnt from counts 3, one whose activations are recomputed 4, one of the teacher or of drawing 1. What
     the run draws is left out, so the run costs at least what is said here.
     """
-    settings, (_, _, asked) = game.settings, ask_terms(game, 1)
-    student, each = _count_rows(asked, "student"), max(1, count_student_rows(game, asked))
+    settings, (_, _, asked) = trainer.settings, ask_terms(trainer, 1)
+    student, each = _count_rows(asked, "student"), max(1, count_student_rows(trainer, asked))
     teacher, n = _count_rows(asked, "frozen"), min(2, settings["batch"])
     rows = each * settings["batch"]
     micro = min(rows, settings["micro_batch"] or rows)
@@ -77,7 +77,7 @@ def trial_is_cheap(game: Game) -> bool:
     return trial <= SHARE * settings["steps"] * settings["batch"] * (3 * student + teacher)
 
 
-def measure_shapes(game: Game, progress: Callable[[int, int], None]) -> ShapeCost:
+def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> ShapeCost:
     """What the run's steps and its drawing take; makes no pass of the network.
 
     Args:
@@ -87,32 +87,32 @@ def measure_shapes(game: Game, progress: Callable[[int, int], None]) -> ShapeCos
         RuntimeError: a term, a network or a kernel needs numbers where there are shapes alone.
     """
     progress(0, 3)
-    few, rows = measure_step_shapes(game, 1)
+    few, rows = measure_step_shapes(trainer, 1)
     each = max(1, rows)
     progress(1, 3)
-    alone = each * game.settings["batch"] == 1
-    turn = LinearFit(few, 0) if alone else LinearFit.through(few, measure_step_shapes(game, 2)[0], each)
+    alone = each * trainer.config.batch == 1
+    turn = LinearFit(few, 0) if alone else LinearFit.through(few, measure_step_shapes(trainer, 2)[0], each)
     progress(2, 3)
-    drawing = LinearFit.through(*(measure_drawing_shapes(game.model, n) for n in (1, 2)))
+    drawing = LinearFit.through(*(measure_drawing_shapes(trainer.model, n) for n in (1, 2)))
     progress(3, 3)
-    _, _, asked = ask_terms(game, 1)
-    hardened = any(ask.prefix is not None for _, asks in asked for ask in asks.values())
-    waiting = turn.each if hardened else _waiting_bytes(game, asked) / each  # an attack takes all rows at once
-    return ShapeCost(each, turn, waiting, count_bytes(game.update.params()), drawing)
+    _, _, asked = ask_terms(trainer, 1)
+    hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
+    waiting = turn.each if hardened else _waiting_bytes(trainer, asked) / each  # an attack takes all rows at once
+    return ShapeCost(each, turn, waiting, count_bytes(trainer.update.params()), drawing)
 
 
-def measure_step_shapes(game: Game, n: int, micro: int = 0) -> tuple[int, int]:
+def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
     """Bytes that a step of the weights with n rows of each term would add, and rows in the student's largest pass."""
-    small, turn, asked = ask_terms(game, n, micro)
-    small.terms = [Replayed(term, asks) for term, asks in asked]
+    small, turn, asked = ask_terms(trainer, n, micro)
+    small.terms = [Replayed(term, queries) for term, queries in asked]
     held = []
-    with _shapes_alone(game.model, list_tensors(game)) as tracker:
-        for roles in game.balance.passes:
+    with _shapes_alone(trainer.model, list_tensors(trainer)) as tracker:
+        for roles in trainer.balance.passes:
             with small.losses(turn, *roles) as losses:
                 if losses:
                     total = torch.stack(list(losses.values())).sum()
-                    held.append(gradients(turn.player.params(), total))  # type: ignore[attr-defined]
-    return tracker.peak + count_bytes(_states(asked)), count_student_rows(game, asked)
+                    held.append(gradients(turn.learner.params(), total))  # type: ignore[attr-defined]
+    return tracker.peak + count_bytes(_states(asked)), count_student_rows(trainer, asked)
 
 
 def measure_drawing_shapes(model: Model, n: int) -> int:
@@ -124,15 +124,15 @@ def measure_drawing_shapes(model: Model, n: int) -> int:
     return tracker.peak
 
 
-def ask_terms(game: Game, n: int, micro: int = 0) -> tuple[Game, Turn, Asked]:
+def ask_terms(trainer: Trainer, n: int, micro: int = 0) -> tuple[Trainer, Step, Asked]:
     """A copy of the game with n rows of each term, a turn of it, and what the terms ask in it, without the network."""
-    small = resize(game, n, micro)
-    small.model = copy.copy(game.model)
+    small = resize(trainer, n, micro)
+    small.model = copy.copy(trainer.model)
     setattr(small.model, "predict", _predict_nothing)  # noqa: B010  (a term may attack the network before it asks)
-    with replace_sources(game.terms):
-        turn = small.look(0, salt=1)
-        asked = small.asked(turn)
-    small.model = game.model
+    with replace_sources(trainer.terms):
+        turn = small.auxiliary_step(0, stream=1)
+        asked = small.collect_queries(step)
+    small.model = trainer.model
     return small, turn, asked
 
 
@@ -160,23 +160,23 @@ def _predict_nothing(x: Tensor, t: Any, *conds: Cond) -> tuple[Tensor, ...]:
 
 def _count_rows(asked: Asked, who: str) -> int:
     """Rows that are asked of the student or of the frozen model, without those whose answer is known."""
-    asks = {(id(ask.rows), id(ask.cond)): ask for _, some in asked for ask in some.values() if ask.who == who}
-    return sum(len(ask.rows.x) for ask in asks.values() if ask.known not in ask.rows.known)
+    queries = {(id(query.states), id(query.cond)): query for _, some in asked for query in some.values() if query.role == who}
+    return sum(len(query.states.x) for query in queries.values() if query.known not in query.states.known)
 
 
 def _states(asked: Asked) -> list[Tensor]:
     """The states and conditions that are asked about."""
-    asks = [ask for _, some in asked for ask in some.values()]
+    queries = [query for _, some in asked for query in some.values()]
     return [
         tensor
-        for ask in asks
-        for tensor in (ask.rows.x, ask.rows.t, *ask.rows.known.values(), *ask.cond.tensors.values())
+        for query in queries
+        for tensor in (query.states.x, query.states.t, *query.states.known.values(), *query.cond.tensors.values())
     ]
 
 
-def _waiting_bytes(game: Game, asked: Asked) -> float:
+def _waiting_bytes(trainer: Trainer, asked: Asked) -> float:
     """Bytes that one row of each term takes while it waits: states, and what goes into the pass and comes out of it."""
-    students = [ask for _, some in asked for ask in some.values() if ask.who == "student"]
-    passed = [tensor for ask in students for tensor in (ask.rows.x, *ask.cond.tensors.values())]
-    replies = [ask.rows.x for ask in students]
-    return count_bytes(_states(asked)) + count_bytes(passed) + 3 * count_bytes(replies)
+    students = [query for _, some in asked for query in some.values() if query.role == "student"]
+    passed = [tensor for query in students for tensor in (query.states.x, *query.cond.tensors.values())]
+    predictions = [query.states.x for query in students]
+    return count_bytes(_states(asked)) + count_bytes(passed) + 3 * count_bytes(predictions)
