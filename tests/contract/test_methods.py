@@ -64,10 +64,9 @@ def test_it_is_described_and_final(name):
     assert dataclasses.fields(methods.get(name))
 
 
+@pytest.mark.parametrize("name", [name for name in methods.names() if "source" in short(name)])
 def test_all_sources(name):
     found = {source: fit(name, source) for source in SOURCES if offers(name, source)}
-    if not found:
-        pytest.skip("it has no source")
     alike = {(one, other) for one, other in combinations(found, 2) if same(found[one], found[other])}
     # AdvUnlearn draws by a U-Net that stays the base's, and a mask prunes nothing in so few steps.
     assert alike <= ({("refreshed", "frozen")} if name in ("advunlearn", "p-ac", "p-esd") else set())
@@ -83,12 +82,14 @@ def test_only_selected_weights_move_and_they_do(name, eps_model):
         assert all(not torch.equal(moved[key], base[key]) for key in fitted.names if "to_v" in key)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+def resumable() -> list[tuple[str, str]]:
+    """Every method that trains in steps, with each of its sources; with the first where it has none."""
+    stepping = [name for name in methods.names() if "steps" in short(name)]
+    return [(name, source) for name in stepping for source in SOURCES if source == "student" or offers(name, source)]
+
+
+@pytest.mark.parametrize(("name", "source"), resumable())
 def test_killed_anywhere_it_resumes_as_if_nothing_had_been(name, source, eps_model, tmp_path, monkeypatch):
-    if "steps" not in short(name):
-        pytest.skip("it has no steps to be killed at")
-    if source != "student" and not offers(name, source):
-        pytest.skip("it has no such source")
     monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     method = quick(name, **SOURCES[source])
     whole = fit(name, source)

@@ -6,17 +6,21 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
+from torch._subclasses.fake_tensor import FakeTensor
 
 import efface
+import efface.planning.plan
 from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.trajectory import Defaults
 from efface.models.trajectory_cache import Recordings
-from efface.planning.machine import read_free_bytes, read_size, format_size
-from efface.planning.plan import SPARE, DoesNotFit, Plan, require_fit, suggest_lighter, estimate
-from efface.planning.probe_steps import LinearFit
+from efface.planning.plan import SPARE, DoesNotFit, estimate, require_fit, suggest_lighter
+from efface.planning.shapes import ask_terms, trial_is_cheap
 from efface.planning.tracker import AllocationTracker, count_bytes
-from tiny import tiny_model, tiny_pipeline
+from tiny import WORDS, tiny_pipeline
 
 TOLERANCE = 0.1
 """Of the peak: what the plan may be wrong by."""
@@ -26,13 +30,38 @@ CASES = {
     "eap, one of each": {"batch": 1, "source": "frozen", "keep_paths": 1},
     "esd, much recorded": {"batch": 2, "source": "frozen", "paths": 32, "draw_steps": 9},
     "esd": {"batch": 8, "source": "frozen"},
-    "eap": {"batch": 6, "source": "frozen", "keep_paths": 1},
+    "eap": {"batch": 4, "source": "frozen", "keep_paths": 1},
     "esd, in pieces": {"batch": 8, "source": "frozen", "micro_batch": 2, "weights": "noxattn"},
     "abo": {"batch": 4, "source": "student"},
     "esd, recorded anew": {"batch": 2, "source": "student", "refresh": 2, "paths": 32, "draw_steps": 9},
-    "erasediff": {"batch": 6},
+    "erasediff": {"batch": 4},
     "p-esd": {"batch": 6, "source": "frozen", "sparsity": 0.05},
 }
+
+
+def tiny_model() -> StableDiffusion:
+    """The tiny Stable Diffusion with half of its network: a plan and a run are both made in every test."""
+    pipeline = tiny_pipeline()
+    torch.manual_seed(0)
+    pipeline.unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        mid_block_type=None,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+    )
+    return StableDiffusion(pipeline, "tiny", defaults=Defaults(steps=4, guidance=3.0), words=WORDS)
+
+
+@pytest.fixture
+def eps_model() -> StableDiffusion:
+    return tiny_model()
 
 
 def settings(name: str, **more: object) -> dict[str, object]:
@@ -44,26 +73,107 @@ def weights(model) -> list[torch.Tensor]:
     return [p for part in (model.unet, model.vae, model.text_encoder) for p in (*part.parameters(), *part.buffers())]
 
 
-@pytest.mark.parametrize("bound", [0, 2 << 30], ids=["on disk", "in memory"])
-@pytest.mark.parametrize("case", CASES)
-def test_the_plan_is_what_the_run_takes(case, bound, eps_model):
+def long_game(method, model):
+    """A training of so many steps that trial steps are worth making; a plan does not depend on their number."""
+    return replace(method, steps=1000).build_trainer(model, Erasure(("cat",)))
+
+
+def method_of(case: str):
     name = case.partition(",")[0]
-    method = methods.get(name)(**settings(name, **CASES[case]))
-    model = tiny_model()
-    eps_model.recordings, model.recordings = Recordings(bound=bound), Recordings(bound=bound)
-    plan = estimate(method.build_trainer(eps_model, Erasure(("cat",))))
-    with AllocationTracker(weights(model)) as tally:
+    return methods.get(name)(**settings(name, **CASES[case]))
+
+
+def taken(method, model) -> int:
+    """Bytes of tensors at the peak of a fit, with the model's weights."""
+    with AllocationTracker(weights(model)) as tracker:
         method.fit(model, Erasure(("cat",)))
-    took = count_bytes(weights(model)) + tally.peak
-    assert plan.need == pytest.approx(took, rel=TOLERANCE)
+    return count_bytes(weights(model)) + tracker.peak
+
+
+def count_network_rows(model) -> list[int]:
+    """A list that grows by the rows of each pass that computes numbers; a row that is learnt from counts 3."""
+    seen: list[int] = []
+
+    def note(_, args) -> None:
+        again = torch._C._current_graph_task_id() != -1  # recomputed on the way back
+        if not isinstance(args[0], FakeTensor):
+            seen.append(len(args[0]) * (3 if torch.is_grad_enabled() and not again else 1))
+
+    model.unet.register_forward_pre_hook(note)
+    return seen
+
+
+BOUNDS = {"on disk": 0, "in memory": 2 << 30}
+STORED = ("esd", "eap", "esd, recorded anew")
+"""Cases that are run with their recordings held in memory, too."""
+RUNS = [(case, where) for case in CASES for where in BOUNDS if where == "on disk" or case in STORED]
+
+
+@pytest.mark.parametrize(("case", "where"), RUNS)
+def test_the_plan_is_what_the_run_takes(case, where, eps_model):
+    method, model = method_of(case), tiny_model()
+    eps_model.recordings, model.recordings = (Recordings(bound=BOUNDS[where]) for _ in range(2))
+    plan = estimate(long_game(method, eps_model))
+    assert not plan.from_shapes
+    assert plan.need == pytest.approx(taken(method, model), rel=TOLERANCE)
+
+
+def test_the_plan_from_shapes_is_what_a_short_run_takes(eps_model):
+    """And it computes nothing: the network makes no pass."""
+    method, seen, told = method_of("esd, in pieces"), count_network_rows(eps_model), []
+    plan = estimate(method.build_trainer(eps_model, Erasure(("cat",))), lambda *done: told.append(done))
+    assert not seen
+    assert plan.from_shapes
+    assert "from the shapes of tensors" in plan.table()
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert plan.need == pytest.approx(taken(method, tiny_model()), rel=TOLERANCE)
+
+
+def test_trial_steps_cost_at_most_a_tenth_of_the_run(eps_model):
+    """Also where they are only just made: with a step less in the run, shapes have to do."""
+    method, erasure = method_of("esd, one row"), Erasure(("cat",))
+    trainer = method.build_trainer(eps_model, erasure)
+
+    def is_cheap(steps: int) -> bool:
+        trainer.config = replace(trainer.config, steps=steps)
+        return trial_is_cheap(trainer)
+
+    least = next(steps for steps in range(1, 1000) if is_cheap(steps))
+    assert least > 10
+    seen, told = count_network_rows(eps_model), []
+    assert not estimate(trainer, lambda *done: told.append(done)).from_shapes
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    planning = sum(seen)
+    replace(method, steps=least).fit(eps_model, erasure)
+    assert 0 < planning <= 0.1 * (sum(seen) - planning)
+
+
+def test_terms_are_asked_without_the_network(eps_model):
+    """Also one that attacks the network before it asks."""
+    method = methods.get("advunlearn")(**settings("advunlearn", warm_up=0, attack_steps=2, retain_template="a {}"))
+    trainer, seen = method.build_trainer(eps_model, Erasure(("cat",))), count_network_rows(eps_model)
+    asked = ask_terms(trainer, 1)[2]
+    assert any(query.prefix is not None for _, queries in asked for query in queries.values())
+    assert not seen
+    assert "predict" not in vars(eps_model)
+
+
+def test_what_needs_numbers_is_planned_by_trial_steps(eps_model, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("this kernel needs numbers")
+
+    monkeypatch.setattr(efface.planning.plan, "measure_shapes", fail)
+    assert not estimate(method_of("esd").build_trainer(eps_model, Erasure(("cat",)))).from_shapes
 
 
 def test_planning_changes_nothing_and_draws_nothing(eps_model):
     method = methods.get("eap")(**settings("eap", source="frozen", keep_paths=1))
     without = method.fit(tiny_model(), Erasure(("cat",)))
+    estimate(long_game(method, eps_model))
     trainer = method.build_trainer(eps_model, Erasure(("cat",)))
     sources = [term.source for term in trainer.terms]
     plan = estimate(trainer)
+    assert plan.from_shapes
     assert [term.source for term in trainer.terms] == sources
     assert not eps_model.recordings.held
     edit = trainer.train()
@@ -76,7 +186,7 @@ def test_planning_changes_nothing_and_draws_nothing(eps_model):
 
 def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps_model):
     method = methods.get("esd")(**settings("esd", batch=64, source="frozen"))
-    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    trainer = long_game(method, eps_model)
     plan = estimate(trainer)
     others = suggest_lighter(trainer, plan)
     assert list(others) == ["--micro-batch 1", "--micro-batch 1 --checkpointing"]
@@ -95,19 +205,15 @@ def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps
 
 def test_what_would_fit_does(eps_model):
     """The plan for smaller pieces holds when a run is really made in them."""
-    method = methods.get("esd")(**settings("esd", batch=16, source="frozen"))
-    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
-    promised = replace(estimate(trainer), micro=1)
-    model = tiny_model()
-    with AllocationTracker(weights(model)) as tally:
-        replace(method, micro_batch=1).fit(model, Erasure(("cat",)))
-    assert promised.need == pytest.approx(count_bytes(weights(model)) + tally.peak, rel=TOLERANCE)
+    method = methods.get("esd")(**settings("esd", batch=4, source="frozen"))
+    promised = replace(estimate(long_game(method, eps_model)), micro=1)
+    assert promised.need == pytest.approx(taken(replace(method, micro_batch=1), tiny_model()), rel=TOLERANCE)
 
 
 def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
     """And what is promised for one at a time is what that takes; where a turn takes more it is no help, and unnamed."""
-    method = methods.get("esd")(**settings("esd", batch=1, source="frozen", paths=32, draw_steps=9))
-    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    method = methods.get("esd")(**settings("esd", batch=1, source="frozen", paths=16, draw_steps=6))
+    trainer = long_game(method, eps_model)
     plan = estimate(trainer)
     others = suggest_lighter(trainer, plan)
     assert eps_model.draw_batch == 0
@@ -116,26 +222,17 @@ def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
     model = tiny_model()
     model.draw_batch = 1
     model.unet.enable_gradient_checkpointing()
-    with AllocationTracker(weights(model)) as tally:
-        method.fit(model, Erasure(("cat",)))
-    assert promised.need == pytest.approx(count_bytes(weights(model)) + tally.peak, rel=TOLERANCE)
+    assert promised.need == pytest.approx(taken(method, model), rel=TOLERANCE)
     busy = methods.get("esd")(**settings("esd", batch=64, source="frozen", micro_batch=64))
-    trainer = busy.build_trainer(eps_model, Erasure(("cat",)))
-    assert estimate(trainer).learning > estimate(trainer).sampling
-
-
-def test_a_model_is_told_how_many_are_drawn_at_once():
-    assert efface.load(tiny_pipeline(), draw_batch=3).drawn_together == 3
-    assert efface.load(tiny_pipeline()).drawn_together == 32
-    with pytest.raises(ValueError, match="draw_batch is 0 or a number of pictures, got -1"):
-        efface.load(tiny_pipeline(), draw_batch=-1)
+    plan = estimate(long_game(busy, eps_model))
+    assert plan.learning > plan.sampling
 
 
 @pytest.mark.parametrize(("batch", "micro"), [(1, 0), (6, 1), (6, 2), (6, 0)])
 def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_model):
     """EAP's student reads two rows for one of each term; passes without a gradient are no matter."""
     method = methods.get("eap")(**settings("eap", batch=batch, micro_batch=micro, source="frozen", keep_paths=1))
-    trainer = method.build_trainer(eps_model, Erasure(("cat",)))
+    trainer = long_game(method, eps_model)
     seen: list[int] = []
     hook = eps_model.unet.register_forward_pre_hook(
         lambda _, args: seen.append(len(args[0])) if torch.is_grad_enabled() else None
@@ -147,7 +244,7 @@ def test_planning_makes_no_pass_of_more_rows_than_the_run(batch, micro, eps_mode
 
 def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_model, monkeypatch):
     method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
-    trainer, network = method.build_trainer(eps_model, Erasure(("cat",))), eps_model._network
+    trainer, network = long_game(method, eps_model), eps_model._network
     for most, said in (
         (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*what learns"),
         (0, r"not even one row at once fits on cpu beside .* of weights and .* of what learns; --checkpointing"),
@@ -164,66 +261,21 @@ def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_mode
 
 
 def test_encoders_rest_unless_they_learn(eps_model):
-    still = estimate(methods.get("esd")(**settings("esd")).build_trainer(eps_model, Erasure(("cat",))))
+    still = estimate(long_game(methods.get("esd")(**settings("esd")), eps_model))
     encoders = (*eps_model.vae.parameters(), *eps_model.text_encoder.parameters(), *eps_model.text_encoder.buffers())
     assert still.resting == count_bytes(encoders)
     live = methods.get("advunlearn")(**settings("advunlearn", warm_up=5, retain_template="a {}"))
-    assert estimate(live.build_trainer(eps_model, Erasure(("cat",)))).resting == 0
-
-
-def test_lines_and_sizes():
-    line = LinearFit.through(30, 50, rows=2)
-    assert (line(0), line(2), line(4), line(10)) == (10, 30, 50, 110)
-    assert [read_size(text) for text in ("8GB", "800 MB", "0.5gb", "1000")] == [8 * 10**9, 8 * 10**8, 5 * 10**8, 1000]
-    for wrong in ("", "lots", "-3GB", "GB"):
-        with pytest.raises(ValueError, match="write it as 8GB"):
-            read_size(wrong)
-    assert (format_size(2.5e9), format_size(3.21e6)) == ("2.50 GB", "3.2 MB")
-    assert (read_free_bytes(torch.device("cpu")) or 1) > 0
-
-
-def test_the_table_leaves_out_what_is_nothing():
-    plan = Plan(
-        100,
-        0,
-        50,
-        0,
-        LinearFit(10, 5),
-        LinearFit(0, 0),
-        rows=4,
-        micro=2,
-        waiting=1.5,
-        apart=7,
-        pictures=0,
-        traced=0,
-        recorded=0,
-    )
-    assert plan.need == 180
-    assert "drawing" not in plan.table()
-    assert "a turn, 2 of 4 rows at once" in plan.table()
-
-
-def test_tally_counts_storages_once_and_forgets_the_freed():
-    known = torch.zeros(1000)
-    with AllocationTracker([known]) as tally:
-        a = torch.zeros(250)
-        views = [a[:10], a.view(5, 50), known[3:], known.view(10, 100)]
-        assert tally.live == 1000
-        b = a + 1
-        assert (tally.live, tally.peak) == (2000, 2000)
-        del a, views
-        assert tally.live == 1000
-        del b
-    assert (tally.live, tally.peak) == (0, 2000)
-    assert count_bytes([known, known[5:]]) == 4000
+    assert estimate(long_game(live, eps_model)).resting == 0
 
 
 def test_erase_refuses_from_the_command_line(tmp_path, capsys):
     tiny_model().save_pretrained(tmp_path / "model")
     args = ["erase", "esd", "--model", str(tmp_path / "model"), "--target", "cat", "--batch", "64", "--draw-steps", "3"]
-    args += ["--out", str(tmp_path / "e.safetensors"), "--steps", "2", "--source", "frozen"]
+    args += ["--out", str(tmp_path / "e.safetensors"), "--steps", "100", "--source", "frozen"]
     assert main([*args, "--max-memory", "6MB"]) == 2
     said = capsys.readouterr().err
+    assert "taking the fingerprint of the weights: 0 of 1" in said
+    assert "planning memory: 3 of 3" in said
     assert "this run takes, at most" in said
     assert "weights of the model" in said
     assert "there are 6.0 MB" in said

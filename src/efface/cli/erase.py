@@ -74,8 +74,8 @@ class Request:
             model = self.opened()
             fitting = ready(model, erasure, method, limit)
             drawn = glyphs.check_target(self.model, model, erasure)
-            with progress(group.is_main) as on_progress:
-                edit = fitting.fit(self.out, self.checkpoint, partial(on_progress, f"erasing ({name})"))
+            with progress(group.is_main) as tell:
+                edit = fitting.fit(self.out, self.checkpoint, partial(tell, f"erasing ({name})"))
             if not group.is_main:
                 return
             edit.save(self.out)
@@ -153,11 +153,15 @@ def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = No
 def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Trainer:
     """The training, set up, after saying what it will take; ValueError where that is not to be had."""
     from ..planning.machine import read_free_bytes
-    from ..planning.plan import require_fit, suggest_lighter, estimate, build_for_planning
+    from ..planning.plan import build_for_planning, estimate, require_fit, suggest_lighter
     from ..training.distributed import process_group
 
-    trainer = build_for_planning(lambda: method.build_trainer(model, erasure), model.device)
-    plan = estimate(trainer)
+    with progress(process_group().is_main) as tell:
+        tell("taking the fingerprint of the weights", 0, 1)
+        model.fingerprint()
+        tell("taking the fingerprint of the weights", 1, 1)
+        trainer = build_for_planning(lambda: method.build_trainer(model, erasure), model.device)
+        plan = estimate(trainer, partial(tell, "planning memory"))
     if process_group().is_main:
         say(f"this run takes, at most:\n{plan.table()}")
     require_fit(plan, limit or read_free_bytes(model.device), lambda: suggest_lighter(trainer, plan))

@@ -10,7 +10,7 @@ import torch
 
 
 def read_free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device, with what this process holds of it; None where nobody knows."""
+    """Reads how many bytes a device can still give, with those that this process holds; None where nobody knows."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     facts = Path("/proc/meminfo")
@@ -21,7 +21,7 @@ def read_free_bytes(device: torch.device) -> int | None:
 
 
 def read_size(text: str) -> int:
-    """Bytes of "8GB", "800 MB", "0.5gb"; ValueError for anything else."""
+    """Reads the bytes that "8GB", "800 MB" or "0.5gb" name (powers of 1000); ValueError for anything else."""
     number, unit = text.strip().upper().rstrip("B"), 1.0
     for letter, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if number.endswith(letter):
@@ -36,12 +36,12 @@ def read_size(text: str) -> int:
 
 
 def format_size(n: float) -> str:
-    """Bytes, to read."""
+    """Writes bytes for people, in GB or MB (powers of 1000)."""
     return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
 
 def read_resident_peak() -> int | None:
-    """The most main memory that this process held at once, in bytes; None where the system does not tell.
+    """Reads the most bytes of main memory that this process held at once; None where the system does not tell.
 
     Linux' getrusage would count the parent's, from before the start of this process.
     """
@@ -57,13 +57,13 @@ def read_resident_peak() -> int | None:
 
 
 def _read_resident() -> int:
-    """What this process holds in memory."""
+    """Reads how many bytes of main memory this process holds."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _read_group_limit() -> int:
-    """What a container leaves this process, where it says so; cached files, which give way, are not counted."""
+    """Reads how many bytes a container leaves this process; cached files, which give way, count as free."""
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))

@@ -1,17 +1,22 @@
 """What an erasure will take, said before it starts, and which flag would make it fit.
 
-need = weights + trained + kept + max(turn(m), drawing(d)) on the device: weights are all parameters of the model;
-trained are the tensors that learn and Adam's two moments of each; turn(m) is what one turn adds with m rows at once in
-the student's pass, drawing(d) what a step of drawing d pictures adds; kept, on a CPU alone, are the last good state and
-of recordings what the store holds in memory. Turn and drawing are straight lines in their rows, laid through passes
-that are really made (`passes`), never with more rows at once in the student's pass than the run has: turns of two and
-four rows of each term go row by row, one of four by twos, and one of at most two goes whole where the run's own do.
-What kernels take inside themselves is not seen; `SPARE` allows for it.
+need = weights + trained + kept + max(step(m), drawing(d)), in bytes on the device. `weights` are all parameters of the
+model; `trained` are the tensors that learn and Adam's two moments of each; `step(m)` is what one step adds with m rows
+at once in the student's pass; `drawing(d)` is what a step of drawing d pictures adds; `kept`, on a CPU alone, are the
+last good state and the part of the recordings that the store holds in memory. Step and drawing are straight lines in
+their rows.
+
+The lines are laid through trial steps that are really made (`probe_steps`), never with more rows at once in the
+student's pass than the run has: steps of two and four rows of each term go row by row, one of four by twos, and one of
+at most two goes whole where the run's own do. Where that would cost more than a tenth of the run, they are laid through
+steps of one and two rows of which the shapes alone are known (`shapes`). What kernels take inside themselves is not
+seen; `SPARE` allows for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -19,10 +24,12 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
+from ..training.distributed import process_group
 from ..training.interfaces import MemoryFootprint
 from ..training.trainer import Trainer
 from .machine import format_size
-from .probe_steps import LinearFit, RowwiseCost, measure_rowwise, measure_drawing, list_tensors, measure_step
+from .probe_steps import LinearFit, RowwiseCost, list_tensors, measure_drawing, measure_rowwise, measure_step
+from .shapes import measure_shapes, trial_is_cheap
 from .tracker import count_bytes
 
 SPARE = 1.1
@@ -40,31 +47,33 @@ class Plan:
     """Bytes and rows of a run."""
 
     weights: int
-    """Of the model, on the device."""
+    """Bytes of the model's parameters on the device."""
     resting: int
-    """Of them, those of encoders and decoder, which `--offload` would keep elsewhere."""
+    """Bytes of them that are text encoders' and the autoencoder's, which `--offload` would keep elsewhere."""
     trained: int
-    """What learns, with Adam's moments."""
+    """Bytes of what learns, with Adam's moments."""
     kept: int
-    """On a CPU: the last good state, pictures, and recordings as far as they are held in memory."""
+    """Bytes that stay on the device on a CPU: the last good state, pictures, and recordings that are held in memory."""
     turn: LinearFit
-    """What a turn adds, by rows at once in the student's pass."""
+    """Bytes that a step adds, by rows at once in the student's pass."""
     drawing: LinearFit
-    """What drawing adds, by pictures."""
+    """Bytes that drawing adds, by pictures at once."""
     rows: int
-    """In the student's pass, in a turn of the weights."""
+    """Rows in the student's pass, in a step of the weights."""
     micro: int
-    """Of them, at once."""
+    """Rows of them that go through the student at once."""
     waiting: float
-    """What each of the others takes meanwhile."""
+    """Bytes that each of the other rows takes meanwhile."""
     apart: int
-    """What it takes beside to go piece by piece, as gradients of two pieces that are summed."""
+    """Bytes beside, where rows go piece by piece: gradients of two pieces that are summed."""
     pictures: int
-    """Drawn together."""
+    """Pictures that are drawn together."""
     traced: int
     """Bytes that are recorded of these meanwhile, beyond those that are kept anyway."""
     recorded: int
     """Bytes of recordings, in the host's memory or on disk."""
+    from_shapes: bool = False
+    """Whether step and drawing were estimated from shapes, and no trial step was made."""
 
     @property
     def need(self) -> int:
@@ -73,7 +82,7 @@ class Plan:
 
     @property
     def learning(self) -> int:
-        """Bytes that a turn adds."""
+        """Bytes that a step of the weights adds."""
         pieces = self.apart if self.micro < self.rows else 0
         return self.turn(self.micro) + pieces + round(self.waiting * (self.rows - self.micro))
 
@@ -83,7 +92,7 @@ class Plan:
         return self.drawing(self.pictures) + self.traced if self.pictures else 0
 
     def table(self) -> str:
-        """The plan, a line for each part."""
+        """Writes the plan as text, a line for each part."""
         lines = [
             ("weights of the model", self.weights),
             ("what learns, and Adam's moments", self.trained),
@@ -93,11 +102,13 @@ class Plan:
             ("at most, on the device", self.need),
             ("recordings, in memory or on disk", self.recorded),
         ]
-        return "\n".join(f"  {name:<40} {format_size(n):>9}" for name, n in lines if n)
+        rows = [f"  {name:<40} {format_size(n):>9}" for name, n in lines if n]
+        note = ["  (from the shapes of tensors: trial steps would cost more than a tenth of this run)"]
+        return "\n".join(rows + note * self.from_shapes)
 
 
 def build_for_planning(make: Callable[[], Trainer], device: torch.device) -> Trainer:
-    """A game, set up; DoesNotFit where there is no room for what learns."""
+    """Sets a game up; raises DoesNotFit where there is no room for what learns."""
     try:
         return make()
     except torch.OutOfMemoryError as error:
@@ -105,39 +116,71 @@ def build_for_planning(make: Callable[[], Trainer], device: torch.device) -> Tra
         raise DoesNotFit(f"what learns does not fit on {device} beside the model; {less}") from error
 
 
-def estimate(trainer: Trainer) -> Plan:
-    """The plan of a game that is set up; makes some small passes, and leaves everything as it was.
+def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
+    """Plans a game that is set up, and leaves everything as it was.
+
+    Makes trial steps where these cost at most a tenth of the run's steps; else no pass of the network at all, unless a
+    method cannot do without numbers.
+
+    Args:
+        progress: called as progress(done, of) before each part of the work and after the last.
 
     Raises:
-        DoesNotFit: those did not fit on the GPU; says what is known of the plan nevertheless.
+        DoesNotFit: trial steps did not fit on the GPU; says what is known of the plan nevertheless.
     """
-    model, takes = trainer.model, _takes(trainer)
-    stored = _stored(trainer, takes)
+    if process_group().size == 1 and not trial_is_cheap(trainer):
+        with suppress(RuntimeError):
+            return _estimate_from_shapes(trainer, progress)
+    return _estimate_by_trial(trainer, progress)
+
+
+def _estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Plan:
+    cost = measure_shapes(trainer, progress)
+    plan = _plan(trainer, cost.each, cost.turn, cost.waiting, cost.drawing)
+    micro = min(plan.rows, trainer.config.micro_batch or plan.rows)
+    return replace(plan, micro=micro, apart=cost.apart, from_shapes=True)
+
+
+def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -> Plan:
+    model = trainer.model
     try:
-        one, drawing = measure_rowwise(trainer), LinearFit.through(*(measure_drawing(model, n) for n in (1, 2)))
+        progress(0, 3)
+        one = measure_rowwise(trainer)
+        progress(1, 3)
+        drawing = LinearFit.through(*(measure_drawing(model, n) for n in (1, 2)))
     except torch.OutOfMemoryError as error:
-        said = f"{format_size(count_bytes(model.weights.values()))} of weights and {format_size(_trained(trainer))} of what learns"
+        sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(trainer))]
+        said = f"{sizes[0]} of weights and {sizes[1]} of what learns"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
+    least = _plan(trainer, one.each, LinearFit(one.turn, 0), one.waiting, drawing)
+    progress(2, 3)
+    try:
+        plan = _by_more(trainer, least, one)
+    except torch.OutOfMemoryError as error:
+        said = f"with --micro-batch 1 it would need {format_size(least.need)}; {LESS} too"
+        raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
+    progress(3, 3)
+    return plan
+
+
+def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing: LinearFit) -> Plan:
+    """The plan with one row at once; `each` rows in the student's pass for one of each term."""
+    model, takes = trainer.model, _takes(trainer)
     resting = _resting(model)
-    least = Plan(
+    return Plan(
         weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting]),
         resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
         trained=_trained(trainer),
-        kept=_kept(trainer, takes) + stored,
-        turn=LinearFit(one.turn, 0),
+        kept=_kept(trainer, takes) + _stored(trainer, takes),
+        turn=turn,
         drawing=drawing,
-        rows=one.each * trainer.config.batch,
+        rows=each * trainer.config.batch,
         micro=1,
-        waiting=one.waiting,
+        waiting=waiting,
         apart=0,
         **_drawn(trainer, takes),
         recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
     )
-    try:
-        return _by_more(trainer, least, one)
-    except torch.OutOfMemoryError as error:
-        said = f"with --micro-batch 1 it would need {format_size(least.need)}; {LESS} too"
-        raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
 
 
 def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
@@ -154,10 +197,11 @@ def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
 
 
 def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan]]) -> None:
-    """Raises DoesNotFit where `limit` bytes are too few: with the plan, and with those of the others that would fit.
+    """Raises DoesNotFit where `limit` bytes are too few, with the plan and with the other plans that would fit.
 
     Args:
-        others: further plans, by the flags that bring them about; asked for only then.
+        limit: bytes that the run may take; None refuses nothing.
+        others: further plans, by the flags that bring them about; called only where this plan does not fit.
     """
     if limit is None or plan.need * SPARE <= limit:
         return
@@ -174,7 +218,7 @@ def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str,
 
 
 def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
-    """Plans that need less, by their flags; each with those before it."""
+    """Finds plans that need less, by their flags; each has the flags before it too."""
     found: dict[str, Plan] = {}
     flags, last = "", plan
     if plan.micro > 1:
@@ -206,7 +250,7 @@ def _drawn_singly(trainer: Trainer, plan: Plan) -> Plan:
         trainer.model.draw_batch = before
 
 
-def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, int]:
+def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, Any]:
     """How many pictures are drawn together, and the bytes recorded meanwhile beyond those that are kept anyway."""
     traced = max((t.trace_bytes for t in takes), default=0) - _stored(trainer, takes)
     return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
@@ -244,5 +288,5 @@ def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
 def _resting(model: Model) -> list[Tensor]:
     """What lies on the device of the parts that rest while a denoiser learns: text encoders and autoencoder."""
     parts = [getattr(model.pipeline, name, None) for name in ("text_encoder", "text_encoder_2", "vae")]
-    list_tensors = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
-    return [tensor for tensor in list_tensors if tensor.device == model.device]
+    lying = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
+    return [tensor for tensor in lying if tensor.device == model.device]

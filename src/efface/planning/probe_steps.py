@@ -1,8 +1,8 @@
-"""Small passes that are made to be measured: at states of zeros, so that nothing is drawn for them."""
+"""Trial steps: small real passes that are made to be measured, at states of zeros, so that nothing need be drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Context, Source, States, Step, Term
+from ..training.interfaces import Context, Query, Source, States, Step, Term
 from ..training.trainer import Trainer
 from .tracker import AllocationTracker
 
@@ -24,20 +24,22 @@ class LinearFit:
     """Bytes that a pass adds, as a straight line in its rows."""
 
     fixed: float
+    """Bytes that do not depend on the number of rows; counted as 0 where the fit has it below."""
     each: float
+    """Bytes a row."""
 
     def __call__(self, rows: int) -> int:
         return round(max(0.0, self.fixed) + self.each * rows)
 
     @staticmethod
     def through(one: int, two: int, rows: int = 1) -> LinearFit:
-        """From a pass of `rows` rows and one of twice as many."""
+        """The line through the bytes of a pass of `rows` rows and of a pass of twice as many."""
         return LinearFit(2 * one - two, (two - one) / rows)
 
 
 @final
 class ZeroStates(Source):
-    """States of zeros, with everything known; the same for all who ask within a turn, as the true source is."""
+    """States of zeros, with all of the teacher's predictions known; the same for all who ask within a turn."""
 
     def __init__(self) -> None:
         self.last: tuple[Step, tuple[str, ...], States] | None = None
@@ -55,14 +57,14 @@ class ZeroStates(Source):
 
 
 @contextmanager
-def _replace_sources(terms: Sequence[Term]) -> Iterator[None]:
-    """Within, the terms' sources draw nothing; those that were one stay one."""
+def replace_sources(terms: Sequence[Term]) -> Iterator[None]:
+    """Within, the terms read zeros, and nothing is drawn; a source that two terms share stays shared."""
     before = [(term, term.sources()) for term in terms]
-    blanks = {id(source): ZeroStates() for _, own in before for source in own.values()}
+    zeros = {id(source): ZeroStates() for _, own in before for source in own.values()}
     try:
         for term, own in before:
             for name, source in own.items():
-                setattr(term, name, blanks[id(source)])
+                setattr(term, name, zeros[id(source)])
         yield
     finally:
         for term, own in before:
@@ -72,22 +74,22 @@ def _replace_sources(terms: Sequence[Term]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RowwiseCost:
-    """Turns whose rows go one by one."""
+    """What steps take whose rows go through the student one by one."""
 
     terms: int
-    """Rows of each term in the smaller turn; the larger has twice as many."""
+    """Rows of each term in the smaller step; the larger has twice as many."""
     each: int
     """Rows in the student's largest pass for one of each term; a term that asks it nothing has passes of its own."""
     turn: float
-    """Bytes that a turn of one row adds."""
+    """Bytes that a step of one row adds."""
     waiting: float
-    """What each further row takes that waits."""
+    """Bytes that each further row takes while it waits."""
     larger: int
-    """Bytes that the larger turn adds."""
+    """Bytes that the larger step adds."""
 
 
 def measure_rowwise(trainer: Trainer) -> RowwiseCost:
-    """Two turns, row by row."""
+    """Makes two steps whose rows go one by one, of one or two rows of each term and of twice as many."""
     n = min(2, trainer.config.batch)
     (few, rows), (many, _) = measure_step(trainer, n, 1), measure_step(trainer, 2 * n, 1)
     each = max(1, rows // n)
@@ -96,20 +98,32 @@ def measure_rowwise(trainer: Trainer) -> RowwiseCost:
 
 
 def measure_step(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
-    """Bytes that a turn of the weights with n rows adds, `micro` at once or all; and rows in the largest pass."""
-    small = trainer.resize(batch=n, micro_batch=micro)
-    with _replace_sources(trainer.terms):
-        rows = _count_student_rows(small, small.auxiliary_step(0, stream=1))
-        with AllocationTracker(list_tensors(trainer)) as tally:
+    """Bytes that a step of the weights with n rows of each term adds, and the rows in the student's largest pass."""
+    small = trainer.resize(n, micro)
+    with replace_sources(trainer.terms):
+        rows = count_student_rows(small, small.collect_queries(small.auxiliary_step(0, stream=1)))
+        with AllocationTracker(list_tensors(trainer)) as tracker:
             trainer.balance(
                 partial(small.gradient, small.auxiliary_step(0, stream=1)), 0.0 if trainer.balance.inner else None
             )
-    return tally.peak, rows
+    return tracker.peak, rows
 
 
-def _count_student_rows(trainer: Trainer, step: Step) -> int:
-    """Rows in the largest pass of the student in a turn, what several terms ask counted once."""
-    asked = trainer.collect_queries(step)
+def measure_drawing(model: Model, n: int) -> int:
+    """Bytes that one guided step of drawing n pictures adds."""
+    uncond = model.encode([""])
+    x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
+    with torch.no_grad(), AllocationTracker(model.weights.values()) as tracker:
+        model.predict(x, 1, uncond.expand(n), uncond.expand(n))
+    return tracker.peak
+
+
+Asked = Sequence[tuple[Term, Mapping[str, Query]]]
+"""What each term asks in a step, as `Trainer.collect_queries` has it."""
+
+
+def count_student_rows(trainer: Trainer, asked: Asked) -> int:
+    """Rows in the student's largest pass of a step; what several terms ask counts once."""
     each = [
         [query for term, some in asked for query in some.values() if term.role in roles]
         for roles in trainer.balance.passes
@@ -119,15 +133,6 @@ def _count_student_rows(trainer: Trainer, step: Step) -> int:
 
 
 def list_tensors(trainer: Trainer) -> list[Tensor]:
-    """The weights, and what learns, in the network's own dtype and as masters."""
+    """The model's weights, and what learns, in the network's own dtype and as masters."""
     beside = (tensor for learner in trainer.learners for tensor in (*learner.params(), *learner.learning()))
     return [*trainer.model.weights.values(), *beside]
-
-
-def measure_drawing(model: Model, n: int) -> int:
-    """Bytes that one guided step of drawing n pictures adds."""
-    nothing = model.encode([""])
-    x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
-    with torch.no_grad(), AllocationTracker(model.weights.values()) as tally:
-        model.predict(x, 1, nothing.expand(n), nothing.expand(n))
-    return tally.peak

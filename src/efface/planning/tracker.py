@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 @final
 class AllocationTracker(TorchDispatchMode):
-    """Within, `live` are the bytes of tensors made since it was entered and not yet freed, `peak` the most there were.
+    """Within, `live` counts the bytes of tensors made since it was entered and not yet freed; `peak` is its maximum.
 
     Args:
         known: tensors that are there already and do not count, such as a model's weights.
@@ -31,7 +31,7 @@ class AllocationTracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
+        for leaf in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._note(leaf)
         return out
@@ -52,6 +52,6 @@ class AllocationTracker(TorchDispatchMode):
 
 
 def count_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of these tensors' storages, each once."""
+    """Counts the bytes of these tensors' storages, each storage once."""
     storages = {storage.data_ptr() or id(storage): storage for t in tensors for storage in [t.untyped_storage()]}
     return sum(storage.nbytes() for storage in storages.values())

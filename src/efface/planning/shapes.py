@@ -1,0 +1,185 @@
+"""What a step takes, from the shapes of its tensors alone: nothing is computed, and no memory is taken.
+
+The same losses and gradients as in training are gone through with PyTorch's fake tensors, which have a shape, a dtype
+and a device but no numbers; the tracker counts the bytes that their storages would have. It serves where trial steps
+would take longer than a tenth of the run that they plan. What cannot be known without numbers raises RuntimeError.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ..models.base import Model
+from ..models.cond import Cond
+from ..training.interfaces import Context, Query, Step, Term
+from ..training.trainer import Trainer, gradients
+from .probe_steps import Asked, LinearFit, count_student_rows, list_tensors, replace_sources
+from .tracker import AllocationTracker, count_bytes
+
+SHARE = 0.1
+"""The most that trial steps may cost, as a share of the run that they plan."""
+
+
+@final
+class Replayed(Term):
+    """A term whose questions have been asked already, so that its loss can be taken again without asking anew."""
+
+    def __init__(self, term: Term, queries: Mapping[str, Query]) -> None:
+        self.term, self.given, self.role = term, queries, term.role
+
+    def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
+        return self.given
+
+    def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        return self.term.loss(context, queries, predictions)
+
+
+@final
+@dataclass(frozen=True)
+class ShapeCost:
+    """Bytes that a step and drawing add, from shapes."""
+
+    each: int
+    """Rows in the student's largest pass for one of each term."""
+    turn: LinearFit
+    """Bytes that a step adds, by rows at once in the student's pass."""
+    waiting: float
+    """Bytes that each further row takes while it waits."""
+    apart: int
+    """Bytes beside, where rows go by pieces: gradients of two pieces that are summed."""
+    drawing: LinearFit
+    """Bytes that a step of drawing adds, by pictures."""
+
+
+def trial_is_cheap(trainer: Trainer) -> bool:
+    """Whether the trial steps cost at most `SHARE` of the run's steps, both counted in forward passes of one row.
+
+    A row that is learnt from counts 3, one whose activations are recomputed 4, one of the teacher or of drawing 1. What
+    the run draws is left out, so the run costs at least what is said here.
+    """
+    config, (_, _, asked) = trainer.config, ask_terms(trainer, 1)
+    student, each = _count_rows(asked, "student"), max(1, count_student_rows(trainer, asked))
+    teacher, n = _count_rows(asked, "teacher"), min(2, config.batch)
+    rows = each * config.batch
+    micro = min(rows, config.micro_batch or rows)
+    by_pieces = 3 * n + (2 * n if micro > 1 else 0)
+    whole = n if micro == rows else 0
+    trial = by_pieces * (4 * student + teacher) + whole * (3 * student + teacher) + 6
+    return trial <= SHARE * config.steps * config.batch * (3 * student + teacher)
+
+
+def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> ShapeCost:
+    """What the run's steps and its drawing take; makes no pass of the network.
+
+    Args:
+        progress: called as progress(done, of) before each part and at the end.
+
+    Raises:
+        RuntimeError: a term, a network or a kernel needs numbers where there are shapes alone.
+    """
+    progress(0, 3)
+    few, rows = measure_step_shapes(trainer, 1)
+    each = max(1, rows)
+    progress(1, 3)
+    alone = each * trainer.config.batch == 1
+    turn = LinearFit(few, 0) if alone else LinearFit.through(few, measure_step_shapes(trainer, 2)[0], each)
+    progress(2, 3)
+    drawing = LinearFit.through(*(measure_drawing_shapes(trainer.model, n) for n in (1, 2)))
+    progress(3, 3)
+    _, _, asked = ask_terms(trainer, 1)
+    hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
+    waiting = turn.each if hardened else _waiting_bytes(trainer, asked) / each  # an attack takes all rows at once
+    return ShapeCost(each, turn, waiting, count_bytes(trainer.update.params()), drawing)
+
+
+def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
+    """Bytes that a step of the weights with n rows of each term would add, and rows in the student's largest pass."""
+    small, step, asked = ask_terms(trainer, n, micro)
+    small.terms = [Replayed(term, queries) for term, queries in asked]
+    held = []
+    with _shapes_alone(trainer.model, list_tensors(trainer)) as tracker:
+        for roles in trainer.balance.passes:
+            with small.losses(step, *roles) as losses:
+                if losses:
+                    total = torch.stack(list(losses.values())).sum()
+                    held.append(gradients(step.learner.params(), total))  # type: ignore[attr-defined]
+    return tracker.peak + count_bytes(_states(asked)), count_student_rows(trainer, asked)
+
+
+def measure_drawing_shapes(model: Model, n: int) -> int:
+    """Bytes that one guided step of drawing n pictures would add."""
+    uncond = model.encode([""])
+    with torch.no_grad(), _shapes_alone(model, list(model.weights.values())) as tracker:
+        x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
+        model.predict(x, 1, uncond.expand(n), uncond.expand(n))
+    return tracker.peak
+
+
+def ask_terms(trainer: Trainer, n: int, micro: int = 0) -> tuple[Trainer, Step, Asked]:
+    """A copy of the training with n rows of each term, a step, and what the terms ask in it, without the network."""
+    small = trainer.resize(n, micro)
+    model = copy.copy(trainer.model)
+    setattr(model, "predict", _predict_nothing)  # noqa: B010  (a term may attack the network before it asks)
+    asking = copy.copy(small)
+    asking.context = replace(small.context, model=model)
+    with replace_sources(trainer.terms):
+        step = small.auxiliary_step(0, stream=1)
+        asked = asking.collect_queries(step)
+    return small, step, asked
+
+
+@contextmanager
+def _shapes_alone(model: Model, known: list[Tensor]) -> Iterator[AllocationTracker]:
+    """Within, tensors have shapes and no numbers; counts all but the `known`. A compiled network runs as it was."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    tracker = AllocationTracker([mode.from_tensor(tensor) for tensor in known])
+    steady, model.steady = model.steady, None
+    try:
+        with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"), mode, tracker:
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+            yield tracker
+    finally:
+        model.steady = steady
+
+
+def _predict_nothing(x: Tensor, t: Any, *conds: Cond) -> tuple[Tensor, ...]:
+    """In place of `Model.predict`: of its shape, and with a slope to the conditions."""
+    return tuple(
+        torch.zeros_like(x) + torch.stack([part.float().abs().mean() for part in cond.tensors.values()]).sum().to(x)
+        for cond in conds
+    )
+
+
+def _count_rows(asked: Asked, who: str) -> int:
+    """Rows that are asked of the student or of the frozen model, without those whose answer is known."""
+    queries = {
+        (id(query.states), id(query.cond)): query for _, some in asked for query in some.values() if query.role == who
+    }
+    return sum(len(query.states.x) for query in queries.values() if query.known not in query.states.known)
+
+
+def _states(asked: Asked) -> list[Tensor]:
+    """The states and conditions that are asked about."""
+    queries = [query for _, some in asked for query in some.values()]
+    return [
+        tensor
+        for query in queries
+        for tensor in (query.states.x, query.states.t, *query.states.known.values(), *query.cond.tensors.values())
+    ]
+
+
+def _waiting_bytes(trainer: Trainer, asked: Asked) -> float:
+    """Bytes that one row of each term takes while it waits: states, and what goes into the pass and comes out of it."""
+    students = [query for _, some in asked for query in some.values() if query.role == "student"]
+    passed = [tensor for query in students for tensor in (query.states.x, *query.cond.tensors.values())]
+    predictions = [query.states.x for query in students]
+    return count_bytes(_states(asked)) + count_bytes(passed) + 3 * count_bytes(predictions)

@@ -1,0 +1,67 @@
+"""Sizes, lines and the tracker: what a plan is counted with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import efface
+from efface.planning.machine import format_size, read_free_bytes, read_size
+from efface.planning.plan import Plan
+from efface.planning.probe_steps import LinearFit
+from efface.planning.tracker import AllocationTracker, count_bytes
+from tiny import tiny_pipeline
+
+
+def test_a_model_is_told_how_many_are_drawn_at_once():
+    assert efface.load(tiny_pipeline(), draw_batch=3).drawn_together == 3
+    assert efface.load(tiny_pipeline()).drawn_together == 32
+    with pytest.raises(ValueError, match="draw_batch is 0 or a number of pictures, got -1"):
+        efface.load(tiny_pipeline(), draw_batch=-1)
+
+
+def test_lines_and_sizes():
+    line = LinearFit.through(30, 50, rows=2)
+    assert (line(0), line(2), line(4), line(10)) == (10, 30, 50, 110)
+    assert [read_size(text) for text in ("8GB", "800 MB", "0.5gb", "1000")] == [8 * 10**9, 8 * 10**8, 5 * 10**8, 1000]
+    for wrong in ("", "lots", "-3GB", "GB"):
+        with pytest.raises(ValueError, match="write it as 8GB"):
+            read_size(wrong)
+    assert (format_size(2.5e9), format_size(3.21e6)) == ("2.50 GB", "3.2 MB")
+    assert (read_free_bytes(torch.device("cpu")) or 1) > 0
+
+
+def test_tally_counts_storages_once_and_forgets_the_freed():
+    known = torch.zeros(1000)
+    with AllocationTracker([known]) as tally:
+        a = torch.zeros(250)
+        views = [a[:10], a.view(5, 50), known[3:], known.view(10, 100)]
+        assert tally.live == 1000
+        b = a + 1
+        assert (tally.live, tally.peak) == (2000, 2000)
+        del a, views
+        assert tally.live == 1000
+        del b
+    assert (tally.live, tally.peak) == (0, 2000)
+    assert count_bytes([known, known[5:]]) == 4000
+
+
+def test_the_table_leaves_out_what_is_nothing():
+    plan = Plan(
+        100,
+        0,
+        50,
+        0,
+        LinearFit(10, 5),
+        LinearFit(0, 0),
+        rows=4,
+        micro=2,
+        waiting=1.5,
+        apart=7,
+        pictures=0,
+        traced=0,
+        recorded=0,
+    )
+    assert plan.need == 180
+    assert "drawing" not in plan.table()
+    assert "a turn, 2 of 4 rows at once" in plan.table()
