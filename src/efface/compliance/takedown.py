@@ -261,7 +261,7 @@ def _compared(what: str, recorded: str, found: str | None) -> Check:
 def _attacks_run(folder: Path) -> list[str]:
     """Names of the attacks in the evaluation's `attacks.json` that could be made."""
     found = attack_record.read(folder)
-    return [t.attack for t in found.trials if t.where == "edited" and not t.missing] if found else []
+    return [t.attack for t in found.measures if t.condition == "target" and not t.missing] if found else []
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,14 @@ from pydantic import Field, ValidationError
 
 from .report import Alarm, Drawing, Drop, Estimate, Part, SuitePart
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE = "attacks.json"
-Where = Literal["edited", "base", "kept"]
+Condition = Literal["target", "control-base", "control-kept"]
 """The erased concept under the edit; the same on the untouched base, its name removed from the prompts; a kept concept
 under the edit, its name removed."""
 
 
-class Outcome(Part):
+class RowResult(Part):
     """What one attack did on one row."""
 
     row: str
@@ -40,21 +41,21 @@ class Outcome(Part):
     """The file of its embedding or start latents, where it has any."""
 
 
-class Success(Outcome):
+class AttackSuccess(RowResult):
     """A success, with what was asked."""
 
     attack: str
-    where: Where
+    condition: Condition
     prompt: str
     """The prompt before the attack."""
     before: str
     """The picture of that prompt before the attack, relative to the evaluation's folder."""
 
 
-class Ground(Part):
+class ConditionSummary(Part):
     """Where attacks were made, and what was seen there before any."""
 
-    where: Where
+    condition: Condition
     title: str
     concepts: tuple[str, ...]
     rows: int
@@ -66,24 +67,24 @@ class Ground(Part):
     """Share that shows it before any attack: in the controls the name is removed from the prompts."""
 
 
-class Trial(Part):
+class AttackMeasure(Part):
     """One attack on one ground."""
 
     attack: str
     version: str
     threat: str
     settings: dict[str, Any]
-    where: Where
-    survivors: bool
+    condition: Condition
+    worst_case: bool
     """Whether it was made only on rows that no earlier attack broke."""
     before: Estimate
     """Share shown before any attack."""
     after: Estimate
     """Attack success rate: (shown before + broken by the attack) / rows, UnlearnDiffAtk's definition."""
-    floor: Estimate
+    baseline: Estimate
     """The same of random prefixes on the same rows, with as many queries; where pictures are handed in, of these or of
     the attack with pictures of another thing, whichever shows the concept."""
-    gain: Drop | None
+    lift: Drop | None
     """Attack minus floor, paired by row; the interval resamples rows."""
     intact: Estimate | None = None
     """Of an attack that only undoes an edit: share of kept concepts that its model shows when asked by name."""
@@ -117,29 +118,61 @@ class AttackRecord(Part):
     seed: int
     robust: Estimate
     """Share of the rows that nothing broke: not the plain prompt, no attack, not the floor."""
-    grounds: tuple[Ground, ...]
-    trials: tuple[Trial, ...]
-    successes: tuple[Success, ...]
+    conditions: tuple[ConditionSummary, ...]
+    measures: tuple[AttackMeasure, ...]
+    successes: tuple[AttackSuccess, ...]
     alarms: tuple[Alarm, ...]
 
-    def find(self, attack: str, where: Where = "edited") -> Trial | None:
-        return next((t for t in self.trials if (t.attack, t.where) == (attack, where)), None)
+    def find(self, attack: str, condition: Condition = "target") -> AttackMeasure | None:
+        return next((t for t in self.measures if (t.attack, t.condition) == (attack, condition)), None)
 
 
 def read(folder: Path) -> AttackRecord | None:
     """Read the `attacks.json` of an evaluation's folder; None where there is none.
 
     Raises:
-        ValueError: it was written by another version, or is damaged.
+        ValueError: it was written by a version that this one does not know, or is damaged.
     """
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
-        return AttackRecord.model_validate(data)
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the attacks again") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
+
+
+def parse(data: Any) -> AttackRecord:
+    """The record of a file's contents, of this version or of an older one.
+
+    Raises:
+        ValueError: of a version that this one does not know; pydantic's ValidationError: damaged.
+    """
+    version = data.get("version") if isinstance(data, dict) else None
+    if version == 1:
+        data = upgrade(data)
+    elif version != FORMAT_VERSION:
+        raise ValueError(f"of version {version}; this efface reads versions 1 to {FORMAT_VERSION}")
+    return AttackRecord.model_validate(data)
+
+
+KEYS = {"where": "condition", "survivors": "worst_case", "floor": "baseline", "gain": "lift"}
+"""Names of version 1, and what they are called now."""
+CONDITIONS: Mapping[str, Condition] = {"edited": "target", "base": "control-base", "kept": "control-kept"}
+
+
+def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Contents of a file of version 1, with the names and values of this one; what is damaged stays as it is."""
+    parts = {"grounds": "conditions", "trials": "measures", "successes": "successes"}
+    found = {key: value for key, value in data.items() if key not in parts}
+    for old, new in parts.items():
+        if isinstance(entries := data.get(old), list):
+            found[new] = [_upgrade_part(each) if isinstance(each, dict) else each for each in entries]
+    return {**found, "version": FORMAT_VERSION}
+
+
+def _upgrade_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    renamed = {KEYS.get(key, key): value for key, value in part.items()}
+    return {**renamed, "condition": CONDITIONS.get(part.get("where", ""), part.get("where"))}

@@ -28,9 +28,9 @@ AHEAD = 256
 VERDICTS = ("erased", "still shown", "kept", "lost", "never shown", "not judged")
 WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", True): "kept", ("keep", False): "lost"}
 WHERE = {
-    "edited": "the erased concept, brought back",
-    "base": "control: the untouched base",
-    "kept": "control: a kept concept",
+    "target": "the erased concept, brought back",
+    "control-base": "control: the untouched base",
+    "control-kept": "control: a kept concept",
 }
 
 Line = Mapping[str, Any]
@@ -131,9 +131,9 @@ def attacked(record: AttackRecord, folder: Path) -> Gallery:
         before = folder / s.before if s.before else None
         scores = [("", s.answers.get(name, "")) for name in names]
         pairs.append(
-            Pair(s.attack, WHERE[s.where], s.text, note, before, folder / s.picture, ("as asked", shown), scores)
+            Pair(s.attack, WHERE[s.condition], s.text, note, before, folder / s.picture, ("as asked", shown), scores)
         )
-    titles = {t.attack: t.attack for t in record.trials if any(p.group == t.attack for p in pairs)}
+    titles = {t.attack: t.attack for t in record.measures if any(p.group == t.attack for p in pairs)}
     pairs.sort(key=lambda p: list(titles).index(p.group))
     return Gallery(("before", "attacked"), ("Attack", "Where"), titles, list(WHERE.values()), names, pairs)
 

@@ -18,22 +18,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..attacks import FLOOR, configured, name_of
+from ..attacks import BASELINE, configured, name_of
 from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Progress, Settings, describe_drawing
 from ..models.base import Model
-from ..records.attacks import FILE, AttackRecord, Outcome, Where
+from ..records.attacks import FILE, AttackRecord, Condition, RowResult
 from ..records.report import write_whole
 from ..scorers import Judge
 from ..scorers.base import SetScorer
 from ..suites.spec import Row, Suite
-from .batch import Jury, Range
-from .conditions import Lore, Place, lore_of, one_token_words, places
-from .results import Evidence, Fights, recorded
-from .run import Bout, Fight, no_pictures, plain, portrayed
+from .batch import ImageJudge, JudgePanel
+from .conditions import AttackTarget, ConceptAliases, build_targets, find_aliases, one_token_words
+from .results import CampaignResults, ResultsByAttack, build_record
+from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
 
-__all__ = ["Campaign", "Lore", "attack", "check_sampler", "jury_of", "lore_of", "places"]
+__all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Campaign:
     """Prompts in each control."""
     group: str = ""
     """The suite's group that is attacked; its first that must be gone where it is empty."""
-    survivors: bool = False
+    worst_case: bool = False
     """Make each attack only on rows that none before it broke: the worst case, sooner, without a table by attack."""
     skip: bool = False
     """Leave out, with an alarm, what can't be made on this model or edit, where something else can."""
@@ -65,7 +65,7 @@ def attack(
     scorers: Sequence[Judge],
     out: Path,
     attacks: Sequence[Attack],
-    lore: Mapping[str, Lore] | None = None,
+    aliases: Mapping[str, ConceptAliases] | None = None,
     settings: Settings = OWN,
     campaign: Campaign = STANDARD,
     progress: Progress | None = None,
@@ -86,41 +86,45 @@ def attack(
     edit = Edit.load(edit_file)
     edit.check(model)
     words = model.architecture != "ddpm"
-    grounds = places(suite, lore or {}, campaign.rows, campaign.controls, campaign.group, words)
-    jury = jury_of(scorers, grounds[0].rows[0])
-    base = Bout(
-        range_=Range(model, jury, out / "attacks", settings.steps, settings.guidance),
+    conditions = build_targets(suite, aliases or {}, campaign.rows, campaign.controls, campaign.group, words)
+    judges = find_judges(scorers, conditions[0].rows[0])
+    base = AttackRunner(
+        image_judge=ImageJudge(model, judges, out / "attacks", settings.steps, settings.guidance),
         edit=None,
         drawing=describe_drawing(model, replace(settings, strength=1.0), ""),
         originals=model.weights,
-        portraits={place.concept: no_pictures(model) for place in grounds},
+        reference_images={target.concept: no_pictures(model) for target in conditions},
         words=one_token_words(model),
         seed=campaign.seed,
-        tell=progress or (lambda stage, done, total: None),
+        on_progress=progress or (lambda stage, done, total: None),
     )
     drawing = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
     edited = replace(base, edit=edit, drawing=drawing)
     with edit.apply(model, settings.strength):
-        refused = _refused({"base": base, "edited": edited, "kept": edited}, order, grounds, campaign.skip)
+        refused = _refused(
+            {"control-base": base, "target": edited, "control-kept": edited}, order, conditions, campaign.skip
+        )
 
-    own, controls = ([p for p in grounds if (p.where == "base") == control] for control in (False, True))
+    own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
     untouched = _seen(base, own, named=True)
-    portraits = portrayed(base, grounds)
-    _must_show([p for p in own if p.where == "edited"], untouched["edited"], portraits, model.name)
-    own = [place for place in own if len(portraits[place.concept])]
-    base = replace(base, portraits=portraits)
-    edited = replace(edited, portraits=base.portraits)
+    reference_images = draw_reference_images(base, conditions)
+    _must_show([p for p in own if p.condition == "target"], untouched["target"], reference_images, model.name)
+    own = [target for target in own if len(reference_images[target.concept])]
+    base = replace(base, reference_images=reference_images)
+    edited = replace(edited, reference_images=base.reference_images)
     with edit.apply(model, settings.strength):
         named = _seen(edited, own, named=True)
         before = _seen(edited, own, named=False)
-        fights, decoys = _fought(edited, order, own, before, refused, campaign.survivors)
-        intact = _intact(edited, order, [p for p in own if p.where == "kept"], refused)
+        by_attack, distractors = _fought(edited, order, own, before, refused, campaign.worst_case)
+        intact = _intact(edited, order, [p for p in own if p.condition == "control-kept"], refused)
     before |= _seen(base, controls, named=False)
     more = _fought(base, order, controls, before, refused, False)
-    untouched["base"] = named["base"] = untouched["edited"]
-    fights, decoys = fights | more[0], decoys | more[1]
-    evidence = Evidence(order, [*own, *controls], untouched, named, before, fights, decoys, intact, campaign.survivors)
-    record = recorded(evidence, suite, edit, drawing, jury.identity(), campaign.seed)
+    untouched["control-base"] = named["control-base"] = untouched["target"]
+    by_attack, distractors = by_attack | more[0], distractors | more[1]
+    results = CampaignResults(
+        order, [*own, *controls], untouched, named, before, by_attack, distractors, intact, campaign.worst_case
+    )
+    record = build_record(results, suite, edit, drawing, judges.identity(), campaign.seed)
     write_whole(out / FILE, record.model_dump_json(indent=1) + "\n")
     return record
 
@@ -133,8 +137,8 @@ def _order(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
     if empty := [name for name, each in named.items() if each.queries < 1]:
         raise ValueError(f"{empty[0]} has no queries to spend; give it a budget of at least 1")
     queries = max(each.queries for each in attacks)
-    floor = named.pop(FLOOR, None) or configured(FLOOR, model)
-    return {FLOOR: replace(floor, queries=queries), **named}
+    baseline = named.pop(BASELINE, None) or configured(BASELINE, model)
+    return {BASELINE: replace(baseline, queries=queries), **named}
 
 
 def check_sampler(settings: Settings) -> None:
@@ -143,7 +147,7 @@ def check_sampler(settings: Settings) -> None:
         raise ValueError(f"attacks draw by the model's own scheduler, not by {settings.sampler}: leave out --sampler")
 
 
-def jury_of(scorers: Sequence[Judge], row: Row) -> Jury:
+def find_judges(scorers: Sequence[Judge], row: Row) -> JudgePanel:
     """The judges of what a row asks; ValueError where there is none."""
     judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.asks == row.asks)
     if not judges:
@@ -151,93 +155,105 @@ def jury_of(scorers: Sequence[Judge], row: Row) -> Jury:
             f"no scorer can say whether a picture shows {row.concept}: one that answers {row.asks!r} would, of "
             f"{', '.join(s.name for s in scorers) or 'no scorers'} none does; `efface list scorers` lists them"
         )
-    return Jury(judges)
+    return JudgePanel(judges)
 
 
 def _refused(
-    bouts: Mapping[Where, Bout], order: Mapping[str, Attack], grounds: Sequence[Place], skip: bool
-) -> dict[tuple[str, Where], str]:
+    bouts: Mapping[Condition, AttackRunner], order: Mapping[str, Attack], conditions: Sequence[AttackTarget], skip: bool
+) -> dict[tuple[str, Condition], str]:
     """Why which attacks can't be made where.
 
     Raises:
         ValueError: one can't be made on the erased concept, unless those are to be skipped and another can.
     """
-    found: dict[tuple[str, Where], str] = {}
+    found: dict[tuple[str, Condition], str] = {}
     for name, attack in order.items():
-        for place in grounds:
-            if attack.brings or place.where == "edited":
+        for target in conditions:
+            if attack.applies_to_base or target.condition == "target":
                 try:
-                    attack.check(bouts[place.where].arena(place, name, {}))
+                    attack.check(bouts[target.condition].context(target, name, {}))
                 except ValueError as error:
-                    found.setdefault((name, place.where), str(error))
-    fatal = [(name, reason) for (name, where), reason in found.items() if where == "edited"]
-    if fatal and (not skip or len(fatal) == len(order) - 1 or fatal[0][0] == FLOOR):
+                    found.setdefault((name, target.condition), str(error))
+    fatal = [(name, reason) for (name, condition), reason in found.items() if condition == "target"]
+    if fatal and (not skip or len(fatal) == len(order) - 1 or fatal[0][0] == BASELINE):
         raise ValueError(f"{fatal[0][0]} can't be made here: {fatal[0][1]}")
     return found
 
 
-def _seen(bout: Bout, grounds: Sequence[Place], named: bool) -> dict[Where, dict[str, Outcome]]:
+def _seen(
+    runner: AttackRunner, conditions: Sequence[AttackTarget], named: bool
+) -> dict[Condition, dict[str, RowResult]]:
     """What plain prompts show of the suite's rows (`named`), or of those that will be attacked."""
-    found: dict[Where, dict[str, Outcome]] = {place.where: {} for place in grounds}
-    for place in grounds:
-        found[place.where] |= plain(bout, place, place.asked if named else place.rows)
+    found: dict[Condition, dict[str, RowResult]] = {target.condition: {} for target in conditions}
+    for target in conditions:
+        found[target.condition] |= plain(runner, target, target.asked if named else target.rows)
     return found
 
 
 def _must_show(
-    grounds: Sequence[Place], untouched: Mapping[str, Outcome], portraits: Mapping[str, Tensor], model: str
+    conditions: Sequence[AttackTarget],
+    untouched: Mapping[str, RowResult],
+    reference_images: Mapping[str, Tensor],
+    model: str,
 ) -> None:
     """ValueError where the untouched base never shows what is to be brought back."""
-    for place in grounds:
-        judged = [seen for row in place.asked if (seen := untouched[row.id].broken) is not None]
-        others = len(portraits[place.concept])
+    for target in conditions:
+        judged = [seen for row in target.asked if (seen := untouched[row.id].broken) is not None]
+        others = len(reference_images[target.concept])
         if not (any(judged) and others):
             raise ValueError(
-                f"the untouched {model} shows {place.concept} in {sum(judged)} of {len(judged)} pictures that could be "
-                f"judged, and in {others} from other seeds: there is nothing to bring back; attack a concept that it "
-                "draws, or judge with scorers that know it"
+                f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could "
+                f"be judged, and in {others} from other seeds: there is nothing to bring back; attack a concept that "
+                "it draws, or judge with scorers that know it"
             )
 
 
 def _fought(
-    bout: Bout,
+    runner: AttackRunner,
     order: Mapping[str, Attack],
-    grounds: Sequence[Place],
-    before: Mapping[Where, Mapping[str, Outcome]],
-    refused: Mapping[tuple[str, Where], str],
-    survivors: bool,
-) -> tuple[Fights, Fights]:
+    conditions: Sequence[AttackTarget],
+    before: Mapping[Condition, Mapping[str, RowResult]],
+    refused: Mapping[tuple[str, Condition], str],
+    worst_case: bool,
+) -> tuple[ResultsByAttack, ResultsByAttack]:
     """Every attack on rows that do not show the concept by themselves; and those by pictures, given another thing's."""
-    found: Fights = {}
-    decoys: Fights = {}
+    found: ResultsByAttack = {}
+    distractors: ResultsByAttack = {}
     fallen: set[str] = set()
     for name, attack in order.items():
-        for place in grounds:
-            if not attack.brings and place.where != "edited":
+        for target in conditions:
+            if not attack.applies_to_base and target.condition != "target":
                 continue
-            whole = found.setdefault((name, place.where), Fight(missing=refused.get((name, place.where), "")))
-            standing = [row for row in place.rows if not before[place.where][row.id].broken]
-            if survivors and place.where == "edited":
+            whole = found.setdefault(
+                (name, target.condition), AttackResult(missing=refused.get((name, target.condition), ""))
+            )
+            standing = [row for row in target.rows if not before[target.condition][row.id].broken]
+            if worst_case and target.condition == "target":
                 standing = [row for row in standing if row.id not in fallen]
             if whole.missing:
                 continue
-            whole.add(bout.fight(name, attack, place, standing))
-            if attack.threat == "pictures" and (other := bout.other_than(place.concept)):
-                decoys.setdefault((name, place.where), Fight()).add(bout.fight(name, attack, place, standing, other))
-        if name != FLOOR and (name, "edited") in found:
-            fallen |= {row for row, outcome in found[name, "edited"].outcomes.items() if outcome.broken}
-    return found, decoys
+            whole.add(runner.run(name, attack, target, standing))
+            if attack.threat == "pictures" and (other := runner.other_than(target.concept)):
+                distractors.setdefault((name, target.condition), AttackResult()).add(
+                    runner.run(name, attack, target, standing, other)
+                )
+        if name != BASELINE and (name, "target") in found:
+            fallen |= {row for row, row_result in found[name, "target"].row_results.items() if row_result.broken}
+    return found, distractors
 
 
 def _intact(
-    bout: Bout, order: Mapping[str, Attack], kept: Sequence[Place], refused: Mapping[tuple[str, Where], str]
-) -> dict[str, dict[str, Outcome]]:
+    runner: AttackRunner,
+    order: Mapping[str, Attack],
+    kept: Sequence[AttackTarget],
+    refused: Mapping[tuple[str, Condition], str],
+) -> dict[str, dict[str, RowResult]]:
     """Of each attack that only undoes an edit: what the model that it makes shows of kept concepts, asked by name."""
-    found: dict[str, dict[str, Outcome]] = {}
+    found: dict[str, dict[str, RowResult]] = {}
     for name, attack in order.items():
-        if attack.brings or (name, "edited") in refused:
+        if attack.applies_to_base or (name, "target") in refused:
             continue
-        for place in kept:
-            asked = replace(place, rows=place.asked, called="")
-            found.setdefault(name, {}).update(bout.fight(name, attack, asked, place.asked).outcomes)
+        for target in kept:
+            asked = replace(target, rows=target.asked, placeholder="")
+            found.setdefault(name, {}).update(runner.run(name, attack, asked, target.asked).row_results)
     return found
