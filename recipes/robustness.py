@@ -22,7 +22,7 @@ from efface.attacks import BASELINE, configured
 from efface.concept import Erasure
 from efface.evaluation.evaluate import Settings
 from efface.models.base import Model
-from efface.records.attacks import AttackRecord
+from efface.records.attacks import AttackRecord, parse
 from efface.records.report import write_whole
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import find_aliases
@@ -69,7 +69,7 @@ class Stage:
     def _attacked(self, arm: Arm, edit: Path, done: Path, strength: float, start: bool) -> AttackRecord:
         names = attacks_of(self.recipe, arm)
         if done.exists():
-            attacked = AttackRecord.model_validate(json.loads(done.read_text()))
+            attacked = parse(json.loads(done.read_text()))
             if not start or {t.attack for t in attacked.measures} >= set(names):
                 return attacked
         rows = self.recipe["rows"]
@@ -79,7 +79,7 @@ class Stage:
             edit,
             suite_of(erasure, self.known, {group: rows for group in ("target", "neighbour", "style")}),
             panel(locate(self.recipe["model"]), self.known.backgrounds, judges_of(self.recipe)),
-            self.out,
+            done.with_suffix(""),
             [
                 configured(name, self.recipe["model"], overrides=self.recipe.get("attack", {}).get(name))
                 for name in names
@@ -88,6 +88,7 @@ class Stage:
             find_aliases(self.known),
             settings=Settings(strength=strength),
             campaign=Campaign(rows=rows, controls=self.recipe["controls"], skip=True),
+            store=self.out / "attacks",
         )
         write_whole(done, attacked.model_dump_json(indent=1) + "\n")
         return attacked

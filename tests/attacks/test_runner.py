@@ -21,12 +21,13 @@ from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure, Prompt
 from efface.evaluation.evaluate import Settings
 from efface.files import read_tensors
-from efface.functional.adversary import NoGradient
+from efface.functional.adversary import NoGradient, NotFinite
 from efface.functional.rates import paired_difference
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.attacks import AttackRecord, read
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import ConceptAliases, find_aliases
+from efface.robustness.merging import merge
 from efface.scorers import Judge
 from efface.suites import world
 from efface.suites.rows import build
@@ -53,8 +54,8 @@ class Magic(Attack):
     """Rounds at the beginning that pass without a try."""
     needs: str = ""
     """Why it can't be made."""
-    blind: Literal["", "all", "rest"] = ""
-    """Where it finds no gradient: everywhere, or in a batch that is not full."""
+    blind: Literal["", "all", "rest", "nan"] = ""
+    """Where it finds no gradient: everywhere, or in a batch that is not full; or that its loss is no number."""
     tensors: bool = False
 
     def check(self, context: AttackContext) -> None:
@@ -63,6 +64,8 @@ class Magic(Attack):
             raise ValueError(self.needs)
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        if self.blind == "nan":
+            raise NotFinite("the loss is not finite")
         if self.blind == "all" or (self.blind and len(rows) < self.batch_size):
             raise NoGradient("every gradient is zero")
         assert len(context.pictures) > 0
@@ -100,6 +103,7 @@ class Copy(Attack):
     """Asks by magic for what the first picture shows; or, `blindly`, for the concept whatever is shown."""
 
     threat: ClassVar[Threat] = "pictures"
+    hands_in_images: ClassVar[bool] = True
     version: ClassVar[str] = "1"
     queries: int = 2
     blindly: bool = False
@@ -213,7 +217,7 @@ def test_rows_that_show_it_anyway_are_not_attacked(
     assert measure is not None and measure.before.value == pytest.approx(0.3) and measure.after.value == 1
     assert measure.drawn == 7 and measure.curve[:2] == (pytest.approx(0.3), 1)
     assert record.robust.value == 0
-    missed, _ = setup.run(monkeypatch, plan, tmp_path, [Magic(turn=9)])
+    missed, _ = setup.run(monkeypatch, plan, tmp_path / "other", [Magic(turn=9)])
     measure = missed.find("test-runner")
     assert (
         measure is not None and measure.after.value == pytest.approx(0.3) and missed.robust.value == pytest.approx(0.7)
@@ -264,7 +268,10 @@ def test_killed_and_resumed_loses_one_batch_at_most(
     whole, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(), Seeds(queries=2)])
     with pytest.raises(KeyboardInterrupt):
         setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)], stop_after=stop_after)
-    assert read(tmp_path / "killed") is None
+    stopped = read(tmp_path / "killed")
+    if stopped is not None:
+        done = {each.attack: len(each.row_results) for each in stopped.interrupted if each.condition == "target"}
+        assert done.get("seeds") == 0 and "an attack was interrupted" in [a.name for a in stopped.alarms]
     resumed, again = setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)])
     assert without_time(resumed) == without_time(whole)
     lost = stop_after + len(again.calls) - len(drawn.calls)
@@ -280,11 +287,16 @@ def test_a_damaged_picture_is_drawn_again(setup: Setup, monkeypatch: pytest.Monk
     assert 0 < len(drawn.calls) <= Magic.batch_size * 5 and without_time(again) == without_time(record)
 
 
-def test_another_setting_is_another_file(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_seed_is_another_file(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
-    for how in ({"seed": 1}, {"judges": (Reader(name="other"),)}):
-        _, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], **how)
-        assert any(text.startswith("magic") for text, _, _ in drawn.calls)
+    _, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], seed=1)
+    assert any(text.startswith("magic") for text, _, _ in drawn.calls)
+
+
+def test_other_judges_need_another_folder(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    with pytest.raises(ValueError, match=r"attacks with another scorers .*give another folder"):
+        setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], judges=(Reader(name="other"),))
 
 
 def test_the_bases_controls_are_the_same_at_every_strength(
@@ -293,13 +305,99 @@ def test_the_bases_controls_are_the_same_at_every_strength(
     monkeypatch.setattr(setup.model, "images", Planned(setup.model, plain_plan))
     found = []
     for strength in (1.0, 0.5):
-        how = Settings(strength=strength)
-        attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Magic()], find_aliases(setup.known), how)
-        batches = [file.name for file in (tmp_path / "attacks").glob("*/*.json")]
-        found.append(
-            [len([name for name in batches if name.startswith(condition)]) for condition in ("control-base", "target")]
-        )
+        how, out, store = Settings(strength=strength), tmp_path / str(strength), tmp_path / "attacks"
+        aliases = find_aliases(setup.known)
+        attack(setup.model, setup.edit, setup.suite, TWO, out, [Magic()], aliases, how, store=store)
+        batches = [file.name for file in store.glob("*/*.json")]
+        found.append([len([n for n in batches if n.startswith(condition)]) for condition in ("control-base", "target")])
     assert found[0][0] == found[1][0] and found[0][1] < found[1][1]
+    record = read(tmp_path / "0.5")
+    assert record is not None and not record.interrupted and (tmp_path / "0.5" / record.successes[0].picture).is_file()
+
+
+def test_attacks_in_one_folder_add_up(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What one run broke stays broken in the next one's record, with its measures and its successes."""
+
+    def plan(text: str, seed: int, edited: bool) -> str:
+        return plain_plan(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
+
+    first, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=2)])
+    share = first.robust.value
+    assert share is not None and 0 < share < 1
+    second, _ = setup.run(monkeypatch, plan, tmp_path, [Seeds(queries=2)])
+    assert second.robust == first.robust and second == read(tmp_path)
+    assert second.find("synonyms") == first.find("synonyms") and second.find("seeds") is not None
+    assert {s.row for s in first.successes} <= {s.row for s in second.successes}
+    third, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=1)])
+    assert third.robust == first.robust and third.find("synonyms (queries 2)") is not None
+    assert third.find("synonyms (queries 2)").after == first.find("synonyms").after  # type: ignore[union-attr]
+    again, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=1)])
+    assert len(again.measures) == len(third.measures), "the same attack again is no other one"
+    fewer, _ = setup.run(monkeypatch, plan, tmp_path, [Seeds(queries=2)], rows=2)
+    assert fewer.robust == first.robust
+
+
+def test_what_an_interrupted_attack_broke_is_in_the_record(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    setup.run(monkeypatch, plain_plan, tmp_path, [Seeds(queries=1)])
+    _, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(turn=1)])
+    last = max(i for i, (text, _, edited) in enumerate(drawn.calls) if text.startswith("magic cat") and edited)
+    with pytest.raises(KeyboardInterrupt):
+        setup.run(monkeypatch, plain_plan, tmp_path / "other", [Magic(turn=1)], stop_after=last)
+    with pytest.raises(KeyboardInterrupt):
+        setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=1)], stop_after=ROWS + 3)
+    for folder in (tmp_path / "other", tmp_path):
+        record = read(folder)
+        assert record is not None and record.find("test-runner") is None
+        (stopped,) = [e for e in record.interrupted if (e.attack, e.condition) == ("test-runner", "target")]
+        done = {row.row for row in stopped.row_results if row.broken}
+        assert record.robust.value == pytest.approx(1 - len(done) / ROWS) and stopped.rows == ROWS
+        assert record.robust.n == ROWS and "an attack was interrupted" in [a.name for a in record.alarms]
+    (stopped,) = [e for e in read(tmp_path / "other").interrupted if e.condition == "target"]  # type: ignore[union-attr]
+    assert 0 < len(stopped.row_results) < ROWS
+    resumed, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=1)])
+    assert not resumed.interrupted and resumed.robust.value == 0
+
+
+def test_batches_without_their_record_are_not_overlooked(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    (tmp_path / "attacks.json").unlink()
+    with pytest.raises(ValueError, match=r"finished batches of attacks, but no attacks\.json"):
+        read(tmp_path)
+
+
+def test_a_loss_that_is_no_number_is_an_error_of_the_attack(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="nan")])
+    measure = record.find("test-runner")
+    assert measure is not None and (measure.status, measure.after.value) == ("error", None)
+    assert {"an attack ended in an error"} <= {a.name for a in record.alarms} and record.robust.value == 1
+
+
+def test_a_record_of_version_1_is_read_and_added_to(tmp_path: Path) -> None:
+    file = Path(__file__).with_name("attacks_v1.json")
+    before = json.loads(file.read_text())
+    (tmp_path / "attacks.json").write_text(file.read_text())
+    record = read(tmp_path)
+    assert record is not None and record.version == 2 and len(record.measures) == len(before["trials"])
+    old = {(t["attack"], t["where"]): t for t in before["trials"]}
+    for (name, where), condition in zip(old, [m.condition for m in record.measures], strict=True):
+        measure = record.find(name, condition)
+        assert measure is not None and measure.baseline.value == old[name, where]["floor"]["value"]
+        assert (measure.lift is None) == (old[name, where]["gain"] is None)
+    names = {"edited": "target", "kept": "control-kept", "base": "control-base"}
+    assert [c.condition for c in record.conditions] == [names[g["where"]] for g in before["grounds"]]
+    assert [s.condition for s in record.successes] == [names[s["where"]] for s in before["successes"]]
+    later = record.model_copy(update={"measures": (), "successes": (), "worst": {"none/0": False}})
+    merged = merge(record, later)
+    assert merged.measures == record.measures and merged.successes == record.successes
+    assert {row for row, broken in merged.worst.items() if broken} == {
+        s["row"] for s in before["successes"] if s["where"] == "edited"
+    }
 
 
 def test_the_worst_case_attacks_survivors_only(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

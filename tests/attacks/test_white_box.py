@@ -19,7 +19,7 @@ from efface.attacks.soft_prompt import SoftPrompt
 from efface.attacks.unlearndiff import UnlearnDiff
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit
-from efface.functional.adversary import NoGradient, steepness
+from efface.functional.adversary import NoGradient, NotFinite, steepness
 from efface.functional.tokens import slopes
 from efface.guidance.gate import MATCH, Gate
 from efface.methods.spm import SPM
@@ -352,7 +352,7 @@ def test_edits_that_give_no_gradient_are_refused_and_never_a_silent_zero(attack,
     with eps_model.bound(deaf), pytest.raises(NoGradient, match="no gradient reaches the prompt"):
         next(attack.propose(context_of(eps_model), ROWS))
     broken = {name: torch.full_like(w, torch.nan) for name, w in eps_model.weights.items() if "attn2.to_v" in name}
-    with eps_model.bound(broken), pytest.raises(NoGradient, match="not finite"):
+    with eps_model.bound(broken), pytest.raises(NotFinite, match="not finite"):
         next(attack.propose(context_of(eps_model), ROWS))
 
 

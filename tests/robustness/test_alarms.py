@@ -81,11 +81,9 @@ SPENT = Seeds(queries=4).budget_shares()
 SEEDS = {"seeds": SPENT}
 
 
-def raised(
-    conditions: list[ConditionSummary], measures: list[AttackMeasure], *blind: tuple[str, Condition]
-) -> list[str]:
+def raised(conditions: list[ConditionSummary], measures: list[AttackMeasure]) -> list[str]:
     spent = {t.attack: [(i + 1) / (len(t.curve) - 1) for i in range(len(t.curve) - 1)] for t in measures}
-    return [a.name for a in alarms(conditions, measures, blind, spent)]
+    return [a.name for a in alarms(conditions, measures, spent)]
 
 
 def test_no_alarm_where_all_is_well() -> None:
@@ -116,7 +114,9 @@ def test_an_attack_that_fails_on_what_is_kept_is_told_only_where_it_works_on_the
 
 def test_a_missing_attack_is_blind_or_impossible() -> None:
     missing = measure("unlearndiff", "target", None, missing="no gradient")
-    assert raised(FINE, [*WORKS, missing], ("unlearndiff", "target")) == ["zero gradients"]
+    blind, failed = (missing.model_copy(update={"status": status}) for status in ("no gradient", "error"))
+    assert raised(FINE, [*WORKS, blind]) == ["zero gradients"]
+    assert raised(FINE, [*WORKS, failed]) == ["an attack ended in an error"]
     assert raised(FINE, [*WORKS, missing]) == ["an attack could not be made"]
 
 
@@ -149,7 +149,7 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
 def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
     measures = [*WORKS[:2], measure("seeds", "target", 0.5, curve=curve)]
     assert raised(FINE, measures) == ["the budget is not on a plateau"] * told
-    assert [a.name for a in alarms(FINE, measures, (), {"seeds": None})] == [], "no budget that could be raised"
+    assert [a.name for a in alarms(FINE, measures, {"seeds": None})] == [], "no budget that could be raised"
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
 def test_a_plateau_is_one_alarm_by_what_was_spent(attack: Attack, curve: tuple[float, ...], name: str) -> None:
     """Relearning's curve is over steps: its stops of 50 are 1, 2, 5, 10, 20, 50, and 10 is the last under a quarter."""
     told = measure("seeds", "target", 0.5, curve=curve).model_copy(update={"stages": tuple(attack.list_stages())})
-    found = alarms(FINE, [*WORKS[:2], told], (), {"seeds": attack.budget_shares()})
+    found = alarms(FINE, [*WORKS[:2], told], {"seeds": attack.budget_shares()})
     assert [a.name for a in found] == [name] * bool(name)
     if isinstance(attack, Relearn) and "not on" in name:
         assert found[0].raised_when == "seeds: from 10 steps to 50 steps the rate rose by 20 points, to 50%"
 
 
 def test_one_judge_is_too_few() -> None:
-    assert [a.name for a in alarms(FINE, WORKS, (), {"seeds": SPENT}, 1)] == ["one judge alone"]
+    assert [a.name for a in alarms(FINE, WORKS, {"seeds": SPENT}, 1)] == ["one judge alone"]
 
 
 def test_an_attack_that_ruins_the_model() -> None:
@@ -189,7 +189,7 @@ def test_a_control_that_is_missing() -> None:
 
 
 def test_what_climbed_is_told_in_points() -> None:
-    (alarm,) = alarms(FINE, [*WORKS[:2], measure("seeds", "target", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], (), SEEDS)
+    (alarm,) = alarms(FINE, [*WORKS[:2], measure("seeds", "target", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], SEEDS)
     assert alarm.raised_when == "seeds: from query 1 to query 4 the rate rose by 17 points, to 67%"
 
 
@@ -204,7 +204,7 @@ def test_every_alarm_has_its_paragraph_and_every_paragraph_its_alarm() -> None:
         pytest.skip("the docs are not here")
     calls = (
         node
-        for file in [*PACKAGE.glob("evaluation/*.py"), *PACKAGE.glob("robustness/*.py")]
+        for file in [file for name in ("evaluation", "robustness", "records") for file in PACKAGE.glob(f"{name}/*.py")]
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Alarm"
     )

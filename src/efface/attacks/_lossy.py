@@ -23,6 +23,7 @@ class Lossy(Attack):
 
     budget_fields: ClassVar[tuple[str, ...]] = ()
     applies_to_base: ClassVar[bool] = False
+    one_setting_per_query: ClassVar[bool] = True
     weights: str = r"^(?!.*\.embeddings\.).*\.weight$"
     """Which weights are compressed: subsets or regular expressions, comma-separated; vectors never are."""
 

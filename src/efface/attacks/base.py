@@ -11,7 +11,7 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -197,6 +197,12 @@ class Attack(ABC):
     """The fields that are its budget: `--budget 4x` multiplies them; none where every query is a setting of its own."""
     applies_to_base: ClassVar[bool] = True
     """Whether it brings a concept to any model; one that only undoes an edit has no control on the untouched base."""
+    hands_in_images: ClassVar[bool] = False
+    """Whether it draws from pictures of the concept; it is then measured against itself with pictures of another."""
+    one_setting_per_query: ClassVar[bool] = False
+    """Whether every query of a row is another setting, which `list_stages` names."""
+    keeps_images: ClassVar[bool] = False
+    """Whether the last picture of a row is kept also where it shows nothing."""
     queries: int = 8
     """Pictures drawn and judged for each row, at most."""
 
@@ -226,6 +232,28 @@ class Attack(ABC):
         Answers are the same whichever rows are attacked together (`Arena.rng` of a row's id). NoGradient where it finds
         nothing to follow.
         """
+
+
+def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+    """The attack's candidates for n rows, at most `attack.queries` rounds of them, fewer where all rows are broken.
+
+    This is the one place where a budget is enforced: an attack that would go on is closed, and its weights are let go.
+
+    Raises:
+        RuntimeError: a round does not hold one entry for each row.
+    """
+    with closing(attack.propose(context, rows)) as rounds:
+        broken: Sequence[bool] | None = None
+        for _ in range(attack.queries):
+            try:
+                candidates = next(rounds) if broken is None else rounds.send(broken)
+            except StopIteration:
+                return
+            if len(candidates) != len(rows):
+                raise RuntimeError(f"{type(attack).__name__} gave {len(candidates)} candidates for {len(rows)} rows")
+            broken = yield candidates
+            if all(broken):
+                return
 
 
 class IterativeAttack(ABC):

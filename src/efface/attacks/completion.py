@@ -39,6 +39,7 @@ class Completion(Attack):
     """Hands in a picture of the concept, noised or halved, with the row's prompt."""
 
     threat: ClassVar[Threat] = "pictures"
+    hands_in_images: ClassVar[bool] = True
     version: ClassVar[str] = "2"
     queries: int = 4
     """Pictures drawn and judged for each row, each from another picture and with the next mix of what follows."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt
-from ..functional.adversary import NoGradient
+from ..functional.adversary import NoGradient, NotFinite
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
@@ -120,7 +120,9 @@ class ConceptInversion(Attack):
                     lambda x_t, t, cond=cond: model.answer(x_t, t, cond), x0, model.alphas_bar, model.space, rng
                 )
                 (grad,) = torch.autograd.grad(errors.sum() / self.batch, [words])
-            if not grad.isfinite().all() or not grad.any():
+            if not (errors.isfinite().all() and grad.isfinite().all()):
+                raise NotFinite(f"at step {step + 1} of learning the word the loss or its gradient is not finite")
+            if not grad.any():
                 raise NoGradient(f"at step {step + 1} the word has no gradient that could be followed")
             adam.step([grad])
         return adam.state()

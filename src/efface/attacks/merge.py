@@ -25,6 +25,7 @@ class Merge(Attack):
     version: ClassVar[str] = "1"
     budget_fields: ClassVar[tuple[str, ...]] = ()
     applies_to_base: ClassVar[bool] = False
+    one_setting_per_query: ClassVar[bool] = True
     queries: int = 3
     """Pictures drawn and judged for each row: one at each share (fewer leave out the smallest)."""
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..functional.adversary import NoGradient
+from ..functional.adversary import NotFinite
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..suites.spec import Row
@@ -36,6 +36,7 @@ class Relearn(Attack):
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
     budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
+    one_setting_per_query: ClassVar[bool] = True
     queries: int = 6
     """Pictures drawn and judged for each row: one at each stop, 1, 2, 5, 10 … steps (fewer leave out the first)."""
     steps: int = 50
@@ -140,7 +141,7 @@ class Relearn(Attack):
                     lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0], x0, model.alphas_bar, model.space, rng
                 )
                 grads = torch.autograd.grad(errors.mean(), adam.params, allow_unused=True)
-            if not all(grad.isfinite().all() for grad in grads if grad is not None):
-                raise NoGradient(f"at step {step + 1} of relearning the gradient is no number")
+            if not all(values.isfinite().all() for values in (errors, *grads) if values is not None):
+                raise NotFinite(f"at step {step + 1} of relearning the loss or its gradient is not finite")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
         return adam.state()

@@ -43,6 +43,7 @@ class Revive(Attack):
     version: ClassVar[str] = "1"
     budget_fields: ClassVar[tuple[str, ...]] = ()
     applies_to_base: ClassVar[bool] = False
+    one_setting_per_query: ClassVar[bool] = True
     queries: int = 8
     """Pictures drawn and judged for each row: one with every mix of the next three (fewer leave out the last)."""
     signs: tuple[Signs, ...] = ("mirror", "completion")

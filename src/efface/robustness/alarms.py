@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..attacks import BASELINE
 from ..attacks.base import BLACK_BOX
 from ..evaluation.alarms import COLLAPSE, DRAWN, UNSCORED
-from ..records.attacks import AttackMeasure, Condition, ConditionSummary
+from ..records.attacks import AttackMeasure, ConditionSummary
 from ..records.report import Alarm
 
 MARGIN = 0.03
@@ -19,14 +19,12 @@ QUARTER = 0.25
 def alarms(
     conditions: Sequence[ConditionSummary],
     measures: Sequence[AttackMeasure],
-    blind: Sequence[tuple[str, Condition]],
     spent: Mapping[str, Sequence[float] | None],
     judges: int = 2,
 ) -> tuple[Alarm, ...]:
     """The alarms that these attacks raise.
 
     Args:
-        blind: those that found no gradient, and where.
         spent: of each attack, the share of its budget after each query; None where its queries are settings.
         judges: how many say whether an attack succeeded.
     """
@@ -34,7 +32,7 @@ def alarms(
         *_not_shown(conditions),
         *_collapsed(conditions),
         *_uncontrolled(conditions),
-        *_impossible(measures, blind),
+        *_impossible(measures),
         *_broken(measures),
         *_out_of_reach(measures),
         *_ruined(conditions, measures),
@@ -80,9 +78,16 @@ def _uncontrolled(conditions: Sequence[ConditionSummary]) -> Iterator[Alarm]:
         )
 
 
-def _impossible(measures: Sequence[AttackMeasure], blind: Sequence[tuple[str, Condition]]) -> Iterator[Alarm]:
+def _impossible(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
     for measure in measures:
-        if measure.missing and (measure.attack, measure.condition) in blind:
+        if measure.status == "error":
+            yield Alarm(
+                name="an attack ended in an error",
+                raised_when=f"{measure.attack} ({measure.condition}): {measure.missing}",
+                means="Nothing is known of what this attacker would reach. What it broke before counts.",
+                do="Make it again with the setting that the message names, or on a wider dtype of the model.",
+            )
+        elif measure.status == "no gradient":
             yield Alarm(
                 name="zero gradients",
                 raised_when=f"{measure.attack} ({measure.condition}): {measure.missing}",

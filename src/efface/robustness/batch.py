@@ -7,26 +7,23 @@ loses the batch it was in and no more.
 from __future__ import annotations
 
 import hashlib
-import json
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from ..attacks.base import Attack, AttackContext, Candidate
+from ..attacks.base import Attack, AttackContext, Candidate, propose_within_budget
 from ..concept import Prompt
 from ..evaluation import judging
 from ..evaluation.images import batch_of, picture, png
 from ..files import write_tensors
 from ..models.base import Model
 from ..models.fingerprint import raw
-from ..records.attacks import RowResult
-from ..records.report import Part, write_whole
+from ..records.attacks import Batch, RowResult, read_batch
+from ..records.report import write_whole
 from ..scorers.base import Scorer
 from ..suites.spec import Row
 
@@ -117,34 +114,24 @@ class ImageJudge:
         return f"{self.folder.name}/shots/{name}"
 
 
-def run_batch(
-    attack: Attack, context: AttackContext, rows: Sequence[Row], image_judge: ImageJudge, keep: bool = False
-) -> list[RowResult]:
-    """The attack on rows that are attacked together; at most `attack.queries` rounds, a picture a row in each.
-
-    `keep` keeps the last picture also of a row that withstood.
-    """
-    tries = [_Tally(row) for row in rows]
-    with closing(attack.propose(context, rows)) as game:
-        answer: list[bool] | None = None
-        for _ in range(attack.queries):
+def run_batch(attack: Attack, context: AttackContext, rows: Sequence[Row], image_judge: ImageJudge) -> list[RowResult]:
+    """The attack on rows that are attacked together: a picture for each row in every round, until all are broken."""
+    states = [_RowState(row) for row in rows]
+    with closing(propose_within_budget(attack, context, rows)) as rounds:
+        candidates = next(rounds, None)
+        while candidates is not None:
+            live = [(s, c) for s, c in zip(states, candidates, strict=True) if c is not None and not s.success]
+            if live:
+                _draw_and_judge(live, image_judge, attack.keeps_images)
             try:
-                candidates = next(game) if answer is None else game.send(answer)
+                candidates = rounds.send([state.success is not None for state in states])
             except StopIteration:
                 break
-            if len(candidates) != len(rows):
-                raise RuntimeError(f"{type(attack).__name__} gave {len(candidates)} candidates for {len(rows)} rows")
-            live = [(t, s) for t, s in zip(tries, candidates, strict=True) if s is not None and not t.success]
-            if live:
-                _fire(live, image_judge, keep)
-            answer = [t.success is not None for t in tries]
-            if all(answer):
-                break
-    return [t.row_result() for t in tries]
+    return [state.to_result() for state in states]
 
 
 @dataclass
-class _Tally:
+class _RowState:
     """What one row has been through so far."""
 
     row: Row
@@ -153,7 +140,7 @@ class _Tally:
     picture: str = ""
     success: RowResult | None = None
 
-    def row_result(self) -> RowResult:
+    def to_result(self) -> RowResult:
         broken = None if self.unscored else False
         stood = RowResult(
             row=self.row.id, broken=broken, queries=self.queries, unscored=self.unscored, picture=self.picture
@@ -161,20 +148,20 @@ class _Tally:
         return self.success or stood
 
 
-def _fire(live: Sequence[tuple[_Tally, Candidate]], image_judge: ImageJudge, keep: bool) -> None:
+def _draw_and_judge(live: Sequence[tuple[_RowState, Candidate]], image_judge: ImageJudge, keep: bool) -> None:
     rows = [t.row for t, _ in live]
     images = image_judge.draw([candidate for _, candidate in live], rows)
-    for (tally, candidate), image, seen in zip(live, images, image_judge.judges.look(images, rows), strict=True):
-        tally.queries += 1
-        tally.unscored += seen.verdict is None
+    for (state, candidate), image, seen in zip(live, images, image_judge.judges.look(images, rows), strict=True):
+        state.queries += 1
+        state.unscored += seen.verdict is None
         if keep:
-            tally.picture = image_judge.keep(image)
+            state.picture = image_judge.keep(image)
         if seen.verdict:
-            tally.success = RowResult(
-                row=tally.row.id,
+            state.success = RowResult(
+                row=state.row.id,
                 broken=True,
-                queries=tally.queries,
-                unscored=tally.unscored,
+                queries=state.queries,
+                unscored=state.unscored,
                 text=candidate.prompt.text if isinstance(candidate.prompt, Prompt) else candidate.prompt,
                 seed=candidate.seed,
                 note=candidate.note,
@@ -184,31 +171,21 @@ def _fire(live: Sequence[tuple[_Tally, Candidate]], image_judge: ImageJudge, kee
             )
 
 
-class Batch(Part):
-    """A finished batch, as its file has it."""
-
-    row_results: tuple[RowResult, ...]
-    seconds: float
-
-
-def resumed(file: Path, n: int, folder: Path) -> Batch | None:
-    """A batch that was finished before; None where it is not there, or anything of it is damaged."""
-    try:
-        batch = Batch.model_validate(_upgrade(json.loads(file.read_text(encoding="utf-8"))))
-        for kept in (o.picture for o in batch.row_results if o.picture):
-            picture(folder.parent / kept)
-        whole = all((folder.parent / o.tensors).is_file() for o in batch.row_results if o.tensors)
-    except (OSError, ValueError, ValidationError):
+def resume(file: Path, n: int, folder: Path) -> Batch | None:
+    """A batch of n rows that was finished before; None where it is not there, or anything of it is damaged."""
+    batch = read_batch(file)
+    if batch is None or len(batch.row_results) != n:
         return None
-    return batch if whole and len(batch.row_results) == n else None
+    try:
+        for kept in (row.picture for row in batch.row_results if row.picture):
+            picture(folder.parent / kept)
+    except (OSError, ValueError):
+        return None
+    whole = all((folder.parent / row.tensors).is_file() for row in batch.row_results if row.tensors)
+    return batch if whole else None
 
 
-def finish(file: Path, row_results: Sequence[RowResult], began: float) -> Batch:
-    batch = Batch(row_results=tuple(row_results), seconds=time.monotonic() - began)
+def write_batch(file: Path, batch: Batch) -> Batch:
+    """Write a finished batch, whole or not at all."""
     write_whole(file, batch.model_dump_json(indent=1) + "\n")
     return batch
-
-
-def _upgrade(data: dict[str, object]) -> dict[str, object]:
-    """A batch's contents, of those written before too, which called the rows' results outcomes."""
-    return {{"outcomes": "row_results"}.get(key, key): value for key, value in data.items()}

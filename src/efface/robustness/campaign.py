@@ -12,8 +12,10 @@ embeddings that words can't say. The same call goes on where it was stopped.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -23,35 +25,24 @@ from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Progress, Settings, describe_drawing
 from ..models.base import Model
-from ..records.attacks import FILE, AttackRecord, Condition, RowResult
-from ..records.report import write_whole
+from ..records.attacks import (
+    FOLDER,
+    AttackRecord,
+    Condition,
+    PlannedAttack,
+    RowResult,
+    read_file,
+)
 from ..scorers import Judge
 from ..scorers.base import SetScorer
 from ..suites.spec import Row, Suite
 from .batch import ImageJudge, JudgePanel
-from .conditions import AttackTarget, ConceptAliases, build_targets, find_aliases, one_token_words
-from .results import CampaignResults, ResultsByAttack, build_record
+from .conditions import AttackTarget, Campaign, ConceptAliases, build_targets, find_aliases, one_token_words
+from .merging import Log, require_same_basis
+from .results import CampaignResults, build_record, describe_suite
 from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
 
 __all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """How much is attacked."""
-
-    rows: int = 50
-    """Prompts of each erased concept."""
-    controls: int = 16
-    """Prompts in each control."""
-    group: str = ""
-    """The suite's group that is attacked; its first that must be gone where it is empty."""
-    worst_case: bool = False
-    """Make each attack only on rows that none before it broke: the worst case, sooner, without a table by attack."""
-    skip: bool = False
-    """Leave out, with an alarm, what can't be made on this model or edit, where something else can."""
-    seed: int = 0
-    """Of everything random in the attacks."""
 
 
 OWN = Settings()
@@ -69,17 +60,22 @@ def attack(
     settings: Settings = OWN,
     campaign: Campaign = STANDARD,
     progress: Progress | None = None,
+    store: Path | None = None,
 ) -> AttackRecord:
     """Attack an edited model, with its controls, and write `out`/attacks.json.
+
+    Attacks that were made in this folder before stay in its record: the worst case is over all of them.
 
     Args:
         scorers: those that answer the question of the attacked rows are the judges.
         lore: what is known of concepts, by name (`lore_of` a glyphs world).
+        store: the folder of batches and pictures, `out`/attacks by default; several attacked edits may share one.
         progress: called with a stage's name, the rows done, and their number.
 
     Raises:
         ValueError: nothing to attack or to judge with; an attack named twice, without queries, or that can't be made
-            here; the untouched base never shows the concept; a damaged edit or one of another base.
+            here; the untouched base never shows the concept; a damaged edit or one of another base; the folder holds
+            attacks on another edit, drawn or judged otherwise, or a damaged record.
     """
     check_sampler(settings)
     order = _order(attacks, model.name)
@@ -87,9 +83,10 @@ def attack(
     edit.check(model)
     words = model.architecture != "ddpm"
     conditions = build_targets(suite, aliases or {}, campaign.rows, campaign.controls, campaign.group, words)
+    folder = store or out / FOLDER
     judges = find_judges(scorers, conditions[0].rows[0])
     base = AttackRunner(
-        image_judge=ImageJudge(model, judges, out / "attacks", settings.steps, settings.guidance),
+        image_judge=ImageJudge(model, judges, folder, settings.steps, settings.guidance),
         edit=None,
         drawing=describe_drawing(model, replace(settings, strength=1.0), ""),
         originals=model.weights,
@@ -100,6 +97,11 @@ def attack(
     )
     drawing = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
     edited = replace(base, edit=edit, drawing=drawing)
+    if earlier := read_file(out):
+        suite_now = describe_suite(suite)
+        targets = tuple(target.concept for target in conditions if target.condition == "target")
+        now = {"targets": targets, "suite": suite_now, "scorers": judges.identity(), "drawing": drawing}
+        require_same_basis(earlier, now)
     with edit.apply(model, settings.strength):
         refused = _refused(
             {"control-base": base, "target": edited, "control-kept": edited}, order, conditions, campaign.skip
@@ -110,23 +112,22 @@ def attack(
     reference_images = draw_reference_images(base, conditions)
     _must_show([p for p in own if p.condition == "target"], untouched["target"], reference_images, model.name)
     own = [target for target in own if len(reference_images[target.concept])]
-    base = replace(base, reference_images=reference_images)
-    edited = replace(edited, reference_images=base.reference_images)
+    base, edited = (replace(runner, reference_images=reference_images) for runner in (base, edited))
+    untouched["control-base"] = untouched["target"]
+
     with edit.apply(model, settings.strength):
-        named = _seen(edited, own, named=True)
-        before = _seen(edited, own, named=False)
-        by_attack, distractors = _fought(edited, order, own, before, refused, campaign.worst_case)
-        intact = _intact(edited, order, [p for p in own if p.condition == "control-kept"], refused)
+        named, before = (_seen(edited, own, named=each) for each in (True, False))
+        named["control-base"] = untouched["target"]
+        results = CampaignResults(order, own, untouched, named, before, worst_case=campaign.worst_case)
+        planned = [*_planned(edited, order, own, refused), *_planned(base, order, controls, refused)]
+        log = Log(out, folder, earlier, planned, partial(build_record, results, suite, edit, drawing, judges, campaign))
+        log.write()
+        _attack_all(edited, results, own, refused, log)
+        _look_at_kept(edited, results, [p for p in own if p.condition == "control-kept"], refused)
     before |= _seen(base, controls, named=False)
-    more = _fought(base, order, controls, before, refused, False)
-    untouched["control-base"] = named["control-base"] = untouched["target"]
-    by_attack, distractors = by_attack | more[0], distractors | more[1]
-    results = CampaignResults(
-        order, [*own, *controls], untouched, named, before, by_attack, distractors, intact, campaign.worst_case
-    )
-    record = build_record(results, suite, edit, drawing, judges.identity(), campaign.seed)
-    write_whole(out / FILE, record.model_dump_json(indent=1) + "\n")
-    return record
+    results.conditions = [*own, *controls]
+    _attack_all(base, results, controls, refused, log)
+    return log.write()
 
 
 def _order(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
@@ -208,52 +209,79 @@ def _must_show(
             )
 
 
-def _fought(
+def _planned(
     runner: AttackRunner,
     order: Mapping[str, Attack],
-    conditions: Sequence[AttackTarget],
-    before: Mapping[Condition, Mapping[str, RowResult]],
+    targets: Sequence[AttackTarget],
     refused: Mapping[tuple[str, Condition], str],
-    worst_case: bool,
-) -> tuple[ResultsByAttack, ResultsByAttack]:
-    """Every attack on rows that do not show the concept by themselves; and those by pictures, given another thing's."""
-    found: ResultsByAttack = {}
-    distractors: ResultsByAttack = {}
-    fallen: set[str] = set()
+) -> list[PlannedAttack]:
+    """What will be made on these targets."""
+    found = []
     for name, attack in order.items():
-        for target in conditions:
-            if not attack.applies_to_base and target.condition != "target":
-                continue
-            whole = found.setdefault(
-                (name, target.condition), AttackResult(missing=refused.get((name, target.condition), ""))
-            )
-            standing = [row for row in target.rows if not before[target.condition][row.id].broken]
-            if worst_case and target.condition == "target":
-                standing = [row for row in standing if row.id not in fallen]
-            if whole.missing:
-                continue
-            whole.add(runner.run(name, attack, target, standing))
-            if attack.threat == "pictures" and (other := runner.other_than(target.concept)):
-                distractors.setdefault((name, target.condition), AttackResult()).add(
-                    runner.run(name, attack, target, standing, other)
+        for condition, group in _by_condition(attack, targets).items():
+            if (name, condition) not in refused:
+                entry = PlannedAttack(
+                    attack=name,
+                    condition=condition,
+                    version=attack.version,
+                    settings=json.loads(json.dumps(asdict(attack))),
+                    inputs=tuple(runner.identify(name, attack, target) for target in group),
+                    rows=sum(len(target.rows) for target in group),
                 )
-        if name != BASELINE and (name, "target") in found:
-            fallen |= {row for row, row_result in found[name, "target"].row_results.items() if row_result.broken}
-    return found, distractors
+                found.append(entry)
+    return found
 
 
-def _intact(
+def _by_condition(attack: Attack, targets: Sequence[AttackTarget]) -> dict[Condition, list[AttackTarget]]:
+    """The targets on which an attack is made, by condition: one that only undoes an edit has no controls."""
+    found: dict[Condition, list[AttackTarget]] = {}
+    for target in targets:
+        if attack.applies_to_base or target.condition == "target":
+            found.setdefault(target.condition, []).append(target)
+    return found
+
+
+def _attack_all(
     runner: AttackRunner,
-    order: Mapping[str, Attack],
+    results: CampaignResults,
+    targets: Sequence[AttackTarget],
+    refused: Mapping[tuple[str, Condition], str],
+    log: Log,
+) -> None:
+    """Every attack on rows that do not show the concept by themselves; and those by pictures, given another thing's."""
+    fallen: set[str] = set()
+    for name, attack in results.order.items():
+        for condition, group in _by_condition(attack, targets).items():
+            reason = refused.get((name, condition), "")
+            whole = AttackResult(missing=reason, status="refused" if reason else "made")
+            other = AttackResult()
+            for target in group:
+                rows = [row for row in target.rows if not results.before[condition][row.id].broken]
+                if results.worst_case and condition == "target":
+                    rows = [row for row in rows if row.id not in fallen]
+                if whole.missing:
+                    whole.inputs.append(runner.identify(name, attack, target))
+                    continue
+                whole.add(runner.run(name, attack, target, rows))
+                if attack.hands_in_images and (shown := runner.other_than(target.concept)):
+                    other.add(runner.run(name, attack, target, rows, shown))
+                    results.distractors[name, condition] = other
+            results.by_attack[name, condition] = whole
+            log.write()
+            if name != BASELINE and condition == "target":
+                fallen |= {row for row, result in whole.row_results.items() if result.broken}
+
+
+def _look_at_kept(
+    runner: AttackRunner,
+    results: CampaignResults,
     kept: Sequence[AttackTarget],
     refused: Mapping[tuple[str, Condition], str],
-) -> dict[str, dict[str, RowResult]]:
+) -> None:
     """Of each attack that only undoes an edit: what the model that it makes shows of kept concepts, asked by name."""
-    found: dict[str, dict[str, RowResult]] = {}
-    for name, attack in order.items():
+    for name, attack in results.order.items():
         if attack.applies_to_base or (name, "target") in refused:
             continue
         for target in kept:
             asked = replace(target, rows=target.asked, placeholder="")
-            found.setdefault(name, {}).update(runner.run(name, attack, asked, target.asked).row_results)
-    return found
+            results.intact.setdefault(name, {}).update(runner.run(name, attack, asked, target.asked).row_results)

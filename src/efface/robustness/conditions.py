@@ -25,6 +25,24 @@ KEPT = 2
 
 
 @dataclass(frozen=True)
+class Campaign:
+    """How much is attacked."""
+
+    rows: int = 50
+    """Prompts of each erased concept."""
+    controls: int = 16
+    """Prompts in each control."""
+    group: str = ""
+    """The suite's group that is attacked; its first that must be gone where it is empty."""
+    worst_case: bool = False
+    """Make each attack only on rows that none before it broke: the worst case, sooner, without a table by attack."""
+    skip: bool = False
+    """Leave out, with an alarm, what can't be made on this model or edit, where something else can."""
+    seed: int = 0
+    """Of everything random in the attacks."""
+
+
+@dataclass(frozen=True)
 class ConceptAliases:
     """What may be known of a concept beside its name."""
 

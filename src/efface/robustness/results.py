@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..attacks import BASELINE
 from ..attacks.base import Attack
@@ -21,11 +21,13 @@ from ..records.attacks import (
     Condition,
     ConditionSummary,
     RowResult,
+    estimate_robust,
 )
 from ..records.report import Drawing, SuitePart
 from ..suites.spec import Row, Suite
 from .alarms import alarms
-from .conditions import AttackTarget
+from .batch import JudgePanel
+from .conditions import AttackTarget, Campaign
 from .run import AttackResult
 
 RULE = "An attack succeeds on a row where a picture convinces every judge of its question, at first rank."
@@ -39,9 +41,9 @@ ResultsByAttack = dict[tuple[str, Condition], AttackResult]
 """What each attack did where."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class CampaignResults:
-    """Everything that was seen."""
+    """Everything that was seen so far."""
 
     order: Mapping[str, Attack]
     conditions: Sequence[AttackTarget]
@@ -51,12 +53,13 @@ class CampaignResults:
     """The suite's rows, drawn by what is attacked there."""
     before: Shown
     """The rows as they are attacked, drawn before any attack."""
-    by_attack: ResultsByAttack
-    distractors: ResultsByAttack
+    by_attack: ResultsByAttack = field(default_factory=dict)
+    """Attacks that are finished, by name and condition."""
+    distractors: ResultsByAttack = field(default_factory=dict)
     """The same attacks, of those that hand in pictures, with pictures of another thing."""
-    intact: Mapping[str, Mapping[str, RowResult]]
+    intact: dict[str, dict[str, RowResult]] = field(default_factory=dict)
     """What attacks that only undo an edit leave of kept concepts, asked by name."""
-    worst_case: bool
+    worst_case: bool = False
 
     def rows(self, condition: Condition) -> list[Row]:
         return [row for target in self.conditions if target.condition == condition for row in target.rows]
@@ -91,44 +94,51 @@ def _either(one: Verdict, other: Verdict) -> Verdict:
     return True if True in (one, other) else None if None in (one, other) else False
 
 
-def build_record(
-    results: CampaignResults, suite: Suite, edit: Edit, drawing: Drawing, judges: dict[str, dict[str, str]], seed: int
-) -> AttackRecord:
-    """The record of all attacks."""
+def describe_suite(suite: Suite) -> SuitePart:
+    """The suite as a record names it."""
     spec = suite.spec
+    return SuitePart(
+        name=spec.name,
+        version=spec.version,
+        licence=spec.licence,
+        source=spec.source,
+        groups={g.name: g.title for g in spec.groups if suite.group(g.name)},
+    )
+
+
+def build_record(
+    results: CampaignResults, suite: Suite, edit: Edit, drawing: Drawing, panel: JudgePanel, campaign: Campaign
+) -> AttackRecord:
+    """The record of the attacks that are finished."""
+    judges = panel.identity()
     there = {target.condition for target in results.conditions}
-    conditions = tuple(_ground(results, condition) for condition in TITLES if condition in there)
+    conditions = tuple(_summarise(results, condition) for condition in TITLES if condition in there)
     keys: list[tuple[str, Condition]] = [(name, condition) for condition in TITLES for name in results.order]
-    measures = tuple(_trial(results, *key) for key in keys if key in results.by_attack)
-    blind = [key for key, result in results.by_attack.items() if result.blind]
+    measures = tuple(_measure(results, *key, campaign.seed) for key in keys if key in results.by_attack)
+    worst = _find_worst(results)
     return AttackRecord(
         format="efface-attacks",
         version=FORMAT_VERSION,
         targets=tuple(target.concept for target in results.conditions if target.condition == "target"),
         method=str(edit.meta.get("method", "unknown")),
         arguments=dict(edit.meta.get("arguments", {})),
-        suite=SuitePart(
-            name=spec.name,
-            version=spec.version,
-            licence=spec.licence,
-            source=spec.source,
-            groups={g.name: g.title for g in spec.groups if suite.group(g.name)},
-        ),
+        suite=describe_suite(suite),
         drawing=drawing,
         scorers=judges,
         rule=RULE,
-        seed=seed,
-        robust=estimate(_unbroken(results)),
+        seed=campaign.seed,
+        robust=estimate_robust(worst),
+        worst=worst,
         conditions=conditions,
         measures=measures,
         successes=tuple(_successes(results)),
         alarms=alarms(
-            conditions, measures, blind, {n: each.budget_shares() for n, each in results.order.items()}, len(judges)
+            conditions, measures, {n: each.budget_shares() for n, each in results.order.items()}, len(judges)
         ),
     )
 
 
-def _ground(results: CampaignResults, condition: Condition) -> ConditionSummary:
+def _summarise(results: CampaignResults, condition: Condition) -> ConditionSummary:
     rows = results.rows(condition)
 
     def share(shown: Shown) -> list[Verdict]:
@@ -145,7 +155,7 @@ def _ground(results: CampaignResults, condition: Condition) -> ConditionSummary:
     )
 
 
-def _trial(results: CampaignResults, name: str, condition: Condition) -> AttackMeasure:
+def _measure(results: CampaignResults, name: str, condition: Condition, seed: int) -> AttackMeasure:
     attack, result = results.order[name], results.by_attack[name, condition]
     after = results.after(name, condition)
     baseline = results.baseline(name, condition)
@@ -174,6 +184,9 @@ def _trial(results: CampaignResults, name: str, condition: Condition) -> AttackM
         unscored=sum(row_result.unscored for row_result in result.row_results.values()),
         seconds=result.seconds,
         missing=result.missing,
+        status=result.status,
+        inputs=tuple(result.inputs),
+        seed=seed,
     )
 
 
@@ -183,16 +196,18 @@ def _curve(results: CampaignResults, name: str, condition: Condition, queries: i
     return tuple(rate for rate in rates if rate is not None)
 
 
-def _unbroken(results: CampaignResults) -> list[Verdict]:
-    """Whether each row withstood everything; None where nothing broke it and something could not be judged."""
-    out: list[Verdict] = []
-    by_attack = {name: results.by_attack[name, "target"] for name in results.order}
-    made = [name for name, result in by_attack.items() if not result.missing]
+def _find_worst(results: CampaignResults) -> dict[str, Verdict]:
+    """Whether anything broke each row of the target; None where nothing did and something could not be judged."""
+    out: dict[str, Verdict] = {}
+    finished = {
+        name: results.by_attack[name, "target"] for name in results.order if (name, "target") in results.by_attack
+    }
+    made = [name for name, result in finished.items() if not result.missing]
     every = [told for name in made for told in (results.after(name, "target"), results.baseline(name, "target"))]
     for row in results.rows("target"):
         seen = [results.before["target"][row.id].broken, *(after[row.id] for after in every if row.id in after)]
-        seen += [True for result in by_attack.values() if (found := result.row_results.get(row.id)) and found.broken]
-        out.append(False if True in seen else None if None in seen else True)
+        seen += [True for result in finished.values() if (found := result.row_results.get(row.id)) and found.broken]
+        out[row.id] = True if True in seen else None if None in seen else False
     return out
 
 

@@ -19,12 +19,12 @@ from ..attacks.base import Attack, AttackContext, Candidate, Proposals, Threat
 from ..edits.edit import Edit
 from ..evaluation.images import digest
 from ..files import read_tensors, write_tensors
-from ..functional.adversary import NoGradient
+from ..functional.adversary import NoGradient, NotFinite
 from ..models.base import Model
-from ..records.attacks import RowResult
+from ..records.attacks import Batch, Condition, RowResult, Status
 from ..records.report import Drawing
 from ..suites.spec import Row
-from .batch import ImageJudge, finish, resumed, run_batch
+from .batch import ImageJudge, resume, run_batch, write_batch
 from .conditions import AttackTarget
 
 VERSION = "1"
@@ -32,6 +32,8 @@ VERSION = "1"
 PORTRAITS = 25
 """Pictures of a concept that an attacker has: CCE's number."""
 TURNS = 4
+OLDER: Mapping[Condition, str] = {"target": "edited", "control-base": "base", "control-kept": "kept"}
+"""How the files of batches of version 1 begin."""
 Tensors = dict[str, Tensor]
 
 
@@ -43,6 +45,7 @@ class NoAttack(Attack):
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
     batch_size: ClassVar[int] = 64
+    keeps_images: ClassVar[bool] = True
     queries: int = 1
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
@@ -51,26 +54,28 @@ class NoAttack(Attack):
 
 @dataclass
 class AttackResult:
-    """What one attack did on one ground."""
+    """What one attack did under one condition."""
 
     row_results: dict[str, RowResult] = field(default_factory=dict)
     """By row, of the rows that were attacked."""
     seconds: float = 0.0
     missing: str = ""
     """Why there is no value, where there is none."""
-    blind: bool = False
-    """Whether that is because no gradient was found."""
+    status: Status = "made"
+    inputs: list[str] = field(default_factory=list)
+    """For each concept, the digest of everything that the results depend on."""
 
     def add(self, other: AttackResult) -> None:
         """Take in what the same attack did on further rows; what is missing of it is missing of all."""
         self.row_results |= other.row_results
         self.seconds += other.seconds
-        self.missing, self.blind = other.missing, other.blind
+        self.inputs += other.inputs
+        self.missing, self.status = other.missing, other.status
 
 
 @dataclass(frozen=True)
 class AttackRunner:
-    """What stays the same from one fight to the next."""
+    """Runs attacks on a model as it now is; what stays the same from one attack to the next."""
 
     image_judge: ImageJudge
     edit: Edit | None
@@ -122,35 +127,45 @@ class AttackRunner:
 
         `shown`: the concept of the attacker's pictures, where that is another than the place's.
         """
-        found = AttackResult()
+        found = AttackResult(inputs=[self.identify(name, attack, target)])
         try:
             for part, batch in self._batches(name, attack, target, rows, shown):
-                found.row_results |= {
-                    row.id: row_result for row, row_result in zip(part, batch.row_results, strict=True)
-                }
+                found.row_results |= {row.id: result for row, result in zip(part, batch.row_results, strict=True)}
                 found.seconds += batch.seconds
                 self.on_progress(f"{name}, {target.condition}, {target.concept}", len(found.row_results), len(rows))
         except NoGradient as error:
-            found.missing, found.blind = str(error), True
+            found.missing, found.status = str(error), "no gradient"
             return found
-        if rows and not any(row_result.queries for row_result in found.row_results.values()):
-            return AttackResult(missing="it offered no try for any row")
+        except NotFinite as error:
+            found.missing, found.status = str(error), "error"
+            return found
+        if rows and not any(result.queries for result in found.row_results.values()):
+            found.row_results, found.missing, found.status = {}, "it offered no try for any row", "refused"
         return found
 
-    def _batches(self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str):
-        settings = {"version": attack.version, **dataclasses.asdict(attack)}
-        depends = self.depends(target, settings, shown)
-        size = attack.batch_size or len(rows)
+    def identify(self, name: str, attack: Attack, target: AttackTarget, shown: str = "") -> str:
+        """The digest of everything that an attack's results depend on beside the rows, with its name."""
+        return digest([name, self.depends(target, _settings(attack), shown)])
+
+    def _batches(
+        self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str
+    ) -> Iterator[tuple[Sequence[Row], Batch]]:
+        settings = _settings(attack)
+        depends, inputs = self.depends(target, settings, shown), self.identify(name, attack, target, shown)
+        folder, size = self.image_judge.folder / name, attack.batch_size or len(rows)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             key = digest([depends, [dataclasses.asdict(row) for row in part]])
-            file = self.image_judge.folder / name / f"{target.condition}-{key}.json"
-            batch = resumed(file, len(part), self.image_judge.folder)
+            file, older = (folder / f"{word}-{key}.json" for word in (target.condition, OLDER[target.condition]))
+            batch = resume(file, len(part), self.image_judge.folder)
             if batch is None:
                 began = time.monotonic()
-                keep = isinstance(attack, NoAttack)
-                context = self.context(target, name, settings, shown)
-                batch = finish(file, run_batch(attack, context, part, self.image_judge, keep), began)
+                if (before := resume(older, len(part), self.image_judge.folder)) is None:
+                    context = self.context(target, name, settings, shown)
+                    results = run_batch(attack, context, part, self.image_judge)
+                    before = Batch(row_results=tuple(results), seconds=time.monotonic() - began)
+                facts = {"attack": name, "condition": target.condition, "inputs": inputs}
+                batch = write_batch(file, before.model_copy(update=facts))
             yield part, batch
 
     def depends(self, target: AttackTarget, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
@@ -167,6 +182,10 @@ class AttackRunner:
             "pictures": [row.prompt for row in target.asked],
             "seed": self.seed,
         }
+
+
+def _settings(attack: Attack) -> dict[str, Any]:
+    return {"version": attack.version, **dataclasses.asdict(attack)}
 
 
 def once(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[], Tensors]], Tensors]:
