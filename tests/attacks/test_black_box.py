@@ -10,7 +10,7 @@ import torch
 
 from attack_context import context_of, drive, rows_of, same, shifted, snapshot
 from efface.attacks import BASELINE, STANDARD, configured, describe, get, name_of, named, names, suggested
-from efface.attacks.base import Attack, AttackContext, Candidate, put
+from efface.attacks.base import Attack, AttackContext, Candidate, propose_within_budget, put
 from efface.attacks.characters import Characters, changed, misspelt, perturbed
 from efface.attacks.random_prefix import RandomPrefix
 from efface.attacks.ring_a_bell import TEMPLATES, RingABell, concept_vector
@@ -38,7 +38,7 @@ BLACK = [
 
 def rounds(attack: Attack, context: AttackContext, rows: Sequence[Row] = ROWS) -> list[list[Candidate | None]]:
     attack.check(context)
-    return drive(attack.propose(context, rows), context.model, list)
+    return drive(propose_within_budget(attack, context, rows), context.model, list)
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +314,7 @@ def test_budgets() -> None:
     for budget in ("0", "0x", "-3", "infx"):
         with pytest.raises(ValueError, match="no budget"):
             configured("seeds", "", budget)
-    with pytest.raises(ValueError, match="needs at least 1"):
+    with pytest.raises(ValueError, match="queries must be at least 1, got 0"):
         configured("seeds", "", "0.01x")
     with pytest.raises(ValueError, match="no setting 'eta'; it has queries"):
         configured("seeds", "", "default", {"eta": 3})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attack_context import context_of, drive, rows_of, shifted
-from efface.attacks.base import Attack, AttackContext, Candidate
+from efface.attacks.base import Attack, AttackContext, Candidate, propose_within_budget
 from efface.attacks.completion import Completion
 from efface.attacks.inversion import ConceptInversion
 from efface.attacks.relearn import Relearn
@@ -21,7 +21,7 @@ ROWS = rows_of("a cat", "a red cat", "red apple")
 
 def rounds(attack: Completion, context: AttackContext, rows: Sequence = ROWS) -> list[list[Candidate]]:
     attack.check(context)
-    return drive(attack.propose(context, rows), context.model, list)
+    return drive(propose_within_budget(attack, context, rows), context.model, list)
 
 
 def noise(model: StableDiffusion, seed: int) -> Tensor:

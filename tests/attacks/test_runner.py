@@ -498,7 +498,8 @@ def test_bad_input_is_refused_before_work(setup: Setup, monkeypatch: pytest.Monk
 
     refused("at least one attack", [])
     refused("each once", [Magic(), Magic(turn=1)])
-    refused("no queries to spend", [Magic(queries=0)])
+    with pytest.raises(ValueError, match="queries must be at least 1, got 0"):
+        Magic(queries=0)
     refused("at least 1 row", [Magic()], rows=0)
     refused("no scorer can say whether a picture shows cat", [Magic()], judges=[Reader(asks="style")])
     refused("its groups to attack are target", [Magic()], group="neighbour")

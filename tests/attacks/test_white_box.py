@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 import efface
-from efface.attacks.base import Attack, AttackContext, build_denoising_error
+from efface.attacks.base import Attack, AttackContext, build_denoising_error, propose_within_budget
 from efface.attacks.denoising_error import DenoisingError
 from efface.attacks.mma import MMA
 from efface.attacks.p4d import P4D
@@ -77,7 +77,7 @@ def shaken(model: Model) -> dict[str, torch.Tensor]:
 
 def shots_of(attack: Attack, context: AttackContext, rows: list[Row], broken: list[list[bool]] | None = None) -> list:
     """All rounds; `broken` answers them one by one, nothing breaks by default."""
-    rounds, game = [], attack.propose(context, rows)
+    rounds, game = [], propose_within_budget(attack, context, rows)
     answers = iter(broken or [])
     try:
         candidates = next(game)
@@ -473,7 +473,7 @@ def test_a_class_model_hears_no_words():
 
 def test_bad_settings(eps_model):
     for make, bad, message in (
-        (UnlearnDiff, {"queries": 0}, "queries must be positive, got 0"),
+        (UnlearnDiff, {"queries": 0}, "queries must be at least 1, got 0"),
         (UnlearnDiff, {"lr": 0.0}, "lr must be positive"),
         (P4D, {"how": "firm"}, "no prompt is 'firm'; there are hard, soft"),
         (P4D, {"steps": 0}, "steps must be positive"),

@@ -7,13 +7,14 @@ needs to know nothing of judges or files.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -206,6 +207,17 @@ class Attack(ABC):
     queries: int = 8
     """Pictures drawn and judged for each row, at most."""
 
+    @final
+    def __post_init__(self) -> None:
+        """Raises ValueError where there is nothing to spend, or a setting is wrong."""
+        for name in dict.fromkeys(("queries", *self.budget_fields)):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        self.check_settings()
+
+    def check_settings(self) -> None:  # noqa: B027 - most have nothing to check
+        """Raises ValueError where a setting of its own is wrong."""
+
     def check(self, context: AttackContext) -> None:  # noqa: B027 - most need nothing
         """Raises ValueError, before any work, where the attack can't be made on this model or edit."""
 
@@ -268,10 +280,10 @@ class IterativeAttack(ABC):
         """Goes on with these, of the rows that stood, alone."""
 
 
-def run_rounds(search: IterativeAttack, n: int, queries: int) -> Proposals:
-    """The rounds of a hunt on n rows: at most `queries`, fewer where all are broken."""
+def run_rounds(search: IterativeAttack, n: int) -> Proposals:
+    """The rounds of a search on n rows, of which those that are broken leave, until none is left."""
     up = list(range(n))
-    for turn in range(queries):
+    for turn in itertools.count():
         made = dict(zip(up, search.advance(turn), strict=True))
         broken = yield [made.get(i) for i in range(n)]
         left = [j for j, i in enumerate(up) if not broken[i]]

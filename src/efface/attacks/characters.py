@@ -39,7 +39,7 @@ class Characters(Attack):
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         rngs = [context.rng("characters", row.id) for row in rows]
         spellings = [perturbed(context.concept, self.queries, rng) for rng in rngs]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
             tries = [each[turn] if turn < len(each) else None for each in spellings]
             yield [

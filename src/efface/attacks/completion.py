@@ -26,6 +26,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ..concept import positive
 from ..suites.spec import Row
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
@@ -54,7 +55,7 @@ class Completion(Attack):
     pictures: int = 25
     """Pictures of the concept to choose from, at most."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if self.how not in get_args(How):
             raise ValueError(f"no completion {self.how!r}; there are {', '.join(get_args(How))}")
         if not self.strengths or not 0 < min(self.strengths) <= max(self.strengths) < 1:
@@ -63,9 +64,7 @@ class Completion(Attack):
             raise ValueError(f"halves are some of {', '.join(get_args(Half))}; got {self.halves}")
         if not self.says:
             raise ValueError("says is empty; it holds what is said beside a picture, for example '{}' or ''")
-        for name in ("queries", "pictures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        positive(self, "pictures")
 
     def check(self, context: AttackContext) -> None:
         context.require_image_input()
@@ -75,7 +74,7 @@ class Completion(Attack):
         orders = [context.rng("completion", row.id).sample(range(len(latents)), len(latents)) for row in rows]
         parts = self.strengths if self.how == "img2img" else self.halves
         mixes = list(itertools.product(parts, self.says))
-        for i in range(self.queries):
+        for i in itertools.count():
             part, said = mixes[i % len(mixes)]
             given = latents[[order[i % len(order)] for order in orders]]
             prompts = [said.replace("{}", row.prompt) for row in rows]

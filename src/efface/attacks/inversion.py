@@ -61,8 +61,8 @@ class ConceptInversion(Attack):
     style_templates: tuple[str, ...] = ("a painting in the style of {}",)
     """The same where the concept is a style."""
 
-    def __post_init__(self) -> None:
-        for name in ("queries", "steps", "batch", "tokens", "pictures"):
+    def check_settings(self) -> None:
+        for name in ("steps", "batch", "tokens", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for template in (*(self.templates or ("",)), *(self.style_templates or ("",))):

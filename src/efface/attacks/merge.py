@@ -31,7 +31,7 @@ class Merge(Attack):
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """How much of the base is in the mix."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if not self.shares or not 0 < min(self.shares) <= max(self.shares) < 1:
             raise ValueError(f"shares of the base lie between 0 and 1, for example 0.5; got {self.shares}")
 

@@ -48,8 +48,8 @@ class MMA(Attack):
     candidates: int = 512
     """Prompts tried for each substitution."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "top", "candidates")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "top", "candidates")
 
     def check(self, context: AttackContext) -> None:
         demand_room(context.model, self.tokens)
@@ -59,7 +59,7 @@ class MMA(Attack):
             )
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        return run_rounds(Readings(self, context, rows), len(rows), self.queries)
+        return run_rounds(Readings(self, context, rows), len(rows))
 
 
 @final

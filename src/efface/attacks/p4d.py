@@ -60,8 +60,8 @@ class P4D(Attack):
     decay: float = 0.1
     """AdamW's weight decay."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "lr")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "lr")
         if self.how not in ("hard", "soft"):
             raise ValueError(f"no prompt is {self.how!r}; there are hard, soft")
 
@@ -70,7 +70,7 @@ class P4D(Attack):
         demand_room(context.model, self.tokens)
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        return run_rounds(Prompts(self, context, rows), len(rows), self.queries)
+        return run_rounds(Prompts(self, context, rows), len(rows))
 
 
 @final

@@ -7,6 +7,7 @@ class-conditional model, which hears no other words, is only drawn anew.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -27,8 +28,8 @@ class RandomPrefix(Attack):
     length: int = 5
     """Words before the prompt; UnlearnDiffAtk's prefix has as many tokens."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "length")
+    def check_settings(self) -> None:
+        positive(self, "length")
 
     def check(self, context: AttackContext) -> None:
         if context.accepts_words and not context.list_other_words():
@@ -39,7 +40,7 @@ class RandomPrefix(Attack):
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         words = context.list_other_words() if context.accepts_words else []
         rngs = [context.rng("random-prefix", row.id) for row in rows]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             prefixes = [" ".join(rng.choices(words, k=self.length)) + " " if words else "" for rng in rngs]
             seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
             yield [

@@ -58,10 +58,10 @@ class Relearn(Attack):
     style_templates: tuple[str, ...] = ("a painting in the style of {}",)
     """The same where the concept is a style."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if self.how not in get_args(How):
             raise ValueError(f"no way {self.how!r} to move weights; there are {', '.join(get_args(How))}")
-        for name in ("queries", "steps", "rank", "batch", "pictures"):
+        for name in ("steps", "rank", "batch", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for template in (*(self.templates or ("",)), *(self.style_templates or ("",))):

@@ -57,7 +57,7 @@ class Revive(Attack):
     weights: str = r"\.weight$"
     """Where to look: subsets or regular expressions, comma-separated; vectors never count."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         unknown = [signs for signs in self.signs if signs not in get_args(Signs)]
         if unknown or not self.signs:
             raise ValueError(f"no signs {', '.join(unknown) or 'at all'}; there are {', '.join(get_args(Signs))}")

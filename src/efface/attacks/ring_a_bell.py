@@ -17,6 +17,7 @@ prompt.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ class RingABell(Attack):
     nearest: int = 0
     """Words that the search may use beside the prompt's own: those that alone add most of the concept; 0 is all."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "length", "population", "generations")
+    def check_settings(self) -> None:
+        positive(self, "length", "population", "generations")
 
     def check(self, context: AttackContext) -> None:
         context.require_words()
@@ -95,7 +96,7 @@ class RingABell(Attack):
         ranked = [
             list(dict.fromkeys(spelt(words, one) for one in people)) for words, people in zip(each, found, strict=True)
         ]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             yield [
                 Candidate(best[turn % len(best)], again(context, row, turn) if turn else row.seed)
                 for best, row in zip(ranked, rows, strict=True)

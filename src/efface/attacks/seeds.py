@@ -6,6 +6,7 @@ row's own prompt with another seed and another template with the row's own seed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -54,7 +55,7 @@ class Seeds(Attack):
         templates = TEMPLATES.get(context.asks, THINGS)
         rngs = [context.rng("seeds", row.id) for row in rows]
         orders = [rng.sample(templates, len(templates)) for rng in rngs]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             half, other = divmod(turn, 2)
             tries = []
             for row, order, rng in zip(rows, orders, rngs, strict=True):

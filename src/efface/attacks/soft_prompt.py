@@ -53,8 +53,8 @@ class SoftPrompt(Attack):
     lr: float = 0.01
     """Adam's learning rate."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "lr")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "lr")
         if self.where not in ("words", "encoding"):
             raise ValueError(f"an embedding attack is made at words or encoding, not {self.where!r}")
 
@@ -68,7 +68,7 @@ class SoftPrompt(Attack):
             raise ValueError(f"{error}; where='encoding' moves what the denoiser reads, on any model") from error
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        return run_rounds(Embeddings(self, context, rows), len(rows), self.queries)
+        return run_rounds(Embeddings(self, context, rows), len(rows))
 
 
 @final

@@ -6,6 +6,7 @@ row's own; when all are used, they come again with other seeds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -34,7 +35,7 @@ class Synonyms(Attack):
         known = [*context.synonyms, *context.paraphrases]
         rngs = [context.rng("synonyms", row.id) for row in rows]
         orders = [rng.sample(known, len(known)) for rng in rngs]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             again = turn >= len(known)
             seeds = [rng.randrange(2**31) if again else row.seed for rng, row in zip(rngs, rows, strict=True)]
             words = [order[turn % len(known)] for order in orders]

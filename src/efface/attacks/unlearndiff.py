@@ -57,15 +57,15 @@ class UnlearnDiff(Attack):
     decay: float = 0.1
     """Weight of the L2 penalty on the simplex's points."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "lr")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "lr")
 
     def check(self, context: AttackContext) -> None:
         require_gradients(context.model, context.edit)
         demand_room(context.model, self.tokens)
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        return run_rounds(Prefixes(self, context, rows), len(rows), self.queries)
+        return run_rounds(Prefixes(self, context, rows), len(rows))
 
 
 @final

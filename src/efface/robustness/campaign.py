@@ -131,12 +131,10 @@ def attack(
 
 
 def _order(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
-    """The attacks by name, the floor first; it has as many queries as the one that has most."""
+    """The attacks by name, random prefixes first, with as many queries as the attack that has most."""
     named = {name_of(each): each for each in attacks}
     if not attacks or len(named) < len(attacks):
         raise ValueError("name at least one attack, and each once; `efface list attacks` lists them")
-    if empty := [name for name, each in named.items() if each.queries < 1]:
-        raise ValueError(f"{empty[0]} has no queries to spend; give it a budget of at least 1")
     queries = max(each.queries for each in attacks)
     baseline = named.pop(BASELINE, None) or configured(BASELINE, model)
     return {BASELINE: replace(baseline, queries=queries), **named}
