@@ -22,7 +22,7 @@ from ..edits.edit import Edit
 from ..functional.schedules import convert, noised, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
-from ..training.interfaces import Rows
+from ..training.interfaces import States
 
 
 @final
@@ -37,7 +37,7 @@ class DenoisingError:
     def __init__(self, model: Model, latents: Tensor, rngs: Sequence[torch.Generator]) -> None:
         self.model, self.latents, self.rngs = model, latents, list(rngs)
 
-    def rows(self, at: int | None = None) -> Rows:
+    def rows(self, at: int | None = None) -> States:
         """A picture for each row, noised to timestep `at` or to any; "goal" is the noise, in the model's own space."""
         picks = self._draw(len(self.latents))
         t = self._draw(len(self.model.alphas_bar)) if at is None else torch.full_like(picks, at)
@@ -45,9 +45,9 @@ class DenoisingError:
         eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0)
         bar = self.model.alpha_bar(t)
         x_t = noised(x0, eps, bar)
-        return Rows(x_t, t.to(x0.device), {"goal": convert(eps, x_t, bar, "eps", self.model.space)})
+        return States(x_t, t.to(x0.device), {"goal": convert(eps, x_t, bar, "eps", self.model.space)})
 
-    def error(self, rows: Rows, cond: Cond) -> Tensor:
+    def error(self, rows: States, cond: Cond) -> Tensor:
         """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""
         said = self.model.answer(rows.x, rows.t, cond)
         weight = space_weight(self.model.alpha_bar(rows.t), self.model.space, "eps")

@@ -27,7 +27,7 @@ from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
 from ..suites.spec import Row
-from ..training.optim import Adam
+from ..training.optim import Adam32bit
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 SLOT = "{}"
@@ -86,10 +86,10 @@ class ConceptInversion(Attack):
     def _learned(self, context: AttackContext) -> Tensor:
         """The words' token embeddings [queries, tokens, d], learned all at once."""
         start = torch.stack([self._start(context, i) for i in range(self.queries)]).requires_grad_()
-        adam = Adam([start], self.lr)
+        adam = Adam32bit([start], self.lr)
         for done in range(0, self.steps, SAVE_EVERY):
             until = min(done + SAVE_EVERY, self.steps)
-            adam.restore(context.once(f"{until} steps", partial(self._learn, context, adam, done, until)))
+            adam.load_state_dict(context.once(f"{until} steps", partial(self._learn, context, adam, done, until)))
         return start.detach()
 
     def _start(self, context: AttackContext, i: int) -> Tensor:
@@ -102,7 +102,7 @@ class ConceptInversion(Attack):
         ids = _ids(context.model, word)
         return context.model.embed(ids[torch.arange(self.tokens, device=ids.device) % len(ids)]).detach().float()
 
-    def _learn(self, context: AttackContext, adam: Adam, done: int, until: int) -> dict[str, Tensor]:
+    def _learn(self, context: AttackContext, adam: Adam32bit, done: int, until: int) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
         model, (words,) = context.model, adam.params
         latents = context.latents(self.pictures)
@@ -125,7 +125,7 @@ class ConceptInversion(Attack):
             if not grad.any():
                 raise NoGradient(f"at step {step + 1} the word has no gradient that could be followed")
             adam.step([grad])
-        return adam.state()
+        return adam.state_dict()
 
 
 Slot = tuple[Tensor, Tensor]

@@ -26,7 +26,7 @@ from ..functional.tokens import nearest, spelled
 from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
-from ..training.interfaces import Rows
+from ..training.interfaces import States
 from .base import (
     Attack,
     AttackContext,
@@ -107,8 +107,8 @@ class Prompts(IterativeAttack):
         model, empty = self.context.model, [""] * len(self.rows)
         return model.noted(empty, model.read(empty, at))
 
-    def _goal(self, states: Rows) -> Rows:
+    def _goal(self, states: States) -> States:
         """The states, with what the base says there of the concept."""
         model, prompts = self.context.model, [self.context.put(row.prompt, self.context.concept) for row in self.rows]
         with self.context.base(), torch.no_grad():
-            return Rows(states.x, states.t, {"goal": model.predict(states.x, states.t, model.encode(prompts))[0]})
+            return States(states.x, states.t, {"goal": model.predict(states.x, states.t, model.encode(prompts))[0]})

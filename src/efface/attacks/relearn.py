@@ -21,7 +21,7 @@ from ..functional.adversary import NotFinite
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..suites.spec import Row
-from ..training.optim import Adam
+from ..training.optim import Adam32bit
 from ..training.subsets import select
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
@@ -76,9 +76,9 @@ class Relearn(Attack):
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         start = {name: context.model.weights[name].detach() for name in self._chosen(context.model)}
-        adam, done = Adam(self._params(context, start), self.lr), 0
+        adam, done = Adam32bit(self._params(context, start), self.lr), 0
         for stop, note in zip(self.stops(), self.list_stages(), strict=True):
-            adam.restore(context.once(note, partial(self._learn, context, adam, start, done, stop)))
+            adam.load_state_dict(context.once(note, partial(self._learn, context, adam, start, done, stop)))
             done = stop
             with torch.no_grad():
                 moved = self._moved(start, adam.params)
@@ -123,7 +123,7 @@ class Relearn(Attack):
         return {name: (w + (up @ down).view(w.shape)).to(w) for (name, w), down, up in pairs}
 
     def _learn(
-        self, context: AttackContext, adam: Adam, start: Mapping[str, Tensor], done: int, until: int
+        self, context: AttackContext, adam: Adam32bit, start: Mapping[str, Tensor], done: int, until: int
     ) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
         model = context.model
@@ -144,4 +144,4 @@ class Relearn(Attack):
             if not all(values.isfinite().all() for values in (errors, *grads) if values is not None):
                 raise NotFinite(f"at step {step + 1} of relearning the loss or its gradient is not finite")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
-        return adam.state()
+        return adam.state_dict()
