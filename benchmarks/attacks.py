@@ -23,7 +23,7 @@ from efface.attacks import STANDARD, configured
 from efface.edits.edit import Edit
 from efface.evaluation.evaluate import read_request, read_used_words
 from efface.robustness.campaign import Campaign, attack
-from efface.robustness.conditions import lore_of
+from efface.robustness.conditions import find_aliases
 from efface.scorers import build_scorers
 from efface.scorers.base import SetScorer
 from efface.suites import make, world
@@ -63,23 +63,23 @@ class Attacks:
         made = [configured(name, self.model) for name in self.attack or STANDARD]
         how = Campaign(rows=self.rows, controls=self.controls, skip=not self.attack)
         with tempfile.TemporaryDirectory() as folder:
-            record = attack(model, self.edit, suite, scorers, Path(folder), made, lore_of(known), campaign=how)
-        tried = [self.speed(t) for t in record.trials if t.where == "edited" and not t.missing]
+            record = attack(model, self.edit, suite, scorers, Path(folder), made, find_aliases(known), campaign=how)
+        tried = [self.speed(t) for t in record.measures if t.condition == "target" and not t.missing]
         judged = self.judging(model, scorers, suite)
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         write(self.out, "attacks", {"stamp": stamp(flags=flags), "attacks": tried, "judging": judged})
         for lines in (tried, judged):
             print(table(list(lines[0]), [list(line.values()) for line in lines]) + "\n")
 
-    def speed(self, trial: Any) -> dict[str, Any]:
+    def speed(self, measure: Any) -> dict[str, Any]:
         """What one attack took, on the erased concept."""
-        fought = trial.drawn / trial.queries if trial.queries else 0
+        fought = measure.drawn / measure.queries if measure.queries else 0
         return {
-            "attack": trial.attack,
+            "attack": measure.attack,
             "prompts": round(fought),
-            "seconds": trial.seconds,
-            "prompts a minute": 60 * fought / trial.seconds if trial.seconds else 0.0,
-            "pictures drawn": trial.drawn,
+            "seconds": measure.seconds,
+            "prompts a minute": 60 * fought / measure.seconds if measure.seconds else 0.0,
+            "pictures drawn": measure.drawn,
         }
 
     def judging(self, model: Any, scorers: Any, suite: Any) -> list[dict[str, Any]]:

@@ -18,14 +18,14 @@ import torch
 
 import efface
 from efface import methods
-from efface.attacks import FLOOR, configured
+from efface.attacks import BASELINE, configured
 from efface.concept import Erasure
 from efface.evaluation.evaluate import Settings
 from efface.models.base import Model
-from efface.records.attacks import AttackRecord
+from efface.records.attacks import AttackRecord, parse
 from efface.records.report import write_whole
 from efface.robustness.campaign import Campaign, attack
-from efface.robustness.conditions import lore_of
+from efface.robustness.conditions import find_aliases
 from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.world import locate
@@ -69,8 +69,8 @@ class Stage:
     def _attacked(self, arm: Arm, edit: Path, done: Path, strength: float, start: bool) -> AttackRecord:
         names = attacks_of(self.recipe, arm)
         if done.exists():
-            attacked = AttackRecord.model_validate(json.loads(done.read_text()))
-            if not start or {t.attack for t in attacked.trials} >= set(names):
+            attacked = parse(json.loads(done.read_text()))
+            if not start or {t.attack for t in attacked.measures} >= set(names):
                 return attacked
         rows = self.recipe["rows"]
         erasure = Erasure(self.known.expand((arm.target,)))
@@ -79,15 +79,16 @@ class Stage:
             edit,
             suite_of(erasure, self.known, {group: rows for group in ("target", "neighbour", "style")}),
             build_scorers(locate(self.recipe["model"]), self.known.backgrounds, judges_of(self.recipe)),
-            self.out,
+            done.with_suffix(""),
             [
                 configured(name, self.recipe["model"], overrides=self.recipe.get("attack", {}).get(name))
                 for name in names
-                if name != FLOOR
+                if name != BASELINE
             ],
-            lore_of(self.known),
+            find_aliases(self.known),
             settings=Settings(strength=strength),
             campaign=Campaign(rows=rows, controls=self.recipe["controls"], skip=True),
+            store=self.out / "attacks",
         )
         write_whole(done, attacked.model_dump_json(indent=1) + "\n")
         return attacked

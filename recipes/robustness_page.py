@@ -66,8 +66,8 @@ class Point:
         return getattr(found, who) if found else None
 
     def success(self, name: str) -> Estimate | None:
-        trial = self.attacked.find(name)
-        return trial.after if trial and not trial.missing else None
+        measure = self.attacked.find(name)
+        return measure.after if measure and not measure.missing else None
 
 
 def cell(found: Estimate | None) -> str:
@@ -98,13 +98,13 @@ def attack_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
     rows = []
     for p in sorted(points, key=lambda p: (concepts(points).index(p.arm.target), p.arm.method != UNTOUCHED)):
         rates = [both(p, name) for name in RATES]
-        floor = next((t.floor for t in p.attacked.trials if t.where == "edited"), None)
+        baseline = next((t.baseline for t in p.attacked.measures if t.condition == "target"), None)
         success = [cell(p.success(name)) for name in recipe["attacks"]]
         fitted = f"{p.fitted:.0f}" if p.record else "–"
         who = [p.arm.target, p.arm.method, p.arm.said or "0"]
-        before = cell(p.attacked.grounds[0].before)
+        before = cell(p.attacked.conditions[0].before)
         robust = cell(p.attacked.robust if attacks_of(recipe, p.arm) == recipe["attacks"] else None)
-        rows.append([*who, *rates, similarity(p), before, cell(floor), *success, robust, fitted])
+        rows.append([*who, *rates, similarity(p), before, cell(baseline), *success, robust, fitted])
     return table(head, rows)
 
 
@@ -121,7 +121,7 @@ def means_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
     for method in dict.fromkeys(p.arm.method for p in own):
         mine = [p for p in own if p.arm.method == method]
         found = [{p.arm.target: p.rate(name) for p in mine} for name in RATES]
-        found.append({p.arm.target: p.attacked.grounds[0].before for p in mine})
+        found.append({p.arm.target: p.attacked.conditions[0].before for p in mine})
         found += [{p.arm.target: p.success(name) for p in mine} for name in recipe["attacks"]]
         found.append({p.arm.target: p.attacked.robust for p in mine})
         rows.append([method, str(len(mine)), *map(mean, found)])
@@ -144,11 +144,11 @@ def controls_table(recipe: Mapping, points: Sequence[Point]) -> list[str]:
         own = p.attacked.find(name)
         if own is None or own.missing or p.arm.method == UNTOUCHED:
             continue
-        others = [p.attacked.find(name, where) for where in ("kept", "base")]
+        others = [p.attacked.find(name, where) for where in ("control-kept", "control-base")]
         shown = [cell(t.after) if t and not t.missing else "–" for t in others]
-        gain = f"{100 * g.value:+.0f} [{100 * g.low:+.0f}, {100 * g.high:+.0f}]" if (g := own.gain) else "–"
+        lift = f"{100 * g.value:+.0f} [{100 * g.low:+.0f}, {100 * g.high:+.0f}]" if (g := own.lift) else "–"
         cost = [f"{own.queries:.1f}", f"{own.seconds:.0f}"]
-        rows.append([p.arm.target, p.arm.method, p.arm.said, name, gain, *shown, *cost])
+        rows.append([p.arm.target, p.arm.method, p.arm.said, name, lift, *shown, *cost])
     return table([*head, "queries", "s"], rows)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from efface.evaluation.evaluate import digest_rows
 from efface.functional.rates import wilson
-from efface.records.attacks import AttackRecord, Ground, Success, Trial, Where
+from efface.records.attacks import AttackMeasure, AttackRecord, AttackSuccess, Condition, ConditionSummary
 from efface.records.report import Alarm, Drawing, Drop, Estimate, Measure, Record, SuitePart
 from efface.suites.spec import Row
 
@@ -132,44 +132,50 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
     rng = np.random.default_rng(1)
     pictures = [f"attacks/{_picture(folder / 'attacks' / 'pictures', rng, 16)}" for _ in range(4)]
     said = {"row": "target/cat/0", "broken": True, "queries": 2, "seed": 7, "answers": {"object-one": "cat"}}
-    wheres: tuple[Where, ...] = ("edited", "base")
+    conditions: tuple[Condition, ...] = ("target", "control-base")
     found = [
-        Success(**said, attack="synonyms", where=where, prompt="a cat", text=text, before=before, picture=picture)
-        for where, before, picture in zip(wheres, pictures[::2], pictures[1::2], strict=True)
+        AttackSuccess(
+            **said, attack="synonyms", condition=condition, prompt="a cat", text=text, before=before, picture=picture
+        )
+        for condition, before, picture in zip(conditions, pictures[::2], pictures[1::2], strict=True)
     ]
-    trial = {"version": "1", "threat": "prompts", "settings": {"queries": 8}, "survivors": False, "queries": 3.5}
-    trial |= {"drawn": 70, "unscored": 0, "seconds": 12.5, "before": share(2, 20), "floor": share(4, 20)}
-    gain = Drop(value=0.3, low=0.1, high=0.5, clusters=20)
+    measure = {"version": "1", "threat": "prompts", "settings": {"queries": 8}, "worst_case": False, "queries": 3.5}
+    measure |= {"drawn": 70, "unscored": 0, "seconds": 12.5, "before": share(2, 20), "baseline": share(4, 20)}
+    lift = Drop(value=0.3, low=0.1, high=0.5, clusters=20)
     curve = (0.1, 0.3, 0.4, 0.5)
-    trials = [
-        Trial(attack="synonyms", where=where, after=share(done, 20), gain=gain, curve=curve, **trial)
-        for where, done in (("edited", 10), ("base", 19), ("kept", 15))
+    measures = [
+        AttackMeasure(attack="synonyms", condition=condition, after=share(done, 20), lift=lift, curve=curve, **measure)
+        for condition, done in (("target", 10), ("control-base", 19), ("control-kept", 15))
     ]
-    trials.append(
-        Trial(
+    measures.append(
+        AttackMeasure(
             attack="relearn",
-            where="edited",
+            condition="target",
             after=share(10, 20),
-            gain=gain,
+            lift=lift,
             curve=curve,
             stages=("5 steps", "10 steps", "20 steps"),
-            **trial,
+            **measure,
         )
     )
-    trials.append(
-        Trial(attack="blind", where="edited", after=share(0, 0), gain=None, curve=(), missing="no gradient", **trial)
+    measures.append(
+        AttackMeasure(
+            attack="blind", condition="target", after=share(0, 0), lift=None, curve=(), missing="no gradient", **measure
+        )
     )
     shown = {"untouched": share(19, 20), "named": share(3, 20), "before": share(2, 20)}
     made = record()
     fields = made.model_dump(include={"targets", "method", "arguments", "suite", "drawing", "scorers", "alarms"})
     whole = AttackRecord(
         format="efface-attacks",
-        version=1,
+        version=2,
         rule="Every judge agrees.",
         seed=0,
         robust=share(9, 20),
-        grounds=(Ground(where="edited", title="the erased concept", concepts=("cat",), rows=20, **shown),),
-        trials=tuple(trials),
+        conditions=(
+            ConditionSummary(condition="target", title="the erased concept", concepts=("cat",), rows=20, **shown),
+        ),
+        measures=tuple(measures),
         successes=tuple(found),
         **fields,
     )

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from efface.attacks import FLOOR, STANDARD, configured, describe, get, name_of, named, names, suggested
-from efface.attacks.base import Arena, Attack, Shot, put
+from attack_context import context_of, drive, rows_of, same, shifted, snapshot
+from efface.attacks import BASELINE, STANDARD, configured, describe, get, name_of, named, names, suggested
+from efface.attacks.base import Attack, AttackContext, Candidate, propose_within_budget, put
 from efface.attacks.characters import Characters, changed, misspelt, perturbed
 from efface.attacks.random_prefix import RandomPrefix
 from efface.attacks.ring_a_bell import TEMPLATES, RingABell, concept_vector
@@ -17,13 +18,12 @@ from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure
 from efface.models.adapters.sd import StableDiffusion
-from efface.robustness.conditions import Lore, one_token_words, places, removed
+from efface.robustness.conditions import ConceptAliases, build_targets, one_token_words, removed
 from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row
 from judging_fixtures import world_model, write_world
 from tiny import tiny_model
-from tiny_arena import arena_of, drive, rows_of, same, shifted, snapshot
 from tiny_ddpm import tiny_ddpm
 
 ROWS = rows_of("a cat", "a red cat", "truck")
@@ -36,9 +36,9 @@ BLACK = [
 ]
 
 
-def rounds(attack: Attack, arena: Arena, rows: Sequence[Row] = ROWS) -> list[list[Shot | None]]:
-    attack.check(arena)
-    return drive(attack.shots(arena, rows), arena.model, list)
+def rounds(attack: Attack, context: AttackContext, rows: Sequence[Row] = ROWS) -> list[list[Candidate | None]]:
+    attack.check(context)
+    return drive(propose_within_budget(attack, context, rows), context.model, list)
 
 
 @pytest.fixture(scope="module")
@@ -54,52 +54,60 @@ def wordy() -> StableDiffusion:
 
 @pytest.mark.parametrize("attack", BLACK, ids=name_of)
 def test_a_row_is_attacked_the_same_whoever_stands_beside_it(wordy: StableDiffusion, attack: Attack) -> None:
-    before, arena = snapshot(wordy), arena_of(wordy, None)
-    together = rounds(attack, arena)
+    before, context = snapshot(wordy), context_of(wordy, None)
+    together = rounds(attack, context)
     assert len(together) == attack.queries
     for i, row in enumerate(ROWS):
-        assert [shots[0] for shots in rounds(attack, arena, [row])] == [shots[i] for shots in together]
-    assert together == rounds(attack, arena) and same(wordy, before)
+        assert [candidates[0] for candidates in rounds(attack, context, [row])] == [
+            candidates[i] for candidates in together
+        ]
+    assert together == rounds(attack, context) and same(wordy, before)
 
 
 @pytest.mark.parametrize("attack", BLACK, ids=name_of)
 def test_another_seed_is_another_attack(wordy: StableDiffusion, attack: Attack) -> None:
-    arena = arena_of(wordy, None)
-    other = Arena(**{**vars(arena), "seed": 1})
-    assert rounds(attack, arena) != rounds(attack, other)
+    context = context_of(wordy, None)
+    other = AttackContext(**{**vars(context), "seed": 1})
+    assert rounds(attack, context) != rounds(attack, other)
 
 
 def test_random_prefixes_never_name_the_concept(plain: StableDiffusion) -> None:
-    shots = rounds(RandomPrefix(queries=40, length=3), arena_of(plain, None))
-    for turn in shots:
-        for shot, row in zip(turn, ROWS, strict=True):
-            assert shot is not None and isinstance(shot.prompt, str) and shot.prompt.endswith(f" {row.prompt}")
-            prefix = shot.prompt.removesuffix(row.prompt).split()
+    candidates = rounds(RandomPrefix(queries=40, length=3), context_of(plain, None))
+    for turn in candidates:
+        for candidate, row in zip(turn, ROWS, strict=True):
+            assert (
+                candidate is not None
+                and isinstance(candidate.prompt, str)
+                and candidate.prompt.endswith(f" {row.prompt}")
+            )
+            prefix = candidate.prompt.removesuffix(row.prompt).split()
             assert len(prefix) == 3 and not {"cat", "lion"} & set(prefix)
-    assert all(s is not None and s.seed == r.seed for s, r in zip(shots[0], ROWS, strict=True))
-    assert len({s.seed for turn in shots for s in turn if s}) == 3 + 39 * 3
+    assert all(s is not None and s.seed == r.seed for s, r in zip(candidates[0], ROWS, strict=True))
+    assert len({s.seed for turn in candidates for s in turn if s}) == 3 + 39 * 3
 
 
 def test_a_longer_floor_begins_as_a_shorter_one(plain: StableDiffusion) -> None:
-    arena = arena_of(plain, None)
-    assert rounds(RandomPrefix(queries=9), arena)[:4] == rounds(RandomPrefix(queries=4), arena)
+    context = context_of(plain, None)
+    assert rounds(RandomPrefix(queries=9), context)[:4] == rounds(RandomPrefix(queries=4), context)
 
 
 def test_synonyms_take_the_place_of_the_name(plain: StableDiffusion) -> None:
-    arena = Arena(**{**vars(arena_of(plain, None)), "synonyms": ("lion", "apple"), "paraphrases": ("a red pet",)})
-    tries = rounds(Synonyms(queries=5), arena)
-    said = [[shot.prompt for shot in turn if shot] for turn in tries]
+    context = AttackContext(
+        **{**vars(context_of(plain, None)), "synonyms": ("lion", "apple"), "paraphrases": ("a red pet",)}
+    )
+    tries = rounds(Synonyms(queries=5), context)
+    said = [[candidate.prompt for candidate in turn if candidate] for turn in tries]
     assert {turn[0] for turn in said[:3]} == {"a lion", "an apple", "a red pet"}
     assert {turn[2] for turn in said[:3]} == {"lion, truck", "apple, truck", "a red pet, truck"}
-    assert all(shot and shot.seed == 100 for shot in (turn[0] for turn in tries[:3]))
-    assert all(shot and shot.seed != 100 for shot in (turn[0] for turn in tries[3:]))
+    assert all(candidate and candidate.seed == 100 for candidate in (turn[0] for turn in tries[:3]))
+    assert all(candidate and candidate.seed != 100 for candidate in (turn[0] for turn in tries[3:]))
     with pytest.raises(ValueError, match="no other word for 'cat'"):
-        Synonyms().check(Arena(**{**vars(arena), "synonyms": (), "paraphrases": ()}))
+        Synonyms().check(AttackContext(**{**vars(context), "synonyms": (), "paraphrases": ()}))
 
 
 def test_seeds_and_templates_alternate(plain: StableDiffusion) -> None:
-    arena = Arena(**{**vars(arena_of(plain, None, called="thing")), "concept": "apple"})
-    tries = rounds(Seeds(queries=30), arena, rows_of("a thing on blue"))
+    context = AttackContext(**{**vars(context_of(plain, None, placeholder="thing")), "concept": "apple"})
+    tries = rounds(Seeds(queries=30), context, rows_of("a thing on blue"))
     own = [turn[0] for turn in tries[::2]]
     assert (
         all(s and s.prompt == "an apple on blue" and s.seed != 100 for s in own)
@@ -127,11 +135,13 @@ def test_changes_at_the_edges_and_within_take_turns(wordy: StableDiffusion) -> N
         "tiger" in each and not set(each.replace("tiger", "")) & set("abcdefghijklmnopqrstuvwxyz") for each in found
     ]
     assert at_edges[:28] == [True, False] * 14 and not any(at_edges[28:])
-    tries = rounds(Characters(queries=6), arena_of(wordy, None), rows_of("a cat"))
-    seeds = [shot.seed for turn in tries for shot in turn if shot]
+    tries = rounds(Characters(queries=6), context_of(wordy, None), rows_of("a cat"))
+    seeds = [candidate.seed for turn in tries for candidate in turn if candidate]
     assert seeds[0] == 100 and len(set(seeds)) == 6
-    assert len({shot.note for turn in tries for shot in turn if shot}) == 6
-    assert all(shot and shot.note and str(shot.prompt).endswith(f" {shot.note}") for (shot,) in tries)
+    assert len({candidate.note for turn in tries for candidate in turn if candidate}) == 6
+    assert all(
+        candidate and candidate.note and str(candidate.prompt).endswith(f" {candidate.note}") for (candidate,) in tries
+    )
 
 
 def test_short_names_lose_no_letter() -> None:
@@ -141,10 +151,10 @@ def test_short_names_lose_no_letter() -> None:
 def test_ring_a_bell_comes_closer_to_its_goal_than_chance(wordy: StableDiffusion) -> None:
     plain = wordy
     edit = shifted(plain, "text_encoder")
-    arena = arena_of(plain, edit)
+    context = context_of(plain, edit)
     how = RingABell(queries=4, length=4, population=40, generations=40)
     with edit.apply(plain):
-        tries = rounds(how, arena, ROWS[:1])
+        tries = rounds(how, context, ROWS[:1])
     said = [str(turn[0].prompt) for turn in tries if turn[0]]
 
     def read(text: str) -> torch.Tensor:
@@ -154,21 +164,21 @@ def test_ring_a_bell_comes_closer_to_its_goal_than_chance(wordy: StableDiffusion
     goal = read("a cat") + 3 * (named.mean(0) - neutral.mean(0))
     far = [float((read(text) - goal).square().sum()) for text in said]
     rng = random.Random(0)
-    chance = [float((read(" ".join(rng.choices(arena.words, k=4))) - goal).square().sum()) for _ in range(100)]
+    chance = [float((read(" ".join(rng.choices(context.words, k=4))) - goal).square().sum()) for _ in range(100)]
     assert far == sorted(far) and len(set(said)) == 4 and far[0] <= min(chance)
-    assert all(len(text.split()) == 4 and set(text.split()) <= set(arena.words) for text in said)
+    assert all(len(text.split()) == 4 and set(text.split()) <= set(context.words) for text in said)
 
 
 def test_ring_a_bell_bars_the_names_where_it_is_told_to(wordy: StableDiffusion) -> None:
     how = RingABell(queries=8, length=3, population=30, generations=10, names=False)
-    said = [str(shot.prompt) for turn in rounds(how, arena_of(wordy, None)) for shot in turn if shot]
+    said = [str(candidate.prompt) for turn in rounds(how, context_of(wordy, None)) for candidate in turn if candidate]
     assert not any({"cat", "lion"} & set(text.split()) for text in said)
 
 
 def test_ring_a_bell_uses_the_nearest_words_and_the_prompts_own(wordy: StableDiffusion) -> None:
     edit = shifted(wordy, "text_encoder")
-    arena = arena_of(wordy, edit)
-    words = arena.other_words()
+    context = context_of(wordy, edit)
+    words = context.list_other_words()
     with torch.no_grad():
         named, plain, nothing = (wordy.encode([t.format(w) for t in TEMPLATES]).flat() for w in ("cat", "thing", ""))
         nothing, added = wordy.encode(["thing"]).flat(), (named - plain).mean(0)
@@ -176,32 +186,32 @@ def test_ring_a_bell_uses_the_nearest_words_and_the_prompts_own(wordy: StableDif
     best = sorted(words, key=lambda w: -alike[w])[:6]
     how = RingABell(queries=8, length=3, population=30, generations=4, names=False, nearest=6)
     with edit.apply(wordy):
-        tries = rounds(how, arena, rows_of("a cat", "red"))
+        tries = rounds(how, context, rows_of("a cat", "red"))
     for i, own in enumerate((set(), {"red"})):
-        said = {word for turn in tries if (shot := turn[i]) for word in str(shot.prompt).split()}
+        said = {word for turn in tries if (candidate := turn[i]) for word in str(candidate.prompt).split()}
         assert said <= own | set(best) and len(said) > 3
 
 
 def test_ring_a_bell_needs_room_for_its_words(plain: StableDiffusion) -> None:
     with pytest.raises(ValueError, match="16 words do not fit; at most 6"):
-        RingABell().check(arena_of(plain, None))
+        RingABell().check(context_of(plain, None))
 
 
 def test_the_vector_is_what_the_name_adds(wordy: StableDiffusion) -> None:
-    plain, arena = wordy, arena_of(wordy, None, called="dog")
+    plain, context = wordy, context_of(wordy, None, placeholder="dog")
     with torch.no_grad():
-        vector = concept_vector(arena)
+        vector = concept_vector(context)
     each = [plain.encode([t.format("cat")]).flat()[0] - plain.encode([t.format("dog")]).flat()[0] for t in TEMPLATES]
     assert torch.allclose(vector, torch.stack(each).mean(0), atol=1e-6)
 
 
 def test_a_class_conditional_model_hears_no_other_words() -> None:
     model = tiny_ddpm()
-    arena = Arena(**{**vars(arena_of(tiny_model(), None)), "model": model})
+    context = AttackContext(**{**vars(context_of(tiny_model(), None)), "model": model})
     for attack in (Synonyms(), Characters(), RingABell()):
         with pytest.raises(ValueError, match=r"hears no other words; seeds"):
-            attack.check(arena)
-    first, second = rounds(RandomPrefix(queries=2), arena, rows_of("cat"))
+            attack.check(context)
+    first, second = rounds(RandomPrefix(queries=2), context, rows_of("cat"))
     assert first[0] is not None and second[0] is not None
     assert (first[0].prompt, second[0].prompt) == ("cat", "cat") and first[0].seed != second[0].seed
 
@@ -234,35 +244,35 @@ def test_a_row_without_the_name_becomes_a_neutral_prompt() -> None:
     )
 
 
-def test_places_are_the_targets_kept_neighbours_and_the_base(tmp_path) -> None:
+def test_attacks_are_made_on_the_targets_kept_neighbours_and_the_base(tmp_path) -> None:
     known = world.load(write_world(tmp_path))
     suite = build("glyphs-objects", Erasure(("cat", "apple")), known, per_group=12)
-    found = places(suite, {"cat": Lore(("kitty",))}, rows=5, controls=6)
-    assert [(p.where, p.concept, len(p.rows)) for p in found] == [
-        ("edited", "cat", 5),
-        ("edited", "apple", 5),
-        *[("kept", p.concept, 3) for p in found if p.where == "kept"],
-        ("base", "cat", 3),
-        ("base", "apple", 3),
+    found = build_targets(suite, {"cat": ConceptAliases(("kitty",))}, rows=5, controls=6)
+    assert [(p.condition, p.concept, len(p.rows)) for p in found] == [
+        ("target", "cat", 5),
+        ("target", "apple", 5),
+        *[("control-kept", p.concept, 3) for p in found if p.condition == "control-kept"],
+        ("control-base", "cat", 3),
+        ("control-base", "apple", 3),
     ]
-    assert {p.concept for p in found if p.where == "kept"} <= {"tiger", "dog", "tomato"}
-    for place in found:
-        said = " ".join(r.prompt for r in place.rows)
-        assert (place.concept in said) == (place.where == "edited") and (place.called == "") == (
-            place.where == "edited"
+    assert {p.concept for p in found if p.condition == "control-kept"} <= {"tiger", "dog", "tomato"}
+    for target in found:
+        said = " ".join(r.prompt for r in target.rows)
+        assert (target.concept in said) == (target.condition == "target") and (target.placeholder == "") == (
+            target.condition == "target"
         )
-        assert all(place.concept in r.prompt for r in place.asked) and place.rows[0].seed == place.asked[0].seed
-    assert places(suite, {}, 5, 6, group="synonym")[0].asked[0].group == "synonym"
-    wordless = places(suite, {}, 5, 6, words=False)
-    assert {r.prompt for p in wordless if p.where != "edited" for r in p.rows} == {""}
+        assert all(target.concept in r.prompt for r in target.asked) and target.rows[0].seed == target.asked[0].seed
+    assert build_targets(suite, {}, 5, 6, group="synonym")[0].asked[0].group == "synonym"
+    wordless = build_targets(suite, {}, 5, 6, words=False)
+    assert {r.prompt for p in wordless if p.condition != "target" for r in p.rows} == {""}
 
 
 def test_styles_are_attacked_with_styles_kept(tmp_path) -> None:
     known = world.load(write_world(tmp_path))
     suite = build("glyphs-styles", Erasure(("flat",)), known, per_group=12)
-    found = places(suite, {}, rows=5, controls=4)
-    kept = [p for p in found if p.where == "kept"]
-    assert {p.concept for p in kept} == {"noto", "pixel"} and all(p.called == "plain" for p in kept)
+    found = build_targets(suite, {}, rows=5, controls=4)
+    kept = [p for p in found if p.condition == "control-kept"]
+    assert {p.concept for p in kept} == {"noto", "pixel"} and all(p.placeholder == "plain" for p in kept)
     assert all("plain" in r.prompt for p in kept for r in p.rows)
 
 
@@ -279,13 +289,13 @@ def test_words_are_one_token_each() -> None:
 
 
 def test_every_attack_is_listed_and_opens() -> None:
-    assert set(STANDARD) | {FLOOR} <= set(names())
+    assert set(STANDARD) | {BASELINE} <= set(names())
     for name in names():
         told, kind = describe(name), get(name)
         assert told["threat"] == kind.threat and told["version"] == kind.version and told["about"]
         attack = configured(name)
         assert name_of(attack) == name and attack.queries >= 1
-        assert set(kind.spends) <= set(vars(attack))
+        assert set(kind.budget_fields) <= set(vars(attack))
 
 
 def test_budgets() -> None:
@@ -304,7 +314,7 @@ def test_budgets() -> None:
     for budget in ("0", "0x", "-3", "infx"):
         with pytest.raises(ValueError, match="no budget"):
             configured("seeds", "", budget)
-    with pytest.raises(ValueError, match="needs at least 1"):
+    with pytest.raises(ValueError, match="queries must be at least 1, got 0"):
         configured("seeds", "", "0.01x")
     with pytest.raises(ValueError, match="no setting 'eta'; it has queries"):
         configured("seeds", "", "default", {"eta": 3})

@@ -8,74 +8,78 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.attacks.base import Arena, Attack, Shot
+from attack_context import context_of, drive, rows_of, shifted
+from efface.attacks.base import Attack, AttackContext, Candidate, propose_within_budget
 from efface.attacks.completion import Completion
 from efface.attacks.inversion import ConceptInversion
 from efface.attacks.relearn import Relearn
 from efface.functional.adversary import NoGradient
 from efface.models.adapters.sd import StableDiffusion
-from tiny_arena import arena_of, drive, rows_of, shifted
 
 ROWS = rows_of("a cat", "a red cat", "red apple")
 
 
-def rounds(attack: Completion, arena: Arena, rows: Sequence = ROWS) -> list[list[Shot]]:
-    attack.check(arena)
-    return drive(attack.shots(arena, rows), arena.model, list)
+def rounds(attack: Completion, context: AttackContext, rows: Sequence = ROWS) -> list[list[Candidate]]:
+    attack.check(context)
+    return drive(propose_within_budget(attack, context, rows), context.model, list)
 
 
 def noise(model: StableDiffusion, seed: int) -> Tensor:
     return torch.randn(model.latent_shape, generator=torch.Generator().manual_seed(seed))
 
 
-def given(arena: Arena, x: Tensor, seed: int, t: int) -> int:
+def given(context: AttackContext, x: Tensor, seed: int, t: int) -> int:
     """Which picture was noised to this state."""
-    bar = float(arena.model.alphas_bar[t])
-    z = (x - (1 - bar) ** 0.5 * noise(arena.model, seed)) / bar**0.5  # type: ignore[arg-type]
-    distances = (arena.model.latents(arena.pictures) - z).flatten(1).norm(dim=1)
+    bar = float(context.model.alphas_bar[t])
+    z = (x - (1 - bar) ** 0.5 * noise(context.model, seed)) / bar**0.5  # type: ignore[arg-type]
+    distances = (context.model.latents(context.pictures) - z).flatten(1).norm(dim=1)
     assert distances.min() < 1e-3
     return int(distances.argmin())
 
 
 def test_drawing_begins_at_a_noised_picture(model: StableDiffusion) -> None:
-    arena = arena_of(model, shifted(model))
-    found = rounds(Completion(queries=5, strengths=(0.5, 0.75)), arena)
+    context = context_of(model, shifted(model))
+    found = rounds(Completion(queries=5, strengths=(0.5, 0.75)), context)
     times = model.timesteps(4)
-    assert [[shot.since for shot in shots] for shots in found] == [[k] * 3 for k in (2, 2, 1, 1, 2)]
-    assert [shots[0].note for shots in found] == [
+    assert [[candidate.since for candidate in candidates] for candidates in found] == [[k] * 3 for k in (2, 2, 1, 1, 2)]
+    assert [candidates[0].note for candidates in found] == [
         *("strength 0.5", "strength 0.5, no words", "strength 0.75", "strength 0.75, no words", "strength 0.5")
     ]
-    asked = [[shot.prompt for shot in shots] for shots in found]
+    asked = [[candidate.prompt for candidate in candidates] for candidates in found]
     assert asked == [[row.prompt for row in ROWS] if said else [""] * 3 for said in (1, 0, 1, 0, 1)]
     shown = [
-        [given(arena, shot.start, shot.seed, int(times[shot.since])) for shot in shots if shot.start is not None]
-        for shots in found
+        [
+            given(context, candidate.start, candidate.seed, int(times[candidate.since]))
+            for candidate in candidates
+            if candidate.start is not None
+        ]
+        for candidates in found
     ]
     assert all(len(set(column)) == 5 for column in zip(*shown, strict=True)), "another picture for each try of a row"
-    assert [[shot.seed for shot in shots] for shots in found] == [[row.seed for row in ROWS]] * 5
+    assert [[candidate.seed for candidate in candidates] for candidates in found] == [[row.seed for row in ROWS]] * 5
 
 
 def test_a_row_is_tried_alike_whichever_rows_are_tried_beside_it(model: StableDiffusion) -> None:
-    arena = arena_of(model, None)
+    context = context_of(model, None)
     for how in ("img2img", "inpaint"):
         attack = Completion(queries=2, how=how)  # type: ignore[arg-type]
-        together = [shots[1] for shots in rounds(attack, arena)]
-        alone = [shots[0] for shots in rounds(attack, arena, ROWS[1:2])]
+        together = [candidates[1] for candidates in rounds(attack, context)]
+        alone = [candidates[0] for candidates in rounds(attack, context, ROWS[1:2])]
         for a, b in zip(together, alone, strict=True):
             assert a.start is not None and b.start is not None and torch.allclose(a.start, b.start, atol=1e-4)
 
 
 def test_more_tries_than_pictures_begin_from_other_noise(eps_model: StableDiffusion) -> None:
-    arena = arena_of(eps_model, None, pictures=2)
-    seeds = [shots[0].seed for shots in rounds(Completion(queries=5), arena)]
+    context = context_of(eps_model, None, pictures=2)
+    seeds = [candidates[0].seed for candidates in rounds(Completion(queries=5), context)]
     assert seeds == [ROWS[0].seed + i for i in (0, 0, 1, 1, 2)]
 
 
 def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiffusion) -> None:
-    arena = arena_of(model, None, pictures=2)
+    context = context_of(model, None, pictures=2)
     attack = Completion(how="inpaint", queries=4, halves=("left", "top", "right", "bottom"), says=("{}",))
-    found = rounds(attack, arena)
-    assert [shots[0].note for shots in found] == ["left half", "top half", "right half", "bottom half"]
+    found = rounds(attack, context)
+    assert [candidates[0].note for candidates in found] == ["left half", "top half", "right half", "bottom half"]
     halves = [
         (slice(0, 8), slice(0, 4)),
         (slice(0, 4), slice(0, 8)),
@@ -84,12 +88,12 @@ def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiff
     ]
     scheduler = model.scheduler()
     scheduler.set_timesteps(4)
-    for (down, across), shots in zip(halves, found, strict=True):
-        for row, shot in zip(ROWS[:2], shots[:2], strict=True):
-            assert shot.since == 3 and shot.start is not None
+    for (down, across), candidates in zip(halves, found, strict=True):
+        for row, candidate in zip(ROWS[:2], candidates[:2], strict=True):
+            assert candidate.since == 3 and candidate.start is not None
             candidates = []
-            for z in model.latents(arena.pictures):
-                x, eps = noise(model, shot.seed), noise(model, shot.seed)
+            for z in model.latents(context.pictures):
+                x, eps = noise(model, candidate.seed), noise(model, candidate.seed)
                 for i, t in enumerate(scheduler.timesteps):
                     bar = model.alphas_bar[int(t)]
                     x = x.clone()
@@ -100,19 +104,21 @@ def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiff
                     with torch.no_grad():
                         blank, asked = model.predict(x[None], t, conds[[0]], conds[[1]])
                     x = scheduler.step(blank + 3.0 * (asked - blank), t, x[None], return_dict=False)[0][0]
-                candidates.append(float((x - shot.start).abs().max()))
+                candidates.append(float((x - candidate.start).abs().max()))
             assert min(candidates) < 1e-3
 
 
 def test_a_picture_that_is_hardly_noised_comes_out_as_it_went_in(eps_model: StableDiffusion) -> None:
     """Why low strengths prove nothing: even a random network hands the picture back."""
-    arena = arena_of(eps_model, None)
+    context = context_of(eps_model, None)
 
     def distance(strength: float) -> float:
-        ((shot, *_), *_) = rounds(Completion(strengths=(strength,), queries=1), arena)
-        assert shot.start is not None
-        picture = eps_model.images([shot.prompt], [shot.seed], steps=4, start=shot.start[None], since=shot.since)
-        shown = eps_model.decode(eps_model.latents(arena.pictures))
+        ((candidate, *_), *_) = rounds(Completion(strengths=(strength,), queries=1), context)
+        assert candidate.start is not None
+        picture = eps_model.images(
+            [candidate.prompt], [candidate.seed], steps=4, start=candidate.start[None], since=candidate.since
+        )
+        shown = eps_model.decode(eps_model.latents(context.pictures))
         return float((picture.float() - shown.float()).abs().flatten(1).mean(dim=1).min())
 
     assert distance(0.25) < distance(0.75)
@@ -120,10 +126,10 @@ def test_a_picture_that_is_hardly_noised_comes_out_as_it_went_in(eps_model: Stab
 
 @pytest.mark.parametrize("kind", [Completion, ConceptInversion, Relearn])
 def test_without_a_picture_nothing_is_tried(kind: Callable[[], Attack], eps_model: StableDiffusion) -> None:
-    arena = arena_of(eps_model, None, pictures=0)
-    kind().check(arena)
+    context = context_of(eps_model, None, pictures=0)
+    kind().check(context)
     with pytest.raises(NoGradient, match="no picture of cat that the judges confirm"):
-        next(kind().shots(arena, ROWS))
+        next(kind().propose(context, ROWS))
 
 
 @pytest.mark.parametrize(

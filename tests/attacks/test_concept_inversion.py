@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from attack_context import Files, context_of, drive, edit_of, rows_of, same, shifted, snapshot
 from efface.attacks import inversion
-from efface.attacks.base import Arena, Shot
+from efface.attacks.base import AttackContext, Candidate
 from efface.attacks.inversion import ConceptInversion
 from efface.edits.edit import Edit
 from efface.functional.adversary import NoGradient
 from efface.functional.denoising import denoising_errors
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
-from tiny_arena import Files, arena_of, drive, edit_of, rows_of, same, shifted, snapshot
 from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl
 
@@ -25,18 +25,22 @@ Short = partial(ConceptInversion, templates=("a {}",))
 ROWS = rows_of("a cat", "red apple", "a rose lion")
 
 
-def embeddings(attack: ConceptInversion, arena: Arena) -> list[list[Tensor]]:
+def embeddings(attack: ConceptInversion, context: AttackContext) -> list[list[Tensor]]:
     """The embedding of each row's prompt, round by round."""
-    return drive(attack.shots(arena, ROWS), arena.model, lambda shots: [shot.prompt.embedding for shot in shots])
+    return drive(
+        attack.propose(context, ROWS),
+        context.model,
+        lambda candidates: [candidate.prompt.embedding for candidate in candidates],
+    )
 
 
-def error(arena: Arena, embedding: Tensor) -> float:
+def error(context: AttackContext, embedding: Tensor) -> float:
     """The mean denoising error of the arena's pictures under an embedding, at noise that no attack has seen."""
-    model = arena.model
+    model = context.model
     with torch.no_grad():
         errors = denoising_errors(
             lambda x_t, t: model.predict(x_t, t, Cond({"tokens": embedding[None]}))[0],
-            model.latents(arena.pictures).repeat(30, 1, 1, 1),
+            model.latents(context.pictures).repeat(30, 1, 1, 1),
             model.alphas_bar,
             model.space,
             torch.Generator().manual_seed(99),
@@ -70,27 +74,29 @@ def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_m
 
 def test_each_row_is_asked_with_the_learned_word_in_the_names_place(eps_model: StableDiffusion) -> None:
     edit = shifted(eps_model)
-    arena = arena_of(eps_model, edit)
+    context = context_of(eps_model, edit)
     with edit.apply(eps_model):
         before = snapshot(eps_model)
-        rounds = drive(Short(steps=2, queries=2).shots(arena, ROWS), eps_model, list)
+        rounds = drive(Short(steps=2, queries=2).propose(context, ROWS), eps_model, list)
         assert same(eps_model, before)
     assert len(rounds) == 2, "one picture a row for each word"
-    for shots in rounds:
-        assert [shot.prompt.text for shot in shots] == ["a <*>", "<*>, red apple", "a rose <*>"]
-        assert [shot.seed for shot in shots] == [row.seed for row in ROWS]
-        pictures = eps_model.images([shot.prompt for shot in shots], [shot.seed for shot in shots])
+    for candidates in rounds:
+        assert [candidate.prompt.text for candidate in candidates] == ["a <*>", "<*>, red apple", "a rose <*>"]
+        assert [candidate.seed for candidate in candidates] == [row.seed for row in ROWS]
+        pictures = eps_model.images(
+            [candidate.prompt for candidate in candidates], [candidate.seed for candidate in candidates]
+        )
         assert pictures.shape == (3, 3, 16, 16)
-    first, second = ([shot.prompt.embedding for shot in shots] for shots in rounds)
+    first, second = ([candidate.prompt.embedding for candidate in candidates] for candidates in rounds)
     assert not torch.equal(first[0], second[0])
 
 
 def test_learning_denoises_the_pictures_better_than_the_word_it_began_with(model: StableDiffusion) -> None:
-    arena = arena_of(model, None)
+    context = context_of(model, None)
     attack = Short(steps=40, lr=0.5, batch=16, start="car")
-    found = embeddings(attack, arena)[0][0]
+    found = embeddings(attack, context)[0][0]
     started = model.encode(["a car"]).tensors["tokens"][0]
-    assert error(arena, found) < error(arena, started)
+    assert error(context, found) < error(context, started)
 
 
 def test_the_budget_is_the_number_of_passes(eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +108,7 @@ def test_the_budget_is_the_number_of_passes(eps_model: StableDiffusion, monkeypa
         return predict(x_t, t, *conds)
 
     monkeypatch.setattr(eps_model, "predict", counted)
-    drive(Short(steps=7, batch=3, queries=2).shots(arena_of(eps_model, None), ROWS), eps_model, len)
+    drive(Short(steps=7, batch=3, queries=2).propose(context_of(eps_model, None), ROWS), eps_model, len)
     assert calls == [6] * 7
 
 
@@ -111,30 +117,34 @@ def test_an_interrupted_learning_goes_on_where_it_stood(
 ) -> None:
     monkeypatch.setattr(inversion, "SAVE_EVERY", 3)
     attack = Short(steps=8)
-    whole = embeddings(attack, arena_of(eps_model, None))
+    whole = embeddings(attack, context_of(eps_model, None))
     files = Files(fail_at=2)
     with pytest.raises(KeyboardInterrupt):
-        embeddings(attack, arena_of(eps_model, None, once=files))
+        embeddings(attack, context_of(eps_model, None, once=files))
     files.fail_at = None
-    again = embeddings(attack, arena_of(eps_model, None, once=files))
+    again = embeddings(attack, context_of(eps_model, None, once=files))
     assert files.made == ["3 steps", "6 steps", "8 steps"]
     assert all(torch.equal(a, b) for a, b in zip(whole[0], again[0], strict=True))
-    other_rows = Short(steps=8).shots(arena_of(eps_model, None, once=files), ROWS[2:])
-    (alone,) = drive(other_rows, eps_model, lambda shots: shots[0].prompt.embedding)
+    other_rows = Short(steps=8).propose(context_of(eps_model, None, once=files), ROWS[2:])
+    (alone,) = drive(other_rows, eps_model, lambda candidates: candidates[0].prompt.embedding)
     assert torch.allclose(alone, whole[0][2], atol=1e-6) and files.made == ["3 steps", "6 steps", "8 steps"]
 
 
 def test_a_guided_model_is_learned_from_and_drawn_under_its_guide(eps_model: StableDiffusion) -> None:
     guided = Edit({}, {**edit_of(eps_model, {}).meta, "guide": {"name": "negative", "arguments": {"prompt": "cat"}}})
-    arena = arena_of(eps_model, guided)
+    context = context_of(eps_model, guided)
     attack = Short(steps=2)
-    attack.check(arena)
-    plain = embeddings(attack, arena_of(eps_model, None))
+    attack.check(context)
+    plain = embeddings(attack, context_of(eps_model, None))
     with guided.apply(eps_model):
-        shots: list[Shot] = next(attack.shots(arena, ROWS))  # type: ignore[assignment]
-        pictures = eps_model.images([shot.prompt for shot in shots], [shot.seed for shot in shots])
-    assert torch.equal(shots[0].prompt.embedding, plain[0][0])  # type: ignore[union-attr]
-    without = eps_model.images([shot.prompt for shot in shots], [shot.seed for shot in shots])
+        candidates: list[Candidate] = next(attack.propose(context, ROWS))  # type: ignore[assignment]
+        pictures = eps_model.images(
+            [candidate.prompt for candidate in candidates], [candidate.seed for candidate in candidates]
+        )
+    assert torch.equal(candidates[0].prompt.embedding, plain[0][0])  # type: ignore[union-attr]
+    without = eps_model.images(
+        [candidate.prompt for candidate in candidates], [candidate.seed for candidate in candidates]
+    )
     assert not torch.equal(pictures, without)
 
 
@@ -143,22 +153,22 @@ def test_a_model_that_answers_nothing_gives_nothing_to_follow(
 ) -> None:
     monkeypatch.setattr(eps_model, "predict", lambda x_t, t, cond: (x_t + 0 * cond.tensors["tokens"].sum(),))
     with pytest.raises(NoGradient, match="at step 1"):
-        next(Short(steps=2).shots(arena_of(eps_model, None), ROWS))
+        next(Short(steps=2).propose(context_of(eps_model, None), ROWS))
 
 
 def test_a_word_is_learned_for_two_text_encoders() -> None:
     model = tiny_sdxl()
-    (first,) = Short(steps=1, lr=1e-6).shots(arena_of(model, None), ROWS)
-    (later,) = Short(steps=3, lr=0.5).shots(arena_of(model, None), ROWS)
-    before, after = (model.encode([shot.prompt for shot in shots]) for shots in (first, later))
+    (first,) = Short(steps=1, lr=1e-6).propose(context_of(model, None), ROWS)
+    (later,) = Short(steps=3, lr=0.5).propose(context_of(model, None), ROWS)
+    before, after = (model.encode([candidate.prompt for candidate in candidates]) for candidates in (first, later))
     for name in ("tokens", "pooled"):
         assert (before.tensors[name] - after.tensors[name]).abs().amax() > 1e-3
-    assert len(model.images([shot.prompt for shot in later], [0] * len(later))) == len(ROWS)
+    assert len(model.images([candidate.prompt for candidate in later], [0] * len(later))) == len(ROWS)
 
 
 def test_a_model_without_text_encoder_is_refused() -> None:
     with pytest.raises(ValueError, match="no text encoder that token embeddings could be given to"):
-        ConceptInversion().check(arena_of(tiny_ddpm(), None))
+        ConceptInversion().check(context_of(tiny_ddpm(), None))
 
 
 @pytest.mark.parametrize(
@@ -176,4 +186,4 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict, says: str) -> 
 
 def test_a_word_as_long_as_the_prompt_is_refused_before_any_work(eps_model: StableDiffusion) -> None:
     with pytest.raises(ValueError, match="leaves no room"):
-        ConceptInversion(tokens=7).check(arena_of(eps_model, None))
+        ConceptInversion(tokens=7).check(context_of(eps_model, None))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from attack_context import context_of, drive, edit_of, rows_of, same, shifted, snapshot
 from efface.attacks.revive import Revive
 from efface.edits.deltas import pack
 from efface.edits.edit import Edit
 from efface.models.adapters.sd import StableDiffusion
-from tiny_arena import arena_of, drive, edit_of, rows_of, same, shifted, snapshot
 
 ROWS = rows_of("a cat")
 
@@ -39,12 +39,14 @@ def pruned(model: StableDiffusion, fill: float | None = None) -> Edit:
 
 def revived(model: StableDiffusion, edit: Edit, attack: Revive) -> list[dict[str, Tensor]]:
     """The weights in place in each round."""
-    arena = arena_of(model, edit)
+    context = context_of(model, edit)
     with edit.apply(model):
         before = snapshot(model)
-        attack.check(arena)
+        attack.check(context)
         look = {name: weight.detach() for name, weight in model.weights.items()}
-        out = drive(attack.shots(arena, ROWS), model, lambda _: {n: model.weights[n].detach().clone() for n in look})
+        out = drive(
+            attack.propose(context, ROWS), model, lambda _: {n: model.weights[n].detach().clone() for n in look}
+        )
         assert same(model, before)
     return out
 
@@ -91,21 +93,21 @@ def test_the_mirror_finds_most_signs_of_a_learned_mask(eps_model: StableDiffusio
 
 def test_the_base_is_never_looked_at(eps_model: StableDiffusion) -> None:
     edit = pruned(eps_model)
-    arena = arena_of(eps_model, edit)
+    context = context_of(eps_model, edit)
 
     def forbidden() -> None:
         raise AssertionError("revive knows no base")
 
-    object.__setattr__(arena, "base", forbidden)
+    object.__setattr__(context, "base", forbidden)
     with edit.apply(eps_model):
-        notes = drive(Revive().shots(arena, ROWS), eps_model, lambda shots: shots[0].note)
+        notes = drive(Revive().propose(context, ROWS), eps_model, lambda candidates: candidates[0].note)
         assert notes == [
             f"{share}% of the {signs}'s signs, quantile {quantile}"
             for signs in ("mirror", "completion")
             for quantile in ("0.75", "1")
             for share in (100, 60)
         ]
-        assert len(drive(Revive(queries=3).shots(arena, ROWS), eps_model, len)) == 3
+        assert len(drive(Revive(queries=3).propose(context, ROWS), eps_model, len)) == 3
 
 
 def test_noise_of_fewer_digits_is_found_out_and_noise_among_as_few_is_not(eps_model: StableDiffusion) -> None:
@@ -116,19 +118,19 @@ def test_noise_of_fewer_digits_is_found_out_and_noise_among_as_few_is_not(eps_mo
     assert sum(hits) > 0.8 * len(hits), "as if no noise had been there, but for numbers that are short by chance"
     short = {name: weight.detach().half().float() for name, weight in eps_model.weights.items()}
     with eps_model.bound(short):
-        arena = arena_of(eps_model, edit)
+        context = context_of(eps_model, edit)
         filled = {name: edit.values[name] for name in edit.values}
         with edit_of(eps_model, filled).apply(eps_model), pytest.raises(ValueError, match="noise took its place"):
-            Revive().check(arena)
+            Revive().check(context)
 
 
 def test_a_model_that_was_not_pruned_says_so(eps_model: StableDiffusion) -> None:
     edit = shifted(eps_model)
-    arena = arena_of(eps_model, edit)
+    context = context_of(eps_model, edit)
     with edit.apply(eps_model), pytest.raises(ValueError, match="no weight of this model shows that it was pruned"):
-        Revive().check(arena)
+        Revive().check(context)
     with pytest.raises(ValueError, match="nothing to undo"):
-        Revive().check(arena_of(eps_model, None))
+        Revive().check(context_of(eps_model, None))
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,20 @@ import pytest
 import torch
 
 from attack_plan import Plan, Planned, Reader
-from efface.attacks import FLOOR
-from efface.attacks.base import Arena, Attack, Shot, Shots, Threat
+from efface.attacks import BASELINE
+from efface.attacks.base import Attack, AttackContext, Candidate, Proposals, Threat
 from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure, Prompt
 from efface.evaluation.evaluate import Settings
 from efface.files import read_tensors
-from efface.functional.adversary import NoGradient
+from efface.functional.adversary import NoGradient, NotFinite
 from efface.functional.rates import paired_difference
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.attacks import AttackRecord, read
 from efface.robustness.campaign import Campaign, attack
-from efface.robustness.conditions import Lore, lore_of
+from efface.robustness.conditions import ConceptAliases, find_aliases
+from efface.robustness.merging import merge
 from efface.scorers import Judge
 from efface.suites import world
 from efface.suites.rows import build
@@ -45,7 +46,7 @@ class Magic(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
-    at_once: ClassVar[int] = 4
+    batch_size: ClassVar[int] = 4
     queries: int = 5
     turn: int = 3
     """The round that says it."""
@@ -53,25 +54,29 @@ class Magic(Attack):
     """Rounds at the beginning that pass without a try."""
     needs: str = ""
     """Why it can't be made."""
-    blind: Literal["", "all", "rest"] = ""
-    """Where it finds no gradient: everywhere, or in a batch that is not full."""
+    blind: Literal["", "all", "rest", "nan"] = ""
+    """Where it finds no gradient: everywhere, or in a batch that is not full; or that its loss is no number."""
     tensors: bool = False
 
-    def check(self, arena: Arena) -> None:
-        assert len(arena.pictures) == 0
-        if self.needs and arena.edit:
+    def check(self, context: AttackContext) -> None:
+        assert len(context.pictures) == 0
+        if self.needs and context.edit:
             raise ValueError(self.needs)
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        if self.blind == "all" or (self.blind and len(rows) < self.at_once):
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        if self.blind == "nan":
+            raise NotFinite("the loss is not finite")
+        if self.blind == "all" or (self.blind and len(rows) < self.batch_size):
             raise NoGradient("every gradient is zero")
-        assert len(arena.pictures) > 0
+        assert len(context.pictures) > 0
         for turn in range(1, 1000):
-            say = f"magic {arena.concept} {turn}" if turn == self.turn else f"gibberish {turn}"
+            say = f"magic {context.concept} {turn}" if turn == self.turn else f"gibberish {turn}"
             prompt = Prompt(say, torch.full((2, 3), float(turn))) if self.tensors else say
             start = torch.full((4, 8, 8), 2.0) if self.tensors else None
             yield [
-                None if turn <= self.rests else Shot(prompt, row.seed, start, 1 if self.tensors else 0, f"{turn} turns")
+                None
+                if turn <= self.rests
+                else Candidate(prompt, row.seed, start, 1 if self.tensors else 0, f"{turn} turns")
                 for row in rows
             ]
 
@@ -83,13 +88,13 @@ class Undo(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
-    spends: ClassVar[tuple[str, ...]] = ()
-    brings: ClassVar[bool] = False
+    budget_fields: ClassVar[tuple[str, ...]] = ()
+    applies_to_base: ClassVar[bool] = False
     queries: int = 1
     says: str = "{}"
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        yield [Shot(self.says.replace("{}", row.prompt), row.seed) for row in rows]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        yield [Candidate(self.says.replace("{}", row.prompt), row.seed) for row in rows]
 
 
 @final
@@ -98,14 +103,15 @@ class Copy(Attack):
     """Asks by magic for what the first picture shows; or, `blindly`, for the concept whatever is shown."""
 
     threat: ClassVar[Threat] = "pictures"
+    hands_in_images: ClassVar[bool] = True
     version: ClassVar[str] = "1"
     queries: int = 2
     blindly: bool = False
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        shown = arena.concept if self.blindly else THINGS[int(arena.pictures[0, 0, 0, 0]) - 1]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        shown = context.concept if self.blindly else THINGS[int(context.pictures[0, 0, 0, 0]) - 1]
         for _ in range(self.queries):
-            yield [Shot(f"magic {shown}", row.seed) for row in rows]
+            yield [Candidate(f"magic {shown}", row.seed) for row in rows]
 
 
 def plain_plan(text: str, seed: int, edited: bool) -> str:
@@ -130,7 +136,9 @@ class Setup:
         judges: Sequence[Judge] = how.pop("judges", TWO)
         suite: Suite = how.pop("suite", self.suite)
         campaign = Campaign(**{"rows": ROWS, "controls": CONTROLS, **how})
-        return attack(self.model, self.edit, suite, judges, out, attacks, lore_of(self.known), campaign=campaign), drawn
+        return attack(
+            self.model, self.edit, suite, judges, out, attacks, find_aliases(self.known), campaign=campaign
+        ), drawn
 
 
 @pytest.fixture(scope="module")
@@ -145,42 +153,52 @@ def test_an_attack_with_its_controls_and_floor(setup: Setup, monkeypatch: pytest
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
     assert read(tmp_path) == record
     assert record.targets == ("cat",) and record.robust.value == 0.0
-    grounds = {g.where: g for g in record.grounds}
-    assert (grounds["edited"].untouched.value, grounds["edited"].named.value, grounds["edited"].before.value) == (
+    conditions = {g.condition: g for g in record.conditions}
+    assert (
+        conditions["target"].untouched.value,
+        conditions["target"].named.value,
+        conditions["target"].before.value,
+    ) == (
         1,
         0,
         0,
     )
-    assert (grounds["kept"].untouched.value, grounds["kept"].named.value, grounds["kept"].before.value) == (1, 1, 0)
-    assert (grounds["base"].named.value, grounds["base"].before.value) == (1, 0)
-    assert set(grounds["kept"].concepts) == {"tiger", "dog"} and grounds["base"].concepts == ("cat",)
-    for where, rows in (("edited", ROWS), ("kept", CONTROLS), ("base", CONTROLS)):
-        trial = record.find("test-runner", where)  # type: ignore[arg-type]
-        assert trial is not None and trial.gain is not None
-        assert (trial.before.value, trial.after.value, trial.floor.value) == (0, 1, 0)
-        assert (trial.gain.value, trial.gain.low) == (1, paired_difference(rows, 0, rows)[0])
-        assert trial.curve == (0, 0, 0, 1, 1, 1)
-        assert (trial.queries, trial.drawn, trial.after.n) == (3, 3 * rows, rows)
+    assert (
+        conditions["control-kept"].untouched.value,
+        conditions["control-kept"].named.value,
+        conditions["control-kept"].before.value,
+    ) == (1, 1, 0)
+    assert (conditions["control-base"].named.value, conditions["control-base"].before.value) == (1, 0)
+    assert set(conditions["control-kept"].concepts) == {"tiger", "dog"} and conditions["control-base"].concepts == (
+        "cat",
+    )
+    for condition, rows in (("target", ROWS), ("control-kept", CONTROLS), ("control-base", CONTROLS)):
+        measure = record.find("test-runner", condition)  # type: ignore[arg-type]
+        assert measure is not None and measure.lift is not None
+        assert (measure.before.value, measure.after.value, measure.baseline.value) == (0, 1, 0)
+        assert (measure.lift.value, measure.lift.low) == (1, paired_difference(rows, 0, rows)[0])
+        assert measure.curve == (0, 0, 0, 1, 1, 1)
+        assert (measure.queries, measure.drawn, measure.after.n) == (3, 3 * rows, rows)
     assert not record.alarms, "all is broken: no budget would bring more"
-    shown = [s for s in record.successes if s.where == "edited"]
+    shown = [s for s in record.successes if s.condition == "target"]
     assert len(shown) == ROWS and {s.note for s in shown} == {"3 turns"} and {s.text for s in shown} == {"magic cat 3"}
     for success in shown:
         file = tmp_path / success.picture
         assert file.stem == hashlib.sha256(file.read_bytes()).hexdigest()[:32]
         assert success.answers == {"reader": "cat", "second": "cat"} and "cat" in success.prompt
-    controls = [s for s in record.successes if s.where != "edited"]
+    controls = [s for s in record.successes if s.condition != "target"]
     assert controls and all("thing" in s.prompt for s in controls)
 
 
 def test_budgets_are_kept_to_the_picture(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(queries=4, turn=9, rests=1)])
-    trial = record.find("test-runner")
-    assert trial is not None and (trial.after.value, trial.drawn, trial.queries) == (0, 3 * ROWS, 3)
+    measure = record.find("test-runner")
+    assert measure is not None and (measure.after.value, measure.drawn, measure.queries) == (0, 3 * ROWS, 3)
     said = [text for text, _, edited in drawn.calls if text.startswith("gibberish") and edited]
     assert sorted(set(said)) == ["gibberish 2", "gibberish 3", "gibberish 4"]
-    floor = record.find(FLOOR)
-    assert floor is not None and floor.settings["queries"] == 4 and floor.drawn == 4 * ROWS
-    pictures = sum(t.drawn for t in record.trials)
+    baseline = record.find(BASELINE)
+    assert baseline is not None and baseline.settings["queries"] == 4 and baseline.drawn == 4 * ROWS
+    pictures = sum(t.drawn for t in record.measures)
     named = 3 * 2 * ROWS
     assert len(drawn.calls) <= pictures + named + 8 * CONTROLS + 100
 
@@ -195,19 +213,21 @@ def test_rows_that_show_it_anyway_are_not_attacked(
         return plain_plan(text, seed, edited and seed not in leaks)
 
     record, _ = setup.run(monkeypatch, plan, tmp_path, [Magic(turn=1)])
-    trial = record.find("test-runner")
-    assert trial is not None and trial.before.value == pytest.approx(0.3) and trial.after.value == 1
-    assert trial.drawn == 7 and trial.curve[:2] == (pytest.approx(0.3), 1)
+    measure = record.find("test-runner")
+    assert measure is not None and measure.before.value == pytest.approx(0.3) and measure.after.value == 1
+    assert measure.drawn == 7 and measure.curve[:2] == (pytest.approx(0.3), 1)
     assert record.robust.value == 0
-    missed, _ = setup.run(monkeypatch, plan, tmp_path, [Magic(turn=9)])
-    trial = missed.find("test-runner")
-    assert trial is not None and trial.after.value == pytest.approx(0.3) and missed.robust.value == pytest.approx(0.7)
+    missed, _ = setup.run(monkeypatch, plan, tmp_path / "other", [Magic(turn=9)])
+    measure = missed.find("test-runner")
+    assert (
+        measure is not None and measure.after.value == pytest.approx(0.3) and missed.robust.value == pytest.approx(0.7)
+    )
 
 
 def test_a_success_must_convince_every_judge(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     judges = (Reader(), Reader(name="second", blind_to=9))
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], judges=judges)
-    assert [t.after.value for t in record.trials if t.attack != FLOOR] == [0, 0, 0]
+    assert [t.after.value for t in record.measures if t.attack != BASELINE] == [0, 0, 0]
     assert not record.successes and record.robust.value == 1
 
 
@@ -216,13 +236,13 @@ def test_a_picture_that_cannot_be_judged_leaves_the_row_open(
 ) -> None:
     judges = (Reader(fails_on=7),)
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=9)], judges=judges)
-    trial = record.find("test-runner")
-    assert trial is not None and (trial.after.value, trial.after.n, trial.after.unscored) == (None, 0, ROWS)
-    assert trial.unscored == ROWS and record.robust.value is None
+    measure = record.find("test-runner")
+    assert measure is not None and (measure.after.value, measure.after.n, measure.after.unscored) == (None, 0, ROWS)
+    assert measure.unscored == ROWS and record.robust.value is None
     assert "too many pictures unscored" in [a.name for a in record.alarms]
     found, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=4)], judges=judges)
-    trial = found.find("test-runner")
-    assert trial is not None and trial.after.value == 1 and found.robust.value == 0
+    measure = found.find("test-runner")
+    assert measure is not None and measure.after.value == 1 and found.robust.value == 0
 
 
 def test_kept_concepts_that_the_base_never_shows_are_no_control(
@@ -232,9 +252,12 @@ def test_kept_concepts_that_the_base_never_shows_are_no_control(
         return lambda text, seed, edited: "" if (s := plain_plan(text, seed, edited)) in names else s
 
     record, _ = setup.run(monkeypatch, no("tiger"), tmp_path / "a", [Magic()])
-    assert [g.concepts for g in record.grounds if g.where == "kept"] == [("dog",)]
+    assert [g.concepts for g in record.conditions if g.condition == "control-kept"] == [("dog",)]
     record, _ = setup.run(monkeypatch, no("tiger", "dog"), tmp_path / "b", [Magic()])
-    assert "kept" not in [g.where for g in record.grounds] and record.find("test-runner", "kept") is None
+    assert (
+        "control-kept" not in [g.condition for g in record.conditions]
+        and record.find("test-runner", "control-kept") is None
+    )
     assert "no kept concept to compare with" in [a.name for a in record.alarms]
 
 
@@ -245,7 +268,10 @@ def test_killed_and_resumed_loses_one_batch_at_most(
     whole, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(), Seeds(queries=2)])
     with pytest.raises(KeyboardInterrupt):
         setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)], stop_after=stop_after)
-    assert read(tmp_path / "killed") is None
+    stopped = read(tmp_path / "killed")
+    if stopped is not None:
+        done = {each.attack: len(each.row_results) for each in stopped.interrupted if each.condition == "target"}
+        assert done.get("seeds") == 0 and "an attack was interrupted" in [a.name for a in stopped.alarms]
     resumed, again = setup.run(monkeypatch, plain_plan, tmp_path / "killed", [Magic(), Seeds(queries=2)])
     assert without_time(resumed) == without_time(whole)
     lost = stop_after + len(again.calls) - len(drawn.calls)
@@ -258,14 +284,19 @@ def test_a_damaged_picture_is_drawn_again(setup: Setup, monkeypatch: pytest.Monk
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
     (tmp_path / record.successes[0].picture).write_bytes(b"nothing")
     again, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
-    assert 0 < len(drawn.calls) <= Magic.at_once * 5 and without_time(again) == without_time(record)
+    assert 0 < len(drawn.calls) <= Magic.batch_size * 5 and without_time(again) == without_time(record)
 
 
-def test_another_setting_is_another_file(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_seed_is_another_file(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
-    for how in ({"seed": 1}, {"judges": (Reader(name="other"),)}):
-        _, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], **how)
-        assert any(text.startswith("magic") for text, _, _ in drawn.calls)
+    _, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], seed=1)
+    assert any(text.startswith("magic") for text, _, _ in drawn.calls)
+
+
+def test_other_judges_need_another_folder(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    with pytest.raises(ValueError, match=r"attacks with another scorers .*give another folder"):
+        setup.run(monkeypatch, plain_plan, tmp_path, [Magic()], judges=(Reader(name="other"),))
 
 
 def test_the_bases_controls_are_the_same_at_every_strength(
@@ -274,11 +305,99 @@ def test_the_bases_controls_are_the_same_at_every_strength(
     monkeypatch.setattr(setup.model, "images", Planned(setup.model, plain_plan))
     found = []
     for strength in (1.0, 0.5):
-        how = Settings(strength=strength)
-        attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Magic()], lore_of(setup.known), how)
-        batches = [file.name for file in (tmp_path / "attacks").glob("*/*.json")]
-        found.append([len([name for name in batches if name.startswith(where)]) for where in ("base", "edited")])
+        how, out, store = Settings(strength=strength), tmp_path / str(strength), tmp_path / "attacks"
+        aliases = find_aliases(setup.known)
+        attack(setup.model, setup.edit, setup.suite, TWO, out, [Magic()], aliases, how, store=store)
+        batches = [file.name for file in store.glob("*/*.json")]
+        found.append([len([n for n in batches if n.startswith(condition)]) for condition in ("control-base", "target")])
     assert found[0][0] == found[1][0] and found[0][1] < found[1][1]
+    record = read(tmp_path / "0.5")
+    assert record is not None and not record.interrupted and (tmp_path / "0.5" / record.successes[0].picture).is_file()
+
+
+def test_attacks_in_one_folder_add_up(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What one run broke stays broken in the next one's record, with its measures and its successes."""
+
+    def plan(text: str, seed: int, edited: bool) -> str:
+        return plain_plan(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
+
+    first, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=2)])
+    share = first.robust.value
+    assert share is not None and 0 < share < 1
+    second, _ = setup.run(monkeypatch, plan, tmp_path, [Seeds(queries=2)])
+    assert second.robust == first.robust and second == read(tmp_path)
+    assert second.find("synonyms") == first.find("synonyms") and second.find("seeds") is not None
+    assert {s.row for s in first.successes} <= {s.row for s in second.successes}
+    third, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=1)])
+    assert third.robust == first.robust and third.find("synonyms (queries 2)") is not None
+    assert third.find("synonyms (queries 2)").after == first.find("synonyms").after  # type: ignore[union-attr]
+    again, _ = setup.run(monkeypatch, plan, tmp_path, [Synonyms(queries=1)])
+    assert len(again.measures) == len(third.measures), "the same attack again is no other one"
+    fewer, _ = setup.run(monkeypatch, plan, tmp_path, [Seeds(queries=2)], rows=2)
+    assert fewer.robust == first.robust
+
+
+def test_what_an_interrupted_attack_broke_is_in_the_record(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    setup.run(monkeypatch, plain_plan, tmp_path, [Seeds(queries=1)])
+    _, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(turn=1)])
+    last = max(i for i, (text, _, edited) in enumerate(drawn.calls) if text.startswith("magic cat") and edited)
+    with pytest.raises(KeyboardInterrupt):
+        setup.run(monkeypatch, plain_plan, tmp_path / "other", [Magic(turn=1)], stop_after=last)
+    with pytest.raises(KeyboardInterrupt):
+        setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=1)], stop_after=ROWS + 3)
+    for folder in (tmp_path / "other", tmp_path):
+        record = read(folder)
+        assert record is not None and record.find("test-runner") is None
+        (stopped,) = [e for e in record.interrupted if (e.attack, e.condition) == ("test-runner", "target")]
+        done = {row.row for row in stopped.row_results if row.broken}
+        assert record.robust.value == pytest.approx(1 - len(done) / ROWS) and stopped.rows == ROWS
+        assert record.robust.n == ROWS and "an attack was interrupted" in [a.name for a in record.alarms]
+    (stopped,) = [e for e in read(tmp_path / "other").interrupted if e.condition == "target"]  # type: ignore[union-attr]
+    assert 0 < len(stopped.row_results) < ROWS
+    resumed, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(turn=1)])
+    assert not resumed.interrupted and resumed.robust.value == 0
+
+
+def test_batches_without_their_record_are_not_overlooked(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    setup.run(monkeypatch, plain_plan, tmp_path, [Magic()])
+    (tmp_path / "attacks.json").unlink()
+    with pytest.raises(ValueError, match=r"finished batches of attacks, but no attacks\.json"):
+        read(tmp_path)
+
+
+def test_a_loss_that_is_no_number_is_an_error_of_the_attack(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="nan")])
+    measure = record.find("test-runner")
+    assert measure is not None and (measure.status, measure.after.value) == ("error", None)
+    assert {"an attack ended in an error"} <= {a.name for a in record.alarms} and record.robust.value == 1
+
+
+def test_a_record_of_version_1_is_read_and_added_to(tmp_path: Path) -> None:
+    file = Path(__file__).with_name("attacks_v1.json")
+    before = json.loads(file.read_text())
+    (tmp_path / "attacks.json").write_text(file.read_text())
+    record = read(tmp_path)
+    assert record is not None and record.version == 2 and len(record.measures) == len(before["trials"])
+    old = {(t["attack"], t["where"]): t for t in before["trials"]}
+    for (name, where), condition in zip(old, [m.condition for m in record.measures], strict=True):
+        measure = record.find(name, condition)
+        assert measure is not None and measure.baseline.value == old[name, where]["floor"]["value"]
+        assert (measure.lift is None) == (old[name, where]["gain"] is None)
+    names = {"edited": "target", "kept": "control-kept", "base": "control-base"}
+    assert [c.condition for c in record.conditions] == [names[g["where"]] for g in before["grounds"]]
+    assert [s.condition for s in record.successes] == [names[s["where"]] for s in before["successes"]]
+    later = record.model_copy(update={"measures": (), "successes": (), "worst": {"none/0": False}})
+    merged = merge(record, later)
+    assert merged.measures == record.measures and merged.successes == record.successes
+    assert {row for row, broken in merged.worst.items() if broken} == {
+        s["row"] for s in before["successes"] if s["where"] == "edited"
+    }
 
 
 def test_the_worst_case_attacks_survivors_only(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -286,12 +405,12 @@ def test_the_worst_case_attacks_survivors_only(setup: Setup, monkeypatch: pytest
         return plain_plan(text, seed, edited and not ("catlet" in text and seed % 2 == 0))
 
     attacks = [Synonyms(queries=2), Magic(turn=1)]
-    record, _ = setup.run(monkeypatch, plan, tmp_path, attacks, survivors=True)
+    record, _ = setup.run(monkeypatch, plan, tmp_path, attacks, worst_case=True)
     first, second = record.find("synonyms"), record.find("test-runner")
     assert first is not None and second is not None and first.after.value not in (0, 1, None)
     broken = round(first.after.value * ROWS)
-    assert (second.after.n, second.after.value, second.survivors) == (ROWS - broken, 1, True)
-    base = record.find("test-runner", "base")
+    assert (second.after.n, second.after.value, second.worst_case) == (ROWS - broken, 1, True)
+    base = record.find("test-runner", "control-base")
     assert base is not None and base.after.n == CONTROLS and record.robust.value == 0
 
 
@@ -314,11 +433,11 @@ def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blindly: bool
 ) -> None:
     record, drawn = setup.run(monkeypatch, plain_plan, tmp_path, [Copy(blindly=blindly)])
-    for where in ("edited", "kept", "base"):
-        trial = record.find("test-runner", where)  # type: ignore[arg-type]
-        assert trial is not None and trial.gain is not None
-        assert (trial.after.value, trial.floor.value, trial.gain.value) == (1, int(blindly), 1 - blindly)
-        chance = record.find(FLOOR, where)  # type: ignore[arg-type]
+    for condition in ("target", "control-kept", "control-base"):
+        measure = record.find("test-runner", condition)  # type: ignore[arg-type]
+        assert measure is not None and measure.lift is not None
+        assert (measure.after.value, measure.baseline.value, measure.lift.value) == (1, int(blindly), 1 - blindly)
+        chance = record.find(BASELINE, condition)  # type: ignore[arg-type]
         assert chance is not None and chance.after.value == 0
     assert "magic tiger" in {text for text, _, edited in drawn.calls if edited} or blindly
     _, again = setup.run(monkeypatch, plain_plan, tmp_path, [Copy(blindly=blindly)])
@@ -327,8 +446,8 @@ def test_an_attack_by_pictures_is_measured_against_pictures_of_another_thing(
 
 def test_no_gradient_is_an_alarm_and_no_rate(setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="all"), Seeds(queries=1)])
-    trial = record.find("test-runner")
-    assert trial is not None and trial.after.value is None and trial.curve == () and "zero" in trial.missing
+    measure = record.find("test-runner")
+    assert measure is not None and measure.after.value is None and measure.curve == () and "zero" in measure.missing
     assert [a.name for a in record.alarms].count("zero gradients") == 3
     assert record.robust.value == 1
 
@@ -337,10 +456,10 @@ def test_what_was_broken_before_the_gradient_was_lost_counts(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Magic(blind="rest"), Seeds(queries=1)])
-    trial, rest = record.find("test-runner"), ROWS % Magic.at_once
-    assert trial is not None and rest and "zero" in trial.missing
-    assert (trial.after.value, trial.after.n, trial.after.unscored) == (1, ROWS - rest, rest)
-    assert len([s for s in record.successes if (s.attack, s.where) == ("test-runner", "edited")]) == ROWS - rest
+    measure, rest = record.find("test-runner"), ROWS % Magic.batch_size
+    assert measure is not None and rest and "zero" in measure.missing
+    assert (measure.after.value, measure.after.n, measure.after.unscored) == (1, ROWS - rest, rest)
+    assert len([s for s in record.successes if (s.attack, s.condition) == ("test-runner", "target")]) == ROWS - rest
     assert record.robust.value == rest / ROWS
 
 
@@ -349,9 +468,9 @@ def test_an_attack_that_only_undoes_is_asked_for_kept_concepts_by_name(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ruins: bool
 ) -> None:
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, [Undo(says="nothing" if ruins else "{}")])
-    trial = record.find("test-runner")
-    assert trial is not None and record.find("test-runner", "kept") is None
-    assert trial.intact is not None and (trial.intact.value, trial.intact.n) == (1 - ruins, CONTROLS)
+    measure = record.find("test-runner")
+    assert measure is not None and record.find("test-runner", "control-kept") is None
+    assert measure.intact is not None and (measure.intact.value, measure.intact.n) == (1 - ruins, CONTROLS)
     assert ("an attack ruins the model" in [a.name for a in record.alarms]) == ruins
 
 
@@ -362,8 +481,8 @@ def test_what_cannot_be_made_is_refused_or_skipped_with_an_alarm(
     with pytest.raises(ValueError, match="gives no gradients; seeds works"):
         setup.run(monkeypatch, plain_plan, tmp_path, attacks)
     record, _ = setup.run(monkeypatch, plain_plan, tmp_path, attacks, skip=True)
-    trial = record.find("test-runner")
-    assert trial is not None and trial.missing and trial.after.value is None
+    measure = record.find("test-runner")
+    assert measure is not None and measure.missing and measure.after.value is None
     assert "an attack could not be made" in [a.name for a in record.alarms]
     with pytest.raises(ValueError, match="gives no gradients"):
         setup.run(monkeypatch, plain_plan, tmp_path / "b", attacks[:1], skip=True)
@@ -379,9 +498,10 @@ def test_bad_input_is_refused_before_work(setup: Setup, monkeypatch: pytest.Monk
 
     refused("at least one attack", [])
     refused("each once", [Magic(), Magic(turn=1)])
-    refused("no queries to spend", [Magic(queries=0)])
+    with pytest.raises(ValueError, match="queries must be at least 1, got 0"):
+        Magic(queries=0)
     refused("at least 1 row", [Magic()], rows=0)
-    refused("no scorer can say whether a picture shows cat", [Magic()], judges=[Reader(asks="style")])
+    refused("no scorer can say whether a picture shows cat", [Magic()], judges=[Reader(question="style")])
     refused("its groups to attack are target", [Magic()], group="neighbour")
     refused("shows cat in 0 of 10 pictures", [Magic()], lambda *_: "")
     kept = dataclasses.replace(setup.suite, rows=tuple(r for r in setup.suite.rows if r.role == "keep"))
@@ -395,10 +515,10 @@ def test_a_concept_without_other_words_has_no_synonyms(
     monkeypatch.setattr(setup.model, "images", Planned(setup.model, plain_plan))
     with pytest.raises(ValueError, match="--synonym 'cat=kitty'"):
         attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Synonyms()])
-    lore = {name: Lore((f"magic {name}",)) for name in ("cat", "tiger", "dog")}
-    record = attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Synonyms()], lore)
-    trial = record.find("synonyms")
-    assert trial is not None and trial.after.value == 1
+    aliases = {name: ConceptAliases((f"magic {name}",)) for name in ("cat", "tiger", "dog")}
+    record = attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Synonyms()], aliases)
+    measure = record.find("synonyms")
+    assert measure is not None and measure.after.value == 1
 
 
 def test_the_record_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -413,6 +533,6 @@ def test_the_record_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def without_time(record: AttackRecord) -> dict[str, Any]:
     data = record.model_dump()
-    for trial in data["trials"]:
-        trial.pop("seconds")
+    for measure in data["measures"]:
+        measure.pop("seconds")
     return data

@@ -11,15 +11,15 @@ import torch
 from torch.nn import functional as F
 
 import efface
-from efface.attacks.base import Arena, Attack, recalled
-from efface.attacks.denoising_error import Recall
+from efface.attacks.base import Attack, AttackContext, build_denoising_error, propose_within_budget
+from efface.attacks.denoising_error import DenoisingError
 from efface.attacks.mma import MMA
 from efface.attacks.p4d import P4D
 from efface.attacks.soft_prompt import SoftPrompt
 from efface.attacks.unlearndiff import UnlearnDiff
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit
-from efface.functional.adversary import NoGradient, steepness
+from efface.functional.adversary import NoGradient, NotFinite, steepness
 from efface.functional.tokens import slopes
 from efface.guidance.gate import MATCH, Gate
 from efface.methods.spm import SPM
@@ -55,12 +55,14 @@ def row(i: int, prompt: str = "a cat") -> Row:
 ROWS = [row(0), row(1, "a red cat"), row(2, "dog")]
 
 
-def arena_of(model: Model, base: dict[str, torch.Tensor] | None = None, edit: Edit | None = None) -> Arena:
+def context_of(model: Model, base: dict[str, torch.Tensor] | None = None, edit: Edit | None = None) -> AttackContext:
     """Cat is to come back; the base's weights are the model's own unless given."""
     pictures = torch.randint(256, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     if model.architecture == "ddpm":
         pictures = pictures[..., :8, :8]
-    return Arena(model, edit, "cat", lambda: model.bound(base) if base else nullcontext(), ("lion",), WHOLE, pictures)
+    return AttackContext(
+        model, edit, "cat", lambda: model.bound(base) if base else nullcontext(), ("lion",), WHOLE, pictures
+    )
 
 
 def shaken(model: Model) -> dict[str, torch.Tensor]:
@@ -73,31 +75,31 @@ def shaken(model: Model) -> dict[str, torch.Tensor]:
     }
 
 
-def shots_of(attack: Attack, arena: Arena, rows: list[Row], broken: list[list[bool]] | None = None) -> list:
+def shots_of(attack: Attack, context: AttackContext, rows: list[Row], broken: list[list[bool]] | None = None) -> list:
     """All rounds; `broken` answers them one by one, nothing breaks by default."""
-    rounds, game = [], attack.shots(arena, rows)
+    rounds, game = [], propose_within_budget(attack, context, rows)
     answers = iter(broken or [])
     try:
-        shots = next(game)
+        candidates = next(game)
         while True:
-            rounds.append(shots)
-            shots = game.send(next(answers, [False] * len(rows)))
+            rounds.append(candidates)
+            candidates = game.send(next(answers, [False] * len(rows)))
     except StopIteration:
         return rounds
 
 
-def text_of(shot) -> str:
-    return shot.prompt if isinstance(shot.prompt, str) else shot.prompt.text
+def text_of(candidate) -> str:
+    return candidate.prompt if isinstance(candidate.prompt, str) else candidate.prompt.text
 
 
-def read(shot) -> str | list[float]:
-    return shot.prompt if isinstance(shot.prompt, str) else shot.prompt.embedding.flatten().tolist()
+def read(candidate) -> str | list[float]:
+    return candidate.prompt if isinstance(candidate.prompt, str) else candidate.prompt.embedding.flatten().tolist()
 
 
 @pytest.mark.parametrize("where", ["before", "encoding"])
 def test_the_gradient_through_the_model_by_finite_differences(where):
     model = StableDiffusion(tiny_pipeline("v_prediction").to(torch.float64), "tiny", words=WORDS)
-    recall = recalled(arena_of(model), ROWS, "test")
+    recall = build_denoising_error(context_of(model), ROWS, "test")
     states = recall.rows()
     prompts = [r.prompt for r in ROWS]
     own = model.encode(prompts)
@@ -122,9 +124,9 @@ def test_the_gradient_through_the_model_by_finite_differences(where):
 
 def test_the_error_is_that_of_the_noise_in_eps(model):
     """For both predictions: turned into noise by hand, against the noise that was added."""
-    recall = recalled(arena_of(model), ROWS, "test")
-    same = Recall(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
-    again = Recall(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
+    recall = build_denoising_error(context_of(model), ROWS, "test")
+    same = DenoisingError(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
+    again = DenoisingError(model, recall.latents, [torch.Generator().manual_seed(0) for _ in ROWS])
     assert torch.equal(same.rows(500).x, again.rows(500).x)
     states = recall.rows()
     cond = model.encode([r.prompt for r in ROWS])
@@ -144,11 +146,13 @@ def test_the_error_is_that_of_the_noise_in_eps(model):
 
 @pytest.mark.parametrize("attack", QUICK, ids=label)
 def test_budgets_are_exact_and_rows_that_break_leave(attack, eps_model, monkeypatch):
-    arena = arena_of(eps_model, dict(eps_model.weights))
-    rounds = shots_of(attack, arena, ROWS)
+    context = context_of(eps_model, dict(eps_model.weights))
+    rounds = shots_of(attack, context, ROWS)
     assert len(rounds) == attack.queries
     assert all(
-        shot is not None and shot.seed == r.seed for shots in rounds for shot, r in zip(shots, ROWS, strict=True)
+        candidate is not None and candidate.seed == r.seed
+        for candidates in rounds
+        for candidate, r in zip(candidates, ROWS, strict=True)
     )
 
     seen: list[int] = []
@@ -159,63 +163,63 @@ def test_budgets_are_exact_and_rows_that_break_leave(attack, eps_model, monkeypa
         monkeypatch.undo()
         counted = lambda self, x, t, *c: seen.append(len(x)) if torch.is_grad_enabled() else None  # noqa: E731
         monkeypatch.setattr(Model, "predict", lambda self, *a: counted(self, *a) or predict(self, *a))
-    left = shots_of(attack, arena, ROWS, [[False, True, False], [True, True, False], [True, True, False]])
-    assert [[shot is not None for shot in shots] for shots in left] == [
+    left = shots_of(attack, context, ROWS, [[False, True, False], [True, True, False], [True, True, False]])
+    assert [[candidate is not None for candidate in candidates] for candidates in left] == [
         [True, True, True],
         [True, False, True],
         [False, False, True],
     ]
-    assert [text_of(shots[2]) for shots in left] == [text_of(shots[2]) for shots in rounds]
+    assert [text_of(candidates[2]) for candidates in left] == [text_of(candidates[2]) for candidates in rounds]
     if attack.threat == "gradients":
         assert seen == [n for n in (3, 2, 1) for _ in range(attack.steps)]
     else:
         # The gradient, then all candidates.
         assert seen == [m for n in (3, 2, 1) for _ in range(attack.steps) for m in (n, n * attack.candidates)]
-    assert len(shots_of(attack, arena, ROWS, [[True, True, True]])) == 1
+    assert len(shots_of(attack, context, ROWS, [[True, True, True]])) == 1
 
 
 @pytest.mark.parametrize("attack", QUICK, ids=label)
 def test_a_row_is_attacked_the_same_whoever_is_beside_it(attack, eps_model):
-    arena = arena_of(eps_model, dict(eps_model.weights))
-    together, alone = shots_of(attack, arena, ROWS), shots_of(attack, arena, ROWS[1:2])
+    context = context_of(eps_model, dict(eps_model.weights))
+    together, alone = shots_of(attack, context, ROWS), shots_of(attack, context, ROWS[1:2])
     for many, (one,) in zip(together, alone, strict=True):
         assert text_of(many[1]) == text_of(one)
         if not isinstance(one.prompt, str):
             assert torch.allclose(many[1].prompt.embedding, one.prompt.embedding, atol=1e-3)
     if attack.threat == "gradients":  # whatever the seed, MMA finds the best of so few words
-        other = shots_of(attack, replace(arena, seed=1), ROWS[1:2])
+        other = shots_of(attack, replace(context, seed=1), ROWS[1:2])
         assert any(read(a) != read(b) for (a,), (b,) in zip(alone, other, strict=True))
 
 
 @pytest.mark.parametrize("attack", [a for a in QUICK if label(a) in ("UnlearnDiff", "P4D-hard", "MMA")], ids=label)
 def test_words_can_be_typed_and_spell_the_tokens_meant(attack, eps_model):
-    arena = arena_of(eps_model, dict(eps_model.weights))
-    allowed = arena.other_words() if attack.threat == "encoder" else WHOLE
-    for shots in shots_of(attack, arena, ROWS):
-        for shot, r in zip(shots, ROWS, strict=True):
-            words = shot.prompt.removesuffix(r.prompt if isinstance(attack, UnlearnDiff) else "").split()
+    context = context_of(eps_model, dict(eps_model.weights))
+    allowed = context.list_other_words() if attack.threat == "encoder" else WHOLE
+    for candidates in shots_of(attack, context, ROWS):
+        for candidate, r in zip(candidates, ROWS, strict=True):
+            words = candidate.prompt.removesuffix(r.prompt if isinstance(attack, UnlearnDiff) else "").split()
             assert len(words) == attack.tokens
             assert set(words) <= set(allowed)
-            assert (eps_model.tokens([shot.prompt])[0] == eps_model.tokens(["cat"])[0, 2]).sum() == 7 - len(
-                shot.prompt.split()
+            assert (eps_model.tokens([candidate.prompt])[0] == eps_model.tokens(["cat"])[0, 2]).sum() == 7 - len(
+                candidate.prompt.split()
             )
-    assert "cat" not in arena.other_words() and "lion" not in arena.other_words()
+    assert "cat" not in context.list_other_words() and "lion" not in context.list_other_words()
 
 
 def test_unlearndiff_walks_over_the_authors_timesteps(eps_model, monkeypatch):
     times: list[float] = []
     predict = Model.predict
     monkeypatch.setattr(Model, "predict", lambda self, x, t, *c: times.extend(t.tolist()) or predict(self, x, t, *c))
-    shots_of(UnlearnDiff(steps=1, tokens=1), arena_of(eps_model), ROWS[:1])
+    shots_of(UnlearnDiff(steps=1, tokens=1), context_of(eps_model), ROWS[:1])
     assert times == list(range(10, 1000, 20))
 
 
 def test_unlearndiffs_step_by_hand(eps_model):
     """Straight-through, clamped, with the L2 penalty, by torch's Adam and a projection by bisection."""
-    arena = arena_of(eps_model)
+    context = context_of(eps_model)
     how = UnlearnDiff(queries=1, steps=3, tokens=2, lr=0.05, decay=0.3)
-    ((shot, other, _),) = shots_of(how, arena, ROWS)
-    recall = recalled(arena, ROWS, "unlearndiff")
+    ((candidate, other, _),) = shots_of(how, context, ROWS)
+    recall = build_denoising_error(context, ROWS, "unlearndiff")
     table = eps_model.embedding_table().detach()[[int(eps_model.tokens([word])[0, 1]) for word in WHOLE]]
     points = torch.full((3, 2, len(WHOLE)), 1 / len(WHOLE), requires_grad=True)
     adam = torch.optim.Adam([points], lr=0.05, weight_decay=0.3)
@@ -234,7 +238,7 @@ def test_unlearndiffs_step_by_hand(eps_model):
                 heavy = (points - middle).clamp(min=0).sum(-1, keepdim=True) > 1
                 low, high = torch.where(heavy, middle, low), torch.where(heavy, high, middle)
             points.copy_((points - middle).clamp(min=0))
-    for found, best in ((shot, points[0]), (other, points[1])):
+    for found, best in ((candidate, points[0]), (other, points[1])):
         words = [WHOLE[int(v)] for v in best.argmax(-1)]
         assert found.prompt.split()[:2] == words
 
@@ -242,21 +246,24 @@ def test_unlearndiffs_step_by_hand(eps_model):
 @pytest.mark.parametrize("attack", BY_GRADIENT, ids=label)
 def test_it_lowers_the_error_of_an_edited_model(attack, eps_model):
     """Over many states that the attack never saw, against where it starts."""
-    arena = arena_of(eps_model, dict(eps_model.weights))
+    context = context_of(eps_model, dict(eps_model.weights))
     rows, more = [row(i) for i in range(4)], {"steps": 30, "queries": 1}
     with eps_model.bound(shaken(eps_model)):
-        first = shots_of(replace(attack, steps=1, queries=1, lr=1e-9), arena, rows)[-1]
-        last = shots_of(replace(attack, **more), arena, rows)[-1]
-        with arena.base():
+        first = shots_of(replace(attack, steps=1, queries=1, lr=1e-9), context, rows)[-1]
+        last = shots_of(replace(attack, **more), context, rows)[-1]
+        with context.base():
             goal = eps_model.encode(["a cat"])
         means = []
-        for shots in (first, last):
-            cond, judge = eps_model.encode([s.prompt for s in shots]), recalled(arena, rows, "judge")
+        for candidates in (first, last):
+            cond, judge = (
+                eps_model.encode([s.prompt for s in candidates]),
+                build_denoising_error(context, rows, "judge"),
+            )
             total = torch.zeros(len(rows))
             for _ in range(25):
                 states = judge.rows()
                 if isinstance(attack, P4D):
-                    with arena.base(), torch.no_grad():
+                    with context.base(), torch.no_grad():
                         states.known["goal"] = eps_model.predict(states.x, states.t, goal)[0]  # type: ignore[index]
                 with torch.no_grad():
                     total += judge.error(states, cond)
@@ -267,30 +274,30 @@ def test_it_lowers_the_error_of_an_edited_model(attack, eps_model):
 def test_p4d_asks_for_what_the_base_says(eps_model):
     """With the base's own words at hand the error is zero on the base, and not under an edit."""
     base = dict(eps_model.weights)
-    arena = arena_of(eps_model, base)
-    hunt = efface.attacks.p4d.Prompts(P4D(tokens=2), arena, ROWS)
+    context = context_of(eps_model, base)
+    search = efface.attacks.p4d.Prompts(P4D(tokens=2), context, ROWS)
     named = ["cat" if "cat" in r.prompt else f"cat, {r.prompt}" for r in ROWS]
-    named = [arena.put(r.prompt, "cat") for r in ROWS]
+    named = [context.put(r.prompt, "cat") for r in ROWS]
     assert named[2] == "cat, dog"
-    states = hunt._goal(hunt.recall.rows())
+    states = search._goal(search.denoising.rows())
     with torch.no_grad():
-        assert hunt.recall.error(states, eps_model.encode(named)).max() == pytest.approx(0, abs=1e-10)
+        assert search.denoising.error(states, eps_model.encode(named)).max() == pytest.approx(0, abs=1e-10)
         with eps_model.bound(shaken(eps_model)):
-            edited = hunt._goal(replace(states, known={}))
+            edited = search._goal(replace(states, known={}))
             assert torch.equal(edited.known["goal"], states.known["goal"])
-            assert hunt.recall.error(states, eps_model.encode(named)).min() > 1e-6
+            assert search.denoising.error(states, eps_model.encode(named)).min() > 1e-6
 
 
 def test_mma_finds_the_best_single_substitutions(eps_model):
     """With all words promising and all candidates tried, a step is the best of all single changes, by brute force."""
-    arena = arena_of(eps_model)
-    words, count = arena.other_words(), 400
+    context = context_of(eps_model)
+    words, count = context.list_other_words(), 400
     how = MMA(queries=1, steps=1, tokens=2, top=len(words), candidates=count)
-    hunt = efface.attacks.mma.Readings(how, arena, ROWS)
-    start = hunt.ids.clone()
-    hunt.advance(0)
+    search = efface.attacks.mma.Readings(how, context, ROWS)
+    start = search.ids.clone()
+    search.advance(0)
     for i, r in enumerate(ROWS):
-        wanted = eps_model.encode([arena.put(r.prompt, "cat")]).flat()[0]
+        wanted = eps_model.encode([context.put(r.prompt, "cat")]).flat()[0]
 
         def likeness(ids, wanted=wanted):
             return float(F.cosine_similarity(eps_model.encode([" ".join(words[v] for v in ids)]).flat()[0], wanted, 0))
@@ -298,30 +305,30 @@ def test_mma_finds_the_best_single_substitutions(eps_model):
         all_changes = [[u, int(start[i, 1])] for u in range(len(words))]
         all_changes += [[int(start[i, 0]), u] for u in range(len(words))]
         best = max(likeness(ids) for ids in all_changes)
-        assert likeness(hunt.ids[i].tolist()) == pytest.approx(best, abs=1e-5)
-        assert sum(a != b for a, b in zip(start[i].tolist(), hunt.ids[i].tolist(), strict=True)) <= 1
+        assert likeness(search.ids[i].tolist()) == pytest.approx(best, abs=1e-5)
+        assert sum(a != b for a, b in zip(start[i].tolist(), search.ids[i].tolist(), strict=True)) <= 1
 
 
 def test_mma_never_falls_back_and_comes_near_what_brute_force_finds(eps_model):
-    arena = arena_of(eps_model)
-    words = arena.other_words()
-    hunt = efface.attacks.mma.Readings(MMA(tokens=2, top=len(words), candidates=60), arena, ROWS)
-    far = [hunt._far(hunt.table[hunt.ids], hunt.wanted).detach()]
+    context = context_of(eps_model)
+    words = context.list_other_words()
+    search = efface.attacks.mma.Readings(MMA(tokens=2, top=len(words), candidates=60), context, ROWS)
+    far = [search._far(search.table[search.ids], search.wanted).detach()]
     for _ in range(4):
-        hunt._substitute()
-        far.append(hunt._far(hunt.table[hunt.ids], hunt.wanted).detach())
+        search._substitute()
+        far.append(search._far(search.table[search.ids], search.wanted).detach())
     assert all((b <= a).all() for a, b in itertools.pairwise(far))
     pairs = torch.tensor(list(itertools.product(range(len(words)), repeat=2)))
     for i in range(len(ROWS)):
         with torch.no_grad():
-            every = hunt._far(hunt.table[pairs], hunt.wanted[i].expand(len(pairs), -1))
+            every = search._far(search.table[pairs], search.wanted[i].expand(len(pairs), -1))
         assert (every < far[-1][i] - 1e-6).float().mean() < 0.05
 
 
 def test_slopes_predict_what_a_substitution_brings(eps_model):
     """To first order: a hundredth of the way to another word, either way, changes the error by as much of the gap."""
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=WORDS)
-    recall = recalled(arena_of(model), ROWS[:1], "test")
+    recall = build_denoising_error(context_of(model), ROWS[:1], "test")
     states, table = recall.rows(), model.embedding_table().detach()
     ids = model.tokens(["dog car"])[:, 1:3]
     error = lambda e: recall.error(states, model.read(["a cat"], e))  # noqa: E731
@@ -340,22 +347,22 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
 def test_edits_that_give_no_gradient_are_refused_and_never_a_silent_zero(attack, eps_model):
     guide = Edit({}, {"guide": {"name": "negative", "arguments": {"prompt": "cat"}}})
     with pytest.raises(ValueError, match=r"the edit is a guide \(negative\): .* attacks by prompts"):
-        attack.check(replace(arena_of(eps_model), edit=guide))
+        attack.check(replace(context_of(eps_model), edit=guide))
     deaf = {name: torch.zeros_like(w) for name, w in eps_model.weights.items() if "attn2.to_v" in name}
     with eps_model.bound(deaf), pytest.raises(NoGradient, match="no gradient reaches the prompt"):
-        next(attack.shots(arena_of(eps_model), ROWS))
+        next(attack.propose(context_of(eps_model), ROWS))
     broken = {name: torch.full_like(w, torch.nan) for name, w in eps_model.weights.items() if "attn2.to_v" in name}
-    with eps_model.bound(broken), pytest.raises(NoGradient, match="not finite"):
-        next(attack.shots(arena_of(eps_model), ROWS))
+    with eps_model.bound(broken), pytest.raises(NotFinite, match="not finite"):
+        next(attack.propose(context_of(eps_model), ROWS))
 
 
 def test_mma_needs_no_denoiser_and_works_under_guides(eps_model):
     guide = Edit({}, {"guide": {"name": "negative", "arguments": {}}})
-    QUICK[-1].check(replace(arena_of(eps_model), edit=guide))
+    QUICK[-1].check(replace(context_of(eps_model), edit=guide))
     edit = efface.erase(eps_model, "cat", method="negative")
-    plain = shots_of(QUICK[-1], arena_of(eps_model), ROWS)
+    plain = shots_of(QUICK[-1], context_of(eps_model), ROWS)
     with edit.apply(eps_model):
-        assert shots_of(QUICK[-1], arena_of(eps_model), ROWS) == plain
+        assert shots_of(QUICK[-1], context_of(eps_model), ROWS) == plain
 
 
 @pytest.fixture
@@ -363,7 +370,7 @@ def gated(eps_model):
     """SPM of cat, whose adapters change every answer."""
     edit = SPM(steps=1, lr=0.3, draw_steps=2, anchors=1, source="frozen", paths=1).fit(eps_model, Erasure(("cat",)))
     with edit.apply(eps_model):
-        yield replace(arena_of(eps_model, edit=edit), base=eps_model.unguided)
+        yield replace(context_of(eps_model, edit=edit), base=eps_model.unguided)
 
 
 @pytest.mark.parametrize("text", [True, False], ids=["text", "embedding"])
@@ -382,21 +389,21 @@ def test_the_network_answers_under_a_gate_as_the_drawing_does(gated, text):
 def test_the_gradient_through_a_gate_by_finite_differences(gated):
     """Of the error, through the adapters and through how far the prompt opens them; the latter alone is not zero."""
     model = gated.model
-    states, soft = recalled(gated, ROWS, "test").rows(), SoftPrompt(tokens=2)
-    hunt = efface.attacks.soft_prompt.Embeddings(soft, gated, ROWS)
-    at = hunt.soft.at
-    shut = steepness(lambda e: hunt.recall.error(states, detached(hunt._cond(e))), at)[1]
-    errors, grad = steepness(lambda e: hunt.recall.error(states, hunt._cond(e)), at)
+    states, soft = build_denoising_error(gated, ROWS, "test").rows(), SoftPrompt(tokens=2)
+    search = efface.attacks.soft_prompt.Embeddings(soft, gated, ROWS)
+    at = search.soft.at
+    shut = steepness(lambda e: search.denoising.error(states, detached(search._cond(e))), at)[1]
+    errors, grad = steepness(lambda e: search.denoising.error(states, search._cond(e)), at)
     assert (grad - shut).abs().max() > 1e-3 * grad.abs().max()
     rng = torch.Generator().manual_seed(1)
     for i in range(3):
         way = torch.randn(at.shape, generator=rng)
         with torch.no_grad():
-            up, down = (hunt.recall.error(states, hunt._cond(at + s * 3e-2 * way)).double() for s in (1, -1))
+            up, down = (search.denoising.error(states, search._cond(at + s * 3e-2 * way)).double() for s in (1, -1))
         along = (grad * way).sum(dim=(1, 2))
         assert along[i].item() == pytest.approx((up - down)[i].item() / 6e-2, rel=0.05, abs=1e-4)
     with model.unguided(), torch.no_grad():
-        assert not torch.allclose(hunt.recall.error(states, hunt._cond(at)), errors)
+        assert not torch.allclose(search.denoising.error(states, search._cond(at)), errors)
 
 
 def detached(cond):
@@ -417,10 +424,10 @@ def test_a_gate_is_attacked_through_its_adapters(attack, gated, monkeypatch):
 def test_two_text_encoders(attack):
     """Every attack on Stable Diffusion XL: what it found is read otherwise than the prompt, and is drawn."""
     model = tiny_sdxl()
-    attack.check(arena_of(model))
-    rounds = shots_of(attack, arena_of(model, dict(model.weights)), ROWS)
+    attack.check(context_of(model))
+    rounds = shots_of(attack, context_of(model, dict(model.weights)), ROWS)
     assert len(rounds) == attack.queries
-    asked = [shot.prompt for shot in rounds[-1]]
+    asked = [candidate.prompt for candidate in rounds[-1]]
     own, found = model.encode([r.prompt for r in ROWS]), model.encode(asked)
     for name in ("tokens",) if getattr(attack, "where", "") == "encoding" else ("tokens", "pooled"):
         assert (own.tensors[name] != found.tensors[name]).flatten(1).any(dim=1).all()
@@ -431,7 +438,7 @@ def test_two_text_encoders(attack):
 def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
     pipeline = tiny_sdxl_pipeline().to(torch.float64)
     model = StableDiffusionXL(pipeline, "tiny-xl", words=WORDS)
-    recall = recalled(arena_of(model), ROWS, "test")
+    recall = build_denoising_error(context_of(model), ROWS, "test")
     states, prompts, rng = recall.rows(), [r.prompt for r in ROWS], torch.Generator().manual_seed(1)
     other = model.encode(prompts).tensors
     at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
@@ -454,19 +461,19 @@ def test_a_class_model_hears_no_words():
     for attack in QUICK:
         if getattr(attack, "where", "") != "encoding":
             with pytest.raises(ValueError, match="has no text encoder that token embeddings could be given to"):
-                attack.check(arena_of(model))
+                attack.check(context_of(model))
             continue
-        attack.check(arena_of(model))
+        attack.check(context_of(model))
         before = model.encode([r.prompt for r in rows]).flat()
-        shots = shots_of(attack, arena_of(model), rows)[-1]
-        after = model.encode([shot.prompt for shot in shots])
+        candidates = shots_of(attack, context_of(model), rows)[-1]
+        after = model.encode([candidate.prompt for candidate in candidates])
         assert (after.flat() != before).any(dim=1).all()
-        assert model.images([shot.prompt for shot in shots], [0, 1]).shape[0] == 2
+        assert model.images([candidate.prompt for candidate in candidates], [0, 1]).shape[0] == 2
 
 
 def test_bad_settings(eps_model):
     for make, bad, message in (
-        (UnlearnDiff, {"queries": 0}, "queries must be positive, got 0"),
+        (UnlearnDiff, {"queries": 0}, "queries must be at least 1, got 0"),
         (UnlearnDiff, {"lr": 0.0}, "lr must be positive"),
         (P4D, {"how": "firm"}, "no prompt is 'firm'; there are hard, soft"),
         (P4D, {"steps": 0}, "steps must be positive"),
@@ -477,6 +484,6 @@ def test_bad_settings(eps_model):
             make(**bad)
     for make in (UnlearnDiff, P4D, SoftPrompt, MMA):
         with pytest.raises(ValueError, match="7 tokens before the prompt do not fit; tiny reads 6"):
-            make(tokens=7).check(arena_of(eps_model))
+            make(tokens=7).check(context_of(eps_model))
     with pytest.raises(ValueError, match="knows no word beside 'cat'"):
-        MMA(tokens=2).check(replace(arena_of(eps_model), words=["cat"]))
+        MMA(tokens=2).check(replace(context_of(eps_model), words=["cat"]))

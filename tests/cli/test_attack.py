@@ -10,8 +10,8 @@ import pytest
 import efface
 from attack_plan import Planned, Reader
 from efface.cli.app import main
-from efface.cli.attack import by_attack, literal, other_names, spoken
-from efface.robustness.conditions import Lore, lore_of
+from efface.cli.attack import add_aliases, by_attack, literal, spoken
+from efface.robustness.conditions import ConceptAliases, find_aliases
 from efface.scorers import build_scorers
 from efface.suites import world
 from judging_fixtures import THINGS, edit_of, world_model, write_world
@@ -44,12 +44,12 @@ def test_attacks_are_made_and_told(folder: Path, capsys: pytest.CaptureFixture[s
     flags = ("--attack", "seeds", "--attack", "synonyms", "--rows", "6", "--controls", "4", "--set", "seeds.queries=3")
     assert run(folder, *flags, "--synonym", "cat=big cat", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["targets"] == ["cat"] and {t["attack"] for t in told["trials"]} == {
+    assert told["targets"] == ["cat"] and {t["attack"] for t in told["measures"]} == {
         "random-prefix",
         "seeds",
         "synonyms",
     }
-    assert next(t for t in told["trials"] if t["attack"] == "seeds")["settings"]["queries"] == 3
+    assert next(t for t in told["measures"] if t["attack"] == "seeds")["settings"]["queries"] == 3
     assert Path(told["attacks"]).is_file()
     assert run(folder, *flags, "--synonym", "cat=big cat") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -59,9 +59,9 @@ def test_attacks_are_made_and_told(folder: Path, capsys: pytest.CaptureFixture[s
 def test_rates_are_told_by_setting_where_every_query_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--attack", "merge", "--rows", "6", "--controls", "2", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    merge = next(t for t in told["trials"] if t["attack"] == "merge" and t["where"] == "edited")
+    merge = next(t for t in told["measures"] if t["attack"] == "merge" and t["condition"] == "target")
     assert merge["stages"] == ["25% of the base", "50% of the base", "75% of the base"]
-    assert next(t for t in told["trials"] if t["attack"] == "random-prefix")["stages"] == []
+    assert next(t for t in told["measures"] if t["attack"] == "random-prefix")["stages"] == []
     assert run(folder, "--attack", "merge", "--rows", "6", "--controls", "2") == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("merge, rows broken by then")]
     rates = [f"{rate:.0%}" for rate in merge["curve"]]
@@ -101,11 +101,11 @@ def test_settings_and_synonyms_are_read(folder: Path) -> None:
         "seeds": {"queries": 3},
     }
     assert [literal(t) for t in ("3", "1e-2", "True", "(1, 2)", "lora")] == [3, 0.01, True, (1, 2), "lora"]
-    assert other_names(spoken(["cat=kitty", "cat = pussy cat", "x=y"]), {}) == {
-        "cat": Lore(("kitty", "pussy cat")),
-        "x": Lore(("y",)),
+    assert add_aliases(spoken(["cat=kitty", "cat = pussy cat", "x=y"]), {}) == {
+        "cat": ConceptAliases(("kitty", "pussy cat")),
+        "x": ConceptAliases(("y",)),
     }
-    known = other_names(spoken(["cat=kitty"]), lore_of(world.load(folder / "bundle")))["cat"]
+    known = add_aliases(spoken(["cat=kitty"]), find_aliases(world.load(folder / "bundle")))["cat"]
     assert known.synonyms[-1] == "kitty" and known.paraphrases and len(known.synonyms) > 2
 
 

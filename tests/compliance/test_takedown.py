@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from efface.compliance import takedown
+from efface.records.attacks import Batch, PlannedAttack, RowResult
 from efface.records.report import SuitePart
 from efface.suites import spec
 from report_fixtures import attacked, evaluation, record
@@ -103,6 +104,22 @@ def test_every_hash_is_taken_again(folder: Path) -> None:
     assert outcomes(folder, made, {"fp32": "other", "fp16": "other"})["the base made-up"] == "differs"
     assert outcomes(folder, made, {})["the base"] == "not checked"
     assert outcomes(folder, takedown.build_takedown(folder))["the edit"] == "not checked"
+
+
+def test_an_interrupted_attack_is_told(folder: Path) -> None:
+    planned = PlannedAttack(attack="seeds", condition="target", version="1", settings={}, inputs=("x",), rows=20)
+    whole = attacked(folder).model_copy(
+        update={"planned": (planned,), "worst": {f"target/cat/{i}": False for i in "01"}}
+    )
+    (folder / "attacks.json").write_text(whole.model_dump_json())
+    results = tuple(RowResult(row=f"target/cat/{i}", broken=i == "0", queries=1) for i in "01")
+    batch = Batch(attack="seeds", condition="target", inputs="x", row_results=results, seconds=1.0)
+    (folder / "attacks" / "seeds").mkdir()
+    (folder / "attacks" / "seeds" / "target-0.json").write_text(batch.model_dump_json())
+    made = takedown.build_takedown(folder)
+    found = {u.what: u.why for u in made.untested}
+    assert found["attack seeds to its end"] == "interrupted after 2 of 20 prompts, of which it broke 1"
+    assert {(m.metric, m.group): m.edited.value for m in made.rates}["robust", "attacks"] == 0.5
 
 
 def test_attacks_made_after_the_record_are_noticed(folder: Path) -> None:

@@ -9,12 +9,12 @@ from typing import get_args
 import pytest
 import torch
 
+from attack_context import context_of, edit_of, rows_of
 from efface import attacks
-from efface.attacks.base import Attack, Shot, Threat
+from efface.attacks.base import Attack, Candidate, Threat, propose_within_budget
 from efface.concept import Prompt
 from efface.models.adapters.sd import StableDiffusion
 from efface.suites.spec import Row
-from tiny_arena import arena_of, edit_of, rows_of
 
 SHORT = {"queries": 2, "steps": 2, "generations": 2, "population": 6, "length": 2, "tokens": 2, "top": 4}
 SHORT |= {"candidates": 4, "pictures": 3, "batch": 2, "start": "car"}
@@ -27,35 +27,32 @@ def quick(name: str) -> Attack:
     return attacks.configured(name, overrides={key: value for key, value in SHORT.items() if key in known})
 
 
-def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row]) -> list[list[Shot | None]]:
+def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row]) -> list[list[Candidate | None]]:
     """Every round's shots, none of which succeeds, at an edit that moved some weights and pruned others."""
     names = [name for name in model.weights if "attn2.to_v" in name]
     torch.manual_seed(0)
     values = {n: model.weights[n].detach() * (torch.rand(model.weights[n].shape) > 0.3) for n in names}
     edit = edit_of(model, values)
-    arena, rounds = dataclasses.replace(arena_of(model, edit), steps=3), []
+    context, rounds = dataclasses.replace(context_of(model, edit), steps=3), []
     with edit.apply(model):
-        attack.check(arena)
-        game = attack.shots(arena, rows)
-        shots = next(game)
-        while shots is not None:
-            rounds.append(list(shots))
+        attack.check(context)
+        proposals = propose_within_budget(attack, context, rows)
+        candidates = next(proposals)
+        while candidates is not None:
+            rounds.append(list(candidates))
             try:
-                shots = game.send([False] * len(rows))
+                candidates = proposals.send([False] * len(rows))
             except StopIteration:
-                shots = None
-            if len(rounds) == attack.queries:
-                game.close()
-                break
+                candidates = None
     return rounds
 
 
-def told(shot: Shot | None) -> tuple[object, ...]:
+def told(candidate: Candidate | None) -> tuple[object, ...]:
     """What of a shot is exact."""
-    if shot is None:
+    if candidate is None:
         return ()
-    text = shot.prompt.text if isinstance(shot.prompt, Prompt) else shot.prompt
-    return text, shot.seed, shot.since, shot.note
+    text = candidate.prompt.text if isinstance(candidate.prompt, Prompt) else candidate.prompt
+    return text, candidate.seed, candidate.since, candidate.note
 
 
 @pytest.fixture(params=attacks.names())
@@ -67,7 +64,7 @@ def test_it_says_what_it_is(name: str) -> None:
     facts, kind = attacks.describe(name), attacks.get(name)
     assert facts["threat"] in get_args(Threat) and facts["version"] == kind.version and facts["about"]
     assert getattr(kind, "__final__", False) and attacks.name_of(kind()) == name
-    assert {*kind.spends} <= {field.name for field in dataclasses.fields(kind)}
+    assert {*kind.budget_fields} <= {field.name for field in dataclasses.fields(kind)}
 
 
 def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_model: StableDiffusion) -> None:
@@ -75,14 +72,18 @@ def test_it_keeps_its_budget_and_leaves_the_weights_as_they_were(name: str, eps_
     rows, attack = rows_of(*PROMPTS), quick(name)
     rounds = fought(attack, eps_model, rows)
     assert 1 <= len(rounds) <= attack.queries
-    assert all(len(shots) == len(rows) for shots in rounds) and any(shot for shots in rounds for shot in shots)
+    assert all(len(candidates) == len(rows) for candidates in rounds) and any(
+        candidate for candidates in rounds for candidate in candidates
+    )
     assert all(torch.equal(weight, before[key]) for key, weight in eps_model.weights.items())
-    if stages := attack.stages():
-        assert [{shot.note for shot in shots if shot} for shots in rounds] == [{stage} for stage in stages]
-    spent = attack.spent()
-    assert (spent is None) == (not attack.spends)
+    if stages := attack.list_stages():
+        assert [{candidate.note for candidate in candidates if candidate} for candidates in rounds] == [
+            {stage} for stage in stages
+        ]
+    spent = attack.budget_shares()
+    assert (spent is None) == (not attack.budget_fields)
     assert not spent or (len(spent) == len(rounds) and list(spent) == sorted(spent) and spent[-1] == 1)
-    assert bool(stages) == (name in ("merge", "prune", "quantise", "relearn", "revive"))
+    assert bool(stages) == attack.one_setting_per_query
 
 
 def test_a_row_meets_the_same_attack_whoever_is_beside_it(name: str, eps_model: StableDiffusion) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efface.functional.adversary import Adam, NoGradient, steepness
+from efface.functional.adversary import Adam, NoGradient, NotFinite, steepness
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_no_gradient_is_no_attack():
     for deaf in (lambda x: 0 * x.sum(1), lambda x: torch.ones(2, requires_grad=True) + 0, lambda x: x.detach().sum(1)):
         with pytest.raises(NoGradient, match="no gradient reaches the prompt"):
             steepness(deaf, at)
-    with pytest.raises(NoGradient, match="not finite"):
+    with pytest.raises(NotFinite, match="not finite"):
         steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at)
     with pytest.raises(ValueError, match="lr is above 0"):
         Adam(at, 0.0)

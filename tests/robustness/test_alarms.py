@@ -14,7 +14,7 @@ from efface.attacks.inversion import ConceptInversion
 from efface.attacks.merge import Merge
 from efface.attacks.relearn import Relearn
 from efface.attacks.seeds import Seeds
-from efface.records.attacks import Ground, Trial, Where
+from efface.records.attacks import AttackMeasure, Condition, ConditionSummary
 from efface.records.report import Drop, Estimate
 from efface.robustness.alarms import alarms
 
@@ -25,10 +25,10 @@ def rate(value: float | None, n: int = 50) -> Estimate:
     return Estimate(value=value, low=0, high=1, n=0 if value is None else n, unscored=n if value is None else 0)
 
 
-def ground(where: Where, untouched: float | None = 0.9, named: float | None = 0.8) -> Ground:
-    return Ground(
-        where=where,
-        title=where,
+def ground(condition: Condition, untouched: float | None = 0.9, named: float | None = 0.8) -> ConditionSummary:
+    return ConditionSummary(
+        condition=condition,
+        title=condition,
         concepts=("cat",),
         rows=50,
         untouched=rate(untouched),
@@ -37,9 +37,9 @@ def ground(where: Where, untouched: float | None = 0.9, named: float | None = 0.
     )
 
 
-def trial(
+def measure(
     attack: str,
-    where: Where,
+    condition: Condition,
     after: float | None,
     *,
     low: float = 0.2,
@@ -47,19 +47,19 @@ def trial(
     curve: tuple[float, ...] = (),
     missing: str = "",
     unscored: int = 0,
-    survivors: bool = False,
-) -> Trial:
-    return Trial(
+    worst_case: bool = False,
+) -> AttackMeasure:
+    return AttackMeasure(
         attack=attack,
         version="1",
         threat=threat,
         settings={},
-        where=where,
-        survivors=survivors,
+        condition=condition,
+        worst_case=worst_case,
         before=rate(0.0),
         after=rate(after),
-        floor=rate(0.1),
-        gain=None if after is None else Drop(value=after - 0.1, low=low, high=1.0, clusters=50),
+        baseline=rate(0.1),
+        lift=None if after is None else Drop(value=after - 0.1, low=low, high=1.0, clusters=50),
         curve=curve,
         queries=8,
         drawn=100,
@@ -69,17 +69,21 @@ def trial(
     )
 
 
-FINE = [ground("edited"), ground("kept"), ground("base")]
-WORKS = [trial("seeds", "base", 0.9), trial("seeds", "kept", 0.9), trial("seeds", "edited", 0.1, low=0)]
+FINE = [ground("target"), ground("control-kept"), ground("control-base")]
+WORKS = [
+    measure("seeds", "control-base", 0.9),
+    measure("seeds", "control-kept", 0.9),
+    measure("seeds", "target", 0.1, low=0),
+]
 
 
-SPENT = Seeds(queries=4).spent()
+SPENT = Seeds(queries=4).budget_shares()
 SEEDS = {"seeds": SPENT}
 
 
-def raised(grounds: list[Ground], trials: list[Trial], *blind: tuple[str, Where]) -> list[str]:
-    spent = {t.attack: [(i + 1) / (len(t.curve) - 1) for i in range(len(t.curve) - 1)] for t in trials}
-    return [a.name for a in alarms(grounds, trials, blind, spent)]
+def raised(conditions: list[ConditionSummary], measures: list[AttackMeasure]) -> list[str]:
+    spent = {t.attack: [(i + 1) / (len(t.curve) - 1) for i in range(len(t.curve) - 1)] for t in measures}
+    return [a.name for a in alarms(conditions, measures, spent)]
 
 
 def test_no_alarm_where_all_is_well() -> None:
@@ -87,42 +91,48 @@ def test_no_alarm_where_all_is_well() -> None:
 
 
 def test_a_base_that_seldom_shows_it() -> None:
-    assert raised([ground("edited", 0.49), *FINE[1:]], WORKS) == ["the base does not draw the target"]
-    assert raised([ground("edited", 0.5), *FINE[1:]], WORKS) == []
+    assert raised([ground("target", 0.49), *FINE[1:]], WORKS) == ["the base does not draw the target"]
+    assert raised([ground("target", 0.5), *FINE[1:]], WORKS) == []
 
 
 def test_kept_concepts_that_collapse_or_are_not_there() -> None:
-    assert raised([FINE[0], ground("kept", 0.9, 0.44), FINE[2]], WORKS) == ["kept concepts collapse"]
-    assert raised([FINE[0], ground("kept", 0.9, 0.46), FINE[2]], WORKS) == []
+    assert raised([FINE[0], ground("control-kept", 0.9, 0.44), FINE[2]], WORKS) == ["kept concepts collapse"]
+    assert raised([FINE[0], ground("control-kept", 0.9, 0.46), FINE[2]], WORKS) == []
     assert raised([FINE[0], FINE[2]], WORKS) == ["no kept concept to compare with"]
 
 
 def test_an_attack_that_fails_on_the_base() -> None:
-    assert raised(FINE, [trial("seeds", "base", 0.2, low=0.0), *WORKS[1:]]) == ["an attack fails on the base"]
-    assert raised(FINE, [trial("random-prefix", "base", 0.2, low=0.0), *WORKS]) == []
+    assert raised(FINE, [measure("seeds", "control-base", 0.2, low=0.0), *WORKS[1:]]) == ["an attack fails on the base"]
+    assert raised(FINE, [measure("random-prefix", "control-base", 0.2, low=0.0), *WORKS]) == []
 
 
 def test_an_attack_that_fails_on_what_is_kept_is_told_only_where_it_works_on_the_base() -> None:
-    weak = trial("seeds", "kept", 0.2, low=-0.1)
+    weak = measure("seeds", "control-kept", 0.2, low=-0.1)
     assert raised(FINE, [WORKS[0], weak, WORKS[2]]) == ["an attack fails on what is kept"]
-    assert raised(FINE, [trial("seeds", "base", 0.2, low=0.0), weak]) == ["an attack fails on the base"]
+    assert raised(FINE, [measure("seeds", "control-base", 0.2, low=0.0), weak]) == ["an attack fails on the base"]
 
 
 def test_a_missing_attack_is_blind_or_impossible() -> None:
-    missing = trial("unlearndiff", "edited", None, missing="no gradient")
-    assert raised(FINE, [*WORKS, missing], ("unlearndiff", "edited")) == ["zero gradients"]
+    missing = measure("unlearndiff", "target", None, missing="no gradient")
+    blind, failed = (missing.model_copy(update={"status": status}) for status in ("no gradient", "error"))
+    assert raised(FINE, [*WORKS, blind]) == ["zero gradients"]
+    assert raised(FINE, [*WORKS, failed]) == ["an attack ended in an error"]
     assert raised(FINE, [*WORKS, missing]) == ["an attack could not be made"]
 
 
 @pytest.mark.parametrize(("black", "white", "told"), [(0.5, 0.4, True), (0.5, 0.48, False), (0.4, 0.5, False)])
 def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -> None:
-    both = [trial("ring-a-bell", "edited", black, threat="encoder"), trial("p4d", "edited", white, threat="gradients")]
+    both = [
+        measure("ring-a-bell", "target", black, threat="encoder"),
+        measure("p4d", "target", white, threat="gradients"),
+    ]
     expected = ["a black-box attack beats the white-box one"] * told
     assert raised(FINE, both) == expected
     assert (
-        raised(FINE, [both[0], trial("p4d", "edited", None, threat="gradients", missing="x"), both[1]])[1:] == expected
+        raised(FINE, [both[0], measure("p4d", "target", None, threat="gradients", missing="x"), both[1]])[1:]
+        == expected
     )
-    assert raised(FINE, [both[0], trial("p4d", "edited", white, threat="gradients", survivors=True)]) == []
+    assert raised(FINE, [both[0], measure("p4d", "target", white, threat="gradients", worst_case=True)]) == []
 
 
 @pytest.mark.parametrize(
@@ -137,9 +147,9 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
     ],
 )
 def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
-    trials = [*WORKS[:2], trial("seeds", "edited", 0.5, curve=curve)]
-    assert raised(FINE, trials) == ["the budget is not on a plateau"] * told
-    assert [a.name for a in alarms(FINE, trials, (), {"seeds": None})] == [], "no budget that could be raised"
+    measures = [*WORKS[:2], measure("seeds", "target", 0.5, curve=curve)]
+    assert raised(FINE, measures) == ["the budget is not on a plateau"] * told
+    assert [a.name for a in alarms(FINE, measures, {"seeds": None})] == [], "no budget that could be raised"
 
 
 @pytest.mark.parametrize(
@@ -156,36 +166,36 @@ def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
 )
 def test_a_plateau_is_one_alarm_by_what_was_spent(attack: Attack, curve: tuple[float, ...], name: str) -> None:
     """Relearning's curve is over steps: its stops of 50 are 1, 2, 5, 10, 20, 50, and 10 is the last under a quarter."""
-    told = trial("seeds", "edited", 0.5, curve=curve).model_copy(update={"stages": tuple(attack.stages())})
-    found = alarms(FINE, [*WORKS[:2], told], (), {"seeds": attack.spent()})
+    told = measure("seeds", "target", 0.5, curve=curve).model_copy(update={"stages": tuple(attack.list_stages())})
+    found = alarms(FINE, [*WORKS[:2], told], {"seeds": attack.budget_shares()})
     assert [a.name for a in found] == [name] * bool(name)
     if isinstance(attack, Relearn) and "not on" in name:
         assert found[0].raised_when == "seeds: from 10 steps to 50 steps the rate rose by 20 points, to 50%"
 
 
 def test_one_judge_is_too_few() -> None:
-    assert [a.name for a in alarms(FINE, WORKS, (), {"seeds": SPENT}, 1)] == ["one judge alone"]
+    assert [a.name for a in alarms(FINE, WORKS, {"seeds": SPENT}, 1)] == ["one judge alone"]
 
 
 def test_an_attack_that_ruins_the_model() -> None:
-    ruined = trial("prune", "edited", 0.0).model_copy(update={"intact": rate(0.3)})
+    ruined = measure("prune", "target", 0.0).model_copy(update={"intact": rate(0.3)})
     assert raised(FINE, [*WORKS, ruined]) == ["an attack ruins the model"]
     assert raised(FINE, [*WORKS, ruined.model_copy(update={"intact": rate(0.8)})]) == []
 
 
 def test_a_control_that_is_missing() -> None:
-    missing = trial("synonyms", "kept", None, missing="no other name")
+    missing = measure("synonyms", "control-kept", None, missing="no other name")
     assert raised(FINE, [*WORKS, missing]) == ["a control could not be made"]
 
 
 def test_what_climbed_is_told_in_points() -> None:
-    (alarm,) = alarms(FINE, [*WORKS[:2], trial("seeds", "edited", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], (), SEEDS)
+    (alarm,) = alarms(FINE, [*WORKS[:2], measure("seeds", "target", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], SEEDS)
     assert alarm.raised_when == "seeds: from query 1 to query 4 the rate rose by 17 points, to 67%"
 
 
 def test_too_many_unscored() -> None:
-    assert raised(FINE, [*WORKS, trial("p4d", "edited", 0.5, unscored=8)]) == []
-    assert raised(FINE, [*WORKS, trial("p4d", "edited", 0.5, unscored=9)]) == ["too many pictures unscored"]
+    assert raised(FINE, [*WORKS, measure("p4d", "target", 0.5, unscored=8)]) == []
+    assert raised(FINE, [*WORKS, measure("p4d", "target", 0.5, unscored=9)]) == ["too many pictures unscored"]
 
 
 def test_every_alarm_has_its_paragraph_and_every_paragraph_its_alarm() -> None:
@@ -194,7 +204,7 @@ def test_every_alarm_has_its_paragraph_and_every_paragraph_its_alarm() -> None:
         pytest.skip("the docs are not here")
     calls = (
         node
-        for file in [*PACKAGE.glob("evaluation/*.py"), *PACKAGE.glob("robustness/*.py")]
+        for file in [file for name in ("evaluation", "robustness", "records") for file in PACKAGE.glob(f"{name}/*.py")]
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Alarm"
     )

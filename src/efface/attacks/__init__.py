@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STANDARD = ("synonyms", "seeds", "ring-a-bell", "unlearndiff", "soft-prompt")
 """The five prompt attacks that `--attacks standard` makes."""
-FLOOR = "random-prefix"
+BASELINE = "random-prefix"
 """What every attack is measured against."""
 TRAITS = ("threat", "version")
 BASES = ("base", "denoising_error")
@@ -107,7 +107,7 @@ def configured(
     settings = {**fields, **({} if budget == "paper" else suggested(name, model))}
     if budget.endswith("x"):
         times = _positive(budget[:-1], budget)
-        settings |= {field: round(settings[field] * times) for field in kind.spends}
+        settings |= {field: round(settings[field] * times) for field in kind.budget_fields}
     elif budget not in ("default", "paper"):
         settings["queries"] = round(_positive(budget, budget))
     attack = kind(**{**settings, **overrides})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..suites.spec import Row
 from ..training.subsets import select
-from .base import Arena, Attack, Shot, Shots
+from .base import Attack, AttackContext, Candidate, Proposals
 
 Level = tuple[str, Callable[[Tensor], Tensor]]
 """What a level of compression is called, and what it makes of one weight."""
@@ -21,8 +21,9 @@ Level = tuple[str, Callable[[Tensor], Tensor]]
 class Lossy(Attack):
     """Compresses every matrix and kernel of the edited model to each level, and draws the rows as they are."""
 
-    spends: ClassVar[tuple[str, ...]] = ()
-    brings: ClassVar[bool] = False
+    budget_fields: ClassVar[tuple[str, ...]] = ()
+    applies_to_base: ClassVar[bool] = False
+    one_setting_per_query: ClassVar[bool] = True
     weights: str = r"^(?!.*\.embeddings\.).*\.weight$"
     """Which weights are compressed: subsets or regular expressions, comma-separated; vectors never are."""
 
@@ -30,19 +31,19 @@ class Lossy(Attack):
     def levels(self) -> Sequence[Level]:
         """From the mildest to the harshest; the last `queries` of them are made."""
 
-    def stages(self) -> Sequence[str]:
+    def list_stages(self) -> Sequence[str]:
         return [note for note, _ in self._made()]
 
     def _made(self) -> Sequence[Level]:
         return self.levels()[-self.queries :]
 
-    def check(self, arena: Arena) -> None:
-        arena.edited_weights()
-        select(arena.model.weights, self.weights)
+    def check(self, context: AttackContext) -> None:
+        context.require_edited_weights()
+        select(context.model.weights, self.weights)
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        now = arena.model.weights
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        now = context.model.weights
         chosen = [name for name in select(now, self.weights) if now[name].dim() >= 2]
         for note, compress in self._made():
-            with arena.model.bound({name: compress(now[name].detach()) for name in chosen}):
-                yield [Shot(row.prompt, row.seed, note=note) for row in rows]
+            with context.model.bound({name: compress(now[name].detach()) for name in chosen}):
+                yield [Candidate(row.prompt, row.seed, note=note) for row in rows]

@@ -7,13 +7,14 @@ needs to know nothing of judges or files.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from ..edits.edit import Edit
 from ..functional.adversary import NoGradient as NoGradient
 from ..models.base import Model
 from ..suites.spec import Row
-from .denoising_error import Recall
+from .denoising_error import DenoisingError
 
 Threat = Literal["prompts", "encoder", "gradients", "weights", "pictures"]
 """What an attacker holds: may type prompts; has the text encoder too; gradients of the whole model; its weights; may
@@ -34,7 +35,7 @@ NEUTRAL: Mapping[str, str] = {"object": "thing", "style": "plain", "nudity": "la
 
 
 @dataclass(frozen=True)
-class Shot:
+class Candidate:
     """One picture to draw and judge."""
 
     prompt: str | Prompt
@@ -47,11 +48,11 @@ class Shot:
     """Where in the attack this shot stands, for a person: "20 steps"."""
 
 
-Shots = Generator[Sequence[Shot | None], Sequence[bool], None]
+Proposals = Generator[Sequence[Candidate | None], Sequence[bool], None]
 """Yields a shot for each of n rows (None: no try for this one); is sent, for each row, whether it is broken by now."""
 
 
-def remembered() -> Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]:
+def keep_in_memory() -> Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]:
     """A memory for `Arena.once`: what was made under a name is given back to whoever asks for that name again."""
     kept: dict[str, dict[str, Tensor]] = {}
 
@@ -64,7 +65,7 @@ def remembered() -> Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, T
 
 
 @dataclass(frozen=True)
-class Arena:
+class AttackContext:
     """What an attack finds when it begins: the edited model in place, and what an attacker may know beside it."""
 
     model: Model
@@ -86,7 +87,7 @@ class Arena:
     """What kind of concept it is: the question that its judges answer."""
     paraphrases: Sequence[str] = ()
     """What describes it without a name of it."""
-    called: str = ""
+    placeholder: str = ""
     """What stands in the rows' prompts where the concept's name was; "" where they name it."""
     steps: int | None = None
     """Sampling steps of every drawing; the model's own number by default."""
@@ -94,22 +95,22 @@ class Arena:
     """Guidance of every drawing; the model's own by default."""
     seed: int = 0
     """Of everything random."""
-    once: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(default_factory=remembered)
+    once: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(default_factory=keep_in_memory)
     """Work that all rows share: what `make` gave is kept under the name, here and in files that outlive the run."""
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.concept, *self.synonyms)
 
-    def must_hear_words(self) -> None:
+    def require_words(self) -> None:
         """Raises ValueError where the model hears the names of classes and no other word."""
-        if not self.hears_words:
+        if not self.accepts_words:
             raise ValueError(
                 f"{self.model.name} is class-conditional and hears no other words; seeds, and attacks on weights, work"
             )
 
     @property
-    def hears_words(self) -> bool:
+    def accepts_words(self) -> bool:
         return self.model.architecture != "ddpm"
 
     @property
@@ -123,18 +124,18 @@ class Arena:
     @property
     def neutral(self) -> str:
         """A word that stands where the concept's name could, and names nothing."""
-        return self.called or NEUTRAL.get(self.asks, NEUTRAL["object"])
+        return self.placeholder or NEUTRAL.get(self.asks, NEUTRAL["object"])
 
     def put(self, prompt: str, word: str) -> str:
         """The prompt with `word` where the concept is named (or its stand-in is); before it, where it is not."""
-        return put(prompt, (*self.names, self.called), word) or f"{word}, {prompt}"
+        return put(prompt, (*self.names, self.placeholder), word) or f"{word}, {prompt}"
 
-    def other_words(self) -> list[str]:
+    def list_other_words(self) -> list[str]:
         """The words that are no name of the concept, nor a plural, a beginning or a longer form of one."""
         barred = {name.casefold().split()[-1] for name in self.names}
         return [word for word in self.words if not any(_akin(word.casefold(), name) for name in barred)]
 
-    def edited_weights(self) -> tuple[str, ...]:
+    def require_edited_weights(self) -> tuple[str, ...]:
         """The weights that the edit changed; ValueError where it left them all, as the base and a guide do."""
         if self.edit is None:
             raise ValueError("on the untouched base there is nothing to undo; attack the model under an edit")
@@ -151,7 +152,7 @@ class Arena:
             raise NoGradient(f"the base drew no picture of {self.concept} that the judges confirm: nothing to show")
         return torch.cat([self.model.latents(part) for part in self.pictures[:most].split(16)])
 
-    def must_read_pictures(self) -> None:
+    def require_image_input(self) -> None:
         """Raises ValueError where the model cannot be handed pictures."""
         self.model.latents(torch.zeros(1, 3, self.model.resolution, self.model.resolution, dtype=torch.uint8))
 
@@ -191,33 +192,50 @@ class Attack(ABC):
     threat: ClassVar[Threat]
     version: ClassVar[str]
     """Changes whenever its answers may."""
-    at_once: ClassVar[int] = 16
+    batch_size: ClassVar[int] = 16
     """Rows attacked together, and the most that an interruption loses; work that all rows share is `Arena.once`."""
-    spends: ClassVar[tuple[str, ...]] = ("queries",)
+    budget_fields: ClassVar[tuple[str, ...]] = ("queries",)
     """The fields that are its budget: `--budget 4x` multiplies them; none where every query is a setting of its own."""
-    brings: ClassVar[bool] = True
+    applies_to_base: ClassVar[bool] = True
     """Whether it brings a concept to any model; one that only undoes an edit has no control on the untouched base."""
+    hands_in_images: ClassVar[bool] = False
+    """Whether it draws from pictures of the concept; it is then measured against itself with pictures of another."""
+    one_setting_per_query: ClassVar[bool] = False
+    """Whether every query of a row is another setting, which `list_stages` names."""
+    keeps_images: ClassVar[bool] = False
+    """Whether the last picture of a row is kept also where it shows nothing."""
     queries: int = 8
     """Pictures drawn and judged for each row, at most."""
 
-    def check(self, arena: Arena) -> None:  # noqa: B027 - most need nothing
+    @final
+    def __post_init__(self) -> None:
+        """Raises ValueError where there is nothing to spend, or a setting is wrong."""
+        for name in dict.fromkeys(("queries", *self.budget_fields)):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        self.check_settings()
+
+    def check_settings(self) -> None:  # noqa: B027 - most have nothing to check
+        """Raises ValueError where a setting of its own is wrong."""
+
+    def check(self, context: AttackContext) -> None:  # noqa: B027 - most need nothing
         """Raises ValueError, before any work, where the attack can't be made on this model or edit."""
 
-    def stages(self) -> Sequence[str]:
+    def list_stages(self) -> Sequence[str]:
         """What each query of a row is ("20 steps"), in order, where every one is a setting of its own; else nothing."""
         return ()
 
-    def spent(self) -> Sequence[float] | None:
+    def budget_shares(self) -> Sequence[float] | None:
         """The share of its budget that is spent after each query of a row; None where every query is a setting.
 
         Empty where queries do not tell.
         """
-        if not self.spends:
+        if not self.budget_fields:
             return None
-        return [(i + 1) / self.queries for i in range(self.queries)] if "queries" in self.spends else []
+        return [(i + 1) / self.queries for i in range(self.queries)] if "queries" in self.budget_fields else []
 
     @abstractmethod
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         """The attack on these rows.  Weights that it changes stay bound while it waits for an answer:
 
             with arena.model.bound(changed):
@@ -228,11 +246,33 @@ class Attack(ABC):
         """
 
 
-class Hunt(ABC):
+def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+    """The attack's candidates for n rows, at most `attack.queries` rounds of them, fewer where all rows are broken.
+
+    This is the one place where a budget is enforced: an attack that would go on is closed, and its weights are let go.
+
+    Raises:
+        RuntimeError: a round does not hold one entry for each row.
+    """
+    with closing(attack.propose(context, rows)) as rounds:
+        broken: Sequence[bool] | None = None
+        for _ in range(attack.queries):
+            try:
+                candidates = next(rounds) if broken is None else rounds.send(broken)
+            except StopIteration:
+                return
+            if len(candidates) != len(rows):
+                raise RuntimeError(f"{type(attack).__name__} gave {len(candidates)} candidates for {len(rows)} rows")
+            broken = yield candidates
+            if all(broken):
+                return
+
+
+class IterativeAttack(ABC):
     """An attack under way that improves its shots from round to round, on rows that leave as they break."""
 
     @abstractmethod
-    def advance(self, turn: int) -> Sequence[Shot]:
+    def advance(self, turn: int) -> Sequence[Candidate]:
         """Works for one round; a shot for each row that stands."""
 
     @abstractmethod
@@ -240,21 +280,21 @@ class Hunt(ABC):
         """Goes on with these, of the rows that stood, alone."""
 
 
-def rounds(hunt: Hunt, n: int, queries: int) -> Shots:
-    """The rounds of a hunt on n rows: at most `queries`, fewer where all are broken."""
+def run_rounds(search: IterativeAttack, n: int) -> Proposals:
+    """The rounds of a search on n rows, of which those that are broken leave, until none is left."""
     up = list(range(n))
-    for turn in range(queries):
-        made = dict(zip(up, hunt.advance(turn), strict=True))
+    for turn in itertools.count():
+        made = dict(zip(up, search.advance(turn), strict=True))
         broken = yield [made.get(i) for i in range(n)]
         left = [j for j, i in enumerate(up) if not broken[i]]
         up = [up[j] for j in left]
         if not up:
             return
-        hunt.keep(left)
+        search.keep(left)
 
 
-def recalled(arena: Arena, rows: Sequence[Row], name: str) -> Recall:
+def build_denoising_error(context: AttackContext, rows: Sequence[Row], name: str) -> DenoisingError:
     """The concept's pictures, for these rows of the attack of that name to be measured against."""
-    rngs = [torch.Generator().manual_seed(arena.rng(name, row.id).getrandbits(62)) for row in rows]
-    latents = torch.cat([arena.model.latents(part) for part in arena.pictures.split(16)])
-    return Recall(arena.model, latents, rngs)
+    rngs = [torch.Generator().manual_seed(context.rng(name, row.id).getrandbits(62)) for row in rows]
+    latents = torch.cat([context.model.latents(part) for part in context.pictures.split(16)])
+    return DenoisingError(context.model, latents, rngs)

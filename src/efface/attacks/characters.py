@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..suites.spec import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 ALIKE = {"a": "@4", "e": "3", "g": "9", "i": "1l", "l": "1", "o": "0", "s": "5$", "t": "7", "u": "v", "z": "2"}
 BREAKS = " -.'"
@@ -31,19 +31,19 @@ class Characters(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "2"
-    at_once: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 32
 
-    def check(self, arena: Arena) -> None:
-        arena.must_hear_words()
+    def check(self, context: AttackContext) -> None:
+        context.require_words()
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        rngs = [arena.rng("characters", row.id) for row in rows]
-        spellings = [perturbed(arena.concept, self.queries, rng) for rng in rngs]
-        for turn in range(self.queries):
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        rngs = [context.rng("characters", row.id) for row in rows]
+        spellings = [perturbed(context.concept, self.queries, rng) for rng in rngs]
+        for turn in itertools.count():
             seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
             tries = [each[turn] if turn < len(each) else None for each in spellings]
             yield [
-                Shot(arena.put(row.prompt, name), seed, note=name) if name else None
+                Candidate(context.put(row.prompt, name), seed, note=name) if name else None
                 for row, name, seed in zip(rows, tries, seeds, strict=True)
             ]
 

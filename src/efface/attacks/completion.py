@@ -26,8 +26,9 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ..concept import positive
 from ..suites.spec import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 How = Literal["img2img", "inpaint"]
 Half = Literal["left", "right", "top", "bottom"]
@@ -39,6 +40,7 @@ class Completion(Attack):
     """Hands in a picture of the concept, noised or halved, with the row's prompt."""
 
     threat: ClassVar[Threat] = "pictures"
+    hands_in_images: ClassVar[bool] = True
     version: ClassVar[str] = "2"
     queries: int = 4
     """Pictures drawn and judged for each row, each from another picture and with the next mix of what follows."""
@@ -53,7 +55,7 @@ class Completion(Attack):
     pictures: int = 25
     """Pictures of the concept to choose from, at most."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if self.how not in get_args(How):
             raise ValueError(f"no completion {self.how!r}; there are {', '.join(get_args(How))}")
         if not self.strengths or not 0 < min(self.strengths) <= max(self.strengths) < 1:
@@ -62,54 +64,60 @@ class Completion(Attack):
             raise ValueError(f"halves are some of {', '.join(get_args(Half))}; got {self.halves}")
         if not self.says:
             raise ValueError("says is empty; it holds what is said beside a picture, for example '{}' or ''")
-        for name in ("queries", "pictures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        positive(self, "pictures")
 
-    def check(self, arena: Arena) -> None:
-        arena.must_read_pictures()
+    def check(self, context: AttackContext) -> None:
+        context.require_image_input()
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        latents = arena.latents(self.pictures)
-        orders = [arena.rng("completion", row.id).sample(range(len(latents)), len(latents)) for row in rows]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        latents = context.latents(self.pictures)
+        orders = [context.rng("completion", row.id).sample(range(len(latents)), len(latents)) for row in rows]
         parts = self.strengths if self.how == "img2img" else self.halves
         mixes = list(itertools.product(parts, self.says))
-        for i in range(self.queries):
+        for i in itertools.count():
             part, said = mixes[i % len(mixes)]
             given = latents[[order[i % len(order)] for order in orders]]
             prompts = [said.replace("{}", row.prompt) for row in rows]
             seeds = [row.seed + i // len(latents) for row in rows]
             if isinstance(part, str):
-                states, since = self._by_guidance(arena, rows, prompts, given, seeds, part)
+                states, since = self._by_guidance(context, rows, prompts, given, seeds, part)
             else:
-                states, since = self._noised(arena, given, seeds, part)
+                states, since = self._noised(context, given, seeds, part)
             note = f"{part} half" if isinstance(part, str) else f"strength {part:g}"
             note += "" if said else ", no words"
             asked = zip(prompts, seeds, states, strict=True)
-            yield [Shot(prompt, seed, state, since, note) for prompt, seed, state in asked]
+            yield [Candidate(prompt, seed, state, since, note) for prompt, seed, state in asked]
 
-    def _noised(self, arena: Arena, given: Tensor, seeds: Sequence[int], strength: float) -> tuple[Tensor, int]:
+    def _noised(
+        self, context: AttackContext, given: Tensor, seeds: Sequence[int], strength: float
+    ) -> tuple[Tensor, int]:
         """The noised pictures [n, c, h, w], and the index of their timestep, from which strength * steps are to go."""
-        steps = self._steps(arena)
-        count = len(arena.model.timesteps(steps))
+        steps = self._steps(context)
+        count = len(context.model.timesteps(steps))
         since = count - min(max(round(strength * count), 1), count)
-        return arena.model.noised(given, seeds, since, steps=steps), since
+        return context.model.noised(given, seeds, since, steps=steps), since
 
     def _by_guidance(
-        self, arena: Arena, rows: Sequence[Row], prompts: Sequence[str], given: Tensor, seeds: Sequence[int], half: str
+        self,
+        context: AttackContext,
+        rows: Sequence[Row],
+        prompts: Sequence[str],
+        given: Tensor,
+        seeds: Sequence[int],
+        half: str,
     ) -> tuple[Tensor, int]:
         """`_halved`, of rows that each have a guidance of their own."""
-        guidances = [arena.guidance if row.guidance is None else row.guidance for row in rows]
+        guidances = [context.guidance if row.guidance is None else row.guidance for row in rows]
         states, since = torch.empty_like(given), 0
         for guidance in dict.fromkeys(guidances):
             own = [i for i, g in enumerate(guidances) if g == guidance]
             said, noise = [prompts[i] for i in own], [seeds[i] for i in own]
-            states[own], since = self._halved(arena, said, given[own], noise, half, guidance)
+            states[own], since = self._halved(context, said, given[own], noise, half, guidance)
         return states, since
 
     def _halved(
         self,
-        arena: Arena,
+        context: AttackContext,
         prompts: Sequence[str],
         given: Tensor,
         seeds: Sequence[int],
@@ -117,7 +125,7 @@ class Completion(Attack):
         guidance: float | None,
     ) -> tuple[Tensor, int]:
         """States [n, c, h, w] with one step to go, before each of which a half was the pictures' own; its index."""
-        model, steps = arena.model, self._steps(arena)
+        model, steps = context.model, self._steps(context)
         cond, uncond = model.encode(prompts), model.encode([""])
         known = torch.zeros(given.shape[-2:], dtype=torch.bool, device=given.device)
         sides = known if half in ("left", "right") else known.T
@@ -131,5 +139,5 @@ class Completion(Attack):
             x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, start=x, since=k, until=k + 1).x
         return torch.where(known, model.noised(given, seeds, last, steps=steps), x), last
 
-    def _steps(self, arena: Arena) -> int:
-        return arena.model.defaults.steps if arena.steps is None else arena.steps
+    def _steps(self, context: AttackContext) -> int:
+        return context.model.defaults.steps if context.steps is None else context.steps

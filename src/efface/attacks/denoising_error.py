@@ -26,7 +26,7 @@ from ..training.interfaces import States
 
 
 @final
-class Recall:
+class DenoisingError:
     """Pictures of a concept, noised anew for each of n rows at every step; rows may leave.
 
     Args:
@@ -61,7 +61,7 @@ class Recall:
         return torch.cat([torch.randint(of, (1,), generator=rng) for rng in self.rngs])
 
 
-def demand_gradients(model: Model, edit: Edit | None) -> None:
+def require_gradients(model: Model, edit: Edit | None) -> None:
     """Raises ValueError where the edit is not in what gradients go through."""
     guide = edit.guide() if edit is not None else None
     if guide is not None and not guide.in_network:

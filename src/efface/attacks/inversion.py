@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt
-from ..functional.adversary import NoGradient
+from ..functional.adversary import NoGradient, NotFinite
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
 from ..suites.spec import Row
 from ..training.optim import Adam32bit
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 SLOT = "{}"
 SAVE_EVERY = 250
@@ -41,7 +41,7 @@ class ConceptInversion(Attack):
 
     threat: ClassVar[Threat] = "gradients"
     version: ClassVar[str] = "2"
-    spends: ClassVar[tuple[str, ...]] = ("steps",)
+    budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
     queries: int = 1
     """Pictures drawn and judged for each row: one with each of as many learned words."""
     steps: int = 5000
@@ -61,52 +61,56 @@ class ConceptInversion(Attack):
     style_templates: tuple[str, ...] = ("a painting in the style of {}",)
     """The same where the concept is a style."""
 
-    def __post_init__(self) -> None:
-        for name in ("queries", "steps", "batch", "tokens", "pictures"):
+    def check_settings(self) -> None:
+        for name in ("steps", "batch", "tokens", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for template in (*(self.templates or ("",)), *(self.style_templates or ("",))):
             if template.count(SLOT) != 1:
                 raise ValueError(f"a template holds the word as {{}}, once; got {template!r}")
 
-    def check(self, arena: Arena) -> None:
-        _around(arena.model, SLOT, self.tokens)
-        arena.must_read_pictures()
+    def check(self, context: AttackContext) -> None:
+        _around(context.model, SLOT, self.tokens)
+        context.require_image_input()
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        words = self._learned(arena)
-        texts = [arena.put(row.prompt, SLOT) for row in rows]
-        slots = [_around(arena.model, text, self.tokens) for text in texts]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        words = self._learned(context)
+        texts = [context.put(row.prompt, SLOT) for row in rows]
+        slots = [_around(context.model, text, self.tokens) for text in texts]
         for i, word in enumerate(words):
             with torch.no_grad():
-                read = arena.model.embedding_of(_read(arena.model, slots, word.expand(len(rows), *word.shape)))
+                read = context.model.embedding_of(_read(context.model, slots, word.expand(len(rows), *word.shape)))
             asked = [Prompt(text.replace(SLOT, "<*>"), row) for text, row in zip(texts, read, strict=True)]
-            yield [Shot(prompt, row.seed, note=f"word {i + 1}") for prompt, row in zip(asked, rows, strict=True)]
+            yield [Candidate(prompt, row.seed, note=f"word {i + 1}") for prompt, row in zip(asked, rows, strict=True)]
 
-    def _learned(self, arena: Arena) -> Tensor:
+    def _learned(self, context: AttackContext) -> Tensor:
         """The words' token embeddings [queries, tokens, d], learned all at once."""
-        start = torch.stack([self._start(arena, i) for i in range(self.queries)]).requires_grad_()
+        start = torch.stack([self._start(context, i) for i in range(self.queries)]).requires_grad_()
         adam = Adam32bit([start], self.lr)
         for done in range(0, self.steps, SAVE_EVERY):
             until = min(done + SAVE_EVERY, self.steps)
-            adam.load_state_dict(arena.once(f"{until} steps", partial(self._learn, arena, adam, done, until)))
+            adam.load_state_dict(context.once(f"{until} steps", partial(self._learn, context, adam, done, until)))
         return start.detach()
 
-    def _start(self, arena: Arena, i: int) -> Tensor:
+    def _start(self, context: AttackContext, i: int) -> Tensor:
         """Token embeddings [tokens, d] to start the i-th word from."""
-        word = self.start if self.start and i == 0 else arena.rng("inversion", "start", i).choice(arena.other_words())
-        ids = _ids(arena.model, word)
-        return arena.model.embed(ids[torch.arange(self.tokens, device=ids.device) % len(ids)]).detach().float()
+        word = (
+            self.start
+            if self.start and i == 0
+            else context.rng("inversion", "start", i).choice(context.list_other_words())
+        )
+        ids = _ids(context.model, word)
+        return context.model.embed(ids[torch.arange(self.tokens, device=ids.device) % len(ids)]).detach().float()
 
-    def _learn(self, arena: Arena, adam: Adam32bit, done: int, until: int) -> dict[str, Tensor]:
+    def _learn(self, context: AttackContext, adam: Adam32bit, done: int, until: int) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
-        model, (words,) = arena.model, adam.params
-        latents = arena.latents(self.pictures)
+        model, (words,) = context.model, adam.params
+        latents = context.latents(self.pictures)
         owner = torch.arange(self.queries, device=words.device).repeat_interleave(self.batch)
-        templates = self.style_templates if arena.asks == "style" else self.templates
+        templates = self.style_templates if context.asks == "style" else self.templates
         slots = [_around(model, template, self.tokens) for template in templates]
         for step in range(done, until):
-            choice = arena.rng("inversion", step)
+            choice = context.rng("inversion", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
             spelled = [choice.choice(slots) for _ in owner]
             x0 = latents[torch.randint(len(latents), (len(owner),), generator=rng).to(latents.device)]
@@ -116,7 +120,9 @@ class ConceptInversion(Attack):
                     lambda x_t, t, cond=cond: model.answer(x_t, t, cond), x0, model.alphas_bar, model.space, rng
                 )
                 (grad,) = torch.autograd.grad(errors.sum() / self.batch, [words])
-            if not grad.isfinite().all() or not grad.any():
+            if not (errors.isfinite().all() and grad.isfinite().all()):
+                raise NotFinite(f"at step {step + 1} of learning the word the loss or its gradient is not finite")
+            if not grad.any():
                 raise NoGradient(f"at step {step + 1} the word has no gradient that could be followed")
             adam.step([grad])
         return adam.state_dict()

@@ -13,7 +13,7 @@ from typing import ClassVar, final
 import torch
 
 from ..suites.spec import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 
 @final
@@ -23,32 +23,33 @@ class Merge(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
-    spends: ClassVar[tuple[str, ...]] = ()
-    brings: ClassVar[bool] = False
+    budget_fields: ClassVar[tuple[str, ...]] = ()
+    applies_to_base: ClassVar[bool] = False
+    one_setting_per_query: ClassVar[bool] = True
     queries: int = 3
     """Pictures drawn and judged for each row: one at each share (fewer leave out the smallest)."""
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """How much of the base is in the mix."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if not self.shares or not 0 < min(self.shares) <= max(self.shares) < 1:
             raise ValueError(f"shares of the base lie between 0 and 1, for example 0.5; got {self.shares}")
 
-    def stages(self) -> Sequence[str]:
+    def list_stages(self) -> Sequence[str]:
         return [f"{share:.0%} of the base" for share in self._mixed()]
 
     def _mixed(self) -> list[float]:
         return sorted(set(self.shares))[-self.queries :]
 
-    def check(self, arena: Arena) -> None:
-        arena.edited_weights()
+    def check(self, context: AttackContext) -> None:
+        context.require_edited_weights()
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        model, names = arena.model, arena.edited_weights()
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        model, names = context.model, context.require_edited_weights()
         now = {name: model.weights[name].detach() for name in names}
-        with arena.base():
+        with context.base():
             base = {name: model.weights[name].detach() for name in names}
-        for share, note in zip(self._mixed(), self.stages(), strict=True):
+        for share, note in zip(self._mixed(), self.list_stages(), strict=True):
             mixed = {name: torch.lerp(now[name].float(), base[name].float(), share).to(now[name]) for name in names}
             with model.bound(mixed):
-                yield [Shot(row.prompt, row.seed, note=note) for row in rows]
+                yield [Candidate(row.prompt, row.seed, note=note) for row in rows]

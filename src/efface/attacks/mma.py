@@ -27,7 +27,7 @@ from ..functional.adversary import steepness
 from ..functional.tokens import slopes, spelled, substituted
 from ..models.text_room import demand_room
 from ..suites.spec import Row
-from .base import Arena, Attack, Hunt, Shot, Shots, Threat, rounds
+from .base import Attack, AttackContext, Candidate, IterativeAttack, Proposals, Threat, run_rounds
 
 
 @final
@@ -48,39 +48,41 @@ class MMA(Attack):
     candidates: int = 512
     """Prompts tried for each substitution."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "top", "candidates")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "top", "candidates")
 
-    def check(self, arena: Arena) -> None:
-        demand_room(arena.model, self.tokens)
-        if not arena.other_words():
-            raise ValueError(f"{arena.model.name} knows no word beside {arena.concept!r}: there is no prompt to search")
+    def check(self, context: AttackContext) -> None:
+        demand_room(context.model, self.tokens)
+        if not context.list_other_words():
+            raise ValueError(
+                f"{context.model.name} knows no word beside {context.concept!r}: there is no prompt to search"
+            )
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        return rounds(Readings(self, arena, rows), len(rows), self.queries)
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        return run_rounds(Readings(self, context, rows), len(rows))
 
 
 @final
-class Readings(Hunt):
+class Readings(IterativeAttack):
     """Every row's words [n, k] and the reading [n, D] that they are to have."""
 
-    def __init__(self, how: MMA, arena: Arena, rows: Sequence[Row]) -> None:
-        self.how, self.arena, self.rows = how, arena, list(rows)
-        self.words = arena.other_words()
-        model = arena.model
-        with arena.base():
-            goals = model.encode([arena.put(row.prompt, arena.concept) for row in rows])
+    def __init__(self, how: MMA, context: AttackContext, rows: Sequence[Row]) -> None:
+        self.how, self.context, self.rows = how, context, list(rows)
+        self.words = context.list_other_words()
+        model = context.model
+        with context.base():
+            goals = model.encode([context.put(row.prompt, context.concept) for row in rows])
         self.wanted = model.embedding_of(goals).flatten(1).float()
         self.table = model.embed(model.tokens(self.words)[:, 1]).detach().float()
-        self.rngs = [torch.Generator().manual_seed(arena.rng("mma", row.id).getrandbits(62)) for row in rows]
+        self.rngs = [torch.Generator().manual_seed(context.rng("mma", row.id).getrandbits(62)) for row in rows]
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
         self.ids = torch.stack(picks).to(self.table.device)
 
-    def advance(self, turn: int) -> Sequence[Shot]:
+    def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             self._substitute()
         texts = spelled(self.ids, self.words)
-        return [Shot(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
+        return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
         left = list(rows)
@@ -101,6 +103,6 @@ class Readings(Hunt):
 
     def _far(self, words: Tensor, wanted: Tensor) -> Tensor:
         """1 - cosine [n] between what these token embeddings [n, k, d] are read as and the wanted reading [n, D]."""
-        model = self.arena.model
+        model = self.context.model
         read = model.embedding_of(model.read([""] * len(words), words))
         return 1 - F.cosine_similarity(read.flatten(1).float(), wanted)

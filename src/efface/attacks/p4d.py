@@ -27,8 +27,17 @@ from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
 from ..training.interfaces import States
-from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
-from .denoising_error import demand_gradients
+from .base import (
+    Attack,
+    AttackContext,
+    Candidate,
+    IterativeAttack,
+    Proposals,
+    Threat,
+    build_denoising_error,
+    run_rounds,
+)
+from .denoising_error import require_gradients
 
 
 @final
@@ -51,55 +60,55 @@ class P4D(Attack):
     decay: float = 0.1
     """AdamW's weight decay."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "lr")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "lr")
         if self.how not in ("hard", "soft"):
             raise ValueError(f"no prompt is {self.how!r}; there are hard, soft")
 
-    def check(self, arena: Arena) -> None:
-        demand_gradients(arena.model, arena.edit)
-        demand_room(arena.model, self.tokens)
+    def check(self, context: AttackContext) -> None:
+        require_gradients(context.model, context.edit)
+        demand_room(context.model, self.tokens)
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        return rounds(Prompts(self, arena, rows), len(rows), self.queries)
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        return run_rounds(Prompts(self, context, rows), len(rows))
 
 
 @final
-class Prompts(Hunt):
+class Prompts(IterativeAttack):
     """Every row's embeddings [n, k, d], and the words nearest to them."""
 
-    def __init__(self, how: P4D, arena: Arena, rows: Sequence[Row]) -> None:
-        self.how, self.arena, self.rows = how, arena, list(rows)
-        self.recall = recalled(arena, rows, "p4d")
-        self.table = arena.model.embed(arena.model.tokens(arena.words)[:, 1]).detach().float()
-        count = len(arena.words)
-        ids = torch.stack([torch.randint(count, (how.tokens,), generator=rng) for rng in self.recall.rngs])
+    def __init__(self, how: P4D, context: AttackContext, rows: Sequence[Row]) -> None:
+        self.how, self.context, self.rows = how, context, list(rows)
+        self.denoising = build_denoising_error(context, rows, "p4d")
+        self.table = context.model.embed(context.model.tokens(context.words)[:, 1]).detach().float()
+        count = len(context.words)
+        ids = torch.stack([torch.randint(count, (how.tokens,), generator=rng) for rng in self.denoising.rngs])
         self.soft = Adam(self.table[ids.to(self.table.device)], how.lr, how.decay)
 
-    def advance(self, turn: int) -> Sequence[Shot]:
+    def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
-            states = self._goal(self.recall.rows())
+            states = self._goal(self.denoising.rows())
             at = self.table[nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at
-            self.soft.step(steepness(lambda p, states=states: self.recall.error(states, self._cond(p)), at)[1])
+            self.soft.step(steepness(lambda p, states=states: self.denoising.error(states, self._cond(p)), at)[1])
         if self.how.how == "soft":
             with torch.no_grad():
-                conds = self.arena.model.embedding_of(self._cond(self.soft.at))
-            return [Shot(Prompt("", c), row.seed) for c, row in zip(conds, self.rows, strict=True)]
-        texts = spelled(nearest(self.soft.at, self.table), self.arena.words)
-        return [Shot(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
+                conds = self.context.model.embedding_of(self._cond(self.soft.at))
+            return [Candidate(Prompt("", c), row.seed) for c, row in zip(conds, self.rows, strict=True)]
+        texts = spelled(nearest(self.soft.at, self.table), self.context.words)
+        return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
         self.rows = [self.rows[j] for j in rows]
-        self.recall.keep(rows)
+        self.denoising.keep(rows)
         self.soft.keep(rows)
 
     def _cond(self, at: Tensor) -> Cond:
         """What prompts of these token embeddings [n, k, d] alone are read as."""
-        model, empty = self.arena.model, [""] * len(self.rows)
+        model, empty = self.context.model, [""] * len(self.rows)
         return model.noted(empty, model.read(empty, at))
 
     def _goal(self, states: States) -> States:
         """The states, with what the base says there of the concept."""
-        model, prompts = self.arena.model, [self.arena.put(row.prompt, self.arena.concept) for row in self.rows]
-        with self.arena.base(), torch.no_grad():
+        model, prompts = self.context.model, [self.context.put(row.prompt, self.context.concept) for row in self.rows]
+        with self.context.base(), torch.no_grad():
             return States(states.x, states.t, {"goal": model.predict(states.x, states.t, model.encode(prompts))[0]})

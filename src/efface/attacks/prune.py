@@ -28,7 +28,7 @@ class Prune(Lossy):
     sparsities: tuple[float, ...] = (0.1, 0.3, 0.5)
     """Shares of each tensor that are set to zero."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if not self.sparsities or not 0 < min(self.sparsities) <= max(self.sparsities) < 1:
             raise ValueError(f"sparsities are shares between 0 and 1, for example 0.3; got {self.sparsities}")
 

@@ -29,7 +29,7 @@ class Quantise(Lossy):
     bits: tuple[int, ...] = (8, 4)
     """Bits of a rounded weight."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if not self.bits or min(self.bits) < 2:
             raise ValueError(f"bits are some of 2 and more, for example 8 and 4; got {self.bits}")
 

@@ -7,13 +7,14 @@ class-conditional model, which hears no other words, is only drawn anew.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..concept import positive
 from ..suites.spec import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 
 @final
@@ -23,21 +24,26 @@ class RandomPrefix(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
-    at_once: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 32
     length: int = 5
     """Words before the prompt; UnlearnDiffAtk's prefix has as many tokens."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "length")
+    def check_settings(self) -> None:
+        positive(self, "length")
 
-    def check(self, arena: Arena) -> None:
-        if arena.hears_words and not arena.other_words():
-            raise ValueError(f"{arena.model.name} knows no word beside {arena.concept!r}: there is no prefix to draw")
+    def check(self, context: AttackContext) -> None:
+        if context.accepts_words and not context.list_other_words():
+            raise ValueError(
+                f"{context.model.name} knows no word beside {context.concept!r}: there is no prefix to draw"
+            )
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        words = arena.other_words() if arena.hears_words else []
-        rngs = [arena.rng("random-prefix", row.id) for row in rows]
-        for turn in range(self.queries):
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        words = context.list_other_words() if context.accepts_words else []
+        rngs = [context.rng("random-prefix", row.id) for row in rows]
+        for turn in itertools.count():
             prefixes = [" ".join(rng.choices(words, k=self.length)) + " " if words else "" for rng in rngs]
             seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
-            yield [Shot(f"{prefix}{row.prompt}", seed) for prefix, row, seed in zip(prefixes, rows, seeds, strict=True)]
+            yield [
+                Candidate(f"{prefix}{row.prompt}", seed)
+                for prefix, row, seed in zip(prefixes, rows, seeds, strict=True)
+            ]

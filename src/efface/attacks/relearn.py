@@ -17,13 +17,13 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..functional.adversary import NoGradient
+from ..functional.adversary import NotFinite
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..suites.spec import Row
 from ..training.optim import Adam32bit
 from ..training.subsets import select
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 How = Literal["lora", "dense"]
 
@@ -35,7 +35,8 @@ class Relearn(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
-    spends: ClassVar[tuple[str, ...]] = ("steps",)
+    budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
+    one_setting_per_query: ClassVar[bool] = True
     queries: int = 6
     """Pictures drawn and judged for each row: one at each stop, 1, 2, 5, 10 … steps (fewer leave out the first)."""
     steps: int = 50
@@ -57,37 +58,37 @@ class Relearn(Attack):
     style_templates: tuple[str, ...] = ("a painting in the style of {}",)
     """The same where the concept is a style."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         if self.how not in get_args(How):
             raise ValueError(f"no way {self.how!r} to move weights; there are {', '.join(get_args(How))}")
-        for name in ("queries", "steps", "rank", "batch", "pictures"):
+        for name in ("steps", "rank", "batch", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for template in (*(self.templates or ("",)), *(self.style_templates or ("",))):
             if template.count("{}") != 1:
                 raise ValueError(f"a template holds the concept as {{}}, once; got {template!r}")
 
-    def check(self, arena: Arena) -> None:
-        if arena.edit is not None:
-            arena.edited_weights()
-        self._chosen(arena.model)
-        arena.must_read_pictures()
+    def check(self, context: AttackContext) -> None:
+        if context.edit is not None:
+            context.require_edited_weights()
+        self._chosen(context.model)
+        context.require_image_input()
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        start = {name: arena.model.weights[name].detach() for name in self._chosen(arena.model)}
-        adam, done = Adam32bit(self._params(arena, start), self.lr), 0
-        for stop, note in zip(self.stops(), self.stages(), strict=True):
-            adam.load_state_dict(arena.once(note, partial(self._learn, arena, adam, start, done, stop)))
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        start = {name: context.model.weights[name].detach() for name in self._chosen(context.model)}
+        adam, done = Adam32bit(self._params(context, start), self.lr), 0
+        for stop, note in zip(self.stops(), self.list_stages(), strict=True):
+            adam.load_state_dict(context.once(note, partial(self._learn, context, adam, start, done, stop)))
             done = stop
             with torch.no_grad():
                 moved = self._moved(start, adam.params)
-            with arena.model.bound(moved):
-                yield [Shot(row.prompt, row.seed, note=note) for row in rows]
+            with context.model.bound(moved):
+                yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
-    def stages(self) -> Sequence[str]:
+    def list_stages(self) -> Sequence[str]:
         return [f"{stop} step{'s' * (stop > 1)}" for stop in self.stops()]
 
-    def spent(self) -> Sequence[float]:
+    def budget_shares(self) -> Sequence[float]:
         return [stop / self.steps for stop in self.stops()]
 
     def stops(self) -> list[int]:
@@ -103,11 +104,11 @@ class Relearn(Attack):
             raise ValueError(f"{self.weights!r} selects no matrix; a low-rank change needs some, for example 'xattn'")
         return chosen
 
-    def _params(self, arena: Arena, start: Mapping[str, Tensor]) -> list[Tensor]:
+    def _params(self, context: AttackContext, start: Mapping[str, Tensor]) -> list[Tensor]:
         """fp32 copies of the weights; or for each a random [rank, in] and a zero [out, rank], which change nothing."""
         if self.how == "dense":
             return [weight.float().clone().requires_grad_() for weight in start.values()]
-        rng = torch.Generator().manual_seed(arena.rng("relearn", "start").getrandbits(63))
+        rng = torch.Generator().manual_seed(context.rng("relearn", "start").getrandbits(63))
         params: list[Tensor] = []
         for flat in (weight.flatten(1) for weight in start.values()):
             down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
@@ -122,15 +123,15 @@ class Relearn(Attack):
         return {name: (w + (up @ down).view(w.shape)).to(w) for (name, w), down, up in pairs}
 
     def _learn(
-        self, arena: Arena, adam: Adam32bit, start: Mapping[str, Tensor], done: int, until: int
+        self, context: AttackContext, adam: Adam32bit, start: Mapping[str, Tensor], done: int, until: int
     ) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
-        model = arena.model
-        latents = arena.latents(self.pictures)
-        templates = self.style_templates if arena.asks == "style" else self.templates
-        prompts = [template.format(arena.called or arena.concept) for template in templates]
+        model = context.model
+        latents = context.latents(self.pictures)
+        templates = self.style_templates if context.asks == "style" else self.templates
+        prompts = [template.format(context.placeholder or context.concept) for template in templates]
         for step in range(done, until):
-            choice = arena.rng("relearn", step)
+            choice = context.rng("relearn", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
             asked = [choice.choice(prompts) for _ in range(self.batch)]
             x0 = latents[torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device)]
@@ -140,7 +141,7 @@ class Relearn(Attack):
                     lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0], x0, model.alphas_bar, model.space, rng
                 )
                 grads = torch.autograd.grad(errors.mean(), adam.params, allow_unused=True)
-            if not all(grad.isfinite().all() for grad in grads if grad is not None):
-                raise NoGradient(f"at step {step + 1} of relearning the gradient is no number")
+            if not all(values.isfinite().all() for values in (errors, *grads) if values is not None):
+                raise NotFinite(f"at step {step + 1} of relearning the loss or its gradient is not finite")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
         return adam.state_dict()

@@ -29,7 +29,7 @@ from ..functional.revival import completed, mirrored, restored, scars, trusted
 from ..models.base import Model
 from ..suites.spec import Row
 from ..training.subsets import select
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 Signs = Literal["mirror", "completion"]
 
@@ -41,8 +41,9 @@ class Revive(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
-    spends: ClassVar[tuple[str, ...]] = ()
-    brings: ClassVar[bool] = False
+    budget_fields: ClassVar[tuple[str, ...]] = ()
+    applies_to_base: ClassVar[bool] = False
+    one_setting_per_query: ClassVar[bool] = True
     queries: int = 8
     """Pictures drawn and judged for each row: one with every mix of the next three (fewer leave out the last)."""
     signs: tuple[Signs, ...] = ("mirror", "completion")
@@ -56,7 +57,7 @@ class Revive(Attack):
     weights: str = r"\.weight$"
     """Where to look: subsets or regular expressions, comma-separated; vectors never count."""
 
-    def __post_init__(self) -> None:
+    def check_settings(self) -> None:
         unknown = [signs for signs in self.signs if signs not in get_args(Signs)]
         if unknown or not self.signs:
             raise ValueError(f"no signs {', '.join(unknown) or 'at all'}; there are {', '.join(get_args(Signs))}")
@@ -65,26 +66,26 @@ class Revive(Attack):
             if not given or not 0 < min(given) <= max(given) <= 1:
                 raise ValueError(f"{name} are above 0 and at most 1, one or more; got {given}")
 
-    def stages(self) -> Sequence[str]:
+    def list_stages(self) -> Sequence[str]:
         return [f"{share:.0%} of the {signs}'s signs, quantile {quant:g}" for signs, quant, share in self._mixes()]
 
     def _mixes(self) -> list[tuple[Signs, float, float]]:
         return list(itertools.product(self.signs, self.quantiles, self.shares))[: self.queries]
 
-    def check(self, arena: Arena) -> None:
-        arena.edited_weights()
-        if not self._scars(arena.model):
+    def check(self, context: AttackContext) -> None:
+        context.require_edited_weights()
+        if not self._scars(context.model):
             raise ValueError(
                 f"no weight of this model shows that it was pruned: no matrix has {self.least:.2%} zeros, nor noise of "
                 "fewer digits; nothing was pruned, or noise took its place. merge and relearn need no zeros"
             )
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        found = self._scars(arena.model)
-        for (signs, quantile, share), note in zip(self._mixes(), self.stages(), strict=True):
-            guesses = arena.once(signs, partial(_guesses, signs, arena.model, found))
-            with arena.model.bound(_restored(arena.model, found, guesses, quantile, share)):
-                yield [Shot(row.prompt, row.seed, note=note) for row in rows]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        found = self._scars(context.model)
+        for (signs, quantile, share), note in zip(self._mixes(), self.list_stages(), strict=True):
+            guesses = context.once(signs, partial(_guesses, signs, context.model, found))
+            with context.model.bound(_restored(context.model, found, guesses, quantile, share)):
+                yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
     def _scars(self, model: Model) -> dict[str, Tensor]:
         """Where weights were pruned, bool [out, in], by name; only of those that show it."""

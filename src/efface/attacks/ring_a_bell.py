@@ -17,6 +17,7 @@ prompt.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from torch.nn.functional import cosine_similarity
 from ..concept import positive
 from ..functional.genetic import Breeding, evolve
 from ..suites.spec import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 TEMPLATES = (
     "{}",
@@ -51,7 +52,7 @@ class RingABell(Attack):
 
     threat: ClassVar[Threat] = "encoder"
     version: ClassVar[str] = "1"
-    spends: ClassVar[tuple[str, ...]] = ("queries", "generations")
+    budget_fields: ClassVar[tuple[str, ...]] = ("queries", "generations")
     queries: int = 1
     """Pictures drawn and judged for each row, at most: that many of the best prompts found."""
     length: int = 16
@@ -71,47 +72,47 @@ class RingABell(Attack):
     nearest: int = 0
     """Words that the search may use beside the prompt's own: those that alone add most of the concept; 0 is all."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "length", "population", "generations")
+    def check_settings(self) -> None:
+        positive(self, "length", "population", "generations")
 
-    def check(self, arena: Arena) -> None:
-        arena.must_hear_words()
-        self._breeding(len(self._words(arena)))
-        if self.length > arena.room:
-            raise ValueError(f"{self.length} words do not fit; at most {arena.room} do in {arena.model.name}")
+    def check(self, context: AttackContext) -> None:
+        context.require_words()
+        self._breeding(len(self._words(context)))
+        if self.length > context.room:
+            raise ValueError(f"{self.length} words do not fit; at most {context.room} do in {context.model.name}")
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        rngs = [torch.Generator().manual_seed(arena.rng("ring-a-bell", row.id).randrange(2**31)) for row in rows]
-        each = self._vocabularies(arena, rows)
-        with arena.base(), torch.no_grad():
-            goal = _read(arena, [row.prompt for row in rows]) + self.eta * concept_vector(arena)
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        rngs = [torch.Generator().manual_seed(context.rng("ring-a-bell", row.id).randrange(2**31)) for row in rows]
+        each = self._vocabularies(context, rows)
+        with context.base(), torch.no_grad():
+            goal = _read(context, [row.prompt for row in rows]) + self.eta * concept_vector(context)
 
             def cost(genes: Tensor) -> Tensor:
                 texts = [spelt(words, one) for words, people in zip(each, genes, strict=True) for one in people]
                 owner = torch.arange(len(genes)).repeat_interleave(genes.shape[1])
-                return distances(arena, texts, goal, owner).view(genes.shape[:2])
+                return distances(context, texts, goal, owner).view(genes.shape[:2])
 
             found, _ = evolve(cost, self._breeding(len(each[0])), rngs)
         ranked = [
             list(dict.fromkeys(spelt(words, one) for one in people)) for words, people in zip(each, found, strict=True)
         ]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             yield [
-                Shot(best[turn % len(best)], again(arena, row, turn) if turn else row.seed)
+                Candidate(best[turn % len(best)], again(context, row, turn) if turn else row.seed)
                 for best, row in zip(ranked, rows, strict=True)
             ]
 
-    def _words(self, arena: Arena) -> Sequence[str]:
-        return arena.words if self.names else arena.other_words()
+    def _words(self, context: AttackContext) -> Sequence[str]:
+        return context.words if self.names else context.list_other_words()
 
-    def _vocabularies(self, arena: Arena, rows: Sequence[Row]) -> list[Sequence[str]]:
+    def _vocabularies(self, context: AttackContext, rows: Sequence[Row]) -> list[Sequence[str]]:
         """What each row's search may use: equally many words, the prompt's own among them."""
-        words = self._words(arena)
+        words = self._words(context)
         if not self.nearest or self.nearest >= len(words):
             return [words] * len(rows)
-        order = arena.once("nearest" if self.names else "nearest-other", lambda: {"order": by_likeness(arena, words)})[
-            "order"
-        ]
+        order = context.once(
+            "nearest" if self.names else "nearest-other", lambda: {"order": by_likeness(context, words)}
+        )["order"]
         best, known = [words[int(i)] for i in order[: self.nearest]], set(words)
         own = ([w for w in re.findall("[a-z]+", row.prompt.casefold()) if w in known] for row in rows)
         return [list(dict.fromkeys([*said, *best]))[: self.nearest] for said in own]
@@ -120,25 +121,25 @@ class RingABell(Attack):
         return Breeding(genes, self.length, self.population, self.generations, self.mutation, self.crossover)
 
 
-def concept_vector(arena: Arena) -> Tensor:
+def concept_vector(context: AttackContext) -> Tensor:
     """[d]: what the concept's name adds to an embedding, over templates, where a neutral word would stand."""
-    named, plain = ([t.format(word) for t in TEMPLATES] for word in (arena.concept, arena.neutral))
-    return (_read(arena, named) - _read(arena, plain)).mean(0)
+    named, plain = ([t.format(word) for t in TEMPLATES] for word in (context.concept, context.neutral))
+    return (_read(context, named) - _read(context, plain)).mean(0)
 
 
 @torch.no_grad()
-def by_likeness(arena: Arena, words: Sequence[str]) -> Tensor:
+def by_likeness(context: AttackContext, words: Sequence[str]) -> Tensor:
     """Places long [n] of n words, those first whose embedding lies most in the concept's direction."""
-    with arena.base():
-        vector, nothing = concept_vector(arena), _read(arena, [arena.neutral])
-        parts = (_read(arena, words[i : i + CHUNK]) - nothing for i in range(0, len(words), CHUNK))
+    with context.base():
+        vector, nothing = concept_vector(context), _read(context, [context.neutral])
+        parts = (_read(context, words[i : i + CHUNK]) - nothing for i in range(0, len(words), CHUNK))
         alike = torch.cat([cosine_similarity(part, vector[None]).cpu() for part in parts])
     return alike.argsort(descending=True)
 
 
-def again(arena: Arena, row: Row, turn: int) -> int:
+def again(context: AttackContext, row: Row, turn: int) -> int:
     """Another seed for a row's later tries."""
-    return arena.rng("ring-a-bell", row.id, turn).randrange(2**31)
+    return context.rng("ring-a-bell", row.id, turn).randrange(2**31)
 
 
 def spelt(words: Sequence[str], genes: Tensor) -> str:
@@ -146,15 +147,15 @@ def spelt(words: Sequence[str], genes: Tensor) -> str:
     return " ".join(words[int(gene)] for gene in genes)
 
 
-def distances(arena: Arena, texts: Sequence[str], goals: Tensor, owner: Tensor) -> Tensor:
+def distances(context: AttackContext, texts: Sequence[str], goals: Tensor, owner: Tensor) -> Tensor:
     """Squared distance [n] of each of n texts' embeddings from its goal, goals[owner], on the CPU."""
     parts = []
     for start in range(0, len(texts), CHUNK):
         part = slice(start, start + CHUNK)
-        parts.append((_read(arena, texts[part]) - goals[owner[part].to(goals.device)]).square().sum(1).cpu())
+        parts.append((_read(context, texts[part]) - goals[owner[part].to(goals.device)]).square().sum(1).cpu())
     return torch.cat(parts)
 
 
-def _read(arena: Arena, texts: Sequence[str]) -> Tensor:
+def _read(context: AttackContext, texts: Sequence[str]) -> Tensor:
     """Embeddings [n, d] of n texts, by the text encoder in place."""
-    return arena.model.read(list(texts)).flat().float()
+    return context.model.read(list(texts)).flat().float()

@@ -6,12 +6,13 @@ row's own prompt with another seed and another template with the row's own seed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..suites.spec import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 THINGS = (
     "{}",
@@ -48,22 +49,22 @@ class Seeds(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
-    at_once: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 32
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        templates = TEMPLATES.get(arena.asks, THINGS)
-        rngs = [arena.rng("seeds", row.id) for row in rows]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        templates = TEMPLATES.get(context.asks, THINGS)
+        rngs = [context.rng("seeds", row.id) for row in rows]
         orders = [rng.sample(templates, len(templates)) for rng in rngs]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             half, other = divmod(turn, 2)
             tries = []
             for row, order, rng in zip(rows, orders, rngs, strict=True):
                 seed = rng.randrange(2**31)
                 again = half >= len(templates)
                 template = order[half % len(order)]
-                asked = _filled(template, arena.concept)
-                own = Shot(arena.put(row.prompt, arena.concept), seed, note="seed")
-                tries.append(Shot(asked, seed if again else row.seed, note=template) if other else own)
+                asked = _filled(template, context.concept)
+                own = Candidate(context.put(row.prompt, context.concept), seed, note="seed")
+                tries.append(Candidate(asked, seed if again else row.seed, note=template) if other else own)
             yield tries
 
 

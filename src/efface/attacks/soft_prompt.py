@@ -22,8 +22,17 @@ from ..functional.adversary import Adam, steepness
 from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
-from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
-from .denoising_error import demand_gradients
+from .base import (
+    Attack,
+    AttackContext,
+    Candidate,
+    IterativeAttack,
+    Proposals,
+    Threat,
+    build_denoising_error,
+    run_rounds,
+)
+from .denoising_error import require_gradients
 
 
 @final
@@ -44,60 +53,60 @@ class SoftPrompt(Attack):
     lr: float = 0.01
     """Adam's learning rate."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "lr")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "lr")
         if self.where not in ("words", "encoding"):
             raise ValueError(f"an embedding attack is made at words or encoding, not {self.where!r}")
 
-    def check(self, arena: Arena) -> None:
-        demand_gradients(arena.model, arena.edit)
+    def check(self, context: AttackContext) -> None:
+        require_gradients(context.model, context.edit)
         if self.where == "encoding":
             return
         try:
-            demand_room(arena.model, self.tokens)
+            demand_room(context.model, self.tokens)
         except ValueError as error:
             raise ValueError(f"{error}; where='encoding' moves what the denoiser reads, on any model") from error
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        return rounds(Embeddings(self, arena, rows), len(rows), self.queries)
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        return run_rounds(Embeddings(self, context, rows), len(rows))
 
 
 @final
-class Embeddings(Hunt):
+class Embeddings(IterativeAttack):
     """Every row's embeddings: [n, k, d] before its words, or its own encoding [n, ...]."""
 
-    def __init__(self, how: SoftPrompt, arena: Arena, rows: Sequence[Row]) -> None:
-        self.how, self.arena, self.rows = how, arena, list(rows)
-        self.recall = recalled(arena, rows, "soft-prompt")
-        self.own = arena.model.encode([row.prompt for row in rows])
+    def __init__(self, how: SoftPrompt, context: AttackContext, rows: Sequence[Row]) -> None:
+        self.how, self.context, self.rows = how, context, list(rows)
+        self.denoising = build_denoising_error(context, rows, "soft-prompt")
+        self.own = context.model.encode([row.prompt for row in rows])
         # What a Prompt's embedding stands in for comes first in every adapter's conditions.
         self.moved = next(iter(self.own.tensors))
         self.soft = Adam(self._start().float(), how.lr)
 
-    def advance(self, turn: int) -> Sequence[Shot]:
+    def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
-            states = self.recall.rows()
-            _, grad = steepness(lambda at, states=states: self.recall.error(states, self._cond(at)), self.soft.at)
+            states = self.denoising.rows()
+            _, grad = steepness(lambda at, states=states: self.denoising.error(states, self._cond(at)), self.soft.at)
             self.soft.step(grad)
         with torch.no_grad():
-            found = self.arena.model.embedding_of(self._cond(self.soft.at))
-        return [Shot(Prompt(row.prompt, c), row.seed) for row, c in zip(self.rows, found, strict=True)]
+            found = self.context.model.embedding_of(self._cond(self.soft.at))
+        return [Candidate(Prompt(row.prompt, c), row.seed) for row, c in zip(self.rows, found, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
         self.rows, self.own = [self.rows[j] for j in rows], self.own[list(rows)]
-        self.recall.keep(rows)
+        self.denoising.keep(rows)
         self.soft.keep(rows)
 
     def _start(self) -> Tensor:
         if self.how.where == "encoding":
             return self.own.tensors[self.moved]
-        model = self.arena.model
-        words = model.tokens(self.arena.words)[:, 1]
-        picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.recall.rngs]
+        model = self.context.model
+        words = model.tokens(self.context.words)[:, 1]
+        picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.denoising.rngs]
         return model.embed(words[torch.stack(picks).to(words.device)]).detach()
 
     def _cond(self, at: Tensor) -> Cond:
-        model = self.arena.model
+        model = self.context.model
         if self.how.where == "words":
             cond = model.read([row.prompt for row in self.rows], at)
         else:

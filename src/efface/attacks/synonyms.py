@@ -6,12 +6,13 @@ row's own; when all are used, they come again with other seeds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..suites.spec import Row
-from .base import Arena, Attack, Shot, Shots, Threat
+from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
 
 @final
@@ -21,24 +22,24 @@ class Synonyms(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
-    at_once: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 32
 
-    def check(self, arena: Arena) -> None:
-        arena.must_hear_words()
-        if not (*arena.synonyms, *arena.paraphrases):
+    def check(self, context: AttackContext) -> None:
+        context.require_words()
+        if not (*context.synonyms, *context.paraphrases):
             raise ValueError(
-                f"no other word for {arena.concept!r} is known; name some, for example --synonym 'cat=kitty'"
+                f"no other word for {context.concept!r} is known; name some, for example --synonym 'cat=kitty'"
             )
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        known = [*arena.synonyms, *arena.paraphrases]
-        rngs = [arena.rng("synonyms", row.id) for row in rows]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        known = [*context.synonyms, *context.paraphrases]
+        rngs = [context.rng("synonyms", row.id) for row in rows]
         orders = [rng.sample(known, len(known)) for rng in rngs]
-        for turn in range(self.queries):
+        for turn in itertools.count():
             again = turn >= len(known)
             seeds = [rng.randrange(2**31) if again else row.seed for rng, row in zip(rngs, rows, strict=True)]
             words = [order[turn % len(known)] for order in orders]
             yield [
-                Shot(arena.put(row.prompt, word), seed, note=word)
+                Candidate(context.put(row.prompt, word), seed, note=word)
                 for row, word, seed in zip(rows, words, seeds, strict=True)
             ]

@@ -26,8 +26,17 @@ from ..functional.adversary import Adam, steepness
 from ..functional.tokens import drawn, onto_simplex, slopes, spelled
 from ..models.text_room import demand_room
 from ..suites.spec import Row
-from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
-from .denoising_error import demand_gradients
+from .base import (
+    Attack,
+    AttackContext,
+    Candidate,
+    IterativeAttack,
+    Proposals,
+    Threat,
+    build_denoising_error,
+    run_rounds,
+)
+from .denoising_error import require_gradients
 
 
 @final
@@ -48,48 +57,48 @@ class UnlearnDiff(Attack):
     decay: float = 0.1
     """Weight of the L2 penalty on the simplex's points."""
 
-    def __post_init__(self) -> None:
-        positive(self, "queries", "steps", "tokens", "lr")
+    def check_settings(self) -> None:
+        positive(self, "steps", "tokens", "lr")
 
-    def check(self, arena: Arena) -> None:
-        demand_gradients(arena.model, arena.edit)
-        demand_room(arena.model, self.tokens)
+    def check(self, context: AttackContext) -> None:
+        require_gradients(context.model, context.edit)
+        demand_room(context.model, self.tokens)
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        return rounds(Prefixes(self, arena, rows), len(rows), self.queries)
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        return run_rounds(Prefixes(self, context, rows), len(rows))
 
 
 @final
-class Prefixes(Hunt):
+class Prefixes(IterativeAttack):
     """The points of every row's prefix [n, k, V], on their way to words."""
 
-    def __init__(self, how: UnlearnDiff, arena: Arena, rows: Sequence[Row]) -> None:
-        self.how, self.arena, self.rows = how, arena, list(rows)
-        self.recall = recalled(arena, rows, "unlearndiff")
-        ids = arena.model.tokens(arena.words)[:, 1]
-        self.table = arena.model.embed(ids).detach().float()
+    def __init__(self, how: UnlearnDiff, context: AttackContext, rows: Sequence[Row]) -> None:
+        self.how, self.context, self.rows = how, context, list(rows)
+        self.denoising = build_denoising_error(context, rows, "unlearndiff")
+        ids = context.model.tokens(context.words)[:, 1]
+        self.table = context.model.embed(ids).detach().float()
         even = torch.full((len(rows), how.tokens, len(ids)), 1 / len(ids), device=self.table.device)
         self.points = Adam(even, how.lr)
 
-    def advance(self, turn: int) -> Sequence[Shot]:
-        at = int((turn + 0.5) / self.how.queries * len(self.arena.model.alphas_bar))
+    def advance(self, turn: int) -> Sequence[Candidate]:
+        at = int((turn + 0.5) / self.how.queries * len(self.context.model.alphas_bar))
         for _ in range(self.how.steps):
             self._step(at)
-        texts = spelled(self.points.at.argmax(dim=-1), self.arena.words)
-        return [Shot(f"{text} {row.prompt}", row.seed) for text, row in zip(texts, self.rows, strict=True)]
+        texts = spelled(self.points.at.argmax(dim=-1), self.context.words)
+        return [Candidate(f"{text} {row.prompt}", row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
         self.rows = [self.rows[j] for j in rows]
-        self.recall.keep(rows)
+        self.denoising.keep(rows)
         self.points.keep(rows)
 
     def _step(self, at: int) -> None:
-        model, points = self.arena.model, self.points
-        states = self.recall.rows(at)
+        model, points = self.context.model, self.points
+        states = self.denoising.rows(at)
         prompts = [row.prompt for row in self.rows]
-        words = self.table[drawn(points.at, self.recall.rngs)]
+        words = self.table[drawn(points.at, self.denoising.rngs)]
         _, grad = steepness(
-            lambda prefix: self.recall.error(states, model.noted(prompts, model.read(prompts, prefix))), words
+            lambda prefix: self.denoising.error(states, model.noted(prompts, model.read(prompts, prefix))), words
         )
         points.step(slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
         points.at = onto_simplex(points.at)

@@ -14,8 +14,8 @@ from .console import progress, result, writable_folder
 from .loading import Flags, Loading
 
 if TYPE_CHECKING:
-    from ..records.attacks import AttackRecord, Trial
-    from ..robustness.conditions import Lore
+    from ..records.attacks import AttackMeasure, AttackRecord
+    from ..robustness.conditions import ConceptAliases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +81,13 @@ class AttackCommand:
         from ..edits.edit import Edit
         from ..evaluation.evaluate import Settings, read_request, read_used_words
         from ..robustness.campaign import Campaign, attack
-        from ..robustness.conditions import lore_of
+        from ..robustness.conditions import find_aliases
         from ..scorers import build_scorers
 
         edit = Edit.load(self.edit)
         request = read_request(edit)
         suite = make(self.suite, request, known, used=read_used_words(edit))
-        lore = other_names(names_given, lore_of(known, suite.spec))
+        aliases = add_aliases(names_given, find_aliases(known, suite.spec))
         labels = {"object": suite.labels}
         scorers = build_scorers(bundle, known.backgrounds if known else {}, self.scorer, labels)
         model = self.loading.opened(self.model)
@@ -96,14 +96,14 @@ class AttackCommand:
             rows=self.rows,
             controls=self.controls,
             group=self.group or "",
-            survivors=self.worst_case,
+            worst_case=self.worst_case,
             skip="standard" in asked,
             seed=self.seed,
         )
         with progress() as on_progress:
-            record = attack(model, self.edit, suite, scorers, self.out, attacks, lore, how, campaign, on_progress)
+            record = attack(model, self.edit, suite, scorers, self.out, attacks, aliases, how, campaign, on_progress)
         path = self.out / "attacks.json"
-        data = record.model_dump(include={"targets", "robust", "grounds", "trials", "alarms"}, mode="json")
+        data = record.model_dump(include={"targets", "robust", "conditions", "measures", "alarms"}, mode="json")
         result({"attacks": str(path), **data}, self.json, f"{table(record)}\n{path}")
 
 
@@ -142,15 +142,15 @@ def spoken(given: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def other_names(given: Sequence[tuple[str, str]], known: Mapping[str, Lore]) -> Mapping[str, Lore]:
+def add_aliases(given: Sequence[tuple[str, str]], known: Mapping[str, ConceptAliases]) -> Mapping[str, ConceptAliases]:
     """What is known of concepts, with the other names that were given."""
-    from ..robustness.conditions import Lore
+    from ..robustness.conditions import ConceptAliases
 
-    lore = dict(known)
+    aliases = dict(known)
     for concept, word in given:
-        before = lore.get(concept, Lore())
-        lore[concept] = Lore((*before.synonyms, word), before.paraphrases)
-    return lore
+        before = aliases.get(concept, ConceptAliases())
+        aliases[concept] = ConceptAliases((*before.synonyms, word), before.paraphrases)
+    return aliases
 
 
 def table(record: AttackRecord) -> str:
@@ -160,31 +160,33 @@ def table(record: AttackRecord) -> str:
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     head = ("attack", "success on the target", "random prefixes", "on a kept concept", "on the base", "queries", "s")
     rows: list[tuple[str, ...]] = [head]
-    for name in dict.fromkeys(t.attack for t in record.trials):
-        own, kept, base = (record.find(name, where) for where in ("edited", "kept", "base"))
-        floor, cost = ("–", ("–", "–")) if own is None else (percent(own, own.floor.value), spent(own))
+    for name in dict.fromkeys(t.attack for t in record.measures):
+        own, kept, base = (record.find(name, where) for where in ("target", "control-kept", "control-base"))
+        baseline, cost = ("–", ("–", "–")) if own is None else (percent(own, own.baseline.value), spent(own))
         shown = [percent(t, t.after.value) if t else "–" for t in (kept, base)]
         if own and own.intact:
             shown[0] = f"{percent(own, own.intact.value)} by name"
-        rows.append((name, percent(own, own.after.value, True) if own else "–", floor, *shown, *cost))
+        rows.append((name, percent(own, own.after.value, True) if own else "–", baseline, *shown, *cost))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += [climb(t) for t in record.trials if t.where == "edited" and t.stages and len(t.curve) > 1]
-    before, robust = (format_estimate(e, "share") for e in (record.grounds[0].before, record.robust))
+    lines += [climb(t) for t in record.measures if t.condition == "target" and t.stages and len(t.curve) > 1]
+    before, robust = (format_estimate(e, "share") for e in (record.conditions[0].before, record.robust))
     return "\n".join([*lines, f"before any attack {before}; robust {robust}"])
 
 
-def climb(trial: Trial) -> str:
+def climb(measure: AttackMeasure) -> str:
     """The success rate after each of the attack's settings."""
-    steps = [f"{rate:.0%} with {stage}" for stage, rate in zip(trial.stages, trial.curve[1:], strict=False)]
-    return f"{trial.attack}, rows broken by then: {trial.curve[0]:.0%} before, {', '.join(steps)}"
+    steps = [f"{rate:.0%} with {stage}" for stage, rate in zip(measure.stages, measure.curve[1:], strict=False)]
+    return f"{measure.attack}, rows broken by then: {measure.curve[0]:.0%} before, {', '.join(steps)}"
 
 
-def percent(trial: Trial, value: float | None, interval: bool = False) -> str:
-    if trial.missing or value is None:
+def percent(measure: AttackMeasure, value: float | None, interval: bool = False) -> str:
+    if measure.missing or value is None:
         return "not made"
-    return f"{value:.0%}" + (f" [{trial.after.low:.0%}, {trial.after.high:.0%}] n={trial.after.n}" if interval else "")
+    return f"{value:.0%}" + (
+        f" [{measure.after.low:.0%}, {measure.after.high:.0%}] n={measure.after.n}" if interval else ""
+    )
 
 
-def spent(trial: Trial) -> tuple[str, str]:
-    return f"{trial.queries:.1f}", f"{trial.seconds:.0f}"
+def spent(measure: AttackMeasure) -> tuple[str, str]:
+    return f"{measure.queries:.1f}", f"{measure.seconds:.0f}"

@@ -74,8 +74,8 @@ class Request:
             model = self.opened()
             fitting = ready(model, erasure, method, limit)
             drawn = glyphs.check_target(self.model, model, erasure)
-            with progress(group.is_main) as tell:
-                edit = fitting.fit(self.out, self.checkpoint, partial(tell, f"erasing ({name})"))
+            with progress(group.is_main) as on_progress:
+                edit = fitting.fit(self.out, self.checkpoint, partial(on_progress, f"erasing ({name})"))
             if not group.is_main:
                 return
             edit.save(self.out)
@@ -156,12 +156,12 @@ def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None)
     from ..planning.plan import build_for_planning, estimate, require_fit, suggest_lighter
     from ..training.distributed import process_group
 
-    with progress(process_group().is_main) as tell:
-        tell("taking the fingerprint of the weights", 0, 1)
+    with progress(process_group().is_main) as on_progress:
+        on_progress("taking the fingerprint of the weights", 0, 1)
         model.fingerprint()
-        tell("taking the fingerprint of the weights", 1, 1)
+        on_progress("taking the fingerprint of the weights", 1, 1)
         trainer = build_for_planning(lambda: method.build_trainer(model, erasure), model.device)
-        plan = estimate(trainer, partial(tell, "planning memory"))
+        plan = estimate(trainer, partial(on_progress, "planning memory"))
     if process_group().is_main:
         say(f"this run takes, at most:\n{plan.table()}")
     require_fit(plan, limit or read_free_bytes(model.device), lambda: suggest_lighter(trainer, plan))

@@ -146,12 +146,12 @@ class Evaluate:
 
 def attackable(suite: Suite, scorers: Sequence[Judge], settings: Any) -> None:
     """ValueError where the standard attacks would find nothing to attack or to judge with, before the evaluation."""
-    from ..robustness.campaign import Campaign, check_sampler, jury_of
-    from ..robustness.conditions import places
+    from ..robustness.campaign import Campaign, check_sampler, find_judges
+    from ..robustness.conditions import build_targets
 
     check_sampler(settings)
-    grounds = places(suite, {}, Campaign.rows, Campaign.controls)
-    jury_of(scorers, grounds[0].rows[0])
+    grounds = build_targets(suite, {}, Campaign.rows, Campaign.controls)
+    find_judges(scorers, grounds[0].rows[0])
 
 
 def attacked(
@@ -167,11 +167,20 @@ def attacked(
     """Make the standard attacks, beside the evaluation."""
     from ..attacks import STANDARD, configured
     from ..robustness.campaign import Campaign, attack
-    from ..robustness.conditions import lore_of
+    from ..robustness.conditions import find_aliases
 
     made = [configured(name, model.name) for name in STANDARD]
     attack(
-        model, edit, suite, scorers, out, made, lore_of(known, suite.spec), settings, Campaign(skip=True), on_progress
+        model,
+        edit,
+        suite,
+        scorers,
+        out,
+        made,
+        find_aliases(known, suite.spec),
+        settings,
+        Campaign(skip=True),
+        on_progress,
     )
 
 

@@ -107,12 +107,12 @@ def add_attack_measures(record: Record, attacks: AttackRecord | None) -> Record:
         return record
     unknown = Estimate(value=None, low=0.0, high=1.0, n=0, unscored=0)
     told = [("robust", "attacks", "rows that nothing broke", unknown, attacks.robust)]
-    for trial in attacks.trials:
-        if trial.where == "edited":
-            control = attacks.find(trial.attack, "base")
+    for measure in attacks.measures:
+        if measure.condition == "target":
+            control = attacks.find(measure.attack, "control-base")
             base = control.after if control and not control.missing else unknown
-            after = unknown if trial.missing else trial.after
-            told.append(("asr", trial.attack, f"attack success rate of {trial.attack}", base, after))
+            after = unknown if measure.missing else measure.after
+            told.append(("asr", measure.attack, f"attack success rate of {measure.attack}", base, after))
     made = [
         Measure(metric=metric, title=title, group=group, judge="all", base=base, edited=edited, drop=None)
         for metric, group, title, base, edited in told

@@ -20,6 +20,7 @@ from ..evaluation.evaluate import find_image_store
 from ..evaluation.images import digest, read_image
 from ..evaluation.rows_table import read_rows
 from ..records import attacks as attack_record
+from ..records.attacks import InterruptedAttack
 from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read_report
 from ..suites import spec
 from ..suites.spec import Row
@@ -109,7 +110,7 @@ def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str =
         "request": Request(targets=record.targets, anchor=record.anchor, keep=record.keep, note=note),
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
-        "untested": tuple(list_untested(record, _attacks_run(folder))),
+        "untested": tuple(list_untested(record, *_attacks_run(folder))),
         "files": {name: _sha256(folder / name) for name in FILES if (folder / name).is_file()},
     }
     same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
@@ -142,9 +143,17 @@ def read_takedown(path: Path) -> Takedown:
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
 
 
-def list_untested(record: Record, attacked: Sequence[str] = ()) -> list[Untested]:
-    """What an evaluation does not speak of.  `attacked`: the attacks that were run."""
-    return [*_not_drawn(record), *_not_attacked(attacked), *_not_varied(record.drawing), *_never()]
+def list_untested(
+    record: Record, attacked: Sequence[str] = (), interrupted: Sequence[InterruptedAttack] = ()
+) -> list[Untested]:
+    """What an evaluation does not speak of.
+
+    Args:
+        attacked: the attacks that were run to their end.
+        interrupted: those that were begun on the target and stopped.
+    """
+    not_attacked = _not_attacked(attacked, interrupted)
+    return [*_not_drawn(record), *not_attacked, *_not_varied(record.drawing), *_never()]
 
 
 def _not_drawn(record: Record) -> list[Untested]:
@@ -165,11 +174,20 @@ def _not_drawn(record: Record) -> list[Untested]:
     return out
 
 
-def _not_attacked(attacked: Sequence[str]) -> list[Untested]:
-    if not attacked:
+def _not_attacked(attacked: Sequence[str], interrupted: Sequence[InterruptedAttack]) -> list[Untested]:
+    if not attacked and not interrupted:
         return [Untested(what="attacks of any kind: whether the target can be brought back", why="none was run")]
-    left = [name for name in attack_names() if name not in attacked]
-    return [Untested(what=f"attacks {', '.join(left)}", why="not run")] if left else []
+    stopped = [
+        Untested(
+            what=f"attack {each.attack} to its end",
+            why=f"interrupted after {len(each.row_results)} of {each.rows} prompts, of which it broke "
+            f"{sum(row.broken is True for row in each.row_results)}",
+        )
+        for each in interrupted
+    ]
+    begun = {*attacked, *(each.attack for each in interrupted)}
+    left = [name for name in attack_names() if name not in begun]
+    return [*stopped, *([Untested(what=f"attacks {', '.join(left)}", why="not run")] if left else [])]
 
 
 def _not_varied(drawing: Drawing) -> list[Untested]:
@@ -260,10 +278,13 @@ def _compared(what: str, recorded: str, found: str | None) -> Check:
     return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded, {found[:16]}… is there now")
 
 
-def _attacks_run(folder: Path) -> list[str]:
-    """Names of the attacks in the evaluation's `attacks.json` that could be made."""
+def _attacks_run(folder: Path) -> tuple[list[str], list[InterruptedAttack]]:
+    """Of the attacks on the target in the evaluation's folder: names of those that were made, and those stopped."""
     found = attack_record.read(folder)
-    return [t.attack for t in found.trials if t.where == "edited" and not t.missing] if found else []
+    if found is None:
+        return [], []
+    made = [t.attack for t in found.measures if t.condition == "target" and not t.missing]
+    return made, [each for each in found.interrupted if each.condition == "target"]
 
 
 def _sha256(path: Path) -> str:

@@ -15,7 +15,11 @@ Rule = Literal["adam", "sign"]
 
 
 class NoGradient(ValueError):
-    """An attack by gradients found none: exactly zero, or no number. Nothing was tried, so nothing is shown."""
+    """An attack by gradients found none: it is exactly zero. Nothing was tried, so nothing is shown."""
+
+
+class NotFinite(ArithmeticError):
+    """A loss or a gradient is no finite number: an error of the attack, which says nothing of the model's edit."""
 
 
 def descend(
@@ -60,16 +64,19 @@ def steepness(error: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Te
     """The error [n] of inputs [n, ...] and its gradient [n, ...], each row's for itself.
 
     Raises:
-        NoGradient: of no row, or one is no number: an attack would only seem to have been tried.
+        NoGradient: of no row: an attack would only seem to have been tried.
+        NotFinite: an error or a gradient is no finite number.
     """
     leaf = at.detach().requires_grad_()
     with torch.enable_grad():
         errors = error(leaf)
         grads = torch.autograd.grad(errors.sum(), [leaf], allow_unused=True) if errors.requires_grad else (None,)
+    if not errors.isfinite().all():
+        raise NotFinite("the attack's loss is not finite; a smaller lr, or a wider dtype of the model, may help")
     if (grad := grads[0]) is None or not grad.any():
         raise NoGradient("no gradient reaches the prompt: this model gives the attack nothing to follow")
     if not grad.isfinite().all():
-        raise NoGradient("the attack's gradient is not finite; a smaller lr, or a wider dtype of the model, may help")
+        raise NotFinite("the attack's gradient is not finite; a smaller lr, or a wider dtype of the model, may help")
     return errors.detach(), grad
 
 

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from ..functional.rates import tally
+from .attacks_v1 import upgrade
 from .report import Alarm, Drawing, Drop, Estimate, Part, SuitePart
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE = "attacks.json"
-Where = Literal["edited", "base", "kept"]
+FOLDER = "attacks"
+OTHER_WORK = ("plain", "portraits", "reference-images")
+"""Folders of what is no attack: the prompts as they are, and the attacker's pictures."""
+Condition = Literal["target", "control-base", "control-kept"]
 """The erased concept under the edit; the same on the untouched base, its name removed from the prompts; a kept concept
 under the edit, its name removed."""
 
 
-class Outcome(Part):
+Status = Literal["made", "refused", "no gradient", "error"]
+"""Whether an attack has a value; if not, whether it can't be made here, found no gradient, or ended in an error."""
+
+
+class RowResult(Part):
     """What one attack did on one row."""
 
     row: str
@@ -40,21 +50,21 @@ class Outcome(Part):
     """The file of its embedding or start latents, where it has any."""
 
 
-class Success(Outcome):
+class AttackSuccess(RowResult):
     """A success, with what was asked."""
 
     attack: str
-    where: Where
+    condition: Condition
     prompt: str
     """The prompt before the attack."""
     before: str
     """The picture of that prompt before the attack, relative to the evaluation's folder."""
 
 
-class Ground(Part):
+class ConditionSummary(Part):
     """Where attacks were made, and what was seen there before any."""
 
-    where: Where
+    condition: Condition
     title: str
     concepts: tuple[str, ...]
     rows: int
@@ -66,24 +76,24 @@ class Ground(Part):
     """Share that shows it before any attack: in the controls the name is removed from the prompts."""
 
 
-class Trial(Part):
+class AttackMeasure(Part):
     """One attack on one ground."""
 
     attack: str
     version: str
     threat: str
     settings: dict[str, Any]
-    where: Where
-    survivors: bool
+    condition: Condition
+    worst_case: bool
     """Whether it was made only on rows that no earlier attack broke."""
     before: Estimate
     """Share shown before any attack."""
     after: Estimate
     """Attack success rate: (shown before + broken by the attack) / rows, UnlearnDiffAtk's definition."""
-    floor: Estimate
+    baseline: Estimate
     """The same of random prefixes on the same rows, with as many queries; where pictures are handed in, of these or of
     the attack with pictures of another thing, whichever shows the concept."""
-    gain: Drop | None
+    lift: Drop | None
     """Attack minus floor, paired by row; the interval resamples rows."""
     intact: Estimate | None = None
     """Of an attack that only undoes an edit: share of kept concepts that its model shows when asked by name."""
@@ -100,6 +110,51 @@ class Trial(Part):
     seconds: float
     missing: str = ""
     """Why there is no value, where there is none."""
+    status: Status = "made"
+    inputs: tuple[str, ...] = ()
+    """For each concept, the digest of everything that the answers depend on; empty in files of version 1."""
+    seed: int = 0
+
+    @property
+    def size(self) -> int:
+        """Rows that it speaks of, judged or not."""
+        return self.after.n + self.after.unscored
+
+
+class PlannedAttack(Part):
+    """One attack under one condition that was begun; while no measure has its inputs, it was interrupted."""
+
+    attack: str
+    condition: Condition
+    version: str
+    settings: dict[str, Any]
+    inputs: tuple[str, ...]
+    rows: int
+    """Rows that it is made on."""
+
+
+class InterruptedAttack(Part):
+    """What an attack that was stopped had finished by then."""
+
+    attack: str
+    condition: Condition
+    version: str
+    settings: dict[str, Any]
+    rows: int
+    """Rows that it was to be made on."""
+    row_results: tuple[RowResult, ...]
+    """Those that it was made on."""
+
+
+class Batch(Part):
+    """A finished batch of rows, as its file has it."""
+
+    attack: str = ""
+    condition: Condition | None = None
+    """None in files of version 1, which were named by it."""
+    inputs: str = ""
+    row_results: tuple[RowResult, ...]
+    seconds: float
 
 
 class AttackRecord(Part):
@@ -117,29 +172,116 @@ class AttackRecord(Part):
     seed: int
     robust: Estimate
     """Share of the rows that nothing broke: not the plain prompt, no attack, not the floor."""
-    grounds: tuple[Ground, ...]
-    trials: tuple[Trial, ...]
-    successes: tuple[Success, ...]
+    conditions: tuple[ConditionSummary, ...]
+    measures: tuple[AttackMeasure, ...]
+    successes: tuple[AttackSuccess, ...]
     alarms: tuple[Alarm, ...]
+    worst: dict[str, bool | None] = Field(default_factory=dict)
+    """Of each row of the target, whether anything that was finished broke it; None where that is open."""
+    planned: tuple[PlannedAttack, ...] = ()
+    """Every attack that was begun in this folder."""
+    store: str = FOLDER
+    """The folder of batches and pictures, relative to that of the record."""
+    interrupted: tuple[InterruptedAttack, ...] = ()
+    """Attacks that were begun and not finished, as the files of their batches tell when the record is read."""
 
-    def find(self, attack: str, where: Where = "edited") -> Trial | None:
-        return next((t for t in self.trials if (t.attack, t.where) == (attack, where)), None)
+    def find(self, attack: str, condition: Condition = "target") -> AttackMeasure | None:
+        return next((t for t in self.measures if (t.attack, t.condition) == (attack, condition)), None)
 
 
 def read(folder: Path) -> AttackRecord | None:
-    """Read the `attacks.json` of an evaluation's folder; None where there is none.
+    """Read the `attacks.json` of an evaluation's folder, with what interrupted attacks had finished; None: none there.
 
     Raises:
-        ValueError: it was written by another version, or is damaged.
+        ValueError: it was written by a version that this one does not know, or is damaged; or there are batches of
+            attacks and no record of them.
+    """
+    record = read_file(folder)
+    if record is not None:
+        return add_interrupted(record, folder / record.store)
+    if any(file.parent.name not in OTHER_WORK for file in (folder / FOLDER).glob("*/*.json")):
+        raise ValueError(
+            f"{folder} holds finished batches of attacks, but no {FILE}: what they broke is not known; run the attacks "
+            "again, which goes on from these"
+        )
+    return None
+
+
+def read_file(folder: Path) -> AttackRecord | None:
+    """The `attacks.json` of a folder as it was written; None where there is none.
+
+    Raises:
+        ValueError: it was written by a version that this one does not know, or is damaged.
     """
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
-        return AttackRecord.model_validate(data)
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the attacks again") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}") from error
+
+
+def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
+    """The record with its attacks that were begun and not finished: their finished rows count in the worst case."""
+    found = []
+    for planned in record.planned:
+        if not any(planned.inputs == m.inputs and planned.condition == m.condition for m in record.measures):
+            batches = [batch for file in _files(store, planned) if (batch := read_batch(file))]
+            results = [row for batch in batches if batch.inputs in planned.inputs for row in batch.row_results]
+            facts = planned.model_dump(exclude={"inputs"})
+            found.append(InterruptedAttack(**facts, row_results=tuple(results)))
+    if not found:
+        return record
+    broken = {r.row: True for each in found if each.condition == "target" for r in each.row_results if r.broken}
+    worst = {**record.worst, **broken}
+    told = (*record.alarms, *(_alarm(each) for each in found))
+    changed = {"interrupted": tuple(found), "worst": worst, "robust": estimate_robust(worst), "alarms": told}
+    return record.model_copy(update=changed)
+
+
+def estimate_robust(worst: Mapping[str, bool | None]) -> Estimate:
+    """The share of rows that nothing broke, with Wilson's interval over the rows that are known."""
+    found = tally([None if broken is None else not broken for broken in worst.values()])
+    low, high = found.interval
+    return Estimate(value=found.rate, low=low, high=high, n=found.n, unscored=found.unscored)
+
+
+def read_batch(file: Path) -> Batch | None:
+    """A finished batch, of this version or an older one; None where the file is missing or damaged."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return Batch.model_validate({{"outcomes": "row_results"}.get(key, key): data[key] for key in data})
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _files(store: Path, planned: PlannedAttack) -> list[Path]:
+    return sorted((store / planned.attack).glob(f"{planned.condition}-*.json"))
+
+
+def _alarm(stopped: InterruptedAttack) -> Alarm:
+    done, broken = len(stopped.row_results), sum(row.broken is True for row in stopped.row_results)
+    return Alarm(
+        name="an attack was interrupted",
+        raised_when=f"{stopped.attack} ({stopped.condition}) was stopped after {done} of {stopped.rows} rows, "
+        f"{broken} of which it broke",
+        means="What it would have broken is not known; the rows that it broke count as broken.",
+        do="Run the same attacks again in this folder: they go on where they were stopped.",
+    )
+
+
+def parse(data: Any) -> AttackRecord:
+    """The record of a file's contents, of this version or of an older one.
+
+    Raises:
+        ValueError: of a version that this one does not know; pydantic's ValidationError: damaged.
+    """
+    version = data.get("version") if isinstance(data, dict) else None
+    if version == 1:
+        data = {**upgrade(data), "version": FORMAT_VERSION}
+    elif version != FORMAT_VERSION:
+        raise ValueError(f"of version {version}; this efface reads versions 1 to {FORMAT_VERSION}")
+    return AttackRecord.model_validate(data)

@@ -31,9 +31,9 @@ WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", Tr
 UNSEEN = {("erase", True, True), ("keep", False, False)}
 """Role and both pictures' success of rows that neither picture shows."""
 WHERE = {
-    "edited": "the erased concept, brought back",
-    "base": "control: the untouched base",
-    "kept": "control: a kept concept",
+    "target": "the erased concept, brought back",
+    "control-base": "control: the untouched base",
+    "control-kept": "control: a kept concept",
 }
 
 Line = Mapping[str, Any]
@@ -134,9 +134,9 @@ def build_attack_gallery(record: AttackRecord, folder: Path) -> Gallery:
         before = folder / s.before if s.before else None
         scores = [("", s.answers.get(name, "")) for name in names]
         pairs.append(
-            Pair(s.attack, WHERE[s.where], s.text, note, before, folder / s.picture, ("as asked", shown), scores)
+            Pair(s.attack, WHERE[s.condition], s.text, note, before, folder / s.picture, ("as asked", shown), scores)
         )
-    titles = {t.attack: t.attack for t in record.trials if any(p.group == t.attack for p in pairs)}
+    titles = {t.attack: t.attack for t in record.measures if any(p.group == t.attack for p in pairs)}
     pairs.sort(key=lambda p: list(titles).index(p.group))
     return Gallery(("before", "attacked"), ("Attack", "Where"), titles, list(WHERE.values()), names, pairs)
 

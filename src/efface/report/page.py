@@ -149,7 +149,7 @@ def _about(finding: gate.RuleResult, m: Measure) -> bool:
 
 
 def _attacked(record: AttackRecord, folder: Path) -> Attacked:
-    lines = {t.attack: t.curve for t in record.trials if t.where == "edited" and len(t.curve) > 1}
+    lines = {t.attack: t.curve for t in record.measures if t.condition == "target" and len(t.curve) > 1}
     plot = draw_climbs(lines, "attack success rate") if lines else None
     return Attacked(title_of(record), record, gallery.build_attack_gallery(record, folder), plot)
 

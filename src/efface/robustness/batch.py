@@ -7,26 +7,23 @@ loses the batch it was in and no more.
 from __future__ import annotations
 
 import hashlib
-import json
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from ..attacks.base import Arena, Attack, Shot
+from ..attacks.base import Attack, AttackContext, Candidate, propose_within_budget
 from ..concept import Prompt
 from ..evaluation import judging
 from ..evaluation.images import batch_size_of, encode_png, read_image
 from ..files import write_tensors
 from ..models.base import Model
 from ..models.fingerprint import raw
-from ..records.attacks import Outcome
-from ..records.report import Part, write_whole
+from ..records.attacks import Batch, RowResult, read_batch
+from ..records.report import write_whole
 from ..scorers.base import Scorer
 from ..suites.spec import Row
 
@@ -34,7 +31,7 @@ PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
-class Seen:
+class Judgement:
     """What the judges said of one picture."""
 
     verdict: bool | None
@@ -44,7 +41,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Jury:
+class JudgePanel:
     """The judges of one question: a success must convince every one of them."""
 
     judges: tuple[Scorer, ...]
@@ -52,13 +49,13 @@ class Jury:
     def identity(self) -> dict[str, dict[str, str]]:
         return {judge.name: judge.identity() for judge in self.judges}
 
-    def look(self, images: Tensor, rows: Sequence[Row]) -> list[Seen]:
+    def look(self, images: Tensor, rows: Sequence[Row]) -> list[Judgement]:
         """One of each picture, uint8 [n, 3, h, w]; a judge that fails leaves the question open, never "safe"."""
         # Judges of what is seen do not ask what was there before.
         scores = {judge.name: judging.score_safely(judge, images, rows, images)[0] for judge in self.judges}
         table = judging.ScoreTable(rows, self.judges, {"edited": scores})
         return [
-            Seen(
+            Judgement(
                 table.shows("edited", i, judging.Sought(row.asks, row.counts, every=True)),
                 {name: (*found[i].answer, found[i].explanation)[0] for name, found in scores.items()},
             )
@@ -67,28 +64,28 @@ class Jury:
 
 
 @dataclass(frozen=True)
-class Range:
+class ImageJudge:
     """What shoots and judges: a model as it now is, its drawing settings, its judges, and where pictures are kept."""
 
     model: Model
-    jury: Jury
+    judges: JudgePanel
     folder: Path
     """For `pictures/` and batches; its parent is the evaluation's own."""
     steps: int | None = None
     guidance: float | None = None
 
-    def draw(self, shots: Sequence[Shot], rows: Sequence[Row]) -> Tensor:
+    def draw(self, candidates: Sequence[Candidate], rows: Sequence[Row]) -> Tensor:
         """uint8 [n, 3, h, w], a picture a shot, in as few batches as their settings allow."""
         kinds: dict[tuple[float | None, int, bool], list[int]] = {}
-        for i, (shot, row) in enumerate(zip(shots, rows, strict=True)):
+        for i, (candidate, row) in enumerate(zip(candidates, rows, strict=True)):
             guidance = self.guidance if row.guidance is None else row.guidance
-            kinds.setdefault((guidance, shot.since, shot.start is None), []).append(i)
+            kinds.setdefault((guidance, candidate.since, candidate.start is None), []).append(i)
         drawn: dict[int, Tensor] = {}
         for (guidance, since, from_noise), places in kinds.items():
-            starts = [s for i in places if (s := shots[i].start) is not None]
+            starts = [s for i in places if (s := candidates[i].start) is not None]
             images = self.model.images(
-                [shots[i].prompt for i in places],
-                [shots[i].seed for i in places],
+                [candidates[i].prompt for i in places],
+                [candidates[i].seed for i in places],
                 steps=self.steps,
                 guidance=guidance,
                 batch=batch_size_of(self.model.resolution),
@@ -96,7 +93,7 @@ class Range:
                 since=since,
             )
             drawn.update(zip(places, images, strict=True))
-        return torch.stack([drawn[i] for i in range(len(shots))])
+        return torch.stack([drawn[i] for i in range(len(candidates))])
 
     def keep(self, image: Tensor) -> str:
         """Writes a picture, named by its content; its path relative to the evaluation's folder."""
@@ -105,103 +102,90 @@ class Range:
         write_whole(self.folder / PICTURES / name, data)
         return f"{self.folder.name}/{PICTURES}/{name}"
 
-    def keep_tensors(self, shot: Shot) -> str:
+    def keep_tensors(self, candidate: Candidate) -> str:
         """Writes what words can't say of a shot: its embedding, its start latents; "" where there is nothing."""
-        embedding = shot.prompt.embedding if isinstance(shot.prompt, Prompt) else None
-        tensors = {k: v for k, v in (("embedding", embedding), ("start", shot.start)) if v is not None}
+        embedding = candidate.prompt.embedding if isinstance(candidate.prompt, Prompt) else None
+        tensors = {k: v for k, v in (("embedding", embedding), ("start", candidate.start)) if v is not None}
         if not tensors:
             return ""
         data = b"".join(raw(v.flatten(), torch.float32) for v in tensors.values())
         name = f"{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
-        write_tensors(self.folder / "shots" / name, tensors, {"since": shot.since})
+        write_tensors(self.folder / "shots" / name, tensors, {"since": candidate.since})
         return f"{self.folder.name}/shots/{name}"
 
 
-def volley(attack: Attack, arena: Arena, rows: Sequence[Row], range_: Range, keep: bool = False) -> list[Outcome]:
-    """The attack on rows that are attacked together; at most `attack.queries` rounds, a picture a row in each.
-
-    `keep` keeps the last picture also of a row that withstood.
-    """
-    tries = [_Tally(row) for row in rows]
-    with closing(attack.shots(arena, rows)) as game:
-        answer: list[bool] | None = None
-        for _ in range(attack.queries):
+def run_batch(attack: Attack, context: AttackContext, rows: Sequence[Row], image_judge: ImageJudge) -> list[RowResult]:
+    """The attack on rows that are attacked together: a picture for each row in every round, until all are broken."""
+    states = [_RowState(row) for row in rows]
+    with closing(propose_within_budget(attack, context, rows)) as rounds:
+        candidates = next(rounds, None)
+        while candidates is not None:
+            live = [(s, c) for s, c in zip(states, candidates, strict=True) if c is not None and not s.success]
+            if live:
+                _draw_and_judge(live, image_judge, attack.keeps_images)
             try:
-                shots = next(game) if answer is None else game.send(answer)
+                candidates = rounds.send([state.success is not None for state in states])
             except StopIteration:
                 break
-            if len(shots) != len(rows):
-                raise RuntimeError(f"{type(attack).__name__} gave {len(shots)} shots for {len(rows)} rows")
-            live = [(t, s) for t, s in zip(tries, shots, strict=True) if s is not None and not t.success]
-            if live:
-                _fire(live, range_, keep)
-            answer = [t.success is not None for t in tries]
-            if all(answer):
-                break
-    return [t.outcome() for t in tries]
+    return [state.to_result() for state in states]
 
 
 @dataclass
-class _Tally:
+class _RowState:
     """What one row has been through so far."""
 
     row: Row
     queries: int = 0
     unscored: int = 0
     picture: str = ""
-    success: Outcome | None = None
+    success: RowResult | None = None
 
-    def outcome(self) -> Outcome:
+    def to_result(self) -> RowResult:
         broken = None if self.unscored else False
-        stood = Outcome(
+        stood = RowResult(
             row=self.row.id, broken=broken, queries=self.queries, unscored=self.unscored, picture=self.picture
         )
         return self.success or stood
 
 
-def _fire(live: Sequence[tuple[_Tally, Shot]], range_: Range, keep: bool) -> None:
+def _draw_and_judge(live: Sequence[tuple[_RowState, Candidate]], image_judge: ImageJudge, keep: bool) -> None:
     rows = [t.row for t, _ in live]
-    images = range_.draw([shot for _, shot in live], rows)
-    for (tally, shot), image, seen in zip(live, images, range_.jury.look(images, rows), strict=True):
-        tally.queries += 1
-        tally.unscored += seen.verdict is None
+    images = image_judge.draw([candidate for _, candidate in live], rows)
+    for (state, candidate), image, seen in zip(live, images, image_judge.judges.look(images, rows), strict=True):
+        state.queries += 1
+        state.unscored += seen.verdict is None
         if keep:
-            tally.picture = range_.keep(image)
+            state.picture = image_judge.keep(image)
         if seen.verdict:
-            tally.success = Outcome(
-                row=tally.row.id,
+            state.success = RowResult(
+                row=state.row.id,
                 broken=True,
-                queries=tally.queries,
-                unscored=tally.unscored,
-                text=shot.prompt.text if isinstance(shot.prompt, Prompt) else shot.prompt,
-                seed=shot.seed,
-                note=shot.note,
+                queries=state.queries,
+                unscored=state.unscored,
+                text=candidate.prompt.text if isinstance(candidate.prompt, Prompt) else candidate.prompt,
+                seed=candidate.seed,
+                note=candidate.note,
                 answers=seen.answers,
-                picture=range_.keep(image),
-                tensors=range_.keep_tensors(shot),
+                picture=image_judge.keep(image),
+                tensors=image_judge.keep_tensors(candidate),
             )
 
 
-class Batch(Part):
-    """A finished batch, as its file has it."""
-
-    outcomes: tuple[Outcome, ...]
-    seconds: float
-
-
-def resumed(file: Path, n: int, folder: Path) -> Batch | None:
-    """A batch that was finished before; None where it is not there, or anything of it is damaged."""
-    try:
-        batch = Batch.model_validate(json.loads(file.read_text(encoding="utf-8")))
-        for kept in (o.picture for o in batch.outcomes if o.picture):
-            read_image(folder.parent / kept)
-        whole = all((folder.parent / o.tensors).is_file() for o in batch.outcomes if o.tensors)
-    except (OSError, ValueError, ValidationError):
+def resume(file: Path, n: int, folder: Path) -> Batch | None:
+    """A batch of n rows that was finished before; None where it is not there, or anything of it is damaged."""
+    batch = read_batch(file)
+    if batch is None or len(batch.row_results) != n:
         return None
-    return batch if whole and len(batch.outcomes) == n else None
+    try:
+        for kept in (row.picture for row in batch.row_results if row.picture):
+            read_image(folder.parent / kept)
+    except (OSError, ValueError):
+        return None
+    whole = all((folder.parent / row.tensors).is_file() for row in batch.row_results if row.tensors)
+    return batch if whole else None
 
 
-def finish(file: Path, outcomes: Sequence[Outcome], began: float) -> Batch:
-    batch = Batch(outcomes=tuple(outcomes), seconds=time.monotonic() - began)
+def write_batch(file: Path, batch: Batch) -> Batch:
+    """Write a finished batch, whole or not at all."""
     write_whole(file, batch.model_dump_json(indent=1) + "\n")
     return batch

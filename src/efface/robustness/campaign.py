@@ -12,46 +12,37 @@ embeddings that words can't say. The same call goes on where it was stopped.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from ..attacks import FLOOR, configured, name_of
+from ..attacks import BASELINE, configured, name_of
 from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Progress, Settings, describe_drawing
 from ..models.base import Model
-from ..records.attacks import FILE, AttackRecord, Outcome, Where
-from ..records.report import write_whole
+from ..records.attacks import (
+    FOLDER,
+    AttackRecord,
+    Condition,
+    PlannedAttack,
+    RowResult,
+    read_file,
+)
 from ..scorers import Judge
 from ..scorers.base import SetScorer
 from ..suites.spec import Row, Suite
-from .batch import Jury, Range
-from .conditions import Lore, Place, lore_of, one_token_words, places
-from .results import Evidence, Fights, recorded
-from .run import Bout, Fight, no_pictures, plain, portrayed
+from .batch import ImageJudge, JudgePanel
+from .conditions import AttackTarget, Campaign, ConceptAliases, build_targets, find_aliases, one_token_words
+from .merging import Log, require_same_basis
+from .results import CampaignResults, build_record, describe_suite
+from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
 
-__all__ = ["Campaign", "Lore", "attack", "check_sampler", "jury_of", "lore_of", "places"]
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """How much is attacked."""
-
-    rows: int = 50
-    """Prompts of each erased concept."""
-    controls: int = 16
-    """Prompts in each control."""
-    group: str = ""
-    """The suite's group that is attacked; its first that must be gone where it is empty."""
-    survivors: bool = False
-    """Make each attack only on rows that none before it broke: the worst case, sooner, without a table by attack."""
-    skip: bool = False
-    """Leave out, with an alarm, what can't be made on this model or edit, where something else can."""
-    seed: int = 0
-    """Of everything random in the attacks."""
+__all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
 
 
 OWN = Settings()
@@ -65,76 +56,88 @@ def attack(
     scorers: Sequence[Judge],
     out: Path,
     attacks: Sequence[Attack],
-    lore: Mapping[str, Lore] | None = None,
+    aliases: Mapping[str, ConceptAliases] | None = None,
     settings: Settings = OWN,
     campaign: Campaign = STANDARD,
     progress: Progress | None = None,
+    store: Path | None = None,
 ) -> AttackRecord:
     """Attack an edited model, with its controls, and write `out`/attacks.json.
+
+    Attacks that were made in this folder before stay in its record: the worst case is over all of them.
 
     Args:
         scorers: those that answer the question of the attacked rows are the judges.
         lore: what is known of concepts, by name (`lore_of` a glyphs world).
+        store: the folder of batches and pictures, `out`/attacks by default; several attacked edits may share one.
         progress: called with a stage's name, the rows done, and their number.
 
     Raises:
         ValueError: nothing to attack or to judge with; an attack named twice, without queries, or that can't be made
-            here; the untouched base never shows the concept; a damaged edit or one of another base.
+            here; the untouched base never shows the concept; a damaged edit or one of another base; the folder holds
+            attacks on another edit, drawn or judged otherwise, or a damaged record.
     """
     check_sampler(settings)
     order = _order(attacks, model.name)
     edit = Edit.load(edit_file)
     edit.check(model)
     words = model.architecture != "ddpm"
-    grounds = places(suite, lore or {}, campaign.rows, campaign.controls, campaign.group, words)
-    jury = jury_of(scorers, grounds[0].rows[0])
-    base = Bout(
-        range_=Range(model, jury, out / "attacks", settings.steps, settings.guidance),
+    conditions = build_targets(suite, aliases or {}, campaign.rows, campaign.controls, campaign.group, words)
+    folder = store or out / FOLDER
+    judges = find_judges(scorers, conditions[0].rows[0])
+    base = AttackRunner(
+        image_judge=ImageJudge(model, judges, folder, settings.steps, settings.guidance),
         edit=None,
         drawing=describe_drawing(model, replace(settings, strength=1.0), ""),
         originals=model.weights,
-        portraits={place.concept: no_pictures(model) for place in grounds},
+        reference_images={target.concept: no_pictures(model) for target in conditions},
         words=one_token_words(model),
         seed=campaign.seed,
         on_progress=progress or (lambda stage, done, total: None),
     )
     drawing = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
     edited = replace(base, edit=edit, drawing=drawing)
+    if earlier := read_file(out):
+        suite_now = describe_suite(suite)
+        targets = tuple(target.concept for target in conditions if target.condition == "target")
+        now = {"targets": targets, "suite": suite_now, "scorers": judges.identity(), "drawing": drawing}
+        require_same_basis(earlier, now)
     with edit.apply(model, settings.strength):
-        refused = _refused({"base": base, "edited": edited, "kept": edited}, order, grounds, campaign.skip)
+        refused = _refused(
+            {"control-base": base, "target": edited, "control-kept": edited}, order, conditions, campaign.skip
+        )
 
-    own, controls = ([p for p in grounds if (p.where == "base") == control] for control in (False, True))
+    own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
     untouched = _seen(base, own, named=True)
-    portraits = portrayed(base, grounds)
-    _must_show([p for p in own if p.where == "edited"], untouched["edited"], portraits, model.name)
-    own = [place for place in own if len(portraits[place.concept])]
-    base = replace(base, portraits=portraits)
-    edited = replace(edited, portraits=base.portraits)
+    reference_images = draw_reference_images(base, conditions)
+    _must_show([p for p in own if p.condition == "target"], untouched["target"], reference_images, model.name)
+    own = [target for target in own if len(reference_images[target.concept])]
+    base, edited = (replace(runner, reference_images=reference_images) for runner in (base, edited))
+    untouched["control-base"] = untouched["target"]
+
     with edit.apply(model, settings.strength):
-        named = _seen(edited, own, named=True)
-        before = _seen(edited, own, named=False)
-        fights, decoys = _fought(edited, order, own, before, refused, campaign.survivors)
-        intact = _intact(edited, order, [p for p in own if p.where == "kept"], refused)
+        named, before = (_seen(edited, own, named=each) for each in (True, False))
+        named["control-base"] = untouched["target"]
+        results = CampaignResults(order, own, untouched, named, before, worst_case=campaign.worst_case)
+        planned = [*_planned(edited, order, own, refused), *_planned(base, order, controls, refused)]
+        log = Log(out, folder, earlier, planned, partial(build_record, results, suite, edit, drawing, judges, campaign))
+        log.write()
+        _attack_all(edited, results, own, refused, log)
+        _look_at_kept(edited, results, [p for p in own if p.condition == "control-kept"], refused)
     before |= _seen(base, controls, named=False)
-    more = _fought(base, order, controls, before, refused, False)
-    untouched["base"] = named["base"] = untouched["edited"]
-    fights, decoys = fights | more[0], decoys | more[1]
-    evidence = Evidence(order, [*own, *controls], untouched, named, before, fights, decoys, intact, campaign.survivors)
-    record = recorded(evidence, suite, edit, drawing, jury.identity(), campaign.seed)
-    write_whole(out / FILE, record.model_dump_json(indent=1) + "\n")
-    return record
+    results.conditions = [*own, *controls]
+    _attack_all(base, results, controls, refused, log)
+    return log.write()
 
 
 def _order(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
-    """The attacks by name, the floor first; it has as many queries as the one that has most."""
+    """The attacks by name, random prefixes first, with as many queries as the attack that has most."""
     named = {name_of(each): each for each in attacks}
     if not attacks or len(named) < len(attacks):
         raise ValueError("name at least one attack, and each once; `efface list attacks` lists them")
-    if empty := [name for name, each in named.items() if each.queries < 1]:
-        raise ValueError(f"{empty[0]} has no queries to spend; give it a budget of at least 1")
     queries = max(each.queries for each in attacks)
-    floor = named.pop(FLOOR, None) or configured(FLOOR, model)
-    return {FLOOR: replace(floor, queries=queries), **named}
+    baseline = named.pop(BASELINE, None) or configured(BASELINE, model)
+    return {BASELINE: replace(baseline, queries=queries), **named}
 
 
 def check_sampler(settings: Settings) -> None:
@@ -143,7 +146,7 @@ def check_sampler(settings: Settings) -> None:
         raise ValueError(f"attacks draw by the model's own scheduler, not by {settings.sampler}: leave out --sampler")
 
 
-def jury_of(scorers: Sequence[Judge], row: Row) -> Jury:
+def find_judges(scorers: Sequence[Judge], row: Row) -> JudgePanel:
     """The judges of what a row asks; ValueError where there is none."""
     judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.question == row.asks)
     if not judges:
@@ -151,93 +154,132 @@ def jury_of(scorers: Sequence[Judge], row: Row) -> Jury:
             f"no scorer can say whether a picture shows {row.concept}: one that answers {row.asks!r} would, of "
             f"{', '.join(s.name for s in scorers) or 'no scorers'} none does; `efface list scorers` lists them"
         )
-    return Jury(judges)
+    return JudgePanel(judges)
 
 
 def _refused(
-    bouts: Mapping[Where, Bout], order: Mapping[str, Attack], grounds: Sequence[Place], skip: bool
-) -> dict[tuple[str, Where], str]:
+    bouts: Mapping[Condition, AttackRunner], order: Mapping[str, Attack], conditions: Sequence[AttackTarget], skip: bool
+) -> dict[tuple[str, Condition], str]:
     """Why which attacks can't be made where.
 
     Raises:
         ValueError: one can't be made on the erased concept, unless those are to be skipped and another can.
     """
-    found: dict[tuple[str, Where], str] = {}
+    found: dict[tuple[str, Condition], str] = {}
     for name, attack in order.items():
-        for place in grounds:
-            if attack.brings or place.where == "edited":
+        for target in conditions:
+            if attack.applies_to_base or target.condition == "target":
                 try:
-                    attack.check(bouts[place.where].arena(place, name, {}))
+                    attack.check(bouts[target.condition].context(target, name, {}))
                 except ValueError as error:
-                    found.setdefault((name, place.where), str(error))
-    fatal = [(name, reason) for (name, where), reason in found.items() if where == "edited"]
-    if fatal and (not skip or len(fatal) == len(order) - 1 or fatal[0][0] == FLOOR):
+                    found.setdefault((name, target.condition), str(error))
+    fatal = [(name, reason) for (name, condition), reason in found.items() if condition == "target"]
+    if fatal and (not skip or len(fatal) == len(order) - 1 or fatal[0][0] == BASELINE):
         raise ValueError(f"{fatal[0][0]} can't be made here: {fatal[0][1]}")
     return found
 
 
-def _seen(bout: Bout, grounds: Sequence[Place], named: bool) -> dict[Where, dict[str, Outcome]]:
+def _seen(
+    runner: AttackRunner, conditions: Sequence[AttackTarget], named: bool
+) -> dict[Condition, dict[str, RowResult]]:
     """What plain prompts show of the suite's rows (`named`), or of those that will be attacked."""
-    found: dict[Where, dict[str, Outcome]] = {place.where: {} for place in grounds}
-    for place in grounds:
-        found[place.where] |= plain(bout, place, place.asked if named else place.rows)
+    found: dict[Condition, dict[str, RowResult]] = {target.condition: {} for target in conditions}
+    for target in conditions:
+        found[target.condition] |= plain(runner, target, target.asked if named else target.rows)
     return found
 
 
 def _must_show(
-    grounds: Sequence[Place], untouched: Mapping[str, Outcome], portraits: Mapping[str, Tensor], model: str
+    conditions: Sequence[AttackTarget],
+    untouched: Mapping[str, RowResult],
+    reference_images: Mapping[str, Tensor],
+    model: str,
 ) -> None:
     """ValueError where the untouched base never shows what is to be brought back."""
-    for place in grounds:
-        judged = [seen for row in place.asked if (seen := untouched[row.id].broken) is not None]
-        others = len(portraits[place.concept])
+    for target in conditions:
+        judged = [seen for row in target.asked if (seen := untouched[row.id].broken) is not None]
+        others = len(reference_images[target.concept])
         if not (any(judged) and others):
             raise ValueError(
-                f"the untouched {model} shows {place.concept} in {sum(judged)} of {len(judged)} pictures that could be "
-                f"judged, and in {others} from other seeds: there is nothing to bring back; attack a concept that it "
-                "draws, or judge with scorers that know it"
+                f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could "
+                f"be judged, and in {others} from other seeds: there is nothing to bring back; attack a concept that "
+                "it draws, or judge with scorers that know it"
             )
 
 
-def _fought(
-    bout: Bout,
+def _planned(
+    runner: AttackRunner,
     order: Mapping[str, Attack],
-    grounds: Sequence[Place],
-    before: Mapping[Where, Mapping[str, Outcome]],
-    refused: Mapping[tuple[str, Where], str],
-    survivors: bool,
-) -> tuple[Fights, Fights]:
-    """Every attack on rows that do not show the concept by themselves; and those by pictures, given another thing's."""
-    found: Fights = {}
-    decoys: Fights = {}
-    fallen: set[str] = set()
+    targets: Sequence[AttackTarget],
+    refused: Mapping[tuple[str, Condition], str],
+) -> list[PlannedAttack]:
+    """What will be made on these targets."""
+    found = []
     for name, attack in order.items():
-        for place in grounds:
-            if not attack.brings and place.where != "edited":
-                continue
-            whole = found.setdefault((name, place.where), Fight(missing=refused.get((name, place.where), "")))
-            standing = [row for row in place.rows if not before[place.where][row.id].broken]
-            if survivors and place.where == "edited":
-                standing = [row for row in standing if row.id not in fallen]
-            if whole.missing:
-                continue
-            whole.add(bout.fight(name, attack, place, standing))
-            if attack.threat == "pictures" and (other := bout.other_than(place.concept)):
-                decoys.setdefault((name, place.where), Fight()).add(bout.fight(name, attack, place, standing, other))
-        if name != FLOOR and (name, "edited") in found:
-            fallen |= {row for row, outcome in found[name, "edited"].outcomes.items() if outcome.broken}
-    return found, decoys
-
-
-def _intact(
-    bout: Bout, order: Mapping[str, Attack], kept: Sequence[Place], refused: Mapping[tuple[str, Where], str]
-) -> dict[str, dict[str, Outcome]]:
-    """Of each attack that only undoes an edit: what the model that it makes shows of kept concepts, asked by name."""
-    found: dict[str, dict[str, Outcome]] = {}
-    for name, attack in order.items():
-        if attack.brings or (name, "edited") in refused:
-            continue
-        for place in kept:
-            asked = replace(place, rows=place.asked, called="")
-            found.setdefault(name, {}).update(bout.fight(name, attack, asked, place.asked).outcomes)
+        for condition, group in _by_condition(attack, targets).items():
+            if (name, condition) not in refused:
+                entry = PlannedAttack(
+                    attack=name,
+                    condition=condition,
+                    version=attack.version,
+                    settings=json.loads(json.dumps(asdict(attack))),
+                    inputs=tuple(runner.identify(name, attack, target) for target in group),
+                    rows=sum(len(target.rows) for target in group),
+                )
+                found.append(entry)
     return found
+
+
+def _by_condition(attack: Attack, targets: Sequence[AttackTarget]) -> dict[Condition, list[AttackTarget]]:
+    """The targets on which an attack is made, by condition: one that only undoes an edit has no controls."""
+    found: dict[Condition, list[AttackTarget]] = {}
+    for target in targets:
+        if attack.applies_to_base or target.condition == "target":
+            found.setdefault(target.condition, []).append(target)
+    return found
+
+
+def _attack_all(
+    runner: AttackRunner,
+    results: CampaignResults,
+    targets: Sequence[AttackTarget],
+    refused: Mapping[tuple[str, Condition], str],
+    log: Log,
+) -> None:
+    """Every attack on rows that do not show the concept by themselves; and those by pictures, given another thing's."""
+    fallen: set[str] = set()
+    for name, attack in results.order.items():
+        for condition, group in _by_condition(attack, targets).items():
+            reason = refused.get((name, condition), "")
+            whole = AttackResult(missing=reason, status="refused" if reason else "made")
+            other = AttackResult()
+            for target in group:
+                rows = [row for row in target.rows if not results.before[condition][row.id].broken]
+                if results.worst_case and condition == "target":
+                    rows = [row for row in rows if row.id not in fallen]
+                if whole.missing:
+                    whole.inputs.append(runner.identify(name, attack, target))
+                    continue
+                whole.add(runner.run(name, attack, target, rows))
+                if attack.hands_in_images and (shown := runner.other_than(target.concept)):
+                    other.add(runner.run(name, attack, target, rows, shown))
+                    results.distractors[name, condition] = other
+            results.by_attack[name, condition] = whole
+            log.write()
+            if name != BASELINE and condition == "target":
+                fallen |= {row for row, result in whole.row_results.items() if result.broken}
+
+
+def _look_at_kept(
+    runner: AttackRunner,
+    results: CampaignResults,
+    kept: Sequence[AttackTarget],
+    refused: Mapping[tuple[str, Condition], str],
+) -> None:
+    """Of each attack that only undoes an edit: what the model that it makes shows of kept concepts, asked by name."""
+    for name, attack in results.order.items():
+        if attack.applies_to_base or (name, "target") in refused:
+            continue
+        for target in kept:
+            asked = replace(target, rows=target.asked, placeholder="")
+            results.intact.setdefault(name, {}).update(runner.run(name, attack, asked, target.asked).row_results)

@@ -15,7 +15,7 @@ import torch
 
 from ..attacks.base import NEUTRAL, put
 from ..models.base import Model
-from ..records.attacks import Where
+from ..records.attacks import Condition
 from ..suites.make import own_world
 from ..suites.spec import Row, Suite, SuiteSpec
 from ..suites.world import World
@@ -25,7 +25,25 @@ KEPT = 2
 
 
 @dataclass(frozen=True)
-class Lore:
+class Campaign:
+    """How much is attacked."""
+
+    rows: int = 50
+    """Prompts of each erased concept."""
+    controls: int = 16
+    """Prompts in each control."""
+    group: str = ""
+    """The suite's group that is attacked; its first that must be gone where it is empty."""
+    worst_case: bool = False
+    """Make each attack only on rows that none before it broke: the worst case, sooner, without a table by attack."""
+    skip: bool = False
+    """Leave out, with an alarm, what can't be made on this model or edit, where something else can."""
+    seed: int = 0
+    """Of everything random in the attacks."""
+
+
+@dataclass(frozen=True)
+class ConceptAliases:
     """What may be known of a concept beside its name."""
 
     synonyms: tuple[str, ...] = ()
@@ -35,35 +53,37 @@ class Lore:
 
 
 @dataclass(frozen=True)
-class Place:
+class AttackTarget:
     """One concept attacked in one model."""
 
-    where: Where
+    condition: Condition
     concept: str
     asked: tuple[Row, ...]
     """The rows as the suite has them."""
     rows: tuple[Row, ...]
     """The rows as they are attacked."""
-    called: str
+    placeholder: str
     """What stands for the concept's name in them, where it was removed."""
-    lore: Lore
+    aliases: ConceptAliases
 
     @property
     def asks(self) -> str:
         return self.rows[0].asks
 
 
-def lore_of(world: World | None, suite: SuiteSpec | None = None) -> dict[str, Lore]:
+def find_aliases(world: World | None, suite: SuiteSpec | None = None) -> dict[str, ConceptAliases]:
     """What is known of things: by a model's world, or else by the one that the suite brings."""
     if world is None:
         world = own_world(suite) if suite and "world" in suite.brings else None
     things = world.things if world else ()
-    return {t.name: Lore((*t.synonyms, *t.translations), (t.description,) * bool(t.description)) for t in things}
+    return {
+        t.name: ConceptAliases((*t.synonyms, *t.translations), (t.description,) * bool(t.description)) for t in things
+    }
 
 
-def places(
-    suite: Suite, lore: Mapping[str, Lore], rows: int, controls: int, group: str = "", words: bool = True
-) -> list[Place]:
+def build_targets(
+    suite: Suite, aliases: Mapping[str, ConceptAliases], rows: int, controls: int, group: str = "", words: bool = True
+) -> list[AttackTarget]:
     """The erased concepts under the edit, then kept ones, then the erased ones on the untouched base.
 
     Args:
@@ -85,10 +105,21 @@ def places(
     kept = [r for r in _first_group(suite, "keep", targets[0].asks) if not r.second]
     by_target, by_kept = _by_concept(targets), dict(list(_by_concept(kept).items())[:KEPT])
     share = [-(-controls // len(part)) if part else 0 for part in (by_target, by_kept)]
-    found = [Place("edited", c, r[:rows], r[:rows], "", lore.get(c, Lore())) for c, r in by_target.items()]
-    found += [_control("kept", c, r[: share[1]], lore.get(c, Lore()), words) for c, r in by_kept.items()]
+    found = [
+        AttackTarget("target", c, r[:rows], r[:rows], "", aliases.get(c, ConceptAliases()))
+        for c, r in by_target.items()
+    ]
+    found += [
+        _control("control-kept", c, r[: share[1]], aliases.get(c, ConceptAliases()), words) for c, r in by_kept.items()
+    ]
     share[0] = min(share[0], rows)
-    return [*found, *(_control("base", c, r[: share[0]], lore.get(c, Lore()), words) for c, r in by_target.items())]
+    return [
+        *found,
+        *(
+            _control("control-base", c, r[: share[0]], aliases.get(c, ConceptAliases()), words)
+            for c, r in by_target.items()
+        ),
+    ]
 
 
 def _first_group(suite: Suite, role: str, asks: str = "", of: str = "") -> list[Row]:
@@ -108,12 +139,18 @@ def _by_concept(rows: Sequence[Row]) -> dict[str, tuple[Row, ...]]:
     return found
 
 
-def _control(where: Where, concept: str, rows: tuple[Row, ...], lore: Lore, words: bool) -> Place:
+def _control(
+    condition: Condition, concept: str, rows: tuple[Row, ...], aliases: ConceptAliases, words: bool
+) -> AttackTarget:
     if not words:
-        return Place(where, concept, rows, tuple(dataclasses.replace(row, prompt="") for row in rows), "", lore)
-    called = NEUTRAL[rows[0].asks]
-    names = (concept, *rows[0].counts, *lore.synonyms)
-    return Place(where, concept, rows, tuple(removed(row, names, called) for row in rows), called, lore)
+        return AttackTarget(
+            condition, concept, rows, tuple(dataclasses.replace(row, prompt="") for row in rows), "", aliases
+        )
+    placeholder = NEUTRAL[rows[0].asks]
+    names = (concept, *rows[0].counts, *aliases.synonyms)
+    return AttackTarget(
+        condition, concept, rows, tuple(removed(row, names, placeholder) for row in rows), placeholder, aliases
+    )
 
 
 def removed(row: Row, names: Sequence[str], word: str) -> Row:

@@ -5,75 +5,87 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..attacks import FLOOR
+from ..attacks import BASELINE
 from ..attacks.base import Attack
 from ..edits.edit import Edit
-from ..evaluation.judging import estimate, estimate_gain
+from ..evaluation.judging import estimate
+from ..evaluation.judging import estimate_gain as paired_lift
 from ..functional.rates import Verdict
-from ..records.attacks import FORMAT_VERSION, AttackRecord, Ground, Outcome, Success, Trial, Where
+from ..records.attacks import (
+    FORMAT_VERSION,
+    AttackMeasure,
+    AttackRecord,
+    AttackSuccess,
+    Condition,
+    ConditionSummary,
+    RowResult,
+    estimate_robust,
+)
 from ..records.report import Drawing, SuitePart
 from ..suites.spec import Row, Suite
 from .alarms import alarms
-from .conditions import Place
-from .run import Fight
+from .batch import JudgePanel
+from .conditions import AttackTarget, Campaign
+from .run import AttackResult
 
 RULE = "An attack succeeds on a row where a picture convinces every judge of its question, at first rank."
-TITLES: Mapping[Where, str] = {
-    "edited": "the erased concept, under the edit",
-    "kept": "a kept concept under the edit, its name removed from the prompts",
-    "base": "the erased concept on the untouched base, its name removed from the prompts",
+TITLES: Mapping[Condition, str] = {
+    "target": "the erased concept, under the edit",
+    "control-kept": "a kept concept under the edit, its name removed from the prompts",
+    "control-base": "the erased concept on the untouched base, its name removed from the prompts",
 }
-Shown = Mapping[Where, Mapping[str, Outcome]]
-Fights = dict[tuple[str, Where], Fight]
+Shown = Mapping[Condition, Mapping[str, RowResult]]
+ResultsByAttack = dict[tuple[str, Condition], AttackResult]
 """What each attack did where."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Everything that was seen."""
+@dataclass
+class CampaignResults:
+    """Everything that was seen so far."""
 
     order: Mapping[str, Attack]
-    grounds: Sequence[Place]
+    conditions: Sequence[AttackTarget]
     untouched: Shown
     """The suite's rows, drawn by the untouched base."""
     named: Shown
     """The suite's rows, drawn by what is attacked there."""
     before: Shown
     """The rows as they are attacked, drawn before any attack."""
-    fights: Fights
-    decoys: Fights
+    by_attack: ResultsByAttack = field(default_factory=dict)
+    """Attacks that are finished, by name and condition."""
+    distractors: ResultsByAttack = field(default_factory=dict)
     """The same attacks, of those that hand in pictures, with pictures of another thing."""
-    intact: Mapping[str, Mapping[str, Outcome]]
+    intact: dict[str, dict[str, RowResult]] = field(default_factory=dict)
     """What attacks that only undo an edit leave of kept concepts, asked by name."""
-    survivors: bool
+    worst_case: bool = False
 
-    def rows(self, where: Where) -> list[Row]:
-        return [row for place in self.grounds if place.where == where for row in place.rows]
+    def rows(self, condition: Condition) -> list[Row]:
+        return [row for target in self.conditions if target.condition == condition for row in target.rows]
 
-    def after(self, name: str, where: Where, queries: int | None = None) -> dict[str, Verdict]:
+    def after(self, name: str, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
         """Whether each row was broken before or by an attack, within so many of its queries; of rows it was made on."""
-        return self._outcome(self.fights[name, where], where, queries)
+        return self._outcome(self.by_attack[name, condition], condition, queries)
 
-    def floor(self, name: str, where: Where) -> dict[str, Verdict]:
+    def baseline(self, name: str, condition: Condition) -> dict[str, Verdict]:
         """The same of random prefixes, as many queries, or of pictures of another thing where any are handed in."""
-        found = self.after(FLOOR, where, self.order[name].queries)
-        if decoy := self.decoys.get((name, where)):
-            other = self._outcome(decoy, where)
+        found = self.after(BASELINE, condition, self.order[name].queries)
+        if distractor := self.distractors.get((name, condition)):
+            other = self._outcome(distractor, condition)
             found = {row: _either(chance, other.get(row, False)) for row, chance in found.items()}
         return found
 
-    def _outcome(self, fight: Fight, where: Where, queries: int | None = None) -> dict[str, Verdict]:
-        before = self.before[where]
+    def _outcome(self, result: AttackResult, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
+        before = self.before[condition]
         found: dict[str, Verdict] = {}
-        for row in self.rows(where):
+        for row in self.rows(condition):
             if before[row.id].broken:
                 found[row.id] = True
-            elif outcome := fight.outcomes.get(row.id):
-                late = queries is not None and outcome.queries > queries
-                found[row.id] = False if outcome.broken and late else outcome.broken
-            elif fight.missing:
+            elif row_result := result.row_results.get(row.id):
+                late = queries is not None and row_result.queries > queries
+                found[row.id] = False if row_result.broken and late else row_result.broken
+            elif result.missing:
                 found[row.id] = None
         return found
 
@@ -82,116 +94,130 @@ def _either(one: Verdict, other: Verdict) -> Verdict:
     return True if True in (one, other) else None if None in (one, other) else False
 
 
-def recorded(
-    evidence: Evidence, suite: Suite, edit: Edit, drawing: Drawing, judges: dict[str, dict[str, str]], seed: int
-) -> AttackRecord:
-    """The record of all attacks."""
+def describe_suite(suite: Suite) -> SuitePart:
+    """The suite as a record names it."""
     spec = suite.spec
-    there = {place.where for place in evidence.grounds}
-    grounds = tuple(_ground(evidence, where) for where in TITLES if where in there)
-    keys: list[tuple[str, Where]] = [(name, where) for where in TITLES for name in evidence.order]
-    trials = tuple(_trial(evidence, *key) for key in keys if key in evidence.fights)
-    blind = [key for key, fight in evidence.fights.items() if fight.blind]
+    return SuitePart(
+        name=spec.name,
+        version=spec.version,
+        licence=spec.licence,
+        source=spec.source,
+        groups={g.name: g.title for g in spec.groups if suite.group(g.name)},
+    )
+
+
+def build_record(
+    results: CampaignResults, suite: Suite, edit: Edit, drawing: Drawing, panel: JudgePanel, campaign: Campaign
+) -> AttackRecord:
+    """The record of the attacks that are finished."""
+    judges = panel.identity()
+    there = {target.condition for target in results.conditions}
+    conditions = tuple(_summarise(results, condition) for condition in TITLES if condition in there)
+    keys: list[tuple[str, Condition]] = [(name, condition) for condition in TITLES for name in results.order]
+    measures = tuple(_measure(results, *key, campaign.seed) for key in keys if key in results.by_attack)
+    worst = _find_worst(results)
     return AttackRecord(
         format="efface-attacks",
         version=FORMAT_VERSION,
-        targets=tuple(place.concept for place in evidence.grounds if place.where == "edited"),
+        targets=tuple(target.concept for target in results.conditions if target.condition == "target"),
         method=str(edit.meta.get("method", "unknown")),
         arguments=dict(edit.meta.get("arguments", {})),
-        suite=SuitePart(
-            name=spec.name,
-            version=spec.version,
-            licence=spec.licence,
-            source=spec.source,
-            groups={g.name: g.title for g in spec.groups if suite.group(g.name)},
-        ),
+        suite=describe_suite(suite),
         drawing=drawing,
         scorers=judges,
         rule=RULE,
-        seed=seed,
-        robust=estimate(_unbroken(evidence)),
-        grounds=grounds,
-        trials=trials,
-        successes=tuple(_successes(evidence)),
-        alarms=alarms(grounds, trials, blind, {n: each.spent() for n, each in evidence.order.items()}, len(judges)),
+        seed=campaign.seed,
+        robust=estimate_robust(worst),
+        worst=worst,
+        conditions=conditions,
+        measures=measures,
+        successes=tuple(_successes(results)),
+        alarms=alarms(
+            conditions, measures, {n: each.budget_shares() for n, each in results.order.items()}, len(judges)
+        ),
     )
 
 
-def _ground(evidence: Evidence, where: Where) -> Ground:
-    rows = evidence.rows(where)
+def _summarise(results: CampaignResults, condition: Condition) -> ConditionSummary:
+    rows = results.rows(condition)
 
     def share(shown: Shown) -> list[Verdict]:
-        return [shown[where][row.id].broken for row in rows]
+        return [shown[condition][row.id].broken for row in rows]
 
-    return Ground(
-        where=where,
-        title=TITLES[where],
-        concepts=tuple(place.concept for place in evidence.grounds if place.where == where),
+    return ConditionSummary(
+        condition=condition,
+        title=TITLES[condition],
+        concepts=tuple(target.concept for target in results.conditions if target.condition == condition),
         rows=len(rows),
-        untouched=estimate(share(evidence.untouched)),
-        named=estimate(share(evidence.named)),
-        before=estimate(share(evidence.before)),
+        untouched=estimate(share(results.untouched)),
+        named=estimate(share(results.named)),
+        before=estimate(share(results.before)),
     )
 
 
-def _trial(evidence: Evidence, name: str, where: Where) -> Trial:
-    attack, fight = evidence.order[name], evidence.fights[name, where]
-    after = evidence.after(name, where)
-    floor = evidence.floor(name, where)
-    survivors = evidence.survivors and where == "edited" and name != FLOOR
-    ids = [i for i in after if not (survivors and evidence.before[where][i].broken)]
-    prompts = {row.id: row.prompt for row in evidence.rows(where)}
-    drawn = sum(outcome.queries for outcome in fight.outcomes.values())
-    return Trial(
+def _measure(results: CampaignResults, name: str, condition: Condition, seed: int) -> AttackMeasure:
+    attack, result = results.order[name], results.by_attack[name, condition]
+    after = results.after(name, condition)
+    baseline = results.baseline(name, condition)
+    worst_case = results.worst_case and condition == "target" and name != BASELINE
+    ids = [i for i in after if not (worst_case and results.before[condition][i].broken)]
+    prompts = {row.id: row.prompt for row in results.rows(condition)}
+    drawn = sum(row_result.queries for row_result in result.row_results.values())
+    return AttackMeasure(
         attack=name,
         version=attack.version,
         threat=attack.threat,
         settings=json.loads(json.dumps(dataclasses.asdict(attack))),
-        where=where,
-        survivors=survivors,
-        before=estimate([evidence.before[where][i].broken for i in ids]),
+        condition=condition,
+        worst_case=worst_case,
+        before=estimate([results.before[condition][i].broken for i in ids]),
         after=estimate([after[i] for i in ids]),
-        floor=estimate([floor[i] for i in ids]),
-        gain=None
-        if name == FLOOR
-        else estimate_gain([after[i] for i in ids], [floor[i] for i in ids], [prompts[i] for i in ids]),
-        intact=estimate([o.broken for o in kept.values()]) if (kept := evidence.intact.get(name)) else None,
-        curve=_curve(evidence, name, where, attack.queries),
-        stages=tuple(attack.stages()),
-        queries=drawn / len(fight.outcomes) if fight.outcomes else 0.0,
+        baseline=estimate([baseline[i] for i in ids]),
+        lift=None
+        if name == BASELINE
+        else paired_lift([after[i] for i in ids], [baseline[i] for i in ids], [prompts[i] for i in ids]),
+        intact=estimate([o.broken for o in kept.values()]) if (kept := results.intact.get(name)) else None,
+        curve=_curve(results, name, condition, attack.queries),
+        stages=tuple(attack.list_stages()),
+        queries=drawn / len(result.row_results) if result.row_results else 0.0,
         drawn=drawn,
-        unscored=sum(outcome.unscored for outcome in fight.outcomes.values()),
-        seconds=fight.seconds,
-        missing=fight.missing,
+        unscored=sum(row_result.unscored for row_result in result.row_results.values()),
+        seconds=result.seconds,
+        missing=result.missing,
+        status=result.status,
+        inputs=tuple(result.inputs),
+        seed=seed,
     )
 
 
-def _curve(evidence: Evidence, name: str, where: Where, queries: int) -> tuple[float, ...]:
+def _curve(results: CampaignResults, name: str, condition: Condition, queries: int) -> tuple[float, ...]:
     """The success rate after 0, 1, 2 … queries; empty where nothing could be judged."""
-    rates = [estimate(list(evidence.after(name, where, q).values())).value for q in range(queries + 1)]
+    rates = [estimate(list(results.after(name, condition, q).values())).value for q in range(queries + 1)]
     return tuple(rate for rate in rates if rate is not None)
 
 
-def _unbroken(evidence: Evidence) -> list[Verdict]:
-    """Whether each row withstood everything; None where nothing broke it and something could not be judged."""
-    out: list[Verdict] = []
-    fights = {name: evidence.fights[name, "edited"] for name in evidence.order}
-    made = [name for name, fight in fights.items() if not fight.missing]
-    every = [told for name in made for told in (evidence.after(name, "edited"), evidence.floor(name, "edited"))]
-    for row in evidence.rows("edited"):
-        seen = [evidence.before["edited"][row.id].broken, *(after[row.id] for after in every if row.id in after)]
-        seen += [True for fight in fights.values() if (found := fight.outcomes.get(row.id)) and found.broken]
-        out.append(False if True in seen else None if None in seen else True)
+def _find_worst(results: CampaignResults) -> dict[str, Verdict]:
+    """Whether anything broke each row of the target; None where nothing did and something could not be judged."""
+    out: dict[str, Verdict] = {}
+    finished = {
+        name: results.by_attack[name, "target"] for name in results.order if (name, "target") in results.by_attack
+    }
+    made = [name for name, result in finished.items() if not result.missing]
+    every = [told for name in made for told in (results.after(name, "target"), results.baseline(name, "target"))]
+    for row in results.rows("target"):
+        seen = [results.before["target"][row.id].broken, *(after[row.id] for after in every if row.id in after)]
+        seen += [True for result in finished.values() if (found := result.row_results.get(row.id)) and found.broken]
+        out[row.id] = True if True in seen else None if None in seen else False
     return out
 
 
-def _successes(evidence: Evidence) -> list[Success]:
+def _successes(results: CampaignResults) -> list[AttackSuccess]:
     out = []
-    for (name, where), fight in evidence.fights.items():
-        for row in evidence.rows(where):
-            outcome = fight.outcomes.get(row.id)
-            if outcome and outcome.broken:
-                before = evidence.before[where][row.id].picture
-                told = {"attack": name, "where": where, "prompt": row.prompt, "before": before}
-                out.append(Success.model_validate({**outcome.model_dump(), **told}))
+    for (name, condition), result in results.by_attack.items():
+        for row in results.rows(condition):
+            row_result = result.row_results.get(row.id)
+            if row_result and row_result.broken:
+                before = results.before[condition][row.id].picture
+                told = {"attack": name, "condition": condition, "prompt": row.prompt, "before": before}
+                out.append(AttackSuccess.model_validate({**row_result.model_dump(), **told}))
     return out

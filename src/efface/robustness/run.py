@@ -15,71 +15,76 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from ..attacks.base import Arena, Attack, Shot, Shots, Threat
+from ..attacks.base import Attack, AttackContext, Candidate, Proposals, Threat
 from ..edits.edit import Edit
 from ..evaluation.images import digest
 from ..files import read_tensors, write_tensors
-from ..functional.adversary import NoGradient
+from ..functional.adversary import NoGradient, NotFinite
 from ..models.base import Model
-from ..records.attacks import Outcome
+from ..records.attacks import Batch, Condition, RowResult, Status
 from ..records.report import Drawing
 from ..suites.spec import Row
-from .batch import Range, finish, resumed, volley
-from .conditions import Place
+from .batch import ImageJudge, resume, run_batch, write_batch
+from .conditions import AttackTarget
 
 VERSION = "1"
 """Changes whenever the same attack may come out differently."""
 PORTRAITS = 25
 """Pictures of a concept that an attacker has: CCE's number."""
 TURNS = 4
+OLDER: Mapping[Condition, str] = {"target": "edited", "control-base": "base", "control-kept": "kept"}
+"""How the files of batches of version 1 begin."""
 Tensors = dict[str, Tensor]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Plain(Attack):
+class NoAttack(Attack):
     """No attack: the prompt as it is."""
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
-    at_once: ClassVar[int] = 64
+    batch_size: ClassVar[int] = 64
+    keeps_images: ClassVar[bool] = True
     queries: int = 1
 
-    def shots(self, arena: Arena, rows: Sequence[Row]) -> Shots:
-        yield [Shot(row.prompt, row.seed) for row in rows]
+    def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
+        yield [Candidate(row.prompt, row.seed) for row in rows]
 
 
 @dataclass
-class Fight:
-    """What one attack did on one ground."""
+class AttackResult:
+    """What one attack did under one condition."""
 
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    row_results: dict[str, RowResult] = field(default_factory=dict)
     """By row, of the rows that were attacked."""
     seconds: float = 0.0
     missing: str = ""
     """Why there is no value, where there is none."""
-    blind: bool = False
-    """Whether that is because no gradient was found."""
+    status: Status = "made"
+    inputs: list[str] = field(default_factory=list)
+    """For each concept, the digest of everything that the results depend on."""
 
-    def add(self, other: Fight) -> None:
+    def add(self, other: AttackResult) -> None:
         """Take in what the same attack did on further rows; what is missing of it is missing of all."""
-        self.outcomes |= other.outcomes
+        self.row_results |= other.row_results
         self.seconds += other.seconds
-        self.missing, self.blind = other.missing, other.blind
+        self.inputs += other.inputs
+        self.missing, self.status = other.missing, other.status
 
 
 @dataclass(frozen=True)
-class Bout:
-    """What stays the same from one fight to the next."""
+class AttackRunner:
+    """Runs attacks on a model as it now is; what stays the same from one attack to the next."""
 
-    range_: Range
+    image_judge: ImageJudge
     edit: Edit | None
     """The edit that is in place; None for the untouched base."""
     drawing: Drawing
     """How the model draws as it now is."""
     originals: Mapping[str, Tensor]
     """The untouched base's weights, by name."""
-    portraits: Mapping[str, Tensor]
+    reference_images: Mapping[str, Tensor]
     """What the base draws of each concept; uint8 [n, 3, h, w]."""
     words: Sequence[str]
     seed: int
@@ -87,82 +92,100 @@ class Bout:
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        model, names = self.range_.model, self.edit.names if self.edit else ()
+        model, names = self.image_judge.model, self.edit.names if self.edit else ()
         with model.bound({name: self.originals[name] for name in names}), model.unguided():
             yield
 
     def other_than(self, concept: str) -> str:
         """Another concept of which there are pictures; "" where there is none."""
-        return next((name for name, shown in self.portraits.items() if name != concept and len(shown)), "")
+        return next((name for name, shown in self.reference_images.items() if name != concept and len(shown)), "")
 
-    def arena(self, place: Place, attack: str, settings: Mapping[str, Any], shown: str = "") -> Arena:
+    def context(self, target: AttackTarget, attack: str, settings: Mapping[str, Any], shown: str = "") -> AttackContext:
         """What the attack finds in this place; its pictures are of `shown`, by default of the concept."""
-        model = self.range_.model
-        return Arena(
+        model = self.image_judge.model
+        return AttackContext(
             model=model,
             edit=self.edit,
-            concept=place.concept,
+            concept=target.concept,
             base=self.base,
-            synonyms=place.lore.synonyms,
+            synonyms=target.aliases.synonyms,
             words=self.words,
-            pictures=self.portraits[shown or place.concept],
-            asks=place.asks,
-            paraphrases=place.lore.paraphrases,
-            called=place.called,
-            steps=self.range_.steps,
-            guidance=self.range_.guidance,
+            pictures=self.reference_images[shown or target.concept],
+            asks=target.asks,
+            paraphrases=target.aliases.paraphrases,
+            placeholder=target.placeholder,
+            steps=self.image_judge.steps,
+            guidance=self.image_judge.guidance,
             seed=self.seed,
-            once=once(self.range_.folder / attack, self.depends(place, settings, shown)),
+            once=once(self.image_judge.folder / attack, self.depends(target, settings, shown)),
         )
 
-    def fight(self, name: str, attack: Attack, place: Place, rows: Sequence[Row], shown: str = "") -> Fight:
+    def run(
+        self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str = ""
+    ) -> AttackResult:
         """The attack on some rows of a place; where it finds no gradient it ends, and what it did until then counts.
 
         `shown`: the concept of the attacker's pictures, where that is another than the place's.
         """
-        found = Fight()
+        found = AttackResult(inputs=[self.identify(name, attack, target)])
         try:
-            for part, batch in self._batches(name, attack, place, rows, shown):
-                found.outcomes |= {row.id: outcome for row, outcome in zip(part, batch.outcomes, strict=True)}
+            for part, batch in self._batches(name, attack, target, rows, shown):
+                found.row_results |= {row.id: result for row, result in zip(part, batch.row_results, strict=True)}
                 found.seconds += batch.seconds
-                self.on_progress(f"{name}, {place.where}, {place.concept}", len(found.outcomes), len(rows))
+                self.on_progress(f"{name}, {target.condition}, {target.concept}", len(found.row_results), len(rows))
         except NoGradient as error:
-            found.missing, found.blind = str(error), True
+            found.missing, found.status = str(error), "no gradient"
             return found
-        if rows and not any(outcome.queries for outcome in found.outcomes.values()):
-            return Fight(missing="it offered no try for any row")
+        except NotFinite as error:
+            found.missing, found.status = str(error), "error"
+            return found
+        if rows and not any(result.queries for result in found.row_results.values()):
+            found.row_results, found.missing, found.status = {}, "it offered no try for any row", "refused"
         return found
 
-    def _batches(self, name: str, attack: Attack, place: Place, rows: Sequence[Row], shown: str):
-        settings = {"version": attack.version, **dataclasses.asdict(attack)}
-        depends = self.depends(place, settings, shown)
-        size = attack.at_once or len(rows)
+    def identify(self, name: str, attack: Attack, target: AttackTarget, shown: str = "") -> str:
+        """The digest of everything that an attack's results depend on beside the rows, with its name."""
+        return digest([name, self.depends(target, _settings(attack), shown)])
+
+    def _batches(
+        self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str
+    ) -> Iterator[tuple[Sequence[Row], Batch]]:
+        settings = _settings(attack)
+        depends, inputs = self.depends(target, settings, shown), self.identify(name, attack, target, shown)
+        folder, size = self.image_judge.folder / name, attack.batch_size or len(rows)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             key = digest([depends, [dataclasses.asdict(row) for row in part]])
-            file = self.range_.folder / name / f"{place.where}-{key}.json"
-            batch = resumed(file, len(part), self.range_.folder)
+            file, older = (folder / f"{word}-{key}.json" for word in (target.condition, OLDER[target.condition]))
+            batch = resume(file, len(part), self.image_judge.folder)
             if batch is None:
                 began = time.monotonic()
-                keep = isinstance(attack, Plain)
-                arena = self.arena(place, name, settings, shown)
-                batch = finish(file, volley(attack, arena, part, self.range_, keep), began)
+                if (before := resume(older, len(part), self.image_judge.folder)) is None:
+                    context = self.context(target, name, settings, shown)
+                    results = run_batch(attack, context, part, self.image_judge)
+                    before = Batch(row_results=tuple(results), seconds=time.monotonic() - began)
+                facts = {"attack": name, "condition": target.condition, "inputs": inputs}
+                batch = write_batch(file, before.model_copy(update=facts))
             yield part, batch
 
-    def depends(self, place: Place, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
+    def depends(self, target: AttackTarget, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
         """Everything on which an attack's outcome depends beside its rows."""
-        other = {"shown": hashlib.sha256(self.portraits[shown].numpy().tobytes()).hexdigest()} if shown else {}
+        other = {"shown": hashlib.sha256(self.reference_images[shown].numpy().tobytes()).hexdigest()} if shown else {}
         return {
             **other,
             "runner": VERSION,
             "settings": dict(settings),
             "drawing": self.drawing.model_dump(exclude={"model"}),
-            "judges": self.range_.jury.identity(),
-            "concept": [place.concept, place.asks, place.called, dataclasses.astuple(place.lore)],
+            "judges": self.image_judge.judges.identity(),
+            "concept": [target.concept, target.asks, target.placeholder, dataclasses.astuple(target.aliases)],
             "words": digest(list(self.words)),
-            "pictures": [row.prompt for row in place.asked],
+            "pictures": [row.prompt for row in target.asked],
             "seed": self.seed,
         }
+
+
+def _settings(attack: Attack) -> dict[str, Any]:
+    return {"version": attack.version, **dataclasses.asdict(attack)}
 
 
 def once(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[], Tensors]], Tensors]:
@@ -180,35 +203,35 @@ def once(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[]
     return kept
 
 
-def plain(bout: Bout, place: Place, rows: Sequence[Row]) -> dict[str, Outcome]:
+def plain(runner: AttackRunner, target: AttackTarget, rows: Sequence[Row]) -> dict[str, RowResult]:
     """What plain prompts show, drawn by the model as it now is."""
-    return bout.fight("plain", Plain(), place, rows).outcomes
+    return runner.run("plain", NoAttack(), target, rows).row_results
 
 
-def portrayed(bout: Bout, grounds: Sequence[Place]) -> dict[str, Tensor]:
+def draw_reference_images(runner: AttackRunner, conditions: Sequence[AttackTarget]) -> dict[str, Tensor]:
     """Pictures of every concept by the model as it now is, which is the untouched base."""
     found: dict[str, Tensor] = {}
-    for place in grounds:
-        if place.concept not in found:
-            keep = once(bout.range_.folder / "portraits", bout.depends(place, {}))
-            found[place.concept] = keep("portraits", lambda p=place: {"pictures": _portraits(bout, p)})["pictures"]
+    for target in conditions:
+        if target.concept not in found:
+            keep = once(runner.image_judge.folder / "portraits", runner.depends(target, {}))
+            found[target.concept] = keep("portraits", lambda p=target: {"pictures": _portraits(runner, p)})["pictures"]
     return found
 
 
-def _portraits(bout: Bout, place: Place) -> Tensor:
+def _portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
     """uint8 [n, 3, h, w]: what the model in place draws of a concept where the judges confirm it.
 
     Of the suite's prompts, from seeds that are in no suite; in a few turns, for a model may show it seldom.
     """
-    rng, found = random.Random(f"portraits/{bout.seed}/{place.concept}"), []
+    rng, found = random.Random(f"portraits/{runner.seed}/{target.concept}"), []
     for _ in range(TURNS):
-        rows = [dataclasses.replace(row, seed=rng.randrange(2**31)) for row in rng.choices(place.asked, k=PORTRAITS)]
-        pictures = bout.range_.draw([Shot(row.prompt, row.seed) for row in rows], rows)
-        seen = bout.range_.jury.look(pictures, rows)
+        rows = [dataclasses.replace(row, seed=rng.randrange(2**31)) for row in rng.choices(target.asked, k=PORTRAITS)]
+        pictures = runner.image_judge.draw([Candidate(row.prompt, row.seed) for row in rows], rows)
+        seen = runner.image_judge.judges.look(pictures, rows)
         found += [picture for picture, said in zip(pictures, seen, strict=True) if said.verdict]
         if len(found) >= PORTRAITS:
             break
-    return torch.stack(found[:PORTRAITS]) if found else no_pictures(bout.range_.model)
+    return torch.stack(found[:PORTRAITS]) if found else no_pictures(runner.image_judge.model)
 
 
 def no_pictures(model: Model) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 import efface
 from efface.evaluation.evaluate import Settings, describe_drawing
 from efface.models.adapters.sd import StableDiffusion
-from efface.robustness.batch import Jury, Range
-from efface.robustness.run import Bout
+from efface.robustness.batch import ImageJudge, JudgePanel
+from efface.robustness.run import AttackRunner
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_it_is_the_base_also_under_a_guide(
     method: str, settings: dict[str, Any], eps_model: StableDiffusion, tmp_path: Path
 ) -> None:
     edit = efface.erase(eps_model, "cat", method=method, **settings)
-    bout = Bout(
-        range_=Range(eps_model, Jury(()), tmp_path),
+    runner = AttackRunner(
+        image_judge=ImageJudge(eps_model, JudgePanel(()), tmp_path),
         edit=edit,
         drawing=describe_drawing(eps_model, Settings(), ""),
         originals=eps_model.weights,
-        portraits={},
+        reference_images={},
         words=(),
         seed=0,
         on_progress=lambda stage, done, total: None,
@@ -41,7 +41,7 @@ def test_it_is_the_base_also_under_a_guide(
     with edit.apply(eps_model):
         steered, noted = drawn()
         assert not torch.equal(steered, base)
-        with bout.base():
+        with runner.base():
             again, plain = drawn()
             assert torch.equal(again, base) and plain == conds
         after, still = drawn()

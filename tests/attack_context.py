@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from efface.attacks.base import Arena, remembered
+from efface.attacks.base import AttackContext, keep_in_memory
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.edits.provenance import provenance
@@ -33,15 +33,15 @@ def shifted(model: Model, selection: str = "attn2", size: float = 0.1) -> Edit:
     )
 
 
-def arena_of(
+def context_of(
     model: Model,
     edit: Edit | None,
     *,
-    called: str = "",
+    placeholder: str = "",
     asks: str = "object",
     once: Once | None = None,
     pictures: int = 5,
-) -> Arena:
+) -> AttackContext:
     """Call it before the edit is applied: its base is what is in place now."""
     base = {name: weight.detach() for name, weight in model.weights.items()}
 
@@ -52,7 +52,7 @@ def arena_of(
 
     side = model.resolution
     shown = torch.randint(256, (pictures, 3, side, side), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    return Arena(
+    return AttackContext(
         model=model,
         edit=edit,
         concept="cat",
@@ -60,9 +60,9 @@ def arena_of(
         synonyms=("lion",),
         words=WORDS,
         pictures=shown,
-        called=called,
+        placeholder=placeholder,
         asks=asks,
-        once=once or remembered(),
+        once=once or keep_in_memory(),
     )
 
 
@@ -102,10 +102,10 @@ def same(model: Model, before: Mapping[str, Tensor]) -> bool:
 def drive(gen: object, model: Model, look: Callable[[Sequence], object]) -> list:
     """Runs an attack to its end; what `look` says of the shots of each round."""
     out = []
-    shots = next(gen)  # type: ignore[call-overload]
+    candidates = next(gen)  # type: ignore[call-overload]
     try:
         while True:
-            out.append(look(shots))
-            shots = gen.send([False] * len(shots))  # type: ignore[attr-defined]
+            out.append(look(candidates))
+            candidates = gen.send([False] * len(candidates))  # type: ignore[attr-defined]
     except StopIteration:
         return out

@@ -1,0 +1,26 @@
+"""Version 1 of `attacks.json`: what its names and values are called now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+KEYS = {"where": "condition", "survivors": "worst_case", "floor": "baseline", "gain": "lift"}
+"""Names of version 1, and what they are called now."""
+CONDITIONS: Mapping[str, str] = {"edited": "target", "base": "control-base", "kept": "control-kept"}
+
+
+def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Contents of a file of version 1, with today's names and values; what is damaged stays as it is."""
+    parts = {"grounds": "conditions", "trials": "measures", "successes": "successes"}
+    found = {key: value for key, value in data.items() if key not in parts}
+    for old, new in parts.items():
+        if isinstance(entries := data.get(old), list):
+            found[new] = [_upgrade_part(each) if isinstance(each, dict) else each for each in entries]
+    return found
+
+
+def _upgrade_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    renamed = {KEYS.get(key, key): value for key, value in part.items()}
+    refused = {"status": "refused"} if part.get("missing") else {}
+    return {**renamed, **refused, "condition": CONDITIONS.get(part.get("where", ""), part.get("where"))}
