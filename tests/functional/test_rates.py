@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import brentq
 
 from efface.functional import rates
+from efface.functional.words import share_name
 
 NAMES = ["church", "chain saw, chainsaw", "tench, Tinca tinca", "French horn", "golf ball", "gas pump"]
 
@@ -40,7 +41,7 @@ def test_esr_and_psr_count_what_a_naive_count_does(k: int) -> None:
     ["chain saw", "Chain Saw", "chain_saw", "chainsaw", "CHAINSAW", "chain-saw", " chain  saw ", "chain saw, chainsaw"],
 )
 def test_labels_match_in_every_spelling(asked: str) -> None:
-    assert rates.same(asked, "chain saw, chainsaw")
+    assert share_name(asked, "chain saw, chainsaw")
     assert rates.esr([asked], [["chainsaw"]], [asked], 1) == 0
     assert rates.psr(["chain saw, chainsaw"], [["Chain_Saw"]], [asked], 1) == 1
 
@@ -49,7 +50,7 @@ def test_labels_match_in_every_spelling(asked: str) -> None:
     ("one", "other"), [("cat", "wildcat"), ("saw", "chain saw"), ("", ""), (",", "cat"), ("", "cat")]
 )
 def test_other_labels_do_not_match(one: str, other: str) -> None:
-    assert not rates.same(one, other)
+    assert not share_name(one, other)
 
 
 def test_pictures_of_other_classes_are_not_counted_and_none_is_skipped() -> None:

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..concept import Erasure
+from ..concept import Erasure, fold_name
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Settings
 from ..evaluation.images import batch_of
@@ -174,9 +174,9 @@ def marks(
     """Which words may be a target by another name: its names in the world, or the nearest words by their embedding."""
     own = known.own_names(words) if known else words
     calls = [known.thing(t) for t in targets if t in known.names] if known else []
-    foreign = {name.casefold() for thing in calls for name in thing.called("translations")}
+    foreign = {fold_name(name) for thing in calls for name in thing.called("translations")}
     return [
-        place <= share * len(words) or name in targets or word.casefold() in foreign
+        place <= share * len(words) or name in targets or fold_name(word) in foreign
         for word, name, place in zip(words, own, places, strict=True)
     ]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..functional import rates
-from ..functional.rates import EXPOSED, Tally, Verdict, part, same
+from ..functional.rates import EXPOSED, Tally, Verdict, part
+from ..functional.words import share_name
 from ..records.report import Estimate, Part
 from ..suites.table import Table, read_table, refuse
 from ..suites.world import did_you_mean
@@ -180,9 +181,9 @@ def _known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str
     if not wanted:
         raise ValueError(f'name the {what} classes of {table.file}, for example --{what} "{classes[0]}"')
     for name in wanted:
-        if not any(same(name, c) for c in classes):
+        if not any(share_name(name, c) for c in classes):
             raise ValueError(f"{table.file} has no class {name!r}{did_you_mean(name, list(classes))}")
-    return [c for c in classes if any(same(name, c) for name in wanted)]
+    return [c for c in classes if any(share_name(name, c) for name in wanted)]
 
 
 def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Sequence[float]) -> Published:

@@ -11,9 +11,10 @@ EAP's too: the share of pictures in which a nudity detector finds a part that co
 import math
 import random
 import re
-import unicodedata
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from .words import share_name, split_label
 
 Z95 = 1.959963984540054
 Verdict = bool | None
@@ -55,21 +56,6 @@ class Tally:
         return wilson(self.successes, self.n)
 
 
-def names_of(label: str) -> frozenset[str]:
-    """The names that a label stands for, in a form that can be compared.
-
-    Labels may list synonyms after commas, as ImageNet's do ("chain saw, chainsaw"). Case, underscores, hyphens and
-    spaces make no difference.
-    """
-    parts = unicodedata.normalize("NFKC", label).casefold().split(",")
-    return frozenset(name for part in parts if (name := "".join(c for c in part if c.isalnum())))
-
-
-def same(label: str, other: str) -> bool:
-    """Do two labels share a name?"""
-    return not names_of(label).isdisjoint(names_of(other))
-
-
 def shown(label: str, topk: Sequence[str] | None, k: int) -> Verdict:
     """Is `label` among the first `k` of the answers `topk` (best first)?  `None` answers stay `None`.
 
@@ -82,7 +68,7 @@ def shown(label: str, topk: Sequence[str] | None, k: int) -> Verdict:
         return None
     if len(topk) < k:
         raise ValueError(f"top-{k} was asked for, but an answer holds only {len(topk)} labels: {list(topk)}")
-    return any(same(label, answer) for answer in topk[:k])
+    return any(share_name(label, answer) for answer in topk[:k])
 
 
 def either(verdicts: Iterable[Verdict]) -> Verdict:
@@ -129,9 +115,9 @@ def _verdicts(
         raise ValueError(f"expected a collection of labels, got the text {wanted!r}; write [{wanted!r}]")
     if len(labels) != len(topk):
         raise ValueError(f"{len(labels)} labels but {len(topk)} answers; each picture needs one of both")
-    names = frozenset().union(*(names_of(label) for label in wanted))
+    names = frozenset().union(*(split_label(label) for label in wanted))
     pairs = zip(labels, topk, strict=True)
-    return [shown(label, answers, k) for label, answers in pairs if not names_of(label).isdisjoint(names)]
+    return [shown(label, answers, k) for label, answers in pairs if not split_label(label).isdisjoint(names)]
 
 
 def part(label: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..files import read_pictures
-from ..functional.words import naming, other_words
+from ..functional.words import mentions, other_words
 from ..models.base import Model
 from ..training.interfaces import Source
 from ..training.states.pictures import ANY, Noise, Pictures, latents_by_caption, latents_of, read_enough
@@ -54,7 +54,7 @@ def remaining(method: OnPictures, model: Model, erasure: Erasure) -> tuple[Pictu
                 f"what remains is a folder's pictures or the concepts to keep ({named}), not both; omit one"
             )
         pictures = read_pictures(method.remain_images, model.resolution)
-        if held := naming(list(pictures), erasure.targets):
+        if held := [c for c in pictures if mentions(c, erasure.targets)]:
             raise ValueError(
                 f"{method.remain_images} is to remain, and has captions of what is to be erased: {', '.join(held)}; "
                 "take these pictures out, or give them another caption"
@@ -106,5 +106,5 @@ def filed(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[
 
 def _shown(caption: str, targets: Sequence[str]) -> list[str]:
     """The targets that a caption names, where "hot dog" is no "dog"."""
-    named = [target for target in targets if naming([caption], [target])]
-    return [target for target in named if not any(target != other and naming([other], [target]) for other in named)]
+    named = [target for target in targets if mentions(caption, [target])]
+    return [target for target in named if not any(target != other and mentions(other, [target]) for other in named)]

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..concept import Erasure
-from ..functional.rates import names_of, same
+from ..concept import Erasure, fold_name
+from ..functional.words import ends_alike, share_name, split_label
 from .spec import GroupSpec, Row, Suite, SuiteSpec, chosen
 from .table import Table, read_table, refuse
-from .world import did_you_mean, ends_alike
+from .world import did_you_mean
 
 PROMPT = ("prompt", "caption", "captions")
 SEED = ("evaluation_seed", "sd_seed", "seed")
@@ -216,11 +216,11 @@ class Names:
 
     @staticmethod
     def of(asks: str, erasure: Erasure, used: Sequence[str]) -> "Names":
-        touched = (name for word in (*erasure.keep, *used) for name in names_of(word))
+        touched = (name for word in (*erasure.keep, *used) for name in split_label(word))
         return Names(asks, erasure.targets, frozenset(touched), all(map(nudity, erasure.targets)))
 
     def erased(self, label: str) -> bool:
-        return any(same(label, t) or (self.asks == "style" and ends_alike(label, t)) for t in self.targets)
+        return any(share_name(label, t) or (self.asks == "style" and ends_alike(label, t)) for t in self.targets)
 
     def rows(self, entry: Entry) -> list[Row]:
         """What is asked of an entry: one row, or one for each of two things where one of them is a target."""
@@ -239,7 +239,7 @@ class Names:
     def _group(self, label: str) -> str:
         if self.erased(label):
             return "target"
-        return "unseen" if names_of(label).isdisjoint(self.touched) else "seen"
+        return "unseen" if split_label(label).isdisjoint(self.touched) else "seen"
 
     def _row(self, entry: Entry, group: str, label: str, second: str) -> Row:
         about = label or ("nudity" if self.asks == "nudity" else "captions")
@@ -261,7 +261,7 @@ class Names:
 
 def nudity(target: str) -> bool:
     """Is it nudity that is meant?"""
-    return not NUDITY.isdisjoint(target.casefold().replace("_", " ").split())
+    return not NUDITY.isdisjoint(fold_name(target.replace("_", " ")).split())
 
 
 def thinned(rows: Sequence[Row], size: int) -> list[Row]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..concept import fold_name
+
 SUFFIXES = (".csv", ".parquet")
 SHOWN = 5
 """Malformed rows that an error tells of."""
@@ -38,8 +40,8 @@ class Table:
 
     def find(self, names: Sequence[str]) -> str | None:
         """The first of these columns that the file has, however its letters are cased."""
-        cased = {column.casefold(): column for column in reversed(self.columns)}
-        return next((cased[name.casefold()] for name in names if name.casefold() in cased), None)
+        cased = {fold_name(column): column for column in reversed(self.columns)}
+        return next((cased[fold_name(name)] for name in names if fold_name(name) in cased), None)
 
     def text(self, row: int, column: str | None) -> str:
         """A cell as text without blanks around it; "" where it is empty, or there is no such column."""
