@@ -185,7 +185,7 @@ BAD = {
         "repeat the flag",
     ),
     "kept in another case": (erasing("eap", "--keep", "Cat"), "erased and kept at once: cat"),
-    "kept by another name": (erasing("eap", "--keep", "kitty"), "cat and kitty, two names of cat"),
+    "kept by another name": (erasing("eap", "--keep", "Catlet"), "cat and Catlet, two names of cat"),
     "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{tmp}/e"], "no model 'glyps'"),
     "unwritable": (["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e"], "cannot write"),
     "unwritable checkpoint": (erasing("esd", "--checkpoint", "/proc/x/c"), "cannot write /proc/x/c"),
