@@ -25,9 +25,10 @@ from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
 from efface.evaluation.evaluate import album_of, evaluate
 from efface.evaluation.judging import WHO, estimate
+from efface.files import write_whole
 from efface.functional.rates import bootstrap
 from efface.models.base import Model
-from efface.records.report import Estimate, Record, read, write_whole
+from efface.records.report import Estimate, Record, read
 from efface.scorers import panel
 from efface.suites import world
 from efface.suites.rows import build

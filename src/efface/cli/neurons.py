@@ -65,7 +65,7 @@ class Neurons:
         from ..diagnostics.neurons import Look, diagnose
         from ..edits.edit import Edit
         from ..evaluation.images import batch_of
-        from ..records.report import write_whole
+        from ..files import write_whole
         from ..report.neurons import page
 
         how = Look(

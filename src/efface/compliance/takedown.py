@@ -6,7 +6,6 @@ It is made from a finished evaluation and says nothing that is not in there; its
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from ..attacks import names as attack_names
 from ..evaluation.evaluate import album_of
 from ..evaluation.images import digest, picture
+from ..files import hash_bytes, hash_file, read_versioned
 from ..records import attacks as attack_record
 from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read
 from ..suites import spec
@@ -98,7 +97,7 @@ def make(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Ta
         FileNotFoundError, ValueError: no finished evaluation, a date that is none, or an edit that was not judged here.
     """
     record = with_attacks(read(folder), attack_record.read(folder))
-    if edit_file and _sha256(folder / edit_file) != record.drawing.edit:
+    if edit_file and hash_file(folder / edit_file) != record.drawing.edit:
         raise ValueError(
             f"{folder / edit_file} is not the edit that was judged in {folder} (sha256 {record.drawing.edit[:12]}…)"
         )
@@ -110,7 +109,7 @@ def make(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Ta
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
         "untested": tuple(untested(record, _attacks_run(folder))),
-        "files": {name: _sha256(folder / name) for name in FILES if (folder / name).is_file()},
+        "files": {name: hash_file(folder / name) for name in FILES if (folder / name).is_file()},
     }
     same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
     data |= {name: getattr(record, name) for name in (*same, "rule", "headlines", "alarms")}
@@ -121,7 +120,7 @@ def make(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Ta
 def digest_of(takedown: Takedown) -> str:
     """sha256 of a record without its own digest."""
     text = json.dumps(takedown.model_dump(mode="json", exclude={"digest"}), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_bytes(text.encode())
 
 
 def read_takedown(path: Path) -> Takedown:
@@ -132,14 +131,7 @@ def read_takedown(path: Path) -> Takedown:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; `efface record {path.parent}` writes it")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
-        return Takedown.model_validate(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
+    return read_versioned(path, FORMAT_VERSION, Takedown.model_validate, "make it again")
 
 
 def untested(record: Record, attacked: Sequence[str] = ()) -> list[Untested]:
@@ -204,7 +196,7 @@ def check(folder: Path, takedown: Takedown, edit_file: Path | None, base: Mappin
     """
     out = [_compared("the record itself", takedown.digest, digest_of(takedown))]
     for name, recorded in takedown.files.items():
-        out.append(_compared(name, recorded, _sha256(folder / name) if (folder / name).is_file() else None))
+        out.append(_compared(name, recorded, hash_file(folder / name) if (folder / name).is_file() else None))
     for name in FILES:
         if name not in takedown.files and (folder / name).is_file():
             out.append(Check(what=name, outcome="differs", says="it came after the record; make the record again"))
@@ -214,7 +206,7 @@ def check(folder: Path, takedown: Takedown, edit_file: Path | None, base: Mappin
         says = f"there is no {edit}" if edit else "the record does not say where it lies"
         out.append(Check(what="the edit", outcome="not checked", says=f"{says}; give it with --edit"))
     else:
-        out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, _sha256(edit)))
+        out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, hash_file(edit)))
     if base is None:
         says = f"{takedown.drawing.model} could not be opened; give its folder or hub id with --model"
         out.append(Check(what="the base", outcome="not checked", says=says))
@@ -262,13 +254,6 @@ def _attacks_run(folder: Path) -> list[str]:
     """Names of the attacks in the evaluation's `attacks.json` that could be made."""
     found = attack_record.read(folder)
     return [t.attack for t in found.trials if t.where == "edited" and not t.missing] if found else []
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _day(given: str) -> str:

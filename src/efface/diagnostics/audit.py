@@ -14,7 +14,6 @@ that the search did not use, and judged.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,12 +27,12 @@ from ..concept import Erasure, fold_name
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Settings
 from ..evaluation.images import batch_of
+from ..files import hash_file, write_whole
 from ..functional.candidates import distances
 from ..functional.schedules import space_weight
 from ..functional.words import other_words
 from ..models.base import Model
 from ..records.audit import FORMAT_VERSION, Audit, Finding, Searched
-from ..records.report import write_whole
 from ..scorers import Judge
 from ..suites.world import World
 from .audit_images import asked_for, draw_and_judge, over_words, sheet
@@ -204,7 +203,7 @@ def audit(
         ValueError: too few words, an edit of another base.
     """
     tell = progress or (lambda stage, done, total: None)
-    edit, sha256 = Edit.load(edit_file), hashlib.sha256(edit_file.read_bytes()).hexdigest()
+    edit, sha256 = Edit.load(edit_file), hash_file(edit_file)
     edit.check(model)
     if len(words) < look.worst + look.controls:
         raise ValueError(

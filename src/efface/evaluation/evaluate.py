@@ -6,7 +6,6 @@ started again is the same, byte for byte.
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..concept import Erasure
 from ..edits.edit import Edit
+from ..files import hash_file, write_whole
 from ..models.base import Model
 from ..models.trajectory import Sampler
 from ..records.report import (
@@ -29,7 +29,6 @@ from ..records.report import (
     SuitePart,
     compare,
     read,
-    write_whole,
 )
 from ..scorers import Judge
 from ..scorers.base import Checked, Score, Scorer, SetScorer
@@ -102,7 +101,7 @@ def evaluate(
     album = album or out / "images"
     tell = progress or (lambda stage, done, total: None)
     base = describe_drawing(model, settings, "")
-    edited = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
+    edited = describe_drawing(model, settings, hash_file(edit_file))
     _agree(out, suite, edited, album, protocol)
 
     paths, by = {}, settings.sampler

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..files import write_whole
 from ..functional import rates
 from ..functional.rates import Tally, Verdict
-from ..records.report import Drop, Estimate, write_whole
+from ..records.report import Drop, Estimate
 from ..scorers import Judge
 from ..scorers.base import Detector, Score, Scorer
 from ..suites.spec import Row

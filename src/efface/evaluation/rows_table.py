@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..records.report import write_whole
+from ..files import write_whole
 from ..suites.spec import Row
 from .judging import WHO, Table
 

@@ -92,8 +92,8 @@ def filed(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[
     if unknown or missing:
         what = f"captions that name no target: {', '.join(unknown[:5])}" if unknown else f"none of {', '.join(missing)}"
         raise ValueError(
-            f"pictures of several targets need captions that tell them apart, by subfolder or metadata.jsonl; {folder} "
-            f"has {what}"
+            f"pictures of several targets need captions that tell them apart, by subfolder, metadata.jsonl or a .txt "
+            f"beside each; {folder} has {what}"
         )
     latents = latents_by_caption(model, pictures)
     return {

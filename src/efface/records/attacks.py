@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from ..files import read_versioned
 from .report import Alarm, Drawing, Drop, Estimate, Part, SuitePart
 
 FORMAT_VERSION = 1
@@ -135,11 +135,4 @@ def read(folder: Path) -> AttackRecord | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
-        return AttackRecord.model_validate(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the attacks again") from error
+    return read_versioned(path, FORMAT_VERSION, AttackRecord.model_validate, "run the attacks again")

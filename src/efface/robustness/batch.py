@@ -6,7 +6,6 @@ loses the batch it was in and no more.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -22,11 +21,11 @@ from ..attacks.base import Arena, Attack, Shot
 from ..concept import Prompt
 from ..evaluation import judging
 from ..evaluation.images import batch_of, picture, png
-from ..files import write_tensors
+from ..files import hash_bytes, write_tensors, write_whole
 from ..models.base import Model
 from ..models.fingerprint import raw
 from ..records.attacks import Outcome
-from ..records.report import Part, write_whole
+from ..records.report import Part
 from ..scorers.base import Scorer
 from ..suites.spec import Row
 
@@ -101,7 +100,7 @@ class Range:
     def keep(self, image: Tensor) -> str:
         """Writes a picture, named by its content; its path relative to the evaluation's folder."""
         data = png(image)
-        name = f"{hashlib.sha256(data).hexdigest()[:32]}.png"
+        name = f"{hash_bytes(data)[:32]}.png"
         write_whole(self.folder / PICTURES / name, data)
         return f"{self.folder.name}/{PICTURES}/{name}"
 
@@ -112,7 +111,7 @@ class Range:
         if not tensors:
             return ""
         data = b"".join(raw(v.flatten(), torch.float32) for v in tensors.values())
-        name = f"{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
+        name = f"{hash_bytes(data)[:32]}.safetensors"
         write_tensors(self.folder / "shots" / name, tensors, {"since": shot.since})
         return f"{self.folder.name}/shots/{name}"
 

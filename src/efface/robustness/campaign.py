@@ -11,7 +11,6 @@ embeddings that words can't say. The same call goes on where it was stopped.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +21,9 @@ from ..attacks import FLOOR, configured, name_of
 from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Progress, Settings, describe_drawing
+from ..files import hash_file, write_whole
 from ..models.base import Model
 from ..records.attacks import FILE, AttackRecord, Outcome, Where
-from ..records.report import write_whole
 from ..scorers import Judge
 from ..scorers.base import SetScorer
 from ..suites.spec import Row, Suite
@@ -98,7 +97,7 @@ def attack(
         seed=campaign.seed,
         tell=progress or (lambda stage, done, total: None),
     )
-    drawing = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
+    drawing = describe_drawing(model, settings, hash_file(edit_file))
     edited = replace(base, edit=edit, drawing=drawing)
     with edit.apply(model, settings.strength):
         refused = _refused({"base": base, "edited": edited, "kept": edited}, order, grounds, campaign.skip)
