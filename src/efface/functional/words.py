@@ -63,7 +63,7 @@ def mentions(text: str, targets: Collection[str]) -> bool:
     """
     barred = {fold_name(target) for target in targets}
     folded = fold_name(text)
-    words = re.findall(r"\w+", folded)
+    words = re.findall(r"\w+", folded.replace("_", " "))
     return any(_is_any(form, barred) for form in (folded, " ".join(words), *words))
 
 
