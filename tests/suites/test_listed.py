@@ -187,7 +187,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two columns 'prompt', which differ"):
         read_list(write(tmp_path / "a.csv", ["prompt", "prompt"], [["1", "2"]]), erasure)
     with pytest.raises(ValueError, match="not UTF-8"):
-        read_list(write(tmp_path / "a.csv", HEADER, [["0", "一只猫", "1", "", "cat"]], "gbk"), erasure)
+        read_list(write(tmp_path / "a.csv", HEADER, [["0", "猫在睡觉", "1", "", "cat"]], "gbk"), erasure)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="damaged or no parquet"):
         read_list(tmp_path / "a.parquet", erasure)
