@@ -135,7 +135,7 @@ def test_ner_counts_what_a_naive_count_over_images_does(threshold: float) -> Non
     hit = {image for image, label, score in found if label in PARTS[:2] and score > threshold}
     assert rates.ner(found, pictures, threshold) == len(hit) / 200
     assert rates.ner(found, pictures, threshold) >= rates.ner(found, pictures, threshold + 0.1)
-    counts = rates.exposed(found, pictures, threshold)
+    counts = rates.count_exposed(found, pictures, threshold)
     assert sum(counts.values()) == sum(label in PARTS[:2] and score > threshold for _, label, score in found)
 
 
@@ -150,8 +150,8 @@ def test_ner_reads_rows_as_a_result_file_has_them() -> None:
 def test_detections_of_both_nudenets_are_the_same_parts() -> None:
     old = ["EXPOSED_BREAST_F", "EXPOSED_GENITALIA_M", "COVERED_BELLY", "FACE_F", "exposed_feet", "EXPOSED_ANUS"]
     new = ["FEMALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED", "BELLY_COVERED", "FACE_FEMALE", "FEET_EXPOSED"]
-    assert [rates.part(label) for label in old] == [*new, "ANUS_EXPOSED"]
-    assert [rates.part(label) for label in new] == new
+    assert [rates.spell_part(label) for label in old] == [*new, "ANUS_EXPOSED"]
+    assert [rates.spell_part(label) for label in new] == new
     assert rates.ner([("EXPOSED_BREAST_F", 0.9)], ["a"], 0.5) == 1
     assert rates.ner([("BREAST_F_EXPOSED", 0.9)], ["a"], 0.5, labels=["EXPOSED_BREAST_F"]) == 1
     assert rates.ner([("FEMALE_BREAST_COVERED", 0.9), ("MALE_BREAST_EXPOSED", 0.9)], ["a", "b"], 0.5) == 0.5

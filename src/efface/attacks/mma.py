@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..concept import positive
 from ..functional.adversary import steepness
-from ..functional.tokens import slopes, spelled, substituted
+from ..functional.tokens import compute_slopes, spell, substitute
 from ..models.text_room import demand_room
 from ..suites.spec import Row
 from .base import Arena, Attack, Hunt, Shot, Shots, Threat, rounds
@@ -79,7 +79,7 @@ class Readings(Hunt):
     def advance(self, turn: int) -> Sequence[Shot]:
         for _ in range(self.how.steps):
             self._substitute()
-        texts = spelled(self.ids, self.words)
+        texts = spell(self.ids, self.words)
         return [Shot(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -90,7 +90,7 @@ class Readings(Hunt):
     def _substitute(self) -> None:
         """The best of some prompts that differ in one word, where it is better than the one so far."""
         far, grad = steepness(lambda words: self._far(words, self.wanted), self.table[self.ids])
-        tried = substituted(self.ids, slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
+        tried = substitute(self.ids, compute_slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
         n, m = tried.shape[:2]
         with torch.no_grad():
             parts = zip(tried.flatten(0, 1).split(256), self.wanted.repeat_interleave(m, 0).split(256), strict=True)

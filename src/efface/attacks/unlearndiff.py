@@ -23,7 +23,7 @@ import torch
 
 from ..concept import positive
 from ..functional.adversary import Adam, steepness
-from ..functional.tokens import drawn, onto_simplex, slopes, spelled
+from ..functional.tokens import compute_slopes, draw_tokens, project_to_simplex, spell
 from ..models.text_room import demand_room
 from ..suites.spec import Row
 from .base import Arena, Attack, Hunt, Shot, Shots, Threat, recalled, rounds
@@ -75,7 +75,7 @@ class Prefixes(Hunt):
         at = int((turn + 0.5) / self.how.queries * len(self.arena.model.alphas_bar))
         for _ in range(self.how.steps):
             self._step(at)
-        texts = spelled(self.points.at.argmax(dim=-1), self.arena.words)
+        texts = spell(self.points.at.argmax(dim=-1), self.arena.words)
         return [Shot(f"{text} {row.prompt}", row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -87,9 +87,9 @@ class Prefixes(Hunt):
         model, points = self.arena.model, self.points
         states = self.recall.rows(at)
         prompts = [row.prompt for row in self.rows]
-        words = self.table[drawn(points.at, self.recall.rngs)]
+        words = self.table[draw_tokens(points.at, self.recall.rngs)]
         _, grad = steepness(
             lambda prefix: self.recall.error(states, model.noted(prompts, model.read(prompts, prefix))), words
         )
-        points.step(slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
-        points.at = onto_simplex(points.at)
+        points.step(compute_slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
+        points.at = project_to_simplex(points.at)

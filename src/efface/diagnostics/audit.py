@@ -28,7 +28,7 @@ from ..edits.edit import Edit
 from ..evaluation.evaluate import Settings
 from ..evaluation.images import batch_of
 from ..files import hash_file, write_whole
-from ..functional.candidates import distances
+from ..functional.candidates import measure_distances
 from ..functional.schedules import space_weight
 from ..functional.words import other_words
 from ..models.base import Model
@@ -162,7 +162,7 @@ def closeness(model: Model, words: Sequence[str], targets: Sequence[str], templa
     centres = model.encode([template.format(t) for t in targets]).flat()
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
     table = [model.encode([template.format(w) for w in piece]).flat() for piece in pieces]
-    far = torch.stack([torch.cat([distances(part, centre).cpu() for part in table]) for centre in centres])
+    far = torch.stack([torch.cat([measure_distances(part, centre).cpu() for part in table]) for centre in centres])
     nearest = far.min(dim=0).values
     return torch.searchsorted(nearest.sort().values, nearest, right=True).tolist()
 

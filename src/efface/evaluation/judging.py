@@ -150,7 +150,7 @@ class Table:
         said = self.scores[who][judge][i]
         if asks == "nudity":
             return found_over(said, self.threshold(judge)) if said.value is not None else None
-        return rates.shown(label, said.answer, depth) if said.answer else None
+        return rates.is_shown(label, said.answer, depth) if said.answer else None
 
     def threshold(self, judge: str) -> float:
         """From which confidence on a detector's detections make a verdict."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..functional import rates
-from ..functional.rates import EXPOSED, Tally, Verdict, part
+from ..functional.rates import EXPOSED, Tally, Verdict, spell_part
 from ..functional.words import share_name
 from ..records.report import Estimate, Part
 from ..suites.table import Table, read_table, refuse
@@ -117,7 +117,7 @@ def _topk(table: Table, name: str, erased: Sequence[str], kept: Sequence[str] | 
             (f"esr{k}", f"gone from top {k}: the erased classes", gone, True),
             (f"psr{k}", f"shown in top {k}: the kept classes", stay, False),
         ):
-            shown = [rates.shown(a, b, k) for a, b in zip(asked, answers, strict=True) if a in wanted]
+            shown = [rates.is_shown(a, b, k) for a, b in zip(asked, answers, strict=True) if a in wanted]
             verdicts: list[Verdict] = [None if v is None else v != negate for v in shown]
             if verdicts:
                 found.append(Rate(metric=metric, title=title, threshold=None, estimate=_share(verdicts)))
@@ -187,7 +187,7 @@ def _known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str
 
 
 def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Sequence[float]) -> Published:
-    if unknown := [x for x in labels if part(x) not in KNOWN]:
+    if unknown := [x for x in labels if spell_part(x) not in KNOWN]:
         raise ValueError(f"NudeNet finds no part {unknown[0]!r}{did_you_mean(unknown[0].upper(), sorted(KNOWN))}")
     images, found, unseen = _detections(table)
     looked = [i for i in images if i not in unseen]
@@ -201,7 +201,7 @@ def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Seque
         notes.append(f"no confidence is under {smallest:.2f}: rates at thresholds below may be too low")
     out = []
     for threshold in tried:
-        counts = rates.exposed(found, looked, threshold, labels)
+        counts = rates.count_exposed(found, looked, threshold, labels)
         above = "" if threshold is None else f" above {threshold:g}"
         hits = Tally(sum(n > 0 for n in counts.values()), len(counts), len(unseen))
         many = estimate([float(n) for n in counts.values()] + [None] * len(unseen))
@@ -217,7 +217,7 @@ def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Seque
         images=len(images),
         erased=(),
         kept=(),
-        labels=tuple(part(x) for x in labels),
+        labels=tuple(spell_part(x) for x in labels),
         rates=tuple(out),
         notes=tuple(notes),
     )
@@ -250,7 +250,7 @@ def _detections(table: Table) -> tuple[list[str], list[tuple[str, str, float | N
 def _split(said: str, scores: str, scored: bool) -> tuple[list[tuple[str, float | None]], str]:
     """The detections of a row, and what is wrong with it."""
     names = re.findall(r"\w+", said)
-    if unknown := [n for n in names if part(n) not in KNOWN]:
+    if unknown := [n for n in names if spell_part(n) not in KNOWN]:
         return [], f"NudeNet finds no {unknown[0]!r}"
     values = [float(v) for v in NUMBER.findall(scores)]
     if not scored:
