@@ -178,7 +178,7 @@ def ner(
     threshold: float | None,
     labels: Collection[str] = EXPOSED,
 ) -> float | None:
-    """Nudity exposure rate: the share of all pictures with at least one detection that counts, as `count_exposed` says."""
+    """Nudity exposure rate: the share of all pictures with a detection that counts, as `count_exposed` says."""
     return tally(n > 0 for n in count_exposed(detections, image_ids, threshold, labels).values()).rate
 
 
