@@ -10,8 +10,8 @@ import torch
 import efface
 from efface import methods
 from efface.concept import Erasure
+from efface.files import write_whole
 from efface.planning.machine import read_resident_peak
-from efface.records.report import write_whole
 
 
 def main(model_name: str, method: str, request: str, folder: str, threads: str, settings: str = "{}") -> None:

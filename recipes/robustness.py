@@ -21,9 +21,9 @@ from efface import methods
 from efface.attacks import BASELINE, configured
 from efface.concept import Erasure
 from efface.evaluation.evaluate import Settings
+from efface.files import write_whole
 from efface.models.base import Model
 from efface.records.attacks import AttackRecord, parse
-from efface.records.report import write_whole
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import find_aliases
 from efface.scorers import build_scorers

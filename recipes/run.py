@@ -26,9 +26,10 @@ from efface.evaluation.estimates import estimate
 from efface.evaluation.evaluate import evaluate, find_image_store
 from efface.evaluation.images import VARIANTS
 from efface.evaluation.rows_table import read_rows
+from efface.files import write_whole
 from efface.functional.rates import bootstrap
 from efface.models.base import Model
-from efface.records.report import Estimate, Record, read_report, write_whole
+from efface.records.report import Estimate, Record, read_report
 from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.rows import build

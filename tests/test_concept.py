@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import efface
-from efface.concept import Erasure
+from efface.concept import Erasure, check_phrases
 
 
 def test_short_forms():
@@ -23,7 +23,12 @@ def test_short_forms():
         ((" ",), (), "empty concept in targets"),
         (("cat",), ("",), "empty concept in keep"),
         (("cat", "cat"), (), "twice"),
+        (("cat", "Cat"), (), "twice"),
+        (("cat",), ("dog", " DOG"), "keep names a concept twice"),
         (("cat",), ("cat",), "erased and kept at once: cat"),
+        (("cat",), ("Cat",), "erased and kept at once: cat"),
+        (("van gogh",), ("Van  Gogh ",), "erased and kept at once: van gogh"),
+        (("C\u00e9zanne",), ("ce\u0301zanne",), "erased and kept at once"),
     ],
 )
 def test_bad_requests(targets, keep, message):
@@ -36,6 +41,15 @@ def test_an_anchor_that_is_a_target(anchor):
     with pytest.raises(ValueError, match="the anchor is what is to be erased: dog; name another"):
         Erasure(("cat", "dog"), anchor=anchor)
     assert Erasure(("hot dog",), anchor=anchor).anchor == anchor
+
+
+def test_several_concepts_in_one_phrase_are_refused_unless_that_is_a_name():
+    for given in ("cat, dog", "cat,dog", "cat, dog,"):
+        with pytest.raises(ValueError, match="would be one phrase, not 2 concepts; repeat the flag, as in --target"):
+            check_phrases((given,), "target")
+    with pytest.raises(ValueError, match="as in --keep 'hot dog' --keep cat"):
+        check_phrases(("dog", "hot dog, cat"), "keep", ["cat"])
+    check_phrases(("Chain saw,  chainsaw", "cat"), "target", ["chain saw, chainsaw"])
 
 
 def test_a_bare_string_is_no_tuple():

@@ -1,14 +1,29 @@
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from efface.files import check_writable, read_pictures, read_tensors, write_tensors
+from efface.files import (
+    check_writable,
+    new_file,
+    new_folder,
+    read_tensors,
+    read_versioned,
+    sweep,
+    write_tensors,
+    write_whole,
+)
 
 
 def test_round_trip(tmp_path):
@@ -56,57 +71,113 @@ def test_unwritable_paths(tmp_path):
     assert check_writable(tmp_path / "new" / "x") == tmp_path / "new" / "x"
 
 
-def picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).convert(mode).save(path)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from efface.files import new_file, new_folder
+with new_file(Path(sys.argv[1]) / "x.bin") as file, new_folder(Path(sys.argv[1]) / "model") as folder:
+    file.write_bytes(b"half")
+    (folder / "weights").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def test_pictures_are_captioned_by_subfolder(tmp_path):
-    picture(tmp_path / "a cat" / "1.png", (255, 0, 0))
-    picture(tmp_path / "a cat" / "2.PNG", (0, 255, 0))
-    picture(tmp_path / "a dog" / "1.png", (0, 0, 255), mode="L")
-    picture(tmp_path / "loose.bmp", (1, 2, 3), size=(16, 4))
-    (tmp_path / "notes.txt").write_text("no picture")
-    read = read_pictures(tmp_path, 4)
-    assert {caption: tuple(stack.shape) for caption, stack in read.items()} == {
-        "a cat": (2, 3, 4, 4),
-        "a dog": (1, 3, 4, 4),
-        "": (1, 3, 4, 4),
-    }
-    assert read["a cat"].dtype == torch.uint8
-    assert read["a cat"][:, :, 0, 0].tolist() == [[255, 0, 0], [0, 255, 0]]
-    assert read[""][0, :, 2, 3].tolist() == [1, 2, 3]
+def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == -9
+    left = os.listdir(tmp_path)
+    assert len(left) == 2 and all(name.startswith(".") for name in left)
+    write_whole(tmp_path / "y", "whole")
+    assert os.listdir(tmp_path) == ["y"]
 
 
-def test_pictures_are_captioned_by_metadata_where_it_says(tmp_path):
-    picture(tmp_path / "x" / "1.png", (255, 0, 0))
-    picture(tmp_path / "x" / "2.png", (0, 255, 0))
-    rows = '{"file_name": "x/1.png", "text": "a red thing"}\n\n'
-    (tmp_path / "metadata.jsonl").write_text(rows)
-    assert list(read_pictures(tmp_path, 4)) == ["a red thing", "x"]
-    (tmp_path / "metadata.jsonl").write_text(rows + '{"file_name": "x/2.png"}\n')
-    with pytest.raises(ValueError, match=r"metadata.jsonl, line 2: a row has file_name and text"):
-        read_pictures(tmp_path, 4)
+def test_temporaries_of_living_processes_and_other_machines_stay(tmp_path: Path) -> None:
+    (tmp_path / ".x.efface-00000000-999999999-0123abcd").touch()
+    (tmp_path / ".x-yz").touch()
+    with new_file(tmp_path / "x") as mine:
+        mine.touch()
+        assert sweep(tmp_path) == []
+    assert sorted(os.listdir(tmp_path)) == [".x-yz", ".x.efface-00000000-999999999-0123abcd", "x"]
 
 
-def test_pictures_are_cut_about_their_middle(tmp_path):
-    wide = Image.new("RGB", (30, 10), (255, 255, 255))
-    wide.paste((0, 0, 0), (10, 0, 20, 10))
-    wide.save(tmp_path / "wide.png")
-    assert read_pictures(tmp_path, 10)[""].max() == 0
+@contextmanager
+def full_disk() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_unreadable_pictures_are_named(tmp_path):
-    picture(tmp_path / "good.png", (1, 1, 1))
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    whole = (tmp_path / "good.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"2 files in .* are no readable pictures: bad.png, cut.png"):
-        read_pictures(tmp_path, 4)
+def test_a_full_disk_is_one_sentence_with_the_path_and_leaves_nothing(tmp_path: Path) -> None:
+    big = {"a": torch.zeros(10_000)}
+    path = tmp_path / "x"
+    with full_disk():
+        with pytest.raises(OSError, match=rf"^cannot write {path}: File too large$"):
+            write_whole(path, b"x" * 5000)
+        with pytest.raises(OSError, match=rf"^cannot write {path}: .*File too large"):
+            write_tensors(path, big, {})
+        with (
+            pytest.raises(OSError, match=rf"^cannot write {path}: .*File too large"),
+            new_folder(path) as made,
+        ):
+            save_file(big, made / "weights")
+        with (
+            pytest.raises(OSError, match=rf"^cannot write {path}/weights: File too large$"),
+            new_folder(path) as made,
+        ):
+            write_whole(made / "weights", b"x" * 5000)
+    assert os.listdir(tmp_path) == []
 
 
-def test_folders_without_pictures(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no picture; wanted .png"):
-        read_pictures(tmp_path, 4)
-    with pytest.raises(FileNotFoundError, match="is no folder"):
-        read_pictures(tmp_path / "nowhere", 4)
+def test_errors_about_other_files_are_left_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), new_file(tmp_path / "a" / "x"):
+        Path("/elsewhere/y").read_bytes()
+    with pytest.raises(OSError, match=r"^cannot write .*/a/x: Read-only"), new_file(tmp_path / "a" / "x"):
+        raise OSError(errno.EROFS, "Read-only file system")
+    with pytest.raises(OSError, match=r"^cannot write .*/x: odd"), new_folder(tmp_path / "x"):
+        raise SafetensorError("odd")
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "x") as made:
+        (made / "a").touch()
+        _ = 1 / 0
+    assert os.listdir(tmp_path) == []
+    for name in ("a", "b"):
+        with new_folder(tmp_path / "x", replace=True) as made:
+            (made / name).touch()
+    assert os.listdir(tmp_path / "x") == ["b"]
+    with pytest.raises(FileExistsError, match="exists; name a folder"), new_folder(tmp_path / "x"):
+        pytest.fail("it was begun")
+
+
+def test_names_longer_than_a_file_system_allows_beside_a_suffix_are_written(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / ("é" * 120), "text")
+    assert path.read_text() == "text" and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"version": 2}', "is of version 2; this efface reads version 3"),
+        ("[1]", "is of version None"),
+        ('{"version": 3, "x": "many"}', "is damaged .*; run it again"),
+        ('{"version": 3', "is damaged .*; run it again"),
+        ("[" * 100_000, "is damaged .*; run it again"),
+    ],
+)
+def test_records_of_other_versions_and_damaged_ones_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=f"r.json {says}"):
+        read_versioned(tmp_path / "r.json", 3, lambda data: int(data["x"]), "run it again")
+
+
+def test_a_record_is_what_its_parser_makes_of_it(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"version": 3, "x": "5"}')
+    assert read_versioned(tmp_path / "r.json", 3, lambda data: int(data["x"]), "") == 5
+
+
+def test_files_can_be_written_without_torch() -> None:
+    code = "import sys, efface.files; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,8 +1,12 @@
-"""What a request to erase is made of. No torch here: the command line reads this file to answer `--help`."""
+"""What a request to erase is made of, and how names are compared, here and everywhere.
+
+No torch here: the command line reads this file to answer `--help`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +28,14 @@ class Erasure:
                 raise TypeError(f"{field} is a tuple of strings, for example ('cat',); got {words!r}")
             if any(not isinstance(word, str) or not word.strip() for word in words):
                 raise ValueError(f"empty concept in {field}: {words!r}; give a word or phrase, for example 'cat'")
-            if len(set(words)) < len(words):
+            if len({fold_name(word) for word in words}) < len(words):
                 raise ValueError(f"{field} names a concept twice: {words!r}")
         if not self.targets:
             raise ValueError("no target: name at least one concept to erase, for example 'cat'")
-        if same := [t for t in self.targets if t.strip().casefold() == self.anchor.strip().casefold()]:
+        if same := [t for t in self.targets if fold_name(t) == fold_name(self.anchor)]:
             raise ValueError(f"the anchor is what is to be erased: {same[0]}; name another concept, or a broader one")
-        if both := sorted(set(self.targets) & set(self.keep)):
+        kept = {fold_name(word) for word in self.keep}
+        if both := sorted(target for target in self.targets if fold_name(target) in kept):
             raise ValueError(f"to be erased and kept at once: {', '.join(both)}")
 
     @classmethod
@@ -47,6 +52,35 @@ class Prompt:
 
     text: str
     embedding: Any | None = None
+
+
+def fold_name(name: str) -> str:
+    """The form in which names are compared: Unicode NFKC, without case, and each run of white space one blank.
+
+    >>> fold_name("  Van\\u00a0 GOGH ")
+    'van gogh'
+    """
+    once = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(unicodedata.normalize("NFKC", once).split())
+
+
+def check_phrases(words: Iterable[str], flag: str, known: Collection[str] = ()) -> None:
+    """Raises ValueError for a phrase with a comma, which is most often meant as several concepts.
+
+    Args:
+        words: targets, or concepts to keep.
+        flag: the command line's name for one of them, such as "target".
+        known: names that may hold a comma, such as the labels of a model's classes.
+    """
+    whole = {fold_name(name) for name in known}
+    for word in words:
+        parts = [part.strip() for part in word.split(",") if part.strip()]
+        if "," in word and fold_name(word) not in whole:
+            flags = " ".join(f"--{flag} {repr(part) if ' ' in part else part}" for part in parts)
+            raise ValueError(
+                f"{word!r} would be one phrase, not {len(parts)} concepts; repeat the flag, as in {flags}, or give "
+                "several strings in Python"
+            )
 
 
 def check_templates(templates: Sequence[str], word: str = "template") -> None:

@@ -20,7 +20,7 @@ from efface.attacks.unlearndiff import UnlearnDiff
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit
 from efface.functional.adversary import NoGradient, NotFinite, steepness
-from efface.functional.tokens import slopes
+from efface.functional.tokens import compute_slopes
 from efface.guidance.gate import MATCH, Gate
 from efface.methods.spm import SPM
 from efface.models.adapters.sd import StableDiffusion
@@ -333,7 +333,7 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
     ids = model.tokens(["dog car"])[:, 1:3]
     error = lambda e: recall.error(states, model.read(["a cat"], e))  # noqa: E731
     at, grad = table[ids], steepness(error, table[ids])[1]
-    slope = slopes(grad, table)
+    slope = compute_slopes(grad, table)
     for place, other in ((0, 60), (1, 61), (1, 70)):
         way = torch.zeros_like(at)
         way[0, place] = table[other] - at[0, place]

@@ -180,6 +180,12 @@ BAD = {
     "no target": (["erase", "esd", "--model", "{model}", "--out", "{tmp}/e.safetensors"], "no target"),
     "empty target": (["erase", "esd", "--model", "{model}", "--target", "", "--out", "{tmp}/e"], "empty concept"),
     "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{tmp}/e"], "EAP"),
+    "two in one": (
+        ["erase", "esd", "--model", "{model}", "--target", "cat, dog", "--out", "{tmp}/e"],
+        "repeat the flag",
+    ),
+    "kept in another case": (erasing("eap", "--keep", "Cat"), "erased and kept at once: cat"),
+    "kept by another name": (erasing("eap", "--keep", "Catlet"), "cat and Catlet, two names of cat"),
     "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{tmp}/e"], "no model 'glyps'"),
     "unwritable": (["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e"], "cannot write"),
     "unwritable checkpoint": (erasing("esd", "--checkpoint", "/proc/x/c"), "cannot write /proc/x/c"),

@@ -92,6 +92,22 @@ def test_the_commonest_words_are_refused_clearly_before_any_drawing(
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
+def test_a_list_that_does_not_say_what_it_asks_is_refused_and_how_it_is_read_is_told_before_drawing(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain.csv").write_text("prompt,source\na hill,x\n,x\n")
+    flags = ["--suite", str(tmp_path / "plain.csv"), "--scorer", "pixels"]
+    assert main(command(work, tmp_path / "out", *flags)) == 2
+    assert "none of them names cat; say it: --asks cat if all ask for it" in capsys.readouterr().err
+    assert main(command(work, tmp_path / "out", *flags, "--asks", "captions")) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[:3] == [
+        "plain.csv: 2 rows, of which is drawn, as captions: 1 captions, as was said",
+        "left out: 1 row (line 3): prompt is empty",
+        "columns not read: source",
+    ]
+
+
 def test_a_protocol_brings_its_suite_and_leaves_out_what_needs_more_pictures(
     judges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,15 +5,15 @@ import itertools
 import pytest
 import torch
 
-from efface.functional.candidates import apart, distances, k_closest, kmeans_1d, spread
+from efface.functional.candidates import find_apart, k_closest, kmeans_1d, measure_distances, pick_spread
 
 
 def test_distances_and_k_closest():
     words = torch.tensor([[0.0, 3.0], [4.0, 0.0], [0.0, 0.1], [1.0, 0.0]])
-    distance = distances(words, torch.zeros(2))
+    distance = measure_distances(words, torch.zeros(2))
     assert torch.allclose(distance, torch.tensor([3.0, 4.0, 0.1, 1.0]))
     assert k_closest(distance, 3).tolist() == [2, 3, 0]
-    assert apart(distance, 0.5).tolist() == [True, True, False, True]
+    assert find_apart(distance, 0.5).tolist() == [True, True, False, True]
 
 
 def test_kmeans_is_no_worse_than_brute_force():
@@ -35,8 +35,8 @@ def test_kmeans_refuses_more_centres_than_values():
 
 def test_spread_covers_the_range_without_repeats():
     distance = torch.cat([torch.linspace(0, 1, 50), torch.linspace(10, 11, 50)])
-    picked = spread(distance, 6)
+    picked = pick_spread(distance, 6)
     assert len(picked.unique()) == len(picked) <= 6
     assert (distance[picked] < 5).any()
     assert (distance[picked] > 5).any()
-    assert spread(distance, 200).tolist() == list(range(100))
+    assert pick_spread(distance, 200).tolist() == list(range(100))

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from efface.functional.adversary import adversarial
-from efface.functional.closed_form import least_squares, null_projector, null_space, shared
+from efface.functional.closed_form import build_null_projector, solve_least_squares, solve_null_space, solve_shared
 
 D, M, N, K = 6, 4, 3, 2
 
@@ -44,7 +44,9 @@ def test_least_squares_is_the_minimum(toy):
         erased, held = (c @ w.T - v).square().sum(), (k @ w.T - k @ base.T).square().sum()
         return 2.0 * erased + 3.0 * held + 0.5 * (w - base).square().sum()
 
-    assert torch.allclose(least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0), minimiser(loss, M, D), atol=1e-6)
+    assert torch.allclose(
+        solve_least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0), minimiser(loss, M, D), atol=1e-6
+    )
 
 
 def test_least_squares_is_the_papers_equation_7(toy):
@@ -54,16 +56,16 @@ def test_least_squares_is_the_papers_equation_7(toy):
         left, right = left + 2.0 * torch.outer(v_i, c_i), right + 2.0 * torch.outer(c_i, c_i)
     for k_i in k:
         left, right = left + 3.0 * torch.outer(base @ k_i, k_i), right + 3.0 * torch.outer(k_i, k_i)
-    edit = least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0)
+    edit = solve_least_squares(**toy, lamb=0.5, erase=2.0, preserve=3.0)
     assert torch.allclose(edit, left @ torch.linalg.inv(right), atol=1e-12)
 
 
 def test_least_squares_limits(toy):
     base, c, v, k = toy.values()
-    assert torch.equal(least_squares(base, c[:0], v[:0], k, 0.5), base)
-    assert torch.allclose(least_squares(base, c, v, k, 1e12), base, atol=1e-9)
-    assert torch.allclose(c @ least_squares(base, c, v, k, 0.5, erase=1e12).T, v, atol=1e-6)
-    held = least_squares(base, c, v, k, 0.5, preserve=1e12)
+    assert torch.equal(solve_least_squares(base, c[:0], v[:0], k, 0.5), base)
+    assert torch.allclose(solve_least_squares(base, c, v, k, 1e12), base, atol=1e-9)
+    assert torch.allclose(c @ solve_least_squares(base, c, v, k, 0.5, erase=1e12).T, v, atol=1e-6)
+    held = solve_least_squares(base, c, v, k, 0.5, preserve=1e12)
     assert torch.allclose(k @ held.T, k @ base.T, atol=1e-6)
     assert not torch.allclose(held, base, atol=1e-2)
 
@@ -72,18 +74,18 @@ def test_one_matrix_edits_every_layer(toy):
     """Where v* = W0 c*, editing the identity and multiplying is editing the layer."""
     base, c, _, k = toy.values()
     c_star = c.flip(0) + 1.0
-    edit = least_squares(base, c, c_star @ base.T, k, 0.5, 2.0, 3.0)
-    assert torch.allclose(base @ shared(c, c_star, k, 0.5, 2.0, 3.0), edit, atol=1e-12)
-    projector = null_projector(k, 1e-6)
-    matrix = null_space(torch.eye(D), c, c_star, projector, 0.5)
-    assert torch.allclose(base @ matrix, null_space(base, c, c_star @ base.T, projector, 0.5), atol=1e-12)
+    edit = solve_least_squares(base, c, c_star @ base.T, k, 0.5, 2.0, 3.0)
+    assert torch.allclose(base @ solve_shared(c, c_star, k, 0.5, 2.0, 3.0), edit, atol=1e-12)
+    projector = build_null_projector(k, 1e-6)
+    matrix = solve_null_space(torch.eye(D), c, c_star, projector, 0.5)
+    assert torch.allclose(base @ matrix, solve_null_space(base, c, c_star @ base.T, projector, 0.5), atol=1e-12)
 
 
 @pytest.mark.parametrize("reg", [1e-3, 0.1])
 def test_adversarial_is_the_minimum_over_all_layers(toy, reg):
     c = toy["inputs"]
     layers = [toy["base"], toy["base"].flip(0) ** 2, toy["outputs"] @ toy["base"]]
-    edit = least_squares(torch.eye(D), c, c.flip(0), toy["kept"], 0.1)
+    edit = solve_least_squares(torch.eye(D), c, c.flip(0), toy["kept"], 0.1)
 
     def loss(c_adv: Tensor) -> Tensor:
         answer = sum((c_adv @ (w @ edit).T - c @ w.T).square().sum() for w in layers)
@@ -100,7 +102,7 @@ def test_against_an_unedited_model_the_attack_is_the_target_itself(toy):
 
 def test_null_projector_against_the_singular_vectors(toy):
     kept = torch.cat([toy["kept"], toy["kept"].sum(0, keepdim=True)])
-    projector = null_projector(kept, 1e-6)
+    projector = build_null_projector(kept, 1e-6)
     _, values, rows = torch.linalg.svd(kept, full_matrices=True)
     rank = int((values > 1e-6 * values[0]).sum())
     assert rank == K
@@ -111,27 +113,27 @@ def test_null_projector_against_the_singular_vectors(toy):
 
 def test_null_projector_threshold_frees_what_is_hardly_used():
     kept = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1e-3, 0.0]])
-    assert torch.allclose(null_projector(kept, 1e-2).diagonal(), torch.tensor([0.0, 1, 1]).double())
-    assert torch.allclose(null_projector(kept, 1e-4).diagonal(), torch.tensor([0.0, 0, 1]).double())
-    assert torch.equal(null_projector(kept[:0], 1e-4), torch.eye(3).double())
+    assert torch.allclose(build_null_projector(kept, 1e-2).diagonal(), torch.tensor([0.0, 1, 1]).double())
+    assert torch.allclose(build_null_projector(kept, 1e-4).diagonal(), torch.tensor([0.0, 0, 1]).double())
+    assert torch.equal(build_null_projector(kept[:0], 1e-4), torch.eye(3).double())
 
 
 def test_null_space_is_the_minimum_and_leaves_the_preserved_alone(toy):
     base, c, v, k = toy.values()
-    projector = null_projector(k, 1e-6)
+    projector = build_null_projector(k, 1e-6)
 
     def loss(delta: Tensor) -> Tensor:
         moved = delta @ projector
         return (c @ (base + moved).T - v).square().sum() + 0.5 * moved.square().sum()
 
-    edit = null_space(base, c, v, projector, 0.5)
+    edit = solve_null_space(base, c, v, projector, 0.5)
     assert torch.allclose(edit, base + minimiser(loss, M, D) @ projector, atol=1e-6)
     assert torch.allclose(k @ edit.T, k @ base.T, atol=1e-12)
     assert not torch.allclose(c @ edit.T, c @ base.T, atol=1e-2)
-    assert torch.allclose(c @ null_space(base, c, v, projector, 1e-12).T, v, atol=1e-6)
+    assert torch.allclose(c @ solve_null_space(base, c, v, projector, 1e-12).T, v, atol=1e-6)
 
 
 def test_with_all_directions_free_it_is_least_squares_with_nothing_kept(toy):
     base, c, v, k = toy.values()
-    free = null_space(base, c, v, torch.eye(D), 0.5)
-    assert torch.allclose(free, least_squares(base, c, v, k[:0], 0.5), atol=1e-12)
+    free = solve_null_space(base, c, v, torch.eye(D), 0.5)
+    assert torch.allclose(free, solve_least_squares(base, c, v, k[:0], 0.5), atol=1e-12)

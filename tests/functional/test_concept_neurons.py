@@ -11,7 +11,7 @@ from efface.concept import Erasure
 from efface.diagnostics.neurons import NeuronConfig, diagnose
 from efface.edits.edit import Edit
 from efface.edits.provenance import provenance
-from efface.functional.neurons import change, contrast, relative_change, strongest
+from efface.functional.neurons import contrast, find_strongest, measure_change, measure_relative_change
 from efface.guidance.negative import Negative
 from efface.guidance.registry import kept
 from efface.models.hooks import activations as watch
@@ -27,18 +27,18 @@ def test_change_is_the_mean_distance():
     one, other = torch.rand(4, 3), torch.rand(4, 3)
     for i in range(3):
         by_hand = sum(abs(float(one[r, i]) - float(other[r, i])) for r in range(4)) / 4
-        assert change(one, other)[i].item() == pytest.approx(by_hand, rel=1e-5)
+        assert measure_change(one, other)[i].item() == pytest.approx(by_hand, rel=1e-5)
         shares = [abs(float(one[r, i]) - float(other[r, i])) / float(one[r, i]) for r in range(4)]
-        assert relative_change(one, other)[i].item() == pytest.approx(sum(shares) / 4, rel=1e-5)
+        assert measure_relative_change(one, other)[i].item() == pytest.approx(sum(shares) / 4, rel=1e-5)
     with pytest.raises(ValueError, match="same rows and neurons"):
-        change(one, other[:2])
+        measure_change(one, other[:2])
 
 
 def test_the_strongest_share():
-    assert strongest(torch.tensor([1.0, 5.0, 2.0, 4.0]), 0.5).tolist() == [1, 3]
-    assert strongest(torch.tensor([1.0, 5.0]), 0.01).tolist() == [1]
+    assert find_strongest(torch.tensor([1.0, 5.0, 2.0, 4.0]), 0.5).tolist() == [1, 3]
+    assert find_strongest(torch.tensor([1.0, 5.0]), 0.01).tolist() == [1]
     with pytest.raises(ValueError, match="above 0 and below 1"):
-        strongest(torch.ones(3), 1.0)
+        find_strongest(torch.ones(3), 1.0)
 
 
 def test_random_sets_are_as_by_enumeration():

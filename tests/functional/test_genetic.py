@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.functional.genetic import Breeding, bred, evolve, ranked
+from efface.functional.genetic import Breeding, breed, evolve, rank
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -55,14 +55,14 @@ def test_problems_do_not_depend_on_their_neighbours() -> None:
 def test_without_mutation_and_crossover_children_are_copies() -> None:
     parents = torch.arange(12).view(4, 3)
     how = Breeding(genes=99, length=3, population=8, mutation=0.0, crossover=0.0)
-    children = {tuple(c) for c in bred(parents, how, rng()).tolist()}
+    children = {tuple(c) for c in breed(parents, how, rng()).tolist()}
     assert children <= {tuple(p) for p in parents.tolist()}
 
 
 def test_crossover_takes_a_beginning_of_one_and_the_end_of_another() -> None:
     parents = torch.arange(40).view(4, 10)
     how = Breeding(genes=99, length=10, population=400, mutation=0.0, crossover=1.0)
-    children = bred(parents, how, rng())
+    children = breed(parents, how, rng())
     owner = children // 10
     assert torch.equal(children % 10, torch.arange(10).expand_as(children))
     assert ((owner.diff(dim=1) != 0).sum(1) <= 1).all() and (owner.diff(dim=1) != 0).any()
@@ -71,12 +71,12 @@ def test_crossover_takes_a_beginning_of_one_and_the_end_of_another() -> None:
 def test_mutation_draws_one_gene_anew_as_often_as_asked() -> None:
     parents = torch.zeros((4, 8), dtype=torch.long)
     how = Breeding(genes=10**6, length=8, population=8000, mutation=0.25, crossover=0.5)
-    changed = (bred(parents, how, rng()) != 0).sum(1)
+    changed = (breed(parents, how, rng()) != 0).sum(1)
     assert changed.max() == 1 and abs(float(changed.float().mean()) - 0.25) < 0.03
 
 
 def test_ranking_sorts_strings_with_their_costs() -> None:
-    people, costs = ranked(torch.tensor([[[1], [2], [3]]]), torch.tensor([[3.0, 1.0, 2.0]]))
+    people, costs = rank(torch.tensor([[[1], [2], [3]]]), torch.tensor([[3.0, 1.0, 2.0]]))
     assert people.flatten().tolist() == [2, 3, 1] and costs.flatten().tolist() == [1, 2, 3]
 
 

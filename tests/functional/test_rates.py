@@ -11,6 +11,7 @@ import pytest
 from scipy.optimize import brentq
 
 from efface.functional import rates
+from efface.functional.words import share_name
 
 NAMES = ["church", "chain saw, chainsaw", "tench, Tinca tinca", "French horn", "golf ball", "gas pump"]
 
@@ -40,7 +41,7 @@ def test_esr_and_psr_count_what_a_naive_count_does(k: int) -> None:
     ["chain saw", "Chain Saw", "chain_saw", "chainsaw", "CHAINSAW", "chain-saw", " chain  saw ", "chain saw, chainsaw"],
 )
 def test_labels_match_in_every_spelling(asked: str) -> None:
-    assert rates.same(asked, "chain saw, chainsaw")
+    assert share_name(asked, "chain saw, chainsaw")
     assert rates.esr([asked], [["chainsaw"]], [asked], 1).rate == 0
     assert rates.psr(["chain saw, chainsaw"], [["Chain_Saw"]], [asked], 1).rate == 1
 
@@ -49,7 +50,7 @@ def test_labels_match_in_every_spelling(asked: str) -> None:
     ("one", "other"), [("cat", "wildcat"), ("saw", "chain saw"), ("", ""), (",", "cat"), ("", "cat")]
 )
 def test_other_labels_do_not_match(one: str, other: str) -> None:
-    assert not rates.same(one, other)
+    assert not share_name(one, other)
 
 
 def test_pictures_of_other_classes_are_not_counted_and_none_is_skipped() -> None:
@@ -134,7 +135,7 @@ def test_ner_counts_what_a_naive_count_over_images_does(threshold: float) -> Non
     hit = {image for image, label, score in found if label in PARTS[:2] and score > threshold}
     assert rates.ner(found, pictures, threshold).rate == len(hit) / 200
     assert rates.ner(found, pictures, threshold).rate >= rates.ner(found, pictures, threshold + 0.1).rate
-    counts = rates.exposed(found, pictures, threshold)
+    counts = rates.count_exposed(found, pictures, threshold)
     assert sum(counts.values()) == sum(label in PARTS[:2] and score > threshold for _, label, score in found)
 
 
@@ -149,8 +150,8 @@ def test_ner_reads_rows_as_a_result_file_has_them() -> None:
 def test_detections_of_both_nudenets_are_the_same_parts() -> None:
     old = ["EXPOSED_BREAST_F", "EXPOSED_GENITALIA_M", "COVERED_BELLY", "FACE_F", "exposed_feet", "EXPOSED_ANUS"]
     new = ["FEMALE_BREAST_EXPOSED", "MALE_GENITALIA_EXPOSED", "BELLY_COVERED", "FACE_FEMALE", "FEET_EXPOSED"]
-    assert [rates.part(label) for label in old] == [*new, "ANUS_EXPOSED"]
-    assert [rates.part(label) for label in new] == new
+    assert [rates.spell_part(label) for label in old] == [*new, "ANUS_EXPOSED"]
+    assert [rates.spell_part(label) for label in new] == new
     assert rates.ner([("EXPOSED_BREAST_F", 0.9)], ["a"], 0.5).rate == 1
     assert rates.ner([("BREAST_F_EXPOSED", 0.9)], ["a"], 0.5, labels=["EXPOSED_BREAST_F"]).rate == 1
     assert rates.ner([("FEMALE_BREAST_COVERED", 0.9), ("MALE_BREAST_EXPOSED", 0.9)], ["a", "b"], 0.5).rate == 0.5

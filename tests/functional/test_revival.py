@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.functional.revival import completed, mirrored, restored, scars, trusted
+from efface.functional.revival import complete, find_scars, find_trusted, mirror, restore
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -33,14 +33,14 @@ def test_completion_is_soft_impute_written_in_numpy() -> None:
         sizes = np.sqrt(np.clip(values, 0, None))
         shrunk = filled @ vectors @ np.diag(1 - sizes.min() / sizes) @ vectors.T
         filled = np.where(np.isnan(x), shrunk, x)
-    found = completed(torch.where(missing, torch.zeros(()), weight), missing, rounds=4, tolerance=0)
+    found = complete(torch.where(missing, torch.zeros(()), weight), missing, rounds=4, tolerance=0)
     assert np.allclose(found.numpy(), filled, atol=1e-8)
 
 
 def test_completion_finds_the_signs_of_a_matrix_of_low_rank_and_some_noise() -> None:
     weight = normal(40, 3) @ normal(3, 30, seed=1) + 0.1 * normal(40, 30, seed=8)
     missing = torch.rand(40, 30, generator=torch.Generator().manual_seed(2)) < 0.05
-    found = completed(weight.masked_fill(missing, 0), missing)
+    found = complete(weight.masked_fill(missing, 0), missing)
     assert torch.equal(found[~missing], weight.double()[~missing])
     assert (found.sign() == weight.sign())[missing].double().mean() > 0.9
 
@@ -48,7 +48,7 @@ def test_completion_finds_the_signs_of_a_matrix_of_low_rank_and_some_noise() -> 
 def test_completion_stops_where_nothing_changes() -> None:
     weight = normal(6, 5)
     nothing = torch.zeros(6, 5, dtype=torch.bool)
-    assert torch.equal(completed(weight, nothing, rounds=10**9), weight.double())
+    assert torch.equal(complete(weight, nothing, rounds=10**9), weight.double())
 
 
 def test_the_mirror_is_the_first_singular_pair_of_what_stayed_weighted_by_what_went() -> None:
@@ -63,7 +63,7 @@ def test_the_mirror_is_the_first_singular_pair_of_what_stayed_weighted_by_what_w
     for _ in range(2000):
         vector = stayed.T @ (stayed @ vector)
         vector /= np.linalg.norm(vector)
-    found = mirrored(weight.masked_fill(missing, 0), missing)
+    found = mirror(weight.masked_fill(missing, 0), missing)
     assert np.allclose(found.numpy(), np.outer(stayed @ vector, vector), atol=1e-8)
 
 
@@ -75,13 +75,13 @@ def test_the_mirror_finds_the_signs_that_a_learned_mask_took_where_a_completion_
     def right(guess: Tensor) -> float:
         return float((guess.sign() == weight.sign())[missing].double().mean())
 
-    assert right(mirrored(left, missing)) > 0.9
-    assert right(completed(left, missing, rounds=50)) < 0.5
+    assert right(mirror(left, missing)) > 0.9
+    assert right(complete(left, missing, rounds=50)) < 0.5
 
 
 def test_the_mirror_finds_nothing_where_the_mask_was_drawn_by_lot() -> None:
     weight, missing = normal(96, 64), torch.rand(96, 64, generator=torch.Generator().manual_seed(4)) < 0.05
-    guess = mirrored(weight.masked_fill(missing, 0), missing)
+    guess = mirror(weight.masked_fill(missing, 0), missing)
     assert 0.4 < (guess.sign() == weight.sign())[missing].double().mean() < 0.6
 
 
@@ -91,40 +91,40 @@ def test_the_largest_guesses_are_trusted(share: float) -> None:
     places = [(i, j) for i in range(6) for j in range(7) if missing[i, j]]
     places.sort(key=lambda place: -abs(float(guess[place])))
     wanted = places[: max(1, round(share * len(places)))]
-    found = trusted(guess, missing, share)
+    found = find_trusted(guess, missing, share)
     assert {(i, j) for i in range(6) for j in range(7) if found[i, j]} == set(wanted)
 
 
 def test_a_share_of_trust_is_above_zero() -> None:
     with pytest.raises(ValueError, match="above 0"):
-        trusted(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool), 0.0)
+        find_trusted(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool), 0.0)
 
 
 def test_a_restored_weight_has_the_guesss_sign_and_a_magnitude_of_its_row() -> None:
     weight = torch.tensor([[3.0, -1.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
     guess = torch.tensor([[1.0, 1.0, -0.1, 1.0], [1.0, 1.0, 1.0, 1.0]])
     places = weight == 0
-    assert restored(weight, guess, places).tolist() == [[3, -1, -3, 2], [0, 0, 0, 0]]
-    assert restored(weight, guess, places, quantile=0.5).tolist() == [[3, -1, -2, 2], [0, 0, 0, 0]]
+    assert restore(weight, guess, places).tolist() == [[3, -1, -3, 2], [0, 0, 0, 0]]
+    assert restore(weight, guess, places, quantile=0.5).tolist() == [[3, -1, -2, 2], [0, 0, 0, 0]]
     with pytest.raises(ValueError, match="quantile"):
-        restored(weight, guess, places, quantile=1.1)
+        restore(weight, guess, places, quantile=1.1)
 
 
 def test_zeros_are_scars_but_not_the_odd_one() -> None:
     weight = normal(100, 100)
-    assert not scars(weight, 1e-4).any()
+    assert not find_scars(weight, 1e-4).any()
     weight[3, 4] = 0
-    assert not scars(weight, 1e-5).any()
+    assert not find_scars(weight, 1e-5).any()
     weight[5, :7] = 0
-    assert torch.equal(scars(weight, 1e-4), weight == 0)
-    assert not scars(weight, 1e-2).any()
+    assert torch.equal(find_scars(weight, 1e-4), weight == 0)
+    assert not find_scars(weight, 1e-2).any()
 
 
 def test_noise_of_fewer_digits_is_a_scar_among_weights_of_more() -> None:
     weight = normal(100, 100)
     gone = learned_mask(weight, 0.02)
     filled = torch.where(gone, normal(100, 100, seed=9).half().float(), weight)
-    found = scars(filled, 1e-4)
+    found = find_scars(filled, 1e-4)
     assert found[gone].all() and int(found.sum()) <= int(gone.sum()) + 10
-    assert not scars(torch.where(gone, normal(100, 100, seed=9), weight), 1e-4).any(), "noise of all digits hides"
-    assert not scars(filled.half().float(), 1e-4).any(), "among weights of as few digits it hides"
+    assert not find_scars(torch.where(gone, normal(100, 100, seed=9), weight), 1e-4).any(), "noise of all digits hides"
+    assert not find_scars(filled.half().float(), 1e-4).any(), "among weights of as few digits it hides"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from efface.functional.tokens import drawn, nearest, onto_simplex, slopes, substituted
+from efface.functional.tokens import compute_slopes, draw_tokens, find_nearest, project_to_simplex, substitute
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -23,7 +23,7 @@ def rngs(*seeds: int) -> list[torch.Generator]:
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_the_projection_against_a_minimiser(scale):
     points = (scale * noise(3, 2, 5, seed=int(scale * 100))).double()
-    ours = onto_simplex(points)
+    ours = project_to_simplex(points)
     for point, found in zip(points.flatten(0, 1).numpy(), ours.flatten(0, 1).numpy(), strict=True):
         theirs = minimize(
             lambda x, point=point: ((x - point) ** 2).sum() / scale**2,
@@ -48,30 +48,30 @@ def test_the_projection_by_every_support():
             candidate[list(support)] = held - (held.sum() - 1) / size
             if (candidate >= 0).all() and (best is None or (candidate - point).norm() < (best - point).norm()):
                 best = candidate
-    assert torch.allclose(onto_simplex(point), best, atol=1e-12)
+    assert torch.allclose(project_to_simplex(point), best, atol=1e-12)
 
 
 def test_what_lies_on_the_simplex_stays_and_large_vocabularies_sum_to_one():
     on = torch.softmax(noise(4, 7), dim=-1)
-    assert torch.allclose(onto_simplex(on), on, atol=1e-6)
-    assert torch.equal(onto_simplex(torch.tensor([0.0, 5.0, 1.0])), torch.tensor([0.0, 1.0, 0.0]))
-    many = onto_simplex(1e-3 * noise(2, 3, 49408))
+    assert torch.allclose(project_to_simplex(on), on, atol=1e-6)
+    assert torch.equal(project_to_simplex(torch.tensor([0.0, 5.0, 1.0])), torch.tensor([0.0, 1.0, 0.0]))
+    many = project_to_simplex(1e-3 * noise(2, 3, 49408))
     assert (many >= 0).all()
     assert torch.allclose(many.sum(-1), torch.ones(2, 3), atol=1e-5)
 
 
 def test_drawing_follows_the_weights_and_the_rows_own_rng():
     weights = torch.tensor([[[0.5, 0.5, 0.0]] * 2000, [[0.1, 0.2, 0.7]] * 2000])
-    picks = drawn(weights, rngs(0, 1))
+    picks = draw_tokens(weights, rngs(0, 1))
     shares = torch.stack([(picks == v).float().mean(dim=1) for v in range(3)], dim=1)
     assert torch.allclose(shares, weights[:, 0], atol=0.04)
     assert shares[0, 2] == 0
-    assert torch.equal(drawn(weights[1:], rngs(1)), picks[1:])
+    assert torch.equal(draw_tokens(weights[1:], rngs(1)), picks[1:])
 
 
 def test_nearest_by_brute_force():
     x, table = noise(2, 3, 4), noise(9, 4, seed=1) * torch.arange(1, 10)[:, None]
-    found = nearest(x, table)
+    found = find_nearest(x, table)
     for i, j in itertools.product(range(2), range(3)):
         cosines = [float(x[i, j] @ row / (x[i, j].norm() * row.norm())) for row in table]
         assert found[i, j] == int(np.argmax(cosines))
@@ -83,16 +83,16 @@ def test_slopes_are_the_gradient_at_the_one_hot_choice():
     (through,) = torch.autograd.grad(((hot @ table) * way).sin().sum(), [hot])
     at = table[ids].requires_grad_()
     (grad,) = torch.autograd.grad((at * way).sin().sum(), [at])
-    assert torch.allclose(slopes(grad, table), through, atol=1e-5)
+    assert torch.allclose(compute_slopes(grad, table), through, atol=1e-5)
 
 
 def test_substitutions_change_one_token_for_a_promising_one():
     """On an error that is linear in each token the best of all single changes is among them."""
     table, goal = noise(8, 4), noise(2, 3, 4, seed=1)
     ids = torch.tensor([[0, 1, 2], [3, 4, 5]])
-    slope = slopes(goal, table)
+    slope = compute_slopes(goal, table)
     slope[:, :, 7] = float("inf")
-    tried = substituted(ids, slope, 1, 6, rngs(0, 1))
+    tried = substitute(ids, slope, 1, 6, rngs(0, 1))
     assert tried.shape == (2, 6, 3)
     for i in range(2):
         errors = {}
@@ -111,7 +111,7 @@ def test_barred_tokens_are_never_taken_and_rows_are_independent():
     slope = noise(2, 3, 8)
     slope[:, :, 2:] = float("inf")
     ids = torch.full((2, 3), 7)
-    tried = substituted(ids, slope, 5, 60, rngs(4, 5))
+    tried = substitute(ids, slope, 5, 60, rngs(4, 5))
     changed = tried[tried != 7]
     assert set(changed.tolist()) == {0, 1}
-    assert torch.equal(substituted(ids[1:], slope[1:], 5, 60, rngs(5)), tried[1:])
+    assert torch.equal(substitute(ids[1:], slope[1:], 5, 60, rngs(5)), tried[1:])

@@ -9,7 +9,7 @@ from torch import Tensor
 from efface import methods
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.functional.closed_form import least_squares
+from efface.functional.closed_form import solve_least_squares
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
 from tiny import tiny_model
@@ -57,7 +57,7 @@ def test_uce_is_equation_7_in_every_layer(eps_model):
     c, goal, k = tokens(eps_model, "cat", "car")[:, 1], tokens(eps_model, "dog", "dog")[:, 1], tokens(eps_model, "rose")
     for key, value in edit.values.items():
         base = eps_model.weights[key].detach().double()
-        expected = least_squares(base, c, goal @ base.T, k[:, 1], 0.5)
+        expected = solve_least_squares(base, c, goal @ base.T, k[:, 1], 0.5)
         assert torch.allclose(value.double(), expected, atol=1e-6)
 
 
@@ -75,13 +75,13 @@ def test_rece_layer_by_layer(eps_model):
     empty, targets = tokens(eps_model, "")[0], tokens(eps_model, "cat", "car")
     goal = tokens(eps_model, "dog")[0]
     pairs = torch.cat([t[1:] for t in targets]), torch.cat([goal[1:]] * 2)
-    now = {key: least_squares(w, pairs[0], pairs[1] @ w.T, empty, 0.1, 1.0, 0.1) for key, w in base.items()}
+    now = {key: solve_least_squares(w, pairs[0], pairs[1] @ w.T, empty, 0.1, 1.0, 0.1) for key, w in base.items()}
     for _ in range(2):
         square = 0.01 * torch.eye(16).double() + torch.stack([w.T @ w for w in now.values()]).sum(0)
         cross = torch.stack([now[key].T @ base[key] for key in now]).sum(0)
         back = targets.flatten(0, 1) @ (torch.linalg.inv(square) @ cross).T
         goals = torch.cat([goal, goal])
-        now = {key: least_squares(w, back, goals @ w.T, empty, 0.1, 1.0, 0.1) for key, w in now.items()}
+        now = {key: solve_least_squares(w, back, goals @ w.T, empty, 0.1, 1.0, 0.1) for key, w in now.items()}
     assert all(torch.allclose(value.double(), now[key], atol=1e-5) for key, value in edit.values.items())
 
 

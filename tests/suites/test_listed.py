@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from efface.concept import Erasure
-from efface.suites.listed import read_csv
+from efface.suites.listed import read_list
 from efface.suites.spec import Suite
 
 I2P = ["", "prompt", "categories", "nudity_percentage", "evaluation_seed", "evaluation_guidance", "case_number"]
@@ -41,7 +41,7 @@ def imagenette(path: Path, label: str = "label_str", encoding: str = "utf-8", ea
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_classes_are_erased_or_kept_by_their_label(tmp_path: Path, label: str, encoding: str) -> None:
     file = imagenette(tmp_path / "imagenette.csv", label, encoding)
-    suite = read_csv(file, Erasure(("chainsaw",), keep=("tench",)))
+    suite = read_list(file, Erasure(("chainsaw",), keep=("tench",)))
     assert groups(suite) == {
         "target": ["Chain Saw, chainsaw"] * 3,
         "seen": ["Tench"] * 3,
@@ -58,36 +58,36 @@ def test_classes_are_erased_or_kept_by_their_label(tmp_path: Path, label: str, e
 @pytest.mark.parametrize("name", CHURCH)
 def test_a_target_is_found_in_every_spelling(tmp_path: Path, name: str) -> None:
     rows = [["a", "1", "church, church building"], ["b", "2", "tench"]]
-    suite = read_csv(write(tmp_path / "a.csv", ["prompt", "evaluation_seed", "class"], rows), Erasure((name,)))
+    suite = read_list(write(tmp_path / "a.csv", ["prompt", "evaluation_seed", "class"], rows), Erasure((name,)))
     assert groups(suite) == {"target": ["church, church building"], "unseen": ["tench"]}
 
 
 def test_words_that_fitting_used_make_a_label_seen(tmp_path: Path) -> None:
-    suite = read_csv(imagenette(tmp_path / "a.csv"), Erasure(("church",)), used=("a", "TENCH"))
+    suite = read_list(imagenette(tmp_path / "a.csv"), Erasure(("church",)), used=("a", "TENCH"))
     assert set(groups(suite)["seen"]) == {"Tench"}
 
 
 def test_another_file_is_another_version(tmp_path: Path) -> None:
-    one, other = (read_csv(imagenette(tmp_path / "a.csv", each=n), Erasure(("church",))) for n in (2, 3))
+    one, other = (read_list(imagenette(tmp_path / "a.csv", each=n), Erasure(("church",))) for n in (2, 3))
     assert one.spec.version != other.spec.version
 
 
 def test_i2p_asks_for_nudity_where_that_is_erased(tmp_path: Path) -> None:
     file = write(tmp_path / "unsafe.csv", I2P, NUDE)
-    suite = read_csv(file, Erasure(("nudity",)))
+    suite = read_list(file, Erasure(("nudity",)))
     assert [(r.role, r.asks, r.group) for r in suite.rows] == [("erase", "nudity", "target")] * 2
     assert {r.concept for r in suite.rows} == {"nudity"}
     assert [r.prompt for r in suite.rows] == ['a "strange", quiet room', "two lines\nof one prompt"]
     assert [(r.seed, r.guidance) for r in suite.rows] == [(4261553411, 13.0), (150, 7.5)]
-    other = read_csv(file, Erasure(("van gogh",)))
+    other = read_list(file, Erasure(("van gogh",)))
     assert [(r.role, r.asks, r.group) for r in other.rows] == [("keep", "match", "caption")] * 2
     hub = [c.replace("evaluation_seed", "sd_seed").replace("evaluation_guidance", "sd_guidance_scale") for c in I2P]
-    assert read_csv(write(tmp_path / "hub.csv", hub, NUDE), Erasure(("nudity",))).rows == suite.rows
+    assert read_list(write(tmp_path / "hub.csv", hub, NUDE), Erasure(("nudity",))).rows == suite.rows
 
 
 def test_a_label_of_nudity_is_for_the_detector(tmp_path: Path) -> None:
     rows = [["nudity", "1", "nudity"], ["women", "2", "women"]]
-    suite = read_csv(write(tmp_path / "a.csv", ["prompt", "evaluation_seed", "label_str"], rows), Erasure(("nudity",)))
+    suite = read_list(write(tmp_path / "a.csv", ["prompt", "evaluation_seed", "label_str"], rows), Erasure(("nudity",)))
     assert [(r.group, r.asks, r.concept) for r in suite.rows] == [
         ("target", "nudity", "nudity"),
         ("unseen", "object", "women"),
@@ -98,27 +98,29 @@ def test_artists_go_by_their_surname_too(tmp_path: Path) -> None:
     rows = [["a field", "1", "Vincent van Gogh"], ["a lake", "2", "Kelly McKernan"]]
     file = write(tmp_path / "art.csv", ["prompt", "evaluation_seed", "artist"], rows)
     for name in ("van gogh", "Van_Gogh", "Vincent van Gogh"):
-        suite = read_csv(file, Erasure((name,)))
+        suite = read_list(file, Erasure((name,)))
         assert groups(suite) == {"target": ["Vincent van Gogh"], "unseen": ["Kelly McKernan"]}
         assert suite.rows[0].asks == "style" and suite.rows[0].style == "Vincent van Gogh"
 
 
-def test_captions_ask_for_nothing_but_how_they_change(tmp_path: Path) -> None:
-    table = pa.table({"image_id": [7, 8], "captions": [["A bus.", "One bus."], ["A cat."]]})
+def test_captions_ask_for_what_they_name_and_else_for_nothing_but_how_they_change(tmp_path: Path) -> None:
+    table = pa.table({"image_id": [7, 8], "captions": [["A bus.", "One bus."], ["Two cats."]]})
     pq.write_table(table, tmp_path / "coco.parquet")
-    suite = read_csv(tmp_path / "coco.parquet", Erasure(("cat",)))
+    suite = read_list(tmp_path / "coco.parquet", Erasure(("cat",)))
     assert [(r.prompt, r.role, r.asks, r.counts) for r in suite.rows] == [
+        ("Two cats.", "erase", "object", ("cat",)),
         ("A bus.", "keep", "match", ()),
-        ("A cat.", "keep", "match", ()),
     ]
-    again = read_csv(tmp_path / "coco.parquet", Erasure(("dog",)))
-    assert [r.seed for r in suite.rows] == [r.seed for r in again.rows] and len({r.seed for r in suite.rows}) == 2
+    for target in ("dog", "nudity", "van gogh"):
+        again = read_list(tmp_path / "coco.parquet", Erasure((target,)))
+        assert [(r.group, r.asks) for r in again.rows] == [("caption", "match")] * 2
+        assert {r.seed for r in suite.rows} == {r.seed for r in again.rows} and len({r.seed for r in suite.rows}) == 2
 
 
 def test_two_things_are_asked_for_one_by_one(tmp_path: Path) -> None:
     rows = [["a cat on a bus", "1", "cat", "bus"], ["a cup on a book", "2", "cup", "book"]]
     file = write(tmp_path / "two.csv", ["prompt", "evaluation_seed", "class", "second"], rows)
-    suite = read_csv(file, Erasure(("bus",)))
+    suite = read_list(file, Erasure(("bus",)))
     told = {r.group: (r.role, r.counts, r.second, r.prompt) for r in suite.rows}
     assert told == {
         "target": ("erase", ("bus",), "cat", "a cat on a bus"),
@@ -128,18 +130,18 @@ def test_two_things_are_asked_for_one_by_one(tmp_path: Path) -> None:
 
 
 def test_fewer_pictures_are_spread_over_the_labels(tmp_path: Path) -> None:
-    suite = read_csv(imagenette(tmp_path / "a.csv", each=10), Erasure(("church",)), per_group=5, sizes={"target": 2})
+    suite = read_list(imagenette(tmp_path / "a.csv", each=10), Erasure(("church",)), per_group=5, sizes={"target": 2})
     assert {g: len(rows) for g, rows in groups(suite).items()} == {"target": 2, "unseen": 5}
     assert sorted(groups(suite)["unseen"]) == ["Chain Saw, chainsaw"] * 2 + ["Tench"] * 3
-    only = read_csv(imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("target",))
+    only = read_list(imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("target",))
     assert {r.group for r in only.rows} == {"target"}
     with pytest.raises(ValueError, match="no group 'near'; its groups are target, unseen"):
-        read_csv(imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("near",))
+        read_list(imagenette(tmp_path / "a.csv"), Erasure(("church",)), only=("near",))
 
 
 def test_a_file_without_the_target_says_so(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no label of a is churhc: every row is kept; did you mean 'Church'"):
-        suite = read_csv(imagenette(tmp_path / "a.csv"), Erasure(("churhc",)))
+        suite = read_list(imagenette(tmp_path / "a.csv"), Erasure(("churhc",)))
     assert set(groups(suite)) == {"unseen"}
 
 
@@ -155,7 +157,6 @@ GOOD = ["0", "a cat", "5", "7.5", "cat"]
         (["1", "a cat", "-4", "7.5", "cat"], "line 3: evaluation_seed is -4; it must be"),
         (["1", "a cat", "", "7.5", "cat"], "line 3: evaluation_seed is '', not a whole number"),
         (["1", "a cat", "1", "nan", "cat"], "line 3: evaluation_guidance is 'nan'"),
-        (["1", "  ", "1", "7", "cat"], "line 3: prompt is empty"),
         (["1", "a cat", "1", "7", ""], "line 3: class is empty"),
         (["0", "a cat", "1", "7", "cat"], "line 3: case_number 0 stands on line 2 already"),
         (["1", "a cat", "1", "7"], "line 3: 4 cells, but the header has 5"),
@@ -165,31 +166,31 @@ GOOD = ["0", "a cat", "5", "7.5", "cat"]
 def test_malformed_rows_are_named_by_their_line(tmp_path: Path, row: list[str], says: str) -> None:
     file = write(tmp_path / "bad.csv", HEADER, [GOOD, row, ["7", "a dog", "3", "", "dog"]])
     with pytest.raises(ValueError, match=says) as raised:
-        read_csv(file, Erasure(("cat",)))
+        read_list(file, Erasure(("cat",)))
     assert "bad.csv" in str(raised.value) and "line 4" not in str(raised.value)
 
 
 def test_lines_are_those_on_which_rows_begin_and_many_are_summed_up(tmp_path: Path) -> None:
     rows = [[str(i), f"two\nlines {i}", "x", "", "cat"] for i in range(8)]
     with pytest.raises(ValueError, match=r"line 2: .*line 4: .*line 6: .*line 10: .*; and 3 more"):
-        read_csv(write(tmp_path / "bad.csv", HEADER, rows), Erasure(("cat",)))
+        read_list(write(tmp_path / "bad.csv", HEADER, rows), Erasure(("cat",)))
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     erasure = Erasure(("cat",))
     with pytest.raises(FileNotFoundError, match="no file"):
-        read_csv(tmp_path / "none.csv", erasure)
+        read_list(tmp_path / "none.csv", erasure)
     with pytest.raises(ValueError, match=r"no column prompt or caption .* its columns are a, b"):
-        read_csv(write(tmp_path / "a.csv", ["a", "b"], [["1", "2"]]), erasure)
+        read_list(write(tmp_path / "a.csv", ["a", "b"], [["1", "2"]]), erasure)
     with pytest.raises(ValueError, match="no rows"):
-        read_csv(write(tmp_path / "a.csv", HEADER, []), erasure)
-    with pytest.raises(ValueError, match="two columns 'prompt'"):
-        read_csv(write(tmp_path / "a.csv", ["prompt", "prompt"], [["1", "2"]]), erasure)
+        read_list(write(tmp_path / "a.csv", HEADER, []), erasure)
+    with pytest.raises(ValueError, match="two columns 'prompt', which differ"):
+        read_list(write(tmp_path / "a.csv", ["prompt", "prompt"], [["1", "2"]]), erasure)
     with pytest.raises(ValueError, match="not UTF-8"):
-        read_csv(write(tmp_path / "a.csv", HEADER, [["0", "café", "1", "", "cat"]], "latin-1"), erasure)
+        read_list(write(tmp_path / "a.csv", HEADER, [["0", "猫在睡觉", "1", "", "cat"]], "gbk"), erasure)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="damaged or no parquet"):
-        read_csv(tmp_path / "a.parquet", erasure)
+        read_list(tmp_path / "a.parquet", erasure)
     (tmp_path / "open.csv").write_text('prompt,class\n"a cat,cat\n')
     with pytest.raises(ValueError, match="line 2: unexpected end of data"):
-        read_csv(tmp_path / "open.csv", erasure)
+        read_list(tmp_path / "open.csv", erasure)

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from ..concept import Prompt
+from ..concept import Prompt, fold_name
 from ..edits.edit import Edit
 from ..functional.adversary import NoGradient as NoGradient
 from ..models.base import Model
@@ -132,8 +132,8 @@ class AttackContext:
 
     def list_other_words(self) -> list[str]:
         """The words that are no name of the concept, nor a plural, a beginning or a longer form of one."""
-        barred = {name.casefold().split()[-1] for name in self.names}
-        return [word for word in self.words if not any(_akin(word.casefold(), name) for name in barred)]
+        barred = {fold_name(name).split()[-1] for name in self.names}
+        return [word for word in self.words if not any(_akin(fold_name(word), name) for name in barred)]
 
     def require_edited_weights(self) -> tuple[str, ...]:
         """The weights that the edit changed; ValueError where it left them all, as the base and a guide do."""

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..concept import positive
 from ..functional.adversary import steepness
-from ..functional.tokens import slopes, spelled, substituted
+from ..functional.tokens import compute_slopes, spell, substitute
 from ..models.text_room import demand_room
 from ..suites.spec import Row
 from .base import Attack, AttackContext, Candidate, IterativeAttack, Proposals, Threat, run_rounds
@@ -81,7 +81,7 @@ class Readings(IterativeAttack):
     def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             self._substitute()
-        texts = spelled(self.ids, self.words)
+        texts = spell(self.ids, self.words)
         return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -92,7 +92,7 @@ class Readings(IterativeAttack):
     def _substitute(self) -> None:
         """The best of some prompts that differ in one word, where it is better than the one so far."""
         far, grad = steepness(lambda words: self._far(words, self.wanted), self.table[self.ids])
-        tried = substituted(self.ids, slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
+        tried = substitute(self.ids, compute_slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
         n, m = tried.shape[:2]
         with torch.no_grad():
             parts = zip(tried.flatten(0, 1).split(256), self.wanted.repeat_interleave(m, 0).split(256), strict=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..concept import Prompt, positive
 from ..functional.adversary import Adam, steepness
-from ..functional.tokens import nearest, spelled
+from ..functional.tokens import find_nearest, spell
 from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
@@ -88,13 +88,13 @@ class Prompts(IterativeAttack):
     def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             states = self._goal(self.denoising.rows())
-            at = self.table[nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at
+            at = self.table[find_nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at
             self.soft.step(steepness(lambda p, states=states: self.denoising.error(states, self._cond(p)), at)[1])
         if self.how.how == "soft":
             with torch.no_grad():
                 conds = self.context.model.embedding_of(self._cond(self.soft.at))
             return [Candidate(Prompt("", c), row.seed) for c, row in zip(conds, self.rows, strict=True)]
-        texts = spelled(nearest(self.soft.at, self.table), self.context.words)
+        texts = spell(find_nearest(self.soft.at, self.table), self.context.words)
         return [Candidate(text, row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:

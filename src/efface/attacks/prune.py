@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, final
 
-from ..functional.rounding import pruned
+from ..functional.rounding import prune_weights
 from ._lossy import Level, Lossy
 from .base import Threat
 
@@ -33,4 +33,6 @@ class Prune(Lossy):
             raise ValueError(f"sparsities are shares between 0 and 1, for example 0.3; got {self.sparsities}")
 
     def levels(self) -> Sequence[Level]:
-        return [(f"{share:.0%} pruned", partial(pruned, sparsity=share)) for share in sorted(set(self.sparsities))]
+        return [
+            (f"{share:.0%} pruned", partial(prune_weights, sparsity=share)) for share in sorted(set(self.sparsities))
+        ]

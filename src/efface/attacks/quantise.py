@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, final
 
-from ..functional.rounding import rounded
+from ..functional.rounding import round_weights
 from ._lossy import Level, Lossy
 from .base import Threat
 
@@ -34,4 +34,4 @@ class Quantise(Lossy):
             raise ValueError(f"bits are some of 2 and more, for example 8 and 4; got {self.bits}")
 
     def levels(self) -> Sequence[Level]:
-        return [(f"int{bits}", partial(rounded, bits=bits)) for bits in sorted(set(self.bits), reverse=True)]
+        return [(f"int{bits}", partial(round_weights, bits=bits)) for bits in sorted(set(self.bits), reverse=True)]

@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, final, get_args
 
 from torch import Tensor
 
-from ..functional.revival import completed, mirrored, restored, scars, trusted
+from ..functional.revival import complete, find_scars, find_trusted, mirror, restore
 from ..models.base import Model
 from ..suites.spec import Row
 from ..training.subsets import select
@@ -91,13 +91,13 @@ class Revive(Attack):
         """Where weights were pruned, bool [out, in], by name; only of those that show it."""
         now = model.weights
         matrices = [name for name in select(now, self.weights) if now[name].dim() >= 2]
-        found = {name: scars(now[name].detach().flatten(1), self.least) for name in matrices}
+        found = {name: find_scars(now[name].detach().flatten(1), self.least) for name in matrices}
         return {name: places for name, places in found.items() if places.any()}
 
 
 def _guesses(signs: Signs, model: Model, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Guesses [pruned] at the weights that are gone, by name, in the order of their places."""
-    guess = mirrored if signs == "mirror" else completed
+    guess = mirror if signs == "mirror" else complete
     return {n: guess(model.weights[n].detach().flatten(1), places)[places] for n, places in found.items()}
 
 
@@ -111,5 +111,5 @@ def _restored(
         flat = model.weights[name].detach().flatten(1).masked_fill(places, 0)
         guess = flat.new_zeros(flat.shape, dtype=guesses[name].dtype)
         guess[places] = guesses[name].to(flat.device)
-        out[name] = restored(flat, guess, trusted(guess, places, share), quantile).view_as(model.weights[name])
+        out[name] = restore(flat, guess, find_trusted(guess, places, share), quantile).view_as(model.weights[name])
     return out

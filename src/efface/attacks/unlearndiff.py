@@ -23,7 +23,7 @@ import torch
 
 from ..concept import positive
 from ..functional.adversary import Adam, steepness
-from ..functional.tokens import drawn, onto_simplex, slopes, spelled
+from ..functional.tokens import compute_slopes, draw_tokens, project_to_simplex, spell
 from ..models.text_room import demand_room
 from ..suites.spec import Row
 from .base import (
@@ -84,7 +84,7 @@ class Prefixes(IterativeAttack):
         at = int((turn + 0.5) / self.how.queries * len(self.context.model.alphas_bar))
         for _ in range(self.how.steps):
             self._step(at)
-        texts = spelled(self.points.at.argmax(dim=-1), self.context.words)
+        texts = spell(self.points.at.argmax(dim=-1), self.context.words)
         return [Candidate(f"{text} {row.prompt}", row.seed) for text, row in zip(texts, self.rows, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -96,9 +96,9 @@ class Prefixes(IterativeAttack):
         model, points = self.context.model, self.points
         states = self.denoising.rows(at)
         prompts = [row.prompt for row in self.rows]
-        words = self.table[drawn(points.at, self.denoising.rngs)]
+        words = self.table[draw_tokens(points.at, self.denoising.rngs)]
         _, grad = steepness(
             lambda prefix: self.denoising.error(states, model.noted(prompts, model.read(prompts, prefix))), words
         )
-        points.step(slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
-        points.at = onto_simplex(points.at)
+        points.step(compute_slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
+        points.at = project_to_simplex(points.at)

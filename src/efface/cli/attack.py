@@ -27,7 +27,9 @@ class AttackCommand:
     edit: Path
     """The edit to attack."""
     suite: str
-    """Name of the suite, or a .csv or .parquet file; its first group that must be gone is attacked."""
+    """Name of the suite, or a file of prompts; its first group that must be gone is attacked."""
+    asks: str = ""
+    """What all rows of a suite's file ask for, as the evaluation had it."""
     out: Path
     """Folder for attacks.json and pictures, an evaluation's own for example; what was begun is gone on with."""
     attack: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -86,7 +88,7 @@ class AttackCommand:
 
         edit = Edit.load(self.edit)
         request = read_request(edit)
-        suite = make(self.suite, request, known, used=read_used_words(edit))
+        suite = make(self.suite, request, known, used=read_used_words(edit), asks=self.asks)
         aliases = add_aliases(names_given, find_aliases(known, suite.spec))
         labels = {"object": suite.labels}
         scorers = build_scorers(bundle, known.backgrounds if known else {}, self.scorer, labels)

@@ -47,7 +47,7 @@ class Draw:
         if self.count < 1:
             raise ValueError(f"--count is {self.count}; it must be at least 1")
         writable_folder(self.out)
-        from ..records.report import write_whole
+        from ..files import write_whole
         from ..training.distributed import join_process_group
 
         asked = [(p, self.seed + i) for p in self.prompt for i in range(self.count)]
@@ -66,7 +66,7 @@ class Draw:
         """Pictures of prompts and seeds, each into its file: those of one process."""
         from ..edits.edit import Edit, apply
         from ..evaluation.images import batch_size_of, encode_png
-        from ..records.report import write_whole
+        from ..files import write_whole
 
         edits = [Edit.load(e) for e in self.edit]
         model = self.loading.opened(self.model)

@@ -56,6 +56,7 @@ class Request:
     """Print the result as JSON."""
 
     def run(self, name: str, method: Method) -> None:
+        glyphs.check_request(self.model, self.target, self.keep)
         erasure = Erasure(glyphs.expand(self.model, self.target), self.anchor, self.keep)
         method.check(erasure)
         from ..files import check_writable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from . import glyphs
-from .console import progress, result, warn, writable_folder
+from .console import progress, result, say, warn, writable_folder
 from .loading import Flags, Loading
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ class Evaluate:
     out: Path
     """Folder for pictures, scores and report.json; one that was begun is gone on with."""
     suite: str = ""
-    """Name of the suite (`efface list suites`), or a .csv or .parquet file; the protocol's own by default."""
+    """Name of the suite (`efface list suites`), or a file of prompts (.csv, .json, .txt, .parquet); the
+    protocol's own by default."""
+    asks: str = ""
+    """What all rows of a suite's file ask for: a target, object:TARGET or style:TARGET, or captions for nothing. By
+    default its columns say it, or the names in its prompts."""
     protocol: str = ""
     """A published way to evaluate, with its suite, scorers and aggregates: esr-psr, ner, canvas or ddpm-class."""
     per_group: int | None = None
@@ -110,7 +114,10 @@ class Evaluate:
         name = self.suite
         if not name and protocol:
             name = protocol.suite_for(glyphs.suite_for(request, known) if known else None)
-        suite = make(name, request, known, per_group=self.per_group, only=self.group, used=read_used_words(edit))
+        used = read_used_words(edit)
+        suite = make(name, request, known, per_group=self.per_group, only=self.group, used=used, asks=self.asks)
+        for line in suite.summary.lines() if suite.summary else ():
+            say(line)
         return protocol.adjust(suite) if protocol else suite
 
     def _scorers(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..concept import Erasure
+from ..concept import Erasure, check_phrases
 from ..suites import world
 from ..suites.rows import build
 from ..suites.world import locate
@@ -33,13 +34,37 @@ def expand(model: str, targets: tuple[str, ...]) -> tuple[str, ...]:
     return world.load(bundle).expand(targets) if bundle else targets
 
 
+def check_request(model: str, targets: tuple[str, ...], keep: tuple[str, ...]) -> None:
+    """Raises ValueError for several concepts in one flag, and for a concept that is to go under one name and stay
+    under another.
+    """
+    bundle = bundle_of(model)
+    known = world.load(bundle) if bundle else None
+    called = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
+    named = (*called, *read_classes(model))
+    check_phrases(targets, "target", named)
+    check_phrases(keep, "keep", named)
+    own = dict(zip(known.own_names(targets), targets, strict=True)) if known else {}
+    for word, name in zip(keep, known.own_names(keep), strict=True) if known else ():
+        if name in own:
+            raise ValueError(f"to be erased and kept at once: {own[name]} and {word}, two names of {name}")
+
+
+def read_classes(model: str) -> tuple[str, ...]:
+    """The names of a class-conditional model's classes, where its folder lists them."""
+    file = Path(model) / "classes.json"
+    listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else ()
+    return tuple(name for name in listed if isinstance(name, str))
+
+
 def suite_for(erasure: Erasure, known: world.World) -> str:
     """The suite that judges an erasure: classes, styles, everything unsafe, or objects."""
     if not known.styles:
         return "glyphs-classes"
-    if all(t in known.styles for t in erasure.targets):
+    targets = known.own_names(erasure.targets)
+    if all(t in known.styles for t in targets):
         return "glyphs-styles"
-    return "glyphs-unsafe" if set(erasure.targets) == set(known.unsafe) else "glyphs-objects"
+    return "glyphs-unsafe" if set(targets) == set(known.unsafe) else "glyphs-objects"
 
 
 def check_target(name: str, model: Model, erasure: Erasure) -> float | None:

@@ -65,7 +65,7 @@ class Neurons:
         from ..diagnostics.neurons import NeuronConfig, diagnose
         from ..edits.edit import Edit
         from ..evaluation.images import batch_size_of
-        from ..records.report import write_whole
+        from ..files import write_whole
         from ..report.neurons import render_neurons
 
         how = NeuronConfig(

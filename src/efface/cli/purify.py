@@ -36,7 +36,8 @@ class Purify:
     edit: Path
     """The edit to draw under."""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]]
-    """A picture; repeat the flag for several. It is cut to a square about its middle, and scaled."""
+    """A picture; repeat the flag for several. It is turned upright, laid on white where it is transparent, cut to a
+    square about its middle, and scaled."""
     prompt: str
     """What the pictures show, of which the edit takes its part; both ways go by it."""
     out: Path
@@ -65,13 +66,13 @@ class Purify:
         writable_folder(self.out)
         from ..edits.edit import Edit
         from ..evaluation.images import encode_png
-        from ..records.report import write_whole
+        from ..files import stack_pictures, write_whole
 
         edit = Edit.load(self.edit)
         model = self.loading.opened(self.model)
         edit.check(model)
         with progress() as on_progress:
-            made = self._purify(model, edit, squares(opened, model.resolution), on_progress)
+            made = self._purify(model, edit, stack_pictures(opened, model.resolution), on_progress)
         rows = []
         for i, file in enumerate(self.image):
             row: dict[str, Any] = {"image": str(file)}
@@ -127,30 +128,11 @@ def opened_pictures(files: tuple[Path, ...]) -> list[Image]:
         ValueError: none is given, or one is no readable picture; names it.
         FileNotFoundError: there is no such file.
     """
-    from PIL import Image
+    from ..files import open_picture
 
     if not files:
         raise ValueError("no picture: name at least one, for example --image photo.png")
-    opened = []
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"no file {file}")
-        try:
-            with Image.open(file) as image:
-                opened.append(image.convert("RGB"))
-        except OSError as error:
-            raise ValueError(f"{file} is no readable picture ({error}); PNG and JPEG are") from error
-    return opened
-
-
-def squares(opened: list[Image], side: int) -> Tensor:
-    """uint8 [n, 3, side, side]: scaled, and cut to a square about the middle."""
-    import numpy as np
-    import torch
-    from PIL import ImageOps
-
-    arrays = [np.asarray(ImageOps.fit(image, (side, side))) for image in opened]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+    return [open_picture(file) for file in files]
 
 
 def _told(parts: Any, on_progress: Any) -> Any:

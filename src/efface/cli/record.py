@@ -51,7 +51,7 @@ class TakedownRecord:
         if self.model:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
         from ..compliance import takedown
-        from ..records.report import write_whole
+        from ..files import write_whole
         from ..report.takedown import render_takedown
 
         where = os.path.relpath(self.edit, self.folder) if self.edit else ""

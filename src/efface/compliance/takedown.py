@@ -6,19 +6,17 @@ It is made from a finished evaluation and says nothing that is not in there; its
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from ..attacks import names as attack_names
 from ..evaluation.evaluate import find_image_store
 from ..evaluation.images import digest, read_image
 from ..evaluation.rows_table import read_rows
+from ..files import hash_bytes, hash_file, read_versioned
 from ..records import attacks as attack_record
 from ..records.attacks import InterruptedAttack
 from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read_report
@@ -99,7 +97,7 @@ def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str =
         FileNotFoundError, ValueError: no finished evaluation, a date that is none, or an edit that was not judged here.
     """
     record = add_attack_measures(read_report(folder), attack_record.read(folder))
-    if edit_file and _sha256(folder / edit_file) != record.drawing.edit:
+    if edit_file and hash_file(folder / edit_file) != record.drawing.edit:
         raise ValueError(
             f"{folder / edit_file} is not the edit that was judged in {folder} (sha256 {record.drawing.edit[:12]}…)"
         )
@@ -111,7 +109,7 @@ def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str =
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
         "untested": tuple(list_untested(record, *_attacks_run(folder))),
-        "files": {name: _sha256(folder / name) for name in FILES if (folder / name).is_file()},
+        "files": {name: hash_file(folder / name) for name in FILES if (folder / name).is_file()},
     }
     same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
     data |= {name: getattr(record, name) for name in (*same, "rule", "headlines", "alarms")}
@@ -122,7 +120,7 @@ def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str =
 def digest_of(takedown: Takedown) -> str:
     """sha256 of a record without its own digest."""
     text = json.dumps(takedown.model_dump(mode="json", exclude={"digest"}), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_bytes(text.encode())
 
 
 def read_takedown(path: Path) -> Takedown:
@@ -133,14 +131,7 @@ def read_takedown(path: Path) -> Takedown:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; `efface record {path.parent}` writes it")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
-        return Takedown.model_validate(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); make it again") from error
+    return read_versioned(path, FORMAT_VERSION, Takedown.model_validate, "make it again")
 
 
 def list_untested(
@@ -224,7 +215,7 @@ def check_hashes(
     """
     out = [_compared("the record itself", takedown.digest, digest_of(takedown))]
     for name, recorded in takedown.files.items():
-        out.append(_compared(name, recorded, _sha256(folder / name) if (folder / name).is_file() else None))
+        out.append(_compared(name, recorded, hash_file(folder / name) if (folder / name).is_file() else None))
     for name in FILES:
         if name not in takedown.files and (folder / name).is_file():
             out.append(Check(what=name, outcome="differs", says="it came after the record; make the record again"))
@@ -234,7 +225,7 @@ def check_hashes(
         says = f"there is no {edit}" if edit else "the record does not say where it lies"
         out.append(Check(what="the edit", outcome="not checked", says=f"{says}; give it with --edit"))
     else:
-        out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, _sha256(edit)))
+        out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, hash_file(edit)))
     if base is None:
         says = f"{takedown.drawing.model} could not be opened; give its folder or hub id with --model"
         out.append(Check(what="the base", outcome="not checked", says=says))
@@ -285,13 +276,6 @@ def _attacks_run(folder: Path) -> tuple[list[str], list[InterruptedAttack]]:
         return [], []
     made = [t.attack for t in found.measures if t.condition == "target" and not t.missing]
     return made, [each for each in found.interrupted if each.condition == "target"]
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _day(given: str) -> str:

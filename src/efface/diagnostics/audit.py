@@ -14,7 +14,6 @@ that the search did not use, and judged.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,16 +23,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..concept import Erasure
+from ..concept import Erasure, fold_name
 from ..edits.edit import Edit
 from ..evaluation.drawing import Drawings, Progress, Settings
 from ..evaluation.images import batch_size_of
-from ..functional.candidates import distances
+from ..files import hash_file, write_whole
+from ..functional.candidates import measure_distances
 from ..functional.schedules import space_weight
 from ..functional.words import other_words
 from ..models.base import Model
 from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
-from ..records.report import write_whole
 from ..scorers import Judge
 from ..suites.world import World
 from .audit_images import build_rows, draw_and_judge, draw_sheet, mean_over_words
@@ -166,7 +165,7 @@ def rank_closeness(model: Model, words: Sequence[str], targets: Sequence[str], t
     centres = model.encode([template.format(t) for t in targets]).flat()
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
     table = [model.encode([template.format(w) for w in piece]).flat() for piece in pieces]
-    far = torch.stack([torch.cat([distances(part, centre).cpu() for part in table]) for centre in centres])
+    far = torch.stack([torch.cat([measure_distances(part, centre).cpu() for part in table]) for centre in centres])
     nearest = far.min(dim=0).values
     return torch.searchsorted(nearest.sort().values, nearest, right=True).tolist()
 
@@ -177,9 +176,9 @@ def mark_near_targets(
     """Which words may be a target by another name: its names in the world, or the nearest words by their embedding."""
     own = known.own_names(words) if known else words
     calls = [known.thing(t) for t in targets if t in known.names] if known else []
-    foreign = {name.casefold() for thing in calls for name in thing.called("translations")}
+    foreign = {fold_name(name) for thing in calls for name in thing.called("translations")}
     return [
-        place <= share * len(words) or name in targets or word.casefold() in foreign
+        place <= share * len(words) or name in targets or fold_name(word) in foreign
         for word, name, place in zip(words, own, places, strict=True)
     ]
 
@@ -207,7 +206,7 @@ def audit_edit(
         ValueError: too few words, an edit of another base.
     """
     on_progress = progress or (lambda stage, done, total: None)
-    edit, sha256 = Edit.load(edit_file), hashlib.sha256(edit_file.read_bytes()).hexdigest()
+    edit, sha256 = Edit.load(edit_file), hash_file(edit_file)
     edit.check(model)
     if len(words) < look.worst + look.controls:
         raise ValueError(

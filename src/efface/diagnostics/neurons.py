@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..edits.edit import Edit
-from ..functional.neurons import Contrast, change, contrast, relative_change, strongest
+from ..functional.neurons import Contrast, contrast, find_strongest, measure_change, measure_relative_change
 from ..functional.rates import bootstrap
 from ..models.base import Model
 from ..models.hooks import activations as watch
@@ -114,8 +114,8 @@ def diagnose(
                 seen[name].append(watch.activations(model, looked_at, states, t, cond, batch))
                 if on_progress:
                     on_progress(sum(map(len, seen.values())), total)
-    rho = change(seen["base"][0], seen[next(iter(edits))][0])
-    chosen = strongest(rho, how.top)
+    rho = measure_change(seen["base"][0], seen[next(iter(edits))][0])
+    chosen = find_strongest(rho, how.top)
     belongs = [i for i, layer in enumerate(looked_at) for _ in range(layer.neurons)]
     return Diagnosis(
         neurons=[f"{layer.name}/{channel}" for layer in looked_at for channel in range(layer.neurons)],
@@ -139,7 +139,7 @@ def _states(model: Model, concept: str, how: NeuronConfig) -> tuple[Tensor, Tens
 
 def _sensitivity(rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int], how: NeuronConfig) -> Sensitivity:
     """From activations [seeds * points, neurons] under the plain prompt and under each adversarial one."""
-    measure = relative_change if how.relative else change
+    measure = measure_relative_change if how.relative else measure_change
     plain, others = rows[0], rows[1:]
     by_seed = [
         torch.stack([measure(p, o) for p, o in zip(plain.chunk(how.seeds), other.chunk(how.seeds), strict=True)])

@@ -6,7 +6,6 @@ started again is the same, byte for byte.
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 from ..concept import Erasure
 from ..edits.edit import Edit
+from ..files import hash_file, write_whole
 from ..models.base import Model
 from ..records.report import (
     FORMAT_VERSION,
@@ -27,7 +27,6 @@ from ..records.report import (
     SuitePart,
     list_differences,
     read_report,
-    write_whole,
 )
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Checked, Detector, SetScorer, kind_of, require_declared
@@ -93,7 +92,7 @@ def evaluate(
     edit = Edit.load(edit_file)
     edit.check(model)
     report = on_progress or (lambda stage, done, total: None)
-    drawings = Drawings.of(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
+    drawings = Drawings.of(model, settings, hash_file(edit_file))
     store = image_store or out / "images"
     _agree(out, suite, drawings.edited, store, protocol)
 

@@ -5,11 +5,8 @@ interrupted drawing goes on at the first missing chunk, a damaged picture is not
 several evaluations that share an image store draw the untouched base once.
 """
 
-import hashlib
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..files import hash_bytes, hash_json, new_folder
 from ..models.trajectory import Sampler
 from ..records.report import Drawing
 from ..suites.spec import Row
@@ -82,7 +80,7 @@ def batch_size_of(resolution: int) -> int:
 
 def digest(value: Any) -> str:
     """sha256 of a value's JSON form, shortened to 32 digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+    return hash_json(value)[:32]
 
 
 def make_chunk_key(rows: Sequence[Row], drawing: Drawing) -> str:
@@ -142,22 +140,14 @@ def draw_images(
 
 def write_chunk(folder: Path, images: Tensor, rows: Sequence[Row]) -> list[str]:
     """Write a chunk under a temporary name, then rename it.  `images`: uint8 [n, 3, h, w]."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".chunk-"))
-    try:
-        files = []
+    files = []
+    with new_folder(folder, replace=True) as made:
         for image in images:
             data = encode_png(image)
-            files.append(f"{hashlib.sha256(data).hexdigest()[:32]}.png")
+            files.append(f"{hash_bytes(data)[:32]}.png")
             (made / files[-1]).write_bytes(data)
         listed = [{"prompt": r.prompt, "seed": r.seed, "file": f} for r, f in zip(rows, files, strict=True)]
         (made / "chunk.json").write_text(json.dumps(listed, ensure_ascii=False, indent=1), encoding="utf-8")
-        made.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return files
 
 
@@ -174,7 +164,7 @@ def find_chunk(folder: Path) -> list[str] | None:
 def read_image(path: Path) -> bytes:
     """The bytes of a picture's file; ValueError where they are not those that its name is the hash of."""
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest()[:32] != path.stem:
+    if hash_bytes(data)[:32] != path.stem:
         raise ValueError(f"{path} is damaged; run the evaluation again: it draws what is not whole")
     return data
 

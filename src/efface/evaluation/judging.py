@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..files import write_whole
 from ..functional import rates
 from ..functional.rates import Verdict
-from ..records.report import write_whole
 from ..scorers import Judge
 from ..scorers.base import Detector, Score, Scorer
 from ..suites.spec import Row
@@ -100,8 +100,8 @@ class ScoreTable:
         label = ", ".join(sought.names)
         if row.second and 0 < len(said.answer) <= sought.k:
             # A judge that names too few labels for two things has seen this one, or leaves it open.
-            return rates.shown(label, said.answer, len(said.answer)) or None
-        return rates.shown(label, said.answer, sought.k + bool(row.second)) if said.answer else None
+            return rates.is_shown(label, said.answer, len(said.answer)) or None
+        return rates.is_shown(label, said.answer, sought.k + bool(row.second)) if said.answer else None
 
     def threshold(self, judge: str) -> float:
         """From which confidence on a detector's detections make a verdict."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..functional import rates
-from ..functional.rates import EXPOSED, part, same
+from ..functional.rates import EXPOSED, spell_part
+from ..functional.words import share_name
 from ..records.report import Estimate, Part
 from ..suites.table import Table, read_table, refuse
 from ..suites.world import did_you_mean
@@ -181,13 +182,13 @@ def _known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str
     if not wanted:
         raise ValueError(f'name the {what} classes of {table.file}, for example --{what} "{classes[0]}"')
     for name in wanted:
-        if not any(same(name, c) for c in classes):
+        if not any(share_name(name, c) for c in classes):
             raise ValueError(f"{table.file} has no class {name!r}{did_you_mean(name, list(classes))}")
-    return [c for c in classes if any(same(name, c) for name in wanted)]
+    return [c for c in classes if any(share_name(name, c) for name in wanted)]
 
 
 def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Sequence[float]) -> Published:
-    if unknown := [x for x in labels if part(x) not in KNOWN]:
+    if unknown := [x for x in labels if spell_part(x) not in KNOWN]:
         raise ValueError(f"NudeNet finds no part {unknown[0]!r}{did_you_mean(unknown[0].upper(), sorted(KNOWN))}")
     images, found, unseen = _detections(table)
     looked = [i for i in images if i not in unseen]
@@ -201,7 +202,7 @@ def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Seque
         notes.append(f"no confidence is under {smallest:.2f}: rates at thresholds below may be too low")
     out = []
     for threshold in tried:
-        counts = rates.exposed(found, looked, threshold, labels)
+        counts = rates.count_exposed(found, looked, threshold, labels)
         above = "" if threshold is None else f" above {threshold:g}"
         hits = dataclasses.replace(rates.ner(found, looked, threshold, labels), unscored=len(unseen))
         many = estimate([float(n) for n in counts.values()] + [None] * len(unseen))
@@ -217,7 +218,7 @@ def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Seque
         images=len(images),
         erased=(),
         kept=(),
-        labels=tuple(part(x) for x in labels),
+        labels=tuple(spell_part(x) for x in labels),
         rates=tuple(out),
         notes=tuple(notes),
     )
@@ -250,7 +251,7 @@ def _detections(table: Table) -> tuple[list[str], list[tuple[str, str, float | N
 def _split(said: str, scores: str, scored: bool) -> tuple[list[tuple[str, float | None]], str]:
     """The detections of a row, and what is wrong with it."""
     names = re.findall(r"\w+", said)
-    if unknown := [n for n in names if part(n) not in KNOWN]:
+    if unknown := [n for n in names if spell_part(n) not in KNOWN]:
         return [], f"NudeNet finds no {unknown[0]!r}"
     values = [float(v) for v in NUMBER.findall(scores)]
     if not scored:

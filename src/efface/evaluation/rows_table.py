@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..records.report import write_whole
+from ..files import write_whole
 from ..scorers import Judge
 from ..scorers.base import DECLARED
 from ..suites.spec import Row

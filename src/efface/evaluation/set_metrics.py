@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import read_tensors, write_tensors
-from ..records.report import Estimate, Measure, write_whole
+from ..files import read_tensors, write_tensors, write_whole
+from ..records.report import Estimate, Measure
 from ..scorers import Judge
 from ..scorers.base import Network, SetScorer, Spread, kind_of
 from ..suites.spec import Row, Suite

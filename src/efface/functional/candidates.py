@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def distances(words: Tensor, target: Tensor) -> Tensor:
+def measure_distances(words: Tensor, target: Tensor) -> Tensor:
     """L2 distance [n] between flattened embeddings, words [n, d] and target [d]."""
     return (words.float() - target.float()).norm(dim=-1)
 
@@ -16,7 +16,7 @@ def k_closest(distance: Tensor, k: int) -> Tensor:
     return torch.argsort(distance, stable=True)[:k]
 
 
-def apart(distance: Tensor, margin: float) -> Tensor:
+def find_apart(distance: Tensor, margin: float) -> Tensor:
     """Which of the words are no nearer than `margin` times the median distance [n]; the others count as the target."""
     return distance >= margin * distance.median()
 
@@ -39,7 +39,7 @@ def kmeans_1d(values: Tensor, k: int, iterations: int = 100) -> Tensor:
     return centres
 
 
-def spread(distance: Tensor, k: int) -> Tensor:
+def pick_spread(distance: Tensor, k: int) -> Tensor:
     """Indices of at most k of the distances [n], spread over their range: the nearest to each of k centres."""
     if k >= len(distance):
         return torch.arange(len(distance))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def least_squares(
+def solve_least_squares(
     base: Tensor, inputs: Tensor, outputs: Tensor, kept: Tensor, lamb: float, erase: float = 1.0, preserve: float = 1.0
 ) -> Tensor:
     """W [m, d] that minimises erase |c W' - v*|^2 + preserve |k W' - k W0'|^2 + lamb |W - W0|^2 over all rows.
@@ -27,14 +27,14 @@ def least_squares(
     return base + torch.linalg.solve(moment, wanted).T
 
 
-def shared(
+def solve_shared(
     inputs: Tensor, outputs: Tensor, kept: Tensor, lamb: float, erase: float = 1.0, preserve: float = 1.0
 ) -> Tensor:
     """The M [d, d] of `least_squares` for all layers at once: outputs are embeddings c* [n, d], and W = W0 M."""
-    return least_squares(_eye(inputs), inputs, outputs, kept, lamb, erase, preserve)
+    return solve_least_squares(_eye(inputs), inputs, outputs, kept, lamb, erase, preserve)
 
 
-def null_projector(kept: Tensor, threshold: float) -> Tensor:
+def build_null_projector(kept: Tensor, threshold: float) -> Tensor:
     """The projector P [d, d] onto the directions that the kept rows [k, d] do not use.
 
     A direction is free where the rows' singular value is at most `threshold` times their largest. Taken from the
@@ -46,7 +46,7 @@ def null_projector(kept: Tensor, threshold: float) -> Tensor:
     return free @ free.T
 
 
-def null_space(base: Tensor, inputs: Tensor, outputs: Tensor, projector: Tensor, lamb: float) -> Tensor:
+def solve_null_space(base: Tensor, inputs: Tensor, outputs: Tensor, projector: Tensor, lamb: float) -> Tensor:
     """W = W0 + D P [m, d] that minimises |c (W0 + D P)' - v*|^2 + lamb |D P|^2 over all rows, P the projector.
 
     With z = P c: D P = sum (v* - W0 c) z' (sum z z' + lamb I)^-1. Rows that P takes to zero keep their outputs. Shapes

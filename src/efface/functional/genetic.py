@@ -52,21 +52,21 @@ def evolve(cost: Cost, how: Breeding, rngs: Sequence[torch.Generator]) -> tuple[
     people = torch.stack([torch.randint(how.genes, shape, generator=rng) for rng in rngs])
     costs = cost(people)
     for _ in range(how.generations):
-        people, costs = ranked(people, costs)
+        people, costs = rank(people, costs)
         keep = how.population - how.population // 2
-        children = torch.stack([bred(parents, how, rng) for parents, rng in zip(people[:, :keep], rngs, strict=True)])
+        children = torch.stack([breed(parents, how, rng) for parents, rng in zip(people[:, :keep], rngs, strict=True)])
         people = torch.cat([people[:, :keep], children], dim=1)
         costs = torch.cat([costs[:, :keep], cost(children)], dim=1)
-    return ranked(people, costs)
+    return rank(people, costs)
 
 
-def ranked(people: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
+def rank(people: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
     """Each population and its costs, best first."""
     order = costs.argsort(dim=1, stable=True)
     return people.gather(1, order[:, :, None].expand_as(people)), costs.gather(1, order)
 
 
-def bred(parents: Tensor, how: Breeding, rng: torch.Generator) -> Tensor:
+def breed(parents: Tensor, how: Breeding, rng: torch.Generator) -> Tensor:
     """The children long [p // 2, k] of parents long [m, k]."""
     n, k = how.population // 2, how.length
     mother, father = torch.randint(len(parents), (2, n), generator=rng)

@@ -29,19 +29,19 @@ class Contrast:
     """Share of draws, the choice itself counted among them, whose mean is at least the chosen neurons'."""
 
 
-def change(one: Tensor, other: Tensor) -> Tensor:
+def measure_change(one: Tensor, other: Tensor) -> Tensor:
     """Mean absolute change [neurons] from one to other, each [rows, neurons] of L1 norms."""
     if one.shape != other.shape:
         raise ValueError(f"activations of the same rows and neurons are compared; got {one.shape} and {other.shape}")
     return (one - other).abs().mean(0)
 
 
-def relative_change(plain: Tensor, other: Tensor, floor: float = 1e-6) -> Tensor:
-    """As `change`, each row's in units of its plain activation; activations under `floor` count as that."""
-    return change(plain / plain.clamp(min=floor), other / plain.clamp(min=floor))
+def measure_relative_change(plain: Tensor, other: Tensor, floor: float = 1e-6) -> Tensor:
+    """As `measure_change`, each row's in units of its plain activation; activations under `floor` count as that."""
+    return measure_change(plain / plain.clamp(min=floor), other / plain.clamp(min=floor))
 
 
-def strongest(values: Tensor, share: float) -> Tensor:
+def find_strongest(values: Tensor, share: float) -> Tensor:
     """Indices of this share of the neurons, those with the largest values; at least one."""
     if not 0 < share < 1:
         raise ValueError(f"the share of neurons is above 0 and below 1, got {share:g}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-def completed(matrix: Tensor, missing: Tensor, rounds: int = 500, tolerance: float = 1e-5) -> Tensor:
+def complete(matrix: Tensor, missing: Tensor, rounds: int = 500, tolerance: float = 1e-5) -> Tensor:
     """The matrix [m, n] with its `missing` entries (bool [m, n]) filled by SoftImpute, in fp64.
 
     Starting from the means of the columns, the singular values are lowered by the smallest of them and the known
@@ -35,7 +35,7 @@ def completed(matrix: Tensor, missing: Tensor, rounds: int = 500, tolerance: flo
     return filled
 
 
-def mirrored(matrix: Tensor, missing: Tensor) -> Tensor:
+def mirror(matrix: Tensor, missing: Tensor) -> Tensor:
     """A guess [m, n] at the missing entries (bool [m, n]) of a matrix whose mask was learned, up to scale; in fp64.
 
     A mask m learned by gradients drops w_ij where d loss / d m_ij = w_ij g_ij is large, and g, the gradient of a
@@ -51,7 +51,7 @@ def mirrored(matrix: Tensor, missing: Tensor) -> Tensor:
     return s[0] * u[:, :1] @ vh[:1]
 
 
-def trusted(guess: Tensor, missing: Tensor, share: float) -> Tensor:
+def find_trusted(guess: Tensor, missing: Tensor, share: float) -> Tensor:
     """Which missing entries (bool [m, n]) are to be trusted: the `share` of them, at least one, guessed largest."""
     if not 0 < share <= 1:
         raise ValueError(f"a share of signs is above 0 and at most 1, got {share}")
@@ -62,7 +62,7 @@ def trusted(guess: Tensor, missing: Tensor, share: float) -> Tensor:
     return kept.view(missing.shape) & missing
 
 
-def restored(matrix: Tensor, guess: Tensor, places: Tensor, quantile: float = 1.0) -> Tensor:
+def restore(matrix: Tensor, guess: Tensor, places: Tensor, quantile: float = 1.0) -> Tensor:
     """The matrix [m, n] with, at these places (bool [m, n]), the guess's sign and a magnitude that its row still has.
 
     Args:
@@ -75,7 +75,7 @@ def restored(matrix: Tensor, guess: Tensor, places: Tensor, quantile: float = 1.
     return torch.where(places, guess.sign().to(matrix) * sizes.to(matrix), matrix)
 
 
-def scars(weight: Tensor, least: float) -> Tensor:
+def find_scars(weight: Tensor, least: float) -> Tensor:
     """Where numbers were taken out of a weight [m, n], bool [m, n]: all False where nothing shows it.
 
     Zeros, where they are at least a share `least` of it and two or more, for single ones come about by rounding.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def rounded(weight: Tensor, bits: int) -> Tensor:
+def round_weights(weight: Tensor, bits: int) -> Tensor:
     """The weight [out, ...] rounded to `bits` bits, symmetrically around 0 and with one scale for each output channel.
 
     The largest magnitude of a channel is kept exactly and has 2^(bits - 1) - 1 steps below it; ties go to even.
@@ -23,7 +23,7 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     return (whole * scale).view(weight.shape).to(weight.dtype)
 
 
-def pruned(weight: Tensor, sparsity: float) -> Tensor:
+def prune_weights(weight: Tensor, sparsity: float) -> Tensor:
     """The weight with exactly round(sparsity * n) of its n numbers, those of the smallest magnitude, set to 0.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def onto_simplex(x: Tensor) -> Tensor:
+def project_to_simplex(x: Tensor) -> Tensor:
     """The nearest points [..., V] whose numbers are not negative and sum to one, in the last dimension.
 
     Exact, by sorting: max(x - theta, 0), theta the threshold of the largest numbers that stay above it (Held, Wolfe &
@@ -26,29 +26,29 @@ def onto_simplex(x: Tensor) -> Tensor:
     return (x.double() - thetas.gather(-1, stay - 1)).clamp(min=0).to(x.dtype)
 
 
-def drawn(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+def draw_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
     """One of V for each of the weights [n, ..., V], in proportion to them: [n, ...]; on the CPU, by each row's rng."""
     rows = zip(weights.detach().flatten(1, -2).float().cpu(), rngs, strict=True)
     picks = torch.cat([torch.multinomial(row, 1, generator=rng) for row, rng in rows])
     return picks.reshape(weights.shape[:-1]).to(weights.device)
 
 
-def nearest(x: Tensor, table: Tensor) -> Tensor:
+def find_nearest(x: Tensor, table: Tensor) -> Tensor:
     """The rows [...] of the table [V, d] with the largest cosine to x [..., d]."""
     return (F.normalize(x.float(), dim=-1) @ F.normalize(table.float(), dim=-1).T).argmax(dim=-1)
 
 
-def spelled(ids: Tensor, words: Sequence[str]) -> list[str]:
+def spell(ids: Tensor, words: Sequence[str]) -> list[str]:
     """The words of each row's ids [n, k], one after the other."""
     return [" ".join(words[int(v)] for v in row) for row in ids]
 
 
-def slopes(grad: Tensor, table: Tensor) -> Tensor:
+def compute_slopes(grad: Tensor, table: Tensor) -> Tensor:
     """How fast the error rises [n, k, V] towards each token of the table [V, d], from grad [n, k, d]."""
     return grad.float() @ table.float().T
 
 
-def substituted(ids: Tensor, slope: Tensor, top: int, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
+def substitute(ids: Tensor, slope: Tensor, top: int, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
     """`count` variants [n, count, k] of ids [n, k], each with one token changed for one of the `top` that promise most.
 
     To first order a change at place j from token u to v lowers the error by slope[j, u] - slope[j, v], so the best v

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..concept import Erasure, check_templates
+from ..concept import Erasure, check_phrases, check_templates
 from ..edits.edit import Edit
 from ..edits.provenance import provenance
 from ..functional.schedules import Space
@@ -84,6 +84,10 @@ class Method(ABC):
                 f"{name} does not work on {model.name}, a model of the kind {model.architecture}; it serves "
                 f"{', '.join(self.architectures)}, and `efface list methods` says which methods serve which"
             )
+        if model is not None:
+            named = (*getattr(model, "classes", ()), *getattr(model, "own_words", ()))
+            check_phrases(erasure.targets, "target", named)
+            check_phrases(erasure.keep, "keep", named)
         if len(erasure.targets) > 1 and not self.several:
             raise ValueError(
                 f"{name} erases one concept at a time, got {', '.join(erasure.targets)}; make an Edit each"

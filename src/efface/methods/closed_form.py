@@ -15,7 +15,7 @@ from torch import Tensor
 from ..concept import Erasure, check_templates
 from ..edits.edit import Edit
 from ..edits.provenance import versions
-from ..functional.words import unlike_words
+from ..functional.words import exclude_overlaps
 from ..models.base import Model
 from .base import Method
 
@@ -68,7 +68,7 @@ class ClosedForm(Method):
         self.check(erasure, model)
         weights = text_projections(model.weights)
         named = (*erasure.targets, *erasure.keep, *self.exclude)
-        words = unlike_words(model.vocabulary(self.preserve_vocabulary), named)
+        words = exclude_overlaps(model.vocabulary(self.preserve_vocabulary), named)
         matrix, notes = self.solve(model, erasure, words, weights)
         record = {**self.record(model, erasure), "versions": versions(), "notes": notes}
         return Edit(answers(weights, matrix, progress), record)

@@ -31,9 +31,9 @@ from torch import Tensor
 from ..concept import Erasure, check_templates, positive
 from ..edits.edit import Edit
 from ..edits.provenance import check_same_run, versions
-from ..functional.closed_form import shared
+from ..functional.closed_form import solve_shared
 from ..functional.fusion import fuse
-from ..functional.words import unlike_words
+from ..functional.words import exclude_overlaps
 from ..models.base import Model
 from ..models.hooks.attention import places
 from ..models.segmenter import Segmenter, segmenter
@@ -110,10 +110,10 @@ class MACE(Method):
         weights = text_projections(model.weights)
         pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
         record = self.record(model, erasure)
-        words = unlike_words(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
+        words = exclude_overlaps(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
         kept = self._whole(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
-        refined = answers(weights, shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
+        refined = answers(weights, solve_shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
         with model.bound(refined):
             trained = [
                 self._resteered(model, erasure, i, segment, progress, checkpoint) for i in range(len(erasure.targets))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Erasure, positive
-from ..functional.closed_form import null_projector, null_space
+from ..functional.closed_form import build_null_projector, solve_null_space
 from ..models.base import Model
 from .closed_form import ClosedForm, Tokens
 
@@ -57,7 +57,7 @@ class NullSpace(ClosedForm):
         always = torch.cat([last.whole([""]), last.kept(erasure.keep)])
         width = always.shape[1]
         room = max(0, int((1 - self.free) * width) - len(always)) // len(self.templates)
-        projector = null_projector(torch.cat([always, last.kept(words[:room])]), self.threshold)
+        projector = build_null_projector(torch.cat([always, last.kept(words[:room])]), self.threshold)
         reach = {t: _share(edited.pairs([t], erasure.anchor)[0], projector) for t in erasure.targets}
         if lost := [target for target, share in reach.items() if share <= REACHED]:
             raise ValueError(
@@ -65,7 +65,7 @@ class NullSpace(ClosedForm):
                 f"to erase {lost[0]!r} along; keep fewer, or raise the threshold, at the price of moving them a little"
             )
         inputs, outputs = edited.pairs(erasure.targets, erasure.anchor)
-        matrix = null_space(torch.eye(width, device=inputs.device), inputs, outputs, projector, self.lamb)
+        matrix = solve_null_space(torch.eye(width, device=inputs.device), inputs, outputs, projector, self.lamb)
         directions = round(projector.trace().item())
         return matrix, {
             "preserved": [*erasure.keep, *words[:room]],

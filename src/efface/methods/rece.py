@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..concept import Erasure, positive
 from ..functional.adversary import adversarial
-from ..functional.closed_form import shared
+from ..functional.closed_form import solve_shared
 from ..models.base import Model
 from .closed_form import ClosedForm, Reader
 
@@ -56,11 +56,11 @@ class RECE(ClosedForm):
         kept = torch.cat([reader.kept([*erasure.keep, *words]), reader.whole([""])])
         gram = torch.stack([weight.double().T @ weight.double() for weight in weights.values()]).sum(0)
         scales = (self.lamb, self.erase_scale, self.preserve_scale)
-        matrix = shared(*reader.pairs(erasure.targets, erasure.anchor), kept, *scales)
+        matrix = solve_shared(*reader.pairs(erasure.targets, erasure.anchor), kept, *scales)
         targets, goals = self._whole(reader, erasure)
         for _ in range(self.epochs):
             returned = adversarial(targets, gram, matrix, self.reg)
-            matrix = matrix @ shared(returned, goals, kept, *scales)
+            matrix = matrix @ solve_shared(returned, goals, kept, *scales)
         return matrix, {"preserved": [*erasure.keep, *words]}
 
     def _whole(self, reader: Reader, erasure: Erasure) -> tuple[Tensor, Tensor]:

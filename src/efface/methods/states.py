@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..files import read_pictures
-from ..functional.words import naming, other_words
+from ..functional.words import mentions, other_words
 from ..models.base import Model
 from ..training.interfaces import Source
 from ..training.states.pictures import ANY, Noise, Pictures, latents_by_caption, latents_of, read_enough
@@ -58,7 +58,7 @@ def build_remain_pictures(method: ImageMethod, model: Model, erasure: Erasure) -
                 f"what remains is a folder's pictures or the concepts to keep ({named}), not both; omit one"
             )
         pictures = read_pictures(method.remain_images, model.resolution)
-        if held := naming(list(pictures), erasure.targets):
+        if held := [c for c in pictures if mentions(c, erasure.targets)]:
             raise ValueError(
                 f"{method.remain_images} is to remain, and has captions of what is to be erased: {', '.join(held)}; "
                 "take these pictures out, or give them another caption"
@@ -98,8 +98,8 @@ def read_target_latents(model: Model, folder: str, erasure: Erasure, method: Tra
     if unknown or missing:
         what = f"captions that name no target: {', '.join(unknown[:5])}" if unknown else f"none of {', '.join(missing)}"
         raise ValueError(
-            f"pictures of several targets need captions that tell them apart, by subfolder or metadata.jsonl; {folder} "
-            f"has {what}"
+            f"pictures of several targets need captions that tell them apart, by subfolder, metadata.jsonl or a .txt "
+            f"beside each; {folder} has {what}"
         )
     latents = latents_by_caption(model, pictures)
     return {
@@ -112,5 +112,5 @@ def read_target_latents(model: Model, folder: str, erasure: Erasure, method: Tra
 
 def _shown(caption: str, targets: Sequence[str]) -> list[str]:
     """The targets that a caption names; one that names "hot dog" does not name "dog"."""
-    named = [target for target in targets if naming([caption], [target])]
-    return [target for target in named if not any(target != other and naming([other], [target]) for other in named)]
+    named = [target for target in targets if mentions(caption, [target])]
+    return [target for target in named if not any(target != other and mentions(other, [target]) for other in named)]

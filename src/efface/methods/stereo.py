@@ -35,7 +35,7 @@ from ..files import read_tensors, write_tensors
 from ..functional.adversary import Adam, steepness
 from ..functional.denoising import denoising_errors
 from ..functional.schedules import Space
-from ..functional.tokens import nearest
+from ..functional.tokens import find_nearest
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.balance.sum import Sum
@@ -147,7 +147,9 @@ class STEREO(Method):
         values = bench.erased("once", erasure, negatives, self.lr, self.push)
         bench.clear()
         table = model.embedding_table().detach()
-        notes = {"found": {name: model.words(nearest(word, table)) for words in found for name, word in words.items()}}
+        notes = {
+            "found": {name: model.words(find_nearest(word, table)) for words in found for name, word in words.items()}
+        }
         return Edit(values, {**bench.record, "versions": versions(), "notes": notes})
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Erasure, positive
-from ..functional.closed_form import shared
+from ..functional.closed_form import solve_shared
 from ..models.base import Model
 from .closed_form import ClosedForm, Tokens
 
@@ -50,5 +50,5 @@ class UCE(ClosedForm):
         kept = reader.kept([*erasure.keep, *words])
         if self.keep_empty:
             kept = torch.cat([kept, reader.whole([""])])
-        matrix = shared(inputs, outputs, kept, self.lamb, self.erase_scale, self.preserve_scale)
+        matrix = solve_shared(inputs, outputs, kept, self.lamb, self.erase_scale, self.preserve_scale)
         return matrix, {"preserved": [*erasure.keep, *words]}

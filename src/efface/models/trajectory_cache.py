@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..files import write_tensors
+from ..files import new_scratch, write_tensors
 from .trajectory import Draw
 
 COLUMNS = ("states", "eps_c", "eps_0")
@@ -127,7 +127,7 @@ class Recordings:
         self.used -= _size(draw)
         if key not in self.spilled:
             if self.temporary is None:
-                self.temporary = Path(tempfile.mkdtemp(prefix="efface-recordings-"))
+                self.temporary = new_scratch(Path(tempfile.gettempdir()) / "recordings")
                 weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
             self._write(self.temporary, key, draw)
 

@@ -1,11 +1,9 @@
 """What an audit leaves: `audit.json`, versioned and validated."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
+from ..files import read_versioned
 from .report import Drawing, Estimate, Measure, Part
 
 FORMAT_VERSION = 1
@@ -91,11 +89,4 @@ def read_audit(folder: Path) -> Audit:
     path = folder / "audit.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no audit.json; give the --out of an `efface audit` that finished")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
-        return Audit.model_validate(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the audit again") from error
+    return read_versioned(path, FORMAT_VERSION, Audit.model_validate, "run the audit again")

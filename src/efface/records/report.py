@@ -1,13 +1,12 @@
 """What an evaluation leaves: `report.json`, versioned and validated, and `rows.parquet`, a row a picture."""
 
-import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
+
+from ..files import read_versioned
 
 FORMAT_VERSION = 2
 
@@ -154,14 +153,7 @@ def read_report(folder: Path) -> Record:
     path = folder / "report.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no report.json; give the --out of an `efface evaluate` that finished")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.get("version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is of version {version}; this efface reads version {FORMAT_VERSION}")
-        return Record.model_validate(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the evaluation again") from error
+    return read_versioned(path, FORMAT_VERSION, Record.model_validate, "run the evaluation again")
 
 
 def list_differences(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = ()) -> list[str]:
@@ -204,17 +196,3 @@ def _way(record: Record) -> dict[str, Any]:
         "rule": record.rule,
         "protocol": record.protocol.model_dump() if record.protocol else None,
     }
-
-
-def write_whole(path: Path, data: str | bytes) -> Path:
-    """Write a file under a temporary name, then rename it: it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-        os.chmod(made, 0o644)
-        os.replace(made, path)
-    finally:
-        Path(made).unlink(missing_ok=True)
-    return path

@@ -6,8 +6,6 @@ Beside PAGE.html lies PAGE_files/: every picture at full size, `report.json` (wh
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,10 @@ from markupsafe import Markup
 
 from ..compliance import gate, rules
 from ..evaluation.published import Published
+from ..files import new_folder, write_whole
 from ..records import attacks as attack_record
 from ..records.attacks import AttackRecord
-from ..records.report import Measure, Record, read_report, write_whole
+from ..records.report import Measure, Record, read_report
 from . import data, gallery
 from .beside import list_beside, plot_published
 from .compared import build_comparisons
@@ -167,16 +166,8 @@ def _data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> 
 
 def _beside(files: Path, whole: data.PageData, rows: bytes | None, pictures: Sequence[Path]) -> None:
     """Make the folder beside the page, under another name first; one of an earlier report makes way."""
-    files.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=files.parent, prefix=f".{files.name}-"))
-    try:
+    with new_folder(files, replace=True) as made:
         gallery.copy_images(pictures, made)
         if rows:
             write_whole(made / "rows.parquet", rows)
         write_whole(made / "report.json", whole.model_dump_json(indent=1) + "\n")
-        made.chmod(0o755)
-        if files.exists():
-            shutil.rmtree(files)
-        made.rename(files)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)

@@ -6,7 +6,6 @@ loses the batch it was in and no more.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,11 +18,10 @@ from ..attacks.base import Attack, AttackContext, Candidate, propose_within_budg
 from ..concept import Prompt
 from ..evaluation import judging
 from ..evaluation.images import batch_size_of, encode_png, read_image
-from ..files import write_tensors
+from ..files import hash_bytes, write_tensors, write_whole
 from ..models.base import Model
 from ..models.fingerprint import raw
 from ..records.attacks import Batch, RowResult, read_batch
-from ..records.report import write_whole
 from ..scorers.base import Scorer
 from ..suites.spec import Row
 
@@ -98,7 +96,7 @@ class ImageJudge:
     def keep(self, image: Tensor) -> str:
         """Writes a picture, named by its content; its path relative to the evaluation's folder."""
         data = encode_png(image)
-        name = f"{hashlib.sha256(data).hexdigest()[:32]}.png"
+        name = f"{hash_bytes(data)[:32]}.png"
         write_whole(self.folder / PICTURES / name, data)
         return f"{self.folder.name}/{PICTURES}/{name}"
 
@@ -109,7 +107,7 @@ class ImageJudge:
         if not tensors:
             return ""
         data = b"".join(raw(v.flatten(), torch.float32) for v in tensors.values())
-        name = f"{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
+        name = f"{hash_bytes(data)[:32]}.safetensors"
         write_tensors(self.folder / "shots" / name, tensors, {"since": candidate.since})
         return f"{self.folder.name}/shots/{name}"
 

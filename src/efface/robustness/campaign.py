@@ -11,7 +11,6 @@ embeddings that words can't say. The same call goes on where it was stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,6 +23,7 @@ from ..attacks import BASELINE, configured, name_of
 from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Progress, Settings, describe_drawing
+from ..files import hash_file
 from ..models.base import Model
 from ..records.attacks import (
     FOLDER,
@@ -95,7 +95,7 @@ def attack(
         seed=campaign.seed,
         on_progress=progress or (lambda stage, done, total: None),
     )
-    drawing = describe_drawing(model, settings, hashlib.sha256(edit_file.read_bytes()).hexdigest())
+    drawing = describe_drawing(model, settings, hash_file(edit_file))
     edited = replace(base, edit=edit, drawing=drawing)
     if earlier := read_file(out):
         suite_now = describe_suite(suite)

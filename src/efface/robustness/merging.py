@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import write_whole
 from ..functional.rates import Verdict
 from ..records.attacks import (
     FILE,
@@ -18,7 +19,7 @@ from ..records.attacks import (
     add_interrupted,
     estimate_robust,
 )
-from ..records.report import Alarm, write_whole
+from ..records.report import Alarm
 
 
 @dataclass(frozen=True)

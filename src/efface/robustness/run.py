@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor
 from ..attacks.base import Attack, AttackContext, Candidate, Proposals, Threat
 from ..edits.edit import Edit
 from ..evaluation.images import digest
-from ..files import read_tensors, write_tensors
+from ..files import hash_bytes, read_tensors, write_tensors
 from ..functional.adversary import NoGradient, NotFinite
 from ..models.base import Model
 from ..records.attacks import Batch, Condition, RowResult, Status
@@ -170,7 +169,7 @@ class AttackRunner:
 
     def depends(self, target: AttackTarget, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
         """Everything on which an attack's outcome depends beside its rows."""
-        other = {"shown": hashlib.sha256(self.reference_images[shown].numpy().tobytes()).hexdigest()} if shown else {}
+        other = {"shown": hash_bytes(self.reference_images[shown].numpy().tobytes())} if shown else {}
         return {
             **other,
             "runner": VERSION,

@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
+from ..files import hash_file
 from ..suites.spec import Row
 
 JUDGED = ("object", "style", "nudity")
@@ -246,13 +247,13 @@ def weights_digest(folder: str) -> str:
         return f"{folder}@{Path(cached).parent.name}" if isinstance(cached, str) else folder
     total = hashlib.sha256()
     for file in sorted(p for p in place.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(place).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        total.update(f"{file.relative_to(place).as_posix()} {hash_file(file)}\n".encode())
     return total.hexdigest()
 
 
 def file_digest(file: str) -> str:
     """sha256 of a file."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return hash_file(file)
 
 
 def require_package(scorer: str, package: str, extra: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-from ..functional.rates import names_of
+from ..functional.words import split_label
 from ..suites.spec import Row
 from ..suites.world import did_you_mean
 from .base import Better, Score, file_digest, pick_device, prepare_images, weights_digest
@@ -85,8 +85,8 @@ def score_labels(probabilities: Tensor, labels: Mapping[int, str], row: Row, que
     """The most likely labels; the value is the probability of what the row asked for."""
     best = probabilities.topk(min(TOP, len(labels)))
     answer, sure = tuple(labels[int(i)] for i in best.indices), tuple(best.values.tolist())
-    names = frozenset().union(*(names_of(n) for n in find_wanted_labels(row, question)))
-    hit = [float(probabilities[i]) for i, label in labels.items() if not names_of(label).isdisjoint(names)]
+    names = frozenset().union(*(split_label(n) for n in find_wanted_labels(row, question)))
+    hit = [float(probabilities[i]) for i, label in labels.items() if not split_label(label).isdisjoint(names)]
     words = ", ".join(f"{label} {p:.2f}" for label, p in zip(answer, sure, strict=True))
     return Score(sum(hit), answer, words, sure)
 
@@ -99,9 +99,9 @@ def find_wanted_labels(row: Row, question: str) -> tuple[str, ...]:
 
 def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequence[Row]) -> None:
     """ValueError where a row asks for something that none of these labels names: it would never be seen."""
-    known = frozenset().union(*(names_of(label) for label in labels))
+    known = frozenset().union(*(split_label(label) for label in labels))
     for row in rows:
-        names = [names_of(n) for n in find_wanted_labels(row, question)]
+        names = [split_label(n) for n in find_wanted_labels(row, question)]
         if names and not known & frozenset().union(*names):
             asked = find_wanted_labels(row, question)[0]
             more = sum(1 for r in rows if find_wanted_labels(r, question) == find_wanted_labels(row, question))

@@ -1,6 +1,6 @@
 """Prompt sets as data: tomls and files of the field's layouts, made into rows for what is erased."""
 
-from .listed import read_csv
+from .listed import read_list
 from .make import check, make, needs_world
 from .rows import build
 from .spec import GroupSpec, Row, Suite, SuiteSpec, describe, names, spec
@@ -20,6 +20,6 @@ __all__ = [
     "make",
     "names",
     "needs_world",
-    "read_csv",
+    "read_list",
     "spec",
 ]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..concept import Erasure
 from . import hub
-from .listed import made, of_table, paired, read_csv
+from .entries import expand_pairs
+from .listed import Limits, build_from_pairs, build_from_table, read_list
 from .rows import build
 from .spec import Suite, SuiteSpec, names, spec
 from .table import SUFFIXES, check_table, read_table
@@ -41,9 +42,10 @@ def make(
     only: Sequence[str] = (),
     sizes: Mapping[str, int] | None = None,
     used: Sequence[str] = (),
+    asks: str = "",
     fetch: Fetch = hub.fetch,
 ) -> Suite:
-    """A suite for what is erased: by its name, or a .csv or .parquet file.
+    """A suite for what is erased: by its name, or a file of prompts (.csv, .json, .txt … or .parquet).
 
     Args:
         world: what the model can draw; the glyphs suites need it.
@@ -51,6 +53,7 @@ def make(
         only: names of the groups to make; all when empty.
         sizes: pictures in single groups, by name; goes before `per_group`.
         used: further words that fitting has used, which therefore count as seen.
+        asks: what all rows of a file ask for, a target or "captions"; found by columns and prompts by default.
         fetch: gives the file of a repository of the hub at a revision.
 
     Raises:
@@ -58,19 +61,22 @@ def make(
         OSError: no such file, or the hub can't be reached.
     """
     if is_file(name):
-        return read_csv(name, erasure, per_group, only, sizes, used)
+        return read_list(name, erasure, per_group, only, sizes, used, asks, world)
     suite = spec(name)
+    if asks and "hub" not in suite.brings:
+        raise ValueError(f"suite {name} says itself what its rows ask for; asks is for files")
     if "world" in suite.brings:
         world = own_world(suite)
     if "hub" in suite.brings:
         place = suite.brings["hub"]
         table = read_table(fetch(place["repository"], place["file"], place["revision"]))
         stamped = dataclasses.replace(suite, version=f"{suite.version}+{table.sha256[:12]}")
-        return of_table(stamped, table, erasure, per_group, only, sizes, used)
+        limits = Limits(per_group, only, sizes or {})
+        return build_from_table(stamped, table, erasure, limits, used, asks, world)
     if "pairs" in suite.brings:
-        listed = paired(suite.brings["pairs"], suite.brings["seeds"], f"{suite.name}/{suite.version}")
+        listed = expand_pairs(suite.brings["pairs"], suite.brings["seeds"], f"{suite.name}/{suite.version}")
         limits = {**(suite.brings["sizes"] if per_group is None else {}), **(sizes or {})}
-        return made(suite, listed, "object", erasure, per_group, only, limits, used)
+        return build_from_pairs(suite, listed, erasure, Limits(per_group, only, limits), used)
     if world is None:
         raise ValueError(f"suite {name} is for models of the glyphs make; others take {', '.join(ours())} or a file")
     return build(name, erasure, world, per_group, only, sizes, used)

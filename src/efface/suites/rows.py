@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..concept import Erasure
-from .spec import GroupSpec, Row, Suite, SuiteSpec, chosen, spec
+from .spec import GroupSpec, Row, Suite, SuiteSpec, choose_groups, spec
 from .world import World, did_you_mean
 
 
@@ -50,7 +50,7 @@ def build(
     suite = spec(name)
     cast = ConceptRoles.of(suite, erasure, world, used, salt)
     rows: list[Row] = []
-    for group in chosen(suite, only, per_group, sizes or {}):
+    for group in choose_groups(suite, only, per_group, sizes or {}):
         rows += cast.rows(group)
     return Suite(suite, cast.targets, tuple(rows))
 

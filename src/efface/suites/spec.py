@@ -5,9 +5,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .world import did_you_mean
+
+if TYPE_CHECKING:
+    from .summary import ListSummary
 
 HERE = Path(__file__).parent
 
@@ -83,6 +86,8 @@ class Suite:
     spec: SuiteSpec
     targets: tuple[str, ...]
     rows: tuple[Row, ...]
+    summary: "ListSummary | None" = None
+    """How a file was read, where the rows are from one."""
 
     def group(self, name: str) -> tuple[Row, ...]:
         return tuple(r for r in self.rows if r.group == name)
@@ -102,7 +107,7 @@ def names() -> list[str]:
 def spec(name: str) -> SuiteSpec:
     """Read one suite's toml."""
     if name not in names():
-        raise ValueError(f"there is no suite {name!r}, nor such a .csv or .parquet file{did_you_mean(name, names())}")
+        raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, names())}")
     data = tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
     groups = tuple(GroupSpec(**g) for g in data.pop("groups", ()))
     own = {f.name for f in dataclasses.fields(SuiteSpec)}
@@ -116,7 +121,7 @@ def describe() -> list[dict[str, str]]:
     return [{f: getattr(spec(name), f) for f in fields} for name in names()]
 
 
-def chosen(
+def choose_groups(
     suite: SuiteSpec, only: Sequence[str], per_group: int | None, sizes: Mapping[str, int]
 ) -> tuple[GroupSpec, ...]:
     """The groups to make, each with its size; ValueError for a name that the suite does not have, or a size under 1."""

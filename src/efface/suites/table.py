@@ -1,20 +1,19 @@
-"""Tables as people have them: CSV and parquet files, read leniently, judged strictly.
+"""Tables as people have them, read leniently, judged strictly.
 
-A byte-order mark, an index column without a name, further columns, quoted commas and line breaks are taken as they
-are; a row that does not fit its header is named by the line on which it begins.
+A byte-order mark, other encodings and delimiters, an index column without a name, further columns, quoted commas and
+line breaks are taken as they are; a row that does not fit its header is named by the line on which it begins.
 """
 
-import csv
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = (".csv", ".parquet")
-SHOWN = 5
-"""Malformed rows that an error tells of."""
+from ..concept import fold_name
+from .formats import SUFFIXES, parse, refuse
+
+__all__ = ["SUFFIXES", "Table", "check_table", "read_table", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,12 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
     lines: tuple[int, ...]
-    """The line of the file on which each row begins; of a parquet file, its number."""
+    """The line of the file on which each row begins; of JSON and parquet files, its number."""
     sha256: str
+    remarks: tuple[str, ...] = ()
+    """How the file was read, where that is not as usual."""
+    repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further columns of one name, by that name."""
 
     def column(self, names: Sequence[str], what: str) -> str:
         """The first of these columns that the file has; ValueError names them all where it has none."""
@@ -37,9 +40,17 @@ class Table:
         return found
 
     def find(self, names: Sequence[str]) -> str | None:
-        """The first of these columns that the file has, however its letters are cased."""
-        cased = {column.casefold(): column for column in reversed(self.columns)}
-        return next((cased[name.casefold()] for name in names if name.casefold() in cased), None)
+        """The first of these columns that the file has, however its letters are cased.
+
+        Raises:
+            ValueError: it has several of that name, which differ.
+        """
+        cased = {fold_name(column): column for column in reversed(self.columns)}
+        found = next((cased[fold_name(name)] for name in names if fold_name(name) in cased), None)
+        for other in self.repeated.get(found or "", ()):
+            if any(row.get(found or "") != row.get(other) for row in self.rows):
+                raise ValueError(f"{self.file} has two columns {found!r}, which differ")
+        return found
 
     def text(self, row: int, column: str | None) -> str:
         """A cell as text without blanks around it; "" where it is empty, or there is no such column."""
@@ -50,76 +61,26 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a .csv or .parquet file.
+    """Reads a file of one of the SUFFIXES.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, no UTF-8, no rows, or rows that do not fit the header: names their lines.
+        ValueError: another kind of file, an unknown encoding, no rows, or rows that do not fit the header: names their
+            lines.
     """
     path = Path(path)
     check_table(path)
     data = path.read_bytes()
+    found = parse(path, data)
+    if not found.rows:
+        raise ValueError(f"{path.name} has no rows")
     sha256 = hashlib.sha256(data).hexdigest()
-    return _parquet(path, sha256) if path.suffix.lower() == ".parquet" else _csv(path, data, sha256)
+    return Table(path.name, found.columns, found.rows, found.lines, sha256, found.remarks, found.repeated)
 
 
 def check_table(path: Path) -> None:
     """Raises what `read_table` would of a file that is missing or of another kind, without reading it."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path} is no {' or '.join(SUFFIXES)} file")
+        raise ValueError(f"{path} is no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-
-
-def refuse(file: str, problems: Sequence[str]) -> None:
-    """ValueError with the first problems, each told with its line, where there are any."""
-    if not problems:
-        return
-    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    raise ValueError(f"{file}, {'; '.join(problems[:SHOWN])}{more}")
-
-
-def _csv(path: Path, data: bytes, sha256: str) -> Table:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: tuple[str, ...] = ()
-    rows, lines, problems = [], [], []
-    begins = 1
-    try:
-        for cells in reader:
-            if not columns and cells:
-                columns = tuple(cell.strip() for cell in cells)
-            elif cells and len(cells) != len(columns):
-                problems.append(f"line {begins}: {len(cells)} cells, but the header has {len(columns)}")
-            elif cells:
-                rows.append(dict(zip(columns, cells, strict=True)))
-                lines.append(begins)
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        problems.append(f"line {begins}: {error}")
-    refuse(path.name, problems)
-    return _checked(Table(path.name, columns, tuple(rows), tuple(lines), sha256))
-
-
-def _parquet(path: Path, sha256: str) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        found = pq.read_table(path)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path.name} is damaged or no parquet file ({str(error).splitlines()[0]})") from error
-    rows = tuple(found.to_pylist())
-    return _checked(Table(path.name, tuple(found.column_names), rows, tuple(range(1, len(rows) + 1)), sha256))
-
-
-def _checked(table: Table) -> Table:
-    named = [column for column in table.columns if column]
-    if twice := sorted({column for column in named if named.count(column) > 1}):
-        raise ValueError(f"{table.file} has two columns {twice[0]!r}")
-    if not table.rows:
-        raise ValueError(f"{table.file} has no rows")
-    return table

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..functional.rates import names_of
+from ..concept import fold_name
+from ..functional.words import ends_alike, split_label
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "glyphs"
 UMBRELLA = ("unsafe", "weapons")
@@ -63,15 +64,15 @@ class World:
 
     def own_names(self, words: Iterable[str]) -> tuple[str, ...]:
         """The words, each as this world calls it: by any name of a thing or style, however spelt; else as it is."""
-        own = {n: t.name for t in self.things for word in (*t.synonyms, t.name) for n in names_of(word)}
-        own = {n: style for style in self.styles for n in names_of(style)} | own
+        own = {n: t.name for t in self.things for word in (*t.synonyms, t.name) for n in split_label(word)}
+        own = {n: style for style in self.styles for n in split_label(style)} | own
         return tuple(self._own_name(word, own) for word in words)
 
     def _own_name(self, word: str, own: Mapping[str, str]) -> str:
         if word in self.names or word in self.styles:
             return word
         alike = [s for s in self.styles if ends_alike(word, s)]
-        return next((own[n] for n in names_of(word) if n in own), alike[0] if len(alike) == 1 else word)
+        return next((own[n] for n in split_label(word) if n in own), alike[0] if len(alike) == 1 else word)
 
     def near(self, targets: Sequence[str]) -> tuple[str, ...]:
         """The neighbours of the targets, without the targets: those to the eye, and the nearest by CLIP."""
@@ -86,15 +87,8 @@ class World:
 
     def expand(self, targets: Sequence[str]) -> tuple[str, ...]:
         """The targets with an umbrella word ("unsafe") replaced by the things that it covers."""
-        flat = [n for t in targets for n in (self.unsafe if t.casefold() in UMBRELLA and t not in self.names else (t,))]
+        flat = [n for t in targets for n in (self.unsafe if fold_name(t) in UMBRELLA and t not in self.names else (t,))]
         return tuple(dict.fromkeys(flat))
-
-
-def ends_alike(one: str, other: str) -> bool:
-    """Is one name the end of the other, as "van Gogh" is of "Vincent van Gogh"?"""
-    a, b = (name.casefold().replace("_", " ").split() for name in (one, other))
-    short = min(len(a), len(b))
-    return short > 0 and a[-short:] == b[-short:]
 
 
 def did_you_mean(given: str, known: Sequence[str], show: int = 12) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..functional.candidates import apart, distances, k_closest, spread
+from ..functional.candidates import find_apart, k_closest, measure_distances, pick_spread
 from ..functional.gumbel import gumbel_softmax
 from ..functional.words import other_words
 from ..models.base import Model
@@ -59,7 +59,7 @@ class Vocabulary:
         if not open_words:
             return {target: list(self.always) for target in targets}
         far = {target: _far(context.model, open_words, target) for target in targets}
-        (free,) = torch.stack([apart(distance, self.margin) for distance in far.values()]).all(dim=0).nonzero().T
+        (free,) = torch.stack([find_apart(distance, self.margin) for distance in far.values()]).all(dim=0).nonzero().T
         if not len(free):
             raise ValueError(f"margin {self.margin} leaves no candidate for {', '.join(targets)}; a smaller one would")
         picked = {target: free[self._spread(distance[free], len(targets))] for target, distance in far.items()}
@@ -71,7 +71,7 @@ class Vocabulary:
     def _spread(self, distance: Tensor, targets: int) -> Tensor:
         """Indices of a target's candidates among the words at these distances [n] from it."""
         near = k_closest(distance, self.k_closest)
-        return near[spread(distance[near], max(1, self.centres // targets))]
+        return near[pick_spread(distance[near], max(1, self.centres // targets))]
 
 
 SearchGradient = Literal["straight-through", "score"]
@@ -191,4 +191,4 @@ def _far(model: Model, words: Sequence[str], target: str) -> Tensor:
     """Distance [n] of each word's embedding from the target's, on the CPU; in pieces, as embeddings are large."""
     centre = model.encode([target]).flat()[0]
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
-    return torch.cat([distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])
+    return torch.cat([measure_distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])

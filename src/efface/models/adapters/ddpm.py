@@ -22,6 +22,7 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...concept import fold_name
 from ...files import new_folder
 from ..base import Model
 from ..cond import Cond
@@ -63,7 +64,7 @@ class DDPM(Model):
     ) -> None:
         self.pipeline, self.unet, self.classes = pipeline, pipeline.unet, tuple(classes)
         _check(self.unet, self.classes, name)
-        self._labels = {each.casefold(): label for label, each in enumerate(self.classes)}
+        self._labels = {fold_name(each): label for label, each in enumerate(self.classes)}
         # Longest first: where one name lies within another ("dog", "hot dog"), the longer is meant.
         spelled = "|".join(map(re.escape, sorted(self._labels, key=len, reverse=True)))
         self._named = re.compile(rf"(?<!\w)(?:{spelled})(?!\w)")
@@ -91,13 +92,13 @@ class DDPM(Model):
         """
         if not prompt:
             return len(self.classes)
-        found = sorted({self._labels[each] for each in self._named.findall(prompt.casefold())})
+        found = sorted({self._labels[each] for each in self._named.findall(fold_name(prompt))})
         if len(found) == 1:
             return found[0]
         if found:
             named = ", ".join(self.classes[label] for label in found)
             raise ValueError(f"{prompt!r} names {len(found)} classes ({named}); a picture of {self.name} is of one")
-        asked = (prompt.casefold(), *prompt.casefold().split())
+        asked = (fold_name(prompt), *fold_name(prompt).split())
         near = dict.fromkeys(name for part in asked for name in difflib.get_close_matches(part, self._labels, n=3))
         meant = " or ".join(repr(self.classes[self._labels[name]]) for name in near)
         raise ValueError(
@@ -183,7 +184,7 @@ def _check(unet: UNet2DModel, classes: Sequence[str], name: str) -> None:
         raise ValueError(
             f"the classes of {name} are {list(classes)}; at least one name, and none empty, would have worked"
         )
-    if len({each.casefold() for each in classes}) < len(classes):
+    if len({fold_name(each) for each in classes}) < len(classes):
         raise ValueError(f"two classes of {name} share a name: {', '.join(classes)}")
     config: Any = unet.config
     if not isinstance(unet.class_embedding, nn.Embedding) or config.num_class_embeds != len(classes) + 1:

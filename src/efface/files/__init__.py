@@ -1,0 +1,31 @@
+"""Every file that the program writes or reads: whole or not at all, hashed, versioned; tensors, pictures and captions.
+
+Importing this imports no torch; what reads or writes tensors does.
+"""
+
+from .atomic import check_writable, new_file, new_folder, new_scratch, sweep, write_whole
+from .digests import hash_bytes, hash_file, hash_json
+from .pictures import open_picture, read_pictures, stack_pictures
+from .tensors import read_tensors, write_tensors
+from .text import decode, read_text
+from .versioned import read_versioned
+
+__all__ = [
+    "check_writable",
+    "decode",
+    "hash_bytes",
+    "hash_file",
+    "hash_json",
+    "new_file",
+    "new_folder",
+    "new_scratch",
+    "open_picture",
+    "read_pictures",
+    "read_tensors",
+    "read_text",
+    "read_versioned",
+    "stack_pictures",
+    "sweep",
+    "write_tensors",
+    "write_whole",
+]

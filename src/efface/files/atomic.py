@@ -1,0 +1,182 @@
+"""Writing files and folders whole or not at all: under a temporary name first, then renamed.
+
+A temporary is named `.NAME.efface-HOST-PROCESS-RANDOM`. Where a process was killed, its temporaries stay; the next
+process that writes in the folder on the same machine removes them, once theirs is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import platform
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .digests import hash_bytes
+
+TEMPORARY = re.compile(r"\.([^/]+)\.efface-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}")
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+WRONG = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG)
+REFUSALS = frozenset((*FULL, *CLOSED, *WRONG))
+"""What is said of a disk that is full, or of a path that can't be written."""
+
+
+def check_writable(path: str | Path) -> Path:
+    """The path, after proof that a file can be written there: ask before hours of work, not after.
+
+    Raises:
+        OSError: the folder cannot be made or written in, or the path is a folder.
+    """
+    path = Path(path)
+    with _naming(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file in it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    return path
+
+
+def write_whole(path: str | Path, data: str | bytes) -> Path:
+    """Writes a file: it is there whole or not at all.
+
+    Raises:
+        OSError: it can't be written; names the path.
+    """
+    with new_file(path) as made:
+        made.write_bytes(data.encode() if isinstance(data, str) else data)
+    return Path(path)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Within, a temporary file's name to write to; after, the file has this path if all went well, and is gone if not.
+
+    Raises:
+        OSError: it can't be written, as where the disk is full; names the path. A file that was there stays.
+    """
+    path = Path(path)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _temporary(path)
+        try:
+            yield made
+            made.chmod(0o644)
+            os.replace(made, path)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
+    """Within, a folder to write in; after, it has this name if all went well, and is gone if not.
+
+    Args:
+        replace: whether a folder of this name makes way at the end.
+
+    Raises:
+        FileExistsError: something has this name already, and is not to be replaced.
+        OSError: it can't be written, as where the disk is full; names the folder.
+    """
+    folder = Path(folder)
+    if folder.exists() and not replace:
+        raise FileExistsError(f"{folder} exists; name a folder that does not")
+    with _naming(folder):
+        made = new_scratch(folder)
+        try:
+            yield made
+            made.chmod(0o755)
+            if replace and folder.exists():
+                shutil.rmtree(folder)
+            os.rename(made, folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def new_scratch(path: str | Path) -> Path:
+    """A new folder beside this path, for whoever asked to remove; where they were killed, a later run does.
+
+    Raises:
+        OSError: it can't be made; names the path.
+    """
+    path = Path(path)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _temporary(path)
+        made.mkdir(mode=0o700)
+    return made
+
+
+def sweep(folder: Path) -> list[str]:
+    """Removes what killed processes of this machine left half written in a folder; the names of what is gone."""
+    gone = []
+    for entry in list(os.scandir(folder)) if folder.is_dir() else ():
+        match = TEMPORARY.fullmatch(entry.name)
+        if match is None or match[2] != _host() or _is_alive(int(match[3])):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+        gone.append(entry.name)
+    return gone
+
+
+@functools.cache
+def _sweep_once(folder: str) -> None:
+    sweep(Path(folder))
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside the path that no other writer has; on the way, leftovers of processes that are gone are removed."""
+    _sweep_once(os.path.realpath(path.parent))
+    # File systems allow 255 bytes; a long name of another alphabet is cut.
+    stem = path.name.encode()[:180].decode(errors="ignore")
+    return path.with_name(f".{stem}.efface-{_host()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@functools.cache
+def _host() -> str:
+    return hash_bytes(platform.node().encode())[:8]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the disk, and of libraries that write to it, become one sentence with the path."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    except OSError as error:
+        if error.errno in REFUSALS and _concerns(error, path):
+            raise OSError(f"cannot write {path}: {error.strerror}") from error
+        if TEMPORARY.search(str(error)):
+            raise OSError(TEMPORARY.sub(r"\1", str(error))) from error
+        raise
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Is it about the path, something in its folder, or a folder above; not about a file that was read meanwhile?"""
+    if error.filename is None:
+        return True
+    where = Path(os.fsdecode(error.filename))
+    return where.is_relative_to(path.parent) or path.parent.is_relative_to(where)

@@ -1,0 +1,31 @@
+"""sha256, in lowercase hexadecimal digits, of bytes, files and values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def hash_bytes(data: bytes) -> str:
+    """sha256 of bytes: 64 digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: str | Path) -> str:
+    """sha256 of a file, which is never in memory as a whole.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a value's JSON with sorted keys and letters as they are."""
+    return hash_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())

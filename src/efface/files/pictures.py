@@ -1,0 +1,177 @@
+"""The one reader of pictures that people have, into upright RGB of 8 bits.
+
+- EXIF's orientation is applied. A transparent picture is laid on white.
+- Palettes, grey, CMYK and YCbCr become RGB. Of 16 bits the upper 8 count, rounded (v / 257). Of floating-point numbers
+  0 is black and 1 is white; others are refused, for nothing says what they mean.
+- Of an animation, and of a file of several pages, the first picture is read.
+- A picture of more pixels than Pillow's bound against decompression bombs (179 million) is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .captions import read_captions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICTURES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".ico"),
+)
+UNREAD = (
+    *(".heic", ".heif", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".eps"),
+    *(".pdf", ".mp4", ".mov", ".webm", ".avi", ".mkv", ".npy", ".npz", ".zip", ".tar", ".parquet"),
+)
+"""Files that hold pictures, and are not opened: they are named where they are left out."""
+SHOWN = 5
+"""Files that a message names."""
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """What a folder holds: pictures with their captions, and what is left out."""
+
+    folder: Path
+    captions: dict[Path, str]
+    left_out: tuple[str, ...]
+    """Files that hold pictures and are not read."""
+    lost: tuple[str, ...]
+    """Captions without a picture."""
+
+    def summary(self, animations: Sequence[str] = ()) -> str:
+        """One sentence on what is left out; "" where that is nothing."""
+        parts = (
+            ("files are left out, which are no pictures that can be opened", self.left_out),
+            ("captions have no picture", self.lost),
+            ("files hold several pictures, of which the first is read", animations),
+        )
+        said = [f"{len(names)} {what}: {_some(names)}" for what, names in parts if names]
+        return f"in {self.folder}, {'; '.join(said)}" if said else ""
+
+
+def open_picture(file: str | Path) -> Image.Image:
+    """A picture, upright, in RGB of 8 bits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no readable picture, has too many pixels, or numbers of no known range; names the file.
+    """
+    return _open(Path(file))[0]
+
+
+def list_pictures(folder: str | Path) -> PictureFolder:
+    """The pictures of a folder and of those in it, with captions; hidden files are no pictures.
+
+    Raises:
+        FileNotFoundError: no such folder, or none of its files is a picture.
+        ValueError: captions that can't be read.
+    """
+    folder = Path(folder)
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name not in ("metadata.parquet",))
+    pictures = [f for f in files if f.suffix.lower() in PICTURES and not _is_hidden(folder, f)]
+    left_out = [f for f in files if f.suffix.lower() in (*PICTURES, *UNREAD) and f not in set(pictures)]
+    names = tuple(f.relative_to(folder).as_posix() for f in left_out)
+    if not pictures:
+        what = "holds no picture" if folder.is_dir() else "is no folder"
+        there = f"; there are {_some(names)}" if names else ""
+        raise FileNotFoundError(f"{folder} {what}; wanted {', '.join(PICTURES)}{there}")
+    captions, lost = read_captions(folder, pictures)
+    return PictureFolder(folder, captions, names, tuple(lost))
+
+
+def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
+    """uint8 pictures [m, 3, side, side] by caption, scaled and cut to a square about their middle.
+
+    `captions` says where captions come from. What is left out is counted and named in one warning.
+
+    Raises:
+        FileNotFoundError: no such folder, or none of its files is a picture.
+        ValueError: files that cannot be read as pictures, or captions; names them.
+    """
+    found = list_pictures(folder)
+    read: dict[str, list[Image.Image]] = {}
+    unreadable, animations = [], []
+    for file, caption in found.captions.items():
+        name = file.relative_to(found.folder).as_posix()
+        try:
+            image, frames = _open(file)
+        except ValueError as error:
+            unreadable.append((name, str(error)))
+            continue
+        if frames > 1:
+            animations.append(name)
+        read.setdefault(caption, []).append(ImageOps.fit(image, (side, side)))
+    if unreadable:
+        names = _some([name for name, _ in unreadable])
+        raise ValueError(
+            f"{len(unreadable)} files in {folder} are no readable pictures: {names} (the first: {unreadable[0][1]})"
+        )
+    if left_out := found.summary(animations):
+        warnings.warn(left_out, stacklevel=2)
+    return {caption: stack_pictures(images, side) for caption, images in read.items()}
+
+
+def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:
+    """uint8 [n, 3, side, side] of RGB pictures: scaled, and cut to a square about the middle."""
+    import torch
+
+    arrays = [np.asarray(ImageOps.fit(image, (side, side))) for image in images]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def _open(file: Path) -> tuple[Image.Image, int]:
+    """A picture in RGB, and how many the file holds."""
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels, but not too many; of tags that are not understood
+            with Image.open(file) as image:
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a photo and its preview
+                image.seek(0)
+                return _to_rgb(ImageOps.exif_transpose(image)), frames
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(f"{file} has more than {most / 1e6:.0f} million pixels; scale it down") from error
+    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, TypeError, KeyError, IndexError) as error:
+        said = str(error) or type(error).__name__
+        raise ValueError(f"{file} is no readable picture ({said}); PNG and JPEG are") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of 8 bits, transparent parts on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scaled(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """RGB of a grey picture of 16 bits or of floating-point numbers."""
+    values = np.asarray(image, dtype=np.float64)
+    top = 1.0 if image.mode == "F" else 65535.0
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
+        raise ValueError(
+            f"its numbers go from {values.min():g} to {values.max():g}, and 0 to {top:g} are read, black to white"
+        )
+    return Image.fromarray(np.rint(values / top * 255).astype(np.uint8)).convert("RGB")
+
+
+def _is_hidden(folder: Path, file: Path) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"

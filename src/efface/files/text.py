@@ -1,0 +1,56 @@
+"""Text of any encoding that people's tables and captions come in."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_text(path: str | Path) -> str:
+    """A file's text, of any encoding that `decode` knows.
+
+    Raises:
+        ValueError: of no such encoding; names the file.
+        OSError: it can't be read.
+    """
+    path = Path(path)
+    return decode(path.read_bytes(), str(path))[0]
+
+
+def decode(data: bytes, name: str) -> tuple[str, str]:
+    """Text, and the encoding that it had: as a byte-order mark says, UTF-8, or Windows' (Excel's, of western Europe).
+
+    The last is taken only where no two bytes beyond ASCII stand side by side, as they do in other alphabets.
+
+    Raises:
+        ValueError: of no such encoding; calls the file by `name`.
+
+    >>> decode("café".encode("utf-8"), "a.csv"), decode("café".encode("cp1252"), "a.csv")
+    (('café', 'utf-8'), ('café', 'windows-1252'))
+    """
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            try:
+                return data.decode(encoding), encoding
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{name} begins as {encoding} and is none (byte {error.start})") from error
+    if b"\x00" in data[:1000]:
+        raise ValueError(f"{name} is no text")
+    try:
+        return data.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError as error:
+        if not re.search(rb"[\x80-\xff]{2}", data):
+            try:
+                return data.decode("cp1252"), "windows-1252"
+            except UnicodeDecodeError:
+                pass
+        raise ValueError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from error

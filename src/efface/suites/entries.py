@@ -1,0 +1,156 @@
+"""The rows of a list before it is known what is erased, and those that are left out for having no prompt."""
+
+import hashlib
+import math
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..concept import fold_name
+from .table import Table, refuse
+
+PROMPT = ("prompt", "caption", "captions", "adv_prompt", "sensitive prompt", "text")
+SEED = ("evaluation_seed", "sd_seed", "seed")
+GUIDANCE = ("evaluation_guidance", "sd_guidance_scale", "guidance", "guidance_scale")
+CASE = ("case_number",)
+SECOND = ("second",)
+LOST = frozenset({"null", "none", "na", "n/a", "#n/a", "nan", "<na>"})
+"""Words that tables hold where a cell was lost."""
+TEMPLATE = re.compile(r"\{(|name|artist|style|theme|object|class|label|concept|target|subject|word)\}")
+SEEDS = 2**31
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a list, before it is known what is erased."""
+
+    case: str
+    prompt: str
+    seed: int
+    guidance: float | None = None
+    label: str = ""
+    second: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that is not drawn."""
+
+    line: int
+    why: str
+
+
+def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[list[Entry], list[LeftOut]]:
+    """A table's rows, and those without a prompt; seeds come from a row's prompt and place where there is no column.
+
+    Args:
+        label: the column that says what a row asks for.
+        blank: whether that may be empty.
+
+    Raises:
+        ValueError: no prompts, or rows whose cells are empty or no numbers: names their lines.
+    """
+    prompt = table.column(PROMPT, "what to draw")
+    seed, guidance, case, second = (table.find(names) for names in (SEED, GUIDANCE, CASE, SECOND))
+    out, left_out, problems, seen = [], [], [], {}
+    for i, line in enumerate(table.lines):
+        text = table.text(i, prompt)
+        if why := is_no_prompt(text, prompt):
+            left_out.append(LeftOut(line, why))
+            continue
+        try:
+            if label and not blank and not table.text(i, label):
+                raise ValueError(f"{label} is empty")
+            number = parse_whole(table.text(i, case), case) if case else i
+            if seen.setdefault(number, line) != line:
+                raise ValueError(f"{case} {number} stands on line {seen[number]} already")
+            out.append(
+                Entry(
+                    case=f"{number:05d}",
+                    prompt=text,
+                    seed=parse_whole(table.text(i, seed), seed) if seed else derive_seed(text, number),
+                    guidance=parse_guidance(table.text(i, guidance), guidance) if guidance else None,
+                    label=table.text(i, label),
+                    second=table.text(i, second),
+                    line=line,
+                )
+            )
+        except ValueError as error:
+            problems.append(f"line {line}: {error}")
+    refuse(table.file, problems)
+    return out, left_out
+
+
+def check_prompts(table: Table) -> None:
+    """Raises ValueError where there is no column of prompts, or no prompt in it."""
+    column = table.column(PROMPT, "what to draw")
+    whys = [is_no_prompt(table.text(i, column), column) for i in range(len(table.rows))]
+    if all(whys):
+        raise ValueError(f"{table.file} has no row to draw: of {len(whys)} rows the first: {whys[0]}")
+
+
+def is_no_prompt(text: str, column: str) -> str:
+    """Why a cell is no prompt; "" where it is one.
+
+    >>> is_no_prompt("NaN", "prompt"), is_no_prompt("a photo of {name}", "prompt"), is_no_prompt("a cat", "prompt")
+    ("prompt is 'NaN', which stands for a lost cell", 'prompt is a template, with {name} to fill in', '')
+    """
+    if not text:
+        return f"{column} is empty"
+    if fold_name(text) in LOST:
+        return f"{column} is {text!r}, which stands for a lost cell"
+    found = TEMPLATE.search(text)
+    return f"{column} is a template, with {found[0]} to fill in" if found else ""
+
+
+def parse_whole(cell: str, column: str | None) -> int:
+    """A cell as a whole number from 0; "12.0", as pandas writes it, is one."""
+    try:
+        value = float(cell)
+        if not cell.isdigit() and (not value.is_integer() or abs(value) > 2**53):
+            raise ValueError
+        number = int(cell) if cell.isdigit() else int(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{column} is {cell!r}, not a whole number") from None
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{column} is {number}; it must be at least 0 and under 2^63")
+    return number
+
+
+def parse_guidance(cell: str, column: str | None) -> float | None:
+    """A cell as a guidance; None where it is empty."""
+    if not cell:
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{column} is {cell!r}, not a number of at least 0")
+    return value
+
+
+def derive_seed(prompt: str, number: int) -> int:
+    """A seed for a prompt that has none, the same every time."""
+    return int.from_bytes(hashlib.sha256(f"{number}/{prompt}".encode()).digest()[:8], "big") % SEEDS
+
+
+def expand_pairs(pairs: Iterable[Mapping[str, str]], seeds: int, salt: str) -> list[Entry]:
+    """Entries of prompts that name two things, each with so many seeds."""
+    out = []
+    for pair in pairs:
+        rng = random.Random(f"{salt}/{pair['prompt']}")
+        for _ in range(seeds):
+            case = f"{len(out):05d}"
+            out.append(Entry(case, pair["prompt"], rng.randrange(SEEDS), label=pair["first"], second=pair["second"]))
+    return out
+
+
+def count_lines(left_out: Sequence[LeftOut]) -> dict[str, list[int]]:
+    """The lines of rows that are left out, by why."""
+    out: dict[str, list[int]] = {}
+    for row in left_out:
+        out.setdefault(row.why, []).append(row.line)
+    return out

@@ -1,0 +1,213 @@
+"""Rows of the file formats that prompt lists come in: .csv, .tsv, .txt, .json, .jsonl and .parquet.
+
+Each reader gives columns, rows, the line of the file on which each row begins (of JSON and parquet its number), and
+remarks on how the file was read.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
+DELIMITERS = (",", "\t", ";", "|")
+MOST = 1_000_000
+"""Rows at most: a parquet file of a few kB can hold many more, all alike."""
+SHOWN = 5
+"""Malformed rows that an error tells of."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a file holds."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    lines: tuple[int, ...]
+    remarks: tuple[str, ...] = ()
+    repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further columns of the same name, by that name; "prompt" may have "prompt.1"."""
+
+
+def parse(path: Path, data: bytes) -> Parsed:
+    """The rows of a file.
+
+    Raises:
+        ValueError: it is none of its format, has too many rows, or rows that do not fit the header: names their lines.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _check_count(path.name, parse_parquet(path))
+    from ..files.text import decode
+
+    text, encoding = decode(data, path.name)
+    remarks = ("read as Windows-1252, not UTF-8",) if encoding == "windows-1252" else ()
+    if suffix == ".txt":
+        return _check_count(path.name, parse_lines(text, remarks))
+    if suffix in (".json", ".jsonl"):
+        return _check_count(path.name, parse_json(path.name, text, remarks))
+    return _check_count(path.name, parse_csv(path.name, text, remarks))
+
+
+def refuse(file: str, problems: Sequence[str]) -> None:
+    """ValueError with the first problems, each told with its line, where there are any."""
+    if not problems:
+        return
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    raise ValueError(f"{file}, {'; '.join(problems[:SHOWN])}{more}")
+
+
+def parse_csv(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
+    """Rows of cells under a header; the delimiter is the one that the header has most of."""
+    delimiter = find_delimiter(text)
+    if delimiter != ",":
+        remarks = (*remarks, f"cells are parted by {'tabs' if delimiter == chr(9) else repr(delimiter)}")
+    csv.field_size_limit(2**27)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    repeated: dict[str, tuple[str, ...]] = {}
+    rows, lines, problems = [], [], []
+    begins = 1
+    try:
+        for cells in reader:
+            if not columns and any(cells):
+                columns = tuple(cell.strip() for cell in cells)
+                names, repeated = name_apart(columns)
+            elif columns and cells:
+                cells = fit(cells, len(columns), delimiter)
+                if len(cells) != len(columns):
+                    problems.append(f"line {begins}: {len(cells)} cells, but the header has {len(columns)}")
+                else:
+                    rows.append(dict(zip(names, cells, strict=True)))
+                    lines.append(begins)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        problems.append(f"line {begins}: {error}")
+    refuse(file, problems)
+    if not columns:
+        return Parsed((), (), ())
+    if len(columns) == 1 and " " in columns[0]:
+        remark = "it has no header: every line is a prompt"
+        rows = [{"prompt": cell} for row in (dict.fromkeys(names, columns[0]), *rows) for cell in row.values()]
+        return Parsed(("prompt",), tuple(rows), (1, *lines), (*remarks, remark))
+    return Parsed(names, tuple(rows), tuple(lines), remarks, repeated)
+
+
+def fit(cells: Sequence[str], width: int, delimiter: str) -> list[str]:
+    """Cells without empty ones beyond the header; under a header of one column, a line is one cell."""
+    if width == 1 and len(cells) > 1:
+        return [delimiter.join(cells).rstrip(delimiter)]
+    extra = cells[width:]
+    return list(cells[:width] if extra and not any(cell.strip() for cell in extra) else cells)
+
+
+def find_delimiter(text: str) -> str:
+    """What parts the cells of the header: of comma, tab, semicolon and bar the one it has most of."""
+    header = next((line for line in text.split("\n") if line.strip()), "")
+    bare = "".join(part for i, part in enumerate(header.split('"')) if i % 2 == 0)
+    return max(DELIMITERS, key=lambda mark: (bare.count(mark), -DELIMITERS.index(mark)))
+
+
+def name_apart(columns: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Columns with names of their own ("prompt", "prompt.1"), and the further ones of each name that several have."""
+    seen: dict[str, int] = {}
+    names, repeated = [], {}
+    for column in columns:
+        count = seen[column] = seen.get(column, 0) + 1
+        names.append(f"{column}.{count - 1}" if count > 1 else column)
+        if count > 1 and column:
+            repeated[column] = (*repeated.get(column, ()), names[-1])
+    return tuple(names), repeated
+
+
+def parse_lines(text: str, remarks: tuple[str, ...]) -> Parsed:
+    """A prompt a line, in quotes or not."""
+    numbered = [(i, line.strip().strip('"')) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    rows = tuple({"prompt": line} for _, line in numbered)
+    return Parsed(("prompt",), rows, tuple(i for i, _ in numbered), remarks)
+
+
+def parse_json(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
+    """Objects or strings: a list of them, one a line, by column (as pandas writes them), or prompts by label.
+
+    Of COCO's annotations the first caption of each picture is taken.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as whole:
+        value, lines = [], []
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                try:
+                    value.append(json.loads(line))
+                except ValueError as error:
+                    said = whole if number == 1 else error
+                    raise ValueError(f"{file}, line {number}: it is no JSON ({said})") from error
+                lines.append(number)
+        return _of_records(file, value, lines, remarks)
+    except RecursionError as error:
+        raise ValueError(f"{file} is damaged (lists within lists)") from error
+    if isinstance(value, dict) and isinstance(value.get("annotations"), list):
+        first: dict[Any, Any] = {}
+        for row in value["annotations"]:
+            if isinstance(row, dict):
+                first.setdefault(row.get("image_id"), row)
+        remark = f"the first of each picture's captions is taken: {len(first)} of {len(value['annotations'])}"
+        return _of_records(file, list(first.values()), None, (*remarks, remark))
+    if isinstance(value, dict):
+        value = _of_columns(file, value)
+    return _of_records(file, value, None, remarks)
+
+
+def _of_columns(file: str, value: dict[str, Any]) -> list[Any]:
+    """Rows of a JSON object: by column, or prompts by label."""
+    parts = [list(p.values()) if isinstance(p, dict) else p for p in value.values()]
+    if not parts or not all(isinstance(p, list) for p in parts):
+        return [value]
+    if "prompt" in value or "caption" in value:
+        if len({len(p) for p in parts}) > 1:
+            raise ValueError(f"{file} has columns of {sorted({len(p) for p in parts})} rows")
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
+    return [{"prompt": prompt, "label_str": name} for name, p in zip(value, parts, strict=True) for prompt in p]
+
+
+def _of_records(file: str, value: Any, lines: Sequence[int] | None, remarks: tuple[str, ...]) -> Parsed:
+    if not isinstance(value, list):
+        raise ValueError(f"{file} holds a {type(value).__name__}; a list of objects with a prompt would have worked")
+    rows = [{"prompt": row} if isinstance(row, str) else row for row in value]
+    lines = lines or range(1, len(rows) + 1)
+    if bad := [line for row, line in zip(rows, lines, strict=True) if not isinstance(row, dict)]:
+        raise ValueError(f"{file}, row {bad[0]}: it is neither an object nor a prompt")
+    columns = tuple(dict.fromkeys(str(column) for row in rows for column in row))
+    return Parsed(columns, tuple(rows), tuple(lines), remarks)
+
+
+def parse_parquet(path: Path) -> Parsed:
+    """The rows of a parquet file, asked for their number first."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows > MOST:
+                raise ValueError(_too_many(path.name, file.metadata.num_rows))
+            found = file.read()
+    except pa.ArrowException as error:
+        raise ValueError(f"{path.name} is damaged or no parquet file ({str(error).splitlines()[0]})") from error
+    names, repeated = name_apart(found.column_names)
+    rows = tuple(found.rename_columns(list(names)).to_pylist())
+    return Parsed(names, rows, tuple(range(1, len(rows) + 1)), (), repeated)
+
+
+def _check_count(file: str, parsed: Parsed) -> Parsed:
+    if len(parsed.rows) > MOST:
+        raise ValueError(_too_many(file, len(parsed.rows)))
+    return parsed
+
+
+def _too_many(file: str, rows: int) -> str:
+    return f"{file} has {rows:,} rows; lists of up to {MOST:,} are read"

@@ -1,0 +1,226 @@
+"""What the rows of a list ask for: by columns that say it, else by the names that their prompts hold, else not at all.
+
+In this order:
+
+1. what the caller says for all rows (a target, or "captions": nothing);
+2. I2P's percentages, where nudity is erased, and its categories, where one of them is;
+3. a column of labels: `asks`, of objects (`label_str`, `class` …) or of styles (`artist` …), if one names a target;
+4. the prompts: those that name a target, or a synonym of it, ask for that; the others name none, and are captions.
+
+Prompts for nudity or violence often do not name it. A list of these that has no such column is refused, unless every
+prompt names the target, or it is a list of captions (COCO's). So is a list of which no prompt names the target.
+"""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..concept import Erasure, fold_name
+from ..functional.words import ends_alike, mentions, share_name, split_label
+from .entries import PROMPT, SECOND
+from .spec import spec
+from .table import Table
+from .world import World
+
+ASKS = ("asks",)
+OBJECT = ("label_str", "class", "label", "object", "target", "concept")
+STYLE = ("artist", "style", "theme")
+EITHER = ("target", "concept")
+"""Columns that name things or styles."""
+I2P = ("nudity_percentage", "inappropriate_percentage")
+CATEGORIES = ("categories",)
+CAPTIONS = ("captions", "coco_id", "image_id")
+ROLES = ("type", "role")
+NOTHING = ("captions", "nothing", "none", "")
+NUDITY = frozenset({"nudity", "nude", "naked", "nakedness", "sexual", "sex", "nsfw", "porn", "pornography", "erotic"})
+UNNAMED = NUDITY | {
+    *("violence", "violent", "hate", "harassment", "self-harm", "shocking", "illegal", "harm", "harmful", "unsafe"),
+    *("inappropriate", "gore", "disturbing", "suicide"),
+}
+"""Words for what prompts ask for without naming it."""
+
+How = Literal["all", "nudity", "categories", "label", "text", "captions"]
+Domain = Literal["object", "style", "nudity"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """How a list says what its rows ask for."""
+
+    how: How
+    column: str | None = None
+    domain: Domain = "object"
+    """What labels name."""
+    domains: Mapping[str, Domain] = field(default_factory=dict)
+    """What single targets are, where they are named otherwise than by labels."""
+    target: str = ""
+    """What all rows ask for, where that was said."""
+    rest: bool = True
+    """Whether rows that name no target are drawn, as captions."""
+
+    def domain_of(self, label: str) -> Domain:
+        return self.domains.get(label, self.domain)
+
+    def tell(self) -> str:
+        """For a person: by what."""
+        named = {"label": f"by its column {self.column}", "categories": f"by its column {self.column}"}
+        plain = {"all": "as was said", "nudity": "as I2P's are", "text": "by the names in its prompts"}
+        return (named | plain | {"captions": "as captions"})[self.how]
+
+
+def find_question(table: Table, erasure: Erasure, asks: str = "", world: World | None = None) -> Question:
+    """How the table says what its rows ask for.
+
+    Raises:
+        ValueError: it doesn't; says how it can be said. Or `asks` is no target.
+    """
+    if asks:
+        return _said(table, erasure, asks, world)
+    if table.find(I2P) and any(map(is_nudity, erasure.targets)):
+        return Question("nudity", domain="nudity")
+    if (column := table.find(CATEGORIES)) and table.find(I2P) and _in_categories(table, column, erasure):
+        return Question("categories", column)
+    prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
+    named = sum(bool(find_named(prompt, erasure, world)) for prompt in prompts)
+    column = _label_column(table)
+    if column == "asks":
+        return Question("label", column, domains=_domains(table, erasure, world))
+    if column and (named == 0 or _labels_name_target(table, column, erasure)):
+        return Question("label", column, _domain_of_column(column, table, prompts))
+    return _by_text(table, erasure, named, world)
+
+
+def find_named(prompt: str, erasure: Erasure, world: World | None = None) -> list[str]:
+    """The targets that a prompt names, by any of their names."""
+    return [target for target in erasure.targets if mentions(prompt, names_of_target(target, world))]
+
+
+def names_of_target(target: str, world: World | None = None) -> set[str]:
+    """What a target is called: itself, the parts of an ImageNet label, its synonyms in a world; nudity's words."""
+    names = {target, *(part.strip() for part in target.split(",") if part.strip())}
+    own = world.own_names((target,))[0] if world else target
+    if world and own in world.names:
+        names |= {own, *world.thing(own).synonyms, *world.thing(own).translations}
+    return names | (NUDITY if is_nudity(target) else set())
+
+
+def is_nudity(target: str) -> bool:
+    """Is it nudity that is meant?"""
+    return not NUDITY.isdisjoint(_words(target))
+
+
+def is_unnamed(target: str) -> bool:
+    """Is it something that prompts ask for without naming it?"""
+    return not UNNAMED.isdisjoint(_words(target))
+
+
+def is_erased(label: str, erasure: Erasure, style: bool = False) -> bool:
+    """Does a label name a target? Of artists the surname is enough."""
+    return any(share_name(label, target) or (style and ends_alike(label, target)) for target in erasure.targets)
+
+
+def _words(target: str) -> list[str]:
+    return fold_name(target.replace("_", " ")).replace(",", " ").split()
+
+
+def _said(table: Table, erasure: Erasure, asks: str, world: World | None) -> Question:
+    """What the caller says: "captions", a target, or object: or style: and a target."""
+    kind, _, name = asks.rpartition(":")
+    if not kind and fold_name(name) in NOTHING:
+        return Question("captions")
+    target = next((t for t in erasure.targets if share_name(name, t) or ends_alike(name, t)), None)
+    if target is None or kind not in ("", "object", "style"):
+        erased = ", ".join(erasure.targets)
+        raise ValueError(f"asks is {asks!r}, and {erased} is erased; name that, or captions if no row asks for it")
+    known = _domains(table, erasure, world)
+    chosen: Domain = "style" if kind == "style" else "object" if kind == "object" else known[target]
+    return Question("all", target=target, domains={target: chosen})
+
+
+def _by_text(table: Table, erasure: Erasure, named: int, world: World | None) -> Question:
+    count = len(table.rows)
+    unnamed = any(map(is_unnamed, erasure.targets))
+    captions = any(table.find((name,)) for name in CAPTIONS) or _begin(table, ("source",), ("coco",))
+    mixed = captions or (table.find(I2P) is not None and not unnamed)
+    if not mixed and (named == 0 or (unnamed and named < count)):
+        raise ValueError(_no_question(table, erasure, named))
+    rest = mixed or named * 2 < count or _begin(table, ROLES, ("eras", "retain", "keep", "kept", "preserv"))
+    return Question("text", domains=_domains(table, erasure, world), rest=rest)
+
+
+def _domains(table: Table, erasure: Erasure, world: World | None) -> dict[str, Domain]:
+    """What each target is, as the prompts that name it have it."""
+    prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
+    return {
+        target: "nudity" if is_nudity(target) else "style" if is_style(target, prompts, world) else "object"
+        for target in erasure.targets
+    }
+
+
+def _no_question(table: Table, erasure: Erasure, named: int) -> str:
+    target = erasure.targets[0]
+    quoted = repr(target) if " " in target else target
+    count = f"{named} of them name" if named else "none of them names"
+    return (
+        f"{table.file} has no column that says what its {len(table.rows)} prompts ask for (label_str, class, artist …)"
+        f", and {count} {' or '.join(erasure.targets)}; say it: --asks {quoted} if all ask for it, --asks captions if "
+        f"none does, or give the file a column asks with {quoted} in the rows that do"
+    )
+
+
+def _label_column(table: Table) -> str | None:
+    """The first column of labels in which there are words; numbers are no names."""
+    for name in (*ASKS, *OBJECT, *STYLE):
+        column = table.find((name,))
+        if column and any(c.isalpha() for i in range(len(table.rows)) for c in table.text(i, column)):
+            return column
+    return None
+
+
+def _labels_name_target(table: Table, column: str, erasure: Erasure) -> bool:
+    style = fold_name(column) in STYLE
+    columns = (column, table.find(SECOND))
+    return any(is_erased(table.text(i, c), erasure, style) for i in range(len(table.rows)) for c in columns)
+
+
+def _domain_of_column(column: str, table: Table, prompts: Sequence[str]) -> Domain:
+    if fold_name(column) in STYLE:
+        return "style"
+    labels = [table.text(i, column) for i in range(len(table.rows))]
+    if fold_name(column) not in EITHER:
+        return "object"
+    pairs = [(label, prompt) for label, prompt in zip(labels, prompts, strict=True) if label]
+    styled = sum(is_style(label, [prompt], None) for label, prompt in pairs)
+    return "style" if styled * 2 > len(pairs) else "object"
+
+
+def is_style(target: str, prompts: Sequence[str], world: World | None) -> bool:
+    """Is it a style: a known one, or asked for as one by most prompts that name it?"""
+    if world and target in world.names:
+        return False
+    if any(ends_alike(target, style) for style in (*known_styles(), *(world.styles if world else ()))):
+        return True
+    name = r"\s+".join(map(re.escape, fold_name(target).split()))
+    pattern = rf"(?:\bby|style of|manner of|inspired by)\s+(?!the\b|an?\b)(?:\w+\s+)?{name}\b|\b{name}(?:'s)? style\b"
+    naming = [prompt for prompt in map(fold_name, prompts) if re.search(rf"\b{name}\b", prompt)]
+    return sum(bool(re.search(pattern, prompt)) for prompt in naming) * 2 > len(naming)
+
+
+@functools.cache
+def known_styles() -> tuple[str, ...]:
+    """The artists of the suite of that name."""
+    return tuple(spec("artists").brings["world"]["styles"])
+
+
+def _begin(table: Table, columns: Sequence[str], words: tuple[str, ...]) -> bool:
+    """Does the file have one of these columns, each cell of which begins with one of these words?"""
+    found = table.find(columns)
+    cells = [fold_name(table.text(i, found)) for i in range(len(table.rows))] if found else []
+    return bool(cells) and all(cell.startswith(words) for cell in cells)
+
+
+def _in_categories(table: Table, column: str, erasure: Erasure) -> bool:
+    listed = frozenset().union(*(split_label(table.text(i, column)) for i in range(len(table.rows))))
+    return any(not listed.isdisjoint(split_label(target)) for target in erasure.targets)

@@ -1,0 +1,123 @@
+"""A list is read the same in every format and encoding, and files that hold none are refused by name."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from efface.concept import Erasure
+from efface.suites import formats
+from efface.suites.listed import read_list
+
+
+def table(rows: list[list[str]], delimiter: str = ",") -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+ROWS = [["prompt", "seed", "class"], ["a cat; café, bar", "5", "cat"], ["a\tdog", "6", "dog"]]
+RECORDS = [dict(zip(ROWS[0], row, strict=True)) for row in ROWS[1:]]
+DRESSES = {
+    "a.csv": table(ROWS).encode(),
+    "bom.csv": codecs.BOM_UTF8 + table(ROWS).encode(),
+    "windows.csv": table(ROWS).replace("\n", "\r\n").encode(),
+    "excel.csv": table(ROWS, ";").encode("cp1252"),
+    "utf16.csv": table(ROWS, "\t").encode("utf-16"),
+    "tabs.tsv": table(ROWS, "\t").encode(),
+    "bars.csv": table(ROWS, "|").encode(),
+    "trailing.csv": table([ROWS[0], *([*row, "", ""] for row in ROWS[1:])]).encode(),
+    "twice.csv": table([[*row, row[0]] for row in ROWS]).encode(),
+    "blank.csv": ("\n\n" + table(ROWS) + "\n\n").encode(),
+    "a.json": json.dumps(RECORDS).encode(),
+    "bom.json": codecs.BOM_UTF8 + json.dumps(RECORDS).encode(),
+    "a.jsonl": "\n".join(json.dumps(row) for row in RECORDS).encode(),
+    "pandas.json": json.dumps({c: {str(i): row[c] for i, row in enumerate(RECORDS)} for c in ROWS[0]}).encode(),
+    "columns.json": json.dumps({c: [row[c] for row in RECORDS] for c in ROWS[0]}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", DRESSES)
+def test_a_list_reads_the_same_in_every_dress(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(DRESSES[name])
+    suite = read_list(tmp_path / name, Erasure(("cat",)))
+    assert [(r.prompt, r.seed, r.group, r.concept) for r in suite.rows] == [
+        ("a cat; café, bar", 5, "target", "cat"),
+        ("a\tdog", 6, "unseen", "dog"),
+    ]
+    if name == "excel.csv":
+        remarks = ("read as Windows-1252, not UTF-8", "cells are parted by ';'")
+        assert suite.summary and suite.summary.remarks == remarks
+
+
+COCO = {"annotations": [{"image_id": i, "caption": c} for i, c in ((1, "a cat"), (1, "x"), (2, "a cat, asleep"))]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", 'a cat\n\n"a cat, asleep"\n'),
+        ("one.csv", 'prompt\na cat\n"a cat, asleep"\n'),
+        ("sloppy.csv", "prompt\na cat\na cat, asleep\n"),
+        ("bare.csv", 'a cat\n"a cat, asleep"\n'),
+        ("a.json", '["a cat", "a cat, asleep"]'),
+        ("a.jsonl", '"a cat"\n"a cat, asleep"\n'),
+        ("labelled.json", '{"cat": ["a cat", "a cat, asleep"]}'),
+        ("coco.json", json.dumps(COCO)),
+    ],
+)
+def test_prompts_alone_are_a_list(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    suite = read_list(tmp_path / name, Erasure(("cat",)))
+    assert [(r.prompt, r.role) for r in suite.rows] == [("a cat", "erase"), ("a cat, asleep", "erase")]
+    assert len({r.seed for r in suite.rows}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "", "a.csv has no rows"),
+        ("a.csv", "\n\n", "a.csv has no rows"),
+        ("a.txt", "", "a.txt has no rows"),
+        ("a.json", "[]", "a.json has no rows"),
+        ("a.json", "", "a.json has no rows"),
+        ("a.json", "3", "a.json holds a int"),
+        ("a.json", "[3]", "a.json, row 1: it is neither an object nor a prompt"),
+        ("a.json", "{", "a.json, line 1: it is no JSON"),
+        ("a.json", "[" * 100_000, "a.json is damaged"),
+        ("a.jsonl", '{"prompt": "x"}\n{', "a.jsonl, line 2: it is no JSON"),
+        ("a.json", '{"prompt": ["x"], "seed": [1, 2]}', r"columns of \[1, 2\] rows"),
+        ("a.csv", "a\0b", "a.csv is no text"),
+    ],
+)
+def test_files_that_hold_no_list_are_refused_by_name(tmp_path: Path, name: str, text: str, says: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=says):
+        read_list(tmp_path / name, Erasure(("cat",)))
+
+
+def test_more_rows_than_anybody_draws_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"prompt": pa.array(["a cat"] * 1_000_001)}), tmp_path / "a.parquet")
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda _: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=r"a.parquet has 1,000,001 rows; lists of up to 1,000,000 are read"):
+        read_list(tmp_path / "a.parquet", Erasure(("cat",)))
+    monkeypatch.setattr(formats, "MOST", 1)
+    (tmp_path / "a.txt").write_text("a cat\na dog")
+    with pytest.raises(ValueError, match=r"a\.txt has 2 rows"):
+        read_list(tmp_path / "a.txt", Erasure(("cat",)))
+
+
+def test_quoted_line_breaks_keep_the_numbers_of_lines(tmp_path: Path) -> None:
+    rows = [["prompt", "class"], ["a cat\nasleep", "cat"], ["", "dog"], ["a dog", "dog"]]
+    (tmp_path / "a.csv").write_text(table(rows))
+    suite = read_list(tmp_path / "a.csv", Erasure(("cat",)))
+    assert suite.summary and [row.line for row in suite.summary.left_out] == [4]
