@@ -234,7 +234,7 @@ def _bare(network: Callable[..., Any], x: Any, t: Any, cond: Any) -> Any:
     """The network's own call."""
     held = cond.tensors
     added = {"text_embeds": held["pooled"], "time_ids": held["time_ids"]} if "pooled" in held else None
-    return network(x, t, encoder_hidden_states=held["tokens"], added_cond_kwargs=added, return_dict=False)
+    return network(x, t, encoder_hidden_states=cond.tokens, added_cond_kwargs=added, return_dict=False)
 
 
 def _weights(model: Any) -> list[Any]:

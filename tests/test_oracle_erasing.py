@@ -46,7 +46,7 @@ def bargain(rate: str, eta: float = 1.0) -> tuple[Game, Equations, Equations]:
     model = OracleModel(width=WIDE)
     few, many = Lab(model, model.rows(FEW, seed=2, prompt="cat"), "eps"), Lab(model, model.rows(N, seed=3), "eps")
     forget = Anchor(Fixed(few.at), "eps")
-    cat, dog = (model.encode([word] * FEW).tensors["p"] for word in ("cat", "dog"))
+    cat, dog = (model.encode([word] * FEW).pooled for word in ("cat", "dog"))
     a = Equations.of(torch.ones(FEW) / FEW / 4, few.phi(cat), few.base(dog) - few.base(cat))
     # What remains wants the prediction for dogs to be what it is not, or it would be content with W = 0.
     b = Equations.of(

@@ -30,7 +30,7 @@ def noise(model: StableDiffusion, seed: int) -> Tensor:
 
 def given(arena: Arena, x: Tensor, seed: int, t: int) -> int:
     """Which picture was noised to this state."""
-    bar = float(arena.model.alphas_bar[t])
+    bar = float(arena.model.levels.alpha.square()[t])
     z = (x - (1 - bar) ** 0.5 * noise(arena.model, seed)) / bar**0.5  # type: ignore[arg-type]
     distances = (arena.model.latents(arena.pictures) - z).flatten(1).norm(dim=1)
     assert distances.min() < 1e-3
@@ -91,7 +91,7 @@ def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiff
             for z in model.latents(arena.pictures):
                 x, eps = noise(model, shot.seed), noise(model, shot.seed)
                 for i, t in enumerate(scheduler.timesteps):
-                    bar = model.alphas_bar[int(t)]
+                    bar = model.levels.alpha.square()[int(t)]
                     x = x.clone()
                     x[:, down, across] = (bar.sqrt() * z + (1 - bar).sqrt() * eps).float()[:, down, across]
                     if i == 3:

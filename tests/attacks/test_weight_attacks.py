@@ -178,7 +178,8 @@ def error(arena: Arena, prompt: str) -> float:
         errors = denoising_errors(
             lambda x_t, t: model.predict(x_t, t, cond)[0],
             x0,
-            model.alphas_bar,
+            model.noise_level,
+            len(model.levels),
             model.space,
             torch.Generator().manual_seed(99),
         )

@@ -26,7 +26,6 @@ from efface.methods.spm import SPM
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.base import Model
-from efface.models.cond import Cond
 from efface.suites.spec import Row
 from tiny import WORDS, tiny_pipeline
 from tiny_ddpm import tiny_ddpm
@@ -106,8 +105,8 @@ def test_the_gradient_through_the_model_by_finite_differences(where):
         at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
         error = lambda e: recall.error(states, model.read(prompts, e))  # noqa: E731
     else:
-        at = own.tensors["tokens"].detach().double()
-        error = lambda e: recall.error(states, type(own)({"tokens": e}))  # noqa: E731
+        at = own.tokens.detach().double()
+        error = lambda e: recall.error(states, type(own)({"clip": e}))  # noqa: E731
     errors, grad = steepness(error, at)
     assert grad.abs().amax(dim=(1, 2)).min() > 0
     for i in range(3):
@@ -130,7 +129,7 @@ def test_the_error_is_that_of_the_noise_in_eps(model):
     cond = model.encode([r.prompt for r in ROWS])
     with torch.no_grad():
         errors, said = recall.error(states, cond), model.predict(states.x, states.t, cond)[0]
-    a = model.alphas_bar[states.t.long()].float()[:, None, None, None]
+    a = model.levels.alpha.square()[states.t.long()].float()[:, None, None, None]
     if model.space == "v":
         said, goal = ((1 - a).sqrt() * states.x + a.sqrt() * v for v in (said, states.known["goal"]))
     else:
@@ -370,7 +369,7 @@ def gated(eps_model):
 def test_the_network_answers_under_a_gate_as_the_drawing_does(gated, text):
     """At guidance 1 a drawing's step is the answer itself."""
     model = gated.model
-    asked = "a cat" if text else Prompt("a cat", model.encode(["a red cat"]).tensors["tokens"][0])
+    asked = "a cat" if text else Prompt("a cat", model.encode(["a red cat"]).tokens[0])
     cond, x = model.encode([asked]), torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         said = model.walk(cond, cond, 1.0).combine(0, x, torch.tensor(500), {})
@@ -400,7 +399,7 @@ def test_the_gradient_through_a_gate_by_finite_differences(gated):
 
 
 def detached(cond):
-    return Cond({**cond.tensors, MATCH: cond.tensors[MATCH].detach()})
+    return cond.with_extra({MATCH: cond.tensors[MATCH].detach()})
 
 
 @pytest.mark.parametrize("attack", QUICK, ids=label)
@@ -422,23 +421,24 @@ def test_two_text_encoders(attack):
     assert len(rounds) == attack.queries
     asked = [shot.prompt for shot in rounds[-1]]
     own, found = model.encode([r.prompt for r in ROWS]), model.encode(asked)
-    for name in ("tokens",) if getattr(attack, "where", "") == "encoding" else ("tokens", "pooled"):
+    for name in ("clip",) if getattr(attack, "where", "") == "encoding" else ("clip", "pooled"):
         assert (own.tensors[name] != found.tensors[name]).flatten(1).any(dim=1).all()
     assert model.images(asked, [0, 1, 2]).shape[0] == 3
 
 
-@pytest.mark.parametrize("where", ["tokens", "pooled"])
+@pytest.mark.parametrize("where", ["clip", "pooled"])
 def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
     pipeline = tiny_sdxl_pipeline().to(torch.float64)
     model = StableDiffusionXL(pipeline, "tiny-xl", words=WORDS)
     recall = recalled(arena_of(model), ROWS, "test")
     states, prompts, rng = recall.rows(), [r.prompt for r in ROWS], torch.Generator().manual_seed(1)
-    other = model.encode(prompts).tensors
+    other = model.encode(prompts)
     at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
 
     def error(e: torch.Tensor) -> torch.Tensor:
-        read = model.read(prompts, e).tensors
-        return recall.error(states, Cond({**other, where: read[where]}))
+        read = model.read(prompts, e)
+        moved = replace(other, pooled=read.pooled) if where == "pooled" else other.with_embedding(read.tokens)
+        return recall.error(states, moved)
 
     _, grad = steepness(error, at)
     for i in range(3):

@@ -65,8 +65,8 @@ def test_factors_one_nothing_and_mixed(eps_model):
 def test_how_far_prompts_open_it(eps_model):
     guide = gated(low_rank(eps_model), ["red cat", "car"]).guide()
     texts = ["cat", "a red cat", "dog", "", "a car", "a red dog"]
-    plain = eps_model.encode(texts).tensors["tokens"].flatten(1)
-    own = eps_model.encode(["red cat", "car"]).tensors["tokens"].flatten(1)
+    plain = eps_model.encode(texts).tokens.flatten(1)
+    own = eps_model.encode(["red cat", "car"]).tokens.flatten(1)
     overlap = [[0.5, 0], [1, 0], [0, 0], [0, 0], [0, 1], [0.5, 0]]
     with eps_model.guided_by(guide):
         found = eps_model.encode(texts).tensors[MATCH]
@@ -81,7 +81,7 @@ def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_mo
     edit = low_rank(eps_model)
     gate = gated(edit, ["cat"])
     # An embedding whose cosine with the concept's is negative: its gate is shut.
-    far = Prompt("", -eps_model.encode(["cat"]).tensors["tokens"][0])
+    far = Prompt("", -eps_model.encode(["cat"]).tokens[0])
     prompts, seeds = ["a cat", far, "a red cat"], [1, 2, 3]
     base = eps_model.images(prompts, seeds, guidance=guidance)
     with edit.apply(eps_model):

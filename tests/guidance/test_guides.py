@@ -131,7 +131,7 @@ def test_recording_keeps_the_plain_predictions_and_changes_no_picture(model, gui
 
 
 def test_prompts_given_as_embeddings_draw(eps_model, guide):
-    tokens = eps_model.encode(["dog"]).tensors["tokens"][0]
+    tokens = eps_model.encode(["dog"]).tokens[0]
     with eps_model.guided_by(guide):
         drawn = eps_model.images(["a cat", Prompt("a cat", tokens), Prompt("", tokens)], [1, 1, 1])
     assert torch.equal(drawn[1], drawn[2])
@@ -198,7 +198,7 @@ def test_a_guides_own_tensors_lie_beside_the_weights(eps_model, monkeypatch, tmp
     # One DDIM step from pure noise to the end is affine in the prediction.
     scheduler = eps_model.scheduler()
     scheduler.set_timesteps(1)
-    start, end = eps_model.alphas_bar[scheduler.timesteps[0]].item(), scheduler.final_alpha_cumprod.item()
+    start, end = eps_model.levels.alpha.square()[scheduler.timesteps[0]].item(), scheduler.final_alpha_cumprod.item()
     slope = math.sqrt(1 - end) - math.sqrt(end * (1 - start) / start)
     assert torch.allclose(shoved.x - plain.x, slope * 1.0 * torch.ones_like(plain.x), rtol=1e-3)
     with pytest.raises(ValueError, match="tensors of a guide"):

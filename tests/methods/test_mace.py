@@ -98,8 +98,8 @@ def test_timesteps_of_importance(model):
     for i in range(2):
         picture, bar, old = (
             shelf[turn.noise[i] % 2],
-            model.alpha_bar(moved.t[i : i + 1]),
-            model.alpha_bar(rows.t[i : i + 1]),
+            model.noise_level(moved.t[i : i + 1]).alpha.square().float(),
+            model.noise_level(rows.t[i : i + 1]).alpha.square().float(),
         )
         said = (rows.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
         assert torch.allclose(moved.x[i], bar.sqrt() * picture + (1 - bar).sqrt() * said, atol=1e-3)
@@ -150,7 +150,7 @@ def test_refinement_against_a_minimiser_and_its_rows(eps_model):
     method = replace(QUICK, steps=1, lr=1e-12)
     edit = method.fit(eps_model, Erasure(("cat",), anchor="red dog", keep=("lion",)))
     tokens = {
-        text: eps_model.encode([text]).tensors["tokens"][0].double().numpy()
+        text: eps_model.encode([text]).tokens[0].double().numpy()
         for text in ("cat", "a cat car", "red dog", "a red dog car", "lion", "a lion car")
     }
     # cat stands at 1 of "cat" and 2 of "a cat car"; red dog at 1, 2 and 2, 3.
@@ -160,11 +160,7 @@ def test_refinement_against_a_minimiser_and_its_rows(eps_model):
     )
     words = edit.meta["notes"]["preserved"]
     assert words[0] == "lion"
-    kept = [
-        eps_model.encode([frame.format(w)]).tensors["tokens"][0].double().numpy()
-        for w in words
-        for frame in QUICK.contexts
-    ]
+    kept = [eps_model.encode([frame.format(w)]).tokens[0].double().numpy() for w in words for frame in QUICK.contexts]
     for name, weight in text_projections(eps_model.weights).items():
         w = weight.double().numpy()
         rows = [old, *(0.1**0.5 * k for k in kept), np.eye(16)]

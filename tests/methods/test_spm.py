@@ -29,8 +29,8 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
     assert "dog" not in term.words
     turn = replace(game.look(0, 1), targets=[0, 1], templates=[0, 0])
     for row, target in enumerate(("cat", "dog")):
-        own = eps_model.encode([target]).tensors["tokens"].flatten()
-        rows = [eps_model.encode([word]).tensors["tokens"].flatten() for word in term.words]
+        own = eps_model.encode([target]).tokens.flatten()
+        rows = [eps_model.encode([word]).tokens.flatten() for word in term.words]
         apart = torch.tensor([1 - float(own @ w / own.norm() / w.norm()) for w in rows]).clamp(min=0)
         count = Counter(term.draw(turn)[row])
         share = torch.tensor([count[word] / 2000 for word in term.words])
@@ -53,8 +53,8 @@ def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(m
 def test_scales(eps_model):
     game = game_of(eps_model)
     ask = game.terms[1].asks(game, game.look(0, 0))["student"]
-    table = eps_model.encode(game.terms[1].words).tensors["tokens"].flatten(1)
-    for row in ask.cond.tensors["tokens"].flatten(1):
+    table = eps_model.encode(game.terms[1].words).tokens.flatten(1)
+    for row in ask.cond.tokens.flatten(1):
         scales = (table @ row) / table.square().sum(1)
         fits = [(s * w - row).abs().max() < 1e-4 and 0.8 <= s <= 1.2 for s, w in zip(scales, table, strict=True)]
         assert any(fits)

@@ -86,8 +86,9 @@ def test_noise_is_that_of_the_timestep_for_each_seed(model: StableDiffusion) -> 
     for kind in (DDIMScheduler, EulerDiscreteScheduler):
         model.pipeline.scheduler = kind.from_config(model.pipeline.scheduler.config)
         for since in (0, 3):
-            bar = model.alpha_bar(model.timesteps(5)[[since]].expand(3)).view(-1, 1, 1, 1)
-            by_hand = bar.sqrt() * latents + (1 - bar).sqrt() * noise
+            level = model.noise_level(model.timesteps(5)[[since]].expand(3))
+            alpha, sigma = (part.float().view(-1, 1, 1, 1) for part in (level.alpha, level.sigma))
+            by_hand = alpha * latents + sigma * noise
             torch.testing.assert_close(model.noised(latents, SEEDS, since, steps=5), by_hand, rtol=1e-4, atol=1e-4)
 
 

@@ -16,7 +16,7 @@ TEXTS = ["a red cat", "", "tiger"]
 
 def test_embeddings_of_the_tokens_read_as_the_texts_do(eps_model: StableDiffusion) -> None:
     embeddings = eps_model.embedding_table()[eps_model.tokens(TEXTS)]
-    assert torch.equal(eps_model.read_embedded(embeddings).tensors["tokens"], eps_model.encode(TEXTS).tensors["tokens"])
+    assert torch.equal(eps_model.read_embedded(embeddings).tokens, eps_model.encode(TEXTS).tokens)
     assert torch.equal(eps_model.encode(TEXTS).flat(), eps_model.read(TEXTS).flat())
 
 
@@ -66,7 +66,7 @@ def test_a_prefix_moves_the_words_on(eps_model: StableDiffusion) -> None:
 
 def test_what_was_found_is_drawn_as_a_prompts_embedding(eps_model: StableDiffusion) -> None:
     found = eps_model.read_embedded(eps_model.embedding_table()[eps_model.tokens(["a cat"])]).detach()
-    drawn = eps_model.images([Prompt("", found.tensors["tokens"][0])], [1])
+    drawn = eps_model.images([Prompt("", found.tokens[0])], [1])
     assert torch.equal(drawn, eps_model.images(["a cat"], [1]))
 
 
@@ -98,11 +98,11 @@ def test_a_loss_reaches_both_tables_and_the_pooled_sentence() -> None:
     model = tiny_sdxl()
     given = model.embedding_table()[model.tokens(["a cat"])].detach().requires_grad_()
     read = model.read_embedded(given)
-    for name in ("tokens", "pooled"):
+    for name in ("clip", "pooled"):
         (gradient,) = torch.autograd.grad(read.tensors[name].square().sum(), given, retain_graph=True)
         moved = gradient[0, 1:3].abs().sum(dim=0) > 0  # the words, by encoder
         assert moved[16:].any()
-        assert moved[:16].any() == (name == "tokens")
+        assert moved[:16].any() == (name == "clip")
 
 
 def test_tokenizers_of_other_words_are_refused() -> None:

@@ -71,7 +71,7 @@ def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t)
         game = moved_game(model, objective(name, Fixed(at), space), batch=1)
         with game.losses(game.look(0, 0)) as found:
             losses.append({role: loss.item() for role, loss in found.items()})
-    a = model.alphas_bar[t].item()
+    a = model.levels.alpha.square()[t].item()
     eps, x0 = losses
     assert eps.keys() == x0.keys()
     for role, loss in eps.items():
@@ -139,7 +139,7 @@ def test_another_label_is_asked_of_the_student():
     game = moved_game(OracleModel(), [term])
     asks = term.asks(game, game.look(0, 0))
     assert asks["wrong"].who == "student"
-    assert torch.equal(asks["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
+    assert torch.equal(asks["wrong"].cond.pooled, torch.eye(4)[[2] * 8])
 
 
 @pytest.mark.parametrize("space", ["eps", "v", "x0"])
@@ -154,7 +154,7 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     assert asks["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
     x0 = term.source.store["dog"][[i % 3 for i in turn.noise]].double()
-    a = model.alphas_bar[rows.t].view(-1, 1, 1, 1)
+    a = model.levels.alpha.square()[rows.t].view(-1, 1, 1, 1)
     eps = (rows.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(said, wanted, atol=1e-4)
@@ -166,7 +166,10 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     game = game_of(OracleModel(), [term], batch=8)
     turn = game.look(0, 0)
     asks = term.asks(game, turn)
-    x0, a = PICTURES[[i % 5 for i in turn.noise]], game.model.alpha_bar(asks["wrong"].rows.t).view(-1, 1, 1, 1)
+    x0, a = (
+        PICTURES[[i % 5 for i in turn.noise]],
+        game.model.noise_level(asks["wrong"].rows.t).alpha.square().float().view(-1, 1, 1, 1),
+    )
     noise = game._answer_frozen([asks["wrong"]])[id(asks["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
@@ -180,8 +183,8 @@ def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     noise = asks["wrong"].rows.known["noise"]
     assert 0 <= noise.min() <= noise.max() < 1
     assert asks["wrong"].rows.x is asks["student"].rows.x
-    x0, a = PICTURES[[i % 5 for i in game.look(0, 0).noise]], game.model.alpha_bar(asks["wrong"].rows.t)
-    a = a.view(-1, 1, 1, 1)
+    x0, a = PICTURES[[i % 5 for i in game.look(0, 0).noise]], game.model.noise_level(asks["wrong"].rows.t)
+    a = a.alpha.square().float().view(-1, 1, 1, 1)
     true = (asks["student"].rows.x - a.sqrt() * x0) / (1 - a).sqrt()
     assert true.min() < -0.5
     assert not torch.allclose(noise, true, atol=0.1)

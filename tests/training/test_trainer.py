@@ -12,6 +12,7 @@ from efface.concept import Erasure
 from efface.edits.edit import Edit, WrongBase, apply
 from efface.functional.gumbel import gumbel_softmax
 from efface.functional.losses import negative_guidance
+from efface.functional.schedules import NoiseLevel
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
@@ -61,8 +62,8 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
     game.update.step = ours.extend  # type: ignore[method-assign]
     loss = game._move(turn)["erase"]
 
-    rows, tokens = asks["student"].rows, asks["student"].cond.tensors["tokens"]
-    nothing = game.uncond.expand(4).tensors["tokens"]
+    rows, tokens = asks["student"].rows, asks["student"].cond.tokens
+    nothing = game.uncond.expand(4).tokens
     with torch.no_grad():
         eps_0, eps_c = (model.unet(rows.x, rows.t, c).sample for c in (nothing, tokens))
     student = twin(rows.x, rows.t, tokens).sample
@@ -115,8 +116,8 @@ def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_mo
     game = game_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
     term = game.terms[1]
     asks = term.asks(game, turn_of(game, 1))
-    assert asks["student"].cond.tensors["tokens"].requires_grad
-    assert not asks["eps_c"].cond.tensors["tokens"].requires_grad
+    assert asks["student"].cond.tokens.requires_grad
+    assert not asks["eps_c"].cond.tokens.requires_grad
     assert not asks["student"].rows.x.requires_grad
 
 
@@ -239,7 +240,8 @@ def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
 
     def poison(done, of, **info):
         if done == 3:
-            monkeypatch.setattr(eps_model, "alpha_bar", lambda t: torch.full(t.shape, float("nan")))
+            nan = NoiseLevel.from_alpha_bar(torch.tensor([float("nan")]))
+            monkeypatch.setattr(eps_model, "noise_level", lambda t: nan.expand(len(t)))
 
     with pytest.raises(Diverged, match=r"ESD diverged at turn 4 \(Dense\): loss .*erase.*nan") as caught:
         ESD(**{**QUICK, "steps": 9}, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)

@@ -262,7 +262,7 @@ def test_the_share_is_of_all_tensors_together():
     assert len({mask.float().mean().item() for mask in salient.masks}) > 1
     # The gradient of the erasing loss at the base, on a copy that shares nothing, by hand.
     twin = copy.deepcopy(model.unet)
-    cat, dog = (model.encode([word]).expand(2).tensors["tokens"] for word in ("cat", "dog"))
+    cat, dog = (model.encode([word]).expand(2).tokens for word in ("cat", "dog"))
     (twin(rows.x, rows.t, cat).sample - model.unet(rows.x, rows.t, dog).sample.detach()).square().mean().backward()
     grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in salient.moved()]
     picked = torch.cat([grad[mask] for grad, mask in zip(grads, salient.masks, strict=True)])
@@ -280,9 +280,9 @@ def test_saliency_is_the_sum_over_the_looks():
     total = torch.zeros_like(game.update.params()[0])
     for k in range(4):
         asks = game.terms[0].asks(game, game.look(0, salt=500 + k))
-        rows, p = asks["student"].rows, asks["student"].cond.tensors["p"]
+        rows, p = asks["student"].rows, asks["student"].cond.pooled
         w = model.unet.head.weight.detach().clone().requires_grad_()
-        base, wrong = model.exact(rows.x, rows.t, p).float(), asks["wrong"].cond.tensors["p"]
+        base, wrong = model.exact(rows.x, rows.t, p).float(), asks["wrong"].cond.pooled
         said = base.flatten(1) + model.unet.features(rows.x, rows.t, p) @ w.T
         other = model.exact(rows.x, rows.t, wrong).float() + model.unet(rows.x, rows.t, wrong)
         (said - other.detach().flatten(1)).square().mean().backward()

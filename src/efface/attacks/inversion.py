@@ -113,7 +113,12 @@ class ConceptInversion(Attack):
             with torch.enable_grad():
                 cond = _read(model, spelled, words[owner])
                 errors = denoising_errors(
-                    lambda x_t, t, cond=cond: model.answer(x_t, t, cond), x0, model.alphas_bar, model.space, rng
+                    lambda x_t, t, cond=cond: model.answer(x_t, t, cond),
+                    x0,
+                    model.noise_level,
+                    len(model.levels),
+                    model.space,
+                    rng,
                 )
                 (grad,) = torch.autograd.grad(errors.sum() / self.batch, [words])
             if not grad.isfinite().all() or not grad.any():

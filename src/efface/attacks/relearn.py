@@ -135,7 +135,12 @@ class Relearn(Attack):
             with torch.enable_grad(), model.bound(self._moved(start, adam.params)):
                 cond = model.read(asked)
                 errors = denoising_errors(
-                    lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0], x0, model.alphas_bar, model.space, rng
+                    lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0],
+                    x0,
+                    model.noise_level,
+                    len(model.levels),
+                    model.space,
+                    rng,
                 )
                 grads = torch.autograd.grad(errors.mean(), adam.params, allow_unused=True)
             if not all(grad.isfinite().all() for grad in grads if grad is not None):

@@ -70,8 +70,6 @@ class Embeddings(Hunt):
         self.how, self.arena, self.rows = how, arena, list(rows)
         self.recall = recalled(arena, rows, "soft-prompt")
         self.own = arena.model.encode([row.prompt for row in rows])
-        # What a Prompt's embedding stands in for comes first in every adapter's conditions.
-        self.moved = next(iter(self.own.tensors))
         self.soft = Adam(self._start().float(), how.lr)
 
     def advance(self, turn: int) -> Sequence[Shot]:
@@ -90,7 +88,7 @@ class Embeddings(Hunt):
 
     def _start(self) -> Tensor:
         if self.how.where == "encoding":
-            return self.own.tensors[self.moved]
+            return self.own.embedding
         model = self.arena.model
         words = model.tokens(self.arena.words)[:, 1]
         picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.recall.rngs]
@@ -101,5 +99,5 @@ class Embeddings(Hunt):
         if self.how.where == "words":
             cond = model.read([row.prompt for row in self.rows], at)
         else:
-            cond = Cond({**self.own.tensors, self.moved: at.to(self.own.tensors[self.moved])})
+            cond = self.own.with_embedding(at.to(self.own.embedding))
         return model.noted([""] * len(self.rows), cond)

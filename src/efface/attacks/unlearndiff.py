@@ -72,7 +72,7 @@ class Prefixes(Hunt):
         self.points = Adam(even, how.lr)
 
     def advance(self, turn: int) -> Sequence[Shot]:
-        at = int((turn + 0.5) / self.how.queries * len(self.arena.model.alphas_bar))
+        at = int((turn + 0.5) / self.how.queries * len(self.arena.model.levels))
         for _ in range(self.how.steps):
             self._step(at)
         texts = spelled(self.points.at.argmax(dim=-1), self.arena.words)

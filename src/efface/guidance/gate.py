@@ -76,12 +76,12 @@ class Gate(Guide):
     def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
         """Adds gamma: how far each prompt opens the gate."""
         assert isinstance(model, LatentDiffusion)
-        rows, own = (c.tensors["tokens"].flatten(1).float() for c in (cond, model.read(self.concepts)))
+        rows, own = (c.tokens.flatten(1).float() for c in (cond, model.read(self.concepts)))
         alike = torch.cosine_similarity(rows[:, None], own[None], dim=2).clamp(0, 1)
         concepts = [_words(model.tokenizer, concept) for concept in self.concepts]
         held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _each(model, texts)]
         match = torch.maximum(alike, torch.tensor(held).to(alike)).amax(dim=1)
-        return Cond({**cond.tensors, MATCH: match})
+        return cond.with_extra({MATCH: match})
 
     @contextmanager
     def answering(self, model: Model, cond: Cond) -> Iterator[None]:

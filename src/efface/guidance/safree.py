@@ -28,17 +28,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
 from ..functional.losses import guided
-from ..models.adapters.sd import LatentDiffusion
+from ..models.adapters.sd import CLIP, LatentDiffusion
 from ..models.adapters.sdxl import StableDiffusionXL
 from ..models.base import Model
-from ..models.cond import Cond
+from ..models.cond import POOLED, Cond
 from ..models.guider import Guide, Walk
 from .negative import Away
 
@@ -47,7 +47,7 @@ SHIFT, LAST = "safree.shift", "safree.last"
 """What `read` adds to conditions: what filtering adds to the embedding, and the last step [n] that it serves in."""
 SENTENCE = "safree.sentence"
 """What filtering adds to the sentence's embedding, where the model reads one."""
-MOVED = {"tokens": SHIFT, "pooled": SENTENCE}
+MOVED = {CLIP: SHIFT, POOLED: SENTENCE}
 """The conditions that are filtered, and by what."""
 
 
@@ -119,26 +119,26 @@ class SAFREE(Guide):
                 new, last[row] = self._filter(model, text, cond[[row]], concept)
                 for name, shift in new.items():
                     shifts[MOVED[name]][row, : len(shift)] = shift.to(cond.tensors[name])
-        return Cond({**cond.tensors, **shifts, LAST: last})
+        return cond.with_extra({**shifts, LAST: last})
 
     def _filter(
         self, model: LatentDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], float]:
         """What filtering adds to the conditions of one prompt, and the last step that it serves in.
 
-        To "tokens" [n, d] of start, words and end, and to "pooled" [d] where the model reads it.
+        To the tokens [n, d] of start, words and end, and to what is pooled [d] where the model reads it.
         """
         places = range(1, len(ids) - 1)
         left_out = _ends(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
-        e = cond.tensors["tokens"][0, : len(ids)].double().cpu()
-        new = filtered(e, span(left_out["tokens"]), concept["tokens"])
+        e = cond.tokens[0, : len(ids)].double().cpu()
+        new = filtered(e, span(left_out[CLIP]), concept[CLIP])
         carries = torch.zeros(len(ids), 1, dtype=torch.bool)
-        carries[1:-1, 0] = triggers(left_out["tokens"], concept["tokens"], self.alpha)
-        shift = {"tokens": torch.where(carries, new - e, 0)}
-        if "pooled" in left_out:
-            own = cond.tensors["pooled"].double().cpu()
-            moved = filtered(own, span(left_out["pooled"]), concept["pooled"]) - own
-            shift["pooled"] = moved[0] * carries.any()
+        carries[1:-1, 0] = triggers(left_out[CLIP], concept[CLIP], self.alpha)
+        shift = {CLIP: torch.where(carries, new - e, 0)}
+        if POOLED in left_out:
+            own = cond.tensors[POOLED].double().cpu()
+            moved = filtered(own, span(left_out[POOLED]), concept[POOLED]) - own
+            shift[POOLED] = moved[0] * carries.any()
         if not self.self_validation:
             return shift, math.inf
         z = 1 - torch.cosine_similarity(new, e).mean().item()
@@ -161,7 +161,8 @@ class _Walk(Walk):
             if shift in held:
                 serves = (held[LAST] >= i).to(held[shift]).view(-1, *[1] * (held[shift].dim() - 1))
                 moved[name] = held[name] + serves * self.guide.strength * held[shift]
-        self.now = Cond({**held, **moved})
+        now = self.cond.with_embedding(moved[CLIP]) if CLIP in moved else self.cond
+        self.now = replace(now, pooled=moved.get(POOLED, now.pooled))
         return [self.now] if self.guidance == 1 else [*self.away.conds(), self.now]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
@@ -180,8 +181,8 @@ def _ends(model: LatentDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Ten
     rows = torch.tensor(ids, device=model.device)
     if isinstance(model, StableDiffusionXL):
         said = [encoder(rows, output_hidden_states=True) for _, encoder in model.towers]
-        ends = {"tokens": torch.cat([out.hidden_states[-2][:, -1] for out in said], dim=1)}
-        ends["pooled"] = said[-1].text_embeds
+        ends = {CLIP: torch.cat([out.hidden_states[-2][:, -1] for out in said], dim=1)}
+        ends[POOLED] = said[-1].text_embeds
     else:
-        ends = {"tokens": model.pipeline.text_encoder(rows).pooler_output}
+        ends = {CLIP: model.pipeline.text_encoder(rows).pooler_output}
     return {name: end.double().cpu() for name, end in ends.items()}

@@ -80,6 +80,6 @@ class _Walk(Walk):
 
     def _slope(self, x_t: Tensor, t: Tensor) -> Tensor:
         """How much a difference of the model's own predictions grows when it is said as noise: a scalar."""
-        alpha_bar = self.model.alpha_bar(torch.as_tensor(t).reshape(1))
+        level = self.model.noise_level(torch.as_tensor(t).reshape(1))
         sign = -1 if self.model.space == "x0" else 1
-        return sign * like(space_weight(alpha_bar, self.model.space, "eps").sqrt(), x_t)
+        return sign * like(space_weight(level, self.model.space, "eps").sqrt(), x_t)

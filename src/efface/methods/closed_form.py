@@ -46,7 +46,7 @@ class ClosedForm(Method):
     def reader(self, model: Model, tokens: Tokens) -> Reader:
         """Reads concepts in the method's templates; ValueError where the model reads no text."""
         tokenizer = getattr(model, "tokenizer", None)
-        return Reader(lambda texts: model.encode(texts).tensors["tokens"], tokenizer, self.templates, tokens)
+        return Reader(lambda texts: model.encode(texts).tokens, tokenizer, self.templates, tokens)
 
     def fit(
         self,

@@ -191,11 +191,11 @@ class MACE(Method):
 
     def _prompts(self, model: Model, concept: str) -> Tensor:
         """[contexts, tokens, d], in fp64."""
-        return model.encode([template.format(concept) for template in self.contexts]).tensors["tokens"].double()
+        return model.encode([template.format(concept) for template in self.contexts]).tokens.double()
 
     def _whole(self, model: Model, concepts: Sequence[str]) -> Tensor:
         """Every token of every prompt of some concepts: [n, d], in fp64."""
-        nothing = model.encode([""]).tensors["tokens"].double()[0, :0]
+        nothing = model.encode([""]).tokens.double()[0, :0]
         return torch.cat([nothing, *(self._prompts(model, concept).flatten(0, 1) for concept in concepts)])
 
 

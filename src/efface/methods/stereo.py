@@ -268,7 +268,9 @@ class Bench:
             def error(at: Tensor, x0: Tensor = x0, rng: torch.Generator = rng) -> Tensor:
                 cond = model.read([""], at).expand(len(x0))
                 predict = partial(_first, model, cond)
-                return denoising_errors(predict, x0, model.alphas_bar, model.space, rng).mean()[None]
+                return denoising_errors(predict, x0, model.noise_level, len(model.levels), model.space, rng).mean()[
+                    None
+                ]
 
             word.step(steepness(error, word.at)[1])
         return {"word": word.at[0]}

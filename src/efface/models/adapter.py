@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..functional.schedules import Space
+from ..functional.schedules import NoiseLevel, Space
 from .cond import Cond
 from .trajectory import Defaults, Sampler
 from .trajectory_cache import Recordings
@@ -34,8 +34,8 @@ class Adapter(ABC):
     resolution: int
     """Pixels a side."""
     latent_shape: tuple[int, int, int]
-    alphas_bar: Tensor
-    """[T]: cumulative alpha products of the training schedule, fp64 on the CPU."""
+    levels: NoiseLevel
+    """[T]: the noise levels of the training timesteps, on the CPU."""
     recordings: Recordings
     """Drawings of the untouched model that are kept."""
     parked: bool
@@ -89,7 +89,7 @@ class Adapter(ABC):
 
     def embedding_of(self, cond: Cond) -> Tensor:
         """[n, ...]: the embedding by which a `Prompt` asks for each of these conditions."""
-        return next(iter(cond.tensors.values()))
+        return cond.embedding
 
     # Words, where there are CLIP text encoders.
 

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..concept import Prompt
+from ..functional.schedules import NoiseLevel
 from .adapter import Adapter
 from .cond import Cond
 from .fingerprint import CASTS, digests, raw
 from .guider import Guide, Plain, Walk, steered
 from .offload import padded
+from .schedule import between
 from .trajectory import Defaults, Draw, Sampler, Trace, drawn, scheduled, seeded, unscaled
 from .trajectory_cache import Recordings, at_once
 
@@ -174,13 +176,9 @@ class Model(Adapter):
     def _casting(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
 
-    def alpha_bar(self, t: Tensor) -> Tensor:
-        """Cumulative alpha product at timesteps t [n], which may fall between two: then noise levels interpolate."""
-        sigmas = ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
-        low = t.detach().double().cpu().clamp(0, len(sigmas) - 1)
-        floor, share = low.floor().long(), low.frac()
-        sigma = sigmas[floor] * (1 - share) + sigmas[(floor + 1).clamp(max=len(sigmas) - 1)] * share
-        return (1 / (1 + sigma.square())).to(self.device, torch.float32)
+    def noise_level(self, t: Tensor) -> NoiseLevel:
+        """The noise levels at timesteps t [n], which may fall between two, on the model's device."""
+        return between(self.levels, t).to(self.device)
 
     # Sampling.
 

@@ -48,7 +48,7 @@ class Blank(Source):
         if self.last is None or self.last[0] is not turn or self.last[1] != asked:
             x = torch.zeros(len(asked), *game.model.latent_shape, device=game.model.device, dtype=game.model.dtype)
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
-            middle = len(game.model.alphas_bar) // 2
+            middle = len(game.model.levels) // 2
             self.last = (turn, asked, Rows(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 

@@ -119,7 +119,7 @@ class Game:
 
     def weight(self, t: Tensor, space: Space) -> Tensor:
         """Weight [n] that turns squared errors in the model's own space into those in `space`, at t [n]."""
-        return space_weight(self.model.alpha_bar(t), self.model.space, space)
+        return space_weight(self.model.noise_level(t), self.model.space, space)
 
     def sources(self) -> list[Source]:
         """Of all terms; what two of them share counts once."""

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from ...files import new_folder
 from ..base import Model
 from ..cond import Cond
-from ..schedule import fresh, space_of
+from ..schedule import fresh, levels_of, space_of
 from ..trajectory import Defaults, Sampler
 
 CLASSES = "classes.json"
@@ -75,7 +75,7 @@ class DDPM(Model):
         self.resolution = self.unet.config.sample_size
         self.latent_shape = (3, self.resolution, self.resolution)
         self.space = space_of(pipeline.scheduler, name)
-        self.alphas_bar = pipeline.scheduler.alphas_cumprod.detach().double().cpu()
+        self.levels = levels_of(pipeline.scheduler)
 
     def decoder_digest(self) -> str:
         return "pixels"
@@ -108,19 +108,19 @@ class DDPM(Model):
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         labels = torch.tensor([self.label(text) for text in texts], device=self.device)
-        return Cond({"classes": F.one_hot(labels, len(self.classes) + 1).to(self.dtype)})
+        return Cond(pooled=F.one_hot(labels, len(self.classes) + 1).to(self.dtype))
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        shape = cond.tensors["classes"].shape
+        shape = cond.embedding.shape
         if embedding.numel() != shape[1]:
             raise ValueError(
                 f"an embedding for {self.name} is [{shape[1]}], weights of its {shape[1] - 1} classes and of none; "
                 f"got {tuple(embedding.shape)}"
             )
-        return Cond({"classes": embedding.reshape(shape).to(self.device, self.dtype)})
+        return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.unet(x_t, t, class_labels=cond.tensors["classes"], return_dict=False)[0]
+        return self.unet(x_t, t, class_labels=cond.embedding, return_dict=False)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         scaled = (latents.detach().float() / 2 + 0.5).clamp(0, 1).cpu()

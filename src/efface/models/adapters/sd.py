@@ -18,8 +18,11 @@ from ...files import new_folder
 from ..base import Model
 from ..cond import Cond
 from ..fingerprint import raw
-from ..schedule import fresh, space_of
+from ..schedule import fresh, levels_of, space_of
 from ..trajectory import Defaults, Sampler
+
+CLIP = "clip"
+"""The sequence that CLIP text encoders give; of two, side by side."""
 
 
 def for_amx(pipeline: Any) -> None:
@@ -73,7 +76,7 @@ class LatentDiffusion(Model):
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.space = space_of(pipeline.scheduler, name)
-        self.alphas_bar = pipeline.scheduler.alphas_cumprod.detach().double().cpu()
+        self.levels = levels_of(pipeline.scheduler)
 
     def checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
@@ -174,7 +177,7 @@ class StableDiffusion(LatentDiffusion):
         tokens = self._tokenize(self.tokenizer, texts)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)
-        return Cond({"tokens": out[0].to(self.dtype)})
+        return Cond({CLIP: out[0].to(self.dtype)})
 
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
@@ -183,16 +186,16 @@ class StableDiffusion(LatentDiffusion):
         self._check_embeddings(embeddings)
         anything = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=self.device)
         with embedded(self.text_encoder, embeddings):
-            return Cond({"tokens": self.text_encoder(anything)[0].to(self.dtype)})
+            return Cond({CLIP: self.text_encoder(anything)[0].to(self.dtype)})
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        shape = cond.tensors["tokens"].shape
+        shape = cond.tokens.shape
         if embedding.numel() != shape[1] * shape[2]:
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
-        return Cond({"tokens": embedding.reshape(shape).to(self.device, self.dtype)})
+        return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.unet(x_t, t, encoder_hidden_states=cond.tensors["tokens"], return_dict=False)[0]
+        return self.unet(x_t, t, encoder_hidden_states=cond.tokens, return_dict=False)[0]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from torch import Tensor
 
-from ..cond import Cond
+from ..cond import POOLED, Cond
 from ..trajectory import Defaults
-from .sd import LatentDiffusion, embedded
+from .sd import CLIP, LatentDiffusion, embedded
 
 
 @final
@@ -59,7 +60,7 @@ class StableDiffusionXL(LatentDiffusion):
             tokens, pooled = tokens.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
         size = (self.resolution, self.resolution)
         time_ids = torch.tensor([(*size, 0, 0, *size)], device=self.device, dtype=self.dtype).repeat(len(empty), 1)
-        return Cond({"tokens": tokens, "pooled": pooled, "time_ids": time_ids})
+        return Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids})
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """The first tokenizer's; both have one vocabulary, and differ in what they pad with."""
@@ -88,24 +89,25 @@ class StableDiffusionXL(LatentDiffusion):
 
     def embedding_of(self, cond: Cond) -> Tensor:
         """Flat, tokens and then pooled."""
-        return torch.cat([cond.tensors["tokens"].flatten(1), cond.tensors["pooled"]], dim=1)
+        return torch.cat([cond.tokens.flatten(1), cond.tensors[POOLED]], dim=1)
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
-        tokens, pooled = cond.tensors["tokens"], cond.tensors["pooled"]
+        tokens, pooled = cond.tokens, cond.tensors[POOLED]
         given = embedding.flatten().to(self.device, self.dtype)
         if len(given) not in (tokens.numel(), tokens.numel() + pooled.numel()):
             raise ValueError(
                 f"an embedding for {self.name} is {tuple(tokens.shape[1:])}, or {tokens.numel() + pooled.numel()} "
                 f"numbers with the pooled ones last; got {tuple(embedding.shape)}"
             )
-        own = {"tokens": given[: tokens.numel()].reshape(tokens.shape)}
-        own |= {"pooled": given[tokens.numel() :].reshape(pooled.shape)} if len(given) > tokens.numel() else {}
-        return Cond({**cond.tensors, **own})
+        own = cond.with_embedding(given[: tokens.numel()].reshape(tokens.shape))
+        return (
+            own if len(given) == tokens.numel() else replace(own, pooled=given[tokens.numel() :].reshape(pooled.shape))
+        )
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        added = {"text_embeds": cond.tensors["pooled"], "time_ids": cond.tensors["time_ids"]}
-        tokens = cond.tensors["tokens"]
+        added = {"text_embeds": cond.tensors[POOLED], "time_ids": cond.tensors["time_ids"]}
+        tokens = cond.tokens
         return self.unet(x_t, t, encoder_hidden_states=tokens, added_cond_kwargs=added, return_dict=False)[0]
 
     @torch.no_grad()

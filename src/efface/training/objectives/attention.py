@@ -69,11 +69,11 @@ class Focus:
 
     def moved(self, game: Game, rows: Rows, rng: torch.Generator) -> Rows:
         """The same pictures under the same noise, at timesteps of this distribution."""
-        space, bar = game.model.space, game.model.alpha_bar(rows.t)
+        space, level = game.model.space, game.model.noise_level(rows.t)
         x0 = rows.known["x0"]
-        eps = convert(rows.known["noise"], rows.x, bar, space, "eps")
-        t = torch.multinomial(self.chances(len(game.model.alphas_bar)), len(x0), replacement=True, generator=rng)
-        return Rows(noised(x0, eps, game.model.alpha_bar(t)), t.to(rows.x.device), {"x0": x0})
+        eps = convert(rows.known["noise"], rows.x, level, space, "eps")
+        t = torch.multinomial(self.chances(len(game.model.levels)), len(x0), replacement=True, generator=rng)
+        return Rows(noised(x0, eps, game.model.noise_level(t)), t.to(rows.x.device), {"x0": x0})
 
 
 @final
@@ -143,7 +143,7 @@ class Attention(Term):
 
     def _placed(self, game: Game, turn: Turn, cond: Cond) -> Cond:
         """The conditions, with where the target's words stand in each."""
-        tokens = cond.tensors["tokens"]
+        tokens = cond.tokens
         words = torch.zeros(tokens.shape[:2], device=tokens.device)
         whole = words.clone()
         for row, (target, template) in enumerate(zip(turn.targets, turn.templates, strict=True)):
@@ -153,7 +153,7 @@ class Attention(Term):
             if self.ends:
                 ids = game.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]
                 whole[row, len(ids) - 1 :] = 1
-        return Cond({**cond.tensors, WORDS: words, ALL: whole})
+        return cond.with_extra({WORDS: words, ALL: whole})
 
 
 def _of_words(a: Tensor, words: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class WrongNoise(Term):
         else:
             if self.wrong == "uniform":
                 noise = torch.rand(rows.x.shape, generator=turn.rng).to(rows.x)
-                said = convert(noise, rows.x, game.model.alpha_bar(rows.t), "eps", game.model.space)
+                said = convert(noise, rows.x, game.model.noise_level(rows.t), "eps", game.model.space)
                 rows = Rows(rows.x, rows.t, {"noise": said})
             wrong = Ask(rows, cond, "frozen", known="noise")
         return {"student": Ask(rows, cond, "student", prompts=prompts), "wrong": wrong}

@@ -17,7 +17,6 @@ from ...concept import check_templates
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...functional.words import other_words
-from ...models.cond import Cond
 from ..interfaces import Ask, Role, Rows, Source, Term, Turn
 from ..trainer import Game
 
@@ -42,7 +41,7 @@ class Anchoring(Term):
         self.space: Space = space
 
     def prepare(self, game: Game) -> None:
-        if "tokens" not in game.uncond.tensors:
+        if not game.uncond.sequence:
             raise ValueError(f"{game.model.name} reads no text; anchoring scales the embeddings of words")
         if game.live:
             raise ValueError(
@@ -51,9 +50,9 @@ class Anchoring(Term):
             )
         targets = game.erasure.targets
         self.words = _others(self.given, game)
-        own = game.model.encode(targets).tensors["tokens"].flatten(1)
+        own = game.model.encode(targets).tokens.flatten(1)
         chunks = [self.words[i : i + 256] for i in range(0, len(self.words), 256)]
-        alike = [_cosines(game.model.encode(chunk).tensors["tokens"].flatten(1), own) for chunk in chunks]
+        alike = [_cosines(game.model.encode(chunk).tokens.flatten(1), own) for chunk in chunks]
         self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"no word is unlike {', '.join(targets)} among {len(self.words)}; give other words")
@@ -67,8 +66,8 @@ class Anchoring(Term):
         asked = [templates[t].format(w) for t, row in zip(turn.templates, words, strict=True) for w in row]
         low, high = SCALES
         scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=turn.rng)
-        held = game.model.encode(asked).tensors
-        cond = Cond({**held, "tokens": held["tokens"] * scale.to(held["tokens"])})
+        own = game.model.encode(asked)
+        cond = own.with_embedding(own.tokens * scale.to(own.tokens))
         states = Rows(rows.x.repeat_interleave(self.count, 0), rows.t.repeat_interleave(self.count, 0))
         return {"student": Ask(states, cond, "student"), "eps_s": Ask(states, cond, "frozen")}
 

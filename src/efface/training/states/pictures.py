@@ -61,12 +61,12 @@ class Pictures(Source):
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
         x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, turn.noise, strict=True) if s is not None])
         x0 = x0.to(game.model.device)
-        t = self._times(len(game.model.alphas_bar), len(x0), turn.rng).to(x0.device)
+        t = self._times(len(game.model.levels), len(x0), turn.rng).to(x0.device)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
         eps = draw(x0.shape, generator=turn.rng).to(x0)
-        bar = game.model.alpha_bar(t)
-        x_t = noised(x0, eps, bar)
-        return Rows(x_t, t, {"noise": convert(eps, x_t, bar, "eps", game.model.space), "x0": x0})
+        level = game.model.noise_level(t)
+        x_t = noised(x0, eps, level)
+        return Rows(x_t, t, {"noise": convert(eps, x_t, level, "eps", game.model.space), "x0": x0})
 
     def takes(self, game: Game) -> Takes:
         shape = game.model.latent_shape
