@@ -108,7 +108,13 @@ def test_parked_parts_come_for_a_call_and_go_back(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.Module, "to", moved)
         placement.prepare(
-            fresh.pipeline, "cuda:7", checkpointing=False, compile=False, offload=True, channels_last=False
+            fresh.pipeline,
+            fresh.unet,
+            "cuda:7",
+            checkpointing=False,
+            compile=False,
+            offload=True,
+            channels_last=False,
         )
         assert places == [("CLIPTextModel", "cpu"), ("AutoencoderKL", "cpu")]
         places.clear()

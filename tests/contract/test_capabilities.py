@@ -30,7 +30,7 @@ def test_the_source_says_what_the_class_says(name: str) -> None:
         assert can.images == ("optional" if folders else "no")
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl", "ddpm"])
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "pixart", "ddpm"])
 def test_it_refuses_the_models_that_it_does_not_serve(name: str, kind: str, monkeypatch: Any) -> None:
     """Before any work; on the others it is fitted in `test_kinds`."""
     if name in served(kind):

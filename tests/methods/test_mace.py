@@ -161,7 +161,7 @@ def test_refinement_against_a_minimiser_and_its_rows(eps_model):
     words = edit.meta["notes"]["preserved"]
     assert words[0] == "lion"
     kept = [eps_model.encode([frame.format(w)]).tokens[0].double().numpy() for w in words for frame in QUICK.contexts]
-    for name, weight in text_projections(eps_model.weights).items():
+    for name, weight in text_projections(eps_model).items():
         w = weight.double().numpy()
         rows = [old, *(0.1**0.5 * k for k in kept), np.eye(16)]
         answers = [new @ w.T, *(0.1**0.5 * k @ w.T for k in kept), w.T]
@@ -222,7 +222,7 @@ def test_several_targets_are_trained_each_by_itself_and_resume(eps_model, tmp_pa
     method = replace(QUICK, contexts=("{}",))
     whole = method.fit(eps_model, erasure, progress=lambda i, n, **_: told.append((i, n)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert set(whole.names) == set(text_projections(eps_model.weights))
+    assert set(whole.names) == set(text_projections(eps_model))
     assert whole.meta["notes"]["anchor"] == "object"
     assert whole.meta["request"] == {"targets": ["cat", "dog"], "anchor": "", "keep": ["lion"]}
     file = tmp_path / "checkpoint"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from ..functional.losses import guided
-from ..models.adapters.sd import LatentDiffusion
+from ..models.adapters.latent import LatentDiffusion
 from ..models.base import Model
 from ..models.cond import Cond
 from ..models.guider import Guide, Walk
@@ -37,7 +37,7 @@ LEAF = ".weight"
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gate(Guide):
-    """Low-rank adapters of the U-Net's layers, each row of a batch under its own factor."""
+    """Low-rank adapters of the denoiser's layers, each row of a batch under its own factor."""
 
     in_network: ClassVar[bool] = True
     concepts: tuple[str, ...]
@@ -56,7 +56,7 @@ class Gate(Guide):
             raise ValueError(f"the gate compares prompts, which {model.name} ({type(model).__name__}) does not read")
         weights = model.weights
         if strange := [name for name in self.layers if name not in weights or not _fits(model, name)]:
-            raise ValueError(f"{strange[0]!r} is no linear or plain convolution layer of the U-Net of {model.name}")
+            raise ValueError(f"{strange[0]!r} is no linear or plain convolution layer of the denoiser of {model.name}")
         wide = sum(self.rank * math.prod(weights[name].shape[1:]) for name in self.layers)
         high = sum(self.rank * weights[name].shape[0] for name in self.layers)
         if (self.down.numel(), self.up.numel()) != (wide, high):
@@ -76,9 +76,9 @@ class Gate(Guide):
     def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
         """Adds gamma: how far each prompt opens the gate."""
         assert isinstance(model, LatentDiffusion)
-        rows, own = (c.tokens.flatten(1).float() for c in (cond, model.read(self.concepts)))
+        rows, own = (c.attended.flatten(1).float() for c in (cond, model.read(self.concepts)))
         alike = torch.cosine_similarity(rows[:, None], own[None], dim=2).clamp(0, 1)
-        concepts = [_words(model.tokenizer, concept) for concept in self.concepts]
+        concepts = [_words(model, concept) for concept in self.concepts]
         held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _each(model, texts)]
         match = torch.maximum(alike, torch.tensor(held).to(alike)).amax(dim=1)
         return cond.with_extra({MATCH: match})
@@ -141,11 +141,11 @@ def adapted(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]]
 
 
 def _layer(model: LatentDiffusion, name: str) -> nn.Module:
-    return model.unet.get_submodule(name.removeprefix("unet.").removesuffix(LEAF))
+    return model.network.get_submodule(name.removeprefix(f"{model.denoiser}.").removesuffix(LEAF))
 
 
 def _fits(model: LatentDiffusion, name: str) -> bool:
-    if not (name.startswith("unet.") and name.endswith(LEAF)):
+    if not (name.startswith(f"{model.denoiser}.") and name.endswith(LEAF)):
         return False
     layer = _layer(model, name)
     plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
@@ -160,11 +160,11 @@ def _product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     return conv2d(conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation), up[:, :, None, None])
 
 
-def _words(tokenizer: Any, text: str) -> set[int]:
+def _words(model: LatentDiffusion, text: str) -> set[int]:
     """The tokens of a text, without the special ones."""
-    ids = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
-    return set(ids) - set(tokenizer.all_special_ids)
+    ids = model.tokenizer(text, truncation=True, max_length=model.max_tokens)["input_ids"]
+    return set(ids) - set(model.tokenizer.all_special_ids)
 
 
 def _each(model: LatentDiffusion, texts: Sequence[str]) -> list[set[int]]:
-    return [_words(model.tokenizer, text) for text in texts]
+    return [_words(model, text) for text in texts]

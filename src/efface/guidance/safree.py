@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from ..functional.losses import guided
-from ..models.adapters.sd import CLIP, LatentDiffusion
+from ..models.adapters.sd import CLIP, ClipDiffusion
 from ..models.adapters.sdxl import StableDiffusionXL
 from ..models.base import Model
 from ..models.cond import POOLED, Cond
@@ -99,15 +99,15 @@ class SAFREE(Guide):
     """Use the concepts as negative prompt as well."""
 
     def check(self, model: Model) -> None:
-        if not isinstance(model, LatentDiffusion):
+        if not isinstance(model, ClipDiffusion):
             raise ValueError(
                 f"SAFREE filters what CLIP text encoders say of words, and {model.name} ({type(model).__name__}) reads "
                 "none; negative and sld work by predictions alone"
             )
 
     def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
-        assert isinstance(model, LatentDiffusion)
-        limit = model.tokenizer.model_max_length
+        assert isinstance(model, ClipDiffusion)
+        limit = model.max_tokens
         phrases = model.tokenizer(list(self.concepts), truncation=True, max_length=limit)["input_ids"]
         ends = [_ends(model, [ids]) for ids in phrases]
         concept = {name: span(torch.cat([end[name] for end in ends])) for name in ends[0]}
@@ -122,7 +122,7 @@ class SAFREE(Guide):
         return cond.with_extra({**shifts, LAST: last})
 
     def _filter(
-        self, model: LatentDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
+        self, model: ClipDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], float]:
         """What filtering adds to the conditions of one prompt, and the last step that it serves in.
 
@@ -172,7 +172,7 @@ class _Walk(Walk):
 
 
 @torch.no_grad()
-def _ends(model: LatentDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def _ends(model: ClipDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """What n equally long rows of token ids come to, [n, d] in the space of each condition that is filtered.
 
     The state at the end of the text, as CLIP pools it, where the U-Net reads final states; in double precision, on the

@@ -24,7 +24,7 @@ class Guided(Method):
     """A method that needs no training: it says which guide answers the request."""
 
     kind: ClassVar[Kind] = "inference time"
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "ddpm")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm")
 
     @abstractmethod
     def guide(self, erasure: Erasure) -> Guide:

@@ -20,7 +20,7 @@ anchor a target becomes an "object": neutral, yet a word that a prompt can hold.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -54,6 +54,10 @@ class MACE(Method):
     """Refines the words around the targets, then draws attention from each, and fuses all in closed form."""
 
     kind: ClassVar[Kind] = "in stages"
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    unserved: ClassVar[Mapping[str, str]] = {
+        "pixart": "it refines every token after the concept, and those past a prompt's end are masked out there"
+    }
     uses_anchor: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = True
     steps: int = 120
@@ -106,7 +110,7 @@ class MACE(Method):
         """Refines, trains each target by itself, and fuses; finished targets wait beside the checkpoint."""
         self.check(erasure, model)
         segment = segmenter(self.segmenter, model.device) if self.segmenter else None
-        weights = text_projections(model.weights)
+        weights = text_projections(model)
         pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
         record = self.record(model, erasure)
         words = unlike_words(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))

@@ -32,7 +32,7 @@ class SLD(Guided):
     """Pushes a picture away from the target where it comes near."""
 
     # Of a class-conditional model a target's prompt is the target itself, and of two equal predictions none is pushed.
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
     level: Level = "medium"
     """The paper's settings, for all that is not given below."""
     template: str = "{}"

@@ -55,6 +55,9 @@ class STEREO(Method):
 
     kind: ClassVar[Kind] = "in stages"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    unserved: ClassVar[Mapping[str, str]] = {
+        "pixart": "its search puts token embeddings after CLIP's start token, and T5 has none"
+    }
     weights: str = "noxattn"
     """Which weights of the U-Net may move: subsets or regular expressions, comma-separated."""
     steps: int = 200

@@ -38,6 +38,7 @@ class Model(Adapter):
             for part, module in modules.items()
             for name, _ in module.named_parameters()
         }
+        self.network = modules[self.denoiser]
         self._encoded: dict[str, Cond] = {}
         self._guide: Guide | None = None
         self._fingerprint: dict[str, str] | None = None
@@ -69,7 +70,7 @@ class Model(Adapter):
             raise KeyError(f"{self.name} has no weight {unknown[0]!r} ({len(unknown)} unknown names)")
         before = {name: self._slots[name][0]._parameters[self._slots[name][1]] for name in tensors}
         encoded = self._encoded
-        if any(not name.startswith("unet.") for name in tensors):
+        if any(not name.startswith(f"{self.denoiser}.") for name in tensors):
             self._encoded = {}
         self._swaps += 1
         try:
@@ -163,9 +164,9 @@ class Model(Adapter):
         n, k = len(x_t), len(conds)
         times = torch.as_tensor(t, device=self.device).expand(n)
         cond = Cond.cat([c.expand(n) for c in conds])
-        rows = (x_t.repeat(k, *[1] * (x_t.dim() - 1)), times.repeat(k), cond)
+        rows = (self.pack(x_t.repeat(k, *[1] * (x_t.dim() - 1))), times.repeat(k), cond)
         with self._casting():
-            out = self._network(*(rows if self.steady is None else padded(*rows, self.steady)))
+            out = self.unpack(self._network(*(rows if self.steady is None else padded(*rows, self.steady))))
         return out[: n * k].to(x_t.dtype).chunk(k)
 
     def answer(self, x_t: Tensor, t: Tensor | float, cond: Cond) -> Tensor:
@@ -211,7 +212,9 @@ class Model(Adapter):
         `start` [n, c, h, w] are states to go on from at the `since`-th timestep, as `until=since` or `noised` gives
         them. Seeds then decide the scheduler's own noise alone, where it has any, and multistep schedulers begin anew.
         """
-        guidance = self.defaults.guidance if guidance is None else guidance
+        guidance = (self.defaults.guidance if self.has_uncond else 1.0) if guidance is None else guidance
+        if guidance != 1 and not self.has_uncond:
+            raise ValueError(f"{self.name} has no unconditional prediction to guide by; draw it with guidance 1")
         self._check_start(seeds, start, since, until)
         scheduler = self._scheduled(steps, sampler, since)
         rngs, noise = seeded(seeds, self.latent_shape)

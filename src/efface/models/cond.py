@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 POOLED, MASK = "pooled", "mask"
+
+
+Role = Literal["cross", "embedder", "pooled"]
+
+
+@dataclass(frozen=True)
+class TextMap:
+    """A weight by which a network reads its prompt."""
+
+    role: Role
+    """Keys and values of cross-attention, the layer before all of them, or what reads the pooled vector."""
+    weight: str
+    """Its checkpoint name."""
+    part: str
+    """What it reads: a part of `Cond` by name, or what the adapter's `text_inputs` calls so."""
+    rows: slice | None = None
+    """Which of its rows [out, in] read text, where a fused weight has others as well; None for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +64,11 @@ class Cond:
     def embedding(self) -> Tensor:
         """[n, ...]: the part that a prompt given as an embedding stands for: tokens, or else what is pooled."""
         return next(iter(self.tensors.values()))
+
+    @property
+    def attended(self) -> Tensor:
+        """`tokens`, with zeros where the network does not attend, for comparing prompts."""
+        return self.tokens if self.mask is None else self.tokens * self.mask[:, :, None]
 
     def with_embedding(self, embedding: Tensor) -> Cond:
         """The same with this part instead."""

@@ -39,7 +39,7 @@ def check_bf16(device: str) -> None:
 
 
 def prepare(
-    pipeline: Any, device: str, *, checkpointing: bool, compile: bool, offload: bool, channels_last: bool
+    pipeline: Any, network: Any, device: str, *, checkpointing: bool, compile: bool, offload: bool, channels_last: bool
 ) -> None:
     """Sets up a pipeline whose network lies on the device already.
 
@@ -49,11 +49,11 @@ def prepare(
     if offload and not device.startswith("cuda"):
         raise ValueError("--offload keeps text encoders and autoencoder on the CPU while a GPU works; there is none")
     if channels_last:
-        pipeline.unet.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)
     if checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
     if compile:
-        pipeline.unet.compile()
+        network.compile()
     if offload:
         for name in ENCODERS:
             if (encoder := getattr(pipeline, name, None)) is not None:

@@ -178,7 +178,7 @@ def lighter(game: Game, plan: Plan) -> dict[str, Plan]:
     if plan.micro > 1:
         flags, last = "--micro-batch 1", replace(plan, micro=1)
         found[flags] = last
-    network: Any = game.model.pipeline.unet
+    network: Any = game.model.network
     if not network.is_gradient_checkpointing:
         network.enable_gradient_checkpointing()
         try:

@@ -62,7 +62,7 @@ class Game:
         if not {*self.balance.needs} <= {term.role for term in self.terms}:
             raise ValueError(f"{self.name} needs something to {' and something to '.join(self.balance.needs)}")
         self.update.prepare(self)
-        self.live = any(not name.startswith("unet.") for name in self.update.moved())
+        self.live = any(not name.startswith(f"{self.model.denoiser}.") for name in self.update.moved())
         for term in self.terms:
             term.prepare(self)
         if self.live and self.model.parked:

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ..cond import POOLED, Cond
 from ..trajectory import Defaults
-from .sd import CLIP, LatentDiffusion, embedded
+from .latent import LatentDiffusion
+from .sd import CLIP, ClipDiffusion, embedded
 
 
 @final
-class StableDiffusionXL(LatentDiffusion):
+class StableDiffusionXL(ClipDiffusion):
     """A `StableDiffusionXLPipeline`, the base without its refiner; no watermark is drawn."""
 
     architecture: ClassVar[str] = "sdxl"
@@ -38,7 +39,7 @@ class StableDiffusionXL(LatentDiffusion):
     ) -> None:
         encoders = ("text_encoder", "text_encoder_2")
         # The pipeline's own guidance; Stable Diffusion 1.x and 2.x like more.
-        LatentDiffusion.__init__(self, pipeline, name, encoders, defaults or Defaults(guidance=5.0), words, compute)
+        ClipDiffusion.__init__(self, pipeline, name, encoders, defaults or Defaults(guidance=5.0), words, compute)
         self.towers = (
             (pipeline.tokenizer, pipeline.text_encoder),
             (pipeline.tokenizer_2, pipeline.text_encoder_2),
@@ -66,7 +67,7 @@ class StableDiffusionXL(LatentDiffusion):
         """The first tokenizer's; both have one vocabulary, and differ in what they pad with."""
         if not self.one_vocabulary:
             raise ValueError(f"the two tokenizers of {self.name} know different tokens: no embedding serves both")
-        return LatentDiffusion.tokens(self, texts)
+        return ClipDiffusion.tokens(self, texts)
 
     def embedding_table(self) -> Tensor:
         return torch.cat([encoder.get_input_embeddings().weight for encoder in self.text_encoders], dim=1)

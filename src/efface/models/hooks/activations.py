@@ -37,7 +37,9 @@ def layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
     known = {
         name.removesuffix(".weight"): owner
         for name, owner in model.owners.items()
-        if name.startswith("unet.") and name.endswith(".weight") and isinstance(owner, nn.Linear | nn.Conv2d)
+        if name.startswith(f"{model.denoiser}.")
+        and name.endswith(".weight")
+        and isinstance(owner, nn.Linear | nn.Conv2d)
     }
     try:
         found = [name for name in known if re.search(pattern, name)]
