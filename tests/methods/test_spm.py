@@ -87,5 +87,5 @@ def test_bad_settings(eps_model, monkeypatch):
     with pytest.raises(ValueError, match="at least 1 anchoring word a row, got 0"):
         replace(QUICK, anchors=0).fit(eps_model, Erasure(("cat",)))
     monkeypatch.setattr(eps_model, "encode", lambda *_: pytest.fail("work began"))
-    with pytest.raises(ValueError, match="the gate weighs layers of the U-Net, 'text_encoder"):
+    with pytest.raises(ValueError, match="the gate weighs layers of the denoiser, 'text_encoder"):
         replace(QUICK, weights=r"text_encoder\..*").fit(eps_model, Erasure(("cat",)))
