@@ -32,7 +32,7 @@ from efface import methods
 from efface.concept import Erasure
 from efface.functional.words import other_words
 from efface.models.fingerprint import CASTS
-from efface.models.trajectory_cache import Recordings
+from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.machine import resident_peak
 from efface.training.subsets import select
 
@@ -133,7 +133,7 @@ class SDSize:
 
         By a fit each, for what counts FLOPs holds on to activations.
         """
-        model.recordings = Recordings()  # so that these fits, whose counting slows them, draw as the timed one did
+        model.recordings = TrajectoryCache()  # so that these fits, whose counting slows them, draw as the timed one did
         used = peak_of(lambda: method.fit(model, CAT), _weights(model))
         with FlopCounterMode(display=False) as counter:
             marks = _after_rounds(method, model, counter.get_total_flops)

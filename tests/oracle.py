@@ -22,7 +22,7 @@ from efface.functional.schedules import Space
 from efface.methods.esd import ESD
 from efface.models.base import Model
 from efface.models.cond import Cond
-from efface.models.schedule import levels_of
+from efface.models.schedule import read_levels
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
 from efface.training.interfaces import Balance, GradOf, Role, Rows, Source, Term, Turn, Update
@@ -109,7 +109,7 @@ class OracleModel(Model):
         self.name, self.compute, self.defaults = "oracle", None, Defaults(steps=20, guidance=1.0)
         self.device, self.dtype, self.space = torch.device("cpu"), dtype, space
         self.resolution, self.latent_shape = SHAPE[2], SHAPE
-        self.levels = levels_of(self.scheduler())
+        self.levels = read_levels(self.scheduler())
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
         return DDIMScheduler(

@@ -87,11 +87,11 @@ def test_checkpointing_saves_memory_at_the_same_gradients(make):
 def test_a_last_batch_is_filled_up_to_one_that_was_seen():
     x, t, cond = torch.arange(3.0)[:, None], torch.arange(3), Cond({"clip": torch.arange(3.0)})
     seen: set[int] = {16, 5}
-    wide, times, conds = placement.padded(x, t, cond, seen)
+    wide, times, conds = placement.pad_rows(x, t, cond, seen)
     assert wide[:, 0].tolist() == times.tolist() == conds.tokens.tolist() == [0, 1, 2, 2, 2]
-    assert placement.padded(x[:1], t[:1], cond[:1], seen)[0].shape == (1, 1)
+    assert placement.pad_rows(x[:1], t[:1], cond[:1], seen)[0].shape == (1, 1)
     assert seen == {16, 5, 1}
-    assert len(placement.padded(torch.zeros(9, 1), torch.zeros(9), Cond({"a": torch.zeros(9)}), seen)[0]) == 16
+    assert len(placement.pad_rows(torch.zeros(9, 1), torch.zeros(9), Cond({"a": torch.zeros(9)}), seen)[0]) == 16
 
 
 def test_parked_parts_come_for_a_call_and_go_back(monkeypatch):

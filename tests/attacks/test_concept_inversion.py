@@ -51,7 +51,7 @@ def error(arena: Arena, embedding: Tensor) -> float:
 def test_a_known_word_in_the_slot_reads_as_the_prompt_with_that_word(
     prompt: str, spelt: str, eps_model: StableDiffusion
 ) -> None:
-    word = eps_model.embedding_table().detach()[eps_model.tokens(["cat"])[0, 1]]
+    word = eps_model.embedding_table().detach()[eps_model.tokenize(["cat"])[0, 1]]
     with torch.no_grad():
         read = inversion._read(eps_model, [inversion._around(eps_model, prompt, 1)], word.view(1, 1, -1))
     assert torch.equal(read.tokens, eps_model.encode([spelt]).tokens)
@@ -59,7 +59,7 @@ def test_a_known_word_in_the_slot_reads_as_the_prompt_with_that_word(
 
 def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_model: StableDiffusion) -> None:
     table = eps_model.embedding_table().detach()
-    words = table[eps_model.tokens(["cat dog car"])[0, 1:4]][None]
+    words = table[eps_model.tokenize(["cat dog car"])[0, 1:4]][None]
     with torch.no_grad():
         read = inversion._read(eps_model, [inversion._around(eps_model, "a red {} rose lion", 3)], words)
     with pytest.warns(UserWarning, match="lose their end"):

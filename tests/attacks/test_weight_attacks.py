@@ -202,13 +202,13 @@ def test_relearning_calls_the_concept_what_the_rows_call_it(
     eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    read = eps_model.read
+    read = eps_model.encode_with_grad
 
     def noted(texts: list[str]) -> object:
         asked.extend(texts)
         return read(texts)
 
-    monkeypatch.setattr(eps_model, "read", noted)
+    monkeypatch.setattr(eps_model, "encode_with_grad", noted)
     edit = shifted(eps_model)
     for called, asks in (("", "object"), ("thing", "object"), ("plain", "style")):
         drive(Short(steps=1).shots(arena_of(eps_model, edit, called=called, asks=asks), ROWS), eps_model, len)

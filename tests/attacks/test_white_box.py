@@ -103,7 +103,7 @@ def test_the_gradient_through_the_model_by_finite_differences(where):
     rng = torch.Generator().manual_seed(1)
     if where == "before":
         at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
-        error = lambda e: recall.error(states, model.read(prompts, e))  # noqa: E731
+        error = lambda e: recall.error(states, model.encode_with_grad(prompts, e))  # noqa: E731
     else:
         at = own.tokens.detach().double()
         error = lambda e: recall.error(states, type(own)({"clip": e}))  # noqa: E731
@@ -151,8 +151,10 @@ def test_budgets_are_exact_and_rows_that_break_leave(attack, eps_model, monkeypa
     )
 
     seen: list[int] = []
-    reads = StableDiffusion.read
-    monkeypatch.setattr(StableDiffusion, "read", lambda self, *args: seen.append(len(args[0])) or reads(self, *args))
+    reads = StableDiffusion.encode_with_grad
+    monkeypatch.setattr(
+        StableDiffusion, "encode_with_grad", lambda self, *args: seen.append(len(args[0])) or reads(self, *args)
+    )
     if attack.threat == "gradients":
         predict, seen = Model.predict, []
         monkeypatch.undo()
@@ -195,7 +197,7 @@ def test_words_can_be_typed_and_spell_the_tokens_meant(attack, eps_model):
             words = shot.prompt.removesuffix(r.prompt if isinstance(attack, UnlearnDiff) else "").split()
             assert len(words) == attack.tokens
             assert set(words) <= set(allowed)
-            assert (eps_model.tokens([shot.prompt])[0] == eps_model.tokens(["cat"])[0, 2]).sum() == 7 - len(
+            assert (eps_model.tokenize([shot.prompt])[0] == eps_model.tokenize(["cat"])[0, 2]).sum() == 7 - len(
                 shot.prompt.split()
             )
     assert "cat" not in arena.other_words() and "lion" not in arena.other_words()
@@ -215,14 +217,14 @@ def test_unlearndiffs_step_by_hand(eps_model):
     how = UnlearnDiff(queries=1, steps=3, tokens=2, lr=0.05, decay=0.3)
     ((shot, other, _),) = shots_of(how, arena, ROWS)
     recall = recalled(arena, ROWS, "unlearndiff")
-    table = eps_model.embedding_table().detach()[[int(eps_model.tokens([word])[0, 1]) for word in WHOLE]]
+    table = eps_model.embedding_table().detach()[[int(eps_model.tokenize([word])[0, 1]) for word in WHOLE]]
     points = torch.full((3, 2, len(WHOLE)), 1 / len(WHOLE), requires_grad=True)
     adam = torch.optim.Adam([points], lr=0.05, weight_decay=0.3)
     for _ in range(3):
         states = recall.rows(500)
         picks = [torch.multinomial(p.detach(), 1, generator=rng) for p, rng in zip(points, recall.rngs, strict=True)]
         hot = F.one_hot(torch.stack(picks)[..., 0], len(WHOLE)).float().requires_grad_()
-        errors = recall.error(states, eps_model.read([r.prompt for r in ROWS], hot @ table))
+        errors = recall.error(states, eps_model.encode_with_grad([r.prompt for r in ROWS], hot @ table))
         points.grad = torch.autograd.grad(errors.sum(), [hot])[0].clamp(-1, 1)
         adam.step()
         with torch.no_grad():
@@ -322,8 +324,8 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=WORDS)
     recall = recalled(arena_of(model), ROWS[:1], "test")
     states, table = recall.rows(), model.embedding_table().detach()
-    ids = model.tokens(["dog car"])[:, 1:3]
-    error = lambda e: recall.error(states, model.read(["a cat"], e))  # noqa: E731
+    ids = model.tokenize(["dog car"])[:, 1:3]
+    error = lambda e: recall.error(states, model.encode_with_grad(["a cat"], e))  # noqa: E731
     at, grad = table[ids], steepness(error, table[ids])[1]
     slope = slopes(grad, table)
     for place, other in ((0, 60), (1, 61), (1, 70)):
@@ -372,8 +374,8 @@ def test_the_network_answers_under_a_gate_as_the_drawing_does(gated, text):
     asked = "a cat" if text else Prompt("a cat", model.encode(["a red cat"]).tokens[0])
     cond, x = model.encode([asked]), torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        said = model.walk(cond, cond, 1.0).combine(0, x, torch.tensor(500), {})
-        answer, bare = model.answer(x, 500, cond), model.predict(x, 500, cond)[0]
+        said = model.begin_sampling(cond, cond, 1.0).combine(0, x, torch.tensor(500), {})
+        answer, bare = model.predict_guided(x, 500, cond), model.predict(x, 500, cond)[0]
     assert torch.equal(answer, said)
     assert (answer - bare).abs().max() > 1e-3
 
@@ -405,8 +407,8 @@ def detached(cond):
 @pytest.mark.parametrize("attack", QUICK, ids=label)
 def test_a_gate_is_attacked_through_its_adapters(attack, gated, monkeypatch):
     """Every step of an attack by the denoiser's gradient; MMA follows the text encoder alone."""
-    seen, answering = [], Gate.answering
-    monkeypatch.setattr(Gate, "answering", lambda self, *a: seen.append(self) or answering(self, *a))
+    seen, answering = [], Gate.act_in_network
+    monkeypatch.setattr(Gate, "act_in_network", lambda self, *a: seen.append(self) or answering(self, *a))
     attack.check(gated)
     assert len(shots_of(attack, gated, ROWS)) == attack.queries
     assert len(seen) == (attack.queries * attack.steps if attack.threat == "gradients" else 0)
@@ -436,7 +438,7 @@ def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
     at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
 
     def error(e: torch.Tensor) -> torch.Tensor:
-        read = model.read(prompts, e)
+        read = model.encode_with_grad(prompts, e)
         moved = replace(other, pooled=read.pooled) if where == "pooled" else other.with_embedding(read.tokens)
         return recall.error(states, moved)
 

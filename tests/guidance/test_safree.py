@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from efface.concept import Prompt
-from efface.guidance.safree import LAST, SAFREE, SENTENCE, SHIFT, filtered, last_step, span, triggers
+from efface.guidance.safree import (
+    LAST,
+    SAFREE,
+    SENTENCE,
+    SHIFT,
+    filter_embeddings,
+    find_last_step,
+    find_span,
+    find_triggers,
+)
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from tiny import tiny_model
@@ -85,12 +94,12 @@ def test_span_and_filter_against_least_squares():
     rng = np.random.default_rng(0)
     prompt, concept, e = rng.normal(size=(4, 9)), rng.normal(size=(2, 9)), rng.normal(size=(3, 9))
     prompt = np.vstack([prompt, prompt[0] + prompt[1]])
-    basis = span(torch.tensor(prompt))
+    basis = find_span(torch.tensor(prompt))
     assert basis.shape == (4, 9)
     assert torch.allclose(basis @ basis.T, torch.eye(4, dtype=torch.double))
     theirs = [nearest(prompt, row) for row in e]
     theirs = np.stack([row - nearest(concept, row) for row in theirs])
-    assert np.allclose(filtered(torch.tensor(e), basis, span(torch.tensor(concept))).numpy(), theirs)
+    assert np.allclose(filter_embeddings(torch.tensor(e), basis, find_span(torch.tensor(concept))).numpy(), theirs)
 
 
 def test_triggers_against_a_loop():
@@ -100,13 +109,13 @@ def test_triggers_against_a_loop():
         d = [np.linalg.norm(row - nearest(concept, row)) for row in p]
         for alpha in (0.0, 0.01, 0.3):
             theirs = [d[i] >= (1 + alpha) * np.mean(d[:i] + d[i + 1 :]) for i in range(n)]
-            assert triggers(torch.tensor(p), span(torch.tensor(concept)), alpha).tolist() == theirs
-    assert triggers(torch.zeros(1, 5), span(torch.ones(1, 5)), 0.01).tolist() == [True]
+            assert find_triggers(torch.tensor(p), find_span(torch.tensor(concept)), alpha).tolist() == theirs
+    assert find_triggers(torch.zeros(1, 5), find_span(torch.ones(1, 5)), 0.01).tolist() == [True]
 
 
 @pytest.mark.parametrize(("z", "step"), [(0.0, 0), (0.5333, 5), (1.0, 10), (0.55, 7), (0.5, 2)])
 def test_last_step_is_the_codes_sigmoid(z, step):
-    assert last_step(z, 10, 2.5, 5.333) == step == round(10 / (1 + np.exp(-2 * 2.5 * (10 * z - 5.333))))
+    assert find_last_step(z, 10, 2.5, 5.333) == step == round(10 / (1 + np.exp(-2 * 2.5 * (10 * z - 5.333))))
 
 
 @pytest.mark.parametrize("text", ["a cat", "red car", "a red tiger", "cat", "dog lion apple rose"])
@@ -121,7 +130,7 @@ def test_what_is_read_against_numpy(model, text, concepts):
     got = (cond.tokens + cond.tensors[SHIFT])[0]
     assert np.allclose(got[:n].double().numpy(), embeddings, atol=1e-4)
     assert torch.equal(got[n:], plain[n:])
-    assert cond.tensors[LAST].item() == last_step(z, 10, 2.5, 5.333)
+    assert cond.tensors[LAST].item() == find_last_step(z, 10, 2.5, 5.333)
 
 
 def test_two_text_encoders_and_the_sentence_beside_them():
@@ -151,7 +160,7 @@ def check_both_encoders(model: StableDiffusionXL, text: str, concepts: list[str]
     assert torch.equal(first["clip"][1, n:], plain["clip"][0, n:])
     assert np.allclose(first["pooled"][1].double().numpy(), wanted, atol=1e-4)
     assert torch.equal(first["time_ids"][1], plain["time_ids"][0])
-    assert cond.tensors[LAST].tolist() == [-1, last_step(z, 10, 2.5, 5.333)]
+    assert cond.tensors[LAST].tolist() == [-1, find_last_step(z, 10, 2.5, 5.333)]
     return len(found) / (len(ids) - 2)
 
 

@@ -128,7 +128,7 @@ def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
         said = eps_model.predict(
             asks["student"].rows.x,
             asks["student"].rows.t,
-            eps_model.read(asks["student"].prompts, asks["student"].prefix),
+            eps_model.encode_with_grad(asks["student"].prompts, asks["student"].prefix),
         )[0]
     with torch.no_grad(), game.losses(game.look(5, 0), "erase") as losses:
         known = asks["student"].rows.known

@@ -17,7 +17,7 @@ from efface.functional.fusion import fuse
 from efface.methods.closed_form import text_projections
 from efface.methods.mace import MACE
 from efface.models.adapters.sd import StableDiffusion
-from efface.models.hooks.attention import cross_attention
+from efface.models.hooks.attention import record_cross_attention
 from efface.training.interfaces import Turn
 from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
 from efface.training.states.pictures import Pictures
@@ -130,7 +130,7 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
     ask = game.terms[0].asks(game, turn())["mask"]
     assert ask.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
     assert ask.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
-    with torch.no_grad(), cross_attention(model) as maps:
+    with torch.no_grad(), record_cross_attention(model) as maps:
         model.predict(ask.rows.x, ask.rows.t, ask.cond)
     with game.losses(turn()) as losses:
         mask = located(maps.values(), ask.cond.tensors[WORDS], (8, 8), 0.5)
@@ -188,7 +188,7 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
         mask = ask.rows.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
-        with cross_attention(eps_model) as maps:
+        with record_cross_attention(eps_model) as maps:
             eps_model.predict(ask.rows.x, ask.rows.t, ask.cond)
         with game.losses(game.look(index, 0)) as losses:
             want = inside(maps.values(), ask.cond.tensors[ALL], mask)

@@ -139,7 +139,7 @@ def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
     with eps_model.bound(moved):
         word = bench._attack(pictures, 0)["word"]
         again = bench._attack(pictures, 0)["word"]
-        first = eps_model.embedding_table().detach()[eps_model.tokens(["object"])[0, 1]][None]
+        first = eps_model.embedding_table().detach()[eps_model.tokenize(["object"])[0, 1]][None]
         assert error(word) < error(first)
     assert torch.equal(word, again)
     assert word.shape == (1, 16)

@@ -138,7 +138,7 @@ def test_it_opens_from_a_folder_and_from_memory(version: Version, tmp_path: Path
 def test_words_and_what_it_has_none_of(model: PixArt) -> None:
     assert {"cat", "tiger"} <= {*model.tokenizer_words()} and "a" not in model.tokenizer_words()
     with pytest.raises(ValueError, match="no start token after which"):
-        model.tokens(["a cat"])
+        model.tokenize(["a cat"])
     with pytest.raises(ValueError, match="no text encoder that token embeddings could be given to"):
         model.embedding_table()
 

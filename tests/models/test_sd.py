@@ -15,7 +15,7 @@ from diffusers import (
 import efface
 from efface.concept import Prompt
 from efface.functional.losses import guided
-from efface.models.adapters.sd import StableDiffusion, for_amx
+from efface.models.adapters.sd import StableDiffusion, lay_out_for_amx
 from efface.models.cond import Cond
 from tiny import tiny_model, tiny_pipeline
 
@@ -193,7 +193,7 @@ def test_words_of_the_tokenizer(eps_model):
 
 def test_layout_for_bf16_changes_no_value_and_exports(tmp_path):
     plain, laid_out = tiny_model(), tiny_pipeline()
-    for_amx(laid_out)
+    lay_out_for_amx(laid_out)
     model = StableDiffusion(laid_out, "tiny", compute=torch.bfloat16)
     assert model.fingerprint() == plain.fingerprint()
     drawn = [each.images(PROMPTS, SEEDS, steps=3, guidance=4.0).int() for each in (model, plain)]

@@ -11,7 +11,7 @@ import efface
 from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
-from efface.models.trajectory_cache import Recordings
+from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.machine import free_bytes, read_size, size
 from efface.planning.plan import SPARE, DoesNotFit, Plan, demand, lighter, planned
 from efface.planning.probe_steps import Line
@@ -50,7 +50,7 @@ def test_the_plan_is_what_the_run_takes(case, bound, eps_model):
     name = case.partition(",")[0]
     method = methods.get(name)(**settings(name, **CASES[case]))
     model = tiny_model()
-    eps_model.recordings, model.recordings = Recordings(bound=bound), Recordings(bound=bound)
+    eps_model.recordings, model.recordings = TrajectoryCache(bound=bound), TrajectoryCache(bound=bound)
     plan = planned(method.game(eps_model, Erasure(("cat",))))
     with Tally(weights(model)) as tally:
         method.fit(model, Erasure(("cat",)))

@@ -116,7 +116,7 @@ class Arena:
     def room(self) -> int:
         """The most words of one token each that a prompt holds; 75, CLIP's number, where that can't be asked."""
         try:
-            return self.model.tokens([""]).shape[1] - 2
+            return self.model.tokenize([""]).shape[1] - 2
         except ValueError:
             return 75
 

@@ -93,7 +93,7 @@ class Completion(Attack):
         steps = self._steps(arena)
         count = len(arena.model.timesteps(steps))
         since = count - min(max(round(strength * count), 1), count)
-        return arena.model.noised(given, seeds, since, steps=steps), since
+        return arena.model.add_noise(given, seeds, since, steps=steps), since
 
     def _by_guidance(
         self, arena: Arena, rows: Sequence[Row], prompts: Sequence[str], given: Tensor, seeds: Sequence[int], half: str
@@ -127,9 +127,9 @@ class Completion(Attack):
         last = len(model.timesteps(steps)) - 1
         x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, until=0).x
         for k in range(last):
-            x = torch.where(known, model.noised(given, seeds, k, steps=steps), x)
+            x = torch.where(known, model.add_noise(given, seeds, k, steps=steps), x)
             x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, start=x, since=k, until=k + 1).x
-        return torch.where(known, model.noised(given, seeds, last, steps=steps), x), last
+        return torch.where(known, model.add_noise(given, seeds, last, steps=steps), x), last
 
     def _steps(self, arena: Arena) -> int:
         return arena.model.defaults.steps if arena.steps is None else arena.steps

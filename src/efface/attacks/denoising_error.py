@@ -49,7 +49,7 @@ class Recall:
 
     def error(self, rows: Rows, cond: Cond) -> Tensor:
         """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""
-        said = self.model.answer(rows.x, rows.t, cond)
+        said = self.model.predict_guided(rows.x, rows.t, cond)
         weight = space_weight(self.model.noise_level(rows.t), self.model.space, "eps")
         return weight * (said.float() - rows.known["goal"].float()).square().flatten(1).mean(dim=1)
 

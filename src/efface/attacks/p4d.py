@@ -71,7 +71,7 @@ class Prompts(Hunt):
     def __init__(self, how: P4D, arena: Arena, rows: Sequence[Row]) -> None:
         self.how, self.arena, self.rows = how, arena, list(rows)
         self.recall = recalled(arena, rows, "p4d")
-        self.table = arena.model.embed(arena.model.tokens(arena.words)[:, 1]).detach().float()
+        self.table = arena.model.embed(arena.model.tokenize(arena.words)[:, 1]).detach().float()
         count = len(arena.words)
         ids = torch.stack([torch.randint(count, (how.tokens,), generator=rng) for rng in self.recall.rngs])
         self.soft = Adam(self.table[ids.to(self.table.device)], how.lr, how.decay)
@@ -96,7 +96,7 @@ class Prompts(Hunt):
     def _cond(self, at: Tensor) -> Cond:
         """What prompts of these token embeddings [n, k, d] alone are read as."""
         model, empty = self.arena.model, [""] * len(self.rows)
-        return model.noted(empty, model.read(empty, at))
+        return model.with_guider_inputs(empty, model.encode_with_grad(empty, at))
 
     def _goal(self, states: Rows) -> Rows:
         """The states, with what the base says there of the concept."""

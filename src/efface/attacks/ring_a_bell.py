@@ -157,4 +157,4 @@ def distances(arena: Arena, texts: Sequence[str], goals: Tensor, owner: Tensor) 
 
 def _read(arena: Arena, texts: Sequence[str]) -> Tensor:
     """Embeddings [n, d] of n texts, by the text encoder in place."""
-    return arena.model.read(list(texts)).flat().float()
+    return arena.model.encode_with_grad(list(texts)).flat().float()

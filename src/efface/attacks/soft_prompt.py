@@ -90,14 +90,14 @@ class Embeddings(Hunt):
         if self.how.where == "encoding":
             return self.own.embedding
         model = self.arena.model
-        words = model.tokens(self.arena.words)[:, 1]
+        words = model.tokenize(self.arena.words)[:, 1]
         picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.recall.rngs]
         return model.embed(words[torch.stack(picks).to(words.device)]).detach()
 
     def _cond(self, at: Tensor) -> Cond:
         model = self.arena.model
         if self.how.where == "words":
-            cond = model.read([row.prompt for row in self.rows], at)
+            cond = model.encode_with_grad([row.prompt for row in self.rows], at)
         else:
             cond = self.own.with_embedding(at.to(self.own.embedding))
-        return model.noted([""] * len(self.rows), cond)
+        return model.with_guider_inputs([""] * len(self.rows), cond)

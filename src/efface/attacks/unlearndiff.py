@@ -66,7 +66,7 @@ class Prefixes(Hunt):
     def __init__(self, how: UnlearnDiff, arena: Arena, rows: Sequence[Row]) -> None:
         self.how, self.arena, self.rows = how, arena, list(rows)
         self.recall = recalled(arena, rows, "unlearndiff")
-        ids = arena.model.tokens(arena.words)[:, 1]
+        ids = arena.model.tokenize(arena.words)[:, 1]
         self.table = arena.model.embed(ids).detach().float()
         even = torch.full((len(rows), how.tokens, len(ids)), 1 / len(ids), device=self.table.device)
         self.points = Adam(even, how.lr)
@@ -89,7 +89,10 @@ class Prefixes(Hunt):
         prompts = [row.prompt for row in self.rows]
         words = self.table[drawn(points.at, self.recall.rngs)]
         _, grad = steepness(
-            lambda prefix: self.recall.error(states, model.noted(prompts, model.read(prompts, prefix))), words
+            lambda prefix: self.recall.error(
+                states, model.with_guider_inputs(prompts, model.encode_with_grad(prompts, prefix))
+            ),
+            words,
         )
         points.step(slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
         points.at = onto_simplex(points.at)

@@ -23,20 +23,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from ..functional.losses import guided
 from ..models.adapters.latent import LatentDiffusion
-from ..models.base import Model
 from ..models.cond import Cond
-from ..models.guider import Guide, Walk
+from ..models.denoiser import Denoiser
+from ..models.guider import GuidedSampling, Guider
 
 MATCH = "gate.match"
-"""What `read` adds to conditions: gamma [n]."""
+"""What `add_inputs` adds to conditions: gamma [n]."""
 LEAF = ".weight"
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Gate(Guide):
+class Gate(Guider):
     """Low-rank adapters of the denoiser's layers, each row of a batch under its own factor."""
 
     in_network: ClassVar[bool] = True
@@ -51,7 +50,7 @@ class Gate(Guide):
     up: Tensor
     """All `up` factors [out, rank], likewise."""
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Denoiser) -> None:
         if not isinstance(model, LatentDiffusion):
             raise ValueError(f"the gate compares prompts, which {model.name} ({type(model).__name__}) does not read")
         weights = model.weights
@@ -65,7 +64,7 @@ class Gate(Guide):
                 f"numbers, the gate has {self.down.numel()} and {self.up.numel()}"
             )
 
-    def factors(self, model: Model) -> dict[str, tuple[Tensor, Tensor]]:
+    def factors(self, model: Denoiser) -> dict[str, tuple[Tensor, Tensor]]:
         """Of each layer, down [rank, in] and up [out, rank], on the model's device."""
         shapes = [model.weights[name].shape for name in self.layers]
         downs = self.down.to(model.device).split([self.rank * math.prod(shape[1:]) for shape in shapes])
@@ -73,10 +72,10 @@ class Gate(Guide):
         parts = zip(self.layers, downs, ups, strict=True)
         return {name: (down.view(self.rank, -1), up.view(-1, self.rank)) for name, down, up in parts}
 
-    def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
+    def add_inputs(self, model: Denoiser, texts: Sequence[str], cond: Cond) -> Cond:
         """Adds gamma: how far each prompt opens the gate."""
         assert isinstance(model, LatentDiffusion)
-        rows, own = (c.attended.flatten(1).float() for c in (cond, model.read(self.concepts)))
+        rows, own = (c.attended.flatten(1).float() for c in (cond, model.encode_with_grad(self.concepts)))
         alike = torch.cosine_similarity(rows[:, None], own[None], dim=2).clamp(0, 1)
         concepts = [_words(model, concept) for concept in self.concepts]
         held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _each(model, texts)]
@@ -84,19 +83,19 @@ class Gate(Guide):
         return cond.with_extra({MATCH: match})
 
     @contextmanager
-    def answering(self, model: Model, cond: Cond) -> Iterator[None]:
+    def act_in_network(self, model: Denoiser, cond: Cond) -> Iterator[None]:
         """The adapters act, each row by its own gamma, and gamma has a gradient to the conditions."""
         assert isinstance(model, LatentDiffusion)
-        with adapted(model, self.factors(model), self.strength * cond.tensors[MATCH]):
+        with adapt_layers(model, self.factors(model), self.strength * cond.tensors[MATCH]):
             yield
 
-    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
         assert isinstance(model, LatentDiffusion)
-        return _Walk(model, self.factors(model), self.strength * cond.tensors[MATCH], cond, uncond, guidance)
+        return _GateSampling(model, self.factors(model), self.strength * cond.tensors[MATCH], cond, uncond, guidance)
 
 
 @final
-class _Walk(Walk):
+class _GateSampling(GuidedSampling):
     """Predicts by itself, for the loop predicts without adapters; as often as plain guidance, for gamma is given."""
 
     def __init__(
@@ -114,15 +113,15 @@ class _Walk(Walk):
     def conds(self, i: int) -> Sequence[Cond]:
         return []
 
-    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+    def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         asked = [self.cond] if self.guidance == 1 else [self.uncond, self.cond]
-        with adapted(self.model, self.factors, self.gamma.repeat(len(asked))):
+        with adapt_layers(self.model, self.factors, self.gamma.repeat(len(asked))):
             answers = self.model.predict(x_t, t, *asked)
-        return answers[0] if self.guidance == 1 else guided(answers[0], answers[1], self.guidance)
+        return answers[0] if self.guidance == 1 else self.model.guide(answers[1], answers[0], self.guidance)
 
 
 @contextmanager
-def adapted(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
+def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
     """Within, each layer answers W x + gamma up (down x), gamma [n] by the rows of the batch that is predicted."""
 
     def adding(down: Tensor, up: Tensor) -> Any:

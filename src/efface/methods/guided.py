@@ -13,9 +13,9 @@ import torch
 from ..concept import Erasure
 from ..edits.edit import GUIDE, Edit
 from ..edits.provenance import versions
-from ..guidance.registry import kept
+from ..guidance.registry import to_json
 from ..models.base import Model
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .base import Kind, Method
 
 
@@ -27,7 +27,7 @@ class Guided(Method):
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm")
 
     @abstractmethod
-    def guide(self, erasure: Erasure) -> Guide:
+    def guide(self, erasure: Erasure) -> Guider:
         """The guide, at strength 1."""
 
     def fit(
@@ -40,7 +40,7 @@ class Guided(Method):
     ) -> Edit:
         """Writes the guide down; there is nothing to train, to tell of, or to resume."""
         self.check(erasure, model)
-        guide = kept(self.guide(erasure))
+        guide = to_json(self.guide(erasure))
         return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": guide})
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:

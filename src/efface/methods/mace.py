@@ -35,7 +35,7 @@ from ..functional.closed_form import shared
 from ..functional.fusion import fuse
 from ..functional.words import unlike_words
 from ..models.base import Model
-from ..models.hooks.attention import places
+from ..models.hooks.attention import find_places
 from ..models.segmenter import Segmenter, segmenter
 from ..training.balance.sum import Sum
 from ..training.objectives.attention import Attention, Focus, check_threshold
@@ -184,7 +184,7 @@ class MACE(Method):
     def _pairs(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:
         """Rows c_f [n, d] of the prompts around the target and c_g [n, d] around the anchor: all but the concepts."""
         # First of all, for it refuses what does not fit.
-        where = [[places(model, context, concept) for concept in (target, anchor)] for context in self.contexts]
+        where = [[find_places(model, context, concept) for concept in (target, anchor)] for context in self.contexts]
         old, new = self._prompts(model, target), self._prompts(model, anchor)
         rows: list[tuple[Tensor, Tensor]] = []
         for (at, there), c, g in zip(where, old, new, strict=True):

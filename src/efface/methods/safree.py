@@ -17,7 +17,7 @@ from typing import ClassVar, final
 
 from ..concept import Erasure
 from ..guidance import safree
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .guided import Guided
 
 
@@ -43,7 +43,7 @@ class SAFREE(Guided):
     negative: bool = False
     """Use the targets as negative prompt as well."""
 
-    def guide(self, erasure: Erasure) -> Guide:
+    def guide(self, erasure: Erasure) -> Guider:
         return safree.SAFREE(
             concepts=erasure.targets,
             alpha=self.alpha,

@@ -14,7 +14,7 @@ from ..functional.losses import guided
 from ..functional.schedules import NoiseLevel, Space
 from .cond import Cond, TextMap
 from .trajectory import Defaults, Sampler
-from .trajectory_cache import Recordings
+from .trajectory_cache import TrajectoryCache
 
 
 class Adapter(ABC):
@@ -41,7 +41,7 @@ class Adapter(ABC):
     latent_shape: tuple[int, int, int]
     levels: NoiseLevel
     """[T]: the noise levels of the training timesteps, on the CPU."""
-    recordings: Recordings
+    recordings: TrajectoryCache
     """Drawings of the untouched model that are kept."""
     network: nn.Module
     """The denoiser itself."""
@@ -123,29 +123,29 @@ class Adapter(ABC):
 
     # Words, where there are CLIP text encoders.
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [n, length] of n texts: start, words, end, padding. ValueError where a model has none such."""
         raise self._wordless()
 
-    def words(self, ids: Tensor) -> str:
-        """The text that token ids [length] spell, without start, end and padding. ValueError as `tokens`."""
+    def detokenize(self, ids: Tensor) -> str:
+        """The text that token ids [length] spell, without start, end and padding. ValueError as `tokenize`."""
         raise self._wordless()
 
     def embedding_table(self) -> Tensor:
         """The embedding [vocabulary, d] of every token, by the weights in place; two encoders' side by side.
 
-        ValueError as `tokens`.
+        ValueError as `tokenize`.
         """
         raise self._wordless()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The rows of the table [..., d] of these token ids, without making the whole of it. ValueError as `tokens`."""
+        """The rows of the table [..., d] of these token ids, without the whole of it. ValueError as `tokenize`."""
         raise self._wordless()
 
-    def read_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor) -> Cond:
         """Conditions for n prompts of which every token's embedding is given, [n, length, d], with a gradient to them.
 
-        `embed(tokens(texts))` reads as the texts themselves do; never cached. ValueError as `tokens`, and
+        `embed(tokenize(texts))` reads as the texts themselves do; never cached. ValueError as `tokenize`, and
         for other shapes.
         """
         raise self._wordless()

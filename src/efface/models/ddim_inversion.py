@@ -16,8 +16,8 @@ from ..functional.inversion import ddim_unstep
 from ..functional.schedules import NoiseLevel
 from .base import Model
 from .cond import Cond
-from .guider import steered
-from .trajectory import scheduled
+from .guider import guided_prediction
+from .trajectory import set_timesteps
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def invert(
     Raises:
         ValueError: the last step forgets where it came from, as where x0 is predicted and no noise is left.
     """
-    x, walk = latents, model.walk(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
+    x, sampling = latents, model.begin_sampling(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
     times, before, after = _levels(model, steps)
     if model.space == "x0" and after.sigma[-1] == 0:
         raise ValueError(f"{model.name} predicts the picture and ends without noise: its last step has no way back")
@@ -44,7 +44,7 @@ def invert(
         start, end = (levels[i : i + 1].expand(len(x)) for levels in (before, after))
         guess = x
         for _ in range(1 + refine):
-            guess = ddim_unstep(x, steered(model, walk, i, guess, times[i])[0], start, end, model.space)
+            guess = ddim_unstep(x, guided_prediction(model, sampling, i, guess, times[i])[0], start, end, model.space)
         x = guess
     return x
 
@@ -57,7 +57,7 @@ def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int,
 
 def _levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
     """DDIM's timesteps [steps], noisiest first, and the levels [steps] before and after each step."""
-    scheduler = scheduled(model.scheduler("ddim-unclipped"), steps)
+    scheduler = set_timesteps(model.scheduler("ddim-unclipped"), steps)
     times = scheduler.timesteps.long()
     # As the scheduler steps: by a whole number of timesteps, where their spacing may be rounded.
     following = times - scheduler.config.num_train_timesteps // steps

@@ -69,7 +69,7 @@ def load(
 
     from .fingerprint import CASTS
     from .offload import check_bf16, check_device, prepare
-    from .trajectory_cache import BOUND, Recordings
+    from .trajectory_cache import BOUND, TrajectoryCache
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
@@ -95,7 +95,7 @@ def load(
     model.draw_batch = draw_batch
     model.parked, model.steady = offload, set() if compile else None
     if store is not None or store_bound is not None:
-        model.recordings = Recordings(store, BOUND if store_bound is None else store_bound)
+        model.recordings = TrajectoryCache(store, BOUND if store_bound is None else store_bound)
     return model
 
 
@@ -114,9 +114,9 @@ def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Com
     # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
     pipeline = _open(place).to(device, cast or torch.float32)
     if native and device == "cpu" and hasattr(pipeline, "unet"):
-        from .adapters.sd import for_amx
+        from .adapters.sd import lay_out_for_amx
 
-        for_amx(pipeline)
+        lay_out_for_amx(pipeline)
     return _adapters()[place.kind][1](pipeline, name, defaults=defaults, words=words, compute=native)
 
 

@@ -80,7 +80,7 @@ def _visiting(module: nn.Module, call: Callable[..., Any], device: str) -> Calla
     return visit
 
 
-def padded(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:
+def pad_rows(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:
     """Rows repeated up to a number that was seen before, where one is at most twice as large; else it is seen now.
 
     A compiled network is compiled anew for every number of rows: the few of a last batch would cost more than they

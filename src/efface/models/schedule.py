@@ -18,7 +18,7 @@ FEW_STEPS: dict[str, Any] = {"dpm": DPMSolverMultistepScheduler, "unipc": UniPCM
 SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
-def space_of(own: Any, name: str) -> Space:
+def read_space(own: Any, name: str) -> Space:
     """What a network predicts, by its scheduler; ValueError where that, or its noise levels, are not known."""
     predicts = own.config.get("prediction_type")
     if predicts not in SPACES or not hasattr(own, "alphas_cumprod"):
@@ -26,12 +26,12 @@ def space_of(own: Any, name: str) -> Space:
     return SPACES[predicts]
 
 
-def levels_of(own: Any) -> NoiseLevel:
+def read_levels(own: Any) -> NoiseLevel:
     """The noise levels [T] of a scheduler's training timesteps, on the CPU."""
     return NoiseLevel.from_alpha_bar(own.alphas_cumprod.detach().double().cpu())
 
 
-def between(levels: NoiseLevel, t: Tensor) -> NoiseLevel:
+def interpolate_levels(levels: NoiseLevel, t: Tensor) -> NoiseLevel:
     """The levels at timesteps t [n] of variance-preserving levels [T]; between two timesteps sigma / alpha is linear.
 
     On the CPU; alpha^2 is rounded to fp32, as schedulers have it.
@@ -43,7 +43,7 @@ def between(levels: NoiseLevel, t: Tensor) -> NoiseLevel:
     return NoiseLevel.from_alpha_bar((1 / (1 + mean.square())).to(torch.float32))
 
 
-def fresh(own: Any, sampler: Sampler = "own") -> Any:
+def copy_scheduler(own: Any, sampler: Sampler = "own") -> Any:
     """A scheduler of the same configuration and none of the state."""
     if sampler == "own":
         return copy.deepcopy(own)

@@ -250,7 +250,7 @@ class Game:
     def _cond(self, ask: Ask) -> Cond:
         """The ask's condition; read anew, with a gradient, where the student's text encoder learns."""
         if ask.who == "student" and ask.prompts and (self.live or ask.prefix is not None):
-            return self.model.read(ask.prompts, ask.prefix)
+            return self.model.encode_with_grad(ask.prompts, ask.prefix)
         return ask.cond
 
     def _demand_finite(self, turn: Turn, values: Tensor, what: str) -> None:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from ...files import new_folder
 from ..base import Model
 from ..cond import Cond
-from ..schedule import fresh, levels_of, space_of
+from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
 CLASSES = "classes.json"
@@ -74,14 +74,14 @@ class DDPM(Model):
         self.device, self.dtype = self.unet.device, self.unet.dtype
         self.resolution = self.unet.config.sample_size
         self.latent_shape = (3, self.resolution, self.resolution)
-        self.space = space_of(pipeline.scheduler, name)
-        self.levels = levels_of(pipeline.scheduler)
+        self.space = read_space(pipeline.scheduler, name)
+        self.levels = read_levels(pipeline.scheduler)
 
     def decoder_digest(self) -> str:
         return "pixels"
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
-        return fresh(self.pipeline.scheduler, sampler)
+        return copy_scheduler(self.pipeline.scheduler, sampler)
 
     def label(self, prompt: str) -> int:
         """The class that a prompt means.

@@ -17,7 +17,7 @@ from ...files import new_folder
 from ..base import Model
 from ..cond import TextMap
 from ..fingerprint import raw
-from ..schedule import fresh, levels_of, space_of
+from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
 CROSS = re.compile(r"\.attn2\.to_[kv]\.weight$")
@@ -58,8 +58,8 @@ class LatentDiffusion(Model):
             raise ValueError(f"{name} reads {config.in_channels} channels, a plain text-to-image model reads {latent}")
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.space = space_of(pipeline.scheduler, name)
-        self.levels = levels_of(pipeline.scheduler)
+        self.space = read_space(pipeline.scheduler, name)
+        self.levels = read_levels(pipeline.scheduler)
 
     def decoder_digest(self) -> str:
         config = self.vae.config
@@ -70,7 +70,7 @@ class LatentDiffusion(Model):
         return digest.hexdigest()
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
-        return fresh(self.pipeline.scheduler, sampler)
+        return copy_scheduler(self.pipeline.scheduler, sampler)
 
     def _tokenize(self, tokenizer: Any, texts: Sequence[str]) -> Any:
         """Token ids and attention mask, each [n, length]; says which prompts lose their end."""

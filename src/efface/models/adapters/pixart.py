@@ -93,7 +93,7 @@ class PixArt(LatentDiffusion):
     def text_inputs(self, cond: Cond, part: str) -> Tensor:
         return self.network.caption_projection(cond.tokens) if part == CAPTION else cond.tensors[part]
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         raise ValueError(
             f"{self.name} reads prompts by T5, which begins with the first word: there is no start token after which "
             "token embeddings could be put; StableDiffusion (1.x and 2.x) and StableDiffusionXL have one"

@@ -19,7 +19,7 @@ CLIP = "clip"
 """The sequence that CLIP text encoders give; of two, side by side."""
 
 
-def for_amx(pipeline: Any) -> None:
+def lay_out_for_amx(pipeline: Any) -> None:
     """Lays a pipeline of our own out for bf16 on a CPU, where fused attention and contiguous convolutions lose time.
 
     Measured on the U-Net of glyphs, one core: 0.10 s rather than 0.16 s a pass of 16 rows, 0.20 s rather than 0.31 s
@@ -30,7 +30,7 @@ def for_amx(pipeline: Any) -> None:
 
 
 @contextmanager
-def embedded(encoder: Any, embeddings: Tensor) -> Iterator[None]:
+def replace_embeddings(encoder: Any, embeddings: Tensor) -> Iterator[None]:
     """Within, a text encoder reads these token embeddings [n, length, d], whatever the tokens."""
     handle = encoder.get_input_embeddings().register_forward_hook(lambda _module, _args, out: embeddings.to(out))
     try:
@@ -53,10 +53,10 @@ class ClipDiffusion(LatentDiffusion):
         own = part == self.denoiser or name.startswith(("text_model.", "text_projection."))
         return name if own else f"text_model.{name}"
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         return self._tokenize(self.tokenizer, texts).input_ids
 
-    def words(self, ids: Tensor) -> str:
+    def detokenize(self, ids: Tensor) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ class StableDiffusion(ClipDiffusion):
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
 
-    def read_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor) -> Cond:
         self._check_embeddings(embeddings)
         anything = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=self.device)
-        with embedded(self.text_encoder, embeddings):
+        with replace_embeddings(self.text_encoder, embeddings):
             return Cond({CLIP: self.text_encoder(anything)[0].to(self.dtype)})
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:

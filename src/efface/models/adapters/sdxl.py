@@ -19,7 +19,7 @@ from torch import Tensor
 from ..cond import POOLED, Cond
 from ..trajectory import Defaults
 from .latent import LatentDiffusion
-from .sd import CLIP, ClipDiffusion, embedded
+from .sd import CLIP, ClipDiffusion, replace_embeddings
 
 
 @final
@@ -63,16 +63,16 @@ class StableDiffusionXL(ClipDiffusion):
         time_ids = torch.tensor([(*size, 0, 0, *size)], device=self.device, dtype=self.dtype).repeat(len(empty), 1)
         return Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids})
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         """The first tokenizer's; both have one vocabulary, and differ in what they pad with."""
         if not self.one_vocabulary:
             raise ValueError(f"the two tokenizers of {self.name} know different tokens: no embedding serves both")
-        return ClipDiffusion.tokens(self, texts)
+        return ClipDiffusion.tokenize(self, texts)
 
     def embedding_table(self) -> Tensor:
         return torch.cat([encoder.get_input_embeddings().weight for encoder in self.text_encoders], dim=1)
 
-    def read_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor) -> Cond:
         """As every adapter does; a prompt ends where the end's own embedding stands first, and padding follows."""
         self._check_embeddings(embeddings)
         tables = [encoder.get_input_embeddings().weight for encoder in self.text_encoders]
@@ -85,7 +85,7 @@ class StableDiffusionXL(ClipDiffusion):
         with ExitStack() as reading:
             for (tokenizer, encoder), own, table in zip(self.towers, parts, tables, strict=True):
                 padded = torch.where(after[:, :, None], table[tokenizer.pad_token_id].to(own), own)
-                reading.enter_context(embedded(encoder, padded))
+                reading.enter_context(replace_embeddings(encoder, padded))
             return self._read_ids([ids, ids], ends[:, 1])
 
     def embedding_of(self, cond: Cond) -> Tensor:

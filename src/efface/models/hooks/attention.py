@@ -13,7 +13,7 @@ from ..base import Model
 
 
 @contextmanager
-def cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
+def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
     """Within, every prediction leaves the probabilities [n, heads, places, tokens] of each layer, with a gradient.
 
     The layers are named as in the denoiser; a prediction's take the place of those of the one before. Queries and keys
@@ -42,7 +42,7 @@ def cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def places(model: Model, template: str, concept: str) -> range:
+def find_places(model: Model, template: str, concept: str) -> range:
     """The positions of a concept's tokens in the prompt that the template makes of it, the start token being 0.
 
     Raises:

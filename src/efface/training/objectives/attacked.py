@@ -126,7 +126,7 @@ class Attacked(Term):
 
     def error(self, game: Game, rows: Rows, prompts: Sequence[str], prefix: Tensor) -> Tensor:
         """The attack's error [n] with a gradient to the prefix, by the weights in place."""
-        said = game.model.predict(rows.x, rows.t, game.model.read(prompts, prefix))[0]
+        said = game.model.predict(rows.x, rows.t, game.model.encode_with_grad(prompts, prefix))[0]
         return (said.float() - rows.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
     def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:

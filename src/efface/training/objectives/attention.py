@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from ...functional.schedules import convert, noised
 from ...models.cond import Cond
-from ...models.hooks.attention import cross_attention, places
+from ...models.hooks.attention import find_places, record_cross_attention
 from ...models.segmenter import Segmenter, shares
 from ..interfaces import Ask, Role, Rows, Source, Term, Turn
 from ..trainer import Game
@@ -111,13 +111,13 @@ class Attention(Term):
 
     def loss(self, game: Game, asks: Mapping[str, Ask], replies: Mapping[str, Tensor]) -> Tensor:
         ask = asks["mask"]
-        with cross_attention(game.model) as maps:
+        with record_cross_attention(game.model) as maps:
             game.model.predict(ask.rows.x, ask.rows.t, ask.cond)
         return inside(maps.values(), ask.cond.tensors[ALL], replies["mask"])
 
     def _attended(self, game: Game, rows: Rows, cond: Cond) -> Tensor:
         """[n, 1, h, w] by the frozen model's attention."""
-        with torch.no_grad(), cross_attention(game.model) as maps:
+        with torch.no_grad(), record_cross_attention(game.model) as maps:
             game.model.predict(rows.x, rows.t, cond)
             return located(maps.values(), cond.tensors[WORDS], (rows.x.shape[2], rows.x.shape[3]), self.threshold)
 
@@ -148,7 +148,7 @@ class Attention(Term):
         whole = words.clone()
         for row, (target, template) in enumerate(zip(turn.targets, turn.templates, strict=True)):
             frame, concept = game.settings["templates"][template], game.erasure.targets[target]
-            at = places(game.model, frame, concept)
+            at = find_places(game.model, frame, concept)
             words[row, at.start : at.stop] = whole[row, at.start : at.stop] = 1
             if self.ends:
                 ids = game.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]

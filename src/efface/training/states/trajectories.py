@@ -28,7 +28,7 @@ from torch import Tensor
 from ...edits.provenance import versions
 from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
-from ...models.trajectory_cache import COLUMNS, Recordings, cut
+from ...models.trajectory_cache import COLUMNS, TrajectoryCache, take_picture
 from ..distributed import team
 from ..interfaces import Rows, Source, Takes, Turn
 from ..trainer import Game
@@ -127,7 +127,7 @@ class Recorded(Source):
             part = parts[min(start + mine.rank, len(parts) - 1)]
             draws = mine.collected(self._draw(game, [*part, *[part[-1]] * (size - len(part))]))
             for draw, whose in zip(draws, parts[start : start + mine.size], strict=False):
-                yield from (cut(draw, i) for i in range(len(whose)))
+                yield from (take_picture(draw, i) for i in range(len(whose)))
 
     def _draw(self, game: Game, asked: Sequence[Asked]) -> Draw:
         """Under the base's reading of the prompts, whoever draws."""
@@ -209,7 +209,7 @@ class Frozen(Recorded):
 
     def __init__(self, steps: int, guidance: float, paths: int, refresh: int = 0, sampler: Sampler = "ddim") -> None:
         Recorded.__init__(self, steps, guidance, paths, refresh, sampler)
-        self.private = Recordings()
+        self.private = TrajectoryCache()
 
     def record(self, game: Game, asked: Sequence[Asked]) -> None:
         kept, size = self._kept(game), min(game.model.drawn_together, len(asked))
@@ -231,14 +231,14 @@ class Frozen(Recorded):
 
     def leave(self, game: Game) -> None:
         for key in self.found.values():
-            self._kept(game).forget(key)
+            self._kept(game).evict(key)
         self.found = {}
 
     def takes(self, game: Game) -> Takes:
         model, (n, traced, states) = game.model, self.numbers(game)
         return Takes(n, traced, states * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize))
 
-    def _kept(self, game: Game) -> Recordings:
+    def _kept(self, game: Game) -> TrajectoryCache:
         """The model's recordings; this source's own while other weights than the base's are in place."""
         return game.model.recordings if game.model.untouched else self.private
 
