@@ -91,7 +91,7 @@ class Pair:
         return self.any(self.asked.settings["draw_steps"]), self.any(2**31)
 
     def weight(self, t: Tensor) -> Tensor:
-        return space_weight(self.teacher.alpha_bar(t), self.teacher.space, self.asked.settings["space"])
+        return space_weight(self.teacher.noise_level(t), self.teacher.space, self.asked.settings["space"])
 
 
 @torch.no_grad()
@@ -227,11 +227,11 @@ def _right(pair: Pair, batch: Sequence[tuple[str, Tensor]]) -> Tensor:
 def _noised(pair: Pair, batch: Sequence[tuple[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     model = pair.teacher
     x0 = torch.cat([latents for _, latents in batch])
-    t = torch.randint(len(model.alphas_bar), (len(x0),), generator=pair.rng).to(x0.device)
+    t = torch.randint(len(model.levels), (len(x0),), generator=pair.rng).to(x0.device)
     eps = torch.randn(x0.shape, generator=pair.rng).to(x0)
-    bar = model.alpha_bar(t)
-    x_t = noised(x0, eps, bar)
-    return x_t, t, convert(eps, x_t, bar, "eps", model.space)
+    level = model.noise_level(t)
+    x_t = noised(x0, eps, level)
+    return x_t, t, convert(eps, x_t, level, "eps", model.space)
 
 
 def _batch(pair: Pair, pictures: Sequence[tuple[str, Tensor]], n: int) -> list[tuple[str, Tensor]]:

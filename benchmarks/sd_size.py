@@ -32,7 +32,7 @@ from efface import methods
 from efface.concept import Erasure
 from efface.functional.words import other_words
 from efface.models.fingerprint import CASTS
-from efface.models.trajectory_cache import Recordings
+from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.machine import read_resident_peak
 from efface.training.subsets import select
 
@@ -133,7 +133,7 @@ class SDSize:
 
         By a fit each, for what counts FLOPs holds on to activations.
         """
-        model.recordings = Recordings()  # so that these fits, whose counting slows them, draw as the timed one did
+        model.recordings = TrajectoryCache()  # so that these fits, whose counting slows them, draw as the timed one did
         used = peak_of(lambda: method.fit(model, CAT), _weights(model))
         with FlopCounterMode(display=False) as counter:
             marks = _after_rounds(method, model, counter.get_total_flops)
@@ -234,7 +234,7 @@ def _bare(network: Callable[..., Any], x: Any, t: Any, cond: Any) -> Any:
     """The network's own call."""
     held = cond.tensors
     added = {"text_embeds": held["pooled"], "time_ids": held["time_ids"]} if "pooled" in held else None
-    return network(x, t, encoder_hidden_states=held["tokens"], added_cond_kwargs=added, return_dict=False)
+    return network(x, t, encoder_hidden_states=cond.tokens, added_cond_kwargs=added, return_dict=False)
 
 
 def _weights(model: Any) -> list[Any]:

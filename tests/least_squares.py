@@ -68,7 +68,7 @@ class Lab:
 
     def weight(self, at: States | None = None) -> Tensor:
         """How a squared error in the model's own space grows in the loss': squared slopes, by hand."""
-        bar = self.model.alphas_bar[(at or self.at).t]
+        bar = self.model.levels.alpha.square()[(at or self.at).t]
         slope = {"eps": ((1 - bar) / bar).sqrt(), "v": (1 - bar).sqrt(), "x0": torch.ones_like(bar)}
         return (slope[self.model.space] / slope[self.space]) ** 2
 

@@ -22,6 +22,7 @@ from efface.functional.schedules import Space
 from efface.methods.esd import ESD
 from efface.models.base import Model
 from efface.models.cond import Cond
+from efface.models.schedule import read_levels
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
 from efface.training.interfaces import Balance, Context, GradOf, LossRole, Source, States, Step, Term, Update
@@ -108,7 +109,7 @@ class OracleModel(Model):
         self.name, self.compute, self.defaults = "oracle", None, Defaults(steps=20, guidance=1.0)
         self.device, self.dtype, self.space = torch.device("cpu"), dtype, space
         self.resolution, self.latent_shape = SHAPE[2], SHAPE
-        self.alphas_bar = self.scheduler().alphas_cumprod.double()
+        self.levels = read_levels(self.scheduler())
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
         return DDIMScheduler(
@@ -123,25 +124,25 @@ class OracleModel(Model):
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         named = [self.world.prior if not text else torch.eye(4).double()[self.label(text)] for text in texts]
-        return Cond({"p": torch.stack(named).to(self.dtype)})
+        return Cond(pooled=torch.stack(named).to(self.dtype))
 
     def label(self, text: str) -> int:
         (k,) = [i for i, name in enumerate(CLASSES) if name in text.split()]
         return k
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        return Cond({"p": embedding.reshape(1, 4)})
+        return Cond(pooled=embedding.reshape(1, 4))
 
     def exact(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
         """The base's prediction [n, c, h, w] in the model's own space, in fp64."""
-        bar, flat = self.alphas_bar[t.long()], x.double().flatten(1)
+        bar, flat = self.levels.alpha.square()[t.long()], x.double().flatten(1)
         eps = self.world.eps(flat, bar, p.double())
         a, b = bar.sqrt()[:, None], (1 - bar).sqrt()[:, None]
         x0 = (flat - b * eps) / a
         return {"eps": eps, "v": a * eps - b * x0, "x0": x0}[self.space].view(x.shape)
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        p = cond.tensors["p"]
+        p = cond.pooled
         return self.exact(x_t, t, p).to(self.dtype) + self.unet(x_t, t, p)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -168,9 +169,9 @@ class OracleModel(Model):
     def sample_states(self, n: int, seed: int = 0, prompt: str = "") -> States:
         """States of the forward process from this prompt's data, at timesteps that the loss can tell apart."""
         rng = torch.Generator().manual_seed(seed)
-        x0 = self.world.draw(self.encode([prompt] * n).tensors["p"].double(), rng)
+        x0 = self.world.draw(self.encode([prompt] * n).pooled.double(), rng)
         t = torch.randint(100, 900, (n,), generator=rng)
-        bar = self.alphas_bar[t][:, None]
+        bar = self.levels.alpha.square()[t][:, None]
         x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=rng)
         return States(x_t.to(self.dtype).view(n, *SHAPE), t)
 

@@ -34,7 +34,7 @@ from oracle import CLASSES, SHAPE, Fixed, OracleModel, loss_and_gradient, traine
 def test_its_predictions_are_the_gradient_of_the_log_density(t):
     """eps = -sqrt(1 - ab) grad log p_t(x), by autograd through torch's own distributions."""
     model, w = OracleModel(), world()
-    bar = model.alphas_bar[t]
+    bar = model.levels.alpha.square()[t]
     x = torch.randn(20, 4, dtype=torch.double, generator=torch.Generator().manual_seed(t), requires_grad=True)
     each = Independent(Normal(bar.sqrt() * w.means, (bar * w.spreads**2 + 1 - bar).sqrt()), 1)
     for p in (w.prior, torch.tensor([0.0, 1, 0, 0]).double(), torch.tensor([0.5, 0, 0, 0.5]).double()):
@@ -51,7 +51,7 @@ def test_it_draws_what_it_says(space):
         cond = model.encode([prompt])
         x = model.sample(cond, model.encode([""]), range(n), steps=40, guidance=1.0).x
         occurs = model.classes_of(x).mean(dim=0)
-        assert torch.allclose(occurs.float(), cond.tensors["p"][0], atol=0.08 if not prompt else 1e-3)
+        assert torch.allclose(occurs.float(), cond.pooled[0], atol=0.08 if not prompt else 1e-3)
     x = model.sample(model.encode(["cat"]), model.encode([""]), range(n), steps=40, guidance=1.0).x.flatten(1)
     assert torch.allclose(x.mean(dim=0).double(), model.world.means[0], atol=0.1)
     assert torch.allclose(x.std(dim=0).double(), model.world.spreads[0], atol=0.1)
@@ -97,7 +97,7 @@ def label(lab: Lab) -> Case:
 
 def own(lab: Lab, eps: Tensor, at: States) -> Tensor:
     """What the network of this space says where the noise is eps."""
-    bar = lab.model.alphas_bar[at.t].view(-1, 1, 1, 1)
+    bar = lab.model.levels.alpha.square()[at.t].view(-1, 1, 1, 1)
     x0 = (at.x.double() - (1 - bar).sqrt() * eps) / bar.sqrt()
     return {"eps": eps, "v": bar.sqrt() * eps - (1 - bar).sqrt() * x0, "x0": x0}[lab.model.space]
 
@@ -108,7 +108,7 @@ def uniform(lab: Lab, trainer: Trainer) -> list[Equations]:
 
 
 def stored(model: OracleModel, prompt: str) -> Tensor:
-    p = model.encode([prompt] * 30).tensors["p"].double()
+    p = model.encode([prompt] * 30).pooled.double()
     return model.world.draw(p, torch.Generator().manual_seed(1)).float().view(30, *SHAPE)
 
 
@@ -117,7 +117,7 @@ def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     step = trainer.auxiliary_step(0, 0)
     (query, _) = trainer.terms[0].queries(trainer.context, step).values()
     x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
-    bar = lab.model.alphas_bar[query.states.t].view(-1, 1, 1, 1)
+    bar = lab.model.levels.alpha.square()[query.states.t].view(-1, 1, 1, 1)
     eps = (query.states.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
     return [lab.towards(lab.p(caption), own(lab, eps, query.states), query.states)]
 
@@ -183,7 +183,7 @@ def test_the_adaptive_anchor_at_a_choice_held_fixed(lab):
     keep = Adversarial(Fixed(lab.at), found, lab.space)
     trainer = trainer_of(lab.model, [AdaptiveAnchor(Fixed(lab.at), found, 1.5, lab.space), keep])
     step = trainer.auxiliary_step(0, 0)
-    p = found.select(trainer.context, step).cond.detach().tensors["p"]
+    p = found.select(trainer.context, step).cond.detach().pooled
     assert ((p > 0).sum(dim=1) == 2).all()
     goal = lab.base(p) - 1.5 * (lab.base(lab.p("cat")) - lab.base(p))
     parts = [lab.towards(lab.p("cat"), goal), lab.towards(p, lab.base(p))]
@@ -203,7 +203,7 @@ def test_preservation_beside_erasing(lab, kept, share):
     }[kept]()
     trainer = trainer_of(lab.model, [*terms, term])
     step = trainer.auxiliary_step(0, 0)
-    p = term.search.select(trainer.context, step).cond.detach().tensors["p"] if isinstance(term, Adversarial) else None
+    p = term.search.select(trainer.context, step).cond.detach().pooled if isinstance(term, Adversarial) else None
     p = lab.p("dog" if kept == "prompts" else "") if p is None else p
     held = lab.towards(p, lab.base(p, at), at)
     parts.append(Equations(held.phi, held.psi, held.r, share * held.weight))

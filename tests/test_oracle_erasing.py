@@ -49,7 +49,7 @@ def bargain(rate: str, eta: float = 1.0) -> tuple[Trainer, Equations, Equations]
         Lab(model, model.sample_states(N, seed=3), "eps"),
     )
     forget = Anchor(Fixed(few.at), "eps")
-    cat, dog = (model.encode([word] * FEW).tensors["p"] for word in ("cat", "dog"))
+    cat, dog = (model.encode([word] * FEW).pooled for word in ("cat", "dog"))
     a = Equations.of(torch.ones(FEW) / FEW / 4, few.phi(cat), few.base(dog) - few.base(cat))
     # What remains wants the prediction for dogs to be what it is not, or it would be content with W = 0.
     b = Equations.of(

@@ -85,19 +85,19 @@ def test_checkpointing_saves_memory_at_the_same_gradients(make):
 
 
 def test_a_last_batch_is_filled_up_to_one_that_was_seen():
-    x, t, cond = torch.arange(3.0)[:, None], torch.arange(3), Cond({"tokens": torch.arange(3.0)})
+    x, t, cond = torch.arange(3.0)[:, None], torch.arange(3), Cond({"clip": torch.arange(3.0)})
     seen: set[int] = {16, 5}
-    wide, times, conds = placement.padded(x, t, cond, seen)
-    assert wide[:, 0].tolist() == times.tolist() == conds.tensors["tokens"].tolist() == [0, 1, 2, 2, 2]
-    assert placement.padded(x[:1], t[:1], cond[:1], seen)[0].shape == (1, 1)
+    wide, times, conds = placement.pad_rows(x, t, cond, seen)
+    assert wide[:, 0].tolist() == times.tolist() == conds.tokens.tolist() == [0, 1, 2, 2, 2]
+    assert placement.pad_rows(x[:1], t[:1], cond[:1], seen)[0].shape == (1, 1)
     assert seen == {16, 5, 1}
-    assert len(placement.padded(torch.zeros(9, 1), torch.zeros(9), Cond({"a": torch.zeros(9)}), seen)[0]) == 16
+    assert len(placement.pad_rows(torch.zeros(9, 1), torch.zeros(9), Cond({"a": torch.zeros(9)}), seen)[0]) == 16
 
 
 def test_parked_parts_come_for_a_call_and_go_back(monkeypatch):
     """Without a GPU the journey is written down instead."""
     model = tiny_model()
-    expected = model.encode(["a cat"]).tensors["tokens"], model.images(["a cat"], [1], steps=2)
+    expected = model.encode(["a cat"]).tokens, model.images(["a cat"], [1], steps=2)
     places: list[tuple[str, str]] = []
 
     def moved(self, place):
@@ -108,11 +108,17 @@ def test_parked_parts_come_for_a_call_and_go_back(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.Module, "to", moved)
         placement.prepare(
-            fresh.pipeline, "cuda:7", checkpointing=False, compile=False, offload=True, channels_last=False
+            fresh.pipeline,
+            fresh.unet,
+            "cuda:7",
+            checkpointing=False,
+            compile=False,
+            offload=True,
+            channels_last=False,
         )
         assert places == [("CLIPTextModel", "cpu"), ("AutoencoderKL", "cpu")]
         places.clear()
-        assert torch.equal(fresh.encode(["a cat"]).tensors["tokens"], expected[0])
+        assert torch.equal(fresh.encode(["a cat"]).tokens, expected[0])
         assert places == [("CLIPTextModel", "cuda:7"), ("CLIPTextModel", "cpu")]
         places.clear()
         assert torch.equal(fresh.images(["a cat"], [1], steps=2), expected[1])

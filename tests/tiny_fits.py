@@ -17,14 +17,16 @@ from efface.models.base import Model
 from efface.models.loading import names
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
+from tiny_pixart import tiny_pixart
 from tiny_sdxl import tiny_sdxl
 
 KINDS: dict[str, Callable[[], Model]] = {
     "sd": tiny_model,
     "sdxl": tiny_sdxl,
+    "pixart": tiny_pixart,
     "ddpm": lambda: tiny_ddpm("v_prediction"),
 }
-"""How a model of each kind is made: two that predict noise, one that predicts v, and the embedded one where it is."""
+"""How a model of each kind is made: three that predict noise, one that predicts v, and the embedded one where it is."""
 if "glyphs" in names():
     KINDS["glyphs"] = lambda: efface.load("glyphs", "cpu", compute="own")
 

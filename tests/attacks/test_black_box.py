@@ -280,12 +280,12 @@ def test_words_are_one_token_each() -> None:
     model = world_model()
     words = one_token_words(model)
     assert {"cat", "tiger", "tomato"} <= set(words) and not {"a", "ca"} & set(words)
-    end = model.tokens([""])[0, 1]
+    end = model.tokenize([""])[0, 1]
     for word in words:
-        ids = model.tokens([word])[0]
-        assert ids[2] == end and model.words(ids[1:2]).strip() == word
+        ids = model.tokenize([word])[0]
+        assert ids[2] == end and model.detokenize(ids[1:2]).strip() == word
     text = " ".join(words)
-    assert model.words(model.tokens([text])[0]).split() == list(words)
+    assert model.detokenize(model.tokenize([text])[0]).split() == list(words)
 
 
 def test_every_attack_is_listed_and_opens() -> None:

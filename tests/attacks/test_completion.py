@@ -30,7 +30,7 @@ def noise(model: StableDiffusion, seed: int) -> Tensor:
 
 def given(context: AttackContext, x: Tensor, seed: int, t: int) -> int:
     """Which picture was noised to this state."""
-    bar = float(context.model.alphas_bar[t])
+    bar = float(context.model.levels.alpha.square()[t])
     z = (x - (1 - bar) ** 0.5 * noise(context.model, seed)) / bar**0.5  # type: ignore[arg-type]
     distances = (context.model.latents(context.pictures) - z).flatten(1).norm(dim=1)
     assert distances.min() < 1e-3
@@ -95,7 +95,7 @@ def test_inpainting_puts_the_known_half_back_before_every_step(model: StableDiff
             for z in model.latents(context.pictures):
                 x, eps = noise(model, candidate.seed), noise(model, candidate.seed)
                 for i, t in enumerate(scheduler.timesteps):
-                    bar = model.alphas_bar[int(t)]
+                    bar = model.levels.alpha.square()[int(t)]
                     x = x.clone()
                     x[:, down, across] = (bar.sqrt() * z + (1 - bar).sqrt() * eps).float()[:, down, across]
                     if i == 3:

@@ -39,9 +39,10 @@ def error(context: AttackContext, embedding: Tensor) -> float:
     model = context.model
     with torch.no_grad():
         errors = denoising_errors(
-            lambda x_t, t: model.predict(x_t, t, Cond({"tokens": embedding[None]}))[0],
+            lambda x_t, t: model.predict(x_t, t, Cond({"clip": embedding[None]}))[0],
             model.latents(context.pictures).repeat(30, 1, 1, 1),
-            model.alphas_bar,
+            model.noise_level,
+            len(model.levels),
             model.space,
             torch.Generator().manual_seed(99),
         )
@@ -54,20 +55,20 @@ def error(context: AttackContext, embedding: Tensor) -> float:
 def test_a_known_word_in_the_slot_reads_as_the_prompt_with_that_word(
     prompt: str, spelt: str, eps_model: StableDiffusion
 ) -> None:
-    word = eps_model.embedding_table().detach()[eps_model.tokens(["cat"])[0, 1]]
+    word = eps_model.embedding_table().detach()[eps_model.tokenize(["cat"])[0, 1]]
     with torch.no_grad():
         read = inversion._read(eps_model, [inversion._around(eps_model, prompt, 1)], word.view(1, 1, -1))
-    assert torch.equal(read.tensors["tokens"], eps_model.encode([spelt]).tensors["tokens"])
+    assert torch.equal(read.tokens, eps_model.encode([spelt]).tokens)
 
 
 def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_model: StableDiffusion) -> None:
     table = eps_model.embedding_table().detach()
-    words = table[eps_model.tokens(["cat dog car"])[0, 1:4]][None]
+    words = table[eps_model.tokenize(["cat dog car"])[0, 1:4]][None]
     with torch.no_grad():
         read = inversion._read(eps_model, [inversion._around(eps_model, "a red {} rose lion", 3)], words)
     with pytest.warns(UserWarning, match="lose their end"):
         wanted = eps_model.encode(["a red cat dog car rose lion"])
-    assert torch.equal(read.tensors["tokens"], wanted.tensors["tokens"])
+    assert torch.equal(read.tokens, wanted.tokens)
     with pytest.raises(ValueError, match="a word of 7 tokens leaves no room in a prompt of 6"):
         inversion._around(eps_model, "{}", 7)
 
@@ -95,7 +96,7 @@ def test_learning_denoises_the_pictures_better_than_the_word_it_began_with(model
     context = context_of(model, None)
     attack = Short(steps=40, lr=0.5, batch=16, start="car")
     found = embeddings(attack, context)[0][0]
-    started = model.encode(["a car"]).tensors["tokens"][0]
+    started = model.encode(["a car"]).tokens[0]
     assert error(context, found) < error(context, started)
 
 
@@ -151,7 +152,7 @@ def test_a_guided_model_is_learned_from_and_drawn_under_its_guide(eps_model: Sta
 def test_a_model_that_answers_nothing_gives_nothing_to_follow(
     eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eps_model, "predict", lambda x_t, t, cond: (x_t + 0 * cond.tensors["tokens"].sum(),))
+    monkeypatch.setattr(eps_model, "predict", lambda x_t, t, cond: (x_t + 0 * cond.tokens.sum(),))
     with pytest.raises(NoGradient, match="at step 1"):
         next(Short(steps=2).propose(context_of(eps_model, None), ROWS))
 
@@ -161,7 +162,7 @@ def test_a_word_is_learned_for_two_text_encoders() -> None:
     (first,) = Short(steps=1, lr=1e-6).propose(context_of(model, None), ROWS)
     (later,) = Short(steps=3, lr=0.5).propose(context_of(model, None), ROWS)
     before, after = (model.encode([candidate.prompt for candidate in candidates]) for candidates in (first, later))
-    for name in ("tokens", "pooled"):
+    for name in ("clip", "pooled"):
         assert (before.tensors[name] - after.tensors[name]).abs().amax() > 1e-3
     assert len(model.images([candidate.prompt for candidate in later], [0] * len(later))) == len(ROWS)
 

@@ -178,7 +178,8 @@ def error(context: AttackContext, prompt: str) -> float:
         errors = denoising_errors(
             lambda x_t, t: model.predict(x_t, t, cond)[0],
             x0,
-            model.alphas_bar,
+            model.noise_level,
+            len(model.levels),
             model.space,
             torch.Generator().manual_seed(99),
         )
@@ -201,13 +202,13 @@ def test_relearning_calls_the_concept_what_the_rows_call_it(
     eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    read = eps_model.read
+    read = eps_model.encode_with_grad
 
     def noted(texts: list[str]) -> object:
         asked.extend(texts)
         return read(texts)
 
-    monkeypatch.setattr(eps_model, "read", noted)
+    monkeypatch.setattr(eps_model, "encode_with_grad", noted)
     edit = shifted(eps_model)
     for placeholder, asks in (("", "object"), ("thing", "object"), ("plain", "style")):
         drive(

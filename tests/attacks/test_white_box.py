@@ -26,7 +26,6 @@ from efface.methods.spm import SPM
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.base import Model
-from efface.models.cond import Cond
 from efface.suites.spec import Row
 from tiny import WORDS, tiny_pipeline
 from tiny_ddpm import tiny_ddpm
@@ -106,10 +105,10 @@ def test_the_gradient_through_the_model_by_finite_differences(where):
     rng = torch.Generator().manual_seed(1)
     if where == "before":
         at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
-        error = lambda e: recall.error(states, model.read(prompts, e))  # noqa: E731
+        error = lambda e: recall.error(states, model.encode_with_grad(prompts, e))  # noqa: E731
     else:
-        at = own.tensors["tokens"].detach().double()
-        error = lambda e: recall.error(states, type(own)({"tokens": e}))  # noqa: E731
+        at = own.tokens.detach().double()
+        error = lambda e: recall.error(states, type(own)({"clip": e}))  # noqa: E731
     errors, grad = steepness(error, at)
     assert grad.abs().amax(dim=(1, 2)).min() > 0
     for i in range(3):
@@ -132,7 +131,7 @@ def test_the_error_is_that_of_the_noise_in_eps(model):
     cond = model.encode([r.prompt for r in ROWS])
     with torch.no_grad():
         errors, said = recall.error(states, cond), model.predict(states.x, states.t, cond)[0]
-    a = model.alphas_bar[states.t.long()].float()[:, None, None, None]
+    a = model.levels.alpha.square()[states.t.long()].float()[:, None, None, None]
     if model.space == "v":
         said, goal = ((1 - a).sqrt() * states.x + a.sqrt() * v for v in (said, states.known["goal"]))
     else:
@@ -156,8 +155,10 @@ def test_budgets_are_exact_and_rows_that_break_leave(attack, eps_model, monkeypa
     )
 
     seen: list[int] = []
-    reads = StableDiffusion.read
-    monkeypatch.setattr(StableDiffusion, "read", lambda self, *args: seen.append(len(args[0])) or reads(self, *args))
+    reads = StableDiffusion.encode_with_grad
+    monkeypatch.setattr(
+        StableDiffusion, "encode_with_grad", lambda self, *args: seen.append(len(args[0])) or reads(self, *args)
+    )
     if attack.threat == "gradients":
         predict, seen = Model.predict, []
         monkeypatch.undo()
@@ -200,7 +201,7 @@ def test_words_can_be_typed_and_spell_the_tokens_meant(attack, eps_model):
             words = candidate.prompt.removesuffix(r.prompt if isinstance(attack, UnlearnDiff) else "").split()
             assert len(words) == attack.tokens
             assert set(words) <= set(allowed)
-            assert (eps_model.tokens([candidate.prompt])[0] == eps_model.tokens(["cat"])[0, 2]).sum() == 7 - len(
+            assert (eps_model.tokenize([candidate.prompt])[0] == eps_model.tokenize(["cat"])[0, 2]).sum() == 7 - len(
                 candidate.prompt.split()
             )
     assert "cat" not in context.list_other_words() and "lion" not in context.list_other_words()
@@ -220,14 +221,14 @@ def test_unlearndiffs_step_by_hand(eps_model):
     how = UnlearnDiff(queries=1, steps=3, tokens=2, lr=0.05, decay=0.3)
     ((candidate, other, _),) = shots_of(how, context, ROWS)
     recall = build_denoising_error(context, ROWS, "unlearndiff")
-    table = eps_model.embedding_table().detach()[[int(eps_model.tokens([word])[0, 1]) for word in WHOLE]]
+    table = eps_model.embedding_table().detach()[[int(eps_model.tokenize([word])[0, 1]) for word in WHOLE]]
     points = torch.full((3, 2, len(WHOLE)), 1 / len(WHOLE), requires_grad=True)
     adam = torch.optim.Adam([points], lr=0.05, weight_decay=0.3)
     for _ in range(3):
         states = recall.rows(500)
         picks = [torch.multinomial(p.detach(), 1, generator=rng) for p, rng in zip(points, recall.rngs, strict=True)]
         hot = F.one_hot(torch.stack(picks)[..., 0], len(WHOLE)).float().requires_grad_()
-        errors = recall.error(states, eps_model.read([r.prompt for r in ROWS], hot @ table))
+        errors = recall.error(states, eps_model.encode_with_grad([r.prompt for r in ROWS], hot @ table))
         points.grad = torch.autograd.grad(errors.sum(), [hot])[0].clamp(-1, 1)
         adam.step()
         with torch.no_grad():
@@ -330,8 +331,8 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
     model = StableDiffusion(tiny_pipeline().to(torch.float64), "tiny", words=WORDS)
     recall = build_denoising_error(context_of(model), ROWS[:1], "test")
     states, table = recall.rows(), model.embedding_table().detach()
-    ids = model.tokens(["dog car"])[:, 1:3]
-    error = lambda e: recall.error(states, model.read(["a cat"], e))  # noqa: E731
+    ids = model.tokenize(["dog car"])[:, 1:3]
+    error = lambda e: recall.error(states, model.encode_with_grad(["a cat"], e))  # noqa: E731
     at, grad = table[ids], steepness(error, table[ids])[1]
     slope = compute_slopes(grad, table)
     for place, other in ((0, 60), (1, 61), (1, 70)):
@@ -377,11 +378,11 @@ def gated(eps_model):
 def test_the_network_answers_under_a_gate_as_the_drawing_does(gated, text):
     """At guidance 1 a drawing's step is the answer itself."""
     model = gated.model
-    asked = "a cat" if text else Prompt("a cat", model.encode(["a red cat"]).tensors["tokens"][0])
+    asked = "a cat" if text else Prompt("a cat", model.encode(["a red cat"]).tokens[0])
     cond, x = model.encode([asked]), torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        said = model.walk(cond, cond, 1.0).combine(0, x, torch.tensor(500), {})
-        answer, bare = model.answer(x, 500, cond), model.predict(x, 500, cond)[0]
+        said = model.begin_sampling(cond, cond, 1.0).combine(0, x, torch.tensor(500), {})
+        answer, bare = model.predict_guided(x, 500, cond), model.predict(x, 500, cond)[0]
     assert torch.equal(answer, said)
     assert (answer - bare).abs().max() > 1e-3
 
@@ -407,14 +408,14 @@ def test_the_gradient_through_a_gate_by_finite_differences(gated):
 
 
 def detached(cond):
-    return Cond({**cond.tensors, MATCH: cond.tensors[MATCH].detach()})
+    return cond.with_extra({MATCH: cond.tensors[MATCH].detach()})
 
 
 @pytest.mark.parametrize("attack", QUICK, ids=label)
 def test_a_gate_is_attacked_through_its_adapters(attack, gated, monkeypatch):
     """Every step of an attack by the denoiser's gradient; MMA follows the text encoder alone."""
-    seen, answering = [], Gate.answering
-    monkeypatch.setattr(Gate, "answering", lambda self, *a: seen.append(self) or answering(self, *a))
+    seen, answering = [], Gate.act_in_network
+    monkeypatch.setattr(Gate, "act_in_network", lambda self, *a: seen.append(self) or answering(self, *a))
     attack.check(gated)
     assert len(shots_of(attack, gated, ROWS)) == attack.queries
     assert len(seen) == (attack.queries * attack.steps if attack.threat == "gradients" else 0)
@@ -429,23 +430,24 @@ def test_two_text_encoders(attack):
     assert len(rounds) == attack.queries
     asked = [candidate.prompt for candidate in rounds[-1]]
     own, found = model.encode([r.prompt for r in ROWS]), model.encode(asked)
-    for name in ("tokens",) if getattr(attack, "where", "") == "encoding" else ("tokens", "pooled"):
+    for name in ("clip",) if getattr(attack, "where", "") == "encoding" else ("clip", "pooled"):
         assert (own.tensors[name] != found.tensors[name]).flatten(1).any(dim=1).all()
     assert model.images(asked, [0, 1, 2]).shape[0] == 3
 
 
-@pytest.mark.parametrize("where", ["tokens", "pooled"])
+@pytest.mark.parametrize("where", ["clip", "pooled"])
 def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
     pipeline = tiny_sdxl_pipeline().to(torch.float64)
     model = StableDiffusionXL(pipeline, "tiny-xl", words=WORDS)
     recall = build_denoising_error(context_of(model), ROWS, "test")
     states, prompts, rng = recall.rows(), [r.prompt for r in ROWS], torch.Generator().manual_seed(1)
-    other = model.encode(prompts).tensors
+    other = model.encode(prompts)
     at = model.embedding_table().detach()[torch.randint(50, (3, 2), generator=rng)].double()
 
     def error(e: torch.Tensor) -> torch.Tensor:
-        read = model.read(prompts, e).tensors
-        return recall.error(states, Cond({**other, where: read[where]}))
+        read = model.encode_with_grad(prompts, e)
+        moved = replace(other, pooled=read.pooled) if where == "pooled" else other.with_embedding(read.tokens)
+        return recall.error(states, moved)
 
     _, grad = steepness(error, at)
     for i in range(3):

@@ -30,7 +30,9 @@ def test_the_source_says_what_the_class_says(name: str) -> None:
         assert can.images == ("optional" if folders else "no")
 
 
-REFUSED = [(name, kind) for name in methods.names() for kind in ("sd", "sdxl", "ddpm") if name not in served(kind)]
+REFUSED = [
+    (name, kind) for name in methods.names() for kind in ("sd", "sdxl", "pixart", "ddpm") if name not in served(kind)
+]
 
 
 @pytest.mark.parametrize(("name", "kind"), REFUSED)

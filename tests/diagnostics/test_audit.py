@@ -73,7 +73,7 @@ def test_damage_is_the_mean_distance_of_predictions_at_the_base_s_states(tmp_pat
                 before = model.predict(x, t, model.encode([f"a picture of a {word}"]))[0]
                 with edit.apply(model):
                     after = model.predict(x, t, model.encode([f"a picture of a {word}"]))[0]
-                bar = float(model.alphas_bar[int(t)])
+                bar = float(model.levels.alpha.square()[int(t)])
                 # v predicts x0 with slope sqrt(1 - bar), and eps with slope sqrt(bar).
                 slope = 1 - bar if space == "x0" else bar
                 total.append(slope * float((after - before).detach().double().square().mean()))

@@ -13,7 +13,7 @@ from efface.edits.edit import Edit
 from efface.edits.provenance import provenance
 from efface.functional.neurons import contrast, find_strongest, measure_change, measure_relative_change
 from efface.guidance.negative import Negative
-from efface.guidance.registry import kept
+from efface.guidance.registry import to_json
 from efface.models.hooks import activations as watch
 from efface.report.neurons import render_neurons
 from tiny import tiny_model
@@ -67,14 +67,14 @@ def small_edit(model, scale: float = 0.5) -> Edit:
 
 
 def test_activations_are_those_of_a_forward_pass_by_hand(model):
-    looked_at = watch.layers(model)
+    looked_at = watch.find_layers(model)
     assert [layer.name.rpartition("transformer_blocks.0.")[2] for layer in looked_at[:2]] == [
         "attn2.to_out.0",
         "ff.net.2",
     ]
     states, t = torch.randn(5, 4, 8, 8), torch.tensor([1, 100, 300, 500, 900])
     cond = model.encode(["cat"])
-    ours = watch.activations(model, looked_at, states, t, cond, batch=2)
+    ours = watch.measure_activations(model, looked_at, states, t, cond, batch=2)
     assert ours.shape == (5, sum(layer.neurons for layer in looked_at))
     block = dict(model.unet.named_modules())[looked_at[0].name.removeprefix("unet.").removesuffix(".to_out.0")]
     caught = []
@@ -91,11 +91,11 @@ def test_activations_are_those_of_a_forward_pass_by_hand(model):
 
 
 def test_convolutions_have_their_channels_elsewhere(eps_model):
-    (layer,) = watch.layers(eps_model, r"unet\.conv_in$")
+    (layer,) = watch.find_layers(eps_model, r"unet\.conv_in$")
     states, t, cond = torch.randn(2, 4, 8, 8), torch.tensor([5, 6]), eps_model.encode(["cat"])
     by_hand = eps_model.unet.conv_in(states).double().abs().mean((2, 3))
-    torch.testing.assert_close(watch.activations(eps_model, [layer], states, t, cond, 8), by_hand.detach())
-    assert watch.layers(tiny_ddpm(), r"\.to_out\.0$")
+    torch.testing.assert_close(watch.measure_activations(eps_model, [layer], states, t, cond, 8), by_hand.detach())
+    assert watch.find_layers(tiny_ddpm(), r"\.to_out\.0$")
 
 
 def test_hooks_are_gone_afterwards(eps_model):
@@ -103,9 +103,11 @@ def test_hooks_are_gone_afterwards(eps_model):
         raise RuntimeError("on the way")
 
     eps_model.predict = broken
-    looked_at = watch.layers(eps_model)
+    looked_at = watch.find_layers(eps_model)
     with pytest.raises(RuntimeError, match="on the way"):
-        watch.activations(eps_model, looked_at, torch.zeros(1, 4, 8, 8), torch.ones(1), eps_model.encode(["cat"]), 1)
+        watch.measure_activations(
+            eps_model, looked_at, torch.zeros(1, 4, 8, 8), torch.ones(1), eps_model.encode(["cat"]), 1
+        )
     assert not any(layer.module._forward_hooks for layer in looked_at)
 
 
@@ -116,7 +118,7 @@ def test_the_diagnosis_is_what_loops_over_the_model_say(relative):
     edit = small_edit(model)
     found = diagnose(model, {"edit": edit}, "cat", ADVERSARIAL, how, batch=4)
 
-    layers = watch.layers(model)
+    layers = watch.find_layers(model)
     names = [f"{layer.name}/{c}" for layer in layers for c in range(layer.neurons)]
     assert list(found.neurons) == names
     assert found.timesteps == [int(t) for t in model.timesteps(4, "ddim")[[1, 3]]]
@@ -197,6 +199,6 @@ def test_bad_requests_are_refused_before_work(eps_model, monkeypatch, prompts, h
 
 
 def test_an_edit_that_only_guides_is_refused(eps_model):
-    guide = Edit({}, {**provenance(eps_model, Erasure(("cat",)), "test", {}), "guide": kept(Negative(prompt="cat"))})
+    guide = Edit({}, {**provenance(eps_model, Erasure(("cat",)), "test", {}), "guide": to_json(Negative(prompt="cat"))})
     with pytest.raises(ValueError, match="changes no weights"):
         diagnose(eps_model, {"guide": guide}, "cat", ADVERSARIAL, HOW)

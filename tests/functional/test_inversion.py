@@ -9,6 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from efface.functional.inversion import ddim_unstep
+from efface.functional.schedules import NoiseLevel
 from efface.models.base import Model
 from efface.models.ddim_inversion import invert, redraw
 from efface.models.schedule import SPACES
@@ -30,7 +31,8 @@ def test_an_unstep_undoes_a_step_of_diffusers(predicts: str) -> None:
     for i, t in enumerate(scheduler.timesteps):
         b = bars[scheduler.timesteps[i + 1]] if i < 9 else scheduler.final_alpha_cumprod
         there = scheduler.step(said, t, x).prev_sample
-        back = ddim_unstep(there, said, bars[t].expand(2), b.expand(2), SPACES[predicts])
+        start, end = (NoiseLevel.from_alpha_bar(each.double().expand(2)) for each in (bars[t], b))
+        back = ddim_unstep(there, said, start, end, SPACES[predicts])
         torch.testing.assert_close(back, x, rtol=1e-5, atol=1e-5)
 
 
@@ -50,7 +52,7 @@ def test_redrawing_is_ddim_by_hand_which_clips_nothing(any_model: Model, guidanc
     cond, uncond = any_model.encode(["cat"]), any_model.encode([""])
     x = noise = randn(1, *any_model.latent_shape, seed=5)
     times = any_model.timesteps(5, "ddim").long()
-    bars = [any_model.alphas_bar[t] for t in times]
+    bars = [any_model.levels.alpha.square()[t] for t in times]
     bars.append(torch.as_tensor(any_model.scheduler("ddim").final_alpha_cumprod).double())
     for t, a, b in zip(times, bars, bars[1:], strict=False):
         with torch.no_grad():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from efface.functional.losses import guided, negative_guidance, weighted_mse
-from efface.functional.schedules import convert, space_weight
+from efface.functional.schedules import NoiseLevel, convert, space_weight
 
 
 def three() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -34,7 +34,8 @@ def test_at_the_base_a_step_leads_away_from_the_concept():
 
 def test_x0_loss_is_the_eps_loss_weighted():
     eps_0, eps_c, student = three()
-    x_t, a = torch.randn_like(eps_0), torch.tensor([0.99, 0.6, 0.2, 0.01], dtype=torch.double)
+    x_t = torch.randn_like(eps_0)
+    a = NoiseLevel.from_alpha_bar(torch.tensor([0.99, 0.6, 0.2, 0.01], dtype=torch.double))
     x_0, x_c, x_s = (convert(p, x_t, a, "eps", "x0") for p in (eps_0, eps_c, student))
     in_x0 = (x_s - negative_guidance(x_0, x_c, 1.0)).square().mean()
     ours = weighted_mse(student, negative_guidance(eps_0, eps_c, 1.0), space_weight(a, "eps", "x0"))

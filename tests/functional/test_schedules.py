@@ -1,49 +1,83 @@
+"""The maps between prediction spaces, each against the definitions of its two ends."""
+
 from __future__ import annotations
 
 import itertools
+from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor
 
-from efface.functional.schedules import convert, noised, space_weight, to_x0
+from efface.functional.schedules import NoiseLevel, Space, convert, noised, space_weight, to_x0
 
-SPACES = ("eps", "v", "x0")
+SPACES: tuple[Space, ...] = get_args(Space)
 PAIRS = list(itertools.product(SPACES, SPACES))
+LEVELS = {
+    "preserving": NoiseLevel.from_alpha_bar(torch.tensor([0.999, 0.7, 0.5, 0.1, 0.01], dtype=torch.double)),
+    "flow": NoiseLevel.from_flow(torch.tensor([0.001, 0.3, 0.5, 0.9, 0.99], dtype=torch.double)),
+    "neither": NoiseLevel(*torch.tensor([[1.0, 0.9, 0.5, 0.3, 2.0], [0.1, 0.9, 0.7, 2.0, 3.0]], dtype=torch.double)),
+}
 
 
-@pytest.fixture
-def point() -> dict[str, torch.Tensor]:
-    rng = torch.Generator().manual_seed(0)
+def true(x0: Tensor, eps: Tensor, level: NoiseLevel) -> dict[Space, Tensor]:
+    """What a perfect network says in each space, row by row as the spaces are defined."""
+    v = [a * e - s * x for a, s, x, e in zip(level.alpha.tolist(), level.sigma.tolist(), x0, eps, strict=True)]
+    return {"eps": eps, "x0": x0, "v": torch.stack(v), "flow": eps - x0}
+
+
+def pair(seed: int = 0) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
     x0, eps = (torch.randn((5, 2, 3), generator=rng, dtype=torch.double) for _ in range(2))
-    alpha_bar = torch.tensor([0.999, 0.7, 0.5, 0.1, 0.01], dtype=torch.double)
-    return {"x0": x0, "eps": eps, "a": alpha_bar, "x_t": noised(x0, eps, alpha_bar)}
+    return x0, eps
 
 
-def test_true_noise_gives_back_the_image(point):
-    assert torch.allclose(to_x0(point["eps"], point["x_t"], point["a"], "eps"), point["x0"])
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest) -> NoiseLevel:
+    return LEVELS[request.param]
 
 
 @pytest.mark.parametrize(("given", "wanted"), PAIRS)
-def test_conversions_are_inverse(point, given, wanted):
-    there = convert(point["eps"], point["x_t"], point["a"], given, wanted)
-    assert torch.allclose(convert(there, point["x_t"], point["a"], wanted, given), point["eps"])
+def test_every_pair_of_spaces_says_the_same_of_a_perfect_prediction(
+    level: NoiseLevel, given: Space, wanted: Space
+) -> None:
+    x0, eps = pair()
+    x_t, says = noised(x0, eps, level), true(x0, eps, level)
+    assert torch.allclose(to_x0(says[given], x_t, level, given), x0)
+    assert torch.allclose(convert(says[given], x_t, level, given, wanted), says[wanted])
 
 
-@pytest.mark.parametrize(("native", "space"), PAIRS)
-def test_weight_is_the_squared_slope(point, native, space):
-    other = torch.randn_like(point["eps"])
-    a, x_t = point["a"], point["x_t"]
-    measured = convert(point["eps"], x_t, a, native, space) - convert(other, x_t, a, native, space)
-    plain = (point["eps"] - other).square().flatten(1).mean(1)
-    assert torch.allclose(measured.square().flatten(1).mean(1), space_weight(a, native, space) * plain)
+def test_the_forward_process_row_by_row(level: NoiseLevel) -> None:
+    x0, eps = pair()
+    by_hand = [level.alpha[i].item() * x0[i] + level.sigma[i].item() * eps[i] for i in range(5)]
+    assert torch.allclose(noised(x0, eps, level), torch.stack(by_hand))
 
 
-def test_eap_weights_of_stable_diffusion():
+@pytest.mark.parametrize(("given", "wanted"), PAIRS)
+def test_weight_is_the_squared_slope(level: NoiseLevel, given: Space, wanted: Space) -> None:
+    """By differences: two predictions that are wrong by one apart are wrong by the slope apart elsewhere."""
+    x_t, one = pair()
+    there = [convert(one + k, x_t, level, given, wanted) for k in (0, 1)]
+    slopes = (there[1] - there[0])[:, 0, 0]
+    assert torch.allclose(space_weight(level, given, wanted).double(), slopes.square(), rtol=1e-5)
+
+
+def test_flow_is_as_defined() -> None:
+    """u = eps - x_0; x_0 = x_t - sigma u; eps = x_t + (1 - sigma) u."""
+    level, (x0, eps) = LEVELS["flow"], pair()
+    x_t, u, sigma = noised(x0, eps, level), eps - x0, level.sigma[:, None, None]
+    assert torch.allclose(x_t, (1 - sigma) * x0 + sigma * eps)
+    assert torch.allclose(to_x0(u, x_t, level, "flow"), x_t - sigma * u)
+    assert torch.allclose(convert(u, x_t, level, "flow", "eps"), x_t + (1 - sigma) * u)
+    slower = NoiseLevel.from_flow(level.sigma + 1e-6)
+    assert torch.allclose((noised(x0, eps, slower) - x_t) / 1e-6, u)
+
+
+def test_eap_weights_of_stable_diffusion() -> None:
     """The x0 loss of EAP hides these weights over eps at t = 1, 401, 801, 981 of SD 1.4's schedule."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.double) ** 2
-    alpha_bar = torch.cumprod(1 - betas, 0)
-    weights = space_weight(alpha_bar, "eps", "x0")
-    expected = torch.tensor([0.0017, 1.36, 26, 172], dtype=torch.double)
+    weights = space_weight(NoiseLevel.from_alpha_bar(torch.cumprod(1 - betas, 0)), "eps", "x0")
+    expected = torch.tensor([0.0017, 1.36, 26, 172])
     assert torch.allclose(weights[[1, 401, 801, 981]], expected, rtol=0.02)
     visited = weights[torch.arange(1, 1000, 20)]
     assert visited.mean().item() == pytest.approx(18.5, rel=0.01)
@@ -51,6 +85,25 @@ def test_eap_weights_of_stable_diffusion():
     assert (visited[-10:].sum() / visited.sum()).item() == pytest.approx(0.84, abs=0.01)
 
 
-def test_unknown_space():
-    with pytest.raises(ValueError, match="no space 'flow'; there are eps, v, x0"):
-        space_weight(torch.ones(1), "eps", "flow")  # type: ignore[arg-type]
+def test_fp32_numbers_are_those_of_alpha_bar() -> None:
+    """Levels in fp64 lose nothing: states and weights are to the bit those of alpha_bar in fp32."""
+    rng = torch.Generator().manual_seed(0)
+    bar = torch.rand(10_000, generator=rng).clamp(1e-3, 1 - 1e-3)
+    x0, eps = torch.randn(2, 10_000, 3, generator=rng)
+    level, a = NoiseLevel.from_alpha_bar(bar), bar[:, None]
+    assert torch.equal(level.alpha.square().float(), bar)
+    assert torch.equal(noised(x0, eps, level), a.sqrt() * x0 + (1 - a).sqrt() * eps)
+    assert torch.equal(to_x0(eps, x0, level, "v"), a.sqrt() * x0 - (1 - a).sqrt() * eps)
+    assert torch.equal(space_weight(level, "v", "eps"), (1 - bar) / ((1 - bar) / bar))
+    assert torch.equal(space_weight(level, "eps", "x0"), (1 - bar) / bar)
+
+
+def test_rows_and_lengths() -> None:
+    level = LEVELS["flow"]
+    assert len(level) == 5 and level[1:3].sigma.tolist() == [0.3, 0.5]
+    assert level[torch.tensor([4])].expand(3).sigma.tolist() == [0.99] * 3
+
+
+def test_unknown_space() -> None:
+    with pytest.raises(ValueError, match="no space 'score'; there are eps, v, x0, flow"):
+        space_weight(LEVELS["flow"], "eps", "score")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit, apply
 from efface.edits.provenance import provenance
-from efface.guidance.gate import MATCH, Gate, adapted
+from efface.guidance.gate import MATCH, Gate, adapt_layers
 from efface.methods.guided import add_gate
 from efface.models.adapters.sd import StableDiffusion
 from tiny_ddpm import tiny_ddpm
@@ -46,16 +46,16 @@ def test_factors_one_nothing_and_mixed(eps_model):
     (x, t), cond = state(3), eps_model.encode(["a cat", "dog", "car"])
     factors = guide.factors(eps_model)
     (base,) = eps_model.predict(x, t, cond)
-    with adapted(eps_model, factors, torch.zeros(3)):
+    with adapt_layers(eps_model, factors, torch.zeros(3)):
         assert torch.equal(eps_model.predict(x, t, cond)[0], base)
     wanted = {}
     for gamma in (1.0, 0.3):
         with edit.apply(eps_model, gamma):
             (wanted[gamma],) = eps_model.predict(x, t, cond)
-        with adapted(eps_model, factors, torch.full((3,), gamma)):
+        with adapt_layers(eps_model, factors, torch.full((3,), gamma)):
             assert torch.allclose(eps_model.predict(x, t, cond)[0], wanted[gamma], atol=1e-5)
     assert (wanted[1.0] - base).abs().max() > 1e-2
-    with adapted(eps_model, factors, torch.tensor([1.0, 0.0, 0.3])):
+    with adapt_layers(eps_model, factors, torch.tensor([1.0, 0.0, 0.3])):
         (mixed,) = eps_model.predict(x, t, cond)
     separate = torch.stack([wanted[1.0][0], base[1], wanted[0.3][2]])
     assert torch.allclose(mixed, separate, atol=1e-5)
@@ -65,8 +65,8 @@ def test_factors_one_nothing_and_mixed(eps_model):
 def test_how_far_prompts_open_it(eps_model):
     guide = add_gate(low_rank(eps_model), ["red cat", "car"]).guide()
     texts = ["cat", "a red cat", "dog", "", "a car", "a red dog"]
-    plain = eps_model.encode(texts).tensors["tokens"].flatten(1)
-    own = eps_model.encode(["red cat", "car"]).tensors["tokens"].flatten(1)
+    plain = eps_model.encode(texts).tokens.flatten(1)
+    own = eps_model.encode(["red cat", "car"]).tokens.flatten(1)
     overlap = [[0.5, 0], [1, 0], [0, 0], [0, 0], [0, 1], [0.5, 0]]
     with eps_model.guided_by(guide):
         found = eps_model.encode(texts).tensors[MATCH]
@@ -81,7 +81,7 @@ def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_mo
     edit = low_rank(eps_model)
     gate = add_gate(edit, ["cat"])
     # An embedding whose cosine with the concept's is negative: its gate is shut.
-    far = Prompt("", -eps_model.encode(["cat"]).tensors["tokens"][0])
+    far = Prompt("", -eps_model.encode(["cat"]).tokens[0])
     prompts, seeds = ["a cat", far, "a red cat"], [1, 2, 3]
     base = eps_model.images(prompts, seeds, guidance=guidance)
     with edit.apply(eps_model):

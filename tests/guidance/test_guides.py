@@ -22,7 +22,7 @@ from efface.guidance.sld import SLD
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
 from efface.models.cond import Cond
-from efface.models.guider import Guide, Plain, Walk
+from efface.models.guider import GuidedSampling, Guider, PlainSampling
 
 PROMPTS, SEEDS = ["a cat", "dog"], [5, 6]
 ALL = [
@@ -34,12 +34,12 @@ ALL = [
 ]
 
 
-def edit_of(model: StableDiffusion, guide: Guide) -> Edit:
-    return Edit({}, {**provenance(model, Erasure(("cat",)), "test", {}), "guide": registry.kept(guide)})
+def edit_of(model: StableDiffusion, guide: Guider) -> Edit:
+    return Edit({}, {**provenance(model, Erasure(("cat",)), "test", {}), "guide": registry.to_json(guide)})
 
 
 @pytest.fixture(params=ALL, ids=lambda guide: type(guide).__name__)
-def guide(request: pytest.FixtureRequest) -> Guide:
+def guide(request: pytest.FixtureRequest) -> Guider:
     return request.param
 
 
@@ -131,7 +131,7 @@ def test_recording_keeps_the_plain_predictions_and_changes_no_picture(model, gui
 
 
 def test_prompts_given_as_embeddings_draw(eps_model, guide):
-    tokens = eps_model.encode(["dog"]).tensors["tokens"][0]
+    tokens = eps_model.encode(["dog"]).tokens[0]
     with eps_model.guided_by(guide):
         drawn = eps_model.images(["a cat", Prompt("a cat", tokens), Prompt("", tokens)], [1, 1, 1])
     assert torch.equal(drawn[1], drawn[2])
@@ -145,7 +145,7 @@ def test_the_plain_loop_asks_the_network_as_little_as_it_can(eps_model, monkeypa
     monkeypatch.setattr(eps_model, "predict", lambda x, t, *conds: (asked.append(len(conds)), predict(x, t, *conds))[1])
     eps_model.images(["a cat"], [0], guidance=guidance, steps=2)
     assert asked == [1 if guidance == 1 else 2] * 2
-    walk = Plain(eps_model.encode(["cat"]), eps_model.encode([""]), guidance)
+    walk = PlainSampling(eps_model, eps_model.encode(["cat"]), eps_model.encode([""]), guidance)
     assert len(walk.conds(0)) == asked[0]
 
 
@@ -165,18 +165,18 @@ def test_unknown_guides_are_refused_before_anything_is_swapped(eps_model, kept, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shove(Guide):
+class Shove(Guider):
     """A guide with a tensor of its own: adds it to every prediction."""
 
     by: Tensor
 
-    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
-        return Shoved(Plain(cond, uncond, guidance), self.strength * self.by)
+    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+        return Shoved(PlainSampling(model, cond, uncond, guidance), self.strength * self.by)
 
 
 @dataclass(frozen=True)
-class Shoved(Walk):
-    plain: Plain
+class Shoved(GuidedSampling):
+    plain: PlainSampling
     by: Tensor
 
     def conds(self, i: int) -> Sequence[Cond]:
@@ -198,7 +198,7 @@ def test_a_guides_own_tensors_lie_beside_the_weights(eps_model, monkeypatch, tmp
     # One DDIM step from pure noise to the end is affine in the prediction.
     scheduler = eps_model.scheduler()
     scheduler.set_timesteps(1)
-    start, end = eps_model.alphas_bar[scheduler.timesteps[0]].item(), scheduler.final_alpha_cumprod.item()
+    start, end = eps_model.levels.alpha.square()[scheduler.timesteps[0]].item(), scheduler.final_alpha_cumprod.item()
     slope = math.sqrt(1 - end) - math.sqrt(end * (1 - start) / start)
     assert torch.allclose(shoved.x - plain.x, slope * 1.0 * torch.ones_like(plain.x), rtol=1e-3)
     with pytest.raises(ValueError, match="tensors of a guide"):
@@ -210,7 +210,7 @@ def test_methods_hold_the_papers_settings_and_refuse_others(eps_model):
         told = efface.erase(eps_model, ["cat", "dog"], method="sld", level=level).meta["guide"]["arguments"]
         assert (told["prompt"], told["warm_up"], told["scale"]) == ("cat, dog", warm_up, scale)
     told = efface.erase(eps_model, "cat", method="sld", level="max", scale=7.0, template="a {}").meta["guide"]
-    assert told["arguments"] == {**registry.kept(ALL[1])["arguments"], "scale": 7.0, "prompt": "a cat"}
+    assert told["arguments"] == {**registry.to_json(ALL[1])["arguments"], "scale": 7.0, "prompt": "a cat"}
     with pytest.raises(ValueError, match="no level 'maximal'; there are weak, medium, strong, max"):
         efface.erase(eps_model, "cat", method="sld", level="maximal")
     told = efface.erase(eps_model, ["cat", "dog"], method="safree").meta["guide"]["arguments"]

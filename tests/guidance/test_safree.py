@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from efface.concept import Prompt
-from efface.guidance.safree import LAST, SAFREE, SENTENCE, SHIFT, filtered, last_step, span, triggers
+from efface.guidance.safree import (
+    LAST,
+    SAFREE,
+    SENTENCE,
+    SHIFT,
+    filter_embeddings,
+    find_last_step,
+    find_span,
+    find_triggers,
+)
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from tiny import tiny_model
@@ -74,7 +83,7 @@ def by_hand(
         others = [distance[j] for j in range(len(p)) if j != i]
         if not others or d >= (1 + alpha) * np.mean(others):
             found.append(i + 1)
-    e = model.encode([text]).tensors["tokens"][0, : len(ids)].double().numpy()
+    e = model.encode([text]).tokens[0, : len(ids)].double().numpy()
     new = np.stack([nearest(p, row) for row in e])
     new = np.stack([row - nearest(concept, row) for row in new])
     cosines = [np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(e, new, strict=True)]
@@ -85,12 +94,12 @@ def test_span_and_filter_against_least_squares():
     rng = np.random.default_rng(0)
     prompt, concept, e = rng.normal(size=(4, 9)), rng.normal(size=(2, 9)), rng.normal(size=(3, 9))
     prompt = np.vstack([prompt, prompt[0] + prompt[1]])
-    basis = span(torch.tensor(prompt))
+    basis = find_span(torch.tensor(prompt))
     assert basis.shape == (4, 9)
     assert torch.allclose(basis @ basis.T, torch.eye(4, dtype=torch.double))
     theirs = [nearest(prompt, row) for row in e]
     theirs = np.stack([row - nearest(concept, row) for row in theirs])
-    assert np.allclose(filtered(torch.tensor(e), basis, span(torch.tensor(concept))).numpy(), theirs)
+    assert np.allclose(filter_embeddings(torch.tensor(e), basis, find_span(torch.tensor(concept))).numpy(), theirs)
 
 
 def test_triggers_against_a_loop():
@@ -100,13 +109,13 @@ def test_triggers_against_a_loop():
         d = [np.linalg.norm(row - nearest(concept, row)) for row in p]
         for alpha in (0.0, 0.01, 0.3):
             theirs = [d[i] >= (1 + alpha) * np.mean(d[:i] + d[i + 1 :]) for i in range(n)]
-            assert triggers(torch.tensor(p), span(torch.tensor(concept)), alpha).tolist() == theirs
-    assert triggers(torch.zeros(1, 5), span(torch.ones(1, 5)), 0.01).tolist() == [True]
+            assert find_triggers(torch.tensor(p), find_span(torch.tensor(concept)), alpha).tolist() == theirs
+    assert find_triggers(torch.zeros(1, 5), find_span(torch.ones(1, 5)), 0.01).tolist() == [True]
 
 
 @pytest.mark.parametrize(("z", "step"), [(0.0, 0), (0.5333, 5), (1.0, 10), (0.55, 7), (0.5, 2)])
 def test_last_step_is_the_codes_sigmoid(z, step):
-    assert last_step(z, 10, 2.5, 5.333) == step == round(10 / (1 + np.exp(-2 * 2.5 * (10 * z - 5.333))))
+    assert find_last_step(z, 10, 2.5, 5.333) == step == round(10 / (1 + np.exp(-2 * 2.5 * (10 * z - 5.333))))
 
 
 @pytest.mark.parametrize("text", ["a cat", "red car", "a red tiger", "cat", "dog lion apple rose"])
@@ -114,14 +123,14 @@ def test_last_step_is_the_codes_sigmoid(z, step):
 def test_what_is_read_against_numpy(model, text, concepts):
     embeddings, z, _ = by_hand(model, text, concepts, 0.01)
     n = len(embeddings)
-    plain = model.encode([text]).tensors["tokens"][0]
+    plain = model.encode([text]).tokens[0]
     with model.guided_by(SAFREE(concepts=tuple(concepts), **DEFAULTS)):
         cond = model.encode(["dog", text])[[1]]
-    assert torch.equal(cond.tensors["tokens"][0], plain)
-    got = (cond.tensors["tokens"] + cond.tensors[SHIFT])[0]
+    assert torch.equal(cond.tokens[0], plain)
+    got = (cond.tokens + cond.tensors[SHIFT])[0]
     assert np.allclose(got[:n].double().numpy(), embeddings, atol=1e-4)
     assert torch.equal(got[n:], plain[n:])
-    assert cond.tensors[LAST].item() == last_step(z, 10, 2.5, 5.333)
+    assert cond.tensors[LAST].item() == find_last_step(z, 10, 2.5, 5.333)
 
 
 def test_two_text_encoders_and_the_sentence_beside_them():
@@ -145,13 +154,13 @@ def check_both_encoders(model: StableDiffusionXL, text: str, concepts: list[str]
         cond = model.encode(["", text])
         begun = SAFREE(concepts=tuple(concepts), **DEFAULTS).begin(model, cond, model.encode([""]).expand(2), 3.0)
         first = begun.conds(0)[-1].tensors
-    assert not any(cond.tensors[name][0].any() for name in (SHIFT, SENTENCE, "tokens", "pooled"))
-    assert torch.equal(cond.tensors["tokens"][1], plain["tokens"][0])
-    assert np.allclose(first["tokens"][1, :n].double().numpy(), embeddings, atol=1e-4)
-    assert torch.equal(first["tokens"][1, n:], plain["tokens"][0, n:])
+    assert not any(cond.tensors[name][0].any() for name in (SHIFT, SENTENCE, "clip", "pooled"))
+    assert torch.equal(cond.tokens[1], plain["clip"][0])
+    assert np.allclose(first["clip"][1, :n].double().numpy(), embeddings, atol=1e-4)
+    assert torch.equal(first["clip"][1, n:], plain["clip"][0, n:])
     assert np.allclose(first["pooled"][1].double().numpy(), wanted, atol=1e-4)
     assert torch.equal(first["time_ids"][1], plain["time_ids"][0])
-    assert cond.tensors[LAST].tolist() == [-1, last_step(z, 10, 2.5, 5.333)]
+    assert cond.tensors[LAST].tolist() == [-1, find_last_step(z, 10, 2.5, 5.333)]
     return len(found) / (len(ids) - 2)
 
 
@@ -180,9 +189,9 @@ def test_filtered_embeddings_serve_up_to_the_last_step_of_each_row(eps_model):
         cond.tensors[LAST].copy_(torch.tensor([0.0, 2.0, -1.0, math.inf]))
         walk = guide.begin(eps_model, cond, uncond.expand(4), 3.0)
         for i in range(5):
-            tokens = walk.conds(i)[-1].tensors["tokens"]
+            tokens = walk.conds(i)[-1].tokens
             serves = torch.tensor([i <= 0, i <= 2, False, True])[:, None, None]
-            expected = cond.tensors["tokens"] + serves * 0.5 * cond.tensors[SHIFT]
+            expected = cond.tokens + serves * 0.5 * cond.tensors[SHIFT]
             assert torch.allclose(tokens, expected, atol=1e-6)
     assert not cond.tensors[SHIFT][2].any()
 
@@ -193,7 +202,7 @@ def test_without_self_validation_all_steps_are_filtered(eps_model):
 
 
 def test_an_embedding_passes_as_it_is(eps_model):
-    tokens = eps_model.encode(["a cat"]).tensors["tokens"][0]
+    tokens = eps_model.encode(["a cat"]).tokens[0]
     plain = eps_model.images(["a cat"], [1])
     with eps_model.guided_by(SAFREE(concepts=("cat",), **DEFAULTS)):
         assert torch.equal(eps_model.images([Prompt("a cat", tokens)], [1]), plain)

@@ -85,7 +85,7 @@ def test_in_every_space_it_is_the_papers_formula_on_noise(space):
     scheduler.set_timesteps(3)
     bars = scheduler.alphas_cumprod.double()
     x = torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(3)).double()
-    tokens = torch.cat([model.encode([text]).tensors["tokens"] for text in ("", "a cat", "dog")])
+    tokens = torch.cat([model.encode([text]).tokens for text in ("", "a cat", "dog")])
     nu = torch.zeros_like(x)
     for i, t in enumerate(scheduler.timesteps):
         with torch.no_grad():
@@ -111,7 +111,7 @@ def test_at_pure_noise_nothing_is_pushed():
     model = tiny_model("v_prediction")
     guide = SLD(prompt="dog", warm_up=0, scale=5000.0, threshold=1.0, momentum_scale=0.5, momentum_beta=0.7)
     model.alphas_bar = model.alphas_bar.clone()
-    model.alphas_bar[-1] = 1e-300
+    model.levels.alpha.square()[-1] = 1e-300
     cond, uncond = model.encode(["a cat"]), model.encode([""])
     walk = guide.begin(model, cond, uncond, 4.0)
     x = torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))

@@ -132,7 +132,7 @@ def test_it_waits_for_the_warm_up_and_reaches_the_loss(eps_model):
         said = eps_model.predict(
             queries["student"].states.x,
             queries["student"].states.t,
-            eps_model.read(queries["student"].prompts, queries["student"].prefix),
+            eps_model.encode_with_grad(queries["student"].prompts, queries["student"].prefix),
         )[0]
     with torch.no_grad(), trainer.losses(trainer.auxiliary_step(5, 0), "erase") as losses:
         known = queries["student"].states.known

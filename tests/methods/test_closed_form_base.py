@@ -7,14 +7,44 @@ import torch
 from torch import Tensor
 
 from efface.methods.closed_form import Reader, answers, text_projections
+from efface.models.cond import TextMap
+from tiny import tiny_model
+from tiny_ddpm import tiny_ddpm
+from tiny_pixart import tiny_pixart
+from tiny_sdxl import tiny_sdxl
 
 
-def test_text_projections_are_the_keys_and_values_of_cross_attention():
-    names = [f"unet.mid.attn{i}.to_{which}.weight" for i in (1, 2) for which in "qkv"]
-    weights = {name: torch.zeros(1, 1) for name in [*names, "unet.mid.attn2.to_out.0.weight"]}
-    assert list(text_projections(weights)) == ["unet.mid.attn2.to_k.weight", "unet.mid.attn2.to_v.weight"]
+@pytest.mark.parametrize("make", [tiny_model, tiny_sdxl, tiny_pixart])
+def test_text_projections_are_the_keys_and_values_of_cross_attention(make):
+    model = make()
+    found = text_projections(model)
+    assert list(found) == [name for name in model.weights if ".attn2.to_k.w" in name or ".attn2.to_v.w" in name]
+    assert all(weight is not model.weights[name] and not weight.requires_grad for name, weight in found.items())
+
+
+def test_a_model_without_cross_attention_has_none():
     with pytest.raises(ValueError, match=r"this model has none; one with attn2\.to_k"):
-        text_projections({"unet.mid.attn1.to_k.weight": torch.zeros(1, 1)})
+        text_projections(tiny_ddpm())
+
+
+def test_one_matrix_cannot_map_different_rows(monkeypatch):
+    model = tiny_pixart()
+    maps = [*model.text_maps(), TextMap("cross", "transformer.other", "t5")]
+    monkeypatch.setattr(model, "text_maps", lambda: maps)
+    with pytest.raises(ValueError, match="these read caption, t5"):
+        text_projections(model)
+
+
+def test_tokens_that_are_masked_out_are_no_rows():
+    def masks(texts: list[str]) -> Tensor:
+        return torch.tensor([[i < len(text.split()) + 2 for i in range(6)] for text in texts])
+
+    read = Reader(encode, Tokens(), ("a {}",), "all", masks)  # type: ignore[arg-type]
+    c, c_star = read.pairs(["red cat"], "dog")
+    assert c.tolist() == [[9, 3], [9, 4]] and c_star.tolist() == [[5, 2], [5, 3]]
+    assert [rows.shape for rows in read.aligned(["red cat"], "dog")] == [(4, 2), (4, 2)]
+    assert read.kept(["cat"]).tolist() == [[5, 0], [5, 1], [5, 2], [5, 3]]
+    assert read.whole(["x"]).tolist() == [[1, 0], [1, 1], [1, 2]]
 
 
 def test_answers_keep_the_dtype_and_report():

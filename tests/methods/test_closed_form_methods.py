@@ -30,7 +30,7 @@ def fit(name: str, model: Model, erasure: Erasure = CAT, **settings: object) -> 
 
 
 def tokens(model: Model, *texts: str) -> Tensor:
-    return model.encode(texts).tensors["tokens"].double()
+    return model.encode(texts).tokens.double()
 
 
 def worst_change(model: Model, edit: Edit, rows: Tensor) -> float:

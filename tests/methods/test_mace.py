@@ -17,7 +17,7 @@ from efface.functional.fusion import fuse
 from efface.methods.closed_form import text_projections
 from efface.methods.mace import MACE
 from efface.models.adapters.sd import StableDiffusion
-from efface.models.hooks.attention import cross_attention
+from efface.models.hooks.attention import record_cross_attention
 from efface.training.config import TrainConfig
 from efface.training.interfaces import Step
 from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
@@ -99,8 +99,8 @@ def test_timesteps_of_importance(model):
     for i in range(2):
         picture, bar, old = (
             shelf[step.noise[i] % 2],
-            model.alpha_bar(moved.t[i : i + 1]),
-            model.alpha_bar(states.t[i : i + 1]),
+            model.noise_level(moved.t[i : i + 1]).alpha.square().float(),
+            model.noise_level(states.t[i : i + 1]).alpha.square().float(),
         )
         said = (states.x[i] - old.sqrt() * picture) / (1 - old).sqrt()
         assert torch.allclose(moved.x[i], bar.sqrt() * picture + (1 - bar).sqrt() * said, atol=1e-3)
@@ -132,7 +132,7 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
     query = trainer.terms[0].queries(trainer.context, step())["mask"]
     assert query.cond.tensors[WORDS].tolist() == [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
     assert query.cond.tensors[ALL].tolist() == [[0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1]]
-    with torch.no_grad(), cross_attention(model) as maps:
+    with torch.no_grad(), record_cross_attention(model) as maps:
         model.predict(query.states.x, query.states.t, query.cond)
     with trainer.losses(step()) as losses:
         mask = located(maps.values(), query.cond.tensors[WORDS], (8, 8), 0.5)
@@ -152,7 +152,7 @@ def test_refinement_against_a_minimiser_and_its_rows(eps_model):
     method = replace(QUICK, steps=1, lr=1e-12)
     edit = method.fit(eps_model, Erasure(("cat",), anchor="red dog", keep=("lion",)))
     tokens = {
-        text: eps_model.encode([text]).tensors["tokens"][0].double().numpy()
+        text: eps_model.encode([text]).tokens[0].double().numpy()
         for text in ("cat", "a cat car", "red dog", "a red dog car", "lion", "a lion car")
     }
     # cat stands at 1 of "cat" and 2 of "a cat car"; red dog at 1, 2 and 2, 3.
@@ -162,12 +162,8 @@ def test_refinement_against_a_minimiser_and_its_rows(eps_model):
     )
     words = edit.meta["notes"]["preserved"]
     assert words[0] == "lion"
-    kept = [
-        eps_model.encode([frame.format(w)]).tensors["tokens"][0].double().numpy()
-        for w in words
-        for frame in QUICK.contexts
-    ]
-    for name, weight in text_projections(eps_model.weights).items():
+    kept = [eps_model.encode([frame.format(w)]).tokens[0].double().numpy() for w in words for frame in QUICK.contexts]
+    for name, weight in text_projections(eps_model).items():
         w = weight.double().numpy()
         rows = [old, *(0.1**0.5 * k for k in kept), np.eye(16)]
         answers = [new @ w.T, *(0.1**0.5 * k @ w.T for k in kept), w.T]
@@ -194,7 +190,7 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
         mask = query.states.known["mask"]
         assert mask.shape == (2, 1, 8, 8)
         assert mask[:, 0].tolist() == [[[1.0] * 2 + [0.0] * 6] * 8] * 2
-        with cross_attention(eps_model) as maps:
+        with record_cross_attention(eps_model) as maps:
             eps_model.predict(query.states.x, query.states.t, query.cond)
         with trainer.losses(trainer.auxiliary_step(index, 0)) as losses:
             want = inside(maps.values(), query.cond.tensors[ALL], mask)
@@ -228,7 +224,7 @@ def test_several_targets_are_trained_each_by_itself_and_resume(eps_model, tmp_pa
     method = replace(QUICK, contexts=("{}",))
     whole = method.fit(eps_model, erasure, progress=lambda i, n, **_: told.append((i, n)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert set(whole.names) == set(text_projections(eps_model.weights))
+    assert set(whole.names) == set(text_projections(eps_model))
     assert whole.meta["notes"]["anchor"] == "object"
     assert whole.meta["request"] == {"targets": ["cat", "dog"], "anchor": "", "keep": ["lion"]}
     file = tmp_path / "checkpoint"

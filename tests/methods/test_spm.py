@@ -29,8 +29,8 @@ def test_words_are_rarer_the_more_they_are_like_the_target(eps_model):
     assert "dog" not in term.words
     step = replace(trainer.auxiliary_step(0, 1), targets=[0, 1], templates=[0, 0])
     for row, target in enumerate(("cat", "dog")):
-        own = eps_model.encode([target]).tensors["tokens"].flatten()
-        rows = [eps_model.encode([word]).tensors["tokens"].flatten() for word in term.words]
+        own = eps_model.encode([target]).tokens.flatten()
+        rows = [eps_model.encode([word]).tokens.flatten() for word in term.words]
         apart = torch.tensor([1 - float(own @ w / own.norm() / w.norm()) for w in rows]).clamp(min=0)
         count = Counter(term.draw(step)[row])
         share = torch.tensor([count[word] / 2000 for word in term.words])
@@ -53,8 +53,8 @@ def test_anchoring_costs_nothing_at_the_base_and_asks_at_the_objectives_states(m
 def test_scales(eps_model):
     trainer = trainer_of(eps_model)
     query = trainer.terms[1].queries(trainer.context, trainer.auxiliary_step(0, 0))["student"]
-    table = eps_model.encode(trainer.terms[1].words).tensors["tokens"].flatten(1)
-    for row in query.cond.tensors["tokens"].flatten(1):
+    table = eps_model.encode(trainer.terms[1].words).tokens.flatten(1)
+    for row in query.cond.tokens.flatten(1):
         scales = (table @ row) / table.square().sum(1)
         fits = [(s * w - row).abs().max() < 1e-4 and 0.8 <= s <= 1.2 for s, w in zip(scales, table, strict=True)]
         assert any(fits)
@@ -87,5 +87,5 @@ def test_bad_settings(eps_model, monkeypatch):
     with pytest.raises(ValueError, match="at least 1 anchoring word a row, got 0"):
         replace(QUICK, anchors=0).fit(eps_model, Erasure(("cat",)))
     monkeypatch.setattr(eps_model, "encode", lambda *_: pytest.fail("work began"))
-    with pytest.raises(ValueError, match="the gate weighs layers of the U-Net, 'text_encoder"):
+    with pytest.raises(ValueError, match="the gate weighs layers of the denoiser, 'text_encoder"):
         replace(QUICK, weights=r"text_encoder\..*").fit(eps_model, Erasure(("cat",)))

@@ -138,12 +138,12 @@ def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
         x0, cond = pictures.repeat(30, 1, 1, 1), bench.reading(word).expand(90)
         with torch.no_grad():
             say = lambda x, t: eps_model.predict(x, t, cond)[0]  # noqa: E731
-            return float(denoising_errors(say, x0, eps_model.alphas_bar, "eps", rng).mean())
+            return float(denoising_errors(say, x0, eps_model.noise_level, len(eps_model.levels), "eps", rng).mean())
 
     with eps_model.bound(moved):
         word = bench._attack(pictures, 0)["word"]
         again = bench._attack(pictures, 0)["word"]
-        first = eps_model.embedding_table().detach()[eps_model.tokens(["object"])[0, 1]][None]
+        first = eps_model.embedding_table().detach()[eps_model.tokenize(["object"])[0, 1]][None]
         assert error(word) < error(first)
     assert torch.equal(word, again)
     assert word.shape == (1, 16)

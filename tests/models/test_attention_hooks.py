@@ -7,7 +7,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 
 from efface.models.adapters.sd import StableDiffusion
-from efface.models.hooks.attention import cross_attention, places
+from efface.models.hooks.attention import find_places, record_cross_attention
 from tiny_ddpm import tiny_ddpm
 
 
@@ -35,7 +35,7 @@ def test_probabilities_by_hand_and_predictions_to_the_bit(eps_model, fused):
     cond = eps_model.encode(["a cat", "dog"])
     (before,) = eps_model.predict(x, t, cond)
     processors = dict(eps_model.unet.attn_processors)
-    with cross_attention(eps_model) as maps:
+    with record_cross_attention(eps_model) as maps:
         (within,) = eps_model.predict(x, t, cond)
     assert torch.equal(before, within)
     assert all(eps_model.unet.attn_processors[name] is kept for name, kept in processors.items())
@@ -59,11 +59,11 @@ def test_it_has_a_gradient_and_goes_at_the_end(eps_model):
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
     weight = eps_model.weights[name].detach().clone().requires_grad_()
     x, t = state(eps_model)
-    with eps_model.bound({name: weight}), cross_attention(eps_model) as maps:
+    with eps_model.bound({name: weight}), record_cross_attention(eps_model) as maps:
         eps_model.predict(x, t, eps_model.encode(["a cat", "dog"]))
         (grad,) = torch.autograd.grad(sum(a.square().sum() for a in maps.values()), [weight])
     assert grad.abs().max() > 0
-    with pytest.raises(RuntimeError, match="on the way"), cross_attention(eps_model):
+    with pytest.raises(RuntimeError, match="on the way"), record_cross_attention(eps_model):
         raise RuntimeError("on the way")
     assert not any(layer._forward_pre_hooks for layer in eps_model.unet.modules())
 
@@ -80,7 +80,7 @@ def test_it_has_a_gradient_and_goes_at_the_end(eps_model):
     ],
 )
 def test_where_words_stand(eps_model, template, concept, found):
-    assert places(eps_model, template, concept) == found
+    assert find_places(eps_model, template, concept) == found
     ids = eps_model.tokenizer(template.format(concept))["input_ids"]
     alone = eps_model.tokenizer(concept)["input_ids"][1:-1]
     assert [ids[i] for i in found] == alone
@@ -88,10 +88,10 @@ def test_where_words_stand(eps_model, template, concept, found):
 
 def test_what_has_no_words_is_refused(eps_model):
     with pytest.raises(ValueError, match="'cat' does not fit into the 8 tokens"):
-        places(eps_model, "a red red red red red {}", "cat")
+        find_places(eps_model, "a red red red red red {}", "cat")
     with pytest.raises(ValueError, match="does not fit"):
-        places(eps_model, "{}", "abcdefghijk")
+        find_places(eps_model, "{}", "abcdefghijk")
     with pytest.raises(ValueError, match="no tokenizer"):
-        places(tiny_ddpm(), "{}", "cat")
-    with pytest.raises(ValueError, match="no cross-attention"), cross_attention(tiny_ddpm()):
+        find_places(tiny_ddpm(), "{}", "cat")
+    with pytest.raises(ValueError, match="no cross-attention"), record_cross_attention(tiny_ddpm()):
         pass

@@ -61,7 +61,7 @@ def test_picture_to_picture_equals_the_diffusers_pipeline(model: StableDiffusion
     """Multistep and stochastic schedulers too: the same noise, begun at the same step, with generators as far on."""
     model.pipeline.scheduler = scheduler.from_config(model.pipeline.scheduler.config)
     latents, steps = clean(model), 5
-    start = model.noised(latents, SEEDS, since, steps=steps)
+    start = model.add_noise(latents, SEEDS, since, steps=steps)
     ours = model.images(PROMPTS, SEEDS, steps=steps, guidance=4.0, start=start, since=since, batch=2)
     pipeline = StableDiffusionImg2ImgPipeline(**model.pipeline.components, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
@@ -86,9 +86,10 @@ def test_noise_is_that_of_the_timestep_for_each_seed(model: StableDiffusion) -> 
     for kind in (DDIMScheduler, EulerDiscreteScheduler):
         model.pipeline.scheduler = kind.from_config(model.pipeline.scheduler.config)
         for since in (0, 3):
-            bar = model.alpha_bar(model.timesteps(5)[[since]].expand(3)).view(-1, 1, 1, 1)
-            by_hand = bar.sqrt() * latents + (1 - bar).sqrt() * noise
-            torch.testing.assert_close(model.noised(latents, SEEDS, since, steps=5), by_hand, rtol=1e-4, atol=1e-4)
+            level = model.noise_level(model.timesteps(5)[[since]].expand(3))
+            alpha, sigma = (part.float().view(-1, 1, 1, 1) for part in (level.alpha, level.sigma))
+            by_hand = alpha * latents + sigma * noise
+            torch.testing.assert_close(model.add_noise(latents, SEEDS, since, steps=5), by_hand, rtol=1e-4, atol=1e-4)
 
 
 def test_classes_on_pixels_draw_from_states_too() -> None:
@@ -105,7 +106,7 @@ def test_a_guide_counts_the_steps_of_the_whole_schedule(eps_model: StableDiffusi
     guide = SLD(prompt="cat", warm_up=3, scale=1000.0, threshold=1.0, momentum_scale=0.0, momentum_beta=0.0)
     latents = clean(eps_model)
     for since, acts in ((2, True), (3, True)):
-        start = eps_model.noised(latents, SEEDS, since, steps=4)
+        start = eps_model.add_noise(latents, SEEDS, since, steps=4)
         drawn = {"start": start, "since": since, "steps": 4, "guidance": 3.0}
         cond, uncond = eps_model.encode(PROMPTS), eps_model.encode([""])
         plain = eps_model.sample(cond, uncond, SEEDS, **drawn, until=3 if since == 2 else None).x
@@ -134,3 +135,20 @@ def test_bad_starts(eps_model: StableDiffusion, more: dict[str, Any], message: s
     given = {"steps": 5} | more | ({"start": clean(eps_model, more["start"])} if "start" in more else {})
     with pytest.raises(ValueError, match=message):
         eps_model.sample(cond, uncond, SEEDS, **given)
+
+
+def test_the_network_sees_packed_states_and_its_answer_is_unpacked(eps_model, monkeypatch):
+    x, cond = torch.randn(2, *eps_model.latent_shape), eps_model.encode(["cat"])
+    with torch.no_grad():
+        (plain,) = eps_model.predict(x, 5, cond)
+        network, shapes = eps_model._network, []
+        monkeypatch.setattr(type(eps_model), "pack", lambda self, x: x.flatten(2))
+        monkeypatch.setattr(type(eps_model), "unpack", lambda self, out: out.unflatten(2, (8, 8)))
+
+        def packed(x_t, t, cond):
+            shapes.append(tuple(x_t.shape))
+            return network(x_t.unflatten(2, (8, 8)), t, cond).flatten(2)
+
+        monkeypatch.setattr(eps_model, "_network", packed)
+        assert torch.equal(eps_model.predict(x, 5, cond)[0], plain)
+    assert shapes == [(2, 4, 64)]

@@ -335,3 +335,12 @@ def test_conditions_stack_with_others_of_the_model():
     model = tiny_ddpm()
     stacked = Cond.cat([model.encode(["cat", ""]), model.encode(["dog"])])
     assert stacked.flat().argmax(dim=1).tolist() == [0, 5, 1]
+
+
+def test_a_model_without_an_unconditional_prediction_draws_at_guidance_1(monkeypatch):
+    model = tiny_ddpm()
+    plain = model.images(["cat"], [1], guidance=1.0)
+    monkeypatch.setattr(type(model), "has_uncond", False)
+    assert torch.equal(model.images(["cat"], [1]), plain)
+    with pytest.raises(ValueError, match="no unconditional prediction to guide by; draw it with guidance 1"):
+        model.images(["cat"], [1], guidance=2.0)

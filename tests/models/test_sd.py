@@ -15,8 +15,7 @@ from diffusers import (
 import efface
 from efface.concept import Prompt
 from efface.functional.losses import guided
-from efface.functional.schedules import noised
-from efface.models.adapters.sd import StableDiffusion, for_amx
+from efface.models.adapters.sd import StableDiffusion, lay_out_for_amx
 from efface.models.cond import Cond
 from tiny import tiny_model, tiny_pipeline
 
@@ -82,13 +81,13 @@ def test_until_stops_exactly_there(model, scheduler):
 def test_one_ddim_step_by_hand(model):
     cond, uncond = model.encode(["cat"]), model.encode([""])
     draw = model.sample(cond, uncond, [0], steps=4, guidance=2.0, record=True, sampler="ddim")
-    a, b = model.alpha_bar(draw.t[:2])
+    a, b = model.noise_level(draw.t[:2]).alpha.square().float()
     x, out = draw.states[0], guided(draw.eps_0[0], draw.eps_c[0], 2.0)
     if model.space == "eps":
         eps, x0 = out, (x - (1 - a).sqrt() * out) / a.sqrt()
     else:
         eps, x0 = a.sqrt() * out + (1 - a).sqrt() * x, a.sqrt() * x - (1 - a).sqrt() * out
-    assert torch.allclose(noised(x0, eps, b[None]), draw.states[1], atol=1e-4)
+    assert torch.allclose(b.sqrt() * x0 + (1 - b).sqrt() * eps, draw.states[1], atol=1e-4)
 
 
 def test_predict_batches_conditions(eps_model):
@@ -102,16 +101,16 @@ def test_predict_batches_conditions(eps_model):
         eps_model.predict(x, t, eps_model.encode(PROMPTS))
 
 
-def test_alpha_bar_between_timesteps(eps_model):
-    a = eps_model.alpha_bar(torch.tensor([10.0, 10.5, 11.0, 999.0]))
+def test_noise_level_between_timesteps(eps_model):
+    a = eps_model.noise_level(torch.tensor([10.0, 10.5, 11.0, 999.0])).alpha.square()
     assert a[0] > a[1] > a[2]
-    assert torch.allclose(a[[0, 2, 3]].double(), eps_model.alphas_bar[[10, 11, 999]], rtol=1e-5)
+    assert torch.allclose(a[[0, 2, 3]], eps_model.levels.alpha.square()[[10, 11, 999]], rtol=1e-5)
 
 
 def test_embedding_of_ones_own(eps_model):
-    tokens = eps_model.encode(["cat"]).tensors["tokens"][0]
+    tokens = eps_model.encode(["cat"]).tokens[0]
     cond = eps_model.encode([Prompt("dog", tokens), "cat"])
-    assert torch.equal(cond.tensors["tokens"][0], cond.tensors["tokens"][1])
+    assert torch.equal(cond.tokens[0], cond.tokens[1])
     with pytest.raises(ValueError, match=r"an embedding for tiny is \(8, 16\), got \(3,\)"):
         eps_model.encode([Prompt("dog", torch.zeros(3))])
 
@@ -131,7 +130,7 @@ def test_text_encodings_follow_the_text_encoder(eps_model):
 
 
 def test_mixing_conditions():
-    cond = Cond({"tokens": torch.arange(12.0).reshape(3, 2, 2)})
+    cond = Cond({"clip": torch.arange(12.0).reshape(3, 2, 2)})
     mixed = cond.mix(torch.tensor([[0.0, 0, 1], [0.5, 0.5, 0]]))
     assert torch.equal(mixed[[0]].flat(), cond[[2]].flat())
     assert torch.equal(mixed[[1]].flat(), (cond[[0]].flat() + cond[[1]].flat()) / 2)
@@ -194,7 +193,7 @@ def test_words_of_the_tokenizer(eps_model):
 
 def test_layout_for_bf16_changes_no_value_and_exports(tmp_path):
     plain, laid_out = tiny_model(), tiny_pipeline()
-    for_amx(laid_out)
+    lay_out_for_amx(laid_out)
     model = StableDiffusion(laid_out, "tiny", compute=torch.bfloat16)
     assert model.fingerprint() == plain.fingerprint()
     drawn = [each.images(PROMPTS, SEEDS, steps=3, guidance=4.0).int() for each in (model, plain)]

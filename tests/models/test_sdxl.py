@@ -69,12 +69,12 @@ def test_half_precision_decodes_in_full_and_leaves_the_decoder_as_it_was(monkeyp
 def test_conditions_are_the_pipelines(xl):
     tokens, _, pooled, _ = xl.pipeline.encode_prompt(PROMPTS, do_classifier_free_guidance=False)
     cond = xl.encode([*PROMPTS, ""]).tensors
-    assert [tuple(cond[name].shape) for name in ("tokens", "pooled", "time_ids")] == [(4, 8, 40), (4, 20), (4, 6)]
-    assert torch.allclose(cond["tokens"][:3], tokens)
+    assert [tuple(cond[name].shape) for name in ("clip", "pooled", "time_ids")] == [(4, 8, 40), (4, 20), (4, 6)]
+    assert torch.allclose(cond["clip"][:3], tokens)
     assert torch.allclose(cond["pooled"][:3], pooled)
-    assert not cond["tokens"][3].any() and not cond["pooled"][3].any()
+    assert not cond["clip"][3].any() and not cond["pooled"][3].any()
     assert cond["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 4
-    assert tiny_sdxl(silent=False).encode([""]).tensors["tokens"].any()
+    assert tiny_sdxl(silent=False).encode([""]).tokens.any()
 
 
 def test_mixing_keeps_the_size(xl):
@@ -84,10 +84,10 @@ def test_mixing_keeps_the_size(xl):
 
 def test_embedding_of_ones_own(xl):
     cat, dog = xl.encode(["cat"]).tensors, xl.encode(["dog"]).tensors
-    tokens_only = xl.encode([Prompt("dog", cat["tokens"][0])]).tensors
-    assert torch.equal(tokens_only["tokens"], cat["tokens"])
+    tokens_only = xl.encode([Prompt("dog", cat["clip"][0])]).tensors
+    assert torch.equal(tokens_only["clip"], cat["clip"])
     assert torch.equal(tokens_only["pooled"], dog["pooled"])
-    both = xl.encode([Prompt("dog", torch.cat([cat["tokens"].flatten(), cat["pooled"].flatten()]))])
+    both = xl.encode([Prompt("dog", torch.cat([cat["clip"].flatten(), cat["pooled"].flatten()]))])
     assert torch.equal(both.flat(), xl.encode(["cat"]).flat())
     with pytest.raises(ValueError, match=r"for tiny-xl is \(8, 40\), or 340 numbers .* got \(3,\)"):
         xl.encode([Prompt("dog", torch.zeros(3))])
@@ -106,7 +106,7 @@ def test_weights_carry_the_names_of_published_checkpoints(xl):
     with xl.bound({"text_encoder_2.text_projection.weight": 2 * xl.weights["text_encoder_2.text_projection.weight"]}):
         after = xl.encode(["cat"]).tensors
     assert torch.allclose(after["pooled"], 2 * before["pooled"])
-    assert torch.equal(after["tokens"], before["tokens"])
+    assert torch.equal(after["clip"], before["clip"])
 
 
 def test_folder_round_trip(xl, tmp_path):

@@ -16,7 +16,7 @@ from efface.cli.app import main
 from efface.concept import Erasure
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
-from efface.models.trajectory_cache import Recordings
+from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.plan import SPARE, DoesNotFit, estimate, require_fit, suggest_lighter
 from efface.planning.shapes import ask_terms, trial_is_cheap
 from efface.planning.tracker import AllocationTracker, count_bytes
@@ -112,7 +112,7 @@ RUNS = [(case, where) for case in CASES for where in BOUNDS if where == "on disk
 @pytest.mark.parametrize(("case", "where"), RUNS)
 def test_the_plan_is_what_the_run_takes(case, where, eps_model):
     method, model = method_of(case), tiny_model()
-    eps_model.recordings, model.recordings = (Recordings(bound=BOUNDS[where]) for _ in range(2))
+    eps_model.recordings, model.recordings = (TrajectoryCache(bound=BOUNDS[where]) for _ in range(2))
     plan = estimate(long_game(method, eps_model))
     assert not plan.from_shapes
     assert plan.need == pytest.approx(taken(method, model), rel=TOLERANCE)

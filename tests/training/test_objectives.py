@@ -75,7 +75,7 @@ def test_measured_as_pictures_a_loss_grows_by_the_noise_to_signal_ratio(name, t)
         trainer = moved_trainer(model, objective(name, Fixed(at), space), batch=1)
         with trainer.losses(trainer.auxiliary_step(0, 0)) as found:
             losses.append({role: loss.item() for role, loss in found.items()})
-    a = model.alphas_bar[t].item()
+    a = model.levels.alpha.square()[t].item()
     eps, x0 = losses
     assert eps.keys() == x0.keys()
     for role, loss in eps.items():
@@ -145,7 +145,7 @@ def test_another_label_is_asked_of_the_student():
     trainer = moved_trainer(OracleModel(), [term])
     queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
     assert queries["wrong"].role == "student"
-    assert torch.equal(queries["wrong"].cond.tensors["p"], torch.eye(4)[[2] * 8])
+    assert torch.equal(queries["wrong"].cond.pooled, torch.eye(4)[[2] * 8])
 
 
 @pytest.mark.parametrize("space", ["eps", "v", "x0"])
@@ -163,7 +163,7 @@ def test_noise_based_ablation_learns_the_true_noise_in_the_models_own_space(spac
     assert queries["student"].prompts == ["cat"] * 6
     assert list(term.source.store) == ["dog"]
     x0 = term.source.store["dog"][[i % 3 for i in step.noise]].double()
-    a = model.alphas_bar[states.t].view(-1, 1, 1, 1)
+    a = model.levels.alpha.square()[states.t].view(-1, 1, 1, 1)
     eps = (states.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(said, wanted, atol=1e-4)
@@ -175,7 +175,10 @@ def test_uniform_noise_in_the_state_is_the_noise_that_is_learned():
     trainer = trainer_of(OracleModel(), [term], batch=8)
     step = trainer.auxiliary_step(0, 0)
     queries = term.queries(trainer.context, step)
-    x0, a = PICTURES[[i % 5 for i in step.noise]], trainer.model.alpha_bar(queries["wrong"].states.t).view(-1, 1, 1, 1)
+    x0, a = (
+        PICTURES[[i % 5 for i in step.noise]],
+        trainer.model.noise_level(queries["wrong"].states.t).alpha.square().float().view(-1, 1, 1, 1),
+    )
     noise = trainer.predictor.predict_teacher([queries["wrong"]])[id(queries["wrong"])]
     assert 0 <= noise.min() <= noise.max() < 1
     assert noise.mean().item() == pytest.approx(0.5, abs=0.15)
@@ -191,7 +194,7 @@ def test_uniform_noise_of_the_target_alone_is_not_in_the_state():
     assert queries["wrong"].states.x is queries["student"].states.x
     x0, a = (
         PICTURES[[i % 5 for i in trainer.auxiliary_step(0, 0).noise]],
-        trainer.model.alpha_bar(queries["wrong"].states.t),
+        trainer.model.noise_level(queries["wrong"].states.t).alpha.square().float(),
     )
     a = a.view(-1, 1, 1, 1)
     true = (queries["student"].states.x - a.sqrt() * x0) / (1 - a).sqrt()

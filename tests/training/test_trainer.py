@@ -12,6 +12,7 @@ from efface.concept import Erasure
 from efface.edits.edit import Edit, WrongBase, apply
 from efface.functional.gumbel import gumbel_softmax
 from efface.functional.losses import negative_guidance
+from efface.functional.schedules import NoiseLevel
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
@@ -61,8 +62,8 @@ def test_gradients_are_those_of_two_separate_models(model, source, micro_batch):
     trainer.update.step = ours.extend  # type: ignore[method-assign]
     loss = trainer.step(step)["erase"]
 
-    states, tokens = queries["student"].states, queries["student"].cond.tensors["tokens"]
-    nothing = trainer.context.uncond.expand(4).tensors["tokens"]
+    states, tokens = queries["student"].states, queries["student"].cond.tokens
+    nothing = trainer.context.uncond.expand(4).tokens
     with torch.no_grad():
         eps_0, eps_c = (model.unet(states.x, states.t, c).sample for c in (nothing, tokens))
     student = twin(states.x, states.t, tokens).sample
@@ -119,8 +120,8 @@ def test_the_search_has_its_gradient_through_the_students_condition_alone(eps_mo
     trainer = trainer_of(EAP(**{**QUICK, "source": "student"}), eps_model, Erasure(("cat",)))
     term = trainer.terms[1]
     queries = term.queries(trainer.context, step_of(trainer, 1))
-    assert queries["student"].cond.tensors["tokens"].requires_grad
-    assert not queries["eps_c"].cond.tensors["tokens"].requires_grad
+    assert queries["student"].cond.tokens.requires_grad
+    assert not queries["eps_c"].cond.tokens.requires_grad
     assert not queries["student"].states.x.requires_grad
 
 
@@ -243,7 +244,8 @@ def test_nan_stops_with_the_last_good_state(eps_model, tmp_path, monkeypatch):
 
     def poison(done, of, **info):
         if done == 3:
-            monkeypatch.setattr(eps_model, "alpha_bar", lambda t: torch.full(t.shape, float("nan")))
+            nan = NoiseLevel.from_alpha_bar(torch.tensor([float("nan")]))
+            monkeypatch.setattr(eps_model, "noise_level", lambda t: nan.expand(len(t)))
 
     with pytest.raises(Diverged, match=r"ESD diverged at step 4 \(Dense\): loss .*erase.*nan") as caught:
         ESD(**{**QUICK, "steps": 9}, space="x0").fit(eps_model, Erasure(("cat",)), progress=poison, checkpoint=file)

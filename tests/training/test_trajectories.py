@@ -14,7 +14,7 @@ from efface.methods.eap import EAP
 from efface.methods.esd import ESD
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Draw
-from efface.models.trajectory_cache import Recordings, StoreFull, at_once
+from efface.models.trajectory_cache import StoreFull, TrajectoryCache, choose_draw_batch
 from efface.training.interfaces import States, Step
 from efface.training.states.trajectories import Frozen, Refreshed
 from efface.training.trainer import Trainer
@@ -64,7 +64,7 @@ def test_what_a_row_holds_does_not_depend_on_who_was_drawn_with_it(eps_model):
     found = []
     for before in ([], ["rose"], ["car", "tiger"]):
         source = Frozen(3, 3.0, 2)
-        trainer.model.recordings = Recordings()
+        trainer.model.recordings = TrajectoryCache()
         source.expect(["dog", "rose", "car", "tiger", "apple"])
         for word in before:
             query(trainer, source, [word], [0], [0])
@@ -103,7 +103,7 @@ def test_the_search_draws_its_candidates_in_one_go(eps_model, monkeypatch):
 @pytest.mark.parametrize("bound", [10_000_000, 0])
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_row_is_the_same_from_memory_a_spilled_file_or_a_folder(tmp_path, bound, kept):
-    recordings = Recordings(tmp_path if kept else None, bound)
+    recordings = TrajectoryCache(tmp_path if kept else None, bound)
     recordings.put("a", a_draw(1, 7.0))
     assert "a" in recordings
     assert "b" not in recordings
@@ -118,17 +118,17 @@ def test_a_row_is_the_same_from_memory_a_spilled_file_or_a_folder(tmp_path, boun
 
 def test_memory_is_bounded_and_the_least_used_goes_first():
     one = sum(t.nbytes for t in vars(a_draw(1, 0.1)).values())
-    recordings = Recordings(bound=2 * one)
+    recordings = TrajectoryCache(bound=2 * one)
     for name in "abc":
         recordings.put(name, a_draw(1, 0.1))
         recordings.at("a", 0)
     assert set(recordings.held) == {"a", "c"}
     assert recordings.used == 2 * one
     assert "b" in recordings
-    recordings.forget("a")
+    recordings.evict("a")
     assert recordings.used == one
     with pytest.raises(ValueError, match="not below 0"):
-        Recordings(bound=-1)
+        TrajectoryCache(bound=-1)
 
 
 def test_a_later_run_reads_what_an_earlier_one_drew(tmp_path):
@@ -136,7 +136,7 @@ def test_a_later_run_reads_what_an_earlier_one_drew(tmp_path):
     edits, rows = [], []
     for seed in (0, 0, 1):
         model = tiny_model()
-        model.recordings = Recordings(tmp_path)
+        model.recordings = TrajectoryCache(tmp_path)
         count: list[int] = []
         model.unet.register_forward_pre_hook(lambda _module, args, count=count: count.append(len(args[0])))
         edits.append(ESD(**QUICK, seed=seed).fit(model, Erasure(("cat",))))
@@ -150,7 +150,7 @@ def test_what_another_base_or_an_edit_draws_is_not_taken_for_its_own(tmp_path):
     keys = set()
     for seed in (0, 1):
         model = tiny_model(seed=seed)
-        model.recordings = Recordings(tmp_path)
+        model.recordings = TrajectoryCache(tmp_path)
         ESD(**QUICK).fit(model, Erasure(("cat",)))
         keys = {file.name for file in tmp_path.glob("*.safetensors")}
         assert len(keys) == 2 * (seed + 1)
@@ -224,14 +224,19 @@ def test_preserved_words_may_lie_on_the_base_where_the_target_does_not(eps_model
 
 
 def test_drawings_are_smaller_where_latents_are_large():
-    assert [at_once(shape) for shape in ((16, 8, 8), (4, 64, 64), (4, 128, 128), (4, 512, 512))] == [32, 8, 2, 1]
+    assert [choose_draw_batch(shape) for shape in ((16, 8, 8), (4, 64, 64), (4, 128, 128), (4, 512, 512))] == [
+        32,
+        8,
+        2,
+        1,
+    ]
 
 
 def test_a_full_disk_stops_the_run_which_then_goes_on(eps_model, tmp_path):
     """Files can't grow beyond 1 kB: the store says so, nothing half is left, and the same run ends as it would have."""
     whole = EAP(**QUICK).fit(tiny_model(), Erasure(("cat",)))
     folder, checkpoint = tmp_path / "store", tmp_path / "checkpoint"
-    eps_model.recordings = Recordings(folder)
+    eps_model.recordings = TrajectoryCache(folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -273,12 +278,12 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_the_one_before(tmp_path, mo
 def test_predictions_are_kept_narrow_where_that_loses_nothing(tmp_path):
     draw = a_draw(1, 0.1)  # 0.1 is no bf16, and its sums are none
     exact = Draw(draw.x, draw.t, draw.states, draw.eps_c.bfloat16().float(), draw.eps_0)
-    recordings = Recordings(tmp_path)
+    recordings = TrajectoryCache(tmp_path)
     recordings.put("a", exact)
     held = recordings.held["a"]
     assert (held.eps_c.dtype, held.eps_0.dtype) == (torch.bfloat16, torch.float32)
     for bound in (10**6, 0):
-        again = Recordings(tmp_path, bound)
+        again = TrajectoryCache(tmp_path, bound)
         assert "a" in again
         _, x, eps_c, eps_0 = again.at("a", 2)
         assert torch.equal(x, exact.states[2, 0])
@@ -287,14 +292,14 @@ def test_predictions_are_kept_narrow_where_that_loses_nothing(tmp_path):
 
 
 def test_what_is_forgotten_leaves_no_file_and_what_is_kept_counts_once():
-    recordings = Recordings(bound=0)
+    recordings = TrajectoryCache(bound=0)
     recordings.put("a", a_draw(1))
     file = recordings.spilled["a"].file
     assert file.exists()
-    recordings.forget("a")
+    recordings.evict("a")
     assert not file.exists()
     assert "a" not in recordings
-    roomy = Recordings()
+    roomy = TrajectoryCache()
     roomy.put("a", a_draw(1))
     used = roomy.used
     roomy.put("a", a_draw(1))
@@ -306,16 +311,16 @@ def test_a_store_that_fills_up_midway_keeps_the_training(tmp_path, monkeypatch):
     method = ESD(**{**QUICK, "steps": 6}, refresh=3)
     whole = method.fit(tiny_model(), Erasure(("cat",)))
     model, checkpoint = tiny_model(), tmp_path / "checkpoint"
-    model.recordings = Recordings(tmp_path / "store")
-    put, calls = Recordings.put, []
+    model.recordings = TrajectoryCache(tmp_path / "store")
+    put, calls = TrajectoryCache.put, []
 
-    def full(self: Recordings, key: str, draw: Draw) -> None:
+    def full(self: TrajectoryCache, key: str, draw: Draw) -> None:
         calls.append(key)
         if len(calls) == 3:
             raise StoreFull(28, "no room")
         put(self, key, draw)
 
-    monkeypatch.setattr(Recordings, "put", full)
+    monkeypatch.setattr(TrajectoryCache, "put", full)
     with pytest.raises(StoreFull, match="no room"):
         method.fit(model, Erasure(("cat",)), checkpoint=checkpoint)
     assert checkpoint.exists()

@@ -264,7 +264,7 @@ def test_the_share_is_of_all_tensors_together():
     assert len({mask.float().mean().item() for mask in salient.masks}) > 1
     # The gradient of the erasing loss at the base, on a copy that shares nothing, by hand.
     twin = copy.deepcopy(model.unet)
-    cat, dog = (model.encode([word]).expand(2).tensors["tokens"] for word in ("cat", "dog"))
+    cat, dog = (model.encode([word]).expand(2).tokens for word in ("cat", "dog"))
     (
         twin(states.x, states.t, cat).sample - model.unet(states.x, states.t, dog).sample.detach()
     ).square().mean().backward()
@@ -286,9 +286,9 @@ def test_saliency_is_the_sum_over_the_looks():
     total = torch.zeros_like(trainer.update.params()[0])
     for k in range(4):
         queries = trainer.terms[0].queries(trainer.context, trainer.auxiliary_step(0, stream=500 + k))
-        states, p = queries["student"].states, queries["student"].cond.tensors["p"]
+        states, p = queries["student"].states, queries["student"].cond.pooled
         w = model.unet.head.weight.detach().clone().requires_grad_()
-        base, wrong = model.exact(states.x, states.t, p).float(), queries["wrong"].cond.tensors["p"]
+        base, wrong = model.exact(states.x, states.t, p).float(), queries["wrong"].cond.pooled
         said = base.flatten(1) + model.unet.features(states.x, states.t, p) @ w.T
         other = model.exact(states.x, states.t, wrong).float() + model.unet(states.x, states.t, wrong)
         (said - other.detach().flatten(1)).square().mean().backward()

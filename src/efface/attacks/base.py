@@ -117,7 +117,7 @@ class AttackContext:
     def room(self) -> int:
         """The most words of one token each that a prompt holds; 75, CLIP's number, where that can't be asked."""
         try:
-            return self.model.tokens([""]).shape[1] - 2
+            return self.model.tokenize([""]).shape[1] - 2
         except ValueError:
             return 75
 

@@ -95,7 +95,7 @@ class Completion(Attack):
         steps = self._steps(context)
         count = len(context.model.timesteps(steps))
         since = count - min(max(round(strength * count), 1), count)
-        return context.model.noised(given, seeds, since, steps=steps), since
+        return context.model.add_noise(given, seeds, since, steps=steps), since
 
     def _by_guidance(
         self,
@@ -135,9 +135,9 @@ class Completion(Attack):
         last = len(model.timesteps(steps)) - 1
         x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, until=0).x
         for k in range(last):
-            x = torch.where(known, model.noised(given, seeds, k, steps=steps), x)
+            x = torch.where(known, model.add_noise(given, seeds, k, steps=steps), x)
             x = model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, start=x, since=k, until=k + 1).x
-        return torch.where(known, model.noised(given, seeds, last, steps=steps), x), last
+        return torch.where(known, model.add_noise(given, seeds, last, steps=steps), x), last
 
     def _steps(self, context: AttackContext) -> int:
         return context.model.defaults.steps if context.steps is None else context.steps

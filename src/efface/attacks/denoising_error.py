@@ -40,17 +40,17 @@ class DenoisingError:
     def rows(self, at: int | None = None) -> States:
         """A picture for each row, noised to timestep `at` or to any; "goal" is the noise, in the model's own space."""
         picks = self._draw(len(self.latents))
-        t = self._draw(len(self.model.alphas_bar)) if at is None else torch.full_like(picks, at)
+        t = self._draw(len(self.model.levels)) if at is None else torch.full_like(picks, at)
         x0 = self.latents[picks.to(self.latents.device)]
         eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0)
-        bar = self.model.alpha_bar(t)
+        bar = self.model.noise_level(t)
         x_t = noised(x0, eps, bar)
         return States(x_t, t.to(x0.device), {"goal": convert(eps, x_t, bar, "eps", self.model.space)})
 
     def error(self, rows: States, cond: Cond) -> Tensor:
         """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""
-        said = self.model.answer(rows.x, rows.t, cond)
-        weight = space_weight(self.model.alpha_bar(rows.t), self.model.space, "eps")
+        said = self.model.predict_guided(rows.x, rows.t, cond)
+        weight = space_weight(self.model.noise_level(rows.t), self.model.space, "eps")
         return weight * (said.float() - rows.known["goal"].float()).square().flatten(1).mean(dim=1)
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -117,7 +117,12 @@ class ConceptInversion(Attack):
             with torch.enable_grad():
                 cond = _read(model, spelled, words[owner])
                 errors = denoising_errors(
-                    lambda x_t, t, cond=cond: model.answer(x_t, t, cond), x0, model.alphas_bar, model.space, rng
+                    lambda x_t, t, cond=cond: model.predict_guided(x_t, t, cond),
+                    x0,
+                    model.noise_level,
+                    len(model.levels),
+                    model.space,
+                    rng,
                 )
                 (grad,) = torch.autograd.grad(errors.sum() / self.batch, [words])
             if not (errors.isfinite().all() and grad.isfinite().all()):
@@ -138,7 +143,7 @@ def _around(model: Model, prompt: str, tokens: int) -> Slot:
     Raises:
         ValueError: the word alone fills a prompt, or the model reads no token embeddings.
     """
-    (empty,) = model.tokens([""])
+    (empty,) = model.tokenize([""])
     if tokens > (room := len(empty) - 2):
         raise ValueError(f"a word of {tokens} tokens leaves no room in a prompt of {room}; give fewer")
     before, after = (_ids(model, part) for part in prompt.split(SLOT, 1))
@@ -154,11 +159,11 @@ def _read(model: Model, slots: Sequence[Slot], words: Tensor) -> Cond:
     ids, places = (torch.stack(column) for column in zip(*slots, strict=True))
     embeddings = model.embed(ids).detach()
     rows = torch.arange(len(slots), device=ids.device)[:, None]
-    cond = model.read_embedded(embeddings.index_put((rows, places), words.to(embeddings)))
-    return model.noted([""] * len(slots), cond)
+    cond = model.encode_embedded(embeddings.index_put((rows, places), words.to(embeddings)))
+    return model.with_guider_inputs([""] * len(slots), cond)
 
 
 def _ids(model: Model, text: str) -> Tensor:
     """The token ids of a text's words."""
-    (ids,), (empty,) = model.tokens([text]), model.tokens([""])
+    (ids,), (empty,) = model.tokenize([text]), model.tokenize([""])
     return ids[1 : 1 + int((ids[1:] == empty[1]).nonzero()[0])]

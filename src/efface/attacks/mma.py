@@ -73,7 +73,7 @@ class Readings(IterativeAttack):
         with context.base():
             goals = model.encode([context.put(row.prompt, context.concept) for row in rows])
         self.wanted = model.embedding_of(goals).flatten(1).float()
-        self.table = model.embed(model.tokens(self.words)[:, 1]).detach().float()
+        self.table = model.embed(model.tokenize(self.words)[:, 1]).detach().float()
         self.rngs = [torch.Generator().manual_seed(context.rng("mma", row.id).getrandbits(62)) for row in rows]
         picks = [torch.randint(len(self.words), (how.tokens,), generator=rng) for rng in self.rngs]
         self.ids = torch.stack(picks).to(self.table.device)
@@ -104,5 +104,5 @@ class Readings(IterativeAttack):
     def _far(self, words: Tensor, wanted: Tensor) -> Tensor:
         """1 - cosine [n] between what these token embeddings [n, k, d] are read as and the wanted reading [n, D]."""
         model = self.context.model
-        read = model.embedding_of(model.read([""] * len(words), words))
+        read = model.embedding_of(model.encode_with_grad([""] * len(words), words))
         return 1 - F.cosine_similarity(read.flatten(1).float(), wanted)

@@ -80,7 +80,7 @@ class Prompts(IterativeAttack):
     def __init__(self, how: P4D, context: AttackContext, rows: Sequence[Row]) -> None:
         self.how, self.context, self.rows = how, context, list(rows)
         self.denoising = build_denoising_error(context, rows, "p4d")
-        self.table = context.model.embed(context.model.tokens(context.words)[:, 1]).detach().float()
+        self.table = context.model.embed(context.model.tokenize(context.words)[:, 1]).detach().float()
         count = len(context.words)
         ids = torch.stack([torch.randint(count, (how.tokens,), generator=rng) for rng in self.denoising.rngs])
         self.soft = Adam(self.table[ids.to(self.table.device)], how.lr, how.decay)
@@ -105,7 +105,7 @@ class Prompts(IterativeAttack):
     def _cond(self, at: Tensor) -> Cond:
         """What prompts of these token embeddings [n, k, d] alone are read as."""
         model, empty = self.context.model, [""] * len(self.rows)
-        return model.noted(empty, model.read(empty, at))
+        return model.with_guider_inputs(empty, model.encode_with_grad(empty, at))
 
     def _goal(self, states: States) -> States:
         """The states, with what the base says there of the concept."""

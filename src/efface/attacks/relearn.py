@@ -136,9 +136,14 @@ class Relearn(Attack):
             asked = [choice.choice(prompts) for _ in range(self.batch)]
             x0 = latents[torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device)]
             with torch.enable_grad(), model.bound(self._moved(start, adam.params)):
-                cond = model.read(asked)
+                cond = model.encode_with_grad(asked)
                 errors = denoising_errors(
-                    lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0], x0, model.alphas_bar, model.space, rng
+                    lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0],
+                    x0,
+                    model.noise_level,
+                    len(model.levels),
+                    model.space,
+                    rng,
                 )
                 grads = torch.autograd.grad(errors.mean(), adam.params, allow_unused=True)
             if not all(values.isfinite().all() for values in (errors, *grads) if values is not None):

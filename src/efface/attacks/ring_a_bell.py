@@ -158,4 +158,4 @@ def distances(context: AttackContext, texts: Sequence[str], goals: Tensor, owner
 
 def _read(context: AttackContext, texts: Sequence[str]) -> Tensor:
     """Embeddings [n, d] of n texts, by the text encoder in place."""
-    return context.model.read(list(texts)).flat().float()
+    return context.model.encode_with_grad(list(texts)).flat().float()

@@ -79,8 +79,6 @@ class Embeddings(IterativeAttack):
         self.how, self.context, self.rows = how, context, list(rows)
         self.denoising = build_denoising_error(context, rows, "soft-prompt")
         self.own = context.model.encode([row.prompt for row in rows])
-        # What a Prompt's embedding stands in for comes first in every adapter's conditions.
-        self.moved = next(iter(self.own.tensors))
         self.soft = Adam(self._start().float(), how.lr)
 
     def advance(self, turn: int) -> Sequence[Candidate]:
@@ -99,16 +97,16 @@ class Embeddings(IterativeAttack):
 
     def _start(self) -> Tensor:
         if self.how.where == "encoding":
-            return self.own.tensors[self.moved]
+            return self.own.embedding
         model = self.context.model
-        words = model.tokens(self.context.words)[:, 1]
+        words = model.tokenize(self.context.words)[:, 1]
         picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.denoising.rngs]
         return model.embed(words[torch.stack(picks).to(words.device)]).detach()
 
     def _cond(self, at: Tensor) -> Cond:
         model = self.context.model
         if self.how.where == "words":
-            cond = model.read([row.prompt for row in self.rows], at)
+            cond = model.encode_with_grad([row.prompt for row in self.rows], at)
         else:
-            cond = Cond({**self.own.tensors, self.moved: at.to(self.own.tensors[self.moved])})
-        return model.noted([""] * len(self.rows), cond)
+            cond = self.own.with_embedding(at.to(self.own.embedding))
+        return model.with_guider_inputs([""] * len(self.rows), cond)

@@ -75,13 +75,13 @@ class Prefixes(IterativeAttack):
     def __init__(self, how: UnlearnDiff, context: AttackContext, rows: Sequence[Row]) -> None:
         self.how, self.context, self.rows = how, context, list(rows)
         self.denoising = build_denoising_error(context, rows, "unlearndiff")
-        ids = context.model.tokens(context.words)[:, 1]
+        ids = context.model.tokenize(context.words)[:, 1]
         self.table = context.model.embed(ids).detach().float()
         even = torch.full((len(rows), how.tokens, len(ids)), 1 / len(ids), device=self.table.device)
         self.points = Adam(even, how.lr)
 
     def advance(self, turn: int) -> Sequence[Candidate]:
-        at = int((turn + 0.5) / self.how.queries * len(self.context.model.alphas_bar))
+        at = int((turn + 0.5) / self.how.queries * len(self.context.model.levels))
         for _ in range(self.how.steps):
             self._step(at)
         texts = spell(self.points.at.argmax(dim=-1), self.context.words)
@@ -98,7 +98,10 @@ class Prefixes(IterativeAttack):
         prompts = [row.prompt for row in self.rows]
         words = self.table[draw_tokens(points.at, self.denoising.rngs)]
         _, grad = steepness(
-            lambda prefix: self.denoising.error(states, model.noted(prompts, model.read(prompts, prefix))), words
+            lambda prefix: self.denoising.error(
+                states, model.with_guider_inputs(prompts, model.encode_with_grad(prompts, prefix))
+            ),
+            words,
         )
         points.step(compute_slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
         points.at = project_to_simplex(points.at)

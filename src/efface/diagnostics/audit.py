@@ -114,7 +114,7 @@ def _by_prediction(
     kept = [(2 * k + 1) * len(draw.t) // (2 * look.points) for k in range(min(look.points, len(draw.t)))]
     x = draw.states[kept].flatten(0, 1)
     t = draw.t[kept].repeat_interleave(look.states).to(x.device)
-    weight = space_weight(model.alpha_bar(t), model.space, look.space)
+    weight = space_weight(model.noise_level(t), model.space, look.space)
     out: list[float] = []
     for start in range(0, len(prompts), HELD):
         part = prompts[start : start + HELD]

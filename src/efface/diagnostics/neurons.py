@@ -99,7 +99,7 @@ def diagnose(
         edit.check(model)
         if not edit.names:
             raise ValueError(f"{name} changes no weights but guides drawing: no neuron differs under it")
-    looked_at = watch.layers(model, how.layers)
+    looked_at = watch.find_layers(model, how.layers)
     steps = model.defaults.steps if how.steps is None else how.steps
     if how.points > steps:
         raise ValueError(f"{how.points} timesteps of a trajectory of {steps}; fewer, or more steps, would work")
@@ -111,7 +111,7 @@ def diagnose(
         with edit.apply(model) if edit else nullcontext():
             for prompt in (concept, *adversarial):
                 cond = model.encode([prompt])
-                seen[name].append(watch.activations(model, looked_at, states, t, cond, batch))
+                seen[name].append(watch.measure_activations(model, looked_at, states, t, cond, batch))
                 if on_progress:
                     on_progress(sum(map(len, seen.values())), total)
     rho = measure_change(seen["base"][0], seen[next(iter(edits))][0])

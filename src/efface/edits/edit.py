@@ -13,9 +13,9 @@ from typing import Any, final
 from torch import Tensor
 
 from ..files import read_tensors, write_tensors
-from ..guidance.registry import made
+from ..guidance.registry import from_json
 from ..models.base import Model
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .deltas import grouped, merged
 
 GUIDE = "guide/"
@@ -57,13 +57,13 @@ class Edit:
         """The parts of each weight's change by suffix, as `deltas.grouped` gives them."""
         return grouped({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
 
-    def guide(self, strength: float = 1.0) -> Guide | None:
+    def guide(self, strength: float = 1.0) -> Guider | None:
         """The guide that it carries, at this strength; ValueError where this version has no such guide."""
         tensors = {k.removeprefix(GUIDE): value for k, value in self.values.items() if k.startswith(GUIDE)}
         kept = self.meta.get("guide")
         if kept is None and tensors:
             raise ValueError(f"the edit holds tensors of a guide ({', '.join(tensors)}) and does not say of which")
-        return made(kept["name"], {**kept["arguments"], **tensors}, strength) if kept else None
+        return from_json(kept["name"], {**kept["arguments"], **tensors}, strength) if kept else None
 
     def apply(self, model: Model, strength: float = 1.0) -> AbstractContextManager[None]:
         """Within, the model is edited; after, it is bit for bit the one before. Strength 0 and 1 are exact."""

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .schedules import Space, convert, noised
+from .schedules import NoiseLevel, Space, convert, noised
 
 
 def denoising_errors(
     predict: Callable[[Tensor, Tensor], Tensor],
     x0: Tensor,
-    alphas_bar: Tensor,
+    noise_level: Callable[[Tensor], NoiseLevel],
+    timesteps: int,
     space: Space,
     rng: torch.Generator,
 ) -> Tensor:
@@ -21,12 +22,13 @@ def denoising_errors(
 
     Args:
         predict: a function of states x_t [n, ...] and timesteps t [n] to predictions [n, ...] in `space`.
-        alphas_bar: cumulative alpha products [T].
+        noise_level: the noise levels of timesteps t [n].
+        timesteps: how many there are, counted from 0.
         rng: on the CPU; timesteps are drawn first, then noise.
     """
-    t = torch.randint(len(alphas_bar), (len(x0),), generator=rng)
+    t = torch.randint(timesteps, (len(x0),), generator=rng)
     eps = torch.randn(x0.shape, generator=rng).to(x0)
-    bar = alphas_bar[t].to(x0)
-    x_t = noised(x0, eps, bar)
-    wanted = convert(eps, x_t, bar, "eps", space)
+    level = noise_level(t)
+    x_t = noised(x0, eps, level)
+    wanted = convert(eps, x_t, level, "eps", space)
     return (predict(x_t, t.to(x0.device)).float() - wanted.float()).square().flatten(1).mean(dim=1)

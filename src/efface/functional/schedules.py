@@ -1,63 +1,139 @@
-"""The affine maps between noise, velocity and image predictions at one (x_t, t).
+"""The affine maps between noise, velocity, image and flow predictions at one (x_t, t).
 
-`alpha_bar` is the cumulative alpha product at t; with x_t = sqrt(ab) x0 + sqrt(1 - ab) eps and
-v = sqrt(ab) eps - sqrt(1 - ab) x0 (Salimans & Ho, arXiv 2202.00512), each prediction is an affine image of the others.
-A target whose coefficients sum to one is therefore the same target in every space, up to a weight.
+A state is x_t = alpha x_0 + sigma eps. Diffusion models preserve the variance, alpha^2 + sigma^2 = 1 with alpha^2 the
+cumulative alpha product (Ho et al., arXiv 2006.11239); flow models go straight, alpha + sigma = 1 (Liu et al., arXiv
+2209.03003). A network predicts one of
+
+    eps     the noise
+    x0      the picture
+    v       alpha eps - sigma x_0 (Salimans & Ho, arXiv 2202.00512)
+    flow    u = eps - x_0, the velocity dx_t / dsigma of a flow model
+
+and each is an affine image of the others. A target whose coefficients sum to one is therefore the same target in every
+space, up to a weight.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Space = Literal["eps", "v", "x0"]
+Space = Literal["eps", "v", "x0", "flow"]
 
 
-def like(alpha_bar: Tensor, x: Tensor) -> Tensor:
-    """`alpha_bar` [n] shaped to multiply `x` [n, ...]."""
-    return alpha_bar.to(x).reshape(-1, *[1] * (x.dim() - 1))
+@dataclass(frozen=True, eq=False)
+class NoiseLevel:
+    """How much picture and how much noise n states hold: x_t = alpha x_0 + sigma eps.
+
+    Example:
+        >>> NoiseLevel.from_alpha_bar(torch.tensor([0.36])).sigma
+        tensor([0.8000], dtype=torch.float64)
+        >>> NoiseLevel.from_flow(torch.tensor([0.25])).alpha
+        tensor([0.7500], dtype=torch.float64)
+    """
+
+    alpha: Tensor
+    """[n], fp64: the picture's share."""
+    sigma: Tensor
+    """[n], fp64: the noise's share."""
+
+    @staticmethod
+    def from_alpha_bar(alpha_bar: Tensor) -> NoiseLevel:
+        """Levels that preserve the variance, from cumulative alpha products [n]; 1 - alpha_bar in their own dtype."""
+        return NoiseLevel(alpha_bar.double().sqrt(), (1 - alpha_bar).double().sqrt())
+
+    @staticmethod
+    def from_flow(sigma: Tensor) -> NoiseLevel:
+        """Levels on the straight way from picture to noise, from sigma [n] in [0, 1]."""
+        return NoiseLevel(1 - sigma.double(), sigma.double())
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+    def __getitem__(self, rows: slice | Tensor) -> NoiseLevel:
+        return NoiseLevel(self.alpha[rows], self.sigma[rows])
+
+    def to(self, device: torch.device) -> NoiseLevel:
+        return NoiseLevel(self.alpha.to(device), self.sigma.to(device))
+
+    def expand(self, n: int) -> NoiseLevel:
+        """n levels, from n or from one."""
+        return NoiseLevel(self.alpha.expand(n), self.sigma.expand(n))
 
 
-def noised(x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
-    """The forward process: x_t [n, ...] from x0 and eps [n, ...] at alpha_bar [n]."""
-    a = like(alpha_bar, x0)
-    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+def like(numbers: Tensor, x: Tensor) -> Tensor:
+    """`numbers` [n] shaped to multiply `x` [n, ...], at its dtype and on its device."""
+    return numbers.to(x).reshape(-1, *[1] * (x.dim() - 1))
 
 
-def to_x0(prediction: Tensor, x_t: Tensor, alpha_bar: Tensor, space: Space) -> Tensor:
-    """The image that a prediction in `space` stands for; all tensors [n, ...], alpha_bar [n]."""
-    a = like(alpha_bar, x_t)
+def _share(share: Tensor, x: Tensor) -> Tensor:
+    """alpha or sigma [n], shaped to multiply x [n, ...].
+
+    The root of the rounded square, not the rounded root: torch's root in fp32 may be one off in the last place, and
+    states, so also the edits trained on them, stay to the bit what they are where alpha_bar itself is rounded.
+    """
+    return like(share.square(), x).sqrt()
+
+
+def noised(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
+    """The forward process: x_t [n, ...] from x0 and eps [n, ...] at n levels."""
+    return _share(level.alpha, x0) * x0 + _share(level.sigma, x0) * eps
+
+
+def to_x0(prediction: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
+    """The image that a prediction in `space` stands for; all tensors [n, ...], n levels."""
+    alpha, sigma = _share(level.alpha, x_t), _share(level.sigma, x_t)
     if space == "eps":
-        return (x_t - (1 - a).sqrt() * prediction) / a.sqrt()
+        return (x_t - sigma * prediction) / alpha
     if space == "v":
-        return a.sqrt() * x_t - (1 - a).sqrt() * prediction
+        return (alpha * x_t - sigma * prediction) / like(_length(level), x_t)
+    if space == "flow":
+        return (x_t - sigma * prediction) / like(level.alpha + level.sigma, x_t)
     return prediction
 
 
-def from_x0(x0: Tensor, x_t: Tensor, alpha_bar: Tensor, space: Space) -> Tensor:
-    """The inverse of `to_x0`."""
-    a = like(alpha_bar, x_t)
+def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
+    """The inverse of `to_x0`; where no noise is left, only "x0" has one."""
+    alpha, sigma = _share(level.alpha, x_t), _share(level.sigma, x_t)
     if space == "eps":
-        return (x_t - a.sqrt() * x0) / (1 - a).sqrt()
+        return (x_t - alpha * x0) / sigma
     if space == "v":
-        return (a.sqrt() * x_t - x0) / (1 - a).sqrt()
+        return (alpha * x_t - like(_length(level), x_t) * x0) / sigma
+    if space == "flow":
+        return (x_t - like(level.alpha + level.sigma, x_t) * x0) / sigma
     return x0
 
 
-def convert(prediction: Tensor, x_t: Tensor, alpha_bar: Tensor, given: Space, wanted: Space) -> Tensor:
-    """A prediction in space `given`, said in space `wanted`."""
-    return from_x0(to_x0(prediction, x_t, alpha_bar, given), x_t, alpha_bar, wanted)
+def convert(prediction: Tensor, x_t: Tensor, level: NoiseLevel, given: Space, wanted: Space) -> Tensor:
+    """A prediction [n, ...] in space `given`, said in space `wanted`, at states x_t [n, ...] of n levels."""
+    return from_x0(to_x0(prediction, x_t, level, given), x_t, level, wanted)
 
 
-def space_weight(alpha_bar: Tensor, native: Space, space: Space) -> Tensor:
-    """How much a squared error in `native` grows when it is measured in `space`: [n], from alpha_bar [n].
+def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:
+    """How much a squared error in `native` grows when it is measured in `space`: [n] in fp32, from n levels.
 
-    The square of the slope of the affine map; (1 - ab) / ab from eps to x0, the weight that EAP's x0 loss hides.
+    The square of the slope of the affine map; (sigma / alpha)^2 from eps to x0, the weight that EAP's x0 loss hides.
+
+    Raises:
+        ValueError: there is no such space.
     """
     for name in (native, space):
         if name not in get_args(Space):
             raise ValueError(f"no space {name!r}; there are {', '.join(get_args(Space))}")
-    in_x0 = {"eps": (1 - alpha_bar) / alpha_bar, "v": 1 - alpha_bar, "x0": torch.ones_like(alpha_bar)}
-    return torch.ones_like(alpha_bar) if native == space else in_x0[native] / in_x0[space]
+    picture, noise = level.alpha.square().float(), level.sigma.square().float()
+    in_x0 = {
+        "eps": noise / picture,
+        "v": noise / _length(level).square().float(),
+        "x0": torch.ones_like(noise),
+        "flow": noise / (level.alpha + level.sigma).square().float(),
+    }
+    return torch.ones_like(noise) if native == space else in_x0[native] / in_x0[space]
+
+
+def _length(level: NoiseLevel) -> Tensor:
+    """alpha^2 + sigma^2 [n]: exactly 1 where the variance is preserved, however alpha_bar was rounded."""
+    length = level.alpha.square() + level.sigma.square()
+    return torch.where((length - 1).abs() < 1e-6, 1.0, length)

@@ -23,21 +23,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from ..functional.losses import guided
-from ..models.adapters.sd import LatentDiffusion
-from ..models.base import Model
+from ..models.adapters.latent import LatentDiffusion
 from ..models.cond import Cond
-from ..models.guider import Guide, Walk
+from ..models.denoiser import Denoiser
+from ..models.guider import GuidedSampling, Guider
 
 MATCH = "gate.match"
-"""What `read` adds to conditions: gamma [n]."""
+"""What `add_inputs` adds to conditions: gamma [n]."""
 LEAF = ".weight"
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Gate(Guide):
-    """Low-rank adapters of the U-Net's layers, each row of a batch under its own factor."""
+class Gate(Guider):
+    """Low-rank adapters of the denoiser's layers, each row of a batch under its own factor."""
 
     in_network: ClassVar[bool] = True
     concepts: tuple[str, ...]
@@ -51,12 +50,12 @@ class Gate(Guide):
     up: Tensor
     """All `up` factors [out, rank], likewise."""
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Denoiser) -> None:
         if not isinstance(model, LatentDiffusion):
             raise ValueError(f"the gate compares prompts, which {model.name} ({type(model).__name__}) does not read")
         weights = model.weights
         if strange := [name for name in self.layers if name not in weights or not _fits(model, name)]:
-            raise ValueError(f"{strange[0]!r} is no linear or plain convolution layer of the U-Net of {model.name}")
+            raise ValueError(f"{strange[0]!r} is no linear or plain convolution layer of the denoiser of {model.name}")
         wide = sum(self.rank * math.prod(weights[name].shape[1:]) for name in self.layers)
         high = sum(self.rank * weights[name].shape[0] for name in self.layers)
         if (self.down.numel(), self.up.numel()) != (wide, high):
@@ -65,7 +64,7 @@ class Gate(Guide):
                 f"numbers, the gate has {self.down.numel()} and {self.up.numel()}"
             )
 
-    def factors(self, model: Model) -> dict[str, tuple[Tensor, Tensor]]:
+    def factors(self, model: Denoiser) -> dict[str, tuple[Tensor, Tensor]]:
         """Of each layer, down [rank, in] and up [out, rank], on the model's device."""
         shapes = [model.weights[name].shape for name in self.layers]
         downs = self.down.to(model.device).split([self.rank * math.prod(shape[1:]) for shape in shapes])
@@ -73,30 +72,30 @@ class Gate(Guide):
         parts = zip(self.layers, downs, ups, strict=True)
         return {name: (down.view(self.rank, -1), up.view(-1, self.rank)) for name, down, up in parts}
 
-    def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
+    def add_inputs(self, model: Denoiser, texts: Sequence[str], cond: Cond) -> Cond:
         """Adds gamma: how far each prompt opens the gate."""
         assert isinstance(model, LatentDiffusion)
-        rows, own = (c.tensors["tokens"].flatten(1).float() for c in (cond, model.read(self.concepts)))
+        rows, own = (c.attended.flatten(1).float() for c in (cond, model.encode_with_grad(self.concepts)))
         alike = torch.cosine_similarity(rows[:, None], own[None], dim=2).clamp(0, 1)
-        concepts = [_words(model.tokenizer, concept) for concept in self.concepts]
+        concepts = [_words(model, concept) for concept in self.concepts]
         held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _each(model, texts)]
         match = torch.maximum(alike, torch.tensor(held).to(alike)).amax(dim=1)
-        return Cond({**cond.tensors, MATCH: match})
+        return cond.with_extra({MATCH: match})
 
     @contextmanager
-    def answering(self, model: Model, cond: Cond) -> Iterator[None]:
+    def act_in_network(self, model: Denoiser, cond: Cond) -> Iterator[None]:
         """The adapters act, each row by its own gamma, and gamma has a gradient to the conditions."""
         assert isinstance(model, LatentDiffusion)
-        with adapted(model, self.factors(model), self.strength * cond.tensors[MATCH]):
+        with adapt_layers(model, self.factors(model), self.strength * cond.tensors[MATCH]):
             yield
 
-    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
         assert isinstance(model, LatentDiffusion)
-        return _Walk(model, self.factors(model), self.strength * cond.tensors[MATCH], cond, uncond, guidance)
+        return _GateSampling(model, self.factors(model), self.strength * cond.tensors[MATCH], cond, uncond, guidance)
 
 
 @final
-class _Walk(Walk):
+class _GateSampling(GuidedSampling):
     """Predicts by itself, for the loop predicts without adapters; as often as plain guidance, for gamma is given."""
 
     def __init__(
@@ -114,15 +113,15 @@ class _Walk(Walk):
     def conds(self, i: int) -> Sequence[Cond]:
         return []
 
-    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+    def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         asked = [self.cond] if self.guidance == 1 else [self.uncond, self.cond]
-        with adapted(self.model, self.factors, self.gamma.repeat(len(asked))):
+        with adapt_layers(self.model, self.factors, self.gamma.repeat(len(asked))):
             answers = self.model.predict(x_t, t, *asked)
-        return answers[0] if self.guidance == 1 else guided(answers[0], answers[1], self.guidance)
+        return answers[0] if self.guidance == 1 else self.model.guide(answers[1], answers[0], self.guidance)
 
 
 @contextmanager
-def adapted(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
+def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
     """Within, each layer answers W x + gamma up (down x), gamma [n] by the rows of the batch that is predicted."""
 
     def adding(down: Tensor, up: Tensor) -> Any:
@@ -141,11 +140,11 @@ def adapted(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]]
 
 
 def _layer(model: LatentDiffusion, name: str) -> nn.Module:
-    return model.unet.get_submodule(name.removeprefix("unet.").removesuffix(LEAF))
+    return model.network.get_submodule(name.removeprefix(f"{model.denoiser}.").removesuffix(LEAF))
 
 
 def _fits(model: LatentDiffusion, name: str) -> bool:
-    if not (name.startswith("unet.") and name.endswith(LEAF)):
+    if not (name.startswith(f"{model.denoiser}.") and name.endswith(LEAF)):
         return False
     layer = _layer(model, name)
     plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
@@ -160,11 +159,11 @@ def _product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     return conv2d(conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation), up[:, :, None, None])
 
 
-def _words(tokenizer: Any, text: str) -> set[int]:
+def _words(model: LatentDiffusion, text: str) -> set[int]:
     """The tokens of a text, without the special ones."""
-    ids = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
-    return set(ids) - set(tokenizer.all_special_ids)
+    ids = model.tokenizer(text, truncation=True, max_length=model.max_tokens)["input_ids"]
+    return set(ids) - set(model.tokenizer.all_special_ids)
 
 
 def _each(model: LatentDiffusion, texts: Sequence[str]) -> list[set[int]]:
-    return [_words(model.tokenizer, text) for text in texts]
+    return [_words(model, text) for text in texts]

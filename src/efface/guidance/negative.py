@@ -12,26 +12,25 @@ from typing import final
 
 from torch import Tensor
 
-from ..functional.losses import guided
-from ..models.base import Model
 from ..models.cond import Cond
-from ..models.guider import Guide, Walk
+from ..models.denoiser import Denoiser
+from ..models.guider import GuidedSampling, Guider
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Negative(Guide):
+class Negative(Guider):
     """Puts the concept where the empty prompt stands in classifier-free guidance."""
 
     prompt: str
     """The negative prompt."""
 
-    def check(self, model: Model) -> None:
-        model.read([self.prompt])  # a model of classes knows no other words, and one class at a time
+    def check(self, model: Denoiser) -> None:
+        model.encode_with_grad([self.prompt])  # a model of classes knows no other words, and one class at a time
 
-    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
         negative = model.encode([self.prompt]).expand(len(cond))
-        return _Walk(cond, Away(uncond, negative, self.strength), guidance)
+        return _NegativeSampling(model, cond, Away(uncond, negative, self.strength), guidance)
 
 
 @final
@@ -46,14 +45,19 @@ class Away:
     def conds(self) -> Sequence[Cond]:
         return [self.negative] if self.strength == 1 else [self.uncond, self.negative]
 
-    def of(self, said: Mapping[Cond, Tensor]) -> Tensor:
-        eps_n = said[self.negative]
-        return eps_n if self.strength == 1 else said[self.uncond] + self.strength * (eps_n - said[self.uncond])
+    def of(self, predictions: Mapping[Cond, Tensor]) -> Tensor:
+        eps_n = predictions[self.negative]
+        return (
+            eps_n
+            if self.strength == 1
+            else predictions[self.uncond] + self.strength * (eps_n - predictions[self.uncond])
+        )
 
 
 @final
 @dataclass(frozen=True)
-class _Walk(Walk):
+class _NegativeSampling(GuidedSampling):
+    model: Denoiser
     cond: Cond
     away: Away
     guidance: float
@@ -61,7 +65,7 @@ class _Walk(Walk):
     def conds(self, i: int) -> Sequence[Cond]:
         return [self.cond] if self.guidance == 1 else [*self.away.conds(), self.cond]
 
-    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+    def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         if self.guidance == 1:
-            return said[self.cond]
-        return guided(self.away.of(said), said[self.cond], self.guidance)
+            return predictions[self.cond]
+        return self.model.guide(predictions[self.cond], self.away.of(predictions), self.guidance)

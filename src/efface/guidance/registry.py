@@ -7,16 +7,16 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .gate import Gate
 from .negative import Negative
 from .safree import SAFREE
 from .sld import SLD
 
-GUIDES: Mapping[str, type[Guide]] = {"gate": Gate, "negative": Negative, "safree": SAFREE, "sld": SLD}
+GUIDES: Mapping[str, type[Guider]] = {"gate": Gate, "negative": Negative, "safree": SAFREE, "sld": SLD}
 
 
-def get(name: str) -> type[Guide]:
+def get(name: str) -> type[Guider]:
     """The guide's class, by its name; ValueError where there is none of that name."""
     if name not in GUIDES:
         near = difflib.get_close_matches(str(name), GUIDES, n=1)
@@ -25,7 +25,7 @@ def get(name: str) -> type[Guide]:
     return GUIDES[name]
 
 
-def kept(guide: Guide) -> dict[str, Any]:
+def to_json(guide: Guider) -> dict[str, Any]:
     """What an Edit keeps of a guide whose fields are of JSON's types: its name and its arguments."""
     fields = [field.name for field in dataclasses.fields(guide) if field.name != "strength"]
     arguments = {name: getattr(guide, name) for name in fields}
@@ -33,7 +33,7 @@ def kept(guide: Guide) -> dict[str, Any]:
     return {"name": type(guide).__module__.rpartition(".")[2], "arguments": told}
 
 
-def made(name: str, arguments: Mapping[str, Any], strength: float = 1.0) -> Guide:
+def from_json(name: str, arguments: Mapping[str, Any], strength: float = 1.0) -> Guider:
     """The inverse of `kept`, at this strength; ValueError where the guide takes other arguments."""
     kind = get(name)
     wanted = {field.name for field in dataclasses.fields(kind)} - {"strength"}

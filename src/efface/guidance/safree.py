@@ -28,42 +28,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from ..functional.losses import guided
-from ..models.adapters.sd import LatentDiffusion
+from ..models.adapters.sd import CLIP, ClipDiffusion
 from ..models.adapters.sdxl import StableDiffusionXL
-from ..models.base import Model
-from ..models.cond import Cond
-from ..models.guider import Guide, Walk
+from ..models.cond import POOLED, Cond
+from ..models.denoiser import Denoiser
+from ..models.guider import GuidedSampling, Guider
 from .negative import Away
 
 RTOL = 1e-5
 SHIFT, LAST = "safree.shift", "safree.last"
-"""What `read` adds to conditions: what filtering adds to the embedding, and the last step [n] that it serves in."""
+"""What `add_inputs` adds: what filtering adds to the embedding, and the last step [n] that it serves in."""
 SENTENCE = "safree.sentence"
 """What filtering adds to the sentence's embedding, where the model reads one."""
-MOVED = {"tokens": SHIFT, "pooled": SENTENCE}
+MOVED = {CLIP: SHIFT, POOLED: SENTENCE}
 """The conditions that are filtered, and by what."""
 
 
-def span(vectors: Tensor) -> Tensor:
+def find_span(vectors: Tensor) -> Tensor:
     """An orthonormal basis [r, d] of the span of vectors [n, d], in double precision."""
     _, weights, basis = torch.linalg.svd(vectors.double(), full_matrices=False)
     return basis[weights > RTOL * weights.max()]
 
 
-def filtered(e: Tensor, prompt: Tensor, concept: Tensor) -> Tensor:
+def filter_embeddings(e: Tensor, prompt: Tensor, concept: Tensor) -> Tensor:
     """(1 - P_C) P_I e for embeddings [n, d], given orthonormal bases [r, d] of both spans."""
     within = e.double() @ prompt.T @ prompt
     return within - within @ concept.T @ concept
 
 
-def triggers(left_out: Tensor, concept: Tensor, alpha: float) -> Tensor:
+def find_triggers(left_out: Tensor, concept: Tensor, alpha: float) -> Tensor:
     """Which tokens [n] carry the concept, by the prompt's pooled embeddings [n, d] with each token left out."""
     p = left_out.double()
     distance = (p - p @ concept.T @ concept).norm(dim=1)
@@ -73,14 +72,14 @@ def triggers(left_out: Tensor, concept: Tensor, alpha: float) -> Tensor:
     return distance >= (1 + alpha) * others
 
 
-def last_step(z: float, up_t: int, k: float, t_mid: float) -> int:
+def find_last_step(z: float, up_t: int, k: float, t_mid: float) -> int:
     """The last step that filtered embeddings serve in, by how far filtering takes the prompt: z = 1 - mean cosine."""
     return round(up_t / (1 + math.exp(-2 * k * (10 * z - t_mid))))
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SAFREE(Guide):
+class SAFREE(Guider):
     """Filters the concepts out of the prompt's token embeddings for the first steps."""
 
     concepts: tuple[str, ...]
@@ -98,19 +97,19 @@ class SAFREE(Guide):
     negative: bool
     """Use the concepts as negative prompt as well."""
 
-    def check(self, model: Model) -> None:
-        if not isinstance(model, LatentDiffusion):
+    def check(self, model: Denoiser) -> None:
+        if not isinstance(model, ClipDiffusion):
             raise ValueError(
                 f"SAFREE filters what CLIP text encoders say of words, and {model.name} ({type(model).__name__}) reads "
                 "none; negative and sld work by predictions alone"
             )
 
-    def read(self, model: Model, texts: Sequence[str], cond: Cond) -> Cond:
-        assert isinstance(model, LatentDiffusion)
-        limit = model.tokenizer.model_max_length
+    def add_inputs(self, model: Denoiser, texts: Sequence[str], cond: Cond) -> Cond:
+        assert isinstance(model, ClipDiffusion)
+        limit = model.max_tokens
         phrases = model.tokenizer(list(self.concepts), truncation=True, max_length=limit)["input_ids"]
         ends = [_ends(model, [ids]) for ids in phrases]
-        concept = {name: span(torch.cat([end[name] for end in ends])) for name in ends[0]}
+        concept = {name: find_span(torch.cat([end[name] for end in ends])) for name in ends[0]}
         shifts = {MOVED[name]: torch.zeros_like(cond.tensors[name]) for name in concept}
         last = torch.full((len(cond),), -1.0, device=model.device)
         ids = model.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
@@ -119,40 +118,40 @@ class SAFREE(Guide):
                 new, last[row] = self._filter(model, text, cond[[row]], concept)
                 for name, shift in new.items():
                     shifts[MOVED[name]][row, : len(shift)] = shift.to(cond.tensors[name])
-        return Cond({**cond.tensors, **shifts, LAST: last})
+        return cond.with_extra({**shifts, LAST: last})
 
     def _filter(
-        self, model: LatentDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
+        self, model: ClipDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], float]:
         """What filtering adds to the conditions of one prompt, and the last step that it serves in.
 
-        To "tokens" [n, d] of start, words and end, and to "pooled" [d] where the model reads it.
+        To the tokens [n, d] of start, words and end, and to what is pooled [d] where the model reads it.
         """
         places = range(1, len(ids) - 1)
         left_out = _ends(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
-        e = cond.tensors["tokens"][0, : len(ids)].double().cpu()
-        new = filtered(e, span(left_out["tokens"]), concept["tokens"])
+        e = cond.tokens[0, : len(ids)].double().cpu()
+        new = filter_embeddings(e, find_span(left_out[CLIP]), concept[CLIP])
         carries = torch.zeros(len(ids), 1, dtype=torch.bool)
-        carries[1:-1, 0] = triggers(left_out["tokens"], concept["tokens"], self.alpha)
-        shift = {"tokens": torch.where(carries, new - e, 0)}
-        if "pooled" in left_out:
-            own = cond.tensors["pooled"].double().cpu()
-            moved = filtered(own, span(left_out["pooled"]), concept["pooled"]) - own
-            shift["pooled"] = moved[0] * carries.any()
+        carries[1:-1, 0] = find_triggers(left_out[CLIP], concept[CLIP], self.alpha)
+        shift = {CLIP: torch.where(carries, new - e, 0)}
+        if POOLED in left_out:
+            own = cond.tensors[POOLED].double().cpu()
+            moved = filter_embeddings(own, find_span(left_out[POOLED]), concept[POOLED]) - own
+            shift[POOLED] = moved[0] * carries.any()
         if not self.self_validation:
             return shift, math.inf
         z = 1 - torch.cosine_similarity(new, e).mean().item()
-        return shift, last_step(z, self.up_t, self.sharpness, self.midpoint)
+        return shift, find_last_step(z, self.up_t, self.sharpness, self.midpoint)
 
-    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
         negative = model.encode([", ".join(self.concepts)]).expand(len(cond)) if self.negative else uncond
-        return _Walk(self, cond, Away(uncond, negative, self.strength), guidance)
+        return _SAFREESampling(self, model, cond, Away(uncond, negative, self.strength), guidance)
 
 
 @final
-class _Walk(Walk):
-    def __init__(self, guide: SAFREE, cond: Cond, away: Away, guidance: float) -> None:
-        self.guide, self.cond, self.away, self.guidance = guide, cond, away, guidance
+class _SAFREESampling(GuidedSampling):
+    def __init__(self, guide: SAFREE, model: Denoiser, cond: Cond, away: Away, guidance: float) -> None:
+        self.guide, self.model, self.cond, self.away, self.guidance = guide, model, cond, away, guidance
         self.now = cond
 
     def conds(self, i: int) -> Sequence[Cond]:
@@ -161,17 +160,18 @@ class _Walk(Walk):
             if shift in held:
                 serves = (held[LAST] >= i).to(held[shift]).view(-1, *[1] * (held[shift].dim() - 1))
                 moved[name] = held[name] + serves * self.guide.strength * held[shift]
-        self.now = Cond({**held, **moved})
+        now = self.cond.with_embedding(moved[CLIP]) if CLIP in moved else self.cond
+        self.now = replace(now, pooled=moved.get(POOLED, now.pooled))
         return [self.now] if self.guidance == 1 else [*self.away.conds(), self.now]
 
-    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+    def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         if self.guidance == 1:
-            return said[self.now]
-        return guided(self.away.of(said), said[self.now], self.guidance)
+            return predictions[self.now]
+        return self.model.guide(predictions[self.now], self.away.of(predictions), self.guidance)
 
 
 @torch.no_grad()
-def _ends(model: LatentDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def _ends(model: ClipDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """What n equally long rows of token ids come to, [n, d] in the space of each condition that is filtered.
 
     The state at the end of the text, as CLIP pools it, where the U-Net reads final states; in double precision, on the
@@ -180,8 +180,8 @@ def _ends(model: LatentDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Ten
     rows = torch.tensor(ids, device=model.device)
     if isinstance(model, StableDiffusionXL):
         said = [encoder(rows, output_hidden_states=True) for _, encoder in model.towers]
-        ends = {"tokens": torch.cat([out.hidden_states[-2][:, -1] for out in said], dim=1)}
-        ends["pooled"] = said[-1].text_embeds
+        ends = {CLIP: torch.cat([out.hidden_states[-2][:, -1] for out in said], dim=1)}
+        ends[POOLED] = said[-1].text_embeds
     else:
-        ends = {"tokens": model.pipeline.text_encoder(rows).pooler_output}
+        ends = {CLIP: model.pipeline.text_encoder(rows).pooler_output}
     return {name: end.double().cpu() for name, end in ends.items()}

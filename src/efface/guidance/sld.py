@@ -23,16 +23,15 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..functional.losses import guided
 from ..functional.schedules import like, space_weight
-from ..models.base import Model
 from ..models.cond import Cond
-from ..models.guider import Guide, Walk
+from ..models.denoiser import Denoiser
+from ..models.guider import GuidedSampling, Guider
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class SLD(Guide):
+class SLD(Guider):
     """Subtracts a safety guidance from classifier-free guidance."""
 
     prompt: str
@@ -48,16 +47,16 @@ class SLD(Guide):
     momentum_beta: float
     """Share of the momentum that stays from step to step."""
 
-    def check(self, model: Model) -> None:
-        model.read([self.prompt])  # a model of classes knows no other words, and one class at a time
+    def check(self, model: Denoiser) -> None:
+        model.encode_with_grad([self.prompt])  # a model of classes knows no other words, and one class at a time
 
-    def begin(self, model: Model, cond: Cond, uncond: Cond, guidance: float) -> Walk:
-        return _Walk(self, model, cond, uncond, guidance)
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+        return _SLDSampling(self, model, cond, uncond, guidance)
 
 
 @final
-class _Walk(Walk):
-    def __init__(self, guide: SLD, model: Model, cond: Cond, uncond: Cond, guidance: float) -> None:
+class _SLDSampling(GuidedSampling):
+    def __init__(self, guide: SLD, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> None:
         self.guide, self.model, self.cond, self.uncond, self.guidance = guide, model, cond, uncond, guidance
         self.safety = model.encode([guide.prompt]).expand(len(cond))
         self.momentum: Tensor | None = None
@@ -65,21 +64,21 @@ class _Walk(Walk):
     def conds(self, i: int) -> Sequence[Cond]:
         return [self.uncond, self.cond, self.safety]
 
-    def combine(self, i: int, x_t: Tensor, t: Tensor, said: Mapping[Cond, Tensor]) -> Tensor:
+    def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         guide, slope = self.guide, self._slope(x_t, t)
-        eps_0, eps_c, eps_s = said[self.uncond], said[self.cond], said[self.safety]
+        eps_0, eps_c, eps_s = predictions[self.uncond], predictions[self.cond], predictions[self.safety]
         apart = slope * (eps_c - eps_s)
         mu = torch.where(apart < guide.threshold, (guide.scale * apart.abs()).clamp(max=1), 0)
         nu = torch.zeros_like(x_t) if self.momentum is None else self.momentum
         gamma = mu * (slope * (eps_s - eps_0)) + guide.momentum_scale * nu
         self.momentum = guide.momentum_beta * nu + (1 - guide.momentum_beta) * gamma
         if i < guide.warm_up:
-            return guided(eps_0, eps_c, self.guidance)
+            return self.model.guide(eps_c, eps_0, self.guidance)
         push = torch.where(slope == 0, 0, gamma / slope)
-        return guided(eps_0, eps_c - guide.strength * push, self.guidance)
+        return self.model.guide(eps_c - guide.strength * push, eps_0, self.guidance)
 
     def _slope(self, x_t: Tensor, t: Tensor) -> Tensor:
         """How much a difference of the model's own predictions grows when it is said as noise: a scalar."""
-        alpha_bar = self.model.alpha_bar(torch.as_tensor(t).reshape(1))
+        level = self.model.noise_level(torch.as_tensor(t).reshape(1))
         sign = -1 if self.model.space == "x0" else 1
-        return sign * like(space_weight(alpha_bar, self.model.space, "eps").sqrt(), x_t)
+        return sign * like(space_weight(level, self.model.space, "eps").sqrt(), x_t)

@@ -14,7 +14,7 @@ one a step; words to retain are the kept concepts or the vocabulary's, theirs CO
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -35,6 +35,9 @@ class AdvUnlearn(TrajectoryMethod):
     """ESD on prompts that an attack hardens in every step, in the text encoder; other words are retained."""
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    unserved: ClassVar[Mapping[str, str]] = {
+        "pixart": "its attack puts token embeddings after CLIP's start token, and T5 has none"
+    }
     uses_keep: ClassVar[bool] = True
     weights: str = r"text_encoder(_2)?\..*"
     """Which weights may move: subsets or regular expressions, comma-separated."""

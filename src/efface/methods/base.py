@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -42,7 +42,9 @@ class Method(ABC):
     """
 
     kind: ClassVar[Kind] = "closed form"
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
+    unserved: ClassVar[Mapping[str, str]] = {}
+    """Why it does not serve an architecture, by its name, where there is more to say than that it does not."""
     uses_anchor: ClassVar[bool] = False
     needs_anchor: ClassVar[bool] = False
     uses_keep: ClassVar[bool] = False
@@ -80,8 +82,10 @@ class Method(ABC):
         """Raises ValueError where the method cannot use what the request holds, or cannot serve the model."""
         name = type(self).__name__
         if model is not None and model.architecture not in self.architectures:
+            why = self.unserved.get(model.architecture)
             raise ValueError(
-                f"{name} does not work on {model.name}, a model of the kind {model.architecture}; it serves "
+                f"{name} does not work on {model.name}, a model of the kind {model.architecture}"
+                f"{f', because {why}' if why else ''}; it serves "
                 f"{', '.join(self.architectures)}, and `efface list methods` says which methods serve which"
             )
         if model is not None:
@@ -108,7 +112,7 @@ class Trained(Method):
     """
 
     kind: ClassVar[Kind] = "trained"
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "ddpm")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm")
     weights: str = "xattn"
     """Which weights may move: subsets or regular expressions, comma-separated."""
     steps: int = 1000

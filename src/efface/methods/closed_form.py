@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,8 +52,12 @@ class ClosedForm(Method):
 
     def reader(self, model: Model, tokens: Tokens) -> Reader:
         """Reads concepts in the method's templates; ValueError where the model reads no text."""
-        tokenizer = getattr(model, "tokenizer", None)
-        return Reader(lambda texts: model.encode(texts).tensors["tokens"], tokenizer, self.templates, tokens)
+        tokenizer, (part, *_) = getattr(model, "tokenizer", None), parts_of(model)
+
+        def read(texts: Sequence[str]) -> Tensor:
+            return model.text_inputs(model.encode(texts), part)
+
+        return Reader(read, tokenizer, self.templates, tokens, lambda texts: model.encode(texts).mask)
 
     def fit(
         self,
@@ -66,7 +69,7 @@ class ClosedForm(Method):
     ) -> Edit:
         """Linear solves for all layers at once; there is nothing to resume, so the checkpoint stays unused."""
         self.check(erasure, model)
-        weights = text_projections(model.weights)
+        weights = text_projections(model)
         named = (*erasure.targets, *erasure.keep, *self.exclude)
         words = exclude_overlaps(model.vocabulary(self.preserve_vocabulary), named)
         matrix, notes = self.solve(model, erasure, words, weights)
@@ -74,20 +77,28 @@ class ClosedForm(Method):
         return Edit(answers(weights, matrix, progress), record)
 
 
-def text_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def text_projections(model: Model) -> dict[str, Tensor]:
     """The weights [m, d] of the keys and values of cross-attention, by name.
 
     Raises:
-        ValueError: there are none, as in models that are conditioned on classes or through an embedding of the time.
+        ValueError: there are none, as in models that are conditioned on classes or through an embedding of the time; or
+            they do not all read the same rows, which one matrix could map.
     """
-    found = re.compile(r"\.attn2\.to_[kv]\.weight$")
-    chosen = {name: weight.detach() for name, weight in weights.items() if found.search(name)}
-    if not chosen:
+    if len(parts := parts_of(model)) > 1:
+        raise ValueError(f"a closed form maps what all layers read by one matrix; these read {', '.join(parts)}")
+    weights = model.weights
+    return {each.weight: weights[each.weight].detach() for each in model.text_maps() if each.role == "cross"}
+
+
+def parts_of(model: Model) -> list[str]:
+    """What the keys and values of cross-attention read; ValueError as `text_projections`."""
+    found = [each for each in model.text_maps() if each.role == "cross" and each.rows is None]
+    if not found:
         raise ValueError(
             "a closed form edits the keys and values of cross-attention to a text, and this model has none; "
             "one with attn2.to_k and attn2.to_v, as Stable Diffusion, would have worked"
         )
-    return chosen
+    return list(dict.fromkeys(each.part for each in found))
 
 
 def answers(
@@ -113,6 +124,8 @@ class Reader:
     """CLIP's, or another that ends a text with one special token."""
     templates: tuple[str, ...]
     tokens: Tokens
+    masks: Callable[[Sequence[str]], Tensor | None] = lambda texts: None
+    """Which tokens [n, L] of n texts the network attends to, None for all; the others are no rows."""
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
@@ -126,31 +139,44 @@ class Reader:
 
         "last-subject" gives one row a prompt, the concept's last token; "all" gives every token from there on, aligned.
         """
+        return self._pairs(targets, anchor, from_concept=True)
+
+    def aligned(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
+        """Every token of the targets' prompts [n, d], and of what they become in the same places [n, d]."""
+        return self._pairs(targets, anchor, from_concept=False)
+
+    def _pairs(self, targets: Sequence[str], anchor: str, *, from_concept: bool) -> tuple[Tensor, Tensor]:
         asked = [(template, target) for template in self.templates for target in targets]
         goals = [(template if anchor else "{}", anchor) for template, _ in asked]
         old, new = self._read(asked), self._read(goals)
         rows: list[tuple[Tensor, Tensor]] = []
-        for (c, i), (c_star, j) in zip(old, new, strict=True):
-            n = 1 if self.tokens == "last-subject" else len(c) - max(i, j)
-            rows.append((c[i : i + n], c_star[j : j + n]))
+        for (c, own, i), (c_star, other, j) in zip(old, new, strict=True):
+            i, j = (i, j) if from_concept else (0, 0)
+            n = 1 if from_concept and self.tokens == "last-subject" else len(c) - max(i, j)
+            both = own[i : i + n] & other[j : j + n]
+            rows.append((c[i : i + n][both], c_star[j : j + n][both]))
         return torch.cat([c for c, _ in rows]), torch.cat([c_star for _, c_star in rows])
 
     def kept(self, concepts: Sequence[str]) -> Tensor:
         """Rows [k, d] of concepts to hold in place: their last tokens, or whole prompts where tokens is "all"."""
         asked = [(template, concept) for template in self.templates for concept in concepts]
-        rows = [c if self.tokens == "all" else c[i : i + 1] for c, i in self._read(asked)]
+        rows = [c[own] if self.tokens == "all" else c[i : i + 1] for c, own, i in self._read(asked)]
         return torch.cat([self.whole([""])[:0], *rows])
 
     def whole(self, texts: Sequence[str]) -> Tensor:
-        """Every token of some texts: [n L, d]."""
-        return self.encode(texts).double().flatten(0, 1)
+        """Every token of some texts: [n L, d], fewer where some are masked out."""
+        rows, mask = self.encode(texts).double().flatten(0, 1), self.masks(texts)
+        return rows if mask is None else rows[mask.flatten()]
 
-    def _read(self, asked: Sequence[tuple[str, str]]) -> list[tuple[Tensor, int]]:
-        """Embedding [L, d] and place of the concept's last token, for each template and concept."""
+    def _read(self, asked: Sequence[tuple[str, str]]) -> list[tuple[Tensor, Tensor, int]]:
+        """Embedding [L, d], mask [L] and place of the concept's last token, for each template and concept."""
         if not asked:
             return []
-        embeddings = self.encode([template.format(concept) for template, concept in asked]).double()
+        texts = [template.format(concept) for template, concept in asked]
+        embeddings, mask = self.encode(texts).double(), self.masks(texts)
+        own = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask
         heads = [template.partition("{}")[0] + concept for template, concept in asked]
-        # Before the end token; the start token where the concept is empty.
+        # Before the end token; where the concept is empty the start token, or the end token if there is no start.
         lengths = [len(ids) for ids in self.tokenizer(heads, truncation=True)["input_ids"]]
-        return [(c, length - 2) for c, length in zip(embeddings, lengths, strict=True)]
+        places = [max(0, length - 2) for length in lengths]
+        return list(zip(embeddings, own, places, strict=True))

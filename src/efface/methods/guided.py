@@ -13,9 +13,9 @@ import torch
 from ..concept import Erasure
 from ..edits.edit import GUIDE, Edit
 from ..edits.provenance import versions
-from ..guidance.registry import kept
+from ..guidance.registry import to_json
 from ..models.base import Model
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .base import Kind, Method
 
 
@@ -24,10 +24,10 @@ class Guided(Method):
     """A method that needs no training: a subclass says which guide answers the request."""
 
     kind: ClassVar[Kind] = "inference time"
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "ddpm")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm")
 
     @abstractmethod
-    def guide(self, erasure: Erasure) -> Guide:
+    def guide(self, erasure: Erasure) -> Guider:
         """The guide that erases the request's targets while pictures are drawn, at strength 1."""
 
     def fit(
@@ -40,7 +40,7 @@ class Guided(Method):
     ) -> Edit:
         """An Edit that records the guide; `progress` and `checkpoint` are not used, as nothing is trained."""
         self.check(erasure, model)
-        guide = kept(self.guide(erasure))
+        guide = to_json(self.guide(erasure))
         return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": guide})
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:

@@ -20,7 +20,7 @@ anchor a target becomes an "object": neutral, yet a word that a prompt can hold.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -35,7 +35,7 @@ from ..functional.closed_form import solve_shared
 from ..functional.fusion import fuse
 from ..functional.words import exclude_overlaps
 from ..models.base import Model
-from ..models.hooks.attention import places
+from ..models.hooks.attention import find_places
 from ..models.segmenter import Segmenter, segmenter
 from ..training.balance.sum import Sum
 from ..training.config import TrainConfig
@@ -55,6 +55,10 @@ class MACE(Method):
     """Refines the words around the targets, then draws attention from each, and fuses all in closed form."""
 
     kind: ClassVar[Kind] = "in stages"
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    unserved: ClassVar[Mapping[str, str]] = {
+        "pixart": "it refines every token after the concept, and those past a prompt's end are masked out there"
+    }
     uses_anchor: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = True
     steps: int = 120
@@ -107,7 +111,7 @@ class MACE(Method):
         """Refines, trains each target by itself, and fuses; finished targets wait beside the checkpoint."""
         self.check(erasure, model)
         segment = segmenter(self.segmenter, model.device) if self.segmenter else None
-        weights = text_projections(model.weights)
+        weights = text_projections(model)
         pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
         record = self.record(model, erasure)
         words = exclude_overlaps(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
@@ -188,7 +192,7 @@ class MACE(Method):
     def _pairs(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:
         """Rows c_f [n, d] of the prompts around the target and c_g [n, d] around the anchor: all but the concepts."""
         # First of all, for it refuses what does not fit.
-        where = [[places(model, context, concept) for concept in (target, anchor)] for context in self.contexts]
+        where = [[find_places(model, context, concept) for concept in (target, anchor)] for context in self.contexts]
         old, new = self._prompts(model, target), self._prompts(model, anchor)
         rows: list[tuple[Tensor, Tensor]] = []
         for (at, there), c, g in zip(where, old, new, strict=True):
@@ -199,11 +203,11 @@ class MACE(Method):
 
     def _prompts(self, model: Model, concept: str) -> Tensor:
         """[contexts, tokens, d], in fp64."""
-        return model.encode([template.format(concept) for template in self.contexts]).tensors["tokens"].double()
+        return model.encode([template.format(concept) for template in self.contexts]).tokens.double()
 
     def _whole(self, model: Model, concepts: Sequence[str]) -> Tensor:
         """Every token of every prompt of some concepts: [n, d], in fp64."""
-        nothing = model.encode([""]).tensors["tokens"].double()[0, :0]
+        nothing = model.encode([""]).tokens.double()[0, :0]
         return torch.cat([nothing, *(self._prompts(model, concept).flatten(0, 1) for concept in concepts)])
 
 

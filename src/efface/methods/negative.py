@@ -11,7 +11,7 @@ from typing import final
 
 from ..concept import Erasure
 from ..guidance import negative
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .guided import Guided
 
 
@@ -23,5 +23,5 @@ class Negative(Guided):
     template: str = "{}"
     """Prompt around the targets."""
 
-    def guide(self, erasure: Erasure) -> Guide:
+    def guide(self, erasure: Erasure) -> Guider:
         return negative.Negative(prompt=self.template.format(", ".join(erasure.targets)))

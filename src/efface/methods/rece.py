@@ -24,7 +24,7 @@ from ..concept import Erasure, positive
 from ..functional.adversary import adversarial
 from ..functional.closed_form import solve_shared
 from ..models.base import Model
-from .closed_form import ClosedForm, Reader
+from .closed_form import ClosedForm
 
 
 @final
@@ -57,16 +57,8 @@ class RECE(ClosedForm):
         gram = torch.stack([weight.double().T @ weight.double() for weight in weights.values()]).sum(0)
         scales = (self.lamb, self.erase_scale, self.preserve_scale)
         matrix = solve_shared(*reader.pairs(erasure.targets, erasure.anchor), kept, *scales)
-        targets, goals = self._whole(reader, erasure)
+        targets, goals = reader.aligned(erasure.targets, erasure.anchor)
         for _ in range(self.epochs):
             returned = adversarial(targets, gram, matrix, self.reg)
             matrix = matrix @ solve_shared(returned, goals, kept, *scales)
         return matrix, {"preserved": [*erasure.keep, *words]}
-
-    def _whole(self, reader: Reader, erasure: Erasure) -> tuple[Tensor, Tensor]:
-        """Every token of the targets' prompts [n L, d], and of the anchor's in the same places."""
-        n = len(erasure.targets)
-        goals = reader.kept([erasure.anchor]) if erasure.anchor else reader.whole([""] * len(self.templates))
-        # Prompts come by template, then by target.
-        by_template = goals.unflatten(0, (len(self.templates), 1, -1)).expand(-1, n, -1, -1)
-        return reader.kept(erasure.targets), by_template.flatten(0, 2)

@@ -11,12 +11,13 @@ glyphs (a cat's words before a rose's end draw a rose), it hardly erases.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..concept import Erasure
 from ..guidance import safree
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .guided import Guided
 
 
@@ -26,6 +27,9 @@ class SAFREE(Guided):
     """Projects the words that carry the target away from it, and leaves the others."""
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    unserved: ClassVar[Mapping[str, str]] = {
+        "pixart": "it filters by CLIP's pooled embedding of a prompt, and T5 pools none"
+    }
     alpha: float = 0.01
     """How much farther from the target a prompt must be without a token for the token to carry it."""
     self_validation: bool = True
@@ -39,7 +43,7 @@ class SAFREE(Guided):
     negative: bool = False
     """Use the targets as negative prompt as well."""
 
-    def guide(self, erasure: Erasure) -> Guide:
+    def guide(self, erasure: Erasure) -> Guider:
         return safree.SAFREE(
             concepts=erasure.targets,
             alpha=self.alpha,

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, final
 
 from ..concept import Erasure
 from ..guidance import sld
-from ..models.guider import Guide
+from ..models.guider import Guider
 from .guided import Guided
 
 Level = Literal["weak", "medium", "strong", "max"]
@@ -32,7 +32,7 @@ class SLD(Guided):
     """Pushes a picture away from the target where it comes near."""
 
     # Of a class-conditional model a target's prompt is the target itself, and of two equal predictions none is pushed.
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
     level: Level = "medium"
     """The paper's settings, for all that is not given below."""
     template: str = "{}"
@@ -52,7 +52,7 @@ class SLD(Guided):
         if self.level not in LEVELS:
             raise ValueError(f"no level {self.level!r}; there are {', '.join(LEVELS)}")
 
-    def guide(self, erasure: Erasure) -> Guide:
+    def guide(self, erasure: Erasure) -> Guider:
         given = {name: value for name in LEVELS[self.level] if (value := getattr(self, name)) is not None}
         settings = LEVELS[self.level] | given
         return sld.SLD(

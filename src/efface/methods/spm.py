@@ -37,9 +37,9 @@ from .states import build_trajectories
 class SPM(TrajectoryMethod):
     """ESD in rank-1 adapters that act only as far as a prompt is near the target; random words anchor the rest."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
     uses_keep: ClassVar[bool] = True
-    weights: str = r"^unet\..*\.attentions\."
+    weights: str = "transformers"
     """Which weights have adapters: subsets or regular expressions, comma-separated; vectors have none."""
     steps: int = 3000
     """Updates of the adapters."""
@@ -59,11 +59,12 @@ class SPM(TrajectoryMethod):
     """Weigh the adapters by each prompt while drawing; without it the edit changes weights, whatever the prompt."""
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
-        """As every method does; and the gate's layers must be of the U-Net."""
+        """As every method does; and the gate's layers must be of the denoiser."""
         Method.check(self, erasure, model)
         names = select(model.weights, self.weights) if model is not None and self.gate else ()
-        if other := [name for name in names if not name.startswith("unet.")]:
-            raise ValueError(f"the gate weighs layers of the U-Net, {other[0]!r} is none; choose others, or no gate")
+        inside = model.denoiser if model is not None else ""
+        if other := [name for name in names if not name.startswith(f"{inside}.")]:
+            raise ValueError(f"the gate weighs layers of the denoiser, {other[0]!r} is none; choose others, or no gate")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source = Shared(build_trajectories(self, self.paths))

@@ -56,6 +56,9 @@ class STEREO(Method):
 
     kind: ClassVar[Kind] = "in stages"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    unserved: ClassVar[Mapping[str, str]] = {
+        "pixart": "its search puts token embeddings after CLIP's start token, and T5 has none"
+    }
     weights: str = "noxattn"
     """Which weights of the U-Net may move: subsets or regular expressions, comma-separated."""
     steps: int = 200
@@ -124,7 +127,7 @@ class STEREO(Method):
             raise ValueError(
                 f"STEREO's attack reads by the text encoder, so {other[0]} must not move; noxattn would do"
             )
-        room = model.tokens([""]).shape[1] - 2
+        room = model.tokenize([""]).shape[1] - 2
         if self.attack_tokens > room:
             raise ValueError(f"an attack of {self.attack_tokens} tokens does not fit; {model.name} reads {room}")
 
@@ -148,7 +151,9 @@ class STEREO(Method):
         bench.clear()
         table = model.embedding_table().detach()
         notes = {
-            "found": {name: model.words(find_nearest(word, table)) for words in found for name, word in words.items()}
+            "found": {
+                name: model.detokenize(find_nearest(word, table)) for words in found for name, word in words.items()
+            }
         }
         return Edit(values, {**bench.record, "versions": versions(), "notes": notes})
 
@@ -230,7 +235,7 @@ class Bench:
     @torch.no_grad()
     def reading(self, word: Tensor) -> Cond:
         """The condition that a prompt of these token embeddings [k, d] alone stands for."""
-        return self.model.read([""], word[None])
+        return self.model.encode_with_grad([""], word[None])
 
     def clear(self) -> None:
         """Removes the files of finished stages."""
@@ -269,16 +274,18 @@ class Bench:
     def _attack(self, pictures: Tensor, seed: int) -> dict[str, Tensor]:
         """Token embeddings [k, d] under which the weights in place take noise off the pictures."""
         how, model = self.how, self.model
-        start = model.embed(model.tokens([how.start_word])[:, 1]).detach().float()
+        start = model.embed(model.tokenize([how.start_word])[:, 1]).detach().float()
         word = Adam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
         for step in range(how.attack_steps):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
             x0 = pictures[torch.randint(len(pictures), (how.batch,), generator=rng).to(pictures.device)]
 
             def error(at: Tensor, x0: Tensor = x0, rng: torch.Generator = rng) -> Tensor:
-                cond = model.read([""], at).expand(len(x0))
+                cond = model.encode_with_grad([""], at).expand(len(x0))
                 predict = partial(_first, model, cond)
-                return denoising_errors(predict, x0, model.alphas_bar, model.space, rng).mean()[None]
+                return denoising_errors(predict, x0, model.noise_level, len(model.levels), model.space, rng).mean()[
+                    None
+                ]
 
             word.step(steepness(error, word.at)[1])
         return {"word": word.at[0]}

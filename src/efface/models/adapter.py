@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..functional.schedules import Space
-from .cond import Cond
+from ..functional.losses import guided
+from ..functional.schedules import NoiseLevel, Space
+from .cond import Cond, TextMap
 from .trajectory import Defaults, Sampler
-from .trajectory_cache import Recordings
+from .trajectory_cache import TrajectoryCache
 
 
 class Adapter(ABC):
@@ -21,6 +22,10 @@ class Adapter(ABC):
 
     architecture: ClassVar[str]
     """The kind of model that a method may or may not serve."""
+    denoiser: ClassVar[str] = "unet"
+    """The part of the pipeline that takes noise off, "unet" or "transformer": its weights' names begin so."""
+    has_uncond: ClassVar[bool] = True
+    """Whether the empty prompt stands for no condition at all; distilled models know no such prediction."""
     name: str
     pipeline: Any
     """diffusers' own; its parts are used, never changed."""
@@ -34,10 +39,12 @@ class Adapter(ABC):
     resolution: int
     """Pixels a side."""
     latent_shape: tuple[int, int, int]
-    alphas_bar: Tensor
-    """[T]: cumulative alpha products of the training schedule, fp64 on the CPU."""
-    recordings: Recordings
+    levels: NoiseLevel
+    """[T]: the noise levels of the training timesteps, on the CPU."""
+    recordings: TrajectoryCache
     """Drawings of the untouched model that are kept."""
+    network: nn.Module
+    """The denoiser itself."""
     parked: bool
     """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
     steady: set[int] | None
@@ -89,33 +96,56 @@ class Adapter(ABC):
 
     def embedding_of(self, cond: Cond) -> Tensor:
         """[n, ...]: the embedding by which a `Prompt` asks for each of these conditions."""
-        return next(iter(cond.tensors.values()))
+        return cond.embedding
+
+    def text_maps(self) -> Sequence[TextMap]:
+        """The weights by which the network reads a prompt; none where it reads no text."""
+        return ()
+
+    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+        """What the text maps of this part read, [n, tokens, d] or [n, d]: a part of the conditions, or made of it."""
+        return cond.tensors[part]
+
+    def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """The prediction [n, ...] that drawing follows, by the architecture's own form of guidance.
+
+        From the prediction under the prompt and the one to move away from; at scale 1 it is the former.
+        """
+        return guided(negative, positive, scale)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """States [n, c, h, w] as the network takes them; `unpack` is the inverse, on what it gives."""
+        return x
+
+    def unpack(self, out: Tensor) -> Tensor:
+        """Predictions [n, c, h, w] of what the network gives for packed states."""
+        return out
 
     # Words, where there are CLIP text encoders.
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [n, length] of n texts: start, words, end, padding. ValueError where a model has none such."""
         raise self._wordless()
 
-    def words(self, ids: Tensor) -> str:
-        """The text that token ids [length] spell, without start, end and padding. ValueError as `tokens`."""
+    def detokenize(self, ids: Tensor) -> str:
+        """The text that token ids [length] spell, without start, end and padding. ValueError as `tokenize`."""
         raise self._wordless()
 
     def embedding_table(self) -> Tensor:
         """The embedding [vocabulary, d] of every token, by the weights in place; two encoders' side by side.
 
-        ValueError as `tokens`.
+        ValueError as `tokenize`.
         """
         raise self._wordless()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The rows of the table [..., d] of these token ids, without making the whole of it. ValueError as `tokens`."""
+        """The rows of the table [..., d] of these token ids, without the whole of it. ValueError as `tokenize`."""
         raise self._wordless()
 
-    def read_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor) -> Cond:
         """Conditions for n prompts of which every token's embedding is given, [n, length, d], with a gradient to them.
 
-        `embed(tokens(texts))` reads as the texts themselves do; never cached. ValueError as `tokens`, and
+        `embed(tokenize(texts))` reads as the texts themselves do; never cached. ValueError as `tokenize`, and
         for other shapes.
         """
         raise self._wordless()

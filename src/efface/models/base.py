@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from ..concept import Prompt
+from ..functional.schedules import NoiseLevel
 from .adapter import Adapter
 from .cond import Cond
-from .fingerprint import CASTS, digests, raw
-from .guider import Guide, Plain, Walk, steered
-from .offload import padded
-from .trajectory import Defaults, Draw, Sampler, Trace, drawn, scheduled, seeded, unscaled
-from .trajectory_cache import Recordings, at_once
+from .fingerprint import CASTS, compute_digests, raw
+from .guider import GuidedSampling, Guider, PlainSampling, guided_prediction
+from .offload import pad_rows
+from .schedule import interpolate_levels
+from .trajectory import Defaults, Draw, Sampler, Trace, build_draw, draw_noise, set_timesteps, unscale
+from .trajectory_cache import TrajectoryCache, choose_draw_batch
 
 __all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
 ENCODINGS_KEPT = 1024
@@ -36,11 +38,12 @@ class Model(Adapter):
             for part, module in modules.items()
             for name, _ in module.named_parameters()
         }
+        self.network = modules[self.denoiser]
         self._encoded: dict[str, Cond] = {}
-        self._guide: Guide | None = None
+        self._guide: Guider | None = None
         self._fingerprint: dict[str, str] | None = None
         self._swaps = 0
-        self.recordings = Recordings()
+        self.recordings = TrajectoryCache()
         self.draw_batch = 0
         self.parked = False
         self.steady: set[int] | None = None
@@ -67,7 +70,7 @@ class Model(Adapter):
             raise KeyError(f"{self.name} has no weight {unknown[0]!r} ({len(unknown)} unknown names)")
         before = {name: self._slots[name][0]._parameters[self._slots[name][1]] for name in tensors}
         encoded = self._encoded
-        if any(not name.startswith("unet.") for name in tensors):
+        if any(not name.startswith(f"{self.denoiser}.") for name in tensors):
             self._encoded = {}
         self._swaps += 1
         try:
@@ -88,7 +91,7 @@ class Model(Adapter):
         return not self._swaps and self._guide is None
 
     @contextmanager
-    def guided_by(self, guide: Guide) -> Iterator[None]:
+    def guided_by(self, guide: Guider) -> Iterator[None]:
         """Within, the guide steers `sample` and `images`; `predict` stays the network's own. ValueError for two."""
         if self._guide is not None:
             raise ValueError(f"{self.name} is under the guide {type(self._guide).__name__} already; leave that first")
@@ -116,7 +119,7 @@ class Model(Adapter):
         Taken once, from the weights in place at the first call.
         """
         if self._fingerprint is None:
-            self._fingerprint = digests(self.weights)
+            self._fingerprint = compute_digests(self.weights)
         return dict(self._fingerprint)
 
     # Predictions.
@@ -129,29 +132,33 @@ class Model(Adapter):
         new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in known]
         for start in range(0, len(new), 64):
             chunk = new[start : start + 64]
-            cond = self.noted(chunk, self._encode(chunk))
+            cond = self.with_guider_inputs(chunk, self._encode(chunk))
             known |= {text: cond[[i]] for i, text in enumerate(chunk)}
         rows = [(known[prompt.text], prompt.embedding) for prompt in asked]
         self._encoded.clear()
         self._encoded.update(list(known.items())[-ENCODINGS_KEPT:])
-        return Cond.cat([row if e is None else self.noted([""], self._with_embedding(row, e)) for row, e in rows])
+        return Cond.cat(
+            [row if e is None else self.with_guider_inputs([""], self._with_embedding(row, e)) for row, e in rows]
+        )
 
-    def noted(self, texts: Sequence[str], cond: Cond) -> Cond:
+    def with_guider_inputs(self, texts: Sequence[str], cond: Cond) -> Cond:
         """The conditions with the guide's notes on their texts ("" for an embedding), where there is a guide."""
-        return self._guide.read(self, texts, cond) if self._guide else cond
+        return self._guide.add_inputs(self, texts, cond) if self._guide else cond
 
-    def read(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
+    def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
         """Conditions for n texts with a gradient to the text encoder's weights, never cached.
 
         `prefix` [n, k, d] are token embeddings put before the words, which move k places on; it gets a gradient too.
         """
         if prefix is None:
             return self._encode(texts)
-        ids, k = self.tokens(texts), prefix.shape[1]
+        ids, k = self.tokenize(texts), prefix.shape[1]
         if k > (room := ids.shape[1] - 2):
             raise ValueError(f"a prefix of {k} tokens leaves no room in {room + 2}; at most {room}")
         own = self.embed(ids)
-        return self.read_embedded(torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1))
+        return self.encode_embedded(
+            torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1)
+        )
 
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.
@@ -161,33 +168,29 @@ class Model(Adapter):
         n, k = len(x_t), len(conds)
         times = torch.as_tensor(t, device=self.device).expand(n)
         cond = Cond.cat([c.expand(n) for c in conds])
-        rows = (x_t.repeat(k, *[1] * (x_t.dim() - 1)), times.repeat(k), cond)
+        rows = (self.pack(x_t.repeat(k, *[1] * (x_t.dim() - 1))), times.repeat(k), cond)
         with self._casting():
-            out = self._network(*(rows if self.steady is None else padded(*rows, self.steady)))
+            out = self.unpack(self._network(*(rows if self.steady is None else pad_rows(*rows, self.steady))))
         return out[: n * k].to(x_t.dtype).chunk(k)
 
-    def answer(self, x_t: Tensor, t: Tensor | float, cond: Cond) -> Tensor:
-        """The prediction [n, ...] under `noted` conditions, as a guide changes the network; `predict` knows of none."""
-        with self._guide.answering(self, cond) if self._guide else nullcontext():
+    def predict_guided(self, x_t: Tensor, t: Tensor | float, cond: Cond) -> Tensor:
+        """The prediction [n, ...] as a guide changes the network, under conditions `with_guider_inputs`."""
+        with self._guide.act_in_network(self, cond) if self._guide else nullcontext():
             return self.predict(x_t, t, cond)[0]
 
     def _casting(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
 
-    def alpha_bar(self, t: Tensor) -> Tensor:
-        """Cumulative alpha product at timesteps t [n], which may fall between two: then noise levels interpolate."""
-        sigmas = ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
-        low = t.detach().double().cpu().clamp(0, len(sigmas) - 1)
-        floor, share = low.floor().long(), low.frac()
-        sigma = sigmas[floor] * (1 - share) + sigmas[(floor + 1).clamp(max=len(sigmas) - 1)] * share
-        return (1 / (1 + sigma.square())).to(self.device, torch.float32)
+    def noise_level(self, t: Tensor) -> NoiseLevel:
+        """The noise levels at timesteps t [n], which may fall between two, on the model's device."""
+        return interpolate_levels(self.levels, t).to(self.device)
 
     # Sampling.
 
     @property
     def drawn_together(self) -> int:
         """Pictures that a training draws at once; another number draws others in their last bits."""
-        return self.draw_batch or at_once(self.latent_shape)
+        return self.draw_batch or choose_draw_batch(self.latent_shape)
 
     @torch.no_grad()
     def sample(
@@ -213,47 +216,55 @@ class Model(Adapter):
         `start` [n, c, h, w] are states to go on from at the `since`-th timestep, as `until=since` or `noised` gives
         them. Seeds then decide the scheduler's own noise alone, where it has any, and multistep schedulers begin anew.
         """
-        guidance = self.defaults.guidance if guidance is None else guidance
+        guidance = (self.defaults.guidance if self.has_uncond else 1.0) if guidance is None else guidance
+        if guidance != 1 and not self.has_uncond:
+            raise ValueError(f"{self.name} has no unconditional prediction to guide by; draw it with guidance 1")
         self._check_start(seeds, start, since, until)
         scheduler = self._scheduled(steps, sampler, since)
-        rngs, noise = seeded(seeds, self.latent_shape)
+        rngs, noise = draw_noise(seeds, self.latent_shape)
         x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
-        x = x if start is None else unscaled(scheduler, start.to(x), scheduler.timesteps[since])
+        x = x if start is None else unscale(scheduler, start.to(x), scheduler.timesteps[since])
         extra = {"generator": rngs} if "generator" in inspect.signature(scheduler.step).parameters else {}
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
-        walk = self.walk(cond, uncond, guidance)
+        sampling = self.begin_sampling(cond, uncond, guidance)
         trace = Trace(len(scheduler.timesteps) if until is None else until, since, x) if record else None
         with self._casting():  # once around all steps, for it forgets cast weights in the end
             for i, t in enumerate(scheduler.timesteps[since:], since):
                 x_t = scheduler.scale_model_input(x, t)
                 if until == i:
-                    return drawn(x_t, trace)
-                out, said = steered(self, walk, i, x_t, t, [uncond, cond] if record else [])
+                    return build_draw(x_t, trace)
+                out, predictions = guided_prediction(self, sampling, i, x_t, t, [uncond, cond] if record else [])
                 if trace:
-                    trace.note(t, x_t, said[cond], said[uncond])
+                    trace.note(t, x_t, predictions[cond], predictions[uncond])
                 x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
-        return drawn(x, trace)
+        return build_draw(x, trace)
 
-    def walk(self, cond: Cond, uncond: Cond, guidance: float) -> Walk:
-        """A drawing of n pictures under the guide in place, or plainly guided; `guide.steered` takes its steps."""
-        return self._guide.begin(self, cond, uncond, guidance) if self._guide else Plain(cond, uncond, guidance)
+    def begin_sampling(self, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+        """A drawing of n pictures under the guide in place, or plainly guided; `guided_prediction` takes its steps."""
+        return (
+            self._guide.begin(self, cond, uncond, guidance)
+            if self._guide
+            else PlainSampling(self, cond, uncond, guidance)
+        )
 
     @torch.no_grad()
-    def noised(
+    def add_noise(
         self, latents: Tensor, seeds: Sequence[int], since: int, *, steps: int | None = None, sampler: Sampler = "own"
     ) -> Tensor:
         """Clean latents [n, c, h, w] under noise of the `since`-th timestep, a seed each: a `start` for `sample`."""
         self._check_start(seeds, latents, since)
         scheduler = self._scheduled(steps, sampler, since)
-        t, noise = scheduler.timesteps[since], seeded(seeds, self.latent_shape)[1].to(latents)
+        t, noise = scheduler.timesteps[since], draw_noise(seeds, self.latent_shape)[1].to(latents)
         return scheduler.scale_model_input(scheduler.add_noise(latents, noise, t.expand(len(latents))), t)
 
     def timesteps(self, steps: int, sampler: Sampler = "own") -> Tensor:
         """The timesteps that `sample` visits, noisiest first."""
-        return scheduled(self.scheduler(sampler), steps).timesteps
+        return set_timesteps(self.scheduler(sampler), steps).timesteps
 
     def _scheduled(self, steps: int | None, sampler: Sampler, since: int) -> Any:
-        return scheduled(self.scheduler(sampler), self.defaults.steps if steps is None else steps, self.device, since)
+        return set_timesteps(
+            self.scheduler(sampler), self.defaults.steps if steps is None else steps, self.device, since
+        )
 
     def _check_start(self, seeds: Sequence[int], start: Tensor | None, since: int, until: int | None = None) -> None:
         if start is None and since:

@@ -1,43 +1,134 @@
-"""Conditions: opaque to all but the adapter that made them, yet open to stacking, picking and mixing."""
+"""Conditions: what a network reads beside the state, in named parts, open to stacking, picking and mixing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+POOLED, MASK = "pooled", "mask"
+
+
+Role = Literal["cross", "embedder", "pooled"]
+
+
+@dataclass(frozen=True)
+class TextMap:
+    """A weight by which a network reads its prompt."""
+
+    role: Role
+    """Keys and values of cross-attention, the layer before all of them, or what reads the pooled vector."""
+    weight: str
+    """Its checkpoint name."""
+    part: str
+    """What it reads: a part of `Cond` by name, or what the adapter's `text_inputs` calls so."""
+    rows: slice | None = None
+    """Which of its rows [out, in] read text, where a fused weight has others as well; None for all."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cond:
-    """n rows of conditions: tensors by the adapter's own names, each [n, ...]."""
+    """n rows of conditions."""
 
-    tensors: Mapping[str, Tensor]
+    sequence: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of each text encoder, by its name: a vector for each token, [n, tokens, d]. Empty where no text is read."""
+    mask: Tensor | None = None
+    """[n, tokens] bool: which tokens the network attends to; None for all."""
+    pooled: Tensor | None = None
+    """[n, d]: one vector for the whole prompt, or weights over the classes of a model of classes."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Whatever else a row carries, [n, ...]: a picture's size, what a guide or a training term adds."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Every part by name: encoders, "pooled", "mask", then the extras."""
+        named = {POOLED: self.pooled, MASK: self.mask}
+        return {**self.sequence, **{name: part for name, part in named.items() if part is not None}, **self.extra}
+
+    @property
+    def tokens(self) -> Tensor:
+        """The vectors [n, tokens, d] of the one text encoder, or of several side by side.
+
+        Raises:
+            ValueError: no text is read, or by several encoders each by itself.
+        """
+        if len(self.sequence) != 1:
+            found = ", ".join(self.sequence) or "no text"
+            raise ValueError(f"these conditions hold {found}; one sequence of tokens would have worked")
+        return next(iter(self.sequence.values()))
+
+    @property
+    def embedding(self) -> Tensor:
+        """[n, ...]: the part that a prompt given as an embedding stands for: tokens, or else what is pooled."""
+        return next(iter(self.tensors.values()))
+
+    @property
+    def attended(self) -> Tensor:
+        """`tokens`, with zeros where the network does not attend, for comparing prompts."""
+        return self.tokens if self.mask is None else self.tokens * self.mask[:, :, None]
+
+    def with_embedding(self, embedding: Tensor) -> Cond:
+        """The same with this part instead."""
+        if not self.sequence:
+            return replace(self, pooled=embedding)
+        name = next(iter(self.sequence))
+        return replace(self, sequence={**self.sequence, name: embedding})
+
+    def with_extra(self, extra: Mapping[str, Tensor]) -> Cond:
+        """The same with more extras [n, ...], or other ones of the same names."""
+        return replace(self, extra={**self.extra, **extra})
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Cond:
-        return Cond({name: tensor[rows] for name, tensor in self.tensors.items()})
+        return self._map(lambda tensor: tensor[rows])
 
     def expand(self, n: int) -> Cond:
         """n rows, from n rows or from one."""
         if len(self) not in (1, n):
             raise ValueError(f"{len(self)} conditions for {n} rows; give one for all, or one for each")
-        return Cond({name: tensor.expand(n, *tensor.shape[1:]) for name, tensor in self.tensors.items()})
+        return self._map(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
 
     def detach(self) -> Cond:
-        return Cond({name: tensor.detach() for name, tensor in self.tensors.items()})
+        return self._map(lambda tensor: tensor.detach())
 
     def mix(self, weights: Tensor) -> Cond:
-        """k rows, each a weighted sum of the n: weights [k, n]. Differentiable in the weights."""
-        return Cond({name: torch.tensordot(weights.to(t), t, dims=1) for name, t in self.tensors.items()})
+        """k rows, each a weighted sum of the n: weights [k, n]. Differentiable in the weights.
+
+        A token is attended to where any row of some weight has it: masks are not numbers to be weighed.
+        """
+        used = (weights.detach() != 0).double()
+        mixed = self._map(lambda tensor: torch.tensordot(weights.to(tensor), tensor, dims=1), masks=False)
+        return mixed if self.mask is None else replace(mixed, mask=used.to(self.mask.device) @ self.mask.double() > 0)
 
     def flat(self) -> Tensor:
-        """[n, d]: everything in a row, for distances between conditions."""
-        return torch.cat([tensor.flatten(1) for tensor in self.tensors.values()], dim=1)
+        """[n, d]: everything in a row but the mask, for distances between conditions; tokens masked out count as 0."""
+        parts = {name: tensor for name, tensor in self.tensors.items() if name != MASK}
+        if self.mask is not None:
+            parts |= {name: tensor * self.mask[:, :, None] for name, tensor in self.sequence.items()}
+        return torch.cat([tensor.flatten(1) for tensor in parts.values()], dim=1)
 
     @staticmethod
     def cat(conds: Sequence[Cond]) -> Cond:
-        return Cond({name: torch.cat([c.tensors[name] for c in conds]) for name in conds[0].tensors})
+        def join(parts: Sequence[Tensor | None]) -> Tensor | None:
+            return torch.cat([part for part in parts if part is not None]) if parts[0] is not None else None
+
+        first = conds[0]
+        return Cond(
+            {name: torch.cat([cond.sequence[name] for cond in conds]) for name in first.sequence},
+            join([cond.mask for cond in conds]),
+            join([cond.pooled for cond in conds]),
+            {name: torch.cat([cond.extra[name] for cond in conds]) for name in first.extra},
+        )
+
+    def _map(self, change: Callable[[Tensor], Tensor], *, masks: bool = True) -> Cond:
+        return Cond(
+            {name: change(tensor) for name, tensor in self.sequence.items()},
+            change(self.mask) if self.mask is not None and masks else self.mask,
+            None if self.pooled is None else change(self.pooled),
+            {name: change(tensor) for name, tensor in self.extra.items()},
+        )

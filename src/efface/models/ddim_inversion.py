@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ..functional.inversion import ddim_unstep
+from ..functional.schedules import NoiseLevel
 from .base import Model
 from .cond import Cond
-from .guider import steered
-from .trajectory import scheduled
+from .guider import guided_prediction
+from .trajectory import set_timesteps
 
 
 @torch.no_grad()
@@ -35,15 +36,15 @@ def invert(
     Raises:
         ValueError: the last step forgets where it came from, as where x0 is predicted and no noise is left.
     """
-    x, walk = latents, model.walk(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
+    x, sampling = latents, model.begin_sampling(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
     times, before, after = _levels(model, steps)
-    if model.space == "x0" and after[-1] == 1:
+    if model.space == "x0" and after.sigma[-1] == 0:
         raise ValueError(f"{model.name} predicts the picture and ends without noise: its last step has no way back")
     for i in reversed(range(steps)):
-        a, b = (bars[i].expand(len(x)) for bars in (before, after))
+        start, end = (levels[i : i + 1].expand(len(x)) for levels in (before, after))
         guess = x
         for _ in range(1 + refine):
-            guess = ddim_unstep(x, steered(model, walk, i, guess, times[i])[0], a, b, model.space)
+            guess = ddim_unstep(x, guided_prediction(model, sampling, i, guess, times[i])[0], start, end, model.space)
         x = guess
     return x
 
@@ -54,13 +55,16 @@ def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int,
     return model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, sampler="ddim-unclipped", start=noise).x
 
 
-def _levels(model: Model, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """DDIM's timesteps [steps], noisiest first, and the alpha bars [steps] before and after each step."""
-    scheduler = scheduled(model.scheduler("ddim-unclipped"), steps)
-    times, bars = scheduler.timesteps.long(), model.alphas_bar
+def _levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
+    """DDIM's timesteps [steps], noisiest first, and the levels [steps] before and after each step."""
+    scheduler = set_timesteps(model.scheduler("ddim-unclipped"), steps)
+    times = scheduler.timesteps.long()
     # As the scheduler steps: by a whole number of timesteps, where their spacing may be rounded.
     following = times - scheduler.config.num_train_timesteps // steps
-    clean = torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.double)
-    after = torch.where(following >= 0, bars[following.clamp(min=0)], clean)
-    before, after = (each.to(model.device, torch.float32) for each in (bars[times], after))
-    return times.to(model.device), before, after
+    clean = NoiseLevel.from_alpha_bar(torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.double))
+    there = model.levels[following.clamp(min=0)]
+    alpha, sigma = (
+        torch.where(following >= 0, some, last)
+        for some, last in ((there.alpha, clean.alpha), (there.sigma, clean.sigma))
+    )
+    return times.to(model.device), model.levels[times].to(model.device), NoiseLevel(alpha, sigma).to(model.device)

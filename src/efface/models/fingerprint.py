@@ -12,7 +12,7 @@ from torch import Tensor
 CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
+def compute_digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Of these weights at each cast, by its name: equal in one of them means the same weights at some dtype."""
     with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing lets others run meanwhile
         return dict(zip(CASTS, threads.map(lambda dtype: _digest(weights, dtype), CASTS.values()), strict=True))

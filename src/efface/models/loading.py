@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from .base import Model
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-KINDS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDPMPipeline")
+KINDS = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "DDPMPipeline",
+)
 """What a folder's `model_index.json` may name."""
 Compute = Literal["own", "bf16", "auto"]
 
@@ -41,8 +47,8 @@ def load(
 
     Args:
         source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
-            pipeline of Stable Diffusion or SDXL in memory. A single file holds no configuration and no tokenizer:
-            "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
+            pipeline of Stable Diffusion, SDXL or PixArt in memory. A single file holds no configuration and no
+            tokenizer: "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
             architecture, "FILE.safetensors" from the hub or its cache.
         device: by default a GPU where there is one; a pipeline in memory stays where it is.
         dtype: of the weights, "fp32" by default; a pipeline in memory keeps its own.
@@ -63,7 +69,7 @@ def load(
 
     from .fingerprint import CASTS
     from .offload import check_bf16, check_device, prepare
-    from .trajectory_cache import BOUND, Recordings
+    from .trajectory_cache import BOUND, TrajectoryCache
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
@@ -79,6 +85,7 @@ def load(
         model = _from_memory(source, device, cast, compute)
     prepare(
         model.pipeline,
+        model.network,
         str(model.device),
         checkpointing=checkpointing,
         compile=compile,
@@ -88,7 +95,7 @@ def load(
     model.draw_batch = draw_batch
     model.parked, model.steady = offload, set() if compile else None
     if store is not None or store_bound is not None:
-        model.recordings = Recordings(store, BOUND if store_bound is None else store_bound)
+        model.recordings = TrajectoryCache(store, BOUND if store_bound is None else store_bound)
     return model
 
 
@@ -106,10 +113,10 @@ def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Com
         return ddpm.open_folder(place.location, device, cast, name, defaults=defaults, words=words, compute=native)
     # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
     pipeline = _open(place).to(device, cast or torch.float32)
-    if native and device == "cpu":
-        from .adapters.sd import for_amx
+    if native and device == "cpu" and hasattr(pipeline, "unet"):
+        from .adapters.sd import lay_out_for_amx
 
-        for_amx(pipeline)
+        lay_out_for_amx(pipeline)
     return _adapters()[place.kind][1](pipeline, name, defaults=defaults, words=words, compute=native)
 
 
@@ -161,10 +168,16 @@ def _kind(source: str, index: dict[str, Any]) -> str:
 
 def _adapters() -> dict[str, tuple[Any, Any]]:
     """Pipeline classes and their adapters by kind, of those that a pipeline is opened for."""
+    from .adapters.pixart import PixArt, PixArtAlphaPipeline, PixArtSigmaPipeline
     from .adapters.sd import StableDiffusion, StableDiffusionPipeline
     from .adapters.sdxl import StableDiffusionXL, StableDiffusionXLPipeline
 
-    pairs = ((StableDiffusionPipeline, StableDiffusion), (StableDiffusionXLPipeline, StableDiffusionXL))
+    pairs = (
+        (StableDiffusionPipeline, StableDiffusion),
+        (StableDiffusionXLPipeline, StableDiffusionXL),
+        (PixArtAlphaPipeline, PixArt),
+        (PixArtSigmaPipeline, PixArt),
+    )
     return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
 
 

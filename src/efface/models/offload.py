@@ -39,7 +39,7 @@ def check_bf16(device: str) -> None:
 
 
 def prepare(
-    pipeline: Any, device: str, *, checkpointing: bool, compile: bool, offload: bool, channels_last: bool
+    pipeline: Any, network: Any, device: str, *, checkpointing: bool, compile: bool, offload: bool, channels_last: bool
 ) -> None:
     """Sets up a pipeline whose network lies on the device already.
 
@@ -49,11 +49,11 @@ def prepare(
     if offload and not device.startswith("cuda"):
         raise ValueError("--offload keeps text encoders and autoencoder on the CPU while a GPU works; there is none")
     if channels_last:
-        pipeline.unet.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)
     if checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
     if compile:
-        pipeline.unet.compile()
+        network.compile()
     if offload:
         for name in ENCODERS:
             if (encoder := getattr(pipeline, name, None)) is not None:
@@ -80,7 +80,7 @@ def _visiting(module: nn.Module, call: Callable[..., Any], device: str) -> Calla
     return visit
 
 
-def padded(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:
+def pad_rows(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:
     """Rows repeated up to a number that was seen before, where one is at most twice as large; else it is seen now.
 
     A compiled network is compiled anew for every number of rows: the few of a last batch would cost more than they

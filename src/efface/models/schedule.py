@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from torch import Tensor
 
-from ..functional.schedules import Space
+from ..functional.schedules import NoiseLevel, Space
 from .trajectory import Sampler
 
 FEW_STEPS: dict[str, Any] = {"dpm": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 SPACES: dict[str, Space] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
-def space_of(own: Any, name: str) -> Space:
+def read_space(own: Any, name: str) -> Space:
     """What a network predicts, by its scheduler; ValueError where that, or its noise levels, are not known."""
     predicts = own.config.get("prediction_type")
     if predicts not in SPACES or not hasattr(own, "alphas_cumprod"):
@@ -24,7 +26,24 @@ def space_of(own: Any, name: str) -> Space:
     return SPACES[predicts]
 
 
-def fresh(own: Any, sampler: Sampler = "own") -> Any:
+def read_levels(own: Any) -> NoiseLevel:
+    """The noise levels [T] of a scheduler's training timesteps, on the CPU."""
+    return NoiseLevel.from_alpha_bar(own.alphas_cumprod.detach().double().cpu())
+
+
+def interpolate_levels(levels: NoiseLevel, t: Tensor) -> NoiseLevel:
+    """The levels at timesteps t [n] of variance-preserving levels [T]; between two timesteps sigma / alpha is linear.
+
+    On the CPU; alpha^2 is rounded to fp32, as schedulers have it.
+    """
+    ratio = levels.sigma / levels.alpha
+    low = t.detach().double().cpu().clamp(0, len(ratio) - 1)
+    floor, share = low.floor().long(), low.frac()
+    mean = ratio[floor] * (1 - share) + ratio[(floor + 1).clamp(max=len(ratio) - 1)] * share
+    return NoiseLevel.from_alpha_bar((1 / (1 + mean.square())).to(torch.float32))
+
+
+def copy_scheduler(own: Any, sampler: Sampler = "own") -> Any:
     """A scheduler of the same configuration and none of the state."""
     if sampler == "own":
         return copy.deepcopy(own)

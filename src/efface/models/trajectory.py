@@ -58,7 +58,7 @@ class Trace:
         self.t.append(t)
 
 
-def drawn(x: Tensor, trace: Trace | None) -> Draw:
+def build_draw(x: Tensor, trace: Trace | None) -> Draw:
     """The end of a trajectory, and what was recorded on the way."""
     if trace is None or not trace.t:
         empty = x.new_empty(0)
@@ -66,7 +66,7 @@ def drawn(x: Tensor, trace: Trace | None) -> Draw:
     return Draw(x, torch.stack(trace.t), *trace.columns)
 
 
-def scheduled(scheduler: Any, steps: int, device: torch.device | None = None, since: int = 0) -> Any:
+def set_timesteps(scheduler: Any, steps: int, device: torch.device | None = None, since: int = 0) -> Any:
     """The scheduler, about to walk over `steps` timesteps from the `since`-th on.
 
     Raises:
@@ -82,12 +82,12 @@ def scheduled(scheduler: Any, steps: int, device: torch.device | None = None, si
     return scheduler
 
 
-def unscaled(scheduler: Any, x_t: Tensor, t: Tensor) -> Tensor:
+def unscale(scheduler: Any, x_t: Tensor, t: Tensor) -> Tensor:
     """The state that the scheduler steps from at t, of the one that the network reads: undoes `scale_model_input`."""
     return x_t / scheduler.scale_model_input(torch.ones((), device=x_t.device), t)
 
 
-def seeded(seeds: Sequence[int], shape: Sequence[int]) -> tuple[list[torch.Generator], Tensor]:
+def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> tuple[list[torch.Generator], Tensor]:
     """A generator for each seed, and the noise [n, *shape] that they gave first; both on the CPU."""
     rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     return rngs, torch.cat([torch.randn((1, *shape), generator=rng) for rng in rngs])

@@ -34,7 +34,7 @@ class StoreFull(OSError):
     """A recording could not be written: no room is left where it should go."""
 
 
-def at_once(latent_shape: Sequence[int]) -> int:
+def choose_draw_batch(latent_shape: Sequence[int]) -> int:
     """Pictures drawn together where nothing is said: 32, fewer of large latents (8 at 4 x 64 x 64, 2 at 4 x 128 x 128).
 
     A rule of the model alone, for the last bits of a drawing depend on how many are drawn together.
@@ -42,14 +42,14 @@ def at_once(latent_shape: Sequence[int]) -> int:
     return max(1, min(MOST_ROWS, MOST_NUMBERS // prod(latent_shape)))
 
 
-def cut(draw: Draw, i: int) -> Draw:
+def take_picture(draw: Draw, i: int) -> Draw:
     """The i-th picture of a drawing."""
     one = slice(i, i + 1)
     return Draw(draw.x[one], draw.t, draw.states[:, one], draw.eps_c[:, one], draw.eps_0[:, one])
 
 
 @dataclass(frozen=True)
-class Spilled:
+class DiskEntry:
     """A recording of which the file alone is left."""
 
     file: Path
@@ -61,7 +61,7 @@ class Spilled:
 
 
 @final
-class Recordings:
+class TrajectoryCache:
     """Drawings on the CPU, by key; what was not used for longest leaves memory first.
 
     Args:
@@ -75,7 +75,7 @@ class Recordings:
             raise ValueError(f"a bound is in bytes and not below 0, got {bound}")
         self.folder, self.bound, self.used = Path(folder) if folder else None, bound, 0
         self.held: OrderedDict[str, Draw] = OrderedDict()
-        self.spilled: dict[str, Spilled] = {}
+        self.spilled: dict[str, DiskEntry] = {}
         self.temporary: Path | None = None
 
     def __contains__(self, key: str) -> bool:
@@ -83,7 +83,7 @@ class Recordings:
             return True
         if self.folder is None or not (file := self._file(self.folder, key)).is_file():
             return False
-        self.spilled[key] = Spilled(file)
+        self.spilled[key] = DiskEntry(file)
         return True
 
     def put(self, key: str, draw: Draw) -> None:
@@ -115,7 +115,7 @@ class Recordings:
             return (draw.t[step], *(getattr(draw, name)[step, 0] for name in COLUMNS))
         return self.spilled[key].at(step)
 
-    def forget(self, key: str) -> None:
+    def evict(self, key: str) -> None:
         """Lets go of a recording, in memory or spilled; files in the folder stay."""
         if key in self.held:
             self.used -= _size(self.held.pop(key))
@@ -143,7 +143,7 @@ class Recordings:
                 f"cannot keep {_size(draw) / 1e6:.1f} MB in {folder}, which has {free / 1e6:.1f} MB free ({error}); "
                 "make room, or name another folder with --store; a run with --checkpoint goes on from where it stopped",
             ) from error
-        self.spilled[key] = Spilled(file)
+        self.spilled[key] = DiskEntry(file)
 
     @staticmethod
     def _file(folder: Path, key: str) -> Path:

@@ -224,7 +224,7 @@ def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
     if plan.micro > 1:
         flags, last = "--micro-batch 1", replace(plan, micro=1)
         found[flags] = last
-    network: Any = trainer.model.pipeline.unet
+    network: Any = trainer.model.network
     if not network.is_gradient_checkpointing:
         network.enable_gradient_checkpointing()
         try:

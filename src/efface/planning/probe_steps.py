@@ -51,7 +51,7 @@ class ZeroStates(Source):
                 len(asked), *context.model.latent_shape, device=context.model.device, dtype=context.model.dtype
             )
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
-            middle = len(context.model.alphas_bar) // 2
+            middle = len(context.model.levels) // 2
             self.last = (step, asked, States(x, torch.full((len(asked),), middle, device=x.device), known))
         return self.last[2]
 

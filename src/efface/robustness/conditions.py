@@ -164,11 +164,11 @@ def one_token_words(model: Model) -> tuple[str, ...]:
     The model's vocabulary where its tokens can't be asked for.
     """
     try:
-        end = model.tokens([""])[0, 1]
+        end = model.tokenize([""])[0, 1]
     except ValueError:
         return tuple(model.vocabulary(50_000))
     count = len(model.embedding_table())
-    spelled = (model.words(torch.tensor([i])).strip() for i in range(count))
+    spelled = (model.detokenize(torch.tensor([i])).strip() for i in range(count))
     words = list(dict.fromkeys(w for w in spelled if len(w) > 2 and w.isascii() and w.isalpha()))
-    alone = model.tokens(words)[:, 2] == end
+    alone = model.tokenize(words)[:, 2] == end
     return tuple(word for word, single in zip(words, alone.tolist(), strict=True) if single)

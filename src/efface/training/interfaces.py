@@ -73,7 +73,7 @@ class Context:
     @property
     def trains_text_encoder(self) -> bool:
         """Whether weights outside the denoiser may change; known once the update is prepared."""
-        return any(not name.startswith("unet.") for name in self.update.changed_names())
+        return any(not name.startswith(f"{self.model.denoiser}.") for name in self.update.changed_names())
 
     def fill_templates(self, step: Step, concepts: Sequence[str]) -> list[str]:
         """The prompt of each of the n rows: its concept under its template."""
@@ -90,7 +90,7 @@ class Context:
 
     def loss_weight(self, t: Tensor, space: Space) -> Tensor:
         """Weight [n] that turns squared errors in the model's own space into those in `space`, at timesteps t [n]."""
-        return space_weight(self.model.alpha_bar(t), self.model.space, space)
+        return space_weight(self.model.noise_level(t), self.model.space, space)
 
 
 class Checkpointable:

@@ -66,5 +66,5 @@ class Predictor:
     def _cond(self, query: Query) -> Cond:
         """The query's condition, encoded anew where the student's text encoder learns or a prefix is put before it."""
         if query.role == "student" and query.prompts and (self.trains_text_encoder or query.prefix is not None):
-            return self.context.model.read(query.prompts, query.prefix)
+            return self.context.model.encode_with_grad(query.prompts, query.prefix)
         return query.cond

@@ -1,7 +1,9 @@
 """Which weights may change: named subsets and regexes over checkpoint names.
 
 A selection is a comma list; each part is a subset's name or a regular expression searched in the names, and a weight is
-selected when any part matches. Names begin with the part of the pipeline: `unet.down_blocks.0…`, `text_encoder.…`.
+selected when any part matches. Names begin with the part of the pipeline: `unet.down_blocks.0…`,
+`transformer.transformer_blocks.0…`, `text_encoder.…`. A subset means the same in a U-Net and in a transformer; those
+that name layers of a U-Net select nothing in a transformer.
 
 The filters of the field's code are written for CompVis names. Two traps in the translation: CompVis `out.` is
 diffusers' `conv_norm_out` *and* `conv_out` (and must not match `to_out.`); CompVis `time_embed` is `time_embedding`
@@ -15,15 +17,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_TIME = r"unet\.time_embedding\."
-_OUT = r"unet\.conv_(norm_)?out\."
+_NET = r"(unet|transformer)\."
+_TIME = r"unet\.time_embedding\.|transformer\.adaln_single\."
+_OUT = r"unet\.conv_(norm_)?out\.|transformer\.(proj_out\.|scale_shift_table$)"
 
 SUBSETS: dict[str, tuple[str, str]] = {
-    "xattn": (r"^unet\..*\battn2\.", "cross-attention: queries, keys, values and outputs (ESD-x)"),
-    "xattn-strict": (r"^unet\..*\battn2\.to_[kv]\.", "cross-attention keys and values"),
-    "xattn-matching": (r"^unet\..*\battn2\.to_[qkv]\.", "cross-attention queries, keys and values"),
+    "xattn": (rf"^{_NET}.*\battn2\.", "cross-attention: queries, keys, values and outputs (ESD-x)"),
+    "xattn-strict": (rf"^{_NET}.*\battn2\.to_[kv]\.", "cross-attention keys and values"),
+    "xattn-matching": (rf"^{_NET}.*\battn2\.to_[qkv]\.", "cross-attention queries, keys and values"),
     "noxattn": (
-        rf"^(?!{_TIME}|{_OUT})unet\.(?!.*\battn2\.)",
+        rf"^(?!{_TIME}|{_OUT}){_NET}(?!.*\battn2\.)",
         "all but cross-attention, time embedding, output (ESD-u)",
     ),
     "xlayer": (
@@ -34,9 +37,13 @@ SUBSETS: dict[str, tuple[str, str]] = {
         r"^unet\.down_blocks\.[12]\.attentions\.0\..*\battn1\.",
         "self-attention of two layers near the input: CompVis input_blocks 4 and 7 of Stable Diffusion 1.x and 2.x",
     ),
-    "selfattn": (r"^unet\..*\battn1\.", "self-attention"),
-    "notime": (rf"^(?!{_TIME}|{_OUT})unet\.", "all but the time embedding and the output layers"),
-    "full": (r"^unet\.", "the whole U-Net"),
+    "selfattn": (rf"^{_NET}.*\battn1\.", "self-attention"),
+    "notime": (rf"^(?!{_TIME}|{_OUT}){_NET}", "all but the time embedding and the output layers"),
+    "full": (rf"^{_NET}", "the whole denoiser"),
+    "transformers": (
+        r"^unet\..*\.attentions\.|^transformer\.transformer_blocks\..*\.(attn\d|ff)\.",
+        "the transformer blocks: attention and feed-forward layers (SPM)",
+    ),
 }
 
 

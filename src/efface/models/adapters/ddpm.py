@@ -26,7 +26,7 @@ from ...concept import fold_name
 from ...files import new_folder
 from ..base import Model
 from ..cond import Cond
-from ..schedule import fresh, space_of
+from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
 CLASSES = "classes.json"
@@ -75,14 +75,14 @@ class DDPM(Model):
         self.device, self.dtype = self.unet.device, self.unet.dtype
         self.resolution = self.unet.config.sample_size
         self.latent_shape = (3, self.resolution, self.resolution)
-        self.space = space_of(pipeline.scheduler, name)
-        self.alphas_bar = pipeline.scheduler.alphas_cumprod.detach().double().cpu()
+        self.space = read_space(pipeline.scheduler, name)
+        self.levels = read_levels(pipeline.scheduler)
 
     def decoder_digest(self) -> str:
         return "pixels"
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
-        return fresh(self.pipeline.scheduler, sampler)
+        return copy_scheduler(self.pipeline.scheduler, sampler)
 
     def label(self, prompt: str) -> int:
         """The class that a prompt means.
@@ -109,19 +109,19 @@ class DDPM(Model):
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         labels = torch.tensor([self.label(text) for text in texts], device=self.device)
-        return Cond({"classes": F.one_hot(labels, len(self.classes) + 1).to(self.dtype)})
+        return Cond(pooled=F.one_hot(labels, len(self.classes) + 1).to(self.dtype))
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        shape = cond.tensors["classes"].shape
+        shape = cond.embedding.shape
         if embedding.numel() != shape[1]:
             raise ValueError(
                 f"an embedding for {self.name} is [{shape[1]}], weights of its {shape[1] - 1} classes and of none; "
                 f"got {tuple(embedding.shape)}"
             )
-        return Cond({"classes": embedding.reshape(shape).to(self.device, self.dtype)})
+        return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.unet(x_t, t, class_labels=cond.tensors["classes"], return_dict=False)[0]
+        return self.unet(x_t, t, class_labels=cond.embedding, return_dict=False)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         scaled = (latents.detach().float() / 2 + 0.5).clamp(0, 1).cpu()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, ClassVar, final
 
 import torch
@@ -14,15 +11,15 @@ from diffusers.models.attention_processor import AttnProcessor
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
-from ...files import new_folder
-from ..base import Model
 from ..cond import Cond
-from ..fingerprint import raw
-from ..schedule import fresh, space_of
-from ..trajectory import Defaults, Sampler
+from ..trajectory import Defaults
+from .latent import LatentDiffusion
+
+CLIP = "clip"
+"""The sequence that CLIP text encoders give; of two, side by side."""
 
 
-def for_amx(pipeline: Any) -> None:
+def lay_out_for_amx(pipeline: Any) -> None:
     """Lays a pipeline of our own out for bf16 on a CPU, where fused attention and contiguous convolutions lose time.
 
     Measured on the U-Net of glyphs, one core: 0.10 s rather than 0.16 s a pass of 16 rows, 0.20 s rather than 0.31 s
@@ -33,7 +30,7 @@ def for_amx(pipeline: Any) -> None:
 
 
 @contextmanager
-def embedded(encoder: Any, embeddings: Tensor) -> Iterator[None]:
+def replace_embeddings(encoder: Any, embeddings: Tensor) -> Iterator[None]:
     """Within, a text encoder reads these token embeddings [n, length, d], whatever the tokens."""
     handle = encoder.get_input_embeddings().register_forward_hook(lambda _module, _args, out: embeddings.to(out))
     try:
@@ -42,87 +39,24 @@ def embedded(encoder: Any, embeddings: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-class LatentDiffusion(Model):
-    """A pipeline of U-Net, KL autoencoder and CLIP text encoders; its parts are used, never changed."""
+class ClipDiffusion(LatentDiffusion):
+    """A pipeline of U-Net, KL autoencoder and CLIP text encoders."""
 
-    def __init__(
-        self,
-        pipeline: Any,
-        name: str,
-        encoders: Sequence[str],
-        defaults: Defaults,
-        words: Sequence[str],
-        compute: torch.dtype | None,
-    ) -> None:
-        parts = {part: getattr(pipeline, part) for part in ("unet", *encoders, "vae")}
-        if missing := [part for part, module in parts.items() if module is None]:
-            raise ValueError(
-                f"{name} has no {', '.join(missing)}; a pipeline with {', '.join(parts)} would have worked"
-            )
-        for module in parts.values():
-            module.eval()
-        self.pipeline, self.unet, self.vae = pipeline, parts["unet"], parts.pop("vae")
-        self.tokenizer: Any = pipeline.tokenizer
-        self.text_encoders: list[Any] = [parts[encoder] for encoder in encoders]
-        Model.__init__(self, parts)
-        self.name, self.defaults, self.own_words, self.compute = name, defaults, tuple(words), compute
-        self.device, self.dtype = self.unet.device, self.unet.dtype
-        config, latent = self.unet.config, self.vae.config.latent_channels
-        if config.in_channels != latent:
-            raise ValueError(f"{name} reads {config.in_channels} channels, a plain text-to-image model reads {latent}")
-        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
-        self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.space = space_of(pipeline.scheduler, name)
-        self.alphas_bar = pipeline.scheduler.alphas_cumprod.detach().double().cpu()
+    sequence: ClassVar[str] = CLIP
+
+    @property
+    def unet(self) -> Any:
+        return self.network
 
     def checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
-        own = part == "unet" or name.startswith(("text_model.", "text_projection."))
+        own = part == self.denoiser or name.startswith(("text_model.", "text_projection."))
         return name if own else f"text_model.{name}"
 
-    def decoder_digest(self) -> str:
-        config = self.vae.config
-        moments = [config.get(name) for name in ("latents_mean", "latents_std") if config.get(name) is not None]
-        digest = hashlib.blake2b("".join(map(str, [config.scaling_factor, *moments])).encode(), digest_size=16)
-        for name, tensor in sorted(self.vae.state_dict().items()):
-            digest.update(name.encode() + raw(tensor, torch.float32))
-        return digest.hexdigest()
-
-    def scheduler(self, sampler: Sampler = "own") -> Any:
-        return fresh(self.pipeline.scheduler, sampler)
-
-    def _tokenize(self, tokenizer: Any, texts: Sequence[str]) -> Any:
-        """Token ids and attention mask, each [n, length]; says which prompts lose their end."""
-        limit = tokenizer.model_max_length
-        tokens = tokenizer(list(texts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-        full = tokenizer(list(texts), truncation=False)["input_ids"]
-        if long := [text for text, ids in zip(texts, full, strict=True) if len(ids) > limit]:
-            warnings.warn(
-                f"{len(long)} prompts exceed {limit} tokens and lose their end, first {long[0]!r}", stacklevel=4
-            )
-        return tokens.to(self.device)
-
-    @torch.no_grad()
-    def latents(self, pictures: Tensor) -> Tensor:
-        """The middle of the autoencoder's posterior, not a sample: a picture has one place."""
-        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
-        pixels = pictures.to(self.device, self.vae.dtype).div(127.5).sub(1)
-        with autocast:
-            mode = self.vae.encode(pixels).latent_dist.mode()
-        return (mode.float() * self.vae.config.scaling_factor).to(self.dtype)
-
-    def _pictures(self, z: Tensor) -> Tensor:
-        """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
-        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
-        with autocast:
-            pictures = self.vae.decode(z, return_dict=False)[0]
-        scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
-        return (scaled * 255).round().to(torch.uint8)
-
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         return self._tokenize(self.tokenizer, texts).input_ids
 
-    def words(self, ids: Tensor) -> str:
+    def detokenize(self, ids: Tensor) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -131,14 +65,10 @@ class LatentDiffusion(Model):
     def _check_embeddings(self, embeddings: Tensor) -> None:
         """Raises ValueError where these are not token embeddings of whole prompts."""
         wide = sum(encoder.get_input_embeddings().embedding_dim for encoder in self.text_encoders)
-        length = self.tokenizer.model_max_length
+        length = self.max_tokens
         if embeddings.dim() != 3 or embeddings.shape[1:] != (length, wide):
             fits = f"[n, {length}, {wide}]"
             raise ValueError(f"token embeddings for {self.name} are {fits}, got {tuple(embeddings.shape)}")
-
-    def vocabulary(self, size: int) -> list[str]:
-        """The words that came with the model, or the tokenizer's most common ones."""
-        return list(self.own_words or self.tokenizer_words())[:size]
 
     def tokenizer_words(self) -> list[str]:
         # What byte-pair encoding learned first is most common.
@@ -146,14 +76,9 @@ class LatentDiffusion(Model):
         whole = [token.removesuffix("</w>") for token, _ in ranked if token.endswith("</w>")]
         return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()]
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
-        with new_folder(folder) as made, self.bound(plain):
-            self.pipeline.save_pretrained(made)
-
 
 @final
-class StableDiffusion(LatentDiffusion):
+class StableDiffusion(ClipDiffusion):
     """A `StableDiffusionPipeline`; its safety checker is not called."""
 
     architecture: ClassVar[str] = "sd"
@@ -167,33 +92,29 @@ class StableDiffusion(LatentDiffusion):
         words: Sequence[str] = (),
         compute: torch.dtype | None = None,
     ) -> None:
-        LatentDiffusion.__init__(self, pipeline, name, ("text_encoder",), defaults or Defaults(), words, compute)
+        ClipDiffusion.__init__(self, pipeline, name, ("text_encoder",), defaults or Defaults(), words, compute)
         self.text_encoder = pipeline.text_encoder
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         tokens = self._tokenize(self.tokenizer, texts)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)
-        return Cond({"tokens": out[0].to(self.dtype)})
+        return Cond({CLIP: out[0].to(self.dtype)})
 
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
 
-    def read_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor) -> Cond:
         self._check_embeddings(embeddings)
         anything = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=self.device)
-        with embedded(self.text_encoder, embeddings):
-            return Cond({"tokens": self.text_encoder(anything)[0].to(self.dtype)})
+        with replace_embeddings(self.text_encoder, embeddings):
+            return Cond({CLIP: self.text_encoder(anything)[0].to(self.dtype)})
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        shape = cond.tensors["tokens"].shape
+        shape = cond.tokens.shape
         if embedding.numel() != shape[1] * shape[2]:
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
-        return Cond({"tokens": embedding.reshape(shape).to(self.device, self.dtype)})
+        return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.unet(x_t, t, encoder_hidden_states=cond.tensors["tokens"], return_dict=False)[0]
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._pictures(latents / self.vae.config.scaling_factor)
+        return self.unet(x_t, t, encoder_hidden_states=cond.tokens, return_dict=False)[0]

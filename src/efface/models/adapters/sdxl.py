@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from torch import Tensor
 
-from ..cond import Cond
+from ..cond import POOLED, Cond
 from ..trajectory import Defaults
-from .sd import LatentDiffusion, embedded
+from .latent import LatentDiffusion
+from .sd import CLIP, ClipDiffusion, replace_embeddings
 
 
 @final
-class StableDiffusionXL(LatentDiffusion):
+class StableDiffusionXL(ClipDiffusion):
     """A `StableDiffusionXLPipeline`, the base without its refiner; no watermark is drawn."""
 
     architecture: ClassVar[str] = "sdxl"
@@ -37,7 +39,7 @@ class StableDiffusionXL(LatentDiffusion):
     ) -> None:
         encoders = ("text_encoder", "text_encoder_2")
         # The pipeline's own guidance; Stable Diffusion 1.x and 2.x like more.
-        LatentDiffusion.__init__(self, pipeline, name, encoders, defaults or Defaults(guidance=5.0), words, compute)
+        ClipDiffusion.__init__(self, pipeline, name, encoders, defaults or Defaults(guidance=5.0), words, compute)
         self.towers = (
             (pipeline.tokenizer, pipeline.text_encoder),
             (pipeline.tokenizer_2, pipeline.text_encoder_2),
@@ -59,18 +61,18 @@ class StableDiffusionXL(LatentDiffusion):
             tokens, pooled = tokens.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
         size = (self.resolution, self.resolution)
         time_ids = torch.tensor([(*size, 0, 0, *size)], device=self.device, dtype=self.dtype).repeat(len(empty), 1)
-        return Cond({"tokens": tokens, "pooled": pooled, "time_ids": time_ids})
+        return Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids})
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
         """The first tokenizer's; both have one vocabulary, and differ in what they pad with."""
         if not self.one_vocabulary:
             raise ValueError(f"the two tokenizers of {self.name} know different tokens: no embedding serves both")
-        return LatentDiffusion.tokens(self, texts)
+        return ClipDiffusion.tokenize(self, texts)
 
     def embedding_table(self) -> Tensor:
         return torch.cat([encoder.get_input_embeddings().weight for encoder in self.text_encoders], dim=1)
 
-    def read_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor) -> Cond:
         """As every adapter does; a prompt ends where the end's own embedding stands first, and padding follows."""
         self._check_embeddings(embeddings)
         tables = [encoder.get_input_embeddings().weight for encoder in self.text_encoders]
@@ -83,29 +85,30 @@ class StableDiffusionXL(LatentDiffusion):
         with ExitStack() as reading:
             for (tokenizer, encoder), own, table in zip(self.towers, parts, tables, strict=True):
                 padded = torch.where(after[:, :, None], table[tokenizer.pad_token_id].to(own), own)
-                reading.enter_context(embedded(encoder, padded))
+                reading.enter_context(replace_embeddings(encoder, padded))
             return self._read_ids([ids, ids], ends[:, 1])
 
     def embedding_of(self, cond: Cond) -> Tensor:
         """Flat, tokens and then pooled."""
-        return torch.cat([cond.tensors["tokens"].flatten(1), cond.tensors["pooled"]], dim=1)
+        return torch.cat([cond.tokens.flatten(1), cond.tensors[POOLED]], dim=1)
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
-        tokens, pooled = cond.tensors["tokens"], cond.tensors["pooled"]
+        tokens, pooled = cond.tokens, cond.tensors[POOLED]
         given = embedding.flatten().to(self.device, self.dtype)
         if len(given) not in (tokens.numel(), tokens.numel() + pooled.numel()):
             raise ValueError(
                 f"an embedding for {self.name} is {tuple(tokens.shape[1:])}, or {tokens.numel() + pooled.numel()} "
                 f"numbers with the pooled ones last; got {tuple(embedding.shape)}"
             )
-        own = {"tokens": given[: tokens.numel()].reshape(tokens.shape)}
-        own |= {"pooled": given[tokens.numel() :].reshape(pooled.shape)} if len(given) > tokens.numel() else {}
-        return Cond({**cond.tensors, **own})
+        own = cond.with_embedding(given[: tokens.numel()].reshape(tokens.shape))
+        return (
+            own if len(given) == tokens.numel() else replace(own, pooled=given[tokens.numel() :].reshape(pooled.shape))
+        )
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        added = {"text_embeds": cond.tensors["pooled"], "time_ids": cond.tensors["time_ids"]}
-        tokens = cond.tensors["tokens"]
+        added = {"text_embeds": cond.tensors[POOLED], "time_ids": cond.tensors["time_ids"]}
+        tokens = cond.tokens
         return self.unet(x_t, t, encoder_hidden_states=tokens, added_cond_kwargs=added, return_dict=False)[0]
 
     @torch.no_grad()

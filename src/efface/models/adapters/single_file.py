@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...files import write_tensors
 from ..base import Model
-from .sd import LatentDiffusion, StableDiffusion
+from .sd import ClipDiffusion, StableDiffusion
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 SD, XL = "cond_stage_model.", "conditioner.embedders."
@@ -153,7 +153,7 @@ def _unnamed(name: str) -> ValueError:
 
 
 @torch.no_grad()
-def original(model: LatentDiffusion) -> dict[str, Tensor]:
+def original(model: ClipDiffusion) -> dict[str, Tensor]:
     """The model's tensors, with whatever edit is applied, by their names in the original layout."""
     weights, layers = model.weights, model.unet.config.layers_per_block
     if not isinstance(layers, int):
@@ -187,7 +187,7 @@ def save(model: Model, path: str | Path, meta: Mapping[str, Any]) -> Path:
         raise ValueError(f"{path} is to be a single file; a name that ends in {SUFFIX} would have worked")
     if path.exists():
         raise FileExistsError(f"{path} exists; name a file that does not")
-    if not isinstance(model, LatentDiffusion):
+    if not isinstance(model, ClipDiffusion):
         raise ValueError(f"{model.name} is no Stable Diffusion 1.x, 2.x or XL; write it as a folder")
     return write_tensors(path, original(model), {**meta, "kind": "single file"})
 

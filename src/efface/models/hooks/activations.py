@@ -28,7 +28,7 @@ class Layer:
     neurons: int
 
 
-def layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
+def find_layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
     """The denoiser's linear and convolutional layers whose names a regular expression finds.
 
     Raises:
@@ -37,7 +37,9 @@ def layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
     known = {
         name.removesuffix(".weight"): owner
         for name, owner in model.owners.items()
-        if name.startswith("unet.") and name.endswith(".weight") and isinstance(owner, nn.Linear | nn.Conv2d)
+        if name.startswith(f"{model.denoiser}.")
+        and name.endswith(".weight")
+        and isinstance(owner, nn.Linear | nn.Conv2d)
     }
     try:
         found = [name for name in known if re.search(pattern, name)]
@@ -50,7 +52,9 @@ def layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
 
 
 @torch.no_grad()
-def activations(model: Model, looked_at: Sequence[Layer], states: Tensor, t: Tensor, cond: Cond, batch: int) -> Tensor:
+def measure_activations(
+    model: Model, looked_at: Sequence[Layer], states: Tensor, t: Tensor, cond: Cond, batch: int
+) -> Tensor:
     """The L1 norm of every neuron, over the positions' number: [n, neurons], fp64 on the CPU, in the layers' order.
 
     States [n, c, h, w] at timesteps t [n] under cond, of n rows or one; predicted `batch` rows at a time.

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adapters.sd import LatentDiffusion
+from ..adapters.latent import LatentDiffusion
 from ..base import Model
 
 
 @contextmanager
-def cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
+def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
     """Within, every prediction leaves the probabilities [n, heads, places, tokens] of each layer, with a gradient.
 
-    The layers are named as in the U-Net; a prediction's take the place of those of the one before. Queries and keys are
-    computed once more beside the attention processor, whichever it is: fused ones never have the probabilities, and
+    The layers are named as in the denoiser; a prediction's take the place of those of the one before. Queries and keys
+    are computed once more beside the attention processor, whichever it is: fused ones never have the probabilities, and
     predictions stay the same to the bit.
 
     Raises:
@@ -42,7 +42,7 @@ def cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def places(model: Model, template: str, concept: str) -> range:
+def find_places(model: Model, template: str, concept: str) -> range:
     """The positions of a concept's tokens in the prompt that the template makes of it, the start token being 0.
 
     Raises:
@@ -52,19 +52,19 @@ def places(model: Model, template: str, concept: str) -> range:
         raise ValueError(f"{model.name} has no tokenizer; a model that reads text has, such as Stable Diffusion")
     tokenizer = model.tokenizer
     prompt, first = template.format(concept), len(template.partition("{}")[0])
-    read = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length, return_offsets_mapping=True)
+    read = tokenizer(prompt, truncation=True, max_length=model.max_tokens, return_offsets_mapping=True)
     # Special tokens have empty spans; a token of several words' pieces never occurs, for words are split first.
     spans = enumerate(read["offset_mapping"])
     found = [i for i, (start, stop) in spans if start < first + len(concept) and stop > max(first, start)]
     whole = tokenizer(prompt, truncation=False)["input_ids"]
-    if not found or (len(whole) > tokenizer.model_max_length and found[-1] == tokenizer.model_max_length - 2):
-        raise ValueError(f"{concept!r} does not fit into the {tokenizer.model_max_length} tokens of {prompt!r}")
+    if not found or (len(whole) > model.max_tokens and found[-1] == model.max_tokens - 2):
+        raise ValueError(f"{concept!r} does not fit into the {model.max_tokens} tokens of {prompt!r}")
     return range(found[0], found[-1] + 1)
 
 
 def _layers(model: Model) -> dict[str, Any]:
-    unet = model.unet if isinstance(model, LatentDiffusion) else None
-    found = {name: layer for name, layer in unet.named_modules() if name.endswith("attn2")} if unet else {}
+    network = model.network if isinstance(model, LatentDiffusion) else None
+    found = {name: layer for name, layer in network.named_modules() if name.endswith("attn2")} if network else {}
     if not found:
         raise ValueError(f"{model.name} has no cross-attention to a text; Stable Diffusion and its kin have")
     return found

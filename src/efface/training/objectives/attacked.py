@@ -124,7 +124,7 @@ class Attacked(Term):
 
     def error(self, context: Context, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
         """The attack's error [n], by the weights in place, with a gradient to the prefix [n, k, d]."""
-        said = context.model.predict(states.x, states.t, context.model.read(prompts, prefix))[0]
+        said = context.model.predict(states.x, states.t, context.model.encode_with_grad(prompts, prefix))[0]
         return (said.float() - states.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 
     def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from ...functional.schedules import convert, noised
 from ...models.cond import Cond
-from ...models.hooks.attention import cross_attention, places
+from ...models.hooks.attention import find_places, record_cross_attention
 from ...models.segmenter import Segmenter, shares
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
@@ -75,11 +75,11 @@ class Focus:
 
     def resample(self, context: Context, states: States, rng: torch.Generator) -> States:
         """The same pictures with the same noise, at timesteps of this distribution; of them "x0" alone is known."""
-        space, bar = context.model.space, context.model.alpha_bar(states.t)
+        space, bar = context.model.space, context.model.noise_level(states.t)
         x0 = states.known["x0"]
         eps = convert(states.known["noise"], states.x, bar, space, "eps")
-        t = torch.multinomial(self.chances(len(context.model.alphas_bar)), len(x0), replacement=True, generator=rng)
-        return States(noised(x0, eps, context.model.alpha_bar(t)), t.to(states.x.device), {"x0": x0})
+        t = torch.multinomial(self.chances(len(context.model.levels)), len(x0), replacement=True, generator=rng)
+        return States(noised(x0, eps, context.model.noise_level(t)), t.to(states.x.device), {"x0": x0})
 
 
 @final
@@ -121,13 +121,13 @@ class Attention(Term):
 
     def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         query = queries["mask"]
-        with cross_attention(context.model) as maps:
+        with record_cross_attention(context.model) as maps:
             context.model.predict(query.states.x, query.states.t, query.cond)
         return inside(maps.values(), query.cond.tensors[ALL], predictions["mask"])
 
     def _attended(self, context: Context, states: States, cond: Cond) -> Tensor:
         """The mask [n, 1, h, w] from the teacher's attention."""
-        with torch.no_grad(), cross_attention(context.model) as maps:
+        with torch.no_grad(), record_cross_attention(context.model) as maps:
             context.model.predict(states.x, states.t, cond)
             return located(maps.values(), cond.tensors[WORDS], (states.x.shape[2], states.x.shape[3]), self.threshold)
 
@@ -153,17 +153,17 @@ class Attention(Term):
 
     def _placed(self, context: Context, step: Step, cond: Cond) -> Cond:
         """The conditions, with the positions of the target's words in each added."""
-        tokens = cond.tensors["tokens"]
+        tokens = cond.tokens
         words = torch.zeros(tokens.shape[:2], device=tokens.device)
         whole = words.clone()
         for row, (target, template) in enumerate(zip(step.targets, step.templates, strict=True)):
             frame, concept = context.config.templates[template], context.erasure.targets[target]
-            at = places(context.model, frame, concept)
+            at = find_places(context.model, frame, concept)
             words[row, at.start : at.stop] = whole[row, at.start : at.stop] = 1
             if self.ends:
                 ids = context.model.tokenizer(frame.format(concept), truncation=True)["input_ids"]  # type: ignore[attr-defined]
                 whole[row, len(ids) - 1 :] = 1
-        return Cond({**cond.tensors, WORDS: words, ALL: whole})
+        return cond.with_extra({WORDS: words, ALL: whole})
 
 
 def _of_words(a: Tensor, words: Tensor) -> Tensor:

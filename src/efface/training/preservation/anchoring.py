@@ -18,7 +18,6 @@ from ...concept import check_templates
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ...functional.words import other_words
-from ...models.cond import Cond
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 SCALES = (0.8, 1.2)
@@ -42,7 +41,7 @@ class Anchoring(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        if "tokens" not in context.uncond.tensors:
+        if not context.uncond.sequence:
             raise ValueError(f"{context.model.name} reads no text; anchoring scales the embeddings of words")
         if context.trains_text_encoder:
             raise ValueError(
@@ -51,9 +50,9 @@ class Anchoring(Term):
             )
         targets = context.erasure.targets
         self.words = _others(self.given, context)
-        own = context.model.encode(targets).tensors["tokens"].flatten(1)
+        own = context.model.encode(targets).tokens.flatten(1)
         chunks = [self.words[i : i + 256] for i in range(0, len(self.words), 256)]
-        alike = [_cosines(context.model.encode(chunk).tensors["tokens"].flatten(1), own) for chunk in chunks]
+        alike = [_cosines(context.model.encode(chunk).tokens.flatten(1), own) for chunk in chunks]
         self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"no word is unlike {', '.join(targets)} among {len(self.words)}; give other words")
@@ -67,8 +66,8 @@ class Anchoring(Term):
         asked = [templates[t].format(w) for t, row in zip(step.templates, words, strict=True) for w in row]
         low, high = SCALES
         scale = low + (high - low) * torch.rand(len(asked), 1, 1, generator=step.generator)
-        held = context.model.encode(asked).tensors
-        cond = Cond({**held, "tokens": held["tokens"] * scale.to(held["tokens"])})
+        own = context.model.encode(asked)
+        cond = own.with_embedding(own.tokens * scale.to(own.tokens))
         states = States(states.x.repeat_interleave(self.count, 0), states.t.repeat_interleave(self.count, 0))
         return {"student": Query(states, cond, "student"), "eps_s": Query(states, cond, "teacher")}
 

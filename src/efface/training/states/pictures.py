@@ -61,10 +61,10 @@ class Pictures(Source):
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
         x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, step.noise, strict=True) if s is not None])
         x0 = x0.to(context.model.device)
-        t = self._times(len(context.model.alphas_bar), len(x0), step.generator).to(x0.device)
+        t = self._times(len(context.model.levels), len(x0), step.generator).to(x0.device)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
         eps = draw(x0.shape, generator=step.generator).to(x0)
-        bar = context.model.alpha_bar(t)
+        bar = context.model.noise_level(t)
         x_t = noised(x0, eps, bar)
         return States(x_t, t, {"noise": convert(eps, x_t, bar, "eps", context.model.space), "x0": x0})
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from ...edits.provenance import versions
 from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
-from ...models.trajectory_cache import COLUMNS, Recordings, cut
+from ...models.trajectory_cache import COLUMNS, TrajectoryCache, take_picture
 from ..distributed import process_group
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
@@ -126,7 +126,7 @@ class Recorded(Source):
             part = parts[min(start + mine.rank, len(parts) - 1)]
             draws = mine.all_gather_draws(self._draw(context, [*part, *[part[-1]] * (size - len(part))]))
             for draw, whose in zip(draws, parts[start : start + mine.size], strict=False):
-                yield from (cut(draw, i) for i in range(len(whose)))
+                yield from (take_picture(draw, i) for i in range(len(whose)))
 
     def _draw(self, context: Context, asked: Sequence[Asked]) -> Draw:
         """Draws under the conditions that the base's text encoder gives, whichever weights draw."""
@@ -209,7 +209,7 @@ class Frozen(Recorded):
 
     def __init__(self, steps: int, guidance: float, paths: int, refresh: int = 0, sampler: Sampler = "ddim") -> None:
         Recorded.__init__(self, steps, guidance, paths, refresh, sampler)
-        self.private = Recordings()
+        self.private = TrajectoryCache()
 
     def record(self, context: Context, asked: Sequence[Asked]) -> None:
         kept, size = self._kept(context), min(context.model.drawn_together, len(asked))
@@ -231,14 +231,14 @@ class Frozen(Recorded):
 
     def leave(self, context: Context) -> None:
         for key in self.found.values():
-            self._kept(context).forget(key)
+            self._kept(context).evict(key)
         self.found = {}
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         model, (n, traced, states) = context.model, self.numbers(context)
         return MemoryFootprint(n, traced, states * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize))
 
-    def _kept(self, context: Context) -> Recordings:
+    def _kept(self, context: Context) -> TrajectoryCache:
         """The model's recordings; or this source's own, while other weights than the base's are in place."""
         return context.model.recordings if context.model.untouched else self.private
 

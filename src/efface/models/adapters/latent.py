@@ -1,0 +1,119 @@
+"""What every latent diffusion model shares, whatever its denoiser and text encoders: autoencoder, scheduler, files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...files import new_folder
+from ..base import Model
+from ..cond import TextMap
+from ..fingerprint import raw
+from ..schedule import copy_scheduler, read_levels, read_space
+from ..trajectory import Defaults, Sampler
+
+CROSS = re.compile(r"\.attn2\.to_[kv]\.weight$")
+
+
+class LatentDiffusion(Model):
+    """A pipeline of denoiser, KL autoencoder and text encoders; its parts are used, never changed."""
+
+    network: Any
+    sequence: ClassVar[str]
+    """What the text encoders' output is called in conditions."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        name: str,
+        encoders: Sequence[str],
+        defaults: Defaults,
+        words: Sequence[str],
+        compute: torch.dtype | None,
+    ) -> None:
+        parts = {part: getattr(pipeline, part) for part in (self.denoiser, *encoders, "vae")}
+        if missing := [part for part, module in parts.items() if module is None]:
+            raise ValueError(
+                f"{name} has no {', '.join(missing)}; a pipeline with {', '.join(parts)} would have worked"
+            )
+        for module in parts.values():
+            module.eval()
+        self.pipeline, self.vae = pipeline, parts.pop("vae")
+        self.tokenizer: Any = pipeline.tokenizer
+        self.max_tokens: int = pipeline.tokenizer.model_max_length
+        self.text_encoders: list[Any] = [parts[encoder] for encoder in encoders]
+        Model.__init__(self, parts)
+        self.name, self.defaults, self.own_words, self.compute = name, defaults, tuple(words), compute
+        self.device, self.dtype = self.network.device, self.network.dtype
+        config, latent = self.network.config, self.vae.config.latent_channels
+        if config.in_channels != latent:
+            raise ValueError(f"{name} reads {config.in_channels} channels, a plain text-to-image model reads {latent}")
+        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
+        self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.space = read_space(pipeline.scheduler, name)
+        self.levels = read_levels(pipeline.scheduler)
+
+    def decoder_digest(self) -> str:
+        config = self.vae.config
+        moments = [config.get(name) for name in ("latents_mean", "latents_std") if config.get(name) is not None]
+        digest = hashlib.blake2b("".join(map(str, [config.scaling_factor, *moments])).encode(), digest_size=16)
+        for name, tensor in sorted(self.vae.state_dict().items()):
+            digest.update(name.encode() + raw(tensor, torch.float32))
+        return digest.hexdigest()
+
+    def scheduler(self, sampler: Sampler = "own") -> Any:
+        return copy_scheduler(self.pipeline.scheduler, sampler)
+
+    def _tokenize(self, tokenizer: Any, texts: Sequence[str]) -> Any:
+        """Token ids and attention mask, each [n, length]; says which prompts lose their end."""
+        limit = self.max_tokens
+        tokens = tokenizer(list(texts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+        full = tokenizer(list(texts), truncation=False)["input_ids"]
+        if long := [text for text, ids in zip(texts, full, strict=True) if len(ids) > limit]:
+            warnings.warn(
+                f"{len(long)} prompts exceed {limit} tokens and lose their end, first {long[0]!r}", stacklevel=4
+            )
+        return tokens.to(self.device)
+
+    @torch.no_grad()
+    def latents(self, pictures: Tensor) -> Tensor:
+        """The middle of the autoencoder's posterior, not a sample: a picture has one place."""
+        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
+        pixels = pictures.to(self.device, self.vae.dtype).div(127.5).sub(1)
+        with autocast:
+            mode = self.vae.encode(pixels).latent_dist.mode()
+        return (mode.float() * self.vae.config.scaling_factor).to(self.dtype)
+
+    def _pictures(self, z: Tensor) -> Tensor:
+        """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
+        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
+        with autocast:
+            pictures = self.vae.decode(z, return_dict=False)[0]
+        scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
+        return (scaled * 255).round().to(torch.uint8)
+
+    def vocabulary(self, size: int) -> list[str]:
+        """The words that came with the model, or the tokenizer's most common ones."""
+        return list(self.own_words or self.tokenizer_words())[:size]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
+        with new_folder(folder) as made, self.bound(plain):
+            self.pipeline.save_pretrained(made)
+
+    def text_maps(self) -> Sequence[TextMap]:
+        """The keys and values of every `attn2`, which read the text encoder's own output."""
+        found = [name for name in self.weights if name.startswith(f"{self.denoiser}.") and CROSS.search(name)]
+        return [TextMap("cross", name, self.sequence) for name in found]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._pictures(latents / self.vae.config.scaling_factor)

@@ -1,0 +1,38 @@
+"""The part of a model that a guide may rely on, without knowing the class `Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..concept import Prompt
+from ..functional.schedules import NoiseLevel, Space
+from .cond import Cond
+
+
+class Denoiser(Protocol):
+    """A network that predicts under conditions; `base.Model` is one, and says what each member means."""
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    space: Space
+    latent_shape: tuple[int, int, int]
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]: ...
+
+    def encode(self, prompts: Sequence[str | Prompt]) -> Cond: ...
+
+    def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond: ...
+
+    def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]: ...
+
+    def noise_level(self, t: Tensor) -> NoiseLevel: ...
+
+    def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor: ...
+
+    def scheduler(self, sampler: Any = "own") -> Any: ...
