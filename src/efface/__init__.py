@@ -67,7 +67,8 @@ def erase(
     """Fits an edit that erases: a concept, several, or a whole request; `overrides` are arguments of the method."""
     from . import methods
 
-    return methods.erase(model, Erasure.of(what), method, overrides, progress=progress, checkpoint=checkpoint)
+    chosen = methods.configured(method, model, overrides)
+    return chosen.fit(model, Erasure.of(what), progress=progress, checkpoint=checkpoint)
 
 
 def __getattr__(name: str) -> Any:

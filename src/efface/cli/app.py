@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import tyro
 
 from .. import __version__
-from ..suites.world import did_you_mean
+from ..catalog import did_you_mean
 from .attack import AttackCommand
 from .audit import AuditCommand
 from .console import complain, quiet

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import tyro
 
+from ..catalog import SCORERS
+from ..source import fields, is_trait, lineage, traits
 from .console import result
 
 PACKAGE = Path(__file__).parent.parent
@@ -56,8 +58,8 @@ def attacks() -> list[dict[str, Any]]:
 
 
 def scorers() -> list[dict[str, str]]:
-    files = sorted((PACKAGE / "scorers").glob("*.py"))
-    return [_scorer(f) for f in files if f.stem != "base" and not f.stem.startswith("_")]
+    """Every scorer, with the words that `--scorer` takes."""
+    return [_scorer(name) for name in SCORERS.names()]
 
 
 def suites() -> list[dict[str, str]]:
@@ -97,22 +99,14 @@ def _cell(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _scorer(file: Path) -> dict[str, str]:
+def _scorer(name: str) -> dict[str, str]:
     """Name, version, settings and purpose of a scorer, from its source."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and "version" in _fields(node)]
-    names = [ast.unparse(base) for base in own.bases]
-    shared = ast.parse((file.parent / "_sets.py").read_text(encoding="utf-8"))
-    bases = [node for node in shared.body if isinstance(node, ast.ClassDef) and node.name in names]
-    fields = {name: line for node in (*bases, own) for name, line in _fields(node).items()}
-    settings = [n for n, line in fields.items() if "ClassVar" not in ast.unparse(line.annotation) and n != "palette"]
-    about = (ast.get_docstring(tree) or "").partition("\n")[0]
-    words = f"{file.stem}:FOLDER_OR_HUB_ID" if "folder" in settings else file.stem
-    rest = "".join(f"[,{name}=…]" for name in settings if name != "folder")
-    version = ast.literal_eval(fields["version"].value or ast.Constant(""))
-    return {"name": file.stem, "version": version, "words": words + rest, "about": about}
-
-
-def _fields(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
-    lines = [line for line in node.body if isinstance(line, ast.AnnAssign)]
-    return {ast.unparse(line.target): line for line in lines}
+    entry = SCORERS.entry(name)
+    own = entry.written
+    lines: dict[str, ast.AnnAssign] = {}
+    for each in lineage(own):
+        lines = fields(each.node) | lines
+    settings = [each for each, line in lines.items() if not is_trait(line) and each != "palette"]
+    words = f"{name}:FOLDER_OR_HUB_ID" if "folder" in settings else name
+    rest = "".join(f"[,{each}=…]" for each in settings if each != "folder")
+    return {"name": name, "version": str(traits(own).get("version", "")), "words": words + rest, "about": entry.about}

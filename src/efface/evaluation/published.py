@@ -16,11 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from ..catalog import did_you_mean
 from ..functional import rates
 from ..functional.rates import EXPOSED, Tally, Verdict, part, same
 from ..records.report import Estimate, Part
 from ..suites.table import Table, read_table, refuse
-from ..suites.world import did_you_mean
 from .judging import estimate, of_tally
 
 __all__ = ["EXPOSED", "THRESHOLDS", "Published", "Rate", "read"]

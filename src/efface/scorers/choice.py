@@ -9,7 +9,7 @@ good as the list. Value: the probability of what the row asked for.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .classifier import every_name, said
 from .clip import expect_clip, opened
 
 
+@final
 @dataclass(frozen=True)
 class Choice:
     """The labels that a picture fits best, by a CLIP that no erasure touches."""

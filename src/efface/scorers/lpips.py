@@ -7,7 +7,7 @@ torchvision, which fetches weights when it is first asked.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .base import Score, device, needs
 Net = Literal["alex", "vgg", "squeeze"]
 
 
+@final
 @dataclass(frozen=True)
 class Lpips:
     """Learned perceptual distance to the base's picture."""

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..catalog import did_you_mean
 from ..concept import Erasure
 from ..functional.rates import names_of, same
 from .spec import GroupSpec, Row, Suite, SuiteSpec, chosen
 from .table import Table, read_table, refuse
-from .world import did_you_mean, ends_alike
+from .world import ends_alike
 
 PROMPT = ("prompt", "caption", "captions")
 SEED = ("evaluation_seed", "sd_seed", "seed")
