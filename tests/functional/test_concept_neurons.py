@@ -15,7 +15,7 @@ from efface.functional.neurons import change, contrast, relative_change, stronge
 from efface.guidance.negative import Negative
 from efface.guidance.registry import kept
 from efface.models.hooks import activations as watch
-from efface.report.neurons import page
+from efface.reporting.neurons import page
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from efface.compliance import takedown
-from efface.report.page import write
-from efface.report.takedown import render
+from efface.reporting.page import write
+from efface.reporting.takedown import render
 from report_fixtures import attacked, evaluation
 
 pytestmark = pytest.mark.browser

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from efface.report.compared import sets
-from efface.report.history import histories
-from efface.report.plot import Point, Series, climbs, curve, scatter, strip
+from efface.reporting.compared import sets
+from efface.reporting.history import histories
+from efface.reporting.plot import Point, Series, climbs, curve, scatter, strip
 from report_fixtures import record, share
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from efface.evaluation.published import Published, Rate
 from efface.records.report import read
-from efface.report.data import Whole, claims
-from efface.report.gallery import _verdict
-from efface.report.page import write
-from efface.report.wording import estimate
+from efface.reporting.data import Whole, claims
+from efface.reporting.gallery import _verdict
+from efface.reporting.page import write
+from efface.reporting.wording import estimate
 from report_fixtures import attacked, evaluation, measure, record, share
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'

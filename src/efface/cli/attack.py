@@ -155,7 +155,7 @@ def other_names(given: Sequence[tuple[str, str]], known: Mapping[str, Lore]) -> 
 
 def table(record: AttackRecord) -> str:
     """Success rates by attack with their controls, and alarms, for a person."""
-    from ..report.wording import estimate
+    from ..reporting.wording import estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     head = ("attack", "success on the target", "random prefixes", "on a kept concept", "on the base", "queries", "s")

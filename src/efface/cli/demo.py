@@ -45,7 +45,7 @@ class Demo:
         from .. import load
         from ..evaluation.evaluate import evaluate
         from ..methods import get
-        from ..report.page import write
+        from ..reporting.page import write
         from ..scorers import panel
 
         say(f"loading {self.model}")

@@ -176,7 +176,7 @@ def summary(record: Record) -> dict[str, Any]:
 
 def headlines(record: Record) -> str:
     """Headline rates with intervals and alarms, for a person."""
-    from ..report.wording import METRICS, estimate
+    from ..reporting.wording import METRICS, estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     for m in record.heads():

@@ -66,7 +66,7 @@ class Neurons:
         from ..edits.edit import Edit
         from ..evaluation.images import batch_of
         from ..records.report import write_whole
-        from ..report.neurons import page
+        from ..reporting.neurons import page
 
         how = Look(
             **({"layers": self.layers} if self.layers else {}),

@@ -52,7 +52,7 @@ class TakedownRecord:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
         from ..compliance import takedown
         from ..records.report import write_whole
-        from ..report.takedown import render
+        from ..reporting.takedown import render
 
         where = os.path.relpath(self.edit, self.folder) if self.edit else ""
         made = takedown.make(self.folder, self.date, self.note, where)

@@ -40,7 +40,7 @@ class Report:
             raise ValueError("--erased and --kept speak of imported files; give one with --import")
         from ..evaluation import published
         from ..files import check_writable
-        from ..report.page import write
+        from ..reporting.page import write
 
         check_writable(self.out)
         others = [published.read(path, self.erased, self.kept or None) for path in self.imports]
