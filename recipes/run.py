@@ -21,11 +21,11 @@ from PIL import Image
 
 import efface
 from efface import methods
-from efface.cli.glyphs import suite_for
 from efface.concept import Erasure
 from efface.evaluation.evaluate import album_of, evaluate
 from efface.evaluation.judging import WHO, estimate
 from efface.functional.rates import bootstrap
+from efface.library.resources import suite_for
 from efface.models.base import Model
 from efface.records.report import Estimate, Record, read, write_whole
 from efface.scorers import panel

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,6 +65,20 @@ def fields(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
     return {ast.unparse(line.target): line for line in lines}
 
 
+def field_docs(own: SourceClass) -> dict[str, str]:
+    """The string below each field, of the class and of its bases."""
+    found: dict[str, str] = {}
+    for each in lineage(own):
+        for line, below in itertools.pairwise(each.node.body):
+            if (
+                isinstance(line, ast.AnnAssign)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                found.setdefault(ast.unparse(line.target), " ".join(str(below.value.value).split()))
+    return found
+
+
 def is_trait(line: ast.AnnAssign) -> bool:
     """Whether an annotated name is a class variable."""
     return ast.unparse(line.annotation).startswith("ClassVar")
@@ -72,8 +88,10 @@ def traits(own: SourceClass) -> dict[str, Any]:
     """The class variables that are plain constants: the class' own and, where it is silent, those of its bases."""
     found: dict[str, Any] = {}
     for each in lineage(own):
-        lines = {name: line for name, line in fields(each.node).items() if is_trait(line) and line.value is not None}
-        found = {name: ast.literal_eval(line.value) for name, line in lines.items() if line.value} | found
+        for name, line in fields(each.node).items():
+            if name not in found and is_trait(line) and line.value is not None:
+                with suppress(ValueError):  # it is no plain constant
+                    found[name] = ast.literal_eval(line.value)
     return found
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 
@@ -25,12 +26,21 @@ OTHERS = {
 }
 """What a model may be beside the bundled ones."""
 COLUMNS = ("name", "kind", "architectures", "anchor", "keep", "images", "several", "about")
+TITLES = {"architectures": "serves"}
+"""Titles of columns, where these are not their names."""
+WIDTH = 80
+"""Columns of a terminal."""
+ADVICE = """Which to take: esd or eap for most concepts (eap also keeps what lies near);
+uce in seconds, without training; sld or negative where weights must stay;
+stereo or advunlearn against attacks, at a higher cost. What each does on the
+embedded model: docs/methods.md."""
 
 
 @dataclass(frozen=True)
 class List:
     """List the methods, attacks, scorers, suites, protocols or models there are."""
 
+    example: ClassVar[str] = "efface list methods"
     what: tyro.conf.Positional[Literal["methods", "attacks", "scorers", "suites", "protocols", "models"]]
     """Which of them."""
     json: bool = False
@@ -40,7 +50,8 @@ class List:
         makers = {"methods": methods, "attacks": attacks, "scorers": scorers, "suites": suites}
         rows = {**makers, "protocols": protocols, "models": models}[self.what]()
         columns = {"methods": COLUMNS, "attacks": ("name", "threat", "about")}.get(self.what, ("name", "about"))
-        result(rows, self.json, _table(rows, columns))
+        advice = f"\n\n{ADVICE}" if self.what == "methods" else ""
+        result(rows, self.json, f"{_table(rows, columns)}{advice}")
 
 
 def methods() -> list[dict[str, Any]]:
@@ -85,18 +96,25 @@ def models() -> list[dict[str, str]]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows under each other; with a line of titles where there is more than a name and what it is."""
-    titles = [dict(zip(columns, columns, strict=True))] if len(columns) > 2 else []
-    lines = [[_cell(row[column]) for column in columns] for row in [*titles, *rows]]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    padded = ([f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+    """Rows under each other, none wider than a terminal; what a row is about is wrapped below it.
+
+    There is a line of titles where a row has more than a name and what it is about.
+    """
+    short = [column for column in columns if column != "about"]
+    lines = [[_cell(row[column]) for column in short] for row in rows]
+    titles = [[TITLES.get(column, column) for column in short]] if len(short) > 1 else []
+    widths = [max(len(cell) for cell in column) for column in zip(*titles, *lines, strict=True)]
+    padded = ["  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in [*titles, *lines]]
+    told = padded[: len(titles)]
+    for line, row in zip(padded[len(titles) :], rows, strict=True):
+        told += [line, *textwrap.wrap(str(row["about"]), WIDTH - 4, initial_indent="    ", subsequent_indent="    ")]
+    return "\n".join(told)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return " ".join(value) if isinstance(value, tuple) else str(value).removeprefix("by ")
 
 
 def _scorer(name: str) -> dict[str, str]:

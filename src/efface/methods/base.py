@@ -14,6 +14,7 @@ from ..edits.edit import Edit
 from ..edits.provenance import provenance
 from ..functional.schedules import Space
 from ..models.base import Model
+from ..planning.plan import prepared
 from ..training.interfaces import Balance, Term, Update
 from ..training.trainer import Game
 
@@ -33,7 +34,6 @@ class Method(ABC):
     by_choice: ClassVar[bool] = False
     """What it uses depends on its settings; the traits are then those of the defaults."""
 
-    @abstractmethod
     def fit(
         self,
         model: Model,
@@ -41,13 +41,44 @@ class Method(ABC):
         *,
         progress: Callable[..., None] | None = None,
         checkpoint: str | Path | None = None,
+        estimate: Callable[[Game | None], None] | None = None,
     ) -> Edit:
-        """An Edit that erases; the model is left bit for bit as it was.
+        """An Edit that erases: check, build, estimate, train, finish. The model is left bit for bit as it was.
 
         Args:
             progress: called as progress(turn, of, player=…, loss=…) after each turn.
             checkpoint: a file to resume from where it exists, and to save to meanwhile; removed at the end.
+            estimate: called with what was built, None where the method builds no training, when all that is known to be
+                wrong has been refused and before the work starts; what it raises refuses the run.
+
+        Raises:
+            ValueError: the request, the model or an argument is one that the method cannot work with.
+            Diverged: the training left the numbers; holds the last good state.
         """
+        self.check(erasure, model)
+        built = self.build(model, erasure)
+        if estimate:
+            estimate(built)
+        return self.finish(self.train(model, erasure, built, progress, checkpoint), erasure)
+
+    def build(self, model: Model, erasure: Erasure) -> Game | None:
+        """The training, set up and not begun; None for a method that has none to plan."""
+        return None
+
+    @abstractmethod
+    def train(
+        self,
+        model: Model,
+        erasure: Erasure,
+        built: Game | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
+    ) -> Edit:
+        """Does the work that the Edit is the result of; `built` is what `build` returned, the rest as in `fit`."""
+
+    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
+        """The Edit of the method, from that of its training: the same, unless the method adds to it."""
+        return edit
 
     def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
         """How an Edit by this method comes about; to be asked before any weight is swapped in."""
@@ -123,20 +154,20 @@ class Trained(Method):
     def balance(self) -> Balance:
         """How the losses become one step."""
 
-    def fit(
+    def build(self, model: Model, erasure: Erasure) -> Game:
+        """The training, set up and not begun; DoesNotFit where there is no room for what learns."""
+        return prepared(lambda: self.game(model, erasure), model.device)
+
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Game | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
-        """Plays the game to its end, and finishes what it left."""
-        return self.finish(self.game(model, erasure).play(progress, checkpoint), erasure)
-
-    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        """The Edit of the method, from that of the game: the same, unless the method adds to it."""
-        return edit
+        """Trains to the end."""
+        return (built or self.game(model, erasure)).play(progress, checkpoint)
 
     def game(self, model: Model, erasure: Erasure) -> Game:
         """The training, set up and not begun."""

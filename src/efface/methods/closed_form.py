@@ -17,6 +17,7 @@ from ..edits.edit import Edit
 from ..edits.provenance import versions
 from ..functional.words import unlike_words
 from ..models.base import Model
+from ..training.trainer import Game
 from .base import Method
 
 Tokens = Literal["last-subject", "all"]
@@ -48,16 +49,15 @@ class ClosedForm(Method):
         tokenizer = getattr(model, "tokenizer", None)
         return Reader(lambda texts: model.encode(texts).tensors["tokens"], tokenizer, self.templates, tokens)
 
-    def fit(
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Game | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
         """Linear solves for all layers at once; there is nothing to resume, so the checkpoint stays unused."""
-        self.check(erasure, model)
         weights = text_projections(model.weights)
         named = (*erasure.targets, *erasure.keep, *self.exclude)
         words = unlike_words(model.vocabulary(self.preserve_vocabulary), named)

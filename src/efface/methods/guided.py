@@ -16,6 +16,7 @@ from ..edits.provenance import versions
 from ..guidance.registry import kept
 from ..models.base import Model
 from ..models.guider import Guide
+from ..training.trainer import Game
 from .base import Kind, Method
 
 
@@ -30,16 +31,15 @@ class Guided(Method):
     def guide(self, erasure: Erasure) -> Guide:
         """The guide, at strength 1."""
 
-    def fit(
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Game | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
         """Writes the guide down; there is nothing to train, to tell of, or to resume."""
-        self.check(erasure, model)
         guide = kept(self.guide(erasure))
         return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": guide})
 
