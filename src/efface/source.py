@@ -96,8 +96,13 @@ def traits(own: SourceClass) -> dict[str, Any]:
 
 
 def summary(file: Path) -> str:
-    """The first line of a file's docstring."""
-    return (ast.get_docstring(parse(file)) or "").partition("\n")[0]
+    """The first line of a file's docstring, and those after it that belong to its sentence."""
+    said: list[str] = []
+    for line in (ast.get_docstring(parse(file)) or "").partition("\n\n")[0].splitlines():
+        said.append(line)
+        if line.endswith("."):
+            break
+    return " ".join(said)
 
 
 def locate(module: str) -> tuple[Path, bool] | None:
