@@ -32,11 +32,12 @@ def test_the_source_says_what_the_class_says(name: str) -> None:
         assert can.images == ("optional" if folders else "no")
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl", "ddpm"])
-def test_it_refuses_the_models_that_it_does_not_serve(name: str, kind: str, monkeypatch: Any) -> None:
+REFUSED = [(name, kind) for kind in ("sd", "sdxl", "ddpm") for name in methods.names() if name not in served(kind)]
+
+
+@pytest.mark.parametrize(("name", "kind"), REFUSED)
+def test_a_method_refuses_the_models_that_it_does_not_serve(name: str, kind: str, monkeypatch: Any) -> None:
     """Before any work; on the others it is fitted in `test_kinds`."""
-    if name in served(kind):
-        pytest.skip("it serves them")
     model, erasure = KINDS[kind](), request(name)
     assert model.architecture == kind
     for work in ("encode", "sample", "predict"):

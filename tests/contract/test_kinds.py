@@ -64,9 +64,18 @@ def opened(kind: str) -> Opened:
     return Opened(model, weights, {key: tensor.detach().clone() for key, tensor in weights.items()}, drawn(model))
 
 
-@pytest.fixture(scope="module", params=[(kind, name) for kind in KINDS for name in served(kind)], ids="-".join)
+PAIRS = [(kind, name) for kind in KINDS for name in served(kind)]
+LONGER = [pair for pair in PAIRS if pair[0] != "glyphs"]
+"""Those that take more than the one turn that there is time for on the embedded model."""
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def done(request: pytest.FixtureRequest) -> Done:
-    kind, name = request.param
+    return fitted(*request.param)
+
+
+@cache
+def fitted(kind: str, name: str) -> Done:
     base = opened(kind)
     method = quick(name, base.model, **({"steps": 1, "batch": 1} if kind == "glyphs" else {}))
     return Done(kind, name, method, base, method.fit(base.model, asked(name)))
@@ -77,10 +86,10 @@ def test_fitting_leaves_the_model_bit_identical(done: Done) -> None:
     assert done.base.untouched()
 
 
-def test_killed_it_resumes_as_if_nothing_had_been(done: Done, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("kind", "name"), LONGER)
+def test_killed_it_resumes_as_if_nothing_had_been(kind: str, name: str, tmp_path, monkeypatch) -> None:
     """And so it is reproducible, as are those without turns to be killed at."""
-    if done.kind == "glyphs":
-        pytest.skip("it takes one turn there")
+    done = fitted(kind, name)
     monkeypatch.setattr(efface.training.trainer, "SAVE_EVERY", 1)
     file = tmp_path / "checkpoint"
 
