@@ -76,7 +76,7 @@ class Reader:
     """The second pixel of pictures at which it raises."""
 
     def identity(self) -> dict[str, str]:
-        return {key: str(value) for key, value in asdict(self).items()}
+        return {"scorer": "reader", **{key: str(value) for key, value in asdict(self).items()}}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         first, second = images[:, 0, 0, 0].tolist(), images[:, 0, 0, 1].tolist()

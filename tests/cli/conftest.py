@@ -13,5 +13,5 @@ from efface.models.trajectory import Defaults
 def few_steps() -> Iterator[None]:
     """A folder's default of 50 sampling steps is more than a test has time for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("efface.models.trajectory.Defaults", lambda: Defaults(steps=2, guidance=2.0))
+        patch.setattr("efface.models.adapters.sd.Defaults", lambda: Defaults(steps=2, guidance=2.0))
         yield

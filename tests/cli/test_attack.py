@@ -10,7 +10,8 @@ import pytest
 import efface
 from attack_plan import Planned, Reader
 from efface.cli.app import main
-from efface.cli.attack import add_aliases, by_attack, literal, spoken
+from efface.cli.attack import by_attack, literal, spoken
+from efface.library.attacking import add_aliases
 from efface.robustness.conditions import ConceptAliases, find_aliases
 from efface.scorers import build_scorers
 from efface.suites import world
@@ -74,7 +75,7 @@ def test_rates_are_told_by_setting_where_every_query_is_one(folder: Path, capsys
     [
         (("--attack", "seed"), "did you mean 'seeds'"),
         (("--attack", "seeds", "--budget", "0"), "no budget '0'; give default, paper, a factor such as 4x"),
-        (("--attack", "seeds", "--set", "synonyms.queries=3"), "--set speaks of synonyms"),
+        (("--attack", "seeds", "--set", "synonyms.queries=3"), "settings speak of synonyms"),
         (("--attack", "seeds", "--set", "seeds.queries"), "write NAME.SETTING=VALUE"),
         (("--attack", "seeds", "--set", "seeds.eta=3"), "seeds has no setting 'eta'; it has queries"),
         (("--attack", "seeds", "--synonym", "kitty"), "write for example cat=kitty"),
@@ -101,11 +102,11 @@ def test_settings_and_synonyms_are_read(folder: Path) -> None:
         "seeds": {"queries": 3},
     }
     assert [literal(t) for t in ("3", "1e-2", "True", "(1, 2)", "lora")] == [3, 0.01, True, (1, 2), "lora"]
-    assert add_aliases(spoken(["cat=kitty", "cat = pussy cat", "x=y"]), {}) == {
+    assert add_aliases({}, spoken(["cat=kitty", "cat = pussy cat", "x=y"])) == {
         "cat": ConceptAliases(("kitty", "pussy cat")),
         "x": ConceptAliases(("y",)),
     }
-    known = add_aliases(spoken(["cat=kitty"]), find_aliases(world.load(folder / "bundle")))["cat"]
+    known = add_aliases(find_aliases(world.load(folder / "bundle")), spoken(["cat=kitty"]))["cat"]
     assert known.synonyms[-1] == "kitty" and known.paraphrases and len(known.synonyms) > 2
 
 

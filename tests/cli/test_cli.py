@@ -13,6 +13,7 @@ import torch
 from efface.cli.app import COMMANDS, main
 from efface.cli.console import progress
 from efface.edits.edit import Edit
+from efface.models.trajectory import Defaults
 from judging_fixtures import write_bundle
 
 TINY = ("--steps", "2", "--draw-steps", "2", "--paths", "2", "--source", "frozen")
@@ -91,7 +92,7 @@ def test_commands_open_a_model_as_they_are_told(
     own = {"checkpointing": True, "store": tmp_path, "store_bound": 1000, "draw_batch": 2}
     own = own if command == "erase" else {}
     named = ["erase", "esd"] if command == "erase" else [command]
-    assert main([*named, "--model", model, *more[command], "--out", str(tmp_path / "out"), *how]) == 2
+    assert main([*named, "--model", model, *more[command], "--out", str(tmp_path / "out.safetensors"), *how]) == 2
     assert asked == [(model, "cpu", "bf16", "own", {"compile": True, "offload": True, **own})]
 
 
@@ -171,23 +172,23 @@ def test_a_target_that_no_judge_knows_is_said_to_be_unmeasured(
 
 def erasing(method: str, *flags: str) -> list[str]:
     """A request that is fine but for these flags."""
-    return ["erase", method, "--model", "{model}", "--target", "cat", "--out", "{tmp}/e", *flags]
+    return ["erase", method, "--model", "{model}", "--target", "cat", "--out", "{out}", *flags]
 
 
 BAD = {
     "command": (["eraze"], "did you mean 'erase'"),
     "method": (["erase", "epa", "--target", "cat"], "did you mean 'eap'"),
-    "no target": (["erase", "esd", "--model", "{model}", "--out", "{tmp}/e.safetensors"], "no target"),
-    "empty target": (["erase", "esd", "--model", "{model}", "--target", "", "--out", "{tmp}/e"], "empty concept"),
-    "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{tmp}/e"], "EAP"),
-    "two in one": (
-        ["erase", "esd", "--model", "{model}", "--target", "cat, dog", "--out", "{tmp}/e"],
-        "repeat the flag",
-    ),
+    "no target": (["erase", "esd", "--model", "{model}", "--out", "{out}"], "no target"),
+    "empty target": (["erase", "esd", "--model", "{model}", "--target", "", "--out", "{out}"], "empty concept"),
+    "keep": (["erase", "esd", "--model", "{model}", "--target", "cat", "--keep", "dog", "--out", "{out}"], "EAP"),
+    "two in one": (["erase", "esd", "--model", "{model}", "--target", "cat, dog", "--out", "{out}"], "repeat the flag"),
     "kept in another case": (erasing("eap", "--keep", "Cat"), "erased and kept at once: cat"),
     "kept by another name": (erasing("eap", "--keep", "Catlet"), "cat and Catlet, two names of cat"),
-    "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{tmp}/e"], "no model 'glyps'"),
-    "unwritable": (["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e"], "cannot write"),
+    "model": (["erase", "esd", "--model", "glyps", "--target", "cat", "--out", "{out}"], "no model 'glyps'"),
+    "unwritable": (
+        ["erase", "esd", "--model", "{model}", "--target", "cat", "--out", "/proc/x/e.safetensors"],
+        "cannot write",
+    ),
     "unwritable checkpoint": (erasing("esd", "--checkpoint", "/proc/x/c"), "cannot write /proc/x/c"),
     "unwritable store": (erasing("esd", "--store", "/proc/x"), "cannot write in /proc/x"),
     "limit without a plan": (erasing("uce", "--max-memory", "8GB"), "uce is closed form: omit --max-memory"),
@@ -218,9 +219,9 @@ def test_bad_input_is_one_clear_message_and_exit_2(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("efface.cli.glyphs.check_target", lambda *_: pytest.fail("pictures were drawn"))
+    monkeypatch.setattr("efface.cli.erase.check_target", lambda *_: pytest.fail("pictures were drawn"))
     args, says = BAD[case]
-    assert main([a.format(model=model, edit=edit, tmp=tmp_path) for a in args]) == 2
+    assert main([a.format(model=model, edit=edit, tmp=tmp_path, out=tmp_path / "e.safetensors") for a in args]) == 2
     err = capsys.readouterr().err
     assert says in err and err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
     assert not any(p.suffix in (".safetensors", ".html") for p in tmp_path.rglob("*"))
@@ -258,10 +259,9 @@ def test_numbers_that_leave_the_numbers_exit_1_and_keep_the_last_good_state(
 def test_the_demo_ends_with_three_rates_and_a_report(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from efface.cli import erase
-
     small = {"steps": 2, "draw_steps": 2, "paths": 2, "source": "frozen", "centres": 2, "k_closest": 3}
-    monkeypatch.setattr(erase, "suggestions", lambda name, model: small)
+    few = Defaults(steps=2, guidance=2.0, methods={"eap": small})
+    monkeypatch.setattr("efface.models.adapters.sd.Defaults", lambda: few)
     for target in ("cat", "cat", "flat"):
         out = tmp_path / "demo"
         assert main(["demo", "--model", model, "--target", target, "--pictures", "4", "--out", str(out)]) == 0

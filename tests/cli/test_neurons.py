@@ -85,9 +85,12 @@ def test_bad_input_is_one_clear_message_and_exit_2(
 
 def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "methods"]) == 0
-    head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "kind", "architectures", "anchor", "keep", "images", "several", "about"]
-    assert [line.split()[0] for line in lines] == methods.names()
+    table, _, advice = capsys.readouterr().out.partition("\n\n")
+    head, *lines = table.splitlines()
+    assert head.split() == ["name", "kind", "serves", "anchor", "keep", "images", "several"]
+    assert [line.split()[0] for line in lines if line[0] != " "] == methods.names()
+    assert max(map(len, [head, *lines, *advice.splitlines()])) <= 80
+    assert advice.startswith("Which to take: esd or eap")
     assert main(["list", "methods", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["p-ac"]["anchor"] == "needed" and rows["advunlearn"]["architectures"] == ["sd", "sdxl"]

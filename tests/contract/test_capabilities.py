@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from efface import methods
+from efface.catalog import METHODS
 from efface.concept import Erasure
 from efface.methods.base import Trained
+from efface.methods.capabilities import read
 from tiny import tiny_model
 from tiny_fits import KINDS, quick, request, served
 
@@ -70,10 +72,10 @@ def test_both_spellings_of_a_name() -> None:
 
 
 def test_a_base_class_elsewhere_and_none_at_all(tmp_path: Any) -> None:
-    from efface.methods import _capabilities
-
     file = tmp_path / "other.py"
-    source = "from .pruning import Pruning\n\nclass Other(Pruning):\n    several: ClassVar[bool] = False\n"
+    source = "from .pruning import Pruning\n\n@final\nclass Other(Pruning):\n    several: ClassVar[bool] = False\n"
     file.write_text(source + "    forget_images: str\n\nclass Helper:\n    pass\n")
-    can = _capabilities.read(file, "efface.methods")
+    own = METHODS.member(file, "efface.methods.other")
+    assert own is not None and own.name == "Other"
+    can = read(own)
     assert (can.kind, can.several, can.images, can.anchor) == ("trained", False, "needed", "no")

@@ -70,7 +70,11 @@ PAIRS = [(kind, name) for kind in KINDS for name in served(kind)]
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def done(request: pytest.FixtureRequest) -> Done:
-    kind, name = request.param
+    return fitted(*request.param)
+
+
+@cache
+def fitted(kind: str, name: str) -> Done:
     base = opened(kind)
     method = quick(name, base.model, **({"steps": 1, "batch": 1} if kind == "glyphs" else {}))
     return Done(kind, name, method, base, method.fit(base.model, asked(name)))

@@ -14,7 +14,6 @@ import efface
 import efface.training.trainer
 import tiny_fits
 from efface import methods
-from efface.cli.erase import ready
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.methods.base import Method
@@ -135,15 +134,17 @@ def test_library_face(name, eps_model):
         efface.erase(eps_model, "cat", method=name, stepp=3)
 
 
-def test_the_command_line_fits_as_the_library_does(name, eps_model, tmp_path):
-    ours = ready(eps_model, request(name), quick(name)).fit(tmp_path / "edit.safetensors", None, lambda *_: None)
-    theirs = fit(name)
+def test_a_plan_beforehand_leaves_the_edit_as_it_is(name, eps_model):
+    """`efface.erase` plans the memory of a training, and takes a method's instance; `fit` by itself plans nothing."""
+    plans: list[object] = []
+    ours, theirs = efface.erase(eps_model, request(name), quick(name), on_plan=plans.append), fit(name)
     assert same(ours, theirs)
     assert {key: value for key, value in ours.meta.items() if key != "cost"} == theirs.meta
+    assert len(plans) == (methods.get(name).kind == "trained")
 
 
 def test_unknown_method(eps_model):
-    with pytest.raises(ValueError, match=r"no method 'eapp'; did you mean 'eap'\? there are .*esd"):
+    with pytest.raises(ValueError, match="no method 'eapp'; did you mean 'eap'"):
         efface.erase(eps_model, "cat", method="eapp")
 
 

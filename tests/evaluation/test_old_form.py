@@ -17,9 +17,9 @@ from efface.evaluation.judging import ScoreTable, score_images
 from efface.evaluation.rows_table import read_rows, read_rows_table
 from efface.records.audit import read_audit
 from efface.records.report import read_report
-from efface.report.data import join_rows
-from efface.report.gallery import build_evaluation_gallery
-from efface.report.page import write_page
+from efface.reporting.data import join_rows
+from efface.reporting.gallery import build_evaluation_gallery
+from efface.reporting.page import write_page
 from efface.scorers import build_scorers
 from efface.scorers.base import Score
 from efface.scorers.classifier import Classifier

@@ -15,7 +15,7 @@ from efface.functional.neurons import contrast, find_strongest, measure_change, 
 from efface.guidance.negative import Negative
 from efface.guidance.registry import to_json
 from efface.models.hooks import activations as watch
-from efface.report.neurons import render_neurons
+from efface.reporting.neurons import render_neurons
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import efface
+from efface.catalog import GUIDERS
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit, apply
 from efface.edits.provenance import provenance
@@ -44,8 +45,9 @@ def guide(request: pytest.FixtureRequest) -> Guider:
 
 
 def test_every_guide_is_walked_over():
-    assert {type(each) for each in ALL} <= set(registry.GUIDES.values())
-    for kind in registry.GUIDES.values():
+    kinds = [GUIDERS.get(name) for name in GUIDERS.names()]
+    assert {type(each) for each in ALL} <= set(kinds)
+    for kind in kinds:
         assert kind.__final__
         assert dataclasses.fields(kind)
 
@@ -153,7 +155,7 @@ def test_the_plain_loop_asks_the_network_as_little_as_it_can(eps_model, monkeypa
     ("kept", "message"),
     [
         ({"name": "sdl", "arguments": {}}, "no guide 'sdl'; did you mean 'sld'"),
-        ({"name": "../negative", "arguments": {}}, r"no guide '../negative'; .*there are .*negative, safree, sld"),
+        ({"name": "../negative", "arguments": {}}, r"no guide '../negative'; did you mean 'negative'"),
         ({"name": "negative", "arguments": {"promt": "cat"}}, "guide negative takes prompt; the edit holds promt"),
     ],
 )

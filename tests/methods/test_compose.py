@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.methods.compose import AXES, USES, Compose
 from efface.models.adapters.sd import StableDiffusion
+from efface.training import objectives
 
 BASE: dict[str, Any] = {"steps": 2, "batch": 2, "draw_steps": 2, "lr": 1e-3}
 FROZEN: dict[str, Any] = {"source": "frozen", "paths": 2}
@@ -139,7 +141,7 @@ def test_scores_need_rows_to_compare_and_a_choice_to_score(eps_model: StableDiff
 def test_every_setting_is_of_the_loop_or_of_an_answer() -> None:
     fields = {field.name for field in dataclasses.fields(Compose)}
     loop = {"weights", "steps", "lr", "batch", "space", "draw_steps", "guidance", "templates", "seed", "micro_batch"}
-    loop |= {"moments"}
+    loop |= {"moments", "option"}
     used = {name for names in USES.values() for name in names}
     assert fields == loop | set(AXES) | used
     assert {axis for axis, _ in USES} <= set(AXES)
@@ -197,3 +199,54 @@ def test_bad_compositions_are_refused_before_work(
 def test_its_name_is_listed_with_what_depends_on_the_choice() -> None:
     can = methods.capabilities("compose")
     assert (can.anchor, can.keep, can.images) == ("by choice",) * 3
+
+
+OWN_OBJECTIVE = '''"""Halved: the target's prediction is halved. An example, no paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from efface.training.objectives.negative_guidance import NegativeGuidance
+from efface.training.interfaces import LossRole, Query, Source, Term
+
+
+@final
+class Halved(Term):
+    """As ESD's, with what an option says of eta."""
+
+    role: LossRole = "erase"
+
+    def __init__(self, source: Source, space: str, pull: float) -> None:
+        self.source = source
+        self.inner = NegativeGuidance(source, pull, space)
+
+    def prepare(self, context) -> None:
+        self.inner.prepare(context)
+
+    def queries(self, context, step):
+        return self.inner.queries(context, step)
+
+    def loss(self, context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
+        return self.inner.loss(context, queries, predictions)
+'''
+
+
+def test_an_answer_of_the_catalogue_needs_no_edit_here(
+    tmp_path: Path, eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halved.py").write_text(OWN_OBJECTIVE, encoding="utf-8")
+    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
+    settings = {**BASE, **FROZEN}
+    ours = compose(eps_model, CAT, {**settings, "objective": "halved", "option": ("pull=2.0",)})
+    theirs = compose(eps_model, CAT, {**settings, "eta": 2.0})
+    assert ours.values and all(torch.equal(value, theirs.values[key]) for key, value in ours.values.items())
+    with pytest.raises(ValueError, match="no objective 'halved'; there are negative-guidance"):
+        compose(eps_model, CAT, {**settings, "objective": "halved"})  # nobody says what to pull by
+    with pytest.raises(ValueError, match="no use for eta"):
+        compose(eps_model, CAT, {**settings, "objective": "halved", "option": ("pull=2.0",), "eta": 3.0})
+    with pytest.raises(ValueError, match="option 'pull' is no setting"):
+        compose(eps_model, CAT, {**settings, "option": ("pull",)})

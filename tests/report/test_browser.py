@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from efface.compliance import takedown
-from efface.report.page import write_page
-from efface.report.takedown import render_takedown
+from efface.reporting.page import write_page
+from efface.reporting.takedown import render_takedown
 from report_fixtures import attacked, evaluation
 
 pytestmark = pytest.mark.browser

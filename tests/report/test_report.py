@@ -14,10 +14,10 @@ import pytest
 
 from efface.evaluation.published import Published, Rate
 from efface.records.report import read_report
-from efface.report.data import PageData, make_claims
-from efface.report.gallery import describe_outcome
-from efface.report.page import write_page
-from efface.report.wording import format_estimate
+from efface.reporting.data import PageData, make_claims
+from efface.reporting.gallery import describe_outcome
+from efface.reporting.page import write_page
+from efface.reporting.wording import format_estimate
 from report_fixtures import attacked, evaluation, measure, record, share
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from efface.report.compared import build_comparisons
-from efface.report.history import build_histories
-from efface.report.svg import Point, Series, draw_climbs, draw_curve, draw_scatter, draw_strip
+from efface.reporting.compared import build_comparisons
+from efface.reporting.history import build_histories
+from efface.reporting.svg import Point, Series, draw_climbs, draw_curve, draw_scatter, draw_strip
 from report_fixtures import record, share
 
 

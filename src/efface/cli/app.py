@@ -4,6 +4,8 @@ Nothing here imports torch before a command needs it, so that `--help` and `list
 only the flags of the command that was named are made.
 """
 
+import inspect
+import os
 import sys
 import textwrap
 import warnings
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 import tyro
 
 from .. import __version__
-from ..suites.world import did_you_mean
+from ..catalog import did_you_mean
 from .attack import AttackCommand
 from .audit import AuditCommand
 from .console import complain, quiet
@@ -44,7 +46,9 @@ COMMANDS = {
     "demo": Demo,
 }
 ABOUT = "Removes concepts from text-to-image diffusion models, shows that they are gone, and what else changed."
-STYLE = (tyro.conf.FlagCreatePairsOff,)
+STYLE = (tyro.conf.OmitArgPrefixes,)
+BROKEN_PIPE = 141
+"""What a shell reports of a command whose reader went away."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,13 +58,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where it worked, 1 where the work failed, 2 where it was asked for something that can't be done; a gate's own.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    if args[:1] in ([], ["-h"], ["--help"], ["--version"]):
-        print(f"efface {__version__}" if args == ["--version"] else usage())
+    try:
+        code = _answer(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `efface list methods | head`: nobody reads on, and that is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _answer(args: list[str]) -> int:
+    if args[:1] == ["help"]:
+        args = [*args[1:], "--help"]
+    if args[:1] in ([], ["-h"], ["--help"], ["--version"], ["version"]):
+        print(f"efface {__version__}" if args[:1] in (["--version"], ["version"]) else usage())
         return 0 if args else 2
     with warnings.catch_warnings():
         quiet()
         try:
             return _run(args[0], args[1:])
+        except BrokenPipeError:
+            raise
         except (ValueError, TypeError, OSError) as error:
             return complain(error, 2)
         except (ArithmeticError, RuntimeError) as error:
@@ -76,7 +94,9 @@ def _run(name: str, args: Sequence[str]) -> int:
     if name == "erase" and args and not args[0].startswith("-"):
         parse(args[0], args[1:], STYLE)()
         return 0
-    return tyro.cli(COMMANDS[name], prog=f"efface {name}", args=list(args), config=STYLE).run() or 0
+    command = COMMANDS[name]
+    about = f"{inspect.cleandoc(command.__doc__ or '')}\n\nExample:\n  {command.example}"
+    return tyro.cli(command, prog=f"efface {name}", description=about, args=list(args), config=STYLE).run() or 0
 
 
 def usage() -> str:
@@ -85,4 +105,4 @@ def usage() -> str:
     for name, command in COMMANDS.items():
         about = " ".join((command.__doc__ or "").partition("\n\n")[0].split())
         lines += textwrap.wrap(about, 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
-    return "\n".join([*lines, "", "efface COMMAND --help lists the flags of a command."])
+    return "\n".join([*lines, "", "efface COMMAND --help (or efface help COMMAND) lists the flags of a command."])

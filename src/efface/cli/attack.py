@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 
-from .console import progress, result, writable_folder
-from .loading import Flags, Loading
+from ..library.places import check_folder
+from .console import progress, result
+from .loading import Loading
 
 if TYPE_CHECKING:
     from ..records.attacks import AttackMeasure, AttackRecord
-    from ..robustness.conditions import ConceptAliases
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackCommand:
     """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls."""
 
+    example: ClassVar[str] = "efface attack --model glyphs --edit cat.safetensors --suite glyphs-objects --out out/cat"
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
@@ -59,51 +60,36 @@ class AttackCommand:
     """Guidance; the model's own by default."""
     seed: int = 0
     """Of everything random in the attacks."""
-    loading: Flags = field(default_factory=Loading)
+    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..attacks import STANDARD, configured
-        from ..suites import make, world
-        from ..suites.make import check
-        from .glyphs import bundle_of
+        check_folder(self.out)
+        from ..library.attacking import attack
 
-        check(self.suite)
-        settings = by_attack(self.set)
-        asked = self.attack or ("standard",)
-        names = list(dict.fromkeys(n for each in asked for n in (STANDARD if each == "standard" else (each,))))
-        if stray := [name for name in settings if name not in names]:
-            raise ValueError(f"--set speaks of {stray[0]}, which is not among the attacks: {', '.join(names)}")
-        attacks = [configured(name, self.model, self.budget, settings.get(name)) for name in names]
-        bundle = bundle_of(self.model)
-        known = world.load(bundle) if bundle else None
-        names_given = spoken(self.synonym)
-        writable_folder(self.out)
-        from ..edits.edit import Edit
-        from ..evaluation.evaluate import Settings, read_request, read_used_words
-        from ..robustness.campaign import Campaign, attack
-        from ..robustness.conditions import find_aliases
-        from ..scorers import build_scorers
-
-        edit = Edit.load(self.edit)
-        request = read_request(edit)
-        suite = make(self.suite, request, known, used=read_used_words(edit), asks=self.asks)
-        aliases = add_aliases(names_given, find_aliases(known, suite.spec))
-        labels = {"object": suite.labels}
-        scorers = build_scorers(bundle, known.backgrounds if known else {}, self.scorer, labels)
-        model = self.loading.opened(self.model)
-        how = Settings(self.steps, self.guidance, self.strength)
-        campaign = Campaign(
-            rows=self.rows,
-            controls=self.controls,
-            group=self.group or "",
-            worst_case=self.worst_case,
-            skip="standard" in asked,
-            seed=self.seed,
-        )
-        with progress() as on_progress:
-            record = attack(model, self.edit, suite, scorers, self.out, attacks, aliases, how, campaign, on_progress)
+        with progress() as report:
+            record = attack(
+                self.loading.lazily(self.model),
+                self.edit,
+                self.out,
+                self.suite,
+                asks=self.asks,
+                attacks=self.attack or "standard",
+                budget=self.budget,
+                settings=by_attack(self.set),
+                synonyms=spoken(self.synonym),
+                scorers=self.scorer,
+                group=self.group or "",
+                rows=self.rows,
+                controls=self.controls,
+                worst_case=self.worst_case,
+                strength=self.strength,
+                steps=self.steps,
+                guidance=self.guidance,
+                seed=self.seed,
+                progress=report,
+            )
         path = self.out / "attacks.json"
         data = record.model_dump(include={"targets", "robust", "conditions", "measures", "alarms"}, mode="json")
         result({"attacks": str(path), **data}, self.json, f"{table(record)}\n{path}")
@@ -133,31 +119,20 @@ def literal(text: str) -> Any:
         return text
 
 
-def spoken(given: Sequence[str]) -> list[tuple[str, str]]:
-    """A concept and another name of it, of each "cat=kitty"; ValueError for anything else."""
-    found = []
+def spoken(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Other names by concept, of each "cat=kitty"; ValueError for anything else."""
+    found: dict[str, tuple[str, ...]] = {}
     for each in given:
         concept, equals, word = (part.strip() for part in each.partition("="))
         if not (equals and concept and word):
             raise ValueError(f"--synonym {each!r} names no concept and its other name; write for example cat=kitty")
-        found.append((concept, word))
+        found[concept] = (*found.get(concept, ()), word)
     return found
-
-
-def add_aliases(given: Sequence[tuple[str, str]], known: Mapping[str, ConceptAliases]) -> Mapping[str, ConceptAliases]:
-    """What is known of concepts, with the other names that were given."""
-    from ..robustness.conditions import ConceptAliases
-
-    aliases = dict(known)
-    for concept, word in given:
-        before = aliases.get(concept, ConceptAliases())
-        aliases[concept] = ConceptAliases((*before.synonyms, word), before.paraphrases)
-    return aliases
 
 
 def table(record: AttackRecord) -> str:
     """Success rates by attack with their controls, and alarms, for a person."""
-    from ..report.wording import format_estimate
+    from ..reporting.wording import format_estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     head = ("attack", "success on the target", "random prefixes", "on a kept concept", "on the base", "queries", "s")

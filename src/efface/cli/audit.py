@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
-from .console import progress, result, writable_folder
-from .glyphs import bundle_of
-from .loading import Flags, Loading
+from ..library.places import check_folder
+from .console import progress, result
+from .loading import Loading
 
 if TYPE_CHECKING:
     from ..records.audit import Audit, AuditedWord
     from ..records.report import Estimate
-    from ..scorers import Judge
-    from ..suites.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditCommand:
     """Search a vocabulary for the words that an edit damaged most, and draw them before and after."""
 
+    example: ClassVar[str] = "efface audit --model glyphs --edit cat.safetensors --out out/cat-audit"
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
@@ -58,59 +57,27 @@ class AuditCommand:
     """Guidance; the model's own by default."""
     seed: int = 0
     """Of noises and random words."""
-    loading: Flags = field(default_factory=Loading)
+    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..suites import world
+        check_folder(self.out)
+        from ..library.auditing import audit
 
-        bundle = bundle_of(self.model)
-        known = world.load(bundle) if bundle else None
-        if self.vocabulary and not self.vocabulary.is_file():
-            raise FileNotFoundError(f"no file {self.vocabulary}; it is to hold words, one a line")
-        writable_folder(self.out)
-        from ..diagnostics.audit import AuditConfig, audit_edit, list_vocabulary
-        from ..edits.edit import Edit
-        from ..evaluation.evaluate import read_request
-        from ..functional.words import read_words
-
-        look = AuditConfig(
-            worst=self.worst,
-            controls=self.controls,
-            count=self.count,
-            states=self.states,
-            points=self.points,
-            space=self.space,
-            template=self.template,
-            near=self.near,
-            steps=self.steps,
-            guidance=self.guidance,
-            strength=self.strength,
-            seed=self.seed,
-        )
-        erasure = read_request(Edit.load(self.edit))
-        given = read_words(str(self.vocabulary)) if self.vocabulary else []
-        scorers = judges(bundle, known, self.scorer)
-        model = self.loading.opened(self.model)
-        words = list_vocabulary(model, erasure, known, given)
-        with progress() as on_progress:
-            found = audit_edit(model, self.edit, erasure, words, scorers, self.out, look, known, on_progress)
+        look = ("worst", "controls", "count", "states", "points", "space", "template", "near", "steps", "guidance")
+        with progress() as report:
+            found = audit(
+                self.loading.lazily(self.model),
+                self.edit,
+                self.out,
+                vocabulary=self.vocabulary or (),
+                scorers=self.scorer,
+                progress=report,
+                **{name: getattr(self, name) for name in (*look, "strength", "seed")},
+            )
         where = self.out / "audit.json"
         result({"audit": str(where), **found.model_dump(mode="json")}, self.json, f"{table(found)}\n{where}")
-
-
-def judges(bundle: Path | None, known: World | None, asked: tuple[str, ...]) -> list[Judge]:
-    """The judges of objects and the CLIP that were asked for, or that come with the model."""
-    from ..scorers import build_scorers
-
-    if not (bundle or asked):
-        return []
-    labels = {"object": known.names, "style": known.styles} if known else {}
-    found = build_scorers(bundle, known.backgrounds if known else {}, asked, labels)
-    if other := [s.name for s in found if asked and s.question not in ("object", "match")]:
-        raise ValueError(f"an audit asks judges of objects and a CLIP; scorer {other[0]} is neither")
-    return [s for s in found if s.question in ("object", "match")]
 
 
 def table(found: Audit) -> str:

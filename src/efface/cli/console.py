@@ -1,15 +1,22 @@
 """What the terminal shows: results on stdout; progress, remarks and errors on stderr."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..library.progress import Report, bars, silent
+
+if TYPE_CHECKING:
+    from ..planning.plan import Plan
+    from ..suites.spec import Suite
 
 LINE_EVERY = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
@@ -44,63 +51,34 @@ def quiet() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("always", category=UserWarning, module=r"efface\b")
     warnings.showwarning = lambda message, *_args, **_kwargs: warn(str(message))
 
 
-def writable_folder(path: Path) -> Path:
-    """The folder, made where it was missing; asked before the work, not after.
+def tell_suite(suite: Suite) -> None:
+    """Says how a file of prompts was read, where the suite is from one."""
+    for line in suite.summary.lines() if suite.summary else ():
+        say(line)
 
-    Raises:
-        OSError: it can't be made or written in.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".efface-probe"
-        probe.touch()
-        probe.unlink(missing_ok=True)  # another process may have been faster
-    except OSError as error:
-        raise OSError(f"cannot write in {path}: {error.strerror or error}") from error
-    return path
+
+def tell_plan(plan: Plan) -> None:
+    """Says what a training will take."""
+    say(f"this run takes, at most:\n{plan.table()}")
 
 
 @contextmanager
-def progress(aloud: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+def progress(aloud: bool = True) -> Iterator[Report]:
     """A function to be called with a stage's name, what is done, and of how much: shows bars with an ETA, if aloud."""
     if not aloud:
-        yield lambda stage, done, total: None
+        yield silent
     elif sys.stderr.isatty():
-        with _bars() as on_progress:
-            yield on_progress
+        with bars() as report:
+            yield report
     else:
         yield _lines()
 
 
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"))
-    columns += (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield on_progress
-
-
-def _lines() -> Callable[[str, int, int], None]:
+def _lines() -> Report:
     """A line at a stage's first sign of life, every few seconds, and at its end."""
     began: dict[str, float] = {}
     spoken: dict[str, float] = {}

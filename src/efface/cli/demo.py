@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ..concept import Erasure
-from .console import progress, result, say, writable_folder
+from ..library.places import check_folder
+from .console import progress, result, say, tell_plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
     """Erase a concept from the bundled model, judge it, and write a report with pictures: a few minutes, no network."""
 
+    example: ClassVar[str] = "efface demo --target cat --out out/demo"
     target: str = "cat"
     """What to erase: a thing or a style that the model draws."""
     method: str = "eap"
@@ -27,35 +30,31 @@ class Demo:
     """Print the result as JSON."""
 
     def run(self) -> None:
+        from ..library.resources import suite_for
         from ..suites import world
         from ..suites.rows import build
         from ..suites.world import locate
-        from . import glyphs
-        from .erase import ready, suggestions
         from .evaluate import headlines, summary
 
         bundle = locate(self.model)
         known = world.load(bundle)
         erasure = Erasure(known.expand((self.target,)))
-        suite_name = glyphs.suite_for(erasure, known)
+        suite_name = suite_for(erasure, known)
         groups = ("target", "style", "unseen") if suite_name == "glyphs-styles" else ("target", "neighbour", "unseen")
         suite = build(suite_name, erasure, known, sizes=dict.fromkeys(groups, self.pictures), only=groups)
-        writable_folder(self.out)
+        check_folder(self.out)
 
         from .. import load
         from ..evaluation.evaluate import evaluate
-        from ..methods import get
-        from ..report.page import write_page
+        from ..library.erasing import erase
+        from ..reporting.page import write_page
         from ..scorers import build_scorers
 
         say(f"loading {self.model}")
         model = load(self.model)
-        method = get(self.method)(**suggestions(self.method, self.model))
         edit_file = self.out / "edit.safetensors"
         with progress() as on_progress:
-            what = f"erasing {self.target}"
-            fitting = ready(model, erasure, method)
-            fitting.fit(edit_file, None, lambda i, n: on_progress(what, i, n)).save(edit_file)
+            erase(model, erasure, self.method, progress=on_progress, on_plan=tell_plan).save(edit_file)
             scorers = build_scorers(bundle, known.backgrounds)
             where = self.out / f"evaluation-{suite_name}"
             store = self.out / "images"

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 
-from .console import progress, result, writable_folder
-from .loading import Flags, Loading
+from ..library.places import check_folder
+from .console import progress, result
+from .loading import Loading
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
     """Draw prompts, with any number of edits applied together."""
 
+    example: ClassVar[str] = (
+        'efface draw --model glyphs --edit cat.safetensors --prompt "a cat" --prompt "a dog" --out out/drawn'
+    )
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]]
-    """What to draw; repeat the flag for several."""
+    """What to draw: required; repeat the flag for several."""
     out: Path
     """Folder for the pictures and `draw.json`."""
     edit: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
@@ -37,7 +41,7 @@ class Draw:
     """Guidance; the model's own by default."""
     sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
     """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
-    loading: Flags = field(default_factory=Loading)
+    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -46,7 +50,7 @@ class Draw:
             raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
         if self.count < 1:
             raise ValueError(f"--count is {self.count}; it must be at least 1")
-        writable_folder(self.out)
+        check_folder(self.out)
         from ..files import write_whole
         from ..training.distributed import join_process_group
 

@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import tyro
 
 from ..concept import Erasure
-from . import glyphs
-from .console import progress, result, say, writable_folder
-from .loading import Flags, Loading
+from ..library.places import check_file, check_folder
+from ..library.progress import Report
+from ..library.resources import LazyModel, check_target
+from .console import progress, result, say, tell_plan
+from .loading import Loading
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
-    from ..methods.base import Method, Trained
+    from ..methods.base import Method
     from ..models.base import Model
-    from ..training.trainer import Trainer
+    from ..planning.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """Erase concepts from a model."""
+class What:
+    """What is erased, and from which model."""
 
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     target: tyro.conf.UseAppendAction[tuple[str, ...]]
-    """A concept to erase; repeat the flag for several."""
-    out: Path
-    """File to write the edit to (.safetensors)."""
+    """A concept to erase: required; repeat the flag for several."""
     anchor: str = ""
     """What the target becomes, for methods that use one."""
     keep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A concept to hold in place, for methods that can; repeat the flag for several."""
-    loading: Flags = dataclasses.field(default_factory=Loading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What training may take, and what it keeps for later."""
+
+    max_memory: str = ""
+    """Refuse a run that needs more than this, such as 8GB; by default more than is free."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     store: Path | None = None
@@ -48,142 +53,114 @@ class Request:
     """Trajectories held in memory at most, such as 8GB; 2 GiB by default. What is beyond lies on disk."""
     draw_batch: int = 0
     """Pictures drawn at once to train on: fewer take less memory; 0 is 32, fewer where latents are large."""
-    max_memory: str = ""
-    """Refuse a run that needs more than this, such as 8GB; by default more than is free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is written."""
+
+    out: Path
+    """File to write the edit to (.safetensors)."""
+    overwrite: bool = False
+    """Replace the file of --out where it exists."""
     checkpoint: Path | None = None
     """File to save the state of training to, and to go on from."""
     json: bool = False
     """Print the result as JSON."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Erase concepts from a model."""
+
+    request: What
+    output: Output
+    memory: Memory = dataclasses.field(default_factory=Memory)
+    loading: Loading = dataclasses.field(default_factory=Loading)
+
     def run(self, name: str, method: Method) -> None:
-        glyphs.check_request(self.model, self.target, self.keep)
-        erasure = Erasure(glyphs.expand(self.model, self.target), self.anchor, self.keep)
-        method.check(erasure)
-        from ..files import check_writable
-        from ..planning.machine import read_size
         from ..training.distributed import join_process_group
 
-        limit = read_size(self.max_memory) if self.max_memory else None
-        if limit and method.kind != "trained":
-            raise ValueError(f"only a training is planned beforehand, and {name} is {method.kind}: omit --max-memory")
-        for file in (self.out, self.checkpoint):
-            if file:
-                check_writable(file)
-        if self.store:
-            writable_folder(self.store)
-        with join_process_group(self.loading.device) as group:
-            model = self.opened()
-            fitting = ready(model, erasure, method, limit)
-            drawn = glyphs.check_target(self.model, model, erasure)
-            with progress(group.is_main) as on_progress:
-                edit = fitting.fit(self.out, self.checkpoint, partial(on_progress, f"erasing ({name})"))
+        self.check_places()
+        drawn: list[float | None] = []
+
+        def look(model: Model, erasure: Erasure) -> None:
+            drawn.append(check_target(self.request.model, model, erasure))
+
+        with join_process_group(self.loading.device) as group, progress(group.is_main) as report:
+            edit = self.erase(method, report, tell_plan if group.is_main else None, look)
             if not group.is_main:
                 return
-            edit.save(self.out)
-        data = {"edit": str(self.out), "method": name, "targets": list(erasure.targets), "base_draws_target": drawn}
-        result(data, self.json, f"{', '.join(erasure.targets)} erased with {name}: {self.out}")
+            edit.save(self.output.out)
+        targets = edit.meta["request"]["targets"]
+        data = {"edit": str(self.output.out), "method": name, "targets": targets, "base_draws_target": drawn[0]}
+        result(data, self.output.json, f"{', '.join(targets)} erased with {name}: {self.output.out}")
+
+    def erase(
+        self,
+        method: Method,
+        report: Report,
+        on_plan: Callable[[Plan], None] | None,
+        before: Callable[[Model, Erasure], None],
+    ) -> Edit:
+        """The edit; a training that leaves the numbers keeps its last good state beside `out`."""
+        from ..library.erasing import erase
+        from ..training.trainer import Diverged
+
+        try:
+            return erase(
+                LazyModel(self.request.model, self.opened),
+                self.request.target,
+                method,
+                anchor=self.request.anchor,
+                keep=self.request.keep,
+                max_memory=self.memory.max_memory,
+                checkpoint=self.output.checkpoint,
+                progress=report,
+                on_plan=on_plan,
+                before=before,
+            )
+        except Diverged as error:
+            kept = error.edit.save(self.output.out.with_name(f"{self.output.out.stem}.last-good.safetensors"))
+            raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
+
+    def check_places(self) -> None:
+        """Raises, before the work, where a result can't be written or would replace another."""
+        out = self.output.out
+        if out.suffix != ".safetensors":
+            raise ValueError(f"--out {out} is to end in .safetensors, for example {out.stem}.safetensors")
+        if out.exists() and not self.output.overwrite:
+            raise FileExistsError(f"{out} exists already; name another file, or add --overwrite")
+        for file in (out, self.output.checkpoint):
+            if file:
+                check_file(file)
+        if self.memory.store:
+            check_folder(self.memory.store)
 
     def opened(self) -> Model:
         """The model, set up as the flags say."""
         from ..planning.machine import read_size
 
-        bound = read_size(self.store_memory) if self.store_memory else None
+        bound = read_size(self.memory.store_memory) if self.memory.store_memory else None
         return self.loading.opened(
-            self.model,
-            checkpointing=self.checkpointing,
-            store=self.store,
+            self.request.model,
+            checkpointing=self.memory.checkpointing,
+            store=self.memory.store,
             store_bound=bound,
-            draw_batch=self.draw_batch,
+            draw_batch=self.memory.draw_batch,
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Erase(Request):
     """Erase concepts from a model; `efface erase METHOD --help` lists the method's own flags."""
 
+    example: ClassVar[str] = "efface erase eap --model glyphs --target cat --out cat.safetensors"
     method: tyro.conf.Positional[str]
     """Name of the method, before all flags; `efface list methods` lists them."""
 
     def run(self) -> None:  # type: ignore[override]
         raise ValueError(f"write the method first: efface erase {self.method} …")
-
-
-@final
-@dataclass(frozen=True)
-class Fitting:
-    """A method about to be fitted: what can be refused beforehand has been."""
-
-    model: Model
-    play: Callable[..., Edit]
-    """The fit itself, of `progress` and `checkpoint`."""
-    seconds: float
-    """That it took to set up."""
-
-    def fit(self, out: Path, checkpoint: Path | None, on_progress: Callable[[int, int], None]) -> Edit:
-        """The edit, with what it cost; a training that leaves the numbers keeps its last good state beside `out`."""
-        from ..edits.edit import Edit
-        from ..training.trainer import Diverged
-
-        began = time.monotonic() - self.seconds
-        try:
-            edit = self.play(progress=partial(_told, on_progress), checkpoint=checkpoint)
-            return Edit(edit.values, {**edit.meta, "cost": cost(self.model, began)})
-        except Diverged as error:
-            kept = error.edit.save(out.with_name(f"{out.stem}.last-good.safetensors"))
-            raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
-
-
-def ready(model: Model, erasure: Erasure, method: Method, limit: int | None = None) -> Fitting:
-    """Set a fit up, a training after saying what it will take.
-
-    Raises:
-        ValueError: the method cannot do it, or needs more than `limit` bytes, or than there are; says what would work.
-    """
-    from ..methods.base import Trained
-
-    began = time.monotonic()
-    if isinstance(method, Trained):
-        trainer = foreseen(method, model, erasure, limit)
-        return Fitting(
-            model, lambda **how: method.finish(trainer.train(**how), erasure), seconds=time.monotonic() - began
-        )
-    method.check(erasure, model)
-    return Fitting(model, partial(method.fit, model, erasure), seconds=time.monotonic() - began)
-
-
-def foreseen(method: Trained, model: Model, erasure: Erasure, limit: int | None) -> Trainer:
-    """The training, set up, after saying what it will take; ValueError where that is not to be had."""
-    from ..planning.machine import read_free_bytes
-    from ..planning.plan import build_for_planning, estimate, require_fit, suggest_lighter
-    from ..training.distributed import process_group
-
-    with progress(process_group().is_main) as on_progress:
-        on_progress("taking the fingerprint of the weights", 0, 1)
-        model.fingerprint()
-        on_progress("taking the fingerprint of the weights", 1, 1)
-        trainer = build_for_planning(lambda: method.build_trainer(model, erasure), model.device)
-        plan = estimate(trainer, partial(on_progress, "planning memory"))
-    if process_group().is_main:
-        say(f"this run takes, at most:\n{plan.table()}")
-    require_fit(plan, limit or read_free_bytes(model.device), lambda: suggest_lighter(trainer, plan))
-    return trainer
-
-
-def _told(on_progress: Callable[[int, int], None], done: int, of: int, **_: Any) -> None:
-    on_progress(done, of)
-
-
-def cost(model: Model, began: float) -> dict[str, float]:
-    """Seconds since `began`, and the most memory held until now where it can be told: on a GPU the GPU's."""
-    spent = {"seconds": round(time.monotonic() - began, 3)}
-    if model.device.type == "cuda":
-        import torch
-
-        return {**spent, "peak_memory_mb": round(torch.cuda.max_memory_allocated(model.device) / 2**20)}
-    from ..planning.machine import read_resident_peak
-
-    peak = read_resident_peak()
-    return spent if peak is None else {**spent, "peak_memory_mb": round(peak / 2**20)}
 
 
 def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[], None]:
@@ -193,19 +170,37 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
     name = named(name)  # refuses an unknown method before torch is imported
     kind = get(name)
     suggested = suggestions(name, _given_model(args))
-    flags = dataclasses.make_dataclass(
-        "flags",
-        [
-            ("request", Annotated[Request, tyro.conf.arg(name="")]),
-            ("method", Annotated[kind, tyro.conf.arg(name="")], dataclasses.field(default=kind(**suggested))),
-        ],
-        frozen=True,
-    )
-    about = f"Erase concepts from a model with {kind.__name__}. {kind.__doc__}"
+    groups = flags_of(name, kind(**suggested))
+    fields = [("request", Annotated[Request, tyro.conf.arg(name="")]), *groups]
+    flags = dataclasses.make_dataclass("flags", fields, frozen=True, kw_only=True)
+    about = f"Erase concepts from a model with {kind.__name__}. {kind.__doc__}\n\n{_example(name, kind)}"
     given = tyro.cli(flags, prog=f"efface erase {name}", description=about, args=list(args), config=tuple(config))
     if suggested:
         say("defaults for this model: " + ", ".join(f"{k} = {v}" for k, v in suggested.items()))
-    return lambda: given.request.run(name, given.method)
+    chosen = {key: value for group, _, _ in groups for key, value in vars(getattr(given, group)).items()}
+    return lambda: given.request.run(name, kind(**chosen))
+
+
+def flags_of(name: str, method: Method) -> list[tuple[str, Any, Any]]:
+    """A method's arguments as two groups of flags, with these defaults: its own, and those of its training."""
+    from ..catalog import METHODS
+    from ..source import field_docs
+
+    kind, docs = type(method), field_docs(METHODS.entry(name).written)
+    hints = get_type_hints(kind, include_extras=True)
+    groups: dict[str, list[tuple[str, Any, Any]]] = {"method": [], "training": []}
+    for field in dataclasses.fields(method):
+        own = field.name in vars(kind).get("__annotations__", {})
+        told = tyro.conf.arg(name=field.name.removesuffix("_").replace("_", "-"), help=docs.get(field.name, ""))
+        default = dataclasses.field(default=getattr(method, field.name))
+        groups["method" if own else "training"].append((field.name, Annotated[hints[field.name], told], default))
+    made = {group: dataclasses.make_dataclass(group, some, frozen=True) for group, some in groups.items() if some}
+    return [(group, cls, dataclasses.field(default_factory=cls)) for group, cls in made.items()]
+
+
+def _example(name: str, kind: type[Method]) -> str:
+    anchor = " --anchor dog" if kind.needs_anchor else ""
+    return f"Example:\n  efface erase {name} --model glyphs --target cat{anchor} --out cat.safetensors"
 
 
 def suggestions(name: str, model: str) -> dict[str, Any]:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from . import glyphs
-from .console import progress, result, say, warn, writable_folder
-from .loading import Flags, Loading
+from ..library.places import check_folder
+from .console import progress, result, tell_suite
+from .loading import Loading
 
 if TYPE_CHECKING:
-    from ..concept import Erasure
-    from ..evaluation.protocols import Protocol
     from ..records.report import Record
-    from ..scorers import Judge
-    from ..suites.spec import Suite
-    from ..suites.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates."""
 
+    example: ClassVar[str] = (
+        "efface evaluate --model glyphs --edit cat.safetensors --suite glyphs-objects --out out/cat"
+    )
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
@@ -60,135 +57,38 @@ class Evaluate:
     """Guidance; the protocol's or the model's own by default."""
     sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
     """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
-    loading: Flags = field(default_factory=Loading)
+    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..suites import world
-        from ..suites.make import check, needs_world
-        from ..suites.world import locate
-
         if not (self.suite or self.protocol):
             raise ValueError("nothing to draw: give --suite, a name or a .csv file, or --protocol")
-        if self.suite:
-            check(self.suite)
-        needed = self.suite and needs_world(self.suite)
-        bundle = locate(self.model) if needed else glyphs.bundle_of(self.model)
-        known = world.load(bundle) if bundle else None
-        writable_folder(self.out)
-        from ..edits.edit import Edit
-        from ..evaluation import protocols
-        from ..evaluation.evaluate import Settings, check_scorers, evaluate, read_request
+        check_folder(self.out)
+        from ..library.evaluating import evaluate
 
-        edit = Edit.load(self.edit)
-        protocol = protocols.find_protocol(self.protocol) if self.protocol else None
-        suite = self._suite(edit, read_request(edit), known, protocol)
-        scorers = self._scorers(bundle, known, suite, protocol)
-        check_scorers(scorers, suite, protocol)
-        model = self.loading.opened(self.model)
-        theirs = protocol if protocol and not bundle else None
-        steps, guidance = (theirs.steps, theirs.guidance) if theirs else (None, None)
-        settings = Settings(
-            steps if self.steps is None else self.steps,
-            guidance if self.guidance is None else self.guidance,
-            self.strength,
-            self.sampler,
-        )
-        if self.attacks == "standard":
-            attackable(suite, scorers, settings)
-        with progress() as on_progress:
+        with progress() as report:
             record = evaluate(
-                model, self.edit, suite, scorers, self.out, settings, self.images, on_progress, protocol=protocol
+                self.loading.lazily(self.model),
+                self.edit,
+                self.out,
+                self.suite,
+                asks=self.asks,
+                scorers=self.scorer,
+                protocol=self.protocol,
+                per_group=self.per_group,
+                groups=self.group,
+                images=self.images,
+                attacks=self.attacks,
+                strength=self.strength,
+                steps=self.steps,
+                guidance=self.guidance,
+                sampler=self.sampler,
+                progress=report,
+                on_suite=tell_suite,
             )
-            if self.attacks == "standard":
-                attacked(model, self.edit, suite, scorers, self.out, settings, known, on_progress)
         path = self.out / "report.json"
         result({"report": str(path), **summary(record)}, self.json, f"{headlines(record)}\n{path}")
-
-    def _suite(self, edit: Any, request: Erasure, known: World | None, protocol: Protocol | None) -> Suite:
-        """The rows to draw."""
-        from ..evaluation.evaluate import read_used_words
-        from ..suites import make
-
-        name = self.suite
-        if not name and protocol:
-            name = protocol.suite_for(glyphs.suite_for(request, known) if known else None)
-        used = read_used_words(edit)
-        suite = make(name, request, known, per_group=self.per_group, only=self.group, used=used, asks=self.asks)
-        for line in suite.summary.lines() if suite.summary else ():
-            say(line)
-        return protocol.adjust(suite) if protocol else suite
-
-    def _scorers(
-        self, bundle: Path | None, known: World | None, suite: Suite, protocol: Protocol | None
-    ) -> list[Judge]:
-        """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
-        from ..evaluation.evaluate import check_scorers, has_number
-        from ..scorers import build_scorers
-        from ..scorers.base import TooFew
-
-        labels: dict[str, Sequence[str]] = {"object": suite.labels, "style": suite.labels}
-        labels |= {"object": known.names, "style": known.styles} if known else {}
-        grounds = known.backgrounds if known else {}
-        theirs = protocol.scorers if protocol else ()
-        judges = () if bundle or not protocol else protocol.judges
-        asked = self.scorer or judges
-        found = build_scorers(bundle, grounds, asked, labels) if asked or bundle or not theirs else []
-        if self.scorer and (silent := [s for s in found if not has_number(s, suite.rows)]):
-            raise ValueError(
-                f"scorer {silent[0].name} knows about {silent[0].question}, which no row of suite {suite.spec.name} "
-                "asks about, so its numbers could not be shown; leave it out"
-            )
-        for scorer in build_scorers(bundle, grounds, theirs, labels) if theirs else []:
-            if scorer.name in [s.name for s in found]:
-                continue
-            try:
-                check_scorers([scorer], suite, protocol)
-                found.append(scorer)
-            except TooFew as error:
-                warn(f"{error}; left out")
-        return found
-
-
-def attackable(suite: Suite, scorers: Sequence[Judge], settings: Any) -> None:
-    """ValueError where the standard attacks would find nothing to attack or to judge with, before the evaluation."""
-    from ..robustness.campaign import Campaign, check_sampler, find_judges
-    from ..robustness.conditions import build_targets
-
-    check_sampler(settings)
-    grounds = build_targets(suite, {}, Campaign.rows, Campaign.controls)
-    find_judges(scorers, grounds[0].rows[0])
-
-
-def attacked(
-    model: Any,
-    edit: Path,
-    suite: Suite,
-    scorers: Sequence[Judge],
-    out: Path,
-    settings: Any,
-    known: World | None,
-    on_progress: Any,
-) -> None:
-    """Make the standard attacks, beside the evaluation."""
-    from ..attacks import STANDARD, configured
-    from ..robustness.campaign import Campaign, attack
-    from ..robustness.conditions import find_aliases
-
-    made = [configured(name, model.name) for name in STANDARD]
-    attack(
-        model,
-        edit,
-        suite,
-        scorers,
-        out,
-        made,
-        find_aliases(known, suite.spec),
-        settings,
-        Campaign(skip=True),
-        on_progress,
-    )
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -199,7 +99,7 @@ def summary(record: Record) -> dict[str, Any]:
 
 def headlines(record: Record) -> str:
     """Headline rates with intervals and alarms, for a person."""
-    from ..report.wording import METRICS, format_estimate
+    from ..reporting.wording import METRICS, format_estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]
     for m in record.headline_measures():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .console import result
 
@@ -13,6 +13,7 @@ from .console import result
 class Export:
     """Write an edited model as a folder or a single file that other tools load."""
 
+    example: ClassVar[str] = "efface export --model glyphs --edit cat.safetensors --out out/glyphs-without-cat"
     model: str
     """The base that the edit was made for."""
     edit: Path
@@ -30,26 +31,9 @@ class Export:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        single = self.format == "single-file"
-        if self.out.exists():
-            raise FileExistsError(f"{self.out} exists already; name a {'file' if single else 'folder'} that does not")
-        if single != (self.out.suffix == ".safetensors"):
-            wants = "a file that ends in .safetensors" if single else "a folder, or --format single-file"
-            raise ValueError(f"--out {self.out} does not suit --format {self.format}; name {wants}")
-        from .. import load
-        from ..edits.edit import Edit
-        from ..files import check_writable
-        from ..models.adapters import single_file
+        from ..library.publishing import export
 
-        check_writable(self.out)
-        edit = Edit.load(self.edit)
-        edit.check_exportable()
-        model = load(self.model, "cpu", self.dtype)
-        with edit.apply(model, self.strength):
-            if single:
-                record = {"model": model.name, "strength": self.strength, "edit": dict(edit.meta)}
-                single_file.save(model, self.out, record)
-            else:
-                model.save_pretrained(self.out)
+        single = self.format == "single-file"
+        export(self.model, self.edit, self.out, format=self.format, dtype=self.dtype, strength=self.strength)
         data = {"file" if single else "folder": str(self.out), "format": self.format, "dtype": self.dtype}
         result(data, self.json, str(self.out))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 
+from ..catalog import SCORERS
+from ..source import fields, is_trait, lineage, traits
 from .console import result
 
 PACKAGE = Path(__file__).parent.parent
@@ -23,12 +26,24 @@ OTHERS = {
 }
 """What a model may be beside the bundled ones."""
 COLUMNS = ("name", "kind", "architectures", "anchor", "keep", "images", "several", "about")
+TITLES = {"architectures": "serves"}
+"""Titles of columns, where these are not their names."""
+EVERY = ("sd", "sdxl", "pixart", "ddpm")
+"""The architectures that are written as "all"."""
+WIDTH = 80
+"""Columns of a terminal."""
+ADVICE = """Which to take: esd or eap for most concepts (eap also keeps what lies near);
+uce in seconds, without training; sld or negative where weights must stay;
+stereo or advunlearn against attacks, at a higher cost. What each does on the
+embedded model: docs/methods.md.
+Under serves, all is sd, sdxl, pixart and ddpm."""
 
 
 @dataclass(frozen=True)
 class List:
     """List the methods, attacks, scorers, suites, protocols or models there are."""
 
+    example: ClassVar[str] = "efface list methods"
     what: tyro.conf.Positional[Literal["methods", "attacks", "scorers", "suites", "protocols", "models"]]
     """Which of them."""
     json: bool = False
@@ -38,7 +53,8 @@ class List:
         makers = {"methods": methods, "attacks": attacks, "scorers": scorers, "suites": suites}
         rows = {**makers, "protocols": protocols, "models": models}[self.what]()
         columns = {"methods": COLUMNS, "attacks": ("name", "threat", "about")}.get(self.what, ("name", "about"))
-        result(rows, self.json, _table(rows, columns))
+        advice = f"\n\n{ADVICE}" if self.what == "methods" else ""
+        result(rows, self.json, f"{_table(rows, columns)}{advice}")
 
 
 def methods() -> list[dict[str, Any]]:
@@ -56,8 +72,8 @@ def attacks() -> list[dict[str, Any]]:
 
 
 def scorers() -> list[dict[str, str]]:
-    files = sorted((PACKAGE / "scorers").glob("*.py"))
-    return [_scorer(f) for f in files if f.stem != "base" and not f.stem.startswith("_")]
+    """Every scorer, with the words that `--scorer` takes."""
+    return [_scorer(name) for name in SCORERS.names()]
 
 
 def suites() -> list[dict[str, str]]:
@@ -83,36 +99,37 @@ def models() -> list[dict[str, str]]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Rows under each other; with a line of titles where there is more than a name and what it is."""
-    titles = [dict(zip(columns, columns, strict=True))] if len(columns) > 2 else []
-    lines = [[_cell(row[column]) for column in columns] for row in [*titles, *rows]]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    padded = ([f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+    """Rows under each other, none wider than a terminal; what a row is about is wrapped below it.
+
+    There is a line of titles where a row has more than a name and what it is about.
+    """
+    short = [column for column in columns if column != "about"]
+    lines = [[_cell(row[column]) for column in short] for row in rows]
+    titles = [[TITLES.get(column, column) for column in short]] if len(short) > 1 else []
+    widths = [max(len(cell) for cell in column) for column in zip(*titles, *lines, strict=True)]
+    padded = ["  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in [*titles, *lines]]
+    told = padded[: len(titles)]
+    for line, row in zip(padded[len(titles) :], rows, strict=True):
+        told += [line, *textwrap.wrap(str(row["about"]), WIDTH - 4, initial_indent="    ", subsequent_indent="    ")]
+    return "\n".join(told)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    if value == EVERY:
+        return "all"
+    return " ".join(value) if isinstance(value, tuple) else str(value).removeprefix("by ").removesuffix(" time")
 
 
-def _scorer(file: Path) -> dict[str, str]:
+def _scorer(name: str) -> dict[str, str]:
     """Name, version, settings and purpose of a scorer, from its source."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and "version" in _fields(node)]
-    names = [ast.unparse(base) for base in own.bases]
-    shared = ast.parse((file.parent / "_sets.py").read_text(encoding="utf-8"))
-    bases = [node for node in shared.body if isinstance(node, ast.ClassDef) and node.name in names]
-    fields = {name: line for node in (*bases, own) for name, line in _fields(node).items()}
-    settings = [n for n, line in fields.items() if "ClassVar" not in ast.unparse(line.annotation) and n != "palette"]
-    about = (ast.get_docstring(tree) or "").partition("\n")[0]
-    words = f"{file.stem}:FOLDER_OR_HUB_ID" if "folder" in settings else file.stem
-    rest = "".join(f"[,{name}=…]" for name in settings if name != "folder")
-    version = ast.literal_eval(fields["version"].value or ast.Constant(""))
-    return {"name": file.stem, "version": version, "words": words + rest, "about": about}
-
-
-def _fields(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
-    lines = [line for line in node.body if isinstance(line, ast.AnnAssign)]
-    return {ast.unparse(line.target): line for line in lines}
+    entry = SCORERS.entry(name)
+    own = entry.written
+    lines: dict[str, ast.AnnAssign] = {}
+    for each in lineage(own):
+        lines = fields(each.node) | lines
+    settings = [each for each, line in lines.items() if not is_trait(line) and each != "palette"]
+    words = f"{name}:FOLDER_OR_HUB_ID" if "folder" in settings else name
+    rest = "".join(f"[,{each}=…]" for each in settings if each != "folder")
+    return {"name": name, "version": str(traits(own).get("version", "")), "words": words + rest, "about": entry.about}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
+from ..library.resources import LazyModel
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -40,6 +40,6 @@ class Loading:
             **more,
         )
 
-
-Flags = Annotated[Loading, tyro.conf.arg(name="")]
-"""A field of these gives a command the flags themselves, without the field's name before them."""
+    def lazily(self, model: str, **more: Any) -> LazyModel:
+        """The model, to be opened as the flags say when everything that can be refused before has been."""
+        return LazyModel(model, lambda: self.opened(model, **more))

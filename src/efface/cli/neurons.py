@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
-from .console import progress, result, writable_folder
+from ..library.places import check_folder
+from .console import progress, result
 from .draw import json_text
-from .loading import Flags, Loading
+from .loading import Loading
 
 if TYPE_CHECKING:
     from ..diagnostics.neurons import Diagnosis
@@ -24,6 +25,9 @@ class Neurons:
     sensitivity delta is our reading of words, mean | |z(x_t, adversarial)|_1 - |z(x_t, concept)|_1 |.
     """
 
+    example: ClassVar[str] = (
+        'efface neurons --model glyphs --edit cat.safetensors --concept cat --adversarial "a kitty" --out out/neurons'
+    )
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
@@ -31,7 +35,7 @@ class Neurons:
     concept: str
     """Prompt of the concept."""
     adversarial: tyro.conf.UseAppendAction[tuple[str, ...]]
-    """A prompt that should bring the concept back; repeat the flag for several."""
+    """A prompt that should bring the concept back: required; repeat the flag for several."""
     out: Path
     """Folder for `neurons.json` and `neurons.html`."""
     compare: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
@@ -54,19 +58,19 @@ class Neurons:
     """Random sets of neurons to compare with."""
     seed: int = 0
     """Seed of the start noises and of the random sets."""
-    loading: Flags = field(default_factory=Loading)
+    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
         if not self.adversarial:
             raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
-        writable_folder(self.out)
+        check_folder(self.out)
         from ..diagnostics.neurons import NeuronConfig, diagnose
         from ..edits.edit import Edit
         from ..evaluation.images import batch_size_of
         from ..files import write_whole
-        from ..report.neurons import render_neurons
+        from ..reporting.neurons import render_neurons
 
         how = NeuronConfig(
             **({"layers": self.layers} if self.layers else {}),

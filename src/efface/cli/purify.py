@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from .console import progress, result, writable_folder
+from ..library.places import check_folder
+from .console import progress, result
 from .draw import json_text
-from .loading import Flags, Loading
+from .loading import Loading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,9 @@ class Purify:
     edit, which shows what the way there and back costs by itself; after, drawn again with it.
     """
 
+    example: ClassVar[str] = (
+        'efface purify --model glyphs --edit cat.safetensors --image cat.png --prompt "a cat" --out out/purified'
+    )
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
@@ -52,7 +56,7 @@ class Purify:
     """Which model takes the picture to noise: the untouched base or the edited one."""
     strength: float = 1.0
     """How much of the edit is applied."""
-    loading: Flags = field(default_factory=Loading)
+    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
 
@@ -63,7 +67,7 @@ class Purify:
                 f"{self.guidance:g}"
             )
         opened = opened_pictures(self.image)
-        writable_folder(self.out)
+        check_folder(self.out)
         from ..edits.edit import Edit
         from ..evaluation.images import encode_png
         from ..files import stack_pictures, write_whole

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
@@ -29,6 +28,7 @@ class TakedownRecord:
     could not be taken.
     """
 
+    example: ClassVar[str] = "efface record out/cat --edit cat.safetensors"
     folder: tyro.conf.Positional[Path]
     """Folder that `efface evaluate` wrote."""
     edit: Path | None = None
@@ -50,15 +50,9 @@ class TakedownRecord:
     def _write(self) -> int:
         if self.model:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
-        from ..compliance import takedown
-        from ..files import write_whole
-        from ..report.takedown import render_takedown
+        from ..library.publishing import record
 
-        where = os.path.relpath(self.edit, self.folder) if self.edit else ""
-        made = takedown.build_takedown(self.folder, self.date, self.note, where)
-        page = render_takedown(made)
-        path = write_whole(self.folder / "takedown.json", made.model_dump_json(indent=1) + "\n")
-        write_whole(path.with_suffix(".html"), page)
+        made, path = record(self.folder, self.edit, note=self.note, date=self.date), self.folder / "takedown.json"
         files = {"record": str(path), "page": str(path.with_suffix(".html")), "digest": made.digest}
         result(files, self.json, f"{path}\n{path.with_suffix('.html')}")
         return 0

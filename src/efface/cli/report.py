@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -18,6 +18,7 @@ class Report:
     Beside PAGE.html comes PAGE_files/: the pictures at full size, report.json and rows.parquet.
     """
 
+    example: ClassVar[str] = "efface report out/cat --out out/cat.html"
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """Folders that `efface evaluate` or `efface attack` wrote."""
     out: Path
@@ -34,18 +35,18 @@ class Report:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        if self.per_group is not None and self.per_group < 1:
-            raise ValueError(f"--per-group is a number of pairs, at least 1, got {self.per_group}")
-        if (self.erased or self.kept) and not self.imports:
-            raise ValueError("--erased and --kept speak of imported files; give one with --import")
-        from ..evaluation import published
-        from ..files import check_writable
-        from ..report.page import write_page
+        from ..library.publishing import report
 
-        check_writable(self.out)
-        others = [published.read_published(path, self.erased, self.kept or None) for path in self.imports]
-        with progress() as on_progress:
-            write_page(self.folders, self.out, self.per_group, lambda i, n: on_progress("thumbnails", i, n), others)
+        with progress() as told:
+            report(
+                self.folders,
+                self.out,
+                imports=self.imports,
+                erased=self.erased,
+                kept=self.kept,
+                per_group=self.per_group,
+                progress=told,
+            )
         beside = self.out.with_name(f"{self.out.stem}_files")
         data = {"report": str(self.out), "files": str(beside), "evaluations": [str(f) for f in self.folders]}
         result(data, self.json, f"{self.out}\n{beside}")

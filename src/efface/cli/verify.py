@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 
@@ -23,6 +24,7 @@ class Verify:
     and "asr@NAME" an attack's success rate.
     """
 
+    example: ClassVar[str] = 'efface verify out/cat --fail-on "esr1<0.95" --fail-on "psr1_drop>0.05"'
     folder: tyro.conf.Positional[Path]
     """Folder that `efface evaluate` wrote."""
     fail_on: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -38,17 +40,11 @@ class Verify:
     """Print the result as JSON."""
 
     def run(self) -> int:
-        if not self.widest > 0:
-            raise ValueError(f"--widest is a width above 0, got {self.widest:g}")
-        from ..compliance import gate
-        from ..compliance import rules as gate_rules
-        from ..records import attacks as attack_record
-        from ..records.report import read_report
+        if not (self.fail_on or self.policy):
+            raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
+        from ..library.publishing import verify
 
-        rules = [gate_rules.parse_rule(text) for text in self.fail_on]
-        policy = gate_rules.find_policy(self.policy).rules if self.policy else ()
-        record = gate.add_attack_measures(read_report(self.folder), attack_record.read(self.folder))
-        verdict = gate.verify(record, rules, policy, self.widest)
+        verdict = verify(self.folder, self.fail_on, policy=self.policy, widest=self.widest)
         names = {"holds": "holds", "failed": "FAILED", "unjudged": "COULD NOT BE JUDGED"}
         lines = [f.says for f in verdict.findings]
         result(verdict.model_dump(), self.json, "\n".join([*lines, names[verdict.outcome]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from ..files import read_tensors, write_tensors
@@ -48,6 +50,19 @@ class Edit:
         """Writes the edit to one safetensors file, whole or not at all."""
         return write_tensors(path, self.values, {**self.meta, "kind": "edit"})
 
+    def __repr__(self) -> str:
+        asked, method = self.meta.get("request") or {}, self.meta.get("method", "an unknown method")
+        what = f"a guide, {self.meta['guide']['name']}" if self.meta.get("guide") else f"{len(self.names)} weights"
+        targets, anchor = ", ".join(asked.get("targets", ())) or "nothing named", asked.get("anchor")
+        turned = f"{targets} into {anchor}" if anchor else targets
+        return f"<Edit: {turned} erased by {method} from {self.meta.get('model', 'an unknown model')}; {what}>"
+
+    def same_as(self, other: Edit) -> bool:
+        """Whether another edit holds the same values, bit for bit, and the same record."""
+        mine, its = (json.dumps({**edit.meta, "kind": "edit"}, sort_keys=True) for edit in (self, other))
+        whole = self.values.keys() == other.values.keys() and mine == its
+        return whole and all(torch.equal(value.cpu(), other.values[key].cpu()) for key, value in self.values.items())
+
     @property
     def names(self) -> tuple[str, ...]:
         """The weights that it changes; ValueError where a key is no change of a weight."""
@@ -66,7 +81,13 @@ class Edit:
         return from_json(kept["name"], {**kept["arguments"], **tensors}, strength) if kept else None
 
     def apply(self, model: Model, strength: float = 1.0) -> AbstractContextManager[None]:
-        """Within, the model is edited; after, it is bit for bit the one before. Strength 0 and 1 are exact."""
+        """Within, the model is edited; after, it is bit for bit the one before. Strength 0 and 1 are exact.
+
+            with edit.apply(model):
+                pictures = model.images(["a cat"])
+
+        Without `with` nothing happens, which a warning says.
+        """
         return apply(model, [self], [strength])
 
     def export(self, model: Model, folder: str | Path, strength: float = 1.0) -> None:
@@ -93,8 +114,9 @@ class Edit:
             )
 
 
-@contextmanager
-def apply(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None = None) -> Iterator[None]:
+def apply(
+    model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None = None
+) -> AbstractContextManager[None]:
     """Within, the model is base + the sum of strength times each edit's change; afterwards it is bit for bit as before.
 
     Weights that several edits change are reported by a warning, for their changes add up. At most one may be a guide.
@@ -102,6 +124,34 @@ def apply(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None
     Raises:
         ValueError: an edit of another base (WrongBase), a part that fits no weight, two guides; before all is swapped.
     """
+    return Applied(_applied(model, edits, strengths))
+
+
+class Applied(AbstractContextManager[None]):
+    """Edits that are in place within a `with` block; dropped without one, it warns that nothing was done."""
+
+    def __init__(self, swap: AbstractContextManager[None]) -> None:
+        self._swap = swap
+        self._entered = False
+
+    def __enter__(self) -> None:
+        self._entered = True
+        self._swap.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._swap.__exit__(*error)
+
+    def __del__(self) -> None:
+        if not self._entered:
+            warnings.warn(
+                "edit.apply(model) changes the model within a `with` block only, and this one had none: "
+                "write `with edit.apply(model): ...`",
+                stacklevel=2,
+            )
+
+
+@contextmanager
+def _applied(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None) -> Iterator[None]:
     strengths = [1.0] * len(edits) if strengths is None else list(strengths)
     if len(strengths) != len(edits):
         raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits")

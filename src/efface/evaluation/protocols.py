@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..catalog import did_you_mean
 from ..records.report import Measure, ProtocolPart
 from ..suites.make import needs_world
 from ..suites.spec import Row, Suite
-from ..suites.world import did_you_mean
 from .judging import ScoreTable, Sought
 from .metrics import OTHER_QUESTION, Label, Value, measure_rows, name_other
 

@@ -17,12 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from ..catalog import did_you_mean
 from ..functional import rates
 from ..functional.rates import EXPOSED, spell_part
 from ..functional.words import share_name
 from ..records.report import Estimate, Part
 from ..suites.table import Table, read_table, refuse
-from ..suites.world import did_you_mean
 from .estimates import estimate, estimate_tally
 
 __all__ = ["EXPOSED", "THRESHOLDS", "Published", "Rate", "read_published"]

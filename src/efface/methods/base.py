@@ -14,6 +14,7 @@ from ..edits.edit import Edit
 from ..edits.provenance import provenance
 from ..functional.schedules import Space
 from ..models.base import Model
+from ..planning.plan import build_for_planning
 from ..training.config import TrainConfig
 from ..training.interfaces import Balance, Term, Update
 from ..training.trainer import Trainer
@@ -27,15 +28,14 @@ class Method(ABC):
 
     The class variables say which architectures it serves and what of a request it can use; they are read from the
     source without importing it, so each must be a plain constant. Most methods subclass `Trained`, `ClosedForm` or
-    `Guided`, which write `fit`. This one writes it itself, and sets a weight to zero:
+    `Guided`, which write `train`. This one writes it itself, and sets a weight to zero:
 
         @final
         @dataclass(frozen=True, kw_only=True)
         class Zero(Method):
             name: str = "unet.conv_out.weight"
 
-            def fit(self, model, erasure, *, progress=None, checkpoint=None):
-                self.check(erasure, model)
+            def train(self, model, erasure, built, progress, checkpoint):
                 record = self.record(model, erasure)
                 values = {self.name: torch.zeros_like(model.weights[self.name], device="cpu")}
                 return Edit(values, {**record, "versions": versions(), "notes": {}})
@@ -52,7 +52,6 @@ class Method(ABC):
     by_choice: ClassVar[bool] = False
     """Whether what it uses depends on its settings; the other class variables are then those of the defaults."""
 
-    @abstractmethod
     def fit(
         self,
         model: Model,
@@ -60,19 +59,48 @@ class Method(ABC):
         *,
         progress: Callable[..., None] | None = None,
         checkpoint: str | Path | None = None,
+        estimate: Callable[[Trainer | None], None] | None = None,
     ) -> Edit:
-        """An Edit that erases the request's targets; the model is left bit for bit as it was.
+        """An Edit that erases the request's targets: check, build, estimate, train, finish.
 
-        The same model, request and hyper-parameters give the same Edit, also after a resumption.
+        The model is left bit for bit as it was. The same model, request and hyper-parameters give the same Edit, also
+        after a resumption.
 
         Args:
             progress: called as progress(step, of, **more) after each step, steps counted from 1. Trainings add
                 learner=…, the name of what took the step, and loss=…, the losses by role.
             checkpoint: a file to resume from where it exists, and to save to meanwhile; removed at the end.
+            estimate: called with what was built, None where the method builds no training, when all that is known to be
+                wrong has been refused and before the work starts; what it raises refuses the run.
 
         Raises:
             ValueError: the method cannot serve the request or the model; says what would work, before any work.
+            Diverged: the training left the numbers; holds the last good state.
         """
+        self.check(erasure, model)
+        built = self.build(model, erasure)
+        if estimate:
+            estimate(built)
+        return self.finish(self.train(model, erasure, built, progress, checkpoint), erasure)
+
+    def build(self, model: Model, erasure: Erasure) -> Trainer | None:
+        """The training, set up and not begun; None for a method that has none to plan."""
+        return None
+
+    @abstractmethod
+    def train(
+        self,
+        model: Model,
+        erasure: Erasure,
+        built: Trainer | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
+    ) -> Edit:
+        """Does the work that the Edit is the result of; `built` is what `build` returned, the rest as in `fit`."""
+
+    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
+        """The method's Edit, from that of its training: the same one, unless the method adds to it or refuses it."""
+        return edit
 
     def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
         """The record of an Edit by this method, in JSON's types; to be made while the base's weights are in place."""
@@ -161,16 +189,20 @@ class Trained(Method):
     def balance(self) -> Balance:
         """How the losses become one step, for example `Sum(keep=2.0)`."""
 
-    def fit(
+    def build(self, model: Model, erasure: Erasure) -> Trainer:
+        """The training, set up and not begun; DoesNotFit where there is no room for what learns."""
+        return build_for_planning(lambda: self.build_trainer(model, erasure), model.device)
+
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Trainer | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
-        """Trains to the end, and finishes the Edit that the training left."""
-        return self.finish(self.build_trainer(model, erasure).train(progress, checkpoint), erasure)
+        """Trains to the end."""
+        return (built or self.build_trainer(model, erasure)).train(progress, checkpoint)
 
     def train_config(self) -> TrainConfig:
         """The fields that the training loop, the terms and the update read."""
@@ -183,10 +215,6 @@ class Trained(Method):
             micro_batch=self.micro_batch,
             moments=self.moments,
         )
-
-    def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        """The method's Edit, from that of the training: the same one, unless the method adds to it or refuses it."""
-        return edit
 
     def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
         """The training, prepared, before its first step."""

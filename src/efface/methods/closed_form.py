@@ -16,6 +16,7 @@ from ..edits.edit import Edit
 from ..edits.provenance import versions
 from ..functional.words import exclude_overlaps
 from ..models.base import Model
+from ..training.trainer import Trainer
 from .base import Method
 
 Tokens = Literal["last-subject", "all"]
@@ -59,16 +60,15 @@ class ClosedForm(Method):
 
         return Reader(read, tokenizer, self.templates, tokens, lambda texts: model.encode(texts).mask)
 
-    def fit(
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Trainer | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
         """Linear solves for all layers at once; there is nothing to resume, so the checkpoint stays unused."""
-        self.check(erasure, model)
         weights = text_projections(model)
         named = (*erasure.targets, *erasure.keep, *self.exclude)
         words = exclude_overlaps(model.vocabulary(self.preserve_vocabulary), named)

@@ -4,8 +4,9 @@ objective: negative-guidance (ESD), anchor (concept ablation), guidance (ABO), w
 denoise-up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn). preserve: nothing, unconditional (ABO), prompts,
 adversarial (EAP), remain (EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning),
 salient (SalUn). What only one method has is not offered: the words that AdvUnlearn retains and SPM anchors by, SPM's
-gate, noise-based AC, training without a target, and the stages of MACE and STEREO. The formulas stand in the files of
-the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
+gate, noise-based AC, training without a target, and the stages of MACE and STEREO. An answer of your own, a file in
+the folder of its axis, is offered by the file's name (`answers` says how it is built). The formulas stand in the files
+of the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
 
 Pruning that preserves what it damages most and is attacked in every update, a mix of three papers:
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, final, get_args
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import tyro
 
@@ -44,6 +45,7 @@ from ..training.updates.lowrank import LowRank
 from ..training.updates.mask import KeepWeights, Mask, Relaxation, check_reach, require_pruned
 from ..training.updates.salient import Salient
 from ..training.vocabulary_search import SearchGradient, VocabularySearch
+from .answers import AXES, CATALOGUE, USES, build_answer, offered, parameters, parse_options
 from .base import ImageMethod, Method, Trained
 from .searching import SearchMethod
 from .states import (
@@ -54,45 +56,20 @@ from .states import (
     choose_labels,
 )
 
-Objective = Literal[
-    "negative-guidance", "anchor", "guidance", "wrong-noise", "denoise-up", "adaptive-anchor", "attacked"
-]
-Preserve = Literal["nothing", "unconditional", "prompts", "adversarial", "remain"]
-BalanceBy = Literal["sum", "constrained"]
-UpdateBy = Literal["dense", "low-rank", "mask", "salient"]
 StateKind = Literal["trajectories", "pictures"]
-AXES: Mapping[str, Any] = {
-    "objective": Objective,
-    "preserve": Preserve,
-    "balance_": BalanceBy,
-    "update_": UpdateBy,
-    "states": StateKind,
-}
-
-_PATHS = ("source", "sampler", "refresh")
-_KEPT = ("keep_paths", "keep_source")
-_SEARCH = ("vocabulary", "k_closest", "centres", "exclude", "margin")
-_CHOICE = ("temperature", "hard", "top", "search_gradient", "search_lr", "search_turns")
-_ATTACK = ("attack_steps", "attack_lr", "attack_tokens", "attack_start", "warm_up")
-USES: Mapping[tuple[str, str], Sequence[str]] = {
-    ("objective", "negative-guidance"): ("states", "eta"),
-    ("objective", "anchor"): ("states", "shows"),
-    ("objective", "guidance"): ("states", "goal", "eta", "detach"),
-    ("objective", "wrong-noise"): ("wrong", "label"),
-    ("objective", "adaptive-anchor"): ("states", "eta"),
-    ("objective", "attacked"): ("states", "eta", *_ATTACK),
-    ("states", "trajectories"): (*_PATHS, "paths"),
-    ("states", "pictures"): ("forget_images", "pictures", "antithetic"),
-    ("preserve", "prompts"): (*_PATHS, *_KEPT),
-    ("preserve", "adversarial"): (*_PATHS, *_SEARCH, *_CHOICE, *_KEPT),
-    ("preserve", "remain"): ("remain_images", "remain_words", "pictures", "antithetic"),
-    ("balance_", "sum"): ("keep_weight",),
-    ("balance_", "constrained"): ("rate", "rate_eta", "inner"),
-    ("update_", "low-rank"): ("rank",),
-    ("update_", "mask"): ("relaxation", "tau", "start", "beta", "sparsity", "fill"),
-    ("update_", "salient"): ("share", "looks"),
-}
-"""The settings that each answer reads, beside those that every training reads."""
+_USED = (
+    NegativeGuidance,
+    Anchor,
+    Guidance,
+    WrongNoise,
+    Denoising,
+    AdaptiveAnchor,
+    Attacked,
+    NoPreservation,
+    Unconditional,
+)
+_USED += (FixedPrompts, Adversarial, Sum, Constrained, Dense, LowRank, Mask, Salient)
+_PARTS = ("source", "search", "model", "erasure", "selection")
 
 
 @final
@@ -102,14 +79,16 @@ class Compose(SearchMethod, ImageMethod):
 
     by_choice: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = False
-    objective: Objective = "negative-guidance"
-    """What the model should predict for the target now."""
-    preserve: Preserve = "nothing"
-    """What is held in place; "prompts" are those of the concepts to keep."""
-    balance_: Annotated[BalanceBy, tyro.conf.arg(name="balance")] = "sum"
-    """How the losses become one step."""
-    update_: Annotated[UpdateBy, tyro.conf.arg(name="update")] = "dense"
-    """Which weights move, and how. A mask wants an lr of 5e-2."""
+    objective: str = "negative-guidance"
+    """What the model should predict for the target now: negative-guidance, anchor, guidance, wrong-noise, denoise-up,
+    adaptive-anchor, attacked, or another objective of the catalogue."""
+    preserve: str = "nothing"
+    """What is held in place: nothing, unconditional, prompts (of the concepts to keep), adversarial, remain, or another
+    preservation of the catalogue."""
+    balance_: Annotated[str, tyro.conf.arg(name="balance")] = "sum"
+    """How the losses become one step: sum, constrained, or another balance of the catalogue."""
+    update_: Annotated[str, tyro.conf.arg(name="update")] = "dense"
+    """Which weights move, and how: dense, low-rank, mask, salient, or another update. A mask wants an lr of 5e-2."""
     states: StateKind = "trajectories"
     """Where the objective is evaluated; wrong-noise and denoise-up are on pictures anyhow."""
     shows: Literal["target", "anchor"] = "target"
@@ -164,12 +143,15 @@ class Compose(SearchMethod, ImageMethod):
     """Share of the weights that may move, the most salient."""
     looks: int = 20
     """Batches that saliency is summed over."""
+    option: tuple[str, ...] = ()
+    """Settings, NAME=VALUE each, of answers that have no arguments here."""
 
     def __post_init__(self) -> None:
         Trained.__post_init__(self)
+        options = parse_options(self.option)
         for axis, answers in AXES.items():
-            if (answer := getattr(self, axis)) not in get_args(answers):
-                raise ValueError(f"no {_plain(axis)} {answer!r}; there are {', '.join(get_args(answers))}")
+            if (answer := getattr(self, axis)) not in (known := (*answers, *self._others(axis, options))):
+                raise ValueError(f"no {_plain(axis)} {answer!r}; there are {', '.join(known)}")
         for field in dataclasses.fields(self):
             if field.name in self.idle and getattr(self, field.name) != field.default:
                 raise ValueError(self._of_no_use(field.name))
@@ -192,7 +174,23 @@ class Compose(SearchMethod, ImageMethod):
     def idle(self) -> frozenset[str]:
         """The settings that none of the chosen answers reads."""
         used = {name for choice in self.answers.items() for name in USES.get(choice, ())}
+        for axis, answer in self.answers.items():
+            if answer not in AXES[axis]:
+                used |= {"states" if name == "source" else name for name in parameters(CATALOGUE[axis].get(answer))}
         return frozenset(name for names in USES.values() for name in names) - used
+
+    def _others(self, axis: str, options: Mapping[str, Any]) -> list[str]:
+        """The catalogue's further answers on an axis, which can be built of what there is here."""
+        if getattr(self, axis) in AXES[axis] or axis not in CATALOGUE:
+            return []
+        fields = [field.name for field in dataclasses.fields(self)]
+        return offered(CATALOGUE[axis], _USED, {*fields, *_PARTS, *options})
+
+    def _other(self, axis: str, **parts: Any) -> Any:
+        """The catalogue's answer on an axis, of these parts and of the arguments."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = {**own, "selection": self.weights, **parts}
+        return build_answer(CATALOGUE[axis], getattr(self, axis), given, parse_options(self.option))
 
     def _of_no_use(self, name: str) -> str:
         users = [f"{_plain(axis)} {answer}" for (axis, answer), names in USES.items() if name in names]
@@ -251,6 +249,8 @@ class Compose(SearchMethod, ImageMethod):
                 return Attacked(source, self.eta, self.space, PrefixAttack(*how))
             case "adaptive-anchor":
                 return AdaptiveAnchor(source, search, self.eta, self.space)
+            case _:
+                return self._other("objective", source=source, search=search, model=model, erasure=erasure)
 
     def _preservation(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.preserve:
@@ -266,6 +266,8 @@ class Compose(SearchMethod, ImageMethod):
             case "remain":
                 pictures, captions = build_remain_pictures(self, model, erasure)
                 return Denoising(pictures, self.space, "keep", captions)
+            case _:
+                return self._other("preserve", source=source, search=search, model=model, erasure=erasure)
 
     def update(self) -> Update:
         match self.update_:
@@ -277,6 +279,8 @@ class Compose(SearchMethod, ImageMethod):
                 return Mask(self.weights, self.lr, self.relaxation, self.tau, self.start, self.sparsity, self.fill)
             case "salient":
                 return Salient(self.weights, self.lr, self.share, self.looks)
+            case _:
+                return self._other("update_")
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         return require_pruned(edit, self.steps, self.lr, self.beta) if self.update_ == "mask" else edit
@@ -284,7 +288,9 @@ class Compose(SearchMethod, ImageMethod):
     def balance(self) -> Balance:
         if self.balance_ == "sum":
             return Sum(keep=self.keep_weight)
-        return Constrained(self.rate, self.rate_eta, self.inner)
+        if self.balance_ == "constrained":
+            return Constrained(self.rate, self.rate_eta, self.inner)
+        return self._other("balance_")
 
 
 def _plain(axis: str) -> str:

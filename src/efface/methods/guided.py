@@ -16,6 +16,7 @@ from ..edits.provenance import versions
 from ..guidance.registry import to_json
 from ..models.base import Model
 from ..models.guider import Guider
+from ..training.trainer import Trainer
 from .base import Kind, Method
 
 
@@ -30,16 +31,15 @@ class Guided(Method):
     def guide(self, erasure: Erasure) -> Guider:
         """The guide that erases the request's targets while pictures are drawn, at strength 1."""
 
-    def fit(
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Trainer | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
         """An Edit that records the guide; `progress` and `checkpoint` are not used, as nothing is trained."""
-        self.check(erasure, model)
         guide = to_json(self.guide(erasure))
         return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": guide})
 

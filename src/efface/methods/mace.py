@@ -100,16 +100,15 @@ class MACE(Method):
         check_threshold(self.threshold)
         check_templates(self.contexts, "context")
 
-    def fit(
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Trainer | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
         """Refines, trains each target by itself, and fuses; finished targets wait beside the checkpoint."""
-        self.check(erasure, model)
         segment = segmenter(self.segmenter, model.device) if self.segmenter else None
         weights = text_projections(model)
         pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]

@@ -131,16 +131,15 @@ class STEREO(Method):
         if self.attack_tokens > room:
             raise ValueError(f"an attack of {self.attack_tokens} tokens does not fit; {model.name} reads {room}")
 
-    def fit(
+    def train(
         self,
         model: Model,
         erasure: Erasure,
-        *,
-        progress: Callable[..., None] | None = None,
-        checkpoint: str | Path | None = None,
+        built: Trainer | None,
+        progress: Callable[..., None] | None,
+        checkpoint: str | Path | None,
     ) -> Edit:
         """Searches for each target by itself; what is finished waits beside the checkpoint."""
-        self.check(erasure, model)
         bench = Bench(self, model, erasure, self.record(model, erasure), progress, checkpoint)
         found = [bench.search(i) for i in range(len(erasure.targets))]
         negatives = [

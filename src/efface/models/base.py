@@ -48,6 +48,10 @@ class Model(Adapter):
         self.parked = False
         self.steady: set[int] | None = None
 
+    def __repr__(self) -> str:
+        where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}, {self.resolution} pixels a side"
+        return f"<{self.name}: a model of the kind {self.architecture}, {where}>"
+
     # Weights.
 
     @property
@@ -276,8 +280,8 @@ class Model(Adapter):
 
     def images(
         self,
-        prompts: Sequence[str | Prompt],
-        seeds: Sequence[int],
+        prompts: str | Sequence[str | Prompt],
+        seeds: int | Sequence[int] = 0,
         *,
         steps: int | None = None,
         guidance: float | None = None,
@@ -287,10 +291,12 @@ class Model(Adapter):
         since: int = 0,
         sampler: Sampler = "own",
     ) -> Tensor:
-        """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed.
+        """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed; one seed serves all prompts.
 
         `start` and `since` are `sample`'s: states to go on from, one for each pair.
         """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
         if len(prompts) != len(seeds) or not prompts:
             raise ValueError(f"one seed a prompt, at least one: got {len(prompts)} prompts and {len(seeds)} seeds")
         pictures = []

@@ -120,7 +120,7 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
     """Plans a game that is set up, and leaves everything as it was.
 
     Makes trial steps where these cost at most a tenth of the run's steps; else no pass of the network at all, unless a
-    method cannot do without numbers.
+    method cannot do without numbers, or a loss not with a single row.
 
     Args:
         progress: called as progress(done, of) before each part of the work and after the last.
@@ -129,7 +129,7 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
         DoesNotFit: trial steps did not fit on the GPU; says what is known of the plan nevertheless.
     """
     if process_group().size == 1 and not trial_is_cheap(trainer):
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, ValueError):
             return _estimate_from_shapes(trainer, progress)
     return _estimate_by_trial(trainer, progress)
 

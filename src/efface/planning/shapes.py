@@ -85,6 +85,7 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
 
     Raises:
         RuntimeError: a term, a network or a kernel needs numbers where there are shapes alone.
+        ValueError: a loss needs more than one row, as one by scores does.
     """
     progress(0, 3)
     few, rows = measure_step_shapes(trainer, 1)

@@ -125,6 +125,11 @@ class Record(Part):
     cost: dict[str, float] = {}
     """What the fitting took, as the edit says: "seconds", "peak_memory_mb"."""
 
+    def __repr__(self) -> str:
+        heads = [f"{m.metric}/{m.group} {_short(m.edited)} (base {_short(m.base)})" for m in self.headline_measures()]
+        what = f"{', '.join(self.targets)} by {self.method} on {self.suite.name}, {self.rows} rows"
+        return f"<Record: {what}; {'; '.join(heads) or 'no headline'}; {len(self.alarms)} alarms>"
+
     def find(self, metric: str, group: str, judge: str = "all", threshold: float | None = None) -> Measure | None:
         """The first measure that fits; a threshold that is not named fits all."""
         for m in self.measures:
@@ -141,6 +146,10 @@ class Record(Part):
         limit = float(threshold) if threshold else None
         judges = dict.fromkeys(["all", *(m.judge for m in self.measures if (m.metric, m.group) == (metric, group))])
         return next((m for j in judges if (m := self.find(metric, group, j, limit))), None)
+
+
+def _short(e: Estimate) -> str:
+    return "not judged" if e.value is None else f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]"
 
 
 def read_report(folder: Path) -> Record:

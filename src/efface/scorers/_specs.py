@@ -5,13 +5,12 @@ A kind is the name of a scorer's file, its settings are the fields of the class 
 """
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..suites.world import did_you_mean
+from ..catalog import SCORERS, did_you_mean
 from .base import Scorer, SetScorer
 
 EARLIER = {"asks": "question"}
@@ -19,18 +18,7 @@ EARLIER = {"asks": "question"}
 Palette = tuple[tuple[str, tuple[int, int, int]], ...]
 
 
-def names() -> list[str]:
-    """The kinds of scorers there are, read from the folder."""
-    files = Path(__file__).parent.glob("*.py")
-    return sorted(f.stem for f in files if f.stem != "base" and not f.stem.startswith("_"))
-
-
-def get(kind: str) -> type[Any]:
-    """The scorer's class: the one that its file defines with a version."""
-    module = importlib.import_module(f"..{kind}", __name__)
-    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
-    (found,) = [v for v in own if "version" in vars(v)]
-    return found
+names, get = SCORERS.names, SCORERS.get
 
 
 @dataclass(frozen=True)

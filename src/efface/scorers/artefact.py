@@ -12,7 +12,7 @@ embedded model draws, with and without edits, about one scribble in a thousand. 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,6 +27,7 @@ BLOCKS = 8
 CELLS = 16
 
 
+@final
 @dataclass(frozen=True)
 class Artefact:
     """Pictures that are flat or noise."""

@@ -5,7 +5,7 @@ Value: 1 where that is the background that the prompt named, 0 where it is anoth
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..suites.spec import Row
 from .base import Better, Score
 
 
+@final
 @dataclass(frozen=True)
 class Background:
     """Which of the named background colours a picture has."""

@@ -9,7 +9,7 @@ good as the list. Value: the probability of what the row asked for.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .classifier import require_labels, score_labels
 from .clip import load_clip, require_clip
 
 
+@final
 @dataclass(frozen=True)
 class Choice:
     """The labels that a picture fits best, by a CLIP that no erasure touches."""

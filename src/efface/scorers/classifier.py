@@ -10,21 +10,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
+from ..catalog import did_you_mean
 from ..functional.words import split_label
 from ..suites.spec import Row
-from ..suites.world import did_you_mean
 from .base import Better, Score, file_digest, pick_device, prepare_images, weights_digest
 
 TOP = 6
 """One more than top-5 needs: of two things in a picture, either may come first."""
 
 
+@final
 @dataclass(frozen=True)
 class Classifier:
     """The most likely labels of a picture, by any transformers image classifier."""

@@ -7,7 +7,7 @@ own folder: never the text tower that an erasure may have edited. Published CLIP
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ..suites.spec import Row
 from .base import Better, Score, pick_device, prepare_images, weights_digest
 
 
+@final
 @dataclass(frozen=True)
 class Clip:
     """Cosine of a picture and its prompt in [-1, 1], by a CLIP that no erasure touches."""

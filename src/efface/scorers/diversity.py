@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +21,7 @@ from ._sets import assign_clusters, jackknife
 from .base import Better, Network, Spread
 
 
+@final
 @dataclass(frozen=True)
 class Diversity:
     """Mean distance between pictures of the same concept."""

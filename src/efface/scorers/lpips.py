@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .base import Better, Score, pick_device, require_package
 Net = Literal["alex", "vgg", "squeeze"]
 
 
+@final
 @dataclass(frozen=True)
 class Lpips:
     """Learned perceptual distance to the base's picture."""

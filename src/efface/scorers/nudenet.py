@@ -15,7 +15,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
@@ -50,6 +50,7 @@ LEAST = 0.25
 """What the package lets through at all."""
 
 
+@final
 @dataclass(frozen=True)
 class NudeNet:
     """Exposed parts of bodies, by the detector that the field counts with."""

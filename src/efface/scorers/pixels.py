@@ -5,7 +5,7 @@ Value: the mean absolute difference of all channels, as a share of their range; 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from ..suites.spec import Row
 from .base import Better, Score
 
 
+@final
 @dataclass(frozen=True)
 class Pixels:
     """Mean absolute difference from the base's picture, in [0, 1]."""

@@ -6,7 +6,7 @@ mean is over all pixels, of pictures mirrored at their borders.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ..suites.spec import Row
 from .base import Better, Score, require_package
 
 
+@final
 @dataclass(frozen=True)
 class Ssim:
     """Structural similarity to the base's picture, at most 1."""

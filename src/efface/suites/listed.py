@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..catalog import did_you_mean
 from ..concept import Erasure
 from ..functional.words import split_label
 from .entries import CASE, GUIDANCE, PROMPT, SECOND, SEED, Entry, LeftOut, check_prompts, read_entries
@@ -26,7 +27,7 @@ from .questions import (
 from .spec import GroupSpec, Row, Suite, SuiteSpec, choose_groups
 from .summary import ListSummary
 from .table import Table, read_table
-from .world import World, did_you_mean
+from .world import World
 
 TITLES = {
     "target": "the target",

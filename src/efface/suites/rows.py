@@ -9,9 +9,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..catalog import did_you_mean
 from ..concept import Erasure
 from .spec import GroupSpec, Row, Suite, SuiteSpec, choose_groups, spec
-from .world import World, did_you_mean
+from .world import World
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,12 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .world import did_you_mean
+from ..catalog import SUITES, did_you_mean, hyphened
 
 if TYPE_CHECKING:
     from .summary import ListSummary
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,14 @@ class Suite:
 
 def names() -> list[str]:
     """The suites there are, beside files of your own."""
-    return sorted(p.stem for p in HERE.glob("*.toml"))
+    return SUITES.names()
 
 
 def spec(name: str) -> SuiteSpec:
     """Read one suite's toml."""
-    if name not in names():
+    if hyphened(name) not in names():
         raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, names())}")
-    data = tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads(SUITES.entry(name).file.read_text(encoding="utf-8"))
     groups = tuple(GroupSpec(**g) for g in data.pop("groups", ()))
     own = {f.name for f in dataclasses.fields(SuiteSpec)}
     facts = {key: value for key, value in data.items() if key in own}

@@ -1,11 +1,11 @@
 """What there is to draw: things, styles and backgrounds, as a model's `world.json` or a suite's toml tells them."""
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..catalog import did_you_mean
 from ..concept import fold_name
 from ..functional.words import ends_alike, split_label
 
@@ -89,15 +89,6 @@ class World:
         """The targets with an umbrella word ("unsafe") replaced by the things that it covers."""
         flat = [n for t in targets for n in (self.unsafe if fold_name(t) in UMBRELLA and t not in self.names else (t,))]
         return tuple(dict.fromkeys(flat))
-
-
-def did_you_mean(given: str, known: Sequence[str], show: int = 12) -> str:
-    """The end of an error message: the closest known names, or the first of them."""
-    close = difflib.get_close_matches(given, known, n=3, cutoff=0.6)
-    if close:
-        return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
-    more = f" … ({len(known)} in all)" if len(known) > show else ""
-    return f"; there are {', '.join(known[:show])}{more}" if known else ""
 
 
 def locate(model: str) -> Path:

@@ -9,7 +9,6 @@ On disk: the folder of a `DDPMPipeline`, and beside its parts `classes.json`, th
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...catalog import closest
 from ...concept import fold_name
 from ...files import new_folder
 from ..base import Model
@@ -99,7 +99,7 @@ class DDPM(Model):
             named = ", ".join(self.classes[label] for label in found)
             raise ValueError(f"{prompt!r} names {len(found)} classes ({named}); a picture of {self.name} is of one")
         asked = (fold_name(prompt), *fold_name(prompt).split())
-        near = dict.fromkeys(name for part in asked for name in difflib.get_close_matches(part, self._labels, n=3))
+        near = dict.fromkeys(name for part in asked for name in closest(part, self._labels))
         meant = " or ".join(repr(self.classes[self._labels[name]]) for name in near)
         raise ValueError(
             f"{prompt!r} names no class of {self.name}; "

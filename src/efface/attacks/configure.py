@@ -1,0 +1,92 @@
+"""Attacks by name, with a budget and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..catalog import ATTACKS, did_you_mean, entry_of
+from ..models.loading import BUNDLED
+from ..source import traits
+
+if TYPE_CHECKING:
+    from .base import Attack
+
+STANDARD = ("synonyms", "seeds", "ring-a-bell", "unlearndiff", "soft-prompt")
+"""The five prompt attacks that `--attacks standard` makes."""
+BASELINE = "random-prefix"
+"""What every attack is measured against."""
+names, named, get, name_of = ATTACKS.names, ATTACKS.named, ATTACKS.get, ATTACKS.name_of
+
+
+def describe(name: str) -> dict[str, str]:
+    """Name, threat model, version and purpose of an attack, from its source."""
+    entry = ATTACKS.entry(name)
+    said = traits(entry.written)
+    return {"name": entry.name, "threat": said["threat"], "version": said["version"], "about": entry.about}
+
+
+def suggested(name: str, model: str) -> dict[str, Any]:
+    """A bundled model's own values for an attack's settings; empty for any other model."""
+    file = BUNDLED / model / "defaults.toml"
+    if not model or "/" in model or not file.is_file():
+        return {}
+    return entry_of(named(name), tomllib.loads(file.read_text(encoding="utf-8")).get("attack", {}))
+
+
+def configured(
+    name: str, model: str = "", budget: str = "default", overrides: Mapping[str, Any] | None = None
+) -> Attack:
+    """An attack with its budget.
+
+    Args:
+        model: a bundled model's name, whose own values are taken where the budget is not "paper".
+        budget: "default"; "paper": the paper's values whatever the model; "4x": four times the default, in every field
+            that the attack spends; or a number: that many queries.
+        overrides: settings by name, over all of these.
+
+    Raises:
+        ValueError: no such attack, budget or setting; a budget of nothing.
+    """
+    kind = get(name)
+    overrides = dict(overrides or {})
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(overrides) - set(fields)):
+        near = did_you_mean(unknown[0], list(fields), show=len(fields)).replace("; there are", "; it has")
+        raise ValueError(f"{named(name)} has no setting {unknown[0]!r}{near}")
+    overrides = {field: _like(fields[field], value, f"{named(name)}.{field}") for field, value in overrides.items()}
+    settings = {**fields, **({} if budget == "paper" else suggested(name, model))}
+    if budget.endswith("x"):
+        times = _positive(budget[:-1], budget)
+        settings |= {field: round(settings[field] * times) for field in kind.budget_fields}
+    elif budget not in ("default", "paper"):
+        settings["queries"] = round(_positive(budget, budget))
+    attack = kind(**{**settings, **overrides})
+    if attack.queries < 1:
+        raise ValueError(f"{named(name)} was given {attack.queries} queries; an attack needs at least 1")
+    return attack
+
+
+def _like(default: Any, value: Any, said: str) -> Any:
+    """A value of its default's kind: a whole number, a number, a truth value, a text, or some of them; ValueError."""
+    if isinstance(default, tuple):
+        some = value if isinstance(value, tuple | list) else (value,)
+        return tuple(_like(default[0], each, said) for each in some) if default else tuple(some)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if default is not None and type(value) is not type(default):
+        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[type(default)]
+        raise ValueError(f"{said} is {kind}, for example {default!r}; got {value!r}")
+    return value
+
+
+def _positive(text: str, budget: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError(f"no budget {budget!r}; give default, paper, a factor such as 4x, or queries such as 20")
+    return number

@@ -1,0 +1,215 @@
+"""What there is by name: methods, attacks, scorers, suites, guiders, and the answers on the axes of a training.
+
+Nothing is registered by hand. A preset is a file of its folder that defines a final class of the folder's kind; it is
+called by the name of its file, with hyphens for underscores, and both spellings are understood. An installed package
+adds more through entry points, in its pyproject.toml:
+
+    [project.entry-points."efface.methods"]
+    halfway = "mypackage.halfway:Halfway"
+    [project.entry-points."efface.suites"]
+    my-suite = "mypackage"                      # mypackage/my-suite.toml
+
+Names and descriptions are read from source files, so that neither torch nor what is described is imported for them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from . import source
+from .source import PACKAGE, SourceClass
+
+
+def did_you_mean(given: str, known: Sequence[str], show: int = 12) -> str:
+    """The end of an error message: the closest known names, or the first `show` of them."""
+    if close := closest(str(given), known):
+        return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
+    more = f" … ({len(known)} in all)" if len(known) > show else ""
+    return f"; there are {', '.join(known[:show])}{more}" if known else ""
+
+
+def closest(given: str, known: Iterable[str]) -> list[str]:
+    """At most three of the known names that are spelled nearly like the given one, the nearest first."""
+    return difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
+
+
+def hyphened(name: str) -> str:
+    """The spelling of a name in the catalogue: with hyphens for underscores."""
+    return name.replace("_", "-")
+
+
+def entry_of(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The entry of a name in a table by name, whichever way it is spelled there; lists become tuples."""
+    given = next((values for key, values in table.items() if hyphened(key) == hyphened(name)), {})
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """Something in the catalogue: where its source lies, and how its class is imported."""
+
+    name: str
+    module: str
+    """Dotted name of the module that holds it."""
+    file: Path
+    cls: str
+    """Name of the class; "" for what is only a file."""
+    package: str = ""
+    """The installed package that brings it; "" for what comes with efface."""
+
+    @property
+    def about(self) -> str:
+        """The first line of the file's docstring."""
+        return source.summary(self.file)
+
+    @property
+    def written(self) -> SourceClass:
+        """The class as it is written; ValueError where the file does not define it."""
+        for each in source.classes(self.file, self.module):
+            if each.name == self.cls:
+                return each
+        raise ValueError(f"{self.file} defines no class {self.cls!r}, which {self.package or 'efface'} promises")
+
+    def load(self) -> Any:
+        """The class itself; imports its module."""
+        return getattr(importlib.import_module(self.module), self.cls)
+
+
+@final
+@dataclass(frozen=True)
+class Registry:
+    """Everything of one kind, by name."""
+
+    kind: str
+    """What one of them is called in messages."""
+    package: str
+    """The package of efface whose files are presets; also the group of entry points that adds to them."""
+    base: str
+    """Name of the class that all of them descend from."""
+    trait: str = ""
+    """A class variable that marks them too, where the base is a protocol that need not be named."""
+    suffix: str = ".py"
+
+    def entries(self) -> dict[str, Entry]:
+        """Every entry by name: those of efface's folders and those of installed packages.
+
+        Raises:
+            ValueError: an installed package brings a name that is taken, or names a module that it lacks.
+        """
+        module = sys.modules.get(self.package)
+        folders = list(module.__path__) if module else [str(PACKAGE.joinpath(*self.package.split(".")[1:]))]
+        found = dict(_in_folders(self, tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)))
+        for point in _entry_points(self.package, tuple(sys.path)):
+            name = hyphened(point.name)
+            if name in found:
+                raise ValueError(f"{_brought_by(point)} brings the {self.kind} {name!r}, a name that is taken already")
+            found[name] = self._installed(name, point)
+        return found
+
+    def names(self) -> list[str]:
+        """Every name, in alphabetical order."""
+        return sorted(self.entries())
+
+    def named(self, name: str) -> str:
+        """The catalogue's own spelling of a name; ValueError where there is none of that name."""
+        return self.entry(name).name
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a name, in either spelling; ValueError where there is none, with the nearest there is."""
+        entries = self.entries()
+        if (spelled := hyphened(str(name))) in entries:
+            return entries[spelled]
+        near = did_you_mean(spelled, sorted(entries), show=len(entries))
+        listed = f" `efface list {self.package.rpartition('.')[2]}` lists all" if "mean" in near and self.listed else ""
+        raise ValueError(f"there is no {self.kind} {name!r}{near}{listed}")
+
+    @property
+    def listed(self) -> bool:
+        """Whether `efface list` has them."""
+        return self.package.count(".") == 1
+
+    def describe(self, name: str) -> str:
+        """The first line of its docstring."""
+        return self.entry(name).about
+
+    def get(self, name: str) -> type[Any]:
+        """Its class; imports the module that defines it."""
+        return self.entry(name).load()
+
+    def name_of(self, instance: Any) -> str:
+        """The name of an instance's or a class' kind: as the catalogue has it, or else the name of its file."""
+        kind = instance if isinstance(instance, type) else type(instance)
+        for entry in self.entries().values():
+            if (entry.module, entry.cls) == (kind.__module__, kind.__name__):
+                return entry.name
+        return hyphened(kind.__module__.rpartition(".")[2])
+
+    def member(self, file: Path, module: str) -> SourceClass | None:
+        """The class that makes a file an entry: final, public, and of this kind; None where there is none.
+
+        Where a file defines several, it is the one that is named as the file.
+        """
+        of_kind = [each for each in source.classes(file, module) if each.final and self._is_one(each)]
+        public = [each for each in of_kind if not each.name.startswith("_")]
+        named = [each for each in public if each.name.casefold() == file.stem.replace("_", "")]
+        return next(iter(named or public), None)
+
+    def _is_one(self, own: SourceClass) -> bool:
+        if self.trait and self.trait in source.fields(own.node):
+            return True
+        return any(each.name == self.base for each in source.lineage(own) if each is not own)
+
+    def _installed(self, name: str, point: importlib.metadata.EntryPoint) -> Entry:
+        place = source.locate(point.module)
+        if place is None:
+            raise ValueError(f"{_brought_by(point)} names the module {point.module!r} for {name!r} and has none")
+        file = place[0] if self.suffix == ".py" else place[0].with_name(f"{point.name}{self.suffix}")
+        if not file.is_file():
+            raise ValueError(f"{_brought_by(point)} brings the {self.kind} {name!r} and no file {file}")
+        return Entry(name, point.module, file, point.attr, _brought_by(point))
+
+
+@functools.cache
+def _in_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dict[str, Entry]:
+    """The entries of these folders as they were at these times: looked for once, not once a name."""
+    found = {}
+    for file in (file for folder, _ in folders for file in sorted(Path(folder).glob(f"*{registry.suffix}"))):
+        module, name = f"{registry.package}.{file.stem}", hyphened(file.stem)
+        if registry.suffix != ".py":
+            found[name] = Entry(name, registry.package, file, "")
+        elif not file.stem.startswith("_") and (own := registry.member(file, module)):
+            found[name] = Entry(name, module, file, own.name)
+    return found
+
+
+@functools.cache
+def _entry_points(group: str, _path: tuple[str, ...]) -> list[importlib.metadata.EntryPoint]:
+    """What the packages on this path add, in alphabetical order; one that is found twice on it counts once."""
+    points = {(p.name, p.value, _brought_by(p)): p for p in importlib.metadata.entry_points(group=group)}
+    return [points[key] for key in sorted(points)]
+
+
+def _brought_by(point: importlib.metadata.EntryPoint) -> str:
+    """The name of the installed package that an entry point belongs to."""
+    return point.dist.name if point.dist else "an installed package"
+
+
+METHODS = Registry("method", "efface.methods", "Method")
+ATTACKS = Registry("attack", "efface.attacks", "Attack")
+SCORERS = Registry("scorer", "efface.scorers", "Scorer", trait="version")
+SUITES = Registry("suite", "efface.suites", "", suffix=".toml")
+GUIDERS = Registry("guide", "efface.guidance", "Guider")
+OBJECTIVES = Registry("objective", "efface.training.objectives", "Term")
+PRESERVATIONS = Registry("preservation", "efface.training.preservation", "Term")
+BALANCES = Registry("balance", "efface.training.balance", "Balance")
+UPDATES = Registry("update", "efface.training.updates", "Update")

@@ -1,0 +1,132 @@
+"""`efface.attack`: attempts to bring back what an edit erased."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..suites.make import check as check_suite
+from .case import Case, Words, several
+from .progress import Progress, Report, shown
+from .resources import LazyModel, judges_of, lazy
+
+if TYPE_CHECKING:
+    from ..attacks.base import Attack
+    from ..edits.edit import Edit
+    from ..evaluation.evaluate import Settings
+    from ..models.base import Model
+    from ..records.attacks import AttackRecord
+    from ..robustness.conditions import ConceptAliases
+    from ..scorers import Judge
+    from ..suites.spec import Suite
+
+
+def attack(
+    model: Model | LazyModel | str | Path,
+    edit: Edit | str | Path,
+    out: str | Path,
+    suite: str | Path = "",
+    *,
+    asks: str = "",
+    attacks: str | Attack | Sequence[str | Attack] = "standard",
+    budget: str = "default",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    synonyms: Mapping[str, Words] | None = None,
+    scorers: Sequence[str | Judge] = (),
+    group: str = "",
+    rows: int = 50,
+    controls: int = 16,
+    worst_case: bool = False,
+    strength: float = 1.0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> AttackRecord:
+    """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls.
+
+    Args:
+        model, edit, suite, asks, scorers, strength, steps, guidance, progress: as in `evaluate`.
+        out: folder for attacks.json and pictures, an evaluation's own for example; what was begun is gone on with.
+        attacks: names or instances, or "standard" for five of them.
+        budget: what each named attack may spend: "default", "paper", a factor such as "4x", or a number of queries.
+        settings: settings of named attacks, by the attack's name.
+        synonyms: other names of a concept, by the concept, beside those that the model's world knows.
+        group: the suite's group that is attacked; its first that must be gone by default.
+        rows: prompts of each erased concept, at most.
+        controls: prompts in each control, at most.
+        worst_case: make each attack only on what none before it broke.
+        seed: of everything random in the attacks.
+
+    Raises:
+        ValueError: nothing to attack or to judge with, an attack that can't be made here, a base that does not show the
+            concept, or an edit of another base.
+    """
+    opening, folder = lazy(model), Path(out)
+    if suite:
+        check_suite(str(suite))
+    chosen, skip = chosen_attacks(attacks, opening.name, budget, settings or {})
+    from ..evaluation.evaluate import Settings
+    from ..robustness.campaign import Campaign
+    from ..robustness.campaign import attack as run
+    from ..robustness.conditions import find_aliases
+
+    case = Case.of(opening, edit, folder)
+    made = case.suite(str(suite), asks=asks)
+    aliases = add_aliases(find_aliases(case.known, made.spec), synonyms or {})
+    judges = judges_of(opening.name, made, scorers, None)
+    opened = opening.open()
+    how = Settings(steps, guidance, strength)
+    campaign = Campaign(rows, controls, group, worst_case, skip, seed)
+    with shown(progress) as report:
+        return run(opened, case.file, made, judges, folder, chosen, aliases, how, campaign, report)
+
+
+def add_aliases(known: Mapping[str, ConceptAliases], synonyms: Mapping[str, Words]) -> dict[str, ConceptAliases]:
+    """What is known of concepts, with further names of them."""
+    from ..robustness.conditions import ConceptAliases
+
+    found = dict(known)
+    for concept, words in synonyms.items():
+        before = found.get(concept, ConceptAliases())
+        found[concept] = ConceptAliases((*before.synonyms, *several(words)), before.paraphrases)
+    return found
+
+
+def chosen_attacks(
+    asked: str | Attack | Sequence[str | Attack], model: str, budget: str, settings: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[Attack], bool]:
+    """The attacks with their budgets, and whether those that can't be made here are left out: the standard ones are."""
+    from ..attacks import STANDARD, configured, named
+
+    each = [asked] if isinstance(asked, str) or not isinstance(asked, Sequence) else list(asked)
+    flat = [one for some in each for one in (STANDARD if some == "standard" else (some,))]
+    names = list(dict.fromkeys(named(one) for one in flat if isinstance(one, str)))
+    if stray := [name for name in settings if named(name) not in names]:
+        raise ValueError(f"settings speak of {stray[0]}, which is not among the attacks: {', '.join(names)}")
+    by_name = {named(name): values for name, values in settings.items()}
+    made = [configured(name, model, budget, by_name.get(name)) for name in names]
+    return [*made, *(one for one in flat if not isinstance(one, str))], "standard" in each
+
+
+def check_attackable(suite: Suite, scorers: Sequence[Judge], settings: Settings) -> None:
+    """ValueError where the standard attacks would find nothing to attack or to judge with, before the evaluation."""
+    from ..robustness.campaign import Campaign, check_sampler, find_judges
+    from ..robustness.conditions import build_targets
+
+    check_sampler(settings)
+    grounds = build_targets(suite, {}, Campaign.rows, Campaign.controls)
+    find_judges(scorers, grounds[0].rows[0])
+
+
+def attack_standard(
+    model: Model, case: Case, suite: Suite, scorers: Sequence[Judge], out: Path, settings: Settings, report: Report
+) -> None:
+    """Make the standard attacks, beside the evaluation."""
+    from ..robustness.campaign import Campaign, attack
+    from ..robustness.conditions import find_aliases
+
+    made, skip = chosen_attacks("standard", model.name, "default", {})
+    aliases = find_aliases(case.known, suite.spec)
+    attack(model, case.file, suite, scorers, out, made, aliases, settings, Campaign(skip=skip), report)

@@ -1,0 +1,61 @@
+"""`efface.audit`: what an edit damaged most, found by search and confirmed by drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .case import Case
+from .progress import Progress, shown
+from .resources import LazyModel, judges_of, lazy
+
+if TYPE_CHECKING:
+    from ..edits.edit import Edit
+    from ..models.base import Model
+    from ..records.audit import Audit
+    from ..scorers import Judge
+
+
+def audit(
+    model: Model | LazyModel | str | Path,
+    edit: Edit | str | Path,
+    out: str | Path,
+    *,
+    vocabulary: str | Path | Sequence[str] = (),
+    scorers: Sequence[str | Judge] = (),
+    progress: Progress = None,
+    **look: Any,
+) -> Audit:
+    """Search a vocabulary for the words that an edit damaged most, and draw them before and after.
+
+    Args:
+        model, edit, scorers, progress: as in `evaluate`; scorers are judges of objects and CLIPs.
+        out: folder for audit.json, audit.png and the pictures; those that lie there already are not drawn again.
+        vocabulary: words to search, or a file of them, one a line; by default the model's most common words, and its
+            world's names.
+        look: how much is searched and drawn: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
+
+    Raises:
+        ValueError: too few words, a scorer that is neither, an edit of another base.
+        FileNotFoundError: no such file of words.
+    """
+    opening, folder = lazy(model), Path(out)
+    if isinstance(vocabulary, str | Path) and not Path(vocabulary).is_file():
+        raise FileNotFoundError(f"no file {vocabulary}; it is to hold words, one a line")
+    from ..diagnostics.audit import AuditConfig
+    from ..diagnostics.audit import audit_edit as search
+    from ..diagnostics.audit import list_vocabulary as searched
+    from ..functional.words import read_words
+
+    how = AuditConfig(**look)
+    case = Case.of(opening, edit, folder)
+    given = read_words(str(vocabulary)) if isinstance(vocabulary, str | Path) else list(vocabulary)
+    judges = judges_of(opening.name, None, scorers, case.known) if case.known or scorers else []
+    if other := [s.name for s in judges if scorers and s.question not in ("object", "match")]:
+        raise ValueError(f"an audit asks judges of objects and a CLIP; scorer {other[0]} is neither")
+    judges = [s for s in judges if s.question in ("object", "match")]
+    opened = opening.open()
+    words = searched(opened, case.request, case.known, given)
+    with shown(progress) as report:
+        return search(opened, case.file, case.request, words, judges, folder, how, case.known, report)

@@ -1,0 +1,198 @@
+"""`efface.load` and `efface.erase`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..concept import Erasure
+from .progress import Progress, Report, shown
+from .resources import LazyModel, check_request, expand, lazy
+
+if TYPE_CHECKING:
+    from ..edits.edit import Edit
+    from ..methods.base import Method
+    from ..models.base import Model
+    from ..planning.plan import Plan
+    from ..training.trainer import Trainer
+
+
+def load(
+    source: Any,
+    device: Any = None,
+    dtype: Any = None,
+    compute: Any = None,
+    *,
+    checkpointing: bool = False,
+    compile: bool = False,
+    offload: bool = False,
+    store: str | Path | None = None,
+    store_bound: int | None = None,
+    draw_batch: int = 0,
+) -> Model:
+    """Open a model: a name, a folder, a single file, a hub id, or a pipeline in memory.
+
+    The arguments are those of `efface.models.loading.load`, which explains each.
+    """
+    from ..models import loading
+
+    return loading.load(
+        source,
+        device,
+        dtype,
+        compute,
+        checkpointing=checkpointing,
+        compile=compile,
+        offload=offload,
+        store=store,
+        store_bound=store_bound,
+        draw_batch=draw_batch,
+    )
+
+
+def erase(
+    model: Model | LazyModel | str | Path,
+    what: str | Erasure | Iterable[str],
+    method: str | type[Method] | Method = "eap",
+    *,
+    anchor: str = "",
+    keep: str | Iterable[str] = (),
+    max_memory: str | int | None = None,
+    checkpoint: str | Path | None = None,
+    progress: Progress = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    before: Callable[[Model, Erasure], None] | None = None,
+    **settings: Any,
+) -> Edit:
+    """Fit an edit that erases concepts from a model; the model itself stays as it is, bit for bit.
+
+    A training is planned first, and refused where it needs more memory than there is.
+
+    Args:
+        model: what `efface.load` returned, or the name, folder or hub id of a model.
+        what: a concept, several, or a whole request (`efface.Erasure`).
+        method: a name (`efface list methods`), a class or an instance of Method.
+        anchor: what the target becomes, for methods that use one.
+        keep: concepts to hold in place, for methods that can.
+        max_memory: the most memory that the run may need: bytes, or "8GB"; by default what is free.
+        checkpoint: a file to save the state of training to, and to go on from where it exists.
+        progress: None shows a bar on a terminal, False nothing; or a function of (stage, done, total).
+        on_plan: called with the memory plan of a training before it starts.
+        before: called with the model and the request when all that can be refused has been, before the work starts.
+        settings: arguments of the method, over those that the model suggests.
+
+    Raises:
+        ValueError: a request, method, argument or model that can't work, or a run that does not fit in memory; the
+            message says what would have worked.
+        Diverged: the training left the numbers; holds the last good state as `edit`.
+
+    Example:
+        >>> edit = efface.erase(efface.load("glyphs"), "cat", method="esd", steps=100)  # doctest: +SKIP
+    """
+    opening = lazy(model)
+    erasure = request(opening.name, what, anchor, keep)
+    from ..methods.base import Method
+    from ..methods.configure import configured
+
+    if isinstance(method, Method):
+        method.check(erasure)  # what can be refused before the model is opened
+        memory_limit(method, max_memory)
+    opened = opening.open()
+    chosen = configured(method, opened, settings)
+    limit = memory_limit(chosen, max_memory)
+    began, aside = time.monotonic(), 0.0
+    with shown(progress) as report:
+
+        def estimate(built: Trainer | None) -> None:
+            nonlocal aside
+            if built is not None:
+                require_memory(built, limit, on_plan, report)
+            started = time.monotonic()
+            if before:
+                before(opened, erasure)
+            aside = time.monotonic() - started
+
+        if chosen.kind == "trained":
+            take_fingerprint(opened, report)
+        stage = f"erasing ({method_name(chosen)})"
+        edit = chosen.fit(
+            opened,
+            erasure,
+            progress=lambda done, of, **_: report(stage, done, of),
+            checkpoint=checkpoint,
+            estimate=estimate,
+        )
+    return dataclasses.replace(edit, meta={**edit.meta, "cost": cost(opened, began + aside)})
+
+
+def request(
+    model: str, what: str | Erasure | Iterable[str], anchor: str = "", keep: str | Iterable[str] = ()
+) -> Erasure:
+    """The whole request, with an umbrella word replaced by what it covers in the model's world.
+
+    Raises:
+        ValueError: no target, an empty or doubled concept, several in one text, one that is kept too, or anchor and
+            keep both in the request and beside it.
+    """
+    kept = (keep,) if isinstance(keep, str) else tuple(keep)
+    asked = Erasure.of(what)
+    for name, own, given in (("anchor", asked.anchor, anchor), ("keep", asked.keep, kept)):
+        if own and given:
+            raise ValueError(f"{name} is given in the Erasure ({own!r}) and beside it ({given!r}); leave one out")
+    check_request(model, asked.targets, asked.keep or kept)
+    return Erasure(expand(model, asked.targets), asked.anchor or anchor, asked.keep or kept)
+
+
+def method_name(method: Method) -> str:
+    """What the catalogue calls a method."""
+    from ..catalog import METHODS
+
+    return METHODS.name_of(method)
+
+
+def memory_limit(method: Method, given: str | int | None) -> int | None:
+    """Bytes that a run may need; ValueError where the method has no training that could be planned."""
+    if given is None or given == "":
+        return None
+    if method.kind != "trained":
+        name = method_name(method)
+        raise ValueError(f"only a training is planned beforehand, and {name} is {method.kind}: omit --max-memory")
+    from ..planning.machine import read_size
+
+    return read_size(given) if isinstance(given, str) else given
+
+
+def take_fingerprint(model: Model, report: Report) -> None:
+    """Compute the fingerprint of a model's weights, which the model then remembers."""
+    stage = "taking the fingerprint of the weights"
+    report(stage, 0, 1)
+    model.fingerprint()
+    report(stage, 1, 1)
+
+
+def require_memory(built: Trainer, limit: int | None, on_plan: Callable[[Plan], None] | None, report: Report) -> None:
+    """Plan the memory of a training; DoesNotFit where it is not to be had, with the plan and what would fit."""
+    from ..planning.machine import read_free_bytes
+    from ..planning.plan import estimate, require_fit, suggest_lighter
+
+    plan = estimate(built, partial(report, "planning memory"))
+    if on_plan:
+        on_plan(plan)
+    require_fit(plan, limit or read_free_bytes(built.model.device), lambda: suggest_lighter(built, plan))
+
+
+def cost(model: Model, began: float) -> dict[str, float]:
+    """Seconds since `began`, and the most memory held until now where it can be told: on a GPU the GPU's."""
+    spent = {"seconds": round(time.monotonic() - began, 3)}
+    if model.device.type == "cuda":
+        import torch
+
+        return {**spent, "peak_memory_mb": round(torch.cuda.max_memory_allocated(model.device) / 2**20)}
+    from ..planning.machine import read_resident_peak
+
+    peak = read_resident_peak()
+    return spent if peak is None else {**spent, "peak_memory_mb": round(peak / 2**20)}

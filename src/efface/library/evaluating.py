@@ -1,0 +1,136 @@
+"""`efface.evaluate`: a suite drawn with and without an edit, and judged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..suites.make import check as check_suite
+from ..suites.make import needs_world
+from ..suites.world import locate
+from .attacking import attack_standard, check_attackable
+from .case import Case, Words
+from .progress import Progress, shown
+from .resources import LazyModel, judges_of, lazy, suite_for
+
+if TYPE_CHECKING:
+    from ..edits.edit import Edit
+    from ..evaluation.protocols import Protocol
+    from ..models.base import Model
+    from ..records.report import Record
+    from ..scorers import Judge
+    from ..suites.spec import Suite
+
+Sampler = Literal["own", "ddim", "dpm", "unipc"]
+
+
+def evaluate(
+    model: Model | LazyModel | str | Path,
+    edit: Edit | str | Path,
+    out: str | Path,
+    suite: str | Path = "",
+    *,
+    asks: str = "",
+    scorers: Sequence[str | Judge] = (),
+    protocol: str = "",
+    per_group: int | None = None,
+    groups: Words = (),
+    images: str | Path | None = None,
+    attacks: Literal["none", "standard"] = "none",
+    strength: float = 1.0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: Sampler = "own",
+    progress: Progress = None,
+    on_suite: Callable[[Suite], None] | None = None,
+) -> Record:
+    """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates.
+
+    Args:
+        model: what `efface.load` returned, or the name, folder or hub id of the base that the edit was made for.
+        edit: what `efface.erase` returned, or its file. One that is only in memory is saved to `out`/edit.safetensors.
+        out: folder for pictures, scores and report.json; one that was begun is gone on with.
+        suite: name of a suite, or a file of prompts (.csv, .json, .txt, .parquet); by default the protocol's, or the
+            one that suits the model.
+        asks: what all rows of a suite's file ask for: a target, object:TARGET or style:TARGET, or captions for nothing;
+            by default its columns say it, or the names in its prompts.
+        scorers: names or instances; by default all that come with the model.
+        protocol: a published way to evaluate, by name.
+        per_group: pictures in each group of the suite instead of its own numbers.
+        groups: names of the groups to evaluate; all by default.
+        images: folder for the pictures, by default `out`/images; evaluations that share one draw the base once.
+        attacks: "standard" makes the five standard attacks afterwards.
+        strength, steps, guidance, sampler: how pictures are drawn; the protocol's or the model's own by default.
+        progress: None shows bars on a terminal, False nothing; or a function of (stage, done, total).
+        on_suite: called with the suite before anything is drawn; its `summary` says how a file was read.
+
+    Raises:
+        ValueError: an unknown suite, scorer or protocol, one that can't judge what was erased, an edit of another base,
+            or a folder that holds another evaluation.
+        OSError: a file that is missing, or a folder that can't be written in.
+
+    Example:
+        >>> record = efface.evaluate(model, edit, "out/cat", per_group=16)  # doctest: +SKIP
+    """
+    opening, folder, named = lazy(model), Path(out), str(suite)
+    if named:
+        check_suite(named)
+        if needs_world(named):
+            locate(opening.name)  # refuses a model of another make before anything is made
+    from ..evaluation import protocols
+    from ..evaluation.evaluate import Settings, check_scorers
+    from ..evaluation.evaluate import evaluate as measure
+
+    rules = protocols.find_protocol(protocol) if protocol else None
+    case = Case.of(opening, edit, folder)
+    if not named and rules:
+        named = rules.suite_for(suite_for(case.request, case.known) if case.known else None)
+    chosen = case.suite(named, per_group, groups, asks)
+    if on_suite:
+        on_suite(chosen)
+    chosen = rules.adjust(chosen) if rules else chosen
+    judges = _scorers(case, chosen, scorers, rules)
+    check_scorers(judges, chosen, rules)
+    theirs = rules if rules and not case.known else None
+    settings = Settings(
+        theirs.steps if steps is None and theirs else steps,
+        theirs.guidance if guidance is None and theirs else guidance,
+        strength,
+        sampler,
+    )
+    if attacks == "standard":
+        check_attackable(chosen, judges, settings)
+    opened = opening.open()
+    with shown(progress) as report:
+        where = Path(images) if images else None
+        record = measure(opened, case.file, chosen, judges, folder, settings, where, report, protocol=rules)
+        if attacks == "standard":
+            attack_standard(opened, case, chosen, judges, folder, settings, report)
+    return record
+
+
+def _scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], protocol: Protocol | None) -> list[Judge]:
+    """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
+    from ..evaluation.evaluate import check_scorers, has_number
+    from ..scorers.base import TooFew
+
+    name, known = case.model.name, case.known
+    theirs = protocol.scorers if protocol else ()
+    own = () if known or not protocol else protocol.judges
+    found = judges_of(name, suite, asked or own, known) if asked or own or known or not theirs else []
+    if asked and (silent := [s for s in found if not has_number(s, suite.rows)]):
+        raise ValueError(
+            f"scorer {silent[0].name} knows about {silent[0].question}, which no row of suite {suite.spec.name} "
+            "asks about, so its numbers could not be shown; leave it out"
+        )
+    for scorer in judges_of(name, suite, theirs, known) if theirs else []:
+        if scorer.name in [s.name for s in found]:
+            continue
+        try:
+            check_scorers([scorer], suite, protocol)
+            found.append(scorer)
+        except TooFew as error:
+            warnings.warn(f"{error}; left out", stacklevel=2)
+    return found

@@ -1,0 +1,171 @@
+"""`efface.report`, `efface.verify`, `efface.record` and `efface.export`: what is handed on to others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .places import check_file
+from .progress import Progress, shown
+from .resources import lazy
+
+if TYPE_CHECKING:
+    from ..compliance.gate import GateResult
+    from ..compliance.takedown import Takedown
+    from ..edits.edit import Edit
+    from ..models.base import Model
+
+Format = Literal["diffusers", "single-file"]
+Dtype = Literal["fp32", "fp16", "bf16"]
+
+
+def report(
+    folders: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    imports: Sequence[str | Path] = (),
+    erased: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    per_group: int | None = None,
+    progress: Progress = None,
+) -> Path:
+    """Write one HTML file, which needs no network, for evaluations, attacks and published results.
+
+    Args:
+        folders: one or several that `evaluate` or `attack` wrote.
+        out: the page; beside PAGE.html comes PAGE_files/ with pictures at full size, report.json and rows.parquet.
+        imports: result files that the ESD or EAP evaluation scripts wrote, to stand beside.
+        erased, kept: classes that were erased, or were to stay, in the imported files.
+        per_group: pairs of pictures shown of each group; all by default.
+        progress: as in `evaluate`.
+
+    Returns:
+        The page's file.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder without a finished evaluation, or a damaged or unknown file.
+    """
+    if per_group is not None and per_group < 1:
+        raise ValueError(f"--per-group is a number of pairs, at least 1, got {per_group}")
+    if (erased or kept) and not imports:
+        raise ValueError("--erased and --kept speak of imported files; give one with --import")
+    from ..evaluation import published
+    from ..reporting.page import write_page
+
+    some = [folders] if isinstance(folders, str | Path) else list(folders)
+    check_file(Path(out))
+    others = [published.read_published(Path(path), tuple(erased), tuple(kept) or None) for path in imports]
+    with shown(progress) as on_progress:
+        return write_page(
+            [Path(f) for f in some], Path(out), per_group, lambda i, n: on_progress("thumbnails", i, n), others
+        )
+
+
+def verify(
+    folder: str | Path,
+    fail_on: str | Sequence[str] = (),
+    *,
+    policy: str | Path = "",
+    widest: float = 0.05,
+) -> GateResult:
+    """Hold an evaluation against rules, by the unfavourable bound of each interval.
+
+    Args:
+        folder: one that `evaluate` wrote.
+        fail_on: what must not be, such as "esr1<0.95" or ("esr1<0.95", "psr1_drop>0.05").
+        policy: a documented set of rules, by name ("default", "attacked"), or a toml file with one; "default" where
+            neither this nor `fail_on` is given.
+        widest: an interval that has the limit inside and is wider than this does not decide.
+
+    Returns:
+        The verdict: `outcome` is "holds", "failed" or "unjudged", `findings` say why.
+
+    Raises:
+        FileNotFoundError, ValueError: no finished evaluation, or a rule that says nothing about it.
+    """
+    if not widest > 0:
+        raise ValueError(f"--widest is a width above 0, got {widest:g}")
+    from ..compliance import gate
+    from ..compliance import rules as gate_rules
+    from ..records import attacks as attack_record
+    from ..records.report import read_report
+
+    given = [fail_on] if isinstance(fail_on, str) else list(fail_on)
+    rules = [gate_rules.parse_rule(text) for text in given]
+    named = str(policy) or ("" if rules else "default")
+    record = gate.add_attack_measures(read_report(Path(folder)), attack_record.read(Path(folder)))
+    return gate.verify(record, rules, gate_rules.find_policy(named).rules if named else (), widest)
+
+
+def record(folder: str | Path, edit: str | Path | None = None, *, note: str = "", date: str = "") -> Takedown:
+    """Write the takedown record of an evaluation: `folder`/takedown.json, and takedown.html to print.
+
+    Args:
+        folder: one that `evaluate` wrote.
+        edit: the edit's file: it is checked that this one was judged, and where it lies is remembered.
+        note: free text for the record, such as the reference of the request.
+        date: of the record, as 2026-01-31; today's (UTC) by default.
+
+    Raises:
+        FileNotFoundError, ValueError: no finished evaluation, an edit that was not judged here, a date that is none.
+    """
+    from ..compliance import takedown
+    from ..files import write_whole
+    from ..reporting.takedown import render_takedown
+
+    place = Path(folder)
+    made = takedown.build_takedown(place, date, note, os.path.relpath(edit, place) if edit else "")
+    page = render_takedown(made)
+    write_whole(place / "takedown.json", made.model_dump_json(indent=1) + "\n")
+    write_whole(place / "takedown.html", page)
+    return made
+
+
+def export(
+    model: Model | str | Path,
+    edit: Edit | str | Path,
+    out: str | Path,
+    *,
+    format: Format | None = None,
+    dtype: Dtype = "fp32",
+    strength: float = 1.0,
+) -> Path:
+    """Write an edited model as a folder or a single file that other tools load.
+
+    Args:
+        model: the base that the edit was made for; one that is named is opened at `dtype`, on the CPU.
+        edit: what `efface.erase` returned, or its file.
+        out: a folder, or a file that ends in .safetensors; it must not exist yet.
+        format: a diffusers folder, or one file in the original layout; by default what the name of `out` says.
+        dtype: precision of the weights written, where the model is named.
+        strength: how much of the edit is applied.
+
+    Raises:
+        FileExistsError: `out` exists.
+        ValueError: a name that does not suit the format, an edit that is a guide, an edit of another base.
+    """
+    place = Path(out)
+    kind = format or ("single-file" if place.suffix == ".safetensors" else "diffusers")
+    single = kind == "single-file"
+    if place.exists():
+        raise FileExistsError(f"{place} exists already; name a {'file' if single else 'folder'} that does not")
+    if single != (place.suffix == ".safetensors"):
+        wants = "a file that ends in .safetensors" if single else "a folder, or --format single-file"
+        raise ValueError(f"--out {place} does not suit --format {kind}; name {wants}")
+    from .. import load
+    from ..edits.edit import Edit
+    from ..models.adapters import single_file
+
+    check_file(place)
+    found = edit if isinstance(edit, Edit) else Edit.load(edit)
+    found.check_exportable()
+    opened = load(str(model), "cpu", dtype) if isinstance(model, str | Path) else lazy(model).open()
+    with found.apply(opened, strength):
+        if single:
+            about = {"model": opened.name, "strength": strength, "edit": dict(found.meta)}
+            single_file.save(opened, place, about)
+        else:
+            opened.save_pretrained(place)
+    return place

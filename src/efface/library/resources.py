@@ -1,0 +1,175 @@
+"""What a request needs beside the edit: the model, its world and judges, the suite, and the edit's file."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..concept import Erasure, check_phrases
+from ..suites import world
+from ..suites.rows import build
+from ..suites.world import World, locate
+
+if TYPE_CHECKING:
+    from ..edits.edit import Edit
+    from ..models.base import Model
+    from ..scorers import Judge
+    from ..suites.spec import Suite
+
+ENOUGH = 0.5
+"""A target that the base shows less often is warned about before it is erased."""
+LOOK = 24
+"""Pictures by which that is judged."""
+
+
+@dataclass(frozen=True)
+class LazyModel:
+    """A model by its name, which is opened when everything that can be refused before has been."""
+
+    name: str
+    open: Callable[[], Model]
+
+
+def lazy(model: Model | LazyModel | str | Path) -> LazyModel:
+    """The model, opened when it is needed; TypeError for what is no model and names none."""
+    if isinstance(model, LazyModel):
+        return model
+    if isinstance(model, str | Path):
+        from ..models.loading import load
+
+        return LazyModel(str(model), lambda: load(str(model)))
+    name = getattr(model, "name", None)
+    if not (isinstance(name, str) and hasattr(model, "images")):
+        raise TypeError(
+            f"a model is what efface.load returns, or the name, folder or hub id of one; got a {type(model).__name__}"
+        )
+    return LazyModel(name, lambda: model)
+
+
+def edit_in(edit: Edit | str | Path, out: Path) -> tuple[Edit, Path]:
+    """The edit and its file; one that is only in memory is saved to `out`/edit.safetensors.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a damaged one.
+        FileExistsError: `out` holds another edit under that name.
+    """
+    from ..edits.edit import Edit
+
+    if isinstance(edit, str | Path):
+        return Edit.load(edit), Path(edit)
+    if not isinstance(edit, Edit):
+        raise TypeError(f"an edit is what efface.erase returns, or the file that it was saved to; got {edit!r}")
+    file = out / "edit.safetensors"
+    if file.is_file() and not edit.same_as(Edit.load(file)):
+        raise FileExistsError(f"{file} holds another edit; give another folder, or remove that one")
+    return edit, file if file.is_file() else edit.save(file)
+
+
+def bundle_of(model: str) -> Path | None:
+    """The folder with the model's world and judges, or None for a model of another make."""
+    try:
+        return locate(model)
+    except FileNotFoundError:
+        return None
+
+
+def world_of(model: str) -> World | None:
+    """What a model of the glyphs make can draw, or None for a model of another make."""
+    bundle = bundle_of(model)
+    return world.load(bundle) if bundle else None
+
+
+def expand(model: str, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """The targets with an umbrella word ("unsafe") replaced by what it covers in the model's world."""
+    known = world_of(model)
+    return known.expand(targets) if known else targets
+
+
+def check_request(model: str, targets: tuple[str, ...], keep: tuple[str, ...]) -> None:
+    """Raises ValueError for several concepts in one text, and for a concept that is to go under one name and stay
+    under another.
+    """
+    known = world_of(model)
+    called = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
+    named = (*called, *read_classes(model))
+    check_phrases(targets, "target", named)
+    check_phrases(keep, "keep", named)
+    own = dict(zip(known.own_names(targets), targets, strict=True)) if known else {}
+    for word, name in zip(keep, known.own_names(keep), strict=True) if known else ():
+        if name in own:
+            raise ValueError(f"to be erased and kept at once: {own[name]} and {word}, two names of {name}")
+
+
+def read_classes(model: str) -> tuple[str, ...]:
+    """The names of a class-conditional model's classes, where its folder lists them."""
+    file = Path(model) / "classes.json"
+    listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else ()
+    return tuple(name for name in listed if isinstance(name, str))
+
+
+def suite_for(erasure: Erasure, known: World) -> str:
+    """The suite that judges an erasure: classes, styles, everything unsafe, or objects."""
+    if not known.styles:
+        return "glyphs-classes"
+    targets = known.own_names(erasure.targets)
+    if all(t in known.styles for t in targets):
+        return "glyphs-styles"
+    return "glyphs-unsafe" if set(targets) == set(known.unsafe) else "glyphs-objects"
+
+
+def judges_of(
+    model: str, suite: Suite | None, asked: Sequence[str | Judge] = (), known: World | None = None
+) -> list[Judge]:
+    """The scorers that are asked for, by name or as they are; or else those that come with the model.
+
+    Raises:
+        ValueError: words that describe no scorer; nothing is asked for and nothing comes with the model.
+    """
+    from ..scorers import build_scorers
+
+    labels: dict[str, Sequence[str]] = {"object": suite.labels, "style": suite.labels} if suite else {}
+    labels |= {"object": known.names, "style": known.styles} if known else {}
+    grounds = known.backgrounds if known else {}
+    asked = (asked,) if isinstance(asked, str) else tuple(asked)
+    if not asked:
+        return build_scorers(bundle_of(model), grounds, (), labels)
+    found = [build_scorers(bundle_of(model), grounds, (s,), labels) if isinstance(s, str) else [s] for s in asked]
+    return [scorer for some in found for scorer in some]
+
+
+def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
+    """The share of pictures in which the untouched model draws the target, with a warning where it seldom does.
+
+    None for a model without a world, and for a target that its judges do not know.
+    """
+    known = world_of(name)
+    if known is None:
+        return None
+    from ..evaluation.evaluate import Settings, measure_target_rate
+
+    try:
+        suite = build(suite_for(erasure, known), erasure, known, per_group=LOOK, only=("target",))
+    except ValueError as error:
+        warnings.warn(f"whether {name} draws the target can't be measured: {error}", stacklevel=2)
+        return None
+    judges = [s for s in judges_of(name, suite, (), known) if s.question == suite.rows[0].asks]
+    rows = suite.rows[:: max(1, len(suite.rows) // LOOK)][:LOOK]
+    seen = measure_target_rate(model, rows, judges, Settings())
+    if seen.value is not None and seen.value < ENOUGH:
+        what = ", ".join(erasure.targets)
+        warnings.warn(
+            f"{name} draws {what} in only {seen.value:.0%} of {seen.n} pictures before anything is erased "
+            f"(95 % interval {seen.low:.0%} to {seen.high:.0%}); erasing it will show little",
+            stacklevel=2,
+        )
+    return seen.value
+
+
+def slug(words: Sequence[str]) -> str:
+    """A file's name of some words: letters, digits and hyphens."""
+    return re.sub(r"[^\w]+", "-", "-".join(words).casefold()).strip("-") or "edit"

@@ -1,0 +1,102 @@
+"""The answers that Compose chooses from: those with arguments of its own, and others of the catalogue, built by name.
+
+A file in the folder of an axis, or an entry point such as `efface.training.objectives`, is enough. The constructor of
+its class is called with what it names: `source` (states), `search` (the vocabulary search), `model`, `erasure`,
+`selection` (the weights), any argument of Compose, and whatever `--option NAME=VALUE` gives; the rest needs defaults.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ..catalog import BALANCES, OBJECTIVES, PRESERVATIONS, UPDATES, Registry
+
+AXES: Mapping[str, Sequence[str]] = {
+    "objective": (
+        "negative-guidance",
+        "anchor",
+        "guidance",
+        "wrong-noise",
+        "denoise-up",
+        "adaptive-anchor",
+        "attacked",
+    ),
+    "preserve": ("nothing", "unconditional", "prompts", "adversarial", "remain"),
+    "balance_": ("sum", "constrained"),
+    "update_": ("dense", "low-rank", "mask", "salient"),
+    "states": ("trajectories", "pictures"),
+}
+"""The answers that have arguments here; the catalogue may have more."""
+CATALOGUE = {"objective": OBJECTIVES, "preserve": PRESERVATIONS, "balance_": BALANCES, "update_": UPDATES}
+
+_PATHS = ("source", "sampler", "refresh")
+_KEPT = ("keep_paths", "keep_source")
+_SEARCH = ("vocabulary", "k_closest", "centres", "exclude", "margin")
+_CHOICE = ("temperature", "hard", "top", "search_gradient", "search_lr", "search_turns")
+_ATTACK = ("attack_steps", "attack_lr", "attack_tokens", "attack_start", "warm_up")
+USES: Mapping[tuple[str, str], Sequence[str]] = {
+    ("objective", "negative-guidance"): ("states", "eta"),
+    ("objective", "anchor"): ("states", "shows"),
+    ("objective", "guidance"): ("states", "goal", "eta", "detach"),
+    ("objective", "wrong-noise"): ("wrong", "label"),
+    ("objective", "adaptive-anchor"): ("states", "eta"),
+    ("objective", "attacked"): ("states", "eta", *_ATTACK),
+    ("states", "trajectories"): (*_PATHS, "paths"),
+    ("states", "pictures"): ("forget_images", "pictures", "antithetic"),
+    ("preserve", "prompts"): (*_PATHS, *_KEPT),
+    ("preserve", "adversarial"): (*_PATHS, *_SEARCH, *_CHOICE, *_KEPT),
+    ("preserve", "remain"): ("remain_images", "remain_words", "pictures", "antithetic"),
+    ("balance_", "sum"): ("keep_weight",),
+    ("balance_", "constrained"): ("rate", "rate_eta", "inner"),
+    ("update_", "low-rank"): ("rank",),
+    ("update_", "mask"): ("relaxation", "tau", "start", "beta", "sparsity", "fill"),
+    ("update_", "salient"): ("share", "looks"),
+}
+"""The settings that each answer reads, beside those that every training reads."""
+
+
+def parse_options(given: Sequence[str]) -> dict[str, Any]:
+    """Settings by name, of "pull=2.0"; ValueError for what is no setting."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not (equals and name.strip()):
+            raise ValueError(f"option {each!r} is no setting; write NAME=VALUE, for example pull=2.0")
+        try:
+            found[name.strip().replace("-", "_")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name.strip().replace("-", "_")] = value
+    return found
+
+
+def offered(registry: Registry, used: Collection[type], known: Collection[str]) -> list[str]:
+    """The names of answers that can be built of what is known, and whose classes are not in use already."""
+    return [name for name in registry.names() if (kind := registry.get(name)) not in used and not missing(kind, known)]
+
+
+def parameters(kind: type[Any]) -> list[str]:
+    """The names of what the constructor of an answer takes."""
+    return list(inspect.signature(kind).parameters)
+
+
+def missing(kind: type[Any], known: Collection[str]) -> list[str]:
+    """What the constructor of an answer needs and nobody gives."""
+    needs = inspect.signature(kind).parameters.values()
+    return [each.name for each in needs if each.default is each.empty and each.name not in known]
+
+
+def build_answer(registry: Registry, name: str, parts: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """The answer of that name, built of the parts that its constructor names, and of options by name.
+
+    Raises:
+        ValueError: there is no such answer, or its constructor needs what is not there.
+    """
+    kind = registry.get(name)
+    if lacking := missing(kind, {*parts, *options}):
+        raise ValueError(f"{registry.kind} {name} needs {', '.join(lacking)}: give --option {lacking[0]}=VALUE")
+    own = parameters(kind)
+    made = {each: parts[each] for each in own if each in parts and each not in options}
+    return kind(**made, **{each: value for each, value in options.items() if each in own})

@@ -1,0 +1,61 @@
+"""What methods can do, read from their source: neither torch nor the methods themselves are imported."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..catalog import METHODS
+from ..source import SourceClass, fields, lineage, traits
+
+Need = Literal["no", "optional", "needed", "by choice"]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a method works on, and what of a request it uses."""
+
+    kind: str
+    """How it works: trained, closed form, inference time, or in stages."""
+    architectures: tuple[str, ...]
+    """Models that it serves."""
+    anchor: Need
+    keep: Need
+    images: Need
+    """Folders of pictures; where they are optional the model draws its own."""
+    several: bool
+    """Whether one Edit can erase several concepts."""
+
+
+def capabilities(name: str) -> Capabilities:
+    """What the method of this name can do; ValueError where there is none of that name."""
+    return read(METHODS.entry(name).written)
+
+
+def read(own: SourceClass) -> Capabilities:
+    """What the method of this class can do, as its file and those of its bases say."""
+    said = traits(own)
+    return Capabilities(
+        kind=said["kind"],
+        architectures=tuple(said["architectures"]),
+        anchor=_need(said, said["uses_anchor"], said["needs_anchor"]),
+        keep=_need(said, said["uses_keep"], False),
+        images=_need(said, *_folders(own)),
+        several=said["several"],
+    )
+
+
+def _need(said: dict[str, Any], uses: bool, needs: bool) -> Need:
+    if said["by_choice"]:
+        return "by choice"
+    return "needed" if needs else "optional" if uses else "no"
+
+
+def _folders(own: SourceClass) -> tuple[bool, bool]:
+    """Whether a field names a folder of pictures, and whether one of these has no default."""
+    lines: dict[str, ast.AnnAssign] = {}
+    for each in lineage(own):
+        lines = fields(each.node) | lines
+    folders = [line for name, line in lines.items() if f"_{name}".endswith("_images")]
+    return bool(folders), any(line.value is None for line in folders)

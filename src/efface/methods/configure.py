@@ -1,0 +1,66 @@
+"""Methods by name, class or instance, with the arguments that a model suggests and those that are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..catalog import METHODS, did_you_mean, entry_of
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+    from .base import Method
+
+names, named, describe, get = METHODS.names, METHODS.named, METHODS.describe, METHODS.get
+
+
+def suggested(name: str, model: Model) -> dict[str, Any]:
+    """Arguments that the model suggests in place of the method's own defaults; worth printing when used."""
+    return suggestion(name, model.defaults.methods)
+
+
+def suggestion(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The method's entry in a table by method, whichever way it is spelled there; lists become tuples."""
+    return entry_of(named(name), table)
+
+
+def configured(method: str | type[Method] | Method, model: Model, overrides: Mapping[str, Any]) -> Method:
+    """The method with the model's suggestions, and these arguments over them.
+
+    Args:
+        method: a name of the catalogue, a class, or an instance, which has its own arguments and takes no suggestion.
+        overrides: arguments by name.
+
+    Raises:
+        ValueError: there is no such method or argument; names the nearest that there is.
+        TypeError: `method` is something else.
+    """
+    from .base import Method
+
+    if isinstance(method, Method):
+        return dataclasses.replace(method, **_arguments(type(method), overrides))
+    if not (isinstance(method, str) or (isinstance(method, type) and issubclass(method, Method))):
+        raise TypeError(
+            f"a method is a name such as 'esd', a class or an instance of Method; got {method!r}, "
+            f"a {type(method).__name__}"
+        )
+    kind = get(method) if isinstance(method, str) else method
+    own = entry_of(METHODS.name_of(kind), model.defaults.methods)
+    return kind(**_arguments(kind, {**own, **_own_spelling(kind, overrides)}))
+
+
+def _arguments(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by the names of the method's fields; ValueError for one that it does not have."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    spelled = _own_spelling(kind, given)
+    if unknown := sorted(set(spelled) - set(fields)):
+        near = did_you_mean(unknown[0], fields, show=len(fields)).replace("; there are", "; it has")
+        raise ValueError(f"{METHODS.name_of(kind)} has no argument {unknown[0]!r}{near}")
+    return spelled
+
+
+def _own_spelling(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments; a field's name ends in "_" where a method of the class has that name."""
+    fields = [field.name for field in dataclasses.fields(kind)]
+    return {f"{key}_" if f"{key}_" in fields else key: value for key, value in given.items()}

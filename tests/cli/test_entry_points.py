@@ -1,0 +1,221 @@
+"""An installed package adds a method, an attack, a scorer and a suite, to the library and to the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import efface
+from efface import catalog
+from efface.cli.app import main
+from efface.edits.edit import Edit
+from judging_fixtures import write_bundle
+
+pytestmark = pytest.mark.usefixtures("few_steps")
+
+METHOD = '''"""Fade: the keys of cross-attention become smaller. A test's, no paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from efface.edits.edit import Edit
+from efface.edits.provenance import versions
+from efface.methods.base import Method
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fade(Method):
+    """Makes the keys of cross-attention smaller."""
+
+    several: ClassVar[bool] = False
+    share: float = 0.5
+    """What is left of each key."""
+
+    def train(self, model, erasure, built, progress, checkpoint) -> Edit:
+        values = {name: w.detach() * self.share for name, w in model.weights.items() if "attn2.to_k" in name}
+        return Edit(values, {**self.record(model, erasure), "versions": versions(), "notes": {}})
+'''
+ATTACK = '''"""Shout: the prompt in capitals. A test's, no paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from efface.attacks.base import Attack, Candidate
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Shout(Attack):
+    """Asks in capitals."""
+
+    threat: ClassVar[str] = "prompts"
+    version: ClassVar[str] = "1"
+    queries: int = 1
+
+    def propose(self, context, rows):
+        yield [Candidate(row.prompt.upper(), row.seed) for row in rows]
+'''
+SCORER = '''"""Parity: sees the concept in every picture whose bytes add up to an even number. A test's, no paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from efface.scorers.base import Score
+
+
+@final
+@dataclass(frozen=True)
+class Parity:
+    """Sees the concept in about half of all pictures."""
+
+    version: ClassVar[str] = "1"
+    title: ClassVar[str] = "even"
+    unit: ClassVar[str] = ""
+    better: ClassVar[str] = "higher"
+    share: ClassVar[bool] = True
+    name: str = "parity"
+    question: str = "object"
+
+    def identity(self):
+        return {"scorer": "parity", "version": self.version}
+
+    def score(self, images, rows, before):
+        seen = ["nothing" if int(image.long().sum()) % 2 else row.concept for image, row in zip(images, rows)]
+        return [Score(None, (name, "something")) for name in seen]
+'''
+SUITE = """
+name = "four-animals"
+version = "1"
+licence = "Apache-2.0"
+source = "a test"
+about = "One of four animals is erased, the others kept."
+targets = "things"
+
+[[groups]]
+name = "target"
+of = "targets"
+role = "erase"
+asks = "object"
+size = 12
+title = "the erased animal"
+
+[[groups]]
+name = "unseen"
+of = "unseen"
+role = "keep"
+asks = "object"
+size = 8
+title = "other animals"
+
+[templates]
+plain = ["a {}"]
+styled = []
+grounds = []
+beside = []
+
+[world]
+things = [{ name = "cat" }, { name = "dog" }, { name = "tiger" }, { name = "lion" }]
+"""
+POINTS = """
+[efface.methods]
+fade = outsiders.fade:Fade
+[efface.attacks]
+shout = outsiders.shout:Shout
+[efface.scorers]
+parity = outsiders.parity:Parity
+[efface.suites]
+four-animals = outsiders
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path with the package, as an installer leaves it."""
+    place = tmp_path / "site"
+    files = {"__init__.py": "", "fade.py": METHOD, "shout.py": ATTACK, "parity.py": SCORER, "four-animals.toml": SUITE}
+    for name, text in files.items():
+        (place / "outsiders").mkdir(parents=True, exist_ok=True)
+        (place / "outsiders" / name).write_text(text, encoding="utf-8")
+    facts = place / "outsiders-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: outsiders\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(POINTS)
+    monkeypatch.syspath_prepend(str(place))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "outsiders"]:
+        monkeypatch.delitem(sys.modules, name)
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return str(write_bundle(tmp_path_factory.mktemp("bundle")) / "model")
+
+
+def test_what_a_package_brings_is_listed_without_importing_it(
+    installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = {"methods": "fade", "attacks": "shout", "scorers": "parity", "suites": "four-animals"}
+    for what, name in wanted.items():
+        assert main(["list", what, "--json"]) == 0
+        rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+        assert rows[name]["about"]
+    assert rows["four-animals"]["about"].startswith("One of four animals")
+    assert not any(name.startswith("outsiders") for name in sys.modules)
+    assert efface_kinds() == ("closed form", False)
+
+
+def efface_kinds() -> tuple[str, bool]:
+    from efface.methods import capabilities
+
+    can = capabilities("fade")
+    return can.kind, can.several
+
+
+def test_it_is_used_through_the_library(installed: Path, model: str, tmp_path: Path) -> None:
+    opened = efface.load(model, "cpu")
+    edit = efface.erase(opened, "cat", "fade", share=0.25, progress=False)
+    kind = catalog.METHODS.get("fade")
+    assert edit.meta["arguments"] == {"share": 0.25}
+    for given in (kind, kind(share=0.25)):
+        again = efface.erase(opened, "cat", given, share=0.25, progress=False)
+        assert all(torch.equal(again.values[name], value) for name, value in edit.values.items())
+    told: list[str] = []
+    out = tmp_path / "out"
+    record = efface.evaluate(
+        opened, edit, out, "four-animals", scorers=["parity"], progress=lambda stage, *_: told.append(stage)
+    )
+    assert record.suite.name == "four-animals" and list(record.scorers) == ["parity"] and "judging" in told
+    parity = catalog.SCORERS.get("parity")
+    found = efface.attack(opened, edit, out, "four-animals", attacks="shout", scorers=[parity()], progress=False)
+    assert [m.attack for m in found.measures if m.condition == "target"] == ["random-prefix", "shout"]
+    assert Edit.load(out / "edit.safetensors").same_as(edit)
+
+
+def test_it_is_used_on_the_command_line(installed: Path, model: str, tmp_path: Path) -> None:
+    edit, out = tmp_path / "cat.safetensors", str(tmp_path / "out")
+    assert main(["erase", "fade", "--model", model, "--target", "cat", "--share", "0.25", "--out", str(edit)]) == 0
+    case = ["--model", model, "--edit", str(edit), "--suite", "four-animals", "--scorer", "parity", "--out", out]
+    assert main(["evaluate", *case]) == 0
+    assert main(["attack", *case, "--attack", "shout"]) == 0
+    assert json.loads((tmp_path / "out" / "attacks.json").read_text())["scorers"].keys() == {"parity"}
+
+
+def test_a_name_that_is_taken_is_refused(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (installed / "outsiders-1.0.dist-info" / "entry_points.txt").write_text(
+        "[efface.methods]\nesd = outsiders.fade:Fade\n"
+    )
+    monkeypatch.syspath_prepend(str(installed / "outsiders"))  # another path is looked through anew
+    with pytest.raises(ValueError, match="outsiders brings the method 'esd', a name that is taken"):
+        catalog.METHODS.names()
