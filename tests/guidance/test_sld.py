@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.pipelines.deprecated.stable_diffusion_safe import SafetyConfig, StableDiffusionPipelineSafe
 
+from efface.functional.schedules import NoiseLevel
 from efface.guidance.sld import SLD
 from efface.methods.sld import LEVELS
 from efface.models.adapters.sd import StableDiffusion
@@ -110,8 +111,9 @@ def test_at_pure_noise_nothing_is_pushed():
     """
     model = tiny_model("v_prediction")
     guide = SLD(prompt="dog", warm_up=0, scale=5000.0, threshold=1.0, momentum_scale=0.5, momentum_beta=0.7)
-    model.alphas_bar = model.alphas_bar.clone()
-    model.levels.alpha.square()[-1] = 1e-300
+    bars = model.levels.alpha.square()
+    bars[-1] = 1e-300
+    model.levels = NoiseLevel.from_alpha_bar(bars)
     cond, uncond = model.encode(["a cat"]), model.encode([""])
     walk = guide.begin(model, cond, uncond, 4.0)
     x = torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
