@@ -110,8 +110,7 @@ def test_at_pure_noise_nothing_is_pushed():
     """
     model = tiny_model("v_prediction")
     guide = SLD(prompt="dog", warm_up=0, scale=5000.0, threshold=1.0, momentum_scale=0.5, momentum_beta=0.7)
-    model.alphas_bar = model.alphas_bar.clone()
-    model.levels.alpha.square()[-1] = 1e-300
+    model.levels.alpha[-1], model.levels.sigma[-1] = 1e-150, 1.0
     cond, uncond = model.encode(["a cat"]), model.encode([""])
     walk = guide.begin(model, cond, uncond, 4.0)
     x = torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
