@@ -116,6 +116,8 @@ def test_pairs_name_two_things_and_synonyms_never_the_target(small: World) -> No
         assert row.second == "cat" and "cat" in row.prompt and row.concept in row.prompt and row.role == "keep"
     for row in suite.group("pair"):
         assert row.second not in ("cat", row.concept) and "cat" not in row.prompt
+    alone = build("glyphs-objects", Erasure(("cat",)), dataclasses.replace(small, pairs=False))
+    assert not alone.group("beside") and not alone.group("pair") and not any(row.second for row in alone.rows)
     for row in suite.group("synonym"):
         assert "catlet" in row.prompt or "big cat" in row.prompt
 

@@ -43,7 +43,7 @@ def test_states_and_what_a_perfect_denoiser_says(space, noise):
     x0 = GIVEN[[i % 7 for i in step.noise]].double()
     a = trainer.model.levels.alpha.square()[at.t].view(-1, 1, 1, 1)
     eps = (at.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
-    assert torch.allclose(noised(x0, eps, trainer.model.levels.alpha.square()[at.t]).float(), at.x, atol=1e-5)
+    assert torch.allclose(noised(x0, eps, trainer.model.levels[at.t]).float(), at.x, atol=1e-5)
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(at.known["noise"].double(), wanted, atol=1e-3)
     spread = {"gaussian": (0.0, 1.0), "uniform": (0.5, 12**-0.5)}[noise]

@@ -150,6 +150,7 @@ def describe(world: World) -> dict:
     names = {t.name for t in world.things}
     return {
         "size": world.size,
+        "pairs": world.size == "full",
         "things": [
             {
                 "name": t.name,

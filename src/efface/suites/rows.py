@@ -168,8 +168,8 @@ class ConceptRoles:
         return out
 
     def _partners(self, group: GroupSpec, thing: str, style: str) -> list[str]:
-        """Who may stand beside a thing in a style; nobody where the group's rows show one thing only."""
-        others = getattr(self, group.second) if group.second else ()
+        """Who may stand beside a thing in a style; nobody in a world or a group whose rows show one thing only."""
+        others = getattr(self, group.second) if group.second and self.world.pairs else ()
         return [n for n in others if n != thing and (n, style) not in self.world.held_out]
 
     def _noun(self, words: list[str]) -> str:

@@ -51,6 +51,8 @@ class World:
     vocabulary: frozenset[str] = frozenset()
     held_out: frozenset[tuple[str, str]] = frozenset()
     nearest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pairs: bool = True
+    """Whether the model learned scenes of two things; where it did not, suites have no rows that ask for two."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,5 +137,6 @@ def load(bundle: Path) -> World:
         unsafe=tuple(data["unsafe"]),
         vocabulary=frozenset(data["vocabulary"]),
         held_out=frozenset((thing, style) for thing, style in data["held_out"]),
+        pairs=bool(data.get("pairs", True)),
         nearest={thing: tuple(names) for thing, names in data.get("nearest", {}).items()},
     )
