@@ -40,8 +40,8 @@ class Purify:
     edit: Path
     """The edit to draw under."""
     image: tyro.conf.UseAppendAction[tuple[Path, ...]]
-    """A picture: required; repeat the flag for several. It is turned upright, laid on white where it is transparent, cut to a
-    square about its middle, and scaled."""
+    """A picture: required; repeat the flag for several. It is turned upright, laid on white where it is transparent,
+    cut to a square about its middle, and scaled."""
     prompt: str
     """What the pictures show, of which the edit takes its part; both ways go by it."""
     out: Path
