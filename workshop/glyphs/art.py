@@ -112,12 +112,19 @@ def check(hashes: dict[str, str]) -> None:
     """Raises ValueError where these hashes by foundry are not the recorded ones."""
     before = recorded()
     if moved := sorted(name for name in hashes.keys() | before.keys() if hashes.get(name) != before.get(name)):
-        used = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("pillow", "resvg-py"))
+        used = ", ".join(f"{name} {_installed(name)}" for name in ("pillow", "resvg-py"))
         header = (HERE / "art.sha256").read_text().splitlines()[0].removeprefix("# ")
         raise ValueError(
             f"the pixels of {', '.join(moved)} differ from those that art.sha256 records ({header}); these were made "
             f"with {used}, and Pillow's version decides them"
         )
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def make(build: Path) -> None:
