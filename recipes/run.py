@@ -20,6 +20,7 @@ from PIL import Image
 
 import efface
 from efface import methods
+from efface.api.resources import suite_for
 from efface.concept import Erasure
 from efface.evaluation.estimates import estimate
 from efface.evaluation.evaluate import evaluate, find_image_store
@@ -27,7 +28,6 @@ from efface.evaluation.images import VARIANTS
 from efface.evaluation.rows_table import read_rows
 from efface.files import write_whole
 from efface.functional.rates import bootstrap
-from efface.library.resources import suite_for
 from efface.models.base import Model
 from efface.records.report import Estimate, Record, read_report
 from efface.scorers import build_scorers

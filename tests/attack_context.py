@@ -47,7 +47,7 @@ def context_of(
 
     @contextmanager
     def untouched() -> Iterator[None]:
-        with model.bound(base):
+        with model.swap_in(base):
             yield
 
     side = model.resolution
@@ -100,7 +100,7 @@ def same(model: Model, before: Mapping[str, Tensor]) -> bool:
 
 
 def drive(gen: object, model: Model, look: Callable[[Sequence], object]) -> list:
-    """Runs an attack to its end; what `look` says of the shots of each round."""
+    """Runs an attack to its end; what `look` says of the candidates of each round."""
     out = []
     candidates = next(gen)  # type: ignore[call-overload]
     try:

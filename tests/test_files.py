@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from efface.files import (
-    check_writable,
+    check_file,
     new_file,
     new_folder,
     read_tensors,
@@ -65,10 +65,10 @@ def test_missing(tmp_path):
 def test_unwritable_paths(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot write"):
-        check_writable(tmp_path / "file" / "x")
+        check_file(tmp_path / "file" / "x")
     with pytest.raises(OSError, match="it is a folder"):
-        check_writable(tmp_path)
-    assert check_writable(tmp_path / "new" / "x") == tmp_path / "new" / "x"
+        check_file(tmp_path)
+    assert check_file(tmp_path / "new" / "x") == tmp_path / "new" / "x"
 
 
 KILLED = """

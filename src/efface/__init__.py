@@ -12,13 +12,13 @@ Importing the package imports no torch; the first use of a model does.
 
 from typing import TYPE_CHECKING
 
+from .api.attacking import attack
+from .api.auditing import audit
+from .api.erasing import erase, load
+from .api.evaluating import evaluate
+from .api.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
+from .api.publishing import export, record, report, verify
 from .concept import Erasure, Prompt
-from .library.attacking import attack
-from .library.auditing import audit
-from .library.erasing import erase, load
-from .library.evaluating import evaluate
-from .library.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
-from .library.publishing import export, record, report, verify
 
 if TYPE_CHECKING:
     from .edits.edit import Edit as Edit

@@ -35,7 +35,7 @@ def embeddings(attack: ConceptInversion, context: AttackContext) -> list[list[Te
 
 
 def error(context: AttackContext, embedding: Tensor) -> float:
-    """The mean denoising error of the arena's pictures under an embedding, at noise that no attack has seen."""
+    """The mean denoising error of the context's pictures under an embedding, at noise that no attack has seen."""
     model = context.model
     with torch.no_grad():
         errors = denoising_errors(

@@ -117,7 +117,7 @@ def test_noise_of_fewer_digits_is_found_out_and_noise_among_as_few_is_not(eps_mo
     hits = [noisy[name][~kept].equal(plain[name][~kept]) for name, kept in masks(eps_model).items()]
     assert sum(hits) > 0.8 * len(hits), "as if no noise had been there, but for numbers that are short by chance"
     short = {name: weight.detach().half().float() for name, weight in eps_model.weights.items()}
-    with eps_model.bound(short):
+    with eps_model.swap_in(short):
         context = context_of(eps_model, edit)
         filled = {name: edit.values[name] for name in edit.values}
         with edit_of(eps_model, filled).apply(eps_model), pytest.raises(ValueError, match="noise took its place"):

@@ -95,7 +95,7 @@ def test_rounding_gives_a_base_back_that_was_rounded_itself(eps_model: StableDif
     step = 1 / 64
     grid = (torch.randint(-7, 8, weight.shape, generator=torch.Generator().manual_seed(0)) * step).float()
     grid[:, 0] = 7 * step
-    with eps_model.bound({KEY: grid}):
+    with eps_model.swap_in({KEY: grid}):
         nudge = step * 0.4 * torch.rand(weight.shape, generator=torch.Generator().manual_seed(1))
         moved = grid - torch.where(grid < 0, -nudge, nudge)
         moved[:, 0] = 7 * step
@@ -109,7 +109,7 @@ def test_rounding_gives_a_base_back_that_was_rounded_itself(eps_model: StableDif
 def test_pruning_takes_the_share_asked_for_and_undoes_an_edit_of_small_weights(eps_model: StableDiffusion) -> None:
     weight = eps_model.weights[KEY].detach()
     sparse = torch.where(weight.abs() <= weight.abs().median(), torch.zeros(()), weight)
-    with eps_model.bound({KEY: sparse}):
+    with eps_model.swap_in({KEY: sparse}):
         small = 0.5 * float(sparse[sparse != 0].abs().min())
         edit = edit_of(eps_model, {KEY: torch.where(sparse == 0, torch.full((), small), sparse)})
         context = context_of(eps_model, edit)
@@ -170,7 +170,7 @@ def test_the_stops_are_the_last_of_the_series() -> None:
 
 
 def error(context: AttackContext, prompt: str) -> float:
-    """The mean denoising error of the arena's pictures, at noise that no attack has seen."""
+    """The mean denoising error of the context's pictures, at noise that no attack has seen."""
     model = context.model
     x0 = model.latents(context.pictures).repeat(40, 1, 1, 1)
     cond = model.encode([prompt])

@@ -60,7 +60,7 @@ def context_of(model: Model, base: dict[str, torch.Tensor] | None = None, edit: 
     if model.architecture == "ddpm":
         pictures = pictures[..., :8, :8]
     return AttackContext(
-        model, edit, "cat", lambda: model.bound(base) if base else nullcontext(), ("lion",), WHOLE, pictures
+        model, edit, "cat", lambda: model.swap_in(base) if base else nullcontext(), ("lion",), WHOLE, pictures
     )
 
 
@@ -249,7 +249,7 @@ def test_it_lowers_the_error_of_an_edited_model(attack, eps_model):
     """Over many states that the attack never saw, against where it starts."""
     context = context_of(eps_model, dict(eps_model.weights))
     rows, more = [row(i) for i in range(4)], {"steps": 30, "queries": 1}
-    with eps_model.bound(shaken(eps_model)):
+    with eps_model.swap_in(shaken(eps_model)):
         first = shots_of(replace(attack, steps=1, queries=1, lr=1e-9), context, rows)[-1]
         last = shots_of(replace(attack, **more), context, rows)[-1]
         with context.base():
@@ -283,7 +283,7 @@ def test_p4d_asks_for_what_the_base_says(eps_model):
     states = search._goal(search.denoising.rows())
     with torch.no_grad():
         assert search.denoising.error(states, eps_model.encode(named)).max() == pytest.approx(0, abs=1e-10)
-        with eps_model.bound(shaken(eps_model)):
+        with eps_model.swap_in(shaken(eps_model)):
             edited = search._goal(replace(states, known={}))
             assert torch.equal(edited.known["goal"], states.known["goal"])
             assert search.denoising.error(states, eps_model.encode(named)).min() > 1e-6
@@ -350,10 +350,10 @@ def test_edits_that_give_no_gradient_are_refused_and_never_a_silent_zero(attack,
     with pytest.raises(ValueError, match=r"the edit is a guide \(negative\): .* attacks by prompts"):
         attack.check(replace(context_of(eps_model), edit=guide))
     deaf = {name: torch.zeros_like(w) for name, w in eps_model.weights.items() if "attn2.to_v" in name}
-    with eps_model.bound(deaf), pytest.raises(NoGradient, match="no gradient reaches the prompt"):
+    with eps_model.swap_in(deaf), pytest.raises(NoGradient, match="no gradient reaches the prompt"):
         next(attack.propose(context_of(eps_model), ROWS))
     broken = {name: torch.full_like(w, torch.nan) for name, w in eps_model.weights.items() if "attn2.to_v" in name}
-    with eps_model.bound(broken), pytest.raises(NotFinite, match="not finite"):
+    with eps_model.swap_in(broken), pytest.raises(NotFinite, match="not finite"):
         next(attack.propose(context_of(eps_model), ROWS))
 
 

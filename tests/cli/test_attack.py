@@ -9,9 +9,9 @@ import pytest
 
 import efface
 from attack_plan import Planned, Reader
+from efface.api.attacking import add_aliases
 from efface.cli.app import main
 from efface.cli.attack import by_attack, literal, spoken
-from efface.library.attacking import add_aliases
 from efface.robustness.conditions import ConceptAliases, find_aliases
 from efface.scorers import build_scorers
 from efface.suites import world

@@ -28,7 +28,7 @@ def quick(name: str) -> Attack:
 
 
 def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row]) -> list[list[Candidate | None]]:
-    """Every round's shots, none of which succeeds, at an edit that moved some weights and pruned others."""
+    """Every round's candidates, none of which succeeds, at an edit that moved some weights and pruned others."""
     names = [name for name in model.weights if "attn2.to_v" in name]
     torch.manual_seed(0)
     values = {n: model.weights[n].detach() * (torch.rand(model.weights[n].shape) > 0.3) for n in names}
@@ -48,7 +48,7 @@ def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row]) -> list[
 
 
 def told(candidate: Candidate | None) -> tuple[object, ...]:
-    """What of a shot is exact."""
+    """What of a candidate is exact."""
     if candidate is None:
         return ()
     text = candidate.prompt.text if isinstance(candidate.prompt, Prompt) else candidate.prompt

@@ -119,7 +119,7 @@ def test_parts_that_make_no_change(keys, message):
 def test_what_does_not_fit_raises_before_anything_is_swapped(eps_model, values, message, monkeypatch):
     good = {MATRIX: torch.zeros_like(eps_model.weights[MATRIX])}
     edit = edit_of(eps_model, {**good, **values})
-    monkeypatch.setattr(eps_model, "bound", lambda *_: pytest.fail("swapped"))
+    monkeypatch.setattr(eps_model, "swap_in", lambda *_: pytest.fail("swapped"))
     with pytest.raises(ValueError, match=message), edit.apply(eps_model):
         pass
 

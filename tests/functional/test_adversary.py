@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efface.functional.adversary import Adam, NoGradient, NotFinite, steepness
+from efface.functional.adversary import NoGradient, NotFinite, RowwiseAdam, steepness
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -15,7 +15,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_adam_against_torch(decay):
     start = noise(3, 2, 4)
-    ours, theirs = Adam(start, 0.05, decay), start.clone().requires_grad_()
+    ours, theirs = RowwiseAdam(start, 0.05, decay), start.clone().requires_grad_()
     adam = torch.optim.AdamW([theirs], lr=0.05, weight_decay=decay)
     for i in range(20):
         grad = noise(3, 2, 4, seed=i + 1)
@@ -27,7 +27,7 @@ def test_adam_against_torch(decay):
 
 
 def test_rows_that_leave_do_not_change_the_others():
-    whole, part = Adam(noise(4, 3), 0.05), Adam(noise(4, 3), 0.05)
+    whole, part = RowwiseAdam(noise(4, 3), 0.05), RowwiseAdam(noise(4, 3), 0.05)
     for i in range(10):
         grad = noise(4, 3, seed=i + 1)
         whole.step(grad)
@@ -54,4 +54,4 @@ def test_no_gradient_is_no_attack():
     with pytest.raises(NotFinite, match="not finite"):
         steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at)
     with pytest.raises(ValueError, match="lr is above 0"):
-        Adam(at, 0.0)
+        RowwiseAdam(at, 0.0)

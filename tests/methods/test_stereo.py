@@ -140,7 +140,7 @@ def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
             say = lambda x, t: eps_model.predict(x, t, cond)[0]  # noqa: E731
             return float(denoising_errors(say, x0, eps_model.noise_level, len(eps_model.levels), "eps", rng).mean())
 
-    with eps_model.bound(moved):
+    with eps_model.swap_in(moved):
         word = bench._attack(pictures, 0)["word"]
         again = bench._attack(pictures, 0)["word"]
         first = eps_model.embedding_table().detach()[eps_model.tokenize(["object"])[0, 1]][None]

@@ -59,7 +59,7 @@ def test_it_has_a_gradient_and_goes_at_the_end(eps_model):
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
     weight = eps_model.weights[name].detach().clone().requires_grad_()
     x, t = state(eps_model)
-    with eps_model.bound({name: weight}), record_cross_attention(eps_model) as maps:
+    with eps_model.swap_in({name: weight}), record_cross_attention(eps_model) as maps:
         eps_model.predict(x, t, eps_model.encode(["a cat", "dog"]))
         (grad,) = torch.autograd.grad(sum(a.square().sum() for a in maps.values()), [weight])
     assert grad.abs().max() > 0

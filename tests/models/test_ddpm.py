@@ -139,12 +139,12 @@ def test_the_class_embedding_is_a_weight_like_any_other(ddpm):
     moved[1] = moved[0]
     with torch.no_grad():
         dog, cat = ddpm.predict(x, 50, cond, ddpm.encode(["cat"]))
-        with ddpm.bound({name: moved}):
+        with ddpm.swap_in({name: moved}):
             (now,) = ddpm.predict(x, 50, cond)
     assert torch.allclose(now, cat, atol=1e-6)
     assert not torch.allclose(now, dog, atol=1e-3)
     student = moved.requires_grad_()
-    with ddpm.bound({name: student}):
+    with ddpm.swap_in({name: student}):
         (grad,) = torch.autograd.grad(ddpm.predict(x, 50, cond)[0].square().sum(), student)
     assert [bool(row.any()) for row in grad] == [False, True, False, False, False, False]
 

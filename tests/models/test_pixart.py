@@ -109,7 +109,7 @@ def test_a_trained_text_encoder_is_swapped_in_whole(model: PixArt) -> None:
     """T5 holds its embedding in two modules; a swap must reach both."""
     before = model.encode(["a cat"]).tokens
     table = "text_encoder.shared.weight"
-    with model.bound({table: 2 * model.weights[table]}):
+    with model.swap_in({table: 2 * model.weights[table]}):
         assert not torch.allclose(model.encode(["a cat"]).tokens, before)
     assert torch.equal(model.encode(["a cat"]).tokens, before)
 

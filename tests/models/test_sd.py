@@ -124,7 +124,7 @@ def test_text_encodings_follow_the_text_encoder(eps_model):
     before = eps_model.encode(["cat"]).flat()
     name = next(name for name in eps_model.weights if name.endswith("final_layer_norm.weight"))
     assert name.startswith("text_encoder.text_model.")
-    with eps_model.bound({name: 2 * eps_model.weights[name]}):
+    with eps_model.swap_in({name: 2 * eps_model.weights[name]}):
         assert not torch.allclose(eps_model.encode(["cat"]).flat(), before)
     assert torch.equal(eps_model.encode(["cat"]).flat(), before)
 
@@ -144,7 +144,7 @@ def test_fingerprint_survives_a_change_of_dtype(tmp_path):
     assert mine["fp16"] == its["fp16"]
     assert mine["fp32"] != its["fp32"]
     assert not set(mine.items()) & set(other.items())
-    with model.bound({name: tensor + 1 for name, tensor in model.weights.items()}):
+    with model.swap_in({name: tensor + 1 for name, tensor in model.weights.items()}):
         assert model.fingerprint() == mine
 
 

@@ -103,7 +103,7 @@ def test_weights_carry_the_names_of_published_checkpoints(xl):
         "text_encoder_2.text_projection.weight",
     } <= names
     before = xl.encode(["cat"]).tensors
-    with xl.bound({"text_encoder_2.text_projection.weight": 2 * xl.weights["text_encoder_2.text_projection.weight"]}):
+    with xl.swap_in({"text_encoder_2.text_projection.weight": 2 * xl.weights["text_encoder_2.text_projection.weight"]}):
         after = xl.encode(["cat"]).tensors
     assert torch.allclose(after["pooled"], 2 * before["pooled"])
     assert torch.equal(after["clip"], before["clip"])

@@ -31,7 +31,7 @@ def test_ids_spell_the_words(eps_model: StableDiffusion) -> None:
 def test_the_table_is_the_weight_in_place(eps_model: StableDiffusion) -> None:
     name = next(name for name in eps_model.weights if name.endswith("token_embedding.weight"))
     new = 2 * eps_model.weights[name]
-    with eps_model.bound({name: new}):
+    with eps_model.swap_in({name: new}):
         assert eps_model.embedding_table() is new
         assert eps_model.owners[name].weight is new
 

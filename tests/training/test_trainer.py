@@ -345,8 +345,8 @@ def test_export_opens_elsewhere(eps_model, tmp_path):
     assert torch.equal(plain.images(["a cat"], [0], steps=4, guidance=3.0), expected)
 
 
-def test_bound_refuses_unknown_names(eps_model):
-    with pytest.raises(KeyError, match="has no weight 'nonsense'"), eps_model.bound({"nonsense": torch.zeros(1)}):
+def test_swap_in_refuses_unknown_names(eps_model):
+    with pytest.raises(KeyError, match="no weight 'nonsense'"), eps_model.swap_in({"nonsense": torch.zeros(1)}):
         pass
 
 

@@ -45,5 +45,5 @@ class Lossy(Attack):
         now = context.model.weights
         chosen = [name for name in select(now, self.weights) if now[name].dim() >= 2]
         for note, compress in self._made():
-            with context.model.bound({name: compress(now[name].detach()) for name in chosen}):
+            with context.model.swap_in({name: compress(now[name].detach()) for name in chosen}):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]

@@ -1,7 +1,7 @@
 """What every attack is: something that tries to make an edited model show what was erased, within a budget.
 
-An attack proposes, round by round, one shot for each row that still stands; whoever runs it draws the shots, asks the
-judges and answers which rows are broken. So every attack is batched over rows, spends its queries one a round, and
+An attack proposes, round by round, one candidate for each row that is not broken yet. The runner draws the candidates,
+asks the judges and answers which rows are broken. So every attack is batched over rows, spends one query a round, and
 needs to know nothing of judges or files.
 """
 
@@ -45,15 +45,15 @@ class Candidate:
     """[c, h, w]: latents at the `since`-th timestep of the schedule, where drawing does not start from noise."""
     since: int = 0
     note: str = ""
-    """Where in the attack this shot stands, for a person: "20 steps"."""
+    """Where in the attack this candidate stands, for a person: "20 steps"."""
 
 
 Proposals = Generator[Sequence[Candidate | None], Sequence[bool], None]
-"""Yields a shot for each of n rows (None: no try for this one); is sent, for each row, whether it is broken by now."""
+"""Yields a candidate for each of n rows (None: no try for this row); is sent which rows are broken by now."""
 
 
 def keep_in_memory() -> Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]:
-    """A memory for `Arena.once`: what was made under a name is given back to whoever asks for that name again."""
+    """A memory for `AttackContext.once`: what was made under a name is given back when that name is asked for again."""
     kept: dict[str, dict[str, Tensor]] = {}
 
     def once(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -193,7 +193,7 @@ class Attack(ABC):
     version: ClassVar[str]
     """Changes whenever its answers may."""
     batch_size: ClassVar[int] = 16
-    """Rows attacked together, and the most that an interruption loses; work that all rows share is `Arena.once`."""
+    """Rows attacked together, and the most that an interruption loses; `AttackContext.once` does what all share."""
     budget_fields: ClassVar[tuple[str, ...]] = ("queries",)
     """The fields that are its budget: `--budget 4x` multiplies them; none where every query is a setting of its own."""
     applies_to_base: ClassVar[bool] = True
@@ -236,13 +236,15 @@ class Attack(ABC):
 
     @abstractmethod
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        """The attack on these rows.  Weights that it changes stay bound while it waits for an answer:
+        """The attack on these rows.  Weights that it changes stay swapped in while it waits for an answer:
 
-            with arena.model.bound(changed):
-                broken = yield [Shot(row.prompt, row.seed) for row in rows]
+            with context.model.swap_in(changed):
+                broken = yield [Candidate(row.prompt, row.seed) for row in rows]
 
-        Answers are the same whichever rows are attacked together (`Arena.rng` of a row's id). NoGradient where it finds
-        nothing to follow.
+        Answers are the same whichever rows are attacked together (`AttackContext.rng` of a row's id).
+
+        Raises:
+            NoGradient: the attack finds no gradient to follow.
         """
 
 
@@ -269,11 +271,11 @@ def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence
 
 
 class IterativeAttack(ABC):
-    """An attack under way that improves its shots from round to round, on rows that leave as they break."""
+    """An attack under way that improves its candidates from round to round, on rows that leave as they break."""
 
     @abstractmethod
     def advance(self, turn: int) -> Sequence[Candidate]:
-        """Works for one round; a shot for each row that stands."""
+        """Works for one round; a candidate for each row that is not broken yet."""
 
     @abstractmethod
     def keep(self, rows: Sequence[int]) -> None:

@@ -51,5 +51,5 @@ class Merge(Attack):
             base = {name: model.weights[name].detach() for name in names}
         for share, note in zip(self._mixed(), self.list_stages(), strict=True):
             mixed = {name: torch.lerp(now[name].float(), base[name].float(), share).to(now[name]) for name in names}
-            with model.bound(mixed):
+            with model.swap_in(mixed):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]

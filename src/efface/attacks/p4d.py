@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt, positive
-from ..functional.adversary import Adam, steepness
+from ..functional.adversary import RowwiseAdam, steepness
 from ..functional.tokens import find_nearest, spell
 from ..models.cond import Cond
 from ..models.text_room import demand_room
@@ -83,7 +83,7 @@ class Prompts(IterativeAttack):
         self.table = context.model.embed(context.model.tokenize(context.words)[:, 1]).detach().float()
         count = len(context.words)
         ids = torch.stack([torch.randint(count, (how.tokens,), generator=rng) for rng in self.denoising.rngs])
-        self.soft = Adam(self.table[ids.to(self.table.device)], how.lr, how.decay)
+        self.soft = RowwiseAdam(self.table[ids.to(self.table.device)], how.lr, how.decay)
 
     def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):

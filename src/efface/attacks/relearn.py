@@ -82,7 +82,7 @@ class Relearn(Attack):
             done = stop
             with torch.no_grad():
                 moved = self._moved(start, adam.params)
-            with context.model.bound(moved):
+            with context.model.swap_in(moved):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
     def list_stages(self) -> Sequence[str]:
@@ -135,7 +135,7 @@ class Relearn(Attack):
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
             asked = [choice.choice(prompts) for _ in range(self.batch)]
             x0 = latents[torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device)]
-            with torch.enable_grad(), model.bound(self._moved(start, adam.params)):
+            with torch.enable_grad(), model.swap_in(self._moved(start, adam.params)):
                 cond = model.encode_with_grad(asked)
                 errors = denoising_errors(
                     lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0],

@@ -84,7 +84,7 @@ class Revive(Attack):
         found = self._scars(context.model)
         for (signs, quantile, share), note in zip(self._mixes(), self.list_stages(), strict=True):
             guesses = context.once(signs, partial(_guesses, signs, context.model, found))
-            with context.model.bound(_restored(context.model, found, guesses, quantile, share)):
+            with context.model.swap_in(_restored(context.model, found, guesses, quantile, share)):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
     def _scars(self, model: Model) -> dict[str, Tensor]:

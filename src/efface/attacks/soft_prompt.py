@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt, positive
-from ..functional.adversary import Adam, steepness
+from ..functional.adversary import RowwiseAdam, steepness
 from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
@@ -79,7 +79,7 @@ class Embeddings(IterativeAttack):
         self.how, self.context, self.rows = how, context, list(rows)
         self.denoising = build_denoising_error(context, rows, "soft-prompt")
         self.own = context.model.encode([row.prompt for row in rows])
-        self.soft = Adam(self._start().float(), how.lr)
+        self.soft = RowwiseAdam(self._start().float(), how.lr)
 
     def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):

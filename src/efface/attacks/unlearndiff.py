@@ -22,7 +22,7 @@ from typing import ClassVar, final
 import torch
 
 from ..concept import positive
-from ..functional.adversary import Adam, steepness
+from ..functional.adversary import RowwiseAdam, steepness
 from ..functional.tokens import compute_slopes, draw_tokens, project_to_simplex, spell
 from ..models.text_room import demand_room
 from ..suites.spec import Row
@@ -78,7 +78,7 @@ class Prefixes(IterativeAttack):
         ids = context.model.tokenize(context.words)[:, 1]
         self.table = context.model.embed(ids).detach().float()
         even = torch.full((len(rows), how.tokens, len(ids)), 1 / len(ids), device=self.table.device)
-        self.points = Adam(even, how.lr)
+        self.points = RowwiseAdam(even, how.lr)
 
     def advance(self, turn: int) -> Sequence[Candidate]:
         at = int((turn + 0.5) / self.how.queries * len(self.context.model.levels))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 
-from ..library.places import check_folder
+from ..files import check_folder
 from .console import progress, result
 from .loading import Loading
 
@@ -66,7 +66,7 @@ class AttackCommand:
 
     def run(self) -> None:
         check_folder(self.out)
-        from ..library.attacking import attack
+        from ..api.attacking import attack
 
         with progress() as report:
             record = attack(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
-from ..library.places import check_folder
+from ..files import check_folder
 from .console import progress, result
 from .loading import Loading
 
@@ -63,7 +63,7 @@ class AuditCommand:
 
     def run(self) -> None:
         check_folder(self.out)
-        from ..library.auditing import audit
+        from ..api.auditing import audit
 
         look = ("worst", "controls", "count", "states", "points", "space", "template", "near", "steps", "guidance")
         with progress() as report:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..library.progress import Report, bars, silent
+from ..api.progress import Report, bars, silent
 
 if TYPE_CHECKING:
     from ..planning.plan import Plan

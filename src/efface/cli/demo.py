@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..concept import Erasure
-from ..library.places import check_folder
+from ..files import check_folder
 from .console import progress, result, say, tell_plan
 
 
@@ -30,7 +30,7 @@ class Demo:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..library.resources import suite_for
+        from ..api.resources import suite_for
         from ..suites import world
         from ..suites.rows import build
         from ..suites.world import locate
@@ -45,8 +45,8 @@ class Demo:
         check_folder(self.out)
 
         from .. import load
+        from ..api.erasing import erase
         from ..evaluation.evaluate import evaluate
-        from ..library.erasing import erase
         from ..reporting.page import write_page
         from ..scorers import build_scorers
 

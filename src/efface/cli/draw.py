@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import tyro
 
-from ..library.places import check_folder
+from ..files import check_folder
 from .console import progress, result
 from .loading import Loading
 

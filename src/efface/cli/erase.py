@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import tyro
 
+from ..api.progress import Report
+from ..api.resources import LazyModel, check_target
 from ..concept import Erasure
-from ..library.places import check_file, check_folder
-from ..library.progress import Report
-from ..library.resources import LazyModel, check_target
+from ..files import check_file, check_folder
 from .console import progress, result, say, tell_plan
 from .loading import Loading
 
@@ -104,7 +104,7 @@ class Request:
         before: Callable[[Model, Erasure], None],
     ) -> Edit:
         """The edit; a training that leaves the numbers keeps its last good state beside `out`."""
-        from ..library.erasing import erase
+        from ..api.erasing import erase
         from ..training.trainer import Diverged
 
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from ..library.places import check_folder
+from ..files import check_folder
 from .console import progress, result, tell_suite
 from .loading import Loading
 
@@ -65,7 +65,7 @@ class Evaluate:
         if not (self.suite or self.protocol):
             raise ValueError("nothing to draw: give --suite, a name or a .csv file, or --protocol")
         check_folder(self.out)
-        from ..library.evaluating import evaluate
+        from ..api.evaluating import evaluate
 
         with progress() as report:
             record = evaluate(

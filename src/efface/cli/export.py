@@ -31,7 +31,7 @@ class Export:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..library.publishing import export
+        from ..api.publishing import export
 
         single = self.format == "single-file"
         export(self.model, self.edit, self.out, format=self.format, dtype=self.dtype, strength=self.strength)

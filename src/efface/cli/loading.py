@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..library.resources import LazyModel
+from ..api.resources import LazyModel
 
 if TYPE_CHECKING:
     from ..models.base import Model

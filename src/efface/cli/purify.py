@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
-from ..library.places import check_folder
+from ..files import check_folder
 from .console import progress, result
 from .draw import json_text
 from .loading import Loading

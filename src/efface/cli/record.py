@@ -50,7 +50,7 @@ class TakedownRecord:
     def _write(self) -> int:
         if self.model:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
-        from ..library.publishing import record
+        from ..api.publishing import record
 
         made, path = record(self.folder, self.edit, note=self.note, date=self.date), self.folder / "takedown.json"
         files = {"record": str(path), "page": str(path.with_suffix(".html")), "digest": made.digest}

@@ -35,7 +35,7 @@ class Report:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..library.publishing import report
+        from ..api.publishing import report
 
         with progress() as told:
             report(

@@ -42,7 +42,7 @@ class Verify:
     def run(self) -> int:
         if not (self.fail_on or self.policy):
             raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
-        from ..library.publishing import verify
+        from ..api.publishing import verify
 
         verdict = verify(self.folder, self.fail_on, policy=self.policy, widest=self.widest)
         names = {"holds": "holds", "failed": "FAILED", "unjudged": "COULD NOT BE JUDGED"}

@@ -163,7 +163,7 @@ def _applied(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | N
         raise ValueError(
             f"{len(guides)} guides ({', '.join(type(g).__name__ for g in guides)}); one at a time can steer"
         )
-    with model.guided_by(guides[0]) if guides else nullcontext(), model.bound(_new_weights(model, active)):
+    with model.guided_by(guides[0]) if guides else nullcontext(), model.swap_in(_new_weights(model, active)):
         yield
 
 

@@ -3,15 +3,17 @@
 Importing this imports no torch; what reads or writes tensors does.
 """
 
-from .atomic import check_writable, new_file, new_folder, new_scratch, sweep, write_whole
+from .atomic import new_file, new_folder, new_scratch, sweep, write_whole
 from .digests import hash_bytes, hash_file, hash_json
 from .pictures import open_picture, read_pictures, stack_pictures
 from .tensors import read_tensors, write_tensors
 from .text import decode, read_text
 from .versioned import read_versioned
+from .writable import check_file, check_folder
 
 __all__ = [
-    "check_writable",
+    "check_file",
+    "check_folder",
     "decode",
     "hash_bytes",
     "hash_file",

@@ -13,7 +13,6 @@ import platform
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,22 +25,6 @@ CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 WRONG = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG)
 REFUSALS = frozenset((*FULL, *CLOSED, *WRONG))
 """What is said of a disk that is full, or of a path that can't be written."""
-
-
-def check_writable(path: str | Path) -> Path:
-    """The path, after proof that a file can be written there: ask before hours of work, not after.
-
-    Raises:
-        OSError: the folder cannot be made or written in, or the path is a folder.
-    """
-    path = Path(path)
-    with _naming(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file in it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    return path
 
 
 def write_whole(path: str | Path, data: str | bytes) -> Path:

@@ -81,7 +81,7 @@ def steepness(error: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Te
 
 
 @final
-class Adam:
+class RowwiseAdam:
     """Adam (Kingma & Ba, arXiv 1412.6980) at its default betas on inputs [n, ...] whose rows may leave on the way.
 
     `decay` shrinks the inputs by lr * decay a step, apart from the gradient (AdamW, Loshchilov & Hutter, arXiv

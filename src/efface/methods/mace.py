@@ -117,7 +117,7 @@ class MACE(Method):
         kept = self._whole(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
         refined = answers(weights, solve_shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
-        with model.bound(refined):
+        with model.swap_in(refined):
             trained = [
                 self._resteered(model, erasure, i, segment, progress, checkpoint) for i in range(len(erasure.targets))
             ]

@@ -32,7 +32,7 @@ from ..concept import Erasure, check_templates, positive
 from ..edits.edit import Edit
 from ..edits.provenance import check_same_run, versions
 from ..files import read_tensors, write_tensors
-from ..functional.adversary import Adam, steepness
+from ..functional.adversary import RowwiseAdam, steepness
 from ..functional.denoising import denoising_errors
 from ..functional.schedules import Space
 from ..functional.tokens import find_nearest
@@ -182,11 +182,11 @@ class Bench:
         for r in range(how.rounds):
             name = f"{target} #{r + 1}"
             erase = partial(self.erased, name, Erasure((target,)), [conds], how.search_lr, how.search_eta)
-            with self.model.bound(so_far):
+            with self.model.swap_in(so_far):
                 values = self._kept(f"{i}.{r}.erased", erase)
             self.stages += 1
             so_far = {key: value.to(self.model.weights[key]) for key, value in values.items()}
-            with self.model.bound(so_far):
+            with self.model.swap_in(so_far):
                 attack = partial(self._attack, pictures, (how.seed * 1_009 + i) * 1_009 + r)
                 found[name] = self._kept(f"{i}.{r}.found", attack)["word"].to(self.model.device)
             conds = {name: self.reading(found[name])}
@@ -274,7 +274,7 @@ class Bench:
         """Token embeddings [k, d] under which the weights in place take noise off the pictures."""
         how, model = self.how, self.model
         start = model.embed(model.tokenize([how.start_word])[:, 1]).detach().float()
-        word = Adam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
+        word = RowwiseAdam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
         for step in range(how.attack_steps):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
             x0 = pictures[torch.randint(len(pictures), (how.batch,), generator=rng).to(pictures.device)]

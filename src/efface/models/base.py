@@ -1,7 +1,7 @@
 """What every model looks like from outside, and the one sampling loop.
 
-A model is never changed in place: weights are swapped in by reference (`bound`) and the very same tensors are put back,
-so that leaving is exact and the frozen model costs no second copy.
+A model is never changed in place: weights are swapped in by reference (`Model.swap_in`, weights.py) and the very same
+tensors are put back, so that leaving is exact and the frozen model costs no second copy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .offload import pad_rows
 from .schedule import interpolate_levels
 from .trajectory import Defaults, Draw, Sampler, Trace, build_draw, draw_noise, set_timesteps, unscale
 from .trajectory_cache import TrajectoryCache, choose_draw_batch
+from .weights import Weights
 
 __all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
 ENCODINGS_KEPT = 1024
@@ -33,16 +34,11 @@ class Model(Adapter):
     """A text-to-image denoiser behind a face that hides its architecture."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._slots = {
-            f"{part}.{self.checkpoint_name(part, name)}": _slot(module, name)
-            for part, module in modules.items()
-            for name, _ in module.named_parameters()
-        }
+        self._weights = Weights(modules, self.checkpoint_name)
         self.network = modules[self.denoiser]
         self._encoded: dict[str, Cond] = {}
         self._guide: Guider | None = None
         self._fingerprint: dict[str, str] | None = None
-        self._swaps = 0
         self.recordings = TrajectoryCache()
         self.draw_batch = 0
         self.parked = False
@@ -57,42 +53,33 @@ class Model(Adapter):
     @property
     def weights(self) -> dict[str, Tensor]:
         """The parameters now in place, by checkpoint name."""
-        return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
+        return self._weights.current()
 
     @property
     def owners(self) -> dict[str, nn.Module]:
         """The module that holds each parameter, by the parameter's checkpoint name."""
-        return {name: owner for name, (owner, _) in self._slots.items()}
+        return self._weights.owners()
 
     @contextmanager
-    def bound(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    def swap_in(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
         """Within, the named weights are these tensors (swapped by reference); after, the very ones there before.
 
-        Never enter or leave between a student's forward and its backward where activations are recomputed.
+        KeyError where no weight has one of the names. Never enter or leave between a student's forward and its backward
+        where activations are recomputed.
         """
-        if unknown := sorted(set(tensors) - set(self._slots)):
-            raise KeyError(f"{self.name} has no weight {unknown[0]!r} ({len(unknown)} unknown names)")
-        before = {name: self._slots[name][0]._parameters[self._slots[name][1]] for name in tensors}
         encoded = self._encoded
-        if any(not name.startswith(f"{self.denoiser}.") for name in tensors):
-            self._encoded = {}
-        self._swaps += 1
-        try:
-            for name, tensor in tensors.items():
-                owner, leaf = self._slots[name]
-                owner._parameters[leaf] = tensor  # type: ignore[assignment]
-            yield
-        finally:
-            for name, tensor in before.items():
-                owner, leaf = self._slots[name]
-                owner._parameters[leaf] = tensor
-            self._encoded = encoded
-            self._swaps -= 1
+        with self._weights.swap_in(tensors):
+            if any(not name.startswith(f"{self.denoiser}.") for name in tensors):
+                self._encoded = {}
+            try:
+                yield
+            finally:
+                self._encoded = encoded
 
     @property
     def untouched(self) -> bool:
         """Whether every weight in place is the base's, and no guide steers."""
-        return not self._swaps and self._guide is None
+        return not self._weights.swaps and self._guide is None
 
     @contextmanager
     def guided_by(self, guide: Guider) -> Iterator[None]:
@@ -304,21 +291,9 @@ class Model(Adapter):
             part = slice(i, i + batch)
             cond, uncond, states = self.encode(prompts[part]), self.encode([""]), None if start is None else start[part]
             draw = self.sample(
-                cond,
-                uncond,
-                seeds[part],
-                steps=steps,
-                guidance=guidance,
-                sampler=sampler,
-                start=states,
-                since=since,
+                cond, uncond, seeds[part], steps=steps, guidance=guidance, sampler=sampler, start=states, since=since
             )
             pictures.append(self.decode(draw.x))
             if progress:
                 progress(min(i + batch, len(prompts)), len(prompts))
         return torch.cat(pictures)
-
-
-def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf

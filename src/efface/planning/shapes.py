@@ -160,10 +160,10 @@ def _predict_nothing(x: Tensor, t: Any, *conds: Cond) -> tuple[Tensor, ...]:
     )
 
 
-def _count_rows(asked: Asked, who: str) -> int:
-    """Rows that are asked of the student or of the frozen model, without those whose answer is known."""
+def _count_rows(asked: Asked, role: str) -> int:
+    """Rows that are asked of the student or of the teacher, without those whose answer is known."""
     queries = {
-        (id(query.states), id(query.cond)): query for _, some in asked for query in some.values() if query.role == who
+        (id(query.states), id(query.cond)): query for _, some in asked for query in some.values() if query.role == role
     }
     return sum(len(query.states.x) for query in queries.values() if query.known not in query.states.known)
 

@@ -188,9 +188,9 @@ def require_comparable(records: Sequence[Record]) -> None:
         skip = [] if record.suite.name == records[0].suite.name else ["suite"]
         skip += [] if not skip and record.targets == records[0].targets else ["rows"]
         if different := list_differences(ways[0], way, skip):
-            who = [f"{r.method} on {', '.join(r.targets)}" for r in (records[0], record)]
+            runs = [f"{r.method} on {', '.join(r.targets)}" for r in (records[0], record)]
             raise ValueError(
-                f"{who[0]} and {who[1]} were evaluated in different ways ({'; '.join(different[:5])}); evaluate both "
+                f"{runs[0]} and {runs[1]} were evaluated in different ways ({'; '.join(different[:5])}); evaluate both "
                 "in one way to compare them"
             )
 

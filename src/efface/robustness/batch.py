@@ -1,4 +1,4 @@
-"""One attack on one batch of rows: draw its shots, ask the judges, stop each row at its first success.
+"""One attack on one batch of rows: draw its candidates, ask the judges, stop each row at its first success.
 
 A finished batch is one JSON file, named by the digest of everything that it depends on, so that an interrupted run
 loses the batch it was in and no more.
@@ -73,7 +73,7 @@ class ImageJudge:
     guidance: float | None = None
 
     def draw(self, candidates: Sequence[Candidate], rows: Sequence[Row]) -> Tensor:
-        """uint8 [n, 3, h, w], a picture a shot, in as few batches as their settings allow."""
+        """uint8 [n, 3, h, w], a picture for each candidate, in as few batches as their settings allow."""
         kinds: dict[tuple[float | None, int, bool], list[int]] = {}
         for i, (candidate, row) in enumerate(zip(candidates, rows, strict=True)):
             guidance = self.guidance if row.guidance is None else row.guidance
@@ -101,7 +101,7 @@ class ImageJudge:
         return f"{self.folder.name}/{PICTURES}/{name}"
 
     def keep_tensors(self, candidate: Candidate) -> str:
-        """Writes what words can't say of a shot: its embedding, its start latents; "" where there is nothing."""
+        """Writes what words can't say of a candidate: its embedding, its start latents; "" where there is nothing."""
         embedding = candidate.prompt.embedding if isinstance(candidate.prompt, Prompt) else None
         tensors = {k: v for k, v in (("embedding", embedding), ("start", candidate.start)) if v is not None}
         if not tensors:

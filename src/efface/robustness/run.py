@@ -92,7 +92,7 @@ class AttackRunner:
     @contextmanager
     def base(self) -> Iterator[None]:
         model, names = self.image_judge.model, self.edit.names if self.edit else ()
-        with model.bound({name: self.originals[name] for name in names}), model.unguided():
+        with model.swap_in({name: self.originals[name] for name in names}), model.unguided():
             yield
 
     def other_than(self, concept: str) -> str:

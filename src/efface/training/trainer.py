@@ -20,7 +20,7 @@ from torch import Tensor
 from ..concept import Erasure
 from ..edits.edit import Edit
 from ..edits.provenance import check_same_run, provenance, versions
-from ..files import check_writable, read_tensors, write_tensors
+from ..files import check_file, read_tensors, write_tensors
 from ..models.base import Model
 from .config import TrainConfig
 from .data import LossRole, Query
@@ -88,7 +88,7 @@ class Trainer:
             ValueError: the checkpoint belongs to another run; says what differs.
         """
         order = list(self.schedule())
-        file = check_writable(checkpoint) if checkpoint else None
+        file = check_file(checkpoint) if checkpoint else None
         saved = first = self._resume(file) if file and file.exists() else 0
         for index in range(first, len(order)):
             try:

@@ -136,7 +136,7 @@ class DDPM(Model):
 
     def save_pretrained(self, folder: str | Path) -> None:
         plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
-        with new_folder(folder) as made, self.bound(plain):
+        with new_folder(folder) as made, self.swap_in(plain):
             self.pipeline.save_pretrained(made)
             write_classes(made, self.classes)
 

@@ -106,7 +106,7 @@ class LatentDiffusion(Model):
 
     def save_pretrained(self, folder: str | Path) -> None:
         plain = {name: tensor.contiguous() for name, tensor in self.weights.items()}
-        with new_folder(folder) as made, self.bound(plain):
+        with new_folder(folder) as made, self.swap_in(plain):
             self.pipeline.save_pretrained(made)
 
     def text_maps(self) -> Sequence[TextMap]:

@@ -57,7 +57,7 @@ class Dense(Update):
         return self.names
 
     def swapped_in(self) -> AbstractContextManager[None]:
-        return self.model.bound(dict(zip(self.names, self.leaves, strict=True)))
+        return self.model.swap_in(dict(zip(self.names, self.leaves, strict=True)))
 
     def deltas(self) -> dict[str, Tensor]:
         # Contiguous, as a file would give them back: with other strides, sums may round differently.

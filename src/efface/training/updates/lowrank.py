@@ -56,7 +56,7 @@ class LowRank(Update):
     def swapped_in(self) -> AbstractContextManager[None]:
         base = self.model.weights
         parts = zip(self.names, self.ups, self.downs, strict=True)
-        return self.model.bound(
+        return self.model.swap_in(
             {n: (base[n] + (up @ down).view(base[n].shape)).to(base[n].dtype) for n, up, down in parts}
         )
 

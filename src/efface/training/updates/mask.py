@@ -98,7 +98,7 @@ class Mask(Update):
     def swapped_in(self) -> AbstractContextManager[None]:
         base = self.model.weights
         masks = zip(self.names, self.relaxed(), strict=True)
-        return self.model.bound({name: base[name] * mask.to(base[name].dtype) for name, mask in masks})
+        return self.model.swap_in({name: base[name] * mask.to(base[name].dtype) for name, mask in masks})
 
     @torch.no_grad()
     def deltas(self) -> dict[str, Tensor]:

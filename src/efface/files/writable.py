@@ -6,33 +6,35 @@ import tempfile
 from pathlib import Path
 
 
-def check_folder(path: Path) -> Path:
+def check_folder(path: str | Path) -> Path:
     """The folder, after proof that files can be written in it; nothing is made yet.
 
     Raises:
         OSError: it can't be made or written in.
     """
+    path = Path(path)
     try:
-        check_place(path, folder=True)
+        _probe(path, folder=True)
     except OSError as error:
         raise OSError(f"cannot write in {path}: {error.strerror or error}") from error
     return path
 
 
-def check_file(path: Path) -> Path:
+def check_file(path: str | Path) -> Path:
     """The file's path, after proof that a file can be written there; nothing is made yet.
 
     Raises:
         OSError: it can't be written.
     """
+    path = Path(path)
     try:
-        check_place(path, folder=False)
+        _probe(path, folder=False)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
 
-def check_place(path: Path, folder: bool) -> None:
+def _probe(path: Path, folder: bool) -> None:
     """OSError unless a folder, or a file, of this name can be made or is there already and can be written."""
     if folder and path.exists() and not path.is_dir():
         raise NotADirectoryError("it is a file; name a folder")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .places import check_file
+from ..files import check_file
 from .progress import Progress, shown
 from .resources import lazy
 

@@ -1,0 +1,65 @@
+"""The weights of a model: by checkpoint name, and swapped by reference.
+
+A model is never changed in place. Within `Weights.swap_in` other tensors stand in the modules; after it the very
+tensors that were there before stand there again, so that leaving is exact and the frozen model costs no second copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+class Weights:
+    """The parameters of a model's modules.
+
+    Args:
+        modules: the modules, by the name of the part of the model.
+        checkpoint_name: the checkpoint's name of a parameter, from its part and its name in the module.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], checkpoint_name: Callable[[str, str], str]) -> None:
+        self._slots = {
+            f"{part}.{checkpoint_name(part, name)}": _find_slot(module, name)
+            for part, module in modules.items()
+            for name, _ in module.named_parameters()
+        }
+        self.swaps = 0
+        """How many `swap_in` are entered and not left."""
+
+    def current(self) -> dict[str, Tensor]:
+        """The parameters now in place, by checkpoint name."""
+        return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
+
+    def owners(self) -> dict[str, nn.Module]:
+        """The module that holds each parameter, by the parameter's checkpoint name."""
+        return {name: owner for name, (owner, _) in self._slots.items()}
+
+    @contextmanager
+    def swap_in(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, the named weights are these tensors; after, the very ones that were there before.
+
+        Raises:
+            KeyError: no parameter has one of the names.
+        """
+        if unknown := sorted(set(tensors) - set(self._slots)):
+            raise KeyError(f"there is no weight {unknown[0]!r} ({len(unknown)} unknown names)")
+        before = {name: self._slots[name][0]._parameters[self._slots[name][1]] for name in tensors}
+        self.swaps += 1
+        try:
+            for name, tensor in tensors.items():
+                owner, leaf = self._slots[name]
+                owner._parameters[leaf] = tensor  # type: ignore[assignment]
+            yield
+        finally:
+            for name, tensor in before.items():
+                owner, leaf = self._slots[name]
+                owner._parameters[leaf] = tensor
+            self.swaps -= 1
+
+
+def _find_slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
