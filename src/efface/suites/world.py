@@ -12,7 +12,6 @@ from ..functional.words import ends_alike, split_label
 BUNDLED = Path(__file__).parent.parent / "bundled" / "glyphs"
 UMBRELLA = ("unsafe", "weapons")
 """Words that stand for every thing listed as unsafe."""
-NEAREST = 4
 """Neighbours of a thing by CLIP, where its world ranks the others."""
 
 
@@ -40,8 +39,7 @@ class World:
     """What a model can be asked to draw.
 
     `held_out` are the (thing, style) cells that a glyphs U-Net never saw; `vocabulary` the things that a fitting may
-    use to search in, to tune on or to keep: the other half is never touched before it is judged. `nearest` ranks, for
-    each thing, the others by their distance in a CLIP, nearest first.
+    use to search in, to tune on or to keep: the other half is never touched before it is judged.
     """
 
     things: tuple[Thing, ...]
@@ -50,7 +48,6 @@ class World:
     unsafe: tuple[str, ...] = ()
     vocabulary: frozenset[str] = frozenset()
     held_out: frozenset[tuple[str, str]] = frozenset()
-    nearest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pairs: bool = True
     """Whether the model learned scenes of two things; where it did not, suites have no rows that ask for two."""
 
@@ -77,8 +74,8 @@ class World:
         return next((own[n] for n in split_label(word) if n in own), alike[0] if len(alike) == 1 else word)
 
     def near(self, targets: Sequence[str]) -> tuple[str, ...]:
-        """The neighbours of the targets, without the targets: those to the eye, and the nearest by CLIP."""
-        named = ((*self.thing(t).near, *self.nearest.get(t, ())[:NEAREST]) for t in targets)
+        """The neighbours of the targets, without the targets, as the world lists them: what looks alike to the eye."""
+        named = (self.thing(t).near for t in targets)
         wanted = dict.fromkeys(n for names in named for n in names)
         return tuple(n for n in wanted if n in self.names and n not in targets)
 
@@ -138,5 +135,4 @@ def load(bundle: Path) -> World:
         vocabulary=frozenset(data["vocabulary"]),
         held_out=frozenset((thing, style) for thing, style in data["held_out"]),
         pairs=bool(data.get("pairs", True)),
-        nearest={thing: tuple(names) for thing, names in data.get("nearest", {}).items()},
     )
