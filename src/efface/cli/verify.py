@@ -43,9 +43,12 @@ class Verify:
         if not (self.fail_on or self.policy):
             raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
         from ..api.publishing import verify
+        from ..compliance.deciding import count_deciding
+        from ..reporting.wording import format_more
 
         verdict = verify(self.folder, self.fail_on, policy=self.policy, widest=self.widest)
         names = {"holds": "holds", "failed": "FAILED", "unjudged": "COULD NOT BE JUDGED"}
-        lines = [f.says for f in verdict.findings]
+        more = [count_deciding(f, self.widest) for f in verdict.findings]
+        lines = [f.says + (f" ({format_more(n)})" if n else "") for f, n in zip(verdict.findings, more, strict=True)]
         result(verdict.model_dump(), self.json, "\n".join([*lines, names[verdict.outcome]]))
         return verdict.exit_code

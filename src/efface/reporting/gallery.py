@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..evaluation.rows_table import read_rows
 from ..records.attacks import AttackRecord
 from ..records.report import Record
 
-SIDE = 144
+SIDE = 160
 """Longest side of a thumbnail in pixels."""
 QUALITY = 80
 AHEAD = 256
@@ -45,6 +46,8 @@ class Pair:
     """Two pictures of one seed or one prompt, and what was said of them."""
 
     group: str
+    thing: str
+    """The concept that the row is about."""
     verdict: str
     prompt: str
     note: str
@@ -118,8 +121,9 @@ def build_evaluation_gallery(record: Record, folder: Path, per_group: int | None
         lines = [line for line in table if line["variant"] == "base" and line["group"] == group]
         if lines:
             titles[group] = title
-            pairs += [_pair(line, after[line["id"]], place, asks) for line in pick_evenly(lines, per_group)]
-    return Gallery(("base", "edited"), ("Group", "Verdict"), titles, VERDICTS, list(asks), pairs)
+            made = [_pair(line, after[line["id"]], place, asks) for line in pick_evenly(lines, per_group)]
+            pairs += spread(made)
+    return Gallery(("before", "after"), ("Group", "Verdict"), titles, VERDICTS, list(asks), pairs)
 
 
 def build_attack_gallery(record: AttackRecord, folder: Path) -> Gallery:
@@ -134,7 +138,9 @@ def build_attack_gallery(record: AttackRecord, folder: Path) -> Gallery:
         before = folder / s.before if s.before else None
         scores = [("", s.answers.get(name, "")) for name in names]
         pairs.append(
-            Pair(s.attack, WHERE[s.condition], s.text, note, before, folder / s.picture, ("as asked", shown), scores)
+            Pair(
+                s.attack, "", WHERE[s.condition], s.text, note, before, folder / s.picture, ("as asked", shown), scores
+            )
         )
     titles = {t.attack: t.attack for t in record.measures if any(p.group == t.attack for p in pairs)}
     pairs.sort(key=lambda p: list(titles).index(p.group))
@@ -146,6 +152,7 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
     first, then = (_first(line, asks) for line in (before, after))
     return Pair(
         group=before["group"],
+        thing=before["concept"],
         verdict=describe_outcome(after["role"], before["success"], after["success"]),
         prompt=after["prompt"],
         note=f"seed {after['seed']}",
@@ -182,6 +189,29 @@ def pick_evenly(lines: Sequence[Line], n: int | None) -> list[Line]:
     if n is None or len(lines) <= n:
         return list(lines)
     return [lines[i * len(lines) // n] for i in range(n)]
+
+
+def spread(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of a group so that the first ones stand for all: concepts by turns, what neither picture shows last."""
+    out: list[Pair] = []
+    for last in (False, True):
+        by_thing: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            if (pair.verdict == "never shown") is last:
+                by_thing.setdefault(pair.thing, []).append(pair)
+        turns = zip_longest(*by_thing.values())
+        out += [pair for turn in turns for pair in turn if pair is not None]
+    return out
+
+
+def pick_proof(gallery: Gallery, each: int = 3, groups: int = 2) -> list[int]:
+    """Places of a few pairs of the first groups, what was to go and what lies nearest: the first that were shown."""
+    chosen: list[int] = []
+    for group in list(gallery.titles)[:groups]:
+        own = [i for i, p in enumerate(gallery.pairs) if p.group == group]
+        seen = [i for i in own if gallery.pairs[i].verdict not in ("never shown", "not judged")] or own
+        chosen += seen[:each]
+    return chosen
 
 
 def collect_images(galleries: Iterable[Gallery]) -> dict[str, Path]:

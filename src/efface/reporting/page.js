@@ -28,7 +28,8 @@ function figure(part, at, open) {
   const pair = make("button", { type: "button", className: "pair", onclick: () => open(at) },
     picture(row[4], `${one}: ${before}`), picture(row[5], `${other}: ${after}`));
   pair.setAttribute("aria-label", `Enlarge: ${prompt}; ${one} ${before}, ${other} ${after}; ${verdict}`);
-  const made = make("figure", {}, pair, make("figcaption", {},
+  const sides = make("div", { className: "sides", ariaHidden: "true" }, ...(row[4] === null ? [other] : [one, other]).map((text) => make("span", { textContent: text })));
+  const made = make("figure", {}, sides, pair, make("figcaption", {},
     make("span", { className: "prompt", textContent: prompt }),
     make("span", { className: "note", textContent: seeds }),
     make("span", { className: "verdict", textContent: verdict })));
@@ -147,6 +148,17 @@ function gallery(element) {
 }
 
 for (const element of document.querySelectorAll(".gallery")) gallery(element);
+
+// The few pairs at the top of an evaluation: enlarged, one steps through these alone.
+for (const element of document.querySelectorAll(".proof")) {
+  const part = data.galleries[Number(element.dataset.gallery)], order = element.dataset.pairs.split(",").map(Number);
+  const open = (at) => {
+    Object.assign(enlarged, { part, order, at: order.indexOf(at), overlaid: false });
+    show();
+    dialog.showModal();
+  };
+  element.append(...order.map((at) => figure(part, at, open)));
+}
 
 // A page that is printed shows what is folded away on a screen.
 const folded = [];

@@ -14,20 +14,22 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from ..compliance import gate, rules
+from ..compliance.gate import RuleResult
 from ..evaluation.published import Published
 from ..files import new_folder, write_whole
 from ..records import attacks as attack_record
-from ..records.attacks import AttackRecord
+from ..records.attacks import AttackMeasure, AttackRecord
 from ..records.report import Measure, Record, read_report
 from . import data, gallery
 from .beside import list_beside, plot_published
+from .boxes import AlarmBox, group_alarms
 from .compared import build_comparisons
 from .data import make_claims
 from .gallery import Gallery
 from .history import History, build_histories
 from .svg import Curve, draw_climbs, plot_thresholds
 from .template import make_environment
+from .verdict import RuleInWords, Verdict, build_verdict, find_worst_attack
 from .wording import format_estimate, format_number, pick_worst_outcome
 
 __all__ = ["format_estimate", "format_number", "make_claims", "write_page"]
@@ -38,14 +40,14 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Card:
-    """A headline number and what came of the default rules on it."""
+    """A headline number and what came of the policy's rules on it."""
 
     measure: Measure
-    rules: Sequence[gate.RuleResult]
+    rules: Sequence[RuleInWords]
 
     @property
-    def verdict(self) -> str:
-        return pick_worst_outcome([f.outcome for f in self.rules])
+    def outcome(self) -> str:
+        return pick_worst_outcome([r.outcome for r in self.rules])
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,15 @@ class Part:
     title: str
     record: Record
     gallery: Gallery
+    proof: Sequence[int]
+    """Pairs of the gallery that stand at the top, by their place in it."""
     cards: Sequence[Card]
-    verified: gate.GateResult
-    """What came of the default policy."""
+    verdict: Verdict
+    robust: Sequence[RuleInWords]
+    """What came of the rules on attacks."""
+    attacks: AttackRecord | None
+    """The attacks made beside the evaluation."""
+    alarms: Sequence[AlarmBox]
     curves: Sequence[Curve]
     history: Sequence[History]
 
@@ -68,6 +76,10 @@ class Part:
     def by_judge(self) -> list[Measure]:
         return [m for m in self.record.measures if not self.first(m)]
 
+    @property
+    def worst_attack(self) -> AttackMeasure | None:
+        return find_worst_attack(self.attacks)
+
 
 @dataclass(frozen=True)
 class Attacked:
@@ -77,6 +89,7 @@ class Attacked:
     record: AttackRecord
     gallery: Gallery
     curves: Markup | None
+    alarms: Sequence[AlarmBox]
 
 
 def write_page(
@@ -107,7 +120,7 @@ def write_page(
     judged = {
         folder: read_report(folder) for folder in folders if folder not in fought or (folder / "report.json").is_file()
     }
-    parts = [_part(record, folder, per_group) for folder, record in judged.items()]
+    parts = [_part(record, folder, per_group, fought.get(folder)) for folder, record in judged.items()]
     attacked = [_attacked(record, folder) for folder, record in fought.items()]
     galleries = [p.gallery for p in (*parts, *attacked)]
     pictures = gallery.collect_images(galleries)
@@ -118,7 +131,7 @@ def write_page(
         make_environment()
         .get_template("page.html")
         .render(
-            title="; ".join([*(p.title for p in (*parts, *attacked)), *(p.name for p in published)]),
+            title="; ".join(dict.fromkeys([*(p.title for p in (*parts, *attacked)), *(p.name for p in published)])),
             parts=parts,
             attacked=attacked,
             published=published,
@@ -135,14 +148,26 @@ def write_page(
     return write_whole(out, page)
 
 
-def _part(record: Record, folder: Path, per_group: int | None) -> Part:
-    found = gate.verify(record, (), rules.find_policy("default").rules)
-    cards = [Card(m, [f for f in found.findings if _about(f, m)]) for m in record.headline_measures()]
+def _part(record: Record, folder: Path, per_group: int | None, attacks: AttackRecord | None) -> Part:
+    verdict = build_verdict(record, attacks)
+    cards = [Card(m, [r for r in verdict.rules if _about(r.finding, m)]) for m in record.headline_measures()]
     shown = gallery.build_evaluation_gallery(record, folder, per_group)
-    return Part(title_of(record), record, shown, cards, found, plot_thresholds(record), build_histories(record.history))
+    return Part(
+        title=title_of(record),
+        record=record,
+        gallery=shown,
+        proof=gallery.pick_proof(shown),
+        cards=cards,
+        verdict=verdict,
+        robust=[r for r in verdict.rules if r.finding.metric == "robust"],
+        attacks=attacks,
+        alarms=group_alarms(record.alarms),
+        curves=plot_thresholds(record),
+        history=build_histories(record.history),
+    )
 
 
-def _about(finding: gate.RuleResult, m: Measure) -> bool:
+def _about(finding: RuleResult, m: Measure) -> bool:
     """Whether a rule was held against this number, its base, or its drop."""
     return finding.metric.partition("_")[0] == m.metric and finding.group == m.group and finding.judge == m.judge
 
@@ -150,7 +175,9 @@ def _about(finding: gate.RuleResult, m: Measure) -> bool:
 def _attacked(record: AttackRecord, folder: Path) -> Attacked:
     lines = {t.attack: t.curve for t in record.measures if t.condition == "target" and len(t.curve) > 1}
     plot = draw_climbs(lines, "attack success rate") if lines else None
-    return Attacked(title_of(record), record, gallery.build_attack_gallery(record, folder), plot)
+    return Attacked(
+        title_of(record), record, gallery.build_attack_gallery(record, folder), plot, group_alarms(record.alarms)
+    )
 
 
 def title_of(record: Record | AttackRecord) -> str:

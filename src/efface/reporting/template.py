@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from . import wording
+from . import verdict, wording
 
 HERE = Path(__file__).parent
 FILTERS = {
@@ -15,10 +15,12 @@ FILTERS = {
     "estimate": wording.format_estimate,
     "stacked": wording.format_stacked,
     "stacked_drop": wording.format_stacked_drop,
+    "stacked_lift": wording.format_stacked_lift,
     "drop": wording.format_drop,
     "named": wording.format_name,
     "card_title": wording.format_card_title,
-    "rule": wording.format_rule,
+    "brief": wording.format_brief,
+    "rule": verdict.format_rule,
 }
 """What the templates call the functions that write numbers."""
 

@@ -1,15 +1,21 @@
 """How numbers read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from ..compliance.gate import RuleResult
-from ..compliance.rules import parse_rule
 from ..records.report import Drop, Estimate, Measure
 
 METRICS = {"esr1": "erased (ESR-1)", "psr1": "kept (PSR-1)", "esr5": "erased (ESR-5)", "psr5": "kept (PSR-5)"}
-OUTCOMES = {"holds": "holds", "failed": "failed", "unjudged": "could not be judged"}
+OUTCOMES = {"holds": "holds", "failed": "failed", "unjudged": "undecided"}
+GROUPS = {
+    "neighbour": "near neighbours",
+    "seen": "other things",
+    "unseen": "things that fitting never saw",
+    "style": "other styles",
+    "unrelated": "unrelated things",
+}
+"""What a group's things are called in a sentence; others by the suite's title of the group."""
 
 
 def format_number(value: float | None, unit: str = "share") -> str:
@@ -34,15 +40,35 @@ def format_stacked(e: Estimate, unit: str = "share") -> Markup:
 
 
 def format_drop(d: Drop | None, unit: str = "share") -> str:
-    """Base minus edited with its interval."""
-    return (
-        f"{format_number(d.value, unit)} ({format_number(d.low, unit)} to {format_number(d.high, unit)})" if d else "—"
-    )
+    """What was lost from base to edited, or gained, with its interval.
+
+    Of a share: "39.1 points lost (29.7 to 43.8)", "76.6 points gained (64.1 to 87.5)", "3.6 points lost (2.0 gained to
+    9.4 lost)".  Of any other number: "fell by 0.239 (0.197 to 0.280)", "rose by …".
+    """
+    if d is None:
+        return "—"
+    mixed = d.low < 0 < d.high
+    ends = (d.low, d.high) if mixed else sorted((d.low, d.high), key=abs)
+    if unit == "number":
+        low, high = (f"{-v if mixed and d.value < 0 else v if mixed else abs(v):.3g}" for v in ends)
+        return f"{'fell' if d.value >= 0 else 'rose'} by {abs(d.value):.3g} ({low} to {high})"
+    low, high = (f"{100 * abs(v):.1f}{_direction(v) if mixed else ''}" for v in ends)
+    return f"{100 * abs(d.value):.1f} points{_direction(d.value)} ({low} to {high})"
+
+
+def _direction(lost: float) -> str:
+    return " gained" if lost < 0 else " lost"
 
 
 def format_stacked_drop(d: Drop | None, unit: str = "share") -> Markup:
-    """A difference, and below it its interval."""
+    """What was lost, and below it the interval."""
     return _below(format_drop(d, unit))
+
+
+def format_stacked_lift(d: Drop | None) -> Markup:
+    """By how many points an attack's success rate is above that of random prefixes, and below it the interval."""
+    text = "—" if d is None else f"{100 * d.value:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+    return _below(text)
 
 
 def _below(line: str) -> Markup:
@@ -59,13 +85,45 @@ def format_name(m: Measure) -> str:
 def format_card_title(m: Measure) -> str:
     if m.metric.startswith("esr"):
         return f"Erased: {m.group}"
-    return f"Kept: {m.group}" if m.metric.startswith("psr") else f"{m.metric}: {m.group}"
+    return f"Kept: {GROUPS.get(m.group, m.group)}" if m.metric.startswith("psr") else f"{m.metric}: {m.group}"
 
 
-def format_rule(f: RuleResult) -> str:
-    """What must be, and whether it is."""
-    by = f" by {100 * f.short:.1f} points" if f.outcome == "failed" else ""
-    return f"{f.metric} {'≥' if parse_rule(f.rule).below else '≤'} {f.bar:g}: {OUTCOMES[f.outcome]}{by}"
+def format_more(pictures: int) -> str:
+    """A number of pictures that was estimated, to two digits: "about 280 more pictures"."""
+    unit = 10 ** max(0, len(str(pictures)) - 2)
+    return f"about {-(-pictures // unit) * unit:,} more pictures"
+
+
+def format_targets(targets: Sequence[str]) -> str:
+    """Concepts in quotation marks: “cat” or “tiger”."""
+    quoted = [f"“{t}”" for t in targets[:3]]
+    more = f" or {len(targets) - 3} more" if len(targets) > 3 else ""
+    return " or ".join(quoted) + more
+
+
+def format_group(group: str, titles: Mapping[str, str]) -> str:
+    """What the things of a group of rows are called in a sentence, in the plural."""
+    return GROUPS.get(group) or (f"“{titles[group]}”" if group in titles else group)
+
+
+def format_brief(share: float) -> str:
+    """A share as it stands in a sentence: "62 %", "3.6 %", "0.4 %"."""
+    return f"{_short(100 * share)} %"
+
+
+def format_bar(share: float) -> str:
+    """A limit that somebody set, as a percentage without needless digits."""
+    return f"{round(100 * share, 6):g} %"
+
+
+def format_points(share: float) -> str:
+    """A difference of shares in points: "27 points", "1 point"."""
+    text = _short(100 * share)
+    return f"{text} {'point' if text == '1' else 'points'}"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 10 else f"{round(number, 1):g}"
 
 
 def pick_worst_outcome(outcomes: Sequence[str]) -> str:

@@ -1,0 +1,61 @@
+"""How many more pictures would decide a rule whose interval is still too wide."""
+
+from __future__ import annotations
+
+import math
+
+from ..evaluation.alarms import UNSCORED
+from ..functional.rates import wilson
+from .gate import WIDEST, RuleResult
+from .rules import parse_rule
+
+MOST = 1_000_000
+"""Pictures beyond which nobody would draw; the rate then lies on the bar."""
+
+
+def count_deciding(finding: RuleResult, widest: float = WIDEST) -> int | None:
+    """How many further pictures would decide a rule, if the rate stays what it is; an estimate.
+
+    A rate's interval is taken again as Wilson's at the larger n; any other interval is taken to shrink with the square
+    root of n. The rule is decided where `gate.judge_rule` would call it held or failed.
+
+    Args:
+        finding: what came of the rule.
+        widest: as it was held, see `gate.verify`.
+
+    Returns:
+        The number of pictures beyond `finding.n`; None where the rule is decided already, where nothing was measured or
+        too many pictures have no score, so that more of them don't help, and where a million would not suffice.
+    """
+    if finding.outcome != "unjudged" or finding.value is None or not finding.n:
+        return None
+    if finding.unscored / (finding.n + finding.unscored) > UNSCORED:
+        return None
+    low, high = finding.n, finding.n
+    while not _is_decided(finding, high, widest):
+        low, high = high, 2 * high
+        if high > MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _is_decided(finding, middle, widest) else (middle, high)
+    return high - finding.n
+
+
+def _is_decided(finding: RuleResult, n: int, widest: float) -> bool:
+    """Whether the rule would be held or failed with n pictures of the same rate."""
+    low, high = _interval(finding, n)
+    if parse_rule(finding.rule).below:
+        holds, fails = low >= finding.bar, high < finding.bar
+    else:
+        holds, fails = high <= finding.bar, low > finding.bar
+    return holds or fails or high - low <= widest + 1e-9
+
+
+def _interval(finding: RuleResult, n: int) -> tuple[float, float]:
+    value = finding.value or 0.0
+    own = wilson(round(value * finding.n), finding.n)
+    if math.isclose(own[0], finding.low, abs_tol=1e-9) and math.isclose(own[1], finding.high, abs_tol=1e-9):
+        return wilson(round(value * n), n)
+    shrink = math.sqrt(finding.n / n)
+    return value - (value - finding.low) * shrink, value + (finding.high - value) * shrink

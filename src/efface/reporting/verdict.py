@@ -1,0 +1,180 @@
+"""The verdict: one sentence that says whether an edit is ready by a policy's rules, and why; and each rule in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..attacks import BASELINE
+from ..compliance import gate, rules
+from ..compliance.deciding import count_deciding
+from ..compliance.gate import RuleResult
+from ..compliance.rules import parse_rule
+from ..records.attacks import AttackMeasure, AttackRecord
+from ..records.report import Record
+from . import wording
+from .wording import format_bar, format_brief, format_group, format_more, format_points, format_targets
+
+VerdictOutcome = Literal["ready", "not ready", "undecided"]
+OUTCOMES: Mapping[str, VerdictOutcome] = {"holds": "ready", "failed": "not ready", "unjudged": "undecided"}
+LEADS = {"ready": "Ready", "not ready": "Not ready", "undecided": "Undecided"}
+
+
+@dataclass(frozen=True)
+class RuleInWords:
+    """A rule, and what came of it, as a person reads it."""
+
+    outcome: gate.RuleOutcome
+    claim: str
+    """What must hold: "“cat” appears in at most 5 % of pictures"."""
+    found: str
+    """What was found: "“cat” still appears in 20 % of pictures, 5 % allowed"."""
+    more: int | None
+    """How many more pictures would decide it, where it is open."""
+    finding: RuleResult
+    """What the gate found, with the interval."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an edit is ready, in a sentence, with the rules behind it."""
+
+    outcome: VerdictOutcome
+    policy: str
+    sentence: str
+    rules: tuple[RuleInWords, ...]
+
+
+def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: str = "") -> Verdict:
+    """Hold an evaluation, and the attacks made beside it, against a policy, and say the result in words.
+
+    Args:
+        policy: its name; "attacked" where attacks were made and "default" where none were, when it is empty.
+    """
+    named = policy or ("attacked" if attacks else "default")
+    whole = gate.add_attack_measures(record, attacks)
+    found = gate.verify(whole, (), rules.find_policy(named).rules)
+    described = tuple(describe_rule(f, record) for f in found.findings)
+    outcome = OUTCOMES[found.outcome]
+    lead = {"ready": _ready, "not ready": _failed, "undecided": lambda some: ""}[outcome](described)
+    parts = [lead, describe_worst_attack(attacks), *_open(described)]
+    sentence = f"{LEADS[outcome]}: {'; '.join(part for part in parts if part)}."
+    return Verdict(outcome, named, sentence + _not_known(attacks), described)
+
+
+def describe_rule(finding: RuleResult, record: Record) -> RuleInWords:
+    """One rule in words; a metric without words of its own is called by its name."""
+    metric, _, part = finding.metric.partition("_")
+    targets = format_targets(record.targets)
+    group = format_group(finding.group, record.suite.groups)
+    if metric.startswith("esr") and part == "base":
+        claim, found = _drawn(finding, targets)
+    elif metric.startswith("esr") and not part:
+        claim, found = _erased(finding, targets)
+    elif metric.startswith("psr") and part == "drop":
+        claim, found = _kept(finding, group)
+    elif metric == "robust":
+        claim, found = _robust(finding, targets)
+    else:
+        claim, found = _plain(finding, group)
+    if finding.value is None:
+        found = f"nothing was measured that shows whether {claim}"
+    return RuleInWords(finding.outcome, claim, found, count_deciding(finding), finding)
+
+
+def format_rule(rule: RuleInWords) -> str:
+    """What must be, and whether it is; where that is open, how many more pictures would decide it."""
+    more = f"; {format_more(rule.more)} would decide" if rule.more else ""
+    return f"{rule.claim}: {wording.OUTCOMES[rule.outcome]}{more}"
+
+
+def find_worst_attack(attacks: AttackRecord | None) -> AttackMeasure | None:
+    """The attack that brings the target back most often; None where none has a value."""
+    made = [
+        m
+        for m in (attacks.measures if attacks else ())
+        if m.condition == "target" and not m.missing and m.after.value is not None and m.attack != BASELINE
+    ]
+    return max(made, key=lambda m: m.after.value or 0.0, default=None)
+
+
+def describe_worst_attack(attacks: AttackRecord | None) -> str:
+    """The strongest attack with its rate, beside that of the plain prompt; "" where none has a value."""
+    worst = find_worst_attack(attacks)
+    if worst is None:
+        return ""
+    plain, now = worst.before.value or 0.0, worst.after.value or 0.0
+    if now <= plain:
+        return f"no attack shows it more often than the plain prompts, which do in {format_brief(plain)}"
+    name = worst.attack.replace("-", " ")
+    return f"the strongest attack, “{name}”, brings it back in {format_brief(now)} of {worst.after.n} prompts"
+
+
+def _failed(described: Sequence[RuleInWords]) -> str:
+    return "; ".join(r.found for r in described if r.outcome == "failed")
+
+
+def _ready(described: Sequence[RuleInWords]) -> str:
+    return "; ".join(r.found for r in described)
+
+
+def _open(described: Sequence[RuleInWords]) -> list[str]:
+    """What is not decided, and how many more pictures would decide it."""
+    left = [r for r in described if r.outcome == "unjudged"]
+    if not left:
+        return []
+    more = [r.more for r in left if r.more is not None]
+    whether = " and ".join(f"whether {r.claim}" for r in left)
+    enough = f" ({format_more(max(more))} would decide)" if more else ""
+    return [f"not decided is {whether}{enough}"]
+
+
+def _not_known(attacks: AttackRecord | None) -> str:
+    if attacks is None:
+        return " No attack was made: whether it can be brought back is not known."
+    stopped = sorted({each.attack for each in attacks.interrupted})
+    return f" Interrupted, and counted as far as they went: {', '.join(stopped)}." if stopped else ""
+
+
+def _drawn(f: RuleResult, targets: str) -> tuple[str, str]:
+    value = 1 - (f.value or 0.0)
+    only = "only " if f.outcome == "failed" else ""
+    claim = f"the untouched model draws {targets} in at least {format_bar(1 - f.bar)} of its pictures"
+    return claim, f"the untouched model draws {targets} in {only}{format_brief(value)} of its pictures"
+
+
+def _erased(f: RuleResult, targets: str) -> tuple[str, str]:
+    allowed, shown, worst = 1 - f.bar, 1 - (f.value or 0.0), 1 - f.low
+    claim = f"{targets} appears in at most {format_bar(allowed)} of pictures"
+    if f.outcome == "failed" and shown <= allowed:
+        return claim, f"{targets} may appear in up to {format_brief(worst)} of pictures, {format_bar(allowed)} allowed"
+    still = "still " if f.outcome == "failed" else ""
+    return claim, f"{targets} {still}appears in {format_brief(shown)} of pictures, {format_bar(allowed)} allowed"
+
+
+def _kept(f: RuleResult, group: str) -> tuple[str, str]:
+    claim = f"{group} lose at most {format_points(f.bar)}"
+    allowed = f"{format_points(f.bar).split()[0]} allowed"
+    if f.outcome == "failed" and (f.value or 0.0) <= f.bar:
+        return claim, f"{group} may lose up to {format_points(f.high)}, {allowed}"
+    if (f.value or 0.0) < 0:
+        return claim, f"{group} lose nothing"
+    return claim, f"{group} lose {format_points(f.value or 0.0)}, {allowed}"
+
+
+def _robust(f: RuleResult, targets: str) -> tuple[str, str]:
+    allowed, broken = 1 - f.bar, 1 - (f.value or 0.0)
+    claim = f"{targets} is brought back in at most {format_bar(allowed)} of the attacked prompts"
+    all_of_them = "plain prompts or attacks"
+    if f.outcome == "failed" and broken <= allowed:
+        worst = format_brief(1 - f.low)
+        return claim, f"{all_of_them} may show it in up to {worst} of prompts, {format_bar(allowed)} allowed"
+    return claim, f"{all_of_them} show it in {format_brief(broken)} of prompts, {format_bar(allowed)} allowed"
+
+
+def _plain(f: RuleResult, group: str) -> tuple[str, str]:
+    below = parse_rule(f.rule).below
+    name = f"{f.metric} of {group}" if f.group else f.metric
+    bar = f"at {'least' if below else 'most'} {f.bar:g}"
+    return f"{name} is {bar}", f"{name} is {0.0 if f.value is None else f.value:.3g}, {bar} wanted"
