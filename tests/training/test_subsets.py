@@ -71,8 +71,12 @@ def test_malformed(sizes, selection):
         select(sizes, selection)
 
 
-def test_subsets_never_leave_the_unet():
+def test_only_the_subset_of_text_encoders_leaves_the_unet():
     names = [
+        "unet.add_embedding.linear_1.weight",
+        "transformer.caption_projection.linear_1.weight",
+        "transformer.transformer_blocks.0.attn.to_q.weight",
+        "transformer.transformer_blocks.0.attn.add_q_proj.weight",
         "text_encoder.text_model.attn2.weight",
         "unet.conv_in.weight",
         "unet.a.attn1.b",
@@ -80,5 +84,6 @@ def test_subsets_never_leave_the_unet():
         "unet.up_blocks.2.attentions.0.attn2.to_k.weight",
         "unet.down_blocks.1.attentions.0.attn1.to_k.weight",
     ]
-    chosen = {name for subset in SUBSETS for name in select(names, subset)}
-    assert all(name.startswith("unet.") for name in chosen)
+    assert select(names, "text-encoders") == ["text_encoder.text_model.attn2.weight"]
+    chosen = {name for subset in SUBSETS if subset != "text-encoders" for name in select(names, subset)}
+    assert all(name.startswith(("unet.", "transformer.")) for name in chosen)

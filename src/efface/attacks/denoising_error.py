@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..edits.edit import Edit
-from ..functional.schedules import convert, noised, space_weight
+from ..functional.schedules import denoising_target, noised, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.interfaces import States
@@ -45,7 +45,7 @@ class DenoisingError:
         eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0)
         bar = self.model.noise_level(t)
         x_t = noised(x0, eps, bar)
-        return States(x_t, t.to(x0.device), {"goal": convert(eps, x_t, bar, "eps", self.model.space)})
+        return States(x_t, t.to(x0.device), {"goal": denoising_target(x0, eps, x_t, bar, self.model.space)})
 
     def error(self, rows: States, cond: Cond) -> Tensor:
         """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .schedules import NoiseLevel, Space, convert, noised
+from .schedules import NoiseLevel, Space, denoising_target, noised
 
 
 def denoising_errors(
@@ -30,5 +30,5 @@ def denoising_errors(
     eps = torch.randn(x0.shape, generator=rng).to(x0)
     level = noise_level(t)
     x_t = noised(x0, eps, level)
-    wanted = convert(eps, x_t, level, "eps", space)
+    wanted = denoising_target(x0, eps, x_t, level, space)
     return (predict(x_t, t.to(x0.device)).float() - wanted.float()).square().flatten(1).mean(dim=1)

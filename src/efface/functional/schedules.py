@@ -112,10 +112,19 @@ def convert(prediction: Tensor, x_t: Tensor, level: NoiseLevel, given: Space, wa
     return from_x0(to_x0(prediction, x_t, level, given), x_t, level, wanted)
 
 
+def denoising_target(x0: Tensor, eps: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
+    """What a perfect denoiser predicts in `space` at x_t = alpha x0 + sigma eps; tensors [n, ...], n levels.
+
+    A flow is told by both ends, so that it is exact also where the state is all noise or all picture.
+    """
+    return eps - x0 if space == "flow" else convert(eps, x_t, level, "eps", space)
+
+
 def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:
     """How much a squared error in `native` grows when it is measured in `space`: [n] in fp32, from n levels.
 
-    The square of the slope of the affine map; (sigma / alpha)^2 from eps to x0, the weight that EAP's x0 loss hides.
+    The square of the slope of the affine map; (sigma / alpha)^2 from eps to x0, the weight that EAP's x0 loss hides,
+    which from flow to x0 is sigma^2.
 
     Raises:
         ValueError: there is no such space.
@@ -124,6 +133,10 @@ def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:
         if name not in get_args(Space):
             raise ValueError(f"no space {name!r}; there are {', '.join(get_args(Space))}")
     picture, noise = level.alpha.square().float(), level.sigma.square().float()
+    if native == "flow":  # the quotient below, with the noise cancelled: also where there is none, or nothing else
+        reach = (level.alpha + level.sigma).square().float()
+        slopes = {"eps": picture, "v": _length(level).square().float(), "x0": noise, "flow": reach}
+        return torch.ones_like(noise) if space == "flow" else slopes[space] / reach
     in_x0 = {
         "eps": noise / picture,
         "v": noise / _length(level).square().float(),

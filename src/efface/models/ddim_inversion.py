@@ -1,10 +1,10 @@
 """Pictures that exist taken back to the noise they might have come from, and drawn again from there.
 
-DDIM's sampling is an ODE (Song et al., arXiv 2010.02502, section 4.3), so it can be walked backwards: at the k-th
-timestep the wanted state solves x_k = unstep(x_{k+1}, prediction at x_k), where x_{k+1} stands in for x_k in the
-prediction (Dhariwal & Nichol, arXiv 2105.05233, appendix F). The error falls with the number of steps; `refine`
-repeats the step with the state found so far, which takes it away at any number, where that converges. An x0 that the
-model's own schedule would clip is not clipped, for that could not be undone.
+DDIM's sampling is an ODE (Song et al., arXiv 2010.02502, section 4.3), and so is a flow's by Euler's method, so they
+can be walked backwards: at the k-th timestep the wanted state solves x_k = unstep(x_{k+1}, prediction at x_k), where
+x_{k+1} stands in for x_k in the prediction (Dhariwal & Nichol, arXiv 2105.05233, appendix F). The error falls with the
+number of steps; `refine` repeats the step with the state found so far, which takes it away at any number, where that
+converges. An x0 that the model's own schedule would clip is not clipped, for that could not be undone.
 """
 
 from __future__ import annotations
@@ -56,8 +56,14 @@ def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int,
 
 
 def _levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
-    """DDIM's timesteps [steps], noisiest first, and the levels [steps] before and after each step."""
+    """DDIM's timesteps [steps], noisiest first, and the levels [steps] before and after each step.
+
+    Of a flow they are Euler's, which the scheduler's levels say themselves.
+    """
     scheduler = set_timesteps(model.scheduler("ddim-unclipped"), steps)
+    if model.space == "flow":
+        levels = NoiseLevel.from_flow(scheduler.sigmas)
+        return scheduler.timesteps.to(model.device), levels[:-1].to(model.device), levels[1:].to(model.device)
     times = scheduler.timesteps.long()
     # As the scheduler steps: by a whole number of timesteps, where their spacing may be rounded.
     following = times - scheduler.config.num_train_timesteps // steps

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ KINDS = (
     "StableDiffusionXLPipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
+    "StableDiffusion3Pipeline",
     "DDPMPipeline",
 )
 """What a folder's `model_index.json` may name."""
@@ -47,7 +49,7 @@ def load(
 
     Args:
         source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
-            pipeline of Stable Diffusion, SDXL or PixArt in memory. A single file holds no configuration and no
+            pipeline of one of `KINDS` in memory. A single file holds no configuration and no
             tokenizer: "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
             architecture, "FILE.safetensors" from the hub or its cache.
         device: by default a GPU where there is one; a pipeline in memory stays where it is.
@@ -132,6 +134,8 @@ class Place:
     """Its name, where it is bundled."""
     config: str | None = None
     """Where a single file's configuration lies, "" for the hub's; None for all that is no single file."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """What its `model_index.json` says, where it has one."""
 
 
 def _locate(source: str) -> Place:
@@ -139,10 +143,12 @@ def _locate(source: str) -> Place:
 
     if source in names():
         folder = BUNDLED / source / "model"
-        return Place(str(folder), _kind(source, json.loads((folder / "model_index.json").read_text())), source)
+        index = json.loads((folder / "model_index.json").read_text())
+        return Place(str(folder), _kind(source, index), source, index=index)
     if Path(source).is_dir():
-        index = Path(source) / "model_index.json"
-        return Place(source, _kind(source, json.loads(index.read_text()) if index.is_file() else {}))
+        file = Path(source) / "model_index.json"
+        index = json.loads(file.read_text()) if file.is_file() else {}
+        return Place(source, _kind(source, index), index=index)
     if parts := single_file.split(source):
         file, config = parts
         kind, beside = single_file.kind(file), _locate(config) if config else None
@@ -152,7 +158,8 @@ def _locate(source: str) -> Place:
     if source.count("/") == 1 and not source.startswith((".", "/", "~")):
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-        return Place(source, _kind(source, dict(DiffusionPipeline.load_config(source))))  # type: ignore[arg-type]
+        index = dict(DiffusionPipeline.load_config(source))  # type: ignore[arg-type]
+        return Place(source, _kind(source, index), index=index)
     raise ValueError(
         f"no model {source!r}; give one of: {', '.join(names()) or 'none bundled'}; or a diffusers folder, a "
         "single-file checkpoint (FILE.safetensors@FOLDER), or a hub id owner/name"
@@ -170,6 +177,7 @@ def _adapters() -> dict[str, tuple[Any, Any]]:
     """Pipeline classes and their adapters by kind, of those that a pipeline is opened for."""
     from .adapters.pixart import PixArt, PixArtAlphaPipeline, PixArtSigmaPipeline
     from .adapters.sd import StableDiffusion, StableDiffusionPipeline
+    from .adapters.sd3 import StableDiffusion3, StableDiffusion3Pipeline
     from .adapters.sdxl import StableDiffusionXL, StableDiffusionXLPipeline
 
     pairs = (
@@ -177,6 +185,7 @@ def _adapters() -> dict[str, tuple[Any, Any]]:
         (StableDiffusionXLPipeline, StableDiffusionXL),
         (PixArtAlphaPipeline, PixArt),
         (PixArtSigmaPipeline, PixArt),
+        (StableDiffusion3Pipeline, StableDiffusion3),
     )
     return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
 
@@ -201,6 +210,8 @@ def _open(place: Place) -> Any:
     known = _adapters()[place.kind][0]
     # Stable Diffusion 1.x comes with a checker of pictures, which is not called here.
     bare = {"safety_checker": None, "requires_safety_checker": False} if place.kind == KINDS[0] else {}
+    if place.kind == "StableDiffusion3Pipeline":  # which may go without its T5
+        bare |= {part: None for part in ("text_encoder_3", "tokenizer_3") if not place.index.get(part, [None])[0]}
     return known.from_pretrained(place.location, **bare)
 
 
@@ -214,9 +225,8 @@ def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
     world = folder / "world.json"
     words = json.loads(world.read_text()).get("vocabulary", ()) if world.is_file() else ()
     base = Defaults()
-    return Defaults(draw.get("steps", base.steps), draw.get("guidance", base.guidance), table.get("method", {})), tuple(
-        words
-    )
+    said = {name: draw.get(name, getattr(base, name)) for name in ("steps", "guidance", "blank_tokens")}
+    return Defaults(**said, methods=table.get("method", {})), tuple(words)
 
 
 def _compute(compute: Compute, device: str) -> torch.dtype | None:

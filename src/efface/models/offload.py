@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .cond import Cond
 
-ENCODERS = ("text_encoder", "text_encoder_2")
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def check_device(device: str) -> str:

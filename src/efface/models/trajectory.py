@@ -22,6 +22,8 @@ class Defaults:
     guidance: float = 7.5
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arguments by method; empty for models of the papers' size, whose values are the presets' own."""
+    blank_tokens: int = 256
+    """Tokens of zeros that a network reads in place of a text encoder's which its pipeline may go without."""
 
 
 @dataclass(frozen=True)

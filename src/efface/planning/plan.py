@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
+from ..models.offload import ENCODERS
 from ..training.distributed import process_group
 from ..training.interfaces import MemoryFootprint
 from ..training.trainer import Trainer
@@ -287,6 +288,6 @@ def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
 
 def _resting(model: Model) -> list[Tensor]:
     """What lies on the device of the parts that rest while a denoiser learns: text encoders and autoencoder."""
-    parts = [getattr(model.pipeline, name, None) for name in ("text_encoder", "text_encoder_2", "vae")]
+    parts = [getattr(model.pipeline, name, None) for name in (*ENCODERS, "vae")]
     lying = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
     return [tensor for tensor in lying if tensor.device == model.device]

@@ -3,7 +3,9 @@
 A selection is a comma list; each part is a subset's name or a regular expression searched in the names, and a weight is
 selected when any part matches. Names begin with the part of the pipeline: `unet.down_blocks.0…`,
 `transformer.transformer_blocks.0…`, `text_encoder.…`. A subset means the same in a U-Net and in a transformer; those
-that name layers of a U-Net select nothing in a transformer.
+that name layers of a U-Net select nothing in a transformer. In joint attention (SD3, FLUX, Qwen-Image) cross-attention
+is the text's own stream of it, `attn.add_q_proj`, `add_k_proj`, `add_v_proj` and `to_add_out`; an `attn2` that stands
+beside such an `attn` (SD3.5-medium) reads the picture alone, and is self-attention.
 
 The filters of the field's code are written for CompVis names. Two traps in the translation: CompVis `out.` is
 diffusers' `conv_norm_out` *and* `conv_out` (and must not match `to_out.`); CompVis `time_embed` is `time_embedding`
@@ -15,36 +17,76 @@ up.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _NET = r"(unet|transformer)\."
-_TIME = r"unet\.time_embedding\.|transformer\.adaln_single\."
-_OUT = r"unet\.conv_(norm_)?out\.|transformer\.(proj_out\.|scale_shift_table$)"
+_TIME = (
+    r"unet\.time_embedding\.|transformer\.(adaln_single|time_embed|t_embedder|time_guidance_embed)\."
+    r"|transformer\.time_text_embed\.(timestep|guidance)_embedder\."
+)
+_OUT = r"unet\.conv_(norm_)?out\.|transformer\.(proj_out\.|norm_out\.|all_final_layer\.|scale_shift_table$)"
+_CROSS = r"\battn2\."
+_STREAM = r"\battn\.(add_[qkv]_proj|to_add_out|norm_added_[qk])\."
 
-SUBSETS: dict[str, tuple[str, str]] = {
-    "xattn": (rf"^{_NET}.*\battn2\.", "cross-attention: queries, keys, values and outputs (ESD-x)"),
-    "xattn-strict": (rf"^{_NET}.*\battn2\.to_[kv]\.", "cross-attention keys and values"),
-    "xattn-matching": (rf"^{_NET}.*\battn2\.to_[qkv]\.", "cross-attention queries, keys and values"),
-    "noxattn": (
-        rf"^(?!{_TIME}|{_OUT}){_NET}(?!.*\battn2\.)",
-        "all but cross-attention, time embedding, output (ESD-u)",
-    ),
-    "xlayer": (
-        r"^unet\.up_blocks\.2\.attentions\.[02]\..*\battn2\.",
-        "cross-attention of two layers near the output: CompVis output_blocks 6 and 8 of Stable Diffusion 1.x and 2.x",
-    ),
-    "selflayer": (
-        r"^unet\.down_blocks\.[12]\.attentions\.0\..*\battn1\.",
-        "self-attention of two layers near the input: CompVis input_blocks 4 and 7 of Stable Diffusion 1.x and 2.x",
-    ),
-    "selfattn": (rf"^{_NET}.*\battn1\.", "self-attention"),
-    "notime": (rf"^(?!{_TIME}|{_OUT}){_NET}", "all but the time embedding and the output layers"),
-    "full": (rf"^{_NET}", "the whole denoiser"),
-    "transformers": (
-        r"^unet\..*\.attentions\.|^transformer\.transformer_blocks\..*\.(attn\d|ff)\.",
-        "the transformer blocks: attention and feed-forward layers (SPM)",
-    ),
-}
+
+def _subsets(cross: str, keys: str, matching: str, self_: str) -> dict[str, tuple[str, str]]:
+    """The subsets by name, pattern and description, given patterns of the layers within an attention."""
+    return {
+        "xattn": (rf"^{_NET}.*{cross}", "cross-attention: queries, keys, values and outputs (ESD-x)"),
+        "xattn-strict": (rf"^{_NET}.*{keys}", "cross-attention keys and values"),
+        "xattn-matching": (rf"^{_NET}.*{matching}", "cross-attention queries, keys and values"),
+        "cross": (rf"^{_NET}.*{keys}", "the text maps of the role cross: keys and values, as xattn-strict"),
+        "embedder": (
+            r"^transformer\.(context_embedder|caption_projection|txt_in|cap_embedder)\.",
+            "the layers between a text encoder and the first block (UCE on FLUX: context_embedder)",
+        ),
+        "pooled": (
+            r"^transformer\.time_text_embed\.text_embedder\.|^unet\.add_embedding\.",
+            "what reads the pooled embedding of a prompt",
+        ),
+        "text-encoders": (r"^text_encoder(_\d)?\.", "all text encoders"),
+        "stream-qk": (
+            r"^transformer\.transformer_blocks\..*\battn\.(add_[qk]_proj|to_[qk])\.",
+            "queries and keys of both streams of joint attention (GEM)",
+        ),
+        "text-qk": (
+            r"^transformer\.transformer_blocks\..*\battn\.add_[qk]_proj\.",
+            "queries and keys of the text's stream of joint attention (EraseAnything)",
+        ),
+        "noxattn": (
+            rf"^(?!{_TIME}|{_OUT}){_NET}(?!.*{cross})",
+            "all but cross-attention, time embedding, output (ESD-u)",
+        ),
+        "xlayer": (
+            r"^unet\.up_blocks\.2\.attentions\.[02]\..*\battn2\.",
+            "cross-attention of two layers near the output: CompVis output_blocks 6 and 8 of Stable Diffusion 1.x and "
+            "2.x",
+        ),
+        "selflayer": (
+            r"^unet\.down_blocks\.[12]\.attentions\.0\..*\battn1\.",
+            "self-attention of two layers near the input: CompVis input_blocks 4 and 7 of Stable Diffusion 1.x and 2.x",
+        ),
+        "selfattn": (rf"^{_NET}.*{self_}", "self-attention"),
+        "notime": (rf"^(?!{_TIME}|{_OUT}){_NET}", "all but the time embedding and the output layers"),
+        "full": (rf"^{_NET}", "the whole denoiser"),
+        "transformers": (
+            r"^unet\..*\.attentions\.|^transformer\..*\b(attn\d?|attention|ff|ff_context|feed_forward|img_mlp|txt_mlp)\.",
+            "the transformer blocks: attention and feed-forward layers (SPM)",
+        ),
+    }
+
+
+SUBSETS = _subsets(_CROSS, r"\battn2\.to_[kv]\.", r"\battn2\.to_[qkv]\.", r"\battn1\.")
+"""The subsets of a network with cross-attention."""
+JOINT = _subsets(
+    _STREAM, r"\battn\.add_[kv]_proj\.", r"\battn\.add_[qkv]_proj\.", r"\b(attn\.(to_[qkv]|to_out|norm_[qk])|attn2)\."
+)
+"""The same of one with joint attention."""
+
+
+def subsets_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The subsets by name, with pattern and description, as they are meant among these weights."""
+    return JOINT if any(".attn.add_k_proj." in name for name in names) else SUBSETS
 
 
 def select(names: Iterable[str], selection: str) -> list[str]:
@@ -56,17 +98,18 @@ def select(names: Iterable[str], selection: str) -> list[str]:
     names = list(names)
     chosen: set[str] = set()
     for part in selection.split(","):
-        matched = {name for name in names if _pattern(part.strip()).search(name)}
+        pattern = _pattern(part.strip(), subsets_of(names))
+        matched = {name for name in names if pattern.search(name)}
         if not matched:
             raise ValueError(f"{part.strip()!r} selects no weight; {_what_works(names)}")
         chosen |= matched
     return [name for name in names if name in chosen]
 
 
-def _pattern(part: str) -> re.Pattern[str]:
+def _pattern(part: str, subsets: Mapping[str, tuple[str, str]]) -> re.Pattern[str]:
     if not part:
         raise ValueError(f"empty selection; give some of {', '.join(SUBSETS)}, or a regular expression")
-    pattern = SUBSETS[part][0] if part in SUBSETS else part
+    pattern = subsets[part][0] if part in subsets else part
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -76,6 +119,6 @@ def _pattern(part: str) -> re.Pattern[str]:
 
 
 def _what_works(names: list[str]) -> str:
-    works = [key for key, (pattern, _) in SUBSETS.items() if any(re.search(pattern, name) for name in names)]
+    works = [key for key, (pattern, _) in subsets_of(names).items() if any(re.search(pattern, name) for name in names)]
     groups = sorted({".".join(name.split(".")[:2]) for name in names})
     return f"subsets that do: {', '.join(works) or 'none'}; names begin with: {', '.join(groups) or 'nothing'}"

@@ -17,6 +17,7 @@ from ...files import new_folder
 from ..base import Model
 from ..cond import TextMap
 from ..fingerprint import raw
+from ..flow_schedule import Spacing, copy_flow_scheduler, shift_by_size
 from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
@@ -29,6 +30,8 @@ class LatentDiffusion(Model):
     network: Any
     sequence: ClassVar[str]
     """What the text encoders' output is called in conditions."""
+    pixels_packed: ClassVar[int] = 1
+    """Pixels of the latent picture that the network takes as channels of one."""
 
     def __init__(
         self,
@@ -53,28 +56,48 @@ class LatentDiffusion(Model):
         Model.__init__(self, parts)
         self.name, self.defaults, self.own_words, self.compute = name, defaults, tuple(words), compute
         self.device, self.dtype = self.network.device, self.network.dtype
-        config, latent = self.network.config, self.vae.config.latent_channels
-        if config.in_channels != latent:
-            raise ValueError(f"{name} reads {config.in_channels} channels, a plain text-to-image model reads {latent}")
-        self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
-        self.resolution = config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        channels, latent = self.network.config.in_channels // self.pixels_packed, self.vae.config.latent_channels
+        if channels != latent:
+            raise ValueError(f"{name} reads {channels} channels, a plain text-to-image model reads {latent}")
+        side = self.read_side()
+        self.latent_shape = (channels, side, side)
+        self.resolution = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.space = read_space(pipeline.scheduler, name)
         self.levels = read_levels(pipeline.scheduler)
 
     def decoder_digest(self) -> str:
         config = self.vae.config
-        moments = [config.get(name) for name in ("latents_mean", "latents_std") if config.get(name) is not None]
+        named = ("latents_mean", "latents_std", "shift_factor")
+        moments = [config.get(name) for name in named if config.get(name) is not None]
         digest = hashlib.blake2b("".join(map(str, [config.scaling_factor, *moments])).encode(), digest_size=16)
         for name, tensor in sorted(self.vae.state_dict().items()):
             digest.update(name.encode() + raw(tensor, torch.float32))
         return digest.hexdigest()
 
-    def scheduler(self, sampler: Sampler = "own") -> Any:
-        return copy_scheduler(self.pipeline.scheduler, sampler)
+    def read_side(self) -> int:
+        """Pixels a side of the latent picture."""
+        return self.network.config.sample_size
 
-    def _tokenize(self, tokenizer: Any, texts: Sequence[str]) -> Any:
-        """Token ids and attention mask, each [n, length]; says which prompts lose their end."""
-        limit = self.max_tokens
+    def scheduler(self, sampler: Sampler = "own") -> Any:
+        own = self.pipeline.scheduler
+        return copy_flow_scheduler(own, sampler, self.spacing) if self.space == "flow" else copy_scheduler(own, sampler)
+
+    def spacing(self, steps: int) -> Spacing:
+        """Where so many steps of a flow lie; the shift of a dynamic one goes by the picture's tokens."""
+        config = self.pipeline.scheduler.config
+        side = self.latent_shape[1] // self.network.config.patch_size
+        return Spacing(mu=shift_by_size(config, side * side)) if config.get("use_dynamic_shifting") else Spacing()
+
+    def _shift(self) -> float:
+        """What the autoencoder's latents are moved by before they are scaled."""
+        return self.vae.config.get("shift_factor") or 0.0
+
+    def _tokenize(self, tokenizer: Any, texts: Sequence[str], limit: int = 0) -> Any:
+        """Token ids and attention mask, each [n, length]; says which prompts lose their end.
+
+        `limit` is the length; 0 is `max_tokens`.
+        """
+        limit = limit or self.max_tokens
         tokens = tokenizer(list(texts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
         full = tokenizer(list(texts), truncation=False)["input_ids"]
         if long := [text for text, ids in zip(texts, full, strict=True) if len(ids) > limit]:
@@ -90,7 +113,7 @@ class LatentDiffusion(Model):
         pixels = pictures.to(self.device, self.vae.dtype).div(127.5).sub(1)
         with autocast:
             mode = self.vae.encode(pixels).latent_dist.mode()
-        return (mode.float() * self.vae.config.scaling_factor).to(self.dtype)
+        return ((mode.float() - self._shift()) * self.vae.config.scaling_factor).to(self.dtype)
 
     def _pictures(self, z: Tensor) -> Tensor:
         """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
@@ -116,4 +139,4 @@ class LatentDiffusion(Model):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return self._pictures(latents / self.vae.config.scaling_factor)
+        return self._pictures(latents / self.vae.config.scaling_factor + self._shift())

@@ -20,9 +20,10 @@ from torch import Tensor
 from ..cond import Cond, TextMap
 from ..trajectory import Defaults
 from .latent import LatentDiffusion
+from .t5 import T5, tie_embeddings
 
-T5, CAPTION = "t5", "caption"
-"""The text encoder's states, and what the transformer's caption projection makes of them."""
+CAPTION = "caption"
+"""What the transformer's caption projection makes of T5's states."""
 LENGTHS = {PixArtAlphaPipeline: 120, PixArtSigmaPipeline: 300}
 """Tokens of a prompt that each pipeline reads."""
 
@@ -44,10 +45,7 @@ class PixArt(LatentDiffusion):
         words: Sequence[str] = (),
         compute: torch.dtype | None = None,
     ) -> None:
-        encoder: Any = pipeline.text_encoder
-        if encoder is not None:
-            # One module, not two that share a parameter: who swaps it in one would leave it in the other.
-            encoder.encoder.embed_tokens = encoder.shared
+        encoder: Any = tie_embeddings(pipeline.text_encoder)
         # The pipelines' own steps and guidance.
         suggested = defaults or Defaults(steps=20, guidance=4.5)
         LatentDiffusion.__init__(self, pipeline, name, ("text_encoder",), suggested, words, compute)

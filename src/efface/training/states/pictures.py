@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...files import read_pictures
-from ...functional.schedules import convert, noised
+from ...functional.schedules import denoising_target, noised
 from ...models.base import Model
 from ...models.cond import Cond
 from ..distributed import process_group
@@ -66,7 +66,8 @@ class Pictures(Source):
         eps = draw(x0.shape, generator=step.generator).to(x0)
         bar = context.model.noise_level(t)
         x_t = noised(x0, eps, bar)
-        return States(x_t, t, {"noise": convert(eps, x_t, bar, "eps", context.model.space), "x0": x0})
+        goal = denoising_target(x0, eps, x_t, bar, context.model.space)
+        return States(x_t, t, {"noise": goal, "x0": x0})
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         shape = context.model.latent_shape

@@ -1,0 +1,104 @@
+"""Stable Diffusion 3 and 3.5: a transformer in which picture and prompt attend to each other, trained as a flow.
+
+Esser et al., ICML 2024, arXiv 2403.03206. The prompt is the penultimate states of two CLIP encoders side by side, and
+T5's states after them; both CLIPs' pooled embeddings modulate every block beside the time. T5 may be missing: then
+zeros stand in its place, as the pipeline has it. 3.5-medium attends to the picture a second time in its first blocks
+(`attn2`, which reads no text).
+
+A search over token embeddings is over the tokens of both CLIPs, which share a vocabulary. T5 has no part in it: it
+reads the prompt without what is put before it, and of a prompt that is given as token embeddings alone it reads "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..base import Model
+from ..cond import POOLED, Cond, TextMap
+from ..trajectory import Defaults
+from .joint import JOINT_TEXT, joint_text_maps
+from .sd import CLIP, ClipDiffusion
+from .t5 import T5, read_t5, tie_embeddings
+from .twin_clip import TwinClip
+
+
+@final
+class StableDiffusion3(TwinClip):
+    """A `StableDiffusion3Pipeline`, with or without its T5."""
+
+    architecture: ClassVar[str] = "sd3"
+    denoiser: ClassVar[str] = "transformer"
+
+    def __init__(
+        self,
+        pipeline: StableDiffusion3Pipeline,
+        name: str,
+        *,
+        defaults: Defaults | None = None,
+        words: Sequence[str] = (),
+        compute: torch.dtype | None = None,
+    ) -> None:
+        self.t5: Any = tie_embeddings(pipeline.text_encoder_3)
+        encoders = ("text_encoder", "text_encoder_2", *(("text_encoder_3",) if self.t5 is not None else ()))
+        # The pipeline's own steps and guidance.
+        TwinClip.__init__(self, pipeline, name, encoders, defaults or Defaults(steps=28, guidance=7.0), words, compute)
+        self.tokens_of_t5 = self.defaults.blank_tokens
+        if self.t5 is not None:
+            self.tokens_of_t5 = min(256, pipeline.tokenizer_3.model_max_length)
+
+    def checkpoint_name(self, part: str, name: str) -> str:
+        return name if part == "text_encoder_3" else ClipDiffusion.checkpoint_name(self, part, name)
+
+    def _encode(self, texts: Sequence[str]) -> Cond:
+        ids = [self._tokenize(tokenizer, texts).input_ids for tokenizer, _ in self.towers]
+        return self._with_t5(self._read_towers_whole(ids), texts)
+
+    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor) -> Cond:
+        return self._with_t5(self._read_towers_whole(ids), [""] * len(empty))
+
+    def _read_towers_whole(self, ids: Sequence[Tensor]) -> Cond:
+        tokens, pooled = self._read_towers(ids)
+        return Cond({CLIP: tokens}, pooled=torch.cat(pooled, dim=-1))
+
+    def _with_t5(self, cond: Cond, texts: Sequence[str]) -> Cond:
+        """The conditions with what T5 says of these n texts, where there is a T5."""
+        if self.t5 is None:
+            return cond
+        read = self._tokenize(self.pipeline.tokenizer_3, texts, self.tokens_of_t5)
+        return replace(cond, sequence={**cond.sequence, T5: read_t5(self.t5, read).to(self.dtype)})
+
+    def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
+        """As every adapter does; T5 reads the texts without the prefix."""
+        cond = Model.encode_with_grad(self, texts, prefix)
+        return cond if prefix is None else self._with_t5(cond, texts)
+
+    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return self.network(
+            hidden_states=x_t,
+            timestep=t,
+            encoder_hidden_states=self._text(cond),
+            pooled_projections=cond.tensors[POOLED],
+            return_dict=False,
+        )[0]
+
+    def _text(self, cond: Cond) -> Tensor:
+        """What the transformer reads [n, tokens, d]: CLIP's states, widened by zeros, and T5's or zeros."""
+        clip, wide = cond.sequence[CLIP], self.network.config.joint_attention_dim
+        clip = F.pad(clip, (0, wide - clip.shape[-1]))
+        blank = clip.new_zeros(len(clip), self.tokens_of_t5, wide) if self.t5 is None else cond.sequence[T5]
+        return torch.cat([clip, blank], dim=1)
+
+    def text_maps(self) -> Sequence[TextMap]:
+        """The context embedder, the pooled embedder, and the keys and values of the text's own stream."""
+        return joint_text_maps(self.weights)
+
+    @torch.no_grad()
+    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+        return self._text(cond) if part == JOINT_TEXT else cond.tensors[part]

@@ -1,0 +1,98 @@
+"""Two CLIP text encoders that read a prompt side by side, as SDXL and Stable Diffusion 3 have them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cond import POOLED, Cond
+from ..trajectory import Defaults
+from .sd import ClipDiffusion, replace_embeddings
+
+
+class TwinClip(ClipDiffusion):
+    """A pipeline of two CLIP text encoders, whose penultimate states are read side by side, and of pooled embeddings.
+
+    A token's embedding is that of both encoders, side by side; a prompt's embedding is flat, all that the encoders say
+    of its tokens and then what is pooled.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        name: str,
+        encoders: Sequence[str],
+        defaults: Defaults,
+        words: Sequence[str],
+        compute: torch.dtype | None,
+    ) -> None:
+        ClipDiffusion.__init__(self, pipeline, name, encoders, defaults, words, compute)
+        self.towers = (
+            (pipeline.tokenizer, pipeline.text_encoder),
+            (pipeline.tokenizer_2, pipeline.text_encoder_2),
+        )
+        self.text_encoders = [encoder for _, encoder in self.towers]
+        first, second = (tokenizer.get_vocab() for tokenizer, _ in self.towers)
+        self.one_vocabulary = first == second
+
+    @abstractmethod
+    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor) -> Cond:
+        """Conditions of the token ids [n, length] for each text encoder; `empty` [n] are the empty prompts."""
+
+    def _read_towers(self, ids: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The penultimate states [n, length, d] of both encoders side by side, and the pooled embedding of each."""
+        outs = [encoder(own, output_hidden_states=True) for own, (_, encoder) in zip(ids, self.towers, strict=True)]
+        tokens = torch.cat([out.hidden_states[-2] for out in outs], dim=-1).to(self.dtype)
+        return tokens, [out[0].to(self.dtype) for out in outs]
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """The first tokenizer's; both have one vocabulary, and differ in what they pad with."""
+        if not self.one_vocabulary:
+            raise ValueError(f"the two tokenizers of {self.name} know different tokens: no embedding serves both")
+        return ClipDiffusion.tokenize(self, texts)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return torch.cat([encoder.get_input_embeddings()(ids) for _, encoder in self.towers], dim=-1)
+
+    def embedding_table(self) -> Tensor:
+        return torch.cat([encoder.get_input_embeddings().weight for _, encoder in self.towers], dim=1)
+
+    def encode_embedded(self, embeddings: Tensor) -> Cond:
+        """As every adapter does; a prompt ends where the end's own embedding stands first, and padding follows."""
+        self._check_embeddings(embeddings)
+        tables = [encoder.get_input_embeddings().weight for _, encoder in self.towers]
+        parts = embeddings.split([table.shape[1] for table in tables], dim=2)
+        end = self.tokenizer.eos_token_id
+        ends = (parts[0] == tables[0][end].to(parts[0])).all(dim=2)
+        after = ends.cumsum(dim=1) - ends.long() > 0
+        # Ids say where the sentence ends, and no more: what is read are the embeddings.
+        ids = torch.where(ends, end, 0)
+        with ExitStack() as reading:
+            for (tokenizer, encoder), own, table in zip(self.towers, parts, tables, strict=True):
+                padded = torch.where(after[:, :, None], table[tokenizer.pad_token_id].to(own), own)
+                reading.enter_context(replace_embeddings(encoder, padded))
+            return self._read_ids([ids, ids], ends[:, 1])
+
+    def embedding_of(self, cond: Cond) -> Tensor:
+        """Flat, tokens and then pooled."""
+        return torch.cat([*(part.flatten(1) for part in cond.sequence.values()), cond.tensors[POOLED]], dim=1)
+
+    def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
+        """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
+        pooled, sizes = cond.tensors[POOLED], {name: part.numel() for name, part in cond.sequence.items()}
+        given, tokens = embedding.flatten().to(self.device, self.dtype), sum(sizes.values())
+        if len(given) not in (tokens, tokens + pooled.numel()):
+            shapes = " and ".join(str(tuple(part.shape[1:])) for part in cond.sequence.values())
+            raise ValueError(
+                f"an embedding for {self.name} is {shapes}, or {tokens + pooled.numel()} "
+                f"numbers with the pooled ones last; got {tuple(embedding.shape)}"
+            )
+        parts = zip(cond.sequence.items(), given[:tokens].split([*sizes.values()]), strict=True)
+        own = replace(cond, sequence={name: part.reshape(old.shape) for (name, old), part in parts})
+        return own if len(given) == tokens else replace(own, pooled=given[tokens:].reshape(pooled.shape))
