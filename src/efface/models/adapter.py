@@ -24,7 +24,7 @@ class Adapter(ABC):
     """The kind of model that a method may or may not serve."""
     denoiser: ClassVar[str] = "unet"
     """The part of the pipeline that takes noise off, "unet" or "transformer": its weights' names begin so."""
-    has_uncond: ClassVar[bool] = True
+    has_uncond: bool = True
     """Whether the empty prompt stands for no condition at all; distilled models know no such prediction."""
     name: str
     pipeline: Any

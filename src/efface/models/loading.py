@@ -21,6 +21,7 @@ KINDS = (
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
     "StableDiffusion3Pipeline",
+    "FluxPipeline",
     "DDPMPipeline",
 )
 """What a folder's `model_index.json` may name."""
@@ -158,7 +159,7 @@ def _locate(source: str) -> Place:
     if source.count("/") == 1 and not source.startswith((".", "/", "~")):
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-        index = dict(DiffusionPipeline.load_config(source))  # type: ignore[arg-type]
+        index: dict[str, Any] = dict(DiffusionPipeline.load_config(source))  # type: ignore[arg-type, assignment]
         return Place(source, _kind(source, index), index=index)
     raise ValueError(
         f"no model {source!r}; give one of: {', '.join(names()) or 'none bundled'}; or a diffusers folder, a "
@@ -175,6 +176,7 @@ def _kind(source: str, index: dict[str, Any]) -> str:
 
 def _adapters() -> dict[str, tuple[Any, Any]]:
     """Pipeline classes and their adapters by kind, of those that a pipeline is opened for."""
+    from .adapters.flux import Flux, FluxPipeline
     from .adapters.pixart import PixArt, PixArtAlphaPipeline, PixArtSigmaPipeline
     from .adapters.sd import StableDiffusion, StableDiffusionPipeline
     from .adapters.sd3 import StableDiffusion3, StableDiffusion3Pipeline
@@ -186,6 +188,7 @@ def _adapters() -> dict[str, tuple[Any, Any]]:
         (PixArtAlphaPipeline, PixArt),
         (PixArtSigmaPipeline, PixArt),
         (StableDiffusion3Pipeline, StableDiffusion3),
+        (FluxPipeline, Flux),
     )
     return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..cond import POOLED, Cond
+from ..cond import Cond
 from ..trajectory import Defaults
+from .flat import flatten_parts, replace_parts
 from .sd import ClipDiffusion, replace_embeddings
 
 
@@ -81,18 +81,8 @@ class TwinClip(ClipDiffusion):
 
     def embedding_of(self, cond: Cond) -> Tensor:
         """Flat, tokens and then pooled."""
-        return torch.cat([*(part.flatten(1) for part in cond.sequence.values()), cond.tensors[POOLED]], dim=1)
+        return flatten_parts(cond)
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
-        pooled, sizes = cond.tensors[POOLED], {name: part.numel() for name, part in cond.sequence.items()}
-        given, tokens = embedding.flatten().to(self.device, self.dtype), sum(sizes.values())
-        if len(given) not in (tokens, tokens + pooled.numel()):
-            shapes = " and ".join(str(tuple(part.shape[1:])) for part in cond.sequence.values())
-            raise ValueError(
-                f"an embedding for {self.name} is {shapes}, or {tokens + pooled.numel()} "
-                f"numbers with the pooled ones last; got {tuple(embedding.shape)}"
-            )
-        parts = zip(cond.sequence.items(), given[:tokens].split([*sizes.values()]), strict=True)
-        own = replace(cond, sequence={name: part.reshape(old.shape) for (name, old), part in parts})
-        return own if len(given) == tokens else replace(own, pooled=given[tokens:].reshape(pooled.shape))
+        return replace_parts(cond, embedding.to(self.device, self.dtype), self.name)
