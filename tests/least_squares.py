@@ -68,8 +68,9 @@ class Lab:
 
     def weight(self, at: States | None = None) -> Tensor:
         """How a squared error in the model's own space grows in the loss': squared slopes, by hand."""
-        bar = self.model.levels.alpha.square()[(at or self.at).t]
-        slope = {"eps": ((1 - bar) / bar).sqrt(), "v": (1 - bar).sqrt(), "x0": torch.ones_like(bar)}
+        level = self.model.levels[(at or self.at).t]
+        alpha, sigma = level.alpha, level.sigma
+        slope = {"eps": sigma / alpha, "v": sigma / (alpha**2 + sigma**2), "x0": torch.ones_like(alpha), "flow": sigma}
         return (slope[self.model.space] / slope[self.space]) ** 2
 
     def towards(self, p: Tensor, goal: Tensor, at: States | None = None) -> Equations:

@@ -2,8 +2,9 @@
 
 Under the weights p over the classes x0 ~ sum_k p_k N(mu_k, diag s_k^2), so at noise level ab
 x_t ~ sum_k p_k N(sqrt(ab) mu_k, ab s_k^2 + 1 - ab) and E[eps | x_t] = sqrt(1 - ab) sum_k r_k (x_t - sqrt(ab) mu_k) /
-(ab s_k^2 + 1 - ab) with responsibilities r. The network is this plus W phi(x_t, t, p), phi fixed and W = 0 at the
-base: every squared loss on finitely many rows is a linear least-squares problem in W.
+(ab s_k^2 + 1 - ab) with responsibilities r; a flow's velocity follows from the same formulas. The network is this plus
+W phi(x_t, t, p), phi fixed and W = 0 at the base: every squared loss on finitely many rows is a linear least-squares
+problem in W.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from efface.functional.schedules import Space
 from efface.methods.esd import ESD
 from efface.models.base import Model
 from efface.models.cond import Cond
+from efface.models.flow_schedule import FlowEuler
 from efface.models.schedule import read_levels
 from efface.models.trajectory import Defaults, Sampler
 from efface.training.balance.sum import Sum
@@ -57,6 +59,18 @@ class World:
         each = (x[:, None] - bar.sqrt()[:, None, None] * self.means) / variance
         r = self.responsibilities(x, bar, p)
         return (1 - bar).sqrt()[:, None] * (r[..., None] * each).sum(dim=1)
+
+    def velocity(self, x: Tensor, sigma: Tensor, p: Tensor) -> Tensor:
+        """The exact flow E[eps - x0 | x] [n, d] at x = (1 - sigma) x0 + sigma eps, sigma [n] in [0, 1].
+
+        By the world's own formulas at x / r, r^2 = (1 - sigma)^2 + sigma^2, where the variance is preserved.
+        """
+        r = ((1 - sigma) ** 2 + sigma**2).sqrt()
+        bar, x = ((1 - sigma) / r) ** 2, x / r[:, None]
+        variance = bar[:, None, None] * self.spreads**2 + (1 - bar)[:, None, None]
+        gain = bar.sqrt()[:, None, None] * self.spreads**2 / variance
+        each = self.means + gain * (x[:, None] - bar.sqrt()[:, None, None] * self.means)
+        return self.eps(x, bar, p) - (self.responsibilities(x, bar, p)[..., None] * each).sum(dim=1)
 
     def draw(self, p: Tensor, rng: torch.Generator) -> Tensor:
         """x0 [n, d], a class of each row by its weights p [n, k]."""
@@ -112,6 +126,8 @@ class OracleModel(Model):
         self.levels = read_levels(self.scheduler())
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
+        if self.space == "flow":
+            return FlowEuler(shift=1.0)
         return DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -135,7 +151,10 @@ class OracleModel(Model):
 
     def exact(self, x: Tensor, t: Tensor, p: Tensor) -> Tensor:
         """The base's prediction [n, c, h, w] in the model's own space, in fp64."""
-        bar, flat = self.levels.alpha.square()[t.long()], x.double().flatten(1)
+        flat = x.double().flatten(1)
+        if self.space == "flow":
+            return self.world.velocity(flat, self.noise_level(t).sigma, p.double()).view(x.shape)
+        bar = self.levels.alpha.square()[t.long()]
         eps = self.world.eps(flat, bar, p.double())
         a, b = bar.sqrt()[:, None], (1 - bar).sqrt()[:, None]
         x0 = (flat - b * eps) / a
@@ -171,8 +190,8 @@ class OracleModel(Model):
         rng = torch.Generator().manual_seed(seed)
         x0 = self.world.draw(self.encode([prompt] * n).pooled.double(), rng)
         t = torch.randint(100, 900, (n,), generator=rng)
-        bar = self.levels.alpha.square()[t][:, None]
-        x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=rng)
+        level = self.levels[t]
+        x_t = level.alpha[:, None] * x0 + level.sigma[:, None] * torch.randn(x0.shape, generator=rng)
         return States(x_t.to(self.dtype).view(n, *SHAPE), t)
 
 

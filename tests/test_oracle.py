@@ -15,6 +15,7 @@ from efface.training.interfaces import States, Term
 from efface.training.objectives.adaptive_anchor import AdaptiveAnchor
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.denoising import Denoising
+from efface.training.objectives.gem import GEM
 from efface.training.objectives.guidance import Guidance
 from efface.training.objectives.negative_guidance import NegativeGuidance
 from efface.training.objectives.wrong_noise import WrongNoise
@@ -43,7 +44,20 @@ def test_its_predictions_are_the_gradient_of_the_log_density(t):
         assert torch.allclose(eps, -(1 - bar).sqrt() * score, atol=1e-9)
 
 
-@pytest.mark.parametrize("space", ["eps", "v", "x0"])
+@pytest.mark.parametrize("sigma", [1e-3, 0.2, 0.7, 1.0])
+def test_its_flow_carries_the_density(sigma):
+    """u = -(x + sigma grad log p(x)) / (1 - sigma), by autograd; at pure noise eps less the mean of the data."""
+    w = world()
+    x = torch.randn(20, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    each = Independent(Normal((1 - sigma) * w.means, ((1 - sigma) ** 2 * w.spreads**2 + sigma**2).sqrt()), 1)
+    for p in (w.prior, torch.tensor([0.0, 1, 0, 0]).double(), torch.tensor([0.5, 0, 0, 0.5]).double()):
+        (score,) = torch.autograd.grad(MixtureSameFamily(Categorical(logits=p.log()), each).log_prob(x).sum(), x)
+        u = w.velocity(x.detach(), torch.full((20,), sigma, dtype=torch.double), p.expand(20, 4))
+        wanted = x - p @ w.means if sigma == 1 else -(x + sigma * score) / (1 - sigma)
+        assert torch.allclose(u, wanted.detach(), atol=1e-9)
+
+
+@pytest.mark.parametrize("space", ["eps", "v", "x0", "flow"])
 def test_it_draws_what_it_says(space):
     model = OracleModel(space)
     n = 400
@@ -97,9 +111,10 @@ def label(lab: Lab) -> Case:
 
 def own(lab: Lab, eps: Tensor, at: States) -> Tensor:
     """What the network of this space says where the noise is eps."""
-    bar = lab.model.levels.alpha.square()[at.t].view(-1, 1, 1, 1)
-    x0 = (at.x.double() - (1 - bar).sqrt() * eps) / bar.sqrt()
-    return {"eps": eps, "v": bar.sqrt() * eps - (1 - bar).sqrt() * x0, "x0": x0}[lab.model.space]
+    level = lab.model.levels[at.t]
+    alpha, sigma = level.alpha.view(-1, 1, 1, 1), level.sigma.view(-1, 1, 1, 1)
+    x0 = (at.x.double() - sigma * eps) / alpha
+    return {"eps": eps, "v": alpha * eps - sigma * x0, "x0": x0, "flow": eps - x0}[lab.model.space]
 
 
 def uniform(lab: Lab, trainer: Trainer) -> list[Equations]:
@@ -117,8 +132,9 @@ def denoised(lab: Lab, trainer: Trainer, caption: str) -> list[Equations]:
     step = trainer.auxiliary_step(0, 0)
     (query, _) = trainer.terms[0].queries(trainer.context, step).values()
     x0 = stored(lab.model, "cat").double()[[i % 30 for i in step.noise]]
-    bar = lab.model.levels.alpha.square()[query.states.t].view(-1, 1, 1, 1)
-    eps = (query.states.x.double() - bar.sqrt() * x0) / (1 - bar).sqrt()
+    level = lab.model.levels[query.states.t]
+    alpha, sigma = level.alpha.view(-1, 1, 1, 1), level.sigma.view(-1, 1, 1, 1)
+    eps = (query.states.x.double() - alpha * x0) / sigma
     return [lab.towards(lab.p(caption), own(lab, eps, query.states), query.states)]
 
 
@@ -133,7 +149,10 @@ def balanced(trainer: Trainer, parts: list[Equations], solve: Callable[[list[Equ
     assert solve is fixed_point or least < loss
 
 
-@pytest.fixture(params=[("eps", "eps"), ("eps", "x0"), ("v", "v"), ("v", "eps")], ids="-".join)
+FLOWS = [("flow", "flow"), ("flow", "eps"), ("flow", "x0")]
+
+
+@pytest.fixture(params=[("eps", "eps"), ("eps", "x0"), ("v", "v"), ("v", "eps"), *FLOWS], ids="-".join)
 def lab(request: pytest.FixtureRequest) -> Lab:
     model = OracleModel(request.param[0])
     return Lab(model, model.sample_states(N), request.param[1])
@@ -157,6 +176,47 @@ CASES = {
 def test_objectives_are_solved_by_least_squares(lab, case):
     terms, parts, solve = CASES[case](lab)
     balanced(trainer_of(lab.model, terms), parts, solve)
+
+
+def test_a_flow_learns_the_same_edit_as_noise_does() -> None:
+    """Where W can meet every state exactly, both students say the same noise at the same (rescaled) states."""
+    flow, noise = OracleModel("flow", width=200), OracleModel("eps", width=200)
+    at = flow.sample_states(N)
+    level = flow.levels[at.t]
+    r = (level.alpha**2 + level.sigma**2).sqrt()
+    bar = (level.alpha / r) ** 2
+    lab = Lab(flow, at, "flow")
+    _, parts, _ = negative(lab)
+    u = lab.base(lab.p("cat")).flatten(1) + lab.phi(lab.p("cat")).double() @ minimiser(parts).T
+    said = at.x.double().flatten(1) + level.alpha[:, None] * u
+    x = at.x.double().flatten(1) / r[:, None]
+    eps_c, eps_0 = (noise.world.eps(x, bar, lab.p(word).double()) for word in ("cat", ""))
+    assert torch.allclose(said, eps_0 - 1.5 * (eps_c - eps_0), atol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_gem_by_hand(lab, eta):
+    """Of each row by itself; at the base it pulls to the anchor, and where the anchor is met nothing is left."""
+    trainer = trainer_of(lab.model, [GEM(Fixed(lab.at), eta, lab.space)])
+    goal = (lab.base(lab.p("dog")) - lab.base(lab.p("cat"))).flatten(1)
+    phi, weight = lab.phi(lab.p("cat")).double(), lab.weight()
+    rng = torch.Generator().manual_seed(3)
+    for scale in (0.0, 1.0, 10.0):
+        w = (scale * torch.randn(4, phi.shape[1], generator=rng).double()).float().double()
+        with torch.no_grad():
+            trainer.update.masters[0].copy_(w)
+        loss, (grad,) = loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))
+        moved = phi @ w.T
+        gap = weight * ((moved - goal).square().mean(dim=1) - eta * moved.square().mean(dim=1))
+        assert loss == pytest.approx(gap.clamp(min=0).mean().item(), rel=1e-4)
+        slope = 2 * ((weight * (gap > 0))[:, None] * (moved - goal - eta * moved) / 4).T @ phi / N
+        assert (grad.double() - slope).norm() <= 1e-4 * slope.norm()
+    best = minimiser([lab.towards(lab.p("cat"), lab.base(lab.p("dog")))])
+    with torch.no_grad():
+        trainer.update.masters[0].copy_(best)
+    assert (
+        loss_and_gradient(trainer, trainer.auxiliary_step(0, 0))[0] < 0.5 * (weight * goal.square().mean(dim=1)).mean()
+    )
 
 
 def test_uniform_noise(lab):

@@ -17,7 +17,9 @@ from efface.models.base import Model
 from efface.models.loading import names
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
+from tiny_flux import tiny_flux
 from tiny_pixart import tiny_pixart
+from tiny_sd3 import tiny_sd3
 from tiny_sdxl import tiny_sdxl
 
 KINDS: dict[str, Callable[[], Model]] = {
@@ -29,6 +31,9 @@ KINDS: dict[str, Callable[[], Model]] = {
 """How a model of each kind is made: three that predict noise, one that predicts v, and the embedded one where it is."""
 if "glyphs" in names():
     KINDS["glyphs"] = lambda: efface.load("glyphs", "cpu", compute="own")
+
+FLOWS: dict[str, Callable[[], Model]] = {"sd3": tiny_sd3, "flux": tiny_flux}
+"""How a flow of each architecture is made."""
 
 SHORT: dict[str, Any] = {"steps": 2, "batch": 2, "draw_steps": 2, "paths": 2, "lr": 1e-2, "warm_up": 0}
 SHORT |= {"pictures": 2, "remain_words": 2, "looks": 1, "label": "dog", "sparsity": 0.05, "source": "frozen"}

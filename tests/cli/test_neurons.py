@@ -93,7 +93,7 @@ def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert advice.startswith("Which to take: esd or eap")
     assert main(["list", "methods", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["p-ac"]["anchor"] == "needed" and rows["advunlearn"]["architectures"] == ["sd", "sdxl"]
+    assert rows["p-ac"]["anchor"] == "needed" and rows["advunlearn"]["architectures"] == ["sd", "sdxl", "sd3"]
     assert rows["uce"]["kind"] == "closed form" and rows["sld"]["kind"] == "inference time"
     assert rows["erasediff"]["images"] == "optional" and rows["esd"]["keep"] == "no"
 

@@ -12,8 +12,9 @@ from efface.catalog import METHODS
 from efface.concept import Erasure
 from efface.methods.base import Trained
 from efface.methods.capabilities import read
+from efface.models.architectures import expand
 from tiny import tiny_model
-from tiny_fits import KINDS, quick, request, served
+from tiny_fits import FLOWS, KINDS, quick, request, served
 
 
 @pytest.fixture(params=methods.names())
@@ -23,7 +24,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_the_source_says_what_the_class_says(name: str) -> None:
     can, kind = methods.capabilities(name), methods.get(name)
-    assert (can.kind, can.architectures, can.several) == (kind.kind, kind.architectures, kind.several)
+    assert (can.kind, can.architectures, can.several) == (kind.kind, expand(kind.architectures), kind.several)
     assert (can.kind == "trained") == issubclass(kind, Trained)
     if not kind.by_choice:
         assert can.anchor == ("needed" if kind.needs_anchor else "optional" if kind.uses_anchor else "no")
@@ -33,14 +34,17 @@ def test_the_source_says_what_the_class_says(name: str) -> None:
 
 
 REFUSED = [
-    (name, kind) for name in methods.names() for kind in ("sd", "sdxl", "pixart", "ddpm") if name not in served(kind)
+    (name, kind)
+    for name in methods.names()
+    for kind in ("sd", "sdxl", "pixart", "ddpm", *FLOWS)
+    if name not in served(kind)
 ]
 
 
 @pytest.mark.parametrize(("name", "kind"), REFUSED)
 def test_it_refuses_the_models_that_it_does_not_serve(name: str, kind: str, monkeypatch: Any) -> None:
     """Before any work; on the others it is fitted in `test_kinds`."""
-    model, erasure = KINDS[kind](), request(name)
+    model, erasure = {**KINDS, **FLOWS}[kind](), request(name)
     assert model.architecture == kind
     for work in ("encode", "sample", "predict"):
         monkeypatch.setattr(model, work, lambda *_, **__: pytest.fail("work began"))

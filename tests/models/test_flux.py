@@ -52,7 +52,7 @@ def test_it_draws_as_its_pipeline_does(dev: bool, guidance: float, true: float) 
 
 def test_guidance_is_a_number_that_the_network_reads(model: Flux) -> None:
     cond, uncond = model.encode(PROMPTS), model.encode([""])
-    assert cond.extra[GUIDANCE].tolist() == [3.5, 3.5]
+    assert cond.extra[GUIDANCE].tolist() == [[3.5], [3.5]]
     calls: list[int] = []
     handle = model.network.register_forward_pre_hook(
         lambda _, args, kw: calls.append(len(kw["hidden_states"])), with_kwargs=True

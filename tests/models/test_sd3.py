@@ -177,7 +177,7 @@ def test_named_subsets_select_by_role(model: StableDiffusion3) -> None:
     assert not any(".attn2." in name for name in chosen["xattn"] + chosen["cross"])
     assert any(".attn2." in name for name in chosen["selfattn"]) and any(".attn2." in n for n in chosen["noxattn"])
     assert not {*chosen["xattn"]} & {*chosen["noxattn"], *chosen["selfattn"]}
-    assert {n.split(".attn.")[1].split(".")[0] for n in chosen["stream-qk"]} == {
+    assert {n.split(".attn.")[1].split(".")[0] for n in chosen["qk"]} == {
         "to_q",
         "to_k",
         "add_q_proj",

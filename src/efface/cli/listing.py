@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import tyro
 
 from ..catalog import SCORERS
+from ..models.architectures import ARCHITECTURES, GROUPS
 from ..source import fields, is_trait, lineage, traits
 from .console import result
 
@@ -28,15 +29,14 @@ OTHERS = {
 COLUMNS = ("name", "kind", "architectures", "anchor", "keep", "images", "several", "about")
 TITLES = {"architectures": "serves"}
 """Titles of columns, where these are not their names."""
-EVERY = ("sd", "sdxl", "pixart", "ddpm")
-"""The architectures that are written as "all"."""
 WIDTH = 80
 """Columns of a terminal."""
 ADVICE = """Which to take: esd or eap for most concepts (eap also keeps what lies near);
 uce in seconds, without training; sld or negative where weights must stay;
 stereo or advunlearn against attacks, at a higher cost. What each does on the
 embedded model: docs/methods.md.
-Under serves, all is sd, sdxl, pixart and ddpm."""
+Under serves, flow is {flow}; all is every architecture.
+What each cell needs: docs/models.md.""".format(flow=", ".join(GROUPS["flow"]))
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,18 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value == EVERY:
-        return "all"
+    if isinstance(value, tuple) and value and {*value} <= {*ARCHITECTURES}:
+        return _served(value)
     return " ".join(value) if isinstance(value, tuple) else str(value).removeprefix("by ").removesuffix(" time")
+
+
+def _served(names: Sequence[str]) -> str:
+    """The architectures in few words: "all", a group's name for the whole group, the others by name."""
+    if {*names} == {*ARCHITECTURES}:
+        return "all"
+    groups = [group for group, members in GROUPS.items() if {*members} <= {*names}]
+    held = {member for group in groups for member in GROUPS[group]}
+    return " ".join([*(name for name in names if name not in held), *groups])
 
 
 def _scorer(name: str) -> dict[str, str]:

@@ -32,6 +32,7 @@ StateKind = Literal["trajectories", "pictures"]
 class ABO(TrajectoryMethod):
     """Moves the guidance term of the target alone, to an alternative or away, and holds the unconditional score."""
 
+    needs_uncond: ClassVar[bool] = True
     uses_anchor: ClassVar[bool] = True
     goal: Aim = "auto"
     """What the guidance becomes: the anchor's, none, or the target's reversed; auto: the anchor's if there is one."""

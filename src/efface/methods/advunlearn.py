@@ -34,9 +34,11 @@ from .states import build_trajectories
 class AdvUnlearn(TrajectoryMethod):
     """ESD on prompts that an attack hardens in every step, in the text encoder; other words are retained."""
 
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
+    needs_uncond: ClassVar[bool] = True
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "sd3")
     unserved: ClassVar[Mapping[str, str]] = {
-        "pixart": "its attack puts token embeddings after CLIP's start token, and T5 has none"
+        "pixart": "its attack puts token embeddings after CLIP's start token, and T5 has none",
+        "flux": "its attack moves CLIP's tokens, and this transformer hears them by the pooled embedding alone",
     }
     uses_keep: ClassVar[bool] = True
     weights: str = r"text_encoder(_2)?\..*"

@@ -13,6 +13,7 @@ from ..concept import Erasure, check_phrases, check_templates
 from ..edits.edit import Edit
 from ..edits.provenance import provenance
 from ..functional.schedules import Space
+from ..models.architectures import expand
 from ..models.base import Model
 from ..planning.plan import build_for_planning
 from ..training.config import TrainConfig
@@ -42,9 +43,12 @@ class Method(ABC):
     """
 
     kind: ClassVar[Kind] = "closed form"
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "flow")
+    """Architectures and groups of them, as `models.architectures` names them."""
     unserved: ClassVar[Mapping[str, str]] = {}
-    """Why it does not serve an architecture, by its name, where there is more to say than that it does not."""
+    """Why it does not serve an architecture, by its name or its group's, where there is more to say."""
+    needs_uncond: ClassVar[bool] = False
+    """Whether it moves a prediction relative to the unconditional one, which models with distilled guidance lack."""
     uses_anchor: ClassVar[bool] = False
     needs_anchor: ClassVar[bool] = False
     uses_keep: ClassVar[bool] = False
@@ -109,14 +113,16 @@ class Method(ABC):
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """Raises ValueError where the method cannot use what the request holds, or cannot serve the model."""
         name = type(self).__name__
-        if model is not None and model.architecture not in self.architectures:
-            why = self.unserved.get(model.architecture)
+        if model is not None and model.architecture not in (served := expand(self.architectures)):
+            reasons = {kind: why for group, why in self.unserved.items() for kind in expand([group])}
+            why = reasons.get(model.architecture)
             raise ValueError(
                 f"{name} does not work on {model.name}, a model of the kind {model.architecture}"
                 f"{f', because {why}' if why else ''}; it serves "
-                f"{', '.join(self.architectures)}, and `efface list methods` says which methods serve which"
+                f"{', '.join(served)}, and `efface list methods` says which methods serve which"
             )
         if model is not None:
+            self.check_guidance(model, erasure)
             named = (*getattr(model, "classes", ()), *getattr(model, "own_words", ()))
             check_phrases(erasure.targets, "target", named)
             check_phrases(erasure.keep, "keep", named)
@@ -131,6 +137,25 @@ class Method(ABC):
         if self.needs_anchor and not erasure.anchor:
             raise ValueError(f"{name} turns a target into an anchor; name one, for example --anchor 'a painting'")
 
+    def relies_on_uncond(self, erasure: Erasure) -> bool:
+        """Whether this request needs an unconditional prediction; by default as `needs_uncond` says."""
+        return self.needs_uncond
+
+    def check_guidance(self, model: Model, erasure: Erasure) -> None:
+        """Raises ValueError where the method needs a guidance that the model does not have."""
+        name = type(self).__name__
+        if self.relies_on_uncond(erasure) and not model.has_uncond:
+            raise ValueError(
+                f"{name} moves a prediction relative to the unconditional one, and {model.name} has none: its guidance "
+                "was distilled away. ac, gem with an anchor, age and erasediff train on what it predicts itself; or "
+                "erase on the model that it was distilled from"
+            )
+        if not model.has_uncond and getattr(self, "guidance", 1.0) != 1:
+            raise ValueError(
+                f"{model.name} draws without guidance, so {name} must too: give guidance 1 ({name} has it "
+                f"at {getattr(self, 'guidance', 1.0):g})"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Method):
@@ -140,7 +165,7 @@ class Trained(Method):
     """
 
     kind: ClassVar[Kind] = "trained"
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm", "flow")
     weights: str = "xattn"
     """Which weights may move: subsets or regular expressions, comma-separated."""
     steps: int = 1000

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..catalog import METHODS
+from ..models.architectures import expand
 from ..source import SourceClass, fields, lineage, traits
 
 Need = Literal["no", "optional", "needed", "by choice"]
@@ -20,6 +21,8 @@ class Capabilities:
     """How it works: trained, closed form, inference time, or in stages."""
     architectures: tuple[str, ...]
     """Models that it serves."""
+    uncond: Need
+    """Whether it needs an unconditional prediction, which models with distilled guidance lack."""
     anchor: Need
     keep: Need
     images: Need
@@ -38,7 +41,8 @@ def read(own: SourceClass) -> Capabilities:
     said = traits(own)
     return Capabilities(
         kind=said["kind"],
-        architectures=tuple(said["architectures"]),
+        architectures=expand(said["architectures"]),
+        uncond="by choice" if said["by_choice"] else "needed" if said["needs_uncond"] else "no",
         anchor=_need(said, said["uses_anchor"], said["needs_anchor"]),
         keep=_need(said, said["uses_keep"], False),
         images=_need(said, *_folders(own)),

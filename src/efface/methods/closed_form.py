@@ -1,4 +1,9 @@
-"""Methods that solve for the keys and values of cross-attention in closed form, all layers at once, as W = W0 M."""
+"""Methods that solve for the weights that read a prompt in closed form, all layers at once, as W = W0 M.
+
+They are the keys and values of cross-attention. In joint attention these read states that change from block to block,
+which no prompt alone decides; there the context embedder is solved for, which comes before all blocks, and the pooled
+embedder beside it: what each reads has a matrix M of its own, and the solution is exact.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +21,15 @@ from ..edits.edit import Edit
 from ..edits.provenance import versions
 from ..functional.words import exclude_overlaps
 from ..models.base import Model
+from ..models.cond import POOLED, TextSpan
 from ..training.trainer import Trainer
 from .base import Method
 
 Tokens = Literal["last-subject", "all"]
+NONE = (
+    "a closed form edits the keys and values of cross-attention to a text, and this model has none; "
+    "one with attn2.to_k and attn2.to_v, as Stable Diffusion, would have worked"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +55,24 @@ class ClosedForm(Method):
 
         Args:
             words: words of the vocabulary that are to be preserved beside the kept concepts.
-            weights: the keys and values [m, d] of cross-attention, by name.
+            weights: the weights [m, d] that read one part of the conditions, by name.
 
         For example `shared(*reader.pairs(erasure.targets, erasure.anchor), reader.kept(words), self.lamb, 1.0, 1.0)`,
-        with `reader = self.reader(model, "last-subject")`, and `{"preserved": [*words]}`.
+        with `reader = self.reader(model, "last-subject", weights)`, and `{"preserved": [*words]}`.
         """
 
-    def reader(self, model: Model, tokens: Tokens) -> Reader:
-        """Reads concepts in the method's templates; ValueError where the model reads no text."""
-        tokenizer, (part, *_) = getattr(model, "tokenizer", None), parts_of(model)
+    def reader(self, model: Model, tokens: Tokens, weights: Mapping[str, Tensor]) -> Reader:
+        """Reads concepts in the method's templates as these weights do; ValueError where the model reads no text."""
+        part = next(each.part for each in model.text_maps() if each.weight in weights)
 
         def read(texts: Sequence[str]) -> Tensor:
-            return model.text_inputs(model.encode(texts), part)
+            read = model.text_inputs(model.encode(texts), part)
+            return read[:, None] if read.dim() == 2 else read
 
-        return Reader(read, tokenizer, self.templates, tokens, lambda texts: model.encode(texts).mask)
+        def masks(texts: Sequence[str]) -> Tensor | None:
+            return None if part == POOLED else model.encode(texts).mask
+
+        return Reader(read, model.text_spans(part), self.templates, tokens, masks)
 
     def train(
         self,
@@ -69,12 +83,36 @@ class ClosedForm(Method):
         checkpoint: str | Path | None,
     ) -> Edit:
         """Linear solves for all layers at once; there is nothing to resume, so the checkpoint stays unused."""
-        weights = text_projections(model)
+        parts = find_solvable(model)
         named = (*erasure.targets, *erasure.keep, *self.exclude)
         words = exclude_overlaps(model.vocabulary(self.preserve_vocabulary), named)
-        matrix, notes = self.solve(model, erasure, words, weights)
-        record = {**self.record(model, erasure), "versions": versions(), "notes": notes}
-        return Edit(answers(weights, matrix, progress), record)
+        solved = {part: self.solve(model, erasure, words, weights) for part, weights in parts.items()}
+        (notes, *_) = [notes for _, notes in solved.values()]
+        apart = {"parts": {part: own for part, (_, own) in solved.items()}} if len(solved) > 1 else {}
+        record = {**self.record(model, erasure), "versions": versions(), "notes": {**notes, **apart}}
+        values: dict[str, Tensor] = {}
+        for part, weights in parts.items():
+            values |= answers(weights, solved[part][0], progress)
+        return Edit(values, record)
+
+
+def find_solvable(model: Model) -> dict[str, dict[str, Tensor]]:
+    """The weights [m, d] that a closed form changes, by what they read: the keys and values of cross-attention.
+
+    Where these read more than a prompt decides, the embedders of the prompt's tokens and of its pooled embedding.
+
+    Raises:
+        ValueError: there are none, as in models that are conditioned on classes or through an embedding of the time.
+    """
+    maps = [each for each in model.text_maps() if each.decided and each.rows is None]
+    chosen = [each for each in maps if each.role == "cross"] or maps
+    if not chosen:
+        raise ValueError(NONE)
+    weights = model.weights
+    found: dict[str, dict[str, Tensor]] = {}
+    for each in chosen:
+        found.setdefault(each.part, {})[each.weight] = weights[each.weight].detach()
+    return found
 
 
 def text_projections(model: Model) -> dict[str, Tensor]:
@@ -94,10 +132,7 @@ def parts_of(model: Model) -> list[str]:
     """What the keys and values of cross-attention read; ValueError as `text_projections`."""
     found = [each for each in model.text_maps() if each.role == "cross" and each.rows is None]
     if not found:
-        raise ValueError(
-            "a closed form edits the keys and values of cross-attention to a text, and this model has none; "
-            "one with attn2.to_k and attn2.to_v, as Stable Diffusion, would have worked"
-        )
+        raise ValueError(NONE)
     return list(dict.fromkeys(each.part for each in found))
 
 
@@ -120,8 +155,9 @@ class Reader:
 
     encode: Callable[[Sequence[str]], Tensor]
     """Embeddings [n, L, d] of n texts."""
-    tokenizer: Any
-    """CLIP's, or another that ends a text with one special token."""
+    spans: Sequence[TextSpan]
+    """Which of the L rows each text encoder's tokenizer fills. Each gives rows of its own, at its own place of a
+    concept; a tokenizer is CLIP's, or another that ends a text with one special token."""
     templates: tuple[str, ...]
     tokens: Tokens
     masks: Callable[[Sequence[str]], Tensor | None] = lambda texts: None
@@ -131,7 +167,7 @@ class Reader:
         check_templates(self.templates)
         if self.tokens not in get_args(Tokens):
             raise ValueError(f"no choice of tokens {self.tokens!r}; there are {', '.join(get_args(Tokens))}")
-        if self.tokenizer is None:
+        if not any(span.tokenizer or span.whole for span in self.spans):
             raise ValueError("this model has no tokenizer to find a concept's last token with; one of texts has")
 
     def pairs(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
@@ -168,15 +204,31 @@ class Reader:
         rows, mask = self.encode(texts).double().flatten(0, 1), self.masks(texts)
         return rows if mask is None else rows[mask.flatten()]
 
+    @property
+    def rows_a_concept(self) -> int:
+        """How many rows a concept's last tokens are, in all templates."""
+        return len(self.templates) * len(self.spans)
+
     def _read(self, asked: Sequence[tuple[str, str]]) -> list[tuple[Tensor, Tensor, int]]:
-        """Embedding [L, d], mask [L] and place of the concept's last token, for each template and concept."""
+        """Embedding [L, d], mask [L] and place of the concept's last token, for each template, concept and span."""
         if not asked:
             return []
         texts = [template.format(concept) for template, concept in asked]
         embeddings, mask = self.encode(texts).double(), self.masks(texts)
         own = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask
         heads = [template.partition("{}")[0] + concept for template, concept in asked]
-        # Before the end token; where the concept is empty the start token, or the end token if there is no start.
-        lengths = [len(ids) for ids in self.tokenizer(heads, truncation=True)["input_ids"]]
-        places = [max(0, length - 2) for length in lengths]
-        return list(zip(embeddings, own, places, strict=True))
+        columns = []
+        for span in self.spans:
+            rows = slice(span.start, span.stop)
+            columns.append(list(zip(embeddings[:, rows], own[:, rows], _places(span, heads), strict=True)))
+        return [each for of_text in zip(*columns, strict=True) for each in of_text]
+
+
+def _places(span: TextSpan, heads: Sequence[str]) -> list[int]:
+    """The place of the last token of each text, which no text follows; 0 where one row is the whole prompt's.
+
+    Before the end token; where a text is empty the start token, or the end token if there is no start.
+    """
+    if span.whole:
+        return [0] * len(heads)
+    return [max(0, len(ids) - 2) for ids in span.tokenizer(list(heads), truncation=True)["input_ids"]]

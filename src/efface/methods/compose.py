@@ -1,12 +1,12 @@
 """Compose: one answer on each axis, chosen by name; most trained methods here are such a choice, and so is any new mix.
 
-objective: negative-guidance (ESD), anchor (concept ablation), guidance (ABO), wrong-noise (EraseDiff, SalUn),
-denoise-up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn). preserve: nothing, unconditional (ABO), prompts,
+objective: negative-guidance (ESD), anchor (concept ablation), guidance (ABO), wrong-noise (EraseDiff, SalUn), denoise-
+up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn), gem (GEM). preserve: nothing, unconditional (ABO), prompts,
 adversarial (EAP), remain (EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning),
 salient (SalUn). What only one method has is not offered: the words that AdvUnlearn retains and SPM anchors by, SPM's
-gate, noise-based AC, training without a target, and the stages of MACE and STEREO. An answer of your own, a file in
-the folder of its axis, is offered by the file's name (`answers` says how it is built). The formulas stand in the files
-of the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
+gate, noise-based AC, training without a target, and the stages of MACE and STEREO. An answer of your own, a file in the
+folder of its axis, is offered by the file's name (`answers` says how it is built). The formulas stand in the files of
+the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
 
 Pruning that preserves what it damages most and is attacked in every update, a mix of three papers:
 
@@ -32,6 +32,7 @@ from ..training.objectives.adaptive_anchor import AdaptiveAnchor
 from ..training.objectives.anchor import Anchor
 from ..training.objectives.attacked import Attacked, PrefixAttack, Start
 from ..training.objectives.denoising import Denoising
+from ..training.objectives.gem import GEM
 from ..training.objectives.guidance import Aim, Guidance, goal_of
 from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.objectives.wrong_noise import Wrong, WrongNoise
@@ -39,6 +40,7 @@ from ..training.preservation.adversarial import Adversarial
 from ..training.preservation.nothing import NoPreservation
 from ..training.preservation.prompts import FixedPrompts
 from ..training.preservation.unconditional import Unconditional
+from ..training.states.early import Early
 from ..training.states.shared import Shared
 from ..training.updates.dense import Dense
 from ..training.updates.lowrank import LowRank
@@ -57,18 +59,8 @@ from .states import (
 )
 
 StateKind = Literal["trajectories", "pictures"]
-_USED = (
-    NegativeGuidance,
-    Anchor,
-    Guidance,
-    WrongNoise,
-    Denoising,
-    AdaptiveAnchor,
-    Attacked,
-    NoPreservation,
-    Unconditional,
-)
-_USED += (FixedPrompts, Adversarial, Sum, Constrained, Dense, LowRank, Mask, Salient)
+_USED = (NegativeGuidance, Anchor, Guidance, WrongNoise, Denoising, AdaptiveAnchor, Attacked, GEM, NoPreservation)
+_USED += (Unconditional, FixedPrompts, Adversarial, Sum, Constrained, Dense, LowRank, Mask, Salient)
 _PARTS = ("source", "search", "model", "erasure", "selection")
 
 
@@ -81,7 +73,7 @@ class Compose(SearchMethod, ImageMethod):
     uses_keep: ClassVar[bool] = False
     objective: str = "negative-guidance"
     """What the model should predict for the target now: negative-guidance, anchor, guidance, wrong-noise, denoise-up,
-    adaptive-anchor, attacked, or another objective of the catalogue."""
+    adaptive-anchor, attacked, gem, or another objective of the catalogue."""
     preserve: str = "nothing"
     """What is held in place: nothing, unconditional, prompts (of the concepts to keep), adversarial, remain, or another
     preservation of the catalogue."""
@@ -91,6 +83,8 @@ class Compose(SearchMethod, ImageMethod):
     """Which weights move, and how: dense, low-rank, mask, salient, or another update. A mask wants an lr of 5e-2."""
     states: StateKind = "trajectories"
     """Where the objective is evaluated; wrong-noise and denoise-up are on pictures anyhow."""
+    first: int = 10
+    """Steps of a trajectory, the noisiest, that the states of the objective "gem" are taken from."""
     shows: Literal["target", "anchor"] = "target"
     """What the states of the objective "anchor" show."""
     eta: float = 1.0
@@ -202,8 +196,9 @@ class Compose(SearchMethod, ImageMethod):
         Method.check(self, Erasure(erasure.targets), model)
         alternative = self.objective == "guidance" and self.goal in ("auto", "alternative")
         relabels = self.objective == "wrong-noise" and self.wrong == "label"
+        optional = alternative or self.objective == "gem"
         needs = self.objective == "anchor" or (alternative and self.goal == "alternative")
-        if erasure.anchor and not (needs or alternative or relabels):
+        if erasure.anchor and not (needs or optional or relabels):
             raise ValueError(f"objective {self.objective} has no use for an anchor ({erasure.anchor!r}); leave it out")
         if needs and not erasure.anchor:
             raise ValueError(f"objective {self.objective} turns a target into an anchor; name one")
@@ -214,6 +209,11 @@ class Compose(SearchMethod, ImageMethod):
             )
         if self.preserve == "prompts" and not erasure.keep:
             raise ValueError("preserve prompts holds the concepts to keep; name at least one")
+
+    def relies_on_uncond(self, erasure: Erasure) -> bool:
+        """As the answers do: those that push, and those whose target becomes the empty prompt."""
+        pushes = self.objective in ("negative-guidance", "guidance", "attacked")
+        return pushes or self.preserve == "unconditional" or (self.objective == "gem" and not erasure.anchor)
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, search = self._states(model, erasure), self._search(model, erasure)
@@ -244,6 +244,8 @@ class Compose(SearchMethod, ImageMethod):
                 return WrongNoise(source, others, self.wrong, self.space)
             case "denoise-up":
                 return Denoising(source, self.space, "erase", sign=-1.0)
+            case "gem":
+                return GEM(Early(source, self.first), self.eta, self.space)
             case "attacked":
                 how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
                 return Attacked(source, self.eta, self.space, PrefixAttack(*how))

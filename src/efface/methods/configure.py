@@ -17,7 +17,17 @@ names, named, describe, get = METHODS.names, METHODS.named, METHODS.describe, ME
 
 def suggested(name: str, model: Model) -> dict[str, Any]:
     """Arguments that the model suggests in place of the method's own defaults; worth printing when used."""
-    return suggestion(name, model.defaults.methods)
+    return {**_fitting(get(name), model), **suggestion(name, model.defaults.methods)}
+
+
+def _fitting(kind: type[Method], model: Model) -> dict[str, Any]:
+    """What the model's architecture suggests, of the fields that the method has.
+
+    Where errors are measured is the method's own choice, unless it leaves it to noise, as most papers do.
+    """
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    told = {name: value for name, value in model.suggested.items() if name in fields}
+    return told if fields.get("space") == "eps" else {k: v for k, v in told.items() if k != "space"}
 
 
 def suggestion(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -46,7 +56,7 @@ def configured(method: str | type[Method] | Method, model: Model, overrides: Map
             f"a {type(method).__name__}"
         )
     kind = get(method) if isinstance(method, str) else method
-    own = entry_of(METHODS.name_of(kind), model.defaults.methods)
+    own = {**_fitting(kind, model), **entry_of(METHODS.name_of(kind), model.defaults.methods)}
     return kind(**_arguments(kind, {**own, **_own_spelling(kind, overrides)}))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from ..concept import Erasure
 from ..functional.schedules import Space
@@ -31,6 +31,7 @@ from .states import build_preservation_states, build_trajectories
 class EAP(SearchMethod):
     """Erases as ESD does while holding in place the word that the erasure damages most; kept words are candidates."""
 
+    needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
     """How far to the other side of the unconditional prediction the target is pushed."""
     space: Space = "x0"

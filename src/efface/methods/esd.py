@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from ..concept import Erasure
 from ..models.base import Model
@@ -28,6 +28,7 @@ from .states import build_trajectories
 class ESD(TrajectoryMethod):
     """Pushes the target's prediction to the other side of the unconditional one; preserves nothing."""
 
+    needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
     """How far to the other side of the unconditional prediction the target is pushed."""
 

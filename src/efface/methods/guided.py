@@ -25,7 +25,7 @@ class Guided(Method):
     """A method that needs no training: a subclass says which guide answers the request."""
 
     kind: ClassVar[Kind] = "inference time"
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm", "flow")
 
     @abstractmethod
     def guide(self, erasure: Erasure) -> Guider:
@@ -46,6 +46,12 @@ class Guided(Method):
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """As every method does; and the guide itself must fit the model."""
         Method.check(self, erasure, model)
+        if model is not None and self.needs_uncond and not model.classifier_free:
+            raise ValueError(
+                f"{type(self).__name__} changes what guidance pushes away from, and {model.name} reads its guidance as "
+                "a number, with nothing to push away from; set model.true_guidance above 1, which guides by two "
+                "predictions as the pipeline's true_cfg_scale does"
+            )
         if model is not None:
             self.guide(erasure).check(model)
 

@@ -57,7 +57,8 @@ class MACE(Method):
     kind: ClassVar[Kind] = "in stages"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     unserved: ClassVar[Mapping[str, str]] = {
-        "pixart": "it refines every token after the concept, and those past a prompt's end are masked out there"
+        "pixart": "it refines every token after the concept, and those past a prompt's end are masked out there",
+        "flow": "it reads in cross-attention where the picture attends to a word, and joint attention has none",
     }
     uses_anchor: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = True

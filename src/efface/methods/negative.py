@@ -7,7 +7,7 @@ eps = eps_n + w (eps_c - eps_n), n the targets, joined by commas. It is what use
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from ..concept import Erasure
 from ..guidance import negative
@@ -20,6 +20,7 @@ from .guided import Guided
 class Negative(Guided):
     """Pushes every picture away from the target instead of from the empty prompt."""
 
+    needs_uncond: ClassVar[bool] = True
     template: str = "{}"
     """Prompt around the targets."""
 

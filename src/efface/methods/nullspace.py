@@ -24,6 +24,7 @@ from ..functional.closed_form import build_null_projector, solve_null_space
 from ..models.base import Model
 from .closed_form import ClosedForm, Tokens
 
+LAST: Tokens = "last-subject"
 REACHED = 1e-5
 """A target with a smaller share in the free directions cannot be told from rounding."""
 
@@ -53,10 +54,10 @@ class NullSpace(ClosedForm):
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
         """One linear solve, along what as many words as there is room for leave free."""
-        edited, last = self.reader(model, self.tokens), self.reader(model, "last-subject")
+        edited, last = (self.reader(model, tokens, weights) for tokens in (self.tokens, LAST))
         always = torch.cat([last.whole([""]), last.kept(erasure.keep)])
         width = always.shape[1]
-        room = max(0, int((1 - self.free) * width) - len(always)) // len(self.templates)
+        room = max(0, int((1 - self.free) * width) - len(always)) // last.rows_a_concept
         projector = build_null_projector(torch.cat([always, last.kept(words[:room])]), self.threshold)
         reach = {t: _share(edited.pairs([t], erasure.anchor)[0], projector) for t in erasure.targets}
         if lost := [target for target, share in reach.items() if share <= REACHED]:

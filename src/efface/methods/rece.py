@@ -52,7 +52,7 @@ class RECE(ClosedForm):
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Two linear solves an epoch."""
-        reader = self.reader(model, "all")
+        reader = self.reader(model, "all", weights)
         kept = torch.cat([reader.kept([*erasure.keep, *words]), reader.whole([""])])
         gram = torch.stack([weight.double().T @ weight.double() for weight in weights.values()]).sum(0)
         scales = (self.lamb, self.erase_scale, self.preserve_scale)

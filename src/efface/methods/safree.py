@@ -28,7 +28,8 @@ class SAFREE(Guided):
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     unserved: ClassVar[Mapping[str, str]] = {
-        "pixart": "it filters by CLIP's pooled embedding of a prompt, and T5 pools none"
+        "pixart": "it filters by CLIP's pooled embedding of a prompt, and T5 pools none",
+        "flow": "it filters the tokens of CLIP, and T5 or a language model reads the prompt beside or instead of it",
     }
     alpha: float = 0.01
     """How much farther from the target a prompt must be without a token for the token to carry it."""

@@ -31,8 +31,9 @@ LEVELS: dict[str, dict[str, float]] = {
 class SLD(Guided):
     """Pushes a picture away from the target where it comes near."""
 
+    needs_uncond: ClassVar[bool] = True
     # Of a class-conditional model a target's prompt is the target itself, and of two equal predictions none is pushed.
-    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
+    architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "flow")
     level: Level = "medium"
     """The paper's settings, for all that is not given below."""
     template: str = "{}"

@@ -13,7 +13,7 @@ rate for AdamW in 8 bits with cosine restarts; c_s are words, theirs Gaussian; s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -37,7 +37,11 @@ from .states import build_trajectories
 class SPM(TrajectoryMethod):
     """ESD in rank-1 adapters that act only as far as a prompt is near the target; random words anchor the rest."""
 
+    needs_uncond: ClassVar[bool] = True
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
+    unserved: ClassVar[Mapping[str, str]] = {
+        "flow": "its gate and its anchoring words compare one sequence of tokens, and these prompts are several parts"
+    }
     uses_keep: ClassVar[bool] = True
     weights: str = "transformers"
     """Which weights have adapters: subsets or regular expressions, comma-separated; vectors have none."""

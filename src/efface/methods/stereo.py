@@ -54,10 +54,12 @@ from .base import Kind, Method
 class STEREO(Method):
     """Gathers what brings the target back by erasing and attacking in turns, then erases it all at once."""
 
+    needs_uncond: ClassVar[bool] = True
     kind: ClassVar[Kind] = "in stages"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     unserved: ClassVar[Mapping[str, str]] = {
-        "pixart": "its search puts token embeddings after CLIP's start token, and T5 has none"
+        "pixart": "its search puts token embeddings after CLIP's start token, and T5 has none",
+        "flow": "its search reads the prompt by CLIP alone, and its stages are made for noise predictions",
     }
     weights: str = "noxattn"
     """Which weights of the U-Net may move: subsets or regular expressions, comma-separated."""

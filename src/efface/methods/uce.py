@@ -45,7 +45,7 @@ class UCE(ClosedForm):
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
         """One linear solve."""
-        reader = self.reader(model, self.tokens)
+        reader = self.reader(model, self.tokens, weights)
         inputs, outputs = reader.pairs(erasure.targets, erasure.anchor)
         kept = reader.kept([*erasure.keep, *words])
         if self.keep_empty:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..functional.losses import guided
 from ..functional.schedules import NoiseLevel, Space
-from .cond import Cond, TextMap
+from .cond import POOLED, Cond, TextMap, TextSpan
 from .trajectory import Defaults, Sampler
 from .trajectory_cache import TrajectoryCache
 
@@ -49,6 +49,20 @@ class Adapter(ABC):
     """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
     steady: set[int] | None
     """Numbers of rows that a compiled network has seen; None where it is not compiled."""
+
+    @property
+    def classifier_free(self) -> bool:
+        """Whether drawing is guided by two predictions, so that what one of them is guided away from can be changed."""
+        return self.has_uncond
+
+    @property
+    def suggested(self) -> Mapping[str, Any]:
+        """Arguments of methods that fit this architecture better than the methods' own, which were made for noise.
+
+        A flow's errors are measured as velocities; who has no guidance is drawn without it, in its own few steps.
+        """
+        space = {"space": "flow"} if self.space == "flow" else {}
+        return space if self.has_uncond else {**space, "guidance": 1.0, "draw_steps": self.defaults.steps}
 
     @abstractmethod
     def _encode(self, texts: Sequence[str]) -> Cond:
@@ -105,6 +119,10 @@ class Adapter(ABC):
     def text_inputs(self, cond: Cond, part: str) -> Tensor:
         """What the text maps of this part read, [n, tokens, d] or [n, d]: a part of the conditions, or made of it."""
         return cond.tensors[part]
+
+    def text_spans(self, part: str) -> Sequence[TextSpan]:
+        """Which rows of `text_inputs` of this part each tokenizer's text fills; one row of a pooled part."""
+        return [TextSpan(getattr(self, "tokenizer", None), whole=part == POOLED)]
 
     def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
         """The prediction [n, ...] that drawing follows, by the architecture's own form of guidance.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,20 @@ class TextMap:
     """What it reads: a part of `Cond` by name, or what the adapter's `text_inputs` calls so."""
     rows: slice | None = None
     """Which of its rows [out, in] read text, where a fused weight has others as well; None for all."""
+    decided: bool = True
+    """Whether a prompt alone decides what it reads, which the state then has no part in."""
+
+
+@dataclass(frozen=True)
+class TextSpan:
+    """The rows of a sequence of tokens that one tokenizer's text fills."""
+
+    tokenizer: Any
+    """None where there is no tokenizer."""
+    start: int = 0
+    stop: int | None = None
+    whole: bool = False
+    """Whether it is one row, which stands for the whole prompt."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,11 +25,9 @@ _TIME = (
     r"|transformer\.time_text_embed\.(timestep|guidance)_embedder\."
 )
 _OUT = r"unet\.conv_(norm_)?out\.|transformer\.(proj_out\.|norm_out\.|all_final_layer\.|scale_shift_table$)"
-_CROSS = r"\battn2\."
-_STREAM = r"\battn\.(add_[qkv]_proj|to_add_out|norm_added_[qk])\."
 
 
-def _subsets(cross: str, keys: str, matching: str, self_: str) -> dict[str, tuple[str, str]]:
+def _subsets(cross: str, keys: str, matching: str, both: str, self_: str) -> dict[str, tuple[str, str]]:
     """The subsets by name, pattern and description, given patterns of the layers within an attention."""
     return {
         "xattn": (rf"^{_NET}.*{cross}", "cross-attention: queries, keys, values and outputs (ESD-x)"),
@@ -45,9 +43,9 @@ def _subsets(cross: str, keys: str, matching: str, self_: str) -> dict[str, tupl
             "what reads the pooled embedding of a prompt",
         ),
         "text-encoders": (r"^text_encoder(_\d)?\.", "all text encoders"),
-        "stream-qk": (
-            r"^transformer\.transformer_blocks\..*\battn\.(add_[qk]_proj|to_[qk])\.",
-            "queries and keys of both streams of joint attention (GEM)",
+        "qk": (
+            rf"^{_NET}.*{both}",
+            "queries and keys of cross-attention, or of both streams of joint attention (GEM)",
         ),
         "text-qk": (
             r"^transformer\.transformer_blocks\..*\battn\.add_[qk]_proj\.",
@@ -76,10 +74,14 @@ def _subsets(cross: str, keys: str, matching: str, self_: str) -> dict[str, tupl
     }
 
 
-SUBSETS = _subsets(_CROSS, r"\battn2\.to_[kv]\.", r"\battn2\.to_[qkv]\.", r"\battn1\.")
+SUBSETS = _subsets(r"\battn2\.", r"\battn2\.to_[kv]\.", r"\battn2\.to_[qkv]\.", r"\battn2\.to_[qk]\.", r"\battn1\.")
 """The subsets of a network with cross-attention."""
 JOINT = _subsets(
-    _STREAM, r"\battn\.add_[kv]_proj\.", r"\battn\.add_[qkv]_proj\.", r"\b(attn\.(to_[qkv]|to_out|norm_[qk])|attn2)\."
+    r"\battn\.(add_[qkv]_proj|to_add_out|norm_added_[qk])\.",
+    r"\battn\.add_[kv]_proj\.",
+    r"\battn\.add_[qkv]_proj\.",
+    r"\battn\.(add_[qk]_proj|to_[qk])\.",
+    r"\b(attn\.(to_[qkv]|to_out|norm_[qk])|attn2)\.",
 )
 """The same of one with joint attention."""
 

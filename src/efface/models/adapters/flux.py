@@ -23,7 +23,7 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from torch import Tensor
 
 from ..base import Model
-from ..cond import POOLED, Cond, TextMap
+from ..cond import POOLED, Cond, TextMap, TextSpan
 from ..flow_schedule import Spacing, even_sigmas, shift_by_size
 from ..guider import GuidedSampling
 from ..trajectory import Defaults
@@ -34,7 +34,7 @@ from .sd import ClipDiffusion, replace_embeddings
 from .t5 import T5, read_t5, tie_embeddings
 
 GUIDANCE = "guidance"
-"""The scale [n] that the network reads, where guidance is distilled into it."""
+"""The scale [n, 1] that the network reads, where guidance is distilled into it."""
 
 
 @final
@@ -69,6 +69,10 @@ class Flux(ClipDiffusion):
         longest = 512 if self.distilled_guidance else 256
         self.tokens_of_t5 = min(longest, pipeline.tokenizer_2.model_max_length)
 
+    @property
+    def classifier_free(self) -> bool:
+        return self.true_guidance != 1
+
     def read_side(self) -> int:
         return self.pipeline.default_sample_size
 
@@ -86,7 +90,7 @@ class Flux(ClipDiffusion):
     def _with_t5(self, pooled: Tensor, texts: Sequence[str]) -> Cond:
         """Conditions of n texts and their pooled embeddings [n, d]."""
         tokens = read_t5(self.t5, self._tokenize(self.pipeline.tokenizer_2, texts, self.tokens_of_t5))
-        scale = torch.full((len(texts),), self.defaults.guidance, device=self.device)
+        scale = torch.full((len(texts), 1), self.defaults.guidance, device=self.device)
         extra = {GUIDANCE: scale} if self.distilled_guidance else {}
         return Cond({T5: tokens.to(self.dtype)}, pooled=pooled.to(self.dtype), extra=extra)
 
@@ -137,7 +141,7 @@ class Flux(ClipDiffusion):
         return self.network(
             hidden_states=x_t,
             timestep=t.to(x_t.dtype) / 1000,
-            guidance=cond.extra[GUIDANCE].float() if self.distilled_guidance else None,
+            guidance=cond.extra[GUIDANCE][:, 0].float() if self.distilled_guidance else None,
             pooled_projections=cond.tensors[POOLED],
             encoder_hidden_states=cond.tokens,
             txt_ids=torch.zeros(cond.tokens.shape[1], 3, **like),
@@ -151,6 +155,9 @@ class Flux(ClipDiffusion):
         In the blocks of a single stream, weights that read text read the picture as well.
         """
         return joint_text_maps(self.weights)
+
+    def text_spans(self, part: str) -> Sequence[TextSpan]:
+        return [TextSpan(self.pipeline.tokenizer_2)] if part == JOINT_TEXT else ClipDiffusion.text_spans(self, part)
 
     @torch.no_grad()
     def text_inputs(self, cond: Cond, part: str) -> Tensor:

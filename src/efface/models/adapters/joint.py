@@ -26,4 +26,9 @@ ROLES: tuple[tuple[Role, str, str], ...] = (
 def joint_text_maps(names: Iterable[str]) -> Sequence[TextMap]:
     """The text maps among these weights: embedder, pooled embedder, and the stream's keys and values."""
     found = list(names)
-    return [TextMap(role, name, part) for role, pattern, part in ROLES for name in found if re.search(pattern, name)]
+    return [
+        TextMap(role, name, part, decided=part != STREAM)
+        for role, pattern, part in ROLES
+        for name in found
+        if re.search(pattern, name)
+    ]

@@ -1,0 +1,22 @@
+"""The architectures by name, and groups of them; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+ARCHITECTURES: Mapping[str, str] = {
+    "sd": "Stable Diffusion 1.x and 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "pixart": "PixArt-alpha and PixArt-Sigma",
+    "ddpm": "class-conditional DDPM",
+    "sd3": "Stable Diffusion 3 and 3.5",
+    "flux": "FLUX.1 dev and schnell",
+}
+"""What each name stands for, in the order of tables."""
+GROUPS: Mapping[str, tuple[str, ...]] = {"flow": ("sd3", "flux")}
+"""Architectures that a method may name together: those that are trained as flows."""
+
+
+def expand(names: Iterable[str]) -> tuple[str, ...]:
+    """The architectures that are named, each alone or with its group."""
+    return tuple(dict.fromkeys(each for name in names for each in GROUPS.get(name, (name,))))

@@ -1,0 +1,95 @@
+"""What every method owes on every flow that it serves, and a sentence where it can't serve one."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from efface import methods
+from efface.concept import Erasure
+from efface.edits.edit import Edit
+from efface.methods.configure import configured
+from efface.models.base import Model
+from tiny_fits import FLOWS, quick, request, served, short
+from tiny_flux import tiny_flux
+
+DISTILLED = [("flux", "negative"), ("flux", "sld")]
+"""Guides that need two predictions, where guidance is a number."""
+PAIRS = [(kind, name) for kind in FLOWS for name in served(kind) if (kind, name) not in DISTILLED]
+
+
+@cache
+def opened(kind: str) -> tuple[Model, dict[str, Tensor], dict[str, Tensor]]:
+    """A model that all methods share, its weights, and copies of these."""
+    model = FLOWS[kind]()
+    weights = dict(model.weights)
+    return model, weights, {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def drawn(model: Model, edit: Edit | None = None) -> Tensor:
+    """Latents, in which a small edit shows."""
+    if edit is not None:
+        with edit.apply(model):
+            return drawn(model)
+    return model.sample(model.encode(["a cat", "a dog"]), model.encode([""]), [1, 2], steps=2, guidance=3.0).x
+
+
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
+def test_it_fits_and_leaves_the_model_as_it_was(kind: str, name: str) -> None:
+    model, weights, copies = opened(kind)
+    edit = quick(name, model, steps=1, batch=2, search_turns=0).fit(model, request(name))
+    now = model.weights
+    assert all(now[key] is tensor and torch.equal(tensor, copies[key]) for key, tensor in weights.items())
+    assert all(value.isfinite().all() for value in edit.values.values())
+    changed = (drawn(model, edit) - drawn(model)).abs().max()
+    # A mask prunes what its logits say, which one step does not reach; fixed shares are pruned at once.
+    assert changed > 0 and (edit.names or edit.meta.get("guide"))
+
+
+@pytest.mark.parametrize(("kind", "name"), DISTILLED)
+def test_guides_need_a_guidance_to_act_on(kind: str, name: str) -> None:
+    model = tiny_flux()
+    with pytest.raises(ValueError, match=r"reads its guidance as a number.*set model.true_guidance above 1"):
+        quick(name, model).fit(model, request(name))
+    model.true_guidance = 2.0
+    edit = quick(name, model).fit(model, request(name))
+    assert not torch.equal(drawn(model, edit), drawn(model))
+
+
+SCHNELL = {name: methods.get(name).needs_uncond for name in served("flux")}
+
+
+@pytest.mark.parametrize("name", [name for name in SCHNELL if name not in ("compose", "finetune")])
+def test_a_distilled_model_is_trained_where_no_unconditional_prediction_is_needed(name: str) -> None:
+    model = tiny_flux(dev=False)
+    erasure = Erasure(("cat",), anchor="dog" if methods.get(name).uses_anchor else "")
+    method = configured(name, model, {**short(name, steps=1, search_turns=0), **short(name)})
+    if SCHNELL[name]:
+        with pytest.raises(ValueError, match="has none: its guidance was distilled away"):
+            method.fit(model, erasure)
+    else:
+        assert method.fit(model, erasure).values
+
+
+def test_a_distilled_model_is_not_drawn_with_guidance(monkeypatch: Any) -> None:
+    model = tiny_flux(dev=False)
+    monkeypatch.setattr(model, "encode", lambda *_: pytest.fail("work began"))
+    with pytest.raises(ValueError, match="draws without guidance, so AC must too: give guidance 1"):
+        quick("ac").fit(model, Erasure(("cat",), anchor="dog"))
+    assert configured("ac", model, {}).guidance == 1.0  # type: ignore[attr-defined]
+    for objective, preserve in (("negative-guidance", "nothing"), ("anchor", "unconditional"), ("gem", "nothing")):
+        mix = configured("compose", model, {"objective": objective, "preserve": preserve})
+        anchor = "dog" if objective == "anchor" else ""
+        with pytest.raises(ValueError, match="Compose moves a prediction relative to the unconditional one"):
+            mix.fit(model, Erasure(("cat",), anchor=anchor))
+
+
+@pytest.mark.parametrize(("name", "space"), [("esd", "flow"), ("eap", "x0"), ("ac", "flow")])
+def test_errors_are_measured_as_velocities_unless_a_method_says_otherwise(name: str, space: str) -> None:
+    model = opened("sd3")[0]
+    assert configured(name, model, {}).space == space  # type: ignore[attr-defined]
+    assert configured(name, model, {"space": "eps"}).space == "eps"  # type: ignore[attr-defined]
