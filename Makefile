@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types floors tests wheel-test glyphs clean
+.PHONY: demo test lint types floors tests wheel-test docs glyphs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ tests: $(VENV)/testing
 
 wheel-test: $(VENV)/testing  ## install the wheel into an empty environment and run its demo
 	$(VENV)/bin/python tests/wheel.py
+
+docs: $(VENV)/installed  ## build the documentation as a site in build/site; a broken link is an error
+	$(PIP) --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 glyphs: $(VENV)/installed  ## make the embedded model again, stage by stage; resumes where it stopped
 	$(PIP) --editable ".[glyphs]"
