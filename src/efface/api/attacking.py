@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..edits.strength import check_strength
 from ..suites.make import check as check_suite
 from .case import Case, Words, several
 from .progress import Progress, Report, shown
@@ -63,6 +64,7 @@ def attack(
         ValueError: nothing to attack or to judge with, an attack that can't be made here, a base that does not show the
             concept, or an edit of another base.
     """
+    check_strength(strength)
     opening, folder = lazy(model), Path(out)
     if suite:
         check_suite(str(suite))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..edits.strength import check_strength
 from ..suites.make import check as check_suite
 from ..suites.make import needs_world
 from ..suites.world import locate
@@ -74,6 +75,7 @@ def evaluate(
     Example:
         >>> record = efface.evaluate(model, edit, "out/cat", per_group=16)  # doctest: +SKIP
     """
+    check_strength(strength)
     opening, folder, named = lazy(model), Path(out), str(suite)
     if named:
         check_suite(named)

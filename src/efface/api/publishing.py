@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..edits.strength import check_strength
 from ..files import check_file
 from .progress import Progress, shown
 from .resources import lazy
@@ -144,8 +145,10 @@ def export(
 
     Raises:
         FileExistsError: `out` exists.
-        ValueError: a name that does not suit the format, an edit that is a guide, an edit of another base.
+        ValueError: a name that does not suit the format, an edit that is a guide, an edit of another base, a strength
+            that is no number from -10 to 10.
     """
+    check_strength(strength)
     place = Path(out)
     kind = format or ("single-file" if place.suffix == ".safetensors" else "diffusers")
     single = kind == "single-file"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
+from ..edits.strength import check_strength
 from ..files import check_folder
 from .console import progress, result
 from .draw import json_text
@@ -66,6 +67,7 @@ class Purify:
                 f"--steps is at least 1, --refine and --guidance at least 0; got {self.steps}, {self.refine}, "
                 f"{self.guidance:g}"
             )
+        check_strength(self.strength)
         opened = opened_pictures(self.image)
         check_folder(self.out)
         from ..edits.edit import Edit

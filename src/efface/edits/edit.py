@@ -19,9 +19,8 @@ from ..guidance.registry import from_json
 from ..models.base import Model
 from ..models.guider import Guider
 from .deltas import grouped, merged
-
-GUIDE = "guide/"
-"""The prefix of the keys of a guide's own tensors."""
+from .integrity import GUIDE, add_digests, check_meta, check_values, take_digests
+from .strength import check_strength
 
 
 class WrongBase(ValueError):
@@ -40,15 +39,44 @@ class Edit:
 
     @staticmethod
     def load(path: str | Path) -> Edit:
-        """The edit in a file; ValueError where it is truncated or something else."""
-        values, meta = read_tensors(path)
+        """The edit in a file; a warning where the file has no digest by which damage would be noticed.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: something else than an edit; damaged; numbers that are NaN, infinite, or of a dtype that can't
+                be a weight; metadata of the wrong type. Names the file.
+        """
+        values, found = read_tensors(path)
+        meta: Mapping[str, Any] = found if isinstance(found, dict) else {}
         if meta.get("kind") != "edit":
             raise ValueError(f"{path} holds a {meta.get('kind', 'file of unknown kind')}, not an edit")
+        try:
+            meta, digested = take_digests(values, meta)
+            check_meta(meta)
+            check_values(values, "guide" in meta)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+        if not digested:
+            warnings.warn(
+                f"{path} has no digest, as files of earlier versions have none: damage to it would not be noticed; "
+                "erase again for one that has",
+                stacklevel=2,
+            )
         return Edit(values, meta)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the edit to one safetensors file, whole or not at all."""
-        return write_tensors(path, self.values, {**self.meta, "kind": "edit"})
+        """Writes the edit to one safetensors file with digests of its tensors and metadata, whole or not at all.
+
+        Raises:
+            ValueError: it could not be loaded again: NaN or infinite numbers, or nothing that it changes.
+        """
+        meta = add_digests(self.values, {**self.meta, "kind": "edit"})
+        try:
+            check_meta(meta)
+            check_values(self.values, "guide" in meta)
+        except ValueError as error:
+            raise ValueError(f"the edit is not saved to {path}, for it {error}") from error
+        return write_tensors(path, self.values, meta)
 
     def __repr__(self) -> str:
         asked, method = self.meta.get("request") or {}, self.meta.get("method", "an unknown method")
@@ -86,7 +114,7 @@ class Edit:
             with edit.apply(model):
                 pictures = model.images(["a cat"])
 
-        Without `with` nothing happens, which a warning says.
+        Without `with` nothing happens, which a warning says. ValueError for a strength beyond -10 to 10.
         """
         return apply(model, [self], [strength])
 
@@ -122,7 +150,8 @@ def apply(
     Weights that several edits change are reported by a warning, for their changes add up. At most one may be a guide.
 
     Raises:
-        ValueError: an edit of another base (WrongBase), a part that fits no weight, two guides; before all is swapped.
+        ValueError: an edit of another base (WrongBase), a part that fits no weight, two guides, a strength that is no
+            number from -10 to 10; before all is swapped.
     """
     return Applied(_applied(model, edits, strengths))
 
@@ -155,7 +184,8 @@ def _applied(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | N
     strengths = [1.0] * len(edits) if strengths is None else list(strengths)
     if len(strengths) != len(edits):
         raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits")
-    for edit in edits:
+    for edit, strength in zip(edits, strengths, strict=True):
+        check_strength(strength)
         edit.check(model)
     active = [(edit, strength) for edit, strength in zip(edits, strengths, strict=True) if strength != 0]
     guides = [guide for edit, strength in active if (guide := edit.guide(strength))]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..edits.edit import Edit
+from ..edits.strength import check_strength
 from ..models.base import Model
 from ..models.trajectory import Sampler
 from ..records.report import Drawing
@@ -27,6 +28,9 @@ class Settings:
     """How much of the edit is applied."""
     sampler: Sampler = "own"
     """The scheduler: the model's own, or another on its noise levels."""
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
 
 
 def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:

@@ -13,7 +13,17 @@ CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def compute_digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Of these weights at each cast, by its name: equal in one of them means the same weights at some dtype."""
+    """Of these weights at each cast, by its name: equal in one of them means the same weights at some dtype.
+
+    Raises:
+        ValueError: a weight holds NaN or infinite numbers, with which nothing could be drawn; names it.
+    """
+    for name, weight in weights.items():
+        if lost := weight.numel() - int(weight.isfinite().sum()):
+            raise ValueError(
+                f"the model's weight {name!r} holds NaN or infinite numbers ({lost} of {weight.numel()}): its file is "
+                "damaged, or it overflowed when it was cast to another dtype; download or convert the model again"
+            )
     with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing lets others run meanwhile
         return dict(zip(CASTS, threads.map(lambda dtype: _digest(weights, dtype), CASTS.values()), strict=True))
 
