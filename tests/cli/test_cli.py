@@ -92,7 +92,20 @@ def test_commands_open_a_model_as_they_are_told(
     own = {"checkpointing": True, "store": tmp_path, "store_bound": 1000, "draw_batch": 2}
     own = own if command == "erase" else {}
     named = ["erase", "esd"] if command == "erase" else [command]
-    assert main([*named, "--model", model, *more[command], "--out", str(tmp_path / "out.safetensors"), *how]) == 2
+    assert (
+        main(
+            [
+                *named,
+                "--model",
+                model,
+                *more[command],
+                "--out",
+                str(tmp_path / ("out.safetensors" if command == "erase" else "out")),
+                *how,
+            ]
+        )
+        == 2
+    )
     assert asked == [(model, "cpu", "bf16", "own", {"compile": True, "offload": True, **own})]
 
 
@@ -142,6 +155,21 @@ def test_repeated_flags_keep_every_value(model: str, tmp_path: Path) -> None:
     targets = ["--target", "cat", "--target", "apple"]
     assert main(["erase", "esd", "--model", model, *targets, "--out", str(out), *TINY]) == 0
     assert Edit.load(out).meta["request"]["targets"] == ["cat", "apple"]
+
+
+def test_trajectories_and_pictures_are_told_before_they_are_drawn(
+    model: str, edit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "e.safetensors")]
+    assert main(["erase", "esd", "--model", model, "--target", "cat", *out, *TINY]) == 0
+    told = capsys.readouterr().err
+    assert told.index("drawing what is trained on: 0 of 2") < told.index("erasing (esd): 1 of 2")
+    assert "drawing what is trained on: 2 of 2" in told
+    asked = ["--suite", "glyphs-objects", "--per-group", "2", "--out", str(tmp_path / "evaluation")]
+    assert main(["evaluate", "--model", model, "--edit", str(edit), *asked]) == 0
+    told = capsys.readouterr().err
+    n = int(told.partition(" prompts, drawn")[0].rpartition(" ")[2])
+    assert f"{2 * n} pictures" in told and told.index("pictures, each judged") < told.index(f"of {n}")
 
 
 def test_the_umbrella_is_written_out_in_the_edit(model: str, tmp_path: Path) -> None:

@@ -119,10 +119,17 @@ def erase(
         if chosen.kind == "trained":
             take_fingerprint(opened, report)
         stage = f"erasing ({method_name(chosen)})"
+
+        def told(done: int, of: int, drawn: tuple[int, int] | None = None, **_: Any) -> None:
+            if drawn:
+                report("drawing what is trained on", *drawn)
+            else:
+                report(stage, done, of)
+
         edit = chosen.fit(
             opened,
             erasure,
-            progress=lambda done, of, **_: report(stage, done, of),
+            progress=told,
             checkpoint=checkpoint,
             estimate=estimate,
         )

@@ -56,6 +56,8 @@ def report(
     from ..reporting.page import write_page
 
     some = [folders] if isinstance(folders, str | Path) else list(folders)
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {out} is to end in .html, for example {Path(out).with_suffix('.html')}")
     check_file(Path(out))
     others = [published.read_published(Path(path), tuple(erased), tuple(kept) or None) for path in imports]
     with shown(progress) as on_progress:

@@ -17,8 +17,10 @@ from .. import __version__
 from ..catalog import did_you_mean
 from .attack import AttackCommand
 from .audit import AuditCommand
+from .completion import Completion
 from .console import complain, quiet
 from .demo import Demo
+from .doctor import Doctor
 from .draw import Draw
 from .erase import Erase, parse
 from .evaluate import Evaluate
@@ -30,23 +32,24 @@ from .record import TakedownRecord
 from .report import Report
 from .verify import Verify
 
-COMMANDS = {
-    "erase": Erase,
-    "draw": Draw,
-    "evaluate": Evaluate,
-    "attack": AttackCommand,
-    "audit": AuditCommand,
-    "report": Report,
-    "verify": Verify,
-    "record": TakedownRecord,
-    "export": Export,
-    "purify": Purify,
-    "neurons": Neurons,
-    "list": List,
-    "demo": Demo,
+GROUPS = {
+    "Step by step": {
+        "erase": Erase,
+        "draw": Draw,
+        "evaluate": Evaluate,
+        "attack": AttackCommand,
+        "audit": AuditCommand,
+    },
+    "To hand on": {"report": Report, "verify": Verify, "record": TakedownRecord, "export": Export},
+    "To look closer": {"purify": Purify, "neurons": Neurons},
+    "To begin with": {"demo": Demo, "list": List, "doctor": Doctor, "completion": Completion},
 }
+"""The commands, as `efface --help` groups them."""
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 ABOUT = "Removes concepts from text-to-image diffusion models, shows that they are gone, and what else changed."
 STYLE = (tyro.conf.OmitArgPrefixes,)
+WIDTH = 80
+"""Columns of a terminal."""
 BROKEN_PIPE = 141
 """What a shell reports of a command whose reader went away."""
 
@@ -84,7 +87,8 @@ def _answer(args: list[str]) -> int:
         except (ArithmeticError, RuntimeError) as error:
             return complain(error, 1)
         except KeyboardInterrupt:
-            return complain(KeyboardInterrupt("stopped; the same command goes on where its stages can"), 130)
+            kept = getattr(COMMANDS.get(args[0]), "kept", "nothing was kept")
+            return complain(KeyboardInterrupt(f"stopped; {kept}"), 130)
 
 
 def _run(name: str, args: Sequence[str]) -> int:
@@ -101,8 +105,11 @@ def _run(name: str, args: Sequence[str]) -> int:
 
 def usage() -> str:
     """What `efface --help` prints."""
-    lines = ["usage: efface COMMAND [flags]", "", ABOUT, ""]
-    for name, command in COMMANDS.items():
-        about = " ".join((command.__doc__ or "").partition("\n\n")[0].split())
-        lines += textwrap.wrap(about, 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
-    return "\n".join([*lines, "", "efface COMMAND --help (or efface help COMMAND) lists the flags of a command."])
+    lines = ["usage: efface COMMAND [flags]", "", *textwrap.wrap(ABOUT, WIDTH)]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:"]
+        for name, command in group.items():
+            about = " ".join((command.__doc__ or "").partition("\n\n")[0].split())
+            lines += textwrap.wrap(about, WIDTH, initial_indent=f"  {name:<11}", subsequent_indent=" " * 13)
+    lines += ["", "efface COMMAND --help, or efface help COMMAND, explains a command, with an"]
+    return "\n".join([*lines, "example. efface version tells the version."])

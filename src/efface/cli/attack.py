@@ -12,7 +12,7 @@ import tyro
 
 from ..files import check_folder
 from .console import progress, result
-from .loading import Loading
+from .loading import Drawing, Loading
 
 if TYPE_CHECKING:
     from ..records.attacks import AttackMeasure, AttackRecord
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class AttackCommand:
     """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls."""
 
+    kept: ClassVar[str] = (
+        "finished batches lie in --out, count in every record, and the same command goes on from there"
+    )
     example: ClassVar[str] = "efface attack --model glyphs --edit cat.safetensors --suite glyphs-objects --out out/cat"
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
@@ -52,17 +55,12 @@ class AttackCommand:
     """Make each attack only on what none before it broke: robust erasure sooner, without a table by attack."""
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A judge to ask, by name; repeat the flag for several. All that come with the model by default."""
-    strength: float = 1.0
-    """How much of the edit is applied."""
-    steps: int | None = None
-    """Sampling steps; the model's own number by default."""
-    guidance: float | None = None
-    """Guidance; the model's own by default."""
     seed: int = 0
     """Of everything random in the attacks."""
-    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
+    drawing: Drawing = field(default_factory=Drawing)
+    loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
         check_folder(self.out)
@@ -84,9 +82,9 @@ class AttackCommand:
                 rows=self.rows,
                 controls=self.controls,
                 worst_case=self.worst_case,
-                strength=self.strength,
-                steps=self.steps,
-                guidance=self.guidance,
+                strength=self.drawing.strength,
+                steps=self.drawing.steps,
+                guidance=self.drawing.guidance,
                 seed=self.seed,
                 progress=report,
             )

@@ -10,7 +10,7 @@ import tyro
 
 from ..files import check_folder
 from .console import progress, result
-from .loading import Loading
+from .loading import Drawing, Loading
 
 if TYPE_CHECKING:
     from ..records.audit import Audit, AuditedWord
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class AuditCommand:
     """Search a vocabulary for the words that an edit damaged most, and draw them before and after."""
 
+    kept: ClassVar[str] = "finished pictures lie in --out, and the same command goes on from there"
     example: ClassVar[str] = "efface audit --model glyphs --edit cat.safetensors --out out/cat-audit"
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
@@ -49,23 +50,18 @@ class AuditCommand:
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A judge of objects or a CLIP, as in `efface evaluate` (clip:openai/clip-vit-base-patch32); repeat the flag for
     several. Those that come with the model by default; without any, only how much pictures change is told."""
-    strength: float = 1.0
-    """How much of the edit is applied."""
-    steps: int | None = None
-    """Sampling steps; the model's own number by default."""
-    guidance: float | None = None
-    """Guidance; the model's own by default."""
     seed: int = 0
     """Of noises and random words."""
-    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
+    drawing: Drawing = field(default_factory=Drawing)
+    loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
         check_folder(self.out)
         from ..api.auditing import audit
 
-        look = ("worst", "controls", "count", "states", "points", "space", "template", "near", "steps", "guidance")
+        look = ("worst", "controls", "count", "states", "points", "space", "template", "near", "seed")
         with progress() as report:
             found = audit(
                 self.loading.lazily(self.model),
@@ -74,7 +70,8 @@ class AuditCommand:
                 vocabulary=self.vocabulary or (),
                 scorers=self.scorer,
                 progress=report,
-                **{name: getattr(self, name) for name in (*look, "strength", "seed")},
+                **{name: getattr(self, name) for name in look},
+                **vars(self.drawing),
             )
         where = self.out / "audit.json"
         result({"audit": str(where), **found.model_dump(mode="json")}, self.json, f"{table(found)}\n{where}")

@@ -56,9 +56,11 @@ def quiet() -> None:
 
 
 def tell_suite(suite: Suite) -> None:
-    """Says how a file of prompts was read, where the suite is from one."""
+    """Says what will be drawn, and how a file of prompts was read, where the suite is from one."""
     for line in suite.summary.lines() if suite.summary else ():
         say(line)
+    n = len(suite.rows)
+    say(f"{suite.spec.name}: {n:,} prompts, drawn without and with the edit: {2 * n:,} pictures, each judged")
 
 
 def tell_plan(plan: Plan) -> None:
@@ -80,17 +82,17 @@ def progress(aloud: bool = True) -> Iterator[Report]:
 
 def _lines() -> Report:
     """A line at a stage's first sign of life, every few seconds, and at its end."""
-    began: dict[str, float] = {}
+    began: dict[str, tuple[float, int]] = {}
     spoken: dict[str, float] = {}
 
     def on_progress(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        start = began.setdefault(stage, now)
+        start, before = began.setdefault(stage, (now, done))
         if stage in spoken and done < total and now - spoken[stage] < LINE_EVERY:
             return
         spoken[stage] = now
-        took = now - start
-        left = f", about {took / done * (total - done):.0f} s left" if done and took and done < total else ""
+        took, made = now - start, done - before  # what was there before this run does not count in its speed
+        left = f", about {took / made * (total - done):.0f} s left" if made > 0 and took and done < total else ""
         say(f"{stage}: {done} of {total}{left}")
 
     return on_progress

@@ -15,6 +15,7 @@ from .console import progress, result, say, tell_plan
 class Demo:
     """Erase a concept from the bundled model, judge it, and write a report with pictures: a few minutes, no network."""
 
+    kept: ClassVar[str] = "finished pictures lie in --out; the edit is fitted again unless it was finished"
     example: ClassVar[str] = "efface demo --target cat --out out/demo"
     target: str = "cat"
     """What to erase: a thing or a style that the model draws."""

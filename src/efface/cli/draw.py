@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import tyro
 
 from ..edits.strength import check_strength
 from ..files import check_folder
 from .console import progress, result
-from .loading import Loading
+from .loading import Loading, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
     """Draw prompts, with any number of edits applied together."""
 
+    kept: ClassVar[str] = "nothing was kept; the pictures are written when all are drawn"
     example: ClassVar[str] = (
         'efface draw --model glyphs --edit cat.safetensors --prompt "a cat" --prompt "a dog" --out out/drawn'
     )
@@ -30,21 +31,14 @@ class Draw:
     """Folder for the pictures and `draw.json`."""
     edit: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """An edit to apply; repeat the flag for several."""
-    strength: float = 1.0
-    """How much of the edits is applied."""
     seed: int = 0
     """Seed of the first picture of each prompt; the next has the next seed."""
     count: int = 1
     """Pictures a prompt."""
-    steps: int | None = None
-    """Sampling steps; the model's own number by default."""
-    guidance: float | None = None
-    """Guidance; the model's own by default."""
-    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
-    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
-    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
+    drawing: Sampling = field(default_factory=Sampling)
+    loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
         if not self.prompt:
@@ -64,7 +58,12 @@ class Draw:
             if not group.is_main:
                 return
         drawn = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in wanted]
-        data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": self.strength, "pictures": drawn}
+        data = {
+            "model": self.model,
+            "edits": [str(e) for e in self.edit],
+            "strength": self.drawing.strength,
+            "pictures": drawn,
+        }
         write_whole(self.out / "draw.json", json_text(data))
         result(data, self.json, "\n".join(f"{self.out / d['file']}  {d['prompt']}" for d in drawn))
 
@@ -78,13 +77,13 @@ class Draw:
         model = self.loading.opened(self.model)
         if not wanted:  # more processes than pictures
             return
-        with progress(aloud) as on_progress, apply(model, edits, [self.strength] * len(edits)):
+        with progress(aloud) as on_progress, apply(model, edits, [self.drawing.strength] * len(edits)):
             images = model.images(
                 [prompt for prompt, _, _ in wanted],
                 [seed for _, seed, _ in wanted],
-                steps=self.steps,
-                guidance=self.guidance,
-                sampler=self.sampler,
+                steps=self.drawing.steps,
+                guidance=self.drawing.guidance,
+                sampler=self.drawing.sampler,
                 batch=batch_size_of(model.resolution),
                 progress=lambda i, n: on_progress("drawing", i, n),
             )

@@ -155,6 +155,10 @@ class Request:
 class Erase(Request):
     """Erase concepts from a model; `efface erase METHOD --help` lists the method's own flags."""
 
+    kept: ClassVar[str] = (
+        "what --checkpoint FILE and --store DIR hold is kept, and the same command goes on from there; without them "
+        "nothing is"
+    )
     example: ClassVar[str] = "efface erase eap --model glyphs --target cat --out cat.safetensors"
     method: tyro.conf.Positional[str]
     """Name of the method, before all flags; `efface list methods` lists them."""
@@ -171,14 +175,17 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
     kind = get(name)
     suggested = suggestions(name, _given_model(args))
     groups = flags_of(name, kind(**suggested))
-    fields = [("request", Annotated[Request, tyro.conf.arg(name="")]), *groups]
+    factory = {part: dataclasses.field(default_factory=part) for part in (Memory, Loading)}
+    first, last = [("request", What), ("output", Output)], [("memory", Memory), ("loading", Loading)]
+    fields = [*first, *groups, *((name, part, factory[part]) for name, part in last)]
     flags = dataclasses.make_dataclass("flags", fields, frozen=True, kw_only=True)
     about = f"Erase concepts from a model with {kind.__name__}. {kind.__doc__}\n\n{_example(name, kind)}"
     given = tyro.cli(flags, prog=f"efface erase {name}", description=about, args=list(args), config=tuple(config))
     if suggested:
         say("defaults for this model: " + ", ".join(f"{k} = {v}" for k, v in suggested.items()))
     chosen = {key: value for group, _, _ in groups for key, value in vars(getattr(given, group)).items()}
-    return lambda: given.request.run(name, kind(**chosen))
+    request = Request(**{name: getattr(given, name) for name, _ in (*first, *last)})
+    return lambda: request.run(name, kind(**chosen))
 
 
 def flags_of(name: str, method: Method) -> list[tuple[str, Any, Any]]:

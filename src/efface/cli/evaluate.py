@@ -10,7 +10,7 @@ import tyro
 
 from ..files import check_folder
 from .console import progress, result, tell_suite
-from .loading import Loading
+from .loading import Loading, Sampling
 
 if TYPE_CHECKING:
     from ..records.report import Record
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Evaluate:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates."""
 
+    kept: ClassVar[str] = "finished pictures and scores lie in --out, and the same command goes on from there"
     example: ClassVar[str] = (
         "efface evaluate --model glyphs --edit cat.safetensors --suite glyphs-objects --out out/cat"
     )
@@ -49,17 +50,10 @@ class Evaluate:
     """Attacks to make on the edited model afterwards, with their controls; `efface attack` has them in full."""
     images: Path | None = None
     """Folder for the pictures; evaluations that share one draw the base once. OUT/images by default."""
-    strength: float = 1.0
-    """How much of the edit is applied."""
-    steps: int | None = None
-    """Sampling steps; the protocol's or the model's own number by default."""
-    guidance: float | None = None
-    """Guidance; the protocol's or the model's own by default."""
-    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
-    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
-    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
+    drawing: Sampling = field(default_factory=Sampling)
+    loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
         if not (self.suite or self.protocol):
@@ -80,10 +74,10 @@ class Evaluate:
                 groups=self.group,
                 images=self.images,
                 attacks=self.attacks,
-                strength=self.strength,
-                steps=self.steps,
-                guidance=self.guidance,
-                sampler=self.sampler,
+                strength=self.drawing.strength,
+                steps=self.drawing.steps,
+                guidance=self.drawing.guidance,
+                sampler=self.drawing.sampler,
                 progress=report,
                 on_suite=tell_suite,
             )

@@ -1,4 +1,4 @@
-"""The flags that say how a model is opened, for every command that works with one."""
+"""The flags that say how a model is opened, and how it draws, for every command that works with one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from ..api.resources import LazyModel
 
 if TYPE_CHECKING:
     from ..models.base import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How pictures are drawn."""
+
+    strength: float = 1.0
+    """How much of the edit is applied."""
+    steps: int | None = None
+    """Sampling steps; the protocol's or the model's own number by default."""
+    guidance: float | None = None
+    """Guidance; the protocol's or the model's own by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Drawing):
+    """How pictures are drawn, and by which scheduler."""
+
+    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
+    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

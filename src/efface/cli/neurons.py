@@ -58,9 +58,9 @@ class Neurons:
     """Random sets of neurons to compare with."""
     seed: int = 0
     """Seed of the start noises and of the random sets."""
-    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
+    loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
         if not self.adversarial:

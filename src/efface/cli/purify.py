@@ -57,9 +57,9 @@ class Purify:
     """Which model takes the picture to noise: the untouched base or the edited one."""
     strength: float = 1.0
     """How much of the edit is applied."""
-    loading: Loading = field(default_factory=Loading)
     json: bool = False
     """Print the result as JSON."""
+    loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
         if self.steps < 1 or self.refine < 0 or self.guidance < 0:

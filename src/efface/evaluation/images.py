@@ -110,18 +110,23 @@ def draw_images(
 ) -> dict[str, str]:
     """Draw every chunk that is not in the image store yet, with the model as it now is.
 
+    Progress is told once before anything is drawn, with the pictures that are there already, and after each chunk.
+
     Args:
         sampler: the one that `drawing` names.
 
     Returns:
         The path of each row's picture within the image store, by the row's id.
     """
+    planned = [(how, part, make_chunk_key(part, how)) for how, part in plan_chunks(rows, drawing)]
+    found = {key: find_chunk(image_store / key) for _, _, key in planned}
     paths: dict[str, str] = {}
-    done = 0
-    for how, part in plan_chunks(rows, drawing):
-        key = make_chunk_key(part, how)
-        files = find_chunk(image_store / key)
-        if files is None:
+    done = sum(len(part) for _, part, key in planned if found[key] is not None)
+    if on_progress:
+        on_progress(done, len(rows))
+    for how, part, key in planned:
+        files = found[key]
+        if drawn := files is None:
             made = model.images(
                 [r.prompt for r in part],
                 [r.seed for r in part],
@@ -132,8 +137,8 @@ def draw_images(
             )
             files = write_chunk(image_store / key, made, part)
         paths.update({row.id: f"{key}/{file}" for row, file in zip(part, files, strict=True)})
-        done += len(part)
-        if on_progress:
+        if drawn and on_progress:
+            done += len(part)
             on_progress(done, len(rows))
     return paths
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".html", ".htm", ".json", ".csv", ".parquet", ".safetensors", ".pdf")
+"""Suffixes of files: a folder with one of these was meant as a file."""
+
 
 def check_folder(path: str | Path) -> Path:
     """The folder, after proof that files can be written in it; nothing is made yet.
 
     Raises:
         OSError: it can't be made or written in.
+        ValueError: it is named like a file.
     """
     path = Path(path)
+    if path.suffix.lower() in OF_FILES and not path.is_dir():
+        raise ValueError(f"{path} is named like a file, and a folder is to be made; try {path.with_suffix('')}")
     try:
         _probe(path, folder=True)
     except OSError as error:

@@ -69,6 +69,8 @@ class Context:
     """The method's name, for error messages."""
     base: Mapping[str, str] = field(default_factory=dict)
     """The fingerprint of the weights that the training starts from."""
+    on_drawn: Callable[[int, int], None] = lambda done, total: None
+    """Called with the pictures or trajectories to train on that are drawn, and how many there will be."""
 
     @property
     def trains_text_encoder(self) -> bool:

@@ -78,7 +78,8 @@ class Trainer:
         """Takes all steps, from the first or from where the checkpoint stands.
 
         Args:
-            progress: called as progress(step, of, learner=…, loss=…) after each step, steps counted from 1.
+            progress: called as progress(step, of, learner=…, loss=…) after each step, steps counted from 1; and as
+                progress(step, of, drawn=(done, total)) while what is trained on is drawn.
             checkpoint: file to resume from where it exists, and to save to every `SAVE_EVERY` steps; removed at the
                 end.
 
@@ -91,6 +92,9 @@ class Trainer:
         file = check_file(checkpoint) if checkpoint else None
         saved = first = self._resume(file) if file and file.exists() else 0
         for index in range(first, len(order)):
+            if progress:
+                drawn = partial(_tell_drawn, progress, index, len(order))
+                self.context = replace(self.context, on_drawn=drawn)
             try:
                 losses = self.step(self.make_step(index, order[index]))
             except Diverged:
@@ -290,3 +294,8 @@ def gradients(params: Sequence[Tensor], loss: Tensor) -> Sequence[Tensor]:
     return process_group().all_reduce_mean(
         [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
     )
+
+
+def _tell_drawn(progress: Callable[..., None], step: int, of: int, done: int, total: int) -> None:
+    """Says, before a step, how much of what is trained on is drawn."""
+    progress(step, of, drawn=(done, total))

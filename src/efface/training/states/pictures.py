@@ -97,6 +97,7 @@ class Pictures(Source):
         done = []
         size = context.model.drawn_together
         for start in range(0, len(asked), size):
+            context.on_drawn(start, len(asked))
             part = asked[start : start + size]
             done.append(
                 process_group().shard_apply(lambda own, part=part: self._draw(context, part[own]), len(part)).cpu()

