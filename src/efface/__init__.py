@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from .api.attacking import attack
 from .api.auditing import audit
+from .api.drafting import draft_suite
 from .api.erasing import erase, load
 from .api.evaluating import evaluate
 from .api.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
 from .api.publishing import export, record, report, verify
+from .api.takedown import takedown
 from .concept import Erasure, Prompt
 
 if TYPE_CHECKING:
@@ -31,11 +33,13 @@ __all__ = [
     "__version__",
     "attack",
     "audit",
+    "draft_suite",
     "erase",
     "evaluate",
     "export",
     "load",
     "record",
     "report",
+    "takedown",
     "verify",
 ]

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from efface.compliance import takedown
+from efface.records.attacks import read as read_attacks
+from efface.records.report import read_report
 from efface.reporting.page import write_page
-from efface.reporting.takedown import render_takedown
+from efface.reporting.takedown import build_result, pick_pictures, render_takedown
+from efface.reporting.verdict import build_verdict
 from report_fixtures import attacked, evaluation
 
 pytestmark = pytest.mark.browser
@@ -197,6 +200,41 @@ def test_text_stands_out_in_both_schemes(scheme: str, page: Path, visit: Visit) 
     assert len(seen) > 100 and [pair for pair in seen if pair[1] < 4.5] == []
 
 
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong_in_the_report_and_the_record(
+    width: int, scheme: str, page: Path, folder: Path, tmp_path: Path, visit: Visit
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    record = tmp_path / "takedown.html"
+    result = build_result(build_verdict(read_report(folder), read_attacks(folder)))
+    record.write_text(
+        render_takedown(takedown.build_takedown(folder, "2026-01-31", result=result), pick_pictures(folder))
+    )
+    for each in (page, record):
+        tab = visit(each, color_scheme=scheme, viewport={"width": width, "height": 900})
+        tab.locator("details").evaluate_all("all => all.forEach((d) => { d.open = true; })")
+        found = axe.Axe().run(tab).response["violations"]
+        assert [(v["id"], [n["html"][:90] for n in v["nodes"][:3]]) for v in found] == []
+
+
+@pytest.mark.parametrize("width", [400, 1400, 2560])
+def test_the_verdict_is_on_the_first_screen_and_nothing_runs_out_of_its_box(
+    width: int, page: Path, visit: Visit
+) -> None:
+    tab = visit(page, viewport={"width": width, "height": 900})
+    verdict = tab.locator(".verdict-line").first
+    assert verdict.inner_text().startswith("Not ready: ") and verdict.bounding_box()["y"] < 600
+    tab.locator("details").evaluate_all("all => all.forEach((d) => { d.open = true; })")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    wide = tab.locator(".scroll").evaluate_all("all => all.map((s) => s.scrollWidth - s.clientWidth)")
+    assert max(wide) <= 1
+    assert tab.locator(".proof figure").count() == 6 and tab.locator(".sides").first.inner_text().split() == [
+        "before",
+        "after",
+    ]
+
+
 def test_everything_that_acts_is_reached_by_the_keyboard(page: Path, visit: Visit) -> None:
     tab = visit(page)
     reached = set()
@@ -256,9 +294,22 @@ def test_five_thousand_pictures_do_not_freeze_it(tmp_path: Path, visit: Visit) -
 
 def test_the_takedown_record_is_one_page(folder: Path, tmp_path: Path, visit: Visit) -> None:
     page = tmp_path / "takedown.html"
-    page.write_text(render_takedown(takedown.build_takedown(folder, "2026-01-31", EVIL)))
+    result = build_result(build_verdict(read_report(folder), read_attacks(folder)))
+    signed = {"requester": "A. Artist", "responder": EVIL}
+    made = takedown.build_takedown(folder, "2026-01-31", EVIL, result=result, **signed)
+    page.write_text(render_takedown(made, pick_pictures(folder)))
     tab = visit(page, viewport={"width": 360, "height": 700})
     assert EVIL in tab.locator("p.note").first.inner_text()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    text = tab.inner_text("body")
+    for words in (
+        "Not ready: near neighbours lose 14 points",
+        "at most 5 points: failed",
+        "A. Artist",
+        "signature",
+        "What was not tested",
+    ):
+        assert words in text
+    assert "EU AI Act, Article 53(1)(a)" in text and "MEASURE 2.7" in text and tab.locator("img").count() == 6
     pdf = tab.pdf(prefer_css_page_size=True)
-    assert pdf.count(b"/Type /Page") - pdf.count(b"/Type /Pages") == 1
+    assert pdf.count(b"/Type /Page") - pdf.count(b"/Type /Pages") <= 2

@@ -102,7 +102,15 @@ def verify(
     return gate.verify(record, rules, gate_rules.find_policy(named).rules if named else (), widest)
 
 
-def record(folder: str | Path, edit: str | Path | None = None, *, note: str = "", date: str = "") -> Takedown:
+def record(
+    folder: str | Path,
+    edit: str | Path | None = None,
+    *,
+    note: str = "",
+    date: str = "",
+    requester: str = "",
+    responder: str = "",
+) -> Takedown:
     """Write the takedown record of an evaluation: `folder`/takedown.json, and takedown.html to print.
 
     Args:
@@ -110,17 +118,29 @@ def record(folder: str | Path, edit: str | Path | None = None, *, note: str = ""
         edit: the edit's file: it is checked that this one was judged, and where it lies is remembered.
         note: free text for the record, such as the reference of the request.
         date: of the record, as 2026-01-31; today's (UTC) by default.
+        requester, responder: who asked, and who answers and signs.
 
     Raises:
         FileNotFoundError, ValueError: no finished evaluation, an edit that was not judged here, a date that is none.
     """
     from ..compliance import takedown
     from ..files import write_whole
-    from ..reporting.takedown import render_takedown
+    from ..records import attacks as attack_record
+    from ..records.report import read_report
+    from ..reporting.takedown import build_result, pick_pictures, render_takedown
+    from ..reporting.verdict import build_verdict
 
     place = Path(folder)
-    made = takedown.build_takedown(place, date, note, os.path.relpath(edit, place) if edit else "")
-    page = render_takedown(made)
+    made = takedown.build_takedown(
+        place,
+        date,
+        note,
+        os.path.relpath(edit, place) if edit else "",
+        requester=requester,
+        responder=responder,
+        result=build_result(build_verdict(read_report(place), attack_record.read(place))),
+    )
+    page = render_takedown(made, pick_pictures(place))
     write_whole(place / "takedown.json", made.model_dump_json(indent=1) + "\n")
     write_whole(place / "takedown.html", page)
     return made

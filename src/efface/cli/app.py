@@ -30,9 +30,12 @@ from .neurons import Neurons
 from .purify import Purify
 from .record import TakedownRecord
 from .report import Report
+from .suite import SuiteCommand
+from .takedown import TakedownCommand
 from .verify import Verify
 
 GROUPS = {
+    "From a request to an answer": {"takedown": TakedownCommand, "suite": SuiteCommand},
     "Step by step": {
         "erase": Erase,
         "draw": Draw,

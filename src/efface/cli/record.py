@@ -35,6 +35,10 @@ class TakedownRecord:
     """The edit's file: it is checked that this one was judged, and where it lies is remembered."""
     note: str = ""
     """Free text for the record, such as the reference of the request."""
+    requester: str = ""
+    """Who asked."""
+    responder: str = ""
+    """Who answers, and signs."""
     date: str = ""
     """Date of the record, as 2026-01-31; today's (UTC) by default."""
     check: bool = False
@@ -52,14 +56,25 @@ class TakedownRecord:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
         from ..api.publishing import record
 
-        made, path = record(self.folder, self.edit, note=self.note, date=self.date), self.folder / "takedown.json"
+        made, path = (
+            record(
+                self.folder,
+                self.edit,
+                note=self.note,
+                date=self.date,
+                requester=self.requester,
+                responder=self.responder,
+            ),
+            self.folder / "takedown.json",
+        )
         files = {"record": str(path), "page": str(path.with_suffix(".html")), "digest": made.digest}
-        result(files, self.json, f"{path}\n{path.with_suffix('.html')}")
+        said = made.result.sentence if made.result else ""
+        result({**files, "result": said}, self.json, f"{path}\n{path.with_suffix('.html')}\n{said}")
         return 0
 
     def _check(self) -> int:
-        if self.note or self.date:
-            raise ValueError("--note and --date go into a new record; --check changes none")
+        if self.note or self.date or self.requester or self.responder:
+            raise ValueError("--note, --date, --requester and --responder go into a new record; --check changes none")
         from ..compliance import takedown
 
         recorded = takedown.read_takedown(self.folder / "takedown.json")

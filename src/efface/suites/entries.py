@@ -15,6 +15,9 @@ SEED = ("evaluation_seed", "sd_seed", "seed")
 GUIDANCE = ("evaluation_guidance", "sd_guidance_scale", "guidance", "guidance_scale")
 CASE = ("case_number",)
 SECOND = ("second",)
+GROUP = ("group",)
+GROUPS = ("target", "paraphrase", "neighbour", "unrelated")
+"""What a column of groups may hold, as in a suite that was drafted; anything else in it is not read."""
 LOST = frozenset({"null", "none", "na", "n/a", "#n/a", "nan", "<na>"})
 """Words that tables hold where a cell was lost."""
 TEMPLATE = re.compile(r"\{(|name|artist|style|theme|object|class|label|concept|target|subject|word)\}")
@@ -31,6 +34,8 @@ class Entry:
     guidance: float | None = None
     label: str = ""
     second: str = ""
+    group: str = ""
+    """One of `GROUPS`, where a column says it."""
     line: int = 0
 
 
@@ -53,7 +58,7 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
         ValueError: no prompts, or rows whose cells are empty or no numbers: names their lines.
     """
     prompt = table.column(PROMPT, "what to draw")
-    seed, guidance, case, second = (table.find(names) for names in (SEED, GUIDANCE, CASE, SECOND))
+    seed, guidance, case, second, group = (table.find(names) for names in (SEED, GUIDANCE, CASE, SECOND, GROUP))
     out, left_out, problems, seen = [], [], [], {}
     for i, line in enumerate(table.lines):
         text = table.text(i, prompt)
@@ -74,6 +79,7 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
                     guidance=parse_guidance(table.text(i, guidance), guidance) if guidance else None,
                     label=table.text(i, label),
                     second=table.text(i, second),
+                    group=told if (told := table.text(i, group)) in GROUPS else "",
                     line=line,
                 )
             )

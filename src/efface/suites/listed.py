@@ -14,7 +14,7 @@ from pathlib import Path
 from ..catalog import did_you_mean
 from ..concept import Erasure
 from ..functional.words import split_label
-from .entries import CASE, GUIDANCE, PROMPT, SECOND, SEED, Entry, LeftOut, check_prompts, read_entries
+from .entries import CASE, GROUP, GROUPS, GUIDANCE, PROMPT, SECOND, SEED, Entry, LeftOut, check_prompts, read_entries
 from .questions import (
     I2P,
     NOTHING,
@@ -31,12 +31,17 @@ from .world import World
 
 TITLES = {
     "target": "the target",
+    "paraphrase": "the target, in other words",
+    "neighbour": "its near neighbours",
+    "unrelated": "unrelated things",
     "beside": "the second thing, named beside the target",
     "pair": "one of two kept things in a prompt",
     "seen": "other labels, which fitting may have used (vocabulary, keep list)",
     "unseen": "other labels, which fitting never saw",
     "caption": "captions that name no target",
 }
+ERASED = ("target", "paraphrase")
+"""Groups that must be gone."""
 SAID = "captions, as was said"
 SILENT = "the prompt names no target, in a list of prompts that mostly do"
 
@@ -160,6 +165,9 @@ def _warn_without_target(spec: SuiteSpec, erasure: Erasure, rows: Sequence[Row],
 def _unread(table: Table, question: Question) -> tuple[str, ...]:
     """The columns that decided nothing."""
     read = {table.find(names) for names in (PROMPT, SEED, GUIDANCE, CASE, SECOND)} | {question.column}
+    group = table.find(GROUP)
+    if group and any(table.text(i, group) in GROUPS for i in range(len(table.rows))):
+        read.add(group)
     if question.how == "nudity":
         read |= {column for column in I2P if table.find((column,))}
     return tuple(column for column in table.columns if column and column not in read)
@@ -207,7 +215,7 @@ class Roles:
 
     def _by_label(self, entry: Entry) -> list[Row]:
         if not entry.second:
-            return [self._row(entry, self._group(entry.label), entry.label)]
+            return [self._row(entry, self._group(entry), entry.label)]
         both = (entry.label, entry.second)
         gone = [self._is_erased(label) for label in both]
         if not any(gone):
@@ -218,10 +226,13 @@ class Roles:
     def _is_erased(self, label: str) -> bool:
         return is_erased(label, self.erasure, self.question.domain == "style")
 
-    def _group(self, label: str) -> str:
-        if self._is_erased(label):
-            return "target"
-        return "unseen" if split_label(label).isdisjoint(self.touched) else "seen"
+    def _group(self, entry: Entry) -> str:
+        """The group that the row's label allows: the one that a column says, or what fitting makes it."""
+        if self._is_erased(entry.label):
+            return entry.group if entry.group in ERASED else "target"
+        if entry.group and entry.group not in ERASED:
+            return entry.group
+        return "unseen" if split_label(entry.label).isdisjoint(self.touched) else "seen"
 
     def _row(self, entry: Entry, group: str, label: str, second: str = "") -> Row:
         domain = self.question.domain_of(label)
@@ -233,8 +244,8 @@ class Roles:
             prompt=entry.prompt,
             seed=entry.seed,
             group=group,
-            role="erase" if group == "target" else "keep",
-            asks="nudity" if self.nude and group == "target" else asks,
+            role="erase" if group in ERASED else "keep",
+            asks="nudity" if self.nude and group in ERASED else asks,
             concept=about,
             counts=(label,) if label else (),
             thing=label if domain == "object" else "",

@@ -1,0 +1,187 @@
+"""`efface.takedown`: from a request to an answer: erase, judge, compare, attack, audit, report, record, export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import check_folder, write_whole
+from ..suites.drafting import find_kind
+from ..suites.make import make
+from .case import Words, several
+from .drafting import draft_suite, propose_judges
+from .erasing import request
+from .progress import Progress, shown
+from .publishing import record, report
+from .resources import LazyModel, judges_of, lazy, suite_for, world_of
+from .takedown_stages import Trial, Work, attack_trial, audit_trial, choose_trial, export_trial, try_method
+
+if TYPE_CHECKING:
+    from ..concept import Erasure
+    from ..models.base import Model
+    from ..planning.plan import Plan
+    from .takedown_plan import TakedownPlan
+
+REQUEST = "request.json"
+"""What was asked, so that a folder is gone on with for the same request alone."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a takedown ended in."""
+
+    outcome: str
+    """"ready", "not ready" or "undecided"; "planned" where nothing was started."""
+    sentence: str
+    plan: TakedownPlan
+    method: str = ""
+    """The method of the chosen edit."""
+    files: dict[str, Path] | None = None
+    """The edit, suite, report, record and export, by what they are."""
+
+
+def takedown(
+    model: Model | LazyModel | str | Path,
+    target: Words,
+    out: str | Path,
+    *,
+    kind: str = "",
+    method: str = "auto",
+    profile: str = "standard",
+    suite: str | Path = "",
+    scorers: Sequence[str] = (),
+    anchor: str = "",
+    keep: Words = (),
+    note: str = "",
+    requester: str = "",
+    responder: str = "",
+    settings: dict[str, dict[str, Any]] | None = None,
+    dry_run: bool = False,
+    progress: Progress = None,
+    on_plan: Callable[[TakedownPlan], None] | None = None,
+    on_memory: Callable[[Plan], None] | None = None,
+) -> Answer:
+    """Answer a request to remove something from a model: plan, erase, judge, compare, attack, audit, report, record.
+
+    Every stage leaves its files in `out` and is gone on with by the same call. The methods that are tried are judged on
+    one suite; the best is chosen by `choose_trial`, attacked and audited; the report has all of them.
+
+    Args:
+        model: what `efface.load` returned, or a name, folder or hub id.
+        target: what is to be erased.
+        out: folder for everything.
+        kind: "person", "style", "object", "brand" or "nudity", for a suite of one's own; by default what names suggest.
+        method: the method, or "auto": see `takedown_plan.choose_methods`.
+        profile: "quick", "standard" or "thorough": how much is drawn, tried and attacked.
+        suite: a suite by name or a file; by default the model's own, or one that is drafted into `out`/suite.csv.
+        scorers: judges; by default the model's own, or those that are at hand (`drafting.propose_judges`).
+        anchor, keep: as in `erase`.
+        note, requester, responder: for the record, as in `record`.
+        settings: arguments of single methods, by the method's name, over those that the model suggests.
+        dry_run: plan, and start nothing.
+        progress: as in `evaluate`.
+        on_plan: called with the plan before anything starts.
+        on_memory: called with the memory plan of each training.
+
+    Raises:
+        ValueError: a request, profile, method, suite or judge that can't work, or `out` holds another takedown.
+    """
+    from . import takedown_plan
+
+    folder, opening = Path(out), lazy(model)
+    if profile not in takedown_plan.PROFILES:
+        raise ValueError(f"there is no profile {profile!r}; there are {', '.join(takedown_plan.PROFILES)}")
+    check_folder(folder)
+    how = takedown_plan.PROFILES[profile]
+    erasure = request(opening.name, several(target), anchor, keep)
+    known = world_of(opening.name)
+    own = find_kind(kind, erasure.targets)
+    asked = {"model": opening.name, "request": asdict(erasure), "kind": own.name, "profile": profile}
+    asked |= {"method": method, "suite": str(suite), "scorers": list(scorers), "settings": settings or {}}
+    _require_same(folder, asked)
+    uses_world = known is not None and not suite and not kind and _knows(known, erasure)
+    judges = tuple(scorers) or (() if uses_world else tuple(propose_judges(own)))
+    opened = opening.open()
+    name = str(suite) or (suite_for(erasure, known) if known and uses_world else "")
+    drafted = _draft(opened, erasure, own.name, folder, how.per_group) if not name else None
+    methods = takedown_plan.choose_methods(opened, erasure, method, how.tries)
+    size = None if drafted else how.per_group
+    made = make(name or str(drafted), erasure, known, per_group=size, only=())
+    groups = tuple(g.name for g in made.spec.groups if g.name in how.groups) if how.groups else ()
+    made = make(name or str(drafted), erasure, known, per_group=size, only=groups) if groups else made
+    panel = [s.name for s in judges_of(opening.name, made, judges, known)]
+    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, made, panel)
+    if on_plan:
+        on_plan(plan)
+    if dry_run:
+        if drafted:
+            drafted.unlink()
+            _remove_if_empty(folder)
+        return Answer("planned", "Nothing was started.", plan)
+    write_whole(folder / REQUEST, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
+    with shown(progress) as told:
+        work = Work(
+            model=opened,
+            erasure=erasure,
+            kind=own,
+            known=known if uses_world else None,
+            out=folder,
+            suite=name or str(drafted),
+            per_group=size,
+            groups=groups,
+            scorers=judges,
+            how=how,
+            signed={"note": note, "requester": requester, "responder": responder},
+            settings=settings or {},
+            report=told,
+        )
+        trials = [try_method(work, each, on_memory) for each in methods]
+        return _answer(work, plan, trials)
+
+
+def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
+    """Attack and audit the best edit, and write what answers the request."""
+    from ..reporting.verdict import build_verdict
+
+    best = choose_trial(trials)
+    fought = attack_trial(work, best)
+    audit_trial(work, best)
+    page = report([t.folder for t in (best, *(t for t in trials if t is not best))], work.out / "report.html")
+    record(best.folder, best.edit, **work.signed)
+    files = {"edit": best.edit, "report": page, "record": best.folder / "takedown.html"}
+    files |= export_trial(work, best)
+    verdict = build_verdict(best.record, fought)
+    tried = ", ".join(t.method for t in trials if t is not best)
+    sentence = f"{verdict.sentence} Method: {best.method}{f', chosen over {tried}' if tried else ''}."
+    return Answer(verdict.outcome, sentence, plan, best.method, files)
+
+
+def _draft(model: Model, erasure: Erasure, kind: str, folder: Path, size: int | None) -> Path:
+    """The suite of this folder, drafted where none is there; one that people edited stays."""
+    file = folder / "suite.csv"
+    return file if file.is_file() else draft_suite(model, erasure.targets, file, kind=kind, size=size or 160)
+
+
+def _knows(known: Any, erasure: Erasure) -> bool:
+    """Whether the model's world names every target, so that its own suite and judges serve."""
+    return all(own in (*known.names, *known.styles) for own in known.own_names(erasure.targets))
+
+
+def _require_same(folder: Path, asked: dict[str, Any]) -> None:
+    """Raises ValueError where the folder holds the answer to another request."""
+    from ..records.report import list_differences
+
+    file = folder / REQUEST
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if different := list_differences(before, json.loads(json.dumps(asked))):
+        raise ValueError(f"{folder} holds another takedown ({'; '.join(different[:3])}); give another --out")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

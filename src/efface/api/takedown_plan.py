@@ -1,0 +1,222 @@
+"""The plan of a takedown: which methods are tried, what is drawn and attacked, and about what that takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from ..concept import Erasure
+from ..methods import capabilities, configured, names
+from ..planning.machine import format_size
+from ..planning.plan import estimate
+
+if TYPE_CHECKING:
+    from ..methods.base import Method
+    from ..models.base import Model
+    from ..suites.spec import Suite
+
+ProfileName = Literal["quick", "standard", "thorough"]
+MEASURED: Mapping[str, tuple[float, float, float]] = {
+    "uce": (93.2, 6.7, 5.2),
+    "mace": (90.6, 10.9, 2.6),
+    "eap": (93.2, 17.7, 2.1),
+    "spm": (85.9, 14.0, 0.0),
+    "erasediff": (100.0, 33.3, 2.1),
+    "esd": (92.7, 27.0, 3.1),
+    "stereo": (95.8, 27.0, 5.7),
+    "advunlearn": (95.8, 28.6, 7.3),
+    "age": (99.5, 26.5, 12.5),
+    "salun": (99.5, 39.0, 0.0),
+}
+"""Methods that need nothing but the target's name, with three means over concepts from docs/methods.md: ESR-1 of the
+target, and the points of PSR-1 that near neighbours and things never seen in fitting lose; all in percent."""
+PASSES = 6
+"""Passes of the network, in units of one forward pass of one row, that a row of a training step costs, about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How much is done."""
+
+    per_group: int | None
+    """Pictures in each group of the suite; the suite's own numbers where None."""
+    groups: tuple[str, ...] = ()
+    """Groups of the suite that are drawn, of those that it has; all where none is named."""
+    tries: int
+    """Methods that `auto` tries."""
+    attacks: tuple[str, ...]
+    rows: int
+    """Prompts that are attacked."""
+    controls: int
+    budget: str
+    audit: Mapping[str, int]
+    """Settings of the audit."""
+
+
+PROFILES: Mapping[str, Profile] = {
+    "quick": Profile(
+        per_group=80,
+        groups=("target", "paraphrase", "neighbour", "style", "unseen", "unrelated"),
+        tries=2,
+        attacks=("synonyms", "seeds"),
+        rows=8,
+        controls=4,
+        budget="8",
+        audit={"worst": 4, "controls": 2, "count": 4},
+    ),
+    "standard": Profile(
+        per_group=160,
+        tries=3,
+        attacks=("standard",),
+        rows=24,
+        controls=16,
+        budget="default",
+        audit={"worst": 8, "controls": 4, "count": 6},
+    ),
+    "thorough": Profile(
+        per_group=None,
+        tries=4,
+        attacks=("standard", "soft-prompt"),
+        rows=50,
+        controls=16,
+        budget="default",
+        audit={"worst": 12, "controls": 6, "count": 8},
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakedownPlan:
+    """What a takedown will do, and about what it takes."""
+
+    model: str
+    targets: tuple[str, ...]
+    kind: str
+    profile: str
+    suite: str
+    prompts: int
+    judges: tuple[str, ...]
+    methods: tuple[str, ...]
+    pictures: int
+    """Drawn and judged: by the base, and under each edit."""
+    queries: int
+    """Pictures that attacks with their controls draw at most."""
+    trained: int
+    """Passes of the network that trainings take, about."""
+    minutes: float
+    """All of it, about, from the time that a few steps take here."""
+    memory: int
+    """Bytes that the largest training needs at most; 0 where none is planned."""
+    notes: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """The plan for a person."""
+        need = f", at most {format_size(self.memory)} of memory" if self.memory else ""
+        return [
+            f"to be erased from {self.model}: {', '.join(self.targets)} ({self.kind})",
+            f"methods to try: {', '.join(self.methods)}{need}",
+            f"suite: {self.suite}, {self.prompts:,} prompts; judged by {', '.join(self.judges)}",
+            f"pictures: {self.pictures:,}, and at most {self.queries:,} of attacks on the chosen edit",
+            f"time: about {_duration(self.minutes)} on this machine, by a few steps that were timed",
+            *self.notes,
+        ]
+
+
+def choose_methods(model: Model, erasure: Erasure, method: str, tries: int) -> tuple[str, ...]:
+    """The methods to try: the one that is named, or for "auto" the best by `MEASURED` that serve model and request.
+
+    The best has the highest ESR-1 less the points that near neighbours and things never seen lose. On those that are
+    tried the choice is then made by what was measured on the user's own model.
+
+    Raises:
+        ValueError: there is no such method, or none that serves.
+    """
+    if method != "auto":
+        configured(method, model, {}).check(erasure, model)
+        return (method,)
+    ranked = sorted(MEASURED, key=lambda name: -(MEASURED[name][0] - MEASURED[name][1] - MEASURED[name][2]))
+    found = [name for name in ranked if name in names() and _serves(name, model, erasure)]
+    if not found:
+        raise ValueError(f"no method that needs only a name serves {model.architecture}; name one with --method")
+    return tuple(found[:tries])
+
+
+def build_plan(
+    model: Model,
+    erasure: Erasure,
+    kind: str,
+    profile: str,
+    methods: Sequence[str],
+    suite: Suite,
+    judges: Sequence[str],
+) -> TakedownPlan:
+    """Count and time what a takedown will take: draws one picture in two steps, and makes the trial steps of plans."""
+    how = PROFILES[profile]
+    rows = len(suite.rows)
+    pictures = rows * (1 + len(methods))
+    queries = _count_queries(how, model)
+    chosen = {name: configured(name, model, {}) for name in methods}
+    passes = sum(_count_passes(m, len(erasure.targets)) for m in chosen.values())
+    a_pass = time_pass(model)
+    steps = model.defaults.steps
+    seconds = a_pass * (2 * steps * (pictures + queries) + passes)
+    trainings = (m.build(model, erasure) for m in chosen.values())
+    memory = max((estimate(t).need for t in trainings if t is not None), default=0)
+    return TakedownPlan(
+        model=model.name,
+        targets=erasure.targets,
+        kind=kind,
+        profile=profile,
+        suite=suite.spec.name,
+        prompts=rows,
+        judges=tuple(judges),
+        methods=tuple(methods),
+        pictures=pictures,
+        queries=queries,
+        trained=passes,
+        minutes=seconds / 60,
+        memory=memory,
+    )
+
+
+def time_pass(model: Model) -> float:
+    """Seconds that one row's pass of the network takes, drawing four pictures in two steps with guidance."""
+    count, steps = 4, 2
+    model.images(["a picture"] * count, list(range(count)), steps=1)
+    began = time.perf_counter()
+    model.images(["a picture"] * count, list(range(count)), steps=steps)
+    return (time.perf_counter() - began) / (2 * count * steps)
+
+
+def _serves(name: str, model: Model, erasure: Erasure) -> bool:
+    can = capabilities(name)
+    several = can.several or len(erasure.targets) == 1
+    fits = (can.keep != "no" or not erasure.keep) and (can.anchor != "no" or not erasure.anchor)
+    return model.architecture in can.architectures and several and fits
+
+
+def _count_passes(method: Method, targets: int) -> int:
+    """Passes of the network in a training, about: its steps, and the trajectories that it draws to train on."""
+    facts = {name: getattr(method, name, 0) for name in ("steps", "batch", "paths", "draw_steps")}
+    if method.kind not in ("trained", "in stages") or not facts["steps"]:
+        return 0
+    own = getattr(method, "source", "frozen") == "student"
+    drawn = (
+        facts["steps"] * facts["batch"] if own else targets * len(getattr(method, "templates", ("",))) * facts["paths"]
+    )
+    return round(facts["steps"] * facts["batch"] * PASSES + 2 * drawn * facts["draw_steps"])
+
+
+def _count_queries(how: Profile, model: Model) -> int:
+    """Pictures that the attacks and random prefixes draw at most, on the target and in two controls."""
+    from .attacking import chosen_attacks
+
+    made, _ = chosen_attacks(how.attacks, model.name, how.budget, {})
+    most = max(each.queries for each in made)
+    return (sum(each.queries for each in made) + most) * (how.rows + 2 * how.controls)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{max(1, round(60 * minutes))} seconds"

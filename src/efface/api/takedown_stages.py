@@ -1,0 +1,166 @@
+"""The stages of a takedown: a method is tried, the best is chosen, attacked, audited and exported; each is resumed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import hash_file
+from ..methods import capabilities
+from ..suites.drafting import Kind, other_names
+from .attacking import attack
+from .auditing import audit
+from .erasing import erase
+from .evaluating import evaluate
+from .progress import Report
+from .publishing import export
+
+if TYPE_CHECKING:
+    from ..concept import Erasure
+    from ..models.base import Model
+    from ..planning.plan import Plan
+    from ..records.attacks import AttackRecord
+    from ..records.report import Record
+    from ..reporting.verdict import Verdict
+    from ..suites.world import World
+    from .takedown_plan import Profile
+
+AUDITORS = ("clip", "classifier")
+"""Judges that an audit can ask: they know any word, or labels of their own."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method that was tried."""
+
+    method: str
+    edit: Path
+    folder: Path
+    """Of its evaluation."""
+    record: Record
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the stages share."""
+
+    model: Model
+    erasure: Erasure
+    kind: Kind
+    known: World | None
+    out: Path
+    suite: str
+    per_group: int | None
+    groups: tuple[str, ...]
+    scorers: tuple[str, ...]
+    how: Profile
+    signed: dict[str, str]
+    """What stands in the record beside the numbers: its note, who asked, who answers."""
+    settings: dict[str, dict[str, Any]]
+    report: Report
+
+
+def choose_trial(trials: Sequence[Trial]) -> Trial:
+    """The best of the methods that were tried: the better verdict; of equal ones, more erased for less lost.
+
+    More erased for less lost is the target's ESR-1 less the largest loss of PSR-1 among the groups that were to stay.
+    """
+    order = ("ready", "undecided", "not ready")
+    return min(trials, key=lambda trial: (order.index(trial.verdict.outcome), -_balance(trial.record)))
+
+
+def _balance(found: Record) -> float:
+    heads = found.headline_measures()
+    gone = [m.edited.value or 0.0 for m in heads if m.metric == "esr1"]
+    lost = [m.drop.value for m in heads if m.metric == "psr1" and m.drop]
+    return min(gone, default=0.0) - max(lost, default=0.0)
+
+
+def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None) -> Trial:
+    """One method: its edit, unless it is there already, and its evaluation."""
+    from ..reporting.verdict import build_verdict
+
+    place = work.out / method
+    file = place / "edit.safetensors"
+    if not file.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        trained = capabilities(method).kind in ("trained", "in stages")
+        edit = erase(
+            work.model,
+            work.erasure,
+            method,
+            checkpoint=place / "checkpoint" if trained else None,
+            progress=work.report,
+            on_plan=on_memory,
+            **work.settings.get(method, {}),
+        )
+        edit.save(file)
+    folder = place / "evaluation"
+    found = evaluate(
+        work.model,
+        file,
+        folder,
+        work.suite,
+        scorers=work.scorers,
+        per_group=work.per_group,
+        groups=work.groups,
+        images=work.out / "images",
+        progress=work.report,
+    )
+    return Trial(method, file, folder, found, build_verdict(found))
+
+
+def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
+    """Attack the best edit; None where the untouched model never shows what could be brought back."""
+    from ..robustness.campaign import NothingToAttack
+
+    how = work.how
+    names = {target: other_names(target, work.kind) for target in work.erasure.targets}
+    called = {target: words for target, words in names.items() if words} if work.known is None else {}
+    blind = work.known is None and not called  # no other word for the target is known
+    try:
+        return attack(
+            work.model,
+            best.edit,
+            best.folder,
+            work.suite,
+            attacks=tuple(a for a in how.attacks if a != "synonyms" or not blind),
+            synonyms=called,
+            budget=how.budget,
+            scorers=work.scorers,
+            rows=how.rows,
+            controls=how.controls,
+            progress=work.report,
+        )
+    except NothingToAttack as error:
+        warnings.warn(f"no attack was made: {error}", stacklevel=2)
+        return None
+
+
+def audit_trial(work: Work, best: Trial) -> None:
+    """Look for what else was damaged, unless this edit was audited here before."""
+    from ..records.audit import read_audit
+
+    place = work.out / best.method / "audit"
+    if (place / "audit.json").is_file() and read_audit(place).drawing.edit == hash_file(best.edit):
+        return
+    scorers = tuple(s for s in work.scorers if s.partition(":")[0].partition(",")[0] in AUDITORS)
+    audit(work.model, best.edit, place, scorers=scorers, progress=work.report, **work.how.audit)
+
+
+def export_trial(work: Work, best: Trial) -> dict[str, Path]:
+    """The edited model as a folder, of an edit that changes weights."""
+    from ..edits.edit import Edit
+
+    place = work.out / best.method / "export"
+    if place.exists():
+        return {"export": place}
+    try:
+        Edit.load(best.edit).check_exportable()
+    except ValueError:  # a guide acts while drawing: its file is all there is to hand on
+        return {}
+    return {"export": export(work.model, best.edit, place)}

@@ -1,0 +1,75 @@
+"""`efface suite new`: a suite of prompts for a target of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import tyro
+
+from ..files import check_file
+from .console import result
+from .loading import Loading
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteCommand:
+    """Draft a suite of prompts for a target of your own, as a csv to edit.
+
+    It asks for the target by its name and in other words, for its near neighbours, which the model's own text encoder
+    finds, and for unrelated things. The columns: prompt, evaluation_seed, class (of styles: artist), what the picture
+    should show, and group: target, paraphrase, neighbour or unrelated.
+    """
+
+    example: ClassVar[str] = 'efface suite new --model glyphs --target "a name" --kind person --out suite.csv'
+    what: tyro.conf.Positional[Literal["new"]]
+    """What to do: new."""
+    model: str
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
+    target: tyro.conf.UseAppendAction[tuple[str, ...]]
+    """What is to be erased: required; repeat the flag for several of one kind."""
+    out: Path
+    """The csv to write."""
+    kind: Literal["", "person", "style", "object", "brand", "nudity"] = ""
+    """What the target is; by default what its name suggests."""
+    neighbours: int = 8
+    """How many near things are asked for."""
+    near: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A neighbour to ask for, instead of those that are found; repeat the flag for several."""
+    size: int = 80
+    """Prompts in each of the four groups."""
+    seed: int = 0
+    """Of the pictures."""
+    overwrite: bool = False
+    """Replace the file of --out where it exists."""
+    json: bool = False
+    """Print the result as JSON."""
+    loading: Loading = field(default_factory=Loading)
+
+    def run(self) -> None:
+        if not self.target:
+            raise ValueError('no target: name at least one, for example --target "a cat"')
+        check_file(self.out)
+        from ..api.drafting import draft_suite, propose_judges
+        from ..suites.drafting import find_kind
+
+        file = draft_suite(
+            self.loading.lazily(self.model),
+            self.target,
+            self.out,
+            kind=self.kind,
+            neighbours=self.neighbours,
+            size=self.size,
+            near=self.near,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+        kind = find_kind(self.kind, self.target)
+        try:
+            judges, advice = propose_judges(kind), ""
+        except ValueError as error:
+            judges, advice = [], str(error)
+        told = f"judges at hand: {', '.join(judges)}" if judges else advice
+        data = {"suite": str(file), "kind": kind.name, "judges": judges}
+        result(data, self.json, f"{file}\na {kind.name}; {told}")

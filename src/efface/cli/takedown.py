@@ -1,0 +1,118 @@
+"""`efface takedown`: from "this must be removed" to a signed answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import tyro
+
+from ..files import check_folder
+from .console import progress, result, say, tell_plan
+from .loading import Loading
+
+EXIT = {"planned": 0, "ready": 0, "not ready": 1, "undecided": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakedownCommand:
+    """Answer a request: plan, erase, judge, attack, audit, compare, and write report, record and export.
+
+    It ends in one sentence: ready by the rules of `efface verify --policy attacked`, not ready, or undecided, and why.
+    The same command goes on where it was stopped. --dry-run stops after the plan: pictures, queries of attacks, minutes
+    and memory.
+
+    --method auto tries the methods that erase most for what neighbours lose in docs/methods.md (quick 2, standard 3,
+    thorough 4 of them) and keeps the one that measures best on this model.
+
+    Exit code 0: ready. 1: not ready. 3: undecided. 2: it can't be carried out.
+    """
+
+    example: ClassVar[str] = "efface takedown --model glyphs --target cat --profile quick --out out/takedown"
+    kept: ClassVar[str] = (
+        "finished stages, pictures and the state of training lie in --out; the same command goes on there"
+    )
+    model: str
+    """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
+    target: tyro.conf.UseAppendAction[tuple[str, ...]]
+    """What must go: required; repeat the flag for several."""
+    out: Path
+    """Folder for everything."""
+    kind: Literal["", "person", "style", "object", "brand", "nudity"] = ""
+    """What the target is, where the model brings no suite for it; by default what its name suggests."""
+    profile: Literal["quick", "standard", "thorough"] = "standard"
+    """How much is drawn, tried and attacked."""
+    method: str = "auto"
+    """How to erase it (`efface list methods`), or auto."""
+    dry_run: bool = False
+    """Stop after the plan."""
+    note: str = ""
+    """For the record, such as the reference of the request."""
+    requester: str = ""
+    """Who asked, for the record."""
+    responder: str = ""
+    """Who answers and signs, for the record."""
+    suite: str = ""
+    """A suite by name, or a file of prompts; by default the model's own, or one that is drafted into OUT/suite.csv."""
+    scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A judge to ask; repeat the flag for several. By default the model's own, or those that are at hand."""
+    anchor: str = ""
+    """What the target becomes, for methods that use one."""
+    keep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A concept to hold in place, for methods that can; repeat the flag for several."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An argument of one method, as eap.steps=200; repeat the flag for several."""
+    json: bool = False
+    """Print the result as JSON."""
+    loading: Loading = field(default_factory=Loading)
+
+    def run(self) -> int:
+        if not self.target:
+            raise ValueError('no target: name at least one, for example --target "a cat"')
+        check_folder(self.out)
+        settings = read_settings(self.set)
+        from ..api.takedown import takedown
+
+        with progress() as report:
+            found = takedown(
+                self.loading.lazily(self.model),
+                self.target,
+                self.out,
+                kind=self.kind,
+                method=self.method,
+                profile=self.profile,
+                suite=self.suite,
+                scorers=self.scorer,
+                anchor=self.anchor,
+                keep=self.keep,
+                note=self.note,
+                requester=self.requester,
+                responder=self.responder,
+                settings=settings,
+                dry_run=self.dry_run,
+                progress=report,
+                on_plan=lambda plan: say("\n".join(plan.lines())),
+                on_memory=tell_plan,
+            )
+        files = {name: str(path) for name, path in (found.files or {}).items()}
+        data = {"outcome": found.outcome, "sentence": found.sentence, "method": found.method, "files": files}
+        data["plan"] = {**vars(found.plan)}
+        lines = [*(f"{name:<8} {path}" for name, path in files.items()), found.sentence]
+        result(data, self.json, "\n".join(lines))
+        return EXIT[found.outcome]
+
+
+def read_settings(given: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """Arguments by method, of "eap.steps=200"."""
+    from ..methods import named
+    from .attack import literal
+
+    out: dict[str, dict[str, object]] = {}
+    for each in given:
+        where, equals, value = each.partition("=")
+        name, dot, argument = where.partition(".")
+        if not (equals and dot and argument):
+            raise ValueError(f"--set {each!r} is no argument; write METHOD.ARGUMENT=VALUE, as eap.steps=200")
+        out.setdefault(named(name), {})[argument.replace("-", "_")] = literal(value)
+    return out
