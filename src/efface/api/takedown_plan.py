@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
 from ..methods import capabilities, configured, names
@@ -51,7 +51,7 @@ class Profile:
     """Prompts that are attacked."""
     controls: int
     budget: str
-    audit: Mapping[str, int]
+    audit: Mapping[str, Any]
     """Settings of the audit."""
 
 
