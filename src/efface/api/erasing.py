@@ -33,6 +33,7 @@ def load(
     store: str | Path | None = None,
     store_bound: int | None = None,
     draw_batch: int = 0,
+    variant: str = "",
 ) -> Model:
     """Open a model: a name, a folder, a single file, a hub id, or a pipeline in memory.
 
@@ -51,6 +52,7 @@ def load(
         store=store,
         store_bound=store_bound,
         draw_batch=draw_batch,
+        variant=variant,
     )
 
 

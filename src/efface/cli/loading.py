@@ -41,6 +41,8 @@ class Loading:
     """Of the model's weights; fp32 by default. What learns has fp32 masters whatever this says."""
     compute: Literal["own", "bf16", "auto"] | None = None
     """Compute in the weights' own dtype, in bf16, or in bf16 where the hardware does; by the model's own default."""
+    variant: str = ""
+    """Weights to open where a folder or hub id has several: fp16 for files *.fp16.safetensors."""
     compile: bool = False
     """Compile the network: minutes at first, then faster on a GPU."""
     offload: bool = False
@@ -57,6 +59,7 @@ class Loading:
             self.compute,
             compile=self.compile,
             offload=self.offload,
+            variant=self.variant,
             **more,
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,6 +47,8 @@ class Adapter(ABC):
     """Drawings of the untouched model that are kept."""
     network: nn.Module
     """The denoiser itself."""
+    read_guidance: float | None = None
+    """The guidance that a network distilled with it as an input now reads; None where the network reads none."""
     parked: bool
     """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
     steady: set[int] | None
@@ -130,6 +134,33 @@ class Adapter(ABC):
         From the prediction under the prompt and the one to move away from; at scale 1 it is the former.
         """
         return guided(negative, positive, scale)
+
+    def choose_guidance(self, guidance: float | None) -> float:
+        """The guidance to draw at, the model's own for None.
+
+        ValueError for what is no number, and for more than 1 where there is no prediction to be guided by.
+        """
+        guidance = (self.defaults.guidance if self.has_uncond else 1.0) if guidance is None else guidance
+        if not math.isfinite(guidance):
+            raise ValueError(f"guidance must be a finite number, got {guidance}")
+        if guidance > 1 and not self.has_uncond:
+            raise ValueError(f"{self.name} has no unconditional prediction to guide by; draw it with guidance 1")
+        return guidance
+
+    @contextmanager
+    def tell_guidance(self, guidance: float) -> Iterator[float]:
+        """Within, a network that reads the guidance reads this one, and predictions are combined at the one given.
+
+        That is 1 for such a network, which knows what guidance does, and the guidance itself for all others.
+        """
+        if self.read_guidance is None:
+            yield guidance
+            return
+        before, self.read_guidance = self.read_guidance, guidance
+        try:
+            yield 1.0
+        finally:
+            self.read_guidance = before
 
     def pack(self, x: Tensor) -> Tensor:
         """States [n, c, h, w] as the network takes them; `unpack` is the inverse, on what it gives."""

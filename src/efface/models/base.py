@@ -201,25 +201,28 @@ class Model(Adapter):
         """THE loop: n pictures at once, one condition row and one seed each.
 
         Noise is drawn on the CPU per seed, so that a seed means the same picture at any batch size. `until=k` stops
-        when the latents are exactly at the k-th timestep, before the network sees them. Guidance 1 is the plain
-        conditional model and costs no second prediction unless recorded.
+        when the latents are exactly at the k-th timestep, before the network sees them. Guidance up to 1 is the plain
+        conditional model, as in diffusers, and costs no second prediction unless recorded.
 
         `start` [n, c, h, w] are states to go on from at the `since`-th timestep, as `until=since` or `noised` gives
         them. Seeds then decide the scheduler's own noise alone, where it has any, and multistep schedulers begin anew.
         """
-        guidance = (self.defaults.guidance if self.has_uncond else 1.0) if guidance is None else guidance
-        if guidance != 1 and not self.has_uncond:
-            raise ValueError(f"{self.name} has no unconditional prediction to guide by; draw it with guidance 1")
+        guidance = self.choose_guidance(guidance)
         self._check_start(seeds, start, since, until)
         scheduler = self._scheduled(steps, sampler, since)
         rngs, noise = draw_noise(seeds, self.latent_shape)
         x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
         x = x if start is None else unscale(scheduler, start.to(x), scheduler.timesteps[since])
-        extra = {"generator": rngs} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        # As the pipelines call it: no noise of DDIM's kind, which TCD would else add.
+        takes = inspect.signature(scheduler.step).parameters
+        extra = {name: value for name, value in (("generator", rngs), ("eta", 0.0)) if name in takes}
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
-        sampling = self.begin_sampling(cond, uncond, guidance)
         trace = Trace(len(scheduler.timesteps) if until is None else until, since, x) if record else None
-        with self._casting():  # once around all steps, for it forgets cast weights in the end
+        with (
+            self.tell_guidance(guidance) as told,
+            self._casting(),
+        ):  # once around all steps, for it forgets cast weights in the end
+            sampling = self.begin_sampling(cond, uncond, told)
             for i, t in enumerate(scheduler.timesteps[since:], since):
                 x_t = scheduler.scale_model_input(x, t)
                 if until == i:
@@ -232,11 +235,8 @@ class Model(Adapter):
 
     def begin_sampling(self, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
         """A drawing of n pictures under the guide in place, or plainly guided; `guided_prediction` takes its steps."""
-        return (
-            self._guide.begin(self, cond, uncond, guidance)
-            if self._guide
-            else PlainSampling(self, cond, uncond, guidance)
-        )
+        scale = max(guidance, 1.0)
+        return self._guide.begin(self, cond, uncond, scale) if self._guide else PlainSampling(self, cond, uncond, scale)
 
     @torch.no_grad()
     def add_noise(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from .base import Model
+    from .opening.place import Place
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 KINDS = (
@@ -45,8 +44,9 @@ def load(
     store: str | Path | None = None,
     store_bound: int | None = None,
     draw_batch: int = 0,
+    variant: str = "",
 ) -> Model:
-    """Opens a model.
+    """Opens a model, and looks it over before anything is drawn (`opening/`).
 
     Args:
         source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
@@ -63,10 +63,13 @@ def load(
         store: a folder to keep drawn trajectories in, for later runs as well.
         store_bound: bytes of them that are held in memory, 2 GiB by default; what is beyond lies on disk.
         draw_batch: pictures that a training draws at once; 0 is 32, fewer where latents are large.
+        variant: which weights of a folder or hub id to open where there are several: "fp16" for the files
+            `*.fp16.safetensors`. Parts without it, and all where none is named, open their plain weights, or the only
+            ones that they have.
 
     Raises:
-        ValueError: nothing of that name, not a pipeline that this toolkit knows, or what the device lacks; a
-            `draw_batch` below 0.
+        ValueError: nothing of that name, not a pipeline that this toolkit knows, a damaged file, a pipeline that came
+            changed in a way that can't be served, or what the device lacks; a `draw_batch` below 0.
     """
     import torch
 
@@ -83,7 +86,9 @@ def load(
     if cast == torch.bfloat16 or compute == "bf16":
         check_bf16(where)
     if isinstance(source, str | Path):
-        model = _from_files(str(source), where, cast, compute)
+        model = _from_files(str(source), where, cast, compute, variant)
+    elif variant:
+        raise ValueError(f"a variant ({variant}) is chosen where files are opened; this pipeline is in memory already")
     else:
         model = _from_memory(source, device, cast, compute)
     prepare(
@@ -102,76 +107,30 @@ def load(
     return model
 
 
-def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Compute | None) -> Model:
+def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Compute | None, variant: str) -> Model:
     """A model by its name, folder, hub id or file."""
     import torch
 
-    place = _locate(source)
+    from .opening.pipeline import check_pipeline
+    from .opening.place import locate
+
+    place = locate(source, {name: BUNDLED / name / "model" for name in names()}, KINDS, variant)
     native = _compute(compute or ("auto" if place.bundled else "own"), device)
     defaults, words = _bundled_facts(BUNDLED / place.bundled) if place.bundled else (None, ())
     name = place.bundled or source
     if place.kind == "DDPMPipeline":
         from .adapters import ddpm
 
-        return ddpm.open_folder(place.location, device, cast, name, defaults=defaults, words=words, compute=native)
+        return ddpm.open_folder(
+            place.location, device, cast, name, defaults=defaults, words=words, compute=native, variant=variant
+        )
     # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
-    pipeline = _open(place).to(device, cast or torch.float32)
+    pipeline = check_pipeline(_open(place, variant).to(device, cast or torch.float32), name)
     if native and device == "cpu" and hasattr(pipeline, "unet"):
         from .adapters.sd import lay_out_for_amx
 
         lay_out_for_amx(pipeline)
     return _adapters()[place.kind][1](pipeline, name, defaults=defaults, words=words, compute=native)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a model lies."""
-
-    location: str
-    """Folder, hub id, or single file."""
-    kind: str
-    """One of KINDS."""
-    bundled: str = ""
-    """Its name, where it is bundled."""
-    config: str | None = None
-    """Where a single file's configuration lies, "" for the hub's; None for all that is no single file."""
-    index: Mapping[str, Any] = field(default_factory=dict)
-    """What its `model_index.json` says, where it has one."""
-
-
-def _locate(source: str) -> Place:
-    from .adapters import single_file
-
-    if source in names():
-        folder = BUNDLED / source / "model"
-        index = json.loads((folder / "model_index.json").read_text())
-        return Place(str(folder), _kind(source, index), source, index=index)
-    if Path(source).is_dir():
-        file = Path(source) / "model_index.json"
-        index = json.loads(file.read_text()) if file.is_file() else {}
-        return Place(source, _kind(source, index), index=index)
-    if parts := single_file.split(source):
-        file, config = parts
-        kind, beside = single_file.kind(file), _locate(config) if config else None
-        if beside and (beside.kind != kind or beside.config is not None):
-            raise ValueError(f"{file} holds a {kind}, but {config} is a {beside.kind}; name a folder of the same kind")
-        return Place(file, kind, config=beside.location if beside else "")
-    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-
-        index: dict[str, Any] = dict(DiffusionPipeline.load_config(source))  # type: ignore[arg-type, assignment]
-        return Place(source, _kind(source, index), index=index)
-    raise ValueError(
-        f"no model {source!r}; give one of: {', '.join(names()) or 'none bundled'}; or a diffusers folder, a "
-        "single-file checkpoint (FILE.safetensors@FOLDER), or a hub id owner/name"
-    )
-
-
-def _kind(source: str, index: dict[str, Any]) -> str:
-    kind = index.get("_class_name", "no diffusers pipeline")
-    if kind not in KINDS:
-        raise ValueError(f"{source} holds {kind}; a folder with one of {', '.join(KINDS)} would have worked")
-    return kind
 
 
 def _adapters() -> dict[str, tuple[Any, Any]]:
@@ -194,9 +153,13 @@ def _adapters() -> dict[str, tuple[Any, Any]]:
 
 
 def _from_memory(pipeline: Any, device: Any, cast: torch.dtype | None, compute: Compute | None) -> Model:
+    from .opening.pipeline import check_hooks, check_pipeline, unwrap
+
     for known, adapter in _adapters().values():
         if isinstance(pipeline, known):
-            placed = pipeline.to(device, cast) if device or cast else pipeline
+            plain = unwrap(pipeline)
+            check_hooks(plain, _name(plain))  # first: a pipeline that is offloaded can't be moved
+            placed = check_pipeline(plain.to(device, cast) if device or cast else plain, _name(plain))
             return adapter(placed, _name(placed), compute=_compute(compute or "own", str(placed.device)))
     raise ValueError(
         f"cannot open a {type(pipeline).__name__}; give a name, a folder, a single file, a hub id, or one of these in "
@@ -204,18 +167,14 @@ def _from_memory(pipeline: Any, device: Any, cast: torch.dtype | None, compute: 
     )
 
 
-def _open(place: Place) -> Any:
-    """The pipeline that lies there, as stored."""
+def _open(place: Place, variant: str) -> Any:
+    """The pipeline that lies there, in fp32 on the CPU."""
     from .adapters import single_file
+    from .opening.folder import open_folder
 
     if place.config is not None:
         return single_file.open_file(place.location, place.config)
-    known = _adapters()[place.kind][0]
-    # Stable Diffusion 1.x comes with a checker of pictures, which is not called here.
-    bare = {"safety_checker": None, "requires_safety_checker": False} if place.kind == KINDS[0] else {}
-    if place.kind == "StableDiffusion3Pipeline":  # which may go without its T5
-        bare |= {part: None for part in ("text_encoder_3", "tokenizer_3") if not place.index.get(part, [None])[0]}
-    return known.from_pretrained(place.location, **bare)
+    return open_folder(place.location, _adapters()[place.kind][0], variant)
 
 
 def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:

@@ -29,19 +29,41 @@ def read_space(own: Any, name: str) -> Space:
     return SPACES[predicts]
 
 
-def read_levels(own: Any) -> NoiseLevel:
-    """The noise levels [T] of a scheduler's training timesteps, on the CPU; of a flow [T + 1], from no noise to all."""
+def read_levels(own: Any, name: str = "the model") -> NoiseLevel:
+    """The noise levels [T] of a scheduler's training timesteps, on the CPU; of a flow [T + 1], from no noise to all.
+
+    The last may be pure noise, alpha 0 (zero terminal SNR: Lin et al., WACV 2024, arXiv 2305.08891).
+
+    Raises:
+        ValueError: numbers that are no schedule; a network that predicts noise, drawn from pure noise, of which it can
+            say nothing.
+    """
     if flows(own):
         steps = own.config.num_train_timesteps
         return NoiseLevel.from_flow(torch.arange(steps + 1, dtype=torch.double) / steps)
-    return NoiseLevel.from_alpha_bar(own.alphas_cumprod.detach().double().cpu())
+    bars = own.alphas_cumprod.detach().double().cpu()
+    # Only the last may be pure noise; a NaN fails every comparison.
+    if not ((bars[:-1] > 0).all() and bars[-1] >= 0 and bars[0] <= 1 and (bars.diff() <= 0).all()):
+        raise ValueError(
+            f"the scheduler of {name} keeps no falling shares of the picture between 1 and 0 (alphas_cumprod runs from "
+            f"{bars[0].item():.4g} to {bars[-1].item():.4g}); beta_start and beta_end between 0 and 1 would have worked"
+        )
+    visited = own.config.get("timestep_spacing", "leading") != "leading"
+    if bars[-1] == 0 and visited and own.config.get("prediction_type") == "epsilon":
+        raise ValueError(
+            f"{name} predicts noise, and its scheduler begins at pure noise (rescale_betas_zero_snr), where noise says "
+            'nothing of the picture; set prediction_type to "v_prediction" if the network predicts v, '
+            "or rescale_betas_zero_snr to false, in scheduler_config.json"
+        )
+    return NoiseLevel.from_alpha_bar(bars)
 
 
 def interpolate_levels(levels: NoiseLevel, t: Tensor) -> NoiseLevel:
     """The levels at timesteps t [n], on the CPU.
 
     Of variance-preserving levels [T], sigma / alpha is linear between two timesteps, and alpha^2 is rounded to fp32, as
-    schedulers have it. Of a flow's levels [T + 1], sigma is t / T.
+    schedulers have it. Of a flow's levels [T + 1], sigma is t / T. Where a level is pure noise, sigma / alpha is
+    infinite and alpha 0; so it is between that level and the one before.
     """
     if levels.alpha[-1] == 0 and levels.sigma[0] == 0:
         top = len(levels) - 1
@@ -49,7 +71,9 @@ def interpolate_levels(levels: NoiseLevel, t: Tensor) -> NoiseLevel:
     ratio = levels.sigma / levels.alpha
     low = t.detach().double().cpu().clamp(0, len(ratio) - 1)
     floor, share = low.floor().long(), low.frac()
-    mean = ratio[floor] * (1 - share) + ratio[(floor + 1).clamp(max=len(ratio) - 1)] * share
+    above = ratio[(floor + 1).clamp(max=len(ratio) - 1)]
+    # Without a share nothing is added: infinity times 0 would be no number.
+    mean = ratio[floor] * (1 - share) + torch.where(share > 0, above * share, 0)
     return NoiseLevel.from_alpha_bar((1 / (1 + mean.square())).to(torch.float32))
 
 
@@ -66,4 +90,7 @@ def copy_scheduler(own: Any, sampler: Sampler = "own") -> Any:
         return FEW_STEPS[sampler].from_config(own.config)
     # Left alone, DDIM clips x0 to [-1, 1] wherever the configuration is silent, and latents wash out.
     clip = sampler == "ddim" and bool(own.config.get("clip_sample", False))
-    return DDIMScheduler.from_config(own.config, clip_sample=clip)
+    made: Any = DDIMScheduler.from_config(own.config, clip_sample=clip)
+    # Schedulers that divide by alpha keep a last one above 0 where DDIM, of the same configuration, has 0.
+    made.alphas_cumprod = own.alphas_cumprod.detach().cpu().clone()
+    return made

@@ -26,6 +26,8 @@ from ...concept import fold_name
 from ...files import new_folder
 from ..base import Model
 from ..cond import Cond
+from ..opening.folder import open_folder as open_pipeline
+from ..opening.pipeline import check_pipeline, read_side
 from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
@@ -73,10 +75,10 @@ class DDPM(Model):
         Model.__init__(self, {"unet": self.unet})
         self.name, self.defaults, self.own_words, self.compute = name, defaults or Defaults(), tuple(words), compute
         self.device, self.dtype = self.unet.device, self.unet.dtype
-        self.resolution = self.unet.config.sample_size
+        self.resolution: int = read_side(self.unet.config.sample_size) or 0  # `_check` saw that there is one
         self.latent_shape = (3, self.resolution, self.resolution)
         self.space = read_space(pipeline.scheduler, name)
-        self.levels = read_levels(pipeline.scheduler)
+        self.levels = read_levels(pipeline.scheduler, name)
 
     def decoder_digest(self) -> str:
         return "pixels"
@@ -150,20 +152,24 @@ def open_folder(
     defaults: Defaults | None = None,
     words: Sequence[str] = (),
     compute: torch.dtype | None = None,
+    variant: str = "",
 ) -> DDPM:
     """Opens what `save_pretrained` wrote; the weights in fp32 where no dtype is given.
 
     Raises:
-        ValueError: the folder does not say what its classes are called, or its U-Net has others.
+        ValueError: the folder does not say what its classes are called, its U-Net has others, or a file is damaged.
     """
     file = Path(location) / CLASSES
     if not file.is_file():
         raise ValueError(f"{location} has no {CLASSES}; a JSON list of the class names, in order, would have worked")
-    classes = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        classes = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON; a list of the class names would have worked") from error
     if not isinstance(classes, list):
         raise ValueError(f"{file} holds a {type(classes).__name__}; a list of the class names would have worked")
-    pipeline = DDPMPipeline.from_pretrained(location).to(device)  # in fp32, whatever is stored
-    pipeline = pipeline.to(dtype) if dtype else pipeline
+    pipeline = open_pipeline(location, DDPMPipeline, variant).to(device)  # in fp32, whatever is stored
+    pipeline = check_pipeline(pipeline.to(dtype) if dtype else pipeline, name)
     return DDPM(pipeline, classes, name, defaults=defaults, words=words, compute=compute)
 
 
@@ -192,7 +198,7 @@ def _check(unet: UNet2DModel, classes: Sequence[str], name: str) -> None:
             f"{name} has {len(classes)} class names and num_class_embeds {config.num_class_embeds}; one embedding more "
             "than names would have worked, the last for no class"
         )
-    if (config.in_channels, config.out_channels) != (3, 3) or not isinstance(config.sample_size, int):
+    if (config.in_channels, config.out_channels) != (3, 3) or read_side(config.sample_size) is None:
         raise ValueError(
             f"{name} maps {config.in_channels} channels to {config.out_channels} at size {config.sample_size}; "
             "3 to 3 at a square size would have worked"

@@ -18,6 +18,8 @@ from ..base import Model
 from ..cond import TextMap
 from ..fingerprint import raw
 from ..flow_schedule import Spacing, copy_flow_scheduler, shift_by_size
+from ..opening.pipeline import read_side
+from ..opening.text import spell_out
 from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
@@ -50,7 +52,7 @@ class LatentDiffusion(Model):
         for module in parts.values():
             module.eval()
         self.pipeline, self.vae = pipeline, parts.pop("vae")
-        self.tokenizer: Any = pipeline.tokenizer
+        self.tokenizer: Any = spell_out(pipeline.tokenizer, pipeline)
         self.max_tokens: int = pipeline.tokenizer.model_max_length
         self.text_encoders: list[Any] = [parts[encoder] for encoder in encoders]
         Model.__init__(self, parts)
@@ -63,7 +65,7 @@ class LatentDiffusion(Model):
         self.latent_shape = (channels, side, side)
         self.resolution = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.space = read_space(pipeline.scheduler, name)
-        self.levels = read_levels(pipeline.scheduler)
+        self.levels = read_levels(pipeline.scheduler, name)
 
     def decoder_digest(self) -> str:
         config = self.vae.config
@@ -75,8 +77,11 @@ class LatentDiffusion(Model):
         return digest.hexdigest()
 
     def read_side(self) -> int:
-        """Pixels a side of the latent picture."""
-        return self.network.config.sample_size
+        """Pixels a side of the latent picture. ValueError where it is not square."""
+        side = read_side(size := self.network.config.sample_size)
+        if side is None:
+            raise ValueError(f"{self.name} draws at sample_size {size!r}; one number would have worked")
+        return side
 
     def scheduler(self, sampler: Sampler = "own") -> Any:
         own = self.pipeline.scheduler
@@ -112,14 +117,16 @@ class LatentDiffusion(Model):
         autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
         pixels = pictures.to(self.device, self.vae.dtype).div(127.5).sub(1)
         with autocast:
-            mode = self.vae.encode(pixels).latent_dist.mode()
+            encoded = self.vae.encode(pixels)
+            # A tiny autoencoder has latents and no distribution of them.
+            mode = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return ((mode.float() - self._shift()) * self.vae.config.scaling_factor).to(self.dtype)
 
     def _pictures(self, z: Tensor) -> Tensor:
         """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
         autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
         with autocast:
-            pictures = self.vae.decode(z, return_dict=False)[0]
+            pictures = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
         scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
         return (scaled * 255).round().to(torch.uint8)
 

@@ -48,6 +48,21 @@ class ClipDiffusion(LatentDiffusion):
     def unet(self) -> Any:
         return self.network
 
+    def _find_read_guidance(self) -> float | None:
+        """The guidance read where none is told: the model's own for a distilled U-Net, None for all others."""
+        return self.defaults.guidance if self.unet.config.get("time_cond_proj_dim") else None
+
+    def _embed_guidance(self, x_t: Tensor) -> Tensor | None:
+        """The guidance as a distilled U-Net reads it, [n, d], by the pipeline's own embedding of guidance - 1.
+
+        Meng et al., CVPR 2023, arXiv 2210.03142; Luo et al., arXiv 2310.04378 (LCM). None where it reads none.
+        """
+        if self.read_guidance is None:
+            return None
+        scale = torch.full((len(x_t),), self.read_guidance - 1)
+        wide = self.unet.config.time_cond_proj_dim
+        return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=wide).to(x_t)
+
     def checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
         own = part == self.denoiser or name.startswith(("text_model.", "text_projection."))
@@ -94,6 +109,7 @@ class StableDiffusion(ClipDiffusion):
     ) -> None:
         ClipDiffusion.__init__(self, pipeline, name, ("text_encoder",), defaults or Defaults(), words, compute)
         self.text_encoder = pipeline.text_encoder
+        self.read_guidance = self._find_read_guidance()
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         tokens = self._tokenize(self.tokenizer, texts)
@@ -117,4 +133,5 @@ class StableDiffusion(ClipDiffusion):
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.unet(x_t, t, encoder_hidden_states=cond.tokens, return_dict=False)[0]
+        told = self._embed_guidance(x_t)
+        return self.unet(x_t, t, encoder_hidden_states=cond.tokens, timestep_cond=told, return_dict=False)[0]

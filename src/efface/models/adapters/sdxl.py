@@ -40,6 +40,7 @@ class StableDiffusionXL(TwinClip):
         encoders = ("text_encoder", "text_encoder_2")
         # The pipeline's own guidance; Stable Diffusion 1.x and 2.x like more.
         TwinClip.__init__(self, pipeline, name, encoders, defaults or Defaults(guidance=5.0), words, compute)
+        self.read_guidance = self._find_read_guidance()
         self.silent = bool(pipeline.config["force_zeros_for_empty_prompt"])
 
     def _encode(self, texts: Sequence[str]) -> Cond:
@@ -56,8 +57,14 @@ class StableDiffusionXL(TwinClip):
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         added = {"text_embeds": cond.tensors[POOLED], "time_ids": cond.tensors["time_ids"]}
-        tokens = cond.tokens
-        return self.unet(x_t, t, encoder_hidden_states=tokens, added_cond_kwargs=added, return_dict=False)[0]
+        return self.unet(
+            x_t,
+            t,
+            encoder_hidden_states=cond.tokens,
+            timestep_cond=self._embed_guidance(x_t),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
@@ -75,7 +82,7 @@ class StableDiffusionXL(TwinClip):
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and spread [1, c, 1, 1] of the autoencoder's latents, 0 and 1 where it does not say."""
         config = self.vae.config
-        if config.latents_mean is None or config.latents_std is None:
+        if config.get("latents_mean") is None or config.get("latents_std") is None:
             return like.new_zeros(1), like.new_ones(1)
         mean, std = (like.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
         return mean, std
@@ -84,8 +91,11 @@ class StableDiffusionXL(TwinClip):
     def _precise(self) -> Iterator[None]:
         """Within, the published autoencoder, which overflows in fp16, is in fp32; there and back is exact."""
         low = self.vae.dtype == torch.float16 and self.vae.config.force_upcast
-        self.vae.to(torch.float32 if low else self.vae.dtype)
+        if not low:
+            yield
+            return
+        self.vae.to(torch.float32)
         try:
             yield
         finally:
-            self.vae.to(torch.float16 if low else self.vae.dtype)
+            self.vae.to(torch.float16)

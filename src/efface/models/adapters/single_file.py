@@ -26,6 +26,10 @@ from torch import Tensor
 
 from ...files import write_tensors
 from ..base import Model
+from ..opening.claims import compare, describe_foreign, read_claims
+from ..opening.pipeline import read_side
+from ..opening.place import is_pointer
+from ..opening.stored import check_settings
 from .sd import ClipDiffusion, StableDiffusion
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -219,6 +223,8 @@ def kind(file: str | Path) -> str:
         return "StableDiffusionPipeline"
     if found == [UNET, VAE, XL] and any(name.startswith(f"{XL}1.") for name in names):
         return "StableDiffusionXLPipeline"
+    if foreign := describe_foreign(names):
+        raise ValueError(f"{file} {foreign}")
     raise ValueError(
         f"{file} holds no whole checkpoint in the original layout of Stable Diffusion 1.x, 2.x or XL: "
         f"names beginning {UNET}, {VAE} and {SD} (or {XL}1.) would have worked, the first is {min(names, default='')!r}"
@@ -231,10 +237,13 @@ def open_file(file: str | Path, config: str = "") -> Any:
     The default takes any 2.x for 2.1, which predicts v; name the configuration of 2-base for one that predicts eps.
 
     Raises:
-        ValueError: no configuration can be had, or the file does not fit it.
+        ValueError: no configuration can be had, the file does not fit it, or says of itself what contradicts it.
     """
     hint = f"name a diffusers folder of the same architecture, with or without weights: {file}@FOLDER"
     where = config or "the configuration on the hub"
+    claims = read_claims(file)
+    if config and Path(config).is_dir():
+        check_settings(Path(config))
     try:
         if kind(file) == "StableDiffusionXLPipeline":
             pipeline = StableDiffusionXLPipeline.from_single_file(
@@ -252,6 +261,8 @@ def open_file(file: str | Path, config: str = "") -> Any:
         raise ValueError(f"{file} does not fit {where}: {error}; {hint}") from error
     if amiss := _misfit(pipeline, file):
         raise ValueError(f"{file} does not fit {where}: it {amiss}; {hint}")
+    side = (read_side(pipeline.unet.config.sample_size) or 0) * pipeline.vae_scale_factor
+    compare(file, claims, pipeline.scheduler.config, side, where)
     return pipeline
 
 
@@ -273,6 +284,8 @@ def _misfit(pipeline: Any, file: str | Path) -> str:
 def _names(file: str | Path) -> list[str]:
     if not Path(file).is_file():
         raise ValueError(f"no file {file}; a single-file checkpoint, a diffusers folder or a hub id would have worked")
+    if is_pointer(Path(file)):
+        raise ValueError(f"{file} is a git-lfs pointer, not the weights: run git lfs pull there, or fetch it again")
     try:
         with safe_open(file, framework="pt") as opened:
             return list(opened.keys())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..cond import Cond
+from ..opening.text import spell_out
 from ..trajectory import Defaults
 from .flat import flatten_parts, replace_parts
 from .sd import ClipDiffusion, replace_embeddings
@@ -34,8 +35,8 @@ class TwinClip(ClipDiffusion):
     ) -> None:
         ClipDiffusion.__init__(self, pipeline, name, encoders, defaults, words, compute)
         self.towers = (
-            (pipeline.tokenizer, pipeline.text_encoder),
-            (pipeline.tokenizer_2, pipeline.text_encoder_2),
+            (self.tokenizer, pipeline.text_encoder),
+            (spell_out(pipeline.tokenizer_2, pipeline), pipeline.text_encoder_2),
         )
         self.text_encoders = [encoder for _, encoder in self.towers]
         first, second = (tokenizer.get_vocab() for tokenizer, _ in self.towers)

@@ -1,0 +1,105 @@
+"""What a single-file checkpoint says of itself, by keys beside its weights and by its metadata.
+
+`v_pred` and `ztsnr` are empty tensors by which fine-tunes of XL say that they predict v and begin at pure noise;
+`modelspec.*` and `ss_*` are the metadata of Stability's model specification and of kohya's trainers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+EMA = "model_ema."
+SPOKEN = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
+"""What metadata call the space of predictions, and what diffusers calls it."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a file says; None where it says nothing of that."""
+
+    prediction: str | None
+    """"epsilon" or "v_prediction"."""
+    zero_snr: bool
+    """Whether its schedule ends in pure noise."""
+    ema: bool
+    """Whether averaged weights lie there as well."""
+    resolution: str | None
+    """"1024x1024"."""
+
+
+def read_claims(file: str | Path) -> Claims:
+    """What a checkpoint says of itself.
+
+    Raises:
+        ValueError: it is of a formulation that is not served.
+    """
+    with safe_open(file, framework="pt") as opened:
+        keys, told = set(opened.keys()), dict(opened.metadata() or {})
+    if any(key.startswith("edm_") for key in keys):
+        raise ValueError(
+            f"{file} says that it was trained in EDM's formulation (its keys edm_…), which is not served; "
+            "a checkpoint that predicts noise or v by a schedule of timesteps would have worked"
+        )
+    spoken = SPOKEN.get(told.get("modelspec.prediction_type", "").lower())
+    zero = "ztsnr" in keys or told.get("ss_zero_terminal_snr", "").lower() == "true"
+    v_key = "v_pred" in keys or told.get("ss_v_parameterization", "").lower() == "true"
+    averaged = any(key.startswith(EMA) for key in keys)
+    return Claims("v_prediction" if v_key else spoken, zero, averaged, told.get("modelspec.resolution"))
+
+
+def compare(file: str | Path, claims: Claims, scheduler: Mapping[str, Any], side: int, where: str) -> None:
+    """Raises ValueError where the configuration contradicts the file, and warns where it may.
+
+    Args:
+        file: the checkpoint, as errors name it.
+        claims: what it says of itself.
+        scheduler: the configuration of the scheduler that it is opened with.
+        side: pixels a side at which the configuration draws.
+        where: where the configuration lies, as errors name it.
+    """
+    setting = "scheduler/scheduler_config.json of the folder that is named behind @"
+    own = scheduler.get("prediction_type", "epsilon")
+    if claims.prediction and claims.prediction != own:
+        raise ValueError(
+            f"{file} says that it predicts {claims.prediction}, and {where} says {own}: every picture would be wrong; "
+            f'set "prediction_type": "{claims.prediction}" in {setting}'
+        )
+    if claims.zero_snr and not scheduler.get("rescale_betas_zero_snr"):
+        raise ValueError(
+            f"{file} says that its schedule ends in pure noise (ztsnr), and {where} does not; set "
+            f'"rescale_betas_zero_snr": true and "timestep_spacing": "trailing" in {setting}'
+        )
+    if claims.ema:
+        warnings.warn(
+            f"{file} holds averaged weights ({EMA}) too; the others are opened, as diffusers does", stacklevel=3
+        )
+    if claims.resolution and claims.resolution != f"{side}x{side}":
+        warnings.warn(
+            f"{file} says that it draws at {claims.resolution}, and {where} at {side}x{side}; sample_size in "
+            "unet/config.json of the folder that is named behind @ decides",
+            stacklevel=3,
+        )
+
+
+def describe_foreign(names: Collection[str]) -> str:
+    """What a safetensors file holds that is no checkpoint in the original layout, and what helps; "" where unknown."""
+    if _any(names, ("lora_", ".lora_", "hada_", "lokr_")):
+        return (
+            "is a LoRA, not a model: load it into a pipeline (pipe.load_lora_weights, pipe.fuse_lora, "
+            "pipe.unload_lora_weights) and give that"
+        )
+    if all(name.startswith(EMA) or not name.startswith("model") for name in names) and _any(names, (EMA,)):
+        return "holds averaged weights alone (model_ema.); a checkpoint with model.diffusion_model. would have worked"
+    if _any(names, ("down_blocks.", "text_model.", "transformer_blocks.")):
+        return "is one part of a diffusers folder; name the folder that holds model_index.json"
+    return ""
+
+
+def _any(names: Iterable[str], pieces: tuple[str, ...]) -> bool:
+    return any(name.startswith(piece) or (piece[0] == "." and piece in name) for name in names for piece in pieces)

@@ -1,0 +1,70 @@
+"""A diffusers folder, opened part by part, so that every tensor is filled from the files and none is made up."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from .stored import UNUSED, Part, check_parts, describe, to_arguments
+
+NAMED = 3
+"""Names of tensors that an error gives."""
+
+
+def open_folder(folder: str | Path, pipeline: Any, variant: str = "") -> Any:
+    """The pipeline of a folder, in fp32 on the CPU.
+
+    Args:
+        folder: a diffusers folder.
+        pipeline: the class of its pipeline.
+        variant: the weights to take where a part has several.
+
+    Raises:
+        ValueError: a part is missing, damaged or does not fit its configuration.
+    """
+    folder = Path(folder)
+    parts = check_parts(folder, variant)
+    weighty = {part.name: _open_weights(folder, part) for part in parts if part.weights}
+    held, takes = {part.name for part in parts}, inspect.signature(pipeline.__init__).parameters.values()
+    required = {each.name for each in takes if each.default is inspect.Parameter.empty} - {"self"}
+    absent: dict[str, Any] = {each.name: None for each in takes if each.name in UNUSED}
+    absent |= {name: None for name in required - held}  # stored without it: the adapter says where it is needed
+    # Stable Diffusion 1.x says itself that it wants its checker of pictures, which is not called here.
+    if "safety_checker" in absent:
+        absent["requires_safety_checker"] = False
+    try:
+        return pipeline.from_pretrained(folder, **weighty, **absent)
+    except Exception as error:
+        raise _cannot_open(str(folder), error) from error
+
+
+def _open_weights(folder: Path, part: Part) -> Any:
+    """One part with its weights, which fill it."""
+    assert part.weights
+    kind = getattr(diffusers if part.library == "diffusers" else transformers, part.kind, None)
+    where = describe(part, folder)
+    if kind is None or not hasattr(kind, "from_pretrained"):
+        raise ValueError(f"{folder}: {part.name} is a {part.kind}, which {part.library} does not know; update it")
+    try:
+        module, info = kind.from_pretrained(
+            folder, subfolder=part.name, dtype=torch.float32, output_loading_info=True, **to_arguments(part.weights)
+        )
+    except Exception as error:
+        raise _cannot_open(where, error) from error
+    if lacking := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"{where} lacks {len(lacking)} tensors of {folder / part.name}/config.json, among them "
+            f"{', '.join(lacking[:NAMED])}; fetch the weights that belong to this configuration"
+        )
+    return module
+
+
+def _cannot_open(where: str, error: Exception) -> ValueError:
+    said = " ".join(str(error).split())
+    short = said if len(said) <= 200 else f"{said[:200].rsplit(' ', 1)[0]} …"
+    return ValueError(f"{where} can't be opened: {short or type(error).__name__}; fetch that part again")

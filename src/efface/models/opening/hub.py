@@ -1,0 +1,59 @@
+"""Models on the hub, or in its cache: the files that opening one needs, and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .stored import INDEX, choose_weights, list_used
+
+
+def fetch(name: str, variant: str = "") -> Path:
+    """The folder in the hub's cache that holds a model's files, fetched where they are not there yet.
+
+    Raises:
+        ValueError: no such folder here and no such model on the hub, or the hub can't be reached.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        try:
+            files = huggingface_hub.HfApi().list_repo_files(name)
+        except (OSError, HfHubHTTPError) as error:
+            if _is_absent(error):
+                raise
+            return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+        if INDEX not in files:
+            raise ValueError(f"{name} on the hub holds no diffusers pipeline: it has no {INDEX}")
+        index = Path(huggingface_hub.hf_hub_download(name, INDEX))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_wanted(name, index, files, variant)))
+    except (OSError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"no folder {name} here, and as a hub id it can't be had: {_first_line(error)}; a path to a diffusers "
+            "folder, or the id of a model that can be reached or is in the hub's cache, would have worked"
+        ) from error
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether the hub answered, and has no such model, or not for this user."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    return isinstance(error, RepositoryNotFoundError)
+
+
+def _wanted(name: str, index: Path, files: list[str], variant: str) -> list[str]:
+    """The files to fetch: of each part that is used its configuration and the weights that will be opened."""
+    wanted = [INDEX, "classes.json"]
+    for part in list_used(index.parent, index):
+        inside = [file.removeprefix(f"{part}/") for file in files if file.startswith(f"{part}/")]
+        weights = choose_weights(inside, f"{name}/{part}", variant)
+        wanted += [
+            f"{part}/{file}" for file in inside if not file.endswith((".safetensors", ".bin", ".msgpack", ".h5"))
+        ]
+        if weights is not None:
+            wanted += [f"{part}/{pattern}" for pattern in weights.patterns]
+    return wanted
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

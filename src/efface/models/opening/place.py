@@ -1,0 +1,136 @@
+"""Where a model lies: a bundled name, a diffusers folder, a single file, or a repository on the hub."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+INDEX = "model_index.json"
+PICKLES = (".ckpt", ".pt", ".bin", ".pth", ".pkl")
+"""Endings of files that run code where they are opened without care."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies."""
+
+    location: str
+    """Folder or single file."""
+    kind: str
+    """The class of its pipeline."""
+    bundled: str = ""
+    """Its name, where it is bundled."""
+    config: str | None = None
+    """Where a single file's configuration lies, "" for the hub's; None for all that is no single file."""
+
+
+def locate(source: str, bundled: Mapping[str, Path], kinds: Sequence[str], variant: str = "") -> Place:
+    """The place of a model by its bundled name, folder, single file or hub id.
+
+    Args:
+        source: what the user gave.
+        bundled: folders of the models that come with the package, by name.
+        kinds: the classes of pipelines that are served.
+        variant: which weights to fetch from the hub where there are several ("fp16"); "" for the plain ones.
+
+    Raises:
+        ValueError: nothing lies there, or nothing that is served.
+    """
+    from ..adapters import single_file
+
+    if source in bundled:
+        _demand_no_variant(source, variant)
+        return Place(str(bundled[source]), read_kind(bundled[source], kinds), source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return Place(str(path), read_kind(path, kinds))
+    if parts := single_file.split(source):
+        _demand_no_variant(source, variant)
+        file, config = str(Path(parts[0]).expanduser()), parts[1]
+        kind, beside = single_file.kind(file), locate(config, bundled, kinds) if config else None
+        if beside and (beside.kind != kind or beside.config is not None):
+            raise ValueError(f"{file} holds a {kind}, but {config} is a {beside.kind}; name a folder of the same kind")
+        return Place(file, kind, config=beside.location if beside else "")
+    _refuse_files(source)
+    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+        from .hub import fetch
+
+        folder = fetch(source, variant)
+        return Place(str(folder), read_kind(folder, kinds, source))
+    raise ValueError(
+        f"no model {source!r}; give one of: {', '.join(sorted(bundled)) or 'none bundled'}; or a diffusers folder, a "
+        "single-file checkpoint (FILE.safetensors@FOLDER), or a hub id owner/name"
+    )
+
+
+def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
+    """The class of the pipeline in a folder; ValueError where it is none that is served, naming what was given."""
+    name = source or str(folder)
+    if not (folder / INDEX).is_file():
+        above = read_object(folder / "config.json").get("_class_name") if (folder / "config.json").is_file() else None
+        part = f"{name} is one part of a pipeline, a {above}; name the folder above it" if above else ""
+        raise ValueError(
+            part
+            or f"{name} holds no diffusers pipeline: it has no {INDEX}; a folder with one of "
+            f"{', '.join(kinds)} would have worked"
+        )
+    kind = read_object(folder / INDEX).get("_class_name", "no diffusers pipeline")
+    if kind not in kinds:
+        raise ValueError(f"{name} holds {kind}; a folder with one of {', '.join(kinds)} would have worked")
+    return str(kind)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a configuration file; ValueError where there is none, naming the file."""
+    try:
+        held = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{file} is missing or can't be read ({error.strerror}); fetch it again") from error
+    except (ValueError, RecursionError) as error:
+        what = "is a git-lfs pointer" if is_pointer(file) else "is no JSON, or cut short"
+        raise ValueError(f"{file} {what}; fetch it again") from error
+    if not isinstance(held, dict):
+        raise ValueError(f"{file} holds a {type(held).__name__}; a JSON object would have worked")
+    return held
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether a file is what git leaves in the place of a large one that was not fetched."""
+    with file.open("rb") as opened:
+        return opened.read(40).startswith(b"version https://git-lfs")
+
+
+def _demand_no_variant(source: str, variant: str) -> None:
+    if variant:
+        raise ValueError(f"a variant ({variant}) is one of several weights in a folder or on the hub; {source} has one")
+
+
+def _refuse_files(source: str) -> None:
+    """Raises ValueError for what is a file, or by its ending was meant to be one: never a hub id."""
+    file, _, config = source.partition("@")
+    path = Path(file).expanduser()
+    if path.suffix.lower() in PICKLES:
+        there = "is a pickle, which is not opened, for opening one can run code" if path.is_file() else "is not there"
+        raise ValueError(
+            f"{file} {there}; convert it to .safetensors (in diffusers: "
+            "StableDiffusionPipeline.from_single_file, then save_pretrained) and give "
+            "FILE.safetensors@FOLDER, or the folder"
+        )
+    if path.is_file():
+        inside = f"; name its folder, {path.parent}" if path.name == INDEX else ""
+        raise ValueError(f"{file} is a file that is no model; FILE.safetensors@FOLDER would have worked{inside}")
+    if config and "/" in file:
+        raise ValueError(f"{source} names no file: a single file ends in .safetensors, FILE.safetensors@FOLDER")
+
+
+def warn_of_pickle(file: Path) -> None:
+    """Says that a pickle is read, as tensors alone."""
+    warnings.warn(
+        f"{file} is a pickle, read as tensors alone because there are no safetensors beside it; save the pipeline "
+        "anew with save_pretrained to be rid of it",
+        stacklevel=2,
+    )

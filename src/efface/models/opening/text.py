@@ -1,0 +1,86 @@
+"""Tokenizers beside the text encoders that read their tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FURTHER = "_1"
+"""What textual inversion of several vectors appends to the name of a token's second vector."""
+LONGEST = 100_000
+"""A tokenizer that was not told its length says a number far beyond this."""
+
+
+def check_text(name: str, pipeline: Any) -> None:
+    """Raises ValueError where a tokenizer knows no words, or tokens that its text encoder has no row for."""
+    for tail in ("", "_2", "_3"):
+        tokenizer, encoder = (getattr(pipeline, f"{part}{tail}", None) for part in ("tokenizer", "text_encoder"))
+        if tokenizer is not None and encoder is not None:
+            _check_pair(name, f"tokenizer{tail}", tokenizer, f"text_encoder{tail}", encoder)
+    _check_width(name, pipeline)
+
+
+def _check_pair(name: str, part: str, tokenizer: Any, reader: str, encoder: Any) -> None:
+    vocabulary = tokenizer.get_vocab()
+    if len(set(tokenizer.all_special_ids) | set(tokenizer("a cat")["input_ids"])) < 2 or len(vocabulary) < 3:
+        raise ValueError(
+            f"the {part} of {name} knows {len(vocabulary)} tokens and spells no word; its files are missing or "
+            "damaged: fetch that folder again"
+        )
+    length, places = tokenizer.model_max_length, getattr(encoder.config, "max_position_embeddings", None)
+    if not 2 < length <= LONGEST or (isinstance(places, int) and length > places):
+        room = f"the {reader} has room for {places}" if isinstance(places, int) else "77 is what CLIP reads"
+        raise ValueError(
+            f"the {part} of {name} gives prompts {length} tokens, and {room}; set model_max_length in "
+            f"{part}/tokenizer_config.json, or fetch that file again"
+        )
+    rows = encoder.get_input_embeddings().weight.shape[0]
+    token, last = max(vocabulary.items(), key=lambda item: item[1])
+    if last >= rows:
+        raise ValueError(
+            f"the {part} of {name} numbers its token {token!r} {last}, and the {reader} has rows for {rows} tokens; "
+            f"call pipe.{reader}.resize_token_embeddings(len(pipe.{part})) and give the new rows values, or open the "
+            "tokenizer that belongs to it"
+        )
+
+
+def _check_width(name: str, pipeline: Any) -> None:
+    """What the text encoders give is as wide as what the network reads."""
+    unet = getattr(pipeline, "unet", None)
+    if unet is None or unet.config.get("encoder_hid_dim_type") is not None:
+        return
+    wide = unet.config.get("cross_attention_dim")
+    encoders = [getattr(pipeline, part) for part in ("text_encoder", "text_encoder_2") if hasattr(pipeline, part)]
+    if None in encoders:
+        return  # the adapter says what it needs
+    given = sum(encoder.config.hidden_size for encoder in encoders)
+    if given and isinstance(wide, int) and given != wide:
+        raise ValueError(
+            f"the text encoders of {name} give vectors of {given} numbers, and its unet reads {wide}; "
+            "open parts that belong to one model"
+        )
+
+
+class SeveralVectors:
+    """A tokenizer that spells out textual inversions of several vectors: "<toy>" as "<toy> <toy>_1 <toy>_2".
+
+    As the pipelines do before they tokenize (`maybe_convert_prompt`); everything else is the tokenizer's own.
+    """
+
+    def __init__(self, tokenizer: Any, pipeline: Any) -> None:
+        self._tokenizer, self._pipeline = tokenizer, pipeline
+
+    def __call__(self, texts: Any, *args: Any, **kwargs: Any) -> Any:
+        listed = texts if isinstance(texts, str) else list(texts)
+        return self._tokenizer(self._pipeline.maybe_convert_prompt(listed, self._tokenizer), *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+def spell_out(tokenizer: Any, pipeline: Any) -> Any:
+    """The tokenizer, wrapped where it has tokens of several vectors that the pipeline would spell out."""
+    several = any(
+        token.endswith(FURTHER) and token.removesuffix(FURTHER) in tokenizer.added_tokens_encoder
+        for token in tokenizer.added_tokens_encoder
+    )
+    return SeveralVectors(tokenizer, pipeline) if several and hasattr(pipeline, "maybe_convert_prompt") else tokenizer

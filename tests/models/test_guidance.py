@@ -1,0 +1,98 @@
+"""Guidance and conditioning as the diffusers pipelines have them: latents against their own, from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+import efface
+from tiny import tiny_pipeline
+from tiny_sdxl import tiny_sdxl_pipeline
+
+SCHEDULERS = (
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "PNDMScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+PROMPTS, SEEDS = ["a cat", "red car"], [5, 6]
+
+
+def theirs(pipeline: Any, guidance: float, steps: int = 4) -> torch.Tensor:
+    """The pipeline's own latents."""
+    rngs = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    asked = {"num_inference_steps": steps, "guidance_scale": guidance, "generator": rngs, "output_type": "latent"}
+    return pipeline(PROMPTS, **asked).images
+
+
+def ours(model: Any, guidance: float, steps: int = 4) -> torch.Tensor:
+    return model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=steps, guidance=guidance).x
+
+
+def distilled(make: Callable[[], Any]) -> Any:
+    """The pipeline with a U-Net that reads its guidance, as one distilled into a latent consistency model does."""
+    pipeline = make()
+    torch.manual_seed(1)
+    said = {name: value for name, value in pipeline.unet.config.items() if not name.startswith("_")}
+    pipeline.unet = UNet2DConditionModel(**{**said, "time_cond_proj_dim": 8})
+    return pipeline
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("guidance", [0.0, 4.0])
+def test_latents_are_the_pipelines_own(scheduler: str, guidance: float) -> None:
+    pipeline = tiny_pipeline()
+    known = dict(pipeline.scheduler.config)
+    pipeline.scheduler = getattr(diffusers, scheduler).from_config({"clip_sample": False, **known})
+    wanted = theirs(pipeline, guidance)
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(ours(efface.load(pipeline), guidance), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
+def test_guidance_up_to_one_is_the_plain_conditional_prediction(make: Callable[[], Any]) -> None:
+    model = efface.load(make())
+    drawn = [ours(model, guidance) for guidance in (1.0, 0.5, 0.0, -3.0)]
+    assert all(torch.equal(each, drawn[0]) for each in drawn)
+    assert not torch.allclose(drawn[0][0], ours(model, 4.0)[0], atol=1e-2)
+    torch.testing.assert_close(ours(model, 0.0), theirs(model.pipeline, 0.0), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="guidance must be a finite number, got nan"):
+        ours(model, float("nan"))
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 8.0])
+def test_a_distilled_network_reads_its_guidance(make: Callable[[], Any], guidance: float) -> None:
+    pipeline = distilled(make)
+    model = efface.load(pipeline)
+    torch.testing.assert_close(ours(model, guidance), theirs(pipeline, guidance), rtol=1e-4, atol=1e-4)
+    assert model.read_guidance == model.defaults.guidance  # what a prediction outside of a drawing reads
+
+
+def test_a_distilled_network_is_recorded_and_trained_at_the_guidance_drawn() -> None:
+    model = efface.load(distilled(tiny_pipeline))
+    cond, uncond = model.encode(PROMPTS), model.encode([""])
+    draw = model.sample(cond, uncond, SEEDS, steps=3, guidance=model.defaults.guidance, record=True)
+    with torch.no_grad():
+        eps_c = model.predict(draw.states[1], draw.t[1], cond)[0]
+    torch.testing.assert_close(eps_c, draw.eps_c[1], rtol=1e-4, atol=1e-5)
+    edit = efface.erase(model, "cat", "esd", steps=2, batch=2, draw_steps=2, paths=2, progress=False)
+    assert all(value.isfinite().all() for value in edit.values.values())

@@ -1,0 +1,276 @@
+"""Opening a model from files: every part is there and whole, or one sentence says which is not and what helps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import efface
+from efface.cli.app import main
+from tiny import tiny_pipeline
+from tiny_ddpm import tiny_ddpm
+from tiny_sdxl import tiny_sdxl_pipeline
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 492265168\n"
+UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "sd"
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "sd"))
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def edit_json(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def without(file: Path, piece: str) -> None:
+    held = load_file(file)
+    kept = {name: tensor for name, tensor in held.items() if piece not in name}
+    assert 0 < len(kept) < len(held)
+    save_file(kept, file, {"format": "pt"})
+
+
+def with_nan(file: Path) -> None:
+    held = load_file(file)
+    next(iter(held.values())).view(-1)[0] = float("nan")
+    save_file(held, file, {"format": "pt"})
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pointer in the text encoder": (lambda f: (f / TEXT).write_text(POINTER), "text_encoder.*git-lfs pointer"),
+    "pointer in the unet": (lambda f: (f / UNET).write_text(POINTER), "unet.*git-lfs pointer.*git lfs pull"),
+    "pointer in the tokenizer": (
+        lambda f: (f / "tokenizer/tokenizer.json").write_text(POINTER),
+        "tokenizer.json is a git-lfs pointer",
+    ),
+    "unet cut short": (lambda f: cut(f / UNET), "unet.*cut short.*fetch it again"),
+    "text encoder cut short": (lambda f: cut(f / TEXT), "text_encoder.*cut short"),
+    "autoencoder's folder": (lambda f: shutil.rmtree(f / "vae"), "vae is missing: .*model_index.json names this part"),
+    "unet's weights": (lambda f: (f / UNET).unlink(), "unet holds no weights"),
+    "configuration": (lambda f: (f / "unet/config.json").unlink(), "unet/config.json is missing"),
+    "configuration cut short": (lambda f: cut(f / "vae/config.json"), "vae/config.json is no JSON, or cut short"),
+    "tokenizer's folder": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer is missing"),
+    "tokenizer's files": (
+        lambda f: [file.unlink() for file in (f / "tokenizer").iterdir()],
+        "tokenizer holds no tokenizer: none of tokenizer.json",
+    ),
+    "tokenizer's settings": (
+        lambda f: (f / "tokenizer/tokenizer_config.json").unlink(),
+        "tokenizer_config.json is missing",
+    ),
+    "prompts too long": (
+        lambda f: edit_json(f / "tokenizer/tokenizer_config.json", model_max_length=77),
+        "gives prompts 77 tokens, and the text_encoder has room for 8; set model_max_length",
+    ),
+    "index is a list": (lambda f: (f / "model_index.json").write_text("[]"), "holds a list; a JSON object would"),
+    "index cut short": (lambda f: cut(f / "model_index.json"), "model_index.json is no JSON"),
+    "code of its own": (
+        lambda f: edit_json(f / "model_index.json", unet=["my_unet", "MyUNet"]),
+        "code that comes with a model is not run",
+    ),
+    "lacking tensors": (lambda f: without(f / UNET, "mid_block"), r"unet.* lacks \d+ tensors .*mid_block"),
+    "lacking tensors of the text encoder": (
+        lambda f: without(f / TEXT, "self_attn.q_proj"),
+        r"text_encoder.* lacks \d+ tensors .*q_proj",
+    ),
+    "lacking tensors of the autoencoder": (lambda f: without(f / "vae" / Path(UNET).name, "decoder.mid"), "vae.*lacks"),
+    "other shapes": (
+        lambda f: edit_json(f / "unet/config.json", block_out_channels=[8, 12]),
+        "unet.*can't be opened: .*shape",
+    ),
+    "token table": (
+        lambda f: edit_json(f / "text_encoder/config.json", vocab_size=20),
+        "text_encoder.*can't be opened",
+    ),
+    "NaN in the unet": (lambda f: with_nan(f / UNET), "unet of .* has weights that are no finite numbers, in "),
+    "NaN in the autoencoder": (lambda f: with_nan(f / "vae" / Path(UNET).name), "vae of .* no finite numbers"),
+    "NaN in the text encoder": (lambda f: with_nan(f / TEXT), "text_encoder of .* no finite numbers"),
+    "endless schedule": (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", num_train_timesteps=10**9),
+        "num_train_timesteps is 1000000000; a whole number up to",
+    ),
+    "negative betas": (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", beta_start=-1.0),
+        "beta_start is -1.0; a number between 0 and 1",
+    ),
+    "not square": (
+        lambda f: edit_json(f / "unet/config.json", sample_size=[8, 12]),
+        r"draws at sample_size \[8, 12\]; one number, or two that are equal",
+    ),
+    "huge pictures": (lambda f: edit_json(f / "unet/config.json", sample_size=10**9), "at most 8192 pixels a side"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_refused_in_one_sentence(folder: Path, damage: str) -> None:
+    harm, message = DAMAGES[damage]
+    harm(folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        efface.load(str(folder), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_says_it_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / TEXT).write_text(POINTER)
+    assert main(["draw", "--model", str(folder), "--prompt", "a cat", "--out", str(folder / "out")]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: ") and "git-lfs pointer" in told and told.count("\n") == 0
+    assert not (folder / "out").exists()
+
+
+def test_parts_that_are_never_used_may_be_missing_or_foreign(folder: Path) -> None:
+    plain = efface.load(str(folder), device="cpu")
+    edit_json(
+        folder / "model_index.json",
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+        image_encoder=["transformers", "CLIPVisionModelWithProjection"],
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        requires_safety_checker=True,
+    )
+    opened = efface.load(str(folder), device="cpu")
+    assert opened.pipeline.feature_extractor is None and opened.pipeline.safety_checker is None
+    assert opened.fingerprint() == plain.fingerprint()
+
+
+def rename_variant(folder: Path, variant: str, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        for file in (folder / part).glob("*.safetensors"):
+            file.rename(file.with_name(f"{file.stem}.{variant}.safetensors"))
+
+
+def test_the_only_variant_is_opened_part_by_part(folder: Path) -> None:
+    plain = efface.load(str(folder), device="cpu").fingerprint()
+    rename_variant(folder, "fp16", ("unet", "text_encoder"))
+    for variant in ("", "fp16"):
+        assert efface.load(str(folder), device="cpu", variant=variant).fingerprint() == plain
+    with pytest.raises(ValueError, match=r"no part of .* has the variant 'bf16'; there is fp16: omit --variant"):
+        efface.load(str(folder), device="cpu", variant="bf16")
+
+
+def test_of_several_variants_the_one_asked_for_is_opened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = load_file(folder / UNET)
+    plain = efface.load(str(folder), device="cpu").fingerprint()
+    other = {name: 2 * tensor for name, tensor in held.items()}
+    save_file(other, folder / "unet/diffusion_pytorch_model.ema.safetensors", {"format": "pt"})
+    assert efface.load(str(folder), device="cpu").fingerprint() == plain
+    doubled = efface.load(str(folder), device="cpu", variant="ema")
+    assert torch.equal(doubled.weights["unet.conv_in.weight"], other["conv_in.weight"])
+    rename_variant(folder, "fp16", ("unet",))
+    (folder / "unet/diffusion_pytorch_model.ema.fp16.safetensors").rename(
+        folder / "unet/diffusion_pytorch_model.ema.safetensors"
+    )
+    base = ["draw", "--model", str(folder), "--prompt", "cat", "--out", str(folder / "out"), "--device", "cpu"]
+    assert main(base) == 2
+    assert "holds weights of the variants ema, fp16 alone; choose one by --variant" in capsys.readouterr().err
+    assert main([*base, "--steps", "1", "--variant", "ema"]) == 0
+
+
+def test_shards_are_opened_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "whole")
+    tiny_pipeline().save_pretrained(tmp_path / "cut", max_shard_size="40KB")
+    shards = sorted((tmp_path / "cut/unet").glob("*-of-*"))
+    assert len(shards) > 1
+    fingerprints = [efface.load(str(tmp_path / name), device="cpu").fingerprint() for name in ("whole", "cut")]
+    assert fingerprints[0] == fingerprints[1]
+    shards[1].unlink()
+    with pytest.raises(ValueError, match=rf"{shards[1].name} is missing"):
+        efface.load(str(tmp_path / "cut"), device="cpu")
+
+
+def test_a_pickle_is_read_as_tensors_alone_and_said(folder: Path) -> None:
+    plain = efface.load(str(folder), device="cpu").fingerprint()
+    torch.save(load_file(folder / UNET), folder / "unet/diffusion_pytorch_model.bin")
+    assert efface.load(str(folder), device="cpu").fingerprint() == plain  # safetensors come first, and no word
+    (folder / UNET).unlink()
+    with pytest.warns(UserWarning, match=r"diffusion_pytorch_model\.bin is a pickle, read as tensors alone"):
+        assert efface.load(str(folder), device="cpu").fingerprint() == plain
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return (Path.mkdir, (Path("/tmp/efface-was-run"),))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model", "text_encoder/model"])
+@pytest.mark.filterwarnings("ignore:.*is a pickle")
+def test_a_pickle_that_holds_more_than_tensors_is_refused(folder: Path, part: str) -> None:
+    file = folder / f"{part}.safetensors"
+    held = {**load_file(file), "extra": Hostile()}
+    file.unlink()
+    torch.save(held, file.with_name("pytorch_model.bin" if "text" in part else "diffusion_pytorch_model.bin"))
+    with pytest.raises(ValueError, match=r"\.bin can't be opened"):
+        efface.load(str(folder), device="cpu")
+    assert not Path("/tmp/efface-was-run").exists()
+
+
+@pytest.mark.parametrize("name", ["x.ckpt", "x.pt", "x.bin", "x.pth", "x.CKPT"])
+@pytest.mark.parametrize("tail", ["", "@plain"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_pickle_by_its_name_is_never_a_hub_id(tmp_path, monkeypatch, name, tail, there) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    if there:
+        (tmp_path / "models" / name).write_bytes(b"\x80\x04")
+    said = "is a pickle, which is not opened" if there else "is not there"
+    with pytest.raises(ValueError, match=rf"models/{name} {said}.*convert it to \.safetensors"):
+        efface.load(f"models/{name}{tail}", device="cpu")
+
+
+def test_other_files_and_paths_that_are_not_there(tmp_path, monkeypatch, folder) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"no folder plian/x here, and as a hub id it can't be had"):
+        efface.load("plian/x", device="cpu")
+    with pytest.raises(ValueError, match=r"model_index.json is a file that is no model; .*name its folder, .*sd"):
+        efface.load(str(folder / "model_index.json"), device="cpu")
+    with pytest.raises(ValueError, match=r"unet is one part of a pipeline, a UNet2DConditionModel; name the folder"):
+        efface.load(str(folder / "unet"), device="cpu")
+    with pytest.raises(ValueError, match=r"a variant .* is one of several weights"):
+        efface.load("glyphs", device="cpu", variant="fp16")
+    with pytest.raises(ValueError, match="this pipeline is in memory already"):
+        efface.load(tiny_pipeline(), variant="fp16")
+
+
+def test_the_hubs_cache_is_a_folder_like_any_other(tmp_path, monkeypatch, folder) -> None:
+    plain = efface.load(str(folder), device="cpu").fingerprint()
+    rename_variant(folder, "fp16", ("unet",))
+    commit, repository = 40 * "a", tmp_path / "hub/models--owner--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(commit)
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    opened = efface.load("owner/name", device="cpu")
+    assert (opened.name, opened.fingerprint()) == ("owner/name", plain)
+    (repository / "snapshots" / commit / TEXT).write_text(POINTER)
+    with pytest.raises(ValueError, match="git-lfs pointer"):
+        efface.load("owner/name", device="cpu")
+
+
+def test_a_model_of_classes_and_xl_are_looked_at_too(tmp_path: Path) -> None:
+    tiny_ddpm().save_pretrained(tmp_path / "ddpm")
+    cut(tmp_path / "ddpm" / UNET)
+    with pytest.raises(ValueError, match=r"unet.*cut short"):
+        efface.load(str(tmp_path / "ddpm"), device="cpu")
+    tiny_sdxl_pipeline().save_pretrained(tmp_path / "xl")
+    shutil.rmtree(tmp_path / "xl/tokenizer_2")
+    with pytest.raises(ValueError, match="tokenizer_2 is missing"):
+        efface.load(str(tmp_path / "xl"), device="cpu")

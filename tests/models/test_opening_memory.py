@@ -1,0 +1,227 @@
+"""Pipelines that come changed from memory: undone where nothing is lost, else refused with the call that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+from accelerate import cpu_offload
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from torch import nn
+
+import efface
+from efface.edits.edit import Edit
+from tiny import tiny_pipeline
+from tiny_pixart import tiny_pixart_pipeline
+from tiny_sdxl import tiny_sdxl_pipeline
+
+
+def add_lora(module: nn.Module, path: str) -> None:
+    """Layers under the names that peft gives them."""
+    parent, _, leaf = path.rpartition(".")
+    layer = nn.Module()
+    layer.base_layer = module.get_submodule(path)
+    layer.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
+    setattr(module.get_submodule(parent), leaf, layer)
+
+
+def load_ip_adapter(pipeline: Any) -> None:
+    """What `load_ip_adapter` does to the U-Net, from weights in memory."""
+    unet: Any = pipeline.unet
+    cross = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn2.processor")]
+    wide = [unet.get_submodule(name).to_k.weight.shape for name in cross]
+    keys = {f"{2 * i + 1}.to_{x}_ip.weight": torch.zeros(shape) for i, shape in enumerate(wide) for x in "kv"}
+    norm = {"norm.weight": torch.ones(16), "norm.bias": torch.zeros(16)}
+    projection = {"proj.weight": torch.zeros(64, 24), "proj.bias": torch.zeros(64), **norm}
+    unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": keys}], low_cpu_mem_usage=False)
+
+
+def forget(module: nn.Module, name: str) -> None:
+    """A parameter that holds no values, as where offloading keeps them elsewhere."""
+    parent, _, leaf = name.rpartition(".")
+    own = module.get_parameter(name)
+    setattr(module.get_submodule(parent), leaf, nn.Parameter(own.to("meta")))
+
+
+def fill(parameter: torch.Tensor, value: float) -> None:
+    with torch.no_grad():
+        parameter.view(-1)[-1] = value
+
+
+ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "LoRA in the unet": (lambda p: add_lora(p.unet, f"{ATTENTION}.to_q"), r"unet .*LoRA.*fuse_lora\(\).*unload_lora_w"),
+    "LoRA in the text encoder": (
+        lambda p: add_lora(p.text_encoder, "encoder.layers.0.self_attn.q_proj"),
+        r"text_encoder .*LoRA.*unload_lora_weights\(\)",
+    ),
+    "IP-Adapter": (load_ip_adapter, r"IP-Adapter.*pipe\.unload_ip_adapter\(\)"),
+    "fused projections": (lambda p: p.fuse_qkv_projections(vae=False), r"unet .*pipe\.unfuse_qkv_projections\(\)"),
+    "fused projections of the autoencoder": (lambda p: p.fuse_qkv_projections(unet=False), "vae .*unfuse_qkv"),
+    "offloaded": (lambda p: cpu_offload(p.unet, torch.device("cpu")), r"remove_all_hooks\(\).*offload=True"),
+    "no values": (lambda p: forget(p.unet, "conv_in.weight"), r"unet of .* has no values for conv_in\.weight"),
+    "a cache": (
+        lambda p: p.unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32),
+        "unet of .* has a hook of diffusers",
+    ),
+    "a compiled block": (
+        lambda p: p.unet.register_module("conv_in", torch.compile(p.unet.conv_in)),
+        r"holds a compiled module \(conv_in\).*compile=True",
+    ),
+    "parametrised": (
+        lambda p: nn.utils.parametrizations.weight_norm(p.unet.conv_in),
+        "parametrised weights; call .*remove_parametrizations",
+    ),
+    "NaN": (lambda p: fill(p.unet.conv_out.bias, float("nan")), r"no finite numbers, in conv_out\.bias"),
+    "infinity": (lambda p: fill(p.text_encoder.get_input_embeddings().weight, float("inf")), "no finite numbers"),
+    "mixed dtypes": (
+        lambda p: p.unet.mid_block.half(),
+        r"unet .*mixes the dtypes float16, float32; call pipe\.unet\.to",
+    ),
+    "fp8": (lambda p: p.unet.to(torch.float8_e4m3fn), "as torch.float8_e4m3fn: quantized"),
+    "another device": (lambda p: p.vae.to("meta"), "vae of .* has no values"),
+    "a token without a row": (
+        lambda p: p.tokenizer.add_tokens(["<toy>"]),
+        r"token '<toy>' 90, and the text_encoder has rows for 90 tokens; call pipe\.text_encoder\.resize",
+    ),
+    "not square": (lambda p: p.unet.register_to_config(sample_size=[8, 12]), r"\[8, 12\]; .*register_to_config"),
+    "no size": (lambda p: p.unet.register_to_config(sample_size=None), "draws at sample_size None"),
+    "a class beside the prompt": (
+        lambda p: p.unet.register_to_config(class_embed_type="timestep"),
+        "reads a class",
+    ),
+    "betas beyond 1": (
+        lambda p: setattr(p, "scheduler", DDIMScheduler(beta_start=0.5, beta_end=3.0)),
+        "no falling shares of the picture .* between 0 and 1 would have worked",
+    ),
+    "noise out of pure noise": (
+        lambda p: setattr(p, "scheduler", DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing")),
+        "predicts noise, and its scheduler begins at pure noise .*v_prediction",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_cannot_be_served_is_refused_with_the_call_that_helps(change: str) -> None:
+    harm, message = CHANGES[change]
+    pipeline = tiny_pipeline()
+    harm(pipeline)
+    with pytest.raises(ValueError, match=message):
+        efface.load(pipeline)
+
+
+@pytest.mark.parametrize("make", [tiny_sdxl_pipeline, tiny_pixart_pipeline])
+def test_other_architectures_are_looked_at_too(make: Callable[[], Any]) -> None:
+    pipeline = make()
+    name, network = next((n, m) for n, m in pipeline.components.items() if n in ("unet", "transformer"))
+    fill(next(network.parameters()), float("nan"))
+    with pytest.raises(ValueError, match=f"{name} of .* no finite numbers"):
+        efface.load(pipeline)
+    pipeline = make()
+    pipeline.tokenizer.add_tokens(["<toy>"])
+    with pytest.raises(ValueError, match="'<toy>'"):
+        efface.load(pipeline)
+
+
+def test_undoing_a_change_as_the_refusal_says_opens_the_very_model() -> None:
+    plain = efface.load(tiny_pipeline())
+    for change, undo in (("IP-Adapter", "unload_ip_adapter"), ("fused projections", "unfuse_qkv_projections")):
+        pipeline = tiny_pipeline()
+        CHANGES[change][0](pipeline)
+        getattr(pipeline, undo)()
+        opened = efface.load(pipeline)
+        assert opened.weights.keys() == plain.weights.keys()
+        assert opened.fingerprint() == plain.fingerprint()
+    pipeline = tiny_pipeline()
+    cpu_offload(pipeline.unet, torch.device("cpu"))
+    pipeline.remove_all_hooks()
+    assert efface.load(pipeline).fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method")
+def test_compiled_parts_are_unwrapped_and_the_pipeline_keeps_them() -> None:
+    plain, pipeline = efface.load(tiny_pipeline()), tiny_pipeline()
+    parts = ("unet", "text_encoder", "vae")
+    for part in parts:
+        setattr(pipeline, part, torch.compile(getattr(pipeline, part)))
+    opened = efface.load(pipeline)
+    assert opened.weights.keys() == plain.weights.keys()
+    assert opened.decoder_digest() == plain.decoder_digest()
+    assert all(hasattr(getattr(pipeline, part), "_orig_mod") for part in parts)
+    assert not any(hasattr(getattr(opened.pipeline, part), "_orig_mod") for part in parts)
+    edit = Edit({"unet.conv_in.bias": torch.ones(8)}, {"base": opened.fingerprint()})
+    with edit.apply(plain), edit.apply(opened):
+        assert torch.equal(opened.images(["cat"], steps=2), plain.images(["cat"], steps=2))
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_a_textual_inversion_of_several_vectors_is_read_whole(make: Callable[[], Any], vectors: int) -> None:
+    pipeline = make()
+    words = ["<toy>", *(f"<toy>_{i}" for i in range(1, vectors))]
+    for tail in ("", "_2") if hasattr(pipeline, "text_encoder_2") else ("",):
+        tokenizer, encoder = (getattr(pipeline, f"{part}{tail}") for part in ("tokenizer", "text_encoder"))
+        tokenizer.add_tokens(words)
+        encoder.resize_token_embeddings(len(tokenizer))
+    opened = efface.load(pipeline)
+    ours = opened.encode(["a <toy>"]).tokens
+    theirs = pipeline.encode_prompt("a <toy>", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+    assert torch.equal(ours, theirs[0])
+    ids = opened.tokenize(["a <toy>"])[0].tolist()
+    assert [ids.count(number) for number in pipeline.tokenizer.convert_tokens_to_ids(words)] == [1] * vectors
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
+def test_a_tiny_autoencoder_draws_and_reads(make: Callable[[], Any]) -> None:
+    pipeline = cast(Any, make())
+    torch.manual_seed(0)
+    two: dict[str, Any] = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    pipeline.vae = AutoencoderTiny(**two, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4)
+    model = efface.load(pipeline)
+    pictures = model.images(["a cat"], [5], steps=2, guidance=2.0)
+    rng = torch.Generator().manual_seed(5)
+    theirs = pipeline("a cat", num_inference_steps=2, guidance_scale=2.0, generator=rng, output_type="pt").images
+    assert (pictures.float() - (theirs * 255).round()).abs().max() <= 1
+    pixels = pictures.float() / 127.5 - 1
+    assert torch.allclose(model.latents(pictures), cast(Any, pipeline.vae).encode(pixels).latents, atol=1e-5)
+
+
+def test_a_square_given_as_a_list_and_an_autoencoder_of_another_dtype_are_served() -> None:
+    plain, pipeline = efface.load(tiny_pipeline()), tiny_pipeline()
+    pipeline.unet.register_to_config(sample_size=[8, 8])
+    pipeline.vae.to(torch.bfloat16)
+    opened = efface.load(pipeline)
+    assert (opened.resolution, opened.latent_shape) == (16, (4, 8, 8))
+    far = opened.images(["cat"], steps=2).int() - plain.images(["cat"], steps=2).int()
+    assert far.abs().float().mean() < 4
+
+
+def test_zero_terminal_snr_is_no_picture_and_not_nan() -> None:
+    pipeline = cast(Any, tiny_pipeline("v_prediction"))
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **zero)
+    model = efface.load(pipeline)
+    level = model.noise_level(torch.tensor([0.0, 998.0, 998.5, 999.0]))
+    own = cast(Any, pipeline.scheduler).alphas_cumprod
+    assert torch.allclose(level.alpha[:2].square().float(), own[[0, 998]], rtol=1e-4)
+    assert level.alpha[2:].tolist() == [0, 0] and level.sigma[2:].tolist() == [1, 1]
+    assert model.timesteps(4)[0] == 999
+    for method in ("esd", "eap"):
+        edit = efface.erase(model, "cat", method, steps=2, batch=2, draw_steps=4, paths=2, progress=False)
+        assert all(value.isfinite().all() for value in edit.values.values())
+
+
+def test_ddim_draws_on_the_models_own_noise_levels() -> None:
+    """Euler's zero terminal SNR stops at 2^-24, where DDIM's own is 0 and a prediction of noise has no picture."""
+    pipeline = cast(Any, tiny_pipeline())
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config, **zero)
+    model = efface.load(pipeline)
+    assert torch.equal(model.scheduler("ddim").alphas_cumprod, cast(Any, pipeline.scheduler).alphas_cumprod)
+    cond, uncond = model.encode(["cat"]), model.encode([""])
+    assert model.sample(cond, uncond, [0], steps=4, sampler="ddim").x.isfinite().all()
