@@ -78,7 +78,7 @@ Case = tuple[list[Term], list[Equations], Callable[[list[Equations]], Tensor]]
 
 def search() -> VocabularySearch:
     return VocabularySearch(
-        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2)
+        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=False, steps_per_round=0, top=2)
     )
 
 

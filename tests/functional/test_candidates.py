@@ -16,16 +16,41 @@ def test_distances_and_k_closest():
     assert find_apart(distance, 0.5).tolist() == [True, True, False, True]
 
 
-def test_kmeans_is_no_worse_than_brute_force():
-    """Sorted clusters are intervals, so all splits of a short list can be tried."""
-    values = torch.tensor([0.0, 0.1, 0.2, 5.0, 5.1, 9.0, 9.5, 9.6]).double()
+def inertia(values: torch.Tensor, centres: torch.Tensor) -> float:
+    return (values[:, None] - centres).square().min(dim=1).values.sum().item()
 
-    def cost(centres: torch.Tensor) -> float:
-        return (values[:, None] - centres).square().min(dim=1).values.sum().item()
 
-    splits = itertools.combinations(range(1, len(values)), 2)
-    best = min(cost(torch.stack([values[:i].mean(), values[i:j].mean(), values[j:].mean()])) for i, j in splits)
-    assert cost(kmeans_1d(values, 3)) == pytest.approx(best)
+def test_no_split_has_less_inertia_than_kmeans():
+    """Sorted clusters are intervals, so all splits of a short list can be tried; some lists have equal values."""
+    rng = torch.Generator().manual_seed(0)
+    for n, k in itertools.product(range(2, 9), range(1, 9)):
+        values = torch.randn(n, generator=rng, dtype=torch.double) * (1 if n % 2 else 3) + 100
+        values = values.round() if n % 3 == 0 else values
+        if k > n:
+            continue
+        parts = (torch.tensor_split(values.sort().values, at) for at in itertools.combinations(range(1, n), k - 1))
+        best = min(sum(float((part - part.mean()).square().sum()) for part in split) for split in parts)
+        centres = kmeans_1d(values, k)
+        assert inertia(values, centres) == pytest.approx(best, abs=1e-9)
+        assert len(centres) == k and centres.tolist() == sorted(centres.tolist())
+
+
+def test_kmeans_on_a_thousand_distances_is_the_plain_recursion():
+    """The k n^2 recursion without any bound on where a cluster starts; from quantiles Lloyd's ends far above it."""
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(1), dtype=torch.double).pow(4).sort().values
+    sums, squares = (torch.cat([torch.zeros(1).double(), v.cumsum(0)]) for v in (values, values.square()))
+    j, i = torch.arange(1001)[:, None], torch.arange(1001)[None]
+    within = (squares[j] - squares[i] - (sums[j] - sums[i]).square() / (j - i)).where(j > i, torch.inf)
+    least = within[:, 0].clone()
+    for _ in range(29):
+        least = (least[None] + within).min(dim=1).values
+    found = inertia(values, kmeans_1d(values, 30))
+    assert found == pytest.approx(least[-1].item(), rel=1e-6)
+    centres = torch.quantile(values, (torch.arange(30).double() + 0.5) / 30)
+    for _ in range(100):
+        home = (values[:, None] - centres).abs().argmin(1)
+        centres = torch.stack([values[home == c].mean() if (home == c).any() else centres[c] for c in range(30)])
+    assert inertia(values, centres) > 1.4 * found
 
 
 def test_kmeans_refuses_more_centres_than_values():

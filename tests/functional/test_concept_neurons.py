@@ -11,7 +11,13 @@ from efface.concept import Erasure
 from efface.diagnostics.neurons import NeuronConfig, diagnose
 from efface.edits.edit import Edit
 from efface.edits.provenance import provenance
-from efface.functional.neurons import contrast, find_strongest, measure_change, measure_relative_change
+from efface.functional.neurons import (
+    contrast,
+    find_strongest,
+    measure_change,
+    measure_correlation,
+    measure_relative_change,
+)
 from efface.guidance.negative import Negative
 from efface.guidance.registry import to_json
 from efface.models.hooks import activations as watch
@@ -32,6 +38,15 @@ def test_change_is_the_mean_distance():
         assert measure_relative_change(one, other)[i].item() == pytest.approx(sum(shares) / 4, rel=1e-5)
     with pytest.raises(ValueError, match="same rows and neurons"):
         measure_change(one, other[:2])
+
+
+def test_the_correlation_is_signed_as_in_the_paper():
+    """Switched off counts, woken counts against it; a neuron that does both in turn has none, and half a change."""
+    base, erased = torch.tensor([[4.0, 1.0, 2.0], [2.0, 1.0, 2.0]]), torch.tensor([[1.0, 4.0, 3.0], [1.0, 2.0, 1.0]])
+    assert measure_correlation(base, erased).tolist() == [2.0, -2.0, 0.0]
+    assert measure_change(base, erased).tolist() == [2.0, 2.0, 1.0]
+    with pytest.raises(ValueError, match="same rows and neurons"):
+        measure_correlation(base, erased[:1])
 
 
 def test_the_strongest_share():
@@ -111,10 +126,12 @@ def test_hooks_are_gone_afterwards(eps_model):
     assert not any(layer.module._forward_hooks for layer in looked_at)
 
 
-@pytest.mark.parametrize("relative", [False, True])
-def test_the_diagnosis_is_what_loops_over_the_model_say(relative):
+@pytest.mark.parametrize(("relative", "correlation"), [(False, "signed"), (True, "signed"), (False, "absolute")])
+def test_the_diagnosis_is_what_loops_over_the_model_say(relative, correlation):
     model = tiny_model()
-    how = NeuronConfig(seeds=3, points=2, steps=4, guidance=2.0, top=0.25, draws=50, relative=relative)
+    how = NeuronConfig(
+        seeds=3, points=2, steps=4, guidance=2.0, top=0.25, draws=50, relative=relative, correlation=correlation
+    )
     edit = small_edit(model)
     found = diagnose(model, {"edit": edit}, "cat", ADVERSARIAL, how, batch=4)
 
@@ -152,7 +169,8 @@ def test_the_diagnosis_is_what_loops_over_the_model_say(relative):
             with edit.apply(model):
                 plain, others = seen(x, t, "cat"), [seen(x, t, prompt) for prompt in ADVERSARIAL]
             for i in range(len(names)):
-                rho[i] += abs(base[i] - plain[i]) / 6
+                fall = base[i] - plain[i]
+                rho[i] += (fall if correlation == "signed" else abs(fall)) / 6
                 unit = plain[i] if relative else 1.0
                 delta[i] += sum(abs(o[i] - plain[i]) for o in others) / unit / 12
     torch.testing.assert_close(torch.tensor(found.rho), torch.tensor(rho), rtol=1e-3, atol=1e-5)
@@ -196,6 +214,8 @@ def test_bad_requests_are_refused_before_work(eps_model, monkeypatch, prompts, h
         NeuronConfig(seeds=0)
     with pytest.raises(ValueError, match="above 0 and below 1"):
         NeuronConfig(top=1.5)
+    with pytest.raises(ValueError, match="no correlation 'squared'; there are signed, absolute"):
+        NeuronConfig(correlation="squared")
 
 
 def test_an_edit_that_only_guides_is_refused(eps_model):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -38,31 +39,50 @@ def test_temperature_must_be_positive():
         gumbel_softmax(torch.zeros(2), 0.0, True, rng())
 
 
-@pytest.mark.parametrize("n", [2, 5])
-def test_the_two_best_are_mixed_by_their_soft_weights_with_the_soft_gradient(n):
-    values = torch.randn(n, generator=rng(3))
-    for seed in range(10):
-        grads, weights = [], []
-        for hard in (True, False):
-            logits = torch.linspace(-1, 1, n).requires_grad_()
-            weights.append(gumbel_softmax(logits, 1.0, hard, rng(seed), top=2))
-            grads.append(torch.autograd.grad((weights[-1] * values).sum(), logits)[0])
-        few, soft = (w.detach() for w in weights)
-        best = soft.sort(descending=True).indices[:2]
-        assert int((few > 1e-6).sum()) == 2
-        assert few.sum().item() == pytest.approx(1, abs=1e-6)
-        assert torch.allclose(few[best], soft[best] / soft[best].sum(), atol=1e-6)
-        assert torch.allclose(*grads)
+def soft_top(logits: torch.Tensor, temperature: float, seed: int, top: int) -> list[float]:
+    """AGE's soft choice, number by number: softmax of noisy logits, all but the largest zeroed, the rest rescaled."""
+    u = torch.rand(len(logits), generator=rng(seed)).double().tolist()
+    noisy = [(float(x) - math.log(-math.log(v + 1e-10) + 1e-10)) / temperature for x, v in zip(logits, u, strict=True)]
+    soft = [math.exp(x) / sum(map(math.exp, noisy)) for x in noisy]
+    bound = sorted(soft)[-top]
+    kept = [x if x >= bound else 0.0 for x in soft]
+    return [x / sum(kept) for x in kept]
+
+
+@pytest.mark.parametrize("top", [1, 2, 5, 7])
+def test_a_soft_choice_of_the_likeliest_is_renormalised_and_so_is_its_gradient(top):
+    values, start = torch.randn(7, generator=rng(3)).double(), torch.linspace(-1, 1, 7).double()
+    for seed in range(5):
+        logits = start.clone().requires_grad_()
+        weights = gumbel_softmax(logits, 0.7, False, rng(seed), top)
+        wanted = soft_top(start, 0.7, seed, top)
+        assert weights.tolist() == pytest.approx(wanted, rel=1e-5)
+        assert sum(w > 0 for w in weights.tolist()) == top
+        (grad,) = torch.autograd.grad((weights * values).sum(), logits)
+        for i in range(7):
+            moved = [start.clone(), start.clone()]
+            moved[0][i] += 1e-4
+            moved[1][i] -= 1e-4
+            up, down = (
+                sum(w * float(v) for w, v in zip(soft_top(m, 0.7, seed, top), values, strict=True)) for m in moved
+            )
+            assert grad[i].item() == pytest.approx((up - down) / 2e-4, abs=1e-3)
+
+
+def test_a_hard_choice_is_one_hot_whatever_top_says():
+    one, again = (gumbel_softmax(torch.zeros(6), 0.1, True, rng(1), top) for top in (0, 5))
+    assert torch.equal(one, again)
+    assert (one.sort().values - torch.tensor([0.0, 0, 0, 0, 0, 1])).abs().max() < 1e-6
 
 
 def test_more_than_there_are_is_all_of_them():
-    soft, few = (gumbel_softmax(torch.zeros(3), 1.0, hard, rng(), top=9) for hard in (False, True))
-    assert torch.allclose(soft, few, atol=1e-6)
+    soft, few = (gumbel_softmax(torch.zeros(3), 1.0, False, rng(), top=top) for top in (0, 9))
+    assert torch.equal(soft, few)
 
 
-def test_a_choice_is_of_at_least_one():
-    with pytest.raises(ValueError, match="at least 1, got top=0"):
-        gumbel_softmax(torch.zeros(2), 1.0, True, rng(), top=0)
+def test_a_mixture_of_fewer_than_none_is_refused():
+    with pytest.raises(ValueError, match="at least 1, or all with top=0; got top=-1"):
+        gumbel_softmax(torch.zeros(2), 1.0, False, rng(), top=-1)
 
 
 def test_the_score_is_the_gradient_of_the_expected_value():

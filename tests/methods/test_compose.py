@@ -38,7 +38,13 @@ PRESETS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Erasure]] = {
     "age": (
         "age",
         {**FROZEN, **SEARCH},
-        {"objective": "adaptive-anchor", "preserve": "adversarial", "top": 2, "temperature": 0.1},
+        {"objective": "adaptive-anchor", "preserve": "adversarial", "temperature": 0.1},
+        CAT,
+    ),
+    "age with a soft choice": (
+        "age",
+        {**FROZEN, **SEARCH, "hard": False, "temperature": 2.0},
+        {"objective": "adaptive-anchor", "preserve": "adversarial", "top": 5},
         CAT,
     ),
     "abo": ("abo", FROZEN, {"objective": "guidance", "preserve": "unconditional"}, TO_DOG),
@@ -132,7 +138,9 @@ def test_scores_need_rows_to_compare_and_a_choice_to_score(eps_model: StableDiff
     choices = {**BASE, **FROZEN, **SEARCH, "preserve": "adversarial", "search_gradient": "score"}
     with pytest.raises(ValueError, match="give a batch of at least 2, got 1"):
         compose(eps_model, CAT, {**choices, "batch": 1})
-    with pytest.raises(ValueError, match="not of a mixture: give hard=True and top=1"):
+    with pytest.raises(ValueError, match="not of a mixture: give hard=True"):
+        compose(eps_model, CAT, {**choices, "hard": False, "top": 2})
+    with pytest.raises(ValueError, match="top=2 mixes some, and needs hard=False"):
         compose(eps_model, CAT, {**choices, "top": 2})
     with pytest.raises(ValueError, match="no search gradient 'slope'; there are straight-through, score"):
         compose(eps_model, CAT, {**choices, "search_gradient": "slope"})

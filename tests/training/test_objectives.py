@@ -46,7 +46,7 @@ def moved_trainer(model: OracleModel, terms: list[Term], batch: int = 8) -> Trai
 
 def objective(name: str, source, space: Space) -> list[Term]:
     search = VocabularySearch(
-        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=True, steps_per_round=0, top=2)
+        Vocabulary(CLASSES), SearchConfig(lr=1e-2, temperature=1.0, hard=False, steps_per_round=0, top=2)
     )
     adaptive = AdaptiveAnchor(source, search, 1.0, space)
     return {

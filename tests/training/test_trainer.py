@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 
 import pytest
 import torch
@@ -13,11 +15,13 @@ from efface.edits.edit import Edit, WrongBase, apply
 from efface.functional.gumbel import gumbel_softmax
 from efface.functional.losses import negative_guidance
 from efface.functional.schedules import NoiseLevel
+from efface.methods.age import AGE
 from efface.methods.eap import EAP
 from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
 from efface.methods.states import build_trajectories
 from efface.models.adapters.sd import StableDiffusion
+from efface.planning.plan import estimate
 from efface.planning.probe_steps import list_tensors
 from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.training.interfaces import Query, States, Step
@@ -190,10 +194,50 @@ def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model
         trainer_of(EAP(**QUICK, margin=50.0), eps_model, erasure)
 
 
-def test_several_targets_share_the_centres(eps_model):
-    trainer = trainer_of(EAP(**QUICK, centres=6), eps_model, Erasure(("cat", "dog")))
-    assert [len(words) <= 3 for words in trainer.terms[1].search.lists] == [True, True]
-    assert not {"cat", "dog"} & {word for words in trainer.terms[1].search.lists for word in words}
+@pytest.mark.parametrize("kind", [EAP, AGE])
+@pytest.mark.parametrize("centres", [2, 4])
+def test_each_of_several_targets_has_as_many_candidates_as_one(eps_model, kind, centres):
+    """Also where there are more targets than centres; the authors give each target all of theirs."""
+    words = [f"{a}{b}" for a in ("red", "big", "old") for b in ("car", "rose", "lion", "truck", "apple")]
+    targets = ("cat", "dog", "tiger")
+    eps_model.own_words = (*targets, *words)
+    trainer = trainer_of(kind(**QUICK, centres=centres), eps_model, Erasure(targets))
+    lists = trainer.terms[1].search.lists
+    assert [len(found) for found in lists] == [centres] * 3
+    assert not {*targets} & {word for found in lists for word in found}
+
+
+def test_the_plan_counts_the_candidates_of_every_target(eps_model):
+    """Stored trajectories and tables of embeddings, of one target and of three."""
+    words = [f"{a}{b}" for a in ("red", "big", "old") for b in ("car", "rose", "lion", "truck", "apple")]
+    eps_model.own_words = ("cat", "dog", "tiger", *words)
+    plans, trainers = [], []
+    for targets in (("cat",), ("cat", "dog", "tiger")):
+        trainer = trainer_of(EAP(**QUICK, centres=4, source="frozen"), eps_model, Erasure(targets))
+        trainers.append(trainer)
+        plans.append(estimate(trainer))
+    tables = [x.terms[1].search.held_bytes() for x in trainers]
+    assert tables[1] == 3 * tables[0] == 12 * eps_model.encode(["cat"]).tokens.nbytes
+    # Two trajectories of each target, and one of each word that is a candidate of any.
+    drawn = [2 * len(x.erasure.targets) + len({*chain(*x.terms[1].search.lists)}) for x in trainers]
+    assert drawn[1] > drawn[0]
+    assert plans[1].recorded * drawn[0] == plans[0].recorded * drawn[1]
+    assert plans[1].kept - plans[0].kept == plans[1].recorded - plans[0].recorded + tables[1] - tables[0]
+
+
+def test_the_choices_of_targets_that_a_step_does_not_ask_about_stay(eps_model):
+    """Their logits and their moments, after steps that moved them: Adam's momentum waits with them."""
+    trainer = trainer_of(EAP(**{**QUICK, "lr": 1e-2}), eps_model, Erasure(("cat", "dog")))
+    search = trainer.terms[1].search
+    for index in range(4):
+        trainer.step(step_of(trainer, index))
+    assert all(len(logits.unique()) > 1 for logits in search.logits)
+    alone = dataclasses.replace(trainer.make_step(5, search), targets=[1, 1])
+    before = search.state_dict()
+    trainer.step(alone)
+    after = search.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items() if key.startswith("0."))
+    assert not torch.equal(before["1.param"], after["1.param"])
 
 
 def test_words_near_any_target_are_no_targets_candidates(eps_model):

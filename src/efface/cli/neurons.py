@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Neurons:
     """Find the neurons that carry a concept by what an edit changed, and measure how adversarial prompts change them.
 
-    After Pruning for Robust Concept Erasing (Yang et al., arXiv 2405.16534). Correlation rho is the paper's; its
-    sensitivity delta is our reading of words, mean | |z(x_t, adversarial)|_1 - |z(x_t, concept)|_1 |.
+    After Pruning for Robust Concept Erasing (Yang et al., arXiv 2405.16534). Correlation rho is the paper's, averaged
+    over timesteps; its sensitivity delta is our reading of words, mean | |z(x_t, adversarial)|_1 - |z(x_t,
+    concept)|_1 |.
     """
 
     example: ClassVar[str] = (
@@ -31,7 +32,7 @@ class Neurons:
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
-    """The edit that tells which neurons are the concept's: those that it changed most."""
+    """The edit that tells which neurons are the concept's: those with the largest rho between the base and it."""
     concept: str
     """Prompt of the concept."""
     adversarial: tyro.conf.UseAppendAction[tuple[str, ...]]
@@ -44,6 +45,8 @@ class Neurons:
     """Regular expression over the names of layers; by default outputs of cross-attention and feed-forward blocks."""
     top: float = 0.05
     """Share of the neurons, those with the largest rho, that count as the concept's."""
+    correlation: Literal["signed", "absolute"] = "signed"
+    """How rho is taken: signed, the paper's, for neurons that the edit switched off; absolute, ours, for any change."""
     relative: bool = False
     """Measure delta in units of each neuron's activation under the concept's prompt."""
     count: int = 8
@@ -79,6 +82,7 @@ class Neurons:
             steps=self.steps,
             guidance=self.guidance,
             top=self.top,
+            correlation=self.correlation,
             relative=self.relative,
             draws=self.draws,
             seed=self.seed,

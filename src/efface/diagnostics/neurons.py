@@ -2,7 +2,8 @@
 
 Pruning for Robust Concept Erasing (Yang et al., arXiv 2405.16534) finds that the neurons with the highest correlation
 are far more sensitive than others. Formulas stand in `efface.functional.neurons`. All models are compared at the same
-states: guided trajectories of the untouched base under the concept's prompt, at a fixed list of timesteps.
+states: guided trajectories of the untouched base under the concept's prompt, at a fixed list of timesteps. Differs: the
+paper's neurons are indexed by layer, channel and timestep; ours by layer and channel, averaged over the timesteps.
 """
 
 from __future__ import annotations
@@ -10,15 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..edits.edit import Edit
-from ..functional.neurons import Contrast, contrast, find_strongest, measure_change, measure_relative_change
+from ..functional.neurons import (
+    Contrast,
+    contrast,
+    find_strongest,
+    measure_change,
+    measure_correlation,
+    measure_relative_change,
+)
 from ..functional.rates import bootstrap
 from ..models.base import Model
 from ..models.hooks import activations as watch
+
+Correlation = Literal["signed", "absolute"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,9 @@ class NeuronConfig:
     guidance: float | None = None
     top: float = 0.05
     """Share of the neurons, those with the largest correlation, that count as the concept's."""
+    correlation: Correlation = "signed"
+    """How rho is taken: "signed", the paper's, in which switching off counts and waking counts against it; or
+    "absolute", ours, in which either change counts."""
     relative: bool = False
     """Measure sensitivity in units of each neuron's activation under the plain prompt."""
     draws: int = 2000
@@ -46,6 +60,8 @@ class NeuronConfig:
         for name in ("seeds", "points", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.correlation not in get_args(Correlation):
+            raise ValueError(f"no correlation {self.correlation!r}; there are {', '.join(get_args(Correlation))}")
         if not 0 < self.top < 1:
             raise ValueError(f"the share of neurons is above 0 and below 1, got {self.top:g}")
 
@@ -114,7 +130,8 @@ def diagnose(
                 seen[name].append(watch.measure_activations(model, looked_at, states, t, cond, batch))
                 if on_progress:
                     on_progress(sum(map(len, seen.values())), total)
-    rho = measure_change(seen["base"][0], seen[next(iter(edits))][0])
+    correlate = measure_correlation if how.correlation == "signed" else measure_change
+    rho = correlate(seen["base"][0], seen[next(iter(edits))][0])
     chosen = find_strongest(rho, how.top)
     belongs = [i for i, layer in enumerate(looked_at) for _ in range(layer.neurons)]
     return Diagnosis(

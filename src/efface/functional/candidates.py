@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,22 +23,66 @@ def find_apart(distance: Tensor, margin: float) -> Tensor:
     return distance >= margin * distance.median()
 
 
-def kmeans_1d(values: Tensor, k: int, iterations: int = 100) -> Tensor:
-    """Centres [k], ascending, of Lloyd's k-means on scalars [n], started from the quantiles: no randomness."""
+def kmeans_1d(values: Tensor, k: int) -> Tensor:
+    """Centres [k], ascending, of the best k-means on scalars [n]: no randomness, and no other k have less inertia.
+
+    The clusters of sorted scalars are intervals, so that dynamic programming finds the best (Wang & Song, The R Journal
+    2011): the least inertia of the first j values in m clusters is the least, over the start i of the last cluster, of
+    that of the first i in m - 1 and the inertia of values i to j. The best start never falls as j grows, so that the
+    starts of all j are found by halving, in O(k n log n).
+    """
     if not 1 <= k <= len(values):
         raise ValueError(f"{k} centres for {len(values)} values")
     values = values.double().sort().values
-    centres = torch.quantile(values, (torch.arange(k, dtype=torch.double) + 0.5) / k)
-    for _ in range(iterations):
-        # Nearest centre by its midpoints: both are sorted, so this is a search, not an n x k table.
-        home = torch.bucketize(values, (centres[1:] + centres[:-1]) / 2)
-        count = torch.zeros(k, dtype=torch.double).index_add(0, home, torch.ones_like(values))
-        total = torch.zeros(k, dtype=torch.double).index_add(0, home, values)
-        moved = torch.where(count > 0, total / count.clamp(min=1), centres)
-        if torch.equal(moved, centres):
-            break
-        centres = moved
-    return centres
+    # Around their mean, so that the differences of squares below lose no digits to a common offset.
+    around = values - values.mean()
+    none = around.new_zeros(1)
+    sums, squares = torch.cat([none, around.cumsum(0)]), torch.cat([none, around.square().cumsum(0)])
+
+    def inertia(i: Tensor, j: Tensor) -> Tensor:
+        """Of the values from i on and before j, one cluster each."""
+        return (squares[j] - squares[i] - (sums[j] - sums[i]).square() / (j - i)).clamp(min=0)
+
+    ends = torch.arange(1, len(values) + 1)
+    least = torch.cat([torch.full((1,), torch.inf, dtype=torch.double), inertia(torch.zeros_like(ends), ends)])
+    starts: list[Tensor] = []
+    for m in range(2, k + 1):
+        least, start = _add_cluster(least, inertia, m)
+        starts.append(start)
+    borders = [len(values)]
+    for start in reversed(starts):
+        borders.append(int(start[borders[-1]]))
+    edges = torch.tensor([0, *reversed(borders)])
+    return values.mean() + (sums[edges[1:]] - sums[edges[:-1]]) / (edges[1:] - edges[:-1])
+
+
+def _add_cluster(least: Tensor, inertia: Callable[[Tensor, Tensor], Tensor], m: int) -> tuple[Tensor, Tensor]:
+    """The least inertia [n + 1] of the first j values in m clusters, and where the last of them starts.
+
+    Args:
+        least: the same for m - 1 clusters; infinite where there are fewer values than clusters.
+    """
+    n = len(least) - 1
+    best, start = torch.full_like(least, torch.inf), torch.zeros(n + 1, dtype=torch.long)
+    # Segments of ends whose starts lie between known bounds; each level solves their middles and halves them.
+    first, last = torch.tensor([m]), torch.tensor([n])
+    low, high = torch.tensor([m - 1]), torch.tensor([n - 1])
+    while len(first):
+        middle = (first + last) // 2
+        top = torch.minimum(high, middle - 1)
+        counts = top - low + 1
+        owner = torch.repeat_interleave(torch.arange(len(middle)), counts)
+        tried = torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner] + low[owner]
+        cost = least[tried] + inertia(tried, middle[owner])
+        lowest = torch.full((len(middle),), torch.inf, dtype=torch.double).scatter_reduce(0, owner, cost, "amin")
+        reached = torch.where(cost <= lowest[owner], tried, n)
+        found = torch.full((len(middle),), n).scatter_reduce(0, owner, reached, "amin")
+        best[middle], start[middle] = lowest, found
+        parts = [(first, middle - 1, low, found), (middle + 1, last, found, high)]
+        first, last, low, high = (torch.cat([part[side] for part in parts]) for side in range(4))
+        going = first <= last
+        first, last, low, high = first[going], last[going], low[going], high[going]
+    return best, start
 
 
 def pick_spread(distance: Tensor, k: int) -> Tensor:

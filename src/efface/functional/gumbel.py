@@ -6,25 +6,28 @@ import torch
 from torch import Tensor
 
 
-def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Generator, top: int = 1) -> Tensor:
+def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Generator, top: int = 0) -> Tensor:
     """Weights [n] of a Gumbel-Softmax choice among logits [n] (Jang et al., arXiv 1611.01144).
 
-    `hard` gives the one-hot argmax with the soft weights' gradient (straight-through); with `top` above 1, that many
-    of the largest weights, summing to one, and the rest 0 (AGE, arXiv 2501.18950). The noise is drawn on the CPU
-    from `rng`, with EAP's 1e-10 guards.
+    `hard` gives the one-hot argmax with the soft weights' gradient (straight-through). Otherwise the choice is soft;
+    with `top` above 0 the weights outside the `top` largest are set to 0 and the rest divided by their sum, and the
+    gradient passes through both (AGE's code, arXiv 2501.18950). A hard choice has no use for `top`. The noise is drawn
+    on the CPU from `rng`, with EAP's 1e-10 guards.
     """
-    if top < 1:
-        raise ValueError(f"a choice is of at least 1, got top={top}")
+    if top < 0:
+        raise ValueError(f"a choice mixes at least 1, or all with top=0; got top={top}")
     if temperature <= 0:
         raise ValueError(f"the temperature must be positive, got {temperature}")
     u = torch.rand(logits.shape, generator=rng)
     g = -torch.log(-torch.log(u + 1e-10) + 1e-10)
     soft = torch.softmax((logits + g.to(logits)) / temperature, dim=-1)
-    if not hard:
+    if hard:
+        one = torch.zeros_like(soft).scatter(-1, soft.detach().argmax(dim=-1, keepdim=True), 1.0)
+        return one + (soft - soft.detach())
+    if not 0 < top < len(soft):
         return soft
-    best = soft.detach().topk(min(top, len(soft)))
-    few = torch.zeros_like(soft).scatter(-1, best.indices, best.values / best.values.sum())
-    return few + (soft - soft.detach())
+    few = torch.zeros_like(soft).scatter(-1, soft.detach().topk(top).indices, 1.0) * soft
+    return few / few.sum()
 
 
 def score(values: Tensor, chances: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Which neurons carry a concept, and how easily an attack wakes them (Yang et al., arXiv 2405.16534).
 
-Correlation: rho = E | |z|_1 - |z~|_1 |, z a neuron's activation in the base and z~ in the erased model, under the
-concept's prompt at the same x_t. Sensitivity: delta = E | |z~(x_t, c_adv)|_1 - |z~(x_t, c)|_1 |; its formula could not
-be read in the source, this is our reconstruction. Both are the same distance, of different pairs.
+Correlation: rho = E[ |z|_1 - |z~|_1 ], z a neuron's activation in the base and z~ in the erased model, under the
+concept's prompt at the same x_t. It is signed: a neuron that the erasure switched off has a positive one. Sensitivity:
+delta = E | |z~(x_t, c_adv)|_1 - |z~(x_t, c)|_1 |; its formula could not be read in the source, this is our
+reconstruction.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ class Contrast:
     """Share of draws, the choice itself counted among them, whose mean is at least the chosen neurons'."""
 
 
+def measure_correlation(base: Tensor, erased: Tensor) -> Tensor:
+    """Mean signed fall [neurons] of L1 norms [rows, neurons] from the base to the erased model: the paper's rho."""
+    _require_alike(base, erased)
+    return (base - erased).mean(0)
+
+
 def measure_change(one: Tensor, other: Tensor) -> Tensor:
     """Mean absolute change [neurons] from one to other, each [rows, neurons] of L1 norms."""
-    if one.shape != other.shape:
-        raise ValueError(f"activations of the same rows and neurons are compared; got {one.shape} and {other.shape}")
+    _require_alike(one, other)
     return (one - other).abs().mean(0)
 
 
@@ -74,3 +80,8 @@ def contrast(
     # Rounding must not hide a draw of the very same neurons.
     reached = int((means >= mean - 1e-12 * abs(mean)).sum())
     return Contrast(mean, means.mean().item(), low, high, (1 + reached) / (1 + draws))
+
+
+def _require_alike(one: Tensor, other: Tensor) -> None:
+    if one.shape != other.shape:
+        raise ValueError(f"activations of the same rows and neurons are compared; got {one.shape} and {other.shape}")

@@ -1,10 +1,13 @@
 """AGE: adaptive guided erasure (Bui et al., ICLR 2025, arXiv 2501.18950).
 
 || x0_th(z_e, c_e) - [x0*(z_e, c_t) - eta (x0*(z_e, c_e) - x0*(z_e, c_t))] ||^2 + lambda || x0_th(z_t, c_t) - x0*(z_t,
-c_t) ||^2: EAP's skeleton with an adaptive target c_t, the renormalised mixture of the two likeliest of 100 candidates.
-Defaults are the code's for objects (temperature 0.1; nudity: `--weights noxattn --temperature 2`). As in the release,
-pi learns from the second term alone. Differs: exact t; the common words are the tokenizer's first; where
-trajectories are stored, z_t is on one of the mixture's leading word.
+c_t) ||^2: EAP's skeleton with an adaptive target c_t, chosen among 100 candidates of each target. In the authors' code:
+`gumbel_hard` is `hard` (1 is one-hot and leaves `gumbel_topk` unused, 0 mixes the `top` likeliest, renormalised),
+`gumbel_temp` is `temperature`. Defaults are its scripts' for objects; nudity: `--weights noxattn --temperature 2`;
+artists: `--no-hard --temperature 2 --k-closest 1000`. As in the release, pi learns from the second term alone.
+Differs: exact t; the common words are the tokenizer's first, theirs ImageNet's classes, artists or EN3K, which
+`vocabulary` takes as a file; plurals of the target and phrases with it are no candidates; where trajectories are
+stored, a soft z_t is on one of the mixture's likeliest word.
 """
 
 from __future__ import annotations
@@ -28,21 +31,28 @@ from .states import build_preservation_states, build_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class AGE(SearchMethod):
-    """Pushes the target away around a mixture of near concepts that the search adapts; kept words are candidates."""
+    """Pushes the target away around a near concept that the search adapts; kept words are candidates."""
 
     eta: float = 1.0
-    """How far to the other side of the mixture's prediction the target is pushed."""
+    """How far to the other side of the chosen concept's prediction the target is pushed."""
     space: Space = "x0"
     """Where squared errors are measured; sets how much noisy timesteps weigh."""
     k_closest: int = 100
     """Candidates are among this many words nearest to the target."""
     temperature: float = 0.1
     """Of the search's Gumbel-Softmax choice."""
-    top: int = 2
-    """How many candidates are mixed."""
+    hard: bool = True
+    """Choose one candidate (straight-through) rather than a mixture of the likeliest."""
+    top: int = 5
+    """How many candidates a mixture is of; a hard choice has no use for it."""
+
+    def __post_init__(self) -> None:
+        SearchMethod.__post_init__(self)
+        if self.top < 1:
+            raise ValueError(f"a mixture is of at least 1 candidate, got top={self.top}")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        search = self.search(model, erasure, top=self.top)
+        search = self.search(model, erasure, self.hard, self.top)
         return (
             AdaptiveAnchor(build_trajectories(self, self.paths), search, self.eta, self.space),
             Adversarial(build_preservation_states(self), search, self.space),

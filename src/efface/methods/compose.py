@@ -108,9 +108,10 @@ class Compose(SearchMethod, ImageMethod):
     warm_up: int = 200
     """Updates before the first attack."""
     hard: bool = True
-    """Choose candidates (straight-through) rather than a mixture of all, which needs the student's trajectories."""
-    top: int = 1
-    """How many candidates a hard choice mixes; stored trajectories are those of the first of them."""
+    """Choose one candidate (straight-through) rather than a mixture."""
+    top: int = 0
+    """How many candidates a mixture is of, on the stored trajectories of the likeliest of them; 0 is all, which needs
+    the student's trajectories."""
     search_gradient: SearchGradient = "straight-through"
     """How the search learns: through the chosen word's embedding, as EAP, or by the words' losses alone."""
     rate: Rate = "grad-norm"
@@ -154,7 +155,9 @@ class Compose(SearchMethod, ImageMethod):
         if self.balance_ == "constrained" and self.preserve == "nothing":
             raise ValueError("a constrained balance weighs forgetting against what is preserved, and that is nothing")
         if self.preserve == "adversarial":
-            self.check_mixture(self.hard)
+            self.check_mixture(self.hard or self.top > 0)
+            if self.hard and self.top:
+                raise ValueError(f"a hard choice is of one candidate; top={self.top} mixes some, and needs hard=False")
         if self.update_ == "mask":
             check_reach(self.steps, self.lr, self.start, self.sparsity)
 

@@ -2,9 +2,11 @@
 
 min_th max_pi || eps_th(z, c_e) - [eps*(0) - eta (eps*(c_e) - eps*(0))] ||^2 + || eps_th(z', c_a) - eps*(z', c_a) ||^2,
 c_a = G(pi) . T, both measured as x0 (weight (1 - ab)/ab over eps). Defaults: the code's for objects and artists; for
-nudity `--weights noxattn --centres 50 --k-closest 200`. The code's pgd_num_steps is `search_turns` + 1. Differs: exact
-t; the common words are the tokenizer's first, not EN3K; `margin` and plurals are left out, the code filters nothing.
-`--search-gradient score` is ours: see `efface.training.preservation.adversarial`.
+nudity `--weights noxattn --centres 50 --k-closest 200`. The code's pgd_num_steps is `search_turns` + 1. Each of several
+targets has its own 100 candidates, as there. Differs: exact t; the common words are the tokenizer's first, not EN3K;
+plurals of the target and phrases with it are no candidates, the code filters nothing; the k-means is exact, theirs is
+Lloyd's from random starts; the choice of a target that a step does not ask about stays, while in theirs Adam's momentum
+moves it on. `--margin` and `--search-gradient score` are ours: see `efface.training.preservation.adversarial`.
 """
 
 from __future__ import annotations

@@ -26,11 +26,12 @@ class SearchMethod(TrajectoryMethod):
     k_closest: int = 1000
     """Candidates are among this many words nearest to the target."""
     centres: int = 100
-    """Candidates, spread over their distances to the target; shared among several targets."""
+    """Candidates of each target, spread over their distances to it."""
     exclude: tuple[str, ...] = ()
     """Words that count as the target and are never candidates."""
-    margin: float = 0.2
-    """Words nearer to a target than this share of the median distance from it count as the target."""
+    margin: float = 0.0
+    """Words nearer to a target than this share of the median distance from it count as the target. Ours; the papers
+    leave none out, and 0.2 keeps near-synonyms from being preserved."""
     temperature: float = 2.0
     """Of the search's Gumbel-Softmax choice."""
     search_lr: float = 1e-2
@@ -45,10 +46,11 @@ class SearchMethod(TrajectoryMethod):
     """Whose trajectories preserved prompts lie on: as `source` and `refresh` say, or the base's, stored once."""
 
     def check_mixture(self, hard: bool) -> None:
-        """Raises ValueError where a mixture of candidates is to be on stored trajectories."""
+        """Raises ValueError where a mixture of all candidates is to be on stored trajectories."""
         if not hard and (self.refresh or "frozen" in (self.source, self.keep_source)):
             raise ValueError(
-                "a mixture of candidates has no stored trajectory: give hard=True, or source='student' with refresh=0"
+                "a mixture of all candidates has no stored trajectory: give hard=True, or source='student' with "
+                "refresh=0"
             )
 
     def search(
@@ -56,7 +58,7 @@ class SearchMethod(TrajectoryMethod):
         model: Model,
         erasure: Erasure,
         hard: bool = True,
-        top: int = 1,
+        top: int = 0,
         gradient: SearchGradient = "straight-through",
     ) -> VocabularySearch:
         """The search over the file's words or the model's; `hard`, `top` and `gradient` as in `SearchConfig`."""

@@ -54,7 +54,8 @@ class Plan:
     trained: int
     """Bytes of what learns, with Adam's moments."""
     kept: int
-    """Bytes that stay on the device on a CPU: the last good state, pictures, and recordings that are held in memory."""
+    """Bytes that stay on the device: a search's embeddings of words, and on a CPU the last good state, pictures, and
+    recordings that are held in memory."""
     turn: LinearFit
     """Bytes that a step adds, by rows at once in the student's pass."""
     drawing: LinearFit
@@ -172,7 +173,7 @@ def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing:
         weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting]),
         resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
         trained=_trained(trainer),
-        kept=_kept(trainer, takes) + _stored(trainer, takes),
+        kept=_kept(trainer, takes) + _stored(trainer, takes) + sum(each.held_bytes() for each in trainer.learners),
         turn=turn,
         drawing=drawing,
         rows=each * trainer.config.batch,

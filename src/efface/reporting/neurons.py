@@ -63,14 +63,15 @@ def plot_neurons(found: Diagnosis, model: str) -> Markup:
     """delta against rho, a dot a neuron; the concept's stand out."""
     delta, chosen = found.models[model].delta, set(found.chosen)
     others = [i for i in range(len(found.neurons)) if i not in chosen]
-    across, reach = max(*found.rho, 1e-12), 1.05 * max(*delta, 1e-12)
+    low, reach = min(*found.rho, 0.0), 1.05 * max(*delta, 1e-12)
+    across = max(*found.rho, 1e-12) - low
     dots = [("base", i) for i in others[:: max(1, len(others) // SHOWN)]] + [("edit", i) for i in found.chosen]
     marks = [
         f'<g class="{kind}"><title>{escape(found.neurons[i])}: rho {found.rho[i]:.3g}, delta {delta[i]:.3g}</title>'
-        f'<circle cx="{PLOT.x(found.rho[i] / across)}" cy="{PLOT.y(delta[i] / reach)}" r="2.5"/></g>'
+        f'<circle cx="{PLOT.x((found.rho[i] - low) / across)}" cy="{PLOT.y(delta[i] / reach)}" r="2.5"/></g>'
         for kind, i in dots
     ]
-    return _plot(marks, f"rho, from 0 to {across:.3g}", "delta", reach)
+    return _plot(marks, f"rho, from {low:.3g} to {low + across:.3g}", "delta", reach)
 
 
 def _plot(marks: Sequence[str], x_title: str, y_title: str, reach: float) -> Markup:

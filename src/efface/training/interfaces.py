@@ -120,6 +120,10 @@ class Learner(Checkpointable, ABC):
         """The tensors that the optimiser moves: `params`, or their fp32 masters where `params` are narrower copies."""
         return self.params()
 
+    def held_bytes(self) -> int:
+        """Bytes that lie on the device beside what learns, such as a table of embeddings, for the memory plan."""
+        return 0
+
     @abstractmethod
     def step(self, grads: Sequence[Tensor]) -> None:
         """Takes one step, given the gradient of the loss for each of `params`."""

@@ -28,10 +28,10 @@ class Adam32bit:
         fused = all(param.is_cuda for param in self.params)
         self.inner = torch.optim.Adam(self.params, lr=lr, maximize=maximize, fused=fused)
 
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """One step, given a gradient of each param's shape."""
+    def step(self, grads: Sequence[Tensor | None]) -> None:
+        """One step, given a gradient of each param's shape; a param without one stays, and so do its moments."""
         for param, grad in zip(self.params, grads, strict=True):
-            param.grad = grad.to(param.dtype)
+            param.grad = None if grad is None else grad.to(param.dtype)
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
 

@@ -1,8 +1,9 @@
 """A search over words: Gumbel-Softmax logits over candidates near each target, with steps of its own (EAP, AGE).
 
-c = G(pi) . T, where T are the embeddings of the candidates (Bui et al., arXiv 2410.15618); AGE mixes the two best
-(arXiv 2501.18950). The gradient reaches pi only through the student's condition. At theta = theta* the preservation
-loss is zero for every candidate, so the search learns nothing in its first step. Each row of a step has its own choice.
+c = G(pi) . T, where T are the embeddings of the candidates (Bui et al., arXiv 2410.15618); AGE's soft choice mixes the
+five best (arXiv 2501.18950). The gradient reaches pi only through the student's condition. At theta = theta* the
+preservation loss is zero for every candidate, so the search learns nothing in its first step. Each row of a step has
+its own choice. Only the choices of targets that the step's rows erase are moved: Adam's momentum of the others waits.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Vocabulary:
     """Words that count as the target and are no candidates."""
     k_closest: int = 1000
     centres: int = 100
+    """Candidates of each target, apart from `always`."""
     margin: float = 0.0
     """Words nearer to any target than this share of the median distance from it are no candidates either."""
 
@@ -62,16 +64,16 @@ class Vocabulary:
         (free,) = torch.stack([find_apart(distance, self.margin) for distance in far.values()]).all(dim=0).nonzero().T
         if not len(free):
             raise ValueError(f"margin {self.margin} leaves no candidate for {', '.join(targets)}; a smaller one would")
-        picked = {target: free[self._spread(distance[free], len(targets))] for target, distance in far.items()}
+        picked = {target: free[self._spread(distance[free])] for target, distance in far.items()}
         return {
             target: list(dict.fromkeys([*self.always, *(open_words[i] for i in rows.tolist())]))
             for target, rows in picked.items()
         }
 
-    def _spread(self, distance: Tensor, targets: int) -> Tensor:
+    def _spread(self, distance: Tensor) -> Tensor:
         """Indices of a target's candidates among the words at these distances [n] from it."""
         near = k_closest(distance, self.k_closest)
-        return near[pick_spread(distance[near], max(1, self.centres // targets))]
+        return near[pick_spread(distance[near], self.centres)]
 
 
 SearchGradient = Literal["straight-through", "score"]
@@ -85,8 +87,8 @@ class SearchConfig:
     temperature: float
     hard: bool
     steps_per_round: int
-    top: int = 1
-    """How many candidates a hard choice mixes, weighted by their soft weights."""
+    top: int = 0
+    """How many candidates a soft choice mixes, the likeliest; 0 is all of them. A hard choice has no use for it."""
     gradient: SearchGradient = "straight-through"
     """How pi learns: through the chosen embedding ("straight-through"), or by the chosen words' losses ("score")."""
 
@@ -98,12 +100,17 @@ class SearchConfig:
         if self.gradient not in get_args(SearchGradient):
             raise ValueError(f"no search gradient {self.gradient!r}; there are {', '.join(get_args(SearchGradient))}")
         if self.gradient == "score" and not self.single:
-            raise ValueError("the score is that of one word chosen, not of a mixture: give hard=True and top=1")
+            raise ValueError("the score is that of one word chosen, not of a mixture: give hard=True")
 
     @property
     def single(self) -> bool:
         """Whether a choice is one word, whose own trajectory and predictions may have been stored."""
-        return self.hard and self.top == 1
+        return self.hard
+
+    @property
+    def has_leading_word(self) -> bool:
+        """Whether a choice is near a word of its own, on whose stored trajectories it may be evaluated."""
+        return self.hard or self.top > 0
 
 
 @dataclass(frozen=True)
@@ -168,8 +175,12 @@ class VocabularySearch(Learner):
     def params(self) -> list[Tensor]:
         return self.logits
 
+    def held_bytes(self) -> int:
+        return sum(tensor.nbytes for table in self.tables.values() for tensor in table.tensors.values())
+
     def step(self, grads: Sequence[Tensor]) -> None:
-        self.adam.step(grads)
+        asked = {*self.last[0].targets} if self.last else {*range(len(grads))}
+        self.adam.step([grad if i in asked else None for i, grad in enumerate(grads)])
         self.history.append([int(pi.argmax()) for pi in self.logits])
 
     def state_dict(self) -> dict[str, Tensor]:

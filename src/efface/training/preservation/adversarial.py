@@ -54,7 +54,7 @@ class Adversarial(Term):
                 "method has it, search-gradient score"
             )
         self.search.prepare(context)
-        if self.search.config.single:
+        if self.search.config.has_leading_word:
             self.source.expect(self.search.prompts(context))
 
     def searches(self) -> Sequence[Learner]:
