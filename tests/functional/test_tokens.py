@@ -9,7 +9,14 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from efface.functional.tokens import compute_slopes, draw_tokens, find_nearest, project_to_simplex, substitute
+from efface.functional.tokens import (
+    compute_slopes,
+    draw_tokens,
+    find_difference,
+    find_nearest,
+    project_to_simplex,
+    substitute,
+)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -115,3 +122,19 @@ def test_barred_tokens_are_never_taken_and_rows_are_independent():
     changed = tried[tried != 7]
     assert set(changed.tolist()) == {0, 1}
     assert torch.equal(substitute(ids[1:], slope[1:], 5, 60, rngs(5)), tried[1:])
+
+
+def test_the_difference_is_between_the_common_ends():
+    """Against an alignment token by token, over all short pairs: a shared beginning first, then a shared end."""
+    every = [list(ids) for n in range(1, 4) for ids in itertools.product(range(2), repeat=n)]
+    for old, new in itertools.product(every, repeat=2):
+        first = 0
+        for a, b in zip(old, new, strict=False):
+            if a != b:
+                break
+            first += 1
+        i, j = len(old) - 1, len(new) - 1
+        while i >= first and j >= first and old[i] == new[j]:
+            i, j = i - 1, j - 1
+        assert find_difference(old, new) == (range(first, i + 1), range(first, j + 1))
+    assert find_difference([9, 1, 5, 7, 8], [9, 2, 3, 5, 7, 8]) == (range(1, 2), range(1, 3))

@@ -76,6 +76,48 @@ def test_how_far_prompts_open_it(eps_model):
     assert MATCH not in eps_model.encode(texts).tensors
 
 
+@torch.no_grad()
+def test_the_release_acts_with_the_square(eps_model):
+    """The authors' state dict, both factors times gamma, merged by hand; gamma alone is the paper's."""
+    edit = low_rank(eps_model)
+    (x, t), cond = state(1), eps_model.encode(["a red dog"])
+    for power in (1, 2):
+        guide = add_gate(edit, ["red cat"], power).guide()
+        with eps_model.guided_by(guide):
+            seen = eps_model.encode(["a red dog"])
+            gamma = float(seen.tensors[MATCH])
+        with guide.act_in_network(eps_model, seen):
+            (found,) = eps_model.predict(x, t, seen)
+        assert 0.3 < gamma < 0.999
+        scaled = {
+            key: value * (gamma if power == 2 or key.endswith(":up") else 1) for key, value in edit.values.items()
+        }
+        with Edit(scaled, edit.meta).apply(eps_model):
+            assert torch.allclose(eps_model.predict(x, t, cond)[0], found, atol=1e-5)
+    with pytest.raises(ValueError, match="its power is 1 or 2, got 3"):
+        add_gate(edit, ["cat"], 3).guide()
+
+
+def test_an_edit_from_before_there_was_a_power_is_read(eps_model):
+    edit = add_gate(low_rank(eps_model), ["cat"])
+    arguments = {key: value for key, value in edit.meta["guide"]["arguments"].items() if key != "power"}
+    old = Edit(edit.values, {**edit.meta, "guide": {"name": "gate", "arguments": arguments}}).guide()
+    assert isinstance(old, Gate) and old.power == 1
+    less = {key: value for key, value in arguments.items() if key != "rank"}
+    with pytest.raises(ValueError, match=r"the guide gate takes .*rank"):
+        Edit(edit.values, {**edit.meta, "guide": {"name": "gate", "arguments": less}}).guide()
+
+
+def test_words_beyond_what_the_model_reads_open_nothing(eps_model):
+    """A concept named after the prompt's last place is cut off, for the overlap of words as for the cosine."""
+    guide = add_gate(low_rank(eps_model), ["cat"]).guide()
+    room = eps_model.max_tokens - 2
+    long, cut = " ".join(["dog"] * room + ["cat"]), " ".join(["dog"] * room)
+    with eps_model.guided_by(guide), pytest.warns(UserWarning, match="lose their end"):
+        found = eps_model.encode([long, cut]).tensors[MATCH]
+    assert found[0] == found[1] < 1
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_drawing_the_concept_is_the_merged_edit_and_the_opposite_the_base(eps_model, guidance):
     edit = low_rank(eps_model)

@@ -61,6 +61,25 @@ def test_uce_is_equation_7_in_every_layer(eps_model):
         assert torch.allclose(value.double(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("templates", [("{}",), ("{}", "a {}")])
+def test_uce_without_an_anchor_guides_to_the_bare_template(eps_model, templates):
+    """The second release formats "image of {guide}" with an empty guide; the first goes to the empty prompt."""
+    edit = fit("uce", eps_model, Erasure(("cat",)), templates=templates)
+    places = {"cat": 1, "a cat": 2, "": 0, "a ": 1}  # last word before the end token, else the start token
+    rows = [tokens(eps_model, text)[0, places[text]] for t in templates for text in (t.format("cat"), t.format(""))]
+    c, goal = torch.stack(rows[::2]), torch.stack(rows[1::2])
+    for key, value in edit.values.items():
+        base = eps_model.weights[key].detach().double()
+        assert torch.allclose(value.double(), solve_least_squares(base, c, goal @ base.T, c[:0], 0.5), atol=1e-6)
+    first = fit("uce", eps_model, Erasure(("cat",)), templates=templates, tokens="all")
+    whole = [tokens(eps_model, t.format("cat"))[0, places[t.format("cat")] :] for t in templates]
+    empty = [tokens(eps_model, "")[0, : len(c)] for c in whole]
+    c, goal = torch.cat(whole), torch.cat(empty)
+    for key, value in first.values.items():
+        base = eps_model.weights[key].detach().double()
+        assert torch.allclose(value.double(), solve_least_squares(base, c, goal @ base.T, c[:0], 0.5), atol=1e-6)
+
+
 def test_rece_without_epochs_is_the_first_release_of_uce(eps_model):
     request = Erasure(("cat",), anchor="dog", keep=("rose",))
     uce = fit("uce", eps_model, request, tokens="all", lamb=0.1, preserve_scale=0.1, keep_empty=True)
@@ -81,7 +100,9 @@ def test_rece_layer_by_layer(eps_model):
         cross = torch.stack([now[key].T @ base[key] for key in now]).sum(0)
         back = targets.flatten(0, 1) @ (torch.linalg.inv(square) @ cross).T
         goals = torch.cat([goal, goal])
-        now = {key: solve_least_squares(w, back, goals @ w.T, empty, 0.1, 1.0, 0.1) for key, w in now.items()}
+        # Once a target, as their script for nudity has it.
+        twice = torch.cat([empty, empty])
+        now = {key: solve_least_squares(w, back, goals @ w.T, twice, 0.1, 1.0, 0.1) for key, w in now.items()}
     assert all(torch.allclose(value.double(), now[key], atol=1e-5) for key, value in edit.values.items())
 
 

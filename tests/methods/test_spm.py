@@ -67,7 +67,11 @@ def test_with_and_without_the_gate(eps_model):
     assert set(plain.names) == set(matrices)
     assert all(plain.values[f"{name}:down"].shape[0] == 1 for name in matrices)
     assert "guide" not in plain.meta
-    assert gate.meta["guide"]["arguments"] == {"concepts": ["cat"], "layers": list(plain.names), "rank": 1}
+    assert gate.meta["guide"]["arguments"] == {"concepts": ["cat"], "layers": list(plain.names), "rank": 1, "power": 1}
+    squared = replace(QUICK, transport="release").fit(eps_model, erasure)
+    assert squared.meta["guide"]["arguments"]["power"] == 2
+    with pytest.raises(ValueError, match=r"no transport 'code'; there are paper \(gamma\), release"):
+        replace(QUICK, transport="code")
     assert gate.meta["guide"]["name"] == "gate"
     for kind in ("down", "up"):
         assert torch.equal(

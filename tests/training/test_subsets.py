@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from efface.methods.advunlearn import AdvUnlearn
 from efface.training.subsets import SUBSETS, select
+from tiny import tiny_model
+from tiny_sdxl import tiny_sdxl
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,7 @@ def sizes() -> dict[str, int]:
         ("xlayer", 3_605_760),
         ("selflayer", 8_193_920),
         ("xattn-matching", 31_559_680),
+        ("noxattn-layers", 815_358_084),
         (r"unet\.time_embedding\.", 2_050_560),
         (r"unet\.conv_(norm_)?out\.", 12_164),
         ("xattn,selfattn", 43_962_560 + 49_574_080),
@@ -35,6 +41,17 @@ def sizes() -> dict[str, int]:
 )
 def test_exact_counts(sizes, selection, count):
     assert sum(sizes[name] for name in select(sizes, selection)) == count
+
+
+def test_the_second_releases_layers_are_found_by_their_classes(sizes):
+    """As the release finds them: modules of class Linear or Conv2d without attn2 in their names."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64, attention_head_dim=8)
+    layers = {
+        n: m for n, m in unet.named_modules() if type(m) in (torch.nn.Linear, torch.nn.Conv2d) and "attn2" not in n
+    }
+    wanted = {f"unet.{name}.{own}" for name, layer in layers.items() for own, _ in layer.named_parameters()}
+    assert {*select(sizes, "noxattn-layers")} == wanted
 
 
 def test_the_subsets_partition_the_network(sizes):
@@ -71,7 +88,7 @@ def test_malformed(sizes, selection):
         select(sizes, selection)
 
 
-def test_only_the_subset_of_text_encoders_leaves_the_unet():
+def test_only_the_subsets_of_text_encoders_leave_the_denoiser():
     names = [
         "unet.add_embedding.linear_1.weight",
         "transformer.caption_projection.linear_1.weight",
@@ -85,5 +102,14 @@ def test_only_the_subset_of_text_encoders_leaves_the_unet():
         "unet.down_blocks.1.attentions.0.attn1.to_k.weight",
     ]
     assert select(names, "text-encoders") == ["text_encoder.text_model.attn2.weight"]
-    chosen = {name for subset in SUBSETS if subset != "text-encoders" for name in select(names, subset)}
+    chosen = {name for subset in SUBSETS if not subset.startswith("text-encoder") for name in select(names, subset)}
     assert all(name.startswith(("unet.", "transformer.")) for name in chosen)
+
+
+def test_advunlearn_moves_no_embedding_and_no_projection():
+    """Against the authors' rule: names within the text model that begin with `encoder` or `final_layer_norm`."""
+    for model in (tiny_model(), tiny_sdxl()):
+        parts = {name: re.sub(r"^text_encoder(_2)?\.(text_model\.)?", "", name) for name in model.weights}
+        wanted = [n for n, part in parts.items() if part != n and part.startswith(("encoder", "final_layer_norm"))]
+        assert select(model.weights, AdvUnlearn().weights) == wanted
+        assert any(name.endswith("token_embedding.weight") for name in model.weights)

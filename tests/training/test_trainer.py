@@ -216,7 +216,7 @@ def test_the_plan_counts_the_candidates_of_every_target(eps_model):
         trainer = trainer_of(EAP(**QUICK, centres=4, source="frozen"), eps_model, Erasure(targets))
         trainers.append(trainer)
         plans.append(estimate(trainer))
-    tables = [x.terms[1].search.held_bytes() for x in trainers]
+    tables = [x.terms[1].search.held_bytes for x in trainers]
     assert tables[1] == 3 * tables[0] == 12 * eps_model.encode(["cat"]).tokens.nbytes
     # Two trajectories of each target, and one of each word that is a candidate of any.
     drawn = [2 * len(x.erasure.targets) + len({*chain(*x.terms[1].search.lists)}) for x in trainers]

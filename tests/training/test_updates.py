@@ -18,6 +18,7 @@ from efface.methods.compose import Compose
 from efface.methods.p_ac import PAC
 from efface.methods.p_esd import PESD
 from efface.methods.salun import SalUn
+from efface.methods.spm import SPM
 from efface.training.interfaces import Update
 from efface.training.objectives.anchor import Anchor
 from efface.training.objectives.negative_guidance import NegativeGuidance
@@ -232,6 +233,23 @@ def test_kernels_are_matrices_and_vectors_stay():
         assert torch.equal(trainer.model.weights["unet.conv_in.weight"], student)
 
 
+def test_down_starts_as_spms_adapters_do():
+    """Uniform within 1 / sqrt(in), as PyTorch's own linear layers start, which is what the authors' adapters are."""
+    model = tiny_model()
+    trainer = trainer_of(model, [NoPreservation()], update=SPM().update())
+    for name, down, up in zip(trainer.update.names, trainer.update.downs, trainer.update.ups, strict=True):
+        wide = model.weights[name].flatten(1).shape[1]
+        assert down.abs().max() <= wide**-0.5 and not up.any()
+    every = torch.cat([down.detach().flatten() * down.shape[1] ** 0.5 for down in trainer.update.downs])
+    torch.manual_seed(0)
+    theirs = torch.nn.Linear(64, len(every) // 64, bias=False).weight.detach() * 8
+    for power in (2, 4):
+        assert every.pow(power).mean().item() == pytest.approx(1 / (power + 1), rel=0.05)
+        assert theirs.pow(power).mean().item() == pytest.approx(1 / (power + 1), rel=0.05)
+    with pytest.raises(ValueError, match="no start 'zero' of low rank; there are normal, uniform"):
+        LowRank("head", 0.1, 1, "zero")
+
+
 def test_bad_ranks():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         LowRank("head", 0.1, 0)
@@ -297,6 +315,59 @@ def test_saliency_is_the_sum_over_the_looks():
     (mask,) = trainer.update.masks
     assert int(mask.sum()) == round(0.25 * mask.numel())
     assert size[mask].min() > size[~mask].max() * (1 - 1e-4)
+
+
+def salun_trainer(model, **settings) -> Trainer:
+    method = SalUn(pictures=3, remain_words=1, draw_steps=2, **settings)
+    return method.build_trainer(model, Erasure(("cat", "car"), keep=("dog",)))
+
+
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_saliency_is_the_guided_loss_on_every_forget_picture_once(micro_batch):
+    """On a copy that shares nothing: both targets' pictures, in batches, the guided prediction against the noise."""
+    model = tiny_model()
+    trainer = salun_trainer(model, weights="xattn-strict", share=0.3, batch=3, micro_batch=micro_batch)
+    masks = trainer.update.masks
+    source = trainer.terms[0].source
+    seen = [(prompt, i) for prompt in ("cat", "car") for i in range(2)]  # three pictures, shared out among two targets
+    assert {prompt: len(stack) for prompt, stack in source.store.items()} == {"cat": 2, "car": 2}
+    twin, empty = copy.deepcopy(model.unet), model.encode([""]).tokens
+    # Batches of three rows; with micro_batch 2 each row is a piece, which draws its own noise.
+    for start in (0, 3):
+        batch = seen[start : start + 3]
+        pieces = [(start + i, [row]) for i, row in enumerate(batch)] if micro_batch else [(start, batch)]
+        for first, rows in pieces:
+            rng = torch.Generator().manual_seed(2**43 + first)
+            x0 = torch.stack([source.store[prompt][i] for prompt, i in rows])
+            t = torch.randint(len(model.levels), (len(rows),), generator=rng)
+            eps = torch.randn(x0.shape, generator=rng)
+            bar = model.levels.alpha.square()[t].view(-1, 1, 1, 1).float()
+            x = bar.sqrt() * x0 + (1 - bar).sqrt() * eps
+            named = twin(x, t, model.encode([prompt for prompt, _ in rows]).tokens).sample
+            plain = twin(x, t, empty.expand(len(rows), -1, -1)).sample
+            loss = (8.5 * named - 7.5 * plain - eps).square().flatten(1).mean(1).sum() / len(batch)
+            loss.backward()
+    grads = [twin.get_parameter(name.removeprefix("unet.")).grad.abs() for name in trainer.update.changed_names()]
+    picked = torch.cat([grad[mask] for grad, mask in zip(grads, masks, strict=True)])
+    left = torch.cat([grad[~mask] for grad, mask in zip(grads, masks, strict=True)])
+    assert len(picked) == round(0.3 * sum(mask.numel() for mask in masks))
+    assert picked.min() >= left.max() * (1 - 1e-3)
+
+
+def test_masking_the_update_is_masking_the_gradient():
+    """Adam on gradients that are masked from the first step on, as the authors' code has it, gives the same weights."""
+    trainer = salun_trainer(tiny_model(), weights="xattn-strict", share=0.3, batch=2, lr=1e-2)
+    update, steps = trainer.update, []
+    base = [master.detach().clone().requires_grad_() for master in update.dense.masters]
+    masks, own = update.masks, update.step
+    update.step = lambda grads: (steps.append([grad.clone() for grad in grads]), own(grads))
+    play(trainer, 3)
+    adam = torch.optim.Adam(base, lr=1e-2)
+    for grads in steps:
+        for param, grad, mask in zip(base, grads, masks, strict=True):
+            param.grad = grad * mask
+        adam.step()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(update.dense.masters, base, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ genetic search finds words whose embedding comes close:
     v = mean_i [ TE(p_i with the concept) - TE(p_i without) ]      target = TE(prompt) + eta v
     words* = argmin over `length` tokens of || TE(words) - target ||^2
 
-The erased model is never asked while searching: the paper draws the one prompt found; here the best `queries` distinct
-ones of the last population are tried, best first, the first with the row's own seed. The paper's values: length 16,
-eta 3, population 200, 3000 generations, mutation 0.25, crossover 0.5. Its pairs of prompts for things are not known to
-us; ours put the concept's name and a neutral word into templates (our reconstruction). Genes are words of one token
-each, so that the text found is read as the tokens searched. The concept's own names are among them, as in the paper,
-unless `names` bars them. `nearest`, ours, narrows the words for budgets far under the paper's 300 000 evaluations a
-prompt.
+The erased model is never asked while searching: the paper draws the one prompt found, the best of the last generation.
+With `queries` above 1, ours, as many are tried: then the best others that were judged, best first. The paper's values:
+length 16, eta 3, population 200, 3000 generations, mutation 0.25, crossover 0.5, and the search is that of the authors'
+code (`efface.functional.genetic`). Its pairs of prompts for things are not known to us; ours put the concept's name and
+a neutral word into templates (our reconstruction). Genes are words of one token each, so that the text found is read as
+the tokens searched; theirs are any tokens. The concept's own names are among them, as in the paper, unless `names` bars
+them. `nearest`, ours, narrows the words for budgets far under the paper's 600 000 evaluations a prompt.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RingABell(Attack):
     """Searches words whose text embedding is the prompt's with the concept added."""
 
     threat: ClassVar[Threat] = "encoder"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     budget_fields: ClassVar[tuple[str, ...]] = ("queries", "generations")
     queries: int = 1
     """Pictures drawn and judged for each row, at most: that many of the best prompts found."""
@@ -60,13 +60,13 @@ class RingABell(Attack):
     eta: float = 3.0
     """How much of the concept's vector is added."""
     population: int = 200
-    """Prompts in a generation."""
+    """Prompts in the first generation; half as many survive each."""
     generations: int = 3000
     """Generations of the search."""
     mutation: float = 0.25
-    """Probability that a word of a new prompt is drawn anew."""
+    """Probability that a word of a prompt is drawn anew in a generation."""
     crossover: float = 0.5
-    """Probability that a new prompt has two parents."""
+    """Probability that a survivor exchanges its end with another's."""
     names: bool = True
     """Whether the search may use the concept's own names."""
     nearest: int = 0
@@ -87,15 +87,12 @@ class RingABell(Attack):
         with context.base(), torch.no_grad():
             goal = _read(context, [row.prompt for row in rows]) + self.eta * concept_vector(context)
 
-            def cost(genes: Tensor) -> Tensor:
-                texts = [spelt(words, one) for words, people in zip(each, genes, strict=True) for one in people]
-                owner = torch.arange(len(genes)).repeat_interleave(genes.shape[1])
-                return distances(context, texts, goal, owner).view(genes.shape[:2])
+            def cost(genes: Tensor, owner: Tensor) -> Tensor:
+                texts = [spelt(each[i], one) for i, one in zip(owner.tolist(), genes, strict=True)]
+                return distances(context, texts, goal, owner)
 
-            found, _ = evolve(cost, self._breeding(len(each[0])), rngs)
-        ranked = [
-            list(dict.fromkeys(spelt(words, one) for one in people)) for words, people in zip(each, found, strict=True)
-        ]
+            found = evolve(cost, self._breeding(len(each[0])), rngs, self.queries)
+        ranked = [[spelt(words, one) for one in people] for words, (people, _) in zip(each, found, strict=True)]
         for turn in itertools.count():
             yield [
                 Candidate(best[turn % len(best)], again(context, row, turn) if turn else row.seed)

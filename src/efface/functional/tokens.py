@@ -38,6 +38,17 @@ def find_nearest(x: Tensor, table: Tensor) -> Tensor:
     return (F.normalize(x.float(), dim=-1) @ F.normalize(table.float(), dim=-1).T).argmax(dim=-1)
 
 
+def find_difference(old: Sequence[int], new: Sequence[int]) -> tuple[range, range]:
+    """Where two sequences of token ids differ: the places between their common beginning and their common end.
+
+    A token that both ends could claim, in "a a" and "a a a", belongs to the beginning (MACE's alignment).
+    """
+    least = min(len(old), len(new))
+    first = next((i for i in range(least) if old[i] != new[i]), least)
+    last = next((i for i in range(least - first) if old[-1 - i] != new[-1 - i]), least - first)
+    return range(first, len(old) - last), range(first, len(new) - last)
+
+
 def spell(ids: Tensor, words: Sequence[str]) -> list[str]:
     """The words of each row's ids [n, k], one after the other."""
     return [" ".join(words[int(v)] for v in row) for row in ids]

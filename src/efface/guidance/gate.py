@@ -3,7 +3,8 @@
 Every adapted layer answers W x + gamma up (down x), gamma = max over the concepts of max(cos, overlap): cos of the
 embeddings of prompt and concept, all tokens in a row, and the share of the concept's tokens that the prompt holds. As
 in the authors' code, gamma is the prompt's for its conditional and its unconditional prediction alike, and all concepts
-of one training share their adapters. A negative cosine counts as 0. At strength s the factor is s gamma.
+of one training share their adapters. A negative cosine counts as 0. The authors' release multiplies both factors of an
+adapter by gamma, so that it acts with gamma^2: `power` 2. At strength s the factor is s gamma^power.
 
 A prompt that holds a concept word for word has gamma 1 and is drawn as by the merged edit; one with gamma 0 as by the
 base. Rows of a batch have factors of their own: hooks add the product to the layers' answers, and weights stay.
@@ -49,6 +50,12 @@ class Gate(Guider):
     """All `down` factors [rank, in], flattened, one layer after the other; a kernel counts as [out, in * h * w]."""
     up: Tensor
     """All `up` factors [out, rank], likewise."""
+    power: int = 1
+    """Of gamma in the layers' answers: 1 as in the paper, 2 as in the authors' release."""
+
+    def __post_init__(self) -> None:
+        if self.power not in (1, 2):
+            raise ValueError(f"the gate acts with gamma or gamma squared: its power is 1 or 2, got {self.power}")
 
     def check(self, model: Denoiser) -> None:
         if not isinstance(model, LatentDiffusion):
@@ -86,12 +93,16 @@ class Gate(Guider):
     def act_in_network(self, model: Denoiser, cond: Cond) -> Iterator[None]:
         """The adapters act, each row by its own gamma, and gamma has a gradient to the conditions."""
         assert isinstance(model, LatentDiffusion)
-        with adapt_layers(model, self.factors(model), self.strength * cond.tensors[MATCH]):
+        with adapt_layers(model, self.factors(model), self._weigh(cond)):
             yield
 
     def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
         assert isinstance(model, LatentDiffusion)
-        return _GateSampling(model, self.factors(model), self.strength * cond.tensors[MATCH], cond, uncond, guidance)
+        return _GateSampling(model, self.factors(model), self._weigh(cond), cond, uncond, guidance)
+
+    def _weigh(self, cond: Cond) -> Tensor:
+        """The factor [n] of the adapters in each row."""
+        return self.strength * cond.tensors[MATCH] ** self.power
 
 
 @final

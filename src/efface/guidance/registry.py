@@ -21,10 +21,14 @@ def to_json(guide: Guider) -> dict[str, Any]:
 
 
 def from_json(name: str, arguments: Mapping[str, Any], strength: float = 1.0) -> Guider:
-    """The inverse of `to_json`, at this strength; ValueError where the guide takes other arguments."""
+    """The inverse of `to_json`, at this strength; ValueError where the guide takes other arguments.
+
+    An argument that has a default may be missing: edits made before there was one are read.
+    """
     kind = get(name)
     wanted = {field.name for field in dataclasses.fields(kind)} - {"strength"}
-    if set(arguments) != wanted:
+    spared = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    if not wanted - spared <= set(arguments) <= wanted:
         given = ", ".join(sorted(arguments)) or "nothing"
         raise ValueError(f"the guide {name} takes {', '.join(sorted(wanted))}; the edit holds {given}")
     told = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}

@@ -1,9 +1,10 @@
 """AC: Ablating Concepts (Kumari et al., ICCV 2023, arXiv 2303.13516).
 
-Model-based: || eps_th(x_t, c_e) - sg eps*(x_t, c_anchor) ||^2, eq. 4; noise-based: || eps_th(x_t, c_e) - eps ||^2, eq.
-5; x_t are noised pictures of the anchor, which the model draws (1,000 in the code). Defaults are the code's for styles
-and objects: keys and values, 200 updates of batch 4 at 2e-6 x 4 (its --scale_lr). Differs: the code's teacher is the
-model in training without gradient, ours the frozen one; its prompts come from a language model, ours are templates.
+Model-based: || eps_th(x_t, c_e) - sg eps_th(x_t, c_anchor) ||^2, eq. 4; noise-based: || eps_th(x_t, c_e) - eps ||^2,
+eq. 5; x_t are noised pictures of the anchor, which the model draws (1,000 in the code). Defaults are the code's for
+styles and objects: keys and values, 200 updates of batch 4 at 2e-6 x 4 (its --scale_lr), and as there the start token's
+keys and values give no gradient. `--teacher frozen`, ours, takes the base's prediction for the anchor. Differs: the
+code's prompts come from a language model, ours are templates; Adam without AdamW's decay of 1e-2; no augmentation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..concept import Erasure
 from ..models.base import Model
 from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
-from ..training.objectives.anchor import Anchor
+from ..training.objectives.anchor import Anchor, Teacher
 from ..training.objectives.denoising import Denoising
 from ..training.states.pictures import ANY, Pictures, latents_of
 from ..training.updates.dense import Dense
@@ -32,6 +33,10 @@ class AC(Trained):
     needs_anchor: ClassVar[bool] = True
     variant: Literal["model", "noise"] = "model"
     """What is learned on the anchor's pictures under the target's name: the anchor's prediction, or the true noise."""
+    teacher: Teacher = "student"
+    """Who predicts for the anchor: the model in training, without a gradient, as published; or ours, the frozen one."""
+    detach_start: bool = True
+    """Take no gradient from the start token's keys and values, which are the same in every prompt."""
     weights: str = "xattn-strict"
     """Which weights may move: subsets or regular expressions, comma-separated."""
     steps: int = 200
@@ -51,12 +56,12 @@ class AC(Trained):
         given = {ANY: latents_of(model, self.anchor_images, self.batch)} if self.anchor_images else None
         source = Pictures(self.pictures, self.draw_steps, self.guidance, given)
         if self.variant == "model":
-            return (Anchor(source, self.space, states="anchor"),)
+            return (Anchor(source, self.space, states="anchor", teacher=self.teacher),)
         shown = [template.format(erasure.anchor) for template in self.templates]
         return (Denoising(source, self.space, "erase", shown, captions=dict.fromkeys(shown, "{}")),)
 
     def update(self) -> Update:
-        return Dense(self.weights, self.lr)
+        return Dense(self.weights, self.lr, self.detach_start)
 
     def balance(self) -> Balance:
         return Sum()

@@ -4,12 +4,13 @@
     L = || eps_th(x_t, c + delta) - [eps*("") - eta (eps*(c) - eps*(""))] ||^2
         + retain_weight || eps_th(x_t, c_ret) - eps*(x_t, c_ret) ||^2
 
-th are the text encoder's weights, delta token embeddings before the prompt. In the authors' code: `attack_step`,
-`attack_lr`, `attack_init`, `adv_prompt_num`, `warmup_iter`, `retain_batch`, `retain_loss_w` (0.3 as their README has
-it, the command line's own default is 1), `retain_train` "reg". As there, x_t is drawn under the *frozen* encoder's
-embedding of the target, so a "student" trajectory is the frozen U-Net's, unless `--weights` names some of it; and each
-attack goes on from the last prefix with a fresh Adam. Differs: an attack keeps one state for its steps, theirs draws
-one a step; words to retain are the kept concepts or the vocabulary's, theirs COCO's objects, filtered.
+th are the text encoder's weights without the token and position embeddings (their `text_encoder_full`), delta token
+embeddings before the prompt. In the authors' code: `attack_step`, `attack_lr`, `attack_init`, `adv_prompt_num`,
+`warmup_iter`, `retain_batch`, `retain_loss_w`, `retain_train`. Defaults are their README's command: `attack_init`
+random, `retain_loss_w` 0.3, `retain_train` reg; those of their command line alone are latest, 1 and iter. As there, x_t
+is drawn under the *frozen* encoder's embedding of the target, so a "student" trajectory is the frozen U-Net's, unless
+`--weights` names some of it; and each attack has a fresh Adam. Differs: an attack keeps one state for its steps, theirs
+draws one a step; words to retain are the kept concepts or the vocabulary's, theirs COCO's objects, filtered.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class AdvUnlearn(TrajectoryMethod):
         "flux": "its attack moves CLIP's tokens, and this transformer hears them by the pooled embedding alone",
     }
     uses_keep: ClassVar[bool] = True
-    weights: str = r"text_encoder(_2)?\..*"
+    weights: str = "text-encoder-full"
     """Which weights may move: subsets or regular expressions, comma-separated."""
     eta: float = 1.0
     """How far to the other side of the unconditional prediction the target is pushed."""
@@ -51,8 +52,8 @@ class AdvUnlearn(TrajectoryMethod):
     """Adam's learning rate of the attack."""
     attack_tokens: int = 1
     """Token embeddings that the attack puts before the prompt."""
-    attack_start: Start = "latest"
-    """Where an attack after the first starts: at the last prefix, or at random words again."""
+    attack_start: Start = "random"
+    """Where an attack after the first starts: at random words again, or at the last prefix."""
     warm_up: int = 200
     """Updates before the first attack."""
     retain_weight: float = 0.3

@@ -214,6 +214,10 @@ class Trained(Method):
     def balance(self) -> Balance:
         """How the losses become one step, for example `Sum(keep=2.0)`."""
 
+    def fit_update(self, update: Update, terms: Sequence[Term]) -> Update:
+        """The update that is to be trained by these terms: the same one, unless it needs something of theirs."""
+        return update
+
     def build(self, model: Model, erasure: Erasure) -> Trainer:
         """The training, set up and not begun; DoesNotFit where there is no room for what learns."""
         return build_for_planning(lambda: self.build_trainer(model, erasure), model.device)
@@ -246,14 +250,15 @@ class Trained(Method):
         self.check(erasure, model)
         # Made before the terms, which may read folders, as these refuse impossible settings at once.
         update, balance = self.update(), self.balance()
+        terms = self.terms(model, erasure)
         return Trainer(
             model,
             erasure,
             name=type(self).__name__,
             arguments=dataclasses.asdict(self),
             config=self.train_config(),
-            terms=self.terms(model, erasure),
-            update=update,
+            terms=terms,
+            update=self.fit_update(update, terms),
             balance=balance,
         )
 

@@ -171,8 +171,9 @@ class Reader:
             raise ValueError("this model has no tokenizer to find a concept's last token with; one of texts has")
 
     def pairs(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
-        """Rows c [n, d] of the targets and c* [n, d] of what they become: the anchor in the same template, or "".
+        """Rows c [n, d] of the targets and c* [n, d] of what they become: the anchor in the same template.
 
+        Without an anchor it is the bare template, or with all tokens the empty prompt, as in UCE's two releases.
         "last-subject" gives one row a prompt, the concept's last token; "all" gives every token from there on, aligned.
         """
         return self._pairs(targets, anchor, from_concept=True)
@@ -183,7 +184,8 @@ class Reader:
 
     def _pairs(self, targets: Sequence[str], anchor: str, *, from_concept: bool) -> tuple[Tensor, Tensor]:
         asked = [(template, target) for template in self.templates for target in targets]
-        goals = [(template if anchor else "{}", anchor) for template, _ in asked]
+        bare = anchor or self.tokens == "last-subject"
+        goals = [(template if bare else "{}", anchor) for template, _ in asked]
         old, new = self._read(asked), self._read(goals)
         rows: list[tuple[Tensor, Tensor]] = []
         for (c, own, i), (c_star, other, j) in zip(old, new, strict=True):

@@ -103,8 +103,8 @@ class Compose(SearchMethod, ImageMethod):
     """Adam's learning rate of the attack."""
     attack_tokens: int = 1
     """Token embeddings that the attack puts before the prompt."""
-    attack_start: Start = "latest"
-    """Where an attack after the first starts: at the last prefix, or at random words again."""
+    attack_start: Start = "random"
+    """Where an attack after the first starts: at random words again, or at the last prefix."""
     warm_up: int = 200
     """Updates before the first attack."""
     hard: bool = True

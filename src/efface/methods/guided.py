@@ -56,8 +56,12 @@ class Guided(Method):
             self.guide(erasure).check(model)
 
 
-def add_gate(edit: Edit, concepts: Sequence[str]) -> Edit:
+def add_gate(edit: Edit, concepts: Sequence[str], power: int = 1) -> Edit:
     """An Edit whose guide is the gate, with the changes of a low-rank Edit as its adapters; it changes no weight.
+
+    Args:
+        concepts: what the adapters erase; prompts are compared with these.
+        power: of gamma, 1 or 2, as in `Gate`.
 
     Raises:
         ValueError: a change is not of low rank, or the ranks differ.
@@ -70,7 +74,7 @@ def add_gate(edit: Edit, concepts: Sequence[str]) -> Edit:
         raise ValueError(
             f"a gate takes adapters of one rank; got {', '.join(map(str, sorted(ranks))) or 'no adapters'}"
         )
-    arguments = {"concepts": list(concepts), "layers": list(changes), "rank": ranks.pop()}
+    arguments = {"concepts": list(concepts), "layers": list(changes), "rank": ranks.pop(), "power": power}
     values = {
         f"{GUIDE}{kind}": torch.cat([parts[kind].flatten() for parts in changes.values()]) for kind in ("down", "up")
     }

@@ -2,19 +2,21 @@
 
 1. Refinement. In prompts that hold a target, every token but the target's own also carries it; keys and values of
    cross-attention learn to read them as in the prompt with the anchor instead: W1 = argmin_W sum |W c_f - W0 c_g|^2 +
-   preserve_scale sum |W k - W0 k|^2 + lamb |W - W0|^2, c_f and c_g aligned before and after the concept.
+   preserve_scale sum |W k - W0 k|^2 + lamb |W - W0|^2, c_f and c_g aligned before and after the tokens that differ: a
+   token that target and anchor share ("red car", "blue car") is aligned too.
 2. For each target by itself, on W1: low-rank D_i of keys and values that lower the attention to the target's tokens
    where the target is seen; see `efface.training.objectives.attention`.
 3. Fusion: W = argmin_W sum_i sum |W c_f - (W1 + D_i) c_f|^2 + preserve_scale sum |W k - W1 k|^2 + lamb |W - W1|^2, over
    all tokens of each target's own prompts.
 
 In the authors' code: `closed_form_refinement`, `AttnController.loss`, `fuse_lora_close_form`; the anchor is their
-`mapping_concept`. Defaults: 120 steps are explicit content's; lamb 1000, importance sampling of timesteps (sigmoids at
-200 and 400) and rank 1 are objects', whose steps are 50. Explicit content has lamb 0, which leaves the inverse to what
-is preserved. Differs: without a segmenter masks are cut from the attention; the authors' 1e-5 moves `up` against a
-`down` of unit variance, ours has variance 1 / in, hence an lr sqrt(768) times theirs; Adam without decay or clipping.
-The contexts, and a vocabulary's words as what is preserved in place of cached COCO captions, are our own. Without an
-anchor a target becomes an "object": neutral, yet a word that a prompt can hold.
+`mapping_concept`. Defaults: 120 steps are explicit content's; importance sampling of timesteps (sigmoids at 200 and
+400) and rank 1 are objects', whose steps are 50; lamb 1000 is ship's alone, bird has 10 and automobile 100. Celebrities
+and explicit content have lamb 0, which leaves the inverse to what is preserved. Differs: without a segmenter masks are
+cut from the attention; the authors' 1e-5 moves `up` against a `down` of unit variance, ours has variance 1 / in, hence
+an lr sqrt(768) times theirs; Adam without decay or clipping. The contexts, and a vocabulary's words as what is
+preserved in place of cached COCO captions, are our own. Without an anchor a target becomes an "object": neutral, yet a
+word that a prompt can hold.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ from ..edits.edit import Edit
 from ..edits.provenance import check_same_run, versions
 from ..functional.closed_form import solve_shared
 from ..functional.fusion import fuse
+from ..functional.tokens import find_difference
 from ..functional.words import exclude_overlaps
+from ..models.adapters.latent import LatentDiffusion
 from ..models.base import Model
 from ..models.hooks.attention import find_places
 from ..models.segmenter import Segmenter, segmenter
@@ -190,12 +194,15 @@ class MACE(Method):
         return edit
 
     def _pairs(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:
-        """Rows c_f [n, d] of the prompts around the target and c_g [n, d] around the anchor: all but the concepts."""
-        # First of all, for it refuses what does not fit.
-        where = [[find_places(model, context, concept) for concept in (target, anchor)] for context in self.contexts]
+        """Rows c_f [n, d] of the prompts around the target and c_g [n, d] around the anchor: all but what differs."""
+        for context in self.contexts:  # first of all, for it refuses what does not fit
+            for concept in (target, anchor):
+                find_places(model, context, concept)
+        ids = [[_read(model, context.format(concept)) for concept in (target, anchor)] for context in self.contexts]
         old, new = self._prompts(model, target), self._prompts(model, anchor)
         rows: list[tuple[Tensor, Tensor]] = []
-        for (at, there), c, g in zip(where, old, new, strict=True):
+        for (own, others), c, g in zip(ids, old, new, strict=True):
+            at, there = find_difference(own, others)
             n = len(c) - max(at.stop, there.stop)
             rows.append((c[: at.start], g[: there.start]))
             rows.append((c[at.stop : at.stop + n], g[there.stop : there.stop + n]))
@@ -209,6 +216,12 @@ class MACE(Method):
         """Every token of every prompt of some concepts: [n, d], in fp64."""
         nothing = model.encode([""]).tokens.double()[0, :0]
         return torch.cat([nothing, *(self._prompts(model, concept).flatten(0, 1) for concept in concepts)])
+
+
+def _read(model: Model, text: str) -> list[int]:
+    """The token ids of a prompt, from the start token to the end token."""
+    assert isinstance(model, LatentDiffusion)
+    return model.tokenizer(text, truncation=True, max_length=model.max_tokens)["input_ids"]
 
 
 def _product(edit: Edit, name: str, like: Tensor) -> Tensor:

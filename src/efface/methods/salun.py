@@ -1,9 +1,11 @@
 """SalUn: saliency-based unlearning (Fan et al., ICLR 2024, arXiv 2310.12508).
 
 || eps_th(x_t, c_f) - sg eps_th(x_t, c_m) ||^2 + alpha L_r on the weights whose gradient of the forget loss at the base
-is among the largest half. Defaults are the code's for nudity: 800 + 800 pictures, alpha 0.1, one epoch of batch 8, lr
-1e-5 (classes: alpha 0.5, 5 epochs). c_m is the anchor, else a caption that remains. Differs: the mask acts on the
-update after the optimiser, not on the gradient before it; saliency ranks the random-label loss.
+is among the largest half: as in the code a guided denoising loss, summed over the whole forget set
+(`efface.training.updates.saliency`). Defaults are the code's for nudity: 800 + 800 pictures, alpha 0.1, one epoch of
+batch 8, lr 1e-5 (classes: alpha 0.5, 5 epochs). c_m is the anchor, else a caption that remains. `--looks`, ours, sums
+the gradient of the random-label loss over so many batches instead. Differs: c_f and c_m are predicted at one x_t, in
+the code at two, of two encodings of a picture.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.denoising import Denoising
 from ..training.objectives.wrong_noise import WrongNoise
+from ..training.states.pictures import Pictures
+from ..training.updates.saliency import GuidedDenoising
 from ..training.updates.salient import Salient
 from .base import ImageMethod
 from .states import build_forget_pictures, build_remain_pictures
@@ -39,8 +43,15 @@ class SalUn(ImageMethod):
     """Weight of the remain pictures."""
     share: float = 0.5
     """Share of the weights that may move, the most salient."""
-    looks: int = 20
-    """Batches that saliency is summed over."""
+    saliency_guidance: float = 7.5
+    """Guidance of the denoising loss whose gradient over the forget set is the saliency."""
+    looks: int = 0
+    """Ours: batches of the random-label loss that saliency is summed over instead; 0 is the published saliency."""
+
+    def __post_init__(self) -> None:
+        ImageMethod.__post_init__(self)
+        if self.looks < 0:
+            raise ValueError(f"looks must be at least 0, got {self.looks}")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, captions = build_remain_pictures(self, model, erasure)
@@ -51,7 +62,14 @@ class SalUn(ImageMethod):
         )
 
     def update(self) -> Update:
-        return Salient(self.weights, self.lr, self.share, self.looks)
+        return Salient(self.weights, self.lr, self.share, self.looks or 1)
+
+    def fit_update(self, update: Update, terms: Sequence[Term]) -> Update:
+        """The same choice of weights, ranked by the forget pictures that the objective holds."""
+        forget = next(term.source for term in terms if isinstance(term, WrongNoise))
+        if self.looks or not isinstance(forget, Pictures):
+            return update
+        return Salient(self.weights, self.lr, self.share, 0, GuidedDenoising(forget, self.saliency_guidance))
 
     def balance(self) -> Balance:
         return Sum(keep=self.alpha)

@@ -7,15 +7,18 @@ eps_spm has rank-1 adapters, W + up down, in all linear layers and 1x1 convoluti
 authors' `Transformer2DModel`; `--weights "unet\\..*\\.(attentions|resnets)\\."` takes the resnets too. c_s are words
 that are rarer the more they are like c ("latent anchoring", their `action: erase_with_la`, `sampling_batch_size` 4), at
 the same x_t. Drawing weighs the adapters by how near the prompt is to the targets ("facilitated transport",
-`efface.guidance.gate`); `--no-gate` leaves a plain low-rank edit, which can be exported. Differs: Adam at a constant
-rate for AdamW in 8 bits with cosine restarts; c_s are words, theirs Gaussian; several targets share their adapters.
+`efface.guidance.gate`): by gamma, the paper's formula; `--transport release` by gamma^2, which is what the release
+does, for it multiplies both factors of an adapter. `--no-gate` leaves a plain low-rank edit, which can be exported. As
+in the release, x_t is drawn in 30 steps, and `down` starts uniform with variance 1 / (3 in). Differs: Adam at a
+constant rate for AdamW in 8 bits with warm-up and cosine restarts; c_s are words, theirs Gaussian; several targets
+share their adapters; pictures are of one size, theirs are of sizes drawn at random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 from ..concept import Erasure
 from ..edits.edit import Edit
@@ -51,6 +54,8 @@ class SPM(TrajectoryMethod):
     """Adam's learning rate for the adapters."""
     eta: float = 1.0
     """How far to the other side of the unconditional prediction the target is pushed."""
+    draw_steps: int = 30
+    """Sampling steps of what the model draws to train on: trajectories, pictures."""
     rank: int = 1
     """Of each adapter."""
     la_strength: float = 1000.0
@@ -61,6 +66,13 @@ class SPM(TrajectoryMethod):
     """Words of the model's vocabulary that may anchor, common ones first, beside the concepts to keep."""
     gate: bool = True
     """Weigh the adapters by each prompt while drawing; without it the edit changes weights, whatever the prompt."""
+    transport: Literal["paper", "release"] = "paper"
+    """By what the gate weighs the adapters: gamma, the nearness of the prompt, or as in the release its square."""
+
+    def __post_init__(self) -> None:
+        TrajectoryMethod.__post_init__(self)
+        if self.transport not in ("paper", "release"):
+            raise ValueError(f"no transport {self.transport!r}; there are paper (gamma), release (gamma squared)")
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """As every method does; and the gate's layers must be of the denoiser."""
@@ -79,11 +91,11 @@ class SPM(TrajectoryMethod):
         )
 
     def update(self) -> Update:
-        return LowRank(self.weights, self.lr, self.rank)
+        return LowRank(self.weights, self.lr, self.rank, "uniform")
 
     def balance(self) -> Balance:
         return Sum(keep=self.la_strength)
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         """Puts the gate before the trained adapters."""
-        return add_gate(edit, erasure.targets) if self.gate else edit
+        return add_gate(edit, erasure.targets, 2 if self.transport == "release" else 1) if self.gate else edit

@@ -5,8 +5,11 @@ values of every cross-attention, with v* = W0 c* and c* the anchor's embedding. 
 `uce_erase_embeds`, v* `uce_guide_outputs`, s_e `erase_scale`, s_p `preserve_scale`, k the `preserve_concepts`; for
 artists their anchor is "art". Defaults are the second release's. The first is `--tokens all --lamb 0.1 --preserve-scale
 0.1 --keep-empty`: all tokens from the concept's last on, aligned with the anchor's, and whole prompts kept, the empty
-one among them. Differs: under a template the anchor takes the target's place, where their `expand_prompts` uses it bare
-(and preserves the target's own phrases); fp64. Text encoders and SDXL's pooled text are not edited.
+one among them. Under a template the anchor takes the target's place, and without an anchor nothing does ("image of "),
+as their `expand_prompts` of the second release has it: `--templates "{}" "image of {}" "photo of {}" "portrait of {}"
+"picture of {}" "painting of {}"` for objects. Differs: the first release turns templated prompts into the bare anchor,
+with `--tokens all` ours keeps the template around an anchor; one anchor for all targets; fp64. Text encoders and SDXL's
+pooled text are not edited.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing:
         weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting]),
         resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
         trained=_trained(trainer),
-        kept=_kept(trainer, takes) + _stored(trainer, takes) + sum(each.held_bytes() for each in trainer.learners),
+        kept=_kept(trainer, takes) + _stored(trainer, takes) + sum(each.held_bytes for each in trainer.learners),
         turn=turn,
         drawing=drawing,
         rows=each * trainer.config.batch,

@@ -111,6 +111,8 @@ class Learner(Checkpointable, ABC):
 
     steps_per_round: int
     """Steps that it takes in every round, in which all learners take theirs, one after the other."""
+    held_bytes: int = 0
+    """Bytes that lie on the device beside what learns, such as a table of embeddings; known once it is prepared."""
 
     @abstractmethod
     def params(self) -> list[Tensor]:
@@ -119,10 +121,6 @@ class Learner(Checkpointable, ABC):
     def learning(self) -> list[Tensor]:
         """The tensors that the optimiser moves: `params`, or their fp32 masters where `params` are narrower copies."""
         return self.params()
-
-    def held_bytes(self) -> int:
-        """Bytes that lie on the device beside what learns, such as a table of embeddings, for the memory plan."""
-        return 0
 
     @abstractmethod
     def step(self, grads: Sequence[Tensor]) -> None:
@@ -198,8 +196,7 @@ class Source(Checkpointable, ABC):
     def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
         """One state for each of the n rows of the step, on the model's device.
 
-        Everything random comes from the step (`step.noise`, `step.points`, `step.generator`), so that a resumed
-        training gets the same states.
+        Everything random comes from the step, so that a resumed training gets the same states.
 
         Args:
             prompts: the n rows' prompts, by which what is drawn is stored.

@@ -43,6 +43,10 @@ def _subsets(cross: str, keys: str, matching: str, both: str, self_: str) -> dic
             "what reads the pooled embedding of a prompt",
         ),
         "text-encoders": (r"^text_encoder(_\d)?\.", "all text encoders"),
+        "text-encoder-full": (
+            r"^text_encoder(_\d)?\.(text_model\.)?(encoder|final_layer_norm)\.",
+            "text encoders without their embeddings and projections (AdvUnlearn's text_encoder_full)",
+        ),
         "qk": (
             rf"^{_NET}.*{both}",
             "queries and keys of cross-attention, or of both streams of joint attention (GEM)",
@@ -53,7 +57,11 @@ def _subsets(cross: str, keys: str, matching: str, both: str, self_: str) -> dic
         ),
         "noxattn": (
             rf"^(?!{_TIME}|{_OUT}){_NET}(?!.*{cross})",
-            "all but cross-attention, time embedding, output (ESD-u)",
+            "all but cross-attention, time embedding, output (ESD-u of the first release)",
+        ),
+        "noxattn-layers": (
+            rf"^{_NET}(?!.*{cross})(?!.*norm\w*\.(weight|bias)$)(?!.*scale_shift_table)",
+            "all linear layers and convolutions but cross-attention (ESD-u of the second release)",
         ),
         "xlayer": (
             r"^unet\.up_blocks\.2\.attentions\.[02]\..*\battn2\.",

@@ -144,6 +144,7 @@ class VocabularySearch(Learner):
             for i, words in enumerate(self.lists)
             for j, template in enumerate(context.config.templates)
         }
+        self.held_bytes = sum(tensor.nbytes for table in self.tables.values() for tensor in table.tensors.values())
 
     def prompts(self, context: Context) -> list[str]:
         """Every candidate under every template."""
@@ -174,9 +175,6 @@ class VocabularySearch(Learner):
 
     def params(self) -> list[Tensor]:
         return self.logits
-
-    def held_bytes(self) -> int:
-        return sum(tensor.nbytes for table in self.tables.values() for tensor in table.tensors.values())
 
     def step(self, grads: Sequence[Tensor]) -> None:
         asked = {*self.last[0].targets} if self.last else {*range(len(grads))}

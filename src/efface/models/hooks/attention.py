@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..adapters.latent import LatentDiffusion
+from ..adapters.sd import ClipDiffusion
 from ..base import Model
 
 
@@ -37,6 +39,26 @@ def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
     handles = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def detach_start_token(model: Model) -> Iterator[None]:
+    """Within, keys and values of a prompt's first token pass no gradient on; predictions are the same to the bit.
+
+    In CLIP that is the start token, which reads nothing and is the same in every prompt. Models without one, of classes
+    or of T5, are left as they are.
+    """
+
+    def detach(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        return torch.cat([out[:, :1].detach(), out[:, 1:]], dim=1)
+
+    layers = _layers(model).values() if isinstance(model, ClipDiffusion) else ()
+    handles = [part.register_forward_hook(detach) for layer in layers for part in (layer.to_k, layer.to_v)]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -1,19 +1,22 @@
 """Anchor: the target is predicted as the anchor is (concept ablation).
 
 L = || eps_th(x_t, c) - eps*(x_t, c_anchor) ||^2, arXiv 2303.13516, eq. 4, model-based. The authors' x_t are noised
-pictures of the anchor, drawn by the model: `states="anchor"` with pictures as the source.
+pictures of the anchor, drawn by the model: `states="anchor"` with pictures as the source. Their eps* is the student's
+own prediction without its gradient, sg eps_th(x_t, c_anchor): `teacher="student"`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 from torch import Tensor
 
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
 from ..interfaces import Context, LossRole, Query, Source, Step, Term
+
+Teacher = Literal["frozen", "student"]
 
 
 @final
@@ -24,12 +27,22 @@ class Anchor(Term):
 
     Args:
         states: whether the states are sampled under the target's prompt or under the anchor's.
+        teacher: who predicts for the anchor, without a gradient: the base, or the student as it is in this step.
     """
 
     role: LossRole = "erase"
 
-    def __init__(self, source: Source, space: Space, states: Literal["target", "anchor"] = "target") -> None:
+    def __init__(
+        self,
+        source: Source,
+        space: Space,
+        states: Literal["target", "anchor"] = "target",
+        teacher: Teacher = "frozen",
+    ) -> None:
+        if teacher not in get_args(Teacher):
+            raise ValueError(f"no teacher {teacher!r}; there are {', '.join(get_args(Teacher))}")
         self.source, self.states = source, states
+        self.teacher: Teacher = teacher
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
@@ -46,11 +59,14 @@ class Anchor(Term):
             states, known = self.source.sample_states(context, step, anchors, goal), "eps_c"
         else:
             states, known = self.source.sample_states(context, step, prompts, cond), "" if anchor else "eps_0"
+        by_student = self.teacher == "student"
         return {
             "student": Query(states, cond, "student", prompts=prompts),
-            "anchor": Query(states, goal, "teacher", known=known),
+            "anchor": Query(states, goal, "student", prompts=anchors)
+            if by_student
+            else Query(states, goal, "teacher", known=known),
         }
 
     def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         weight = context.loss_weight(queries["student"].states.t, self.space)
-        return weighted_mse(predictions["student"], predictions["anchor"], weight)
+        return weighted_mse(predictions["student"], predictions["anchor"].detach(), weight)

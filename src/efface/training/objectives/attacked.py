@@ -1,9 +1,9 @@
 """Negative guidance on prompts that an attack has hardened (AdvUnlearn, arXiv 2405.15234).
 
 delta = argmin || eps_th(x_t, c + delta) - eps*(x_t, c) ||^2, token embeddings before the prompt; then ESD's loss on
-eps_th(x_t, c + delta). An attack is made in every step, for each row at the row's own state. It starts at the prefix
-that the row had in the step before, whatever concept that was found for, as in the authors' code (`attack_init`
-"latest"), or at random words.
+eps_th(x_t, c + delta). An attack is made in every step, for each row at the row's own state. It starts at random words,
+as their README's command has it, or at the prefix that the row had in the step before, whatever concept that was found
+for (`attack_init` "latest" of the authors' code).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class PrefixAttack:
     tokens: int
     warm_up: int
     """Updates before the first attack."""
-    start: Start = "latest"
-    """Where a later attack starts: at the last prefix, or at random words again."""
+    start: Start = "random"
+    """Where a later attack starts: at random words again, or at the last prefix."""
 
     def __post_init__(self) -> None:
         if self.start not in get_args(Start):

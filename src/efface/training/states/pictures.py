@@ -69,6 +69,11 @@ class Pictures(Source):
         goal = denoising_target(x0, eps, x_t, bar, context.model.space)
         return States(x_t, t, {"noise": goal, "x0": x0})
 
+    def count(self, context: Context, prompt: str) -> int:
+        """How many pictures serve a prompt; draws those that are missing. A row's noise, modulo it, chooses one."""
+        self._demand(context, [prompt])
+        return len(self.store.get(prompt, self.store.get(ANY, ())))
+
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         shape = context.model.latent_shape
         drawn = len(self.expected) * self.drawn

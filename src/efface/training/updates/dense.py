@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import final
 
 import torch
 from torch import Tensor
 
 from ...models.base import Model
+from ...models.hooks.attention import detach_start_token
 from ..interfaces import Context, Update
 from ..optim import build_adam
 from ..subsets import select
@@ -17,12 +18,16 @@ from ..subsets import select
 
 @final
 class Dense(Update):
-    """Adam on fp32 masters of a selection of the weights."""
+    """Adam on fp32 masters of a selection of the weights.
+
+    Args:
+        detach_start: whether the keys and values of a prompt's start token give no gradient (concept ablation's code).
+    """
 
     steps_per_round = 1
 
-    def __init__(self, selection: str, lr: float) -> None:
-        self.selection, self.lr = selection, lr
+    def __init__(self, selection: str, lr: float, detach_start: bool = False) -> None:
+        self.selection, self.lr, self.detach_start = selection, lr, detach_start
 
     def prepare(self, context: Context) -> None:
         self.model: Model = context.model
@@ -57,7 +62,13 @@ class Dense(Update):
         return self.names
 
     def swapped_in(self) -> AbstractContextManager[None]:
-        return self.model.swap_in(dict(zip(self.names, self.leaves, strict=True)))
+        swapped = self.model.swap_in(dict(zip(self.names, self.leaves, strict=True)))
+        return self._detached(swapped) if self.detach_start else swapped
+
+    @contextmanager
+    def _detached(self, swapped: AbstractContextManager[None]) -> Iterator[None]:
+        with swapped, detach_start_token(self.model):
+            yield
 
     def deltas(self) -> dict[str, Tensor]:
         # Contiguous, as a file would give them back: with other strides, sums may round differently.

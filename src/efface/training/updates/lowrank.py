@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import final
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -17,17 +17,27 @@ from ..interfaces import Context, Update
 from ..optim import build_adam
 from ..subsets import select
 
+Start = Literal["normal", "uniform"]
+
 
 @final
 class LowRank(Update):
-    """Adam on factors of rank `rank`; `down` starts at random, `up` at zero, so that the student starts as the base."""
+    """Adam on factors of rank `rank`; `down` starts at random, `up` at zero, so that the student starts as the base.
+
+    Args:
+        start: how `down` [rank, in] starts: "normal" with variance 1 / in, or "uniform" within 1 / sqrt(in), of
+            variance 1 / (3 in), as PyTorch's linear layers and SPM's adapters do.
+    """
 
     steps_per_round = 1
 
-    def __init__(self, selection: str, lr: float, rank: int) -> None:
+    def __init__(self, selection: str, lr: float, rank: int, start: Start = "normal") -> None:
         if rank < 1:
             raise ValueError(f"a rank is at least 1, got {rank}")
+        if start not in get_args(Start):
+            raise ValueError(f"no start {start!r} of low rank; there are {', '.join(get_args(Start))}")
         self.selection, self.lr, self.rank = selection, lr, rank
+        self.start: Start = start
 
     def prepare(self, context: Context) -> None:
         self.model: Model = context.model
@@ -39,7 +49,13 @@ class LowRank(Update):
         self.downs, self.ups = [], []
         for name in self.names:
             flat = base[name].detach().flatten(1)
-            down = torch.randn(self.rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
+            shape = self.rank, flat.shape[1]
+            drawn = (
+                torch.randn(shape, generator=rng)
+                if self.start == "normal"
+                else 2 * torch.rand(shape, generator=rng) - 1
+            )
+            down = drawn / flat.shape[1] ** 0.5
             self.downs.append(down.to(flat.device).requires_grad_())
             self.ups.append(torch.zeros(len(flat), self.rank, device=flat.device, requires_grad=True))
         self.adam = build_adam(self.params(), self.lr, context.config.moments)

@@ -1,7 +1,8 @@
 """Only the weights most salient for forgetting change (SalUn, Fan et al., arXiv 2310.12508).
 
-The mask holds the share of the selected weights whose summed gradient of the erasing loss at the base is largest. It
-acts on the update, after the optimiser's step: moments would move a weight whose gradient alone was masked.
+The mask holds the share of the selected weights whose saliency, a summed gradient at the base, is largest. It acts on
+the update, after the optimiser's step; as it never changes and Adam does not decay weights, that is the same as masking
+the gradient, as the authors' code does.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..interfaces import Context, Update
 from .dense import Dense
+from .saliency import GuidedDenoising
 
 FIRST_STREAM = 500
 """The first of the streams of random choices that batches are drawn from; inner steps use those before it."""
@@ -23,18 +25,26 @@ FIRST_STREAM = 500
 
 @final
 class Salient(Update):
-    """Adam on the `share` of a selection with the largest saliency, which is summed over `looks` batches."""
+    """Adam on the `share` of a selection with the largest saliency.
+
+    Args:
+        looks: batches over which the gradient of the erasing loss is summed, ours; 0 where there is a saliency.
+        saliency: what the gradient is summed of instead: the authors' loss on the forget set.
+    """
 
     steps_per_round = 1
 
-    def __init__(self, selection: str, lr: float, share: float, looks: int) -> None:
+    def __init__(
+        self, selection: str, lr: float, share: float, looks: int = 0, saliency: GuidedDenoising | None = None
+    ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"a share of the weights is above 0 and at most 1, got {share}")
-        if not 1 <= looks <= 500:
+        if not (saliency is None) <= looks <= 500:
             raise ValueError(f"saliency needs 1 to 500 batches, got {looks}")
-        self.dense, self.share, self.looks = Dense(selection, lr), share, looks
+        self.dense, self.share, self.looks, self.saliency = Dense(selection, lr), share, looks, saliency
 
     def prepare(self, context: Context) -> None:
+        self.context = context
         self.dense.prepare(context)
 
     def ready(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
@@ -44,10 +54,13 @@ class Salient(Update):
     @torch.enable_grad()
     def masks(self) -> list[Tensor]:
         """What may change, by tensor; found at the first use, which must come before anything has changed."""
-        total = [torch.zeros_like(master) for master in self.dense.masters]
-        for k in range(self.looks):
-            for sum_, grad in zip(total, self.erase_gradient(FIRST_STREAM + k), strict=True):
-                sum_ += grad
+        if self.saliency is not None:
+            total = self.saliency.gradient(self.context, self.dense)
+        else:
+            total = [torch.zeros_like(master) for master in self.dense.masters]
+            for k in range(self.looks):
+                for sum_, grad in zip(total, self.erase_gradient(FIRST_STREAM + k), strict=True):
+                    sum_ += grad
         every = torch.cat([t.abs().flatten() for t in total])
         moving = torch.zeros_like(every, dtype=torch.bool)
         moving[torch.argsort(every, descending=True, stable=True)[: max(1, round(self.share * len(every)))]] = True

@@ -1,0 +1,65 @@
+"""What SalUn ranks weights by: the gradient of a guided denoising loss, summed over the whole forget set.
+
+sum over batches of d/dth || eps - [(1 + g) eps_th(x_t, c_f) - g eps_th(x_t, "")] ||^2 at the base, each picture once
+(Fan et al., ICLR 2024, arXiv 2310.12508; `generate_mask.py` of the authors' code, whose `c_guidance` is g = 7.5; its
+minus sign makes no difference to the ranking).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...functional.losses import weighted_mse
+from ..interfaces import Context, Step, Update
+from ..states.pictures import Pictures
+
+
+@final
+@dataclass(frozen=True)
+class GuidedDenoising:
+    """The saliency's loss on the pictures of all target prompts, which `source` holds; each serves once a prompt."""
+
+    source: Pictures
+    guidance: float = 7.5
+
+    @torch.enable_grad()
+    def gradient(self, context: Context, update: Update) -> Sequence[Tensor]:
+        """The gradient for each of the update's params, in fp32, summed over batches of the training's size."""
+        params, config = update.params(), context.config
+        total = [torch.zeros_like(param, dtype=torch.float32) for param in params]
+        rows = self._rows(context)
+        # Two predictions a row; a batch that goes through the network in pieces counts as one mean.
+        piece = max(1, (config.micro_batch or 2 * config.batch) // 2)
+        for start in range(0, len(rows), config.batch):
+            batch = rows[start : start + config.batch]
+            for first in range(0, len(batch), piece):
+                part = batch[first : first + piece]
+                with update.swapped_in():
+                    loss = self._loss(context, update, part, start + first) * len(part) / len(batch)
+                    grads = torch.autograd.grad(loss, params, allow_unused=True)
+                for sum_, grad in zip(total, grads, strict=True):
+                    if grad is not None:
+                        sum_ += grad
+        return total
+
+    def _rows(self, context: Context) -> list[tuple[str, int]]:
+        """Every target prompt with the number of each of its pictures."""
+        prompts = context.all_target_prompts()
+        self.source.expect(prompts)
+        return [(prompt, i) for prompt in prompts for i in range(self.source.count(context, prompt))]
+
+    def _loss(self, context: Context, update: Update, rows: Sequence[tuple[str, int]], first: int) -> Tensor:
+        model, n = context.model, len(rows)
+        rng = torch.Generator().manual_seed(2**43 + context.config.seed * 1_000_003 + first)
+        prompts = [prompt for prompt, _ in rows]
+        step = Step(0, update, rng, [0] * n, [0] * n, [i for _, i in rows], [0] * n)
+        cond = model.encode(prompts)
+        states = self.source.sample_states(context, step, prompts, cond)
+        named, plain = model.predict(states.x, states.t, cond, context.uncond.expand(n))
+        guided = (1 + self.guidance) * named - self.guidance * plain
+        return weighted_mse(guided, states.known["noise"], context.loss_weight(states.t, "eps"))
