@@ -98,6 +98,16 @@ def test_a_drop_that_has_no_width_counts_as_wide_as_its_n_allows() -> None:
     assert (wide.low, wide.high) == (-0.1, 0.3)
 
 
+def test_a_drop_is_as_certain_as_the_smaller_of_its_two_samples() -> None:
+    """Ten pictures of the base beside a thousand of the edit, and the other way round: ten count."""
+    for base, edited in ((share(10, 10), share(1000, 1000)), (share(1000, 1000), share(10, 10))):
+        m = measure("psr1", "unseen", edited, base=base, drop=(0.0, 0.0, 0.0))
+        (found,) = gate.verify(record([m]), [gate_rules.parse_rule("psr1_drop>0.05")]).findings
+        z = 1.959963984540054
+        assert found.n == 10 and found.outcome == "unjudged"
+        assert math.isclose(found.high, z * z / (10 + z * z)) and found.low == -found.high
+
+
 def test_a_drop_of_a_number_has_the_interval_of_its_bootstrap() -> None:
     m = measure("clip", "unseen", between(0.5, 0.6, 0.7, 4), drop=(0.1, 0.1, 0.1), unit="number")
     (found,) = gate.verify(record([m]), [gate_rules.parse_rule("clip_drop>0.2")]).findings

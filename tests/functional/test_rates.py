@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import math
 from statistics import NormalDist
 
@@ -110,6 +111,17 @@ def test_bootstrap_is_that_of_the_cluster_means() -> None:
     assert rates.bootstrap(clusters) == (low, high)
     assert rates.bootstrap({"one": [0.5]}) is None
     assert rates.bootstrap({"one": [0.5], "none": [None]}) is None
+
+
+@pytest.mark.parametrize("resamples", [30, 100, 2000])
+def test_the_clustered_interval_holds_no_less_than_95_percent_of_the_draws(resamples: int) -> None:
+    """Its ends are draws: the lower one is rounded down, the upper one up, so that rounding only widens it."""
+    clusters = {"a": [0.1], "b": [0.5, 0.7], "c": [1.0], "d": [0.2]}
+    rng, means = random.Random(7), [0.1, 0.6, 1.0, 0.2]
+    draws = sorted(sum(rng.choices(means, k=4)) / 4 for _ in range(resamples))
+    low, high = rates.bootstrap(clusters, resamples, seed=7) or (0, 0)
+    share = 0.025 * (resamples - 1)
+    assert low == pytest.approx(draws[int(share)]) and high == pytest.approx(draws[resamples - 1 - int(share)])
 
 
 def test_mean_interval_is_the_normal_one() -> None:
