@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import random
 import math
+import random
 from statistics import NormalDist
 
 import numpy as np

@@ -79,10 +79,13 @@ def test_the_last_subject_token_is_found_within_the_template():
     assert goal.tolist() == [[3, 1], [3, 1], [len("one xyz here"), 2], [len("one xyz here"), 2]]
 
 
-def test_no_anchor_is_the_start_token_of_the_empty_prompt():
-    c, goal = reader("last-subject", "one {} here").pairs(["ab"], "")
-    assert c.tolist() == [[len("one ab here"), 2]]
-    assert goal.tolist() == [[0, 0]]
+def test_no_anchor_is_the_bare_templates_last_word_before_its_gap():
+    """Or the start token, where nothing stands before it; with all tokens, as in UCE's first release, nothing."""
+    c, goal = reader("last-subject", "one {} here", "{}").pairs(["ab"], "")
+    assert c.tolist() == [[len("one ab here"), 2], [2, 1]]
+    assert goal.tolist() == [[len("one  here"), 1], [0, 0]]
+    _, goal = reader("all", "one {} here").pairs(["ab"], "")
+    assert goal[0].tolist() == [0, 0]
 
 
 def test_all_tokens_are_aligned_from_the_last_of_the_subject():

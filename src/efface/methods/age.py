@@ -52,7 +52,7 @@ class AGE(SearchMethod):
             raise ValueError(f"a mixture is of at least 1 candidate, got top={self.top}")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        search = self.search(model, erasure, self.hard, self.top)
+        search = self.search(model, erasure, self.hard, 0 if self.hard else self.top)
         return (
             AdaptiveAnchor(build_trajectories(self, self.paths), search, self.eta, self.space),
             Adversarial(build_preservation_states(self), search, self.space),

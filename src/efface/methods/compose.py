@@ -156,8 +156,6 @@ class Compose(SearchMethod, ImageMethod):
             raise ValueError("a constrained balance weighs forgetting against what is preserved, and that is nothing")
         if self.preserve == "adversarial":
             self.check_mixture(self.hard or self.top > 0)
-            if self.hard and self.top:
-                raise ValueError(f"a hard choice is of one candidate; top={self.top} mixes some, and needs hard=False")
         if self.update_ == "mask":
             check_reach(self.steps, self.lr, self.start, self.sparsity)
 

@@ -95,6 +95,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"a temperature is above 0, got {self.temperature}; 2 is EAP's")
+        if self.hard and self.top:
+            raise ValueError(f"a hard choice is of one candidate; top={self.top} mixes some, and needs hard=False")
         if self.steps_per_round < 0:
             raise ValueError(f"search_turns is at least 0, got {self.steps_per_round}")
         if self.gradient not in get_args(SearchGradient):

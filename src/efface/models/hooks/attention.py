@@ -49,13 +49,14 @@ def detach_start_token(model: Model) -> Iterator[None]:
     """Within, keys and values of a prompt's first token pass no gradient on; predictions are the same to the bit.
 
     In CLIP that is the start token, which reads nothing and is the same in every prompt. Models without one, of classes
-    or of T5, are left as they are.
+    or of T5, and those whose text and picture attend to one another jointly are left as they are.
     """
 
     def detach(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
         return torch.cat([out[:, :1].detach(), out[:, 1:]], dim=1)
 
-    layers = _layers(model).values() if isinstance(model, ClipDiffusion) else ()
+    named = model.network.named_modules() if isinstance(model, ClipDiffusion) else ()
+    layers = [layer for name, layer in named if name.endswith("attn2") and layer.to_k is not None]
     handles = [part.register_forward_hook(detach) for layer in layers for part in (layer.to_k, layer.to_v)]
     try:
         yield
