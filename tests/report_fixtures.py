@@ -18,7 +18,7 @@ from PIL import Image
 from efface.evaluation.evaluate import digest_rows
 from efface.functional.rates import wilson
 from efface.records.attacks import AttackMeasure, AttackRecord, AttackSuccess, Condition, ConditionSummary
-from efface.records.report import Alarm, Drawing, Drop, Estimate, Measure, Record, SuitePart
+from efface.records.report import Alarm, Drawing, Drop, Estimate, Measure, Record, SuitePart, read_report
 from efface.suites.spec import Row
 
 TITLES = {"target": "the target", "neighbour": "its neighbours", "unseen": "never seen"}
@@ -164,7 +164,7 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
         )
     )
     shown = {"untouched": share(19, 20), "named": share(3, 20), "before": share(2, 20)}
-    made = record()
+    made = read_report(folder) if (folder / "report.json").is_file() else record()
     fields = made.model_dump(include={"targets", "method", "arguments", "suite", "drawing", "scorers", "alarms"})
     whole = AttackRecord(
         format="efface-attacks",

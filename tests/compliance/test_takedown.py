@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from efface.compliance import takedown
+from efface.compliance import checking, takedown
 from efface.records.attacks import Batch, PlannedAttack, RowResult
 from efface.records.report import SuitePart
 from efface.suites import spec
@@ -92,7 +92,7 @@ def test_what_was_done_is_not_called_untested(folder: Path) -> None:
 
 def outcomes(folder: Path, made: takedown.Takedown, base: dict[str, str] | None = None) -> dict[str, str]:
     known = record().drawing.fingerprint if base is None else base
-    return {c.what: c.outcome for c in takedown.check_hashes(folder, made, None, known or None)}
+    return {c.what: c.outcome for c in checking.check_hashes(folder, made, None, known or None)}
 
 
 def test_every_hash_is_taken_again(folder: Path) -> None:

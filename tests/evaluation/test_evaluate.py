@@ -21,7 +21,8 @@ from efface.evaluation.evaluate import Settings, describe_drawing, evaluate, mea
 from efface.evaluation.images import ImageSet, load_images
 from efface.evaluation.judging import estimate, estimate_drop, score_images
 from efface.models.adapters.sd import StableDiffusion
-from efface.records.report import Estimate, Measure, Record, read_report, require_comparable
+from efface.records.basis import require_comparable
+from efface.records.report import Estimate, Measure, Record, read_report
 from efface.robustness.campaign import attack
 from efface.scorers.base import Better, Score
 from efface.suites import world

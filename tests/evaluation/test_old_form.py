@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from torch import Tensor
 
-from efface.compliance.takedown import check_hashes, read_takedown
+from efface.compliance.checking import check_hashes
+from efface.compliance.takedown import read_takedown
 from efface.evaluation.evaluate import find_image_store
 from efface.evaluation.images import ImageSet
 from efface.evaluation.judging import ScoreTable, score_images

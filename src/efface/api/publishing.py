@@ -92,14 +92,13 @@ def verify(
         raise ValueError(f"--widest is a width above 0, got {widest:g}")
     from ..compliance import gate
     from ..compliance import rules as gate_rules
-    from ..records import attacks as attack_record
-    from ..records.report import read_report
+    from ..records.basis import read_evaluation
 
     given = [fail_on] if isinstance(fail_on, str) else list(fail_on)
     rules = [gate_rules.parse_rule(text) for text in given]
     named = str(policy) or ("" if rules else "default")
-    record = gate.add_attack_measures(read_report(Path(folder)), attack_record.read(Path(folder)))
-    return gate.verify(record, rules, gate_rules.find_policy(named).rules if named else (), widest)
+    measured, attacks = read_evaluation(Path(folder))
+    return gate.verify(measured, rules, gate_rules.find_policy(named).rules if named else (), widest, attacks)
 
 
 def record(
@@ -110,27 +109,31 @@ def record(
     date: str = "",
     requester: str = "",
     responder: str = "",
+    sign: str | Path | None = None,
 ) -> Takedown:
     """Write the takedown record of an evaluation: `folder`/takedown.json, and takedown.html to print.
 
     Args:
         folder: one that `evaluate` wrote.
-        edit: the edit's file: it is checked that this one was judged, and where it lies is remembered.
+        edit: the edit's file, by default where it lay when it was evaluated: it is checked that this one was judged,
+            and where it lies is remembered.
         note: free text for the record, such as the reference of the request.
         date: of the record, as 2026-01-31; today's (UTC) by default.
         requester, responder: who asked, and who answers and signs.
+        sign: an SSH key that signs the record, into takedown.json.sig.
 
     Raises:
-        FileNotFoundError, ValueError: no finished evaluation, an edit that was not judged here, a date that is none.
+        FileNotFoundError, ValueError: no finished evaluation, files that do not belong together, an edit that was not
+            judged here, a date that is none, a key that can't sign.
     """
-    from ..compliance import takedown
+    from ..compliance import signature, takedown
     from ..files import write_whole
-    from ..records import attacks as attack_record
-    from ..records.report import read_report
+    from ..records.basis import read_evaluation
     from ..reporting.takedown import build_result, pick_pictures, render_takedown
     from ..reporting.verdict import build_verdict
 
     place = Path(folder)
+    signer = signature.describe_key(Path(sign)) if sign else ""
     made = takedown.build_takedown(
         place,
         date,
@@ -138,11 +141,15 @@ def record(
         os.path.relpath(edit, place) if edit else "",
         requester=requester,
         responder=responder,
-        result=build_result(build_verdict(read_report(place), attack_record.read(place))),
+        result=build_result(build_verdict(*read_evaluation(place))),
+        signer=signer,
     )
-    page = render_takedown(made, pick_pictures(place))
-    write_whole(place / "takedown.json", made.model_dump_json(indent=1) + "\n")
+    page, file = render_takedown(made, pick_pictures(place)), place / "takedown.json"
+    signature.signature_of(file).unlink(missing_ok=True)  # one of an earlier record is not of this one
+    write_whole(file, made.model_dump_json(indent=1) + "\n")
     write_whole(place / "takedown.html", page)
+    if sign:
+        signature.sign(file, Path(sign))
     return made
 
 

@@ -14,7 +14,7 @@ from .console import result, warn
 if TYPE_CHECKING:
     from ..compliance.takedown import Takedown
 
-EXIT = {"same": 0, "differs": 1, "not checked": 3}
+EXIT = {"same": 0, "unsigned": 0, "differs": 1, "not checked": 3}
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,16 @@ class TakedownRecord:
     It holds the request, the hashes of base and edit, the protocol, the rates with their intervals, what was not
     tested, and the date: DIR/takedown.json, and a page to print, DIR/takedown.html.
 
-    With --check every hash is taken again. Exit code 0: all are the same. 1: one differs. 3: none differs, but one
-    could not be taken.
+    With --check every hash is taken again, and the signature verified. Exit code 0: all are the same. 1: one differs.
+    3: none differs, but one could not be taken.
     """
 
     example: ClassVar[str] = "efface record out/cat --edit cat.safetensors"
     folder: tyro.conf.Positional[Path]
     """Folder that `efface evaluate` wrote."""
     edit: Path | None = None
-    """The edit's file: it is checked that this one was judged, and where it lies is remembered."""
+    """The edit's file, by default where it lay when it was evaluated: it is checked that this one was judged, and where
+    it lies is remembered."""
     note: str = ""
     """Free text for the record, such as the reference of the request."""
     requester: str = ""
@@ -41,8 +42,13 @@ class TakedownRecord:
     """Who answers, and signs."""
     date: str = ""
     """Date of the record, as 2026-01-31; today's (UTC) by default."""
+    sign: Path | None = None
+    """Sign the record with this SSH key (`ssh-keygen -t ed25519` makes one): DIR/takedown.json.sig."""
     check: bool = False
     """Take the hashes of DIR/takedown.json again."""
+    signers: Path | None = None
+    """With --check: whose signature is demanded, as a file of lines "NAME ssh-ed25519 AAAA…" (OpenSSH's allowed
+    signers)."""
     model: str = ""
     """With --check: where the base lies now; by default as it was named in the evaluation."""
     json: bool = False
@@ -54,31 +60,37 @@ class TakedownRecord:
     def _write(self) -> int:
         if self.model:
             raise ValueError("--model goes with --check; the record takes the base from the evaluation")
+        if self.signers:
+            raise ValueError("--signers goes with --check; --sign KEY signs a new record")
         from ..api.publishing import record
 
-        made, path = (
-            record(
-                self.folder,
-                self.edit,
-                note=self.note,
-                date=self.date,
-                requester=self.requester,
-                responder=self.responder,
-            ),
-            self.folder / "takedown.json",
+        made = record(
+            self.folder,
+            self.edit,
+            note=self.note,
+            date=self.date,
+            requester=self.requester,
+            responder=self.responder,
+            sign=self.sign,
         )
-        files = {"record": str(path), "page": str(path.with_suffix(".html")), "digest": made.digest}
+        path = self.folder / "takedown.json"
+        files = {"record": str(path), "page": str(path.with_suffix(".html"))}
+        files |= {"signature": f"{path}.sig"} if self.sign else {}
         said = made.result.sentence if made.result else ""
-        result({**files, "result": said}, self.json, f"{path}\n{path.with_suffix('.html')}\n{said}")
+        result({**files, "digest": made.digest, "result": said}, self.json, "\n".join([*files.values(), said]))
         return 0
 
     def _check(self) -> int:
-        if self.note or self.date or self.requester or self.responder:
-            raise ValueError("--note, --date, --requester and --responder go into a new record; --check changes none")
-        from ..compliance import takedown
+        if self.note or self.date or self.requester or self.responder or self.sign:
+            raise ValueError(
+                "--note, --date, --requester, --responder and --sign go into a new record; --check changes none"
+            )
+        from ..compliance import checking, signature, takedown
 
-        recorded = takedown.read_takedown(self.folder / "takedown.json")
-        found = takedown.check_hashes(self.folder, recorded, self.edit, self._base(recorded))
+        file = self.folder / "takedown.json"
+        recorded = takedown.read_takedown(file)
+        signed = signature.check_signature(file, recorded, self.signers)
+        found = [*checking.check_hashes(self.folder, recorded, self.edit, self._base(recorded)), signed]
         lines = [f"{c.outcome:<12} {c.what}: {c.says}" for c in found]
         result([c.model_dump() for c in found], self.json, "\n".join(lines))
         outcomes = {c.outcome for c in found}

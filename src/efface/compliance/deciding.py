@@ -31,6 +31,8 @@ def count_deciding(finding: RuleResult, widest: float = WIDEST) -> int | None:
         return None
     if finding.unscored / (finding.n + finding.unscored) > UNSCORED:
         return None
+    if _is_decided(finding, finding.n, widest):
+        return None  # what keeps it open is no lack of pictures, but an attack that was interrupted
     low, high = finding.n, finding.n
     while not _is_decided(finding, high, widest):
         low, high = high, 2 * high

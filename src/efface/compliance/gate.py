@@ -15,13 +15,13 @@ certain than a share of 0 in n: each of its bounds is at least as far from it as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ..evaluation.alarms import UNSCORED
 from ..functional.rates import wilson
-from ..records.attacks import AttackRecord
+from ..records.attacks import AttackMeasure, AttackRecord
 from ..records.report import Estimate, Measure, Part, Record
 from .rules import Rule
 
@@ -54,6 +54,8 @@ class GateResult(Part):
 
     outcome: RuleOutcome
     findings: tuple[RuleResult, ...]
+    remarks: tuple[str, ...] = ()
+    """What is to be known of attacks that were interrupted or ended in an error, whatever the rules speak of."""
 
     @property
     def exit_code(self) -> int:
@@ -72,19 +74,30 @@ class Number:
     unscored: int
 
 
-def verify(record: Record, rules: Sequence[Rule], policy: Sequence[Rule] = (), widest: float = WIDEST) -> GateResult:
-    """Judge an evaluation.
+def verify(
+    record: Record,
+    rules: Sequence[Rule],
+    policy: Sequence[Rule] = (),
+    widest: float = WIDEST,
+    attacks: AttackRecord | None = None,
+) -> GateResult:
+    """Judge an evaluation, and the attacks made beside it.
+
+    A rule on attacks that would hold could not be judged where an attack that it speaks of was interrupted or ended in
+    an error: what that would have broken is not known.
 
     Args:
         rules: those that someone set for this evaluation: one on something that was not measured is an error.
         policy: the rules of a policy: one on something that was not measured could not be judged.
         widest: an interval with the bar inside that is wider than this does not decide.
+        attacks: those that belong to the evaluation, as `basis.read_evaluation` gives them.
 
     Raises:
         ValueError: no rule; one on what was not measured; a bar that no share can reach.
     """
     if not rules and not policy:
         raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
+    record = add_attack_measures(record, attacks)
     findings: list[RuleResult] = []
     for rule in rules:
         if not (numbers := select_numbers(record, rule)):
@@ -93,9 +106,37 @@ def verify(record: Record, rules: Sequence[Rule], policy: Sequence[Rule] = (), w
     for rule in policy:
         numbers = select_numbers(record, rule)
         findings += [judge_rule(rule, n, widest) for n in numbers] or [_absent(rule, _missing(record, rule))]
+    open_ends = list_open_ends(attacks)
+    findings = [_doubt(finding, open_ends) for finding in findings]
     outcomes = {f.outcome for f in findings}
     worst: RuleOutcome = "failed" if "failed" in outcomes else "unjudged" if "unjudged" in outcomes else "holds"
-    return GateResult(outcome=worst, findings=tuple(findings))
+    remarks = tuple(f"attack {name} {why}" for name, why in open_ends.items())
+    return GateResult(outcome=worst, findings=tuple(findings), remarks=remarks)
+
+
+def list_open_ends(attacks: AttackRecord | None) -> dict[str, str]:
+    """By attack on the target, why it is not known what it would break: it was interrupted, or ended in an error."""
+    if attacks is None:
+        return {}
+    found = {m.attack: f"ended in an error: {m.missing}" for m in attacks.measures if _erred(m)}
+    for each in attacks.interrupted:
+        if each.condition == "target":
+            found[each.attack] = f"was interrupted after {len(each.row_results)} of {each.rows} rows"
+    return found
+
+
+def _erred(measure: AttackMeasure) -> bool:
+    return measure.condition == "target" and measure.status == "error"
+
+
+def _doubt(finding: RuleResult, open_ends: Mapping[str, str]) -> RuleResult:
+    """A finding on attacks that holds, unless an attack that it speaks of has an open end."""
+    metric = finding.metric.partition("_")[0]
+    about = [name for name in open_ends if metric == "robust" or (metric == "asr" and name == finding.group)]
+    if finding.outcome != "holds" or not about:
+        return finding
+    why = f"could not be judged: attack {about[0]} {open_ends[about[0]]}; run the same attacks again, which goes on"
+    return finding.model_copy(update={"outcome": "unjudged", "says": finding.says.removesuffix("holds") + why})
 
 
 def add_attack_measures(record: Record, attacks: AttackRecord | None) -> Record:
@@ -113,11 +154,15 @@ def add_attack_measures(record: Record, attacks: AttackRecord | None) -> Record:
             base = control.after if control and not control.missing else unknown
             after = unknown if measure.missing else measure.after
             told.append(("asr", measure.attack, f"attack success rate of {measure.attack}", base, after))
-    made = [
+    made = {group for _, group, *_ in told}
+    for name in dict.fromkeys(i.attack for i in attacks.interrupted if i.condition == "target"):
+        if name not in made:
+            told.append(("asr", name, f"attack success rate of {name}, which was interrupted", unknown, unknown))
+    measures = [
         Measure(metric=metric, title=title, group=group, judge="all", base=base, edited=edited, drop=None)
         for metric, group, title, base, edited in told
     ]
-    return record.model_copy(update={"measures": (*record.measures, *made)})
+    return record.model_copy(update={"measures": (*record.measures, *measures)})
 
 
 def select_numbers(record: Record, rule: Rule) -> list[Number]:
@@ -208,6 +253,8 @@ def _missing(record: Record, rule: Rule) -> str:
     metric, _ = _split(record, rule.name)
     have = [m for m in record.measures if m.metric == metric]
     if not have:
+        if metric in ("robust", "asr"):
+            return "no attack was made in this folder; `efface attack` makes some, with this folder as its --out"
         there = ", ".join(dict.fromkeys(m.metric for m in record.measures))
         return f"{metric} was not measured; the report has {there}"
     groups = ", ".join(dict.fromkeys(m.group for m in have))

@@ -1,27 +1,24 @@
 """The takedown record: what was asked, which edit of which base answers it, what was measured, and what was not.
 
-It is made from a finished evaluation and says nothing that is not in there; its hashes can be taken again.
+It is made from a finished evaluation and says nothing that is not in there; `checking` takes its hashes again.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping, Sequence
-from datetime import date
+import os
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from ..attacks import names as attack_names
-from ..evaluation.evaluate import find_image_store
-from ..evaluation.images import digest, read_image
-from ..evaluation.rows_table import read_rows
-from ..files import hash_bytes, hash_file, read_versioned
-from ..records import attacks as attack_record
-from ..records.attacks import InterruptedAttack
-from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart, read_report
+from ..evaluation.places import read_places
+from ..files import hash_file, read_versioned
+from ..records.attacks import AttackRecord, InterruptedAttack, list_interrupted_batches
+from ..records.basis import ROWS, read_evaluation, require_edit
+from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart
+from ..records.sealed import digest_of
 from ..suites import spec
-from ..suites.spec import Row
 from ..suites.spec import names as suite_names
 from .gate import add_attack_measures
 
@@ -96,19 +93,13 @@ class Takedown(Part):
     alarms: tuple[Alarm, ...]
     untested: tuple[Untested, ...]
     files: dict[str, str]
-    """sha256 of the evaluation's files."""
+    """sha256 of the evaluation's files, and of what interrupted attacks had finished."""
+    signer: str = ""
+    """The SSH key that signs the record, as `ssh-keygen -l` names it; "" where none does."""
     digest: str
     """sha256 of everything else in this record, as JSON with sorted keys."""
     result: Result | None = None
     """What it comes to in words; None in records of version 1."""
-
-
-class Check(Part):
-    """A hash taken again."""
-
-    what: str
-    outcome: Literal["same", "differs", "not checked"]
-    says: str
 
 
 def build_takedown(
@@ -120,23 +111,30 @@ def build_takedown(
     requester: str = "",
     responder: str = "",
     result: Result | None = None,
+    signer: str = "",
 ) -> Takedown:
-    """The record of an evaluation.
+    """The record of an evaluation, and of the attacks beside it.
 
     Args:
         day: date of the record, as 2026-01-31; the clock's (UTC) by default.
-        edit_file: where the edit lies, from `folder`.
+        edit_file: where the edit lies, from `folder`; where it lay when it was evaluated by default.
         requester, responder: who asked, and who answers.
         result: what it comes to, in words.
+        signer: the key that will sign the record.
 
     Raises:
-        FileNotFoundError, ValueError: no finished evaluation, a date that is none, or an edit that was not judged here.
+        FileNotFoundError, ValueError: no finished evaluation, or files that are damaged or do not belong to it; a date
+            that is none; an edit that was not judged here.
     """
-    record = add_attack_measures(read_report(folder), attack_record.read(folder))
-    if edit_file and hash_file(folder / edit_file) != record.drawing.edit:
-        raise ValueError(
-            f"{folder / edit_file} is not the edit that was judged in {folder} (sha256 {record.drawing.edit[:12]}…)"
-        )
+    evaluation, attacks = read_evaluation(folder)
+    edit_file = edit_file or _find_edit(folder)
+    if edit_file:
+        require_edit(evaluation, folder / edit_file)
+    if evaluation.rows_file and not (folder / ROWS).is_file():
+        raise FileNotFoundError(f"{folder} holds no {ROWS}, on which report.json rests; run the evaluation again")
+    record = add_attack_measures(evaluation, attacks)
+    batches = list_interrupted_batches(folder, attacks) if attacks else []
+    names = [*(name for name in FILES if (folder / name).is_file()), *(os.path.relpath(b, folder) for b in batches)]
     data: dict[str, Any] = {
         "format": "efface-takedown",
         "version": FORMAT_VERSION,
@@ -152,21 +150,14 @@ def build_takedown(
         "result": result,
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
-        "untested": tuple(list_untested(record, *_attacks_run(folder))),
-        "files": {name: hash_file(folder / name) for name in FILES if (folder / name).is_file()},
+        "untested": tuple(list_untested(record, *_attacks_run(attacks))),
+        "files": {name: hash_file(folder / name) for name in names},
+        "signer": signer,
     }
     same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
     data |= {name: getattr(record, name) for name in (*same, "rule", "headlines", "alarms")}
     unsigned = Takedown(**data, digest="")
     return unsigned.model_copy(update={"digest": digest_of(unsigned)})
-
-
-def digest_of(takedown: Takedown) -> str:
-    """sha256 of a record without its own digest."""
-    data = takedown.model_dump(mode="json", exclude={"digest"})
-    if takedown.version == EARLIER:
-        del data["result"], data["request"]["requester"], data["request"]["responder"]
-    return hash_bytes(json.dumps(data, sort_keys=True, ensure_ascii=False).encode())
 
 
 def read_takedown(path: Path) -> Takedown:
@@ -249,84 +240,24 @@ def _never() -> list[Untested]:
     ]
 
 
-def check_hashes(
-    folder: Path, takedown: Takedown, edit_file: Path | None, base: Mapping[str, str] | None
-) -> list[Check]:
-    """Take the record's hashes again.
-
-    Args:
-        folder: the evaluation's.
-        edit_file: the edit; where the record says that it lay by default.
-        base: fingerprint of the base, where it could be opened.
-    """
-    out = [_compared("the record itself", takedown.digest, digest_of(takedown))]
-    for name, recorded in takedown.files.items():
-        out.append(_compared(name, recorded, hash_file(folder / name) if (folder / name).is_file() else None))
-    for name in FILES:
-        if name not in takedown.files and (folder / name).is_file():
-            out.append(Check(what=name, outcome="differs", says="it came after the record; make the record again"))
-    out += _drawn(folder, takedown)
-    edit = edit_file or (folder / takedown.edit_file if takedown.edit_file else None)
-    if edit is None or not edit.is_file():
-        says = f"there is no {edit}" if edit else "the record does not say where it lies"
-        out.append(Check(what="the edit", outcome="not checked", says=f"{says}; give it with --edit"))
-    else:
-        out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, hash_file(edit)))
-    if base is None:
-        says = f"{takedown.drawing.model} could not be opened; give its folder or hub id with --model"
-        out.append(Check(what="the base", outcome="not checked", says=says))
-    else:
-        cast = next((c for c, d in takedown.drawing.fingerprint.items() if base.get(c) == d), "")
-        recorded, found = takedown.drawing.fingerprint, base
-        known = cast or next(iter(recorded), "")
-        out.append(_compared(f"the base {takedown.drawing.model}", recorded.get(known, ""), found.get(known)))
-    return out
-
-
-def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
-    """Prompts and seeds against their digest; every picture against the hash that is its name."""
-    try:
-        lines = read_rows(folder)
-        image_store = find_image_store(folder)
-    except (OSError, ValueError) as error:
-        return [Check(what="prompts and pictures", outcome="not checked", says=f"can't be read: {error}")]
-    names = [f.name for f in dataclasses.fields(Row) if lines and f.name in lines[0]]
-    rows = [{name: line[name] for name in names} for line in lines if line["variant"] == "base"]
-    damaged = [line["picture"] for line in lines if not _whole(image_store / line["picture"])]
-    first = f"{len(damaged)} of {len(lines)} are missing or altered, first {damaged[0]}" if damaged else ""
-    pictures = Check(
-        what="pictures", outcome="differs" if damaged else "same", says=first or f"all {len(lines)} are whole"
-    )
-    return [_compared("prompts, seeds and questions", takedown.rows_digest, digest(rows)), pictures]
-
-
-def _whole(path: Path) -> bool:
-    try:
-        return bool(read_image(path))
-    except (OSError, ValueError):
-        return False
-
-
-def _compared(what: str, recorded: str, found: str | None) -> Check:
-    if found is None:
-        return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded; it is not there now")
-    if found == recorded:
-        return Check(what=what, outcome="same", says=f"{found[:16]}…")
-    return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded, {found[:16]}… is there now")
-
-
-def _attacks_run(folder: Path) -> tuple[list[str], list[InterruptedAttack]]:
-    """Of the attacks on the target in the evaluation's folder: names of those that were made, and those stopped."""
-    found = attack_record.read(folder)
+def _attacks_run(found: AttackRecord | None) -> tuple[list[str], list[InterruptedAttack]]:
+    """Of the attacks on the target: names of those that were made, and those that were stopped."""
     if found is None:
         return [], []
     made = [t.attack for t in found.measures if t.condition == "target" and not t.missing]
     return made, [each for each in found.interrupted if each.condition == "target"]
 
 
-def _day(given: str) -> str:
-    from datetime import UTC, datetime
+def _find_edit(folder: Path) -> str:
+    """Where the edit lay when it was evaluated, from `folder`; "" where that is not known or it is not there now."""
+    try:
+        file = read_places(folder).edit
+    except FileNotFoundError:
+        return ""
+    return os.path.relpath(file, folder) if file and file.is_file() else ""
 
+
+def _day(given: str) -> str:
     if not given:
         return datetime.now(UTC).date().isoformat()
     try:

@@ -14,7 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..files import read_tensors, write_tensors
+from ..files import find_shared_digest, read_tensors, write_tensors
 from ..guidance.registry import from_json
 from ..models.base import Model
 from ..models.guider import Guider
@@ -135,7 +135,7 @@ class Edit:
     def check(self, model: Model) -> None:
         """Raises WrongBase, with both fingerprints, unless the edit was made for this model at some dtype."""
         mine, its = dict(self.meta.get("base", {})), model.fingerprint()
-        if not any(mine.get(cast) == digest for cast, digest in its.items()):
+        if not find_shared_digest(mine, its):
             raise WrongBase(
                 f"the edit was made for {self.meta.get('model', 'another model')!r} with fingerprint {_short(mine)}, "
                 f"but {model.name!r} has {_short(its)}; open the base that it was made for"

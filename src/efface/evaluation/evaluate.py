@@ -7,8 +7,6 @@ started again is the same, byte for byte.
 
 import dataclasses
 import importlib.metadata
-import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from ..concept import Erasure
 from ..edits.edit import Edit
 from ..files import hash_file, write_whole
 from ..models.base import Model
+from ..records.basis import require_before_evaluating
 from ..records.report import (
     FORMAT_VERSION,
     Drawing,
@@ -25,18 +24,19 @@ from ..records.report import (
     Measure,
     Record,
     SuitePart,
-    list_differences,
     read_report,
 )
+from ..records.sealed import write_sealed
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Checked, Detector, SetScorer, kind_of, require_declared
 from ..suites.spec import Row, Suite
 from . import images as pictures
-from . import judging, metrics, protocols, rows_table, set_metrics
+from . import judging, metrics, protocols, rows_table, set_metrics, trial
 from .alarms import find_alarms
 from .drawing import Drawings, Progress, Settings, describe_drawing, draw_variants
 from .estimates import estimate
 from .metrics import NAMED_FIELD
+from .places import read_places, write_protocol
 from .protocols import Protocol
 
 __all__ = [
@@ -86,7 +86,9 @@ def evaluate(
     Raises:
         ValueError: an empty suite, two scorers of one name, one that can't judge these rows or whose numbers can't be
             shown, a damaged edit or one of another base, steps that can't be, or `out` holds an evaluation with another
-            protocol.
+            protocol, or attacks on another basis.
+        trial.Unmeasured: a scorer that fails at whatever it is asked, before anything is drawn; or, afterwards, a
+            question that no judge answered for any picture.
     """
     check_scorers(scorers, suite, protocol)
     edit = Edit.load(edit_file)
@@ -94,7 +96,9 @@ def evaluate(
     report = on_progress or (lambda stage, done, total: None)
     drawings = Drawings.of(model, settings, hash_file(edit_file))
     store = image_store or out / "images"
-    _agree(out, suite, drawings.edited, store, protocol)
+    require_before_evaluating(out, drawings.edited, _suite_part(suite))
+    trial.try_scorers(scorers, suite.rows, model.resolution, out / "scores")
+    write_protocol(out, _describe(suite, drawings.edited, protocol), store, edit_file)
 
     images = draw_variants(model, edit, suite.rows, drawings, store, report)
     table = judging.score_all(scorers, images, out / "scores", lambda i, n: report("judging", i, n))
@@ -104,10 +108,10 @@ def evaluate(
         scorers, images, portions, out / "scores", lambda i, n: report("comparing sets", i, n)
     )
     found += protocols.measure_protocol(protocol, table, suite) if protocol else []
+    trial.require_measured(table, found)
     record = _record(edit, suite, scorers, found, drawings.edited, protocol)
-    rows_table.write_rows(out / "rows.parquet", images, table)
-    write_whole(out / "report.json", record.model_dump_json(indent=1) + "\n")
-    return record
+    rows_file = rows_table.write_rows(out / "rows.parquet", images, table)
+    return write_sealed(out / "report.json", record.model_copy(update={"rows_file": rows_file}))
 
 
 def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | None = None) -> None:
@@ -192,25 +196,15 @@ def _suite_part(suite: Suite) -> SuitePart:
 
 
 def find_image_store(folder: Path) -> Path:
-    """Where the pictures of an evaluation lie."""
-    return folder / json.loads((folder / "protocol.json").read_text(encoding="utf-8"))["images"]
+    """Where the pictures of an evaluation lie; errors are those of `places.read_places`."""
+    return read_places(folder).images
 
 
-def _agree(out: Path, suite: Suite, drawing: Drawing, image_store: Path, protocol: Protocol | None) -> None:
-    """Write the protocol, or refuse a folder that holds another one: two protocols can't share their numbers."""
-    path = out / "protocol.json"
+def _describe(suite: Suite, drawing: Drawing, protocol: Protocol | None) -> dict[str, Any]:
+    """What decides an evaluation's numbers, in JSON's types."""
     ours: dict[str, Any] = {"suite": _suite_part(suite).model_dump(), "rows": digest_rows(suite.rows)}
-    ours |= {"drawing": drawing.model_dump(exclude={"model"}), "images": os.path.relpath(image_store, out)}
-    ours |= {"protocol": protocol.part.model_dump() if protocol else None}
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged; give another --out, or remove that folder") from error
-        if different := list_differences(before, ours, skip=("images",)):
-            said = "; ".join(different[:5])
-            raise ValueError(f"{path.parent} holds another evaluation ({said}); give another --out, or remove it")
-    write_whole(path, json.dumps(ours, indent=1, sort_keys=True) + "\n")
+    ours |= {"drawing": drawing.model_dump(exclude={"model"})}
+    return ours | {"protocol": protocol.part.model_dump() if protocol else None}
 
 
 def _record(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -159,17 +160,35 @@ def score_safely(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Te
         before: the base's pictures of the same rows, uint8 [n, 3, h, w].
     """
     try:
-        return _checked(scorer, images, rows, before), 0
+        return _require_numbers(scorer, _checked(scorer, images, rows, before))
     except Exception:
         pass
     out, failed = [], 0
     for i, row in enumerate(rows):
         try:
-            out += _checked(scorer, images[i : i + 1], [row], before[i : i + 1])
+            found, lost = _require_numbers(scorer, _checked(scorer, images[i : i + 1], [row], before[i : i + 1]))
         except Exception as error:
-            out.append(Score(None, (), f"{scorer.name} failed: {type(error).__name__}: {error}"))
-            failed += 1
+            found, lost = [Score(None, (), explain_failure(scorer.name, error))], 1
+        out += found
+        failed += lost
     return out, failed
+
+
+def explain_failure(name: str, error: Exception) -> str:
+    """A scorer's failure at a picture in its own words."""
+    return f"{name} failed: {type(error).__name__}: {error}"
+
+
+def _require_numbers(scorer: Scorer, scores: Sequence[Score]) -> tuple[list[Score], int]:
+    """The scores, without those whose numbers are NaN or infinite, and how many these were: they judge nothing."""
+    lost = Score(None, (), f"{scorer.name} failed: its numbers are NaN or infinite")
+    out = [score if _is_finite(score) else lost for score in scores]
+    return out, sum(score is lost for score in out)
+
+
+def _is_finite(score: Score) -> bool:
+    numbers = score.confidence if score.value is None else (score.value, *score.confidence)
+    return all(math.isfinite(number) for number in numbers)
 
 
 def _checked(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
@@ -185,9 +204,10 @@ def _cached(file: Path, n: int) -> list[Score] | None:
             Score(s["value"], tuple(s["answer"]), s["explanation"], tuple(s["confidence"]))
             for s in json.loads(file.read_text("utf-8"))
         ]
+        whole = len(found) == n and all(_is_finite(score) for score in found)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if len(found) == n else None
+    return found if whole else None
 
 
 def judge_images(

@@ -8,19 +8,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..files import write_whole
+from ..files import hash_bytes, write_whole
+from ..records.report import RowsFile
 from ..scorers import Judge
 from ..scorers.base import DECLARED
 from ..suites.spec import Row
 from .images import VARIANTS, ImageSet
 from .judging import ScoreTable
 
+NEEDED = ("id", "prompt", "seed", "group", "role", "asks", "concept", "variant", "picture", "success")
+"""Columns that every such file has."""
+ROLES = ("erase", "keep")
+REMEDY = "run the evaluation again, which keeps what is whole"
 EARLIER = {"who": "variant"}
 """Columns by the names that they had before."""
 
 
-def write_rows(path: Path, images: ImageSet, table: ScoreTable) -> None:
-    """Write the lines of the base's pictures, then those of the edited model's.
+def write_rows(path: Path, images: ImageSet, table: ScoreTable) -> RowsFile:
+    """Write the lines of the base's pictures, then those of the edited model's; what the report says of the file.
 
     A scorer's columns are `NAME.value`, `NAME.answer`, `NAME.explanation` and, where it tells, `NAME.confidence`;
     the field metadata of `NAME.value` says title, unit, better and share.
@@ -38,7 +43,9 @@ def write_rows(path: Path, images: ImageSet, table: ScoreTable) -> None:
             lines.append(line)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(lines, schema=_schema(table.scorers, sure)), sink)
-    write_whole(path, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    write_whole(path, data)
+    return RowsFile(lines=len(lines), sha256=hash_bytes(data))
 
 
 def read_rows_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -48,13 +55,37 @@ def read_rows_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Ta
         columns: those to read, by their names of today; all by default.
 
     Raises:
-        OSError: there is none, or it is damaged.
+        FileNotFoundError: there is none.
+        ValueError: it is damaged or cut short, lacks a column, or its lines are not a picture of the base and one under
+            the edit for each row; names the file.
     """
     file = folder / "rows.parquet"
-    known = pq.read_schema(file).names
-    wanted = [next((n for n in known if EARLIER.get(n, n) == c), c) for c in columns] if columns else None
-    table = pq.read_table(file, columns=wanted)
-    return table.rename_columns([EARLIER.get(name, name) for name in table.column_names])
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; run the evaluation again, which keeps what is whole")
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is damaged ({str(error).splitlines()[0]}); {REMEDY}") from error
+    table = table.rename_columns([EARLIER.get(name, name) for name in table.column_names])
+    if missing := [name for name in NEEDED if name not in table.column_names]:
+        raise ValueError(f"{file} lacks the columns {', '.join(missing)}, so it is of no evaluation; {REMEDY}")
+    _check_lines(file, table.select(["id", "variant", "role"]).to_pylist())
+    return table.select(list(columns)) if columns else table
+
+
+def _check_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    if strange := [line for line in lines if line["variant"] not in VARIANTS or line["role"] not in ROLES]:
+        one = strange[0]
+        raise ValueError(
+            f"{file} has {len(strange)} lines that are neither of the base nor edited, or neither to erase nor to keep "
+            f"(first: {one['variant']!r}, {one['role']!r}); {REMEDY}"
+        )
+    base, edited = (sorted(str(x["id"]) for x in lines if x["variant"] == variant) for variant in VARIANTS)
+    if base != edited or len(set(base)) < len(base):
+        raise ValueError(
+            f"{file} has {len(base)} lines of the base and {len(edited)} under the edit, which are not of the same "
+            f"rows; {REMEDY}"
+        )
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> list[Mapping[str, Any]]:

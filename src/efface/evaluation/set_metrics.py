@@ -7,6 +7,7 @@ counted.
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,8 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
         if found is None and rows:
             base, edited = (torch.stack([seen[variant][r.id] for r in rows]) for variant in VARIANTS)
             found = scorer.compare(base, edited, rows, images.resolution)
+            if found and not _is_finite(found):
+                raise ArithmeticError("its numbers are NaN or infinite")
             if found:
                 write_whole(file, json.dumps([dataclasses.asdict(s) for s in found]))
     except Exception as error:
@@ -147,6 +150,11 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
 def _remembered(file: Path) -> tuple[Spread, Spread] | None:
     try:
         before, after = [Spread(**s) for s in json.loads(file.read_text("utf-8"))]
+        whole = _is_finite((before, after))
     except (OSError, ValueError, TypeError):
         return None
-    return before, after
+    return (before, after) if whole else None
+
+
+def _is_finite(found: tuple[Spread, Spread]) -> bool:
+    return all(math.isfinite(x) for s in found for x in (s.value, s.low, s.high) if x is not None)

@@ -4,7 +4,7 @@ Importing this imports no torch; what reads or writes tensors does.
 """
 
 from .atomic import new_file, new_folder, new_scratch, sweep, write_whole
-from .digests import hash_bytes, hash_file, hash_json
+from .digests import find_shared_digest, hash_bytes, hash_file, hash_json
 from .pictures import open_picture, read_pictures, stack_pictures
 from .tensors import read_tensors, write_tensors
 from .text import decode, read_text
@@ -15,6 +15,7 @@ __all__ = [
     "check_file",
     "check_folder",
     "decode",
+    "find_shared_digest",
     "hash_bytes",
     "hash_file",
     "hash_json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,12 @@ def hash_file(path: str | Path) -> str:
 def hash_json(value: Any) -> str:
     """sha256 of a value's JSON with sorted keys and letters as they are."""
     return hash_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
+
+
+def find_shared_digest(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """The first name under which two tables have the same digest, such as the cast of a model's weights; "" for none.
+
+    >>> find_shared_digest({"fp32": "a", "fp16": "b"}, {"fp16": "b"})
+    'fp16'
+    """
+    return next((name for name, digest in one.items() if digest and other.get(name) == digest), "")

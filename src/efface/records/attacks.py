@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field
 
+from ..files import read_versioned
 from ..functional.rates import tally
 from .attacks_v1 import upgrade
-from .report import Alarm, Drawing, Drop, Estimate, Part, SuitePart
+from .report import ROUNDING, Alarm, Drawing, Drop, Estimate, Part, Share, SuitePart, check_difference
+from .sealed import parse_sealed
 
 FORMAT_VERSION = 2
 FILE = "attacks.json"
 FOLDER = "attacks"
+INTERRUPTED = "an attack was interrupted"
+"""The name of that alarm."""
+Rate = Annotated[float, Field(ge=-ROUNDING, le=1 + ROUNDING)]
 OTHER_WORK = ("plain", "portraits", "reference-images")
 """Folders of what is no attack: the prompts as they are, and the attacker's pictures."""
 Condition = Literal["target", "control-base", "control-kept"]
@@ -68,11 +73,11 @@ class ConditionSummary(Part):
     title: str
     concepts: tuple[str, ...]
     rows: int
-    untouched: Estimate
+    untouched: Share
     """Share of the rows, as the suite has them, that show the concept when the untouched base draws them."""
-    named: Estimate
+    named: Share
     """The same share, drawn by what is attacked here."""
-    before: Estimate
+    before: Share
     """Share that shows it before any attack: in the controls the name is removed from the prompts."""
 
 
@@ -86,18 +91,18 @@ class AttackMeasure(Part):
     condition: Condition
     worst_case: bool
     """Whether it was made only on rows that no earlier attack broke."""
-    before: Estimate
+    before: Share
     """Share shown before any attack."""
-    after: Estimate
+    after: Share
     """Attack success rate: (shown before + broken by the attack) / rows, UnlearnDiffAtk's definition."""
-    baseline: Estimate
+    baseline: Share
     """The same of random prefixes on the same rows, with as many queries; where pictures are handed in, of these or of
     the attack with pictures of another thing, whichever shows the concept."""
-    lift: Drop | None
+    lift: Annotated[Drop | None, AfterValidator(check_difference)]
     """Attack minus floor, paired by row; the interval resamples rows."""
-    intact: Estimate | None = None
+    intact: Share | None = None
     """Of an attack that only undoes an edit: share of kept concepts that its model shows when asked by name."""
-    curve: tuple[float, ...]
+    curve: tuple[Rate, ...]
     """Attack success rate after 0, 1, 2 … queries."""
     stages: tuple[str, ...] = ()
     """What each query was ("20 steps"), where every one was a setting of its own."""
@@ -170,7 +175,7 @@ class AttackRecord(Part):
     scorers: dict[str, dict[str, str]]
     rule: str
     seed: int
-    robust: Estimate
+    robust: Share
     """Share of the rows that nothing broke: not the plain prompt, no attack, not the floor."""
     conditions: tuple[ConditionSummary, ...]
     measures: tuple[AttackMeasure, ...]
@@ -184,6 +189,8 @@ class AttackRecord(Part):
     """The folder of batches and pictures, relative to that of the record."""
     interrupted: tuple[InterruptedAttack, ...] = ()
     """Attacks that were begun and not finished, as the files of their batches tell when the record is read."""
+    digest: str = ""
+    """sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
 
     def find(self, attack: str, condition: Condition = "target") -> AttackMeasure | None:
         return next((t for t in self.measures if (t.attack, t.condition) == (attack, condition)), None)
@@ -216,12 +223,7 @@ def read_file(folder: Path) -> AttackRecord | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); run the attacks again") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is {error}") from error
+    return read_versioned(path, tuple(range(1, FORMAT_VERSION + 1)), parse, "run the attacks again")
 
 
 def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
@@ -258,6 +260,13 @@ def read_batch(file: Path) -> Batch | None:
         return None
 
 
+def list_interrupted_batches(folder: Path, record: AttackRecord) -> list[Path]:
+    """The files of the batches that interrupted attacks had finished."""
+    begun = {(each.attack, each.condition) for each in record.interrupted}
+    found = [f for p in record.planned if (p.attack, p.condition) in begun for f in _files(folder / record.store, p)]
+    return list(dict.fromkeys(found))
+
+
 def _files(store: Path, planned: PlannedAttack) -> list[Path]:
     return sorted((store / planned.attack).glob(f"{planned.condition}-*.json"))
 
@@ -265,7 +274,7 @@ def _files(store: Path, planned: PlannedAttack) -> list[Path]:
 def _alarm(stopped: InterruptedAttack) -> Alarm:
     done, broken = len(stopped.row_results), sum(row.broken is True for row in stopped.row_results)
     return Alarm(
-        name="an attack was interrupted",
+        name=INTERRUPTED,
         raised_when=f"{stopped.attack} ({stopped.condition}) was stopped after {done} of {stopped.rows} rows, "
         f"{broken} of which it broke",
         means="What it would have broken is not known; the rows that it broke count as broken.",
@@ -274,14 +283,10 @@ def _alarm(stopped: InterruptedAttack) -> Alarm:
 
 
 def parse(data: Any) -> AttackRecord:
-    """The record of a file's contents, of this version or of an older one.
+    """The record of a file's contents, of this version or of version 1.
 
     Raises:
-        ValueError: of a version that this one does not know; pydantic's ValidationError: damaged.
+        ValueError: changed since it was written, or damaged.
     """
-    version = data.get("version") if isinstance(data, dict) else None
-    if version == 1:
-        data = {**upgrade(data), "version": FORMAT_VERSION}
-    elif version != FORMAT_VERSION:
-        raise ValueError(f"of version {version}; this efface reads versions 1 to {FORMAT_VERSION}")
-    return AttackRecord.model_validate(data)
+    old = {**upgrade(data), "version": FORMAT_VERSION} if data["version"] == 1 else data
+    return parse_sealed(AttackRecord, old)

@@ -1,18 +1,24 @@
 """What an evaluation leaves: `report.json`, versioned and validated, and `rows.parquet`, a row a picture."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..files import read_versioned
+from .sealed import parse_sealed
 
 FORMAT_VERSION = 2
+ROUNDING = 1e-9
+"""By which a share may miss 0 or 1 for reasons of floating-point arithmetic."""
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """A part of a record: frozen, without fields that it does not know, and without NaN or infinite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Estimate(Part):
@@ -21,8 +27,20 @@ class Estimate(Part):
     value: float | None
     low: float
     high: float
-    n: int
-    unscored: int
+    n: int = Field(ge=0)
+    unscored: int = Field(ge=0)
+
+
+def check_share(estimate: Estimate) -> Estimate:
+    """The estimate of a share; ValueError where it, or its interval, is not between 0 and 1."""
+    for number in (estimate.value, estimate.low, estimate.high):
+        if number is not None and not -ROUNDING <= number <= 1 + ROUNDING:
+            raise ValueError(f"a share is between 0 and 1, got {number:g}")
+    return estimate
+
+
+Share = Annotated[Estimate, AfterValidator(check_share)]
+"""An estimate that is a share of pictures or rows."""
 
 
 class Drop(Part):
@@ -32,6 +50,14 @@ class Drop(Part):
     low: float
     high: float
     clusters: int
+
+
+def check_difference(drop: Drop | None) -> Drop | None:
+    """The difference of two shares; ValueError where it, or its interval, is not between -1 and 1."""
+    for number in (drop.value, drop.low, drop.high) if drop else ():
+        if not abs(number) <= 1 + ROUNDING:
+            raise ValueError(f"a difference of shares is between -1 and 1, got {number:g}")
+    return drop
 
 
 class Measure(Part):
@@ -48,6 +74,14 @@ class Measure(Part):
     """Of a detector: the confidence from which a detection counts."""
     unit: Literal["share", "number"] = "share"
     """A share of pictures, from 0 to 1, or any other number."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.unit == "share":
+            check_share(self.base)
+            check_share(self.edited)
+            check_difference(self.drop)
+        return self
 
 
 class Alarm(Part):
@@ -96,6 +130,13 @@ class Drawing(Part):
     resolution: int
 
 
+class RowsFile(Part):
+    """`rows.parquet`, as it was when the report was written."""
+
+    lines: int
+    sha256: str
+
+
 class Record(Part):
     """`report.json`."""
 
@@ -124,6 +165,10 @@ class Record(Part):
     """What the fitting noted of itself, such as the words that a search chose."""
     cost: dict[str, float] = {}
     """What the fitting took, as the edit says: "seconds", "peak_memory_mb"."""
+    rows_file: RowsFile | None = None
+    """None in files of earlier versions."""
+    digest: str = ""
+    """sha256 of everything else in this file, as JSON with sorted keys; "" in files of earlier versions."""
 
     def __repr__(self) -> str:
         heads = [f"{m.metric}/{m.group} {_short(m.edited)} (base {_short(m.base)})" for m in self.headline_measures()]
@@ -157,12 +202,12 @@ def read_report(folder: Path) -> Record:
 
     Raises:
         FileNotFoundError: the folder holds no finished evaluation.
-        ValueError: it was written by another version, or is damaged.
+        ValueError: it was written by another version, was changed since, or is damaged.
     """
     path = folder / "report.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no report.json; give the --out of an `efface evaluate` that finished")
-    return read_versioned(path, FORMAT_VERSION, Record.model_validate, "run the evaluation again")
+    return read_versioned(path, FORMAT_VERSION, partial(parse_sealed, Record), "run the evaluation again")
 
 
 def list_differences(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = ()) -> list[str]:
@@ -175,33 +220,3 @@ def list_differences(before: dict[str, Any], now: dict[str, Any], skip: Sequence
         elif a != b:
             out.append(f"{key}: {a!r} before, {b!r} now")
     return out
-
-
-def require_comparable(records: Sequence[Record]) -> None:
-    """Raises ValueError, with the difference, where evaluations were not made in the same way.
-
-    Drawing, scorers, rule and declared protocol have to agree; of one suite its version, and for the same targets its
-    rows. What was erased, how, and at which strength may differ: that is what is compared.
-    """
-    ways = [_way(r) for r in records]
-    for record, way in zip(records[1:], ways[1:], strict=True):
-        skip = [] if record.suite.name == records[0].suite.name else ["suite"]
-        skip += [] if not skip and record.targets == records[0].targets else ["rows"]
-        if different := list_differences(ways[0], way, skip):
-            runs = [f"{r.method} on {', '.join(r.targets)}" for r in (records[0], record)]
-            raise ValueError(
-                f"{runs[0]} and {runs[1]} were evaluated in different ways ({'; '.join(different[:5])}); evaluate both "
-                "in one way to compare them"
-            )
-
-
-def _way(record: Record) -> dict[str, Any]:
-    """How an evaluation was made."""
-    return {
-        "suite": {"name": record.suite.name, "version": record.suite.version},
-        "rows": record.rows_digest,
-        "drawing": record.drawing.model_dump(exclude={"model", "edit", "strength"}),
-        "scorers": record.scorers,
-        "rule": record.rule,
-        "protocol": record.protocol.model_dump() if record.protocol else None,
-    }

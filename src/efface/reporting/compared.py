@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from ..records.report import Measure, Record, require_comparable
+from ..records.basis import require_comparable
+from ..records.report import Measure, Record
 from .data import Claim, make_claims
 from .svg import Point, draw_scatter
 

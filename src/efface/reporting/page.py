@@ -17,9 +17,9 @@ from markupsafe import Markup
 from ..compliance.gate import RuleResult
 from ..evaluation.published import Published
 from ..files import new_folder, write_whole
-from ..records import attacks as attack_record
 from ..records.attacks import AttackMeasure, AttackRecord
-from ..records.report import Measure, Record, read_report
+from ..records.basis import read_results
+from ..records.report import Measure, Record
 from . import data, gallery
 from .beside import list_beside, plot_published
 from .boxes import AlarmBox, group_alarms
@@ -116,10 +116,9 @@ def write_page(
         raise ValueError("no evaluation to report on; give the --out of at least one `efface evaluate`")
     files = out.with_name(f"{out.stem}_files")
     data.check_ours(files)
-    fought = {folder: found for folder in folders if (found := attack_record.read(folder))}
-    judged = {
-        folder: read_report(folder) for folder in folders if folder not in fought or (folder / "report.json").is_file()
-    }
+    results = {folder: read_results(folder) for folder in folders}
+    fought = {folder: found.attacks for folder, found in results.items() if found.attacks}
+    judged = {folder: found.evaluation for folder, found in results.items() if found.evaluation}
     parts = [_part(record, folder, per_group, fought.get(folder)) for folder, record in judged.items()]
     attacked = [_attacked(record, folder) for folder, record in fought.items()]
     galleries = [p.gallery for p in (*parts, *attacked)]

@@ -53,8 +53,7 @@ def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: s
         policy: its name; "attacked" where attacks were made and "default" where none were, when it is empty.
     """
     named = policy or ("attacked" if attacks else "default")
-    whole = gate.add_attack_measures(record, attacks)
-    found = gate.verify(whole, (), rules.find_policy(named).rules)
+    found = gate.verify(record, (), rules.find_policy(named).rules, attacks=attacks)
     described = tuple(describe_rule(f, record) for f in found.findings)
     outcome = OUTCOMES[found.outcome]
     lead = {"ready": _ready, "not ready": _failed, "undecided": lambda some: ""}[outcome](described)

@@ -23,6 +23,7 @@ from ..attacks import BASELINE, configured, name_of
 from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.evaluate import Progress, Settings, describe_drawing
+from ..evaluation.trial import try_scorers
 from ..files import hash_file
 from ..models.base import Model
 from ..records.attacks import (
@@ -33,12 +34,13 @@ from ..records.attacks import (
     RowResult,
     read_file,
 )
+from ..records.basis import require_before_attacking, require_same_basis
 from ..scorers import Judge
 from ..scorers.base import SetScorer
 from ..suites.spec import Row, Suite
 from .batch import ImageJudge, JudgePanel
 from .conditions import AttackTarget, Campaign, ConceptAliases, build_targets, find_aliases, one_token_words
-from .merging import Log, require_same_basis
+from .merging import Log
 from .results import CampaignResults, build_record, describe_suite
 from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
 
@@ -79,7 +81,8 @@ def attack(
     Raises:
         ValueError: nothing to attack or to judge with; an attack named twice, without queries, or that can't be made
             here; the untouched base never shows the concept; a damaged edit or one of another base; the folder holds
-            attacks on another edit, drawn or judged otherwise, or a damaged record.
+            attacks or an evaluation of another edit, drawn or judged otherwise, or a damaged record.
+        Unmeasured: a judge that fails at whatever it is asked, before anything is drawn.
     """
     check_sampler(settings)
     order = _order(attacks, model.name)
@@ -101,6 +104,7 @@ def attack(
     )
     drawing = describe_drawing(model, settings, hash_file(edit_file))
     edited = replace(base, edit=edit, drawing=drawing)
+    require_before_attacking(out, drawing, describe_suite(suite))
     if earlier := read_file(out):
         suite_now = describe_suite(suite)
         targets = tuple(target.concept for target in conditions if target.condition == "target")
@@ -111,6 +115,7 @@ def attack(
             {"control-base": base, "target": edited, "control-kept": edited}, order, conditions, campaign.skip
         )
 
+    try_scorers(judges.judges, [row for target in conditions for row in target.asked], model.resolution)
     own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
     untouched = _seen(base, own, named=True)
     reference_images = draw_reference_images(base, conditions)

@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..files import write_whole
 from ..functional.rates import Verdict
 from ..records.attacks import (
     FILE,
@@ -20,6 +18,7 @@ from ..records.attacks import (
     estimate_robust,
 )
 from ..records.report import Alarm
+from ..records.sealed import write_sealed
 
 
 @dataclass(frozen=True)
@@ -42,27 +41,7 @@ class Log:
         record = built.model_copy(update=changed)
         if self.earlier:
             record = merge(self.earlier, record)
-        write_whole(self.out / FILE, record.model_dump_json(indent=1) + "\n")
-        return add_interrupted(record, self.store)
-
-
-def require_same_basis(earlier: AttackRecord, basis: Mapping[str, Any]) -> None:
-    """Check that attacks may be added to those of an earlier record.
-
-    Args:
-        basis: by name, what the record's numbers stand on now: `targets`, `suite`, `scorers` and `drawing`.
-
-    Raises:
-        ValueError: the earlier attacks were made on another edit, drawn or judged otherwise: rates of both can't be
-            put together.
-    """
-    for name, now in basis.items():
-        before = getattr(earlier, name)
-        if _comparable(before) != _comparable(now):
-            raise ValueError(
-                f"this folder holds attacks with another {name} ({_difference(before, now)}): a record has one; give "
-                "another folder"
-            )
+        return add_interrupted(write_sealed(self.out / FILE, record), self.store)
 
 
 def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
@@ -153,19 +132,3 @@ def _worst(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> dict[str
 def _join(now: Sequence[Alarm], before: Sequence[Alarm]) -> tuple[Alarm, ...]:
     told = {(alarm.name, alarm.raised_when): alarm for alarm in (*now, *before)}
     return tuple(told.values())
-
-
-def _comparable(value: Any) -> Any:
-    """A value without what may differ: where a model lies, and which groups of a suite are named."""
-    if hasattr(value, "model_dump"):
-        return {k: v for k, v in value.model_dump().items() if k not in ("model", "groups", "licence", "source")}
-    return value
-
-
-def _difference(before: Any, now: Any) -> str:
-    """What differs, in a few words."""
-    one, other = _comparable(before), _comparable(now)
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = [k for k in {**one, **other} if one.get(k) != other.get(k)]
-        return "; ".join(f"{key}: {one.get(key)} there, {other.get(key)} now" for key in keys)
-    return f"{one} there, {other} now"

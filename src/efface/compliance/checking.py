@@ -1,0 +1,106 @@
+"""A takedown record checked: every hash is taken again, and the file that changed is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from ..evaluation.images import digest, read_image
+from ..evaluation.places import read_places
+from ..evaluation.rows_table import read_rows
+from ..files import find_shared_digest, hash_file
+from ..records.attacks import read_file
+from ..records.report import Part
+from ..records.sealed import digest_of
+from ..suites.spec import Row
+from .takedown import EARLIER, FILES, Takedown
+
+
+class Check(Part):
+    """A hash taken again, or a signature verified."""
+
+    what: str
+    outcome: Literal["same", "differs", "not checked", "unsigned"]
+    says: str
+
+
+def check_hashes(
+    folder: Path, takedown: Takedown, edit_file: Path | None, base: Mapping[str, str] | None
+) -> list[Check]:
+    """Take the record's hashes again.
+
+    Args:
+        folder: the evaluation's.
+        edit_file: the edit; where the record says that it lay by default.
+        base: fingerprint of the base, where it could be opened.
+    """
+    out = [_compared("the record itself", takedown.digest, digest_of(takedown, takedown.version == EARLIER))]
+    for name, recorded in takedown.files.items():
+        out.append(_compared(name, recorded, hash_file(folder / name) if (folder / name).is_file() else None))
+    for name in FILES:
+        if name not in takedown.files and (folder / name).is_file():
+            out.append(Check(what=name, outcome="differs", says="it came after the record; make the record again"))
+    out += [*_drawn(folder, takedown), *_attacked(folder, takedown)]
+    edit = edit_file or (folder / takedown.edit_file if takedown.edit_file else None)
+    if edit is None or not edit.is_file():
+        says = f"there is no {edit}" if edit else "the record does not say where it lies"
+        out.append(Check(what="the edit", outcome="not checked", says=f"{says}; give it with --edit"))
+    else:
+        out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, hash_file(edit)))
+    if base is None:
+        says = f"{takedown.drawing.model} could not be opened; give its folder or hub id with --model"
+        out.append(Check(what="the base", outcome="not checked", says=says))
+    else:
+        recorded, found = takedown.drawing.fingerprint, base
+        known = find_shared_digest(recorded, found) or next(iter(recorded), "")
+        out.append(_compared(f"the base {takedown.drawing.model}", recorded.get(known, ""), found.get(known)))
+    return out
+
+
+def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
+    """Prompts and seeds against their digest; every picture against the hash that is its name."""
+    try:
+        lines = read_rows(folder)
+        image_store = read_places(folder).images
+    except (OSError, ValueError) as error:
+        return [Check(what="prompts and pictures", outcome="not checked", says=f"can't be read: {error}")]
+    names = [f.name for f in dataclasses.fields(Row) if lines and f.name in lines[0]]
+    rows = [{name: line[name] for name in names} for line in lines if line["variant"] == "base"]
+    damaged = [line["picture"] for line in lines if not _whole(image_store / line["picture"])]
+    first = f"{len(damaged)} of {len(lines)} are missing or altered, first {damaged[0]}" if damaged else ""
+    pictures = Check(
+        what="pictures", outcome="differs" if damaged else "same", says=first or f"all {len(lines)} are whole"
+    )
+    return [_compared("prompts, seeds and questions", takedown.rows_digest, digest(rows)), pictures]
+
+
+def _attacked(folder: Path, takedown: Takedown) -> list[Check]:
+    """The pictures by which attacks succeeded, against the hashes that are their names."""
+    if "attacks.json" not in takedown.files:
+        return []
+    try:
+        record = read_file(folder)
+    except ValueError as error:
+        return [Check(what="pictures of attacks", outcome="not checked", says=f"can't be read: {error}")]
+    files = {s.picture for s in record.successes if s.picture} if record else set()
+    damaged = sorted(file for file in files if not _whole(folder / file))
+    says = f"{len(damaged)} of {len(files)} are missing or altered, first {damaged[0]}" if damaged else ""
+    outcome = "differs" if damaged else "same"
+    return [Check(what="pictures of attacks", outcome=outcome, says=says or f"all {len(files)} are whole")]
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return bool(read_image(path))
+    except (OSError, ValueError):
+        return False
+
+
+def _compared(what: str, recorded: str, found: str | None) -> Check:
+    if found is None:
+        return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded; it is not there now")
+    if found == recorded:
+        return Check(what=what, outcome="same", says=f"{found[:16]}…")
+    return Check(what=what, outcome="differs", says=f"{recorded[:16]}… was recorded, {found[:16]}… is there now")

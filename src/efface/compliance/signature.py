@@ -1,0 +1,123 @@
+"""Signatures of takedown records by SSH keys, made and verified by OpenSSH's ssh-keygen (its manual, section -Y).
+
+A signature lies beside its file as FILE.sig, in OpenSSH's format (PROTOCOL.sshsig), and holds the public key of who
+signed. Whose key that is says a file of allowed signers: a line each, "alice@example.org ssh-ed25519 AAAA…". Without
+efface, the same check is: ssh-keygen -Y verify -n efface -f SIGNERS -I alice@example.org -s FILE.sig < FILE.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..files import write_whole
+from .checking import Check
+from .takedown import Takedown
+
+NAMESPACE = "efface"
+"""What the signature is for: one made for another purpose, such as a git commit, does not count here."""
+WHAT = "the signature"
+
+
+def signature_of(file: Path) -> Path:
+    """Where the signature of a file lies."""
+    return file.with_name(f"{file.name}.sig")
+
+
+def describe_key(key: Path) -> str:
+    """A key as `ssh-keygen -l` names it: bits, SHA256 fingerprint, comment and type.
+
+    Args:
+        key: a private key's file, or its public half where an agent holds the private one.
+
+    Raises:
+        ValueError: no key, or ssh-keygen is not installed.
+    """
+    _require_tool()
+    if not key.is_file():
+        raise ValueError(f"there is no key {key}; `ssh-keygen -t ed25519 -f {key}` makes one")
+    done = _run(["-l", "-f", str(key)])
+    if done.returncode:
+        raise ValueError(f"{key} is no SSH key: {_words(done)}; `ssh-keygen -t ed25519 -f FILE` makes one")
+    return done.stdout.decode(errors="replace").strip()
+
+
+def sign(file: Path, key: Path) -> Path:
+    """Sign a file; the signature's file. A key with a passphrase asks for it on the terminal.
+
+    Raises:
+        ValueError: the key can't sign, or ssh-keygen is not installed.
+    """
+    _require_tool()
+    done = _run(["-Y", "sign", "-n", NAMESPACE, "-f", str(key)], file.read_bytes())
+    if done.returncode or not done.stdout:
+        raise ValueError(f"{file} was not signed with {key}: {_words(done)}")
+    return write_whole(signature_of(file), done.stdout)
+
+
+def check_signature(file: Path, takedown: Takedown, signers: Path | None = None) -> Check:
+    """Whether a record carries a good signature, and whose it is.
+
+    Args:
+        file: the record's.
+        signers: a file of allowed signers; without one it is said which key signed, and not whose that is.
+
+    Raises:
+        ValueError: there is no such file of signers.
+    """
+    if signers is not None and not signers.is_file():
+        raise ValueError(f"there is no file {signers}; it holds a line for each signer: NAME ssh-ed25519 AAAA…")
+    signature = signature_of(file)
+    if not signature.is_file():
+        if takedown.signer:
+            says = f"the record says that {takedown.signer} signs it, and there is no {signature.name}"
+            return Check(what=WHAT, outcome="differs", says=says)
+        says = "the record is unsigned: whoever can write these files could have made it; --sign KEY signs a record"
+        return Check(what=WHAT, outcome="unsigned" if signers is None else "differs", says=says)
+    if shutil.which("ssh-keygen") is None:
+        return Check(what=WHAT, outcome="not checked", says=MISSING)
+    data = file.read_bytes()
+    done = _run(["-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(signature)], data)
+    if done.returncode:
+        return Check(what=WHAT, outcome="differs", says=f"it is not of this record: {_words(done)}")
+    key = _words(done).partition(" with ")[2] or "a key"
+    if (fingerprint := _find_fingerprint(takedown.signer)) and fingerprint not in key.split():
+        return Check(what=WHAT, outcome="differs", says=f"signed by {key}, the record names {takedown.signer}")
+    if signers is None:
+        return Check(what=WHAT, outcome="same", says=f"by {key}; whose key it is, --signers FILE says")
+    return _check_signer(data, signature, signers, key)
+
+
+def _check_signer(data: bytes, signature: Path, signers: Path, key: str) -> Check:
+    found = _run(["-Y", "find-principals", "-s", str(signature), "-f", str(signers)], data)
+    for name in found.stdout.decode(errors="replace").splitlines() if not found.returncode else ():
+        flags = ["-Y", "verify", "-n", NAMESPACE, "-s", str(signature), "-f", str(signers), "-I", name]
+        if not _run(flags, data).returncode:
+            return Check(what=WHAT, outcome="same", says=f"by {name}, with {key}")
+    return Check(what=WHAT, outcome="differs", says=f"by {key}, which {signers} does not list")
+
+
+MISSING = (
+    "ssh-keygen is not installed, which makes and verifies signatures; it comes with OpenSSH (package openssh-client)"
+)
+
+
+def _require_tool() -> None:
+    if shutil.which("ssh-keygen") is None:
+        raise ValueError(MISSING)
+
+
+def _run(flags: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["ssh-keygen", *flags], input=data, capture_output=True, check=False)
+
+
+def _words(done: subprocess.CompletedProcess[bytes]) -> str:
+    """What ssh-keygen says, in one line."""
+    text = (done.stderr or done.stdout).decode(errors="replace") or done.stdout.decode(errors="replace")
+    return " ".join(text.split()) or f"ssh-keygen ended with {done.returncode}"
+
+
+def _find_fingerprint(named: str) -> str:
+    return next((word for word in named.split() if word.startswith("SHA256:")), "")

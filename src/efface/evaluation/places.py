@@ -1,0 +1,69 @@
+"""`protocol.json`: what an evaluation's folder is for, written before any work, and where its pictures and edit lie."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files import write_whole
+from ..records.report import list_differences
+
+FILE = "protocol.json"
+PLACES = ("images", "edit")
+"""Entries that say where something lies: they may change, and what is measured stays the same."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things of an evaluation lie."""
+
+    images: Path
+    """The folder of its pictures."""
+    edit: Path | None
+    """The edit's file, when the evaluation was made; None where files of earlier versions do not say it."""
+
+
+def read_places(folder: Path) -> Places:
+    """Where the pictures and the edit of an evaluation lie.
+
+    Raises:
+        FileNotFoundError: the folder holds no protocol.json.
+        ValueError: the file is damaged; names it.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no {FILE}; give the --out of an `efface evaluate`")
+    images, edit = _read(path).get("images"), _read(path).get("edit", "")
+    if not isinstance(images, str) or not isinstance(edit, str):
+        raise ValueError(f"{path} is damaged: it does not say where the pictures lie; run the evaluation again")
+    return Places(folder / images, folder / edit if edit else None)
+
+
+def write_protocol(folder: Path, asked: dict[str, Any], images: Path, edit: Path) -> None:
+    """Write what an evaluation is, or refuse a folder that holds another one: two of them can't share their numbers.
+
+    Args:
+        asked: what decides the numbers.
+        images: the folder of its pictures.
+        edit: the edit's file.
+
+    Raises:
+        ValueError: the folder holds another evaluation, or a damaged file; says what differs.
+    """
+    path = folder / FILE
+    ours = {**asked, "images": os.path.relpath(images, folder), "edit": os.path.relpath(edit, folder)}
+    if path.is_file() and (different := list_differences(_read(path), ours, skip=PLACES)):
+        said = "; ".join(different[:5])
+        raise ValueError(f"{folder} holds another evaluation ({said}); give another --out, or remove it")
+    write_whole(path, json.dumps(ours, indent=1, sort_keys=True) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged; give another --out, or remove that folder") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged; give another --out, or remove that folder")
+    return found

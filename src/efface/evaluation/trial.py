@@ -1,0 +1,90 @@
+"""Scorers are tried before anything is drawn, and afterwards something must have been measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..records.report import Measure
+from ..scorers import Judge
+from ..scorers.base import JUDGED, Scorer, SetScorer
+from ..suites.spec import Row
+from .images import VARIANTS, digest
+from .judging import ScoreTable, explain_failure, score_safely
+
+TRIED = 8
+"""Rows with which a scorer is tried, at most, one a group; the first that it answers is enough."""
+
+
+class Unmeasured(RuntimeError):
+    """Nothing was measured where something had to be: no report can be made of it."""
+
+
+def try_scorers(scorers: Sequence[Judge], rows: Sequence[Row], side: int, cache: Path | None = None) -> None:
+    """Load every scorer and ask it of one small picture, before any work that would be for nothing.
+
+    Args:
+        rows: the rows that will be judged.
+        side: pixels a side of the pictures that will be drawn.
+        cache: the folder of scores; a scorer that has answered there before is not tried again.
+
+    Raises:
+        Unmeasured: a scorer fails at whatever it is asked, as where its file of weights is damaged; in its own words.
+    """
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
+    for scorer in scorers:
+        if cache is not None and _has_answered(scorer, cache):
+            continue
+        if failure := _try_set(scorer, picture) if isinstance(scorer, SetScorer) else _try(scorer, rows, picture):
+            raise Unmeasured(
+                f"nothing was drawn, for scorer {scorer.name} fails at the first picture that it is shown: {failure}"
+            )
+
+
+def require_measured(table: ScoreTable, found: Sequence[Measure]) -> None:
+    """Check that an evaluation measured something.
+
+    Raises:
+        Unmeasured: no measure at all, or no judge of a question could judge any picture; in the judge's own words.
+    """
+    for question in dict.fromkeys(row.asks for row in table.rows if row.asks in JUDGED):
+        asked = [i for i, row in enumerate(table.rows) if row.asks == question]
+        judges = table.judges(question)
+        if judges and all(table.successes[variant][i] is None for variant in VARIANTS for i in asked):
+            said = [table.scores[variant][j][i].explanation for variant in VARIANTS for j in judges for i in asked]
+            words = next((text for text in said if text), "the judges gave no reason")
+            raise Unmeasured(
+                f"no judge of {question!r} ({', '.join(judges)}) could judge any of {len(VARIANTS) * len(asked)} "
+                f"pictures, so there is no report: {words}"
+            )
+    if not any(m.base.n or m.edited.n for m in found):
+        raise Unmeasured("the scorers gave no number for any picture, so there is no report; ask others with --scorer")
+
+
+def _has_answered(scorer: Judge, cache: Path) -> bool:
+    if isinstance(scorer, SetScorer):
+        return any((cache / f"features-{digest(scorer.network.identity())[:12]}").glob("*.safetensors"))
+    return any((cache / f"{scorer.name}-{digest(scorer.identity())[:12]}").glob("*.json"))
+
+
+def _try(scorer: Scorer, rows: Sequence[Row], picture: Tensor) -> str:
+    """Why a scorer fails at every one of a few rows of its question; "" where it answers one."""
+    asked = [row for row in rows if row.asks == scorer.question] or rows
+    failure = ""
+    for row in list({row.group: row for row in reversed(asked)}.values())[:TRIED]:
+        found, failed = score_safely(scorer, picture, [row], picture)
+        if not failed:
+            return ""
+        failure = failure or found[0].explanation
+    return failure
+
+
+def _try_set(scorer: SetScorer, picture: Tensor) -> str:
+    """Why the network of a set scorer fails; "" where it does not."""
+    try:
+        features = scorer.network.features(picture)
+    except Exception as error:
+        return explain_failure(scorer.network.name, error)
+    return "" if features.isfinite().all() else f"{scorer.network.name} gives NaN or infinite features"

@@ -1,0 +1,52 @@
+"""A record's own digest: written with it, and checked when it is read, so that a later change does not pass unseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..files import hash_json, write_whole
+
+P = TypeVar("P", bound=BaseModel)
+FIELD = "digest"
+
+
+def digest_of(record: BaseModel, read: bool = False) -> str:
+    """sha256 of a record without its own digest, as JSON with sorted keys.
+
+    Args:
+        read: whether it was read from a file, of which only the fields that stand there count.
+    """
+    return hash_json(json.loads(record.model_dump_json(exclude={FIELD}, exclude_unset=read)))
+
+
+def write_sealed(path: Path, record: P) -> P:
+    """Write a record that has a field `digest`, whole or not at all; returns it with its digest."""
+    sealed = record.model_copy(update={FIELD: digest_of(record)})
+    write_whole(path, sealed.model_dump_json(indent=1) + "\n")
+    return sealed
+
+
+def parse_sealed(kind: type[P], data: Any) -> P:
+    """The record of a file's contents; files of earlier versions carry no digest, and none is asked of them.
+
+    Raises:
+        ValueError: the contents were changed after they were written, or are no such record; says where.
+    """
+    if isinstance(data, dict) and (said := data.get(FIELD)):
+        found = hash_json({key: value for key, value in data.items() if key != FIELD})
+        if found != said:
+            raise ValueError(
+                f"it was changed after it was written: the digest of its contents is {found[:16]}…, and it says "
+                f"{str(said)[:16]}…"
+            )
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        raise ValueError(f"{place or 'it'}: {first['msg']}{more}") from error
