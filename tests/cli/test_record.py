@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,3 +86,115 @@ def test_bad_input_exits_2(folder: Path, args: list[str], says: str, capsys: pyt
     assert main(["record", str(folder), *args]) == 2
     assert says in capsys.readouterr().err
     assert not (folder / "takedown.html").exists()
+
+
+def test_a_record_without_edit_can_be_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Case 30: the edit is taken from where it lay when it was evaluated."""
+    places = json.loads((folder / "protocol.json").read_text())
+    (folder / "protocol.json").write_text(json.dumps(places | {"edit": "../edit.safetensors"}))
+    assert main(["record", str(folder)]) == 0
+    capsys.readouterr()
+    assert main(["record", str(folder), "--check"]) == 0
+    out = capsys.readouterr().out
+    assert "same         the edit edit.safetensors" in out
+    assert "unsigned     the signature: the record is unsigned: whoever can write these files" in out
+    assert "nobody" in (folder / "takedown.html").read_text()
+
+
+def keys(folder: Path, *names: str) -> list[Path]:
+    for name in names:
+        flags = ["-q", "-t", "ed25519", "-N", "", "-C", f"{name}@example.org", "-f", str(folder / name)]
+        subprocess.run(["ssh-keygen", *flags], check=True)
+    return [folder / name for name in names]
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH's ssh-keygen is not on this machine")
+def test_a_signed_record_says_who_signed_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alice, mallory = keys(tmp_path, "alice", "mallory")
+    edit = ["--edit", str(tmp_path / "edit.safetensors")]
+    assert main(["record", str(folder), *edit, "--sign", str(alice)]) == 0
+    assert "takedown.json.sig" in capsys.readouterr().out
+    record = json.loads((folder / "takedown.json").read_text())
+    assert "alice@example.org (ED25519)" in record["signer"]
+    assert "alice@example.org (ED25519)" in (folder / "takedown.html").read_text()
+    check = ["record", str(folder), "--check"]
+    assert main(check) == 0
+    assert "same         the signature: by ED25519 key SHA256:" in capsys.readouterr().out
+    signers = tmp_path / "signers"
+    signers.write_text(f"alice@example.org {(tmp_path / 'alice.pub').read_text()}")
+    assert main([*check, "--signers", str(signers)]) == 0
+    assert "the signature: by alice@example.org, with ED25519 key SHA256:" in capsys.readouterr().out
+    # The same verdict without efface.
+    flags = ["-Y", "verify", "-n", "efface", "-f", str(signers), "-I", "alice@example.org"]
+    done = subprocess.run(
+        ["ssh-keygen", *flags, "-s", str(folder / "takedown.json.sig")],
+        input=(folder / "takedown.json").read_bytes(),
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    signers.write_text(f"mallory@example.org {(tmp_path / 'mallory.pub').read_text()}")
+    assert main([*check, "--signers", str(signers)]) == 1
+    assert "does not list" in capsys.readouterr().out
+    # Signed again by another key, over the same record: the record names the first.
+    done = subprocess.run(
+        ["ssh-keygen", "-q", "-Y", "sign", "-n", "efface", "-f", str(mallory)],
+        input=(folder / "takedown.json").read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    (folder / "takedown.json.sig").write_bytes(done.stdout)
+    assert main([*check, "--signers", str(signers)]) == 1
+    assert "the record names 256 SHA256:" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH's ssh-keygen is not on this machine")
+def test_a_signature_is_of_this_record_and_does_not_vanish(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (alice,) = keys(tmp_path, "alice")
+    edit, check = ["--edit", str(tmp_path / "edit.safetensors")], ["record", str(folder), "--check"]
+    assert main(["record", str(folder), *edit, "--sign", str(alice)]) == 0
+    file, signature = folder / "takedown.json", folder / "takedown.json.sig"
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"0.98", b"0.99"))
+    assert main(check) == 1
+    out = capsys.readouterr().out
+    assert "differs      the record itself" in out and "differs      the signature: it is not of this record" in out
+    file.write_bytes(whole)
+    signature.write_bytes(b"nothing")
+    assert main(check) == 1
+    signature.unlink()
+    assert main(check) == 1
+    assert "alice@example.org (ED25519) signs it, and there is no takedown.json.sig" in capsys.readouterr().out
+    # A new record without a key is unsigned, and an older signature does not stand beside it.
+    assert main(["record", str(folder), *edit, "--sign", str(alice)]) == 0
+    assert main(["record", str(folder), *edit]) == 0
+    assert not signature.exists() and main(check) == 0
+    signers = tmp_path / "signers"
+    signers.write_text(f"alice@example.org {(tmp_path / 'alice.pub').read_text()}")
+    assert main([*check, "--signers", str(signers)]) == 1
+
+
+def test_signing_needs_a_key_and_ssh_keygen(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").write_text("no key")
+    if shutil.which("ssh-keygen"):
+        for key, says in (("none", "there is no key"), ("text", "is no SSH key")):
+            assert main(["record", str(folder), "--sign", str(tmp_path / key)]) == 2
+            assert says in capsys.readouterr().err
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert main(["record", str(folder), "--sign", str(tmp_path / "text")]) == 2
+    assert "ssh-keygen is not installed" in capsys.readouterr().err
+    assert not (folder / "takedown.json").exists()
+    edit = ["--edit", str(tmp_path / "edit.safetensors")]
+    assert main(["record", str(folder), *edit]) == 0
+    (folder / "takedown.json.sig").write_bytes(b"a signature")
+    assert main(["record", str(folder), "--check"]) == 3
+    for flags, says in (
+        (["--check", "--sign", "x"], "--check changes none"),
+        (["--signers", "x"], "goes with --check"),
+        (["--check", "--signers", str(tmp_path / "none")], "there is no file"),
+    ):
+        assert main(["record", str(folder), *flags]) == 2
+        assert says in capsys.readouterr().err

@@ -50,5 +50,6 @@ class Verify:
         names = {"holds": "holds", "failed": "FAILED", "unjudged": "COULD NOT BE JUDGED"}
         more = [count_deciding(f, self.widest) for f in verdict.findings]
         lines = [f.says + (f" ({format_more(n)})" if n else "") for f, n in zip(verdict.findings, more, strict=True)]
+        lines += [f"remark: {text}" for text in verdict.remarks]
         result(verdict.model_dump(), self.json, "\n".join([*lines, names[verdict.outcome]]))
         return verdict.exit_code

@@ -22,7 +22,10 @@ class Unmeasured(RuntimeError):
 
 
 def try_scorers(scorers: Sequence[Judge], rows: Sequence[Row], side: int, cache: Path | None = None) -> None:
-    """Load every scorer and ask it of one small picture, before any work that would be for nothing.
+    """Load every scorer and ask it of a small picture, before any work that would be for nothing.
+
+    The picture is black; where a scorer fails at that, one of random colours is tried, so that only a scorer that fails
+    at both is refused.
 
     Args:
         rows: the rows that will be judged.
@@ -32,15 +35,13 @@ def try_scorers(scorers: Sequence[Judge], rows: Sequence[Row], side: int, cache:
     Raises:
         Unmeasured: a scorer fails at whatever it is asked, as where its file of weights is damaged; in its own words.
     """
-    generator = torch.Generator().manual_seed(0)
-    picture = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
+    random = torch.randint(256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pictures = (torch.zeros_like(random), random)
     for scorer in scorers:
         if cache is not None and _has_answered(scorer, cache):
             continue
-        if failure := _try_set(scorer, picture) if isinstance(scorer, SetScorer) else _try(scorer, rows, picture):
-            raise Unmeasured(
-                f"nothing was drawn, for scorer {scorer.name} fails at the first picture that it is shown: {failure}"
-            )
+        if failure := _try(scorer, rows, pictures):
+            raise Unmeasured(f"nothing was drawn, for scorer {scorer.name} fails at whatever it is shown: {failure}")
 
 
 def require_measured(table: ScoreTable, found: Sequence[Measure]) -> None:
@@ -69,8 +70,19 @@ def _has_answered(scorer: Judge, cache: Path) -> bool:
     return any((cache / f"{scorer.name}-{digest(scorer.identity())[:12]}").glob("*.json"))
 
 
-def _try(scorer: Scorer, rows: Sequence[Row], picture: Tensor) -> str:
-    """Why a scorer fails at every one of a few rows of its question; "" where it answers one."""
+def _try(scorer: Judge, rows: Sequence[Row], pictures: Sequence[Tensor]) -> str:
+    """Why a scorer fails at each of the pictures, [1, 3, h, w] each; "" where it answers one."""
+    failure = ""
+    for picture in pictures:
+        found = _try_set(scorer, picture) if isinstance(scorer, SetScorer) else _try_rows(scorer, rows, picture)
+        if not found:
+            return ""
+        failure = failure or found
+    return failure
+
+
+def _try_rows(scorer: Scorer, rows: Sequence[Row], picture: Tensor) -> str:
+    """Why a scorer fails at a picture for every one of a few rows of its question; "" where it answers one."""
     asked = [row for row in rows if row.asks == scorer.question] or rows
     failure = ""
     for row in list({row.group: row for row in reversed(asked)}.values())[:TRIED]:

@@ -241,6 +241,7 @@ def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
     worst = {**record.worst, **broken}
     told = (*record.alarms, *(_alarm(each) for each in found))
     changed = {"interrupted": tuple(found), "worst": worst, "robust": estimate_robust(worst), "alarms": told}
+    changed |= {"digest": ""}  # the file's is of what was written
     return record.model_copy(update=changed)
 
 
