@@ -143,9 +143,10 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
     measure |= {"drawn": 70, "unscored": 0, "seconds": 12.5, "before": share(2, 20), "baseline": share(4, 20)}
     lift = Drop(value=0.3, low=0.1, high=0.5, clusters=20)
     curve = (0.1, 0.3, 0.4, 0.5)
+    broken: dict[Condition, int] = {"target": 10, "control-base": 19, "control-kept": 15}
     measures = [
         AttackMeasure(attack="synonyms", condition=condition, after=share(done, 20), lift=lift, curve=curve, **measure)
-        for condition, done in (("target", 10), ("control-base", 19), ("control-kept", 15))
+        for condition, done in broken.items()
     ]
     measures.append(
         AttackMeasure(
