@@ -30,6 +30,19 @@ def tiny_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=8)
 
 
+def tiny_autoencoder(channels: int = 4, **more: Any) -> AutoencoderKL:
+    """A random autoencoder of pictures 16 pixels a side in latents of half the side; `more` are further settings."""
+    return AutoencoderKL(
+        block_out_channels=(4, 8),
+        norm_num_groups=4,
+        latent_channels=channels,
+        sample_size=16,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        **more,
+    )
+
+
 def tiny_pipeline(prediction: Literal["epsilon", "v_prediction"] = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
@@ -62,14 +75,7 @@ def tiny_pipeline(prediction: Literal["epsilon", "v_prediction"] = "epsilon", se
         cross_attention_dim=16,
         attention_head_dim=2,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(4, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=16,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
+    vae = tiny_autoencoder()
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

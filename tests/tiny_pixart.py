@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     DPMSolverMultistepScheduler,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
@@ -16,7 +15,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from efface.models.adapters.pixart import PixArt
 from efface.models.trajectory import Defaults
-from tiny import WORDS
+from tiny import WORDS, tiny_autoencoder
 
 Version = Literal["alpha", "sigma"]
 LENGTH = 10
@@ -52,14 +51,7 @@ def tiny_pixart_pipeline(
         use_additional_conditions=sized,
         norm_type="ada_norm_single",
     )
-    vae = AutoencoderKL(
-        block_out_channels=(4, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=16,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
+    vae = tiny_autoencoder()
     kind = PixArtAlphaPipeline if version == "alpha" else PixArtSigmaPipeline
     scheduler = DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
     pipeline = kind(tokenizer, T5EncoderModel(config), vae, transformer, scheduler)

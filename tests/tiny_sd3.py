@@ -15,7 +15,7 @@ from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from efface.models.adapters.sd3 import StableDiffusion3
 from efface.models.trajectory import Defaults
-from tiny import WORDS, tiny_tokenizer
+from tiny import WORDS, tiny_autoencoder, tiny_tokenizer
 from tiny_pixart import tiny_t5_tokenizer
 from tiny_sdxl import text_config
 
@@ -36,16 +36,7 @@ def tiny_t5(wide: int = WIDE) -> T5EncoderModel:
 
 
 def tiny_vae(channels: int = 4, **more: Any) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(4, 8),
-        norm_num_groups=4,
-        latent_channels=channels,
-        sample_size=16,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        **{"scaling_factor": 1.5305, "shift_factor": 0.0609, **more},
-    )
+    return tiny_autoencoder(channels, **{"scaling_factor": 1.5305, "shift_factor": 0.0609, **more})
 
 
 def tiny_clip(width: int, projection: int) -> CLIPTextModelWithProjection:

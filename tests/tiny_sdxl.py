@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.trajectory import Defaults
-from tiny import WORDS, tiny_tokenizer
+from tiny import WORDS, tiny_autoencoder, tiny_tokenizer
 
 
 def text_config(width: int, **more: Any) -> CLIPTextConfig:
@@ -59,16 +59,7 @@ def tiny_sdxl_pipeline(
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=20 + 6 * 8,
     )
-    autoencoder = AutoencoderKL(
-        block_out_channels=(4, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=16,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        **{"scaling_factor": 0.13025, **vae},
-    )
+    autoencoder = tiny_autoencoder(**{"scaling_factor": 0.13025, **vae})
     pipeline = StableDiffusionXLPipeline(
         vae=autoencoder,
         text_encoder=text_encoder,

@@ -229,8 +229,10 @@ def test_a_pickle_by_its_name_is_never_a_hub_id(tmp_path, monkeypatch, name, tai
     (tmp_path / "models").mkdir()
     if there:
         (tmp_path / "models" / name).write_bytes(b"\x80\x04")
-    said = "is a pickle, which is not opened" if there else "is not there"
-    with pytest.raises(ValueError, match=rf"models/{name} {said}.*convert it to \.safetensors"):
+    said = (
+        "is a pickle, which is not opened.*convert it to .safetensors" if there else "is not there; a pickle would not"
+    )
+    with pytest.raises(ValueError, match=rf"models/{name} {said}.* give FILE\.safetensors@FOLDER"):
         efface.load(f"models/{name}{tail}", device="cpu")
 
 

@@ -45,7 +45,7 @@ class Draw:
             raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
         if self.count < 1:
             raise ValueError(f"--count is {self.count}; it must be at least 1")
-        check_strength(self.strength)
+        check_strength(self.drawing.strength)
         check_folder(self.out)
         from ..files import write_whole
         from ..training.distributed import join_process_group

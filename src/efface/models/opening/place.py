@@ -115,11 +115,13 @@ def _refuse_files(source: str) -> None:
     path = Path(file).expanduser()
     if path.suffix.lower() in PICKLES:
         there = "is a pickle, which is not opened, for opening one can run code" if path.is_file() else "is not there"
-        raise ValueError(
-            f"{file} {there}; convert it to .safetensors (in diffusers: "
-            "StableDiffusionPipeline.from_single_file, then save_pretrained) and give "
-            "FILE.safetensors@FOLDER, or the folder"
+        way = (
+            "convert it to .safetensors (in diffusers: StableDiffusionPipeline.from_single_file, then "
+            "save_pretrained) and"
+            if path.is_file()
+            else "a pickle would not be opened either:"
         )
+        raise ValueError(f"{file} {there}; {way} give FILE.safetensors@FOLDER, or a diffusers folder")
     if path.is_file():
         inside = f"; name its folder, {path.parent}" if path.name == INDEX else ""
         raise ValueError(f"{file} is a file that is no model; FILE.safetensors@FOLDER would have worked{inside}")
