@@ -99,7 +99,7 @@ def test_a_plan_that_does_not_fit_refuses_the_run(eps_model: StableDiffusion) ->
 def test_progress_is_a_function_or_nothing(eps_model: StableDiffusion, capsys: pytest.CaptureFixture[str]) -> None:
     told: list[tuple[str, int, int]] = []
     efface.erase(eps_model, "cat", "esd", progress=lambda *all: told.append(all), **SHORT)
-    stages = ["taking the fingerprint of the weights", "planning memory", "erasing (esd)"]
+    stages = ["taking the fingerprint of the weights", "planning memory", "drawing what is trained on", "erasing (esd)"]
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == stages
     assert all(0 <= done <= of for _, done, of in told) and told[-1] == ("erasing (esd)", 1, 1)
     efface.erase(eps_model, "cat", "esd", **SHORT)

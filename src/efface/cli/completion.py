@@ -35,7 +35,7 @@ class Completion:
     fish > ~/.config/fish/completions/efface.fish. `words` is what these scripts call: it lists what may follow.
     """
 
-    example: ClassVar[str] = 'eval "$(efface completion bash)"'
+    example: ClassVar[str] = "efface completion bash"
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish", "words"]]
     """The shell."""
     after: tyro.conf.Positional[tuple[str, ...]] = ()
