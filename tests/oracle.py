@@ -238,12 +238,12 @@ def stirred(width: int = 24) -> OracleModel:
 def grad_of(losses: Mapping[str, Tensor], params: Sequence[Tensor]) -> GradOf:
     """What a trainer hands to a balance, of losses that are there already."""
 
-    def of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
+    def of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]:
         there = {role: losses[role] for role in shares if role in losses}
         total = torch.stack([shares[role] * loss for role, loss in there.items()]).sum()
         grads = torch.autograd.grad(total, params, retain_graph=True, allow_unused=True)
         zeros = [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
-        return {role: loss.item() for role, loss in there.items()}, zeros
+        return {role: loss.detach() for role, loss in there.items()}, zeros
 
     return of
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 import efface
 from efface.concept import Erasure
+from efface.guidance.gate import Gate
 from efface.methods.esd import ESD
-from tiny import tiny_pipeline
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.hooks import activations
+from efface.models.hooks.attention import record_cross_attention
+from tiny import small_pipeline
 
 QUICK = {"steps": 2, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2, "source": "frozen", "weights": "noxattn"}
 
@@ -38,11 +42,37 @@ def test_a_compiled_network_says_and_learns_the_same(monkeypatch):
         assert (eager.int() - compiled.int()).abs().max() <= 1
 
 
-def small_pipeline():
-    """Of one level, for a compiler takes long to read a network."""
-    made = tiny_pipeline()
-    blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
-    config = {**made.unet.config, **blocks, "block_out_channels": (8,), "mid_block_type": None}
-    torch.manual_seed(0)
-    made.unet = UNet2DConditionModel.from_config(config)
-    return made
+def through_a_gate(model: StableDiffusion) -> torch.Tensor:
+    names = tuple(name for name in model.weights if name.endswith("attn2.to_v.weight"))
+    wide = sum(model.weights[name].shape[1] for name in names)
+    high = sum(model.weights[name].shape[0] for name in names)
+    rng = torch.Generator().manual_seed(5)
+    down, up = (3 * torch.randn(n, generator=rng) for n in (wide, high))
+    gate = Gate(concepts=("cat",), layers=names, rank=1, down=down, up=up)
+    with model.guided_by(gate):
+        return model.images(["a cat"], [1], steps=2).float()
+
+
+def through_attention(model: StableDiffusion) -> torch.Tensor:
+    with record_cross_attention(model) as maps:
+        model.predict(torch.ones(1, *model.latent_shape), 1, model.encode(["a cat"]))
+    return torch.cat([each.detach().flatten() for each in maps.values()])
+
+
+def through_neurons(model: StableDiffusion) -> torch.Tensor:
+    layers, x = activations.find_layers(model), torch.ones(1, *model.latent_shape)
+    return activations.measure_activations(model, layers, x, torch.ones(1), model.encode(["a cat"]), 1)
+
+
+@pytest.mark.parametrize("look", [through_a_gate, through_attention, through_neurons])
+def test_hooks_act_on_a_network_that_was_compiled_before(look, monkeypatch):
+    """A compiled network passes over hooks that came later, so it runs uncompiled while they are in place."""
+    inner = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, **k: inner(call, backend="eager", **k))
+    torch._dynamo.reset()
+    plain, traced = (efface.load(small_pipeline(), "cpu", compile=compile) for compile in (False, True))
+    before = traced.images(["a cat"], [1], steps=2)
+    assert torch.allclose(look(traced), look(plain), atol=1e-5)
+    assert traced.network._compiled_call_impl is not None
+    if look is through_a_gate:
+        assert (look(traced) - before).abs().max() > 3

@@ -99,6 +99,16 @@ def tiny_pipeline(prediction: Literal["epsilon", "v_prediction"] = "epsilon", se
     return pipeline
 
 
+def small_pipeline() -> StableDiffusionPipeline:
+    """Of one level, for what takes long to read a network: a compiler, a counter of operations."""
+    made = tiny_pipeline()
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    config = {**made.unet.config, **blocks, "block_out_channels": (8,), "mid_block_type": None}
+    torch.manual_seed(0)
+    made.unet = UNet2DConditionModel.from_config(config)
+    return made
+
+
 def tiny_model(prediction: Literal["epsilon", "v_prediction"] = "epsilon", seed: int = 0) -> StableDiffusion:
     return StableDiffusion(
         tiny_pipeline(prediction, seed), "tiny", defaults=Defaults(steps=4, guidance=3.0), words=WORDS

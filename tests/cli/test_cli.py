@@ -106,7 +106,9 @@ def test_commands_open_a_model_as_they_are_told(
         )
         == 2
     )
-    assert asked == [(model, "cpu", "bf16", "own", {"compile": True, "offload": True, **own})]
+    assert asked == [
+        (model, "cpu", "bf16", "own", {"compile": True, "offload": True, "variant": "", "deterministic": False, **own})
+    ]
 
 
 def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

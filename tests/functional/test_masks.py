@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from efface.functional.masks import binarise, hard_concrete, keep_probability, straight_through
+from efface.functional.masks import binarise, choose_largest, hard_concrete, keep_probability, straight_through
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
@@ -68,3 +68,17 @@ def test_without_a_share_the_logits_say():
 def test_shares_outside_are_refused(bad):
     with pytest.raises(ValueError, match=f"from 0 to below 1, got {bad}"):
         binarise([torch.zeros(3)], bad)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 700, 6777, 6778])
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_largest_of_all_tensors_are_those_that_a_stable_sort_puts_first(count, ties):
+    rng = torch.Generator().manual_seed(3)
+    sizes = [(1000,), (1,), (7, 111), (20, 250)]
+    parts = [torch.randint(-3, 3, n, generator=rng).float() if ties else torch.randn(n, generator=rng) for n in sizes]
+    every = torch.cat([part.flatten() for part in parts])
+    wanted = torch.zeros_like(every, dtype=torch.bool)
+    wanted[torch.argsort(every, descending=True, stable=True)[:count]] = True
+    found = choose_largest(parts, count)
+    assert [mask.shape for mask in found] == [part.shape for part in parts]
+    assert torch.equal(torch.cat([mask.flatten() for mask in found]), wanted)

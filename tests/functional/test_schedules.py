@@ -107,3 +107,23 @@ def test_rows_and_lengths() -> None:
 def test_unknown_space() -> None:
     with pytest.raises(ValueError, match="no space 'score'; there are eps, v, x0, flow"):
         space_weight(LEVELS["flow"], "eps", "score")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_near_the_clean_end_half_precision_gives_what_fp32_gives(dtype):
+    """alpha-bar of .99915 is 1.0 in bf16: its noise was 0, and dividing by it no number."""
+    level = NoiseLevel.from_alpha_bar(torch.tensor([0.99915, 0.9983]))
+    rng = torch.Generator().manual_seed(0)
+    x0, eps = (torch.randn(2, 3, generator=rng).to(dtype) for _ in range(2))
+    x_t = noised(x0, eps, level)
+    assert x_t.dtype == torch.float32 and torch.equal(x_t, noised(x0.float(), eps.float(), level))
+    for given, wanted in ((a, b) for a in SPACES for b in SPACES):
+        found = convert(eps, x_t, level, given, wanted)
+        assert torch.equal(found, convert(eps.float(), x_t, level, given, wanted)) and found.isfinite().all()
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_prediction_that_is_in_the_wanted_space_already_stays_to_the_bit(space):
+    level, eps = NoiseLevel.from_alpha_bar(torch.tensor([1.0])), torch.randn(1, 5)
+    assert torch.equal(convert(eps, eps, level, space, space), eps)
+    assert torch.equal(convert(eps.bfloat16(), eps, level, space, space), eps.bfloat16().float())

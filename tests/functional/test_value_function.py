@@ -16,7 +16,7 @@ def gradients(seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 
 
 def share_of(forget: list[torch.Tensor], remain: list[torch.Tensor], a_t: float) -> float:
-    return multiplier(inner(forget, forget), inner(forget, remain), a_t)
+    return multiplier(inner(forget, forget).item(), inner(forget, remain).item(), a_t)
 
 
 def flat(parts: list[torch.Tensor]) -> np.ndarray:

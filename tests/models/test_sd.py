@@ -17,6 +17,7 @@ from efface.concept import Prompt
 from efface.functional.losses import guided
 from efface.models.adapters.sd import StableDiffusion, lay_out_for_amx
 from efface.models.cond import Cond
+from efface.planning.tracker import AllocationTracker
 from tiny import tiny_model, tiny_pipeline
 
 PROMPTS, SEEDS = ["a cat", "dog", "red car"], [5, 6, 7]
@@ -208,3 +209,32 @@ def test_few_encodings_are_kept_and_all_are_right(eps_model, monkeypatch):
     together = eps_model.encode(words).flat()
     assert len(eps_model._encoded) == 2
     assert torch.allclose(together, torch.cat([eps_model.encode([word]).flat() for word in words]), atol=1e-5)
+
+
+def test_the_autoencoder_takes_few_pictures_at_once_and_draws_the_same(eps_model, monkeypatch):
+    """The same pixels by slices, from memory that does not grow with the number of pictures."""
+    pictures = eps_model.images(["a cat"] * 6, list(range(6)), steps=2)
+    z = torch.randn(6, *eps_model.latent_shape, generator=torch.Generator().manual_seed(0))
+    whole, peaks = (eps_model.decode(z), eps_model.latents(pictures)), {}
+    monkeypatch.setattr("efface.models.adapters.latent.SLICE", 2 * eps_model.resolution**2)
+    assert torch.equal(eps_model.decode(z), whole[0])
+    assert torch.allclose(eps_model.latents(pictures), whole[1], atol=1e-6)
+    for n in (2, 6):
+        with AllocationTracker(eps_model.vae.parameters()) as tracker:
+            eps_model.decode(z[:n])
+        peaks[n] = tracker.peak - z[:n].nbytes
+    assert peaks[6] < 1.5 * peaks[2]  # three times as much without slices
+
+
+def test_a_very_large_picture_goes_by_tiles(eps_model, monkeypatch):
+    monkeypatch.setattr("efface.models.adapters.latent.TILED", eps_model.resolution**2 - 1)
+    seen: list[bool] = []
+    plain = eps_model.vae.decode
+
+    def watched(*args, **named):
+        seen.append(eps_model.vae.use_tiling)
+        return plain(*args, **named)
+
+    monkeypatch.setattr(eps_model.vae, "decode", watched)
+    eps_model.decode(torch.zeros(1, *eps_model.latent_shape))
+    assert seen == [True] and not eps_model.vae.use_tiling

@@ -63,7 +63,7 @@ def test_no_third_set_of_gradients_is_alive(rate):
     count, numbers = 20, 1000
 
     def made(shares):
-        return dict.fromkeys(shares, 1.0), [torch.randn(numbers) for _ in range(count)]
+        return dict.fromkeys(shares, torch.tensor(1.0)), [torch.randn(numbers) for _ in range(count)]
 
     with AllocationTracker() as tally:
         step = Constrained(rate)(made, None)

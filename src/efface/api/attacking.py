@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,14 @@ from ..edits.strength import check_strength
 from ..suites.make import check as check_suite
 from .case import Case, Words, several
 from .progress import Progress, Report, shown
-from .resources import LazyModel, judges_of, lazy
+from .resources import LazyModel, judges_of, lazy, open_to_judge
 
 if TYPE_CHECKING:
     from ..attacks.base import Attack
     from ..edits.edit import Edit
     from ..evaluation.evaluate import Settings
     from ..models.base import Model
+    from ..planning.gradients import GradientPlan
     from ..records.attacks import AttackRecord
     from ..robustness.conditions import ConceptAliases
     from ..scorers import Judge
@@ -43,7 +44,9 @@ def attack(
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
+    max_memory: str | int | None = None,
     progress: Progress = None,
+    on_plan: Callable[[GradientPlan], None] | None = None,
 ) -> AttackRecord:
     """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls.
 
@@ -59,8 +62,12 @@ def attack(
         controls: prompts in each control, at most.
         worst_case: make each attack only on what none before it broke.
         seed: of everything random in the attacks.
+        max_memory: the most memory that attacks by gradients may need: bytes, or "8GB"; by default what is free. They
+            differentiate as many rows at once as fit.
+        on_plan: called with the memory plan of attacks by gradients, where there are any, before they start.
 
     Raises:
+        DoesNotFit: an attack by gradients needs more memory than it may have; says what would fit.
         ValueError: nothing to attack or to judge with, an attack that can't be made here, a base that does not show the
             concept, or an edit of another base.
     """
@@ -78,11 +85,35 @@ def attack(
     made = case.suite(str(suite), asks=asks)
     aliases = add_aliases(find_aliases(case.known, made.spec), synonyms or {})
     judges = judges_of(opening.name, made, scorers, None)
-    opened = opening.open()
+    opened = open_to_judge(opening)
     how = Settings(steps, guidance, strength)
     campaign = Campaign(rows, controls, group, worst_case, skip, seed)
     with shown(progress) as report:
+        require_gradient_memory(opened, chosen, max_memory, on_plan, report)
         return run(opened, case.file, made, judges, folder, chosen, aliases, how, campaign, report)
+
+
+def require_gradient_memory(
+    model: Model,
+    attacks: Sequence[Attack],
+    max_memory: str | int | None,
+    on_plan: Callable[[GradientPlan], None] | None,
+    report: Report,
+) -> None:
+    """Plan the memory of attacks by gradients; the model then differentiates as many rows at once as fit."""
+    rows = max((each.batch_size for each in attacks if each.threat == "gradients"), default=0)
+    if not rows:
+        return
+    from ..planning.gradients import plan_gradients
+    from ..planning.machine import read_free_bytes, read_size
+
+    report("planning the attacks' memory", 0, 1)
+    limit = read_size(max_memory) if isinstance(max_memory, str) and max_memory else max_memory
+    plan = plan_gradients(model, rows, int(limit) if limit else read_free_bytes(model.device))
+    model.gradient_rows = plan.at_once if plan.at_once < rows else 0
+    report("planning the attacks' memory", 1, 1)
+    if on_plan:
+        on_plan(plan)
 
 
 def add_aliases(known: Mapping[str, ConceptAliases], synonyms: Mapping[str, Words]) -> dict[str, ConceptAliases]:
@@ -131,4 +162,5 @@ def attack_standard(
 
     made, skip = chosen_attacks("standard", model.name, "default", {})
     aliases = find_aliases(case.known, suite.spec)
+    require_gradient_memory(model, made, None, None, report)
     attack(model, case.file, suite, scorers, out, made, aliases, settings, Campaign(skip=skip), report)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .case import Case
 from .progress import Progress, shown
-from .resources import LazyModel, judges_of, lazy
+from .resources import LazyModel, judges_of, lazy, open_to_judge
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -55,7 +55,7 @@ def audit(
     if other := [s.name for s in judges if scorers and s.question not in ("object", "match")]:
         raise ValueError(f"an audit asks judges of objects and a CLIP; scorer {other[0]} is neither")
     judges = [s for s in judges if s.question in ("object", "match")]
-    opened = opening.open()
+    opened = open_to_judge(opening)
     words = searched(opened, case.request, case.known, given)
     with shown(progress) as report:
         return search(opened, case.file, case.request, words, judges, folder, how, case.known, report)

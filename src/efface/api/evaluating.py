@@ -14,7 +14,7 @@ from ..suites.world import locate
 from .attacking import attack_standard, check_attackable
 from .case import Case, Words
 from .progress import Progress, shown
-from .resources import LazyModel, judges_of, lazy, suite_for
+from .resources import LazyModel, judges_of, lazy, open_to_judge, suite_for
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -104,7 +104,7 @@ def evaluate(
     )
     if attacks == "standard":
         check_attackable(chosen, judges, settings)
-    opened = opening.open()
+    opened = open_to_judge(opening)
     with shown(progress) as report:
         where = Path(images) if images else None
         record = measure(opened, case.file, chosen, judges, folder, settings, where, report, protocol=rules)

@@ -51,6 +51,15 @@ def lazy(model: Model | LazyModel | str | Path) -> LazyModel:
     return LazyModel(name, lambda: model)
 
 
+def open_to_judge(opening: LazyModel) -> Model:
+    """The model, opened; networks that judge its pictures work on its device from now on."""
+    from ..scorers.base import judge_on
+
+    opened = opening.open()
+    judge_on(opened.device)
+    return opened
+
+
 def edit_in(edit: Edit | str | Path, out: Path) -> tuple[Edit, Path]:
     """The edit and its file; one that is only in memory is saved to `out`/edit.safetensors.
 
@@ -151,7 +160,9 @@ def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
     if known is None:
         return None
     from ..evaluation.evaluate import Settings, measure_target_rate
+    from ..scorers.base import judge_on
 
+    judge_on(model.device)
     try:
         suite = build(suite_for(erasure, known), erasure, known, per_group=LOOK, only=("target",))
     except ValueError as error:

@@ -12,13 +12,15 @@ Errors are measured in eps, whatever the model predicts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
 from ..edits.edit import Edit
+from ..functional.adversary import steepness_by_parts
+from ..functional.losses import weighted_errors
 from ..functional.schedules import denoising_target, noised, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
@@ -41,17 +43,32 @@ class DenoisingError:
         """A picture for each row, noised to timestep `at` or to any; "goal" is the noise, in the model's own space."""
         picks = self._draw(len(self.latents))
         t = self._draw(len(self.model.levels)) if at is None else torch.full_like(picks, at)
-        x0 = self.latents[picks.to(self.latents.device)]
-        eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0)
+        x0 = self.latents[picks.to(self.latents.device, non_blocking=True)]
+        eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0, non_blocking=True)
         bar = self.model.noise_level(t)
         x_t = noised(x0, eps, bar)
-        return States(x_t, t.to(x0.device), {"goal": denoising_target(x0, eps, x_t, bar, self.model.space)})
+        return States(x_t, t, {"goal": denoising_target(x0, eps, x_t, bar, self.model.space)})
 
     def error(self, rows: States, cond: Cond) -> Tensor:
         """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""
         said = self.model.predict_guided(rows.x, rows.t, cond)
         weight = space_weight(self.model.noise_level(rows.t), self.model.space, "eps")
-        return weight * (said.float() - rows.known["goal"].float()).square().flatten(1).mean(dim=1)
+        return weighted_errors(said, rows.known["goal"], weight)
+
+    def steepness(self, states: States, at: Tensor, read: Callable[[Tensor, slice], Cond]) -> tuple[Tensor, Tensor]:
+        """The error [n] of inputs [n, ...] and its gradient, `Model.gradient_rows` rows at once.
+
+        Args:
+            states: what `rows` gave, n rows.
+            read: the conditions of m rows, as the guide in place wants them, of their inputs [m, ...] and their slice.
+        """
+
+        def error(inputs: Tensor, part: slice) -> Tensor:
+            known = {name: tensor[part] for name, tensor in states.known.items()}
+            return self.error(States(states.x[part], states.t[part], known), read(inputs, part))
+
+        with self.model.frozen():
+            return steepness_by_parts(error, at, self.model.gradient_rows, self.model.loss_factor)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Goes on with these rows alone."""

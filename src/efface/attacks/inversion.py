@@ -28,6 +28,7 @@ from ..functional.adversary import NoGradient, NotFinite
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
+from ..models.pieces import call_in_pieces
 from ..suites.spec import Row
 from ..training.optim import Adam32bit
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
@@ -119,21 +120,26 @@ class ConceptInversion(Attack):
             choice = context.rng("inversion", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
             spelled = [choice.choice(slots) for _ in owner]
-            x0 = latents[torch.randint(len(latents), (len(owner),), generator=rng).to(latents.device)]
-            with torch.enable_grad():
+            x0 = latents[
+                torch.randint(len(latents), (len(owner),), generator=rng).to(latents.device, non_blocking=True)
+            ]
+            with torch.enable_grad(), model.frozen():
                 cond = _read(model, spelled, words[owner])
                 errors = denoising_errors(
-                    lambda x_t, t, cond=cond: model.predict_guided(x_t, t, cond),
+                    lambda x_t, t, cond=cond: call_in_pieces(model.predict_guided, x_t, t, cond, model.gradient_rows),
                     x0,
                     model.noise_level,
                     len(model.levels),
                     model.space,
                     rng,
                 )
-                (grad,) = torch.autograd.grad(errors.sum() / self.batch, [words])
-            if not (errors.isfinite().all() and grad.isfinite().all()):
+                factor = model.loss_factor
+                (grad,) = torch.autograd.grad(errors.sum() / self.batch * factor, [words])
+                grad = grad / factor
+            finite, moves = torch.stack([errors.isfinite().all() & grad.isfinite().all(), grad.any()]).tolist()
+            if not finite:
                 raise NotFinite(f"at step {step + 1} of learning the word the loss or its gradient is not finite")
-            if not grad.any():
+            if not moves:
                 raise NoGradient(f"at step {step + 1} the word has no gradient that could be followed")
             with torch.no_grad():
                 words.mul_(1 - self.lr * self.decay)

@@ -91,7 +91,9 @@ class Readings(IterativeAttack):
 
     def _substitute(self) -> None:
         """The best of some prompts that differ in one word, where it is better than the one so far."""
-        far, grad = steepness(lambda words: self._far(words, self.wanted), self.table[self.ids])
+        model = self.context.model
+        with model.frozen():
+            far, grad = steepness(lambda words: self._far(words, self.wanted), self.table[self.ids], model.loss_factor)
         tried = substitute(self.ids, compute_slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
         n, m = tried.shape[:2]
         with torch.no_grad():

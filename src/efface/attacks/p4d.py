@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt, positive
-from ..functional.adversary import RowwiseAdam, steepness
+from ..functional.adversary import RowwiseAdam
 from ..functional.tokens import find_nearest, spell
 from ..models.cond import Cond
 from ..models.text_room import demand_room
@@ -89,7 +89,7 @@ class Prompts(IterativeAttack):
         for _ in range(self.how.steps):
             states = self._goal(self.denoising.rows())
             at = self.table[find_nearest(self.soft.at, self.table)] if self.how.how == "hard" else self.soft.at
-            self.soft.step(steepness(lambda p, states=states: self.denoising.error(states, self._cond(p)), at)[1])
+            self.soft.step(self.denoising.steepness(states, at, lambda prompts, _: self._cond(prompts))[1])
         if self.how.how == "soft":
             with torch.no_grad():
                 conds = self.context.model.embedding_of(self._cond(self.soft.at))
@@ -104,7 +104,7 @@ class Prompts(IterativeAttack):
 
     def _cond(self, at: Tensor) -> Cond:
         """What prompts of these token embeddings [n, k, d] alone are read as."""
-        model, empty = self.context.model, [""] * len(self.rows)
+        model, empty = self.context.model, [""] * len(at)
         return model.with_guider_inputs(empty, model.encode_with_grad(empty, at))
 
     def _goal(self, states: States) -> States:

@@ -20,6 +20,8 @@ from torch import Tensor
 from ..functional.adversary import NotFinite
 from ..functional.denoising import denoising_errors
 from ..models.base import Model
+from ..models.cond import Cond
+from ..models.pieces import call_in_pieces
 from ..suites.spec import Row
 from ..training.optim import Adam32bit
 from ..training.subsets import select
@@ -126,27 +128,35 @@ class Relearn(Attack):
         self, context: AttackContext, adam: Adam32bit, start: Mapping[str, Tensor], done: int, until: int
     ) -> dict[str, Tensor]:
         """Adam's state after the steps from `done` to `until`."""
-        model = context.model
+        model, factor = context.model, context.model.loss_factor
         latents = context.latents(self.pictures)
+
+        def first(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+            return model.predict(x_t, t, cond)[0]
+
         templates = self.style_templates if context.asks == "style" else self.templates
         prompts = [template.format(context.placeholder or context.concept) for template in templates]
         for step in range(done, until):
             choice = context.rng("relearn", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
             asked = [choice.choice(prompts) for _ in range(self.batch)]
-            x0 = latents[torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device)]
-            with torch.enable_grad(), model.swap_in(self._moved(start, adam.params)):
+            x0 = latents[
+                torch.randint(len(latents), (self.batch,), generator=rng).to(latents.device, non_blocking=True)
+            ]
+            with torch.enable_grad(), model.frozen(), model.swap_in(self._moved(start, adam.params)):
                 cond = model.encode_with_grad(asked)
                 errors = denoising_errors(
-                    lambda x_t, t, cond=cond: model.predict(x_t, t, cond)[0],
+                    lambda x_t, t, cond=cond: call_in_pieces(first, x_t, t, cond, model.gradient_rows),
                     x0,
                     model.noise_level,
                     len(model.levels),
                     model.space,
                     rng,
                 )
-                grads = torch.autograd.grad(errors.mean(), adam.params, allow_unused=True)
-            if not all(values.isfinite().all() for values in (errors, *grads) if values is not None):
+                grads = torch.autograd.grad(errors.mean() * factor, adam.params, allow_unused=True)
+                grads = [None if grad is None else grad / factor for grad in grads]
+            checked = [values.isfinite().all() for values in (errors, *grads) if values is not None]
+            if not torch.stack(checked).all():  # read at once: reading waits
                 raise NotFinite(f"at step {step + 1} of relearning the loss or its gradient is not finite")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
         return adam.state_dict()

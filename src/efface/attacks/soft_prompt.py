@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..concept import Prompt, positive
-from ..functional.adversary import RowwiseAdam, steepness
+from ..functional.adversary import RowwiseAdam
 from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
@@ -84,10 +84,9 @@ class Embeddings(IterativeAttack):
     def advance(self, turn: int) -> Sequence[Candidate]:
         for _ in range(self.how.steps):
             states = self.denoising.rows()
-            _, grad = steepness(lambda at, states=states: self.denoising.error(states, self._cond(at)), self.soft.at)
-            self.soft.step(grad)
+            self.soft.step(self.denoising.steepness(states, self.soft.at, self._cond)[1])
         with torch.no_grad():
-            found = self.context.model.embedding_of(self._cond(self.soft.at))
+            found = self.context.model.embedding_of(self._cond(self.soft.at, slice(None)))
         return [Candidate(Prompt(row.prompt, c), row.seed) for row, c in zip(self.rows, found, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -103,10 +102,11 @@ class Embeddings(IterativeAttack):
         picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.denoising.rngs]
         return model.embed(words[torch.stack(picks).to(words.device)]).detach()
 
-    def _cond(self, at: Tensor) -> Cond:
+    def _cond(self, at: Tensor, part: slice) -> Cond:
+        """What the embeddings [m, ...] of some of the rows are read as."""
         model = self.context.model
         if self.how.where == "words":
-            cond = model.encode_with_grad([row.prompt for row in self.rows], at)
+            cond = model.encode_with_grad([row.prompt for row in self.rows[part]], at)
         else:
-            cond = self.own.with_embedding(at.to(self.own.embedding))
-        return model.with_guider_inputs([""] * len(self.rows), cond)
+            cond = self.own[part].with_embedding(at.to(self.own.embedding))
+        return model.with_guider_inputs([""] * len(at), cond)

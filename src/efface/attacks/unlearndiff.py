@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor
 
 from ..concept import positive
-from ..functional.adversary import RowwiseAdam, steepness
+from ..functional.adversary import RowwiseAdam
 from ..functional.tokens import compute_slopes, draw_tokens, project_to_simplex, spell
+from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
 from .base import (
@@ -97,11 +99,10 @@ class Prefixes(IterativeAttack):
         states = self.denoising.rows(at)
         prompts = [row.prompt for row in self.rows]
         words = self.table[draw_tokens(points.at, self.denoising.rngs)]
-        _, grad = steepness(
-            lambda prefix: self.denoising.error(
-                states, model.with_guider_inputs(prompts, model.encode_with_grad(prompts, prefix))
-            ),
-            words,
-        )
+
+        def read(prefix: Tensor, part: slice) -> Cond:
+            return model.with_guider_inputs(prompts[part], model.encode_with_grad(prompts[part], prefix))
+
+        _, grad = self.denoising.steepness(states, words, read)
         points.step(compute_slopes(grad, self.table).clamp(-1, 1) + self.how.decay * points.at)
         points.at = project_to_simplex(points.at)

@@ -53,6 +53,13 @@ ABOUT = "Removes concepts from text-to-image diffusion models, shows that they a
 STYLE = (tyro.conf.OmitArgPrefixes,)
 WIDTH = 80
 """Columns of a terminal."""
+LESS_MEMORY = {
+    "erase": "--micro-batch 1, --checkpointing, --draw-batch 1, --moments 8, ",
+    "attack": "--max-memory with fewer GB than there are, ",
+    "draw": "fewer --prompt at once, ",
+}
+"""What a command has beside the flags of every model."""
+LESS_OF_MODEL = "--dtype bf16 (or fp16) and --offload"
 BROKEN_PIPE = 141
 """What a shell reports of a command whose reader went away."""
 
@@ -88,7 +95,7 @@ def _answer(args: list[str]) -> int:
         except (ValueError, TypeError, OSError) as error:
             return complain(error, 2)
         except (ArithmeticError, RuntimeError) as error:
-            return complain(error, 1)
+            return complain(explain_memory(args[0], error), 1)
         except KeyboardInterrupt:
             kept = getattr(COMMANDS.get(args[0]), "kept", "nothing was kept")
             return complain(KeyboardInterrupt(f"stopped; {kept}"), 130)
@@ -104,6 +111,17 @@ def _run(name: str, args: Sequence[str]) -> int:
     command = COMMANDS[name]
     about = f"{inspect.cleandoc(command.__doc__ or '')}\n\nExample:\n  {command.example}"
     return tyro.cli(command, prog=f"efface {name}", description=about, args=list(args), config=STYLE).run() or 0
+
+
+def explain_memory(command: str, error: Exception) -> Exception:
+    """The error; of memory that ran out on a GPU, which flags of the command take less, in place of torch's own text.
+
+    By its name, for torch is not imported here.
+    """
+    if type(error).__name__ != "OutOfMemoryError":
+        return error
+    said = str(error).partition(". ")[0]
+    return RuntimeError(f"memory ran out: {said}; {LESS_MEMORY.get(command, '')}{LESS_OF_MODEL} take less")
 
 
 def usage() -> str:

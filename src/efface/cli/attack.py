@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import tyro
 
 from ..files import check_folder
-from .console import progress, result
+from .console import progress, result, tell_plan
 from .loading import Drawing, Loading
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class AttackCommand:
     """A judge to ask, by name; repeat the flag for several. All that come with the model by default."""
     seed: int = 0
     """Of everything random in the attacks."""
+    max_memory: str = ""
+    """The most that attacks by gradients may need, such as 8GB: they then take fewer rows at once. By default what is
+    free."""
     json: bool = False
     """Print the result as JSON."""
     drawing: Drawing = field(default_factory=Drawing)
@@ -86,7 +89,9 @@ class AttackCommand:
                 steps=self.drawing.steps,
                 guidance=self.drawing.guidance,
                 seed=self.seed,
+                max_memory=self.max_memory,
                 progress=report,
+                on_plan=tell_plan,
             )
         path = self.out / "attacks.json"
         data = record.model_dump(include={"targets", "robust", "conditions", "measures", "alarms"}, mode="json")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..api.progress import Report, bars, silent
 
 if TYPE_CHECKING:
+    from ..planning.gradients import GradientPlan
     from ..planning.plan import Plan
     from ..suites.spec import Suite
 
@@ -63,8 +64,8 @@ def tell_suite(suite: Suite) -> None:
     say(f"{suite.spec.name}: {n:,} prompts, drawn without and with the edit: {2 * n:,} pictures, each judged")
 
 
-def tell_plan(plan: Plan) -> None:
-    """Says what a training will take."""
+def tell_plan(plan: Plan | GradientPlan) -> None:
+    """Says what a training, or attacks by gradients, will take."""
     say(f"this run takes, at most:\n{plan.table()}")
 
 

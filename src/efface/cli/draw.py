@@ -70,8 +70,9 @@ class Draw:
     def draw(self, wanted: Sequence[tuple[str, int, Path]], aloud: bool) -> None:
         """Pictures of prompts and seeds, each into its file: those of one process."""
         from ..edits.edit import Edit, apply
-        from ..evaluation.images import batch_size_of, encode_png
+        from ..evaluation.images import encode_png
         from ..files import write_whole
+        from ..models.trajectory import choose_image_batch
 
         edits = [Edit.load(e) for e in self.edit]
         model = self.loading.opened(self.model)
@@ -84,7 +85,7 @@ class Draw:
                 steps=self.drawing.steps,
                 guidance=self.drawing.guidance,
                 sampler=self.drawing.sampler,
-                batch=batch_size_of(model.resolution),
+                batch=choose_image_batch(model.resolution),
                 progress=lambda i, n: on_progress("drawing", i, n),
             )
         for image, (_, _, file) in zip(images, wanted, strict=True):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..api.resources import LazyModel
+from .console import say
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -38,7 +39,8 @@ class Loading:
     device: str | None = None
     """Where to work; a GPU where there is one."""
     dtype: Literal["fp32", "fp16", "bf16"] | None = None
-    """Of the model's weights; fp32 by default. What learns has fp32 masters whatever this says."""
+    """Of the model's weights: by default fp32 on a CPU, and on a GPU bf16, or fp16 where it lacks that. What learns has
+    fp32 masters whatever this says."""
     compute: Literal["own", "bf16", "auto"] | None = None
     """Compute in the weights' own dtype, in bf16, or in bf16 where the hardware does; by the model's own default."""
     variant: str = ""
@@ -48,11 +50,14 @@ class Loading:
     offload: bool = False
     """Keep text encoders and autoencoder on the CPU while a GPU works."""
 
+    deterministic: bool = False
+    """Let a GPU use only kernels that give the same bits every time; some are slower."""
+
     def opened(self, model: str, **more: Any) -> Model:
         """The model, set up as the flags say; `more` are further arguments of `efface.load`."""
         from .. import load
 
-        return load(
+        made = load(
             model,
             self.device,
             self.dtype,
@@ -60,9 +65,18 @@ class Loading:
             compile=self.compile,
             offload=self.offload,
             variant=self.variant,
+            deterministic=self.deterministic,
             **more,
         )
+        if made.device.type != "cpu":
+            computed = f", computed in {_name(made.compute)}" if made.compute else ""
+            say(f"{made.name}: weights in {_name(made.dtype)}{computed}, on {made.device}; --dtype chooses another")
+        return made
 
     def lazily(self, model: str, **more: Any) -> LazyModel:
         """The model, to be opened as the flags say when everything that can be refused before has been."""
         return LazyModel(model, lambda: self.opened(model, **more))
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")

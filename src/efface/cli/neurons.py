@@ -71,8 +71,8 @@ class Neurons:
         check_folder(self.out)
         from ..diagnostics.neurons import NeuronConfig, diagnose
         from ..edits.edit import Edit
-        from ..evaluation.images import batch_size_of
         from ..files import write_whole
+        from ..models.trajectory import choose_image_batch
         from ..reporting.neurons import render_neurons
 
         how = NeuronConfig(
@@ -99,7 +99,7 @@ class Neurons:
                 self.concept,
                 self.adversarial,
                 how,
-                batch_size_of(model.resolution),
+                choose_image_batch(model.resolution),
                 lambda i, n: on_progress("looking", i, n),
             )
         data = {"model": self.model, "edits": list(edits), "concept": self.concept}

@@ -101,9 +101,9 @@ class Purify:
         """uint8 pictures [n, 3, h, w] by kind, a few at a time."""
         import torch
 
-        from ..evaluation.images import batch_size_of
+        from ..models.trajectory import choose_image_batch
 
-        parts = before.split(batch_size_of(model.resolution))
+        parts = before.split(choose_image_batch(model.resolution))
         done = [self._purify_some(model, edit, part) for part in _told(parts, on_progress)]
         return {"before": before} | {kind: torch.cat([some[kind] for some in done]) for kind in ("base", "after")}
 

@@ -26,12 +26,12 @@ from torch import Tensor
 from ..concept import Erasure, fold_name
 from ..edits.edit import Edit
 from ..evaluation.drawing import Drawings, Progress, Settings
-from ..evaluation.images import batch_size_of
 from ..files import hash_file, write_whole
 from ..functional.candidates import measure_distances
 from ..functional.schedules import space_weight
 from ..functional.words import other_words
 from ..models.base import Model
+from ..models.trajectory import choose_image_batch
 from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
 from ..scorers import Judge
 from ..suites.world import World
@@ -113,8 +113,8 @@ def _by_prediction(
     draw = model.sample(empty, empty, seeds, steps=look.steps, guidance=1.0, record=True, sampler="ddim")
     kept = [(2 * k + 1) * len(draw.t) // (2 * look.points) for k in range(min(look.points, len(draw.t)))]
     x = draw.states[kept].flatten(0, 1)
-    t = draw.t[kept].repeat_interleave(look.states).to(x.device)
-    weight = space_weight(model.noise_level(t), model.space, look.space)
+    t = draw.t[kept].repeat_interleave(look.states)
+    weight = space_weight(model.noise_level(t), model.space, look.space).to(x.device)
     out: list[float] = []
     for start in range(0, len(prompts), HELD):
         part = prompts[start : start + HELD]
@@ -129,7 +129,7 @@ def _by_prediction(
 
 def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
     """[words, states, c, h, w], float: what the model now in place predicts for each word at all states."""
-    size = max(1, 2 * batch_size_of(model.resolution) // len(x))
+    size = max(1, 2 * choose_image_batch(model.resolution) // len(x))
     out = []
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
@@ -145,7 +145,7 @@ def _by_drawing(
 ) -> list[float]:
     """By the latents that the two end in, from the same noise."""
     seeds = [look.seed + i for i in range(look.states)]
-    size = max(1, batch_size_of(model.resolution) // len(seeds))
+    size = max(1, choose_image_batch(model.resolution) // len(seeds))
     out: list[float] = []
     for start in range(0, len(prompts), size):
         part = [p for p in prompts[start : start + size] for _ in seeds]

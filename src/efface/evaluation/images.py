@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..files import hash_bytes, hash_json, new_folder
-from ..models.trajectory import Sampler
+from ..models.trajectory import Sampler, choose_image_batch
 from ..records.report import Drawing
 from ..suites.spec import Row
 
@@ -69,13 +69,8 @@ class ImageSet:
 
 def split_chunks(rows: Sequence[Row], resolution: int) -> list[Sequence[Row]]:
     """Rows cut into the fixed pieces that are drawn together."""
-    size = batch_size_of(resolution)
+    size = choose_image_batch(resolution)
     return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-def batch_size_of(resolution: int) -> int:
-    """Pictures drawn at once: few of large ones, for memory's sake."""
-    return 64 if resolution <= 128 else 4
 
 
 def digest(value: Any) -> str:

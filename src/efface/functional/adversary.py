@@ -29,6 +29,7 @@ def descend(
     lr: float,
     rule: Rule = "adam",
     radius: float | None = None,
+    factor: float = 1.0,
 ) -> Tensor:
     """The inputs [n, ...] after `steps` steps that lower each row's error, without a gradient.
 
@@ -38,6 +39,7 @@ def descend(
         error: the error [n] of inputs [n, ...]; called once a step.
         rule: Adam, or steps of `lr` against the gradient's sign (PGD, Madry et al., arXiv 1706.06083).
         radius: after each step inputs are put back to within this of the start, in each number; None leaves them free.
+        factor: by which errors are multiplied before they are differentiated, and gradients divided after (fp16).
     """
     if rule not in get_args(Rule):
         raise ValueError(f"no rule {rule!r}; there are {', '.join(get_args(Rule))}")
@@ -48,7 +50,9 @@ def descend(
     adam = torch.optim.Adam([moved], lr=lr)
     for _ in range(steps):
         with torch.enable_grad():  # also where the caller wants none
-            (grad,) = torch.autograd.grad(error(moved).sum(), [moved])
+            total = error(moved).sum()
+            (grad,) = torch.autograd.grad(total if factor == 1 else total * factor, [moved])
+        grad = grad if factor == 1 else torch.nan_to_num(grad / factor, 0.0, 0.0, 0.0)  # what overflowed stays put
         if rule == "adam":
             moved.grad = grad
             adam.step()
@@ -60,23 +64,55 @@ def descend(
     return moved.detach()
 
 
-def steepness(error: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
-    """The error [n] of inputs [n, ...] and its gradient [n, ...], each row's for itself.
+def steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The error [n] of inputs [n, ...] and its gradient [n, ...], each row's for itself, all rows at once.
+
+    As `steepness_by_parts`, with an error of all inputs.
+    """
+    return steepness_by_parts(lambda inputs, _: error(inputs), at, 0, factor)
+
+
+def steepness_by_parts(
+    error: Callable[[Tensor, slice], Tensor], at: Tensor, rows_at_once: int, factor: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The error [n] of inputs [n, ...] and its gradient [n, ...], each row's for itself, some rows at once.
+
+    The activations of some rows are gone before those of the next are made.
+
+    Args:
+        error: the errors [m] of the inputs [m, ...] of the rows in a slice of range(n).
+        rows_at_once: how many rows; 0 takes all.
+        factor: by which errors are multiplied before they are differentiated, and gradients divided after, so that
+            small ones do not vanish on their way through fp16. Where they overflow, a smaller factor is tried.
 
     Raises:
         NoGradient: of no row: an attack would only seem to have been tried.
         NotFinite: an error or a gradient is no finite number.
     """
+    size = rows_at_once or len(at)
+    parts = [slice(i, i + size) for i in range(0, len(at), size)]
+    found = [_steepness(lambda inputs, part=part: error(inputs, part), at[part], factor) for part in parts]
+    errors, grad = (torch.cat(column) for column in zip(*found, strict=True))
+    checks = torch.stack([errors.isfinite().all(), grad.any(), grad.isfinite().all()])  # read at once: reading waits
+    right_errors, moves, right_grads = checks.tolist()
+    if not right_errors:
+        raise NotFinite("the attack's loss is not finite; a smaller lr, or a wider dtype of the model, may help")
+    if not moves:
+        raise NoGradient("no gradient reaches the prompt: this model gives the attack nothing to follow")
+    if not right_grads and factor > 1:
+        return steepness_by_parts(error, at, rows_at_once, max(1.0, factor / 16))
+    if not right_grads:
+        raise NotFinite("the attack's gradient is not finite; a smaller lr, or a wider dtype of the model, may help")
+    return errors, grad
+
+
+def _steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     leaf = at.detach().requires_grad_()
     with torch.enable_grad():
         errors = error(leaf)
-        grads = torch.autograd.grad(errors.sum(), [leaf], allow_unused=True) if errors.requires_grad else (None,)
-    if not errors.isfinite().all():
-        raise NotFinite("the attack's loss is not finite; a smaller lr, or a wider dtype of the model, may help")
-    if (grad := grads[0]) is None or not grad.any():
-        raise NoGradient("no gradient reaches the prompt: this model gives the attack nothing to follow")
-    if not grad.isfinite().all():
-        raise NotFinite("the attack's gradient is not finite; a smaller lr, or a wider dtype of the model, may help")
+        total = errors.sum() if factor == 1 else errors.sum() * factor
+        (grad,) = torch.autograd.grad(total, [leaf], allow_unused=True) if errors.requires_grad else (None,)
+    grad = torch.zeros_like(leaf) if grad is None else grad if factor == 1 else grad / factor
     return errors.detach(), grad
 
 

@@ -21,14 +21,14 @@ def denoising_errors(
     """Mean squared errors [n] of predictions for pictures x0 [n, ...], each under noise of a timestep drawn evenly.
 
     Args:
-        predict: a function of states x_t [n, ...] and timesteps t [n] to predictions [n, ...] in `space`.
+        predict: a function of states x_t [n, ...] and timesteps t [n], on the CPU, to predictions [n, ...] in `space`.
         noise_level: the noise levels of timesteps t [n].
         timesteps: how many there are, counted from 0.
         rng: on the CPU; timesteps are drawn first, then noise.
     """
     t = torch.randint(timesteps, (len(x0),), generator=rng)
-    eps = torch.randn(x0.shape, generator=rng).to(x0)
+    eps = torch.randn(x0.shape, generator=rng).to(x0, non_blocking=True)
     level = noise_level(t)
     x_t = noised(x0, eps, level)
     wanted = denoising_target(x0, eps, x_t, level, space)
-    return (predict(x_t, t.to(x0.device)).float() - wanted.float()).square().flatten(1).mean(dim=1)
+    return (predict(x_t, t).float() - wanted.float()).square().flatten(1).mean(dim=1)

@@ -20,7 +20,7 @@ def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Ge
         raise ValueError(f"the temperature must be positive, got {temperature}")
     u = torch.rand(logits.shape, generator=rng)
     g = -torch.log(-torch.log(u + 1e-10) + 1e-10)
-    soft = torch.softmax((logits + g.to(logits)) / temperature, dim=-1)
+    soft = torch.softmax((logits + g.to(logits, non_blocking=True)) / temperature, dim=-1)
     if hard:
         one = torch.zeros_like(soft).scatter(-1, soft.detach().argmax(dim=-1, keepdim=True), 1.0)
         return one + (soft - soft.detach())

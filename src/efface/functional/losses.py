@@ -26,4 +26,4 @@ def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def weighted_errors(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Weight [n] times each row's mean squared error: [n], in fp32."""
     errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
-    return weight.to(errors) * errors
+    return weight.to(errors, non_blocking=True) * errors

@@ -6,12 +6,14 @@ Hard-concrete is Louizos et al., arXiv 1712.01312, eq. 10 to 12.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 STRETCH = (-0.1, 1.1)
+PIECE = 2**22
+"""Numbers whose keys are made at once, of eight bytes each."""
 
 
 def straight_through(logits: Tensor, tau: float) -> Tensor:
@@ -43,7 +45,56 @@ def binarise(logits: Sequence[Tensor], sparsity: float = 0.0) -> list[Tensor]:
         raise ValueError(f"a sparsity is a share from 0 to below 1, got {sparsity}")
     if sparsity == 0:
         return [s > 0 for s in logits]
-    every = torch.cat([s.flatten() for s in logits])
-    kept = torch.ones_like(every, dtype=torch.bool)
-    kept[torch.argsort(every, stable=True)[: round(sparsity * len(every))]] = False
-    return [part.view(s.shape) for part, s in zip(kept.split([s.numel() for s in logits]), logits, strict=True)]
+    pruned = choose_largest([-s for s in logits], round(sparsity * sum(s.numel() for s in logits)))
+    return [~chosen for chosen in pruned]
+
+
+def choose_largest(parts: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Where the `count` largest of all numbers in these fp32 tensors are, as a mask of each; of equal ones the first.
+
+    The threshold is found by four histograms of 256 bins, as a radix sort's digits, so that no workspace is larger than
+    a piece of a tensor, where sorting all of them at once takes many times their size.
+
+    Example:
+        >>> choose_largest([torch.tensor([1.0, 3.0]), torch.tensor([3.0, -2.0])], 1)
+        [tensor([False,  True]), tensor([False, False])]
+    """
+    if not 0 < count < sum(part.numel() for part in parts):
+        return [torch.full_like(part, count > 0, dtype=torch.bool) for part in parts]
+    prefix, left = 0, count
+    for shift in (24, 16, 8, 0):
+        bins = torch.zeros(257, dtype=torch.long, device=parts[0].device)
+        for piece in _gather_pieces(parts):
+            key = _to_key(piece)
+            digit = torch.where(key >> (shift + 8) == prefix, (key >> shift) & 255, 256)
+            bins += torch.bincount(digit, minlength=257)
+        above = bins[:256].flip(0).cumsum(0).tolist()  # how many are in the highest bins
+        place = next(i for i, many in enumerate(above) if many >= left)
+        left -= above[place - 1] if place else 0
+        prefix = (prefix << 8) | (255 - place)
+    chosen, equal = [], left
+    for part in parts:
+        key = torch.cat([_to_key(piece) for piece in part.reshape(-1).split(PIECE)])
+        same = key == prefix
+        number = int(same.sum()) if equal else 0
+        first = same & (same.cumsum(0) <= equal) if number > equal else same & (equal > 0)
+        equal -= min(number, equal)
+        chosen.append(((key > prefix) | first).view(part.shape))
+    return chosen
+
+
+def _gather_pieces(parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    """All numbers of these tensors in pieces of at most `PIECE`, small tensors side by side in one."""
+    waiting: list[Tensor] = []
+    for piece in (piece for part in parts for piece in part.reshape(-1).split(PIECE)):
+        if waiting and sum(map(len, waiting)) + len(piece) > PIECE:
+            yield torch.cat(waiting)
+            waiting = []
+        waiting.append(piece)
+    yield torch.cat(waiting)
+
+
+def _to_key(x: Tensor) -> Tensor:
+    """Whole numbers from 0 to below 2^32 in the order of fp32 numbers, -0 as 0."""
+    bits = (x + 0.0).float().view(torch.int32).long()
+    return torch.where(bits < 0, -1 - bits, bits + 2**31)

@@ -11,6 +11,9 @@ cumulative alpha product (Ho et al., arXiv 2006.11239); flow models go straight,
 
 and each is an affine image of the others. A target whose coefficients sum to one is therefore the same target in every
 space, up to a weight.
+
+Coefficients and results are computed in fp32 at least: near the clean end 1 - alpha^2 vanishes in half precision.
+Levels stay on the CPU; what multiplies a tensor on a GPU is sent there without waiting for it.
 """
 
 from __future__ import annotations
@@ -56,17 +59,20 @@ class NoiseLevel:
     def __getitem__(self, rows: slice | Tensor) -> NoiseLevel:
         return NoiseLevel(self.alpha[rows], self.sigma[rows])
 
-    def to(self, device: torch.device) -> NoiseLevel:
-        return NoiseLevel(self.alpha.to(device), self.sigma.to(device))
-
     def expand(self, n: int) -> NoiseLevel:
         """n levels, from n or from one."""
         return NoiseLevel(self.alpha.expand(n), self.sigma.expand(n))
 
 
+def widen(x: Tensor) -> Tensor:
+    """`x` in fp32 where it is narrower; itself in fp32 and fp64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def like(numbers: Tensor, x: Tensor) -> Tensor:
-    """`numbers` [n] shaped to multiply `x` [n, ...], at its dtype and on its device."""
-    return numbers.to(x).reshape(-1, *[1] * (x.dim() - 1))
+    """`numbers` [n] shaped to multiply `x` [n, ...], on its device and at its dtype, in fp32 where that is narrower."""
+    wide = numbers.to(x.device, torch.promote_types(x.dtype, torch.float32), non_blocking=True)
+    return wide.reshape(-1, *[1] * (x.dim() - 1))
 
 
 def _share(share: Tensor, x: Tensor) -> Tensor:
@@ -79,7 +85,7 @@ def _share(share: Tensor, x: Tensor) -> Tensor:
 
 
 def noised(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
-    """The forward process: x_t [n, ...] from x0 and eps [n, ...] at n levels."""
+    """The forward process: x_t [n, ...] from x0 and eps [n, ...] at n levels, in fp32 at least."""
     return _share(level.alpha, x0) * x0 + _share(level.sigma, x0) * eps
 
 
@@ -108,7 +114,12 @@ def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
 
 
 def convert(prediction: Tensor, x_t: Tensor, level: NoiseLevel, given: Space, wanted: Space) -> Tensor:
-    """A prediction [n, ...] in space `given`, said in space `wanted`, at states x_t [n, ...] of n levels."""
+    """A prediction [n, ...] of space `given` as one of space `wanted`, at states x_t [n, ...] of n levels.
+
+    In fp32 at least; where both spaces are the same it is the prediction itself, to the bit.
+    """
+    if given == wanted:
+        return widen(prediction)
     return from_x0(to_x0(prediction, x_t, level, given), x_t, level, wanted)
 
 
@@ -117,7 +128,7 @@ def denoising_target(x0: Tensor, eps: Tensor, x_t: Tensor, level: NoiseLevel, sp
 
     A flow is told by both ends, so that it is exact also where the state is all noise or all picture.
     """
-    return eps - x0 if space == "flow" else convert(eps, x_t, level, "eps", space)
+    return widen(eps) - widen(x0) if space == "flow" else convert(eps, x_t, level, "eps", space)
 
 
 def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:

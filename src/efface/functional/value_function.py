@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**18
+LARGE = 2**24
+"""Numbers of one product on a GPU, where many small ones would each cost a launch."""
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """The inner product of two gradients, each a list of tensors; a scalar in fp64, which is made chunk by chunk.
 
-    By rows, which are views in any memory format.
+    On a CPU by rows, which are views in any memory format; on a GPU many tensors at once.
     """
+    if a[0].is_cuda:
+        return _inner_by_groups(a, b)
     sums: list[Tensor] = []
     for x, y in (torch.atleast_1d(*pair) for pair in zip(a, b, strict=True)):
         rows = max(1, CHUNK * len(x) // x.numel())
@@ -27,7 +31,20 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack(sums).sum()
 
 
-def multiplier(square: Tensor, along: Tensor, a_t: Tensor | float) -> float:
+def _inner_by_groups(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """The same by groups of tensors of `LARGE` numbers together, and of one where a tensor alone has more."""
+    sums: list[Tensor] = []
+    group: list[tuple[Tensor, Tensor]] = []
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        group.append((x.flatten(), y.flatten()))
+        if sum(len(p) for p, _ in group) >= LARGE or i == len(a) - 1:
+            one, two = (torch.cat(side).double() for side in zip(*group, strict=True))
+            sums.append(torch.dot(one, two))
+            group = []
+    return torch.stack(sums).sum()
+
+
+def multiplier(square: float, along: float, a_t: float) -> float:
     """lambda_t = max{0, (a_t - <grad g, grad L_r>) / ||grad g||^2}: the solution is grad L_r + lambda_t grad g.
 
     Zero where the forgetting gradient is zero: nothing is left to forget, and no step could change that.
@@ -37,4 +54,5 @@ def multiplier(square: Tensor, along: Tensor, a_t: Tensor | float) -> float:
         along: <grad g, grad L_r>, by `inner`.
         a_t: how fast forgetting must go.
     """
-    return 0.0 if square == 0 else float(((a_t - along) / square).clamp(min=0))
+    share = 0.0 if square == 0 else (a_t - along) / square
+    return 0.0 if share < 0 else share  # not `max`, which would hide what is not a number

@@ -133,7 +133,10 @@ class _GateSampling(GuidedSampling):
 
 @contextmanager
 def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
-    """Within, each layer answers W x + gamma up (down x), gamma [n] by the rows of the batch that is predicted."""
+    """Within, each layer answers W x + gamma up (down x), gamma [n] by the rows of the batch that is predicted.
+
+    A compiled network runs uncompiled meanwhile, for it would pass over the hooks.
+    """
 
     def adding(down: Tensor, up: Tensor) -> Any:
         def add(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -144,7 +147,8 @@ def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Ten
 
     handles = [_layer(model, name).register_forward_hook(adding(*parts)) for name, parts in factors.items()]
     try:
-        yield
+        with model.uncompiled():
+            yield
     finally:
         for handle in handles:
             handle.remove()

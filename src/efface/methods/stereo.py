@@ -258,7 +258,7 @@ class Bench:
     def _pictures(self, i: int) -> Tensor:
         """Latents [pictures, c, h, w] of the i-th target as the base draws it."""
         how, conds = self.how, Cond.cat(list(self.plain(i).values()))
-        first = 2**43 + how.seed * 1_000_003
+        first, size = 2**43 + how.seed * 1_000_003, self.model.drawn_together
         drawn = [
             self.model.sample(
                 conds[[k % len(conds) for k in part]],
@@ -268,7 +268,7 @@ class Bench:
                 guidance=how.picture_guidance,
                 sampler="ddim",
             ).x
-            for part in (range(how.pictures)[k : k + 32] for k in range(0, how.pictures, 32))
+            for part in (range(how.pictures)[k : k + size] for k in range(0, how.pictures, size))
         ]
         return torch.cat(drawn)
 
@@ -279,7 +279,9 @@ class Bench:
         word = RowwiseAdam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
         for step in range(how.attack_steps):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-            x0 = pictures[torch.randint(len(pictures), (how.batch,), generator=rng).to(pictures.device)]
+            x0 = pictures[
+                torch.randint(len(pictures), (how.batch,), generator=rng).to(pictures.device, non_blocking=True)
+            ]
 
             def error(at: Tensor, x0: Tensor = x0, rng: torch.Generator = rng) -> Tensor:
                 cond = model.encode_with_grad([""], at).expand(len(x0))
@@ -288,7 +290,7 @@ class Bench:
                     None
                 ]
 
-            word.step(steepness(error, word.at)[1])
+            word.step(steepness(error, word.at, model.loss_factor)[1])
         return {"word": word.at[0]}
 
 

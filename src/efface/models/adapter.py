@@ -51,6 +51,8 @@ class Adapter(ABC):
     """The guidance that a network distilled with it as an input now reads; None where the network reads none."""
     parked: bool
     """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
+    gradient_rows: int
+    """Rows that an attack differentiates at once, as the memory planner chose; 0 takes all."""
     steady: set[int] | None
     """Numbers of rows that a compiled network has seen; None where it is not compiled."""
 

@@ -7,111 +7,44 @@ tensors are put back, so that leaving is exact and the frozen model costs no sec
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..concept import Prompt
 from ..functional.schedules import NoiseLevel
-from .adapter import Adapter
 from .cond import Cond
-from .fingerprint import CASTS, compute_digests, raw
-from .guider import GuidedSampling, Guider, PlainSampling, guided_prediction
+from .fingerprint import CASTS, raw
+from .guider import GuidedSampling, PlainSampling, guided_prediction
 from .offload import pad_rows
 from .schedule import interpolate_levels
-from .trajectory import Defaults, Draw, Sampler, Trace, build_draw, draw_noise, set_timesteps, unscale
-from .trajectory_cache import TrajectoryCache, choose_draw_batch
-from .weights import Weights
+from .swappable import Swappable
+from .trajectory import (
+    Defaults,
+    Draw,
+    Sampler,
+    Trace,
+    build_draw,
+    choose_image_batch,
+    draw_noise,
+    set_timesteps,
+    unscale,
+)
+from .trajectory_cache import choose_draw_batch
 
 __all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
 ENCODINGS_KEPT = 1024
 
 
-class Model(Adapter):
+class Model(Swappable):
     """A text-to-image denoiser behind a face that hides its architecture."""
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._weights = Weights(modules, self.checkpoint_name)
-        self.network = modules[self.denoiser]
-        self._encoded: dict[str, Cond] = {}
-        self._guide: Guider | None = None
-        self._fingerprint: dict[str, str] | None = None
-        self.recordings = TrajectoryCache()
-        self.draw_batch = 0
-        self.parked = False
-        self.steady: set[int] | None = None
 
     def __repr__(self) -> str:
         where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}, {self.resolution} pixels a side"
         return f"<{self.name}: a model of the kind {self.architecture}, {where}>"
-
-    # Weights.
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The parameters now in place, by checkpoint name."""
-        return self._weights.current()
-
-    @property
-    def owners(self) -> dict[str, nn.Module]:
-        """The module that holds each parameter, by the parameter's checkpoint name."""
-        return self._weights.owners()
-
-    @contextmanager
-    def swap_in(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within, the named weights are these tensors (swapped by reference); after, the very ones there before.
-
-        KeyError where no weight has one of the names. Never enter or leave between a student's forward and its backward
-        where activations are recomputed.
-        """
-        encoded = self._encoded
-        with self._weights.swap_in(tensors):
-            if any(not name.startswith(f"{self.denoiser}.") for name in tensors):
-                self._encoded = {}
-            try:
-                yield
-            finally:
-                self._encoded = encoded
-
-    @property
-    def untouched(self) -> bool:
-        """Whether every weight in place is the base's, and no guide steers."""
-        return not self._weights.swaps and self._guide is None
-
-    @contextmanager
-    def guided_by(self, guide: Guider) -> Iterator[None]:
-        """Within, the guide steers `sample` and `images`; `predict` stays the network's own. ValueError for two."""
-        if self._guide is not None:
-            raise ValueError(f"{self.name} is under the guide {type(self._guide).__name__} already; leave that first")
-        guide.check(self)
-        encoded = self._encoded
-        self._guide, self._encoded = guide, {}
-        try:
-            yield
-        finally:
-            self._guide, self._encoded = None, encoded
-
-    @contextmanager
-    def unguided(self) -> Iterator[None]:
-        """Within, no guide steers; after, the one that did before."""
-        guide, encoded = self._guide, self._encoded
-        self._guide, self._encoded = None, {}
-        try:
-            yield
-        finally:
-            self._guide, self._encoded = guide, encoded
-
-    def fingerprint(self) -> dict[str, str]:
-        """Digests of the base's fp32, fp16 and bf16 casts: equal in one of them means the same base at some dtype.
-
-        Taken once, from the weights in place at the first call.
-        """
-        if self._fingerprint is None:
-            self._fingerprint = compute_digests(self.weights)
-        return dict(self._fingerprint)
 
     # Predictions.
 
@@ -124,7 +57,7 @@ class Model(Adapter):
         for start in range(0, len(new), 64):
             chunk = new[start : start + 64]
             cond = self.with_guider_inputs(chunk, self._encode(chunk))
-            known |= {text: cond[[i]] for i, text in enumerate(chunk)}
+            known |= {text: cond[i : i + 1].clone() for i, text in enumerate(chunk)}
         rows = [(known[prompt.text], prompt.embedding) for prompt in asked]
         self._encoded.clear()
         self._encoded.update(list(known.items())[-ENCODINGS_KEPT:])
@@ -154,12 +87,14 @@ class Model(Adapter):
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.
 
-        x_t is [n, c, h, w], t is [n] or a number; each cond has n rows, or one for all.
+        x_t is [n, c, h, w], in fp32 whatever the network's dtype: it is cast where the network begins, and predictions
+        are cast back where it ends. t is [n] or a number, on the CPU; each cond has n rows, or one for all.
         """
         n, k = len(x_t), len(conds)
-        times = torch.as_tensor(t, device=self.device).expand(n)
+        times = torch.as_tensor(t).expand(n).to(self.device, non_blocking=True)
         cond = Cond.cat([c.expand(n) for c in conds])
-        rows = (self.pack(x_t.repeat(k, *[1] * (x_t.dim() - 1))), times.repeat(k), cond)
+        x = x_t.to(self.dtype).repeat(k, *[1] * (x_t.dim() - 1))
+        rows = (self.pack(x), times.repeat(k), cond)
         with self._casting():
             out = self.unpack(self._network(*(rows if self.steady is None else pad_rows(*rows, self.steady))))
         return out[: n * k].to(x_t.dtype).chunk(k)
@@ -173,10 +108,15 @@ class Model(Adapter):
         return torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
 
     def noise_level(self, t: Tensor) -> NoiseLevel:
-        """The noise levels at timesteps t [n], which may fall between two, on the model's device."""
-        return interpolate_levels(self.levels, t).to(self.device)
+        """The noise levels at timesteps t [n], which may fall between two; both on the CPU, so that nothing waits."""
+        return interpolate_levels(self.levels, t)
 
     # Sampling.
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """The dtype of states and latents outside the network: fp32 where the network's own is narrower."""
+        return torch.promote_types(self.dtype, torch.float32)
 
     @property
     def drawn_together(self) -> int:
@@ -211,7 +151,7 @@ class Model(Adapter):
         self._check_start(seeds, start, since, until)
         scheduler = self._scheduled(steps, sampler, since)
         rngs, noise = draw_noise(seeds, self.latent_shape)
-        x = noise.to(self.device, self.dtype) * scheduler.init_noise_sigma
+        x = noise.to(self.device, self.state_dtype, non_blocking=True) * scheduler.init_noise_sigma
         x = x if start is None else unscale(scheduler, start.to(x), scheduler.timesteps[since])
         # As the pipelines call it: no noise of DDIM's kind, which TCD would else add.
         takes = inspect.signature(scheduler.step).parameters
@@ -249,13 +189,11 @@ class Model(Adapter):
         return scheduler.scale_model_input(scheduler.add_noise(latents, noise, t.expand(len(latents))), t)
 
     def timesteps(self, steps: int, sampler: Sampler = "own") -> Tensor:
-        """The timesteps that `sample` visits, noisiest first."""
+        """The timesteps that `sample` visits, noisiest first, on the CPU."""
         return set_timesteps(self.scheduler(sampler), steps).timesteps
 
     def _scheduled(self, steps: int | None, sampler: Sampler, since: int) -> Any:
-        return set_timesteps(
-            self.scheduler(sampler), self.defaults.steps if steps is None else steps, self.device, since
-        )
+        return set_timesteps(self.scheduler(sampler), self.defaults.steps if steps is None else steps, since)
 
     def _check_start(self, seeds: Sequence[int], start: Tensor | None, since: int, until: int | None = None) -> None:
         if start is None and since:
@@ -272,7 +210,7 @@ class Model(Adapter):
         *,
         steps: int | None = None,
         guidance: float | None = None,
-        batch: int = 64,
+        batch: int = 0,
         progress: Callable[..., None] | None = None,
         start: Tensor | None = None,
         since: int = 0,
@@ -280,8 +218,10 @@ class Model(Adapter):
     ) -> Tensor:
         """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed; one seed serves all prompts.
 
-        `start` and `since` are `sample`'s: states to go on from, one for each pair.
+        `start` and `since` are `sample`'s: states to go on from, one for each pair. `batch` pictures are drawn at once;
+        0 is 64 of at most 128 pixels a side, 4 of larger ones.
         """
+        batch = batch or choose_image_batch(self.resolution)
         prompts = [prompts] if isinstance(prompts, str) else prompts
         seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
         if len(prompts) != len(seeds) or not prompts:

@@ -107,6 +107,10 @@ class Cond:
             raise ValueError(f"{len(self)} conditions for {n} rows; give one for all, or one for each")
         return self._map(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
 
+    def clone(self) -> Cond:
+        """The same in memory of its own, where a row would hold on to the whole that it was taken from."""
+        return self._map(torch.clone)
+
     def detach(self) -> Cond:
         return self._map(lambda tensor: tensor.detach())
 

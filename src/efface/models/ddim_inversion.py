@@ -73,4 +73,4 @@ def _levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
         torch.where(following >= 0, some, last)
         for some, last in ((there.alpha, clean.alpha), (there.sigma, clean.sigma))
     )
-    return times.to(model.device), model.levels[times].to(model.device), NoiseLevel(alpha, sigma).to(model.device)
+    return times, model.levels[times], NoiseLevel(alpha, sigma)

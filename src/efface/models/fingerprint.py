@@ -18,27 +18,32 @@ def compute_digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
     Raises:
         ValueError: a weight holds NaN or infinite numbers, with which nothing could be drawn; names it.
     """
-    for name, weight in weights.items():
-        if lost := weight.numel() - int(weight.isfinite().sum()):
-            raise ValueError(
-                f"the model's weight {name!r} holds NaN or infinite numbers ({lost} of {weight.numel()}): its file is "
-                "damaged, or it overflowed when it was cast to another dtype; download or convert the model again"
-            )
+    digests = {name: hashlib.blake2b(digest_size=16) for name in CASTS}
+
+    def take(name: str, label: bytes, tensor: Tensor) -> None:
+        digests[name].update(label)
+        digests[name].update(_plain(tensor, CASTS[name]).numpy().data)
+
     with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing lets others run meanwhile
-        return dict(zip(CASTS, threads.map(lambda dtype: _digest(weights, dtype), CASTS.values()), strict=True))
+        for key, tensor in sorted(weights.items()):
+            here = tensor.detach().cpu()  # once for all casts: weights on a GPU are copied to here
+            _demand_finite(key, here)
+            label = f"{key}{tuple(tensor.shape)}".encode()
+            list(threads.map(lambda name, here=here, label=label: take(name, label, here), CASTS))
+    return {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+def _demand_finite(name: str, weight: Tensor) -> None:
+    if lost := weight.numel() - int(weight.isfinite().sum()):
+        raise ValueError(
+            f"the model's weight {name!r} holds NaN or infinite numbers ({lost} of {weight.numel()}): its file is "
+            "damaged, or it overflowed when it was cast to another dtype; download or convert the model again"
+        )
 
 
 def raw(tensor: Tensor, dtype: torch.dtype) -> bytes:
     """The bytes of a tensor at this dtype."""
     return _plain(tensor, dtype).numpy().tobytes()
-
-
-def _digest(weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(_plain(tensor, dtype).numpy().data)
-    return digest.hexdigest()
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -41,6 +41,7 @@ def load(
     checkpointing: bool = False,
     compile: bool = False,
     offload: bool = False,
+    deterministic: bool = False,
     store: str | Path | None = None,
     store_bound: int | None = None,
     draw_batch: int = 0,
@@ -54,12 +55,14 @@ def load(
             tokenizer: "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
             architecture, "FILE.safetensors" from the hub or its cache.
         device: by default a GPU where there is one; a pipeline in memory stays where it is.
-        dtype: of the weights, "fp32" by default; a pipeline in memory keeps its own.
+        dtype: of the weights; by default "fp32" on a CPU, and on a GPU "bf16" where it computes in that, else "fp16". A
+            pipeline in memory keeps its own.
         compute: "own" computes in the weights' dtype, "bf16" autocasts inside the network, "auto" does so where the
             hardware multiplies bf16 natively. Bundled models default to "auto", all others to "own".
         checkpointing: recompute activations in the backward pass rather than keep them.
         compile: compile the network, once for each number of rows.
         offload: keep text encoders and autoencoder on the CPU between their calls, where a GPU works.
+        deterministic: let a GPU use only kernels that give the same bits every time; some are slower.
         store: a folder to keep drawn trajectories in, for later runs as well.
         store_bound: bytes of them that are held in memory, 2 GiB by default; what is beyond lies on disk.
         draw_batch: pictures that a training draws at once; 0 is 32, fewer where latents are large.
@@ -74,15 +77,16 @@ def load(
     import torch
 
     from .fingerprint import CASTS
-    from .offload import check_bf16, check_device, prepare
+    from .offload import check_bf16, check_device, choose_dtype, prepare
     from .trajectory_cache import BOUND, TrajectoryCache
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
     if draw_batch < 0:
         raise ValueError(f"draw_batch is 0 or a number of pictures, got {draw_batch}")
-    cast = CASTS[dtype] if isinstance(dtype, str) else dtype
     where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    dtype = choose_dtype(where) if dtype is None and isinstance(source, str | Path) else dtype
+    cast = CASTS[dtype] if isinstance(dtype, str) else dtype
     if cast == torch.bfloat16 or compute == "bf16":
         check_bf16(where)
     if isinstance(source, str | Path):
@@ -98,6 +102,7 @@ def load(
         checkpointing=checkpointing,
         compile=compile,
         offload=offload,
+        deterministic=deterministic,
         channels_last=isinstance(source, str | Path) and model.device.type == "cuda",  # one in memory keeps its own
     )
     model.draw_batch = draw_batch
@@ -194,10 +199,12 @@ def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
 def _compute(compute: Compute, device: str) -> torch.dtype | None:
     import torch
 
+    from .offload import computes_bf16
+
     if compute not in ("own", "bf16", "auto"):
         raise ValueError(f"no compute {compute!r}; there are own, bf16, auto")
     if device.startswith("cuda"):
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = computes_bf16(device)
     else:
         native = device == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if compute == "bf16" or (compute == "auto" and native) else None

@@ -1,13 +1,15 @@
 """Where the parts of a pipeline lie and how its network computes: nothing here changes what it predicts.
 
 Checkpointing recomputes activations in the backward pass, to save their memory. Channels-last is the layout that
-convolutions in half precision want on a GPU. A compiled network is compiled for each number of rows; `padded` keeps
-those few. Parked parts lie on the CPU and come to the device for each call, then go back.
+convolutions in half precision want on a GPU. A compiled network is compiled for each number of rows; `pad_rows` keeps
+those few. Parked parts lie on the CPU and come to the device for each call, then go back. A part that a gradient goes
+through stays on the device until the autoencoder is called next, for the backward pass needs it there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,14 +18,20 @@ from torch import Tensor, nn
 from .cond import Cond
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+SERVED = ("cpu", "cuda")
 
 
 def check_device(device: str) -> str:
-    """The device, where it is there; ValueError where it is not."""
+    """The device, where it is there and serves; ValueError where it does not."""
     try:
-        torch.device(device)
+        kind = torch.device(device).type
     except RuntimeError as error:
         raise ValueError(f"no device {device!r}; cpu, cuda or cuda:0 would have worked") from error
+    if kind not in SERVED:
+        raise ValueError(
+            f"device {device!r} is not served: closed forms and inner products are computed in fp64, which not every "
+            f"device has; give --device {' or '.join(SERVED)}"
+        )
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"no device {device!r}: torch finds no CUDA GPU here; give --device cpu, or leave it out")
     if device.startswith("cuda:") and int(device.partition(":")[2]) >= torch.cuda.device_count():
@@ -31,15 +39,51 @@ def check_device(device: str) -> str:
     return device
 
 
+def computes_bf16(device: str) -> bool:
+    """Whether a GPU multiplies in bf16 by itself: NVIDIA's from compute capability 8.0 on, and AMD's."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def check_bf16(device: str) -> None:
-    """ValueError where a device can't compute in bf16."""
-    if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+    """ValueError where this device can't compute in bf16; another GPU of the same machine may well."""
+    if device.startswith("cuda") and not computes_bf16(device):
         name = torch.cuda.get_device_name(device)
         raise ValueError(f"{name} does not compute in bf16; give --compute own, and --dtype fp32 or fp16")
 
 
+def choose_dtype(device: str) -> str | None:
+    """The dtype of weights where nothing is said: on a GPU bf16, or fp16 where it lacks that; None leaves fp32.
+
+    What learns has fp32 masters whatever this is.
+    """
+    if not device.startswith("cuda"):
+        return None
+    return "bf16" if computes_bf16(device) else "fp16"
+
+
+def set_up_gpu(deterministic: bool) -> None:
+    """What fp32 is left is multiplied in TF32; `deterministic` leaves only kernels that give the same bits every time.
+
+    Both hold for the whole process. cuBLAS reads its part of the environment when it is first used.
+    """
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+
+
 def prepare(
-    pipeline: Any, network: Any, device: str, *, checkpointing: bool, compile: bool, offload: bool, channels_last: bool
+    pipeline: Any,
+    network: Any,
+    device: str,
+    *,
+    checkpointing: bool,
+    compile: bool,
+    offload: bool,
+    channels_last: bool,
+    deterministic: bool = False,
 ) -> None:
     """Sets up a pipeline whose network lies on the device already.
 
@@ -48,6 +92,8 @@ def prepare(
     """
     if offload and not device.startswith("cuda"):
         raise ValueError("--offload keeps text encoders and autoencoder on the CPU while a GPU works; there is none")
+    if device.startswith("cuda"):
+        set_up_gpu(deterministic)
     if channels_last:
         network.to(memory_format=torch.channels_last)
     if checkpointing:
@@ -55,29 +101,53 @@ def prepare(
     if compile:
         network.compile()
     if offload:
+        staying: set[nn.Module] = set()
         for name in ENCODERS:
             if (encoder := getattr(pipeline, name, None)) is not None:
-                park(encoder, device, ("forward",))
+                park(encoder, device, ("forward",), staying, clears=False)
         if getattr(pipeline, "vae", None) is not None:
-            park(pipeline.vae, device, ("encode", "decode"))
+            park(pipeline.vae, device, ("encode", "decode"), staying, clears=True)
 
 
-def park(module: nn.Module, device: str, calls: tuple[str, ...]) -> None:
-    """Moves a module to the CPU; each of these calls brings it to the device and back."""
+def park(module: nn.Module, device: str, calls: tuple[str, ...], staying: set[nn.Module], *, clears: bool) -> None:
+    """Moves a module to the CPU; each of these calls brings it to the device and back.
+
+    Args:
+        staying: the modules that a gradient went through and that are still on the device; shared by all parts.
+        clears: whether a call of this module sends those away first, because no backward pass is to come any more.
+    """
     module.to("cpu")
     for name in calls:
-        setattr(module, name, _visiting(module, getattr(module, name), device))
+        setattr(module, name, _visiting(module, getattr(module, name), device, staying, clears))
 
 
-def _visiting(module: nn.Module, call: Callable[..., Any], device: str) -> Callable[..., Any]:
+def _visiting(
+    module: nn.Module, call: Callable[..., Any], device: str, staying: set[nn.Module], clears: bool
+) -> Callable[..., Any]:
     def visit(*args: Any, **kwargs: Any) -> Any:
+        while clears and staying:
+            staying.pop().to("cpu")
         module.to(device)
         try:
-            return call(*args, **kwargs)
-        finally:
+            out = call(*args, **kwargs)
+        except BaseException:
             module.to("cpu")
+            raise
+        if torch.is_grad_enabled() and any(leaf.requires_grad for leaf in _tensors(out)):
+            staying.add(module)
+        elif module not in staying:
+            module.to("cpu")
+        return out
 
     return visit
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    """The tensors that a call gave, whatever they are packed in."""
+    if isinstance(out, Tensor):
+        return [out]
+    parts = out.values() if isinstance(out, Mapping) else out if isinstance(out, tuple | list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def pad_rows(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:

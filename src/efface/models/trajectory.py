@@ -33,7 +33,7 @@ class Draw:
     x: Tensor
     """[n, c, h, w]: the end of the trajectory, or the state at `until`."""
     t: Tensor
-    """[m]: the timesteps visited."""
+    """[m]: the timesteps visited, on the CPU."""
     states: Tensor
     """[m, n, c, h, w]: the network's input at each of them."""
     eps_c: Tensor
@@ -60,6 +60,11 @@ class Trace:
         self.t.append(t)
 
 
+def choose_image_batch(resolution: int) -> int:
+    """Pictures of so many pixels a side that are drawn at once: few of large ones, for memory's sake."""
+    return 64 if resolution <= 128 else 4
+
+
 def build_draw(x: Tensor, trace: Trace | None) -> Draw:
     """The end of a trajectory, and what was recorded on the way."""
     if trace is None or not trace.t:
@@ -68,15 +73,17 @@ def build_draw(x: Tensor, trace: Trace | None) -> Draw:
     return Draw(x, torch.stack(trace.t), *trace.columns)
 
 
-def set_timesteps(scheduler: Any, steps: int, device: torch.device | None = None, since: int = 0) -> Any:
+def set_timesteps(scheduler: Any, steps: int, since: int = 0) -> Any:
     """The scheduler, about to walk over `steps` timesteps from the `since`-th on.
+
+    Its timesteps and noise levels stay on the CPU, where reading one does not wait for a GPU.
 
     Raises:
         ValueError: there is no such timestep.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    scheduler.set_timesteps(steps, device=device)
+    scheduler.set_timesteps(steps)
     if since not in range(count := len(scheduler.timesteps)):
         raise ValueError(f"since={since} is none of the {count} timesteps visited; 0 to {count - 1} are")
     if since and hasattr(scheduler, "set_begin_index"):

@@ -168,7 +168,7 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
 def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing: LinearFit) -> Plan:
     """The plan with one row at once; `each` rows in the student's pass for one of each term."""
     model, takes = trainer.model, _takes(trainer)
-    resting = _resting(model)
+    resting = list_resting(model)
     return Plan(
         weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting]),
         resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
@@ -287,8 +287,8 @@ def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     return count_bytes(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)
 
 
-def _resting(model: Model) -> list[Tensor]:
-    """What lies on the device of the parts that rest while a denoiser learns: text encoders and autoencoder."""
+def list_resting(model: Model) -> list[Tensor]:
+    """Lists what lies on the device of the parts that rest while a denoiser learns: text encoders and autoencoder."""
     parts = [getattr(model.pipeline, name, None) for name in (*ENCODERS, "vae")]
     lying = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
     return [tensor for tensor in lying if tensor.device == model.device]

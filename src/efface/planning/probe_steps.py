@@ -48,11 +48,11 @@ class ZeroStates(Source):
         asked = tuple(prompts)
         if self.last is None or self.last[0] is not step or self.last[1] != asked:
             x = torch.zeros(
-                len(asked), *context.model.latent_shape, device=context.model.device, dtype=context.model.dtype
+                len(asked), *context.model.latent_shape, device=context.model.device, dtype=context.model.state_dtype
             )
             known = {name: torch.zeros_like(x) for name in ("eps_c", "eps_0", "noise")}
             middle = len(context.model.levels) // 2
-            self.last = (step, asked, States(x, torch.full((len(asked),), middle, device=x.device), known))
+            self.last = (step, asked, States(x, torch.full((len(asked),), middle), known))
         return self.last[2]
 
 
@@ -112,7 +112,7 @@ def measure_step(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
 def measure_drawing(model: Model, n: int) -> int:
     """Bytes that one guided step of drawing n pictures adds."""
     uncond = model.encode([""])
-    x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
+    x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.state_dtype)
     with torch.no_grad(), AllocationTracker(model.weights.values()) as tracker:
         model.predict(x, 1, uncond.expand(n), uncond.expand(n))
     return tracker.peak

@@ -16,7 +16,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from ..models.base import Model
 from ..models.cond import Cond
@@ -107,7 +107,7 @@ def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, 
     small, step, asked = ask_terms(trainer, n, micro)
     small.terms = [Replayed(term, queries) for term, queries in asked]
     held = []
-    with _shapes_alone(trainer.model, list_tensors(trainer)) as tracker:
+    with shapes_alone(trainer.model, list_tensors(trainer)) as tracker:
         for roles in trainer.balance.passes:
             with small.losses(step, *roles) as losses:
                 if losses:
@@ -119,8 +119,8 @@ def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, 
 def measure_drawing_shapes(model: Model, n: int) -> int:
     """Bytes that one guided step of drawing n pictures would add."""
     uncond = model.encode([""])
-    with torch.no_grad(), _shapes_alone(model, list(model.weights.values())) as tracker:
-        x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.dtype)
+    with torch.no_grad(), shapes_alone(model, list(model.weights.values())) as tracker:
+        x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.state_dtype)
         model.predict(x, 1, uncond.expand(n), uncond.expand(n))
     return tracker.peak
 
@@ -139,10 +139,11 @@ def ask_terms(trainer: Trainer, n: int, micro: int = 0) -> tuple[Trainer, Step, 
 
 
 @contextmanager
-def _shapes_alone(model: Model, known: list[Tensor]) -> Iterator[AllocationTracker]:
+def shapes_alone(model: Model, known: list[Tensor]) -> Iterator[AllocationTracker]:
     """Within, tensors have shapes and no numbers; counts all but the `known`. A compiled network runs as it was."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tracker = AllocationTracker([mode.from_tensor(tensor) for tensor in known])
+    given = [tensor.fake_mode for tensor in known if isinstance(tensor, FakeTensor)]  # a model that is of shapes alone
+    mode = given[0] if given else FakeTensorMode(allow_non_fake_inputs=True)
+    tracker = AllocationTracker([t if isinstance(t, FakeTensor) else mode.from_tensor(t) for t in known])
     steady, model.steady = model.steady, None
     try:
         with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"), mode, tracker:

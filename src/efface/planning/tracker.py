@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, final
 
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -53,5 +54,11 @@ class AllocationTracker(TorchDispatchMode):
 
 def count_bytes(tensors: Iterable[Tensor]) -> int:
     """Counts the bytes of these tensors' storages, each storage once."""
-    storages = {storage.data_ptr() or id(storage): storage for t in tensors for storage in [t.untyped_storage()]}
+    storages = {_address(t): t.untyped_storage() for t in tensors}
     return sum(storage.nbytes() for storage in storages.values())
+
+
+def _address(tensor: Tensor) -> int:
+    """Where a storage lies; one of a shape alone, which lies nowhere, is told by itself."""
+    storage = tensor.untyped_storage()
+    return storage._cdata if isinstance(tensor, FakeTensor) else storage.data_ptr() or storage._cdata

@@ -17,10 +17,11 @@ from torch import Tensor
 from ..attacks.base import Attack, AttackContext, Candidate, propose_within_budget
 from ..concept import Prompt
 from ..evaluation import judging
-from ..evaluation.images import batch_size_of, encode_png, read_image
+from ..evaluation.images import encode_png, read_image
 from ..files import hash_bytes, write_tensors, write_whole
 from ..models.base import Model
 from ..models.fingerprint import raw
+from ..models.trajectory import choose_image_batch
 from ..records.attacks import Batch, RowResult, read_batch
 from ..scorers.base import Scorer
 from ..suites.spec import Row
@@ -86,7 +87,7 @@ class ImageJudge:
                 [candidates[i].seed for i in places],
                 steps=self.steps,
                 guidance=guidance,
-                batch=batch_size_of(self.model.resolution),
+                batch=choose_image_batch(self.model.resolution),
                 start=None if from_noise else torch.stack(starts),
                 since=since,
             )

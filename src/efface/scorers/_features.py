@@ -5,7 +5,6 @@ last linear layer reads), or a CLIP (its picture embedding). The same pictures a
 to be, so its name stands beside every number.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-from .base import pick_device, prepare_images, require_package, weights_digest
+from .base import cached_by_device, pick_device, prepare_images, require_package, weights_digest
 from .clip import load_clip
 
 INCEPTION = "inception"
@@ -57,7 +56,7 @@ class Features:
         return torch.cat(parts)
 
 
-@functools.cache
+@cached_by_device
 def _load(folder: str) -> Callable[[Tensor], Tensor]:
     if folder == INCEPTION:
         return _inception()

@@ -8,10 +8,10 @@ Of any other the mean of `Score.value` over each group of rows is reported, unde
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -25,6 +25,7 @@ JUDGED = ("object", "style", "nudity")
 DECLARED = ("title", "unit", "better", "share")
 """What a scorer's class says of its number."""
 Better = Literal["higher", "lower"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -262,9 +263,32 @@ def require_package(scorer: str, package: str, extra: str) -> None:
         raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install 'efface[{extra}]'")
 
 
+_chosen: list[torch.device] = []
+
+
+def judge_on(device: torch.device) -> None:
+    """From now on, networks that judge work on this device: the model's, which `--device` chose."""
+    _chosen[:] = [device]
+
+
 def pick_device() -> torch.device:
-    """Where networks that judge work: a GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where networks that judge work: where `judge_on` said, else a GPU where there is one."""
+    return _chosen[0] if _chosen else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def cached_by_device(load: Callable[..., T]) -> Callable[..., T]:
+    """Keeps what a function loaded, for each device that networks judge on by itself; `cache_clear` forgets all."""
+
+    @functools.cache
+    def kept(_device: torch.device, *args: Any) -> T:
+        return load(*args)
+
+    @functools.wraps(load)
+    def found(*args: Any) -> T:
+        return kept(pick_device(), *args)
+
+    setattr(found, "cache_clear", kept.cache_clear)  # noqa: B010
+    return found
 
 
 def prepare_images(processor: Any, images: Tensor) -> Any:

@@ -6,7 +6,6 @@ It serves where no classifier knows the labels, and it always chooses one of the
 good as the list. Value: the probability of what the row asked for.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..suites.spec import Row
-from .base import Better, Score, prepare_images, weights_digest
+from .base import Better, Score, cached_by_device, prepare_images, weights_digest
 from .classifier import require_labels, score_labels
 from .clip import load_clip, require_clip
 
@@ -75,7 +74,7 @@ class Choice:
         return out
 
 
-@functools.cache
+@cached_by_device
 def _words(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
     """[labels, d]: their embeddings, of unit length."""
     model, tokenizer, _ = load_clip(folder)

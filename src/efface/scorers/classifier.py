@@ -5,7 +5,6 @@ network's own (`id2label`), where ImageNet's list synonyms after commas; a netwo
 a file of names.
 """
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from ..catalog import did_you_mean
 from ..functional.words import split_label
 from ..suites.spec import Row
-from .base import Better, Score, file_digest, pick_device, prepare_images, weights_digest
+from .base import Better, Score, cached_by_device, file_digest, pick_device, prepare_images, weights_digest
 
 TOP = 6
 """One more than top-5 needs: of two things in a picture, either may come first."""
@@ -112,7 +111,7 @@ def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequ
             )
 
 
-@functools.cache
+@cached_by_device
 def _load(folder: str) -> tuple[Any, Any]:
     model: Any = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
     return model.to(pick_device()), AutoImageProcessor.from_pretrained(folder)

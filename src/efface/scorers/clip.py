@@ -4,7 +4,6 @@ torchmetrics' CLIPScore fails under transformers 5, and it would hide which CLIP
 own folder: never the text tower that an erasure may have edited. Published CLIP scores are 100 times the cosine.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from ..suites.spec import Row
-from .base import Better, Score, pick_device, prepare_images, weights_digest
+from .base import Better, Score, cached_by_device, pick_device, prepare_images, weights_digest
 
 
 @final
@@ -66,7 +65,7 @@ def require_clip(scorer: str, folder: str) -> None:
         raise ValueError(f"scorer {scorer} needs a CLIP (model_type clip); {folder} holds a {kind}")
 
 
-@functools.cache
+@cached_by_device
 def load_clip(folder: str) -> tuple[Any, Any, Any]:
     """The CLIP, its tokenizer, and its image processor."""
     model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()

@@ -4,7 +4,6 @@ Value: 0 where nothing changed. AlexNet by default, as in the artist protocol of
 torchvision, which fetches weights when it is first asked.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Better, Score, pick_device, require_package
+from .base import Better, Score, cached_by_device, pick_device, require_package
 
 Net = Literal["alex", "vgg", "squeeze"]
 
@@ -63,7 +62,7 @@ class Lpips:
         return out
 
 
-@functools.cache
+@cached_by_device
 def _load(net: Net):
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 

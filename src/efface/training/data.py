@@ -15,8 +15,10 @@ LossRole = Literal["erase", "keep", "cost"]
 ModelRole = Literal["student", "teacher"]
 """Who predicts: the model with the weights in training, or the frozen base."""
 
-GradOf = Callable[[Mapping[LossRole, float]], tuple[Mapping[LossRole, float], Sequence[Tensor]]]
-"""Given a weight for each of some roles: their losses, and the gradient of their weighted sum for each param."""
+GradOf = Callable[[Mapping[LossRole, float]], tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]]
+"""Given a weight for each of some roles: their losses, and the gradient of their weighted sum for each param.
+
+Losses are scalars on the model's device, for each number that is read there waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class States:
     x: Tensor
     """Noisy latents [n, c, h, w]."""
     t: Tensor
-    """Their timesteps [n]."""
+    """Their timesteps [n], on the CPU: noise levels are found there, and nothing waits for a GPU."""
     known: Mapping[str, Tensor] = field(default_factory=dict)
     """Predictions [n, c, h, w] that need no pass any more, in the model's own space: the teacher's "eps_c" under each
     row's own condition and "eps_0" under ""; for noised pictures "noise", which a perfect denoiser would predict."""

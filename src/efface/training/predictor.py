@@ -8,9 +8,9 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..models.cond import Cond
+from ..models.pieces import call_in_pieces
 from .data import Query
 from .distributed import process_group
 from .interfaces import Context
@@ -50,15 +50,7 @@ class Predictor:
         return {id(query): predictions[id(query.states), id(query.cond)] for query in queries}
 
     def _pieces(self, x: Tensor, t: Tensor, cond: Cond, rows_at_once: int) -> Tensor:
-        if not 0 < rows_at_once < len(x):
-            return self._network(x, t, cond)
-        pieces = [slice(i, i + rows_at_once) for i in range(0, len(x), rows_at_once)]
-        return torch.cat(
-            [
-                checkpoint(self._network, x[p], t[p], cond[p], use_reentrant=False, determinism_check="none")
-                for p in pieces
-            ]  # type: ignore[list-item]
-        )
+        return call_in_pieces(self._network, x, t, cond, rows_at_once)
 
     def _network(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.context.model.predict(x, t, cond)[0]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any, final
 
@@ -26,6 +27,7 @@ from .config import TrainConfig
 from .data import LossRole, Query
 from .distributed import process_group
 from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step, Term, Update
+from .loss_scale import LossScale
 from .predictor import Predictor
 
 SAVE_EVERY = 25
@@ -72,6 +74,7 @@ class Trainer:
             raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
         self.learners: list[Learner] = [self.update, *(p for term in self.terms for p in term.searches())]
         self.good: Edit | None = None
+        self.loss_scale = LossScale(self.model.loss_factor)
         self.update.ready(partial(self.erase_gradient, 0))
 
     def train(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
@@ -119,7 +122,9 @@ class Trainer:
 
     def edit(self) -> Edit:
         """The present state as an Edit."""
-        notes = {key: value for part in (*self.terms, self.update) for key, value in part.metadata().items()}
+        notes = {
+            key: value for part in (*self.terms, self.update, self.loss_scale) for key, value in part.metadata().items()
+        }
         return Edit(self.update.deltas(), {**self._record(), "versions": versions(), "notes": notes})
 
     def sources(self) -> list[Source]:
@@ -164,29 +169,30 @@ class Trainer:
         """Takes one step: evaluates the losses and moves the step's learner. Gives the losses by role.
 
         Raises:
-            Diverged: a loss or gradient is not finite; the learner is not moved.
+            Diverged: a loss or gradient is not finite; the learner is not moved. In fp16 a gradient alone is no
+                divergence yet: the step is left out, and the factor before the loss is halved (`LossScale`).
         """
         of_update = step.learner is self.update
         floor = self.erase_floor(step.index) if of_update and self.balance.inner else None
-        values: dict[LossRole, float] = {}
+        values: dict[LossRole, Tensor] = {}
 
-        def grad_of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
+        def grad_of(shares: Mapping[LossRole, float]) -> tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]:
             found, grads = self.gradient(step, shares)
             values.update(found)
             return found, grads
 
         grads = self.balance(grad_of, floor) if of_update else grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
-        norms = torch.stack([grad.float().norm() for grad in grads])
-        self._demand_finite(step, norms, f"gradient, at loss {values}")
+        losses, finite = self._read(step, values, grads)
         if self.good is None or step.index % SAVE_EVERY == 0:
             self.good = None  # the old one goes first: each is as large as what learns
             self.good = self.edit()
-        step.learner.step(grads)
-        return {str(role): value for role, value in values.items()}
+        if self.loss_scale.accepts(finite):
+            step.learner.step(grads)
+        return losses
 
     def gradient(
         self, step: Step, shares: Mapping[LossRole, float]
-    ) -> tuple[Mapping[LossRole, float], Sequence[Tensor]]:
+    ) -> tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]:
         """The losses of some roles, and the gradient of their weighted sum for each param of the step's learner.
 
         One pass serves all of them, and its activations are gone afterwards. A role whose terms have no part in this
@@ -196,10 +202,9 @@ class Trainer:
             shares: the weight of each role.
         """
         with self.losses(step, *shares) as losses:
-            values: dict[LossRole, float] = {role: loss.item() for role, loss in losses.items()}
-            self._demand_finite(step, torch.tensor(list(values.values())), f"loss {values}")
             total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
-            return values, gradients(step.learner.params(), total)
+            grads = gradients(step.learner.params(), total, self.loss_scale.factor)
+            return {role: loss.detach() for role, loss in losses.items()}, grads
 
     @contextmanager
     def losses(self, step: Step, *roles: LossRole) -> Iterator[dict[LossRole, Tensor]]:
@@ -207,7 +212,7 @@ class Trainer:
         asked = self.collect_queries(step, *roles)
         flat = [query for _, queries in asked for query in queries.values()]
         predictions = self.predictor.predict_teacher([query for query in flat if query.role == "teacher"])
-        with _without_gradients(self.model), self.update.swapped_in():
+        with self.model.frozen(), self.update.swapped_in():
             predictions |= self.predictor.predict_student([query for query in flat if query.role == "student"])
             losses: dict[LossRole, Tensor] = {}
             for term, queries in asked:
@@ -227,7 +232,7 @@ class Trainer:
     def erase_gradient(self, index: int, stream: int) -> Sequence[Tensor]:
         """The gradient of the erasing loss for each param of the update, in an auxiliary step."""
         with self.losses(self.auxiliary_step(index, stream), "erase") as losses:
-            return gradients(self.update.params(), losses["erase"])
+            return gradients(self.update.params(), losses["erase"], self.loss_scale.factor)
 
     def erase_floor(self, index: int) -> float:
         """The erasing loss of the step of this index after the balance's inner steps on it; the update is put back."""
@@ -240,11 +245,27 @@ class Trainer:
         self.update.load_state_dict(before)
         return floor
 
-    def _demand_finite(self, step: Step, values: Tensor, what: str) -> None:
-        if not values.isfinite().all():
+    def _read(
+        self, step: Step, losses: Mapping[LossRole, Tensor], grads: Sequence[Tensor]
+    ) -> tuple[dict[str, float], bool]:
+        """The losses as numbers, and whether the gradients are finite: read together, for each reading waits.
+
+        Raises:
+            Diverged: a loss is not finite, or a gradient where no factor before the loss can be to blame.
+        """
+        norms = [grad.float().norm() for grad in grads]
+        read = torch.stack([*(loss.to(norms[0]) for loss in losses.values()), *norms])
+        numbers = read.tolist()
+        values = {str(role): value for role, value in zip(losses, numbers, strict=False)}
+        finite = all(map(isfinite, numbers[len(losses) :]))
+        what = "" if all(map(isfinite, values.values())) else f"loss {values}"
+        if not finite and (self.loss_scale.exhausted or not self.loss_scale.active):
+            what = what or f"gradient, at loss {values}"
+        if what:
             learner = type(step.learner).__name__
             message = f"{self.name} diverged at step {step.index + 1} ({learner}): {what}; a smaller lr may help"
             raise Diverged(message, self.good or self.edit())
+        return values, finite
 
     # Checkpoints.
 
@@ -253,7 +274,7 @@ class Trainer:
 
     def _checkpointed(self) -> list[Checkpointable]:
         """The parts whose state a checkpoint holds, in the order in which it numbers them."""
-        return [*self.learners, *self.terms, *self.sources()]
+        return [*self.learners, *self.terms, *self.sources(), self.loss_scale]
 
     def _save(self, file: Path, done: int) -> None:
         if not process_group().is_main:
@@ -272,28 +293,17 @@ class Trainer:
         return meta["done"]
 
 
-@contextmanager
-def _without_gradients(model: Model) -> Iterator[None]:
-    """Within, no weight of the base requires a gradient, so that no activations are kept on its behalf."""
-    asking = [tensor for tensor in model.weights.values() if tensor.requires_grad and tensor.is_leaf]
-    try:
-        for tensor in asking:
-            tensor.requires_grad_(False)
-        yield
-    finally:
-        for tensor in asking:
-            tensor.requires_grad_(True)
-
-
-def gradients(params: Sequence[Tensor], loss: Tensor) -> Sequence[Tensor]:
+def gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Sequence[Tensor]:
     """The gradient of a scalar for each of these, zero where it does not depend on one, averaged over the processes.
 
-    The activations are freed on the way.
+    The activations are freed on the way. The scalar is multiplied by `factor` before it is differentiated, and the
+    gradients are divided by it in fp32.
     """
-    grads = torch.autograd.grad(loss, params, allow_unused=True)
-    return process_group().all_reduce_mean(
-        [torch.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
-    )
+    grads = list(torch.autograd.grad(loss * factor if factor != 1 else loss, params, allow_unused=True))
+    for i, param in enumerate(params):  # one by one, so that narrow and wide ones never lie side by side
+        grad = grads[i]
+        grads[i] = torch.zeros_like(param) if grad is None else grad.float() / factor if factor != 1 else grad
+    return process_group().all_reduce_mean(grads)
 
 
 def _tell_drawn(progress: Callable[..., None], step: int, of: int, done: int, total: int) -> None:

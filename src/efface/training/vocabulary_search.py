@@ -133,7 +133,7 @@ class VocabularySearch(Learner):
 
     def __init__(self, vocabulary: Vocabulary, config: SearchConfig) -> None:
         self.vocabulary, self.config, self.steps_per_round = vocabulary, config, config.steps_per_round
-        self.history: list[list[int]] = []
+        self.history: list[Tensor] = []
         self.last: tuple[Step, Selection] | None = None
 
     def prepare(self, context: Context) -> None:
@@ -166,7 +166,8 @@ class VocabularySearch(Learner):
             ]
             rows = zip(step.targets, step.templates, choices, strict=True)
             cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
-            leading = [(i, int(choice.argmax())) for i, choice in zip(step.targets, choices, strict=True)]
+            best = torch.stack([choice.argmax() for choice in choices]).tolist()  # read at once: reading waits
+            leading = list(zip(step.targets, best, strict=True))
             # The largest of logits and Gumbel noise is distributed by their softmax, at any temperature.
             log_probs = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
             self.last = (
@@ -181,19 +182,21 @@ class VocabularySearch(Learner):
     def step(self, grads: Sequence[Tensor]) -> None:
         asked = {*self.last[0].targets} if self.last else {*range(len(grads))}
         self.adam.step([grad if i in asked else None for i, grad in enumerate(grads)])
-        self.history.append([int(pi.argmax()) for pi in self.logits])
+        self.history.append(torch.stack([pi.detach().argmax() for pi in self.logits]))
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self.adam.state_dict() | {"history": torch.tensor(self.history, dtype=torch.long)}
+        empty = torch.empty(0, dtype=torch.long)
+        return self.adam.state_dict() | {"history": torch.stack(self.history) if self.history else empty}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.history = state["history"].tolist()
+        self.history = list(state["history"].to(self.logits[0].device))
         self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "history"})
 
     def metadata(self) -> dict[str, Any]:
         """By target: the candidates, and the most likely of them after each step of the search."""
+        history = torch.stack(self.history).tolist() if self.history else []
         favourites = {
-            target: [words[best[i]] for best in self.history] for i, (target, words) in enumerate(self.words.items())
+            target: [words[best[i]] for best in history] for i, (target, words) in enumerate(self.words.items())
         }
         return {"candidates": self.words, "favourites": favourites}
 

@@ -130,7 +130,7 @@ class DDPM(Model):
         return (scaled * 255).round().to(torch.uint8)
 
     def latents(self, pictures: Tensor) -> Tensor:
-        return (pictures.to(self.device).float() / 127.5 - 1).to(self.dtype)
+        return (pictures.to(self.device).float() / 127.5 - 1).to(self.state_dtype)
 
     def vocabulary(self, size: int) -> list[str]:
         """The words that came with the model, or all its classes."""

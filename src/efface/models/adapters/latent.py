@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,10 @@ from ..opening.text import spell_out
 from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
+SLICE = 2 * 512**2
+"""Pixels that the autoencoder takes at once: about 1.6 GB of activations in fp32, and 3.2 GB of one larger picture."""
+TILED = 1280**2
+"""Pixels of a picture above which the autoencoder goes over it by tiles, whose seams are blended."""
 CROSS = re.compile(r"\.attn2\.to_[kv]\.weight$")
 
 
@@ -109,26 +113,49 @@ class LatentDiffusion(Model):
             warnings.warn(
                 f"{len(long)} prompts exceed {limit} tokens and lose their end, first {long[0]!r}", stacklevel=4
             )
-        return tokens.to(self.device)
+        return tokens.to(self.device, non_blocking=True)
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
         """The middle of the autoencoder's posterior, not a sample: a picture has one place."""
-        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
-        pixels = pictures.to(self.device, self.vae.dtype).div(127.5).sub(1)
-        with autocast:
-            encoded = self.vae.encode(pixels)
-            # A tiny autoencoder has latents and no distribution of them.
-            mode = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        return ((mode.float() - self._shift()) * self.vae.config.scaling_factor).to(self.dtype)
+        modes = []
+        for part in pictures.split(self._slice):
+            pixels = part.to(self.device, self.vae.dtype).div(127.5).sub(1)
+            with self._autoencoding():
+                encoded = self.vae.encode(pixels)
+                # A tiny autoencoder has latents and no distribution of them.
+                modes.append(encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents)
+        shifted = torch.cat(modes).float() - self._shift()
+        return (shifted * self.vae.config.scaling_factor).to(self.state_dtype)
 
     def _pictures(self, z: Tensor) -> Tensor:
         """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
-        autocast = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
-        with autocast:
-            pictures = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
-        scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
-        return (scaled * 255).round().to(torch.uint8)
+        done = []
+        for part in z.split(self._slice):
+            with self._autoencoding():
+                pictures = self.vae.decode(part.to(self.vae.dtype), return_dict=False)[0]
+            scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
+            done.append((scaled * 255).round().to(torch.uint8))
+        return torch.cat(done)
+
+    @property
+    def _slice(self) -> int:
+        """Pictures that the autoencoder takes at once: 128 of 64 pixels a side, 2 of 512, 1 of 1024."""
+        return max(1, SLICE // self.resolution**2)
+
+    @contextmanager
+    def _autoencoding(self) -> Iterator[None]:
+        """Within, the autoencoder computes as the network does; a picture above `TILED` pixels goes by tiles."""
+        casting = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
+        tiled = self.resolution**2 > TILED and hasattr(self.vae, "enable_tiling") and not self.vae.use_tiling
+        if tiled:
+            self.vae.enable_tiling()
+        try:
+            with casting:
+                yield
+        finally:
+            if tiled:
+                self.vae.disable_tiling()
 
     def vocabulary(self, size: int) -> list[str]:
         """The words that came with the model, or the tokenizer's most common ones."""

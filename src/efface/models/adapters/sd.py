@@ -75,7 +75,8 @@ class ClipDiffusion(LatentDiffusion):
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def embed(self, ids: Tensor) -> Tensor:
-        return torch.cat([encoder.get_input_embeddings()(ids) for encoder in self.text_encoders], dim=-1)
+        tables = [encoder.get_input_embeddings() for encoder in self.text_encoders]  # on the CPU where they are parked
+        return torch.cat([table(ids.to(table.weight.device)) for table in tables], dim=-1).to(self.device)
 
     def _check_embeddings(self, embeddings: Tensor) -> None:
         """Raises ValueError where these are not token embeddings of whole prompts."""
@@ -118,7 +119,7 @@ class StableDiffusion(ClipDiffusion):
         return Cond({CLIP: out[0].to(self.dtype)})
 
     def embedding_table(self) -> Tensor:
-        return self.text_encoder.get_input_embeddings().weight
+        return self.text_encoder.get_input_embeddings().weight.to(self.device)
 
     def encode_embedded(self, embeddings: Tensor) -> Cond:
         self._check_embeddings(embeddings)

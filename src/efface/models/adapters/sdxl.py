@@ -77,7 +77,7 @@ class StableDiffusionXL(TwinClip):
     def decode(self, latents: Tensor) -> Tensor:
         mean, std = self._moments(latents)
         with self._precise():
-            return self._pictures((latents * std / self.vae.config.scaling_factor + mean).to(self.vae.dtype))
+            return self._pictures(latents * std / self.vae.config.scaling_factor + mean)
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and spread [1, c, 1, 1] of the autoencoder's latents, 0 and 1 where it does not say."""

@@ -58,11 +58,9 @@ class TwinClip(ClipDiffusion):
             raise ValueError(f"the two tokenizers of {self.name} know different tokens: no embedding serves both")
         return ClipDiffusion.tokenize(self, texts)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        return torch.cat([encoder.get_input_embeddings()(ids) for _, encoder in self.towers], dim=-1)
-
     def embedding_table(self) -> Tensor:
-        return torch.cat([encoder.get_input_embeddings().weight for _, encoder in self.towers], dim=1)
+        tables = [encoder.get_input_embeddings().weight for _, encoder in self.towers]
+        return torch.cat(tables, dim=1).to(self.device)
 
     def encode_embedded(self, embeddings: Tensor) -> Cond:
         """As every adapter does; a prompt ends where the end's own embedding stands first, and padding follows."""

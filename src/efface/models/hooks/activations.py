@@ -62,7 +62,7 @@ def measure_activations(
     cond, rows = cond.expand(len(states)), []
     for start in range(0, len(states), batch):
         part = slice(start, start + batch)
-        with _watched(looked_at) as seen:
+        with model.uncompiled(), _watched(looked_at) as seen:
             model.predict(states[part], t[part], cond[part])
         rows.append(torch.cat([seen[layer.name] for layer in looked_at], dim=1))
     return torch.cat(rows)

@@ -20,7 +20,7 @@ def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
 
     The layers are named as in the denoiser; a prediction's take the place of those of the one before. Queries and keys
     are computed once more beside the attention processor, whichever it is: fused ones never have the probabilities, and
-    predictions stay the same to the bit.
+    predictions stay the same to the bit. A compiled network runs uncompiled meanwhile.
 
     Raises:
         ValueError: the model has no cross-attention to a text.
@@ -38,7 +38,8 @@ def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
 
     handles = [layer.register_forward_pre_hook(noting(name), with_kwargs=True) for name, layer in layers.items()]
     try:
-        yield maps
+        with model.uncompiled():
+            yield maps
     finally:
         for handle in handles:
             handle.remove()

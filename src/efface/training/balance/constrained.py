@@ -45,15 +45,17 @@ class Constrained(Balance):
     def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
         losses, forget = grad_of({"erase": 1.0})
         forget, remain = list(forget), list(grad_of({"keep": 1.0, "cost": 1.0})[1])
-        share = self._share(forget, remain, losses["erase"] - (floor or 0.0))
+        share = self._share(forget, remain, losses["erase"], floor or 0.0)
         for i in range(len(remain)):  # one by one, and the old go: a third set would be as large as what learns
             remain[i] = torch.add(remain[i], forget.pop(0), alpha=share)
         return remain
 
-    def _share(self, forget: Sequence[Tensor], remain: Sequence[Tensor], gap: float) -> float:
-        """lambda_t."""
+    def _share(self, forget: Sequence[Tensor], remain: Sequence[Tensor], loss: Tensor, floor: float) -> float:
+        """lambda_t; its three numbers are read together, for each reading waits for the device."""
         if self.rate == "fixed":
             return self.eta
-        square, along = inner(forget, forget), inner(forget, remain)
+        both = inner(forget, forget), inner(forget, remain)
+        square, along, above = torch.stack([*both, loss.to(both[0])]).tolist()
+        gap = above - floor
         goal = {"grad-norm": square, "gap": max(gap, 0.0), "constant": 1.0}[self.rate]
         return multiplier(square, along, self.eta * goal)

@@ -117,7 +117,11 @@ class Attacked(Term):
         start = latest.to(self.words.device)
         with context.update.swapped_in():
             found = descend(
-                lambda prefix: self.error(context, states, prompts, prefix), start, self.attack.steps, self.attack.lr
+                lambda prefix: self.error(context, states, prompts, prefix),
+                start,
+                self.attack.steps,
+                self.attack.lr,
+                factor=context.model.loss_factor,
             )
         self.latest.found = found
         return found

@@ -79,7 +79,7 @@ class Focus:
         x0 = states.known["x0"]
         eps = convert(states.known["noise"], states.x, bar, space, "eps")
         t = torch.multinomial(self.chances(len(context.model.levels)), len(x0), replacement=True, generator=rng)
-        return States(noised(x0, eps, context.model.noise_level(t)), t.to(states.x.device), {"x0": x0})
+        return States(noised(x0, eps, context.model.noise_level(t)), t, {"x0": x0})
 
 
 @final

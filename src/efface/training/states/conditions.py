@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import final
 
 import torch
 
 from ...models.cond import Cond
 from ...models.trajectory import Draw
-from ..interfaces import Context, Source, States, Step
+from ...models.trajectory_cache import COLUMNS
+from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 
 @final
@@ -17,7 +19,7 @@ class Conditions(Source):
     """`paths` trajectories of each condition [1 row] by its name.
 
     All are drawn when the first is needed, so that their last bits do not depend on which is needed first: a resumed
-    run may need another one first.
+    run may need another one first. They lie in the host's memory, not on the device.
     """
 
     def __init__(self, conds: Mapping[str, Cond], steps: int, guidance: float, paths: int) -> None:
@@ -30,13 +32,24 @@ class Conditions(Source):
             self.drawn = {name: self._draw(context, i) for i, name in enumerate(self.conds)}
         picks = zip((self.drawn[name] for name in prompts), step.points, step.noise, strict=True)
         found = [[part[k, seed % self.paths] for part in (d.states, d.eps_c, d.eps_0)] for d, k, seed in picks]
-        x, eps_c, eps_0 = (torch.stack(column) for column in zip(*found, strict=True))
+        columns = (torch.stack(column) for column in zip(*found, strict=True))
+        x, eps_c, eps_0 = (column.to(context.model.device, non_blocking=True) for column in columns)
         return States(x, next(iter(self.drawn.values())).t[list(step.points)], {"eps_c": eps_c, "eps_0": eps_0})
 
     def _draw(self, context: Context, i: int) -> Draw:
-        """The trajectories of the i-th condition; their seeds are far from those that pictures are judged with."""
+        """The trajectories of the i-th condition, on the CPU; their seeds are far from those of judged pictures."""
         first = 2**42 + context.config.seed * 1_000_003 + i * self.paths
         cond = list(self.conds.values())[i]
         seeds = [first + k for k in range(self.paths)]
         how = {"steps": self.steps, "guidance": self.guidance, "record": True}
-        return context.model.sample(cond, context.uncond, seeds, sampler="ddim", **how)
+        size, parts = context.model.drawn_together, []
+        for start in range(0, self.paths, size):
+            some = context.model.sample(cond, context.uncond, seeds[start : start + size], sampler="ddim", **how)
+            parts.append(Draw(*(column.cpu() for column in vars(some).values())))
+        joined = (torch.cat([getattr(part, name) for part in parts], dim=1) for name in COLUMNS)
+        return Draw(torch.cat([part.x for part in parts]), parts[0].t, *joined)
+
+    def estimate_footprint(self, context: Context) -> MemoryFootprint:
+        n = min(context.model.drawn_together, self.paths)
+        each = len(COLUMNS) * self.steps * prod(context.model.latent_shape) * context.model.state_dtype.itemsize
+        return MemoryFootprint(n, n * each, image_bytes=len(self.conds) * self.paths * each)

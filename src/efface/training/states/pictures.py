@@ -60,10 +60,10 @@ class Pictures(Source):
         self._demand(context, prompts)
         shelves = [self.store.get(prompt, self.store.get(ANY)) for prompt in prompts]
         x0 = torch.stack([s[i % len(s)] for s, i in zip(shelves, step.noise, strict=True) if s is not None])
-        x0 = x0.to(context.model.device)
-        t = self._times(len(context.model.levels), len(x0), step.generator).to(x0.device)
+        x0 = x0.to(context.model.device, non_blocking=True)
+        t = self._times(len(context.model.levels), len(x0), step.generator)
         draw = torch.randn if self.noise == "gaussian" else torch.rand
-        eps = draw(x0.shape, generator=step.generator).to(x0)
+        eps = draw(x0.shape, generator=step.generator).to(x0, non_blocking=True)
         bar = context.model.noise_level(t)
         x_t = noised(x0, eps, bar)
         goal = denoising_target(x0, eps, x_t, bar, context.model.space)
@@ -78,7 +78,7 @@ class Pictures(Source):
         shape = context.model.latent_shape
         drawn = len(self.expected) * self.drawn
         given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
-        held = drawn * prod(shape) * context.model.dtype.itemsize + sum(given.values())
+        held = drawn * prod(shape) * context.model.state_dtype.itemsize + sum(given.values())
         return MemoryFootprint(min(context.model.drawn_together, drawn), image_bytes=held)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:

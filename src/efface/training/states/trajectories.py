@@ -49,7 +49,7 @@ class Student(Source):
         cond = cond.detach().expand(len(step.points))
         with torch.no_grad(), context.update.swapped_in():
             states = process_group().shard_apply(lambda own: self._drawn(context, step, cond, own), len(step.points))
-        t = context.model.timesteps(self.steps, self.sampler).to(context.model.device)[list(step.points)]
+        t = context.model.timesteps(self.steps, self.sampler)[list(step.points)]
         return States(states, t)
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
@@ -126,7 +126,8 @@ class Recorded(Source):
             context.on_drawn(min(start * size, len(asked)), len(asked))
             part = parts[min(start + mine.rank, len(parts) - 1)]
             draws = mine.all_gather_draws(self._draw(context, [*part, *[part[-1]] * (size - len(part))]))
-            for draw, whose in zip(draws, parts[start : start + mine.size], strict=False):
+            for gathered, whose in zip(draws, parts[start : start + mine.size], strict=False):
+                draw = Draw(*(column.cpu() for column in vars(gathered).values()))  # whole: each copy waits
                 yield from (take_picture(draw, i) for i in range(len(whose)))
         context.on_drawn(len(asked), len(asked))
 
@@ -187,13 +188,16 @@ class Refreshed(Recorded):
     def read(self, context: Context, asked: Sequence[Asked], points: Sequence[int]) -> States:
         x = torch.stack([self.found[one][k] for one, k in zip(asked, points, strict=True)])
         t = context.model.timesteps(self.steps, self.sampler)[list(points)]
-        return States(x.to(context.model.device), t.to(context.model.device))
+        return States(x.to(context.model.device, non_blocking=True), t)
 
     def drawing(self, context: Context) -> AbstractContextManager[None]:
         return context.update.swapped_in()
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
-        first, states = self.first.estimate_footprint(context), self.numbers(context)[2] * context.model.dtype.itemsize
+        first, states = (
+            self.first.estimate_footprint(context),
+            self.numbers(context)[2] * context.model.state_dtype.itemsize,
+        )
         return replace(first, image_bytes=max(0, states - context.model.recordings.bound))
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -228,7 +232,8 @@ class Frozen(Recorded):
         """Recorded states; `known` holds the teacher's predictions under the row's condition and under ""."""
         kept = self._kept(context)
         rows = [kept.at(self.found[one], k) for one, k in zip(asked, points, strict=True)]
-        t, x, *eps = (torch.stack(column).to(context.model.device) for column in zip(*rows, strict=True))
+        t, *columns = (torch.stack(column) for column in zip(*rows, strict=True))
+        x, *eps = (column.to(context.model.device, non_blocking=True) for column in columns)
         return States(x, t, dict(zip(("eps_c", "eps_0"), (e.to(x.dtype) for e in eps), strict=True)))
 
     def leave(self, context: Context) -> None:
@@ -238,7 +243,9 @@ class Frozen(Recorded):
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         model, (n, traced, states) = context.model, self.numbers(context)
-        return MemoryFootprint(n, traced, states * (model.dtype.itemsize + 2 * (model.compute or model.dtype).itemsize))
+        return MemoryFootprint(
+            n, traced, states * (model.state_dtype.itemsize + 2 * (model.compute or model.dtype).itemsize)
+        )
 
     def _kept(self, context: Context) -> TrajectoryCache:
         """The model's recordings; or this source's own, while other weights than the base's are in place."""
@@ -258,7 +265,7 @@ class Frozen(Recorded):
 
 def _traced(context: Context, steps: int, n: int) -> int:
     """Bytes recorded of n drawings."""
-    return len(COLUMNS) * steps * n * prod(context.model.latent_shape) * context.model.dtype.itemsize
+    return len(COLUMNS) * steps * n * prod(context.model.latent_shape) * context.model.state_dtype.itemsize
 
 
 def _hash(facts: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ class GuidedDenoising:
     @torch.enable_grad()
     def gradient(self, context: Context, update: Update) -> Sequence[Tensor]:
         """The gradient for each of the update's params, in fp32, summed over batches of the training's size."""
-        params, config = update.params(), context.config
+        params, config, factor = update.params(), context.config, context.model.loss_factor
         total = [torch.zeros_like(param, dtype=torch.float32) for param in params]
         rows = self._rows(context)
         # Two predictions a row; a batch that goes through the network in pieces counts as one mean.
@@ -39,12 +39,12 @@ class GuidedDenoising:
             batch = rows[start : start + config.batch]
             for first in range(0, len(batch), piece):
                 part = batch[first : first + piece]
-                with update.swapped_in():
+                with context.model.frozen(), update.swapped_in():
                     loss = self._loss(context, update, part, start + first) * len(part) / len(batch)
-                    grads = torch.autograd.grad(loss, params, allow_unused=True)
+                    grads = torch.autograd.grad(loss * factor, params, allow_unused=True)
                 for sum_, grad in zip(total, grads, strict=True):
                     if grad is not None:
-                        sum_ += grad
+                        sum_ += grad.float() / factor
         return total
 
     def _rows(self, context: Context) -> list[tuple[str, int]]:

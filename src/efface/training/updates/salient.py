@@ -15,6 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ...functional.masks import choose_largest
 from ..interfaces import Context, Update
 from .dense import Dense
 from .saliency import GuidedDenoising
@@ -61,10 +62,8 @@ class Salient(Update):
             for k in range(self.looks):
                 for sum_, grad in zip(total, self.erase_gradient(FIRST_STREAM + k), strict=True):
                     sum_ += grad
-        every = torch.cat([t.abs().flatten() for t in total])
-        moving = torch.zeros_like(every, dtype=torch.bool)
-        moving[torch.argsort(every, descending=True, stable=True)[: max(1, round(self.share * len(every)))]] = True
-        return [m.view(t.shape) for m, t in zip(moving.split([t.numel() for t in total]), total, strict=True)]
+        count = max(1, round(self.share * sum(each.numel() for each in total)))
+        return choose_largest([each.abs_() for each in total], count)
 
     def params(self) -> list[Tensor]:
         return self.dense.params()

@@ -1,0 +1,128 @@
+"""What of a model is in place: its weights, which are swapped by reference, a guide, and how the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .adapter import Adapter
+from .cond import Cond
+from .fingerprint import compute_digests
+from .guider import Guider
+from .trajectory_cache import TrajectoryCache
+from .weights import Weights
+
+
+class Swappable(Adapter):
+    """A model whose weights and guide are put in place for a while; leaving is exact."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._weights = Weights(modules, self.checkpoint_name)
+        self.network = modules[self.denoiser]
+        self._encoded: dict[str, Cond] = {}
+        self._guide: Guider | None = None
+        self._fingerprint: dict[str, str] | None = None
+        self.recordings = TrajectoryCache()
+        self.draw_batch = self.gradient_rows = 0
+        self.parked = False
+        self.steady: set[int] | None = None
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters now in place, by checkpoint name."""
+        return self._weights.current()
+
+    @property
+    def owners(self) -> dict[str, nn.Module]:
+        """The module that holds each parameter, by the parameter's checkpoint name."""
+        return self._weights.owners()
+
+    @contextmanager
+    def swap_in(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, the named weights are these tensors (swapped by reference); after, the very ones there before.
+
+        KeyError where no weight has one of the names. Never enter or leave between a student's forward and its backward
+        where activations are recomputed.
+        """
+        encoded = self._encoded
+        with self._weights.swap_in(tensors):
+            if any(not name.startswith(f"{self.denoiser}.") for name in tensors):
+                self._encoded = {}
+            try:
+                yield
+            finally:
+                self._encoded = encoded
+
+    @property
+    def untouched(self) -> bool:
+        """Whether every weight in place is the base's, and no guide steers."""
+        return not self._weights.swaps and self._guide is None
+
+    @contextmanager
+    def guided_by(self, guide: Guider) -> Iterator[None]:
+        """Within, the guide steers `sample` and `images`; `predict` stays the network's own. ValueError for two."""
+        if self._guide is not None:
+            raise ValueError(f"{self.name} is under the guide {type(self._guide).__name__} already; leave that first")
+        guide.check(self)  # type: ignore[arg-type]  (what predicts is `Model`, which this is a part of)
+        encoded = self._encoded
+        self._guide, self._encoded = guide, {}
+        try:
+            yield
+        finally:
+            self._guide, self._encoded = None, encoded
+
+    @contextmanager
+    def unguided(self) -> Iterator[None]:
+        """Within, no guide steers; after, the one that did before."""
+        guide, encoded = self._guide, self._encoded
+        self._guide, self._encoded = None, {}
+        try:
+            yield
+        finally:
+            self._guide, self._encoded = guide, encoded
+
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of the base's fp32, fp16 and bf16 casts: equal in one of them means the same base at some dtype.
+
+        Taken once, from the weights in place at the first call.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = compute_digests(self.weights)
+        return dict(self._fingerprint)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within, no weight of the base requires a gradient, so that no activations are kept on its behalf."""
+        asking = [tensor for tensor in self.weights.values() if tensor.requires_grad and tensor.is_leaf]
+        try:
+            for tensor in asking:
+                tensor.requires_grad_(False)
+            yield
+        finally:
+            for tensor in asking:
+                tensor.requires_grad_(True)
+
+    @property
+    def loss_factor(self) -> float:
+        """By what losses are multiplied before they are differentiated: 4096 where gradients pass through fp16, else 1.
+
+        A gradient below 6e-8 is zero in fp16 (Micikevicius et al., ICLR 2018, arXiv 1710.03740, section 3.2).
+        """
+        return 4096.0 if torch.float16 in (self.dtype, self.compute) else 1.0
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Within, the network runs as it is written, also where it was compiled: for hooks on its layers.
+
+        A compiled network would pass over hooks that came after its compilation, without a word.
+        """
+        network, steady = self.network, self.steady
+        compiled = network._compiled_call_impl
+        network._compiled_call_impl, self.steady = None, None
+        try:
+            yield
+        finally:
+            network._compiled_call_impl, self.steady = compiled, steady

@@ -1,0 +1,56 @@
+"""Attacks, guides, drawing and parked parts on a stand-in for a GPU: as on a CPU, and no wait in a drawing step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_cuda.build import find_compiler, run_on_fake_cuda
+
+COMPILER = find_compiler()
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
+SCRIPT = Path(__file__).parent / "attacks_script.py"
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16", "bf16"])
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"dtype": request.param} | json.loads(
+        run_on_fake_cuda(str(COMPILER), SCRIPT, request.param).splitlines()[-1]
+    )
+
+
+def test_attacks_find_what_they_find_on_a_cpu(found: dict[str, Any]) -> None:
+    close = {"fp32": 1e-4}.get(found["dtype"], 0.05)
+    made = {name: result for name, result in found.items() if name.startswith("attack")}
+    assert len(made) >= 6
+    for name, result in made.items():
+        assert "error" not in result, (name, result["error"])
+        assert result["cuda"]["words"] == result["cpu"]["words"], name
+        assert result["cuda"]["sizes"] == pytest.approx(result["cpu"]["sizes"], rel=close), name
+
+
+def test_guides_draw_what_they_draw_on_a_cpu(found: dict[str, Any]) -> None:
+    for name in ("plain", "negative", "sld", "safree", "spm"):
+        result = found[f"draw {name}"]
+        assert "error" not in result, (name, result["error"])
+        assert result["far"] < 1, (name, result)
+        assert name == "plain" or result["moves"] > 0
+
+
+def test_no_drawing_step_waits_for_the_device(found: dict[str, Any]) -> None:
+    few, many = (found["waits of drawing"][steps] for steps in ("2", "7"))
+    assert few["waits"] == many["waits"], many
+
+
+def test_parked_parts_serve_searches_among_token_embeddings(found: dict[str, Any]) -> None:
+    if found["dtype"] != "fp32":
+        return
+    made = {name: result for name, result in found.items() if name.startswith("parked")}
+    assert len(made) == 4
+    for name, result in made.items():
+        assert "error" not in result, (name, result["error"])
+        assert result.get("far", 0) < 0.02, name
+        assert result.get("cuda", {}).get("words") == result.get("cpu", {}).get("words"), name

@@ -1,0 +1,54 @@
+"""Builds the native part of the stand-in device, and starts scripts on it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler of this machine, or None."""
+    return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
+
+
+def build(compiler: str) -> Path:
+    """The library built of `guard.cpp` for this version of torch; from an earlier build where there is one."""
+    folder = Path(tempfile.gettempdir()) / f"efface-fake-cuda-{getpass.getuser()}" / torch.__version__
+    made, torch_home = folder / "guard.so", Path(torch.__file__).parent
+    if made.is_file() and made.stat().st_mtime >= (HERE / "guard.cpp").stat().st_mtime:
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"guard.{os.getpid()}.part"
+    includes = [f"-I{torch_home}/include", f"-I{torch_home}/include/torch/csrc/api/include"]
+    links = [f"-L{torch_home}/lib", f"-Wl,-rpath,{torch_home}/lib", "-ltorch_cpu", "-lc10"]
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"
+    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", abi]
+    subprocess.run([compiler, *flags, *includes, str(HERE / "guard.cpp"), *links, "-o", str(part)], check=True)
+    part.replace(made)
+    return made
+
+
+def run_on_fake_cuda(compiler: str, script: Path, *args: str, timeout: int = 300) -> str:
+    """What a script prints that runs on the stand-in device; AssertionError with its errors where it fails."""
+    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "cuda"), str(ROOT / "src"), str(ROOT)])
+    env = {**os.environ, "FAKE_GUARD": str(build(compiler)), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "fake_cuda", str(script), *args],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done.stdout

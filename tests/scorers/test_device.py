@@ -1,0 +1,38 @@
+"""Where networks that judge work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from efface.scorers import base
+from efface.scorers.base import cached_by_device, judge_on, pick_device
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_chosen", [])
+
+
+def test_judges_work_where_the_model_was_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model on the CPU of a machine with GPUs has its judges there too; of several GPUs they take the model's."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device() == torch.device("cuda")
+    judge_on(torch.device("cpu"))
+    assert pick_device() == torch.device("cpu")
+    judge_on(torch.device("cuda:1"))
+    assert pick_device() == torch.device("cuda:1")
+
+
+def test_a_network_is_loaded_once_for_each_device() -> None:
+    loaded: list[str] = []
+
+    @cached_by_device
+    def load(folder: str) -> str:
+        loaded.append(folder)
+        return f"{folder} on {pick_device()}"
+
+    judge_on(torch.device("cpu"))
+    assert load("a") == load("a") == "a on cpu"
+    judge_on(torch.device("cuda:1"))
+    assert load("a") == "a on cuda:1" and loaded == ["a", "a"]
