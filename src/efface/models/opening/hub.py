@@ -13,32 +13,35 @@ def fetch(name: str, variant: str = "") -> Path:
     Raises:
         ValueError: no such folder here and no such model on the hub, or the hub can't be reached.
     """
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
-        try:
-            files = huggingface_hub.HfApi().list_repo_files(name)
-        except (OSError, HfHubHTTPError) as error:
-            if _is_absent(error):
-                raise
-            return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-        if INDEX not in files:
-            raise ValueError(f"{name} on the hub holds no diffusers pipeline: it has no {INDEX}")
-        index = Path(huggingface_hub.hf_hub_download(name, INDEX))
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_wanted(name, index, files, variant)))
-    except (OSError, HFValidationError, LocalEntryNotFoundError) as error:
+        return _fetch(name, variant)
+    except Exception as error:  # the hub's own, its client's and the network's share no class
         raise ValueError(
             f"no folder {name} here, and as a hub id it can't be had: {_first_line(error)}; a path to a diffusers "
             "folder, or the id of a model that can be reached or is in the hub's cache, would have worked"
         ) from error
 
 
+def _fetch(name: str, variant: str) -> Path:
+    import huggingface_hub
+
+    try:
+        files = huggingface_hub.HfApi().list_repo_files(name)
+    except Exception as error:
+        if _is_absent(error):
+            raise
+        return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+    if INDEX not in files:
+        raise ValueError(f"it holds no diffusers pipeline, for it has no {INDEX}")
+    index = Path(huggingface_hub.hf_hub_download(name, INDEX))
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=_wanted(name, index, files, variant)))
+
+
 def _is_absent(error: Exception) -> bool:
     """Whether the hub answered, and has no such model, or not for this user."""
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    return isinstance(error, RepositoryNotFoundError)
+    return isinstance(error, RepositoryNotFoundError | HFValidationError)
 
 
 def _wanted(name: str, index: Path, files: list[str], variant: str) -> list[str]:
