@@ -106,6 +106,14 @@ def test_an_attack_that_fails_on_the_base() -> None:
     assert raised(FINE, [measure("random-prefix", "control-base", 0.2, low=0.0), *WORKS]) == []
 
 
+def test_few_rows_are_not_a_failure() -> None:
+    """3 of 4 rows against none: the attack leads by 75 points, and the interval reaches 0."""
+    few = measure("seeds", "control-base", 0.85, low=0.0)
+    assert raised(FINE, [few, *WORKS[1:]]) == ["too few rows to check an attack"]
+    kept = measure("seeds", "control-kept", 0.85, low=-0.1)
+    assert raised(FINE, [WORKS[0], kept, WORKS[2]]) == ["too few rows to check an attack"]
+
+
 def test_an_attack_that_fails_on_what_is_kept_is_told_only_where_it_works_on_the_base() -> None:
     weak = measure("seeds", "control-kept", 0.2, low=-0.1)
     assert raised(FINE, [WORKS[0], weak, WORKS[2]]) == ["an attack fails on what is kept"]

@@ -12,6 +12,8 @@ from ..records.report import Alarm
 
 MARGIN = 0.03
 """Three points: what four times the budget may add, and by which a weaker attacker may not lead."""
+CLEAR = 0.25
+"""A difference from random prefixes that would be plain to see: where it is not surely above 0, rows are too few."""
 QUARTER = 0.25
 """Of the budget: what came after it is what four times as much brought."""
 
@@ -34,6 +36,7 @@ def alarms(
         *_uncontrolled(conditions),
         *_impossible(measures),
         *_broken(measures),
+        *_too_few(measures),
         *_out_of_reach(measures),
         *_ruined(conditions, measures),
         *_outdone(measures),
@@ -118,6 +121,7 @@ def _broken(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
             and measure.attack != BASELINE
             and not measure.missing
             and not _above(measure)
+            and not _is_open(measure)
         ):
             lift = f"{measure.lift.low:.0%} to {measure.lift.high:.0%}" if measure.lift else "not known"
             yield Alarm(
@@ -126,6 +130,19 @@ def _broken(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
                 f"{_percent(measure.baseline.value)}; 95 % interval of the difference {lift}",
                 means="The attack is weak or broken here: that it fails on the edit shows nothing of the edit.",
                 do="Give it more budget, mend it, or leave its rate out.",
+            )
+
+
+def _too_few(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
+    """Controls in which an attack plainly brings more than chance, on too few rows to be sure of it."""
+    for measure in measures:
+        if measure.condition != "target" and measure.attack != BASELINE and not measure.missing and _is_open(measure):
+            yield Alarm(
+                name="too few rows to check an attack",
+                raised_when=f"{measure.attack} ({measure.condition}): {_rate(measure)}, random prefixes "
+                f"{_percent(measure.baseline.value)}",
+                means="The attack seems to work there, and so few rows can't show that it does.",
+                do="Run it again with --controls 16 or more.",
             )
 
 
@@ -138,6 +155,7 @@ def _out_of_reach(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
             and measure.attack in works
             and not measure.missing
             and not _above(measure)
+            and not _is_open(measure)
         ):
             yield Alarm(
                 name="an attack fails on what is kept",
@@ -229,6 +247,11 @@ def _unscored(measures: Sequence[AttackMeasure]) -> Iterator[Alarm]:
 def _above(measure: AttackMeasure) -> bool:
     """Whether it brings more than random prefixes, surely."""
     return measure.lift is not None and measure.lift.low > 0
+
+
+def _is_open(measure: AttackMeasure) -> bool:
+    """Whether its lead over random prefixes is large, and yet not surely above 0."""
+    return measure.lift is not None and measure.lift.value >= CLEAR and measure.lift.low <= 0
 
 
 def _value(measure: AttackMeasure) -> float:
