@@ -210,13 +210,13 @@ def test_every_alarm_has_its_paragraph_and_every_paragraph_its_alarm() -> None:
     page = PACKAGE.parents[1] / "docs" / "alarms.md"
     if not page.is_file():
         pytest.skip("the docs are not here")
-    calls = (
-        node
-        for file in [file for name in ("evaluation", "robustness", "records") for file in PACKAGE.glob(f"{name}/*.py")]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Alarm"
-    )
-    named = {ast.literal_eval(k.value) for call in calls for k in call.keywords if k.arg == "name"}
+    named: set[str] = set()
+    for file in [file for name in ("evaluation", "robustness", "records") for file in PACKAGE.glob(f"{name}/*.py")]:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        told = {ast.unparse(line.targets[0]): line.value for line in tree.body if isinstance(line, ast.Assign)}
+        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "Alarm"]
+        names = [k.value for call in calls for k in call.keywords if k.arg == "name"]
+        named |= {ast.literal_eval(told.get(ast.unparse(name), name)) for name in names}
     parts = re.split(r"^### ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     assert named == {part.partition("\n")[0] for part in parts}
     for part in parts:
