@@ -328,8 +328,8 @@ def test_without_a_configuration_and_a_hub_the_way_out_is_named(files, monkeypat
 
 
 def test_folders_of_other_pipelines_say_what_would_work(tmp_path):
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(ValueError, match=r"holds FluxPipeline; .*StableDiffusionXLPipeline, .*DDPMPipeline would"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    with pytest.raises(ValueError, match=r"holds KandinskyPipeline; .*StableDiffusionXLPipeline, .*DDPMPipeline would"):
         efface.load(str(tmp_path))
     with pytest.raises(ValueError, match=r"cannot open a int.*in memory: StableDiffusionPipeline, StableDiffusionXL"):
         efface.load(3)

@@ -30,6 +30,8 @@ def open_folder(folder: str | Path, pipeline: Any, variant: str = "") -> Any:
     folder = Path(folder)
     parts = check_parts(folder, variant)
     weighty = {part.name: _open_weights(folder, part) for part in parts if part.weights}
+    if not weighty:
+        raise ValueError(f"{folder}/model_index.json names no part that has weights; fetch the folder again")
     held, takes = {part.name for part in parts}, inspect.signature(pipeline.__init__).parameters.values()
     required = {each.name for each in takes if each.default is inspect.Parameter.empty} - {"self"}
     absent: dict[str, Any] = {each.name: None for each in takes if each.name in UNUSED}
