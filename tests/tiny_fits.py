@@ -18,6 +18,7 @@ from efface.models.loading import names
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_flux import tiny_flux
+from tiny_language import tiny_flux2, tiny_qwen_image, tiny_sana, tiny_z_image
 from tiny_pixart import tiny_pixart
 from tiny_sd3 import tiny_sd3
 from tiny_sdxl import tiny_sdxl
@@ -32,7 +33,14 @@ KINDS: dict[str, Callable[[], Model]] = {
 if "glyphs" in names():
     KINDS["glyphs"] = lambda: efface.load("glyphs", "cpu", compute="own")
 
-FLOWS: dict[str, Callable[[], Model]] = {"sd3": tiny_sd3, "flux": tiny_flux}
+FLOWS: dict[str, Callable[[], Model]] = {
+    "sd3": tiny_sd3,
+    "flux": tiny_flux,
+    "sana": tiny_sana,
+    "z-image": tiny_z_image,
+    "qwen-image": tiny_qwen_image,
+    "flux2": tiny_flux2,
+}
 """How a flow of each architecture is made."""
 
 SHORT: dict[str, Any] = {"steps": 2, "batch": 2, "draw_steps": 2, "paths": 2, "lr": 1e-2, "warm_up": 0}

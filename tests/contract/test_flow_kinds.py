@@ -17,7 +17,7 @@ from efface.models.base import Model
 from tiny_fits import FLOWS, quick, request, served, short
 from tiny_flux import tiny_flux
 
-DISTILLED = [("flux", "negative"), ("flux", "sld")]
+DISTILLED = [(kind, name) for kind in ("flux", "flux2") for name in ("negative", "sld")]
 """Guides that need two predictions, where guidance is a number."""
 PAIRS = [(kind, name) for kind in FLOWS for name in served(kind) if (kind, name) not in DISTILLED]
 
@@ -52,7 +52,7 @@ def test_it_fits_and_leaves_the_model_as_it_was(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), DISTILLED)
 def test_guides_need_a_guidance_to_act_on(kind: str, name: str) -> None:
-    model = tiny_flux()
+    model: Any = FLOWS[kind]()
     with pytest.raises(ValueError, match=r"reads its guidance as a number.*set model.true_guidance above 1"):
         quick(name, model).fit(model, request(name))
     model.true_guidance = 2.0

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from efface.methods.closed_form import Reader, answers, text_projections
-from efface.models.cond import TextMap, TextSpan
+from efface.models.cond import TextMap, TextSpan, last_before_end
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_pixart import tiny_pixart
@@ -39,7 +39,7 @@ def test_tokens_that_are_masked_out_are_no_rows():
     def masks(texts: list[str]) -> Tensor:
         return torch.tensor([[i < len(text.split()) + 2 for i in range(6)] for text in texts])
 
-    read = Reader(encode, [TextSpan(Tokens())], ("a {}",), "all", masks)  # type: ignore[arg-type]
+    read = Reader(encode, [TextSpan(last_before_end(Tokens()))], ("a {}",), "all", masks)  # type: ignore[arg-type]
     c, c_star = read.pairs(["red cat"], "dog")
     assert c.tolist() == [[9, 3], [9, 4]] and c_star.tolist() == [[5, 2], [5, 3]]
     assert [rows.shape for rows in read.aligned(["red cat"], "dog")] == [(4, 2), (4, 2)]
@@ -70,7 +70,7 @@ def encode(texts: list[str]) -> Tensor:
 
 
 def reader(tokens: str, *templates: str) -> Reader:
-    return Reader(encode, [TextSpan(Tokens())], templates, tokens)  # type: ignore[arg-type]
+    return Reader(encode, [TextSpan(last_before_end(Tokens()))], templates, tokens)  # type: ignore[arg-type]
 
 
 def test_the_last_subject_token_is_found_within_the_template():
@@ -115,4 +115,4 @@ def test_bad_readers(tokens, templates, message):
 
 def test_a_reader_needs_a_tokenizer():
     with pytest.raises(ValueError, match="no tokenizer"):
-        Reader(encode, [TextSpan(None)], ("{}",), "all")  # type: ignore[arg-type]
+        tiny_ddpm().text_spans("clip")

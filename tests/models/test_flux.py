@@ -12,7 +12,8 @@ from diffusers import FluxPipeline
 
 import efface
 from efface.concept import Prompt
-from efface.models.adapters.flux import GUIDANCE, Flux
+from efface.models.adapters.flux import Flux
+from efface.models.adapters.guidance_input import GUIDANCE
 from efface.models.adapters.patches import pack_patches, unpack_patches
 from efface.models.trajectory import draw_noise
 from tiny_flux import tiny_flux, tiny_flux_pipeline

@@ -156,8 +156,7 @@ class Reader:
     encode: Callable[[Sequence[str]], Tensor]
     """Embeddings [n, L, d] of n texts."""
     spans: Sequence[TextSpan]
-    """Which of the L rows each text encoder's tokenizer fills. Each gives rows of its own, at its own place of a
-    concept; a tokenizer is CLIP's, or another that ends a text with one special token."""
+    """Which of the L rows each text encoder fills. Each gives rows of its own, at its own place of a concept."""
     templates: tuple[str, ...]
     tokens: Tokens
     masks: Callable[[Sequence[str]], Tensor | None] = lambda texts: None
@@ -167,8 +166,6 @@ class Reader:
         check_templates(self.templates)
         if self.tokens not in get_args(Tokens):
             raise ValueError(f"no choice of tokens {self.tokens!r}; there are {', '.join(get_args(Tokens))}")
-        if not any(span.tokenizer or span.whole for span in self.spans):
-            raise ValueError("this model has no tokenizer to find a concept's last token with; one of texts has")
 
     def pairs(self, targets: Sequence[str], anchor: str) -> tuple[Tensor, Tensor]:
         """Rows c [n, d] of the targets and c* [n, d] of what they become: the anchor in the same template.
@@ -222,15 +219,5 @@ class Reader:
         columns = []
         for span in self.spans:
             rows = slice(span.start, span.stop)
-            columns.append(list(zip(embeddings[:, rows], own[:, rows], _places(span, heads), strict=True)))
+            columns.append(list(zip(embeddings[:, rows], own[:, rows], span.find_last(heads), strict=True)))
         return [each for of_text in zip(*columns, strict=True) for each in of_text]
-
-
-def _places(span: TextSpan, heads: Sequence[str]) -> list[int]:
-    """The place of the last token of each text, which no text follows; 0 where one row is the whole prompt's.
-
-    Before the end token; where a text is empty the start token, or the end token if there is no start.
-    """
-    if span.whole:
-        return [0] * len(heads)
-    return [max(0, len(ids) - 2) for ids in span.tokenizer(list(heads), truncation=True)["input_ids"]]

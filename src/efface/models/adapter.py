@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..functional.losses import guided
 from ..functional.schedules import NoiseLevel, Space
-from .cond import POOLED, Cond, TextMap, TextSpan
+from .cond import POOLED, Cond, TextMap, TextSpan, last_before_end
 from .trajectory import Defaults, Sampler
 from .trajectory_cache import TrajectoryCache
 
@@ -127,8 +127,13 @@ class Adapter(ABC):
         return cond.tensors[part]
 
     def text_spans(self, part: str) -> Sequence[TextSpan]:
-        """Which rows of `text_inputs` of this part each tokenizer's text fills; one row of a pooled part."""
-        return [TextSpan(getattr(self, "tokenizer", None), whole=part == POOLED)]
+        """Which rows of `text_inputs` of this part each text encoder fills; one row of a pooled part."""
+        if part == POOLED:
+            return [TextSpan(lambda texts: [0] * len(texts))]
+        tokenizer = getattr(self, "tokenizer", None)
+        if tokenizer is None:
+            raise ValueError("this model has no tokenizer to find a concept's last token with; one of texts has")
+        return [TextSpan(last_before_end(tokenizer))]
 
     def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
         """The prediction [n, ...] that drawing follows, by the architecture's own form of guidance.

@@ -11,9 +11,13 @@ ARCHITECTURES: Mapping[str, str] = {
     "ddpm": "class-conditional DDPM",
     "sd3": "Stable Diffusion 3 and 3.5",
     "flux": "FLUX.1 dev and schnell",
+    "sana": "SANA",
+    "z-image": "Z-Image",
+    "qwen-image": "Qwen-Image",
+    "flux2": "FLUX.2 dev and Klein",
 }
 """What each name stands for, in the order of tables."""
-GROUPS: Mapping[str, tuple[str, ...]] = {"flow": ("sd3", "flux")}
+GROUPS: Mapping[str, tuple[str, ...]] = {"flow": ("sd3", "flux", "sana", "z-image", "qwen-image", "flux2")}
 """Architectures that a method may name together: those that are trained as flows."""
 
 

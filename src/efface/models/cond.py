@@ -33,14 +33,20 @@ class TextMap:
 
 @dataclass(frozen=True)
 class TextSpan:
-    """The rows of a sequence of tokens that one tokenizer's text fills."""
+    """The rows of a sequence of tokens that one text encoder fills."""
 
-    tokenizer: Any
-    """None where there is no tokenizer."""
+    find_last: Callable[[Sequence[str]], Sequence[int]]
+    """The place in the span of each text's last token, which more text may follow."""
     start: int = 0
     stop: int | None = None
-    whole: bool = False
-    """Whether it is one row, which stands for the whole prompt."""
+
+
+def last_before_end(tokenizer: Any) -> Callable[[Sequence[str]], Sequence[int]]:
+    """Where a tokenizer ends each text with one special token, the places of the tokens before it.
+
+    Where a text is empty, that of the start token, or of the end token if there is no start.
+    """
+    return lambda texts: [max(0, len(ids) - 2) for ids in tokenizer(list(texts), truncation=True)["input_ids"]]
 
 
 @dataclass(frozen=True, eq=False)

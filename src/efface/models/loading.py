@@ -21,6 +21,11 @@ KINDS = (
     "PixArtSigmaPipeline",
     "StableDiffusion3Pipeline",
     "FluxPipeline",
+    "SanaPipeline",
+    "ZImagePipeline",
+    "QwenImagePipeline",
+    "Flux2Pipeline",
+    "Flux2KleinPipeline",
     "DDPMPipeline",
 )
 """What a folder's `model_index.json` may name."""
@@ -141,10 +146,14 @@ def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Com
 def _adapters() -> dict[str, tuple[Any, Any]]:
     """Pipeline classes and their adapters by kind, of those that a pipeline is opened for."""
     from .adapters.flux import Flux, FluxPipeline
+    from .adapters.flux2 import Flux2, Flux2KleinPipeline, Flux2Pipeline
     from .adapters.pixart import PixArt, PixArtAlphaPipeline, PixArtSigmaPipeline
+    from .adapters.qwen_image import QwenImage, QwenImagePipeline
+    from .adapters.sana import Sana, SanaPipeline
     from .adapters.sd import StableDiffusion, StableDiffusionPipeline
     from .adapters.sd3 import StableDiffusion3, StableDiffusion3Pipeline
     from .adapters.sdxl import StableDiffusionXL, StableDiffusionXLPipeline
+    from .adapters.z_image import ZImage, ZImagePipeline
 
     pairs = (
         (StableDiffusionPipeline, StableDiffusion),
@@ -153,6 +162,11 @@ def _adapters() -> dict[str, tuple[Any, Any]]:
         (PixArtSigmaPipeline, PixArt),
         (StableDiffusion3Pipeline, StableDiffusion3),
         (FluxPipeline, Flux),
+        (SanaPipeline, Sana),
+        (ZImagePipeline, ZImage),
+        (QwenImagePipeline, QwenImage),
+        (Flux2Pipeline, Flux2),
+        (Flux2KleinPipeline, Flux2),
     )
     return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
 

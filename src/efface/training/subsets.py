@@ -5,7 +5,8 @@ selected when any part matches. Names begin with the part of the pipeline: `unet
 `transformer.transformer_blocks.0…`, `text_encoder.…`. A subset means the same in a U-Net and in a transformer; those
 that name layers of a U-Net select nothing in a transformer. In joint attention (SD3, FLUX, Qwen-Image) cross-attention
 is the text's own stream of it, `attn.add_q_proj`, `add_k_proj`, `add_v_proj` and `to_add_out`; an `attn2` that stands
-beside such an `attn` (SD3.5-medium) reads the picture alone, and is self-attention.
+beside such an `attn` (SD3.5-medium) reads the picture alone, and is self-attention. In a single stream (Z-Image) one
+attention is both, and its weights read the picture as well.
 
 The filters of the field's code are written for CompVis names. Two traps in the translation: CompVis `out.` is
 diffusers' `conv_norm_out` *and* `conv_out` (and must not match `to_out.`); CompVis `time_embed` is `time_embedding`
@@ -94,9 +95,22 @@ JOINT = _subsets(
 """The same of one with joint attention."""
 
 
+SINGLE = _subsets(
+    r"\blayers\.\d+\.attention\.",
+    r"\blayers\.\d+\.attention\.to_[kv]\.",
+    r"\blayers\.\d+\.attention\.to_[qkv]\.",
+    r"\blayers\.\d+\.attention\.to_[qk]\.",
+    r"\battention\.",
+)
+"""The same of one with a single stream, whose attention is both."""
+
+
 def subsets_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """The subsets by name, with pattern and description, as they are meant among these weights."""
-    return JOINT if any(".attn.add_k_proj." in name for name in names) else SUBSETS
+    held = set(names)
+    if any(".attn.add_k_proj." in name for name in held):
+        return JOINT
+    return SINGLE if any(name.startswith("transformer.layers.") for name in held) else SUBSETS
 
 
 def select(names: Iterable[str], selection: str) -> list[str]:

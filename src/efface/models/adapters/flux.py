@@ -23,22 +23,19 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from torch import Tensor
 
 from ..base import Model
-from ..cond import POOLED, Cond, TextMap, TextSpan
+from ..cond import POOLED, Cond, TextMap, TextSpan, last_before_end
 from ..flow_schedule import Spacing, even_sigmas, shift_by_size
-from ..guider import GuidedSampling
 from ..trajectory import Defaults
 from .flat import flatten_parts, replace_parts
+from .guidance_input import GUIDANCE, GuidanceInput
 from .joint import JOINT_TEXT, joint_text_maps
 from .patches import pack_patches, unpack_patches
 from .sd import ClipDiffusion, replace_embeddings
 from .t5 import T5, read_t5, tie_embeddings
 
-GUIDANCE = "guidance"
-"""The scale [n, 1] that the network reads, where guidance is distilled into it."""
-
 
 @final
-class Flux(ClipDiffusion):
+class Flux(GuidanceInput, ClipDiffusion):
     """A `FluxPipeline`: dev where the transformer has guidance embeddings, else schnell."""
 
     architecture: ClassVar[str] = "flux"
@@ -58,8 +55,6 @@ class Flux(ClipDiffusion):
         self.t5: Any = tie_embeddings(pipeline.text_encoder_2)
         self.distilled_guidance = bool(pipeline.transformer.config.guidance_embeds)
         self.has_uncond: bool = self.distilled_guidance
-        self.true_guidance = 1.0
-        """Classifier-free guidance by two predictions, beside the scale that the network reads; 1 is none."""
         # The pipeline's own for dev, the model card's for schnell.
         own = Defaults(steps=28, guidance=3.5) if self.distilled_guidance else Defaults(steps=4, guidance=1.0)
         encoders = ("text_encoder", "text_encoder_2")
@@ -68,10 +63,6 @@ class Flux(ClipDiffusion):
         self.text_encoders = [self.text_encoder]
         longest = 512 if self.distilled_guidance else 256
         self.tokens_of_t5 = min(longest, pipeline.tokenizer_2.model_max_length)
-
-    @property
-    def classifier_free(self) -> bool:
-        return self.true_guidance != 1
 
     def read_side(self) -> int:
         return self.pipeline.default_sample_size
@@ -90,9 +81,7 @@ class Flux(ClipDiffusion):
     def _with_t5(self, pooled: Tensor, texts: Sequence[str]) -> Cond:
         """Conditions of n texts and their pooled embeddings [n, d]."""
         tokens = read_t5(self.t5, self._tokenize(self.pipeline.tokenizer_2, texts, self.tokens_of_t5))
-        scale = torch.full((len(texts), 1), self.defaults.guidance, device=self.device)
-        extra = {GUIDANCE: scale} if self.distilled_guidance else {}
-        return Cond({T5: tokens.to(self.dtype)}, pooled=pooled.to(self.dtype), extra=extra)
+        return self.with_scale(Cond({T5: tokens.to(self.dtype)}, pooled=pooled.to(self.dtype)))
 
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
@@ -119,16 +108,6 @@ class Flux(ClipDiffusion):
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
         return replace_parts(cond, embedding.to(self.device, self.dtype), self.name)
-
-    def begin_sampling(self, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
-        if not self.distilled_guidance:
-            return Model.begin_sampling(self, cond, uncond, guidance)
-        told, empty = cond, uncond
-        if guidance != self.defaults.guidance:  # the conditions themselves hold the model's own scale
-            told, empty = (
-                c.with_extra({GUIDANCE: torch.full_like(c.extra[GUIDANCE], guidance)}) for c in (told, empty)
-            )
-        return Model.begin_sampling(self, told, empty, self.true_guidance)
 
     def pack(self, x: Tensor) -> Tensor:
         return pack_patches(x)
@@ -157,7 +136,9 @@ class Flux(ClipDiffusion):
         return joint_text_maps(self.weights)
 
     def text_spans(self, part: str) -> Sequence[TextSpan]:
-        return [TextSpan(self.pipeline.tokenizer_2)] if part == JOINT_TEXT else ClipDiffusion.text_spans(self, part)
+        if part != JOINT_TEXT:
+            return ClipDiffusion.text_spans(self, part)
+        return [TextSpan(last_before_end(self.pipeline.tokenizer_2))]
 
     @torch.no_grad()
     def text_inputs(self, cond: Cond, part: str) -> Tensor:

@@ -62,12 +62,12 @@ class LatentDiffusion(Model):
         Model.__init__(self, parts)
         self.name, self.defaults, self.own_words, self.compute = name, defaults, tuple(words), compute
         self.device, self.dtype = self.network.device, self.network.dtype
-        channels, latent = self.network.config.in_channels // self.pixels_packed, self.vae.config.latent_channels
+        channels, latent = self.network.config.in_channels // self.pixels_packed, self.vae_channels()
         if channels != latent:
             raise ValueError(f"{name} reads {channels} channels, a plain text-to-image model reads {latent}")
         side = self.read_side()
         self.latent_shape = (channels, side, side)
-        self.resolution = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.resolution = side * 2 ** (self.vae_levels() - 1)
         self.space = read_space(pipeline.scheduler, name)
         self.levels = read_levels(pipeline.scheduler, name)
 
@@ -75,10 +75,18 @@ class LatentDiffusion(Model):
         config = self.vae.config
         named = ("latents_mean", "latents_std", "shift_factor")
         moments = [config.get(name) for name in named if config.get(name) is not None]
-        digest = hashlib.blake2b("".join(map(str, [config.scaling_factor, *moments])).encode(), digest_size=16)
+        digest = hashlib.blake2b("".join(map(str, [config.get("scaling_factor"), *moments])).encode(), digest_size=16)
         for name, tensor in sorted(self.vae.state_dict().items()):
             digest.update(name.encode() + raw(tensor, torch.float32))
         return digest.hexdigest()
+
+    def vae_channels(self) -> int:
+        """Channels of the latent picture, as the autoencoder gives it."""
+        return self.vae.config.latent_channels
+
+    def vae_levels(self) -> int:
+        """Sizes of a picture on its way through the autoencoder, each half the one before."""
+        return len(self.vae.config.block_out_channels)
 
     def read_side(self) -> int:
         """Pixels a side of the latent picture. ValueError where it is not square."""
@@ -118,15 +126,22 @@ class LatentDiffusion(Model):
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
         """The middle of the autoencoder's posterior, not a sample: a picture has one place."""
+        shifted = self._modes(pictures) - self._shift()
+        return (shifted * self.vae.config.scaling_factor).to(self.state_dtype)
+
+    def _modes(self, pictures: Tensor) -> Tensor:
+        """What the autoencoder makes of uint8 pictures [n, 3, ..., h, w], in fp32."""
         modes = []
         for part in pictures.split(self._slice):
             pixels = part.to(self.device, self.vae.dtype).div(127.5).sub(1)
             with self._autoencoding():
-                encoded = self.vae.encode(pixels)
-                # A tiny autoencoder has latents and no distribution of them.
-                modes.append(encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents)
-        shifted = torch.cat(modes).float() - self._shift()
-        return (shifted * self.vae.config.scaling_factor).to(self.state_dtype)
+                modes.append(self._posterior_mode(pixels))
+        return torch.cat(modes).float()
+
+    def _posterior_mode(self, pixels: Tensor) -> Tensor:
+        encoded = self.vae.encode(pixels)
+        # A tiny autoencoder has latents and no distribution of them.
+        return encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
 
     def _pictures(self, z: Tensor) -> Tensor:
         """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
@@ -134,6 +149,7 @@ class LatentDiffusion(Model):
         for part in z.split(self._slice):
             with self._autoencoding():
                 pictures = self.vae.decode(part.to(self.vae.dtype), return_dict=False)[0]
+            pictures = pictures[:, :, 0] if pictures.dim() == 5 else pictures  # one frame of a video
             scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
             done.append((scaled * 255).round().to(torch.uint8))
         return torch.cat(done)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import Model
-from ..cond import POOLED, Cond, TextMap, TextSpan
+from ..cond import POOLED, Cond, TextMap, TextSpan, last_before_end
 from ..trajectory import Defaults
 from .joint import JOINT_TEXT, joint_text_maps
 from .sd import CLIP, ClipDiffusion
@@ -102,8 +102,10 @@ class StableDiffusion3(TwinClip):
     def text_spans(self, part: str) -> Sequence[TextSpan]:
         if part != JOINT_TEXT:
             return ClipDiffusion.text_spans(self, part)
-        clip = TextSpan(self.tokenizer, 0, self.max_tokens)
-        return [clip] if self.t5 is None else [clip, TextSpan(self.pipeline.tokenizer_3, self.max_tokens)]
+        clip = TextSpan(last_before_end(self.tokenizer), 0, self.max_tokens)
+        if self.t5 is None:
+            return [clip]
+        return [clip, TextSpan(last_before_end(self.pipeline.tokenizer_3), self.max_tokens)]
 
     @torch.no_grad()
     def text_inputs(self, cond: Cond, part: str) -> Tensor:

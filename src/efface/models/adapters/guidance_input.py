@@ -1,0 +1,40 @@
+"""Guidance that a network reads as a number, because it was distilled into it."""
+
+from __future__ import annotations
+
+import torch
+
+from ..base import Model
+from ..cond import Cond
+from ..guider import GuidedSampling
+
+GUIDANCE = "guidance"
+"""The scale [n, 1] that the network reads."""
+
+
+class GuidanceInput(Model):
+    """An adapter whose conditions hold the scale; without `distilled_guidance` it is as any other."""
+
+    distilled_guidance: bool
+    """Whether the network reads the scale, so that guidance costs no second prediction."""
+    true_guidance: float = 1.0
+    """Classifier-free guidance by two predictions, beside the scale that the network reads; 1 is none."""
+
+    @property
+    def classifier_free(self) -> bool:
+        return self.true_guidance != 1 if self.distilled_guidance else self.has_uncond
+
+    def with_scale(self, cond: Cond) -> Cond:
+        """The conditions with the model's own scale, where the network reads one."""
+        if not self.distilled_guidance:
+            return cond
+        return cond.with_extra({GUIDANCE: torch.full((len(cond), 1), self.defaults.guidance, device=self.device)})
+
+    def begin_sampling(self, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+        if not self.distilled_guidance:
+            return Model.begin_sampling(self, cond, uncond, guidance)
+        told, empty = cond, uncond
+        if guidance != self.defaults.guidance:  # the conditions themselves hold the model's own scale
+            scale = torch.full_like(cond.extra[GUIDANCE], guidance)
+            told, empty = (each.with_extra({GUIDANCE: scale}) for each in (told, empty))
+        return Model.begin_sampling(self, told, empty, self.true_guidance)

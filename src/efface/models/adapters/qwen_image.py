@@ -1,0 +1,124 @@
+"""Qwen-Image: a flow transformer of two streams, whose prompt a language model with eyes reads.
+
+Wu et al., arXiv 2508.02324. The prompt's tokens are the language model's last states, without those of the instruction
+before it. Guidance takes two predictions and then gives the sum the prompt's own length at every place of the picture.
+The autoencoder is one of videos, of a single frame, whose latents have a mean and a spread by channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
+from torch import Tensor
+
+from ...functional.losses import guided
+from ..cond import Cond, TextMap
+from ..flow_schedule import Spacing, even_sigmas, shift_by_size
+from ..trajectory import Defaults
+from .joint import STREAM, joint_text_maps
+from .language import LanguageFlow
+from .patches import pack_patches, unpack_patches
+
+NORMED = "text.normed"
+"""What `txt_in` reads: the language model's states under a norm."""
+
+
+@final
+class QwenImage(LanguageFlow):
+    """A `QwenImagePipeline`. Prompts are cut at 256 tokens, where the pipeline takes 1024, to spare memory."""
+
+    architecture: ClassVar[str] = "qwen-image"
+    pixels_packed: ClassVar[int] = 4
+    longest: ClassVar[int] = 256
+
+    def __init__(
+        self,
+        pipeline: QwenImagePipeline,
+        name: str,
+        *,
+        defaults: Defaults | None = None,
+        words: Sequence[str] = (),
+        compute: torch.dtype | None = None,
+    ) -> None:
+        if pipeline.transformer.config.guidance_embeds:
+            raise ValueError(f"{name} reads its guidance as a number; a Qwen-Image without guidance_embeds would work")
+        # The pipeline's own steps and true_cfg_scale.
+        LanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=50, guidance=4.0), words, compute)
+
+    def read_side(self) -> int:
+        return self.pipeline.default_sample_size
+
+    def vae_channels(self) -> int:
+        return self.vae.config.z_dim
+
+    def vae_levels(self) -> int:
+        return len(self.vae.config.temperal_downsample) + 1
+
+    def spacing(self, steps: int) -> Spacing:
+        places = (self.latent_shape[1] // 2) ** 2
+        return Spacing(even_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
+
+    def _frame(self, text: str) -> str:
+        return self.pipeline.prompt_template_encode.format(text)
+
+    def _dropped(self) -> int:
+        return self.pipeline.prompt_template_encode_start_idx
+
+    def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        states, mask = self.pipeline.encode_prompt(texts, self.device, max_sequence_length=self.max_tokens)
+        whole = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
+        return self._align(states, whole, self.max_tokens)
+
+    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        assert cond.mask is not None
+        used = int(cond.mask.sum(dim=1).max())  # what no row attends to is not gone through
+        side = self.latent_shape[1] // 2
+        return self.network(
+            hidden_states=x_t,
+            timestep=t.to(x_t.dtype) / 1000,
+            encoder_hidden_states=cond.tokens[:, :used],
+            encoder_hidden_states_mask=cond.mask[:, :used],
+            img_shapes=[[(1, side, side)]] * len(x_t),
+            return_dict=False,
+        )[0]
+
+    def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance, with the length of the prompt's own prediction at every place."""
+        own, mixed = pack_patches(positive), pack_patches(guided(negative, positive, scale))
+        rescaled = mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True))
+        return unpack_patches(rescaled, positive.shape[2])
+
+    def pack(self, x: Tensor) -> Tensor:
+        return pack_patches(x)
+
+    def unpack(self, out: Tensor) -> Tensor:
+        return unpack_patches(out, self.latent_shape[1])
+
+    def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread [1, c, 1, 1] of the autoencoder's latents."""
+        config = self.vae.config
+        mean, std = (like.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
+        return mean, std
+
+    @torch.no_grad()
+    def latents(self, pictures: Tensor) -> Tensor:
+        mode = self._modes(pictures.unsqueeze(2)).squeeze(2)
+        mean, std = self._moments(mode)
+        return ((mode - mean) / std).to(self.state_dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        mean, std = self._moments(latents)
+        return self._pictures((latents * std + mean).to(self.vae.dtype).unsqueeze(2))
+
+    def text_maps(self) -> Sequence[TextMap]:
+        """`txt_in`, which comes before all blocks, and the keys and values of the text's own stream."""
+        stream = [each for each in joint_text_maps(self.weights) if each.part == STREAM]
+        return [TextMap("embedder", f"{self.denoiser}.txt_in.weight", NORMED), *stream]
+
+    @torch.no_grad()
+    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+        return self.network.txt_norm(cond.tokens) if part == NORMED else cond.tensors[part]

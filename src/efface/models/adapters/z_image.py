@@ -1,0 +1,79 @@
+"""Z-Image: a flow transformer of one stream, in which the prompt's tokens and the picture's are one sequence.
+
+Tongyi Lab, arXiv 2511.22699. The network reads the time as 1 - sigma and predicts the velocity's negative, which is
+undone here. The pipeline's guidance is pos + s (pos - neg), so that its s is one less than the scale here, where 1 is
+the plain prediction. The language model's next to last states are the prompt. No weight but the caption embedder reads
+text alone: what reads it in attention reads the picture as well. Turbo is distilled to a few steps, and known by its
+name: it has no guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
+from torch import Tensor
+
+from ..cond import Cond, TextMap
+from ..flow_schedule import Spacing, even_sigmas, shift_by_size
+from ..trajectory import Defaults
+from .language import LanguageFlow, chat
+
+NORMED = "caption.normed"
+"""What the caption embedder's linear layer reads: the language model's states under a norm."""
+
+
+@final
+class ZImage(LanguageFlow):
+    """A `ZImagePipeline`."""
+
+    architecture: ClassVar[str] = "z-image"
+
+    def __init__(
+        self,
+        pipeline: ZImagePipeline,
+        name: str,
+        *,
+        defaults: Defaults | None = None,
+        words: Sequence[str] = (),
+        compute: torch.dtype | None = None,
+    ) -> None:
+        self.has_uncond: bool = "turbo" not in name.lower()
+        # The pipeline's own (guidance 5); the model card's for turbo.
+        own = Defaults(steps=50, guidance=6.0) if self.has_uncond else Defaults(steps=9, guidance=1.0)
+        LanguageFlow.__init__(self, pipeline, name, defaults or own, words, compute)
+
+    def read_side(self) -> int:
+        return getattr(self.pipeline, "default_sample_size", 128)
+
+    def spacing(self, steps: int) -> Spacing:
+        places = (self.latent_shape[1] // 2) ** 2
+        return Spacing(even_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
+
+    def _frame(self, text: str) -> str:
+        return chat(self.tokenizer, text, thinking=True)
+
+    def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        read, _ = self.pipeline.encode_prompt(
+            texts, self.device, do_classifier_free_guidance=False, max_sequence_length=self.max_tokens
+        )
+        length = self.max_tokens
+        states = torch.stack([torch.nn.functional.pad(row, (0, 0, 0, length - len(row))) for row in read])
+        count = torch.tensor([len(row) for row in read], device=states.device)
+        return states, torch.arange(length, device=states.device) < count[:, None]
+
+    def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        assert cond.mask is not None
+        captions = [row[own] for row, own in zip(cond.tokens, cond.mask, strict=True)]
+        out = self.network(list(x_t.unsqueeze(2).unbind()), (1000 - t) / 1000, captions, return_dict=False)[0]
+        return -torch.stack(list(out)).squeeze(2)
+
+    def text_maps(self) -> Sequence[TextMap]:
+        """The caption embedder, which comes before all blocks."""
+        return [TextMap("embedder", f"{self.denoiser}.cap_embedder.1.weight", NORMED)]
+
+    @torch.no_grad()
+    def text_inputs(self, cond: Cond, part: str) -> Tensor:
+        return self.network.cap_embedder[0](cond.tokens) if part == NORMED else cond.tensors[part]
