@@ -63,7 +63,7 @@ def _levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
     scheduler = set_timesteps(model.scheduler("ddim-unclipped"), steps)
     if model.space == "flow":
         levels = NoiseLevel.from_flow(scheduler.sigmas)
-        return scheduler.timesteps.to(model.device), levels[:-1].to(model.device), levels[1:].to(model.device)
+        return scheduler.timesteps, levels[:-1], levels[1:]
     times = scheduler.timesteps.long()
     # As the scheduler steps: by a whole number of timesteps, where their spacing may be rounded.
     following = times - scheduler.config.num_train_timesteps // steps
