@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_every_command_has_an_example_and_marks_what_it_requires(name: str, caps
     flags = list_words([name])
     for flag in ("--model", "--edit", "--out"):
         if flag in flags and name not in ("demo", "draw", "record"):
-            box = text[text.rindex(f" {flag} ", 0, text.index("--json")) + 1 :]
+            box = re.split(rf"^\W*(?={flag} )", text, flags=re.MULTILINE)[1]
             assert "(required)" in box[: box.index(" --", 1)], flag
 
 
@@ -198,3 +199,11 @@ def test_an_edit_that_is_there_is_not_overwritten_without_a_word(
     out.write_text("mine")
     assert main(["erase", "esd", "--model", "glyphs", "--target", "cat", "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err and out.read_text() == "mine"
+
+
+def test_a_stage_that_comes_again_and_again_is_not_told_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress() as told:
+        for _ in range(5):
+            told("drawing", 0, 8)
+            told("drawing", 8, 8)
+    assert capsys.readouterr().err.splitlines() == ["drawing: 0 of 8", "drawing: 8 of 8"]

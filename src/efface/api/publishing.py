@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..edits.strength import check_strength
 from ..files import check_file
+from .handing_on import save_folder
 from .progress import Progress, shown
 from .resources import lazy
 
@@ -167,7 +168,8 @@ def export(
     Args:
         model: the base that the edit was made for; one that is named is opened at `dtype`, on the CPU.
         edit: what `efface.erase` returned, or its file.
-        out: a folder, or a file that ends in .safetensors; it must not exist yet.
+        out: a folder, or a file that ends in .safetensors; it must not exist yet. A folder gets a model card and
+            efface.json, the edit's record, and no path of this machine.
         format: a diffusers folder, or one file in the original layout; by default what the name of `out` says.
         dtype: precision of the weights written, where the model is named.
         strength: how much of the edit is applied.
@@ -195,9 +197,9 @@ def export(
     found.check_exportable()
     opened = load(str(model), "cpu", dtype) if isinstance(model, str | Path) else lazy(model).open()
     with found.apply(opened, strength):
+        about = {"model": opened.name, "strength": strength, "edit": dict(found.meta)}
         if single:
-            about = {"model": opened.name, "strength": strength, "edit": dict(found.meta)}
             single_file.save(opened, place, about)
         else:
-            opened.save_pretrained(place)
+            save_folder(opened, place, about)
     return place

@@ -116,7 +116,7 @@ def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None
 
 def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
     """Attack the best edit; None where the untouched model never shows what could be brought back."""
-    from ..robustness.campaign import NothingToAttack
+    from ..robustness.conditions import NothingToAttack
 
     how = work.how
     names = {target: other_names(target, work.kind) for target in work.erasure.targets}

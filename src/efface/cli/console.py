@@ -85,12 +85,16 @@ def _lines() -> Report:
     """A line at a stage's first sign of life, every few seconds, and at its end."""
     began: dict[str, tuple[float, int]] = {}
     spoken: dict[str, float] = {}
+    ended: set[str] = set()
 
     def on_progress(stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         start, before = began.setdefault(stage, (now, done))
-        if stage in spoken and done < total and now - spoken[stage] < LINE_EVERY:
+        again = done < total or stage in ended  # a stage that comes again and again is not told each time
+        if stage in spoken and again and now - spoken[stage] < LINE_EVERY:
             return
+        if done >= total:
+            ended.add(stage)
         spoken[stage] = now
         took, made = now - start, done - before  # what was there before this run does not count in its speed
         left = f", about {took / made * (total - done):.0f} s left" if made > 0 and took and done < total else ""

@@ -26,30 +26,27 @@ from ..evaluation.evaluate import Progress, Settings, describe_drawing
 from ..evaluation.trial import try_scorers
 from ..files import hash_file
 from ..models.base import Model
-from ..records.attacks import (
-    FOLDER,
-    AttackRecord,
-    Condition,
-    PlannedAttack,
-    RowResult,
-    read_file,
-)
+from ..records.attacks import FOLDER, AttackRecord, Condition, PlannedAttack, RowResult, read_file
 from ..records.basis import require_before_attacking, require_same_basis
 from ..scorers import Judge
 from ..scorers.base import SetScorer
 from ..suites.spec import Row, Suite
 from .batch import ImageJudge, JudgePanel
-from .conditions import AttackTarget, Campaign, ConceptAliases, build_targets, find_aliases, one_token_words
+from .conditions import (
+    AttackTarget,
+    Campaign,
+    ConceptAliases,
+    NothingToAttack,
+    build_targets,
+    find_aliases,
+    one_token_words,
+)
 from .merging import Log
+from .progress import CampaignProgress
 from .results import CampaignResults, build_record, describe_suite
 from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
 
 __all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
-
-
-class NothingToAttack(ValueError):
-    """The untouched base never shows what is to be brought back."""
-
 
 OWN = Settings()
 STANDARD = Campaign()
@@ -74,9 +71,9 @@ def attack(
 
     Args:
         scorers: those that answer the question of the attacked rows are the judges.
-        lore: what is known of concepts, by name (`lore_of` a glyphs world).
+        aliases: other names of concepts, by concept.
         store: the folder of batches and pictures, `out`/attacks by default; several attacked edits may share one.
-        progress: called with a stage's name, the rows done, and their number.
+        progress: called with a stage's name, the rows done, and their number; also of all attacks together.
 
     Raises:
         ValueError: nothing to attack or to judge with; an attack named twice, without queries, or that can't be made
@@ -92,6 +89,7 @@ def attack(
     conditions = build_targets(suite, aliases or {}, campaign.rows, campaign.controls, campaign.group, words)
     folder = store or out / FOLDER
     judges = find_judges(scorers, conditions[0].rows[0])
+    told = CampaignProgress(progress)
     base = AttackRunner(
         image_judge=ImageJudge(model, judges, folder, settings.steps, settings.guidance),
         edit=None,
@@ -100,7 +98,7 @@ def attack(
         reference_images={target.concept: no_pictures(model) for target in conditions},
         words=one_token_words(model),
         seed=campaign.seed,
-        on_progress=progress or (lambda stage, done, total: None),
+        on_progress=told,
     )
     drawing = describe_drawing(model, settings, hash_file(edit_file))
     edited = replace(base, edit=edit, drawing=drawing)
@@ -131,11 +129,13 @@ def attack(
         planned = [*_planned(edited, order, own, refused), *_planned(base, order, controls, refused)]
         log = Log(out, folder, earlier, planned, partial(build_record, results, suite, edit, drawing, judges, campaign))
         log.write()
+        told.expect(planned)
         _attack_all(edited, results, own, refused, log)
         _look_at_kept(edited, results, [p for p in own if p.condition == "control-kept"], refused)
     before |= _seen(base, controls, named=False)
     results.conditions = [*own, *controls]
     _attack_all(base, results, controls, refused, log)
+    told.finish()
     return log.write()
 
 

@@ -24,6 +24,10 @@ KEPT = 2
 """Kept concepts that the control attacks."""
 
 
+class NothingToAttack(ValueError):
+    """The untouched base never shows what is to be brought back."""
+
+
 @dataclass(frozen=True)
 class Campaign:
     """How much is attacked."""

@@ -1,0 +1,88 @@
+"""What an exported folder holds beside the model: a card, the edit's record, and no path of this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import new_folder, write_whole
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+
+CARD = "README.md"
+RECORD = "efface.json"
+"""The edit's record: what was erased from which base, by which method and arguments, and what made it."""
+
+
+def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:
+    """Write a model, with the edit that is applied to it, its card and record as a folder: whole or not at all.
+
+    Args:
+        about: the base's name, the strength, and under "edit" the edit's record.
+
+    Raises:
+        FileExistsError, OSError: the folder exists, or can't be written.
+    """
+    with new_folder(folder) as made:
+        inner = made / "model"
+        model.save_pretrained(inner)
+        for each in list(inner.iterdir()):
+            each.rename(made / each.name)
+        inner.rmdir()
+        name = public_name(model.name)
+        forget_paths(made, name)
+        public = json.loads(json.dumps(about, default=str).replace(json.dumps(model.name)[1:-1], name))
+        write_whole(made / RECORD, json.dumps(public, indent=1, ensure_ascii=False) + "\n")
+        write_whole(made / CARD, write_card(public))
+    return folder
+
+
+def public_name(name: str) -> str:
+    """A model's name without the folders of this machine: of a path its last part, of a hub id all of it."""
+    place = Path(name)
+    return place.name if place.is_absolute() or place.exists() else name
+
+
+def forget_paths(folder: Path, name: str) -> None:
+    """Replace in every configuration the place that the model was opened from by its name."""
+    for file in folder.rglob("*.json"):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and "_name_or_path" in data:
+            write_whole(file, json.dumps({**data, "_name_or_path": name}, indent=2, sort_keys=True) + "\n")
+
+
+def write_card(about: Mapping[str, Any]) -> str:
+    """The text of a model card: what was changed, how, and where to find what was measured."""
+    edit = about["edit"]
+    request = edit.get("request", {})
+    targets = ", ".join(request.get("targets", ())) or "a concept"
+    arguments = "\n".join(f"| {key} | {value} |" for key, value in edit.get("arguments", {}).items())
+    keep = f"Asked to keep: {', '.join(request['keep'])}. " if request.get("keep") else ""
+    anchor = f"It became: {request['anchor']}. " if request.get("anchor") else ""
+    return f"""---
+base_model: {about["model"]}
+tags:
+  - concept-erasure
+  - efface
+---
+
+# {about["model"]} without {targets}
+
+The weights of `{about["model"]}`, changed so that it no longer draws **{targets}**. {anchor}{keep}
+The change was fitted with {edit.get("method", "an unknown method")} by efface and applied at strength
+{about["strength"]:g}.
+
+An erasure is never complete. How often the concept still appears, what else was changed, and which
+attacks bring it back is measured by `efface evaluate`, `efface attack` and `efface audit`; ask whoever
+published this for their record.
+
+| argument | value |
+| --- | --- |
+{arguments}
+
+`{RECORD}` beside this file holds the whole record of the edit: the request, the method's arguments,
+seeds, versions, and the fingerprint of the base.
+"""

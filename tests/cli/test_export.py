@@ -1,0 +1,37 @@
+"""An exported folder says what it is, holds the edit's record, and names no place of the machine that made it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import efface
+from efface.api.handing_on import public_name
+from efface.models.adapters.sd import StableDiffusion
+
+
+def test_a_folder_has_a_card_and_the_edits_record_and_no_path_of_this_machine(
+    eps_model: StableDiffusion, tmp_path: Path
+) -> None:
+    eps_model.save_pretrained(tmp_path / "base")
+    base = efface.load(str(tmp_path / "base"))
+    edit = efface.erase(base, "cat", "uce", keep="dog")
+    out = efface.export(base, edit, tmp_path / "out", strength=0.5)
+    card = (out / "README.md").read_text()
+    assert "base_model: base" in card and "no longer draws **cat**" in card and "Asked to keep: dog" in card
+    assert "UCE" in card and "strength\n0.5" in card
+    record = json.loads((out / "efface.json").read_text())
+    assert record["edit"]["request"]["targets"] == ["cat"] and record["strength"] == 0.5
+    assert record["edit"]["base"] and record["edit"]["arguments"]
+    texts = [p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md")]
+    assert len(texts) > 5 and not [t for t in texts if str(tmp_path) in t]
+    # It opens, and draws as the edited model does.
+    with edit.apply(base, 0.5):
+        expected = base.images("a cat", [1], steps=2)
+    assert (efface.load(str(out)).images("a cat", [1], steps=2).int() - expected.int()).abs().max() <= 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "out"]
+
+
+def test_a_hub_id_stays_whole_and_a_path_is_its_last_part(tmp_path: Path) -> None:
+    assert public_name("stabilityai/sdxl-turbo") == "stabilityai/sdxl-turbo"
+    assert public_name(str(tmp_path / "my model")) == "my model" and public_name("glyphs") == "glyphs"
