@@ -15,6 +15,7 @@ from efface.methods.compose import Compose
 from efface.methods.eap import EAP
 from efface.methods.esd import ESD
 from efface.methods.finetune import FineTune
+from efface.methods.gem import GEM
 from efface.methods.neggrad import NegGrad
 from efface.methods.p_ac import PAC
 from efface.methods.p_esd import PESD
@@ -187,6 +188,19 @@ def abo(model: Any) -> Difference:
 
         found = found.join(Bench(ABO(**QUICK, eta=1.5, hold=0.7), model, erasure).compare(theirs, 0.7))
     return found
+
+
+def gem(model: Any) -> Difference:
+    """relu(d(v_th(c), v*(c_anchor)) - eta d(v_th(c), v*(c))) row by row, on factors beside the weights."""
+
+    def theirs(b: Bench) -> Losses:
+        at = b.queries(0)["student"].states
+        said = b.student(at, b.read("cat", n=3), _adapted(b))
+        own, anchor = b.base(at, b.read("cat", n=3)), b.base(at, b.read("dog", n=3))
+        pull, push = ((said - goal).square().flatten(1).mean(1) for goal in (anchor, own))
+        return {"erase": torch.clamp(pull - 0.3 * push, min=0).mean()}
+
+    return Bench(GEM(**QUICK, eta=0.3), model, TO_DOG, far=0.02).compare(theirs)
 
 
 def neggrad(model: Any) -> Difference:

@@ -56,8 +56,9 @@ def detach_start_token(model: Model) -> Iterator[None]:
     def detach(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
         return torch.cat([out[:, :1].detach(), out[:, 1:]], dim=1)
 
-    named = model.network.named_modules() if isinstance(model, ClipDiffusion) else ()
-    layers = [layer for name, layer in named if name.endswith("attn2") and layer.to_k is not None]
+    own = isinstance(model, ClipDiffusion) and model.denoiser == "unet"
+    named = model.network.named_modules() if own else ()
+    layers: list[Any] = [layer for name, layer in named if name.endswith("attn2")]
     handles = [part.register_forward_hook(detach) for layer in layers for part in (layer.to_k, layer.to_v)]
     try:
         yield
