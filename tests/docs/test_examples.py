@@ -31,13 +31,13 @@ PAGES = ("README.md", *(str(p.relative_to(ROOT)) for f in FOLDERS for p in sorte
 DRAWING = {"steps": "1"}
 SMALL: dict[str, dict[str, str]] = {
     "draw": DRAWING,
-    "evaluate": DRAWING | {"per-group": "1"},
+    "evaluate": {"steps": "4", "per-group": "1"},
     "attack": {"attack": "seeds", "steps": "4", "rows": "2", "controls": "1", "budget": "1"},
     "audit": DRAWING | {"worst": "1", "controls": "1"},
     "purify": DRAWING,
     "neurons": {"pictures": "2", "steps": "2"},
 }
-"""By command, flags that make it short."""
+"""By command, flags that make it short; attacks beside an evaluation draw as it does."""
 FIT = {"steps": "1", "draw_steps": "2", "paths": "1", "pictures": "2", "batch": "1", "centres": "2", "k_closest": "4"}
 """The same for the fields of a method."""
 FETCHED = {"i2p", "coco"}
