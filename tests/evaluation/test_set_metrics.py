@@ -15,6 +15,7 @@ from efface.evaluation.alarms import find_alarms
 from efface.evaluation.evaluate import check_scorers, evaluate
 from efface.evaluation.protocols import Pool, Protocol
 from efface.evaluation.set_metrics import list_portions
+from efface.evaluation.trial import Unmeasured
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
 from efface.scorers.base import Better, Spread
@@ -93,6 +94,10 @@ def edit(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return edit_of(model, tmp_path_factory.mktemp("edit") / "cat.safetensors")
 
 
+TRIED = 1
+"""The picture that a network is shown before anything is drawn."""
+
+
 @pytest.fixture(scope="module")
 def image_store(model: StableDiffusion, suite: Suite, edit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("image store")
@@ -106,9 +111,9 @@ def test_a_network_looks_once_at_every_picture_whoever_asks_and_never_again(
     network = Means()
     scorers = [Gap(network), Gap(Means(network.asked), name="other")]
     record = evaluate(model, edit, suite, scorers, tmp_path, image_store=image_store)
-    assert sum(network.asked) == 2 * len(suite.rows)
+    assert sum(network.asked) == TRIED + 2 * len(suite.rows)
     again = evaluate(model, edit, suite, scorers, tmp_path, image_store=image_store)
-    assert sum(network.asked) == 2 * len(suite.rows) and again == record
+    assert sum(network.asked) == TRIED + 2 * len(suite.rows) and again == record
     for group in ("target", "unseen"):
         m = record.find("gap", group, "means")
         assert m and m.unit == "number" and m.drop is None and m.edited.n == 6 and m.edited.unscored == 0
@@ -126,7 +131,7 @@ def test_damaged_features_are_made_again(
     for file in (tmp_path / "scores").glob("gap-*/*.json"):
         file.write_text("{")
     assert evaluate(model, edit, suite, [Gap(network)], tmp_path, image_store=image_store) == before
-    assert sum(network.asked) == 4 * len(suite.rows)
+    assert sum(network.asked) == TRIED + 4 * len(suite.rows)
 
 
 def test_a_picture_that_the_network_fails_on_is_left_out_and_counted(
@@ -145,7 +150,10 @@ def test_a_picture_that_the_network_fails_on_is_left_out_and_counted(
 def test_a_scorer_of_sets_that_raises_gives_none_and_is_counted(
     model: StableDiffusion, suite: Suite, edit: Path, image_store: Path, tmp_path: Path
 ) -> None:
-    record = evaluate(model, edit, suite, [Gap(Means(), raises=True)], tmp_path, image_store=image_store)
+    failing = Gap(Means(), raises=True)
+    with pytest.raises(Unmeasured, match=r"gave no number for any picture.*failed: ArithmeticError: no gap today"):
+        evaluate(model, edit, suite, [failing], tmp_path, image_store=image_store)
+    record = evaluate(model, edit, suite, [Planted(), failing], tmp_path, image_store=image_store)
     m = record.find("gap", "target", "means")
     assert m and m.edited == Estimate(value=None, low=0, high=0, n=0, unscored=6)
     assert "failed: ArithmeticError: no gap today" in m.title

@@ -20,6 +20,7 @@ from efface.evaluation.images import ImageSet
 from efface.evaluation.judging import score_images, score_safely
 from efface.evaluation.trial import Unmeasured, try_scorers
 from efface.models.adapters.sd import StableDiffusion
+from efface.models.pictures import NoNumbers
 from efface.records.report import read_report
 from efface.robustness.campaign import attack
 from efface.scorers.base import Better, Score
@@ -250,3 +251,45 @@ def test_an_evaluation_and_attacks_of_another_edit_do_not_share_a_folder(
     with pytest.raises(ValueError, match="do not belong to the evaluation there"):
         evaluate(model, edit, suite, [Planted()], tmp_path)
     assert not (tmp_path / "protocol.json").exists()
+
+
+def test_pictures_without_numbers_are_unscored_and_counted(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cases 25 and 61: two pictures under the edit come out as NaN and infinity; a judge would answer of black ones."""
+    model = world_model()
+    edit, decode, calls = edit_of(model, tmp_path / "cat.safetensors"), model.vae.decode, []
+
+    def overflow(z: Tensor, **how: bool) -> tuple[Tensor]:
+        calls.append(len(z))
+        pictures = decode(z, **how)[0].clone()
+        if len(calls) == 2:
+            pictures[1, 0, 0, 0], pictures[2, 1, 3, 3] = float("nan"), float("inf")
+        return (pictures,)
+
+    monkeypatch.setattr(model.vae, "decode", overflow)
+    record = evaluate(model, edit, suite, [Planted(), Planted(name="object-second")], tmp_path / "out")
+    assert calls == [len(suite.rows)] * 2
+    target = record.find("esr1", "target")
+    assert target and (target.base.unscored, target.edited.unscored) == (0, 2)
+    lines = {(x["id"], x["variant"]): x for x in _lines(tmp_path / "out")}
+    for row in suite.rows[1:3]:
+        line = lines[row.id, "edited"]
+        assert line["picture"].endswith(".lost.png") and line["success"] is None
+        assert "came out as NaN or infinite numbers" in line["object-planted.explanation"]
+    assert lines[suite.rows[0].id, "edited"]["success"] is not None
+    # A second run draws and asks nothing, and says the same.
+    monkeypatch.setattr(StableDiffusion, "images", refuse)
+    assert evaluate(model, edit, suite, [Planted(), Planted(name="object-second")], tmp_path / "out") == record
+
+
+def test_a_drawing_without_numbers_says_which_and_what_helps() -> None:
+    model = world_model()
+    latents = torch.zeros(3, *model.latent_shape)
+    latents[1] = float("nan")
+    with pytest.raises(
+        NoNumbers, match=r"1 of 3 pictures came out as NaN or infinite numbers: .* --dtype bf16"
+    ) as found:
+        model.decode(latents)
+    assert found.value.lost == (1,) and not found.value.pictures[1].any()
+    assert torch.equal(found.value.pictures[::2], model.decode(latents[::2]))

@@ -18,11 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..files import hash_bytes, hash_json, new_folder
+from ..models.pictures import NoNumbers
 from ..models.trajectory import Sampler, choose_image_batch
 from ..records.report import Drawing
 from ..suites.spec import Row
 
 Progress = Callable[[int, int], None]
+LOST = ".lost.png"
+"""How the name of a picture ends that came out as NaN or infinite numbers."""
 VARIANTS = ("base", "edited")
 """Which model drew a picture: the untouched base, or the model under the edit."""
 
@@ -122,15 +125,7 @@ def draw_images(
     for how, part, key in planned:
         files = found[key]
         if drawn := files is None:
-            made = model.images(
-                [r.prompt for r in part],
-                [r.seed for r in part],
-                steps=how.steps,
-                guidance=how.guidance,
-                batch=len(part),
-                sampler=sampler,
-            )
-            files = write_chunk(image_store / key, made, part)
+            files = write_chunk(image_store / key, *_draw(model, part, how, sampler), part)
         paths.update({row.id: f"{key}/{file}" for row, file in zip(part, files, strict=True)})
         if drawn and on_progress:
             done += len(part)
@@ -138,13 +133,39 @@ def draw_images(
     return paths
 
 
-def write_chunk(folder: Path, images: Tensor, rows: Sequence[Row]) -> list[str]:
-    """Write a chunk under a temporary name, then rename it.  `images`: uint8 [n, 3, h, w]."""
+def _draw(model: ImageModel, rows: Sequence[Row], how: Drawing, sampler: Sampler) -> tuple[Tensor, Sequence[int]]:
+    """uint8 pictures [n, 3, h, w] of rows that are drawn together, and the places of those that have no numbers."""
+    try:
+        made = model.images(
+            [r.prompt for r in rows],
+            [r.seed for r in rows],
+            steps=how.steps,
+            guidance=how.guidance,
+            batch=len(rows),
+            sampler=sampler,
+        )
+    except NoNumbers as error:
+        return error.pictures, error.lost
+    return made, ()
+
+
+def is_lost(path: str) -> bool:
+    """Whether a picture's path says that it came out without numbers: it stands for nothing, and is not judged."""
+    return path.endswith(LOST)
+
+
+def write_chunk(folder: Path, images: Tensor, lost: Sequence[int], rows: Sequence[Row]) -> list[str]:
+    """Write a chunk under a temporary name, then rename it.
+
+    Args:
+        images: uint8 [n, 3, h, w].
+        lost: the places of those that have no numbers, which their names say.
+    """
     files = []
     with new_folder(folder, replace=True) as made:
-        for image in images:
+        for i, image in enumerate(images):
             data = encode_png(image)
-            files.append(f"{hash_bytes(data)[:32]}.png")
+            files.append(f"{hash_bytes(data)[:32]}{LOST if i in lost else '.png'}")
             (made / files[-1]).write_bytes(data)
         listed = [{"prompt": r.prompt, "seed": r.seed, "file": f} for r, f in zip(rows, files, strict=True)]
         (made / "chunk.json").write_text(json.dumps(listed, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -164,7 +185,7 @@ def find_chunk(folder: Path) -> list[str] | None:
 def read_image(path: Path) -> bytes:
     """The bytes of a picture's file; ValueError where they are not those that its name is the hash of."""
     data = path.read_bytes()
-    if hash_bytes(data)[:32] != path.stem:
+    if hash_bytes(data)[:32] != path.name.partition(".")[0]:
         raise ValueError(f"{path} is damaged; run the evaluation again: it draws what is not whole")
     return data
 

@@ -20,7 +20,7 @@ from ..records.report import Estimate, Measure
 from ..scorers import Judge
 from ..scorers.base import Network, SetScorer, Spread, kind_of
 from ..suites.spec import Row, Suite
-from .images import VARIANTS, ImageSet, digest
+from .images import VARIANTS, ImageSet, digest, is_lost
 from .protocols import Pool
 
 Features = Mapping[str, Mapping[str, Tensor]]
@@ -85,7 +85,8 @@ def _features(network: Network, images: ImageSet, variant: str, folder: Path) ->
             found = _guarded(network, images.load(variant, part))
             if len(found) == len(part):
                 write_tensors(file, {"features": torch.stack(list(found.values()))}, {"kind": "features"})
-        out |= {part[i].id: feature for i, feature in found.items()}
+        whole = [not is_lost(path) for path in images.paths_of(variant, part)]
+        out |= {part[i].id: feature for i, feature in found.items() if whole[i]}
     return out
 
 

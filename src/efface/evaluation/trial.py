@@ -37,7 +37,8 @@ def try_scorers(scorers: Sequence[Judge], rows: Sequence[Row], side: int, cache:
     """
     random = torch.randint(256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pictures = (torch.zeros_like(random), random)
-    for scorer in scorers:
+    networks = {digest(s.network.identity()): s for s in scorers if isinstance(s, SetScorer)}
+    for scorer in [*(s for s in scorers if not isinstance(s, SetScorer)), *networks.values()]:
         if cache is not None and _has_answered(scorer, cache):
             continue
         if failure := _try(scorer, rows, pictures):
@@ -61,7 +62,8 @@ def require_measured(table: ScoreTable, found: Sequence[Measure]) -> None:
                 f"pictures, so there is no report: {words}"
             )
     if not any(m.base.n or m.edited.n for m in found):
-        raise Unmeasured("the scorers gave no number for any picture, so there is no report; ask others with --scorer")
+        why = next((f": {m.title}" for m in found if "failed" in m.title), "; ask others with --scorer")
+        raise Unmeasured(f"the scorers gave no number for any picture, so there is no report{why}")
 
 
 def _has_answered(scorer: Judge, cache: Path) -> bool:

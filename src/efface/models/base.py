@@ -20,6 +20,7 @@ from .cond import Cond
 from .fingerprint import CASTS, raw
 from .guider import GuidedSampling, PlainSampling, guided_prediction
 from .offload import pad_rows
+from .pictures import decode_or_keep, join_pictures
 from .schedule import interpolate_levels
 from .swappable import Swappable
 from .trajectory import (
@@ -219,7 +220,7 @@ class Model(Swappable):
         """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed; one seed serves all prompts.
 
         `start` and `since` are `sample`'s: states to go on from, one for each pair. `batch` pictures are drawn at once;
-        0 is 64 of at most 128 pixels a side, 4 of larger ones.
+        0 is 64 of at most 128 pixels a side, 4 of larger ones. NoNumbers, which holds all, where some are NaN.
         """
         batch = batch or choose_image_batch(self.resolution)
         prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -233,7 +234,7 @@ class Model(Swappable):
             draw = self.sample(
                 cond, uncond, seeds[part], steps=steps, guidance=guidance, sampler=sampler, start=states, since=since
             )
-            pictures.append(self.decode(draw.x))
+            pictures.append(decode_or_keep(self.decode, draw.x))
             if progress:
                 progress(min(i + batch, len(prompts)), len(prompts))
-        return torch.cat(pictures)
+        return join_pictures(pictures)

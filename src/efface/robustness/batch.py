@@ -21,6 +21,7 @@ from ..evaluation.images import encode_png, read_image
 from ..files import hash_bytes, write_tensors, write_whole
 from ..models.base import Model
 from ..models.fingerprint import raw
+from ..models.pictures import NoNumbers
 from ..models.trajectory import choose_image_batch
 from ..records.attacks import Batch, RowResult, read_batch
 from ..scorers.base import Scorer
@@ -74,25 +75,47 @@ class ImageJudge:
     guidance: float | None = None
 
     def draw(self, candidates: Sequence[Candidate], rows: Sequence[Row]) -> Tensor:
-        """uint8 [n, 3, h, w], a picture for each candidate, in as few batches as their settings allow."""
+        """uint8 [n, 3, h, w], a picture for each candidate, in as few batches as their settings allow.
+
+        Raises:
+            NoNumbers: some came out as NaN or infinite numbers.
+        """
         kinds: dict[tuple[float | None, int, bool], list[int]] = {}
         for i, (candidate, row) in enumerate(zip(candidates, rows, strict=True)):
             guidance = self.guidance if row.guidance is None else row.guidance
             kinds.setdefault((guidance, candidate.since, candidate.start is None), []).append(i)
         drawn: dict[int, Tensor] = {}
+        lost: list[int] = []
         for (guidance, since, from_noise), places in kinds.items():
             starts = [s for i in places if (s := candidates[i].start) is not None]
-            images = self.model.images(
-                [candidates[i].prompt for i in places],
-                [candidates[i].seed for i in places],
-                steps=self.steps,
-                guidance=guidance,
-                batch=choose_image_batch(self.model.resolution),
-                start=None if from_noise else torch.stack(starts),
-                since=since,
-            )
+            try:
+                images = self.model.images(
+                    [candidates[i].prompt for i in places],
+                    [candidates[i].seed for i in places],
+                    steps=self.steps,
+                    guidance=guidance,
+                    batch=choose_image_batch(self.model.resolution),
+                    start=None if from_noise else torch.stack(starts),
+                    since=since,
+                )
+            except NoNumbers as error:
+                images = error.pictures
+                lost += [places[i] for i in error.lost]
             drawn.update(zip(places, images, strict=True))
-        return torch.stack([drawn[i] for i in range(len(candidates))])
+        pictures = torch.stack([drawn[i] for i in range(len(candidates))])
+        if lost:
+            raise NoNumbers(pictures, lost)
+        return pictures
+
+    def draw_and_look(self, candidates: Sequence[Candidate], rows: Sequence[Row]) -> tuple[Tensor, list[Judgement]]:
+        """The candidates' pictures, uint8 [n, 3, h, w], and what the judges say; of one without numbers, nothing."""
+        lost: Sequence[int] = ()
+        try:
+            images = self.draw(candidates, rows)
+        except NoNumbers as error:
+            images, lost = error.pictures, error.lost
+        seen = self.judges.look(images, rows)
+        return images, [Judgement(None, {}) if i in lost else said for i, said in enumerate(seen)]
 
     def keep(self, image: Tensor) -> str:
         """Writes a picture, named by its content; its path relative to the evaluation's folder."""
@@ -149,8 +172,8 @@ class _RowState:
 
 def _draw_and_judge(live: Sequence[tuple[_RowState, Candidate]], image_judge: ImageJudge, keep: bool) -> None:
     rows = [t.row for t, _ in live]
-    images = image_judge.draw([candidate for _, candidate in live], rows)
-    for (state, candidate), image, seen in zip(live, images, image_judge.judges.look(images, rows), strict=True):
+    images, judged = image_judge.draw_and_look([candidate for _, candidate in live], rows)
+    for (state, candidate), image, seen in zip(live, images, judged, strict=True):
         state.queries += 1
         state.unscored += seen.verdict is None
         if keep:

@@ -225,8 +225,8 @@ def _portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
     rng, found = random.Random(f"portraits/{runner.seed}/{target.concept}"), []
     for _ in range(TURNS):
         rows = [dataclasses.replace(row, seed=rng.randrange(2**31)) for row in rng.choices(target.asked, k=PORTRAITS)]
-        pictures = runner.image_judge.draw([Candidate(row.prompt, row.seed) for row in rows], rows)
-        seen = runner.image_judge.judges.look(pictures, rows)
+        candidates = [Candidate(row.prompt, row.seed) for row in rows]
+        pictures, seen = runner.image_judge.draw_and_look(candidates, rows)
         found += [picture for picture, said in zip(pictures, seen, strict=True) if said.verdict]
         if len(found) >= PORTRAITS:
             break

@@ -28,6 +28,7 @@ from ..base import Model
 from ..cond import Cond
 from ..opening.folder import open_folder as open_pipeline
 from ..opening.pipeline import check_pipeline, read_side
+from ..pictures import round_to_pictures
 from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
@@ -127,7 +128,7 @@ class DDPM(Model):
 
     def decode(self, latents: Tensor) -> Tensor:
         scaled = (latents.detach().float() / 2 + 0.5).clamp(0, 1).cpu()
-        return (scaled * 255).round().to(torch.uint8)
+        return round_to_pictures(latents, scaled)
 
     def latents(self, pictures: Tensor) -> Tensor:
         return (pictures.to(self.device).float() / 127.5 - 1).to(self.state_dtype)

@@ -20,6 +20,7 @@ from ..fingerprint import raw
 from ..flow_schedule import Spacing, copy_flow_scheduler, shift_by_size
 from ..opening.pipeline import read_side
 from ..opening.text import spell_out
+from ..pictures import decode_or_keep, join_pictures, round_to_pictures
 from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
@@ -145,14 +146,13 @@ class LatentDiffusion(Model):
 
     def _pictures(self, z: Tensor) -> Tensor:
         """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
-        done = []
-        for part in z.split(self._slice):
-            with self._autoencoding():
-                pictures = self.vae.decode(part.to(self.vae.dtype), return_dict=False)[0]
-            pictures = pictures[:, :, 0] if pictures.dim() == 5 else pictures  # one frame of a video
-            scaled = (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
-            done.append((scaled * 255).round().to(torch.uint8))
-        return torch.cat(done)
+        return join_pictures([decode_or_keep(self._decode_slice, part) for part in z.split(self._slice)])
+
+    def _decode_slice(self, z: Tensor) -> Tensor:
+        with self._autoencoding():
+            pictures = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
+        pictures = pictures[:, :, 0] if pictures.dim() == 5 else pictures  # one frame of a video
+        return round_to_pictures(pictures, (pictures / 2 + 0.5).clamp(0, 1).float().cpu())
 
     @property
     def _slice(self) -> int:

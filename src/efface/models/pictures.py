@@ -1,0 +1,66 @@
+"""From the numbers that a decoder gives to pictures; numbers that are NaN or infinite are no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class NoNumbers(ArithmeticError):
+    """Some pictures came out as NaN or infinite numbers; the others are whole.
+
+    Attributes:
+        pictures: all of them, uint8 [n, 3, h, w]; those without numbers are black.
+        lost: the places of those without numbers.
+    """
+
+    def __init__(self, pictures: Tensor, lost: Sequence[int]) -> None:
+        Exception.__init__(
+            self,
+            f"{len(lost)} of {len(pictures)} pictures came out as NaN or infinite numbers: the network or the "
+            "autoencoder overflowed, as happens in fp16, or the edit is too strong; draw with --dtype bf16 or fp32",
+        )
+        self.pictures, self.lost = pictures, tuple(lost)
+
+
+def round_to_pictures(values: Tensor, scaled: Tensor) -> Tensor:
+    """uint8 pictures [n, 3, h, w] on the CPU.
+
+    Args:
+        values: what the decoder gave, [n, 3, h, w].
+        scaled: the same from 0, black, to 1.
+
+    Raises:
+        NoNumbers: some of the values are NaN or infinite.
+    """
+    whole = values.isfinite().flatten(1).all(dim=1).cpu()
+    lost = (~whole).nonzero().flatten().tolist()
+    if lost:
+        scaled = scaled.clone()
+        scaled[lost] = 0
+    pictures = (scaled * 255).round().to(torch.uint8)
+    if lost:
+        raise NoNumbers(pictures, lost)
+    return pictures
+
+
+def decode_or_keep(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor | NoNumbers:
+    """The pictures of a batch, or the error that holds them, so that the next batch is drawn all the same."""
+    try:
+        return decode(latents)
+    except NoNumbers as error:
+        return error
+
+
+def join_pictures(drawn: Sequence[Tensor | NoNumbers]) -> Tensor:
+    """uint8 [n, 3, h, w] of all batches; NoNumbers, with the places among all, where some have no numbers."""
+    pictures, lost = [], []
+    for batch in drawn:
+        before = sum(map(len, pictures))
+        lost += [before + i for i in batch.lost] if isinstance(batch, NoNumbers) else []
+        pictures.append(batch.pictures if isinstance(batch, NoNumbers) else batch)
+    if lost:
+        raise NoNumbers(torch.cat(pictures), lost)
+    return torch.cat(pictures)
