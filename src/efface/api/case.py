@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +45,22 @@ class Case:
         found, file = edit_in(edit, out)
         return Case(opening, file, found, read_request(found), world_of(opening.name))
 
-    def suite(self, name: str, per_group: int | None = None, groups: Words = (), asks: str = "") -> Suite:
-        """The suite of that name for what was erased; by default the one that suits the model and the request."""
+    def suite(
+        self,
+        name: str,
+        per_group: int | None = None,
+        groups: Words = (),
+        asks: str = "",
+        sizes: Mapping[str, int] | None = None,
+        fraction: float = 1.0,
+    ) -> Suite:
+        """The suite of that name for what was erased; by default the one that suits the model and the request.
+
+        Args:
+            sizes: pictures by group; only these groups are made, and those of them that the suite has no rows for are
+                left out.
+            fraction: the share of each group's pictures that is made, at least one.
+        """
         from ..evaluation.evaluate import read_used_words
 
         if not name:
@@ -54,4 +68,15 @@ class Case:
                 raise ValueError(f"no suite comes with {self.model.name}: name one, or a .csv file of prompts")
             name = suite_for(self.request, self.known)
         used = read_used_words(self.edit)
-        return make(name, self.request, self.known, per_group=per_group, only=several(groups), used=used, asks=asks)
+
+        def build(only: Sequence[str], wanted: Mapping[str, int], each: int | None) -> Suite:
+            return make(name, self.request, self.known, per_group=each, only=only, sizes=wanted, used=used, asks=asks)
+
+        if sizes:
+            probe = build((), {}, 1)
+            sizes = {group: n for group, n in sizes.items() if probe.group(group)}
+        suite = build(list(sizes) if sizes else several(groups), sizes or {}, per_group)
+        if fraction == 1:
+            return suite
+        part = {group: max(1, round(fraction * len(suite.group(group)))) for group in {r.group for r in suite.rows}}
+        return build(sorted(part), part, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +38,8 @@ def evaluate(
     protocol: str = "",
     per_group: int | None = None,
     groups: Words = (),
+    sizes: Mapping[str, int] | None = None,
+    fraction: float = 1.0,
     images: str | Path | None = None,
     attacks: Literal["none", "standard"] = "none",
     strength: float = 1.0,
@@ -61,6 +63,8 @@ def evaluate(
         protocol: a published way to evaluate, by name.
         per_group: pictures in each group of the suite instead of its own numbers.
         groups: names of the groups to evaluate; all by default.
+        sizes: pictures in each of these groups; only they are evaluated.
+        fraction: the share of each group's pictures to draw, at least one.
         images: folder for the pictures, by default `out`/images; evaluations that share one draw the base once.
         attacks: "standard" makes the five standard attacks afterwards.
         strength, steps, guidance, sampler: how pictures are drawn; the protocol's or the model's own by default.
@@ -89,7 +93,7 @@ def evaluate(
     case = Case.of(opening, edit, folder)
     if not named and rules:
         named = rules.suite_for(suite_for(case.request, case.known) if case.known else None)
-    chosen = case.suite(named, per_group, groups, asks)
+    chosen = case.suite(named, per_group, groups, asks, sizes, fraction)
     if on_suite:
         on_suite(chosen)
     chosen = rules.adjust(chosen) if rules else chosen

@@ -1,0 +1,88 @@
+"""`efface sweep`: many erasures at once, from a grid file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import tyro
+
+from .console import result, say
+
+if TYPE_CHECKING:
+    from ..sweep.grid import Job
+    from ..sweep.local import Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Run a grid of methods, concepts, seeds, strengths and attacks, and gather one table.
+
+    A cell whose result is there is not done again, so the same command goes on after a stop, a kill or a failure.
+    """
+
+    example: ClassVar[str] = "efface sweep grid.toml --out out/grid --workers 2"
+    grid: Annotated[Path, tyro.conf.Positional]
+    """The grid, a TOML file (docs/scale.md says what it holds)."""
+    out: Path
+    """The folder of the sweep; one that was begun is gone on with."""
+    dry_run: bool = False
+    """Say what the sweep will take, and do nothing."""
+    fraction: float | None = None
+    """Draw this share of each group's pictures, such as 0.02; intervals say what that is worth."""
+    model: str = ""
+    """Another model in the place of the grid's."""
+    workers: int = 1
+    """Processes on this machine; each opens the model for itself."""
+    threads: int = 1
+    """Threads of each worker. The last bits of results may depend on it."""
+    device: str | None = None
+    """Where each worker computes; a GPU where there is one."""
+    ray: str = ""
+    """Run on Ray: "auto" for the cluster of this machine, HOST:PORT, or "local"."""
+    gpus: float = 0.0
+    """On Ray: what each job takes of a GPU; 0.5 lets two jobs share one."""
+    cpus: float = 1.0
+    """On Ray: cores that each job takes."""
+    retries: int = 3
+    """On Ray: how often a job is tried again whose machine is lost."""
+    seconds_picture: float = 1.0
+    """For --dry-run: seconds that one picture takes on your device. The default is a guess; measure yours."""
+    seconds_update: float = 1.0
+    """For --dry-run: seconds that one update of the weights takes. The default is a guess; measure yours."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> int:
+        from ..sweep.grid import read_grid
+
+        grid = read_grid(self.grid, self.fraction)
+        if self.model:
+            grid = grid.model_copy(update={"models": (self.model,)})
+        if self.dry_run:
+            from ..sweep.forecast import forecast
+
+            found = forecast(grid)
+            hours = found.hours(self.seconds_picture, self.seconds_update)
+            lines = found.lines(self.seconds_picture, self.seconds_update)
+            result({**asdict(found), "hours": hours}, self.json, "\n".join(lines))
+            return 0
+        from ..sweep.sweeping import sweep
+
+        summary = sweep(
+            grid, self.out, workers=self.workers, threads=self.threads, device=self.device, ray=self.ray,
+            gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell,
+        )  # fmt: skip
+        text = f"{summary.done} of {summary.cells} cells are done, {summary.new} of them now\n{summary.table}"
+        data = {**asdict(summary), "table": str(summary.table)}
+        result(data, self.json, text)
+        for name, why in summary.failed:
+            say(f"failed: {name}: {why}")
+        return 1 if summary.failed else 0
+
+
+def tell(job: Job, answer: Answer, done: int, total: int) -> None:
+    """A line for each job that was answered."""
+    what = answer.get("error") or f"{len(answer['done'])} cells"
+    say(f"{done} of {total}  {job.name}: {what}")

@@ -1,0 +1,118 @@
+"""Cells: pieces of work that are named by the hash of all that decides them, and the files that they leave.
+
+A sweep's folder holds
+
+- `cells/ID.json`: what a finished cell is and found; it is written last, so a cell with this file is done;
+- `costs/ID.json`: its seconds and memory, which differ from run to run and are no part of the result;
+- `edits/ID.safetensors`, `evaluations/ID/`, `images/`: what the cells leave for `efface report` and for people;
+- `failed/KEY.txt`: the log of a job that failed; it is tried again by the next run;
+- `locks/`: a job is worked on by one process at a time.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..files import hash_bytes, hash_json, write_whole
+from ..source import PACKAGE
+
+Kind = Literal["erase", "evaluate", "attack"]
+ROOMS: Mapping[Kind, tuple[str, ...]] = {
+    "erase": ("concept.py", "functional", "models", "guidance", "edits", "training", "methods"),
+    "evaluate": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "evaluation"),
+    "attack": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "attacks", "robustness"),
+}
+"""The parts of the program that decide a cell of each kind."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work: its kind, and everything that decides its result."""
+
+    kind: Kind
+    decided_by: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The name of the cell's files."""
+        return hash_json({"kind": self.kind, "code": digest_code(self.kind), **self.decided_by})[:20]
+
+
+@functools.cache
+def digest_code(kind: Kind) -> str:
+    """A hash of the source that decides cells of a kind; comments and docstrings do not count."""
+    files = [file for room in ROOMS[kind] for file in _list_sources(PACKAGE / room)]
+    return hash_bytes("\n".join(f"{file.relative_to(PACKAGE)} {_dump(file)}" for file in files).encode())
+
+
+def _list_sources(place: Path) -> Sequence[Path]:
+    return [place] if place.is_file() else sorted(place.rglob("*.py"))
+
+
+def _dump(file: Path) -> str:
+    """The file's syntax tree without docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            texts = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+            node.body = [n for n in body if n not in texts]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The files of a sweep."""
+
+    folder: Path
+
+    def edit(self, id: str) -> Path:
+        """Where an edit lies."""
+        return self.folder / "edits" / f"{id}.safetensors"
+
+    def evaluation(self, id: str) -> Path:
+        """The folder of an evaluation, and of the attacks beside it."""
+        return self.folder / "evaluations" / id
+
+    @property
+    def images(self) -> Path:
+        """Where all evaluations keep their pictures, so that the base is drawn once."""
+        return self.folder / "images"
+
+    def lock(self, key: str) -> Path:
+        """The file that the process which works on a job holds."""
+        return self.folder / "locks" / f"{key}.lock"
+
+    def log(self, key: str) -> Path:
+        """The log of a job that failed."""
+        return self.folder / "failed" / f"{key}.txt"
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the cell has its result."""
+        return self._result(cell).is_file()
+
+    def finish(self, cell: Cell, result: Mapping[str, Any], cost: Mapping[str, float]) -> None:
+        """Write a cell's result. The cost is written first, so that a finished cell has both."""
+        write_whole(self._cost(cell), json.dumps(dict(cost), sort_keys=True) + "\n")
+        whole = {"kind": cell.kind, "decided_by": dict(cell.decided_by), "result": dict(result)}
+        write_whole(self._result(cell), json.dumps(whole, sort_keys=True, indent=1) + "\n")
+
+    def result(self, cell: Cell) -> Mapping[str, Any]:
+        """What a finished cell found; FileNotFoundError where it is not finished."""
+        return json.loads(self._result(cell).read_text(encoding="utf-8"))["result"]
+
+    def cost(self, cell: Cell) -> Mapping[str, float]:
+        """What a finished cell took."""
+        return json.loads(self._cost(cell).read_text(encoding="utf-8"))
+
+    def _result(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.id}.json"
+
+    def _cost(self, cell: Cell) -> Path:
+        return self.folder / "costs" / f"{cell.id}.json"

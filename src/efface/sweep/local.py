@@ -1,0 +1,90 @@
+"""A sweep on this machine: some worker processes, each with a model of its own, fed one job at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import queue
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .grid import Grid, Job
+
+Answer = dict[str, Any]
+"""{"done": kinds of cells done now} or {"error": why}."""
+OnAnswer = Callable[[Job, Answer], None]
+ATTEMPTS = 3
+"""How often a job is given to a worker that dies on it, as where memory runs out, before the job has failed."""
+
+
+def run_local(
+    grid: Grid, jobs: Sequence[Job], folder: Path, workers: int, threads: int, device: str | None, tell: OnAnswer
+) -> None:
+    """Do all jobs with `workers` processes of `threads` threads each.
+
+    A worker that dies is started again, and its job is tried again, `ATTEMPTS` times in all. Jobs lie in one queue in
+    the grid's order, so that a worker seldom changes its model.
+    """
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+
+    def serve() -> None:
+        worker = WorkerProcess(grid, folder, threads, device)
+        try:
+            while True:
+                try:
+                    job = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                tell(job, worker.ask(job))
+        finally:
+            worker.stop()
+
+    with ThreadPoolExecutor(workers) as pool:
+        served = [pool.submit(serve) for _ in range(min(workers, len(jobs)))]
+        for each in served:
+            each.result()
+
+
+class WorkerProcess:
+    """A process that does jobs, started when it is first asked, and again after it died."""
+
+    def __init__(self, grid: Grid, folder: Path, threads: int, device: str | None) -> None:
+        arguments = [str(folder), grid.model_dump_json(), device or "", str(threads)]
+        self.command = [sys.executable, "-m", "efface.sweep.worker", *arguments]
+        self.log = folder / "workers.log"
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, job: Job) -> Answer:
+        """The answer to a job; an error where the process died on it each time."""
+        for _ in range(ATTEMPTS):
+            process = self._started()
+            assert process.stdin and process.stdout
+            try:
+                process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
+                process.stdin.flush()
+                if line := process.stdout.readline():
+                    return json.loads(line)
+            except OSError:  # it died before it read the job
+                pass
+            code = process.wait()
+            self.process = None
+        return {"error": f"the worker process ended with {code} on each of {ATTEMPTS} attempts; see {self.log}"}
+
+    def stop(self) -> None:
+        """End the process: it has no job."""
+        if self.process:
+            self.process.communicate()
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self.process is None:
+            with open(self.log, "a", encoding="utf-8") as log:
+                self.process = subprocess.Popen(
+                    self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                )
+        return self.process

@@ -1,0 +1,127 @@
+"""`efface.sweep`: run a grid, here or on Ray, and gather its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..files import check_folder, write_whole
+from .cells import Store
+from .grid import Grid, Job, expand, read_grid
+from .local import Answer, run_local
+from .on_ray import run_ray
+
+if TYPE_CHECKING:
+    from .work import JobCells
+
+TABLE = "table.csv"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of a sweep did."""
+
+    jobs: int
+    cells: int
+    done: int
+    """Finished cells, those of earlier runs included."""
+    new: int
+    """Cells that this run finished."""
+    failed: tuple[tuple[str, str], ...]
+    """Each failed job's name, and why."""
+    table: Path
+
+
+def sweep(
+    grid: Grid | str | Path,
+    out: str | Path,
+    *,
+    fraction: float | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    device: str | None = None,
+    ray: str = "",
+    gpus: float = 0.0,
+    cpus: float = 1.0,
+    retries: int = 3,
+    on_answer: Callable[[Job, Answer, int, int], None] | None = None,
+) -> Summary:
+    """Do all cells of a grid that have no result yet, and write `out`/table.csv.
+
+    The run can be stopped or killed at any moment: finished cells are files, and the same call goes on. A cell that
+    fails does not stop the others; its log lies in `out`/failed, and the next run tries it again.
+
+    Args:
+        grid: a grid, or its TOML file.
+        out: the folder of the sweep; workers on other machines must share it.
+        fraction: the share of each group's pictures to draw, in the place of the grid's.
+        workers: processes on this machine; each opens the model for itself.
+        threads: torch's threads in each worker. The last bits of results may depend on it.
+        ray: "" for processes here; "auto", "local" or HOST:PORT for Ray.
+        gpus, cpus: what each job takes of a machine, on Ray.
+        retries: how often Ray tries a job again whose machine is lost.
+        on_answer: called with a job, its answer, the jobs answered so far, and their number.
+
+    Raises:
+        OSError: the grid is missing, or `out` can't be written in.
+        ValueError: a grid, method, setting or request that can't work; before anything is fitted.
+        ImportError: Ray is asked for and not installed.
+
+    Example:
+        >>> summary = efface.sweep("grid.toml", "out/grid", workers=2)  # doctest: +SKIP
+    """
+    if workers < 1 or threads < 1:
+        raise ValueError(f"workers and threads are at least 1, got {workers} and {threads}")
+    grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else grid
+    store = Store(check_folder(out))
+    store.folder.mkdir(parents=True, exist_ok=True)
+    planned = plan(grid, device)
+    open_jobs = [job for job, cells in planned if not all(store.is_done(cell) for cell in cells)]
+    new: list[str] = []
+    failed: dict[str, str] = {}
+
+    def tell(job: Job, answer: Answer) -> None:
+        new.extend(answer.get("done", ()))
+        if "error" in answer:
+            failed[job.name] = answer["error"]
+        answered.append(job)
+        if on_answer:
+            on_answer(job, answer, len(answered), len(open_jobs))
+
+    answered: list[Job] = []
+    if ray and open_jobs:
+        run_ray(grid, open_jobs, store.folder.resolve(), ray, gpus, cpus, threads, device, retries, tell)
+    elif open_jobs:
+        run_local(grid, open_jobs, store.folder, workers, threads, device, tell)
+    return finish(grid, planned, store, len(new), failed)
+
+
+def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
+    """Each job with its cells; opens every model once.
+
+    Raises:
+        ValueError: a method, setting or request that can't work; names the job.
+    """
+    from .work import list_cells, open_model
+
+    found = []
+    for job in expand(grid):
+        try:
+            found.append((job, list_cells(grid, job, open_model(job.model, device))))
+        except ValueError as error:
+            raise ValueError(f"{job.name}: {error}") from error
+    return found
+
+
+def finish(
+    grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store, new: int, failed: dict[str, str]
+) -> Summary:
+    """Write the table, and say what there is."""
+    from .table import gather
+
+    cells = {cell.id: cell for _, some in planned for cell in some}
+    done = sum(store.is_done(cell) for cell in cells.values())
+    table = write_whole(store.folder / TABLE, gather(grid, planned, store))
+    return Summary(len(planned), len(cells), done, new, tuple(failed.items()), table)

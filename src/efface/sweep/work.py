@@ -1,0 +1,185 @@
+"""One job: erase, then evaluate and attack at each strength. What is done already is skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..concept import Erasure
+from ..files import hash_file
+from ..suites.make import is_file
+from .cells import Cell, Store
+from .grid import Grid, Job
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+    from ..records.attacks import AttackRecord
+    from ..records.report import Record
+
+
+@functools.lru_cache(maxsize=1)
+def open_model(name: str, device: str | None) -> Model:
+    """The model; a worker keeps the last one that it opened."""
+    from ..api.erasing import load
+
+    return load(name, device)
+
+
+@dataclass(frozen=True)
+class JobCells:
+    """A job's cells, in the order in which they are done."""
+
+    erase: Cell
+    measured: tuple[tuple[float, Cell, tuple[tuple[str, Cell], ...]], ...]
+    """For each strength: its evaluation, and the attacks beside it by name."""
+
+    def __iter__(self) -> Iterator[Cell]:
+        yield self.erase
+        for _, evaluation, attacks in self.measured:
+            yield evaluation
+            yield from (cell for _, cell in attacks)
+
+
+def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
+    """The cells of a job on an open model, which gives the base's fingerprint and its own settings of the method.
+
+    Raises:
+        ValueError: the method, its settings or the request can't work.
+        OSError: a suite's file is missing.
+    """
+    from ..methods.configure import configured
+
+    method = configured(job.method, model, dict(job.settings))
+    asked = {"targets": job.targets, "anchor": job.anchor, "keep": job.keep}
+    base = {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest()}
+    erase = Cell("erase", _plain({"base": base, "method": job.method, "arguments": dataclasses.asdict(method)} | asked))
+    suite = {"suite": grid.suite, "file": hash_file(Path(grid.suite)) if is_file(grid.suite) else ""}
+    drawn = {"sizes": grid.sizes, "fraction": grid.fraction, "drawing": grid.drawing.model_dump(), "asks": grid.asks}
+    how = {"edit": erase.id, **suite, **drawn, "protocol": grid.protocol, "scorers": _identify(grid, job.model)}
+    measured = []
+    for strength in grid.strengths:
+        evaluation = Cell("evaluate", _plain({**how, "strength": strength}))
+        spent = grid.attacking.model_dump(exclude={"settings"})
+        attacks = tuple(
+            (name, Cell("attack", _plain({**evaluation.decided_by, **spent, "attack": name, "set": settings})))
+            for name, settings in _list_attacks(grid).items()
+        )
+        measured.append((strength, evaluation, attacks))
+    return JobCells(erase, tuple(measured))
+
+
+def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> list[str]:
+    """Do what is not done of a job.
+
+    Returns:
+        The kinds of the cells that were done now.
+    """
+    model = open_model(job.model, device)
+    cells = list_cells(grid, job, model)
+    done = []
+    for cell, work in _list_work(grid, job, store, model, cells):
+        if store.is_done(cell):
+            continue
+        began = time.monotonic()
+        result = work()
+        store.finish(cell, result, {"seconds": round(time.monotonic() - began, 3)})
+        done.append(cell.kind)
+    return done
+
+
+def _list_work(grid: Grid, job: Job, store: Store, model: Model, cells: JobCells) -> Iterator[tuple[Cell, Any]]:
+    edit = store.edit(cells.erase.id)
+    yield cells.erase, functools.partial(_erase, job, model, edit)
+    for strength, evaluation, attacks in cells.measured:
+        folder = store.evaluation(evaluation.id)
+        yield evaluation, functools.partial(_evaluate, grid, model, edit, folder, store.images, strength)
+        for name, attack in attacks:
+            yield attack, functools.partial(_attack, grid, model, edit, folder, name, strength)
+
+
+def _erase(job: Job, model: Model, file: Path) -> Mapping[str, Any]:
+    from ..api.erasing import erase
+
+    request = Erasure(job.targets, job.anchor, job.keep)
+    checkpoint = file.with_suffix(".checkpoint")
+    trained = {"checkpoint": checkpoint} if _is_trained(job.method) else {}
+    edit = erase(model, request, job.method, progress=False, **trained, **job.settings)
+    edit.save(file)
+    return {"edit": hash_file(file)}
+
+
+def _evaluate(grid: Grid, model: Model, edit: Path, out: Path, images: Path, strength: float) -> Mapping[str, Any]:
+    from ..api.evaluating import evaluate
+
+    record = evaluate(
+        model, edit, out, grid.suite, asks=grid.asks, scorers=grid.scorers, protocol=grid.protocol, sizes=grid.sizes,
+        fraction=grid.fraction, images=images, strength=strength, progress=False, **grid.drawing.model_dump(),
+    )  # fmt: skip
+    return summarise(record)
+
+
+def _attack(grid: Grid, model: Model, edit: Path, out: Path, name: str, strength: float) -> Mapping[str, Any]:
+    from ..api.attacking import attack
+
+    how, own = grid.attacking, grid.attacking.settings.get(name)
+    record = attack(
+        model, edit, out, grid.suite, asks=grid.asks, attacks=name, budget=how.budget, rows=how.rows,
+        controls=how.controls, settings={name: own} if own else None, scorers=grid.scorers, strength=strength,
+        steps=grid.drawing.steps, guidance=grid.drawing.guidance, progress=False,
+    )  # fmt: skip
+    return summarise_attack(record, name)
+
+
+def summarise(record: Record) -> Mapping[str, Any]:
+    """The numbers of an evaluation that a table shows."""
+    keep = {"metric", "group", "judge", "base", "edited", "drop", "threshold", "unit"}
+    measures = [m.model_dump(include=keep) for m in record.measures]
+    return {"measures": measures, "headlines": list(record.headlines), "alarms": [a.name for a in record.alarms]}
+
+
+def summarise_attack(record: AttackRecord, name: str) -> Mapping[str, Any]:
+    """The numbers of one attack that a table shows."""
+    keep = {"attack", "condition", "before", "after", "baseline", "lift", "curve", "queries", "status", "missing"}
+    found = [m.model_dump(include=keep) for m in record.measures if m.attack == name]
+    return {"attacks": found, "alarms": [a.name for a in record.alarms]}
+
+
+def _list_attacks(grid: Grid) -> dict[str, Any]:
+    """The attacks by the catalogue's names, with their settings; "standard" is five of them."""
+    from ..attacks import STANDARD, named
+
+    names = [one for some in grid.attacks for one in (STANDARD if some == "standard" else (some,))]
+    given = {named(name): values for name, values in grid.attacking.settings.items()}
+    return {named(name): given.get(named(name), {}) for name in names}
+
+
+@functools.cache
+def _identities(model: str, scorers: tuple[str, ...]) -> dict[str, Any]:
+    from ..api.resources import judges_of, world_of
+
+    return {s.name: s.identity() for s in judges_of(model, None, scorers, world_of(model))}
+
+
+def _identify(grid: Grid, model: str) -> Mapping[str, Any]:
+    """On what the scorers' answers depend; their words alone where they need the suite's labels to be built."""
+    try:
+        return _identities(model, grid.scorers)
+    except ValueError:
+        return {"named": list(grid.scorers)}
+
+
+def _is_trained(method: str) -> bool:
+    from ..catalog import METHODS
+
+    return METHODS.get(method).kind == "trained"
+
+
+def _plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same through JSON, so that a tuple and a list decide the same."""
+    return json.loads(json.dumps(value, default=str))

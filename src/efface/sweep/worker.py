@@ -1,0 +1,60 @@
+"""A worker process of this machine: `python -m efface.sweep.worker FOLDER`, started by local.py.
+
+It reads one job a line from standard input and answers each with one line: {"done": [kinds]} or {"error": text}. It
+ends when its standard input ends, that is, also when whoever started it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from .cells import Store
+from .grid import Grid, Job
+
+
+def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any]:
+    """Do a job while holding its lock; an error becomes the job's log and part of the answer."""
+    from filelock import FileLock
+
+    lock = store.lock(job.key())
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    log = store.log(job.key())
+    with FileLock(lock):
+        try:
+            from .work import do_job
+
+            done = do_job(grid, job, store, device)
+        except Exception as error:  # any failure is the job's own and must not stop the others
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"{job.name}\n\n{traceback.format_exc()}", encoding="utf-8")
+            return {"error": f"{type(error).__name__}: {error}"}
+        log.unlink(missing_ok=True)
+        return {"done": done}
+
+
+def read_job(line: str) -> Job:
+    """A job from its JSON."""
+    found = json.loads(line)
+    return Job(**{**found, "targets": tuple(found["targets"]), "keep": tuple(found["keep"])})
+
+
+def main(argv: list[str]) -> None:
+    """Answer jobs until standard input ends."""
+    folder, grid, device, threads = argv
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to the log, and never between the answers
+    import torch
+
+    torch.set_num_threads(int(threads))
+    store, known = Store(Path(folder)), Grid.model_validate_json(grid)
+    for line in sys.stdin:
+        print(json.dumps(run(known, read_job(line), store, device or None)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
