@@ -21,6 +21,7 @@ from .api.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python loo
 from .api.publishing import export, record, report, verify
 from .api.takedown import takedown
 from .concept import Erasure, Prompt
+from .sweeps.sweeping import sweep
 
 if TYPE_CHECKING:
     from .edits.edit import Edit as Edit
@@ -40,6 +41,7 @@ __all__ = [
     "load",
     "record",
     "report",
+    "sweep",
     "takedown",
     "verify",
 ]

@@ -31,6 +31,7 @@ from .purify import Purify
 from .record import TakedownRecord
 from .report import Report
 from .suite import SuiteCommand
+from .sweep import Sweep
 from .takedown import TakedownCommand
 from .verify import Verify
 
@@ -45,6 +46,7 @@ GROUPS = {
     },
     "To hand on": {"report": Report, "verify": Verify, "record": TakedownRecord, "export": Export},
     "To look closer": {"purify": Purify, "neurons": Neurons},
+    "Many at once": {"sweep": Sweep},
     "To begin with": {"demo": Demo, "list": List, "doctor": Doctor, "completion": Completion},
 }
 """The commands, as `efface --help` groups them."""

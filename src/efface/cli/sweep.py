@@ -11,8 +11,8 @@ import tyro
 from .console import result, say
 
 if TYPE_CHECKING:
-    from ..sweep.grid import Job
-    from ..sweep.local import Answer
+    from ..sweeps.grid import Job
+    from ..sweeps.local import Answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +55,20 @@ class Sweep:
     """Print the result as JSON."""
 
     def run(self) -> int:
-        from ..sweep.grid import read_grid
+        from ..sweeps.grid import read_grid
 
         grid = read_grid(self.grid, self.fraction)
         if self.model:
             grid = grid.model_copy(update={"models": (self.model,)})
         if self.dry_run:
-            from ..sweep.forecast import forecast
+            from ..sweeps.forecast import forecast
 
             found = forecast(grid)
             hours = found.hours(self.seconds_picture, self.seconds_update)
             lines = found.lines(self.seconds_picture, self.seconds_update)
             result({**asdict(found), "hours": hours}, self.json, "\n".join(lines))
             return 0
-        from ..sweep.sweeping import sweep
+        from ..sweeps.sweeping import sweep
 
         summary = sweep(
             grid, self.out, workers=self.workers, threads=self.threads, device=self.device, ray=self.ray,

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..files import check_folder, write_whole
 from .cells import Store
-from .grid import Grid, Job, expand, read_grid
-from .local import Answer, run_local
-from .on_ray import run_ray
 
 if TYPE_CHECKING:
+    from .grid import Grid, Job
+    from .local import Answer
     from .work import JobCells
 
 TABLE = "table.csv"
@@ -74,6 +73,8 @@ def sweep(
     """
     if workers < 1 or threads < 1:
         raise ValueError(f"workers and threads are at least 1, got {workers} and {threads}")
+    from .grid import read_grid
+
     grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else grid
     store = Store(check_folder(out))
     store.folder.mkdir(parents=True, exist_ok=True)
@@ -92,8 +93,12 @@ def sweep(
 
     answered: list[Job] = []
     if ray and open_jobs:
+        from .on_ray import run_ray
+
         run_ray(grid, open_jobs, store.folder.resolve(), ray, gpus, cpus, threads, device, retries, tell)
     elif open_jobs:
+        from .local import run_local
+
         run_local(grid, open_jobs, store.folder, workers, threads, device, tell)
     return finish(grid, planned, store, len(new), failed)
 
@@ -104,6 +109,7 @@ def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
     Raises:
         ValueError: a method, setting or request that can't work; names the job.
     """
+    from .grid import expand
     from .work import list_cells, open_model
 
     found = []

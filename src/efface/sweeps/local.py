@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import queue
@@ -56,12 +57,13 @@ class WorkerProcess:
 
     def __init__(self, grid: Grid, folder: Path, threads: int, device: str | None) -> None:
         arguments = [str(folder), grid.model_dump_json(), device or "", str(threads)]
-        self.command = [sys.executable, "-m", "efface.sweep.worker", *arguments]
+        self.command = [sys.executable, "-m", "efface.sweeps.worker", *arguments]
         self.log = folder / "workers.log"
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, job: Job) -> Answer:
         """The answer to a job; an error where the process died on it each time."""
+        code = 0
         for _ in range(ATTEMPTS):
             process = self._started()
             assert process.stdin and process.stdout
@@ -72,7 +74,7 @@ class WorkerProcess:
                     return json.loads(line)
             except OSError:  # it died before it read the job
                 pass
-            code = process.wait()
+            code = _bury(process)
             self.process = None
         return {"error": f"the worker process ended with {code} on each of {ATTEMPTS} attempts; see {self.log}"}
 
@@ -88,3 +90,12 @@ class WorkerProcess:
                     self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
                 )
         return self.process
+
+
+def _bury(process: subprocess.Popen[str]) -> int:
+    """The exit code of a process that died, after its pipes are closed."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            with contextlib.suppress(OSError):  # what it never read can't be written any more
+                pipe.close()
+    return process.wait()

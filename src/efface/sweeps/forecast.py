@@ -15,6 +15,8 @@ from .grid import Grid, Job, expand
 
 FLOORS = 2
 """Of an attack: the attack itself, and random prefixes with as many pictures."""
+CONTROLS = 2
+"""An attack is also made on the untouched base and on a kept concept."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Forecast:
             f"{self.jobs} edits, {self.evaluations} evaluations, {self.attacks} attacks",
             f"{self.updates:,} updates of weights, {self.pictures:,} pictures to judge, "
             f"and at most {self.attack_pictures:,} in attacks",
-            f"about {hours:.1f} hours of one device, at {seconds_picture:g} s a picture and {seconds_update:g} s an update",
+            f"about {hours:.1f} hours of one device, at {seconds_picture:g} s a picture "
+            f"and {seconds_update:g} s an update",
         ]
         told += [f"to be fetched: {each}" for each in self.fetched]
         return told + [f"not counted: {each}" for each in self.unknown]
@@ -63,7 +66,7 @@ def forecast(grid: Grid) -> Forecast:
     times = len(grid.strengths)
     edited = sum(times * rows[job.model, job.concept] for job in jobs)
     attacks = _list_attacks(grid)
-    each = sum(min(n, grid.attacking.rows + 2 * grid.attacking.controls) for n in [grid.attacking.rows * 2]) * FLOORS
+    each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
     queries = [_queries(name, grid) for name in attacks]
     return Forecast(
         jobs=len(jobs),

@@ -37,6 +37,7 @@ def run_ray(
     """
     try:
         import ray
+        from ray.exceptions import RayError
     except ImportError as error:
         raise ImportError('a sweep on Ray needs the extra: pip install "efface[ray]"') from error
     if not ray.is_initialized():
@@ -52,7 +53,7 @@ def run_ray(
             job = waiting.pop(reference)
             try:
                 tell(job, ray.get(reference))
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 tell(job, {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"})
 
 

@@ -11,7 +11,7 @@ from .cells import Store
 from .grid import Grid, Job
 from .work import JobCells
 
-FIELDS = (
+FIELDS: tuple[str, ...] = (
     "model", "split", "concept", "method", "seed", "strength", "metric", "group", "judge", "threshold",
     "base", "base_low", "base_high", "value", "low", "high", "n", "unscored", "reported",
 )  # fmt: skip

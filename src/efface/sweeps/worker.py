@@ -1,4 +1,4 @@
-"""A worker process of this machine: `python -m efface.sweep.worker FOLDER`, started by local.py.
+"""A worker process of this machine: `python -m efface.sweeps.worker FOLDER`, started by local.py.
 
 It reads one job a line from standard input and answers each with one line: {"done": [kinds]} or {"error": text}. It
 ends when its standard input ends, that is, also when whoever started it was killed.

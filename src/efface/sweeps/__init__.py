@@ -5,8 +5,3 @@ evaluations, its attacks (cells.py). A cell is named by the hash of all that dec
 file that is there is work done. Workers of this machine (local.py) and Ray (on_ray.py) run the same jobs on the same
 files. Importing this imports no torch.
 """
-
-from .grid import Grid, Job, expand, read_grid
-from .sweeping import Summary, sweep
-
-__all__ = ["Grid", "Job", "Summary", "expand", "read_grid", "sweep"]

@@ -1,0 +1,180 @@
+"""Sweeps: the grid file, the cells, and runs that are stopped, killed, broken, or spread over a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import efface
+from efface.cli.app import main
+from efface.sweeps.cells import Cell, Store, digest_code
+from efface.sweeps.forecast import forecast
+from efface.sweeps.grid import Grid, expand, read_grid
+from efface.sweeps.local import WorkerProcess
+
+TEXT = """
+model = "glyphs-ddpm"
+methods = ["negative"]
+concepts = ["cat", "dog", "rose"]
+strengths = [1.0]
+[sizes]
+target = 1
+[drawing]
+steps = 2
+"""
+
+
+def write(folder: Path, text: str = TEXT) -> Path:
+    file = folder / "grid.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A grid, and the table of its run without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    grid = write(folder)
+    summary = efface.sweep(grid, folder / "out")
+    assert (summary.jobs, summary.cells, summary.done, summary.new, summary.failed) == (3, 6, 6, 6, ())
+    return grid, summary.table.read_bytes()
+
+
+def test_a_grid_is_expanded_model_by_model_and_seeds_only_what_is_random() -> None:
+    grid = Grid(
+        models=("a", "b"),
+        methods=("uce", "ac"),
+        concepts={"seen": ("cat + dog",), "new": ("rose",)},
+        anchors={"cat + dog": "car", "rose": "car"},
+        keep={"rose": ("tulip",)},
+        seeds=(0, 1),
+        settings={"ac": {"lr": 1e-3}},
+    )
+    jobs = expand(grid)
+    assert [job.model for job in jobs] == ["a"] * 6 + ["b"] * 6
+    first = jobs[0]
+    assert (first.targets, first.anchor, first.split, first.label) == (("cat", "dog"), "car", "seen", "uce")
+    assert [job.seed for job in jobs if job.model == "a"] == [0, 0, 0, 0, 1, 1]
+    assert [dict(job.settings) for job in jobs if job.method == "ac"][:4:2] == [{"lr": 1e-3}, {"lr": 1e-3, "seed": 1}]
+    assert {(job.method, job.keep) for job in jobs if job.concept == "rose"} == {("uce", ("tulip",)), ("ac", ())}
+    assert len({job.key() for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"negative"', '"negativ"'), "there is no method 'negativ'; did you mean 'negative'"),
+        (("strengths", "strenghts"), r"grid.toml: strenghts: Extra inputs .* a grid has the keys .*strengths"),
+        (("[1.0]", '"one"'), "grid.toml: strengths"),
+        (('"negative"', '"p-ac"'), r"p-ac needs an anchor for cat: add one under \[anchors\]"),
+        (("[sizes]", "[keep]\nlion = ['car']\n[sizes]"), r"\[keep\] speaks of lion, which is not among the concepts"),
+        (('["cat", "dog", "rose"]', "[]"), "asks for nothing"),
+        (("model =", "model"), "grid.toml is not TOML"),
+    ],
+)
+def test_a_wrong_grid_is_refused_with_what_is_wrong(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_grid(write(tmp_path, TEXT.replace(*change)))
+
+
+def test_a_cell_is_named_by_all_that_decides_it() -> None:
+    cell = Cell("evaluate", {"edit": "a", "strength": 1.0})
+    assert cell.id == Cell("evaluate", {"strength": 1.0, "edit": "a"}).id
+    assert len({cell.id, Cell("attack", cell.decided_by).id, Cell("evaluate", {"edit": "a", "strength": 0.5}).id}) == 3
+    assert digest_code("erase") != digest_code("attack")
+
+
+def test_a_forecast_counts_pictures_and_queries_without_opening_a_model(tmp_path: Path) -> None:
+    text = TEXT.replace("[sizes]", 'attacks = ["seeds"]\n[sizes]')
+    grid = read_grid(write(tmp_path, text + '[attacking]\nrows = 3\ncontrols = 1\nbudget = "2"\n'))
+    found = forecast(grid)
+    assert (found.jobs, found.evaluations, found.attacks, found.updates) == (3, 3, 3, 0)
+    assert found.pictures == 3 + 3  # one row a concept, drawn on the base and under the edit
+    assert found.attack_pictures == 3 * 2 * (3 + 2 * 1) * 2  # jobs x (attack and floor) x rows x queries
+    assert found.hours(3600, 0) == found.pictures + found.attack_pictures
+    far = forecast(grid.model_copy(update={"models": ("somebody/model",), "suite": "i2p", "sizes": {}}))
+    assert "the model somebody/model" in far.fetched and any("i2p" in each for each in far.fetched)
+    assert any("expected_rows" in each for each in far.unknown)
+
+
+def test_what_is_done_is_not_done_again(whole: tuple[Path, bytes], tmp_path: Path) -> None:
+    grid, table = whole
+    again = efface.sweep(grid, grid.parent / "out")
+    assert (again.new, again.done) == (0, 6) and again.table.read_bytes() == table
+    assert b"\nglyphs-ddpm,all,cat,negative,0,1.0,esr1,target,all," in table
+
+
+def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(
+    whole: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, table = whole
+    started: list[int] = []
+    real = WorkerProcess._started
+
+    def start(self: WorkerProcess) -> subprocess.Popen[str]:
+        process = real(self)
+        if process.pid not in started:
+            started.append(process.pid)
+            if len(started) < 3:  # the first two die while they open the model, or while they work
+                time.sleep(1.0 if len(started) == 1 else 0.0)
+                process.send_signal(signal.SIGKILL)
+        return process
+
+    monkeypatch.setattr(WorkerProcess, "_started", start)
+    summary = efface.sweep(grid, tmp_path / "out")
+    assert len(started) == 3 and (summary.new, summary.failed) == (6, ())
+    assert summary.table.read_bytes() == table
+
+
+def test_a_sweep_that_is_killed_goes_on_where_it_was(whole: tuple[Path, bytes], tmp_path: Path) -> None:
+    grid, table = whole
+    command = [sys.executable, "-m", "efface", "sweep", str(grid), "--out", str(tmp_path / "out")]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    cells = tmp_path / "out/cells"
+    while len(list(cells.glob("*.json")) if cells.is_dir() else []) < 2:
+        assert driver.poll() is None, driver.stderr and driver.stderr.read()
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    before = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
+    summary = efface.sweep(grid, tmp_path / "out")
+    assert summary.new == 6 - len(before) and summary.table.read_bytes() == table
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_a_job_that_fails_is_shown_with_its_log_and_does_not_stop_the_rest(tmp_path: Path) -> None:
+    grid = write(tmp_path, TEXT.replace('"rose"', '"a thing that no judge knows"'))
+    assert main(["sweep", str(grid), "--out", str(tmp_path / "out")]) == 1
+    store = Store(tmp_path / "out")
+    (log,) = (store.folder / "failed").glob("*.txt")
+    assert "a thing that no judge knows" in log.read_text() and "Traceback" in log.read_text()
+    assert len(list((store.folder / "cells").glob("*.json"))) >= 4
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes on this machine."""
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    found.add_node(num_cpus=1)
+    yield found.address
+    import ray
+
+    ray.shutdown()
+    found.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_gives_the_table_of_this_machine(whole: tuple[Path, bytes], tmp_path: Path, cluster: str) -> None:
+    grid, table = whole
+    summary = efface.sweep(grid, tmp_path / "out", ray=cluster)
+    assert (summary.new, summary.failed) == (6, ()) and summary.table.read_bytes() == table
