@@ -1,8 +1,9 @@
 """Make the embedded model, stage by stage: `python -m workshop.glyphs.make [STAGE ...]`.
 
 Stages: art, vae, clip, scoring, unet, decoder, judges, bundle, check, and for the class-conditional model on pixels
-ddpm, bundle-ddpm.  Every stage resumes where it stopped.  To train a bundled model on: the stage `unpack` fills the
-build folder with the bundle's parts, and `--warm` starts the stages named from the parts that lie there.
+ddpm, bundle-ddpm.  Only where they are named: flow and bundle-flow, a small Stable Diffusion 3 on the same latents.
+Every stage resumes where it stopped.  To train a bundled model on: the stage `unpack` fills the build folder with the
+bundle's parts, and `--warm` starts the stages named from the parts that lie there.
 """
 
 import argparse
@@ -13,12 +14,14 @@ import torch
 
 from . import clip, vae, world
 
+NAMED = ("flow", "bundle-flow", "unpack")
+"""Stages that run only where they are named."""
 STAGES = ("art", "vae", "clip", "scoring", "unet", "decoder", "judges", "bundle", "check", "ddpm", "bundle-ddpm")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", choices=[*STAGES, "unpack", []], help="which stages (default: all)")
+    parser.add_argument("stages", nargs="*", choices=[*STAGES, *NAMED, []], help="which stages (default: all)")
     parser.add_argument("--build", type=Path, default=Path("build/glyphs"))
     parser.add_argument("--size", choices=["tiny", "small", "full"], help="the world's size (default: scene.toml's)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -59,6 +62,14 @@ def run(stage: str, here: world.World, build: Path, steps: int | None, warm: boo
         from . import unet
 
         unet.train(here, build, steps or 24000, warm, **options).save_pretrained(build / "unet")
+    elif stage == "flow":
+        from . import flow
+
+        flow.train(here, build, steps or 24000, warm, **options).save_pretrained(build / "flow")
+    elif stage == "bundle-flow":
+        from . import bundle_flow
+
+        bundle_flow.write(here, build)
     elif stage == "bundle":
         from . import bundle
 

@@ -1,0 +1,137 @@
+"""The flow: a small Stable Diffusion 3 on the same latents, which reads both CLIPs and no T5.
+
+Both towers' states before the last stand side by side, and so do their pooled embeddings, as a Stable Diffusion 3
+pipeline reads them. It learns dx / dsigma at levels of a logit-normal distribution (Esser et al., arXiv 2403.03206,
+section 3.1), from the scenes and the English names that the U-Net learns; it never sees the held-out cells.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from torch import Tensor
+from transformers import CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from . import loop
+from .scenes import Composer, load_art
+from .world import World
+
+LAYERS, HEADS, WIDTH = 9, 6, 32
+ROWS = 4  # levels drawn for each scene: composing and encoding it costs more than another look
+UNCONDITIONAL = 0.1
+
+
+def config(towers: Sequence[CLIPTextModelWithProjection]) -> dict[str, Any]:
+    """Settings of the transformer, about 12 million parameters, for these text towers."""
+    return dict(
+        sample_size=8,
+        patch_size=1,
+        in_channels=16,
+        out_channels=16,
+        num_layers=LAYERS,
+        num_attention_heads=HEADS,
+        attention_head_dim=WIDTH,
+        caption_projection_dim=HEADS * WIDTH,
+        joint_attention_dim=sum(tower.config.hidden_size for tower in towers),
+        pooled_projection_dim=sum(tower.config.projection_dim for tower in towers),
+        pos_embed_max_size=8,
+        qk_norm="rms_norm",
+    )
+
+
+def scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Levels that are not shifted: 8 x 8 places hold little that noise could leave visible."""
+    return FlowMatchEulerDiscreteScheduler(shift=1.0)
+
+
+def projected_tower(clip: CLIPModel) -> CLIPTextModelWithProjection:
+    """The text tower with its projection, in the class that a Stable Diffusion 3 pipeline loads."""
+    settings = CLIPTextConfig(**{**clip.config.text_config.to_dict(), "projection_dim": clip.config.projection_dim})
+    tower = CLIPTextModelWithProjection(settings)
+    prefix = "text_model." if any(key.startswith("text_model.") for key in tower.state_dict()) else ""
+    state = {f"{prefix}{key}": value for key, value in clip.text_model.state_dict().items()}
+    tower.load_state_dict({**state, "text_projection.weight": clip.text_projection.weight})
+    return tower
+
+
+def load_towers(build: Path) -> list[CLIPTextModelWithProjection]:
+    """The towers of the conditioning and of the scoring CLIP, in this order."""
+    clips = [CLIPModel.from_pretrained(build / name) for name in ("clip", "scoring")]
+    return [projected_tower(clip).to(loop.device()).eval() for clip in clips]
+
+
+@torch.no_grad()
+def conditions(
+    towers: Sequence[CLIPTextModelWithProjection], tokens: CLIPTokenizer, captions: list[str]
+) -> tuple[Tensor, Tensor]:
+    """Both towers' states [n, 32, d] and pooled embeddings [n, p], as the pipeline reads them."""
+    ids = tokens(captions, padding="max_length", truncation=True, return_tensors="pt")["input_ids"].to(loop.device())
+    with loop.autocast():
+        outs = [tower(ids, output_hidden_states=True) for tower in towers]
+    states = torch.cat([out.hidden_states[-2].float() for out in outs], dim=-1)
+    return states, torch.cat([out.text_embeds.float() for out in outs], dim=-1)
+
+
+def flow_loss(
+    transformer: SD3Transformer2DModel, x_0: Tensor, states: Tensor, pooled: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """The mean squared error of the velocity at x_0 [n, c, h, w] under n conditions; levels are stratified."""
+    n = len(x_0)
+    share = ((torch.arange(n) + torch.rand(())) / n)[torch.randperm(n)].clamp(1e-4, 1 - 1e-4)
+    sigma = torch.sigmoid(math.sqrt(2) * torch.erfinv(2 * share - 1)).to(x_0.device)
+    noise = torch.randn(x_0.shape).to(x_0.device)
+    level = sigma.view(-1, 1, 1, 1)
+    with loop.autocast():
+        said = transformer(
+            hidden_states=(1 - level) * x_0 + level * noise,
+            timestep=1000 * sigma,
+            encoder_hidden_states=states,
+            pooled_projections=pooled,
+            return_dict=False,
+        )[0]
+    error = (said.float() - (noise - x_0)).square().mean()
+    return error, {"flow": error.item()}
+
+
+def train(
+    world: World,
+    build: Path,
+    steps: int,
+    warm: bool = False,
+    batch: int = 64,
+    seed: int = 31,
+    lr: float = 1e-3,
+    **options: float | None,
+) -> SD3Transformer2DModel:
+    """Train from random weights, or from `build/flow` when `warm`; `options` go to `loop.fit`."""
+    vae = AutoencoderKL.from_pretrained(build / "vae").to(loop.device(), memory_format=torch.channels_last).eval()
+    towers, tokens = load_towers(build), CLIPTokenizer.from_pretrained(build / "tokenizer")
+    torch.manual_seed(seed)
+    made = SD3Transformer2DModel.from_pretrained(build / "flow") if warm else SD3Transformer2DModel(**config(towers))
+
+    def loss(x: Tensor, scenes: list, step: int) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad(), loop.autocast():
+            latents = vae.encode(x).latent_dist.mode().float() * vae.config.scaling_factor
+        captions = ["" if torch.rand(()) < UNCONDITIONAL else s.caption for s in scenes]
+        states, pooled = conditions(towers, tokens, captions)
+        return flow_loss(made, latents.repeat(ROWS, 1, 1, 1), states.repeat(ROWS, 1, 1), pooled.repeat(ROWS, 1))
+
+    mean = loop.fit(
+        f"flow-{world.size}",
+        made,
+        loss,
+        Composer(world, load_art(build), unseen_cells="skip"),
+        build,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        seed=seed,
+        average=0.999,
+        warmup=50,
+        **options,
+    )
+    assert isinstance(mean, SD3Transformer2DModel)
+    return mean
