@@ -85,6 +85,7 @@ def table(found: Audit) -> str:
     lines.append(f"pictures of the worst changed by {_interval(found.worst)}")
     if found.controls:
         lines[-1] += f", those of words taken at random by {_interval(found.controls)}"
+    lines += [f"left open: {way}" for way in found.open_paths]
     return "\n".join(lines)
 
 

@@ -36,6 +36,7 @@ from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
 from ..scorers import Judge
 from ..suites.world import World
 from .audit_images import build_rows, draw_and_judge, draw_sheet, mean_over_words
+from .text_paths import find_text_paths, name_open_paths
 
 COMMON = 400
 """Words of the model's own vocabulary that are searched by default, the most common ones."""
@@ -248,6 +249,8 @@ def audit_edit(
         worst=mean_over_words([f for f in findings if f.part == "worst"]),
         controls=mean_over_words([f for f in findings if f.part == "control"]) if others else None,
         ranking=tuple(Searched(word=words[i], damage=damage[i]) for i in ranked),
+        text_paths=(paths := find_text_paths(model, edit)),
+        open_paths=tuple(name_open_paths(paths)),
     )
     write_whole(out / "audit.png", draw_sheet(findings, out))
     write_whole(out / "audit.json", record.model_dump_json(indent=1) + "\n")

@@ -57,6 +57,19 @@ class Searched(Part):
     damage: float
 
 
+class TextPath(Part):
+    """A way of the prompt into the network."""
+
+    role: str
+    """"cross", "embedder", "pooled", or "text encoder"."""
+    reads: str
+    """What its weights do, in words."""
+    weights: int
+    """How many there are."""
+    changed: int
+    """How many of them the edit changes."""
+
+
 class Audit(Part):
     """`audit.json`."""
 
@@ -77,6 +90,10 @@ class Audit(Part):
     """Of the words taken at random."""
     ranking: tuple[Searched, ...]
     """All words searched, the most damaged first."""
+    text_paths: tuple[TextPath, ...] = ()
+    """The prompt's ways into the network; none for a guide, and in files written before they were looked for."""
+    open_paths: tuple[str, ...] = ()
+    """Sentences on those that the edit leaves as they were."""
 
 
 def read_audit(folder: Path) -> Audit:

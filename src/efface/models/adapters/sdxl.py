@@ -15,10 +15,10 @@ import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from torch import Tensor
 
-from ..cond import POOLED, Cond
+from ..cond import POOLED, Cond, TextMap
 from ..trajectory import Defaults
 from .latent import LatentDiffusion
-from .sd import CLIP
+from .sd import CLIP, ClipDiffusion
 from .twin_clip import TwinClip
 
 
@@ -54,6 +54,11 @@ class StableDiffusionXL(TwinClip):
         size = (self.resolution, self.resolution)
         time_ids = torch.tensor([(*size, 0, 0, *size)], device=self.device, dtype=self.dtype).repeat(len(empty), 1)
         return Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids})
+
+    def text_maps(self) -> Sequence[TextMap]:
+        """Keys and values of cross-attention, and what reads the pooled embedding beside the picture's size."""
+        name = f"{self.denoiser}.add_embedding.linear_1.weight"
+        return [*ClipDiffusion.text_maps(self), TextMap("pooled", name, POOLED, decided=False)]
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         added = {"text_embeds": cond.tensors[POOLED], "time_ids": cond.tensors["time_ids"]}
