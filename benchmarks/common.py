@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.files import check_writable
+from efface.files import check_file
 from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.suites import world
 
@@ -149,7 +149,7 @@ def stamp(**more: Any) -> dict[str, Any]:
 
 def write(out: Path, name: str, data: Mapping[str, Any]) -> None:
     """The result as JSON, whole or not at all."""
-    file = check_writable(out / f"{name}.json")
+    file = check_file(out / f"{name}.json")
     temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     temporary.replace(file)

@@ -24,7 +24,7 @@ import tyro
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.files import check_writable
+from efface.files import check_file
 from efface.planning.plan import estimate
 
 from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
@@ -129,7 +129,7 @@ class Growth:
         pick: Callable[[str], list[tuple[float, float]]] = lambda name: sorted(  # noqa: E731
             (p[axis], p[what]) for p in points if p["of"] == name
         )
-        file = check_writable(self.out / f"{axis}-{what.lower()}.svg")
+        file = check_file(self.out / f"{axis}-{what.lower()}.svg")
         file.write_text(plot([Line(name, pick(name)) for name in names], axis, what), encoding="utf-8")
 
 

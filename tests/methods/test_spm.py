@@ -62,7 +62,7 @@ def test_scales(eps_model):
 
 def test_with_and_without_the_gate(eps_model):
     erasure = Erasure(("cat",))
-    plain, gate = (replace(QUICK, gate=on).fit(eps_model, erasure) for on in (False, True))
+    plain, gate = (replace(QUICK, gate=on, lr=1e-2).fit(eps_model, erasure) for on in (False, True))
     matrices = [n for n, w in eps_model.weights.items() if ".attentions." in n and w.dim() >= 2]
     assert set(plain.names) == set(matrices)
     assert all(plain.values[f"{name}:down"].shape[0] == 1 for name in matrices)
@@ -79,7 +79,7 @@ def test_with_and_without_the_gate(eps_model):
         )
     drawn = []
     for edit in (plain, gate):
-        with edit.apply(eps_model, 50.0):
+        with edit.apply(eps_model, 10.0):
             drawn.append(eps_model.images(["a cat"], [1]).int())
     assert (drawn[0] - drawn[1]).abs().max() <= 1
     assert (drawn[0] - eps_model.images(["a cat"], [1]).int()).abs().max() > 1
