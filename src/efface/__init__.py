@@ -17,8 +17,9 @@ from .api.auditing import audit
 from .api.drafting import draft_suite
 from .api.erasing import erase, load
 from .api.evaluating import evaluate
+from .api.exporting import export
 from .api.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
-from .api.publishing import export, record, report, verify
+from .api.publishing import record, report, verify
 from .api.takedown import takedown
 from .concept import Erasure, Prompt
 from .sweeps.sweeping import sweep

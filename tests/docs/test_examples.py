@@ -34,6 +34,7 @@ SMALL: dict[str, dict[str, str]] = {
     "evaluate": {"steps": "4", "per-group": "1"},
     "attack": {"attack": "seeds", "steps": "4", "rows": "2", "controls": "1", "budget": "1"},
     "audit": DRAWING | {"worst": "1", "controls": "1"},
+    "export": {"pictures": "1"},
     "purify": DRAWING,
     "neurons": {"pictures": "2", "steps": "2"},
 }
@@ -78,7 +79,7 @@ def opened() -> Iterator[Callable[..., Model]]:
         return real(tiny_pipeline() if source == "MODEL" else source, "cpu")
 
     def load(source: Any, *_: Any, **__: Any) -> Model:
-        return once(str(source))
+        return once(str(source)) if isinstance(source, str | Path) else real(source)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load", load)

@@ -1,26 +1,18 @@
-"""`efface.report`, `efface.verify`, `efface.record` and `efface.export`: what is handed on to others."""
+"""`efface.report`, `efface.verify` and `efface.record`: what is handed on to others."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ..edits.strength import check_strength
 from ..files import check_file
-from .handing_on import save_folder
 from .progress import Progress, shown
-from .resources import lazy
 
 if TYPE_CHECKING:
     from ..compliance.gate import GateResult
     from ..compliance.takedown import Takedown
-    from ..edits.edit import Edit
-    from ..models.base import Model
-
-Format = Literal["diffusers", "single-file"]
-Dtype = Literal["fp32", "fp16", "bf16"]
 
 
 def report(
@@ -152,54 +144,3 @@ def record(
     if sign:
         signature.sign(file, Path(sign))
     return made
-
-
-def export(
-    model: Model | str | Path,
-    edit: Edit | str | Path,
-    out: str | Path,
-    *,
-    format: Format | None = None,
-    dtype: Dtype = "fp32",
-    strength: float = 1.0,
-) -> Path:
-    """Write an edited model as a folder or a single file that other tools load.
-
-    Args:
-        model: the base that the edit was made for; one that is named is opened at `dtype`, on the CPU.
-        edit: what `efface.erase` returned, or its file.
-        out: a folder, or a file that ends in .safetensors; it must not exist yet. A folder gets a model card and
-            efface.json, the edit's record, and no path of this machine.
-        format: a diffusers folder, or one file in the original layout; by default what the name of `out` says.
-        dtype: precision of the weights written, where the model is named.
-        strength: how much of the edit is applied.
-
-    Raises:
-        FileExistsError: `out` exists.
-        ValueError: a name that does not suit the format, an edit that is a guide, an edit of another base, a strength
-            that is no number from -10 to 10.
-    """
-    check_strength(strength)
-    place = Path(out)
-    kind = format or ("single-file" if place.suffix == ".safetensors" else "diffusers")
-    single = kind == "single-file"
-    if place.exists():
-        raise FileExistsError(f"{place} exists already; name a {'file' if single else 'folder'} that does not")
-    if single != (place.suffix == ".safetensors"):
-        wants = "a file that ends in .safetensors" if single else "a folder, or --format single-file"
-        raise ValueError(f"--out {place} does not suit --format {kind}; name {wants}")
-    from .. import load
-    from ..edits.edit import Edit
-    from ..models.adapters import single_file
-
-    check_file(place)
-    found = edit if isinstance(edit, Edit) else Edit.load(edit)
-    found.check_exportable()
-    opened = load(str(model), "cpu", dtype) if isinstance(model, str | Path) else lazy(model).open()
-    with found.apply(opened, strength):
-        about = {"model": opened.name, "strength": strength, "edit": dict(found.meta)}
-        if single:
-            single_file.save(opened, place, about)
-        else:
-            save_folder(opened, place, about)
-    return place

@@ -15,8 +15,8 @@ from .attacking import attack
 from .auditing import audit
 from .erasing import erase
 from .evaluating import evaluate
+from .exporting import export
 from .progress import Report
-from .publishing import export
 
 if TYPE_CHECKING:
     from ..concept import Erasure

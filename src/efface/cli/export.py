@@ -1,17 +1,27 @@
-"""`efface export`: an edited model as other tools load it."""
+"""`efface export`: an edit as other tools load it, checked with their own loaders."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from .console import result
+from .console import result, say, warn
+
+if TYPE_CHECKING:
+    from ..api.exporting import Exported
+
+LARGE = 0.2
+"""A residual above this is warned about."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write an edited model as a folder or a single file that other tools load."""
+    """Write an edited model, or the edit alone as a LoRA, as other tools load it.
+
+    Before success is said the file is loaded by its reader (diffusers' from_pretrained, from_single_file or
+    load_lora_weights), every changed weight is compared, and a few pictures are drawn beside the edit's.
+    """
 
     example: ClassVar[str] = "efface export --model glyphs --edit cat.safetensors --out out/glyphs-without-cat"
     model: str
@@ -20,20 +30,58 @@ class Export:
     """The edit to apply."""
     out: Path
     """Folder to write, or file that ends in .safetensors; it must not exist yet."""
-    format: Literal["diffusers", "single-file"] = "diffusers"
-    """A diffusers folder; or one file in the original layout of Stable Diffusion 1.x, 2.x and XL, as most interfaces
-    for drawing load it, with the edit's record in its header."""
+    format: Literal["diffusers", "single-file", "lora", "kohya", "comfy"] = "diffusers"
+    """A diffusers folder; one file in the original layout of Stable Diffusion 1.x, 2.x and XL; or the edit alone as a
+    LoRA: `lora` for diffusers and PEFT, `kohya` as most interfaces load it, `comfy` with kohya's names, in which dense
+    changes are exact."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the weights written."""
     strength: float = 1.0
-    """How much of the edit is applied."""
+    """How much of the edit goes into the file."""
+    rank: int | None = None
+    """Rank of a LoRA's matrices where the edit is dense or a mask; a low-rank edit keeps its own."""
+    energy: float | None = None
+    """Instead of a rank: share of each dense change's squared norm that is kept, 0.99 by default."""
+    pictures: int = 2
+    """Pictures that are compared; 0 compares weights alone."""
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from ..api.publishing import export
+        from ..api.exporting import write_export
 
-        single = self.format == "single-file"
-        export(self.model, self.edit, self.out, format=self.format, dtype=self.dtype, strength=self.strength)
-        data = {"file" if single else "folder": str(self.out), "format": self.format, "dtype": self.dtype}
-        result(data, self.json, str(self.out))
+        made = write_export(
+            self.model,
+            self.edit,
+            self.out,
+            format=self.format,
+            dtype=self.dtype,
+            strength=self.strength,
+            rank=self.rank,
+            energy=self.energy,
+            pictures=self.pictures,
+        )
+        tell(made)
+        kind = "folder" if self.format == "diffusers" else "file"
+        result({kind: str(self.out), **made.about}, self.json, str(self.out))
+
+
+def tell(made: Exported) -> None:
+    """Says what the file holds of the edit, and what its reader found in it."""
+    about = made.about
+    if "residual" in about:
+        ranks = f"rank {about['lowest_rank']} to {about['rank']}" if about["rank"] else "exact differences"
+        say(
+            f"{ranks}; left out of the change: {about['residual']:.2%} in all, at most {about['worst_residual']:.2%} "
+            f"of a matrix ({about['worst_weight']})"
+        )
+        if about["residual"] > LARGE:
+            warn("much of the edit is left out; a higher --rank or --energy keeps more, --format comfy all")
+        if lost := about["left_out"]:
+            say(f"{len(lost)} biases, norms or embeddings have no place in it, first {lost[0]}")
+    say(f"read by {about['reader']}: {about['matched']} weights match")
+    if gap := about["gap"]:
+        say(
+            f"{gap['pictures']} pictures differ from the edit's by {gap['largest']:.0f} of 255 at most, by "
+            f"{gap['mean']:.3f} on average; the edit itself changes them by {gap['edit']:.2f}"
+        )

@@ -1,0 +1,255 @@
+"""`efface.export`: an edit as other tools load it, checked with their own loaders before it is handed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from ..edits.strength import check_strength
+from ..files import check_file, new_scratch, write_tensors, write_whole
+from .handing_on import RECORD, public_name, save_folder
+from .resources import lazy
+
+if TYPE_CHECKING:
+    from ..edits.edit import Edit
+    from ..interchange.checks import Check, Look
+    from ..models.base import Model
+
+Format = Literal["diffusers", "single-file", "lora", "kohya", "comfy"]
+Dtype = Literal["fp32", "fp16", "bf16"]
+WHOLE = ("diffusers", "single-file")
+"""Formats that hold the whole model, of which strength is part; the others hold the edit alone."""
+STEPS = 20
+"""Sampling steps of the pictures that are compared, at most."""
+
+
+@final
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what its reader found in it."""
+
+    path: Path
+    sidecar: Path
+    """A JSON file beside it (in it, for a folder) with what follows and the edit's record."""
+    format: Format
+    about: dict[str, Any]
+    """In JSON's types: target, method, base, rank, residual, left out, reader, matched weights, the pictures' gap."""
+
+
+def export(
+    model: Model | str | Path,
+    edit: Edit | str | Path,
+    out: str | Path,
+    *,
+    format: Format | None = None,
+    dtype: Dtype = "fp32",
+    strength: float = 1.0,
+    rank: int | None = None,
+    energy: float | None = None,
+    pictures: int = 2,
+) -> Path:
+    """Write an edited model, or the edit alone as a LoRA, as other tools load it.
+
+    The file is loaded by its reader, every weight compared, and a few pictures drawn beside the edit's, before it gets
+    its name; where that fails, nothing is written.
+
+    Args:
+        model: the base that the edit was made for; one that is named is opened on the CPU.
+        edit: what `efface.erase` returned, or its file.
+        out: a folder (`diffusers`), or a file that ends in .safetensors; it must not exist yet.
+        format: `diffusers`, a folder with the whole model; `single-file`, the whole model in the original layout;
+            `lora`, diffusers' and PEFT's; `kohya`, as most interfaces load it; `comfy`, kohya's names, in which dense
+            changes are exact. By default what the name of `out` says of the first two.
+        dtype: precision of the weights written.
+        strength: how much of the edit goes into the file.
+        rank: of the product that a dense change becomes in a LoRA; a low-rank edit keeps its own.
+        energy: share of each dense change's squared norm that the product keeps, instead of a rank; .99 by default.
+        pictures: how many are compared; 0 compares weights alone.
+
+    Raises:
+        FileExistsError: `out` or the file beside it exists.
+        ValueError: a name that does not suit the format, an edit that is a guide or of another base, a strength, a rank
+            or an energy that can't be, a format without names for the architecture, or a reader that finds something
+            else.
+        OSError: it can't be written.
+    """
+    return write_export(
+        model, edit, out, format=format, dtype=dtype, strength=strength, rank=rank, energy=energy, pictures=pictures
+    ).path
+
+
+def write_export(
+    model: Model | str | Path,
+    edit: Edit | str | Path,
+    out: str | Path,
+    *,
+    format: Format | None = None,
+    dtype: Dtype = "fp32",
+    strength: float = 1.0,
+    rank: int | None = None,
+    energy: float | None = None,
+    pictures: int = 2,
+) -> Exported:
+    """As `export`, which has the arguments and errors; the answer says also what the file's reader found in it."""
+    check_strength(strength)
+    place = Path(out)
+    kind = format or ("single-file" if place.suffix == ".safetensors" else "diffusers")
+    sidecar = place / RECORD if kind == "diffusers" else place.with_suffix(".json")
+    _check_place(place, sidecar, kind)
+    from .. import load
+    from ..edits.edit import Edit
+    from ..interchange.factors import Choice
+
+    choice = Choice(rank, energy)
+    if kind in WHOLE and choice.given:
+        raise ValueError(f"--rank and --energy are of LoRA files; --format {kind} holds the whole model")
+    if pictures < 0:
+        raise ValueError(f"--pictures is a number of pictures, 0 or more, got {pictures}")
+    check_file(place)
+    found = edit if isinstance(edit, Edit) else Edit.load(edit)
+    found.check_exportable()
+    if isinstance(model, str | Path):
+        opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
+    else:
+        opened = lazy(model).open()
+    look = _look(opened, found, pictures) if pictures else None
+    if kind in WHOLE:
+        about = _export_whole(opened, found, place, kind, strength, look)
+    else:
+        about = _export_lora(opened, found, place, kind, choice, strength, dtype, look)
+    return Exported(place, sidecar, kind, about)
+
+
+def _check_place(place: Path, sidecar: Path, kind: Format) -> None:
+    if place.exists():
+        raise FileExistsError(
+            f"{place} exists already; name a {'folder' if kind == 'diffusers' else 'file'} that does not"
+        )
+    if (kind == "diffusers") == (place.suffix == ".safetensors"):
+        wants = "a folder, or --format single-file" if kind == "diffusers" else "a file that ends in .safetensors"
+        raise ValueError(f"--out {place} does not suit --format {kind}; name {wants}")
+    if sidecar.exists():
+        raise FileExistsError(f"{sidecar}, which would describe the export, exists already; name another file")
+
+
+def _look(model: Model, edit: Edit, pictures: int) -> Look:
+    """The prompts that show most: what was erased, what it becomes, what was kept, and no words at all."""
+    from ..interchange.checks import Look
+
+    asked = edit.meta.get("request") or {}
+    words = [*asked.get("targets", ()), asked.get("anchor", ""), *asked.get("keep", ()), ""]
+    prompts = list(dict.fromkeys(words))
+    repeated = [prompts[i % len(prompts)] for i in range(pictures)]
+    return Look(repeated, min(STEPS, model.defaults.steps), model.defaults.guidance)
+
+
+def _export_whole(
+    model: Model, edit: Edit, place: Path, kind: Format, strength: float, look: Look | None
+) -> dict[str, Any]:
+    from ..interchange import checks
+    from ..models.adapters import single_file
+
+    about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."))
+    with _scratch(place) as scratch:
+        made = scratch / place.name
+        with edit.apply(model, strength):
+            record = {"model": public_name(model.name), "strength": strength, "edit": _public(edit)}
+            if kind == "diffusers":
+                save_folder(model, made, {**record, "model": model.name, "edit": dict(edit.meta)})
+            else:
+                single_file.save(model, made, record)
+        check = checks.check_folder if kind == "diffusers" else checks.check_single_file
+        about |= _tell(check(model, edit, made, strength, look))
+        if kind == "diffusers":
+            written = json.loads((made / RECORD).read_text(encoding="utf-8"))
+            about = {**written, **about}
+            write_whole(made / RECORD, _json(about))
+        _hand_over(made, place, None if kind == "diffusers" else _json(about))
+    return about
+
+
+def _export_lora(
+    model: Model, edit: Edit, place: Path, kind: Any, choice: Any, strength: float, dtype: Dtype, look: Look | None
+) -> dict[str, Any]:
+    from ..interchange import checks, reading
+    from ..interchange.lora import check_package, package
+    from ..models import consumer
+    from ..models.fingerprint import CASTS
+
+    check_package(model, edit, kind, choice)
+    if kind == "lora":
+        consumer.check_reader(model)
+    packed = package(model, edit, kind, choice, strength, CASTS[dtype])
+    low, high = packed.ranks
+    about = _describe(model, edit, kind, strength, dtype) | {
+        "rank": high,
+        "lowest_rank": low,
+        "residual": packed.residual.total,
+        "worst_residual": packed.residual.worst,
+        "worst_weight": packed.residual.worst_name,
+        "left_out": list(packed.left_out),
+        "exact": len(packed.exact),
+    }
+    with _scratch(place) as scratch:
+        made = write_tensors(scratch / place.name, packed.tensors, {**about, "kind": "lora", "edit": _public(edit)})
+        if checks.reads(model, kind, bool(packed.exact)):
+            consumer.check_reader(model)
+            about |= _tell(checks.check_lora(model, edit, packed, made, strength, look))
+        else:
+            about |= _tell(reading.check_own(model, edit, packed, made, strength, look))
+        _hand_over(made, place, _json(about))
+    return about
+
+
+def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: str) -> dict[str, Any]:
+    asked = edit.meta.get("request") or {}
+    return {
+        "format": kind,
+        "target": list(asked.get("targets", ())),
+        "anchor": asked.get("anchor", ""),
+        "method": edit.meta.get("method", ""),
+        "model": public_name(model.name),
+        "architecture": model.architecture,
+        "base": dict(edit.meta.get("base", {})),
+        "strength_in_file": strength,
+        "recommended_strength": 1.0,
+        "dtype": dtype,
+    }
+
+
+def _public(edit: Edit) -> dict[str, Any]:
+    """The edit's record without the folders of this machine."""
+    return {**edit.meta, "model": public_name(str(edit.meta.get("model", "")))}
+
+
+def _tell(check: Check) -> dict[str, Any]:
+    return {"reader": check.reader, "matched": check.matched, "gap": asdict(check.gap) if check.gap else None}
+
+
+def _json(about: dict[str, Any]) -> str:
+    return json.dumps(about, indent=1, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """Within, a folder beside the place, where an export has its own name and suffix; it is gone after."""
+    made = new_scratch(place)
+    try:
+        yield made
+    except OSError as error:
+        raise OSError(f"cannot write {place}: {error.strerror or str(error).rpartition(': ')[2]}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _hand_over(made: Path, place: Path, sidecar: str | None) -> None:
+    """Gives an export its name, its description first: who finds the one finds the other."""
+    if sidecar is not None:
+        write_whole(place.with_suffix(".json"), sidecar)
+    os.rename(made, place)

@@ -1,0 +1,143 @@
+"""What the readers of an exported file make of it: their loaders, the keys that match, pictures beside the edit's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..edits.edit import Edit
+from ..models import consumer
+from ..models.adapters import single_file
+from ..models.base import Model
+from ..models.loading import load
+from .lora import Package, product
+from .names import LoraFormat
+
+READS_KOHYA = ("sd", "sdxl", "flux")
+"""Architectures whose kohya files diffusers converts."""
+
+
+@final
+@dataclass(frozen=True)
+class Gap:
+    """The distance of an exported file's pictures from the edit's, of 255."""
+
+    pictures: int
+    largest: float
+    """Of any pixel."""
+    mean: float
+    edit: float
+    """Mean distance between the edit's pictures and the untouched base's, to compare with."""
+
+    @staticmethod
+    def between(theirs: Tensor, edited: Tensor, base: Tensor) -> Gap:
+        """From uint8 pictures [n, 3, h, w] of the file, of the edit, and of the base."""
+        off, moved = (theirs.float() - edited.float()).abs(), (edited.float() - base.float()).abs()
+        return Gap(len(theirs), float(off.max()), float(off.mean()), float(moved.mean()))
+
+
+@final
+@dataclass(frozen=True)
+class Look:
+    """The pictures to compare."""
+
+    prompts: Sequence[str]
+    steps: int
+    guidance: float
+
+
+@final
+@dataclass(frozen=True)
+class Check:
+    """What a file's reader found in it."""
+
+    reader: str
+    matched: int
+    """Weights that the reader changed, each as the file says."""
+    gap: Gap | None = None
+
+
+def reads(model: Model, format: LoraFormat, exact: bool) -> bool:
+    """Whether diffusers has a loader for such a file."""
+    return not exact and (format == "lora" or model.architecture in READS_KOHYA)
+
+
+def check_lora(model: Model, edit: Edit, package: Package, file: Path, strength: float, look: Look | None) -> Check:
+    """Loads a LoRA file with diffusers' loader and compares every weight's change with the file's, then pictures.
+
+    Raises:
+        ValueError: the loader refuses the file, leaves a weight of it out, or makes another change of one.
+    """
+    loaded = consumer.load_lora(model, file)
+    found = set()
+    for name, delta in consumer.read_lora(model, loaded):
+        if name not in package.factors:
+            if delta.any():
+                raise ValueError(f"diffusers changes {name} by {file.name}, which the edit does not")
+            continue
+        wanted = product(package.factors[name], delta).to(delta.device)
+        if not (delta - wanted).norm() <= 1e-4 * wanted.norm():
+            off = float((delta - wanted).norm() / wanted.norm())
+            raise ValueError(f"diffusers makes another change of {name} from {file.name}, off by {off:.1%}")
+        found.add(name)
+    if missing := sorted(set(package.factors) - found):
+        raise ValueError(
+            f"diffusers matches {len(found)} of {len(package.factors)} weights in {file.name} and leaves out "
+            f"{missing[0]!r}; --format lora, or comfy for ComfyUI, may hold it"
+        )
+    gap = _compare(model, edit, strength, loaded, look) if look else None
+    return Check(f"diffusers' {type(loaded).__name__}.load_lora_weights", len(found), gap)
+
+
+def check_folder(model: Model, edit: Edit, folder: Path, strength: float, look: Look | None) -> Check:
+    """Opens an exported folder with `from_pretrained` and compares every weight, then pictures."""
+    opened = load(str(folder), str(model.device), model.dtype, compute=None)
+    return _check_whole(model, edit, opened, "from_pretrained", strength, look)
+
+
+def check_single_file(model: Model, edit: Edit, file: Path, strength: float, look: Look | None) -> Check:
+    """Opens an exported file with `from_single_file` and compares every weight, then pictures.
+
+    The configuration and the tokenizers that such a file lacks are written beside it for that.
+    """
+    configuration = consumer.write_configuration(model.pipeline, file.parent / "configuration")
+    pipeline = single_file.open_file(file, str(configuration)).to(model.device, model.dtype)
+    return _check_whole(model, edit, load(pipeline), "from_single_file", strength, look)
+
+
+def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength: float, look: Look | None) -> Check:
+    theirs = opened.weights
+    with edit.apply(model, strength):
+        ours = model.weights
+        if other := sorted(name for name in ours if name not in theirs or not torch.equal(theirs[name], ours[name])):
+            raise ValueError(f"{loader} reads another {other[0]} than was written ({len(other)} such weights)")
+        changed = len(edit.names)
+    gap = None
+    if look:
+        opened.compute = model.compute
+        with edit.apply(model, strength):
+            edited = _images(model, look)
+        gap = Gap.between(_images(opened, look), edited, _images(model, look))
+    return Check(f"diffusers' {type(opened.pipeline).__name__}.{loader}", changed, gap)
+
+
+def _images(model: Model, look: Look) -> Tensor:
+    return model.images(look.prompts, list(range(len(look.prompts))), steps=look.steps, guidance=look.guidance)
+
+
+def _compare(model: Model, edit: Edit, strength: float, loaded: object, look: Look) -> Gap:
+    """All three drawn by the pipeline's own call, on copies that share the model's tensors."""
+    seeds = list(range(len(look.prompts)))
+
+    def draw(pipeline: object) -> Tensor:
+        return consumer.draw(pipeline, look.prompts, seeds, look.steps, look.guidance, model.resolution)
+
+    base = draw(consumer.share_pipeline(model.pipeline))
+    with edit.apply(model, strength):
+        edited = draw(consumer.share_pipeline(model.pipeline))
+    return Gap.between(draw(loaded), edited, base)

@@ -1,0 +1,186 @@
+"""An edit as a LoRA file: which tensors it holds, and what of the edit they leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..edits.deltas import changed
+from ..edits.edit import Edit
+from ..models.base import Model
+from .factors import Choice, Residual, factor
+from .names import LoraFormat, Stem, is_matrix, layers_of, name_stems
+
+SUFFIXES = {"lora": ("lora_A.weight", "lora_B.weight"), "kohya": ("lora_down.weight", "lora_up.weight")}
+Factors = tuple[Tensor, Tensor]
+"""Down [r, in] and up [out, r] of a weight's change."""
+
+
+@final
+@dataclass(frozen=True)
+class Package:
+    """What a LoRA file will hold, and what it leaves out."""
+
+    tensors: Mapping[str, Tensor]
+    """By the file's own keys."""
+    factors: Mapping[str, Factors]
+    """By checkpoint name, as stored."""
+    exact: Mapping[str, Tensor]
+    """Changes that are held as they are, by checkpoint name."""
+    left_out: tuple[str, ...]
+    """Changed weights that the format has no place for: biases, norms, embeddings."""
+    residual: Residual
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """The lowest and the highest rank of a factored change; zeros where none is factored."""
+        found = [len(down) for down, _ in self.factors.values()]
+        return (min(found), max(found)) if found else (0, 0)
+
+
+def check_package(model: Model, edit: Edit, format: LoraFormat, choice: Choice) -> dict[str, Stem]:
+    """The names of the format for this model, after all that can be refused before any matrix is factored.
+
+    Raises:
+        ValueError: an edit of another base (WrongBase), a format without names for it, a rank above every matrix.
+    """
+    edit.check(model)
+    stems, layers, base = name_stems(model, format), layers_of(model), model.weights
+    changes = edit.changes()
+    if unknown := sorted(set(changes) - set(base)):
+        raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
+    matrices = [
+        name for name in changes if name.endswith(".weight") and is_matrix(layers[name.removesuffix(".weight")])
+    ]
+    if not matrices and format != "comfy":
+        raise ValueError(
+            f"the edit changes no matrix ({next(iter(changes), 'nothing')}): a LoRA could hold none of it; --format "
+            "comfy holds exact differences, --format diffusers the whole model"
+        )
+    largest = max((min(base[name].flatten(1).shape) for name in matrices), default=0)
+    if choice.rank is not None and choice.rank > largest:
+        raise ValueError(f"--rank {choice.rank} is above every changed matrix; {largest} holds all of the change")
+    return stems
+
+
+@torch.no_grad()
+def package(
+    model: Model,
+    edit: Edit,
+    format: LoraFormat,
+    choice: Choice | None = None,
+    strength: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> Package:
+    """The tensors of a LoRA file with strength times the edit's change, at this precision.
+
+    Low-rank changes go in as they are, unless a lower rank is asked for; others are factored. `comfy` holds other
+    changes exactly, unless a rank or an energy is asked for; what is no matrix it always holds exactly.
+    """
+    choice = choice or Choice()
+    stems = check_package(model, edit, format, choice)
+    layers, base = layers_of(model), model.weights
+    factors: dict[str, Factors] = {}
+    exact: dict[str, Tensor] = {}
+    sizes: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    for name, parts in edit.changes().items():
+        whole = strength * (changed(name, base[name], parts).float() - base[name].float())
+        if not whole.any():
+            continue
+        layer, _, leaf = name.rpartition(".")
+        matrix = leaf == "weight" and is_matrix(layers.get(layer))
+        sizes[name] = float(whole.double().square().sum())
+        if format == "comfy" and layer in layers and not (matrix and ("down" in parts or choice.given)):
+            exact[name] = whole.to(dtype)
+            losses[name] = float((exact[name].double() - whole).square().sum())
+        elif matrix:
+            down, up = _factors(parts, whole, choice, strength)
+            factors[name] = down.to(dtype), up.to(dtype)
+            losses[name] = float((product(factors[name], whole) - whole).double().square().sum())
+    if not sizes:
+        raise ValueError("the edit changes nothing at this strength; there is nothing to write")
+    left_out = tuple(name for name in sizes if name not in losses)
+    tensors = _fill(stems, base, factors, exact, format)
+    return Package(tensors, factors, exact, left_out, Residual.of(sizes, losses))
+
+
+def product(factors: Factors, like: Tensor) -> Tensor:
+    """up @ down in fp32, in the shape of `like`."""
+    down, up = factors
+    return (up.float() @ down.float()).reshape(like.shape)
+
+
+def _factors(parts: Mapping[str, Tensor], whole: Tensor, choice: Choice, strength: float) -> Factors:
+    if "down" in parts and choice.energy is None and (choice.rank is None or choice.rank >= len(parts["down"])):
+        return parts["down"].to(whole.device).float(), parts["up"].to(whole.device).float() * strength
+    return factor(whole, choice)
+
+
+def _fill(
+    stems: Mapping[str, Stem],
+    base: Mapping[str, Tensor],
+    factors: Mapping[str, Factors],
+    exact: Mapping[str, Tensor],
+    format: LoraFormat,
+) -> dict[str, Tensor]:
+    """The file's tensors: layers that are one there are put together."""
+    out: dict[str, Tensor] = {}
+    for key, stem in stems.items():
+        weights = [f"{layer}.weight" for layer in stem.layers]
+        biases = [f"{layer}.bias" for layer in stem.layers]
+        if any(name in exact for name in weights):
+            # Exact and factored changes of one matrix are summed.
+            known = dict(exact) | {n: product(factors[n], base[n]) for n in weights if n in factors}
+            out[f"{key}.diff"] = _stack(weights, base, known, stem)
+        elif any(name in factors for name in weights):
+            out |= _join(key, weights, base, factors, stem, format)
+        if any(name in exact for name in biases):
+            out[f"{key}.diff_b"] = _stack(biases, base, exact, stem)
+    return {name: tensor.contiguous().cpu() for name, tensor in out.items()}
+
+
+def _stack(names: list[str], base: Mapping[str, Tensor], exact: Mapping[str, Tensor], stem: Stem) -> Tensor:
+    like = next(exact[name] for name in names if name in exact)
+    whole = torch.cat(
+        [exact[name].to(like) if name in exact else torch.zeros_like(base[name]).to(like) for name in names]
+    )
+    return _swap(whole) if stem.swapped else whole
+
+
+def _join(
+    key: str,
+    names: list[str],
+    base: Mapping[str, Tensor],
+    factors: Mapping[str, Factors],
+    stem: Stem,
+    format: LoraFormat,
+) -> dict[str, Tensor]:
+    """Downs one below the other, ups along the diagonal: the product is each layer's own, one below the other."""
+    held = [name for name in names if name in factors]
+    down = torch.cat([factors[name][0] for name in held])
+    up = down.new_zeros(sum(len(base[name]) for name in names), len(down))
+    row = column = 0
+    for name in names:
+        if name in factors:
+            own = factors[name][1]
+            up[row : row + len(own), column : column + own.shape[1]] = own
+            column += own.shape[1]
+        row += len(base[name])
+    up = _swap(up) if stem.swapped else up
+    shape = base[names[0]].shape
+    if len(shape) == 4:
+        down, up = down.reshape(len(down), *shape[1:]), up[:, :, None, None]
+    first, second = SUFFIXES["lora" if format == "lora" else "kohya"]
+    named = {f"{key}.{first}": down, f"{key}.{second}": up}
+    # With alpha equal to the rank the product counts once.
+    return named if format == "lora" else named | {f"{key}.alpha": torch.tensor(float(len(down)))}
+
+
+def _swap(rows: Tensor) -> Tensor:
+    one, two = rows.chunk(2)
+    return torch.cat([two, one])

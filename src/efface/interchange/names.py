@@ -1,0 +1,131 @@
+"""How LoRA files call the layers of a model.
+
+- `lora` (diffusers, PEFT): the layer's own name behind its part of the pipeline, `unet.mid_block…attn2.to_k`.
+- `kohya`: dots become underscores behind `lora_unet_`, `lora_te_`, `lora_te1_` …. Stable Diffusion 1.x and 2.x keep
+  diffusers' names; SDXL, SD3 and FLUX.1 have those of the original code, where q, k and v are one matrix.
+- `comfy`: kohya's names; beside factors it may hold exact differences, `.diff` of a weight and `.diff_b` of a bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from torch import nn
+
+from ..models.adapters.single_file import unet_names
+from ..models.base import Model
+from .native import flux_names, sd3_names
+
+LoraFormat = Literal["lora", "kohya", "comfy"]
+LORA_FORMATS: tuple[LoraFormat, ...] = ("lora", "kohya", "comfy")
+ENCODERS = {
+    "sd": {"text_encoder": "te"},
+    "sdxl": {"text_encoder": "te1", "text_encoder_2": "te2"},
+    "sd3": {"text_encoder": "te1", "text_encoder_2": "te2", "text_encoder_3": "te3"},
+    "flux": {"text_encoder": "te1", "text_encoder_2": "te3"},
+}
+"""kohya's names of the text encoders, by architecture."""
+
+
+@final
+@dataclass(frozen=True)
+class Stem:
+    """One layer of a file: one layer of the model, or several whose matrices stand one above the other in it."""
+
+    layers: tuple[str, ...]
+    """Names of layers, a weight's checkpoint name without `.weight` or `.bias`, from the top down."""
+    swapped: bool = False
+    """Whether the file has the second half of the rows first: scale and shift stand in the other order there."""
+
+
+def layers_of(model: Model) -> dict[str, nn.Module]:
+    """The modules that hold the model's weights and biases, by layer name."""
+    found = {name.rpartition("."): owner for name, owner in model.owners.items()}
+    return {layer: owner for (layer, _, leaf), owner in found.items() if leaf in ("weight", "bias")}
+
+
+def is_matrix(layer: Any) -> bool:
+    """Whether a LoRA can change this module: a linear layer, or an ungrouped convolution."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def name_stems(model: Model, format: LoraFormat) -> dict[str, Stem]:
+    """What a file of this format calls the model's layers, norms and embeddings included.
+
+    Raises:
+        ValueError: the format has no names for this architecture; says which it has them for.
+    """
+    layers = layers_of(model)
+    if format == "lora":
+        return {layer: Stem((layer,)) for layer in layers}
+    if model.architecture not in ENCODERS:
+        raise ValueError(
+            f"--format {format} has no names for a model of the kind {model.architecture}, only for "
+            f"{', '.join(ENCODERS)}; --format lora, or --format diffusers for the whole model, may serve"
+        )
+    plain = model.architecture == "sd"
+    network = _strip(layers, model.denoiser) if plain else name_native(model)
+    named = {f"lora_unet_{_flat(name)}": stem for name, stem in network.items()}
+    for part, short in ENCODERS[model.architecture].items():
+        named |= {f"lora_{short}_{_flat(name)}": stem for name, stem in _strip(layers, part).items()}
+    return named
+
+
+def name_native(model: Model) -> dict[str, Stem]:
+    """What the original code of an architecture calls the denoiser's layers, with dots.
+
+    Raises:
+        ValueError: no original names are known for the architecture, or for a layer.
+    """
+    own = list(_strip(layers_of(model), model.denoiser))
+    if model.architecture in ("sd", "sdxl"):
+        config: Any = model.network.config
+        if not isinstance(config.layers_per_block, int):
+            raise ValueError(f"{model.name} has levels of {config.layers_per_block} layers; original names know one")
+        native = unet_names([f"{layer}.weight" for layer in own], config.layers_per_block)
+        pairs = {new.removesuffix(".weight"): ((old.removesuffix(".weight"),), False) for old, new in native.items()}
+    elif model.architecture in _STACKED:
+        pairs = _STACKED[model.architecture](own)
+    else:
+        raise ValueError(f"no original names are known for a model of the kind {model.architecture}")
+    return {
+        name: Stem(tuple(f"{model.denoiser}.{layer}" for layer in stacked), swapped)
+        for name, (stacked, swapped) in pairs.items()
+    }
+
+
+def name_all(model: Model) -> dict[str, Stem]:
+    """Every spelling by which a LoRA file of some tool may call a layer of this model."""
+    layers = layers_of(model)
+    own = _strip(layers, model.denoiser)
+    named = {**name_stems(model, "lora"), **own}
+    for prefix in ("lora_unet_", "lora_transformer_", "lycoris_"):
+        named |= {f"{prefix}{_flat(name)}": stem for name, stem in own.items()}
+    for part, short in ENCODERS.get(model.architecture, {}).items():
+        for name, stem in _strip(layers, part).items():
+            named |= {
+                f"lora_{each}_{_flat(name)}": stem
+                for each in (short, "te", "te1")
+                if each == short or part == "text_encoder"
+            }
+            named[f"{part}.{name.removeprefix('text_model.')}"] = stem
+    if model.architecture in ENCODERS:
+        native = name_native(model)
+        named |= {f"lora_unet_{_flat(name)}": stem for name, stem in native.items()}
+        named |= {f"diffusion_model.{name}": stem for name, stem in native.items()}
+        named |= {f"model.diffusion_model.{name}": stem for name, stem in native.items()}
+    return named
+
+
+def _strip(layers: Mapping[str, Any], part: str) -> dict[str, Stem]:
+    """The layers of one part of the pipeline, by their names within it."""
+    return {layer.removeprefix(f"{part}."): Stem((layer,)) for layer in layers if layer.startswith(f"{part}.")}
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+_STACKED = {"sd3": sd3_names, "flux": flux_names}

@@ -1,0 +1,129 @@
+"""Names of the layers of SD3 and FLUX.1 in their authors' code, where some layers of diffusers are one.
+
+FLUX.1: github.com/black-forest-labs/flux, `double_blocks`, `single_blocks`; SD3: github.com/Stability-AI/sd3.5,
+`joint_blocks`. Where diffusers' last normalisation puts scale before shift, the original puts shift before scale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+Named = dict[str, tuple[tuple[str, ...], bool]]
+"""By original name: diffusers' layers stacked in it, and whether its two halves are the other way round."""
+
+_FLUX_DOUBLE = {
+    "img_mod.lin": ("norm1.linear",),
+    "txt_mod.lin": ("norm1_context.linear",),
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "img_attn.norm.query_norm": ("attn.norm_q",),
+    "img_attn.norm.key_norm": ("attn.norm_k",),
+    "txt_attn.norm.query_norm": ("attn.norm_added_q",),
+    "txt_attn.norm.key_norm": ("attn.norm_added_k",),
+    "img_attn.proj": ("attn.to_out.0",),
+    "txt_attn.proj": ("attn.to_add_out",),
+    "img_mlp.0": ("ff.net.0.proj",),
+    "img_mlp.2": ("ff.net.2",),
+    "txt_mlp.0": ("ff_context.net.0.proj",),
+    "txt_mlp.2": ("ff_context.net.2",),
+}
+_FLUX_SINGLE = {
+    "modulation.lin": ("norm.linear",),
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    "norm.query_norm": ("attn.norm_q",),
+    "norm.key_norm": ("attn.norm_k",),
+    "linear2": ("proj_out",),
+}
+_FLUX_ENDS = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
+    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
+    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
+    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
+    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
+    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+    "final_layer.linear": "proj_out",
+}
+_SD3_BLOCK = {
+    "x_block.adaLN_modulation.1": ("norm1.linear",),
+    "context_block.adaLN_modulation.1": ("norm1_context.linear",),
+    "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "context_block.attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "x_block.attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
+    "x_block.attn.ln_q": ("attn.norm_q",),
+    "x_block.attn.ln_k": ("attn.norm_k",),
+    "context_block.attn.ln_q": ("attn.norm_added_q",),
+    "context_block.attn.ln_k": ("attn.norm_added_k",),
+    "x_block.attn2.ln_q": ("attn2.norm_q",),
+    "x_block.attn2.ln_k": ("attn2.norm_k",),
+    "x_block.attn.proj": ("attn.to_out.0",),
+    "x_block.attn2.proj": ("attn2.to_out.0",),
+    "context_block.attn.proj": ("attn.to_add_out",),
+    "x_block.mlp.fc1": ("ff.net.0.proj",),
+    "x_block.mlp.fc2": ("ff.net.2",),
+    "context_block.mlp.fc1": ("ff_context.net.0.proj",),
+    "context_block.mlp.fc2": ("ff_context.net.2",),
+}
+_SD3_ENDS = {
+    "x_embedder.proj": "pos_embed.proj",
+    "context_embedder": "context_embedder",
+    "t_embedder.mlp.0": "time_text_embed.timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "time_text_embed.timestep_embedder.linear_2",
+    "y_embedder.mlp.0": "time_text_embed.text_embedder.linear_1",
+    "y_embedder.mlp.2": "time_text_embed.text_embedder.linear_2",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+    "final_layer.linear": "proj_out",
+}
+
+
+def flux_names(layers: list[str]) -> Named:
+    """Original names of FLUX.1's layers, from diffusers' names of those that a model has.
+
+    Raises:
+        ValueError: a layer has no original name.
+    """
+    blocks = {
+        **_expand(layers, "transformer_blocks", "double_blocks", _FLUX_DOUBLE),
+        **_expand(layers, "single_transformer_blocks", "single_blocks", _FLUX_SINGLE),
+    }
+    return _complete(layers, blocks, _FLUX_ENDS)
+
+
+def sd3_names(layers: list[str]) -> Named:
+    """Original names of SD3's layers, from diffusers' names of those that a model has.
+
+    Raises:
+        ValueError: a layer has no original name.
+    """
+    blocks = _expand(layers, "transformer_blocks", "joint_blocks", _SD3_BLOCK)
+    last = max((int(name.split(".")[1]) for name in blocks), default=0)
+    # The last block's text stream ends there: its normalisation is of the kind of the final layer's.
+    name = f"joint_blocks.{last}.context_block.adaLN_modulation.1"
+    if name in blocks and f"transformer_blocks.{last}.ff_context.net.2" not in layers:
+        blocks[name] = (blocks[name][0], True)
+    return _complete(layers, blocks, _SD3_ENDS)
+
+
+def _expand(layers: list[str], theirs: str, native: str, table: Mapping[str, tuple[str, ...]]) -> Named:
+    """The table for each block of this kind, where the model has all layers of an entry."""
+    known = set(layers)
+    numbers = sorted({int(m[1]) for layer in layers if (m := re.match(rf"{theirs}\.(\d+)\.", layer))})
+    found: Named = {}
+    for i in numbers:
+        for name, parts in table.items():
+            own = tuple(f"{theirs}.{i}.{part}" for part in parts)
+            if known.issuperset(own):
+                found[f"{native}.{i}.{name}"] = (own, False)
+    return found
+
+
+def _complete(layers: list[str], blocks: Named, ends: Mapping[str, str]) -> Named:
+    known = set(layers)
+    swap = "final_layer.adaLN_modulation.1"
+    named = blocks | {name: ((layer,), name == swap) for name, layer in ends.items() if layer in known}
+    if missing := known.difference(layer for own, _ in named.values() for layer in own):
+        raise ValueError(f"{min(missing)!r} has no name in the original layout ({len(missing)} such layers)")
+    return named

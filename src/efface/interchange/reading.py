@@ -1,0 +1,234 @@
+"""Other tools' files as the values of an edit: LoRA of kohya, LECO, PEFT and ComfyUI, and weights by their names.
+
+Whatever has no place in the model is an error: a file half of which is left out would be another edit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..edits.deltas import changed
+from ..edits.edit import Edit
+from ..models.base import Model
+from .checks import Check, Gap, Look
+from .lora import Package, product
+from .names import Stem, name_all
+
+PARTS = {
+    "lora_down.weight": "down",
+    "lora_A.weight": "down",
+    "lora_A.default.weight": "down",
+    "lora.down.weight": "down",
+    "lora_linear_layer.down.weight": "down",
+    "lora_up.weight": "up",
+    "lora_B.weight": "up",
+    "lora_B.default.weight": "up",
+    "lora.up.weight": "up",
+    "lora_linear_layer.up.weight": "up",
+    "alpha": "alpha",
+    "diff": "diff",
+    "diff_b": "diff_b",
+}
+"""Ends of keys, and what stands under them."""
+OTHERS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_w1_a": "LoHa",
+    "lokr_w1": "LoKr",
+    "lokr_w1_a": "LoKr",
+    "lora_mid.weight": "Tucker-decomposed LoCon",
+    "oft_blocks": "OFT",
+    "oft_diag": "OFT",
+}
+"""Ends of keys of forms that are no sum of the weight and a product of two matrices."""
+ASIDE = ("first_stage_model.", "cond_stage_model.", "conditioner.", "model_ema.", "vae.", "denoiser.")
+"""Parts of a checkpoint in the original layout that a file of a denoiser may carry along."""
+_OLD_PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
+
+
+def is_lora(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether some key is a LoRA's."""
+    return any(_split(key)[1] in ("down", "diff") for key in tensors)
+
+
+def read_lora(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values of an edit from a LoRA file's tensors: factors, and new values where it holds differences.
+
+    Raises:
+        ValueError: a key or a shape that fits no layer, parts that make no pair, or another kind of update.
+    """
+    if other := sorted(kind for key in tensors for end, kind in OTHERS.items() if key.endswith(f".{end}")):
+        raise ValueError(
+            f"the file holds {other[0]}, which is no product of two matrices; merge it into a model with the tool that "
+            "made it, and import that folder against its base"
+        )
+    spelled = name_all(model)
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        stem, part = _split(key)
+        groups.setdefault(stem, {})[part or key] = tensor
+    if lost := sorted(stem for stem in groups if stem not in spelled):
+        raise ValueError(
+            f"{len(lost)} of the file's {len(groups)} layers fit none of {model.name} ({model.architecture}), first "
+            f"{lost[0]!r}; open the model that the file was made for"
+        )
+    values: dict[str, Tensor] = {}
+    for stem, parts in groups.items():
+        for name, value in _read_layer(stem, parts, spelled[stem], model.weights).items():
+            if name in values:
+                raise ValueError(f"two layers of the file change {name}; one of them is {stem!r}")
+            values[name] = value
+    return values
+
+
+def read_weights(model: Model, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """New values of the weights that a file gives another value than the model has, by checkpoint name.
+
+    Args:
+        tensors: by diffusers' names, with or without the part in front, or by the original layout's.
+
+    Returns:
+        The values, and the keys of other parts of a checkpoint that were left aside.
+
+    Raises:
+        ValueError: no key fits, some do not, or a shape does not.
+    """
+    spelled, base = name_all(model), model.weights
+    known = [key for key in tensors if _find(key, spelled, base)]
+    aside = [key for key in tensors if key not in set(known) and (key.startswith(ASIDE) or "." not in key)]
+    lost = sorted(set(tensors) - set(known) - set(aside))
+    if lost or not known:
+        first = lost[0] if lost else next(iter(tensors), "")
+        raise ValueError(
+            f"{len(lost) or len(tensors)} of the file's {len(tensors)} tensors fit none of {model.name} "
+            f"({model.architecture}), first {first!r}; open the model that the file was made for"
+        )
+    values: dict[str, Tensor] = {}
+    for key in known:
+        for name, value in _split_rows(_find(key, spelled, base), tensors[key], base, key).items():
+            # Whatever is the base's own value at the file's precision was not changed.
+            if not torch.equal(base[name].to(value), value):
+                values[name] = value.contiguous()
+    return values, aside
+
+
+def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: float, look: Look | None) -> Check:
+    """Reads an exported file back as `efface import` does, for formats that diffusers has no loader for.
+
+    Raises:
+        ValueError: a change of a weight is not as the file says.
+    """
+    from safetensors.torch import load_file
+
+    read = Edit(read_lora(model, load_file(file)), dict(edit.meta))
+    base, found = model.weights, read.changes()
+    held = {**dict.fromkeys(package.factors), **dict.fromkeys(package.exact)}
+    for name in held:
+        delta = changed(name, base[name], found.get(name, {"": base[name]})).float() - base[name].float()
+        wanted = package.exact[name].float() if name in package.exact else product(package.factors[name], delta)
+        if not (delta - wanted).norm() <= 1e-4 * wanted.norm():
+            raise ValueError(f"{file.name} read back makes another change of {name}")
+    if spare := sorted(set(found) - set(held)):
+        raise ValueError(f"{file.name} read back changes {spare[0]}, which the edit does not ({len(spare)} such)")
+    gap = None
+    if look:
+        with edit.apply(model, strength):
+            edited = _images(model, look)
+        with read.apply(model):
+            theirs = _images(model, look)
+        gap = Gap.between(theirs, edited, _images(model, look))
+    return Check("efface import, for no loader of diffusers' reads it", len(held), gap)
+
+
+def _images(model: Model, look: Look) -> Tensor:
+    return model.images(look.prompts, list(range(len(look.prompts))), steps=look.steps, guidance=look.guidance)
+
+
+def _split(key: str) -> tuple[str, str]:
+    """The layer and what of its change stands under a key; "" where it is no key of a LoRA."""
+    if found := _OLD_PROCESSOR.search(key):
+        layer = "to_out.0" if found[1] == "to_out" else found[1]
+        return f"{key[: found.start()]}.{layer}", found[2]
+    for end, part in PARTS.items():
+        if key.endswith(f".{end}"):
+            return key.removesuffix(f".{end}"), part
+    return key, ""
+
+
+def _read_layer(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    pair = {"down", "up"} & set(parts)
+    if pair not in (set(), {"down", "up"}) or not set(parts) <= {"down", "up", "alpha", "diff", "diff_b"}:
+        raise ValueError(f"{key!r} has {', '.join(sorted(parts))}; a pair of down and up, or a diff, would have worked")
+    if pair and "diff" in parts:
+        raise ValueError(f"{key!r} has factors and a difference of the same weight")
+    weights, biases = ([f"{layer}.{leaf}" for layer in stem.layers] for leaf in ("weight", "bias"))
+    values: dict[str, Tensor] = {}
+    if pair:
+        values |= _read_pair(key, parts, stem, base)
+    for part, names in (("diff", weights), ("diff_b", biases)):
+        if part in parts:
+            if missing := [name for name in names if name not in base]:
+                raise ValueError(f"{key}.{part} changes {missing[0]}, which the model lacks")
+            held = _split_rows((names, stem.swapped), parts[part], base, f"{key}.{part}")
+            values |= {name: base[name].float() + delta.float() for name, delta in held.items() if delta.any()}
+    return values
+
+
+def _read_pair(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    down, up = parts["down"].float(), parts["up"].float()
+    if up.dim() == 4 and up.shape[2:] != (1, 1):
+        raise ValueError(f"{key!r} has an up of {tuple(up.shape)}; one of [out, rank, 1, 1] would have worked")
+    down, up = down.flatten(1), up.flatten(1)
+    if len(down) != up.shape[1]:
+        raise ValueError(f"{key!r} has a down of rank {len(down)} and an up of rank {up.shape[1]}")
+    up = up * (float(parts["alpha"]) / len(down) if "alpha" in parts else 1.0)
+    names = [f"{layer}.weight" for layer in stem.layers]
+    width = base[names[0]].flatten(1).shape[1] if base[names[0]].dim() > 1 else 0
+    if down.shape[1] != width or len(up) != sum(len(base[name]) for name in names):
+        raise ValueError(
+            f"{key!r} is a product [{len(up)}, {down.shape[1]}], the model's is "
+            f"[{sum(len(base[name]) for name in names)}, {width}]; open the model that the file was made for"
+        )
+    values: dict[str, Tensor] = {}
+    for name, own in _cut_rows(names, stem.swapped, up, base).items():
+        # Of factors that stand on a diagonal, each layer has its own columns.
+        used = own.any(dim=0)
+        if used.any():
+            values |= {f"{name}:down": down[used].contiguous(), f"{name}:up": own[:, used].contiguous()}
+    return values
+
+
+def _find(key: str, spelled: Mapping[str, Stem], base: Mapping[str, Tensor]) -> tuple[list[str], bool] | None:
+    """The weights that a tensor of this key gives, and whether its halves are swapped; None where it gives none."""
+    layer, _, leaf = key.rpartition(".")
+    stem = spelled.get(layer)
+    if stem is None:
+        return next((([name], False) for name in (key, f"unet.{key}", f"transformer.{key}") if name in base), None)
+    names = [f"{own}.{'weight' if leaf == 'scale' else leaf}" for own in stem.layers]
+    return (names, stem.swapped) if all(name in base for name in names) else None
+
+
+def _split_rows(
+    found: tuple[list[str], bool] | None, tensor: Tensor, base: Mapping[str, Tensor], key: str
+) -> dict[str, Tensor]:
+    """Each weight's own rows of a tensor, in the weight's shape."""
+    names, swapped = found or ([], False)
+    rows = sum(len(base[name]) for name in names)
+    if len(tensor) != rows or tensor[0].numel() != base[names[0]][0].numel():
+        shape = (rows, *base[names[0]].shape[1:])
+        raise ValueError(
+            f"{key!r} is {tuple(tensor.shape)}, the model's is {shape}; open the model that it was made for"
+        )
+    return {name: own.reshape(base[name].shape) for name, own in _cut_rows(names, swapped, tensor, base).items()}
+
+
+def _cut_rows(names: list[str], swapped: bool, tensor: Tensor, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if swapped:
+        one, two = tensor.chunk(2)
+        tensor = torch.cat([two, one])
+    return dict(zip(names, tensor.split([len(base[name]) for name in names]), strict=True))

@@ -1,0 +1,122 @@
+"""What other tools make of an exported file: diffusers' own loaders, on a copy of a pipeline that shares its tensors.
+
+The model itself is never handed to a loader: LoRA layers would stay in its modules.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Model
+
+ADAPTER = "efface"
+"""The name under which a LoRA is loaded."""
+
+
+def check_reader(model: Model) -> None:
+    """Raises ValueError where diffusers has no LoRA loader for this model's pipeline, or peft is not installed."""
+    if not hasattr(getattr(model, "pipeline", None), "load_lora_weights"):
+        raise ValueError(
+            f"diffusers loads no LoRA into a model of the kind {model.architecture}; "
+            "--format diffusers writes the whole model"
+        )
+    if find_spec("peft") is None:
+        raise ValueError("LoRA files are checked with diffusers' loader, which needs peft: pip install 'efface[lora]'")
+
+
+def share_pipeline(pipeline: Any) -> Any:
+    """A copy of a pipeline with modules of its own, whose parameters and buffers are the same memory.
+
+    Neither loading LoRA layers into the copy nor moving it to another dtype changes the original.
+    """
+    modules = [module for module in pipeline.components.values() if isinstance(module, nn.Module)]
+    memo: dict[int, Any] = {}
+    for module in modules:
+        memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+        memo |= {id(b): b.detach() for b in module.buffers()}
+    copied = copy.deepcopy(pipeline, memo)
+    copied.set_progress_bar_config(disable=True)
+    return copied
+
+
+def load_lora(model: Model, file: str | Path) -> Any:
+    """A copy of the model's pipeline into which `load_lora_weights` has loaded a file.
+
+    Raises:
+        ValueError: the loader refuses the file, or finds no key in it that is meant for this pipeline.
+    """
+    copied = share_pipeline(model.pipeline)
+    try:
+        with _quietly():
+            copied.load_lora_weights(str(Path(file).parent), weight_name=Path(file).name, adapter_name=ADAPTER)
+    except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, AssertionError) as error:
+        raise ValueError(f"diffusers' load_lora_weights refuses {Path(file).name}: {error!r}") from error
+    return copied
+
+
+def read_lora(model: Model, loaded: Any, strength: float = 1.0) -> Iterator[tuple[str, Tensor]]:
+    """The change of each weight that a LoRA loaded by `load_lora` has reached: checkpoint name, fp32 change.
+
+    Args:
+        strength: the adapter's weight, as its user would set it by `set_adapters`.
+    """
+    for part, module in loaded.components.items():
+        for name, layer in module.named_modules() if isinstance(module, nn.Module) else ():
+            if ADAPTER in getattr(layer, "lora_A", {}):
+                own: Any = layer
+                plain = name.replace(".base_layer", "")
+                delta = own.get_delta_weight(ADAPTER).detach().float() * strength
+                yield f"{part}.{model.checkpoint_name(part, f'{plain}.weight')}", delta
+
+
+@torch.no_grad()
+def draw(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, side: int) -> Tensor:
+    """uint8 pictures [n, 3, side, side], drawn by the pipeline's own call, one seed for each prompt."""
+    drawn = pipeline(
+        prompt=list(prompts),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        height=side,
+        width=side,
+        output_type="pt",
+    ).images
+    return (drawn.float().cpu() * 255).round().to(torch.uint8)
+
+
+def write_configuration(pipeline: Any, folder: str | Path) -> Path:
+    """Writes a pipeline's configuration and tokenizers without its weights: what a single file needs beside it."""
+    folder = Path(folder)
+    pipeline.save_config(folder)
+    for part, component in pipeline.components.items():
+        if hasattr(component, "save_config"):
+            component.save_config(folder / part)
+        elif isinstance(component, nn.Module):
+            config: Any = component.config
+            config.save_pretrained(folder / part)
+        elif component is not None:
+            component.save_pretrained(folder / part)
+    return folder
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Within, the libraries say nothing of keys that a file lacks on purpose; `read_lora` counts what matters."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
