@@ -86,9 +86,7 @@ def is_installed(package: str) -> bool:
 
 
 def _versions(packages: Sequence[str]) -> list[Fact]:
-    from .. import __version__
-
-    facts = [Fact("efface", __version__), Fact("python", platform.python_version())]
+    facts = [Fact("efface", importlib.metadata.version("efface")), Fact("python", platform.python_version())]
     return facts + [Fact(p, importlib.metadata.version(p) if is_installed(p) else "missing") for p in packages]
 
 

@@ -102,9 +102,9 @@ def write_export(
     kind = format or ("single-file" if place.suffix == ".safetensors" else "diffusers")
     sidecar = place / RECORD if kind == "diffusers" else place.with_suffix(".json")
     _check_place(place, sidecar, kind)
-    from .. import load
     from ..edits.edit import Edit
     from ..interchange.factors import Choice
+    from .erasing import load
 
     choice = Choice(rank, energy)
     if kind in WHOLE and choice.given:
