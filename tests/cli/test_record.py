@@ -65,6 +65,7 @@ def test_check_exits_3_where_a_hash_can_not_be_taken(
         raise ValueError(f"no model {name!r}")
 
     assert main(["record", str(folder)]) == 0
+    assert "warning: the edit's file is not where it was evaluated" in capsys.readouterr().err
     assert main(["record", str(folder), "--check", "--edit", str(folder.parent / "edit.safetensors")]) == 0
     assert main(["record", str(folder), "--check"]) == 3
     monkeypatch.setattr(efface, "load", nothing, raising=False)

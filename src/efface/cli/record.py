@@ -73,6 +73,8 @@ class TakedownRecord:
             responder=self.responder,
             sign=self.sign,
         )
+        if not made.edit_file:
+            warn("the edit's file is not where it was evaluated, so --check will ask for it; --edit FILE names it now")
         path = self.folder / "takedown.json"
         files = {"record": str(path), "page": str(path.with_suffix(".html"))}
         files |= {"signature": f"{path}.sig"} if self.sign else {}
