@@ -6,7 +6,7 @@ Shapes are those of the published configurations; the tokenizer is the embedded 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -26,22 +26,29 @@ Size = Literal["sd", "sdxl"]
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
-def pipeline(size: Size, pixels: int, device: str, dtype: torch.dtype) -> Any:
-    """A pipeline whose latents are pixels / 8 a side, made on the device at this dtype; laid out as `load` does."""
+def pipeline(
+    size: Size, pixels: int, device: str, dtype: torch.dtype, shapes: AbstractContextManager[Any] | None = None
+) -> Any:
+    """A pipeline whose latents are pixels / 8 a side, made on the device at this dtype; laid out as `load` does.
+
+    `shapes` is a mode of PyTorch in which denoiser and autoencoder are made without numbers.
+    """
     torch.manual_seed(0)
     with _made(device, dtype):
-        made = _sd(pixels // 8) if size == "sd" else _sdxl(pixels // 8)
+        made = (_sd if size == "sd" else _sdxl)(pixels // 8, nullcontext() if shapes is None else shapes)
     if device.startswith("cuda"):
         made.unet.to(memory_format=torch.channels_last)
     return made
 
 
-def _sd(side: int) -> StableDiffusionPipeline:
-    unet = UNet2DConditionModel(
-        sample_size=side, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
-    )
+def _sd(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionPipeline:
+    with shapes:
+        unet = UNet2DConditionModel(
+            sample_size=side, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
+        )
+        vae = _vae(side, 0.18215)
     made = StableDiffusionPipeline(
-        vae=_vae(side, 0.18215),
+        vae=vae,
         text_encoder=CLIPTextModel(_text(768, 12, 12)),
         tokenizer=_tokenizer(),
         unet=unet,
@@ -54,22 +61,24 @@ def _sd(side: int) -> StableDiffusionPipeline:
     return made
 
 
-def _sdxl(side: int) -> StableDiffusionXLPipeline:
-    unet = UNet2DConditionModel(
-        sample_size=side,
-        block_out_channels=(320, 640, 1280),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        cross_attention_dim=2048,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-    )
+def _sdxl(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionXLPipeline:
+    with shapes:
+        unet = UNet2DConditionModel(
+            sample_size=side,
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+        vae = _vae(side, 0.13025)
     made = StableDiffusionXLPipeline(
-        vae=_vae(side, 0.13025),
+        vae=vae,
         text_encoder=CLIPTextModel(_text(768, 12, 12)),
         text_encoder_2=CLIPTextModelWithProjection(_text(1280, 32, 20)),
         tokenizer=_tokenizer(),

@@ -132,11 +132,12 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
     """
     if process_group().size == 1 and not trial_is_cheap(trainer):
         with suppress(RuntimeError, ValueError):
-            return _estimate_from_shapes(trainer, progress)
+            return estimate_from_shapes(trainer, progress)
     return _estimate_by_trial(trainer, progress)
 
 
-def _estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Plan:
+def estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
+    """Plans a game from the shapes of its tensors alone; as `estimate`, which calls it where trials would cost much."""
     cost = measure_shapes(trainer, progress)
     plan = _plan(trainer, cost.each, cost.turn, cost.waiting, cost.drawing)
     micro = min(plan.rows, trainer.config.micro_batch or plan.rows)

@@ -1,0 +1,169 @@
+"""What each method and attack takes on a GPU at the sizes of Stable Diffusion 1.5 and SDXL, from shapes; and its waits.
+
+    python -m benchmarks.plans                         # writes the tables of docs/performance.md
+    python -m benchmarks.plans --sizes sd --methods esd --no-waits
+
+Denoiser and autoencoder have shapes and no numbers, so that no memory is taken and no GPU is needed; only the text
+encoders are made. Bytes are those of tensors that are alive on the device: weights, what learns with its moments, and a
+step, or a drawing step with what it records. Waits are counted on the stand-in for a GPU of the tests, on a tiny model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from efface import methods
+from efface.concept import Erasure
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.adapters.sdxl import StableDiffusionXL
+from efface.models.fingerprint import CASTS
+from efface.planning.gradients import plan_gradients
+from efface.planning.plan import DoesNotFit, estimate_from_shapes
+from efface.planning.shapes import shapes_alone
+
+from .common import stamp, table, write
+from .sizes import Size, pipeline
+
+PIXELS: dict[Size, int] = {"sd": 512, "sdxl": 1024}
+BARS: dict[Size, float] = {"sd": 10e9, "sdxl": 22e9}
+"""Bytes that each attack by gradients is to do with."""
+TRAINED = ("esd", "eap", "abo", "ac", "erasediff", "salun", "neggrad", "finetune", "spm", "p-esd", "age", "advunlearn")
+CAT = Erasure(("cat",), anchor="dog")
+TESTS = Path(__file__).parents[1] / "tests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """Peak bytes by method and attack, and waits an update."""
+
+    sizes: tyro.conf.UseAppendAction[tuple[Size, ...]] = ()
+    """sd (1.5 at 512 pixels), sdxl (at 1024); both where none is given."""
+    methods: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Trained methods; all where none is given."""
+    dtype: str = "bf16"
+    """Of the weights; on a GPU the default."""
+    micro_batch: int = 1
+    """Rows at once in the student's pass, at the papers' batches."""
+    waits: bool = True
+    """Count waits too, where there is a C++ compiler."""
+    out: Path = Path("out/benchmarks/plans")
+    """Folder of the result."""
+
+    def run(self) -> None:
+        found: dict[str, Any] = {}
+        for size in self.sizes or tuple(PIXELS):
+            model, mode = open_shapes(size, self.dtype)
+            found[size] = {
+                "methods": [self.method(name, model) for name in self.methods or TRAINED],
+                "attacks": [self.attack(model, size)],
+                "autoencoder": self.autoencoder(model, mode),
+            }
+            for rows in found[size].values():
+                print(f"{size}, {PIXELS[size]} pixels, {self.dtype}", _table(rows), sep="\n\n", end="\n\n", flush=True)
+        if self.waits and (counted := count_waits()):
+            found["waits"] = counted
+            print(_table(counted))
+        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        write(self.out, "plans", {"stamp": stamp(flags=flags), **found})
+
+    def method(self, name: str, model: Any) -> dict[str, Any]:
+        """A training at its paper's settings, some rows at once."""
+        kind = methods.get(name)
+        fields = {field.name for field in dataclasses.fields(kind)}
+        more: dict[str, Any] = {"micro_batch": self.micro_batch} if "micro_batch" in fields else {}
+        asked = CAT if kind.uses_anchor else Erasure(("cat",))
+        try:
+            plan = estimate_from_shapes(kind(**more).build_trainer(model, asked))
+        except (RuntimeError, ValueError) as error:
+            return {
+                "method": name,
+                "weights": "",
+                "what learns": "",
+                "a step": "",
+                "drawing": "",
+                "peak GB": str(error),
+            }
+        return {
+            "method": name,
+            "weights": plan.weights / 1e9,
+            "what learns": plan.trained / 1e9,
+            "a step": plan.learning / 1e9,
+            "drawing": plan.sampling / 1e9,
+            "peak GB": (plan.need - plan.kept) / 1e9,  # what is kept lies in the host's memory
+        }
+
+    def attack(self, model: Any, size: Size) -> dict[str, Any]:
+        """An attack by gradients on sixteen rows; all that are in `standard` take the same passes."""
+        whole = plan_gradients(model, 16, None)
+        try:
+            plan = plan_gradients(model, 16, int(BARS[size]))
+        except DoesNotFit as error:
+            return {"attack": "by gradients", "rows at once": str(error)}
+        return {
+            "attack": "by gradients (unlearndiff, soft-prompt)",
+            "a row": whole.step.each / 1e9,
+            "all 16 at once, GB": whole.need / 1e9,
+            "bar, GB": BARS[size] / 1e9,
+            "rows at once": plan.at_once,
+            "peak GB": plan.need / 1e9,
+        }
+
+    def autoencoder(self, model: Any, mode: FakeTensorMode) -> list[dict[str, Any]]:
+        """Decoding and encoding many pictures, beside the weights."""
+        rows, side = [], model.resolution
+        for n in (1, 4, 64):
+            works = {
+                "decode": lambda n=n: model.decode(torch.zeros(n, *model.latent_shape)),
+                "encode": lambda n=n: model.latents(torch.zeros(n, 3, side, side, dtype=torch.uint8)),
+            }
+            peaks = {}
+            for what, work in works.items():
+                with shapes_alone(model, [*model.vae.parameters()]) as tracker:
+                    work()
+                peaks[f"{what}, GB"] = (tracker.peak - n * 3 * side**2) / 1e9  # pictures lie in the host's memory
+            rows.append({"pictures": n, **peaks})
+        return rows
+
+
+def open_shapes(size: Size, dtype: str) -> tuple[Any, FakeTensorMode]:
+    """A model whose denoiser and autoencoder are shapes, and the mode that they belong to."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    made = pipeline(size, PIXELS[size], "cpu", CASTS[dtype], mode)
+    model: Any = (StableDiffusion if size == "sd" else StableDiffusionXL)(made, size)
+    model._fingerprint = dict.fromkeys(CASTS, size)
+    model.recordings.bound = 0  # on a GPU recordings lie in the host's memory
+    return model, mode
+
+
+def count_waits() -> list[dict[str, Any]]:
+    """Waits of the host for the device in an update of each method, the median; nothing where they can't be counted."""
+    spec = importlib.util.spec_from_file_location("build_fake_cuda", TESTS / "fake_cuda" / "build.py")
+    if spec is None or spec.loader is None:
+        return []
+    build: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    if (compiler := build.find_compiler()) is None:
+        print("waits were not counted: there is no C++ compiler to build the stand-in for a GPU with")
+        return []
+    printed = build.run_on_fake_cuda(compiler, TESTS / "cuda" / "methods_script.py", "fp32", timeout=3600)
+    found = json.loads(printed.splitlines()[-1])
+    waits = {name: sorted(result.get("waits", ())) for name, result in found.items()}
+    return [{"method": name, "waits an update": some[len(some) // 2]} for name, some in waits.items() if some]
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    return table(titles, [[row.get(title, "") for title in titles] for row in rows])
+
+
+if __name__ == "__main__":
+    tyro.cli(Plans).run()
