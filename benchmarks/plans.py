@@ -61,11 +61,11 @@ class Plans:
     def run(self) -> None:
         found: dict[str, Any] = {}
         for size in self.sizes or tuple(PIXELS):
-            model, mode = open_shapes(size, self.dtype)
+            model = open_shapes(size, self.dtype)
             found[size] = {
-                "methods": [self.method(name, model) for name in self.methods or TRAINED],
-                "attacks": [self.attack(model, size)],
-                "autoencoder": self.autoencoder(model, mode),
+                "autoencoder": self.autoencoder(model),
+                "attacks": [_told(self.attack(model, size))],
+                "methods": [_told(self.method(name, model)) for name in self.methods or TRAINED],
             }
             for rows in found[size].values():
                 print(f"{size}, {PIXELS[size]} pixels, {self.dtype}", _table(rows), sep="\n\n", end="\n\n", flush=True)
@@ -117,10 +117,10 @@ class Plans:
             "peak GB": plan.need / 1e9,
         }
 
-    def autoencoder(self, model: Any, mode: FakeTensorMode) -> list[dict[str, Any]]:
+    def autoencoder(self, model: Any) -> list[dict[str, Any]]:
         """Decoding and encoding many pictures, beside the weights."""
         rows, side = [], model.resolution
-        for n in (1, 4, 64):
+        for n in (1, 4, 16):
             works = {
                 "decode": lambda n=n: model.decode(torch.zeros(n, *model.latent_shape)),
                 "encode": lambda n=n: model.latents(torch.zeros(n, 3, side, side, dtype=torch.uint8)),
@@ -130,18 +130,18 @@ class Plans:
                 with shapes_alone(model, [*model.vae.parameters()]) as tracker:
                     work()
                 peaks[f"{what}, GB"] = (tracker.peak - n * 3 * side**2) / 1e9  # pictures lie in the host's memory
-            rows.append({"pictures": n, **peaks})
+            rows.append(_told({"pictures": n, **peaks}))
         return rows
 
 
-def open_shapes(size: Size, dtype: str) -> tuple[Any, FakeTensorMode]:
-    """A model whose denoiser and autoencoder are shapes, and the mode that they belong to."""
+def open_shapes(size: Size, dtype: str) -> Any:
+    """A model whose denoiser and autoencoder are shapes without numbers."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     made = pipeline(size, PIXELS[size], "cpu", CASTS[dtype], mode)
     model: Any = (StableDiffusion if size == "sd" else StableDiffusionXL)(made, size)
     model._fingerprint = dict.fromkeys(CASTS, size)
     model.recordings.bound = 0  # on a GPU recordings lie in the host's memory
-    return model, mode
+    return model
 
 
 def count_waits() -> list[dict[str, Any]]:
@@ -158,6 +158,12 @@ def count_waits() -> list[dict[str, Any]]:
     found = json.loads(printed.splitlines()[-1])
     waits = {name: sorted(result.get("waits", ())) for name, result in found.items()}
     return [{"method": name, "waits an update": some[len(some) // 2]} for name, some in waits.items() if some]
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, after it was printed: at these sizes each takes its time."""
+    print(row, flush=True)
+    return row
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

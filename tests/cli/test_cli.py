@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from efface.cli.app import COMMANDS, main
+from efface.cli.app import COMMANDS, explain_memory, main
 from efface.cli.console import progress
 from efface.edits.edit import Edit
 from efface.models.trajectory import Defaults
@@ -307,3 +307,21 @@ def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]
         for i in (1, 2, 3):
             on_progress("drawing", i, 3)
     assert capsys.readouterr().err.splitlines() == ["drawing: 1 of 3", "drawing: 3 of 3"]
+
+
+def test_memory_that_ran_out_is_told_with_the_flags_that_take_less(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the command: torch's own text speaks of its allocator's settings."""
+    said = "CUDA out of memory. Tried to allocate 2.00 GiB. See documentation for Memory Management"
+
+    def overflow(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(said)
+
+    monkeypatch.setattr("efface.load", overflow)
+    assert main(["draw", "--model", "glyphs", "--prompt", "a cat", "--out", "out/never"]) == 1
+    told = capsys.readouterr().err
+    assert "memory ran out: CUDA out of memory" in told and "--offload take less" in told
+    assert "Memory Management" not in told
+    assert "--micro-batch 1" in str(explain_memory("erase", torch.OutOfMemoryError(said)))
+    assert explain_memory("erase", other := RuntimeError("else")) is other

@@ -238,3 +238,17 @@ def test_bad_settings(eps_model):
     with pytest.raises(ValueError, match="does not work on tiny"):
         QUICK.fit(tiny_ddpm(), Erasure(("cat",)))
     assert replace(QUICK, rounds=0).fit(eps_model, Erasure(("cat",))).meta["notes"] == {"found": {}}
+
+
+def test_it_draws_no_more_at_once_than_it_is_told(eps_model):
+    """Pictures for the attack, and stored trajectories, which then lie in the host's memory."""
+    drawn, plain = [], eps_model.sample
+
+    def sample(cond, uncond, seeds, **more):
+        drawn.append(len(seeds))
+        return plain(cond, uncond, seeds, **more)
+
+    eps_model.sample, eps_model.draw_batch = sample, 2
+    short = {"steps": 1, "rounds": 1, "attack_steps": 1, "pictures": 5, "paths": 3, "draw_steps": 2}
+    STEREO(source="frozen", start_word="car", **short).fit(eps_model, Erasure(("cat",)))
+    assert max(drawn) == 2 and sum(drawn) >= 5 + 3

@@ -1,0 +1,198 @@
+"""What tells most of a GPU, in about ten minutes, on one page.
+
+    python -m benchmarks.gpu                                  # SD 1.5 and SDXL with random weights
+    python -m benchmarks.gpu --rehearse                       # the same cases on a tiny model, on any machine
+
+SD 1.5 at 512 pixels: ESD, EAP, EraseDiff by a few updates, UCE of a hundred concepts, one attack by gradients, drawing;
+SDXL at 1024: ESD. Beside each the memory that the plan said before, and beside an update the bare network, compiled
+by nobody, at the same rows. Weights are random: speed does not look at them. A case that fails says so on the page, and
+the others go on. The page is Markdown, with the machine and the versions at its head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import tyro
+
+import efface
+from efface import methods
+from efface.attacks.denoising_error import DenoisingError
+from efface.concept import Erasure
+from efface.files import check_file, write_whole
+from efface.models.fingerprint import CASTS
+from efface.models.offload import choose_dtype
+from efface.planning.gradients import plan_gradients
+from efface.planning.machine import read_free_bytes
+from efface.planning.plan import estimate
+
+from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
+from .sizes import Size, pipeline
+
+CAT = Erasure(("cat",))
+CONCEPTS = 100
+SIDES: dict[Size, int] = {"sd": 512, "sdxl": 1024}
+SMALL: dict[str, Any] = {"source": "frozen", "paths": 1, "keep_paths": 1, "draw_steps": 2, "pictures": 2}
+SMALL |= {"remain_words": 2, "label": "dog", "centres": 2, "k_closest": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPU:
+    """Speed and memory of the main methods on this machine."""
+
+    rehearse: bool = False
+    """Use a tiny random model, and few updates: shows that all of it runs."""
+    updates: int = 12
+    """Timed for each method, after two that are not."""
+    rows: int = 16
+    """Rows that the attack takes together."""
+    minutes: float = 10.0
+    """After so many, cases that have not begun are left out, and the page says which."""
+    out: Path = Path("out/benchmarks/gpu")
+    """Folder of the page, and of the same as JSON."""
+
+    def run(self) -> None:
+        check_file(self.out / "gpu.md")
+        began, lines = time.monotonic(), []
+        for size, what, case in self.cases():
+            if time.monotonic() - began > 60 * self.minutes:
+                lines.append({"model": size, "case": what, "remark": "left out: no time was left"})
+                continue
+            try:
+                lines.append({"model": size, "case": what, **case()})
+            except Exception as error:  # a page with a hole tells more than none
+                traceback.print_exc()
+                lines.append({"model": size, "case": what, "remark": f"{type(error).__name__}: {str(error)[:160]}"})
+            print(lines[-1], flush=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        self.write(lines, time.monotonic() - began)
+
+    def cases(self) -> list[tuple[Size, str, Callable[[], dict[str, Any]]]]:
+        """Every case by the model's size and its own name, what tells most first."""
+        made: list[tuple[Size, str, Callable[[], dict[str, Any]]]] = [
+            ("sd", name, lambda name=name: self.trained(name, "sd")) for name in ("esd", "eap", "erasediff")
+        ]
+        made.append(("sd", "an attack by gradients", lambda: self.attacked("sd")))
+        made.append(("sd", f"uce, {CONCEPTS} concepts", lambda: self.closed("uce", "sd")))
+        made.append(("sd", "drawing, 4 pictures, 50 steps", lambda: self.drawn("sd")))
+        return [*made, ("sdxl", "esd", lambda: self.trained("esd", "sdxl"))]
+
+    def opened(self, size: Size) -> Any:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.rehearse:
+            return efface.load("glyphs", device)
+        return efface.load(pipeline(size, SIDES[size], device, CASTS[choose_dtype(device) or "fp32"]), device)
+
+    def trained(self, name: str, size: Size) -> dict[str, Any]:
+        """Seconds an update, and the peak beside the plan; the bare network's forward and backward pass beside it."""
+        model, kind = self.opened(size), methods.get(name)
+        fields = {field.name for field in dataclasses.fields(kind)}
+        steps = 3 if self.rehearse else 2 + self.updates
+        method: Any = kind(**{k: v for k, v in {**SMALL, "steps": steps}.items() if k in fields})
+        plan = estimate(method.build_trainer(model, CAT))
+        marks: list[float] = []
+
+        def mark(done: int, of: int, **_: Any) -> None:
+            if done and done % max(1, of // method.steps) == 0:
+                settle()
+                marks.append(time.perf_counter())
+
+        used = peak_of(lambda: method.fit(model, CAT, progress=mark), _weights(model))
+        update = median(b - a for a, b in pairwise(sorted(set(marks))))
+        rows = int(getattr(method, "batch", 1))
+        return {
+            "seconds": update,
+            "bare network": self.bare(model, rows),
+            "rows": rows,
+            "peak GB": used / 1e9,
+            "planned GB": (plan.need - (0 if torch.cuda.is_available() else plan.kept)) / 1e9,
+        }
+
+    def bare(self, model: Any, rows: int) -> float:
+        """Seconds of the network's own pass and its gradient to the cross-attention, at so many rows."""
+        x = torch.zeros(rows, *model.latent_shape, device=model.device, dtype=model.dtype)
+        cond = model.encode(["a cat"]).expand(rows)
+        learning = [weight for name, weight in model.weights.items() if "attn2" in name]
+        for weight in learning:
+            weight.requires_grad_(True)
+
+        def work() -> None:
+            loss = model.predict(x, torch.ones(rows), cond)[0].float().square().mean()
+            torch.autograd.grad(loss, learning, allow_unused=True)
+
+        work()
+        return median(timed(work).seconds for _ in range(3))
+
+    def closed(self, name: str, size: Size) -> dict[str, Any]:
+        """A closed form of many concepts, in all."""
+        model = self.opened(size)
+        model.fingerprint()
+        method = methods.configured(name, model, {})
+        erasure = Erasure(concepts(5 if self.rehearse else CONCEPTS))
+        marks: list[float] = []
+        used = peak_of(lambda: marks.append(timed(lambda: method.fit(model, erasure)).seconds), _weights(model))
+        return {"seconds": marks[0], "rows": len(erasure.targets), "peak GB": used / 1e9}
+
+    def attacked(self, size: Size) -> dict[str, Any]:
+        """One gradient step of an attack on so many rows, in as many at once as fit."""
+        model = self.opened(size)
+        rows = 4 if self.rehearse else self.rows
+        plan = plan_gradients(model, rows, read_free_bytes(model.device))
+        model.gradient_rows = plan.at_once if plan.at_once < rows else 0
+        latents = torch.zeros(1, *model.latent_shape, device=model.device, dtype=model.state_dtype)
+        denoising = DenoisingError(model, latents, [torch.Generator().manual_seed(i) for i in range(rows)])
+        prompts = ["a cat"] * rows
+        start = model.embed(model.tokenize(["car"])[:, 1:6]).detach().float().expand(rows, -1, -1)
+
+        def work() -> None:
+            states = denoising.rows()
+            denoising.steepness(states, start, lambda at, part: model.encode_with_grad(prompts[part], at))
+
+        used = peak_of(work, _weights(model))
+        seconds = median(timed(work).seconds for _ in range(3))
+        at_once = {"seconds": seconds, "rows": rows, "remark": f"{plan.at_once} rows at once"}
+        return {**at_once, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
+
+    def drawn(self, size: Size) -> dict[str, Any]:
+        """Drawing four pictures, decoding among it."""
+        model, n = self.opened(size), 4
+        steps = 4 if self.rehearse else 50
+
+        def work() -> None:
+            model.images(["a cat"] * n, list(range(n)), steps=steps)
+
+        used = peak_of(work, _weights(model))
+        return {"seconds": timed(work).seconds, "rows": n, "peak GB": used / 1e9}
+
+    def write(self, lines: list[dict[str, Any]], took: float) -> None:
+        """The page, and the same as JSON."""
+        flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        facts = stamp(flags=flags)
+        write(self.out, "gpu", {"stamp": facts, "rows": lines, "seconds": took})
+        titles = list(dict.fromkeys(title for line in lines for title in line))
+        page = [f"# On {facts['device']}", "", f"`python -m benchmarks.gpu`, {took / 60:.1f} minutes.", ""]
+        page += [table(titles, [[line.get(title, "") for title in titles] for line in lines]), ""]
+        page += ["Seconds are of an update, of a gradient step, or of all of a closed form and a drawing.", ""]
+        page += [", ".join(f"{name} {value}" for name, value in facts.items() if name != "flags"), ""]
+        write_whole(self.out / "gpu.md", "\n".join(page))
+        print("\n".join(page))
+
+
+def _weights(model: Any) -> list[torch.Tensor]:
+    parts = [getattr(model.pipeline, name, None) for name in ("unet", "vae", "text_encoder", "text_encoder_2")]
+    return weights_of(*(part for part in parts if part is not None))
+
+
+if __name__ == "__main__":
+    tyro.cli(GPU).run()
