@@ -110,7 +110,7 @@ class Model(Swappable):
 
     def noise_level(self, t: Tensor) -> NoiseLevel:
         """The noise levels at timesteps t [n], which may fall between two; both on the CPU, so that nothing waits."""
-        return interpolate_levels(self.levels, t)
+        return interpolate_levels(self.levels, t, straight=self.space == "flow")
 
     # Sampling.
 

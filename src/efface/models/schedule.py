@@ -58,14 +58,14 @@ def read_levels(own: Any, name: str = "the model") -> NoiseLevel:
     return NoiseLevel.from_alpha_bar(bars)
 
 
-def interpolate_levels(levels: NoiseLevel, t: Tensor) -> NoiseLevel:
+def interpolate_levels(levels: NoiseLevel, t: Tensor, *, straight: bool) -> NoiseLevel:
     """The levels at timesteps t [n], on the CPU.
 
     Of variance-preserving levels [T], sigma / alpha is linear between two timesteps, and alpha^2 is rounded to fp32, as
-    schedulers have it. Of a flow's levels [T + 1], sigma is t / T. Where a level is pure noise, sigma / alpha is
-    infinite and alpha 0; so it is between that level and the one before.
+    schedulers have it; where a level is pure noise, sigma / alpha is infinite and alpha 0, and so it is between that
+    level and the one before. Of a flow's levels [T + 1], `straight`, sigma is t / T.
     """
-    if levels.alpha[-1] == 0 and levels.sigma[0] == 0:
+    if straight:  # told, not read off the levels: where shapes alone are gone through, no number can be read
         top = len(levels) - 1
         return NoiseLevel.from_flow(t.detach().double().cpu().clamp(0, top) / top)
     ratio = levels.sigma / levels.alpha
