@@ -219,7 +219,8 @@ def test_captions_without_a_picture_are_counted_and_named(tmp_path: Path) -> Non
     ("files", "says"),
     [
         ({"metadata.jsonl": "{"}, "metadata.jsonl, line 1: "),
-        ({"metadata.jsonl": '\n["a.png", "x"]'}, "metadata.jsonl, line 2: a row has file_name and text"),
+        ({"metadata.jsonl": '\n{"a.png": "x"}\n{}'}, "metadata.jsonl, line 2: a row has file_name and text"),
+        ({"metadata.jsonl": '\n["a.png", "x"]\n{}'}, "metadata.jsonl, row 2: it is neither an object nor a prompt"),
         ({"metadata.csv": "picture,words\na.png,x"}, "metadata.csv, line 2: a row has file_name and text"),
         ({"a.txt": "x", "a.caption": "y"}, r"a.png has several captions, in a.txt and a.caption"),
     ],

@@ -43,6 +43,7 @@ def attack(
     strength: float = 1.0,
     steps: int | None = None,
     guidance: float | None = None,
+    scorer_timeout: float = 600.0,
     seed: int = 0,
     max_memory: str | int | None = None,
     progress: Progress = None,
@@ -51,7 +52,7 @@ def attack(
     """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls.
 
     Args:
-        model, edit, suite, asks, scorers, strength, steps, guidance, progress: as in `evaluate`.
+        model, edit, suite, asks, scorers, strength, steps, guidance, scorer_timeout, progress: as in `evaluate`.
         out: folder for attacks.json and pictures, an evaluation's own for example; what was begun is gone on with.
         attacks: names or instances, or "standard" for five of them.
         budget: what each named attack may spend: "default", "paper", a factor such as "4x", or a number of queries.
@@ -86,7 +87,7 @@ def attack(
     aliases = add_aliases(find_aliases(case.known, made.spec), synonyms or {})
     judges = judges_of(opening.name, made, scorers, None)
     opened = open_to_judge(opening)
-    how = Settings(steps, guidance, strength)
+    how = Settings(steps, guidance, strength, scorer_timeout=scorer_timeout)
     campaign = Campaign(rows, controls, group, worst_case, skip, seed)
     with shown(progress) as report:
         require_gradient_memory(opened, chosen, max_memory, on_plan, report)

@@ -46,7 +46,7 @@ def audit(
     from ..diagnostics.audit import AuditConfig
     from ..diagnostics.audit import audit_edit as search
     from ..diagnostics.audit import list_vocabulary as searched
-    from ..functional.words import read_words
+    from ..files import read_words
 
     how = AuditConfig(**look)
     case = Case.of(opening, edit, folder)

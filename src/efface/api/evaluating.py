@@ -46,6 +46,7 @@ def evaluate(
     steps: int | None = None,
     guidance: float | None = None,
     sampler: Sampler = "own",
+    scorer_timeout: float = 600.0,
     progress: Progress = None,
     on_suite: Callable[[Suite], None] | None = None,
 ) -> Record:
@@ -68,6 +69,7 @@ def evaluate(
         images: folder for the pictures, by default `out`/images; evaluations that share one draw the base once.
         attacks: "standard" makes the five standard attacks afterwards.
         strength, steps, guidance, sampler: how pictures are drawn; the protocol's or the model's own by default.
+        scorer_timeout: seconds that one call of a scorer may take; what it leaves open by then has no score.
         progress: None shows bars on a terminal, False nothing; or a function of (stage, done, total).
         on_suite: called with the suite before anything is drawn; its `summary` says how a file was read.
 
@@ -105,6 +107,7 @@ def evaluate(
         theirs.guidance if guidance is None and theirs else guidance,
         strength,
         sampler,
+        scorer_timeout,
     )
     if attacks == "standard":
         check_attackable(chosen, judges, settings)

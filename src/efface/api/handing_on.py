@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import new_folder, write_whole
+from ..files import new_folder, read_json, write_whole
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -49,7 +49,7 @@ def public_name(name: str) -> str:
 def forget_paths(folder: Path, name: str) -> None:
     """Replace in every configuration the place that the model was opened from by its name."""
     for file in folder.rglob("*.json"):
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
         if isinstance(data, dict) and "_name_or_path" in data:
             write_whole(file, json.dumps({**data, "_name_or_path": name}, indent=2, sort_keys=True) + "\n")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..concept import Erasure, check_phrases
+from ..files import read_json
 from ..suites import world
 from ..suites.rows import build
 from ..suites.world import World, locate
@@ -117,8 +117,8 @@ def check_request(model: str, targets: tuple[str, ...], keep: tuple[str, ...]) -
 def read_classes(model: str) -> tuple[str, ...]:
     """The names of a class-conditional model's classes, where its folder lists them."""
     file = Path(model) / "classes.json"
-    listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else ()
-    return tuple(name for name in listed if isinstance(name, str))
+    listed = read_json(file) if file.is_file() else ()
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
 
 
 def suite_for(erasure: Erasure, known: World) -> str:

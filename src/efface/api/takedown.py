@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import check_folder, write_whole
+from ..files import check_folder, read_json, write_whole
 from ..suites.drafting import find_kind
 from ..suites.make import make
 from .case import Words, several
@@ -177,7 +177,9 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
     file = folder / REQUEST
     if not file.is_file():
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = read_json(file, remedy := "give another --out")
+    if not isinstance(before, dict):
+        raise ValueError(f"{file} is damaged (it holds a {type(before).__name__}); {remedy}")
     if different := list_differences(before, json.loads(json.dumps(asked))):
         raise ValueError(f"{folder} holds another takedown ({'; '.join(different[:3])}); give another --out")
 

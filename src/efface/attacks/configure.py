@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import ATTACKS, did_you_mean, entry_of
+from ..files import read_toml
 from ..models.loading import BUNDLED
 from ..source import traits
 
@@ -33,7 +33,7 @@ def suggested(name: str, model: str) -> dict[str, Any]:
     file = BUNDLED / model / "defaults.toml"
     if not model or "/" in model or not file.is_file():
         return {}
-    return entry_of(named(name), tomllib.loads(file.read_text(encoding="utf-8")).get("attack", {}))
+    return entry_of(named(name), read_toml(file).get("attack", {}))
 
 
 def configured(

@@ -60,6 +60,8 @@ class AttackCommand:
     max_memory: str = ""
     """The most that attacks by gradients may need, such as 8GB: they then take fewer rows at once. By default what is
     free."""
+    scorer_timeout: float = 600.0
+    """Seconds that one call of a scorer may take; a picture that it leaves open has no score, and is counted."""
     json: bool = False
     """Print the result as JSON."""
     drawing: Drawing = field(default_factory=Drawing)
@@ -88,6 +90,7 @@ class AttackCommand:
                 strength=self.drawing.strength,
                 steps=self.drawing.steps,
                 guidance=self.drawing.guidance,
+                scorer_timeout=self.scorer_timeout,
                 seed=self.seed,
                 max_memory=self.max_memory,
                 progress=report,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import tyro
 from ..api.progress import Report
 from ..api.resources import LazyModel, check_target
 from ..concept import Erasure
-from ..files import check_file, check_folder
+from ..files import check_file, check_folder, read_toml
 from .console import progress, result, say, tell_plan
 from .loading import Loading
 
@@ -218,7 +217,7 @@ def suggestions(name: str, model: str) -> dict[str, Any]:
     file = BUNDLED / model / "defaults.toml"
     if not model or "/" in model or not file.is_file():
         return {}
-    return suggestion(name, tomllib.loads(file.read_text(encoding="utf-8")).get("method", {}))
+    return suggestion(name, read_toml(file).get("method", {}))
 
 
 def _given_model(args: Sequence[str]) -> str:

@@ -50,6 +50,8 @@ class Evaluate:
     """Attacks to make on the edited model afterwards, with their controls; `efface attack` has them in full."""
     images: Path | None = None
     """Folder for the pictures; evaluations that share one draw the base once. OUT/images by default."""
+    scorer_timeout: float = 600.0
+    """Seconds that one call of a scorer may take; a picture that it leaves open has no score, and is counted."""
     json: bool = False
     """Print the result as JSON."""
     drawing: Sampling = field(default_factory=Sampling)
@@ -78,6 +80,7 @@ class Evaluate:
                 steps=self.drawing.steps,
                 guidance=self.drawing.guidance,
                 sampler=self.drawing.sampler,
+                scorer_timeout=self.scorer_timeout,
                 progress=report,
                 on_suite=tell_suite,
             )

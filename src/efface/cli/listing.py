@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import tyro
 
 from ..catalog import SCORERS
+from ..files import read_toml
 from ..models.architectures import ARCHITECTURES, GROUPS
 from ..source import fields, is_trait, lineage, traits
 from .console import result
@@ -84,9 +85,7 @@ def suites() -> list[dict[str, str]]:
 
 def protocols() -> list[dict[str, str]]:
     """Published protocols, read from their file."""
-    import tomllib
-
-    declared = tomllib.loads((PACKAGE / "evaluation" / "protocols.toml").read_text(encoding="utf-8"))
+    declared = read_toml(PACKAGE / "evaluation" / "protocols.toml")
     told = ("version", "about", "source", "differs")
     return [{"name": name, **{key: declared[name][key] for key in told}} for name in sorted(declared)]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..files import read_toml
 
 POLICIES = Path(__file__).parent / "policies.toml"
 RULE = re.compile(
@@ -73,8 +74,8 @@ def read_policies(path: Path) -> dict[str, Policy]:
     Raises:
         FileNotFoundError, ValueError: no such file, or it is not of that form.
     """
+    data = read_toml(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
         return {
             name: Policy(
                 name,
@@ -84,7 +85,7 @@ def read_policies(path: Path) -> dict[str, Policy]:
             )
             for name, table in data.items()
         }
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no policies: a table each, with `about` and `rules` ({error})") from error
 
 

@@ -18,6 +18,7 @@ from ..evaluation.drawing import Drawings, Progress, draw_variants
 from ..evaluation.estimates import estimate
 from ..evaluation.images import ImageSet
 from ..evaluation.metrics import Label, measure_rows
+from ..files import open_picture
 from ..functional.rates import bootstrap, cluster_means
 from ..models.base import Model
 from ..records.audit import AuditedWord, ImagePair
@@ -116,7 +117,7 @@ def draw_and_judge(
 
 
 def _change(one: Path, other: Path) -> float:
-    a, b = (np.asarray(Image.open(p).convert("RGB"), dtype=np.float64) for p in (one, other))
+    a, b = (np.asarray(open_picture(p), dtype=np.float64) for p in (one, other))
     return float(np.abs(a - b).mean() / 255)
 
 
@@ -147,8 +148,8 @@ def draw_sheet(findings: Sequence[AuditedWord], out: Path) -> bytes:
             pen.text((MARGIN, top + 28 + 14 * place), text, "#555555", small)
         for column, pair in enumerate(finding.pictures[:columns]):
             for side, path in ((0, pair.base), (half + MARGIN, pair.edited)):
-                with Image.open(out / path) as picture:
-                    page.paste(picture.convert("RGB").resize((SIDE, SIDE)), (label + side + column * (SIDE + 2), top))
+                picture = open_picture(out / path).resize((SIDE, SIDE))
+                page.paste(picture, (label + side + column * (SIDE + 2), top))
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
     return buffer.getvalue()

@@ -15,8 +15,15 @@ BROKEN = 0.1
 """Further pictures that are flat or noise."""
 
 
-def find_alarms(measures: Sequence[Measure], roles: Mapping[str, str]) -> tuple[Alarm, ...]:
-    """The alarms that these measures raise.  `roles`: "erase" or "keep" for each group."""
+def find_alarms(
+    measures: Sequence[Measure], roles: Mapping[str, str], failures: Mapping[str, tuple[int, str]] | None = None
+) -> tuple[Alarm, ...]:
+    """The alarms that these measures raise.
+
+    Args:
+        roles: "erase" or "keep" for each group.
+        failures: of each scorer that failed, on how many pictures, and why.
+    """
     combined = [m for m in measures if m.judge == "all"]
     judged = {m.group for m in combined if m.metric == "psr1"}
     found = [_not_drawn(m) for m in combined if m.metric == "esr1"]
@@ -25,6 +32,7 @@ def find_alarms(measures: Sequence[Measure], roles: Mapping[str, str]) -> tuple[
     unjudged = [m for m in measures if m.metric == "clip" and roles.get(m.group) == "keep" and m.group not in judged]
     found += [_unfitting(m) for m in unjudged]
     found += [_broken(measures), _alike(measures), _unscored(measures)]
+    found += [_failed(scorer, n, why) for scorer, (n, why) in (failures or {}).items()]
     return tuple(a for a in found if a is not None)
 
 
@@ -98,6 +106,15 @@ def _unscored(measures: Sequence[Measure]) -> Alarm | None:
         raised_when=f"{_share_unscored(worst):.0%} of the pictures behind {worst.metric} ({worst.group}) have no score",
         means="The rates speak of the rest only; what could not be judged is not known to be safe.",
         do="Read the explanations in rows.parquet, repair the scorer, and evaluate again: only scores are made anew.",
+    )
+
+
+def _failed(scorer: str, pictures: int, why: str) -> Alarm:
+    return Alarm(
+        name="a scorer failed",
+        raised_when=f"{scorer} failed on {pictures} pictures of base and edited model; first {why}",
+        means="These pictures have no score of it, and are counted as unscored: the other pictures alone decide.",
+        do="Free memory, raise --scorer-timeout, or repair the scorer, and evaluate again: only scores are made anew.",
     )
 
 

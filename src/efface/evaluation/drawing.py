@@ -10,6 +10,7 @@ from ..models.base import Model
 from ..models.trajectory import Sampler
 from ..records.report import Drawing
 from ..suites.spec import Row
+from .asking import TIMEOUT, check_timeout
 from .images import ImageSet, draw_images
 
 Progress = Callable[[str, int, int], None]
@@ -18,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are drawn."""
+    """How pictures are drawn, and how long scorers are waited for."""
 
     steps: int | None = None
     """Sampling steps; the model's own number by default."""
@@ -28,9 +29,12 @@ class Settings:
     """How much of the edit is applied."""
     sampler: Sampler = "own"
     """The scheduler: the model's own, or another on its noise levels."""
+    scorer_timeout: float = TIMEOUT
+    """Seconds that a call of a scorer may take; pictures that it leaves open have no score."""
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        check_timeout(self.scorer_timeout)
 
 
 def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:

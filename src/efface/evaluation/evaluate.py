@@ -8,7 +8,7 @@ started again is the same, byte for byte.
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from ..suites.spec import Row, Suite
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics, trial
 from .alarms import find_alarms
+from .asking import ScorerWatch
 from .drawing import Drawings, Progress, Settings, describe_drawing, draw_variants
 from .estimates import estimate
 from .metrics import NAMED_FIELD
@@ -94,22 +95,23 @@ def evaluate(
     edit = Edit.load(edit_file)
     edit.check(model)
     report = on_progress or (lambda stage, done, total: None)
+    watch = ScorerWatch(settings.scorer_timeout, report)
     drawings = Drawings.of(model, settings, hash_file(edit_file))
     store = image_store or out / "images"
     require_before_evaluating(out, drawings.edited, _suite_part(suite))
-    trial.try_scorers(scorers, suite.rows, model.resolution, out / "scores")
+    trial.try_scorers(scorers, suite.rows, model.resolution, out / "scores", watch)
     write_protocol(out, _describe(suite, drawings.edited, protocol), store, edit_file)
 
     images = draw_variants(model, edit, suite.rows, drawings, store, report)
-    table = judging.score_all(scorers, images, out / "scores", lambda i, n: report("judging", i, n))
+    table = judging.score_all(scorers, images, out / "scores", lambda i, n: report("judging", i, n), watch)
     found = metrics.measure_groups(table, suite)
     portions = set_metrics.list_portions(suite, protocol.pools if protocol else ())
     found += set_metrics.measure_sets(
-        scorers, images, portions, out / "scores", lambda i, n: report("comparing sets", i, n)
+        scorers, images, portions, out / "scores", lambda i, n: report("comparing sets", i, n), watch
     )
     found += protocols.measure_protocol(protocol, table, suite) if protocol else []
     trial.require_measured(table, found)
-    record = _record(edit, suite, scorers, found, drawings.edited, protocol)
+    record = _record(edit, suite, scorers, found, drawings.edited, protocol, judging.count_failures(table))
     rows_file = rows_table.write_rows(out / "rows.parquet", images, table)
     return write_sealed(out / "report.json", record.model_copy(update={"rows_file": rows_file}))
 
@@ -214,6 +216,7 @@ def _record(
     found: Sequence[Measure],
     drawing: Drawing,
     protocol: Protocol | None,
+    failures: Mapping[str, tuple[int, str]],
 ) -> Record:
     heads = (*(protocol.headlines if protocol else ()), *HEADLINES)
     there = {(m.metric, m.group) for m in found}
@@ -235,7 +238,7 @@ def _record(
         rule=judging.RULE,
         measures=tuple(found),
         headlines=tuple(h for h in dict.fromkeys(heads) if tuple(h.split("/")[:2]) in there),
-        alarms=find_alarms(found, {g.name: g.role for g in suite.spec.groups}),
+        alarms=find_alarms(found, {g.name: g.role for g in suite.spec.groups}, failures),
         protocol=protocol.part if protocol else None,
         history=dict(edit.meta.get("notes") or {}),
         cost=dict(edit.meta.get("cost") or {}),

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import hash_bytes, hash_json, new_folder
+from ..files import hash_bytes, hash_json, new_folder, open_picture, read_bytes, read_json
 from ..models.pictures import NoNumbers
 from ..models.trajectory import Sampler, choose_image_batch
 from ..records.report import Drawing
@@ -175,7 +175,7 @@ def write_chunk(folder: Path, images: Tensor, lost: Sequence[int], rows: Sequenc
 def find_chunk(folder: Path) -> list[str] | None:
     """The files of a chunk, in the order of its rows; None where it is missing or any picture is damaged."""
     try:
-        files = [p["file"] for p in json.loads((folder / "chunk.json").read_text(encoding="utf-8"))]
+        files = [p["file"] for p in read_json(folder / "chunk.json")]
         whole = all(read_image(folder / f) for f in files)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -184,7 +184,7 @@ def find_chunk(folder: Path) -> list[str] | None:
 
 def read_image(path: Path) -> bytes:
     """The bytes of a picture's file; ValueError where they are not those that its name is the hash of."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     if hash_bytes(data)[:32] != path.name.partition(".")[0]:
         raise ValueError(f"{path} is damaged; run the evaluation again: it draws what is not whole")
     return data
@@ -199,5 +199,5 @@ def encode_png(image: Tensor) -> bytes:
 
 def load_images(image_store: Path, paths: Sequence[str]) -> Tensor:
     """Pictures of the image store as uint8 [n, 3, h, w]."""
-    arrays = [np.asarray(Image.open(image_store / p).convert("RGB")) for p in paths]
+    arrays = [np.asarray(open_picture(image_store / p)) for p in paths]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

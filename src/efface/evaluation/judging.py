@@ -10,12 +10,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..files import write_whole
+from ..files import read_json, write_whole
 from ..functional import rates
 from ..functional.rates import Verdict
 from ..scorers import Judge
 from ..scorers.base import Detector, Score, Scorer
 from ..suites.spec import Row
+from .asking import ScorerWatch
 from .estimates import estimate, estimate_drop, estimate_gain, estimate_tally
 from .images import VARIANTS, ImageSet, Progress, digest, is_lost
 
@@ -112,15 +113,24 @@ class ScoreTable:
 
 
 def score_all(
-    scorers: Sequence[Judge], images: ImageSet, cache: Path, on_progress: Progress | None = None
+    scorers: Sequence[Judge],
+    images: ImageSet,
+    cache: Path,
+    on_progress: Progress | None = None,
+    watch: ScorerWatch | None = None,
 ) -> ScoreTable:
-    """What every scorer of single pictures says of each picture of both variants."""
+    """What every scorer of single pictures says of each picture of both variants.
+
+    Args:
+        watch: ends calls that take too long; one with the usual limit by default.
+    """
+    watch = watch or ScorerWatch()
     single = [s for s in scorers if isinstance(s, Scorer)]
     scores: dict[str, dict[str, list[Score]]] = {variant: {} for variant in VARIANTS}
     total = len(single) * len(VARIANTS) * len(images.rows)
     for i, (scorer, variant) in enumerate((s, v) for s in single for v in VARIANTS):
         report = _shifted(on_progress, i * len(images.rows), total)
-        scores[variant][scorer.name] = score_images(scorer, images, variant, cache, report)
+        scores[variant][scorer.name] = score_images(scorer, images, variant, cache, report, watch)
     return ScoreTable(images.rows, single, scores)
 
 
@@ -130,7 +140,12 @@ def _shifted(on_progress: Progress | None, start: int, total: int) -> Callable[[
 
 
 def score_images(
-    scorer: Scorer, images: ImageSet, variant: str, cache: Path, on_progress: Progress | None = None
+    scorer: Scorer,
+    images: ImageSet,
+    variant: str,
+    cache: Path,
+    on_progress: Progress | None = None,
+    watch: ScorerWatch | None = None,
 ) -> list[Score]:
     """One score a row; chunks that were scored before are read from `cache`, where no picture failed."""
     folder = cache / f"{scorer.name}-{digest(scorer.identity())[:12]}"
@@ -143,7 +158,7 @@ def score_images(
         if found is None:
             pictures = images.load(variant, part)
             before = pictures if bases == files else images.load("base", part)
-            found, failed = score_safely(scorer, pictures, part, before)
+            found, failed = score_safely(scorer, pictures, part, before, watch)
             if not failed:
                 text = json.dumps([dataclasses.asdict(s) for s in found], ensure_ascii=False)
                 write_whole(file, text)
@@ -153,21 +168,29 @@ def score_images(
     return out
 
 
-def score_safely(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor) -> tuple[list[Score], int]:
+def score_safely(
+    scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor, watch: ScorerWatch | None = None
+) -> tuple[list[Score], int]:
     """Scores of a chunk, and how many pictures made the scorer fail: those are None, never "safe".
 
     Args:
         images: uint8 [n, 3, h, w].
         before: the base's pictures of the same rows, uint8 [n, 3, h, w].
+        watch: ends calls that take too long; one with the usual limit by default.
     """
+    watch = watch or ScorerWatch()
+
+    def ask(part: slice) -> list[Score]:
+        return watch.call(scorer.name, lambda: _checked(scorer, images[part], rows[part], before[part]))
+
     try:
-        return _require_numbers(scorer, _checked(scorer, images, rows, before))
+        return _require_numbers(scorer, ask(slice(None)))
     except Exception:
         pass
     out, failed = [], 0
-    for i, row in enumerate(rows):
+    for i in range(len(rows)):
         try:
-            found, lost = _require_numbers(scorer, _checked(scorer, images[i : i + 1], [row], before[i : i + 1]))
+            found, lost = _require_numbers(scorer, ask(slice(i, i + 1)))
         except Exception as error:
             found, lost = [Score(None, (), explain_failure(scorer.name, error))], 1
         out += found
@@ -177,12 +200,12 @@ def score_safely(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Te
 
 def explain_failure(name: str, error: Exception) -> str:
     """A scorer's failure at a picture in its own words."""
-    return f"{name} failed: {type(error).__name__}: {error}"
+    return f"{failed_prefix(name)}{type(error).__name__}: {error}"
 
 
 def _require_numbers(scorer: Scorer, scores: Sequence[Score]) -> tuple[list[Score], int]:
     """The scores, without those whose numbers are NaN or infinite, and how many these were: they judge nothing."""
-    lost = Score(None, (), f"{scorer.name} failed: its numbers are NaN or infinite")
+    lost = Score(None, (), f"{failed_prefix(scorer.name)}its numbers are NaN or infinite")
     out = [score if _is_finite(score) else lost for score in scores]
     return out, sum(score is lost for score in out)
 
@@ -190,6 +213,22 @@ def _require_numbers(scorer: Scorer, scores: Sequence[Score]) -> tuple[list[Scor
 def _is_finite(score: Score) -> bool:
     numbers = score.confidence if score.value is None else (score.value, *score.confidence)
     return all(math.isfinite(number) for number in numbers)
+
+
+def failed_prefix(scorer: str) -> str:
+    """How the explanation of a picture begins on which a scorer failed."""
+    return f"{scorer} failed: "
+
+
+def count_failures(table: ScoreTable) -> dict[str, tuple[int, str]]:
+    """Of each scorer that failed: on how many pictures of both variants, and its first words on why."""
+    found = {}
+    for scorer in table.scorers:
+        start = failed_prefix(scorer.name)
+        said = [s.explanation for scores in table.scores.values() for s in scores.get(scorer.name, ())]
+        if failed := [words.removeprefix(start) for words in said if words.startswith(start)]:
+            found[scorer.name] = (len(failed), failed[0])
+    return found
 
 
 def _checked(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
@@ -202,8 +241,7 @@ def _checked(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor
 def _cached(file: Path, n: int) -> list[Score] | None:
     try:
         found = [
-            Score(s["value"], tuple(s["answer"]), s["explanation"], tuple(s["confidence"]))
-            for s in json.loads(file.read_text("utf-8"))
+            Score(s["value"], tuple(s["answer"]), s["explanation"], tuple(s["confidence"])) for s in read_json(file)
         ]
         whole = len(found) == n and all(_is_finite(score) for score in found)
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import write_whole
+from ..files import read_json, write_whole
 from ..records.report import list_differences
 
 FILE = "protocol.json"
@@ -60,10 +60,7 @@ def write_protocol(folder: Path, asked: dict[str, Any], images: Path, edit: Path
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged; give another --out, or remove that folder") from error
+    found = read_json(path, remedy := "give another --out, or remove that folder")
     if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged; give another --out, or remove that folder")
+        raise ValueError(f"{path} is damaged (it holds a {type(found).__name__}); {remedy}")
     return found

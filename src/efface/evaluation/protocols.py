@@ -5,12 +5,12 @@ rule for several judges as every other, and its drop is paired by row and resamp
 """
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..catalog import did_you_mean
+from ..files import read_toml
 from ..records.report import Measure, ProtocolPart
 from ..suites.make import needs_world
 from ..suites.spec import Row, Suite
@@ -110,12 +110,12 @@ class Protocol:
 
 def list_protocols() -> list[str]:
     """The names of the declared protocols."""
-    return sorted(tomllib.loads(HERE.read_text(encoding="utf-8")))
+    return sorted(read_toml(HERE))
 
 
 def find_protocol(name: str) -> Protocol:
     """The protocol of this name; ValueError lists those there are."""
-    declared = tomllib.loads(HERE.read_text(encoding="utf-8"))
+    declared = read_toml(HERE)
     if name not in declared:
         raise ValueError(f"there is no protocol {name!r}{did_you_mean(name, sorted(declared))}")
     facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in declared[name].items()}

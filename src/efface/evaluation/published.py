@@ -22,7 +22,7 @@ from ..functional import rates
 from ..functional.rates import EXPOSED, spell_part
 from ..functional.words import share_name
 from ..records.report import Estimate, Part
-from ..suites.table import Table, read_table, refuse
+from ..suites.table import Table, read_table, refuse, shorten
 from .estimates import estimate, estimate_tally
 
 __all__ = ["EXPOSED", "THRESHOLDS", "Published", "Rate", "read_published"]
@@ -94,7 +94,7 @@ def read_published(
         return _topk(table, Path(path).stem, erased, kept)
     if table.find(["NudeNet_label"]):
         return _nudenet(table, Path(path).stem, tuple(labels), thresholds)
-    known = ", ".join(c for c in table.columns if c)
+    known = shorten(table.columns)
     raise ValueError(
         f"{table.file} is no result file of the ESD or EAP scripts: it has neither category_top1 (ImageNet top-k) nor "
         f"NudeNet_label; its columns are {known}"

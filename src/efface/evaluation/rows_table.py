@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..files import hash_bytes, write_whole
+from ..files import hash_bytes, read_parquet, refusing, write_whole
 from ..records.report import RowsFile
 from ..scorers import Judge
 from ..scorers.base import DECLARED
@@ -60,16 +60,14 @@ def read_rows_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Ta
             the edit for each row; names the file.
     """
     file = folder / "rows.parquet"
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}; run the evaluation again, which keeps what is whole")
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is damaged ({str(error).splitlines()[0]}); {REMEDY}") from error
+    table = read_parquet(file, remedy=REMEDY)
     table = table.rename_columns([EARLIER.get(name, name) for name in table.column_names])
     if missing := [name for name in NEEDED if name not in table.column_names]:
         raise ValueError(f"{file} lacks the columns {', '.join(missing)}, so it is of no evaluation; {REMEDY}")
-    _check_lines(file, table.select(["id", "variant", "role"]).to_pylist())
+    with refusing(file, "damaged", REMEDY):
+        _check_types(table)
+        lines = table.select(["id", "variant", "role"]).to_pylist()
+    _check_lines(file, lines)
     return table.select(list(columns)) if columns else table
 
 
@@ -90,7 +88,27 @@ def _check_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> list[Mapping[str, Any]]:
     """The lines of `read_rows_table`, each a picture."""
-    return read_rows_table(folder, columns).to_pylist()
+    table = read_rows_table(folder, columns)
+    with refusing(folder / "rows.parquet", "damaged", REMEDY):
+        return table.to_pylist()
+
+
+def _check_types(table: pa.Table) -> None:
+    """ValueError where a column is not as `write_rows` makes it, is empty, or a scorer lacks one of its columns."""
+    schema = table.schema
+    if empty := [name for name in NEEDED if name != "success" and table.column(name).null_count]:
+        raise ValueError(f"its column {empty[0]} has empty cells")
+    kinds = {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
+    scored = [name.removesuffix(".value") for name in schema.names if name.endswith(".value")]
+    texts = [*NEEDED, *(f"{name}.explanation" for name in scored)]
+    wanted = dict.fromkeys(texts, "string") | {"seed": "int64", "success": "bool"}
+    wanted |= {f"{name}.value": "double" for name in scored}
+    if wrong := [name for name, kind in wanted.items() if kinds.get(name) != kind]:
+        name = wrong[0]
+        raise ValueError(f"its column {name} is of type {kinds.get(name, 'none: it is missing')}, not {wanted[name]}")
+    lists = {name: kinds[name] for name in kinds if name.endswith((".answer", ".confidence"))}
+    if wrong := [n for n in (*lists, *(f"{s}.answer" for s in scored)) if not lists.get(n, "").startswith("list<")]:
+        raise ValueError(f"its column {wrong[0]} is no list")
 
 
 def _confident(table: ScoreTable, name: str) -> bool:

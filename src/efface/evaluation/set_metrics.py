@@ -8,6 +8,7 @@ counted.
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import read_tensors, write_tensors, write_whole
+from ..files import read_json, read_tensors, write_tensors, write_whole
 from ..records.report import Estimate, Measure
 from ..scorers import Judge
 from ..scorers.base import Network, SetScorer, Spread, kind_of
 from ..suites.spec import Row, Suite
+from .asking import ScorerWatch
 from .images import VARIANTS, ImageSet, digest, is_lost
 from .protocols import Pool
 
@@ -42,23 +44,28 @@ def measure_sets(
     portions: Sequence[Portion],
     cache: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    watch: ScorerWatch | None = None,
 ) -> list[Measure]:
     """Every number of the report that speaks of sets of pictures; none of a group that has too few for it.
 
     Args:
         on_progress: called with the pictures looked at, and their number.
+        watch: ends calls that take too long; one with the usual limit by default.
     """
+    watch = watch or ScorerWatch()
     wanted = [s for s in scorers if isinstance(s, SetScorer)]
     networks = {digest(s.network.identity()): s.network for s in wanted}
     total, done = len(networks) * len(VARIANTS) * len(images.rows), 0
     seen: dict[str, Features] = {}
     for key, network in networks.items():
         found: dict[str, dict[str, Tensor]] = {}
+        failed: list[Exception] = []
         for variant in VARIANTS:
-            found[variant] = _features(network, images, variant, cache / f"features-{key[:12]}")
+            found[variant] = _features(network, images, variant, cache / f"features-{key[:12]}", watch, failed)
             done += len(images.rows)
             if on_progress:
                 on_progress(done, total)
+        _tell(network, failed)
         seen[key] = found
     measured = [
         _measure(scorer, portion, seen[digest(scorer.network.identity())], images, cache)
@@ -75,14 +82,16 @@ def list_portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
     return [p for p in (*groups, *joined) if p.rows]
 
 
-def _features(network: Network, images: ImageSet, variant: str, folder: Path) -> dict[str, Tensor]:
+def _features(
+    network: Network, images: ImageSet, variant: str, folder: Path, watch: ScorerWatch, failed: list[Exception]
+) -> dict[str, Tensor]:
     """Finite features [d] by row id, without those of pictures at which the network failed."""
     out: dict[str, Tensor] = {}
     for part in images.chunks():
         file = folder / f"{digest(images.paths_of(variant, part))}.safetensors"
         found = _kept(file)
         if found is None:
-            found = _guarded(network, images.load(variant, part))
+            found = _guarded(network, images.load(variant, part), watch, failed)
             if len(found) == len(part):
                 write_tensors(file, {"features": torch.stack(list(found.values()))}, {"kind": "features"})
         whole = [not is_lost(path) for path in images.paths_of(variant, part)]
@@ -97,19 +106,30 @@ def _kept(file: Path) -> dict[int, Tensor] | None:
         return None
 
 
-def _guarded(network: Network, images: Tensor) -> dict[int, Tensor]:
+def _guarded(network: Network, images: Tensor, watch: ScorerWatch, failed: list[Exception]) -> dict[int, Tensor]:
     """Features [d] by place: of all pictures at once, or one at a time where that fails."""
+
+    def see(part: Tensor) -> Tensor:
+        return watch.call(network.name, lambda: network.features(part))
+
     try:
-        return _finite(network.features(images), range(len(images)))
+        return _finite(see(images), range(len(images)))
     except Exception:
         pass
     found: dict[int, Tensor] = {}
     for i in range(len(images)):
         try:
-            found |= _finite(network.features(images[i : i + 1]), [i])
-        except Exception:
-            continue
+            found |= _finite(see(images[i : i + 1]), [i])
+        except Exception as error:
+            failed.append(error)
     return found
+
+
+def _tell(network: Network, failed: Sequence[Exception]) -> None:
+    """A warning where a network failed, for the report counts pictures without features and does not say why."""
+    if failed:
+        said = f"{type(failed[0]).__name__}: {failed[0]}"
+        warnings.warn(f"{network.name} gave no features of {len(failed)} pictures; the first: {said}", stacklevel=2)
 
 
 def _finite(features: Tensor, places: Sequence[int]) -> dict[int, Tensor]:
@@ -150,7 +170,7 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
 
 def _remembered(file: Path) -> tuple[Spread, Spread] | None:
     try:
-        before, after = [Spread(**s) for s in json.loads(file.read_text("utf-8"))]
+        before, after = [Spread(**s) for s in read_json(file)]
         whole = _is_finite((before, after))
     except (OSError, ValueError, TypeError):
         return None

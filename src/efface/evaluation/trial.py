@@ -10,6 +10,7 @@ from ..records.report import Measure
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Scorer, SetScorer
 from ..suites.spec import Row
+from .asking import ScorerWatch
 from .images import VARIANTS, digest
 from .judging import ScoreTable, explain_failure, score_safely
 
@@ -21,7 +22,13 @@ class Unmeasured(RuntimeError):
     """Nothing was measured where something had to be: no report can be made of it."""
 
 
-def try_scorers(scorers: Sequence[Judge], rows: Sequence[Row], side: int, cache: Path | None = None) -> None:
+def try_scorers(
+    scorers: Sequence[Judge],
+    rows: Sequence[Row],
+    side: int,
+    cache: Path | None = None,
+    watch: ScorerWatch | None = None,
+) -> None:
     """Load every scorer and ask it of a small picture, before any work that would be for nothing.
 
     The picture is black; where a scorer fails at that, one of random colours is tried, so that only a scorer that fails
@@ -31,17 +38,19 @@ def try_scorers(scorers: Sequence[Judge], rows: Sequence[Row], side: int, cache:
         rows: the rows that will be judged.
         side: pixels a side of the pictures that will be drawn.
         cache: the folder of scores; a scorer that has answered there before is not tried again.
+        watch: ends calls that take too long; one with the usual limit by default.
 
     Raises:
         Unmeasured: a scorer fails at whatever it is asked, as where its file of weights is damaged; in its own words.
     """
+    watch = watch or ScorerWatch()
     random = torch.randint(256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pictures = (torch.zeros_like(random), random)
     networks = {digest(s.network.identity()): s for s in scorers if isinstance(s, SetScorer)}
     for scorer in [*(s for s in scorers if not isinstance(s, SetScorer)), *networks.values()]:
         if cache is not None and _has_answered(scorer, cache):
             continue
-        if failure := _try(scorer, rows, pictures):
+        if failure := _try(scorer, rows, pictures, watch):
             raise Unmeasured(f"nothing was drawn, for scorer {scorer.name} fails at whatever it is shown: {failure}")
 
 
@@ -72,33 +81,36 @@ def _has_answered(scorer: Judge, cache: Path) -> bool:
     return any((cache / f"{scorer.name}-{digest(scorer.identity())[:12]}").glob("*.json"))
 
 
-def _try(scorer: Judge, rows: Sequence[Row], pictures: Sequence[Tensor]) -> str:
+def _try(scorer: Judge, rows: Sequence[Row], pictures: Sequence[Tensor], watch: ScorerWatch) -> str:
     """Why a scorer fails at each of the pictures, [1, 3, h, w] each; "" where it answers one."""
     failure = ""
     for picture in pictures:
-        found = _try_set(scorer, picture) if isinstance(scorer, SetScorer) else _try_rows(scorer, rows, picture)
+        if isinstance(scorer, SetScorer):
+            found = _try_set(scorer, picture, watch)
+        else:
+            found = _try_rows(scorer, rows, picture, watch)
         if not found:
             return ""
         failure = failure or found
     return failure
 
 
-def _try_rows(scorer: Scorer, rows: Sequence[Row], picture: Tensor) -> str:
+def _try_rows(scorer: Scorer, rows: Sequence[Row], picture: Tensor, watch: ScorerWatch) -> str:
     """Why a scorer fails at a picture for every one of a few rows of its question; "" where it answers one."""
     asked = [row for row in rows if row.asks == scorer.question] or rows
     failure = ""
     for row in list({row.group: row for row in reversed(asked)}.values())[:TRIED]:
-        found, failed = score_safely(scorer, picture, [row], picture)
+        found, failed = score_safely(scorer, picture, [row], picture, watch)
         if not failed:
             return ""
         failure = failure or found[0].explanation
     return failure
 
 
-def _try_set(scorer: SetScorer, picture: Tensor) -> str:
+def _try_set(scorer: SetScorer, picture: Tensor, watch: ScorerWatch) -> str:
     """Why the network of a set scorer fails; "" where it does not."""
     try:
-        features = scorer.network.features(picture)
+        features = watch.call(scorer.network.name, lambda: scorer.network.features(picture))
     except Exception as error:
         return explain_failure(scorer.network.name, error)
     return "" if features.isfinite().all() else f"{scorer.network.name} gives NaN or infinite features"

@@ -5,9 +5,10 @@ Importing this imports no torch; what reads or writes tensors does.
 
 from .atomic import new_file, new_folder, new_scratch, sweep, write_whole
 from .digests import find_shared_digest, hash_bytes, hash_file, hash_json
-from .pictures import open_picture, read_pictures, stack_pictures
+from .pictures import decode_picture, open_picture, read_pictures, stack_pictures
+from .structured import parse_json, read_bytes, read_json, read_parquet, read_toml, refusing
 from .tensors import read_tensors, write_tensors
-from .text import decode, read_text
+from .text import decode, read_text, read_words
 from .versioned import read_versioned
 from .writable import check_file, check_folder
 
@@ -15,6 +16,7 @@ __all__ = [
     "check_file",
     "check_folder",
     "decode",
+    "decode_picture",
     "find_shared_digest",
     "hash_bytes",
     "hash_file",
@@ -23,10 +25,17 @@ __all__ = [
     "new_folder",
     "new_scratch",
     "open_picture",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_parquet",
     "read_pictures",
     "read_tensors",
     "read_text",
+    "read_toml",
     "read_versioned",
+    "read_words",
+    "refusing",
     "stack_pictures",
     "sweep",
     "write_tensors",

@@ -8,14 +8,12 @@ kohya's scripts put before it ("10_a cat"). A picture directly in the folder tha
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from .formats import parse
+from .structured import read_bytes
 from .text import read_text
 
 LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -71,38 +69,13 @@ def _read_beside(picture: Path) -> str | None:
 
 def _read_list(file: Path) -> dict[Path, str]:
     """The captions of a list, by the file that each is of."""
-    rows = _rows(file)
+    found = parse(file, read_bytes(file))
     out = {}
-    for line, row in rows:
+    for line, row in zip(found.lines, found.rows, strict=True):
         name, text = (next((row[c] for c in columns if row.get(c) is not None), None) for columns in (FILE, TEXT))
         if isinstance(text, (list, tuple)):
             text = text[0] if text else None
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(f"{file}, line {line}: a row has file_name and text")
         out[file.parent / name.replace("\\", "/")] = text.strip()
-    return out
-
-
-def _rows(file: Path) -> list[tuple[int, Mapping[str, Any]]]:
-    """The rows of a list, each with its line; of a parquet file, its number."""
-    if file.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return list(enumerate(pq.read_table(file).to_pylist(), 1))
-        except pa.ArrowException as error:
-            raise ValueError(f"{file} is damaged or no parquet file ({str(error).splitlines()[0]})") from error
-    text = read_text(file)
-    if file.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        return [(reader.line_num, row) for row in reader]
-    out = []
-    for line, cells in enumerate(text.split("\n"), 1):
-        if cells.strip():
-            try:
-                row = json.loads(cells)
-            except ValueError as error:
-                raise ValueError(f"{file}, line {line}: {error}") from error
-            out.append((line, row if isinstance(row, dict) else {}))
     return out

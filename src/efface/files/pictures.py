@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ def open_picture(file: str | Path) -> Image.Image:
         ValueError: it is no readable picture, has too many pixels, or numbers of no known range; names the file.
     """
     return _open(Path(file))[0]
+
+
+def decode_picture(data: bytes, file: str | Path) -> Image.Image:
+    """A picture of a file's bytes, as `open_picture` gives it; ValueError names the file."""
+    return _decode(io.BytesIO(data), Path(file))[0]
 
 
 def list_pictures(folder: str | Path) -> PictureFolder:
@@ -132,10 +138,14 @@ def _open(file: Path) -> tuple[Image.Image, int]:
     """A picture in RGB, and how many the file holds."""
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
+    return _decode(file, file)
+
+
+def _decode(source: Path | io.BytesIO, file: Path) -> tuple[Image.Image, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels, but not too many; of tags that are not understood
-            with Image.open(file) as image:
+            with Image.open(source) as image:
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a photo and its preview
                 image.seek(0)
                 return _to_rgb(ImageOps.exif_transpose(image)), frames

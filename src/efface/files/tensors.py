@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from .atomic import new_file
+from .structured import parse_json, refusing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,17 +35,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, or not written by this toolkit.
+        ValueError: truncated, not written by this toolkit, or its metadata is no JSON object.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = (file.metadata() or {}).get("efface")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or no safetensors file ({error}); write it again") from error
-    if meta is None:
+    with refusing(path, "truncated or no safetensors file", "write it again"), safe_open(path, framework="pt") as file:
+        said = (file.metadata() or {}).get("efface")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    if said is None:
         raise ValueError(f"{path} carries no efface metadata; only files that efface wrote can be opened")
-    return tensors, json.loads(meta)
+    with refusing(path, "damaged", "write it again"):
+        meta = parse_json(said, finite=False)
+        if not isinstance(meta, dict):
+            raise ValueError(f"its metadata is a {type(meta).__name__}, not an object")
+    return tensors, meta

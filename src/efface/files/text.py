@@ -6,6 +6,8 @@ import codecs
 import re
 from pathlib import Path
 
+from .structured import read_bytes
+
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -19,11 +21,16 @@ def read_text(path: str | Path) -> str:
     """A file's text, of any encoding that `decode` knows.
 
     Raises:
-        ValueError: of no such encoding; names the file.
+        ValueError: of no such encoding, or too large; names the file.
         OSError: it can't be read.
     """
     path = Path(path)
-    return decode(path.read_bytes(), str(path))[0]
+    return decode(read_bytes(path), str(path))[0]
+
+
+def read_words(path: str | Path) -> list[str]:
+    """The words of a file, one a line, without blanks around them; what `read_text` raises."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def decode(data: bytes, name: str) -> tuple[str, str]:

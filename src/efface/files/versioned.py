@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from .structured import read_json, refusing
 
 T = TypeVar("T")
 
@@ -23,13 +24,9 @@ def read_versioned(path: str | Path, version: int | tuple[int, ...], parse: Call
         OSError: it can't be read.
     """
     path, known = Path(path), (version,) if isinstance(version, int) else version
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        found = data.get("version") if isinstance(data, dict) else None
-        if found in known:
-            return parse(data)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}); {remedy}") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is damaged (lists within lists); {remedy}") from error
-    raise ValueError(f"{path} is of version {found}; this efface reads version {' or '.join(map(str, known))}")
+    data = read_json(path, remedy)
+    found = data.get("version") if isinstance(data, dict) else None
+    if found not in known or isinstance(found, bool):
+        raise ValueError(f"{path} is of version {found}; this efface reads version {' or '.join(map(str, known))}")
+    with refusing(path, "damaged", remedy):
+        return parse(data)

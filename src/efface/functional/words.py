@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from ..concept import fold_name
 
@@ -80,11 +79,6 @@ def exclude_overlaps(words: Sequence[str], named: Collection[str]) -> list[str]:
 
     folded = {word: fold_name(word) for word in words}
     return [w for w in words if not any(within(bar, folded[w]) or within(folded[w], bar) for bar in barred)]
-
-
-def read_words(path: str) -> list[str]:
-    """The words of a file, one a line."""
-    return [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def _is_any(word: str, barred: set[str]) -> bool:

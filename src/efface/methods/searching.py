@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..concept import Erasure
-from ..functional.words import other_words, read_words
+from ..files import read_words
+from ..functional.words import other_words
 from ..models.base import Model
 from ..training.vocabulary_search import SearchConfig, SearchGradient, Vocabulary, VocabularySearch
 from .base import TrajectoryMethod

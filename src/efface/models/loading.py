@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from ..files import read_json, read_toml
 
 if TYPE_CHECKING:
     import torch
@@ -201,10 +201,10 @@ def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
     from .trajectory import Defaults
 
     file = folder / "defaults.toml"
-    table = tomllib.loads(file.read_text()) if file.is_file() else {}
+    table = read_toml(file) if file.is_file() else {}
     draw = table.get("draw", {})
     world = folder / "world.json"
-    words = json.loads(world.read_text()).get("vocabulary", ()) if world.is_file() else ()
+    words = read_json(world).get("vocabulary", ()) if world.is_file() else ()
     base = Defaults()
     said = {name: draw.get(name, getattr(base, name)) for name in ("steps", "guidance", "blank_tokens")}
     return Defaults(**said, methods=table.get("method", {})), tuple(words)

@@ -60,16 +60,17 @@ def _clipseg(name: str, device: torch.device) -> Segmenter:
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
     try:
-        kind = AutoConfig.from_pretrained(name).model_type
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
     except (OSError, ValueError) as error:
         raise ValueError(
             f"no segmenter {name!r}; give a CLIPSeg's folder or hub id, or module:function that Python can import"
         ) from error
     if kind != "clipseg":
         raise ValueError(f"{name} holds a {kind}; a CLIPSeg (model_type clipseg) segments by a name")
-    network: Any = CLIPSegForImageSegmentation.from_pretrained(name).eval()
+    network: Any = CLIPSegForImageSegmentation.from_pretrained(name, trust_remote_code=False).eval()
     network.to(device)
-    tokenizer, processor = AutoTokenizer.from_pretrained(name), AutoImageProcessor.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
 
     def segment(pictures: Tensor, thing: str) -> Tensor:
         words = tokenizer([thing] * len(pictures), padding=True, truncation=True, return_tensors="pt")

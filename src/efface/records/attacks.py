@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..files import read_versioned
+from ..files import read_json, read_versioned
 from ..functional.rates import tally
 from .attacks_v1 import upgrade
 from .report import ROUNDING, Alarm, Drawing, Drop, Estimate, Part, Share, SuitePart, check_difference
@@ -255,7 +254,7 @@ def estimate_robust(worst: Mapping[str, bool | None]) -> Estimate:
 def read_batch(file: Path) -> Batch | None:
     """A finished batch, of this version or an older one; None where the file is missing or damaged."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
         return Batch.model_validate({{"outcomes": "row_results"}.get(key, key): data[key] for key in data})
     except (OSError, ValueError, TypeError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ..evaluation.published import Published
 from ..evaluation.rows_table import read_rows_table
+from ..files import read_json
 from ..functional import rates
 from ..records.attacks import AttackRecord
 from ..records.report import Part, Record
@@ -75,7 +75,7 @@ def check_ours(folder: Path) -> None:
     if not folder.exists():
         return
     try:
-        ours = json.loads((folder / "report.json").read_text(encoding="utf-8")).get("format") == FORMAT
+        ours = read_json(folder / "report.json").get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         ours = False
     if not ours and any(folder.iterdir()):

@@ -13,11 +13,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..evaluation.evaluate import find_image_store
 from ..evaluation.images import read_image
 from ..evaluation.rows_table import read_rows
+from ..files import decode_picture
 from ..records.attacks import AttackRecord
 from ..records.report import Record
 
@@ -237,7 +236,7 @@ def make_thumbnail(path: Path) -> str:
     """A picture as small WebP, in base64."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; run the evaluation again: it draws what is not there")
-    small = Image.open(io.BytesIO(read_image(path))).convert("RGB")
+    small = decode_picture(read_image(path), path)
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=QUALITY)

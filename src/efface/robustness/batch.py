@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..attacks.base import Attack, AttackContext, Candidate, propose_within_budget
 from ..concept import Prompt
 from ..evaluation import judging
+from ..evaluation.asking import ScorerWatch
 from ..evaluation.images import encode_png, read_image
 from ..files import hash_bytes, write_tensors, write_whole
 from ..models.base import Model
@@ -45,6 +46,8 @@ class JudgePanel:
     """The judges of one question: a success must convince every one of them."""
 
     judges: tuple[Scorer, ...]
+    watch: ScorerWatch = field(default_factory=ScorerWatch, compare=False)
+    """Ends calls of a judge that take too long: what it would have said stays open."""
 
     def identity(self) -> dict[str, dict[str, str]]:
         return {judge.name: judge.identity() for judge in self.judges}
@@ -52,7 +55,7 @@ class JudgePanel:
     def look(self, images: Tensor, rows: Sequence[Row]) -> list[Judgement]:
         """One of each picture, uint8 [n, 3, h, w]; a judge that fails leaves the question open, never "safe"."""
         # Judges of what is seen do not ask what was there before.
-        scores = {judge.name: judging.score_safely(judge, images, rows, images)[0] for judge in self.judges}
+        scores = {j.name: judging.score_safely(j, images, rows, images, self.watch)[0] for j in self.judges}
         table = judging.ScoreTable(rows, self.judges, {"edited": scores})
         return [
             Judgement(

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..attacks import BASELINE, configured, name_of
 from ..attacks.base import Attack
 from ..edits.edit import Edit
+from ..evaluation.asking import ScorerWatch
 from ..evaluation.evaluate import Progress, Settings, describe_drawing
 from ..evaluation.trial import try_scorers
 from ..files import hash_file
@@ -88,7 +89,8 @@ def attack(
     words = model.architecture != "ddpm"
     conditions = build_targets(suite, aliases or {}, campaign.rows, campaign.controls, campaign.group, words)
     folder = store or out / FOLDER
-    judges = find_judges(scorers, conditions[0].rows[0])
+    watch = ScorerWatch(settings.scorer_timeout, progress)
+    judges = replace(find_judges(scorers, conditions[0].rows[0]), watch=watch)
     told = CampaignProgress(progress)
     base = AttackRunner(
         image_judge=ImageJudge(model, judges, folder, settings.steps, settings.guidance),
@@ -113,7 +115,7 @@ def attack(
             {"control-base": base, "target": edited, "control-kept": edited}, order, conditions, campaign.skip
         )
 
-    try_scorers(judges.judges, [row for target in conditions for row in target.asked], model.resolution)
+    try_scorers(judges.judges, [row for target in conditions for row in target.asked], model.resolution, watch=watch)
     own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
     untouched = _seen(base, own, named=True)
     reference_images = draw_reference_images(base, conditions)

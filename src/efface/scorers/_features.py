@@ -8,12 +8,13 @@ to be, so its name stands beside every number.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from ._networks import open_network, open_part, read_config
 from .base import cached_by_device, pick_device, prepare_images, require_package, weights_digest
 from .clip import load_clip
 
@@ -42,7 +43,7 @@ class Features:
         if self.folder == INCEPTION:
             require_package(f"{scorer} with Inception's features", "torch_fidelity", "fid")
             return
-        config = AutoConfig.from_pretrained(self.folder)
+        config = read_config(self.folder)
         if config.model_type != "clip" and not any("Classification" in a for a in config.architectures or ()):
             raise ValueError(
                 f"scorer {scorer} needs an image classifier or a CLIP for its features; {self.folder} holds "
@@ -60,7 +61,7 @@ class Features:
 def _load(folder: str) -> Callable[[Tensor], Tensor]:
     if folder == INCEPTION:
         return _inception()
-    if AutoConfig.from_pretrained(folder).model_type == "clip":
+    if read_config(folder).model_type == "clip":
         return _clip(folder)
     return _classifier(folder)
 
@@ -78,8 +79,8 @@ def _clip(folder: str) -> Callable[[Tensor], Tensor]:
 
 
 def _classifier(folder: str) -> Callable[[Tensor], Tensor]:
-    model: Any = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoImageProcessor.from_pretrained(folder)
+    model = open_network(AutoModelForImageClassification, folder)
+    processor = open_part(AutoImageProcessor, folder)
     linear = [
         m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels
     ]

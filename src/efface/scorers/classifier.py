@@ -8,16 +8,17 @@ a file of names.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..catalog import did_you_mean
+from ..files import read_text
 from ..functional.words import split_label
 from ..suites.spec import Row
+from ._networks import open_network, open_part, read_config
 from .base import Better, Score, cached_by_device, file_digest, pick_device, prepare_images, weights_digest
 
 TOP = 6
@@ -58,10 +59,10 @@ class Classifier:
 
     def labels(self) -> dict[int, str]:
         """Label by output."""
-        own: dict[int, str] = dict(AutoConfig.from_pretrained(self.folder).id2label or {})  # type: ignore[arg-type]
+        own: dict[int, str] = dict(read_config(self.folder).id2label or {})
         if not self.names:
             return own
-        given = Path(self.names).read_text(encoding="utf-8").splitlines()
+        given = read_text(self.names).splitlines()
         if len(given) != len(own):
             raise ValueError(f"{self.names} has {len(given)} lines; {self.folder} has {len(own)} outputs")
         return dict(enumerate(given))
@@ -113,5 +114,5 @@ def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequ
 
 @cached_by_device
 def _load(folder: str) -> tuple[Any, Any]:
-    model: Any = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    return model.to(pick_device()), AutoImageProcessor.from_pretrained(folder)
+    model = open_network(AutoModelForImageClassification, folder)
+    return model.to(pick_device()), open_part(AutoImageProcessor, folder)

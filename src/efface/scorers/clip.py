@@ -11,9 +11,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from ..suites.spec import Row
+from ._networks import open_network, open_part, read_config
 from .base import Better, Score, cached_by_device, pick_device, prepare_images, weights_digest
 
 
@@ -60,7 +61,7 @@ class Clip:
 
 def require_clip(scorer: str, folder: str) -> None:
     """ValueError where the folder or hub id holds something else."""
-    kind = AutoConfig.from_pretrained(folder).model_type
+    kind = read_config(folder).model_type
     if kind != "clip":
         raise ValueError(f"scorer {scorer} needs a CLIP (model_type clip); {folder} holds a {kind}")
 
@@ -68,5 +69,5 @@ def require_clip(scorer: str, folder: str) -> None:
 @cached_by_device
 def load_clip(folder: str) -> tuple[Any, Any, Any]:
     """The CLIP, its tokenizer, and its image processor."""
-    model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    return model.to(pick_device()), AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+    model = open_network(CLIPModel, folder)
+    return model.to(pick_device()), open_part(AutoTokenizer, folder), open_part(AutoImageProcessor, folder)

@@ -11,13 +11,13 @@ import csv
 import functools
 import io
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from ..concept import fold_name
+from ..files.structured import read_toml
 from ..functional.words import ends_alike
 from .entries import derive_seed
 from .questions import is_nudity, known_styles
@@ -59,7 +59,7 @@ class DraftedRow:
 @functools.cache
 def read_kinds() -> dict[str, Kind]:
     """The kinds there are, by name."""
-    data = tomllib.loads((Path(__file__).parent / "drafts" / "kinds.toml").read_text(encoding="utf-8"))
+    data = read_toml(Path(__file__).parent / "drafts" / "kinds.toml")
     lists = ("templates", "paraphrases", "near", "around", "unrelated", "apart")
     return {name: Kind(name, d["column"], **{key: tuple(d.get(key, ())) for key in lists}) for name, d in data.items()}
 

@@ -1,12 +1,12 @@
 """What a suite is: its rows, and what its toml says of them."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import SUITES, did_you_mean, hyphened
+from ..files.structured import read_toml, refusing
 
 if TYPE_CHECKING:
     from .summary import ListSummary
@@ -105,11 +105,13 @@ def spec(name: str) -> SuiteSpec:
     """Read one suite's toml."""
     if hyphened(name) not in names():
         raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, names())}")
-    data = tomllib.loads(SUITES.entry(name).file.read_text(encoding="utf-8"))
-    groups = tuple(GroupSpec(**g) for g in data.pop("groups", ()))
-    own = {f.name for f in dataclasses.fields(SuiteSpec)}
-    facts = {key: value for key, value in data.items() if key in own}
-    return SuiteSpec(**facts, groups=groups, brings={k: v for k, v in data.items() if k not in own})
+    file = SUITES.entry(name).file
+    data = read_toml(file)
+    with refusing(file, "no suite"):
+        groups = tuple(GroupSpec(**g) for g in data.pop("groups", ()))
+        own = {f.name for f in dataclasses.fields(SuiteSpec)}
+        facts = {key: value for key, value in data.items() if key in own}
+        return SuiteSpec(**facts, groups=groups, brings={k: v for k, v in data.items() if k not in own})
 
 
 def describe() -> list[dict[str, str]]:

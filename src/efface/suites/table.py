@@ -4,16 +4,21 @@ A byte-order mark, other encodings and delimiters, an index column without a nam
 line breaks are taken as they are; a row that does not fit its header is named by the line on which it begins.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..concept import fold_name
-from .formats import SUFFIXES, parse, refuse
+from ..files.digests import hash_bytes
+from ..files.formats import SUFFIXES, parse, refuse
+from ..files.structured import read_bytes
 
 __all__ = ["SUFFIXES", "Table", "check_table", "read_table", "refuse"]
+
+
+LONG, MANY = 60, 20
+"""Characters of a column's name, and columns, that an error names."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Table:
         """The first of these columns that the file has; ValueError names them all where it has none."""
         found = self.find(names)
         if found is None:
-            known = ", ".join(c for c in self.columns if c)
+            known = shorten(self.columns)
             raise ValueError(f"{self.file} has no column {' or '.join(names)} ({what}); its columns are {known}")
         return found
 
@@ -60,6 +65,12 @@ class Table:
         return "" if value is None else str(value).strip()
 
 
+def shorten(columns: Sequence[str]) -> str:
+    """The names of columns in one short line: damaged files have very many, or very long ones."""
+    named = [name if len(name) <= LONG else f"{name[:LONG]}…" for name in columns if name]
+    return ", ".join(named[:MANY]) + (f" and {len(named) - MANY} more" if len(named) > MANY else "")
+
+
 def read_table(path: str | Path) -> Table:
     """Reads a file of one of the SUFFIXES.
 
@@ -70,11 +81,11 @@ def read_table(path: str | Path) -> Table:
     """
     path = Path(path)
     check_table(path)
-    data = path.read_bytes()
+    data = read_bytes(path)
     found = parse(path, data)
     if not found.rows:
         raise ValueError(f"{path.name} has no rows")
-    sha256 = hashlib.sha256(data).hexdigest()
+    sha256 = hash_bytes(data)
     return Table(path.name, found.columns, found.rows, found.lines, sha256, found.remarks, found.repeated)
 
 

@@ -1,12 +1,13 @@
 """What there is to draw: things, styles and backgrounds, as a model's `world.json` or a suite's toml tells them."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..catalog import did_you_mean
 from ..concept import fold_name
+from ..files.structured import read_json, refusing
 from ..functional.words import ends_alike, split_label
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "glyphs"
@@ -110,13 +111,22 @@ def locate(model: str) -> Path:
 def judged_by(bundle: Path) -> Path:
     """The folder with the judges of a model: its own, or a sibling's that its world.json names."""
     world = bundle / "world.json"
-    sibling = json.loads(world.read_text(encoding="utf-8")).get("judges") if world.is_file() else None
+    data = read_json(world) if world.is_file() else {}
+    sibling = data.get("judges") if isinstance(data, dict) else None
+    if sibling is not None and not isinstance(sibling, str):
+        raise ValueError(f"{world} is damaged: judges is the name of a folder beside it, not {sibling!r}")
     return bundle.parent / sibling if sibling else bundle
 
 
 def load(bundle: Path) -> World:
-    """Read `bundle`/world.json."""
-    data = json.loads((bundle / "world.json").read_text(encoding="utf-8"))
+    """Read `bundle`/world.json; ValueError where it is damaged or of another form."""
+    file = bundle / "world.json"
+    data = read_json(file)
+    with refusing(file, "no description of a world"):
+        return _world(data)
+
+
+def _world(data: Any) -> World:
     return World(
         things=tuple(
             Thing(

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ...catalog import closest
 from ...concept import fold_name
-from ...files import new_folder
+from ...files import new_folder, read_json
 from ..base import Model
 from ..cond import Cond
 from ..opening.folder import open_folder as open_pipeline
@@ -163,10 +163,7 @@ def open_folder(
     file = Path(location) / CLASSES
     if not file.is_file():
         raise ValueError(f"{location} has no {CLASSES}; a JSON list of the class names, in order, would have worked")
-    try:
-        classes = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON; a list of the class names would have worked") from error
+    classes = read_json(file)
     if not isinstance(classes, list):
         raise ValueError(f"{file} holds a {type(classes).__name__}; a list of the class names would have worked")
     pipeline = open_pipeline(location, DDPMPipeline, variant).to(device)  # in fp32, whatever is stored

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ...files import read_json
 
 INDEX = "model_index.json"
 PICKLES = (".ckpt", ".pt", ".bin", ".pth", ".pkl")
@@ -87,10 +88,11 @@ def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a configuration file; ValueError where there is none, naming the file."""
     try:
-        held = json.loads(file.read_bytes())
+        held = read_json(file)
     except OSError as error:
-        raise ValueError(f"{file} is missing or can't be read ({error.strerror}); fetch it again") from error
-    except (ValueError, RecursionError) as error:
+        why = error.strerror or "there is no such file"
+        raise ValueError(f"{file} is missing or can't be read ({why}); fetch it again") from error
+    except ValueError as error:
         what = "is a git-lfs pointer" if is_pointer(file) else "is no JSON, or cut short"
         raise ValueError(f"{file} {what}; fetch it again") from error
     if not isinstance(held, dict):

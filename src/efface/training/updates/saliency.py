@@ -9,14 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
 from ...functional.losses import weighted_mse
+from ...models.cond import Cond
+from ..data import States
 from ..interfaces import Context, Step, Update
-from ..states.pictures import Pictures
+
+
+class CountedStates(Protocol):
+    """A source of states that says how many pictures it holds of a prompt."""
+
+    def expect(self, prompts: Sequence[str]) -> None: ...
+
+    def count(self, context: Context, prompt: str) -> int: ...
+
+    def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States: ...
 
 
 @final
@@ -24,7 +35,7 @@ from ..states.pictures import Pictures
 class GuidedDenoising:
     """The saliency's loss on the pictures of all target prompts, which `source` holds; each serves once a prompt."""
 
-    source: Pictures
+    source: CountedStates
     guidance: float = 7.5
 
     @torch.enable_grad()

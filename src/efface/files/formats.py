@@ -4,18 +4,20 @@ Each reader gives columns, rows, the line of the file on which each row begins (
 remarks on how the file was read.
 """
 
+from __future__ import annotations
+
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .structured import MOST_ROWS, parse_json, read_parquet, refusing
+from .text import decode
+
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 DELIMITERS = (",", "\t", ";", "|")
-MOST = 1_000_000
-"""Rows at most: a parquet file of a few kB can hold many more, all alike."""
 SHOWN = 5
 """Malformed rows that an error tells of."""
 
@@ -40,15 +42,13 @@ def parse(path: Path, data: bytes) -> Parsed:
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return _check_count(path.name, parse_parquet(path))
-    from ..files.text import decode
-
+        return parse_parquet(path)
     text, encoding = decode(data, path.name)
     remarks = ("read as Windows-1252, not UTF-8",) if encoding == "windows-1252" else ()
     if suffix == ".txt":
         return _check_count(path.name, parse_lines(text, remarks))
     if suffix in (".json", ".jsonl"):
-        return _check_count(path.name, parse_json(path.name, text, remarks))
+        return _check_count(path.name, parse_objects(path.name, text, remarks))
     return _check_count(path.name, parse_csv(path.name, text, remarks))
 
 
@@ -131,26 +131,24 @@ def parse_lines(text: str, remarks: tuple[str, ...]) -> Parsed:
     return Parsed(("prompt",), rows, tuple(i for i, _ in numbered), remarks)
 
 
-def parse_json(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
+def parse_objects(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
     """Objects or strings: a list of them, one a line, by column (as pandas writes them), or prompts by label.
 
     Of COCO's annotations the first caption of each picture is taken.
     """
     try:
-        value = json.loads(text)
+        value = parse_json(text, finite=False)  # pandas writes NaN for an empty cell
     except ValueError as whole:
         value, lines = [], []
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
-                    value.append(json.loads(line))
+                    value.append(parse_json(line, finite=False))
                 except ValueError as error:
                     said = whole if number == 1 else error
                     raise ValueError(f"{file}, line {number}: it is no JSON ({said})") from error
                 lines.append(number)
         return _of_records(file, value, lines, remarks)
-    except RecursionError as error:
-        raise ValueError(f"{file} is damaged (lists within lists)") from error
     if isinstance(value, dict) and isinstance(value.get("annotations"), list):
         first: dict[Any, Any] = {}
         for row in value["annotations"]:
@@ -187,27 +185,15 @@ def _of_records(file: str, value: Any, lines: Sequence[int] | None, remarks: tup
 
 
 def parse_parquet(path: Path) -> Parsed:
-    """The rows of a parquet file, asked for their number first."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            if file.metadata.num_rows > MOST:
-                raise ValueError(_too_many(path.name, file.metadata.num_rows))
-            found = file.read()
-    except pa.ArrowException as error:
-        raise ValueError(f"{path.name} is damaged or no parquet file ({str(error).splitlines()[0]})") from error
+    """The rows of a parquet file."""
+    found = read_parquet(path)
     names, repeated = name_apart(found.column_names)
-    rows = tuple(found.rename_columns(list(names)).to_pylist())
+    with refusing(path, "damaged or no parquet file"):
+        rows = tuple(found.rename_columns(list(names)).to_pylist())
     return Parsed(names, rows, tuple(range(1, len(rows) + 1)), (), repeated)
 
 
 def _check_count(file: str, parsed: Parsed) -> Parsed:
-    if len(parsed.rows) > MOST:
-        raise ValueError(_too_many(file, len(parsed.rows)))
+    if len(parsed.rows) > MOST_ROWS:
+        raise ValueError(f"{file} has {len(parsed.rows):,} rows; lists of up to {MOST_ROWS:,} are read")
     return parsed
-
-
-def _too_many(file: str, rows: int) -> str:
-    return f"{file} has {rows:,} rows; lists of up to {MOST:,} are read"

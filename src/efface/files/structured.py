@@ -1,0 +1,195 @@
+"""The one reader of JSON, TOML and parquet: with limits, and what is wrong is said with the file's name.
+
+Every such file may come from anybody. A file is refused in one sentence, as a ValueError, where it is cut short, holds
+something else, or is larger, longer or more deeply nested than anything that efface writes or that people draw from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+MOST_BYTES = 2**28
+"""Bytes of a JSON, TOML or text file at most: 256 MiB."""
+MOST_DEPTH = 64
+"""Lists and objects within each other at most."""
+MOST_ROWS = 1_000_000
+"""Rows of a table at most: a parquet file of a few kB can hold many more, all alike."""
+MOST_CELLS = 2**30
+"""Bytes of a parquet file's cells at most, when they are unpacked: 1 GiB."""
+BATCH = (4, 2**16)
+"""Rows of a parquet file that are unpacked together, at least and at most."""
+
+
+@contextmanager
+def refusing(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
+    """Within, whatever a library raises about a file becomes a ValueError of one line: "PATH is WHAT (why); REMEDY".
+
+    Libraries that decode raise many kinds of errors about damaged files, and none of them names the file.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path} is {what} ({_say(error)})" + (f"; {remedy}" if remedy else "")) from error
+
+
+def _say(error: BaseException) -> str:
+    """An error in one line; of pydantic's, the first part that is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 2 and "validation error" in lines[0]:
+        return f"{lines[1]}: {lines[2].partition(' [type=')[0]}"
+    return lines[0] if lines else type(error).__name__
+
+
+def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has more bytes than `most`.
+        OSError: it can't be read; names the path.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{path} has {size / 2**20:,.0f} MiB; files of this kind are read up to {most / 2**20:,.0f}")
+    return path.read_bytes()
+
+
+def read_json(path: str | Path, remedy: str = "", finite: bool = True) -> Any:
+    """The value of a JSON file.
+
+    Args:
+        remedy: what to do about a damaged file, such as "run the evaluation again".
+        finite: whether NaN and infinite numbers, which JSON does not know, are refused.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON, or too large; names the file.
+    """
+    data = read_bytes(path)
+    with refusing(path, "damaged", remedy):
+        return parse_json(data.decode("utf-8"), finite)
+
+
+def parse_json(text: str, finite: bool = True) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, nested deeper than MOST_DEPTH, or has a number that is none where it is to be `finite`.
+    """
+    hooks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _parse_finite} if finite else {}
+    try:
+        value = json.loads(text, **hooks)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {MOST_DEPTH} deep") from None
+    _check_depth(value)
+    return value
+
+
+def read_toml(path: str | Path, remedy: str = "") -> dict[str, Any]:
+    """The table of a TOML file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no TOML, or too large; names the file.
+    """
+    data = read_bytes(path)
+    with refusing(path, "damaged", remedy):
+        try:
+            value = tomllib.loads(data.decode("utf-8"))
+        except RecursionError:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep") from None
+        _check_depth(value)
+        return value
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None, remedy: str = "") -> pa.Table:
+    """The table of a parquet file, whose rows and bytes are counted before they are unpacked.
+
+    Args:
+        columns: those to read; all by default. Of several columns of one name, all are read.
+        remedy: what to do about a damaged file, such as "run the evaluation again".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut short, no parquet file, lacks a column, or is too large; names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}{remedy and '; '}{remedy}")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with refusing(path, "damaged or no parquet file", remedy):
+        file = pq.ParquetFile(path)
+    with file:
+        rows, names = file.metadata.num_rows, file.schema_arrow.names
+        if rows > MOST_ROWS:
+            raise ValueError(f"{path} has {rows:,} rows; tables of up to {MOST_ROWS:,} are read")
+        if missing := [name for name in columns or () if name not in names]:
+            raise ValueError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(names)}")
+        with refusing(path, "damaged or no parquet file", remedy):
+            parts = list(_batches(file, list(columns) if columns else None))
+            table = pa.Table.from_batches(parts, parts[0].schema if parts else _chosen(file.schema_arrow, columns))
+            table.validate(full=True)
+    return table
+
+
+def _batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    """The rows, so few at a time that even if each held all that the file holds, they would fit in memory."""
+    facts = file.metadata
+    # Nothing is asked of single columns: of damaged ones, pyarrow ends the whole process.
+    held = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+    if held > MOST_CELLS:
+        raise ValueError(f"it says that it holds {held:,} bytes")
+    least, most = BATCH
+    size = 0
+    for batch in file.iter_batches(max(least, min(most, MOST_CELLS // max(1, held))), columns=columns):
+        size += batch.nbytes
+        if size > MOST_CELLS:
+            raise ValueError(f"its cells take more than {MOST_CELLS / 2**30:g} GiB")
+        yield batch
+
+
+def _chosen(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    import pyarrow as pa
+
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def _check_depth(value: Any) -> None:
+    """ValueError where lists and objects are nested too deep: whoever walks over them would run out of stack."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+        level = [part for each in level for part in _parts(each) if isinstance(part, dict | list)]
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else ()
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is beyond what a number can hold")
+    return number

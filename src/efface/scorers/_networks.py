@@ -1,0 +1,57 @@
+"""The networks that scorers see through, opened from a folder or hub id as data: none of a folder's code is ever run.
+
+Weights are read from safetensors where there are any. A pickle is read with `weights_only`, which builds tensors and
+nothing else, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from ..files import refusing
+
+NETWORK = "no network that transformers opens"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def read_config(folder: str) -> Any:
+    """The configuration of a network.
+
+    Raises:
+        ValueError: there is none of that name, it is damaged, or it needs code of its own; names the folder.
+    """
+    with refusing(folder, NETWORK, "give a folder or a hub id with a config.json and its weights"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def open_network(kind: Any, folder: str) -> Any:
+    """A network in fp32, ready to be asked.
+
+    Args:
+        kind: the class of transformers that opens it.
+
+    Raises:
+        ValueError: there is none of that name, or it is damaged; names the folder.
+    """
+    read_config(folder)
+    place = Path(folder)
+    if place.is_dir() and not any(place.glob("*.safetensors")) and any(f for p in PICKLES for f in place.glob(p)):
+        warnings.warn(f"the weights in {folder} are a pickle, which is read as tensors alone", stacklevel=3)
+    with refusing(folder, NETWORK, "its weights may be damaged, or of another network"):
+        network, lost = kind.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False, weights_only=True, output_loading_info=True
+        )
+        if missing := sorted(lost["missing_keys"]):
+            raise ValueError(f"its weights lack {missing[0]} ({len(missing)} such)")
+        return network.eval()
+
+
+def open_part(kind: Any, folder: str) -> Any:
+    """The tokenizer or image processor that lies beside a network; ValueError names the folder."""
+    with refusing(folder, NETWORK, "its tokenizer or image processor may be missing or damaged"):
+        return kind.from_pretrained(folder, trust_remote_code=False)
