@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from .api.attacking import attack
 from .api.auditing import audit
 from .api.drafting import draft_suite
+from .api.drawing import draw
 from .api.erasing import erase, load
 from .api.evaluating import evaluate
 from .api.exporting import export
 from .api.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
 from .api.publishing import record, report, verify
+from .api.purifying import purify
 from .api.takedown import takedown
 from .concept import Erasure, Prompt
 from .sweeps.sweeping import sweep
@@ -36,10 +38,12 @@ __all__ = [
     "attack",
     "audit",
     "draft_suite",
+    "draw",
     "erase",
     "evaluate",
     "export",
     "load",
+    "purify",
     "record",
     "report",
     "sweep",

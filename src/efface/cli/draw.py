@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import tyro
 
-from ..edits.strength import check_strength
-from ..files import check_folder
 from .console import progress, result
 from .loading import Loading, Sampling
 
@@ -41,55 +38,25 @@ class Draw:
     loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
-        if not self.prompt:
-            raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
-        if self.count < 1:
-            raise ValueError(f"--count is {self.count}; it must be at least 1")
-        check_strength(self.drawing.strength)
-        check_folder(self.out)
-        from ..files import write_whole
-        from ..training.distributed import join_process_group
+        from ..api.drawing import draw
 
-        asked = [(p, self.seed + i) for p in self.prompt for i in range(self.count)]
-        wanted = [(p, s, self.out / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(asked)]
-        with join_process_group(self.loading.device) as group:
-            self.draw(wanted[group.shard(len(wanted))], group.is_main)
-            group.barrier()
-            if not group.is_main:
-                return
-        drawn = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in wanted]
-        data = {
-            "model": self.model,
-            "edits": [str(e) for e in self.edit],
-            "strength": self.drawing.strength,
-            "pictures": drawn,
-        }
-        write_whole(self.out / "draw.json", json_text(data))
-        result(data, self.json, "\n".join(f"{self.out / d['file']}  {d['prompt']}" for d in drawn))
-
-    def draw(self, wanted: Sequence[tuple[str, int, Path]], aloud: bool) -> None:
-        """Pictures of prompts and seeds, each into its file: those of one process."""
-        from ..edits.edit import Edit, apply
-        from ..evaluation.images import encode_png
-        from ..files import write_whole
-        from ..models.trajectory import choose_image_batch
-
-        edits = [Edit.load(e) for e in self.edit]
-        model = self.loading.opened(self.model)
-        if not wanted:  # more processes than pictures
-            return
-        with progress(aloud) as on_progress, apply(model, edits, [self.drawing.strength] * len(edits)):
-            images = model.images(
-                [prompt for prompt, _, _ in wanted],
-                [seed for _, seed, _ in wanted],
-                steps=self.drawing.steps,
-                guidance=self.drawing.guidance,
-                sampler=self.drawing.sampler,
-                batch=choose_image_batch(model.resolution),
-                progress=lambda i, n: on_progress("drawing", i, n),
+        with progress() as report:
+            drawn = draw(
+                self.loading.lazily(self.model),
+                self.prompt,
+                self.out,
+                edits=self.edit,
+                seed=self.seed,
+                count=self.count,
+                device=self.loading.device,
+                progress=report,
+                **vars(self.drawing),
             )
-        for image, (_, _, file) in zip(images, wanted, strict=True):
-            write_whole(file, encode_png(image))
+        if not drawn:  # another process tells
+            return
+        pictures = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in drawn]
+        data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": self.drawing.strength}
+        result({**data, "pictures": pictures}, self.json, "\n".join(f"{file}  {prompt}" for prompt, _, file in drawn))
 
 
 def json_text(data: object) -> str:

@@ -1,0 +1,112 @@
+"""`efface.draw`: pictures of prompts, with or without edits; shared among the processes that a launcher started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..edits.strength import check_strength
+from ..files import check_folder
+from .case import Words, several
+from .progress import Progress, Report, shown
+from .resources import LazyModel, lazy
+
+if TYPE_CHECKING:
+    from ..edits.edit import Edit
+    from ..models.base import Model
+
+Drawn = tuple[str, int, Path]
+"""A picture: its prompt, its seed and its file."""
+
+
+def draw(
+    model: Model | LazyModel | str | Path,
+    prompts: Words,
+    out: str | Path,
+    *,
+    edits: Sequence[Edit | str | Path] = (),
+    strength: float = 1.0,
+    seed: int = 0,
+    count: int = 1,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own",
+    device: str | None = None,
+    progress: Progress = None,
+) -> list[Drawn]:
+    """Draw prompts into a folder, with any number of edits applied together, and write `out`/draw.json.
+
+    Args:
+        model: what `efface.load` returned, or a name, folder or hub id.
+        prompts: what to draw.
+        edits: edits, or their files.
+        strength: how much of the edits is applied.
+        seed: of the first picture of each prompt; the next has the next seed.
+        count: pictures a prompt.
+        steps, guidance, sampler: how pictures are drawn; the model's own by default.
+        device: where the processes that a launcher started meet; their own by default.
+        progress: as in `evaluate`.
+
+    Returns:
+        Prompt, seed and file of every picture; of a process that is not the first of several, nothing.
+
+    Raises:
+        ValueError: no prompt, a count below 1, a strength that can't be, an edit of another base.
+        OSError: a file that is missing, or a folder that can't be written in.
+    """
+    asked, folder = several(prompts), Path(out)
+    if not asked:
+        raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
+    if count < 1:
+        raise ValueError(f"--count is {count}; it must be at least 1")
+    check_strength(strength)
+    check_folder(folder)
+    from ..files import write_whole
+    from ..training.distributed import join_process_group
+
+    opening = lazy(model)
+    pairs = [(prompt, seed + i) for prompt in asked for i in range(count)]
+    wanted = [(p, s, folder / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(pairs)]
+    how = {"steps": steps, "guidance": guidance, "sampler": sampler}
+    with join_process_group(device) as group, shown(progress if group.is_main else False) as report:
+        _draw_share(opening, edits, strength, wanted[group.shard(len(wanted))], how, report)
+        group.barrier()
+        if not group.is_main:
+            return []
+    drawn = [{"prompt": prompt, "seed": s, "file": file.name} for prompt, s, file in wanted]
+    named = [str(each) for each in edits if isinstance(each, str | Path)]
+    data = {"model": opening.name, "edits": named, "strength": strength, "pictures": drawn}
+    write_whole(folder / "draw.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    return wanted
+
+
+def _draw_share(
+    opening: LazyModel,
+    edits: Sequence[Edit | str | Path],
+    strength: float,
+    wanted: Sequence[Drawn],
+    how: dict[str, Any],
+    report: Report,
+) -> None:
+    """The pictures of one process, each into its file."""
+    from ..edits.edit import Edit, apply
+    from ..evaluation.images import encode_png
+    from ..files import write_whole
+    from ..models.trajectory import choose_image_batch
+
+    found = [each if isinstance(each, Edit) else Edit.load(each) for each in edits]
+    model = opening.open()
+    if not wanted:  # more processes than pictures
+        return
+    with apply(model, found, [strength] * len(found)):
+        images = model.images(
+            [prompt for prompt, _, _ in wanted],
+            [seed for _, seed, _ in wanted],
+            batch=choose_image_batch(model.resolution),
+            progress=lambda i, n: report("drawing", i, n),
+            **how,
+        )
+    for image, (_, _, file) in zip(images, wanted, strict=True):
+        write_whole(file, encode_png(image))

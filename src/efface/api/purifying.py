@@ -1,0 +1,156 @@
+"""`efface.purify`: pictures that exist, drawn again without what an edit erases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..edits.strength import check_strength
+from ..files import check_folder
+from .progress import Progress, Report, shown
+from .resources import LazyModel, lazy
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from ..edits.edit import Edit
+    from ..models.base import Model
+
+KINDS = ("before", "base", "after")
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How pictures are taken to noise and drawn again."""
+
+    prompt: str
+    steps: int
+    guidance: float
+    refine: int
+    invert_with: str
+    strength: float
+
+
+def purify(
+    model: Model | LazyModel | str | Path,
+    edit: Edit | str | Path,
+    images: str | Path | Sequence[str | Path],
+    prompt: str,
+    out: str | Path,
+    *,
+    steps: int = 50,
+    guidance: float = 2.0,
+    refine: int = 0,
+    invert_with: Literal["base", "edit"] = "base",
+    strength: float = 1.0,
+    progress: Progress = None,
+) -> dict[str, Any]:
+    """Take pictures back to noise by DDIM and draw them again under an edit, which leaves out what it erased.
+
+    After All but One (Hong et al., AAAI 2024): the source says that it works by DDIM inversion, the settings are our
+    reconstruction. Of each picture three are written: before, as the model reads it; base, drawn again without the
+    edit, which shows what the way there and back costs by itself; after, drawn again with it.
+
+    Args:
+        model, edit, progress: as in `evaluate`.
+        images: files of pictures. Each is turned upright, laid on white where it is transparent, cut to a square about
+            its middle, and scaled.
+        prompt: what the pictures show, of which the edit takes its part; both ways go by it.
+        out: folder for the pictures and `purify.json`.
+        steps: DDIM steps each way.
+        guidance: of drawing again; high ones leave the picture. The way to noise has none.
+        refine: further predictions a step on the way to noise, which make it more exact.
+        invert_with: which model takes the picture to noise, the untouched base or the edited one.
+        strength: how much of the edit is applied.
+
+    Returns:
+        What `purify.json` holds: the settings, and for each picture its files and the mean change of a pixel, of 255.
+
+    Raises:
+        ValueError: no picture, one that is none, numbers that can't be, an edit of another base.
+        OSError: a file that is missing, or a folder that can't be written in.
+    """
+    if steps < 1 or refine < 0 or guidance < 0:
+        raise ValueError(
+            f"--steps is at least 1, --refine and --guidance at least 0; got {steps}, {refine}, {guidance:g}"
+        )
+    check_strength(strength)
+    files = [Path(images)] if isinstance(images, str | Path) else [Path(image) for image in images]
+    opened, folder = _open(files), check_folder(out)
+    from ..edits.edit import Edit
+    from ..evaluation.images import encode_png
+    from ..files import stack_pictures, write_whole
+
+    found = edit if isinstance(edit, Edit) else Edit.load(edit)
+    opening = lazy(model)
+    drawer = opening.open()
+    found.check(drawer)
+    way = _Way(prompt, steps, guidance, refine, invert_with, strength)
+    with shown(progress) as report:
+        made = _purify(drawer, found, stack_pictures(opened, drawer.resolution), way, report)
+    rows = []
+    for i, file in enumerate(files):
+        row: dict[str, Any] = {"image": str(file)}
+        for kind in KINDS:
+            row[kind] = write_whole(folder / f"{i:04d}-{kind}.png", encode_png(made[kind][i])).name
+        change = {kind: float((made[kind][i].float() - made["before"][i].float()).abs().mean()) for kind in KINDS}
+        rows.append(row | {"base_changed": change["base"], "after_changed": change["after"]})
+    named = str(edit) if isinstance(edit, str | Path) else ""
+    settings = {name: getattr(way, name) for name in ("steps", "guidance", "refine", "invert_with", "strength")}
+    data = {"model": opening.name, "edit": named, **settings, "prompt": prompt}
+    data |= {"unit": "mean absolute change of a pixel from before, of 255", "pictures": rows}
+    write_whole(folder / "purify.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    return data
+
+
+def _purify(model: Model, edit: Edit, before: Tensor, way: _Way, report: Report) -> dict[str, Tensor]:
+    """uint8 pictures [n, 3, h, w] by kind, a few at a time."""
+    import torch
+
+    from ..models.trajectory import choose_image_batch
+
+    parts = before.split(choose_image_batch(model.resolution))
+    done = [_purify_some(model, edit, part, way) for part in _told(parts, report)]
+    return {"before": before} | {kind: torch.cat([some[kind] for some in done]) for kind in ("base", "after")}
+
+
+def _purify_some(model: Model, edit: Edit, before: Tensor, way: _Way) -> dict[str, Tensor]:
+    from ..models.ddim_inversion import invert, redraw
+
+    latents, made = model.latents(before), {}
+
+    def noise_of() -> Tensor:
+        cond, uncond = model.encode([way.prompt]), model.encode([""])
+        return invert(model, latents, cond, uncond, steps=way.steps, refine=way.refine)
+
+    def drawn_from(noise: Tensor) -> Tensor:
+        cond, uncond = model.encode([way.prompt]), model.encode([""])
+        return model.decode(redraw(model, noise, cond, uncond, steps=way.steps, guidance=way.guidance))
+
+    noise = noise_of()
+    made["base"] = drawn_from(noise)
+    with edit.apply(model, way.strength):
+        made["after"] = drawn_from(noise_of() if way.invert_with == "edit" else noise)
+    return made
+
+
+def _open(files: Sequence[Path]) -> list[Image]:
+    """The pictures; asked before a model is loaded."""
+    from ..files import open_picture
+
+    if not files:
+        raise ValueError("no picture: name at least one, for example --image photo.png")
+    return [open_picture(file) for file in files]
+
+
+def _told(parts: Sequence[Tensor], report: Report) -> Iterator[Tensor]:
+    """The parts, with word of how many pictures are done."""
+    done, total = 0, sum(len(part) for part in parts)
+    for part in parts:
+        yield part
+        done += len(part)
+        report("purifying", done, total)
