@@ -170,7 +170,7 @@ def p_esd(model: Model, asked: Asked) -> dict[str, Tensor]:
     for _ in range(asked.updates):
         cond = model.encode([pair.prompt()])
         masked = {n: base[n] * straight_through(s, how["tau"]) for n, s in zip(names, logits, strict=True)}
-        with pair.student.bound(masked):
+        with pair.student.swap_in(masked):
             x, t = pair.drawn(cond, *pair.place())
             eps_0, eps_c = said(model, x, t, pair.uncond), said(model, x, t, cond)
             goal = negative_guidance(eps_0, eps_c, how["eta"])

@@ -29,9 +29,9 @@ def test_adversarial_preservation_pruning_and_an_attack_in_the_loop(model, monke
     calls: list[tuple[int, float]] = []
     descend = adversary.descend
 
-    def counted(error, start, steps, lr):
+    def counted(error, start, steps, lr, **more):
         calls.append((steps, lr))
-        return descend(error, start, steps, lr)
+        return descend(error, start, steps, lr, **more)
 
     monkeypatch.setattr(efface.training.objectives.attacked, "descend", counted)
     attacked = Compose(**MIX).fit(model, CAT)
