@@ -36,7 +36,7 @@ SMALL: dict[str, dict[str, str]] = {
     "audit": DRAWING | {"worst": "1", "controls": "1"},
     "export": {"pictures": "1"},
     "purify": DRAWING,
-    "neurons": {"count": "2", "steps": "2"},
+    "neurons": {"count": "2", "steps": "2", "timesteps": "2"},
 }
 """By command, flags that make it short; attacks beside an evaluation draw as it does."""
 FIT = {"steps": "1", "draw_steps": "2", "paths": "1", "pictures": "2", "batch": "1", "centres": "2", "k_closest": "4"}

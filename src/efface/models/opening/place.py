@@ -88,7 +88,7 @@ def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a configuration file; ValueError where there is none, naming the file."""
     try:
-        held = read_json(file)
+        held = read_json(file, finite=False)  # diffusers writes a scheduler's `lambda_min_clipped` as -Infinity
     except OSError as error:
         why = error.strerror or "there is no such file"
         raise ValueError(f"{file} is missing or can't be read ({why}); fetch it again") from error
