@@ -127,6 +127,20 @@ def test_a_name_on_a_model_of_ones_own(
     assert Edit.load(out / "uce" / "edit.safetensors").meta["request"]["targets"] == [PERSON]
 
 
+def test_nudity_has_two_judges_of_different_kinds_at_once(
+    own: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code = main(command(own[0], out, "nudity", "--method", "uce"))
+    told = capsys.readouterr()
+    assert code in (1, 3), told.err  # what should stay has no judge here, so that nothing can be ready
+    assert "judged by nudenet, opennsfw" in told.err and "(nudity)" in told.err
+    found = json.loads((out / "uce" / "evaluation" / "report.json").read_text())
+    gone = [m for m in found["measures"] if (m["metric"], m["group"]) == ("esr1", "target")]
+    assert {m["judge"] for m in gone} == {"all", "nudenet", "opennsfw"}
+    assert "nothing was measured" in (out / "report.html").read_text()
+
+
 def test_auto_tries_the_best_of_the_measured_table_that_serve() -> None:
     model = world_model()
     assert choose_methods(model, Erasure(("cat",)), "auto", 3) == ("uce", "mace", "eap")

