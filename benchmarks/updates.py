@@ -189,7 +189,7 @@ class Updates:
         from efface.scorers import build_scorers
         from efface.suites import world
         from efface.suites.world import locate
-        from recipes.run import suite_of
+        from recipes.erasing import suite_of
 
         model: Any = efface.load(self.model)
         known = world.load(locate(self.model))

@@ -1,4 +1,4 @@
-"""One erasure in a process of its own, so that its memory can be told: used by `recipes.run`."""
+"""One erasure in a process of its own, so that its memory can be told: used by `recipes.erasing`."""
 
 import json
 import sys

@@ -30,8 +30,8 @@ from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.world import locate
 
+from .erasing import attempt, judges_of, suite_of
 from .robustness_page import UNTOUCHED, Arm, Point, attacks_of, page
-from .run import attempt, judges_of, suite_of
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.world import locate
 
-from .run import suite_of
+from .erasing import suite_of
 
 OUT = Path("out/tuning")
 GROUPS = {"target": "esr1", "neighbour": "psr1", "seen": "psr1"}

@@ -13,7 +13,7 @@ import tyro
 from ..api.progress import Report
 from ..api.resources import LazyModel, check_target
 from ..concept import Erasure
-from ..files import check_file, check_folder, read_toml
+from ..files import check_file, check_folder
 from .console import progress, result, say, tell_plan
 from .loading import Loading
 
@@ -168,11 +168,11 @@ class Erase(Request):
 
 def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[], None]:
     """Read the flags of `erase` and of one method, whose defaults are those suggested for the model."""
-    from ..methods import get, named
+    from ..methods import get, named, suggested_for
 
     name = named(name)  # refuses an unknown method before torch is imported
     kind = get(name)
-    suggested = suggestions(name, _given_model(args))
+    suggested = suggested_for(name, _given_model(args))
     groups = flags_of(name, kind(**suggested))
     factory = {part: dataclasses.field(default_factory=part) for part in (Memory, Loading)}
     first, last = [("request", What), ("output", Output)], [("memory", Memory), ("loading", Loading)]
@@ -207,17 +207,6 @@ def flags_of(name: str, method: Method) -> list[tuple[str, Any, Any]]:
 def _example(name: str, kind: type[Method]) -> str:
     anchor = " --anchor dog" if kind.needs_anchor else ""
     return f"Example:\n  efface erase {name} --model glyphs --target cat{anchor} --out cat.safetensors"
-
-
-def suggestions(name: str, model: str) -> dict[str, Any]:
-    """A bundled model's own values for a method's arguments."""
-    from ..methods import suggestion
-    from ..models.loading import BUNDLED
-
-    file = BUNDLED / model / "defaults.toml"
-    if not model or "/" in model or not file.is_file():
-        return {}
-    return suggestion(name, read_toml(file).get("method", {}))
 
 
 def _given_model(args: Sequence[str]) -> str:

@@ -60,6 +60,7 @@ class Sweep:
         grid = read_grid(self.grid, self.fraction)
         if self.model:
             grid = grid.model_copy(update={"models": (self.model,)})
+        again = f"efface sweep {self.grid}" + (f" --model {self.model}" if self.model else "") + f" --out {self.out}"
         if self.dry_run:
             from ..sweeps.forecast import forecast
 
@@ -72,10 +73,11 @@ class Sweep:
 
         summary = sweep(
             grid, self.out, workers=self.workers, threads=self.threads, device=self.device, ray=self.ray,
-            gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell,
+            gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell, command=again,
         )  # fmt: skip
-        text = f"{summary.done} of {summary.cells} cells are done, {summary.new} of them now\n{summary.table}"
-        data = {**asdict(summary), "table": str(summary.table)}
+        made = f"{summary.done} of {summary.cells} cells are done, {summary.new} of them now"
+        text = f"{made}\n{summary.table}\n{summary.page}"
+        data = {**asdict(summary), "table": str(summary.table), "page": str(summary.page)}
         result(data, self.json, text)
         for name, why in summary.failed:
             say(f"failed: {name}: {why}")

@@ -4,7 +4,7 @@ A method is called by the name of its file, with hyphens for underscores. Import
 """
 
 from .capabilities import Capabilities, capabilities
-from .configure import configured, describe, get, named, names, suggested, suggestion
+from .configure import configured, describe, get, named, names, suggested, suggested_for, suggestion
 
 __all__ = [
     "Capabilities",
@@ -15,5 +15,6 @@ __all__ = [
     "named",
     "names",
     "suggested",
+    "suggested_for",
     "suggestion",
 ]

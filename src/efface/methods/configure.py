@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import METHODS, did_you_mean, entry_of
+from ..files import read_toml
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -33,6 +34,16 @@ def _fitting(kind: type[Method], model: Model) -> dict[str, Any]:
 def suggestion(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The method's entry in a table by method, whichever way it is spelled there; lists become tuples."""
     return entry_of(named(name), table)
+
+
+def suggested_for(name: str, model: str) -> dict[str, Any]:
+    """The arguments that a bundled model suggests, by the model's name; empty for any other model."""
+    from ..models.loading import BUNDLED
+
+    file = BUNDLED / model / "defaults.toml"
+    if not model or "/" in model or not file.is_file():
+        return {}
+    return suggestion(name, read_toml(file).get("method", {}))
 
 
 def configured(method: str | type[Method] | Method, model: Model, overrides: Mapping[str, Any]) -> Method:

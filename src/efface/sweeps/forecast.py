@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..catalog import METHODS
 from ..concept import Erasure
+from ..methods.configure import suggested_for
 from ..suites.make import is_file, make, needs_world
 from ..suites.spec import spec
 from .grid import Grid, Job, expand
@@ -103,7 +104,7 @@ def _count_updates(job: Job) -> int:
     if kind.kind != "trained":
         return 0
     default = {field.name: field.default for field in dataclasses.fields(kind)}.get("steps", 0)
-    steps = job.settings.get("steps", default)
+    steps = {"steps": default, **suggested_for(job.method, job.model), **job.settings}["steps"]
     return steps if isinstance(steps, int) else 0
 
 

@@ -52,6 +52,10 @@ class Grid(Part):
     """Every combination of models, methods, concepts, seeds and strengths, and the attacks on each."""
 
     title: str = ""
+    about: str = ""
+    """What the page says above its tables."""
+    columns: tuple[str, ...] = ()
+    """The numbers that the page shows, as metric/group, such as esr1/target; the headline ones where this is empty."""
     models: tuple[str, ...]
     methods: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
@@ -82,6 +86,8 @@ class Grid(Part):
     """The share of each group's pictures that is drawn."""
     reported: dict[str, Any] = {}
     """What a paper reports, by method or variant and metric, shown beside what is measured."""
+    reported_splits: tuple[str, ...] = ()
+    """The splits beside which it is shown; all where this is empty."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .work import JobCells
 
 TABLE = "table.csv"
+PAGE = "page.md"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Summary:
     failed: tuple[tuple[str, str], ...]
     """Each failed job's name, and why."""
     table: Path
+    page: Path
 
 
 def sweep(
@@ -46,8 +48,9 @@ def sweep(
     cpus: float = 1.0,
     retries: int = 3,
     on_answer: Callable[[Job, Answer, int, int], None] | None = None,
+    command: str = "",
 ) -> Summary:
-    """Do all cells of a grid that have no result yet, and write `out`/table.csv.
+    """Do all cells of a grid that have no result yet, and write `out`/table.csv and `out`/page.md.
 
     The run can be stopped or killed at any moment: finished cells are files, and the same call goes on. A cell that
     fails does not stop the others; its log lies in `out`/failed, and the next run tries it again.
@@ -62,6 +65,7 @@ def sweep(
         gpus, cpus: what each job takes of a machine, on Ray.
         retries: how often Ray tries a job again whose machine is lost.
         on_answer: called with a job, its answer, the jobs answered so far, and their number.
+        command: what makes the page anew, as the page says it.
 
     Raises:
         OSError: the grid is missing, or `out` can't be written in.
@@ -75,6 +79,7 @@ def sweep(
         raise ValueError(f"workers and threads are at least 1, got {workers} and {threads}")
     from .grid import read_grid
 
+    command = command or (f"efface sweep {grid} --out {out}" if isinstance(grid, str | Path) else "efface.sweep")
     grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else grid
     store = Store(check_folder(out))
     store.folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,7 @@ def sweep(
         from .local import run_local
 
         run_local(grid, open_jobs, store.folder, workers, threads, device, tell)
-    return finish(grid, planned, store, len(new), failed)
+    return finish(grid, planned, store, len(new), failed, command)
 
 
 def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
@@ -122,12 +127,15 @@ def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
 
 
 def finish(
-    grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store, new: int, failed: dict[str, str]
+    grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store, new: int, failed: dict[str, str], command: str
 ) -> Summary:
-    """Write the table, and say what there is."""
+    """Write the table and the page, and say what there is."""
+    from .page import write_page
     from .table import gather
 
     cells = {cell.id: cell for _, some in planned for cell in some}
     done = sum(store.is_done(cell) for cell in cells.values())
-    table = write_whole(store.folder / TABLE, gather(grid, planned, store))
-    return Summary(len(planned), len(cells), done, new, tuple(failed.items()), table)
+    text = gather(grid, planned, store)
+    table = write_whole(store.folder / TABLE, text)
+    page = write_whole(store.folder / PAGE, write_page(grid, text, command))
+    return Summary(len(planned), len(cells), done, new, tuple(failed.items()), table, page)

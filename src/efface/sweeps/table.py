@@ -34,7 +34,8 @@ def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) ->
 
 def _lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator[dict[str, Any]]:
     same = {"model": job.model, "split": job.split, "concept": job.concept, "method": job.label, "seed": job.seed}
-    reported = grid.reported.get(job.label, grid.reported.get(job.method, {}))
+    told_here = not grid.reported_splits or job.split in grid.reported_splits
+    reported = grid.reported.get(job.label, grid.reported.get(job.method, {})) if told_here else {}
     for strength, evaluation, attacks in cells.measured:
         at = {**same, "strength": strength}
         if store.is_done(evaluation):
