@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .api.attacking import attack
 from .api.auditing import audit
+from .api.combining import diff, import_edit, merge, revert
 from .api.drafting import draft_suite
 from .api.drawing import draw
 from .api.erasing import erase, load
@@ -37,15 +38,19 @@ __all__ = [
     "__version__",
     "attack",
     "audit",
+    "diff",
     "draft_suite",
     "draw",
     "erase",
     "evaluate",
     "export",
+    "import_edit",
     "load",
+    "merge",
     "purify",
     "record",
     "report",
+    "revert",
     "sweep",
     "takedown",
     "verify",

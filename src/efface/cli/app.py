@@ -17,6 +17,7 @@ from .. import __version__
 from ..catalog import did_you_mean
 from .attack import AttackCommand
 from .audit import AuditCommand
+from .combining import Diff, Merge, Revert
 from .completion import Completion
 from .console import complain, quiet
 from .demo import Demo
@@ -25,6 +26,7 @@ from .draw import Draw
 from .erase import Erase, parse
 from .evaluate import Evaluate
 from .export import Export
+from .importing import Import
 from .listing import List
 from .neurons import Neurons
 from .purify import Purify
@@ -44,8 +46,9 @@ GROUPS = {
         "attack": AttackCommand,
         "audit": AuditCommand,
     },
-    "To hand on": {"report": Report, "verify": Verify, "record": TakedownRecord, "export": Export},
-    "To look closer": {"purify": Purify, "neurons": Neurons},
+    "To hand on": {"report": Report, "verify": Verify, "record": TakedownRecord},
+    "Files of edits and of other tools": {"export": Export, "import": Import, "merge": Merge, "revert": Revert},
+    "To look closer": {"diff": Diff, "purify": Purify, "neurons": Neurons},
     "Many at once": {"sweep": Sweep},
     "To begin with": {"demo": Demo, "list": List, "doctor": Doctor, "completion": Completion},
 }

@@ -1,0 +1,233 @@
+"""`efface.import_edit`, `merge`, `revert` and `diff`: other tools' erasures as edits, sums and differences."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..concept import Erasure
+from ..files import check_file
+from .case import Words, several
+from .resources import lazy
+
+if TYPE_CHECKING:
+    from ..edits.edit import Edit
+    from ..interchange.difference import Difference
+    from ..models.base import Model
+
+
+def import_edit(
+    model: Model | str | Path,
+    source: str | Path,
+    targets: Words = (),
+    *,
+    anchor: str = "",
+    keep: Words = (),
+    method: str = "imported",
+    unpickle: bool = False,
+) -> Edit:
+    """An edit of what another tool left of an erasure, to be judged, attacked, exported and recorded as any other.
+
+    Args:
+        model: the base that it was made from.
+        source: weights by diffusers' or the original names (ESD, UCE), a LoRA of kohya, LECO, PEFT or ComfyUI, a
+            diffusers folder or a single file of the whole fine-tuned model.
+        targets: what was erased; a file that efface exported says it itself.
+        anchor, keep: what it became, and what was to stay, where that is known.
+        method: what made it, for the record.
+        unpickle: open a .pt, .pth, .bin or .ckpt, with `weights_only`, which runs no code of the file's.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, no target, or a file that fits no part of the model.
+    """
+    from ..edits.edit import Edit
+    from ..edits.provenance import provenance
+    from ..interchange.foreign import read_foreign
+
+    if not Path(source).exists():
+        raise FileNotFoundError(f"no file or folder {source}")
+    opened = lazy(model).open()
+    found = read_foreign(opened, source, unpickle)
+    asked = dict((found.record or {}).get("request") or {})
+    named = several(targets) or tuple(asked.get("targets", ()))
+    if not named:
+        raise ValueError(f"{source} does not say what it erases; name it with --target")
+    if found.aside:
+        warnings.warn(
+            f"{len(found.aside)} parts of {source} are no weights of the denoiser or a text encoder, first "
+            f"{found.aside[0]!r}; an edit can't hold them, and they were left aside",
+            stacklevel=2,
+        )
+    erasure = Erasure(named, anchor or asked.get("anchor", ""), several(keep) or tuple(asked.get("keep", ())))
+    made_by = (found.record or {}).get("method", method) if method == "imported" else method
+    arguments = {"imported_from": Path(source).name, "read_as": found.layout, "sha256": found.digest}
+    return Edit(found.values, provenance(opened, erasure, made_by, arguments))
+
+
+def merge(
+    model: Model | str | Path, edits: Sequence[Edit | str | Path], *, strengths: Sequence[float] | None = None
+) -> Edit:
+    """One edit that changes the base as several do together: base + sum of strength times change.
+
+    Args:
+        model: the base of all of them.
+        edits: at least two edits, or their files.
+        strengths: one for each; 1 by default.
+
+    Raises:
+        ValueError: fewer than two, a guide, another base, or another number of strengths.
+    """
+    from ..edits.edit import Edit
+    from ..interchange import arithmetic
+
+    if len(edits) < 2:
+        raise ValueError(f"a merge takes two edits or more, got {len(edits)}")
+    each = [1.0] * len(edits) if strengths is None else list(strengths)
+    if len(each) != len(edits):
+        raise ValueError(f"{len(each)} strengths for {len(edits)} edits; give one for each, or none")
+    found = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
+    opened = lazy(model).open()
+    values = arithmetic.merge(opened, found, each)
+    return Edit(values, _merged_record(found, each))
+
+
+def revert(
+    model: Model | str | Path,
+    edited: Model | Edit | str | Path,
+    edit: Edit | str | Path,
+    out: str | Path,
+    *,
+    strength: float = 1.0,
+) -> dict[str, Any]:
+    """Take an edit off again: of a model's folder that holds it, or of a merged edit.
+
+    Args:
+        model: the base that the edit was made for.
+        edited: a folder (or whatever `efface.load` opens) with the edit in its weights; or an edit that it is part of.
+        edit: the one to take off.
+        out: a folder, or a file that ends in .safetensors where an edit is reverted; it must not exist yet.
+        strength: at which the edit went in.
+
+    Returns:
+        In JSON's types: `out`, how many weights were put back, and `exact`, whether the result is the base bit for bit.
+
+    Raises:
+        FileExistsError: `out` exists.
+        ValueError: the edit is no part of the other, or all of it; it is a guide, or of another base.
+    """
+    from ..edits.edit import Edit
+    from ..interchange import arithmetic
+    from ..models.loading import load
+
+    place = Path(out)
+    if place.exists():
+        raise FileExistsError(f"{place} exists already; name one that does not")
+    check_file(place)
+    taken = edit if isinstance(edit, Edit) else Edit.load(edit)
+    whole = edited if isinstance(edited, Edit) else _edit_or_none(edited)
+    if (whole is not None) != (place.suffix == ".safetensors"):
+        wants = "a folder" if whole is None else "a file that ends in .safetensors"
+        raise ValueError(f"--out {place} does not suit what is reverted; name {wants}")
+    base = lazy(model).open()
+    if whole is not None:
+        values = arithmetic.subtract(base, whole, taken, strength)
+        if not values:
+            raise ValueError("nothing is left: every weight would be the base's own again, which needs no edit")
+        Edit(values, _reverted_record(whole, taken, strength)).save(place)
+        return {"out": str(place), "weights": len(taken.names), "exact": False}
+    opened = load(str(edited), "cpu") if isinstance(edited, str | Path) else lazy(edited).open()  # type: ignore[arg-type]
+    values = arithmetic.revert(base, opened, taken, strength)
+    with opened.swap_in(values):
+        opened.save_pretrained(place)
+        from ..models.fingerprint import compute_digests
+
+        own, theirs = base.fingerprint(), compute_digests(opened.weights)
+    exact = any(own[cast] == theirs[cast] for cast in own)
+    return {"out": str(place), "weights": len(values), "exact": exact}
+
+
+def diff(
+    model: Model | str | Path,
+    edit: Edit | Model | str | Path,
+    other: Edit | Model | str | Path | None = None,
+    *,
+    strength: float = 1.0,
+) -> Difference:
+    """Which tensors an edit, or a fine-tuned model, changes, by how much, and which text paths it leaves as they were.
+
+    Args:
+        model: the base.
+        edit: an edit, its file, or a model of the same architecture.
+        other: what to compare with; the base by default.
+        strength: of the edit.
+
+    Raises:
+        ValueError: an edit that is a guide or of another base, a model of another architecture.
+    """
+    from ..interchange import difference
+
+    base = lazy(model).open()
+    return difference.compare(base, _values(base, edit, strength), None if other is None else _values(base, other, 1.0))
+
+
+def _values(base: Model, what: Edit | Model | str | Path, strength: float) -> dict[str, Any]:
+    from ..edits.edit import Edit
+    from ..interchange.arithmetic import check_changes
+    from ..interchange.difference import values_of
+    from ..interchange.foreign import compare_models
+    from ..models.loading import load
+
+    edit = what if isinstance(what, Edit) else _edit_or_none(what)
+    if edit is not None:
+        check_changes(base, [edit])
+        return values_of(base, edit, strength)
+    if strength != 1:
+        raise ValueError(f"--strength {strength:g} is of an edit; a model is compared as it is")
+    opened = load(str(what), "cpu") if isinstance(what, str | Path) else lazy(what).open()  # type: ignore[arg-type]
+    return compare_models(base, opened)
+
+
+def _edit_or_none(what: Any) -> Edit | None:
+    """The edit in a file, or None where the words name a model."""
+    from ..edits.edit import Edit
+
+    is_file = isinstance(what, str | Path) and Path(what).is_file()
+    return Edit.load(what) if is_file else None
+
+
+def _merged_record(edits: Sequence[Edit], strengths: Sequence[float]) -> dict[str, Any]:
+    """The record of a merge: all targets; the anchor where all have one; the words that any fitting searched in."""
+    asked = [dict(edit.meta.get("request") or {}) for edit in edits]
+    targets = dict.fromkeys(t for each in asked for t in each.get("targets", ()))
+    anchors = {each.get("anchor", "") for each in asked}
+    keep = dict.fromkeys(k for each in asked for k in each.get("keep", ()) if k not in targets)
+    parts = [
+        {
+            "method": edit.meta.get("method", ""),
+            "request": each,
+            "arguments": edit.meta.get("arguments", {}),
+            "strength": s,
+        }
+        for edit, each, s in zip(edits, asked, strengths, strict=True)
+    ]
+    request = {"targets": list(targets), "anchor": anchors.pop() if len(anchors) == 1 else "", "keep": list(keep)}
+    record = {"method": "merge", "arguments": {"edits": parts}, "request": request}
+    candidates: dict[str, Any] = {}
+    for edit in edits:
+        candidates |= (edit.meta.get("notes") or {}).get("candidates") or {}
+    record |= {"notes": {"candidates": candidates}} if candidates else {}
+    record |= {key: edits[0].meta[key] for key in ("model", "base", "compute") if key in edits[0].meta}
+    return json.loads(json.dumps(record))
+
+
+def _reverted_record(whole: Edit, taken: Edit, strength: float) -> dict[str, Any]:
+    asked, gone = dict(whole.meta.get("request") or {}), (taken.meta.get("request") or {}).get("targets", ())
+    left = [target for target in asked.get("targets", ()) if target not in gone]
+    arguments = {
+        **whole.meta.get("arguments", {}),
+        "taken_off": {"request": taken.meta.get("request"), "strength": strength},
+    }
+    return json.loads(json.dumps({**whole.meta, "request": {**asked, "targets": left}, "arguments": arguments}))

@@ -1,0 +1,118 @@
+"""`efface merge`, `efface revert` and `efface diff`: sums and differences of edits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import tyro
+
+from .console import result
+from .importing import check_out
+
+if TYPE_CHECKING:
+    from ..interchange.difference import Difference
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Put several edits of one base into one: base + sum of strength times change."""
+
+    example: ClassVar[str] = "efface merge cat.safetensors dog.safetensors --model glyphs --out both.safetensors"
+    edits: tyro.conf.Positional[tuple[Path, ...]]
+    """The edits' files, two or more."""
+    model: str
+    """The base of all edits."""
+    out: Path
+    """The edit's file to write, which ends in .safetensors."""
+    strength: tyro.conf.UseAppendAction[tuple[float, ...]] = ()
+    """How much of each edit goes in, in their order, a flag for each; 1 of each where none is given."""
+    overwrite: bool = False
+    """Replace a file that is there."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from ..api.combining import merge
+
+        check_out(self.out, self.overwrite)
+        edit = merge(self.model, self.edits, strengths=self.strength or None)
+        edit.save(self.out)
+        result({"edit": str(self.out), "weights": len(edit.names)}, self.json, f"{self.out}\n{edit!r}")
+
+
+@dataclass(frozen=True)
+class Revert:
+    """Take an edit off again: of a model's folder that holds it, or of a merged edit.
+
+    A weight that is what the edit makes of the base becomes the base's own, bit for bit; what else was done to a model
+    stays. What is printed says whether the whole result is the base.
+    """
+
+    example: ClassVar[str] = (
+        "efface revert out/glyphs-without-cat --model glyphs --edit cat.safetensors --out out/glyphs-again"
+    )
+    edited: tyro.conf.Positional[str]
+    """A model's folder (or hub id, or FILE.safetensors@FOLDER) that the edit is in, or the file of a merged edit."""
+    model: str
+    """The base that the edit was made for."""
+    edit: Path
+    """The edit to take off."""
+    out: Path
+    """Folder to write, or file that ends in .safetensors where an edit is reverted; it must not exist yet."""
+    strength: float = 1.0
+    """How much of the edit went in."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from ..api.combining import revert
+
+        done = revert(self.model, self.edited, self.edit, self.out, strength=self.strength)
+        says = "is the base again, bit for bit" if done["exact"] else "is not the base: something else was changed too"
+        result(done, self.json, f"{self.out}: the edit is off {done['weights']} weights; what is left {says}")
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Say which tensors an edit or a fine-tuned model changes, by how much, and which text paths it leaves open."""
+
+    example: ClassVar[str] = "efface diff cat.safetensors --model glyphs"
+    edit: tyro.conf.Positional[str]
+    """An edit's file, or a model."""
+    model: str
+    """The base."""
+    other: str | None = None
+    """An edit's file or a model to compare with; the base by default."""
+    strength: float = 1.0
+    """How much of the edit is applied."""
+    top: int = 10
+    """Tensors that are listed, those that change most; --json lists all."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from ..api.combining import diff
+
+        if self.top < 0:
+            raise ValueError(f"--top is a number of tensors, 0 or more, got {self.top}")
+        found = diff(self.model, self.edit, self.other, strength=self.strength)
+        paths = [{**asdict(path), "open": path.open} for path in found.paths]
+        result({**asdict(found), "paths": paths}, self.json, table(found, self.top))
+
+
+def table(found: Difference, top: int) -> str:
+    """The difference, for a person."""
+    lines = [f"{len(found.tensors)} of {found.of} tensors differ, by {found.relative:.3%} of all weights' norm"]
+    if found.tensors and top:
+        lines.append(f"{'change':>8}  {'numbers':>7}  {'rank':>4}  tensor")
+    for each in found.tensors[:top]:
+        rank = "" if each.rank is None else str(each.rank)
+        lines.append(f"{each.relative:>8.2%}  {each.share:>7.1%}  {rank:>4}  {each.name}")
+    if (more := len(found.tensors) - top) > 0:
+        lines.append(f"… and {more} more")
+    for path in found.paths:
+        state = "OPEN, as it was" if path.open else f"{path.changed} of {path.of} weights changed"
+        lines.append(f"text path {path.role}: {state} ({path.about})")
+    return "\n".join(lines)

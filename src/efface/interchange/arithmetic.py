@@ -1,0 +1,101 @@
+"""Several edits in one, and an edit taken off again: sums and differences of changes of one base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..edits.deltas import changed, merged
+from ..edits.edit import Edit
+from ..models.base import Model
+from .factors import Choice, factor
+
+
+def check_changes(model: Model, edits: Sequence[Edit]) -> None:
+    """Raises ValueError where an edit is a guide, is of another base (WrongBase), or changes what the model lacks."""
+    for edit in edits:
+        if guide := edit.meta.get("guide"):
+            raise ValueError(
+                f"an edit is a guide ({guide['name']}): it changes no weights that could be added up; apply it beside "
+                "the others instead, as `efface draw` does with several --edit"
+            )
+        edit.check(model)
+        if unknown := sorted(set(edit.names) - set(model.weights)):
+            raise ValueError(f"an edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
+
+
+@torch.no_grad()
+def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> dict[str, Tensor]:
+    """The values of one edit that changes the base as all do together: base + sum of strength times change.
+
+    Where all changes of a weight are of low rank, theirs are stacked, and the sum is exact; else it is a new value.
+    """
+    check_changes(model, edits)
+    base, values = model.weights, {}
+    groups: dict[str, list[tuple[Mapping[str, Tensor], float]]] = {}
+    for edit, strength in zip(edits, strengths, strict=True):
+        for name, parts in edit.changes().items():
+            groups.setdefault(name, []).append((parts, strength))
+    for name, changes in groups.items():
+        if len(changes) == 1 and changes[0][1] == 1:
+            values |= {f"{name}:{end}" if end else name: part for end, part in changes[0][0].items()}
+        elif all("down" in parts for parts, _ in changes):
+            values[f"{name}:down"] = torch.cat([parts["down"].float() for parts, _ in changes])
+            values[f"{name}:up"] = torch.cat([parts["up"].float() * s for parts, s in changes], dim=1)
+        else:
+            values[name] = merged(name, base[name].detach().float(), changes)
+    return values
+
+
+@torch.no_grad()
+def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> dict[str, Tensor]:
+    """The values of the first edit with strength times the second's change taken off.
+
+    A weight of which nothing is left, to a millionth of the change, is the base's own again.
+    """
+    check_changes(model, [whole, edit])
+    base, values = model.weights, {}
+    taken = edit.changes()
+    for name, parts in whole.changes().items():
+        if name not in taken:
+            values |= {f"{name}:{end}" if end else name: part for end, part in parts.items()}
+            continue
+        own = base[name].detach().float()
+        off = changed(name, own, taken[name]).float() - own
+        first = changed(name, own, parts).float() - own
+        left = first - strength * off
+        if left.norm() <= 1e-6 * max(first.norm(), off.norm()):
+            continue
+        if "down" in parts and "down" in taken[name]:
+            values[f"{name}:down"], values[f"{name}:up"] = factor(left, Choice(energy=1.0))
+        else:
+            values[name] = own + left
+    if spare := sorted(set(taken) - set(whole.changes())):
+        raise ValueError(
+            f"the edit to take off is no part of the other, which does not change {spare[0]} ({len(spare)} such)"
+        )
+    return values
+
+
+@torch.no_grad()
+def revert(base: Model, edited: Model, edit: Edit, strength: float = 1.0) -> dict[str, Tensor]:
+    """The weights of an edited model, those that an edit changes, with its change taken off.
+
+    A weight that is bit for bit what the edit makes of the base becomes the base's own, bit for bit; another one keeps
+    what else was done to it: W − strength · Δ, rounded once.
+    """
+    check_changes(base, [edit])
+    ours, theirs, values = base.weights, edited.weights, {}
+    if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
+        raise ValueError(f"{edited.name} is no edited {base.name}: their weights differ in names or shapes")
+    for name, parts in edit.changes().items():
+        own = ours[name].detach()
+        whole = merged(name, own.to(theirs[name].dtype), [(parts, strength)])
+        if torch.equal(whole, theirs[name]):
+            values[name] = own.to(theirs[name].dtype)
+        else:
+            off = strength * (changed(name, own, parts).float() - own.float())
+            values[name] = (theirs[name].detach().float() - off).to(theirs[name].dtype)
+    return values

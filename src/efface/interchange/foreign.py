@@ -1,0 +1,195 @@
+"""Opening what other tools left of an erasure: weights by name, a LoRA, a denoiser's folder, or a whole model."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..files import hash_file
+from ..models import consumer
+from ..models.adapters import single_file
+from ..models.base import Model
+from ..models.loading import load
+from .reading import is_lora, read_lora, read_weights
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+WRAPPERS = ("state_dict", "unet", "transformer", "model", "params")
+"""Keys under which a pickle may hold the tensors."""
+LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+"""What diffusers and PEFT call a LoRA in its folder."""
+PEFT = "base_model.model."
+
+
+@final
+@dataclass(frozen=True)
+class Foreign:
+    """What a file or folder of another tool changes of a model."""
+
+    values: Mapping[str, Tensor]
+    """The values of an edit."""
+    layout: str
+    """What it was read as: "LoRA", "weights", "folder" or "single file"."""
+    digest: str
+    """sha256 of the file; of a folder, of the one file in it that was read, or ""."""
+    aside: tuple[str, ...] = ()
+    """Keys of other parts of a checkpoint, which an edit can't hold."""
+    record: Mapping[str, Any] | None = None
+    """The record of the edit that efface exported to it, where it did."""
+
+
+def read_foreign(model: Model, source: str | Path, unpickle: bool = False) -> Foreign:
+    """What another tool's file or folder changes of this model, its base.
+
+    Args:
+        source: a diffusers folder of a fine-tuned model or of its denoiser; a folder with a LoRA as diffusers or PEFT
+            writes it; a .safetensors file with a LoRA, with weights by name, or with a whole model in the original
+            layout; or a pickle (.pt, .pth, .bin, .ckpt) of weights or of a LoRA.
+        unpickle: whether a pickle may be opened, with `weights_only`, which runs no code of the file's.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it fits no part of the model, is damaged, changes nothing, or is a pickle that may not be opened.
+    """
+    place = Path(source)
+    if place.is_dir():
+        found = _read_folder(model, place, unpickle)
+    elif place.is_file():
+        found = _read_file(model, place, unpickle)
+    else:
+        raise FileNotFoundError(f"no file or folder {place}")
+    if not found.values:
+        raise ValueError(f"{place} changes nothing of {model.name}: every weight in it is the base's own")
+    return found
+
+
+def _read_folder(model: Model, place: Path, unpickle: bool) -> Foreign:
+    if (place / "model_index.json").is_file():
+        opened = load(str(place), "cpu", torch.float32)
+        return Foreign(compare_models(model, opened), "folder", "", _other_decoder(model, opened))
+    for name in LORA_NAMES:
+        if (place / name).is_file():
+            return _read_file(model, place / name, unpickle)
+    held = sorted(file for file in place.iterdir() if file.suffix in (".safetensors", *PICKLES))
+    if len(held) != 1:
+        raise ValueError(
+            f"{place} holds {len(held)} files of weights and no model_index.json; a diffusers folder, or the name of "
+            "one file, would have worked"
+        )
+    return _read_file(model, held[0], unpickle)
+
+
+def _read_file(model: Model, file: Path, unpickle: bool) -> Foreign:
+    if file.suffix in PICKLES:
+        if not unpickle:
+            raise ValueError(
+                f"{file} is a pickle, which can run code when it is opened; --pickle opens it with weights_only, which "
+                "runs none, or convert it to .safetensors"
+            )
+        tensors, header = _unpickle(file), {}
+    else:
+        tensors, header = _read_safetensors(file)
+    about = json.loads(header.get("efface", "{}"))
+    if about.get("kind") == "edit":
+        raise ValueError(f"{file} is an edit of efface already; give it to --edit as it is")
+    digest, record = hash_file(file), about.get("edit")
+    if is_lora(tensors):
+        return Foreign(read_lora(model, _scaled(tensors, header, file)), "LoRA", digest, record=record)
+    if all(any(key.startswith(prefix) for key in tensors) for prefix in (single_file.UNET, single_file.VAE)):
+        opened = _open_checkpoint(model, file)
+        if opened is not None:
+            return Foreign(compare_models(model, opened), "single file", digest, _other_decoder(model, opened), record)
+    values, aside = read_weights(model, tensors)
+    return Foreign(values, "weights", digest, tuple(aside), record)
+
+
+def compare_models(base: Model, other: Model) -> dict[str, Tensor]:
+    """The weights of another model that differ from the base's, by checkpoint name.
+
+    Raises:
+        ValueError: the models are of different architectures or sizes.
+    """
+    ours, theirs = base.weights, other.weights
+    fits = ours.keys() == theirs.keys() and all(ours[n].shape == theirs[n].shape for n in ours)
+    if base.architecture != other.architecture or not fits:
+        raise ValueError(
+            f"{other.name} ({other.architecture}) is no fine-tuned {base.name} ({base.architecture}): "
+            "their weights differ in names or shapes"
+        )
+    return {n: t.detach().cpu().clone() for n, t in theirs.items() if not torch.equal(ours[n].to(t), t)}
+
+
+def _other_decoder(base: Model, other: Model) -> tuple[str, ...]:
+    return () if base.decoder_digest() == other.decoder_digest() else ("vae",)
+
+
+def _open_checkpoint(model: Model, file: Path) -> Model | None:
+    """A whole model in the original layout, opened with the base's configuration; None where it is not whole."""
+    if file.suffix != single_file.SUFFIX:
+        return None
+    try:
+        single_file.kind(file)
+    except ValueError:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        configuration = consumer.write_configuration(model.pipeline, scratch)
+        return load(single_file.open_file(file, str(configuration)).to("cpu", torch.float32))
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+            return {name: opened.get_tensor(name) for name in names}, dict(opened.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{file} is truncated or no safetensors file ({error}); fetch it again") from error
+
+
+def _unpickle(file: Path) -> dict[str, Tensor]:
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{file} can't be opened with weights_only ({str(error).splitlines()[0]}); a pickle of a dict of tensors, "
+            "as state_dict() gives it, would have worked"
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
+            held = held[wrapper]
+    tensors = {str(k): v for k, v in held.items() if isinstance(v, Tensor)} if isinstance(held, dict) else {}
+    if not tensors:
+        raise ValueError(f"{file} holds no tensors by name; a pickle of a state_dict() would have worked")
+    return tensors
+
+
+def _scaled(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path) -> dict[str, Tensor]:
+    """The tensors with the alphas that diffusers or PEFT say beside them instead of among them."""
+    named = {key.removeprefix(PEFT): tensor for key, tensor in tensors.items()}
+    settings: dict[str, Any] = json.loads(header.get("lora_adapter_metadata", "{}"))
+    beside = file.with_name("adapter_config.json")
+    if not settings and beside.is_file():
+        settings = json.loads(beside.read_text(encoding="utf-8"))
+    for key in list(named) if settings else ():
+        layer, found, _ = key.partition(".lora_A.")
+        if found and (alpha := _alpha(settings, layer)) is not None:
+            named[f"{layer}.alpha"] = torch.tensor(float(alpha))
+    return named
+
+
+def _alpha(settings: Mapping[str, Any], layer: str) -> float | None:
+    """The alpha of a layer in PEFT's settings, which may be of one part of the pipeline: `unet.lora_alpha`."""
+    part = layer.split(".")[0]
+    own = {key.removeprefix(f"{part}."): value for key, value in settings.items()}
+    for pattern, alpha in (own.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", layer):
+            return alpha
+    return own.get("lora_alpha")

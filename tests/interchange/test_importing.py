@@ -1,0 +1,237 @@
+"""Other tools' erasures come in as edits: their files, as their own code writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+import efface
+from efface.api.exporting import write_export
+from efface.cli.app import main
+from efface.edits.edit import Edit
+from efface.models.adapters import single_file
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.base import Model
+from lora_fixtures import dense, low_rank, mask, same_change
+from tiny import tiny_model
+from tiny_ddpm import tiny_ddpm
+from tiny_sdxl import tiny_sdxl
+
+ARCHITECTURES: dict[str, Callable[[], Model]] = {"sd": tiny_model, "sdxl": tiny_sdxl}
+
+
+def changed_unet(model: Model, part: str = "attn2") -> dict[str, torch.Tensor]:
+    """All weights of a U-Net of which some were trained, by diffusers' names."""
+    edit = dense(model, part)
+    with edit.apply(model):
+        return {name: tensor.detach().clone() for name, tensor in model.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("format", ["lora", "kohya", "comfy"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_what_is_exported_comes_back(kind: str, format, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    edit = low_rank(model, "attn2.to_k", "resnets.0.conv1", "self_attn", "downsamplers")
+    write_export(model, edit, tmp_path / "x.safetensors", format=format, pictures=0)
+    back = efface.import_edit(model, tmp_path / "x.safetensors")
+    assert same_change(model, edit, back)
+    assert back.meta["request"] == edit.meta["request"] and back.meta["method"] == "ESD"
+    assert {name.partition(":")[2] for name in back.values} == {"down", "up"}
+
+
+@pytest.mark.parametrize("make", [dense, mask])
+def test_exact_differences_come_back(make, tmp_path: Path) -> None:
+    model = tiny_model()
+    edit = make(model, "attn2", "norm")
+    write_export(model, edit, tmp_path / "x.safetensors", format="comfy", pictures=0)
+    assert same_change(model, edit, efface.import_edit(model, tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("prefix", ["", "unet."])
+@pytest.mark.parametrize("layout", ["pt", "wrapped", "safetensors", "part"])
+def test_weights_by_the_names_of_the_unet(prefix: str, layout: str, tmp_path: Path) -> None:
+    """ESD and UCE save the U-Net's state_dict, whole or what they trained, as a pickle or as safetensors."""
+    model = tiny_model()
+    held = changed_unet(model)
+    held = {name: tensor for name, tensor in held.items() if layout != "part" or "attn2" in name}
+    held = {f"{prefix}{name}": tensor for name, tensor in held.items()}
+    file = tmp_path / ("esd.safetensors" if layout in ("safetensors", "part") else "esd.pt")
+    if file.suffix == ".pt":
+        torch.save({"unet": held} if layout == "wrapped" else held, file)
+    else:
+        save_file(held, file)
+    edit = efface.import_edit(model, file, "cat", method="esd", unpickle=True)
+    wanted = dense(model, "attn2")
+    assert sorted(edit.names) == sorted(wanted.names) and same_change(model, wanted, edit, 0)
+    assert edit.meta["request"]["targets"] == ["cat"] and edit.meta["arguments"]["read_as"] == "weights"
+
+
+def test_a_file_of_half_precision_changes_only_what_it_changes(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_file({name: tensor.half() for name, tensor in changed_unet(model).items()}, tmp_path / "esd.safetensors")
+    edit = efface.import_edit(model, tmp_path / "esd.safetensors", "cat")
+    assert sorted(edit.names) == sorted(dense(model, "attn2").names)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_weights_in_the_original_layout(kind: str, tmp_path: Path) -> None:
+    """ESD's first code saves CompVis names; schedules and other parts lie beside the denoiser's weights."""
+    model = ARCHITECTURES[kind]()
+    edit = dense(model, "attn2")
+    with edit.apply(model):
+        held: dict[str, torch.Tensor] = single_file.original(model)  # type: ignore[arg-type]
+        held = {name: tensor.detach().clone().contiguous() for name, tensor in held.items()}
+    only = {name: tensor for name, tensor in held.items() if name.startswith("model.")} | {"betas": torch.ones(3)}
+    torch.save({"state_dict": only}, tmp_path / "esd.pt")
+    with pytest.warns(UserWarning, match=r"1 parts of .*esd.pt are no weights .* first 'betas'"):
+        back = efface.import_edit(model, tmp_path / "esd.pt", "cat", unpickle=True)
+    assert same_change(model, edit, back, 0)
+    save_file(held, tmp_path / "whole.safetensors")
+    whole = efface.import_edit(model, tmp_path / "whole.safetensors", "cat")
+    assert same_change(model, edit, whole, 0) and whole.meta["arguments"]["read_as"] == "single file"
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_fine_tuned_folder_against_its_base(kind: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    edit = dense(model, "attn2", "self_attn")
+    edit.export(model, tmp_path / "tuned")
+    back = efface.import_edit(model, tmp_path / "tuned", "cat")
+    assert sorted(back.names) == sorted(edit.names) and same_change(model, edit, back, 0)
+    # The denoiser alone, as `unet.save_pretrained` writes it.
+    alone = efface.import_edit(model, tmp_path / "tuned" / "unet", "cat")
+    assert sorted(alone.names) == sorted(name for name in edit.names if name.startswith("unet."))
+
+
+@pytest.mark.parametrize("alpha", [4, 1])
+def test_a_lora_that_peft_saved(alpha: int, tmp_path: Path) -> None:
+    model = tiny_model()
+    prompt = model.encode(["a cat"])
+    unet: Any = tiny_model().network
+    wrapped = get_peft_model(unet, LoraConfig(r=2, lora_alpha=alpha, target_modules=["to_k", "to_v", "conv1"]))
+    rng = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(torch.randn(weight.shape, generator=rng))
+    wrapped.save_pretrained(tmp_path / "peft")
+    edit = efface.import_edit(model, tmp_path / "peft", "cat")
+    x, t = torch.randn(1, 4, 8, 8, generator=rng), 500
+    theirs = wrapped(x, t, encoder_hidden_states=prompt.tokens).sample
+    with edit.apply(model):
+        assert torch.allclose(model.predict(x, t, prompt)[0], theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"alpha_pattern": {"down_blocks.0.attentions.0.proj_in": 6}}])
+def test_alphas_that_diffusers_writes_into_the_header(settings: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny_model()
+    edit = low_rank(model, "0.proj_in", "attn2.to_k")
+    write_export(model, edit, tmp_path / "x.safetensors", format="lora", pictures=0)
+    modules = [name.removeprefix("unet.").removesuffix(".weight") for name in edit.names]
+    known = {"r": 2, "lora_alpha": 4, "target_modules": modules, **settings}
+    header = {f"unet.{key}": value for key, value in known.items()}
+    save_file(
+        load_file(tmp_path / "x.safetensors"),
+        tmp_path / "y.safetensors",
+        metadata={"format": "pt", "lora_adapter_metadata": json.dumps(header)},
+    )
+    pipeline = tiny_model().pipeline
+    pipeline.load_lora_weights(str(tmp_path), weight_name="y.safetensors")
+    pipeline.fuse_lora(components=["unet"])
+    pipeline.unload_lora_weights()
+    fused = StableDiffusion(pipeline, "fused").weights
+    with efface.import_edit(model, tmp_path / "y.safetensors", "cat").apply(model):
+        assert all(torch.allclose(fused[name], model.weights[name], atol=1e-6) for name in edit.names)
+
+
+def test_old_names_of_attention_processors(tmp_path: Path) -> None:
+    model = tiny_model()
+    edit = low_rank(model, "attn2.to_k", "attn2.to_out")
+    held: dict[str, torch.Tensor] = {}
+    for key, tensor in edit.values.items():
+        name, _, part = key.partition(":")
+        layer, _, leaf = name.removesuffix(".weight").replace(".to_out.0", ".to_out").rpartition(".")
+        held[f"{layer}.processor.{leaf}_lora.{part}.weight"] = tensor
+    torch.save(held, tmp_path / "pytorch_attn_procs.bin")
+    assert same_change(
+        model, edit, efface.import_edit(model, tmp_path / "pytorch_attn_procs.bin", "cat", unpickle=True)
+    )
+
+
+def broken(folder: Path, model: Model) -> dict[str, tuple[Path, str]]:
+    """Files that can't be read, with what is said of each."""
+    edit = low_rank(model, "attn2.to_k")
+    write_export(model, edit, folder / "good.safetensors", format="kohya", pictures=0)
+    good = load_file(folder / "good.safetensors")
+    first = min(good).partition(".")[0]
+    strange = {**good, "lora_unet_nowhere.lora_down.weight": torch.ones(2, 3)}
+    halved = {k: v for k, v in good.items() if k != f"{first}.lora_up.weight"}
+    longer = {**good, f"{first}.lora_down.weight": torch.ones(2, 99)}
+    dora = {**good, f"{first}.dora_scale": torch.ones(3)}
+    found = {}
+    for name, held, says in (
+        ("strange", strange, r"1 of the file's \d+ layers fit none of tiny \(sd\), first 'lora_unet_nowhere'"),
+        ("halved", halved, "a pair of down and up"),
+        ("longer", longer, r"is a product \[\d+, 99\], the model's is"),
+        ("dora", dora, "the file holds DoRA, which is no product of two matrices"),
+        ("vae", {"encoder.conv_in.weight": torch.ones(3)}, "1 of the file's 1 tensors fit none of tiny"),
+        ("shape", {"conv_in.weight": torch.ones(3, 3)}, r"'conv_in.weight' is \(3, 3\), the model's is"),
+        ("same", {"conv_in.weight": model.weights["unet.conv_in.weight"].detach().clone()}, "changes nothing of tiny"),
+    ):
+        save_file(held, folder / f"{name}.safetensors")
+        found[name] = (folder / f"{name}.safetensors", says)
+    (folder / "cut.safetensors").write_bytes((folder / "good.safetensors").read_bytes()[:-5])
+    torch.save(model.network, folder / "module.pt")
+    torch.save({"steps": 3}, folder / "empty.pt")
+    edit.save(folder / "edit.safetensors")
+    tiny_sdxl().save_pretrained(folder / "xl")
+    (folder / "bare").mkdir()
+    return found | {
+        "cut": (folder / "cut.safetensors", "truncated or no safetensors file"),
+        "module": (folder / "module.pt", "can't be opened with weights_only .* as state_dict"),
+        "empty": (folder / "empty.pt", "holds no tensors by name"),
+        "edit": (folder / "edit.safetensors", "is an edit of efface already"),
+        "other": (folder / "xl", r"xl \(sdxl\) is no fine-tuned tiny \(sd\)"),
+        "bare": (folder / "bare", "holds 0 files of weights and no model_index.json"),
+    }
+
+
+def test_what_fits_no_model_is_refused(tmp_path: Path) -> None:
+    model = tiny_model()
+    for file, says in broken(tmp_path, model).values():
+        with pytest.raises(ValueError, match=says):
+            efface.import_edit(model, file, "cat", unpickle=True)
+    with pytest.raises(ValueError, match=r"is a pickle, which can run code when it is opened; --pickle"):
+        efface.import_edit(model, tmp_path / "module.pt", "cat")
+    with pytest.raises(ValueError, match="does not say what it erases; name it with --target"):
+        bare = load_file(tmp_path / "good.safetensors")
+        save_file(bare, tmp_path / "bare.safetensors")
+        efface.import_edit(model, tmp_path / "bare.safetensors")
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        efface.import_edit(model, tmp_path / "none", "cat")
+    with pytest.raises(ValueError, match="fit none of"):
+        efface.import_edit(tiny_ddpm("v_prediction"), tmp_path / "good.safetensors", "cat")
+
+
+def test_the_command_writes_an_edit_that_is_used_as_any_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_model().save_pretrained(tmp_path / "base")
+    model = efface.load(str(tmp_path / "base"), "cpu")
+    edit = low_rank(model, "attn2")
+    write_export(model, edit, tmp_path / "x.safetensors", format="kohya", pictures=0)
+    asked = ["import", str(tmp_path / "x.safetensors"), "--model", str(tmp_path / "base")]
+    out = tmp_path / "back.safetensors"
+    assert main([*asked, "--out", str(out), "--target", "cat", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["weights"] == len(edit.names) and told["read_as"] == "LoRA" and len(told["sha256"]) == 64
+    assert same_change(model, edit, Edit.load(out))
+    assert main([*asked, "--out", str(out)]) == 2 and "add --overwrite" in capsys.readouterr().err
+    assert main([*asked, "--out", str(tmp_path / "back.pt")]) == 2 and "end in .safetensors" in capsys.readouterr().err
