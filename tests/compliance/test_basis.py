@@ -211,8 +211,8 @@ def damage(folder: Path, change: Callable[[Any], object]) -> None:
 WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "a share of 700 %": (lambda d: d["measures"][0]["edited"].update(value=7.0), "a share is between 0 and 1, got 7"),
     "a bound above 1": (lambda d: d["measures"][0]["base"].update(high=1.2), "a share is between 0 and 1, got 1.2"),
-    "NaN": (lambda d: d["measures"][0]["edited"].update(value=float("nan")), "finite number"),
-    "infinite": (lambda d: d["measures"][2]["drop"].update(high=float("inf")), "finite number"),
+    "NaN": (lambda d: d["measures"][0]["edited"].update(value=float("nan")), "NaN is no number of JSON"),
+    "infinite": (lambda d: d["measures"][2]["drop"].update(high=float("inf")), "Infinity is no number of JSON"),
     "a drop of 2": (lambda d: d["measures"][2]["drop"].update(value=2.0), "between -1 and 1, got 2"),
     "fewer than none": (lambda d: d["measures"][0]["edited"].update(n=-1), "greater than or equal to 0"),
 }
