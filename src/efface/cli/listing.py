@@ -14,6 +14,7 @@ import tyro
 
 from ..catalog import SCORERS
 from ..files import read_toml
+from ..methods.capabilities import cells
 from ..models.architectures import ARCHITECTURES, GROUPS
 from ..source import fields, is_trait, lineage, traits
 from .console import result
@@ -45,12 +46,17 @@ class List:
     """List the methods, attacks, scorers, suites, protocols or models there are."""
 
     example: ClassVar[str] = "efface list methods"
-    what: tyro.conf.Positional[Literal["methods", "attacks", "scorers", "suites", "protocols", "models"]]
-    """Which of them."""
+    what: tyro.conf.Positional[
+        Literal["methods", "architectures", "attacks", "scorers", "suites", "protocols", "models"]
+    ]
+    """Which of them; "architectures" is the table of methods and architectures, in Markdown."""
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> None:
+        if self.what == "architectures":
+            rows = served()
+            return result(rows, self.json, tabulate(rows))
         makers = {"methods": methods, "attacks": attacks, "scorers": scorers, "suites": suites}
         rows = {**makers, "protocols": protocols, "models": models}[self.what]()
         columns = {"methods": COLUMNS, "attacks": ("name", "threat", "about")}.get(self.what, ("name", "about"))
@@ -63,6 +69,19 @@ def methods() -> list[dict[str, Any]]:
     from ..methods import capabilities, describe, names
 
     return [{"name": n, "about": describe(n), **dataclasses.asdict(capabilities(n))} for n in names()]
+
+
+def served() -> list[dict[str, str]]:
+    """Every method, with what it asks of each architecture."""
+    from ..methods import capabilities, names
+
+    return [{"name": name, **cells(capabilities(name))} for name in names()]
+
+
+def tabulate(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as a table of Markdown, whose columns are their keys."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def attacks() -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..catalog import METHODS
-from ..models.architectures import expand
+from ..models.architectures import ARCHITECTURES, DISTILLED, READ_GUIDANCE, expand
 from ..source import SourceClass, fields, lineage, traits
 
 Need = Literal["no", "optional", "needed", "by choice"]
@@ -34,6 +34,23 @@ class Capabilities:
 def capabilities(name: str) -> Capabilities:
     """What the method of this name can do; ValueError where there is none of that name."""
     return read(METHODS.entry(name).written)
+
+
+def cells(can: Capabilities) -> dict[str, str]:
+    """What a method asks of each architecture, by its name.
+
+    "no"; "yes"; "guidance", where it needs an unconditional prediction, which those versions lack that are distilled to
+    a few steps; "two", where guidance is a number that the network reads, and the method needs one by two predictions.
+    """
+    return {kind: _cell(can, kind) for kind in ARCHITECTURES}
+
+
+def _cell(can: Capabilities, kind: str) -> str:
+    if kind not in can.architectures:
+        return "no"
+    if can.uncond != "needed" or kind not in DISTILLED:
+        return "yes"
+    return "two" if can.kind == "inference time" and kind in READ_GUIDANCE else "guidance"
 
 
 def read(own: SourceClass) -> Capabilities:

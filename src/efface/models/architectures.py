@@ -20,6 +20,11 @@ ARCHITECTURES: Mapping[str, str] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {"flow": ("sd3", "flux", "sana", "z-image", "qwen-image", "flux2")}
 """Architectures that a method may name together: those that are trained as flows."""
 
+DISTILLED = ("flux", "z-image", "flux2")
+"""Those of which a version is distilled to a few steps, and has no unconditional prediction."""
+READ_GUIDANCE = ("flux", "flux2")
+"""Those of which a version reads its guidance as a number."""
+
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
     """The architectures that are named, each alone or with its group."""
