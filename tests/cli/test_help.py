@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,9 @@ def test_version_and_help_are_commands(capsys: pytest.CaptureFixture[str]) -> No
 def test_every_command_has_an_example_and_marks_what_it_requires(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = told(capsys, name, "--help")
     assert f"efface {name}" in text[text.index("Example:") :]
-    flags = list_words([name])
-    for flag in ("--model", "--edit", "--out"):
-        if flag in flags and name not in ("demo", "draw", "record"):
+    needed = [f for f in dataclasses.fields(COMMANDS[name]) if MISSING is f.default and MISSING is f.default_factory]
+    for flag in (f"--{f.name}" for f in needed):
+        if flag in ("--model", "--edit", "--out") and flag in list_words([name]):
             box = re.split(rf"^\W*(?={flag} )", text, flags=re.MULTILINE)[1]
             assert "(required)" in box[: box.index(" --", 1)], flag
 
@@ -137,7 +139,7 @@ def test_an_interruption_says_what_is_kept(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for where in ("erasing.erase", "evaluating.evaluate", "publishing.export"):
+    for where in ("erasing.erase", "evaluating.evaluate", "exporting.write_export"):
         monkeypatch.setattr(f"efface.api.{where}", stop)
     more = {"erase": ["--target", "cat"], "evaluate": ["--suite", "glyphs-objects"], "export": []}[args[0]]
     out = str(tmp_path / ("e.safetensors" if args[0] == "erase" else "out"))

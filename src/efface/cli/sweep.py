@@ -22,6 +22,7 @@ class Sweep:
     A cell whose result is there is not done again, so the same command goes on after a stop, a kill or a failure.
     """
 
+    kept: ClassVar[str] = "finished cells lie in --out, and the same command goes on from there"
     example: ClassVar[str] = "efface sweep grid.toml --out out/grid --workers 2"
     grid: Annotated[Path, tyro.conf.Positional]
     """The grid, a TOML file (docs/scale.md says what it holds)."""
