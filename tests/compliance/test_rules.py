@@ -196,7 +196,7 @@ def test_policies_are_documented_sets_of_rules(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are default, attacked"):
         gate_rules.find_policy("strict")
     own.write_text("[ours]\n")
-    with pytest.raises(ValueError, match="holds no policies"):
+    with pytest.raises(ValueError, match="is no file of policies"):
         gate_rules.find_policy(str(own))
 
 

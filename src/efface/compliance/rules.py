@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import read_toml
+from ..files import read_toml, refusing
 
 POLICIES = Path(__file__).parent / "policies.toml"
 RULE = re.compile(
@@ -75,7 +75,7 @@ def read_policies(path: Path) -> dict[str, Policy]:
         FileNotFoundError, ValueError: no such file, or it is not of that form.
     """
     data = read_toml(path)
-    try:
+    with refusing(path, "no file of policies, a table each with `about` and `rules`"):
         return {
             name: Policy(
                 name,
@@ -85,8 +85,6 @@ def read_policies(path: Path) -> dict[str, Policy]:
             )
             for name, table in data.items()
         }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no policies: a table each, with `about` and `rules` ({error})") from error
 
 
 def _rules(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..catalog import did_you_mean
+from ..files.structured import shorten as shorten_text
 from ..functional import rates
 from ..functional.rates import EXPOSED, spell_part
 from ..functional.words import share_name
@@ -183,7 +184,7 @@ def _known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str
         raise ValueError(f'name the {what} classes of {table.file}, for example --{what} "{classes[0]}"')
     for name in wanted:
         if not any(share_name(name, c) for c in classes):
-            raise ValueError(f"{table.file} has no class {name!r}{did_you_mean(name, list(classes))}")
+            raise ValueError(f"{table.file} has no class {name!r}{shorten_text(did_you_mean(name, list(classes)))}")
     return [c for c in classes if any(share_name(name, c) for name in wanted)]
 
 

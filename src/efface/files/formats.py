@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .structured import MOST_ROWS, parse_json, read_parquet, refusing
+from .structured import MOST_ROWS, parse_json, read_parquet, refusing, shorten
 from .text import decode
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
@@ -57,7 +57,7 @@ def refuse(file: str, problems: Sequence[str]) -> None:
     if not problems:
         return
     more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    raise ValueError(f"{file}, {'; '.join(problems[:SHOWN])}{more}")
+    raise ValueError(f"{file}, {'; '.join(map(shorten, problems[:SHOWN]))}{more}")
 
 
 def parse_csv(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:

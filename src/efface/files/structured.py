@@ -26,6 +26,8 @@ MOST_ROWS = 1_000_000
 """Rows of a table at most: a parquet file of a few kB can hold many more, all alike."""
 MOST_CELLS = 2**30
 """Bytes of a parquet file's cells at most, when they are unpacked: 1 GiB."""
+MOST_TOLD = 300
+"""Characters of a file's contents that an error repeats."""
 BATCH = (4, 2**16)
 """Rows of a parquet file that are unpacked together, at least and at most."""
 
@@ -47,7 +49,12 @@ def _say(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 2 and "validation error" in lines[0]:
         return f"{lines[1]}: {lines[2].partition(' [type=')[0]}"
-    return lines[0] if lines else type(error).__name__
+    return shorten(lines[0]) if lines else type(error).__name__
+
+
+def shorten(text: str) -> str:
+    """A text in at most MOST_TOLD characters: what stands in a damaged file may be of any length."""
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}…"
 
 
 def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
