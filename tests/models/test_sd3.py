@@ -10,12 +10,16 @@ import pytest
 import torch
 
 import efface
-from efface.concept import Prompt
+from efface import methods
+from efface.concept import Erasure, Prompt
 from efface.functional.schedules import NoiseLevel
+from efface.models.adapters.flat import flatten_parts, replace_parts
 from efface.models.adapters.sd3 import StableDiffusion3
 from efface.models.ddim_inversion import invert, redraw
 from efface.models.trajectory import draw_noise
 from efface.training.subsets import JOINT, select
+from tiny_flux import tiny_flux
+from tiny_language import tiny_sana
 from tiny_pixart import LENGTH
 from tiny_sd3 import tiny_sd3, tiny_sd3_pipeline
 
@@ -190,3 +194,55 @@ def test_named_subsets_select_by_role(model: StableDiffusion3) -> None:
         "text_encoder_3",
     }
     assert not [n for n in chosen["notime"] if "timestep_embedder" in n or "proj_out" in n]
+
+
+@pytest.mark.parametrize("make", [tiny_sd3, tiny_flux, tiny_sana])
+def test_prompts_are_encoded_once_and_the_text_encoders_may_go(make: Any) -> None:
+    model = make()
+    before, drawn = model.fingerprint(), model.images(PROMPTS, SEEDS, steps=2)
+    model.drop_text_encoders()
+    assert not any(name.startswith("text_encoder") for name in model.weights)
+    assert model.fingerprint() == before and torch.equal(model.images(PROMPTS, SEEDS, steps=2), drawn)
+    with pytest.raises(ValueError, match=r"dropped its text encoders and never read 'a car'"):
+        model.images("a car")
+    edit = methods.get("esd")(steps=1, batch=1, draw_steps=2).fit(model, Erasure(("a dog",)))
+    assert edit.names
+    with edit.apply(model), pytest.raises(ValueError, match="leave it, and drop the text encoders then"):
+        model.drop_text_encoders()
+
+
+def test_a_search_in_the_encoding_moves_every_way_in(model: StableDiffusion3) -> None:
+    cond = model.encode(PROMPTS)
+    at = flatten_parts(cond).requires_grad_()
+    moved = replace_parts(cond, at, model.name)
+    assert all(torch.equal(part, cond.tensors[name]) for name, part in moved.tensors.items())
+    (said,) = model.predict(torch.randn(2, *model.latent_shape), 500.0, moved)
+    (grad,) = torch.autograd.grad(said.square().sum(), [at])
+    sizes = [part[0].numel() for part in cond.sequence.values()]
+    assert all(part.any() for part in grad.split([*sizes, cond.tensors["pooled"].shape[1]], dim=1))
+
+
+def test_uce_on_the_context_embedder_is_what_a_numerical_minimiser_finds(model: StableDiffusion3) -> None:
+    """sum |W c - W0 c*|^2 + lamb |W - W0|^2 over both encoders' last tokens, descended by L-BFGS."""
+    edit = methods.get("uce")(lamb=0.5).fit(model, Erasure(("cat",), anchor="dog"))
+    read = [model.text_inputs(model.encode([word]), "joint.text")[0].detach().double() for word in ("cat", "dog")]
+    places = (1, 8)  # CLIP's first word stands after the start; T5's first word is its first row, after CLIP's eight
+    for name, rows in (
+        ("transformer.context_embedder.weight", [(read[0][i], read[1][i]) for i in places]),
+        (
+            "transformer.time_text_embed.text_embedder.linear_1.weight",
+            [tuple(model.encode([word]).tensors["pooled"][0].double() for word in ("cat", "dog"))],
+        ),
+    ):
+        w0 = model.weights[name].detach().double()
+        w = w0.clone().requires_grad_()
+        search = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+        def loss(w: torch.Tensor = w, w0: torch.Tensor = w0, rows: Any = rows, search: Any = search) -> torch.Tensor:
+            search.zero_grad()
+            total = 0.5 * (w - w0).square().sum() + sum((w @ c - w0 @ goal).square().sum() for c, goal in rows)
+            total.backward()
+            return total
+
+        search.step(loss)
+        assert torch.allclose(edit.values[name].double(), w.detach(), atol=1e-4)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..concept import Prompt, positive
 from ..functional.adversary import RowwiseAdam
+from ..models.adapters.flat import flatten_parts, replace_parts
 from ..models.cond import Cond
 from ..models.text_room import demand_room
 from ..suites.spec import Row
@@ -79,6 +80,8 @@ class Embeddings(IterativeAttack):
         self.how, self.context, self.rows = how, context, list(rows)
         self.denoising = build_denoising_error(context, rows, "soft-prompt")
         self.own = context.model.encode([row.prompt for row in rows])
+        # A flow may hear a prompt by several encoders, and by what they pool: all of it moves.
+        self.whole = context.model.space == "flow"
         self.soft = RowwiseAdam(self._start().float(), how.lr)
 
     def advance(self, turn: int) -> Sequence[Candidate]:
@@ -96,7 +99,7 @@ class Embeddings(IterativeAttack):
 
     def _start(self) -> Tensor:
         if self.how.where == "encoding":
-            return self.own.embedding
+            return flatten_parts(self.own) if self.whole else self.own.embedding
         model = self.context.model
         words = model.tokenize(self.context.words)[:, 1]
         picks = [torch.randint(len(words), (self.how.tokens,), generator=rng) for rng in self.denoising.rngs]
@@ -108,5 +111,6 @@ class Embeddings(IterativeAttack):
         if self.how.where == "words":
             cond = model.encode_with_grad([row.prompt for row in self.rows[part]], at)
         else:
-            cond = self.own[part].with_embedding(at.to(self.own.embedding))
+            own, at = self.own[part], at.to(self.own.embedding)
+            cond = replace_parts(own, at, model.name) if self.whole else own.with_embedding(at)
         return model.with_guider_inputs([""] * len(at), cond)

@@ -55,6 +55,11 @@ class Model(Swappable):
         asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         known = dict(self._encoded)
         new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in known]
+        if new and self.encoders_dropped:
+            raise ValueError(
+                f"{self.name} dropped its text encoders and never read {new[0]!r}; encode every prompt before "
+                "drop_text_encoders(), or open the model anew"
+            )
         for start in range(0, len(new), 64):
             chunk = new[start : start + 64]
             cond = self.with_guider_inputs(chunk, self._encode(chunk))

@@ -12,6 +12,7 @@ from .adapter import Adapter
 from .cond import Cond
 from .fingerprint import compute_digests
 from .guider import Guider
+from .offload import ENCODERS
 from .trajectory_cache import TrajectoryCache
 from .weights import Weights
 
@@ -27,7 +28,7 @@ class Swappable(Adapter):
         self._fingerprint: dict[str, str] | None = None
         self.recordings = TrajectoryCache()
         self.draw_batch = self.gradient_rows = 0
-        self.parked = False
+        self.parked = self.encoders_dropped = False
         self.steady: set[int] | None = None
 
     @property
@@ -92,6 +93,26 @@ class Swappable(Adapter):
         if self._fingerprint is None:
             self._fingerprint = compute_digests(self.weights)
         return dict(self._fingerprint)
+
+    def drop_text_encoders(self) -> None:
+        """Frees the text encoders' memory; prompts that were encoded before are still known, and no others.
+
+        The fingerprint is taken first, so that edits made afterwards fit the whole model.
+
+        Raises:
+            ValueError: a guide or an edit is in place, which may read prompts anew.
+        """
+        if not self.untouched:
+            raise ValueError(f"{self.name} is under an edit or a guide; leave it, and drop the text encoders then")
+        self.fingerprint()
+        self._weights.drop("text_encoder")
+        for name in ENCODERS:
+            if getattr(self.pipeline, name, None) is not None:
+                setattr(self.pipeline, name, None)
+        for name, held in list(vars(self).items()):
+            if name in ("text_encoder", "text_encoders", "towers", "t5") and held is not None:
+                setattr(self, name, None)
+        self.encoders_dropped = True
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -33,6 +33,10 @@ class Weights:
         """The parameters now in place, by checkpoint name."""
         return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
 
+    def drop(self, prefix: str) -> None:
+        """Forgets the parameters whose names begin so."""
+        self._slots = {name: slot for name, slot in self._slots.items() if not name.startswith(prefix)}
+
     def owners(self) -> dict[str, nn.Module]:
         """The module that holds each parameter, by the parameter's checkpoint name."""
         return {name: owner for name, (owner, _) in self._slots.items()}

@@ -17,20 +17,22 @@ def flatten_parts(cond: Cond) -> Tensor:
 
 
 def replace_parts(cond: Cond, embedding: Tensor, name: str) -> Cond:
-    """One row of conditions with the parts that a flat embedding [d] holds; without pooled numbers those stay.
+    """n rows of conditions with the parts that flat embeddings [n, d] hold; without pooled numbers those stay.
+
+    One row also takes an embedding of any shape with as many numbers.
 
     Raises:
         ValueError: it is neither as long as the tokens nor as all that `flatten_parts` gives; `name` is the model's.
     """
-    sizes = {part: tensor.numel() for part, tensor in cond.sequence.items()}
-    given, tokens = embedding.flatten(), sum(sizes.values())
-    pooled = 0 if cond.pooled is None else cond.pooled.numel()
-    if len(given) not in (tokens, tokens + pooled):
+    sizes = {part: tensor[0].numel() for part, tensor in cond.sequence.items()}
+    given, tokens = embedding.reshape(len(cond), -1), sum(sizes.values())
+    pooled = 0 if cond.pooled is None else cond.pooled.shape[1]
+    if given.shape[1] not in (tokens, tokens + pooled):
         shapes = " and ".join(str(tuple(part.shape[1:])) for part in cond.sequence.values())
         whole = f", or {tokens + pooled} numbers with the pooled ones last" if pooled else ""
         raise ValueError(f"an embedding for {name} is {shapes}{whole}; got {tuple(embedding.shape)}")
-    parts = zip(cond.sequence.items(), given[:tokens].split([*sizes.values()]), strict=True)
+    parts = zip(cond.sequence.items(), given[:, :tokens].split([*sizes.values()], dim=1), strict=True)
     own = replace(cond, sequence={part: row.reshape(old.shape) for (part, old), row in parts})
-    if cond.pooled is None or len(given) == tokens:
+    if cond.pooled is None or given.shape[1] == tokens:
         return own
-    return replace(own, pooled=given[tokens:].reshape(cond.pooled.shape))
+    return replace(own, pooled=given[:, tokens:])

@@ -46,6 +46,7 @@ class StableDiffusion3(TwinClip):
         compute: torch.dtype | None = None,
     ) -> None:
         self.t5: Any = tie_embeddings(pipeline.text_encoder_3)
+        self.reads_t5 = self.t5 is not None
         encoders = ("text_encoder", "text_encoder_2", *(("text_encoder_3",) if self.t5 is not None else ()))
         # The pipeline's own steps and guidance.
         TwinClip.__init__(self, pipeline, name, encoders, defaults or Defaults(steps=28, guidance=7.0), words, compute)
@@ -69,7 +70,7 @@ class StableDiffusion3(TwinClip):
 
     def _with_t5(self, cond: Cond, texts: Sequence[str]) -> Cond:
         """The conditions with what T5 says of these n texts, where there is a T5."""
-        if self.t5 is None:
+        if not self.reads_t5:
             return cond
         read = self._tokenize(self.pipeline.tokenizer_3, texts, self.tokens_of_t5)
         return replace(cond, sequence={**cond.sequence, T5: read_t5(self.t5, read).to(self.dtype)})
@@ -92,7 +93,7 @@ class StableDiffusion3(TwinClip):
         """What the transformer reads [n, tokens, d]: CLIP's states, widened by zeros, and T5's or zeros."""
         clip, wide = cond.sequence[CLIP], self.network.config.joint_attention_dim
         clip = F.pad(clip, (0, wide - clip.shape[-1]))
-        blank = clip.new_zeros(len(clip), self.tokens_of_t5, wide) if self.t5 is None else cond.sequence[T5]
+        blank = cond.sequence[T5] if self.reads_t5 else clip.new_zeros(len(clip), self.tokens_of_t5, wide)
         return torch.cat([clip, blank], dim=1)
 
     def text_maps(self) -> Sequence[TextMap]:
@@ -103,7 +104,7 @@ class StableDiffusion3(TwinClip):
         if part != JOINT_TEXT:
             return ClipDiffusion.text_spans(self, part)
         clip = TextSpan(last_before_end(self.tokenizer), 0, self.max_tokens)
-        if self.t5 is None:
+        if not self.reads_t5:
             return [clip]
         return [clip, TextSpan(last_before_end(self.pipeline.tokenizer_3), self.max_tokens)]
 
