@@ -49,7 +49,7 @@ def public_name(name: str) -> str:
 def forget_paths(folder: Path, name: str) -> None:
     """Replace in every configuration the place that the model was opened from by its name."""
     for file in folder.rglob("*.json"):
-        data = read_json(file)
+        data = read_json(file, finite=False)
         if isinstance(data, dict) and "_name_or_path" in data:
             write_whole(file, json.dumps({**data, "_name_or_path": name}, indent=2, sort_keys=True) + "\n")
 
