@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from efface.cli.app import main as efface
 from judging_fixtures import write_bundle
 from kills import call, kill, list_commands, quick_models
 
@@ -29,3 +30,9 @@ def test_a_killed_command_leaves_nothing_half_written_and_a_rerun_ends_the_same(
         warnings.simplefilter("ignore")
         assert call(commands["erase"], edit) == 0
         assert kill(commands, commands[name], tmp_path, kills=1) == []
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert efface(["erase", "eap", "--model", "glyphs", "--target", "cat", "--out", "/proc/x.safetensors"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: cannot write /proc/x.safetensors: ") and said.count("\n") == 1

@@ -180,10 +180,11 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
     flags = dataclasses.make_dataclass("flags", fields, frozen=True, kw_only=True)
     about = f"Erase concepts from a model with {kind.__name__}. {kind.__doc__}\n\n{_example(name, kind)}"
     given = tyro.cli(flags, prog=f"efface erase {name}", description=about, args=list(args), config=tuple(config))
-    if suggested:
-        say("defaults for this model: " + ", ".join(f"{k} = {v}" for k, v in suggested.items()))
     chosen = {key: value for group, _, _ in groups for key, value in vars(getattr(given, group)).items()}
     request = Request(**{name: getattr(given, name) for name, _ in (*first, *last)})
+    request.check_places()  # before anything is told that would be for nothing
+    if suggested:
+        say("defaults for this model: " + ", ".join(f"{k} = {v}" for k, v in suggested.items()))
     return lambda: request.run(name, kind(**chosen))
 
 
