@@ -88,6 +88,31 @@ def test_a_distilled_model_is_not_drawn_with_guidance(monkeypatch: Any) -> None:
             mix.fit(model, Erasure(("cat",), anchor=anchor))
 
 
+@pytest.mark.parametrize("kind", FLOWS)
+def test_eap_chooses_words_whole_and_meets_them_where_the_student_is(kind: str) -> None:
+    """A candidate's tokens, mask and pooled embedding are one word's; its states are the student's under that word."""
+    model = opened(kind)[0]
+    method = quick("eap", model, steps=1, batch=2, source="student", keep_source="same", guidance=1.0)
+    trainer = method.build_trainer(model, Erasure(("cat",)))  # type: ignore[attr-defined]
+    term: Any = trainer.terms[1]
+    step = trainer.auxiliary_step(0, 0)
+    pick = term.search.select(trainer.context, step)
+    for i, word in enumerate(pick.words):
+        own = model.encode([word])
+        assert word != "cat"
+        for part, tensor in own.tensors.items():
+            assert torch.allclose(pick.cond.tensors[part][i].float(), tensor[0].float(), atol=1e-5), part
+    states = term.queries(trainer.context, step)["student"].states
+    how = {"steps": method.draw_steps, "guidance": 1.0, "sampler": "ddim"}  # type: ignore[attr-defined]
+    with trainer.update.swapped_in():
+        for i, point in enumerate(step.points):
+            cond = pick.cond.detach()[[i]]
+            drawn = model.sample(cond, trainer.context.uncond, [step.noise[i]], until=point, **how).x
+            assert torch.allclose(states.x[i], drawn[0], atol=1e-4)
+    weight = trainer.context.loss_weight(states.t, term.space)
+    assert term.space == "x0" and torch.allclose(weight, (states.t / 1000).square().to(weight), atol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "space"), [("esd", "flow"), ("eap", "x0"), ("ac", "flow")])
 def test_errors_are_measured_as_velocities_unless_a_method_says_otherwise(name: str, space: str) -> None:
     model = opened("sd3")[0]

@@ -21,7 +21,8 @@ from .console import result
 
 PACKAGE = Path(__file__).parent.parent
 OTHERS = {
-    "FOLDER or HUB-ID": "any Stable Diffusion 1.x, 2.x or XL pipeline of diffusers",
+    "FOLDER or HUB-ID": "a pipeline of diffusers: Stable Diffusion 1.x, 2.x, XL, 3 or 3.5, PixArt, FLUX.1, FLUX.2, "
+    "SANA, Z-Image or Qwen-Image",
     "FOLDER with classes.json": "a class-conditional DDPMPipeline of diffusers; classes.json names its classes",
     "FILE.safetensors@FOLDER": "a single file in the original layout of Stable Diffusion 1.x, 2.x or XL, with the "
     "configuration and tokenizer of a diffusers folder, name or hub id",
