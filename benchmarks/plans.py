@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from efface import methods
 from efface.concept import Erasure
+from efface.models.adapters.latent import SLICE
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.fingerprint import CASTS
@@ -118,20 +119,18 @@ class Plans:
         }
 
     def autoencoder(self, model: Any) -> list[dict[str, Any]]:
-        """Decoding and encoding many pictures, beside the weights."""
-        rows, side = [], model.resolution
-        for n in (1, 4, 16):
-            works = {
-                "decode": lambda n=n: model.decode(torch.zeros(n, *model.latent_shape)),
-                "encode": lambda n=n: model.latents(torch.zeros(n, 3, side, side, dtype=torch.uint8)),
-            }
-            peaks = {}
-            for what, work in works.items():
-                with shapes_alone(model, [*model.vae.parameters()]) as tracker:
-                    work()
-                peaks[f"{what}, GB"] = (tracker.peak - n * 3 * side**2) / 1e9  # pictures lie in the host's memory
-            rows.append(_told({"pictures": n, **peaks}))
-        return rows
+        """Decoding and encoding as many pictures as are taken at once, whatever their number, beside the weights."""
+        n, side = max(1, SLICE // model.resolution**2), model.resolution
+        works = {
+            "decode": lambda: model.vae.decode(torch.zeros(n, *model.latent_shape, dtype=model.vae.dtype)),
+            "encode": lambda: model.vae.encode(torch.zeros(n, 3, side, side, dtype=model.vae.dtype)),
+        }
+        peaks = {}
+        for what, work in works.items():
+            with torch.no_grad(), shapes_alone(model, [*model.vae.parameters()]) as tracker:
+                work()
+            peaks[f"{what}, GB"] = tracker.peak / 1e9
+        return [_told({"pictures at once": n, **peaks})]
 
 
 def open_shapes(size: Size, dtype: str) -> Any:

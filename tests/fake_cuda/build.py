@@ -38,7 +38,7 @@ def build(compiler: str) -> Path:
     return made
 
 
-def run_on_fake_cuda(compiler: str, script: Path, *args: str, timeout: int = 300) -> str:
+def run_on_fake_cuda(compiler: str, script: Path, *args: str, timeout: int = 1800) -> str:
     """What a script prints that runs on the stand-in device; AssertionError with its errors where it fails."""
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "cuda"), str(ROOT / "src"), str(ROOT)])
     env = {**os.environ, "FAKE_GUARD": str(build(compiler)), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

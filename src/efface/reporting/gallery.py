@@ -247,4 +247,7 @@ def copy_images(files: Iterable[Path], folder: Path) -> None:
     """Put the originals into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
-        shutil.copyfile(path, folder / path.name)
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(path, folder / path.name)
