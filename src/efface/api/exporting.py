@@ -118,6 +118,11 @@ def write_export(
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
         opened = lazy(model).open()
+    if kind == "single-file" and opened.architecture not in ("sd", "sdxl"):
+        raise ValueError(
+            f"the original layout of one file has no place for a model of the kind {opened.architecture}; "
+            "--format diffusers writes a folder"
+        )
     look = _look(opened, found, pictures) if pictures else None
     if kind in WHOLE:
         about = _export_whole(opened, found, place, kind, strength, look)

@@ -18,8 +18,8 @@ from ..models.loading import load
 from .lora import Package, product
 from .names import LoraFormat
 
-READS_KOHYA = ("sd", "sdxl", "flux")
-"""Architectures whose kohya files diffusers converts."""
+READS: dict[LoraFormat, tuple[str, ...]] = {"kohya": ("sd", "sdxl", "flux"), "comfy": ("sd", "sdxl")}
+"""Architectures whose files diffusers converts. Of FLUX.1 it leaves out what ComfyUI reads, so that is not asked."""
 
 
 @final
@@ -64,7 +64,7 @@ class Check:
 
 def reads(model: Model, format: LoraFormat, exact: bool) -> bool:
     """Whether diffusers has a loader for such a file."""
-    return not exact and (format == "lora" or model.architecture in READS_KOHYA)
+    return not exact and (format == "lora" or model.architecture in READS[format])
 
 
 def check_lora(model: Model, edit: Edit, package: Package, file: Path, strength: float, look: Look | None) -> Check:
@@ -119,7 +119,7 @@ def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength:
         changed = len(edit.names)
     gap = None
     if look:
-        opened.compute = model.compute
+        opened.compute, opened.latent_shape, opened.resolution = model.compute, model.latent_shape, model.resolution
         with edit.apply(model, strength):
             edited = _images(model, look)
         gap = Gap.between(_images(opened, look), edited, _images(model, look))

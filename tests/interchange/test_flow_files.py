@@ -1,0 +1,142 @@
+"""SD3 and FLUX.1 × format: what diffusers' loaders and converters make of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
+
+import efface
+from efface.api.exporting import write_export
+from efface.interchange.lora import package
+from efface.interchange.names import layers_of, name_all, name_native, name_stems
+from efface.interchange.native import flux_names
+from efface.models.base import Model
+from lora_fixtures import dense, low_rank, matrices, same_change
+from tiny_flux import tiny_flux
+from tiny_sd3 import tiny_sd3
+
+ARCHITECTURES: dict[str, Callable[[], Model]] = {"sd3": tiny_sd3, "flux": tiny_flux}
+BLOCKS = ("attn.add_k_proj", "attn.to_v", "0.norm1.linear", "ff_context.net.0")
+READERS = {
+    "sd3-lora": "StableDiffusion3Pipeline.load_lora_weights",
+    "sd3-kohya": "efface import",
+    "sd3-comfy": "efface import",
+    "flux-lora": "FluxPipeline.load_lora_weights",
+    "flux-kohya": "FluxPipeline.load_lora_weights",
+    "flux-comfy": "efface import",
+}
+
+
+def in_double_blocks(model: Model, *parts: str) -> list[str]:
+    """Without FLUX.1's single blocks, which diffusers converts at the published width alone."""
+    return [name for name in matrices(model, *parts) if "single_transformer" not in name]
+
+
+@pytest.mark.parametrize("cell", READERS)
+def test_a_low_rank_edit_is_exact_in_every_format(cell: str, tmp_path: Path) -> None:
+    kind, _, format = cell.partition("-")
+    model = ARCHITECTURES[kind]()
+    edit = low_rank(model, *in_double_blocks(model, *BLOCKS, "text_encoder.text_model"))
+    made = write_export(model, edit, tmp_path / "x.safetensors", format=format)  # type: ignore[arg-type]
+    assert READERS[cell] in made.about["reader"] and made.about["matched"] == len(edit.names)
+    assert made.about["residual"] < 1e-6 and made.about["gap"]["largest"] <= 2 and made.about["gap"]["edit"] > 0
+    assert same_change(model, edit, efface.import_edit(model, made.path))
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    made = write_export(model, dense(model, "attn.add_v_proj"), tmp_path / "x", format="diffusers")
+    assert made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
+    with pytest.raises(ValueError, match=r"has no place for a model of the kind \w+; --format diffusers"):
+        write_export(model, dense(model, "attn.add_v_proj"), tmp_path / "x.safetensors", format="single-file")
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_comfy_holds_dense_changes_exactly(kind: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    edit = dense(model, "attn.to_k", "norm_q", "context_embedder", "norm_out")
+    made = write_export(model, edit, tmp_path / "x.safetensors", format="comfy")
+    assert made.about["exact"] == len(edit.names) and made.about["gap"]["largest"] <= 1
+    assert same_change(model, edit, efface.import_edit(model, made.path))
+
+
+def test_what_diffusers_leaves_out_of_a_kohya_file_is_an_error(tmp_path: Path) -> None:
+    model = tiny_flux()
+    edit = low_rank(model, "context_embedder")
+    with pytest.raises(ValueError, match=r"matches 0 of 1 weights in x.safetensors .*--format lora, or comfy"):
+        write_export(model, edit, tmp_path / "x.safetensors", format="kohya")
+    assert list(tmp_path.iterdir()) == []
+    assert write_export(model, edit, tmp_path / "x.safetensors", format="lora").about["matched"] == 1
+
+
+def test_original_names_of_sd3_against_diffusers_converter() -> None:
+    """Every weight of the transformer, stacked under its original name, comes back through diffusers' converter."""
+    model = tiny_sd3()
+    base = {name: weight.detach() for name, weight in model.weights.items()}
+    held: dict[str, torch.Tensor] = {"pos_embed": torch.zeros(1)}
+    for name, stem in name_native(model).items():
+        for leaf in ("weight", "bias"):
+            own = [base[key] for layer in stem.layers if (key := f"{layer}.{leaf}") in base]
+            if own:
+                whole = torch.cat(own)
+                held[f"{name}.{leaf}"] = torch.cat(whole.chunk(2)[::-1]) if stem.swapped else whole
+    back = convert_sd3_transformer_checkpoint_to_diffusers(held)
+    ours = {name.removeprefix("transformer."): w for name, w in base.items() if name.startswith("transformer.")}
+    assert back.keys() - {"pos_embed.pos_embed"} == ours.keys()
+    assert all(torch.equal(back[name], weight) for name, weight in ours.items())
+
+
+def test_a_single_block_of_flux_against_diffusers_converter() -> None:
+    """q, k, v and the feed-forward layer are one matrix in the original, in this order and of these widths."""
+    layers = [f"single_transformer_blocks.0.{name}" for name in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")]
+    ((name, (stacked, swapped)),) = flux_names(layers).items()
+    assert (name, list(stacked), swapped) == ("single_blocks.0.linear1", layers, False)
+    rows = torch.tensor([3072, 3072, 3072, 12288])
+    up = torch.repeat_interleave(torch.arange(4.0), rows)[:, None]
+    key = f"lora_unet_{name.replace('.', '_')}"
+    parts = {"lora_down.weight": torch.ones(1, 3072), "lora_up.weight": up, "alpha": torch.tensor(1.0)}
+    back = _convert_kohya_flux_lora_to_diffusers({f"{key}.{part}": tensor for part, tensor in parts.items()})
+    for i, layer in enumerate(layers):
+        own = back[f"transformer.{layer}.lora_B.weight"]
+        assert own.shape == (int(rows[i]), 1) and bool((own == i).all())
+
+
+def test_q_k_and_v_become_one_matrix_with_factors_on_its_diagonal() -> None:
+    model = tiny_flux()
+    edit = low_rank(model, *(f"transformer_blocks.0.attn.add_{x}_proj" for x in "qkv"))
+    held = package(model, edit, "kohya").tensors
+    down = held["lora_unet_double_blocks_0_txt_attn_qkv.lora_down.weight"]
+    up = held["lora_unet_double_blocks_0_txt_attn_qkv.lora_up.weight"]
+    assert len(held) == 3 and len(down) == up.shape[1] == held["lora_unet_double_blocks_0_txt_attn_qkv.alpha"] == 6
+    rows = (up @ down).chunk(3)
+    for part, x in zip(rows, "qkv", strict=True):
+        name = f"transformer.transformer_blocks.0.attn.add_{x}_proj.weight"
+        assert torch.allclose(part, edit.values[f"{name}:up"] @ edit.values[f"{name}:down"], atol=1e-6)
+    back = _convert_kohya_flux_lora_to_diffusers(dict(held))
+    for x in "qkv":
+        layer = f"transformer.transformer_blocks.0.attn.add_{x}_proj"
+        assert torch.equal(back[f"{layer}.lora_A.weight"], edit.values[f"{layer}.weight:down"])
+        assert torch.equal(back[f"{layer}.lora_B.weight"], edit.values[f"{layer}.weight:up"])
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_layer_has_one_name(kind: str) -> None:
+    model = ARCHITECTURES[kind]()
+    spelled = name_all(model)
+    for format in ("lora", "kohya", "comfy"):
+        stems = name_stems(model, format)
+        layers = [layer for stem in stems.values() for layer in stem.layers]
+        assert len(layers) == len(set(layers)) == len(layers_of(model))
+        assert all(spelled[key] == stem for key, stem in stems.items())
+
+
+def test_a_layer_without_an_original_name_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'transformer_blocks.0.new' has no name in the original layout \(1 such"):
+        flux_names(["transformer_blocks.0.new"])
