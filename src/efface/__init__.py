@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from .api.attacking import attack
 from .api.auditing import audit
 from .api.combining import diff, import_edit, merge, revert
+from .api.demonstrating import demonstrate
+from .api.diagnosing import neurons
 from .api.drafting import draft_suite
 from .api.drawing import draw
 from .api.erasing import erase, load
@@ -38,6 +40,7 @@ __all__ = [
     "__version__",
     "attack",
     "audit",
+    "demonstrate",
     "diff",
     "draft_suite",
     "draw",
@@ -47,6 +50,7 @@ __all__ = [
     "import_edit",
     "load",
     "merge",
+    "neurons",
     "purify",
     "record",
     "report",

@@ -57,9 +57,3 @@ class Draw:
         pictures = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in drawn]
         data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": self.drawing.strength}
         result({**data, "pictures": pictures}, self.json, "\n".join(f"{file}  {prompt}" for prompt, _, file in drawn))
-
-
-def json_text(data: object) -> str:
-    import json
-
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"

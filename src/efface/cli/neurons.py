@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
-from ..files import check_folder
 from .console import progress, result
-from .draw import json_text
 from .loading import Loading
 
 if TYPE_CHECKING:
@@ -66,48 +64,26 @@ class Neurons:
     loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
-        if not self.adversarial:
-            raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
-        check_folder(self.out)
-        from ..diagnostics.neurons import NeuronConfig, diagnose
-        from ..edits.edit import Edit
-        from ..files import write_whole
-        from ..models.trajectory import choose_image_batch
-        from ..reporting.neurons import render_neurons
+        from ..api.diagnosing import neurons
 
-        how = NeuronConfig(
-            **({"layers": self.layers} if self.layers else {}),
-            seeds=self.count,
-            points=self.timesteps,
-            steps=self.steps,
-            guidance=self.guidance,
-            top=self.top,
-            correlation=self.correlation,
-            relative=self.relative,
-            draws=self.draws,
-            seed=self.seed,
-        )
-        files = (self.edit, *self.compare)
-        if len(set(files)) < len(files):
-            raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
-        edits = {str(file): Edit.load(file) for file in files}
-        model = self.loading.opened(self.model)
-        with progress() as on_progress:
-            done = diagnose(
-                model,
-                edits,
+        look = {name: getattr(self, name) for name in ("steps", "guidance", "top", "correlation", "relative", "draws")}
+        with progress() as report:
+            found, data = neurons(
+                self.loading.lazily(self.model),
+                self.edit,
                 self.concept,
                 self.adversarial,
-                how,
-                choose_image_batch(model.resolution),
-                lambda i, n: on_progress("looking", i, n),
+                self.out,
+                compare=self.compare,
+                progress=report,
+                seeds=self.count,
+                points=self.timesteps,
+                seed=self.seed,
+                **look,
+                **({"layers": self.layers} if self.layers else {}),
             )
-        data = {"model": self.model, "edits": list(edits), "concept": self.concept}
-        data |= {"adversarial": list(self.adversarial), "look": asdict(how), **asdict(done)}
-        unit = "a share of the activation under the concept's prompt" if self.relative else "a mean absolute change"
-        where = write_whole(self.out / "neurons.json", json_text(data))
-        write_whole(self.out / "neurons.html", render_neurons(done, f"Neurons of {self.concept}", unit))
-        result({**data, "report": str(where.with_suffix(".html"))}, self.json, f"{_summary(done)}\n{where}")
+        where = self.out / "neurons.json"
+        result({**data, "report": str(where.with_suffix(".html"))}, self.json, f"{_summary(found)}\n{where}")
 
 
 def _summary(found: Diagnosis) -> str:

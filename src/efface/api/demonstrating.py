@@ -1,0 +1,82 @@
+"""The demonstration behind `efface demo`: one erasure on a model of the glyphs make, judged, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..concept import Erasure
+from ..files import check_folder
+from ..suites import world
+from ..suites.rows import build
+from ..suites.world import locate
+from .erasing import erase, load
+from .progress import Progress, shown
+from .resources import suite_for
+
+if TYPE_CHECKING:
+    from ..planning.plan import Plan
+    from ..records.report import Record
+    from ..reporting.verdict import Verdict
+    from ..suites.spec import Suite
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What a demonstration leaves."""
+
+    record: Record
+    verdict: Verdict
+    page: Path
+
+
+def demonstrate(
+    target: str = "cat",
+    out: str | Path = "out/demo",
+    *,
+    method: str = "eap",
+    model: str = "glyphs",
+    pictures: int = 64,
+    progress: Progress = None,
+    on_suite: Callable[[Suite], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+) -> Demonstration:
+    """Erase a concept from a model of the glyphs make, judge it, and write a report with pictures.
+
+    Args:
+        target: a thing or a style that the model draws.
+        out: folder for the edit, the pictures and report.html.
+        method: a name of the catalogue.
+        pictures: of the target, of its neighbours, and of unrelated things: each with and without the edit.
+        progress: as in `evaluate`.
+        on_suite: called with the suite before anything starts.
+        on_plan: called with the memory plan of the training.
+
+    Raises:
+        ValueError: a target, method or number that can't work.
+        FileNotFoundError: a model without a world.
+    """
+    folder, bundle = Path(out), locate(model)
+    known = world.load(bundle)
+    erasure = Erasure(known.expand((target,)))
+    name = suite_for(erasure, known)
+    groups = ("target", "style", "unseen") if name == "glyphs-styles" else ("target", "neighbour", "unseen")
+    suite = build(name, erasure, known, sizes=dict.fromkeys(groups, pictures), only=groups)
+    check_folder(folder)
+    from ..evaluation.evaluate import evaluate
+    from ..reporting.page import write_page
+    from ..reporting.verdict import build_verdict
+    from ..scorers import build_scorers
+
+    if on_suite:
+        on_suite(suite)
+    opened, edit = load(model), folder / "edit.safetensors"
+    where = folder / f"evaluation-{name}"
+    with shown(progress) as report:
+        erase(opened, erasure, method, progress=report, on_plan=on_plan).save(edit)
+        judges = build_scorers(bundle, known.backgrounds)
+        (where / "protocol.json").unlink(missing_ok=True)  # another target's would refuse this one
+        record = evaluate(opened, edit, suite, judges, where, image_store=folder / "images", on_progress=report)
+    return Demonstration(record, build_verdict(record), write_page([where], folder / "report.html"))

@@ -1,0 +1,75 @@
+"""`efface.neurons`: which neurons an erasure switched off, and how easily adversarial prompts wake them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import check_folder
+from .case import Words, several
+from .progress import Progress, shown
+from .resources import LazyModel, lazy
+
+if TYPE_CHECKING:
+    from ..diagnostics.neurons import Diagnosis
+    from ..models.base import Model
+
+
+def neurons(
+    model: Model | LazyModel | str | Path,
+    edit: str | Path,
+    concept: str,
+    adversarial: Words,
+    out: str | Path,
+    *,
+    compare: Sequence[str | Path] = (),
+    progress: Progress = None,
+    **look: Any,
+) -> tuple[Diagnosis, dict[str, Any]]:
+    """Find the neurons that carry a concept by what an edit changed, and measure how adversarial prompts change them.
+
+    Args:
+        model, progress: as in `evaluate`.
+        edit: the file of the edit that tells which neurons are the concept's: those that it changed most.
+        concept: prompt of the concept.
+        adversarial: prompts that should bring the concept back.
+        out: folder for `neurons.json` and `neurons.html`.
+        compare: further edits, under which the same neurons are measured.
+        look: fields of `efface.diagnostics.neurons.NeuronConfig`, such as top=0.05.
+
+    Returns:
+        The diagnosis, and what `neurons.json` holds.
+
+    Raises:
+        ValueError: no adversarial prompt, an edit named twice, numbers that can't be, an edit of another base.
+        OSError: a file that is missing, or a folder that can't be written in.
+    """
+    prompts = several(adversarial)
+    if not prompts:
+        raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
+    folder = check_folder(out)
+    from ..diagnostics.neurons import NeuronConfig, diagnose
+    from ..edits.edit import Edit
+    from ..files import write_whole
+    from ..models.trajectory import choose_image_batch
+    from ..reporting.neurons import render_neurons
+
+    how = NeuronConfig(**look)
+    files = (edit, *compare)
+    if len(set(files)) < len(files):
+        raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
+    edits = {str(file): Edit.load(file) for file in files}
+    opening = lazy(model)
+    opened = opening.open()
+    with shown(progress) as report:
+        batch = choose_image_batch(opened.resolution)
+        found = diagnose(opened, edits, concept, prompts, how, batch, lambda i, n: report("looking", i, n))
+    data = {"model": opening.name, "edits": list(edits), "concept": concept}
+    data |= {"adversarial": list(prompts), "look": asdict(how), **asdict(found)}
+    unit = "a share of the activation under the concept's prompt" if how.relative else "a mean absolute change"
+    write_whole(folder / "neurons.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "neurons.html", render_neurons(found, f"Neurons of {concept}", unit))
+    return found, data
