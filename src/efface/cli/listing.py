@@ -38,7 +38,8 @@ ADVICE = """Which to take: esd or eap for most concepts (eap also keeps what lie
 uce in seconds, without training; sld or negative where weights must stay;
 stereo or advunlearn against attacks, at a higher cost. What each does on the
 embedded model: docs/methods.md.
-Under serves, flow is {flow}; all is every architecture.
+Under serves, all is every architecture, and flow is
+{flow}.
 What each cell needs: docs/models.md.""".format(flow=", ".join(GROUPS["flow"]))
 
 
@@ -142,9 +143,10 @@ def _cell(value: Any) -> str:
 
 
 def _served(names: Sequence[str]) -> str:
-    """The architectures in few words: "all", a group's name for the whole group, the others by name."""
-    if {*names} == {*ARCHITECTURES}:
-        return "all"
+    """The architectures in few words: "all", "all but" one, a group's name for the whole group, the others by name."""
+    others = [name for name in ARCHITECTURES if name not in names]
+    if len(others) < 2:
+        return " but ".join(["all", *others])
     groups = [group for group, members in GROUPS.items() if {*members} <= {*names}]
     held = {member for group in groups for member in GROUPS[group]}
     return " ".join([*(name for name in names if name not in held), *groups])
