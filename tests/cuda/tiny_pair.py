@@ -29,12 +29,15 @@ def open_pair(dtype: str) -> dict[str, Model]:
 
 
 def count_waits(work: Callable[[Callable[..., None]], Any]) -> tuple[Any, list[int], dict[str, int]]:
-    """What some work gives; how often the host waited between its marks; and at which lines it waited."""
+    """What some work gives; how often the host waited between its steps; and at which lines it waited.
+
+    The work is given a function to call as progress is told; what it tells of drawing before a step is no step.
+    """
     marks: list[int] = []
     tensors.SYNCS.clear()
     tensors.COUNT["on"] = True
     try:
-        made = work(lambda *_, **__: marks.append(tensors.waits()))
+        made = work(lambda *_, drawn=None, **__: None if drawn else marks.append(tensors.waits()))
     finally:
         tensors.COUNT["on"] = False
     sites = {f"{kind} {site}": n for (kind, site), n in tensors.SYNCS.most_common()}
