@@ -25,6 +25,7 @@ from .api.exporting import export
 from .api.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
 from .api.publishing import record, report, verify
 from .api.purifying import purify
+from .api.pushing import push
 from .api.takedown import takedown
 from .concept import Erasure, Prompt
 from .sweeps.sweeping import sweep
@@ -52,6 +53,7 @@ __all__ = [
     "merge",
     "neurons",
     "purify",
+    "push",
     "record",
     "report",
     "revert",

@@ -30,6 +30,7 @@ from .importing import Import
 from .listing import List
 from .neurons import Neurons
 from .purify import Purify
+from .push import Push
 from .record import TakedownRecord
 from .report import Report
 from .suite import SuiteCommand
@@ -48,6 +49,7 @@ GROUPS = {
     },
     "To hand on": {"report": Report, "verify": Verify, "record": TakedownRecord},
     "Files of edits and of other tools": {"export": Export, "import": Import, "merge": Merge, "revert": Revert},
+    "To publish": {"push": Push},
     "To look closer": {"diff": Diff, "purify": Purify, "neurons": Neurons},
     "Many at once": {"sweep": Sweep},
     "To begin with": {"demo": Demo, "list": List, "doctor": Doctor, "completion": Completion},

@@ -1,0 +1,180 @@
+"""`efface.push`: an export or an edit to a repository of the hub, with a card that says what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from .handing_on import RECORD, public_name
+
+if TYPE_CHECKING:
+    from ..compliance.takedown import Takedown
+
+CARD = "README.md"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@final
+@dataclass(frozen=True)
+class Pushed:
+    """What went to the hub, or would go."""
+
+    repository: str
+    files: Mapping[str, Path]
+    """The files beside the card, by their paths in the repository."""
+    card: str
+    url: str
+    """Of the commit; "" for a dry run."""
+
+
+def push(
+    source: str | Path,
+    repository: str,
+    *,
+    licence: str,
+    evaluation: str | Path | None = None,
+    private: bool = True,
+    existing: bool = False,
+    endpoint: str | None = None,
+    send: bool = False,
+) -> Pushed:
+    """Put an export or an edit into a model repository of the hub, with a generated model card.
+
+    Nothing leaves the machine unless `send` is set: what would be sent is returned.
+
+    Args:
+        source: a folder or a file that `efface.export` wrote, or an edit's file.
+        repository: OWNER/NAME.
+        licence: of the base, which the change of its weights is under, by the hub's name for it ("openrail++").
+        evaluation: a folder that `efface.evaluate` wrote; its rates go into the card.
+        private: whether a new repository is seen by its owner alone.
+        existing: put a commit into a repository that is there.
+        endpoint: of another hub than huggingface.co.
+        send: do it. Who sends is whoever `hf auth login` logged in.
+
+    Raises:
+        FileNotFoundError, ValueError: no export or edit, no OWNER/NAME, no licence, an evaluation of another erasure.
+        FileExistsError: there is such a repository, and `existing` is not set.
+        OSError: the hub can't be reached, or refuses.
+    """
+    if not REPOSITORY.fullmatch(repository):
+        raise ValueError(f"{repository!r} names no repository; OWNER/NAME would have worked")
+    if not licence.strip():
+        raise ValueError("--licence is that of the base, such as openrail++; its model card names it")
+    place = Path(source)
+    about, files = _read_source(place)
+    judged = _read_evaluation(Path(evaluation), about) if evaluation else None
+    card = write_push_card(about, licence.strip(), judged)
+    url = _send(repository, files, card, private, existing, endpoint) if send else ""
+    return Pushed(repository, files, card, url)
+
+
+def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """What the source says of itself, and its files by their paths in the repository."""
+    if place.is_dir():
+        if not (place / RECORD).is_file():
+            raise ValueError(f"{place} holds no {RECORD}; a folder that `efface export` wrote would have worked")
+        about = json.loads((place / RECORD).read_text(encoding="utf-8"))
+        held = sorted(file for file in place.rglob("*") if file.is_file() and file != place / CARD)
+        return about, {file.relative_to(place).as_posix(): file for file in held}
+    if not place.is_file():
+        raise FileNotFoundError(f"no file or folder {place}")
+    beside = place.with_suffix(".json")
+    if beside.is_file():
+        return json.loads(beside.read_text(encoding="utf-8")), {each.name: each for each in (place, beside)}
+    from ..edits.edit import Edit
+
+    meta = Edit.load(place).meta
+    asked = meta.get("request") or {}
+    about = {
+        "format": "edit",
+        "target": asked.get("targets", ()),
+        "anchor": asked.get("anchor", ""),
+        "method": meta.get("method", ""),
+        "model": public_name(str(meta.get("model", ""))),
+        "base": meta.get("base", {}),
+    }
+    return about, {place.name: place}
+
+
+def _read_evaluation(folder: Path, about: Mapping[str, Any]) -> Takedown:
+    from ..compliance.takedown import build_takedown
+
+    record = build_takedown(folder)
+    same = sorted(record.request.targets) == sorted(about["target"]) and record.method == about["method"]
+    base = set(record.drawing.fingerprint.values()) & set(about["base"].values())
+    if not (same and base):
+        raise ValueError(
+            f"{folder} judged {', '.join(record.request.targets)} by {record.method}, which is not this erasure of "
+            f"{', '.join(about['target'])} by {about['method']}, or of another base; give its own evaluation"
+        )
+    return record
+
+
+def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | None) -> str:
+    """The text of the model card: request, method, protocol, rates with intervals, what was not tested, licence."""
+    targets = ", ".join(about["target"]) or "a concept"
+    lines = ["---", f"license: {json.dumps(licence)}", f"base_model: {json.dumps(about['model'])}"]
+    lines += ["tags: [concept-erasure, efface]", "---", "", f"# {about['model']} without {targets}", ""]
+    became = f", which became **{about['anchor']}**" if about.get("anchor") else ""
+    lines += [f"Asked for was that the model no longer draws **{targets}**{became}. Method: {about['method']}.", ""]
+    lines += [f"Files: format `{about['format']}`, made by efface. Licence of the base: {licence}.", ""]
+    if "residual" in about:
+        lines += [
+            f"The file leaves {about['residual']:.2%} of the change out (‖Δ − BA‖ / ‖Δ‖), at most "
+            f"{about['worst_residual']:.2%} of one matrix. Recommended strength: {about['recommended_strength']:g}.",
+            "",
+        ]
+    if record is None:
+        lines += ["**Nothing was measured** for this card: how often the concept still appears is not known.", ""]
+        return "\n".join(lines)
+    lines += [
+        "## What was measured",
+        "",
+        f"Suite {record.suite.name}, {record.rows} prompts, {record.drawing.steps} steps.",
+    ]
+    lines += ["95 % intervals.", "", "| measure | group | base | edited | n |", "| --- | --- | --- | --- | --- |"]
+    for m in record.rates:
+        lines.append(
+            f"| {m.title} | {m.group} | {_interval(m.base, m.unit)} | {_interval(m.edited, m.unit)} | {m.edited.n} |"
+        )
+    lines += ["", "## What was not tested", "", *(f"- {each.what}: {each.why}" for each in record.untested), ""]
+    return "\n".join(lines)
+
+
+def _interval(e: Any, unit: str) -> str:
+    if e.value is None:
+        return "not judged"
+    return f"{e.value:.1%} ({e.low:.1%} to {e.high:.1%})" if unit == "share" else f"{e.value:.3g}"
+
+
+def _send(
+    repository: str, files: Mapping[str, Path], card: str, private: bool, existing: bool, endpoint: str | None
+) -> str:
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from ..suites.hub import answers
+
+    answers(endpoint or constants.ENDPOINT)
+    hub = HfApi(endpoint=endpoint)
+    added = [CommitOperationAdd(name, os.fspath(file)) for name, file in files.items()]
+    added.append(CommitOperationAdd(CARD, card.encode()))
+    try:
+        hub.create_repo(repository, private=private, exist_ok=existing)
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code == 409:
+            raise FileExistsError(
+                f"{repository} exists already; name another, or add --existing for a commit in it"
+            ) from error
+        raise OSError(f"the hub refuses {repository}: {str(error).splitlines()[0]}") from error
+    try:
+        done = hub.create_commit(repository, added, commit_message="Add an erasure and its card")
+    except HfHubHTTPError as error:
+        raise OSError(f"the hub refuses the files of {repository}: {str(error).splitlines()[0]}") from error
+    return str(done.commit_url)

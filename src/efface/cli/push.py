@@ -1,0 +1,56 @@
+"""`efface push`: an export or an edit to a repository of the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import tyro
+
+from .console import result
+
+
+@dataclass(frozen=True)
+class Push:
+    """Put an export or an edit into a model repository of the hub, with a generated model card.
+
+    Without --send nothing leaves the machine: the card and the names of the files are printed.
+    """
+
+    example: ClassVar[str] = "efface push cat-kohya.safetensors --to me/glyphs-without-cat --licence apache-2.0"
+    source: tyro.conf.Positional[Path]
+    """A folder or a file that `efface export` wrote, or an edit's file."""
+    to: str
+    """The repository, OWNER/NAME."""
+    licence: str
+    """Licence of the base, by the hub's name for it, such as openrail++."""
+    evaluation: Path | None = None
+    """Folder that `efface evaluate` wrote: its rates go into the card."""
+    public: bool = False
+    """Let everyone see a new repository; only its owner does by default."""
+    existing: bool = False
+    """Put a commit into a repository that is there."""
+    endpoint: str | None = None
+    """Of another hub than huggingface.co."""
+    send: bool = False
+    """Send it. Who sends is whoever `hf auth login` logged in."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from ..api.pushing import push
+
+        done = push(
+            self.source,
+            self.to,
+            licence=self.licence,
+            evaluation=self.evaluation,
+            private=not self.public,
+            existing=self.existing,
+            endpoint=self.endpoint,
+            send=self.send,
+        )
+        data = {"repository": done.repository, "files": list(done.files), "card": done.card, "url": done.url}
+        sent = done.url or "nothing was sent; --send does it"
+        result(data, self.json, "\n".join([done.card, *(f"  {name}" for name in done.files), sent]))

@@ -1,0 +1,162 @@
+"""`efface push` against a stand-in of the hub's HTTP interface."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import efface
+from efface.cli.app import main
+from lora_fixtures import low_rank
+from report_fixtures import evaluation, record
+from tiny import tiny_model
+
+
+@dataclass
+class Hub:
+    """Repositories by name, each with its files, and how they were created."""
+
+    endpoint: str = ""
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    created: list[dict[str, Any]] = field(default_factory=list)
+    refuses: bool = False
+
+    def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked.get('organization', 'me')}/{asked['name']}"
+            if name in self.repositories:
+                return 409, {"error": "You already created this model repo", "url": f"{self.endpoint}/{name}"}
+            self.repositories[name] = {}
+            self.created.append(asked)
+            return 200, {"url": f"{self.endpoint}/{name}", "name": name}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        name = "/".join(path.split("/")[3:5])
+        if "/preupload/" in path:
+            files = json.loads(body)["files"]
+            return 200, {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+        if "/commit/" in path and not self.refuses:
+            for line in body.decode().splitlines():
+                each = json.loads(line)
+                if each["key"] == "file":
+                    self.repositories[name][each["value"]["path"]] = base64.b64decode(each["value"]["content"])
+            return 200, {"commitUrl": f"{self.endpoint}/{name}/commit/1", "commitOid": "1", "success": True}
+        return 403, {"error": "forbidden"}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            code, data = hub.answer(self.path.partition("?")[0], self.rfile.read(int(self.headers["Content-Length"])))
+            text = json.dumps(data).encode()
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
+    yield hub
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    model = tiny_model()
+    return efface.export(model, low_rank(model, "attn2"), tmp_path / "x.safetensors", format="kohya", pictures=0)
+
+
+def test_nothing_is_sent_unless_asked(hub: Hub, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["push", str(file), "--to", "me/tiny", "--licence", "openrail++", "--endpoint", hub.endpoint]
+    assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert hub.repositories == {} and "nothing was sent; --send does it" in out
+    assert 'license: "openrail++"' in out and "# tiny without cat" in out and "Method: ESD" in out
+    assert "which became **dog**" in out and "**Nothing was measured**" in out and "Recommended strength: 1" in out
+    assert main([*asked, "--send", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    held = hub.repositories["me/tiny"]
+    assert told["url"].endswith("/me/tiny/commit/1") and sorted(held) == ["README.md", "x.json", "x.safetensors"]
+    assert held["x.safetensors"] == file.read_bytes() and held["README.md"].decode() == told["card"]
+    assert hub.created[0].get("private") or hub.created[0].get("visibility") == "private"
+
+
+def test_a_repository_that_exists_is_left_alone(hub: Hub, file: Path) -> None:
+    hub.repositories["me/tiny"] = {"README.md": b"mine"}
+    how: dict[str, Any] = {"licence": "mit", "endpoint": hub.endpoint, "send": True}
+    with pytest.raises(FileExistsError, match="me/tiny exists already; name another, or add --existing"):
+        efface.push(file, "me/tiny", **how)
+    assert hub.repositories["me/tiny"] == {"README.md": b"mine"}
+    efface.push(file, "me/tiny", existing=True, **how)
+    assert hub.repositories["me/tiny"]["x.safetensors"] == file.read_bytes()
+    hub.refuses = True
+    with pytest.raises(OSError, match="the hub refuses the files of me/other"):
+        efface.push(file, "me/other", **how)
+
+
+def test_folders_and_edits_are_sent_too(hub: Hub, tmp_path: Path) -> None:
+    model = tiny_model()
+    edit = low_rank(model, "attn2")
+    folder = efface.export(model, edit, tmp_path / "out", pictures=0)
+    done = efface.push(folder, "me/tiny", licence="mit")
+    assert "unet/config.json" in done.files and "efface.json" in done.files and "README.md" not in done.files
+    done = efface.push(edit.save(tmp_path / "e.safetensors"), "me/tiny", licence="mit")
+    assert list(done.files) == ["e.safetensors"] and "format `edit`" in done.card and hub.repositories == {}
+
+
+def test_the_card_says_what_was_measured_and_what_was_not(tmp_path: Path) -> None:
+    seen = record()
+    folder = evaluation(tmp_path / "judged")
+    about = {"format": "kohya", "target": list(seen.targets), "method": seen.method, "model": "tiny"}
+    about |= {"base": seen.drawing.fingerprint}
+    (tmp_path / "x.safetensors").write_bytes(b"a file")
+    (tmp_path / "x.json").write_text(json.dumps(about))
+    card = efface.push(tmp_path / "x.safetensors", "me/tiny", licence="mit", evaluation=folder).card
+    for m in (m for m in seen.measures if m.judge == "all" and m.unit == "share" and m.edited.value is not None):
+        e = m.edited
+        assert f"| {m.title} | {m.group} |" in card and f"{e.value:.1%} ({e.low:.1%} to {e.high:.1%}) | {e.n} |" in card
+    assert f"Suite {seen.suite.name}" in card and "- attacks of any kind:" in card
+    for other in ({"target": ["dog"]}, {"method": "another"}, {"base": {"fp32": "0"}}):
+        (tmp_path / "x.json").write_text(json.dumps({**about, **other}))
+        with pytest.raises(ValueError, match=r"which is not this erasure of .* or of another base"):
+            efface.push(tmp_path / "x.safetensors", "me/tiny", licence="mit", evaluation=folder)
+
+
+def test_what_cannot_be_pushed_is_refused(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="names no repository; OWNER/NAME"):
+        efface.push(file, "tiny", licence="mit")
+    with pytest.raises(ValueError, match="--licence is that of the base"):
+        efface.push(file, "me/tiny", licence=" ")
+    with pytest.raises(FileNotFoundError, match="no file or folder"):
+        efface.push(tmp_path / "none", "me/tiny", licence="mit")
+    with pytest.raises(ValueError, match=r"holds no efface.json"):
+        efface.push(tmp_path, "me/tiny", licence="mit")
+    with pytest.raises(FileNotFoundError):
+        efface.push(file, "me/tiny", licence="mit", evaluation=tmp_path)
+    with pytest.raises(OSError, match="does not answer"):
+        efface.push(file, "me/tiny", licence="mit", endpoint="http://127.0.0.1:9", send=True)
