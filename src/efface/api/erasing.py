@@ -115,6 +115,7 @@ def erase(
             nonlocal aside
             if built is not None:
                 require_memory(built, limit, on_plan, report)
+                built.tell_drawing(partial(report, "drawing what is trained on"))
             started = time.monotonic()
             if before:
                 before(opened, erasure)
@@ -123,17 +124,10 @@ def erase(
         if chosen.kind == "trained":
             take_fingerprint(opened, report)
         stage = f"erasing ({method_name(chosen)})"
-
-        def told(done: int, of: int, drawn: tuple[int, int] | None = None, **_: Any) -> None:
-            if drawn:
-                report("drawing what is trained on", *drawn)
-            else:
-                report(stage, done, of)
-
         edit = chosen.fit(
             opened,
             erasure,
-            progress=told,
+            progress=lambda done, of, **_: report(stage, done, of),
             checkpoint=checkpoint,
             estimate=estimate,
         )

@@ -77,12 +77,15 @@ class Trainer:
         self.loss_scale = LossScale(self.model.loss_factor)
         self.update.ready(partial(self.erase_gradient, 0))
 
+    def tell_drawing(self, on_drawn: Callable[[int, int], None]) -> None:
+        """Have `on_drawn(done, total)` called while what is trained on is drawn."""
+        self.context = replace(self.context, on_drawn=on_drawn)
+
     def train(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
         """Takes all steps, from the first or from where the checkpoint stands.
 
         Args:
-            progress: called as progress(step, of, learner=…, loss=…) after each step, steps counted from 1; and as
-                progress(step, of, drawn=(done, total)) while what is trained on is drawn.
+            progress: called as progress(step, of, learner=…, loss=…) after each step, steps counted from 1.
             checkpoint: file to resume from where it exists, and to save to every `SAVE_EVERY` steps; removed at the
                 end.
 
@@ -95,9 +98,6 @@ class Trainer:
         file = check_file(checkpoint) if checkpoint else None
         saved = first = self._resume(file) if file and file.exists() else 0
         for index in range(first, len(order)):
-            if progress:
-                drawn = partial(_tell_drawn, progress, index, len(order))
-                self.context = replace(self.context, on_drawn=drawn)
             try:
                 losses = self.step(self.make_step(index, order[index]))
             except Diverged:
@@ -304,8 +304,3 @@ def gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Se
         grad = grads[i]
         grads[i] = torch.zeros_like(param) if grad is None else grad.float() / factor if factor != 1 else grad
     return process_group().all_reduce_mean(grads)
-
-
-def _tell_drawn(progress: Callable[..., None], step: int, of: int, done: int, total: int) -> None:
-    """Says, before a step, how much of what is trained on is drawn."""
-    progress(step, of, drawn=(done, total))
