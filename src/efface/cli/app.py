@@ -27,6 +27,7 @@ from .erase import Erase, parse
 from .evaluate import Evaluate
 from .export import Export
 from .importing import Import
+from .ledger import Ledger
 from .listing import List
 from .neurons import Neurons
 from .purify import Purify
@@ -48,7 +49,13 @@ GROUPS = {
         "audit": AuditCommand,
     },
     "To hand on": {"report": Report, "verify": Verify, "record": TakedownRecord},
-    "Files of edits and of other tools": {"export": Export, "import": Import, "merge": Merge, "revert": Revert},
+    "Files of edits and of other tools": {
+        "export": Export,
+        "import": Import,
+        "merge": Merge,
+        "revert": Revert,
+        "ledger": Ledger,
+    },
     "To publish": {"push": Push},
     "To look closer": {"diff": Diff, "purify": Purify, "neurons": Neurons},
     "Many at once": {"sweep": Sweep},

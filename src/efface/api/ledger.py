@@ -1,0 +1,143 @@
+"""`efface.add_to_ledger`: erasures applied in turn to one base, each checked again after every new one.
+
+An erasure that held alone may be undone by the next one, which moves the same weights. The ledger is a JSON file: its
+entries are the edits in their order, its checks say after each entry how often every target so far is still drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..edits.strength import check_strength
+from ..files import check_file, hash_file, read_versioned, write_whole
+from ..suites.make import make
+from ..suites.rows import build
+from .progress import Progress, shown
+from .resources import judges_of, lazy, suite_for, world_of
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+    from ..scorers import Judge
+    from ..suites.spec import Row
+
+FORMAT, VERSION = "efface-ledger", 1
+ROWS = 24
+"""Pictures of each target, by default."""
+
+
+def add_to_ledger(
+    model: Model | str | Path,
+    ledger: str | Path,
+    edit: str | Path,
+    *,
+    strength: float = 1.0,
+    suite: str = "",
+    scorers: Sequence[str | Judge] = (),
+    rows: int = ROWS,
+    progress: Progress = None,
+) -> dict[str, Any]:
+    """Enter an edit as the next erasure, apply all together, and count how often each target is still drawn.
+
+    Args:
+        model: the base of all edits of the ledger.
+        ledger: the JSON file; it is begun where it is not there.
+        edit: the new edit's file. The earlier ones are read from where they were, and must be as they were.
+        strength: of the new edit.
+        suite: prompts that ask for the targets; by default those of the model's own world.
+        scorers: judges; by default those that come with the model.
+        rows: pictures of each target.
+        progress: as in `efface.evaluate`.
+
+    Returns:
+        The ledger, in JSON's types; each rate has its 95 % interval and the untouched base's beside it.
+
+    Raises:
+        FileNotFoundError, ValueError: no such edit, one that is in the ledger already or has changed since, another
+            base, two guides, or no prompts or judges for a target.
+    """
+    check_strength(strength)
+    if rows < 1:
+        raise ValueError(f"--rows is a number of pictures, at least 1, got {rows}")
+    from ..edits.edit import Edit, apply
+    from ..evaluation.evaluate import Settings, measure_target_rate, read_request
+
+    place = check_file(Path(ledger))
+    book = (
+        read_ledger(place) if place.is_file() else {"format": FORMAT, "version": VERSION, "entries": [], "checks": []}
+    )
+    entry = _enter(book, place, Path(edit), strength)
+    entries = [*book["entries"], entry]
+    edits = [Edit.load(place.parent / each["edit"]) for each in entries]
+    opening = lazy(model)
+    known = world_of(opening.name)
+    asked = [_rows(read_request(each), known, suite, rows) for each in edits]
+    judges = [judges_of(opening.name, None, scorers, known) if known or scorers else [] for _ in edits]
+    judges = [[j for j in some if j.question == own[0].asks] for some, own in zip(judges, asked, strict=True)]
+    if mute := [each for each, some in zip(entries, judges, strict=True) if not some]:
+        raise ValueError(f"no judge of {', '.join(mute[0]['targets'])} is at hand; name one with --scorer")
+    opened = opening.open()
+    for each in edits:
+        each.check(opened)
+    strengths = [each["strength"] for each in entries]
+    with shown(progress) as report, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\d+ weights are changed by several edits")
+        entry["base"] = measure_target_rate(opened, asked[-1], judges[-1], Settings()).model_dump()
+        rates = []
+        with apply(opened, edits, strengths):
+            for i, (own, some) in enumerate(zip(asked, judges, strict=True)):
+                report("checking erasures", i, len(edits))
+                rates.append(measure_target_rate(opened, own, some, Settings()).model_dump())
+        report("checking erasures", len(edits), len(edits))
+    checks = [*book["checks"], {"after": len(entries), "shown": rates}]
+    whole = {**book, "model": opening.name, "fingerprint": opened.fingerprint(), "entries": entries, "checks": checks}
+    write_whole(place, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    return whole
+
+
+def read_ledger(ledger: str | Path) -> dict[str, Any]:
+    """A ledger that `add_to_ledger` wrote; ValueError where it is damaged, or something else."""
+
+    def parse(data: Any) -> dict[str, Any]:
+        if data.get("format") != FORMAT or not data.get("entries"):
+            raise ValueError("no entries of a ledger")
+        return data
+
+    return read_versioned(ledger, VERSION, parse, "begin a new one under another name")
+
+
+def _enter(book: dict[str, Any], place: Path, edit: Path, strength: float) -> dict[str, Any]:
+    """The new entry, after proof that the edits are as they were entered."""
+    from ..edits.edit import Edit
+
+    for each in book["entries"]:
+        if hash_file(place.parent / each["edit"]) != each["sha256"]:
+            raise ValueError(f"{place.parent / each['edit']} is not as it was entered in {place}; put that file back")
+    digest = hash_file(edit)
+    if digest in {each["sha256"] for each in book["entries"]}:
+        raise ValueError(f"{edit} is in {place} already")
+    meta = Edit.load(edit).meta
+    targets = (meta.get("request") or {}).get("targets", ())
+    where = os.path.relpath(edit, place.parent)
+    return {
+        "edit": where,
+        "sha256": digest,
+        "targets": list(targets),
+        "method": meta.get("method"),
+        "strength": strength,
+    }
+
+
+def _rows(request: Any, known: Any, suite: str, count: int) -> list[Row]:
+    """Prompts that ask for the targets, evenly over the suite."""
+    if not suite and known is None:
+        raise ValueError("no suite comes with this model: name one with --suite, or a .csv file of prompts")
+    made = make(suite, request, known) if suite else build(suite_for(request, known), request, known, only=("target",))
+    found = [row for row in made.rows if row.role != "keep"]
+    if not found:
+        raise ValueError(f"no prompt of {suite or 'the suite'} asks for {', '.join(request.targets)}")
+    return found[:: max(1, len(found) // count)][:count]

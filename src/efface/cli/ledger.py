@@ -1,0 +1,69 @@
+"""`efface ledger`: erasures applied in turn to one base, each checked again after every new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tyro
+
+from .console import progress, result
+from .loading import Loading
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Enter an edit into a ledger of erasures, apply all together, and check every one of them again."""
+
+    example: ClassVar[str] = "efface ledger out/ledger.json --model glyphs --edit cat.safetensors"
+    ledger: tyro.conf.Positional[Path]
+    """The JSON file; it is begun where it is not there."""
+    model: str
+    """The base of all edits of the ledger."""
+    edit: Path
+    """The edit to enter; the earlier ones are read from where they were."""
+    strength: float = 1.0
+    """How much of the new edit is applied."""
+    suite: str = ""
+    """Prompts that ask for the targets; those of the model's own world by default."""
+    scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A judge, as in `efface evaluate`; repeat the flag for several. Those that come with the model by default."""
+    rows: int = 24
+    """Pictures of each target."""
+    loading: Loading = field(default_factory=Loading)
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from ..api.ledger import add_to_ledger
+
+        with progress() as report:
+            book = add_to_ledger(
+                self.loading.lazily(self.model),  # type: ignore[arg-type]
+                self.ledger,
+                self.edit,
+                strength=self.strength,
+                suite=self.suite,
+                scorers=self.scorer,
+                rows=self.rows,
+                progress=report,
+            )
+        result(book, self.json, table(book))
+
+
+def table(book: dict[str, Any]) -> str:
+    """How often each target is drawn: by the base, and after each erasure."""
+    lines = []
+    for i, entry in enumerate(book["entries"]):
+        after = [
+            f"after {check['after']}: {_rate(check['shown'][i])}" for check in book["checks"] if check["after"] > i
+        ]
+        lines.append(
+            f"{', '.join(entry['targets'])} by {entry['method']}: base {_rate(entry['base'])}, {', '.join(after)}"
+        )
+    return "\n".join(lines)
+
+
+def _rate(e: dict[str, Any]) -> str:
+    return "not judged" if e["value"] is None else f"{e['value']:.0%} ({e['low']:.0%} to {e['high']:.0%})"

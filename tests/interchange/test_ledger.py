@@ -1,0 +1,86 @@
+"""A ledger of erasures: each is checked again after every new one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+import efface
+from attack_plan import Planned, Reader
+from efface.cli.app import main
+from efface.cli.ledger import table
+from efface.edits.edit import Edit
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.trajectory import Defaults
+from judging_fixtures import THINGS, edit_of, world_pipeline, write_world
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StableDiffusion:
+    """A model with a world that draws what it is asked for, unless one edit alone is applied."""
+    model = StableDiffusion(world_pipeline(), str(write_world(tmp_path / "bundle")))
+    model.defaults = Defaults(steps=2, guidance=2.0)
+    base = dict(model.weights)
+
+    def plan(text: str, seed: int, edited: bool) -> str:
+        moved = {
+            round(float((model.weights[name] / base[name]).detach().flatten()[0]), 3)
+            for name in base
+            if "attn2.to_k" in name
+        }
+        name = max(THINGS, key=text.rfind)
+        # The second edit brings the first one's target back in every other picture.
+        gone = (moved == {1.5} and name == "cat") or (moved == {2.0} and (name == "dog" or seed % 2))
+        return name if name in text and not (edited and gone) else ""
+
+    draw = Planned(model, plan)
+
+    def images(prompts: Sequence[str], seeds: Sequence[int], **how: object) -> torch.Tensor:
+        return draw(prompts, seeds, start=None, since=0)
+
+    monkeypatch.setattr(model, "images", images)
+    monkeypatch.setattr("efface.scorers.build_scorers", lambda *_: [Reader()])
+    return model
+
+
+def test_each_erasure_is_checked_again_after_every_new_one(model: StableDiffusion, tmp_path: Path) -> None:
+    cat = edit_of(model, tmp_path / "cat.safetensors")
+    dog = edit_of(model, tmp_path / "dog.safetensors", ("dog",))
+    ledger = tmp_path / "ledger.json"
+    book = efface.add_to_ledger(model, ledger, cat, rows=8)
+    assert [entry["targets"] for entry in book["entries"]] == [["cat"]] and book["entries"][0]["base"]["value"] == 1
+    assert book["checks"][0]["shown"][0]["value"] == 0 and book["fingerprint"] == model.fingerprint()
+    book = efface.add_to_ledger(model, ledger, dog, rows=8)
+    assert book == json.loads(ledger.read_text())
+    again, new = book["checks"][1]["shown"]
+    assert 0 < again["value"] < 1 and new["value"] == 0 and again["n"] == 8
+    assert "cat by ESD: base 100% " in table(book) and "after 2: " in table(book)
+    assert model.untouched
+
+
+def test_what_cannot_be_entered_is_refused_and_the_ledger_stays(
+    model: StableDiffusion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cat = edit_of(model, tmp_path / "cat.safetensors")
+    ledger = tmp_path / "ledger.json"
+    efface.add_to_ledger(model, ledger, cat, rows=2)
+    before = ledger.read_bytes()
+    with pytest.raises(ValueError, match=r"is in .* already"):
+        efface.add_to_ledger(model, ledger, cat)
+    other = Edit.load(cat)
+    strange = Edit(other.values, {**other.meta, "base": {"fp32": "0"}}).save(tmp_path / "strange.safetensors")
+    with pytest.raises(ValueError, match="open the base that it was made for"):
+        efface.add_to_ledger(model, ledger, strange)
+    with pytest.raises(ValueError, match="--rows is a number"):
+        efface.add_to_ledger(model, ledger, strange, rows=0)
+    edit_of(model, cat, scale=3.0)
+    with pytest.raises(ValueError, match="is not as it was entered in"):
+        efface.add_to_ledger(model, ledger, strange)
+    assert ledger.read_bytes() == before
+    (tmp_path / "bad.json").write_text('{"version": 1}')
+    assert main(["ledger", str(tmp_path / "bad.json"), "--model", "m", "--edit", str(cat)]) == 2
+    assert "is damaged (no entries of a ledger)" in capsys.readouterr().err
