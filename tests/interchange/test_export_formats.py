@@ -17,7 +17,7 @@ from efface.api.exporting import write_export
 from efface.interchange.lora import package
 from efface.interchange.names import LORA_FORMATS, layers_of, name_all, name_stems
 from efface.models.base import Model
-from lora_fixtures import dense, low_rank, mask
+from lora_fixtures import dense, edit_with, low_rank, mask
 from tiny import tiny_model
 from tiny_pixart import tiny_pixart
 from tiny_sdxl import tiny_sdxl
@@ -92,6 +92,20 @@ def test_the_energy_that_is_asked_for_is_kept(tmp_path: Path) -> None:
         made = write_export(model, edit, tmp_path / f"{energy}.safetensors", format="lora", energy=energy, pictures=0)
         assert made.about["worst_residual"] ** 2 <= 1 - energy + 1e-9
     assert made.about["residual"] < 1e-5
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_layers_of_different_ranks_are_scaled_rightly(kind: str, tmp_path: Path) -> None:
+    """diffusers drops the alphas of a kohya file's attention layers where they are not all the same."""
+    model = ARCHITECTURES[kind]()
+    edits = [low_rank(model, "attn2.to_k", rank=2), low_rank(model, "attn2.to_v", "resnets.0.conv1", rank=3)]
+    edit = edit_with(model, {key: value for each in edits for key, value in each.values.items()})
+    made = write_export(model, edit, tmp_path / "x.safetensors", format="kohya", pictures=0)
+    assert made.about["matched"] == len(edit.names) and (made.about["lowest_rank"], made.about["rank"]) == (2, 3)
+    alphas = {float(tensor) for key, tensor in load_file(made.path).items() if key.endswith(".alpha")}
+    assert alphas == {3.0}
+    back = efface.import_edit(model, made.path)
+    assert all(torch.equal(back.values[key], value) for key, value in edit.values.items())
 
 
 @pytest.mark.parametrize("make", [dense, mask])

@@ -106,6 +106,8 @@ def package(
         raise ValueError("the edit changes nothing at this strength; there is nothing to write")
     left_out = tuple(name for name in sizes if name not in losses)
     tensors = _fill(stems, base, factors, exact, format)
+    if format != "lora" and model.architecture in ("sd", "sdxl"):
+        tensors = _even_ranks(tensors)
     return Package(tensors, factors, exact, left_out, Residual.of(sizes, losses))
 
 
@@ -179,6 +181,24 @@ def _join(
     named = {f"{key}.{first}": down, f"{key}.{second}": up}
     # With alpha equal to the rank the product counts once.
     return named if format == "lora" else named | {f"{key}.alpha": torch.tensor(float(len(down)))}
+
+
+def _even_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with all factors filled up by zeros to one rank, and one alpha.
+
+    diffusers reads alphas of a U-Net's attention under other names than its layers have, and drops them unless they
+    are all the same: a layer of another rank would be scaled wrongly.
+    """
+    out = dict(tensors)
+    keys = [key.removesuffix(".alpha") for key in tensors if key.endswith(".alpha")]
+    rank = max((len(tensors[f"{key}.lora_down.weight"]) for key in keys), default=0)
+    for key in keys:
+        down, up = tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"]
+        more = rank - len(down)
+        out[f"{key}.lora_down.weight"] = torch.cat([down, down.new_zeros(more, *down.shape[1:])])
+        out[f"{key}.lora_up.weight"] = torch.cat([up, up.new_zeros(len(up), more, *up.shape[2:])], dim=1)
+        out[f"{key}.alpha"] = torch.tensor(float(rank))
+    return out
 
 
 def _swap(rows: Tensor) -> Tensor:
