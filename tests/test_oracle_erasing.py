@@ -139,7 +139,7 @@ METHODS = {
     "ESD": (ESD(**SETTINGS, **STORED), Erasure(("cat",))),
     "ABO": (ABO(**SETTINGS, **STORED, hold=5.0), Erasure(("cat",))),
     "ABO-to-dog": (ABO(**SETTINGS, **STORED, hold=5.0), Erasure(("cat",), anchor="dog")),
-    "AC": (AC(**SETTINGS, pictures=64), Erasure(("cat",), anchor="dog")),
+    "AC": (AC(**SETTINGS, pictures=64, teacher="frozen"), Erasure(("cat",), anchor="dog")),
 }
 
 

@@ -393,18 +393,19 @@ def test_the_gradient_through_a_gate_by_finite_differences(gated):
     states, soft = build_denoising_error(gated, ROWS, "test").rows(), SoftPrompt(tokens=2)
     search = efface.attacks.soft_prompt.Embeddings(soft, gated, ROWS)
     at = search.soft.at
-    shut = steepness(lambda e: search.denoising.error(states, detached(search._cond(e))), at)[1]
-    errors, grad = steepness(lambda e: search.denoising.error(states, search._cond(e)), at)
+    shut = steepness(lambda e: search.denoising.error(states, detached(search._cond(e, slice(None)))), at)[1]
+    errors, grad = steepness(lambda e: search.denoising.error(states, search._cond(e, slice(None))), at)
     assert (grad - shut).abs().max() > 1e-3 * grad.abs().max()
     rng = torch.Generator().manual_seed(1)
     for i in range(3):
         way = torch.randn(at.shape, generator=rng)
         with torch.no_grad():
-            up, down = (search.denoising.error(states, search._cond(at + s * 3e-2 * way)).double() for s in (1, -1))
+            moved = [search._cond(at + s * 3e-2 * way, slice(None)) for s in (1, -1)]
+            up, down = (search.denoising.error(states, cond).double() for cond in moved)
         along = (grad * way).sum(dim=(1, 2))
         assert along[i].item() == pytest.approx((up - down)[i].item() / 6e-2, rel=0.05, abs=1e-4)
     with model.unguided(), torch.no_grad():
-        assert not torch.allclose(search.denoising.error(states, search._cond(at)), errors)
+        assert not torch.allclose(search.denoising.error(states, search._cond(at, slice(None))), errors)
 
 
 def detached(cond):

@@ -61,7 +61,8 @@ def shorten(words: list[str]) -> list[str]:
     """The command with the flags that make it short in the place of its own."""
     if words[0] == "erase":
         fields = {field.name for field in dataclasses.fields(methods.get(words[1]))}
-        small = {name.replace("_", "-"): value for name, value in FIT.items() if name in fields}
+        idle = {"pictures"} if words[1] == "compose" else set()  # only some mixes draw pictures to train on
+        small = {name.replace("_", "-"): value for name, value in FIT.items() if name in fields - idle}
     else:
         small = SMALL.get(words[0], {})
     words = [*words, *(switch for switch in SWITCHES.get(words[0], ()) if switch not in words)]

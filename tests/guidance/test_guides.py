@@ -161,7 +161,7 @@ def test_the_plain_loop_asks_the_network_as_little_as_it_can(eps_model, monkeypa
 )
 def test_unknown_guides_are_refused_before_anything_is_swapped(eps_model, kept, message, monkeypatch):
     edit = Edit({}, {**provenance(eps_model, Erasure(("cat",)), "test", {}), "guide": kept})
-    monkeypatch.setattr(eps_model, "bound", lambda *_: pytest.fail("swapped"))
+    monkeypatch.setattr(eps_model, "swap_in", lambda *_: pytest.fail("swapped"))
     with pytest.raises(ValueError, match=message), edit.apply(eps_model):
         pass
 

@@ -141,7 +141,7 @@ def test_the_search_finds_the_word_that_is_damaged_most():
         word = gumbel_softmax(search.logits[0], 2.0, True, rng) @ table
         (grad,) = torch.autograd.grad((shift @ word).square().sum(), search.params())
         search.step([grad])
-    assert search.history[-1] == [int((shift @ table.t()).square().sum(0).argmax())] == [3]
+    assert search.history[-1].tolist() == [int((shift @ table.t()).square().sum(0).argmax())] == [3]
 
 
 def test_what_is_preserved_is_read_anew_where_the_text_encoder_learns(eps_model):

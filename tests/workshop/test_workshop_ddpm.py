@@ -129,4 +129,4 @@ def test_what_it_suggests_fits_the_methods(bundled: Path, method: str) -> None:
     anchor = "dog" if capabilities(method).anchor == "needed" else ""
     edit = configured(method, model, short).fit(model, Erasure(("cat",), anchor=anchor))
     assert isinstance(edit, Edit)
-    assert edit.meta.get("guide") or {key.removesuffix(":mask") for key in edit.values} <= set(model.weights)
+    assert edit.meta.get("guide") or set(edit.names) <= set(model.weights)

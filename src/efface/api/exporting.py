@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..edits.strength import check_strength
-from ..files import check_file, new_scratch, write_tensors, write_whole
+from ..files import check_file, new_scratch, read_json, write_tensors, write_whole
 from .handing_on import RECORD, public_name, save_folder
 from .resources import lazy
 
@@ -172,7 +172,7 @@ def _export_whole(
         check = checks.check_folder if kind == "diffusers" else checks.check_single_file
         about |= _tell(check(model, edit, made, strength, look))
         if kind == "diffusers":
-            written = json.loads((made / RECORD).read_text(encoding="utf-8"))
+            written = read_json(made / RECORD)
             about = {**written, **about}
             write_whole(made / RECORD, _json(about))
         _hand_over(made, place, None if kind == "diffusers" else _json(about))

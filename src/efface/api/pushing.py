@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from ..files import read_json
 from .handing_on import RECORD, public_name
 
 if TYPE_CHECKING:
@@ -79,14 +80,14 @@ def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     if place.is_dir():
         if not (place / RECORD).is_file():
             raise ValueError(f"{place} holds no {RECORD}; a folder that `efface export` wrote would have worked")
-        about = json.loads((place / RECORD).read_text(encoding="utf-8"))
+        about = read_json(place / RECORD)
         held = sorted(file for file in place.rglob("*") if file.is_file() and file != place / CARD)
         return about, {file.relative_to(place).as_posix(): file for file in held}
     if not place.is_file():
         raise FileNotFoundError(f"no file or folder {place}")
     beside = place.with_suffix(".json")
     if beside.is_file():
-        return json.loads(beside.read_text(encoding="utf-8")), {each.name: each for each in (place, beside)}
+        return read_json(beside), {each.name: each for each in (place, beside)}
     from ..edits.edit import Edit
 
     meta = Edit.load(place).meta

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from .captions import read_captions
@@ -128,6 +127,7 @@ def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
 
 def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:
     """uint8 [n, 3, side, side] of RGB pictures: scaled, and cut to a square about the middle."""
+    import numpy as np
     import torch
 
     arrays = [np.asarray(ImageOps.fit(image, (side, side))) for image in images]
@@ -169,6 +169,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _scaled(image: Image.Image) -> Image.Image:
     """RGB of a grey picture of 16 bits or of floating-point numbers."""
+    import numpy as np  # not above: it is a third of the time that `import efface` takes
+
     values = np.asarray(image, dtype=np.float64)
     top = 1.0 if image.mode == "F" else 65535.0
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):

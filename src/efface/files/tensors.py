@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,3 +51,20 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not isinstance(meta, dict):
             raise ValueError(f"its metadata is a {type(meta).__name__}, not an object")
     return tensors, meta
+
+
+def read_pickle(path: str | Path) -> Any:
+    """What a pickle of torch holds, read with `weights_only`, which builds tensors and containers and runs no code.
+
+    Raises:
+        ValueError: it holds anything else, or is damaged; names the file.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} can't be opened with weights_only ({str(error).splitlines()[0]}); a pickle of a dict of tensors, "
+            "as state_dict() gives it, would have worked"
+        ) from error

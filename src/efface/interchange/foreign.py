@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
 import tempfile
 from collections.abc import Mapping
@@ -15,7 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import hash_file
+from ..files import hash_file, read_json
+from ..files.structured import parse_json
+from ..files.tensors import read_pickle
 from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
@@ -98,7 +98,7 @@ def _read_file(model: Model, file: Path, unpickle: bool) -> Foreign:
         tensors, header = _unpickle(file), {}
     else:
         tensors, header = _read_safetensors(file)
-    about = json.loads(header.get("efface", "{}"))
+    about = parse_json(header.get("efface", "{}"))
     if about.get("kind") == "edit":
         raise ValueError(f"{file} is an edit of efface already; give it to --edit as it is")
     digest, record = hash_file(file), about.get("edit")
@@ -155,13 +155,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _unpickle(file: Path) -> dict[str, Tensor]:
-    try:
-        held = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{file} can't be opened with weights_only ({str(error).splitlines()[0]}); a pickle of a dict of tensors, "
-            "as state_dict() gives it, would have worked"
-        ) from error
+    held = read_pickle(file)
     for wrapper in WRAPPERS:
         if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
             held = held[wrapper]
@@ -174,10 +168,10 @@ def _unpickle(file: Path) -> dict[str, Tensor]:
 def _scaled(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path) -> dict[str, Tensor]:
     """The tensors with the alphas that diffusers or PEFT say beside them instead of among them."""
     named = {key.removeprefix(PEFT): tensor for key, tensor in tensors.items()}
-    settings: dict[str, Any] = json.loads(header.get("lora_adapter_metadata", "{}"))
+    settings: dict[str, Any] = parse_json(header.get("lora_adapter_metadata", "{}"))
     beside = file.with_name("adapter_config.json")
     if not settings and beside.is_file():
-        settings = json.loads(beside.read_text(encoding="utf-8"))
+        settings = read_json(beside)
     for key in list(named) if settings else ():
         layer, found, _ = key.partition(".lora_A.")
         if found and (alpha := _alpha(settings, layer)) is not None:

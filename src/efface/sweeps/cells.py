@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..files import hash_bytes, hash_json, write_whole
+from ..files import hash_bytes, hash_json, read_json, write_whole
 from ..source import PACKAGE
 
+AGAIN = "remove it, and run the sweep again"
 Kind = Literal["erase", "evaluate", "attack"]
 ROOMS: Mapping[Kind, tuple[str, ...]] = {
     "erase": ("concept.py", "functional", "models", "guidance", "edits", "training", "methods"),
@@ -105,11 +106,11 @@ class Store:
 
     def result(self, cell: Cell) -> Mapping[str, Any]:
         """What a finished cell found; FileNotFoundError where it is not finished."""
-        return json.loads(self._result(cell).read_text(encoding="utf-8"))["result"]
+        return read_json(self._result(cell), AGAIN)["result"]
 
     def cost(self, cell: Cell) -> Mapping[str, float]:
         """What a finished cell took."""
-        return json.loads(self._cost(cell).read_text(encoding="utf-8"))
+        return read_json(self._cost(cell), AGAIN)
 
     def _result(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.id}.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..catalog import ATTACKS, METHODS
-from ..files import hash_json, read_text
+from ..files import hash_json, read_toml
 
 ALL = "all"
 """The split of concepts that are listed without one."""
@@ -127,10 +126,7 @@ def read_grid(path: str | Path, fraction: float | None = None) -> Grid:
         ValueError: no TOML, an unknown or mistyped key, an unknown method or attack, or nothing to do; says which.
     """
     path = Path(path)
-    try:
-        found = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    found = read_toml(path, "write it as TOML")
     if isinstance(listed := found.get("concepts"), list):
         found["concepts"] = {ALL: listed}
     if isinstance(model := found.pop("model", None), str):

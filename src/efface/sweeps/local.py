@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..files.structured import parse_json
 from .grid import Grid, Job
 
 Answer = dict[str, Any]
@@ -71,7 +72,7 @@ class WorkerProcess:
                 process.stdin.write(json.dumps(dataclasses.asdict(job)) + "\n")
                 process.stdin.flush()
                 if line := process.stdout.readline():
-                    return json.loads(line)
+                    return parse_json(line)
             except OSError:  # it died before it read the job
                 pass
             code = _bury(process)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from ..functional.rates import bootstrap
 from .grid import Grid
+from .table import Line
 
-Line = Mapping[str, str]
-"""A line of the table, by column."""
 SHARES = ("esr", "psr", "asr", "ner", "robust")
 """Metrics that begin so are shares, and are shown in percent."""
 
 
-def write_page(grid: Grid, table: str, command: str) -> str:
+def write_page(grid: Grid, table: Sequence[Line], command: str) -> str:
     """The page of a sweep.
 
     Args:
-        table: the CSV text that `gather` gives.
+        table: the lines that `gather` gives.
         command: what makes the page anew, as a user types it.
     """
-    lines = [line for line in csv.DictReader(io.StringIO(table)) if line["judge"] == "all" or not _has_all(line)]
+    lines = [line for line in table if line["judge"] == "all" or not _has_all(line)]
     columns = grid.columns or _find_columns(lines)
     head = [
         f"# {grid.title or 'A sweep'}",

@@ -131,11 +131,11 @@ def finish(
 ) -> Summary:
     """Write the table and the page, and say what there is."""
     from .page import write_page
-    from .table import gather
+    from .table import gather, to_csv
 
     cells = {cell.id: cell for _, some in planned for cell in some}
     done = sum(store.is_done(cell) for cell in cells.values())
-    text = gather(grid, planned, store)
-    table = write_whole(store.folder / TABLE, text)
-    page = write_whole(store.folder / PAGE, write_page(grid, text, command))
+    lines = gather(grid, planned, store)
+    table = write_whole(store.folder / TABLE, to_csv(lines))
+    page = write_whole(store.folder / PAGE, write_page(grid, lines, command))
     return Summary(len(planned), len(cells), done, new, tuple(failed.items()), table, page)

@@ -17,18 +17,26 @@ FIELDS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) -> str:
-    """The table as CSV text: every number of every finished cell, with the untouched base beside it.
+Line = Mapping[str, str]
+"""A line of the table, by column; "" where there is no value."""
+
+
+def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) -> list[Line]:
+    """The lines of the table: every number of every finished cell, with the untouched base beside it.
 
     An attack's line has the metric `asr@NAME` (the share of prompts shown after it), with what random prefixes reach in
     the place of the base; the group says where it was made.
     """
+    lines = [line for job, cells in planned for line in _lines(grid, job, cells, store)]
+    return [{key: "" if line[key] is None else str(line[key]) for key in FIELDS} for line in lines]
+
+
+def to_csv(lines: Sequence[Line]) -> str:
+    """The lines as CSV text."""
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    for job, cells in planned:
-        for line in _lines(grid, job, cells, store):
-            writer.writerow(line)
+    writer.writerows(lines)
     return text.getvalue()
 
 

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ..files.structured import parse_json
 from .cells import Store
 from .grid import Grid, Job
 
@@ -39,7 +40,7 @@ def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any
 
 def read_job(line: str) -> Job:
     """A job from its JSON."""
-    found = json.loads(line)
+    found = parse_json(line)
     return Job(**{**found, "targets": tuple(found["targets"]), "keep": tuple(found["keep"])})
 
 
