@@ -18,7 +18,8 @@ from torch.func import functional_call
 from efface.concept import Erasure
 from efface.methods.base import Trained
 from efface.training.interfaces import Query, States, Step
-from efface.training.trainer import Trainer, gradients
+from efface.training.loss_scale import gradients
+from efface.training.trainer import Trainer
 
 Losses = Mapping[str, Tensor]
 """Losses by role: "erase", "keep", "cost"."""

@@ -18,9 +18,10 @@ from efface.methods.sld import SLD
 from efface.methods.stereo import STEREO
 from efface.training.balance.sum import Sum
 from efface.training.config import TrainConfig
+from efface.training.loss_scale import gradients
 from efface.training.objectives.composition import Composition
 from efface.training.states.conditions import Conditions
-from efface.training.trainer import Trainer, gradients
+from efface.training.trainer import Trainer
 from efface.training.updates.dense import Dense
 
 from .bench import Difference, apart, flat, mse

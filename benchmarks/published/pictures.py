@@ -14,7 +14,7 @@ from efface.concept import Erasure
 from efface.methods.ac import AC
 from efface.methods.erasediff import EraseDiff
 from efface.methods.salun import SalUn
-from efface.training.trainer import gradients
+from efface.training.loss_scale import gradients
 
 from .bench import Bench, Difference, Losses, apart, flat, mse
 from .trained import CAT, PICTURES, QUICK, TO_DOG, find_denoising

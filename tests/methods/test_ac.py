@@ -11,7 +11,8 @@ from torch import Tensor
 from efface.concept import Erasure
 from efface.methods.ac import AC
 from efface.models.base import Model
-from efface.training.trainer import Trainer, gradients
+from efface.training.loss_scale import gradients
+from efface.training.trainer import Trainer
 from tiny import tiny_model
 from tiny_pixart import tiny_pixart
 from tiny_sdxl import tiny_sdxl

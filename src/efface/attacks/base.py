@@ -1,8 +1,7 @@
 """What every attack is: something that tries to make an edited model show what was erased, within a budget.
 
 An attack proposes, round by round, one candidate for each row that is not broken yet. The runner draws the candidates,
-asks the judges and answers which rows are broken. So every attack is batched over rows, spends one query a round, and
-needs to know nothing of judges or files.
+asks the judges and answers which rows are broken. So an attack is batched over rows and knows no judges or files.
 """
 
 from __future__ import annotations
@@ -163,9 +162,8 @@ class AttackContext:
 
 def _akin(word: str, name: str) -> bool:
     """The name or its plural; of names long enough, whatever they begin, and what begins them."""
-    if min(len(word), len(name)) > 3:
-        return word.startswith(name) or name.startswith(word)
-    return word in (name, f"{name}s", f"{name}es")
+    plain = word in (name, f"{name}s", f"{name}es")
+    return plain or (min(len(word), len(name)) > 3 and (word.startswith(name) or name.startswith(word)))
 
 
 def put(prompt: str, names: Sequence[str], word: str) -> str:

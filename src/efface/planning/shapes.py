@@ -21,7 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.interfaces import Context, Query, Step, Term
-from ..training.trainer import Trainer, gradients
+from ..training.loss_scale import gradients
+from ..training.trainer import Trainer
 from .probe_steps import Asked, LinearFit, count_student_rows, list_tensors, replace_sources
 from .tracker import AllocationTracker, count_bytes
 

@@ -292,10 +292,7 @@ def cached_by_device(load: Callable[..., T]) -> Callable[..., T]:
 
 
 def prepare_images(processor: Any, images: Tensor) -> Any:
-    """uint8 pictures [n, 3, h, w] as a network's own processor hands them to it, on `device`.
-
-    Where it does not resize, pictures smaller than those the network learned from are blown up first.
-    """
+    """uint8 pictures [n, 3, h, w] as a network's processor hands them to it; too small ones are enlarged first."""
     side = 0 if processor.do_resize else processor.size.get("shortest_edge") or 0
     if images.shape[-2] < side:
         big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)

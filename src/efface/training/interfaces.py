@@ -68,9 +68,9 @@ class Context:
     method: str = "the method"
     """The method's name, for error messages."""
     base: Mapping[str, str] = field(default_factory=dict)
-    """The fingerprint of the weights that the training starts from."""
+    """The fingerprint of the base's weights."""
     on_drawn: Callable[[int, int], None] = lambda done, total: None
-    """Called with the pictures or trajectories to train on that are drawn, and how many there will be."""
+    """Called with how much of what is trained on is drawn, and of how much."""
 
     @property
     def trains_text_encoder(self) -> bool:
@@ -295,8 +295,7 @@ class Balance(ABC):
         """The gradient that the update steps by, one tensor for each of its params.
 
         Args:
-            grad_of: makes one pass for the roles that it is given weights of, and gives their losses and the gradient
-                of the weighted sum. The activations are gone when it returns. Ask for erasing first. A role without a
-                term is left out of the losses.
+            grad_of: makes one pass for the roles in its weights, and gives their losses and the weighted sum's
+                gradient. Ask for erasing first. A role without a term is left out of the losses.
             floor: the erasing loss after the `inner` steps; None where `inner` is 0.
         """

@@ -7,12 +7,13 @@ gradients overflowed is left out and counted; the factor is then halved, and dou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from .distributed import process_group
 from .interfaces import Checkpointable
 
 CLEAN = 200
@@ -63,3 +64,16 @@ class LossScale(Checkpointable):
         if "scale" in state:
             self.factor, clean, skipped = state["scale"].tolist()
             self.clean, self.skipped = int(clean), int(skipped)
+
+
+def gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Sequence[Tensor]:
+    """The gradient of a scalar for each of these, zero where it does not depend on one, averaged over the processes.
+
+    The activations are freed on the way. The scalar is multiplied by `factor` before it is differentiated, and the
+    gradients are divided by it in fp32.
+    """
+    grads = list(torch.autograd.grad(loss * factor if factor != 1 else loss, params, allow_unused=True))
+    for i, param in enumerate(params):  # one by one, so that narrow and wide ones never lie side by side
+        grad = grads[i]
+        grads[i] = torch.zeros_like(param) if grad is None else grad.float() / factor if factor != 1 else grad
+    return process_group().all_reduce_mean(grads)

@@ -27,7 +27,7 @@ from .config import TrainConfig
 from .data import LossRole, Query
 from .distributed import process_group
 from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step, Term, Update
-from .loss_scale import LossScale
+from .loss_scale import LossScale, gradients
 from .predictor import Predictor
 
 SAVE_EVERY = 25
@@ -291,16 +291,3 @@ class Trainer:
             prefix = f"{i}/"
             part.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return meta["done"]
-
-
-def gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Sequence[Tensor]:
-    """The gradient of a scalar for each of these, zero where it does not depend on one, averaged over the processes.
-
-    The activations are freed on the way. The scalar is multiplied by `factor` before it is differentiated, and the
-    gradients are divided by it in fp32.
-    """
-    grads = list(torch.autograd.grad(loss * factor if factor != 1 else loss, params, allow_unused=True))
-    for i, param in enumerate(params):  # one by one, so that narrow and wide ones never lie side by side
-        grad = grads[i]
-        grads[i] = torch.zeros_like(param) if grad is None else grad.float() / factor if factor != 1 else grad
-    return process_group().all_reduce_mean(grads)

@@ -48,10 +48,10 @@ def open_folder(folder: str | Path, pipeline: Any, variant: str = "") -> Any:
 def _open_weights(folder: Path, part: Part) -> Any:
     """One part with its weights, which fill it."""
     assert part.weights
-    kind = getattr(diffusers if part.library == "diffusers" else transformers, part.kind, None)
+    kind = getattr(diffusers if part.package == "diffusers" else transformers, part.kind, None)
     where = describe(part, folder)
     if kind is None or not hasattr(kind, "from_pretrained"):
-        raise ValueError(f"{folder}: {part.name} is a {part.kind}, which {part.library} does not know; update it")
+        raise ValueError(f"{folder}: {part.name} is a {part.kind}, which {part.package} does not know; update it")
     try:
         module, info = kind.from_pretrained(
             folder, subfolder=part.name, dtype=torch.float32, output_loading_info=True, **to_arguments(part.weights)

@@ -58,7 +58,7 @@ class Part:
     """A part of a stored pipeline."""
 
     name: str
-    library: str
+    package: str
     """"diffusers" or "transformers"."""
     kind: str
     """Its class there."""
@@ -96,11 +96,11 @@ def check_parts(folder: Path, variant: str = "") -> list[Part]:
         ValueError: a file is missing, is a git-lfs pointer or is cut short; the variant is nowhere to be found.
     """
     parts = []
-    for name, (library, kind) in list_used(folder).items():
+    for name, (package, kind) in list_used(folder).items():
         inside = folder / name
         if not inside.is_dir():
             raise ValueError(f"{inside} is missing: {folder}/{INDEX} names this part ({kind}); fetch the folder again")
-        parts.append(Part(name, library, kind, _check_part(inside, kind, variant)))
+        parts.append(Part(name, package, kind, _check_part(inside, kind, variant)))
     found = {part.weights.variant for part in parts if part.weights}
     if variant and variant not in found:
         known = ", ".join(sorted(found - {""})) or "none"
