@@ -106,7 +106,7 @@ def test_settings_and_synonyms_are_read(folder: Path) -> None:
         "cat": ConceptAliases(("kitty", "pussy cat")),
         "x": ConceptAliases(("y",)),
     }
-    known = add_aliases(find_aliases(world.load(folder / "bundle")), spoken(["cat=kitty"]))["cat"]
+    known = add_aliases(find_aliases(world.load(folder / "bundle")), spoken([" CAT=kitty"]))["cat"]
     assert known.synonyms[-1] == "kitty" and known.paraphrases and len(known.synonyms) > 2
 
 

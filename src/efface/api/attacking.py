@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..concept import fold_name
 from ..edits.strength import check_strength
 from ..suites.make import check as check_suite
 from .case import Case, Words, several
@@ -122,7 +123,8 @@ def add_aliases(known: Mapping[str, ConceptAliases], synonyms: Mapping[str, Word
     from ..robustness.conditions import ConceptAliases
 
     found = dict(known)
-    for concept, words in synonyms.items():
+    for given, words in synonyms.items():
+        concept = next((name for name in found if fold_name(name) == fold_name(given)), given)
         before = found.get(concept, ConceptAliases())
         found[concept] = ConceptAliases((*before.synonyms, *several(words)), before.paraphrases)
     return found
