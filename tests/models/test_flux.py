@@ -16,6 +16,7 @@ from efface.models.adapters.flux import Flux
 from efface.models.adapters.guidance_input import GUIDANCE
 from efface.models.adapters.patches import pack_patches, unpack_patches
 from efface.models.trajectory import draw_noise
+from text_map_checks import check_text_maps
 from tiny_flux import tiny_flux, tiny_flux_pipeline
 from tiny_pixart import LENGTH
 
@@ -86,21 +87,7 @@ def test_patches_are_those_of_diffusers() -> None:
 
 
 def test_text_maps_say_what_reads_the_prompt(model: Flux) -> None:
-    cond, seen = model.encode(["a cat"]), {}
-    maps = model.text_maps()
-    hooks = [
-        model.network.get_submodule(
-            each.weight.removeprefix("transformer.").removesuffix(".weight")
-        ).register_forward_pre_hook(lambda _, args, name=each.weight: seen.update({name: args[0]}))
-        for each in maps
-    ]
-    with torch.no_grad():
-        model.predict(torch.randn(1, 4, 8, 8), 5, cond)
-    for hook in hooks:
-        hook.remove()
-    assert [each.role for each in maps] == ["embedder", "pooled", *["cross"] * 4]
-    outer = [each for each in maps if each.role != "cross"]
-    assert all(torch.equal(seen[each.weight], model.text_inputs(cond, each.part)) for each in outer)
+    check_text_maps(model)
 
 
 def test_clips_tokens_are_heard_by_the_pooled_embedding_alone(model: Flux) -> None:

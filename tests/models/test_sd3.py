@@ -18,6 +18,7 @@ from efface.models.adapters.sd3 import StableDiffusion3
 from efface.models.ddim_inversion import invert, redraw
 from efface.models.trajectory import draw_noise
 from efface.training.subsets import JOINT, select
+from text_map_checks import check_text_maps
 from tiny_flux import tiny_flux
 from tiny_language import tiny_sana
 from tiny_pixart import LENGTH
@@ -112,21 +113,7 @@ def test_pictures_are_walked_back_to_their_noise_by_euler(model: StableDiffusion
 
 
 def test_text_maps_say_what_reads_the_prompt(model: StableDiffusion3) -> None:
-    cond, seen = model.encode(["a cat"]), {}
-    maps = model.text_maps()
-    hooks = [
-        model.network.get_submodule(
-            each.weight.removeprefix("transformer.").removesuffix(".weight")
-        ).register_forward_pre_hook(lambda _, args, name=each.weight: seen.update({name: args[0]}))
-        for each in maps
-    ]
-    with torch.no_grad():
-        model.predict(torch.randn(1, 4, 8, 8), 5, cond)
-    for hook in hooks:
-        hook.remove()
-    assert [each.role for each in maps] == ["embedder", "pooled", *["cross"] * 4]
-    outer = [each for each in maps if each.role != "cross"]
-    assert all(torch.equal(seen[each.weight], model.text_inputs(cond, each.part)) for each in outer)
+    check_text_maps(model)
 
 
 def test_token_embeddings_read_as_their_text_does_but_for_t5(model: StableDiffusion3) -> None:

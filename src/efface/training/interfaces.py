@@ -1,8 +1,8 @@
 """The parts of a training: the classes that an answer on an axis subclasses, and what they are given.
 
-An erasure is one answer on each of five axes: objective, preservation, source of states, balance and update. The
-`Trainer` takes steps. In each step the terms (objective and preservation) say which predictions they need, as queries;
-the trainer makes all of them in a few batches, hands them back, and differentiates the losses for the step's learner.
+An erasure answers five axes: objective, preservation, source of states, balance and update. In each step of `Trainer`
+the terms (objective and preservation) say which predictions they need, as queries; the trainer makes them in a few
+batches, hands them back, and differentiates the losses for the step's learner.
 """
 
 from __future__ import annotations
@@ -42,15 +42,13 @@ class Step:
     points: Sequence[int]
     """[n]: how far down the trajectory, from 0 (pure noise) to `draw_steps` - 1."""
     round: int = 0
-    """How many rounds came before; in a round the weights take one step, and other learners take theirs."""
+    """How many rounds came before; in each the weights take one step, and other learners theirs."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What terms, sources and updates know of the training that they are part of.
-
-    It can be made without a `Trainer`, to test a term by itself:
+    """What terms, sources and updates know of their training; made without a `Trainer` to test a term by itself:
 
         update = Dense("xattn", lr=1e-5)
         config = TrainConfig(steps=1, batch=2, draw_steps=4)
