@@ -48,7 +48,9 @@ class Step:
 @final
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What terms, sources and updates know of their training; made without a `Trainer` to test a term by itself:
+    """What terms, sources and updates know of their training.
+
+    It can be made without a `Trainer`, to test a term by itself:
 
         update = Dense("xattn", lr=1e-5)
         config = TrainConfig(steps=1, batch=2, draw_steps=4)
