@@ -11,6 +11,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 import efface
+from efface.models.adapters.guidance_input import GUIDANCE
 from tiny import tiny_pipeline
 from tiny_sdxl import tiny_sdxl_pipeline
 
@@ -84,15 +85,31 @@ def test_a_distilled_network_reads_its_guidance(make: Callable[[], Any], guidanc
     pipeline = distilled(make)
     model = efface.load(pipeline)
     torch.testing.assert_close(ours(model, guidance), theirs(pipeline, guidance), rtol=1e-4, atol=1e-4)
-    assert model.read_guidance == model.defaults.guidance  # what a prediction outside of a drawing reads
+    own = model.encode(PROMPTS).extra[GUIDANCE]
+    assert (own == model.defaults.guidance).all()  # what a prediction outside of a drawing reads
 
 
-def test_a_distilled_network_is_recorded_and_trained_at_the_guidance_drawn() -> None:
+def test_a_distilled_network_is_recorded_and_trained_at_its_own_guidance() -> None:
     model = efface.load(distilled(tiny_pipeline))
     cond, uncond = model.encode(PROMPTS), model.encode([""])
-    draw = model.sample(cond, uncond, SEEDS, steps=3, guidance=model.defaults.guidance, record=True)
-    with torch.no_grad():
-        eps_c = model.predict(draw.states[1], draw.t[1], cond)[0]
-    torch.testing.assert_close(eps_c, draw.eps_c[1], rtol=1e-4, atol=1e-5)
+    for guidance in (model.defaults.guidance, 2.0):  # drawn by this one, recorded as a training asks the network
+        draw = model.sample(cond, uncond, SEEDS, steps=3, guidance=guidance, record=True)
+        torch.testing.assert_close(draw.x, ours(model, guidance, 3))
+        with torch.no_grad():
+            eps_c = model.predict(draw.states[1], draw.t[1], cond)[0]
+        torch.testing.assert_close(eps_c, draw.eps_c[1], rtol=1e-4, atol=1e-5)
     edit = efface.erase(model, "cat", "esd", steps=2, batch=2, draw_steps=2, paths=2, progress=False)
     assert all(value.isfinite().all() for value in edit.values.values())
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
+def test_a_guide_acts_on_a_distilled_network_by_a_second_prediction_alone(make: Callable[[], Any]) -> None:
+    model = efface.load(distilled(make))
+    with pytest.raises(ValueError, match=r"reads its guidance as a number.*set model.true_guidance above 1"):
+        efface.erase(model, "cat", "negative")
+    plain = ours(model, 2.0)
+    model.true_guidance = 3.0
+    guided = ours(model, 2.0)
+    assert not torch.allclose(plain, guided, atol=1e-3)
+    with efface.erase(model, "cat", "negative", progress=False).apply(model):
+        assert not torch.allclose(ours(model, 2.0), guided, atol=1e-3)

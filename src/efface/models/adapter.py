@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,8 +46,6 @@ class Adapter(ABC):
     """Drawings of the untouched model that are kept."""
     network: nn.Module
     """The denoiser itself."""
-    read_guidance: float | None = None
-    """The guidance that a network distilled with it as an input now reads; None where the network reads none."""
     parked: bool
     """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
     gradient_rows: int
@@ -153,21 +150,6 @@ class Adapter(ABC):
         if guidance > 1 and not self.has_uncond:
             raise ValueError(f"{self.name} has no unconditional prediction to guide by; draw it with guidance 1")
         return guidance
-
-    @contextmanager
-    def tell_guidance(self, guidance: float) -> Iterator[float]:
-        """Within, a network that reads the guidance reads this one, and predictions are combined at the one given.
-
-        That is 1 for such a network, which knows what guidance does, and the guidance itself for all others.
-        """
-        if self.read_guidance is None:
-            yield guidance
-            return
-        before, self.read_guidance = self.read_guidance, guidance
-        try:
-            yield 1.0
-        finally:
-            self.read_guidance = before
 
     def pack(self, x: Tensor) -> Tensor:
         """States [n, c, h, w] as the network takes them; `unpack` is the inverse, on what it gives."""

@@ -164,11 +164,8 @@ class Model(Swappable):
         extra = {name: value for name, value in (("generator", rngs), ("eta", 0.0)) if name in takes}
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
         trace = Trace(len(scheduler.timesteps) if until is None else until, since, x) if record else None
-        with (
-            self.tell_guidance(guidance) as told,
-            self._casting(),
-        ):  # once around all steps, for it forgets cast weights in the end
-            sampling = self.begin_sampling(cond, uncond, told)
+        with self._casting():  # once around all steps, for it forgets cast weights in the end
+            sampling = self.begin_sampling(cond, uncond, guidance)
             for i, t in enumerate(scheduler.timesteps[since:], since):
                 x_t = scheduler.scale_model_input(x, t)
                 if until == i:

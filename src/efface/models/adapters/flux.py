@@ -27,7 +27,7 @@ from ..cond import POOLED, Cond, TextMap, TextSpan, last_before_end
 from ..flow_schedule import Spacing, even_sigmas, shift_by_size
 from ..trajectory import Defaults
 from .flat import flatten_parts, replace_parts
-from .guidance_input import GUIDANCE, GuidanceInput
+from .guidance_input import GUIDANCE
 from .joint import JOINT_TEXT, joint_text_maps
 from .patches import pack_patches, unpack_patches
 from .sd import ClipDiffusion, replace_embeddings
@@ -35,7 +35,7 @@ from .t5 import T5, read_t5, tie_embeddings
 
 
 @final
-class Flux(GuidanceInput, ClipDiffusion):
+class Flux(ClipDiffusion):
     """A `FluxPipeline`: dev where the transformer has guidance embeddings, else schnell."""
 
     architecture: ClassVar[str] = "flux"

@@ -74,14 +74,12 @@ class Flux2(GuidanceInput, LanguageFlow):
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)[0]
 
     def _encode(self, texts: Sequence[str]) -> Cond:
+        """Padding is attended to, so that there is no mask."""
         self._warn_of_cuts(texts)
         states, _ = self.pipeline.encode_prompt(
             list(texts), self.device, max_sequence_length=self.max_tokens, text_encoder_out_layers=self.layers
         )
         return self.with_scale(Cond({self.sequence: states.to(self.dtype)}))
-
-    def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("padding is attended to, so that there is no mask")
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         n, length, side = len(x_t), cond.tokens.shape[1], self.latent_shape[1]

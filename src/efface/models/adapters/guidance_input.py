@@ -15,7 +15,7 @@ GUIDANCE = "guidance"
 class GuidanceInput(Model):
     """An adapter whose conditions hold the scale; without `distilled_guidance` it is as any other."""
 
-    distilled_guidance: bool
+    distilled_guidance: bool = False
     """Whether the network reads the scale, so that guidance costs no second prediction."""
     true_guidance: float = 1.0
     """Classifier-free guidance by two predictions, beside the scale that the network reads; 1 is none."""

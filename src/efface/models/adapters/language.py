@@ -46,23 +46,6 @@ class LanguageFlow(LatentDiffusion):
     def _frame(self, text: str) -> str:
         """The text with everything that the language model reads around it."""
 
-    @abstractmethod
-    def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """States [n, length, d] of n texts and which of them are attended to [n, length]."""
-
-    def _encode(self, texts: Sequence[str]) -> Cond:
-        self._warn_of_cuts(texts)
-        states, mask = self._read(list(texts))
-        return Cond({LANGUAGE: states.to(self.dtype)}, mask=mask.bool())
-
-    def _align(self, states: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Attended states [n, length, d] first, zeros after them, and the mask of these."""
-        mask = mask.bool()
-        rows = [row[own][:length] for row, own in zip(states, mask, strict=True)]
-        padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in rows])
-        count = torch.tensor([len(row) for row in rows], device=states.device)
-        return padded, torch.arange(length, device=states.device) < count[:, None]
-
     def _warn_of_cuts(self, texts: Sequence[str]) -> None:
         ids = self.tokenizer([self._frame(text) for text in texts], truncation=False)["input_ids"]
         if long := [text for text, own in zip(texts, ids, strict=True) if len(own) > self.max_tokens]:
@@ -102,6 +85,27 @@ class LanguageFlow(LatentDiffusion):
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [piece[1:] for piece, _ in ranked if piece[:1] in ("▁", "Ġ", " ")]
         return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()]
+
+
+class MaskedLanguageFlow(LanguageFlow):
+    """One whose network attends to the prompt's own tokens alone, under a mask."""
+
+    @abstractmethod
+    def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """States [n, length, d] of n texts and which of them are attended to [n, length]."""
+
+    def _encode(self, texts: Sequence[str]) -> Cond:
+        self._warn_of_cuts(texts)
+        states, mask = self._read(list(texts))
+        return Cond({LANGUAGE: states.to(self.dtype)}, mask=mask.bool())
+
+    def _align(self, states: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Attended states [n, length, d] first, zeros after them, and the mask of these."""
+        mask = mask.bool()
+        rows = [row[own][:length] for row, own in zip(states, mask, strict=True)]
+        padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in rows])
+        count = torch.tensor([len(row) for row in rows], device=states.device)
+        return padded, torch.arange(length, device=states.device) < count[:, None]
 
 
 def chat(tokenizer: Any, text: str, thinking: bool) -> str:

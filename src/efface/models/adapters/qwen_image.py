@@ -19,7 +19,7 @@ from ..cond import Cond, TextMap
 from ..flow_schedule import Spacing, even_sigmas, shift_by_size
 from ..trajectory import Defaults
 from .joint import STREAM, joint_text_maps
-from .language import LanguageFlow
+from .language import MaskedLanguageFlow
 from .patches import pack_patches, unpack_patches
 
 NORMED = "text.normed"
@@ -27,7 +27,7 @@ NORMED = "text.normed"
 
 
 @final
-class QwenImage(LanguageFlow):
+class QwenImage(MaskedLanguageFlow):
     """A `QwenImagePipeline`. Prompts are cut at 256 tokens, where the pipeline takes 1024, to spare memory."""
 
     architecture: ClassVar[str] = "qwen-image"
@@ -46,7 +46,7 @@ class QwenImage(LanguageFlow):
         if pipeline.transformer.config.guidance_embeds:
             raise ValueError(f"{name} reads its guidance as a number; a Qwen-Image without guidance_embeds would work")
         # The pipeline's own steps and true_cfg_scale.
-        LanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=50, guidance=4.0), words, compute)
+        MaskedLanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=50, guidance=4.0), words, compute)
 
     def read_side(self) -> int:
         return self.pipeline.default_sample_size

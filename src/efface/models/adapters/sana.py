@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..cond import Cond, TextMap
 from ..trajectory import Defaults
-from .language import LANGUAGE, LanguageFlow
+from .language import LANGUAGE, MaskedLanguageFlow
 from .latent import LatentDiffusion
 
 CAPTION = "caption"
@@ -26,7 +26,7 @@ CAPTION = "caption"
 
 
 @final
-class Sana(LanguageFlow):
+class Sana(MaskedLanguageFlow):
     """A `SanaPipeline`."""
 
     architecture: ClassVar[str] = "sana"
@@ -45,7 +45,7 @@ class Sana(LanguageFlow):
         self.instruction: list[str] = call["complex_human_instruction"].default
         """Lines before the prompt, the pipeline's own; none reads the prompt alone."""
         # The pipeline's own steps and guidance.
-        LanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=20, guidance=4.5), words, compute)
+        MaskedLanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=20, guidance=4.5), words, compute)
 
     def vae_levels(self) -> int:
         return len(self.vae.config.encoder_block_out_channels)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..cond import Cond
 from ..trajectory import Defaults
+from .guidance_input import GUIDANCE, GuidanceInput
 from .latent import LatentDiffusion
 
 CLIP = "clip"
@@ -39,8 +40,8 @@ def replace_embeddings(encoder: Any, embeddings: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-class ClipDiffusion(LatentDiffusion):
-    """A pipeline of U-Net, KL autoencoder and CLIP text encoders."""
+class ClipDiffusion(GuidanceInput, LatentDiffusion):
+    """A pipeline of a denoiser, an autoencoder and CLIP text encoders; a distilled U-Net may read the guidance."""
 
     sequence: ClassVar[str] = CLIP
 
@@ -48,20 +49,16 @@ class ClipDiffusion(LatentDiffusion):
     def unet(self) -> Any:
         return self.network
 
-    def _find_read_guidance(self) -> float | None:
-        """The guidance read where none is told: the model's own for a distilled U-Net, None for all others."""
-        return self.defaults.guidance if self.unet.config.get("time_cond_proj_dim") else None
-
-    def _embed_guidance(self, x_t: Tensor) -> Tensor | None:
+    def _embed_guidance(self, cond: Cond) -> Tensor | None:
         """The guidance as a distilled U-Net reads it, [n, d], by the pipeline's own embedding of guidance - 1.
 
         Meng et al., CVPR 2023, arXiv 2210.03142; Luo et al., arXiv 2310.04378 (LCM). None where it reads none.
         """
-        if self.read_guidance is None:
+        if not self.distilled_guidance:
             return None
-        scale = torch.full((len(x_t),), self.read_guidance - 1)
-        wide = self.unet.config.time_cond_proj_dim
-        return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=wide).to(x_t)
+        scale, wide = cond.extra[GUIDANCE][:, 0] - 1, self.unet.config.time_cond_proj_dim
+        with scale.device:  # the pipeline's function makes its frequencies on the default device
+            return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=wide).to(self.dtype)
 
     def checkpoint_name(self, part: str, name: str) -> str:
         # transformers 5 dropped the prefix that published CLIP checkpoints carry.
@@ -110,13 +107,13 @@ class StableDiffusion(ClipDiffusion):
     ) -> None:
         ClipDiffusion.__init__(self, pipeline, name, ("text_encoder",), defaults or Defaults(), words, compute)
         self.text_encoder = pipeline.text_encoder
-        self.read_guidance = self._find_read_guidance()
+        self.distilled_guidance = bool(self.unet.config.get("time_cond_proj_dim"))
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         tokens = self._tokenize(self.tokenizer, texts)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         out = self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)
-        return Cond({CLIP: out[0].to(self.dtype)})
+        return self.with_scale(Cond({CLIP: out[0].to(self.dtype)}))
 
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight.to(self.device)
@@ -125,7 +122,7 @@ class StableDiffusion(ClipDiffusion):
         self._check_embeddings(embeddings)
         anything = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=self.device)
         with replace_embeddings(self.text_encoder, embeddings):
-            return Cond({CLIP: self.text_encoder(anything)[0].to(self.dtype)})
+            return self.with_scale(Cond({CLIP: self.text_encoder(anything)[0].to(self.dtype)}))
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
         shape = cond.tokens.shape
@@ -134,5 +131,5 @@ class StableDiffusion(ClipDiffusion):
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        told = self._embed_guidance(x_t)
+        told = self._embed_guidance(cond)
         return self.unet(x_t, t, encoder_hidden_states=cond.tokens, timestep_cond=told, return_dict=False)[0]

@@ -40,7 +40,7 @@ class StableDiffusionXL(TwinClip):
         encoders = ("text_encoder", "text_encoder_2")
         # The pipeline's own guidance; Stable Diffusion 1.x and 2.x like more.
         TwinClip.__init__(self, pipeline, name, encoders, defaults or Defaults(guidance=5.0), words, compute)
-        self.read_guidance = self._find_read_guidance()
+        self.distilled_guidance = bool(self.unet.config.get("time_cond_proj_dim"))
         self.silent = bool(pipeline.config["force_zeros_for_empty_prompt"])
 
     def _encode(self, texts: Sequence[str]) -> Cond:
@@ -53,7 +53,7 @@ class StableDiffusionXL(TwinClip):
             tokens, pooled = tokens.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
         size = (self.resolution, self.resolution)
         time_ids = torch.tensor([(*size, 0, 0, *size)], device=self.device, dtype=self.dtype).repeat(len(empty), 1)
-        return Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids})
+        return self.with_scale(Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids}))
 
     def text_maps(self) -> Sequence[TextMap]:
         """Keys and values of cross-attention, and what reads the pooled embedding beside the picture's size."""
@@ -66,7 +66,7 @@ class StableDiffusionXL(TwinClip):
             x_t,
             t,
             encoder_hidden_states=cond.tokens,
-            timestep_cond=self._embed_guidance(x_t),
+            timestep_cond=self._embed_guidance(cond),
             added_cond_kwargs=added,
             return_dict=False,
         )[0]

@@ -19,14 +19,14 @@ from torch import Tensor
 from ..cond import Cond, TextMap
 from ..flow_schedule import Spacing, even_sigmas, shift_by_size
 from ..trajectory import Defaults
-from .language import LanguageFlow, chat
+from .language import MaskedLanguageFlow, chat
 
 NORMED = "caption.normed"
 """What the caption embedder's linear layer reads: the language model's states under a norm."""
 
 
 @final
-class ZImage(LanguageFlow):
+class ZImage(MaskedLanguageFlow):
     """A `ZImagePipeline`."""
 
     architecture: ClassVar[str] = "z-image"
@@ -43,7 +43,7 @@ class ZImage(LanguageFlow):
         self.has_uncond: bool = "turbo" not in name.lower()
         # The pipeline's own (guidance 5); the model card's for turbo.
         own = Defaults(steps=50, guidance=6.0) if self.has_uncond else Defaults(steps=9, guidance=1.0)
-        LanguageFlow.__init__(self, pipeline, name, defaults or own, words, compute)
+        MaskedLanguageFlow.__init__(self, pipeline, name, defaults or own, words, compute)
 
     def read_side(self) -> int:
         return getattr(self.pipeline, "default_sample_size", 128)
