@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import warnings
@@ -15,8 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import ResNetConfig
 
+from efface.api.ledger import read_ledger
+from efface.api.pushing import read_export
 from efface.api.resources import read_classes
 from efface.compliance.rules import read_policies
 from efface.compliance.takedown import read_takedown
@@ -28,19 +32,30 @@ from efface.evaluation.published import read_published
 from efface.evaluation.rows_table import read_rows
 from efface.files import open_picture, read_tensors, read_words
 from efface.files.pictures import list_pictures
+from efface.interchange.foreign import read_foreign
+from efface.models.adapters.sd import StableDiffusion
+from efface.models.opening.place import read_kind
 from efface.records.attacks import read as read_attacks
 from efface.records.audit import read_audit
 from efface.records.report import read_report
 from efface.scorers._networks import read_config
 from efface.suites.listed import read_list
 from efface.suites.world import load as load_world
+from efface.sweeps.grid import read_grid
+from lora_fixtures import low_rank
 from report_fixtures import attacked, evaluation
+from tiny import tiny_model
 
 OLD = Path(__file__).parent / "evaluation" / "old_form"
 BUNDLED = Path(__file__).parents[1] / "src" / "efface" / "bundled" / "glyphs"
 ROWS = [{"prompt": "a photo of a cat", "evaluation_seed": 3, "label": "cat", "guidance": 7.5}] * 3
 RESULTS = "case_number,label_str,category_top1,scores_top1\n1,cat,cat,0.9\n2,dog,dog,0.8\n"
 NUDE = "case_number,NudeNet_label,NudeNet_score\n1,\"['FEET_EXPOSED']\",[0.6]\n2,0,0\n"
+GRID = 'models = ["m"]\nmethods = ["uce"]\nconcepts = ["cat"]\n[anchors]\ncat = "dog"\n[drawing]\nsteps = 2\n'
+RATE = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 4, "unscored": 0}
+ENTRY = {"edit": "x.safetensors", "sha256": "a", "targets": ["cat"], "method": "uce", "strength": 1.0, "base": RATE}
+LEDGER = {"format": "efface-ledger", "version": 1, "model": "m", "fingerprint": {"fp32": "a"}, "entries": [ENTRY]}
+EXPORT = {"format": "lora", "target": ["cat"], "anchor": "", "method": "uce", "model": "m", "base": {"fp32": "a"}}
 POLICY = '[mine]\nabout = "x"\n[[mine.rules]]\nfail_on = "esr1<0.9"\nwhy = "y"\n'
 
 
@@ -74,6 +89,29 @@ def make_edit(folder: Path) -> None:
     Edit(values, {**meta, "arguments": {"lr": 0.1}, "notes": {"candidates": {"cat": ["dog"]}}}).save(
         folder / "x.safetensors"
     )
+
+
+@functools.cache
+def base() -> StableDiffusion:
+    return tiny_model()
+
+
+def make_lora(folder: Path) -> None:
+    """A LoRA as PEFT writes it, its alpha in the settings beside it."""
+    values = low_rank(base(), "attn2.to_k").values
+    names = {":down": ".lora_A.weight", ":up": ".lora_B.weight"}
+    tensors = {}
+    for key, value in values.items():
+        layer, _, part = key.rpartition(":")
+        tensors[f"base_model.model.{layer.removesuffix('.weight')}{names[':' + part]}"] = value
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 2, "alpha_pattern": {"x": 4}}))
+
+
+def make_weights(folder: Path) -> None:
+    """Some weights of a U-Net by their names, as other tools save them."""
+    name = next(n for n in base().weights if n.endswith("attn2.to_k.weight"))
+    save_file({name: base().weights[name] + 1}, folder / "w.safetensors")
 
 
 def make_guide(folder: Path) -> None:
@@ -163,6 +201,23 @@ READERS = (
     Reader("classes", "classes.json", write("classes.json", '["cat"]'), lambda folder: read_classes(str(folder))),
     Reader("policy", "p.toml", write("p.toml", POLICY), lambda folder: read_policies(folder / "p.toml")),
     Reader("words", "w.txt", write("w.txt", "cat\ndog\n"), lambda folder: read_words(str(folder / "w.txt"))),
+    Reader("grid", "g.toml", write("g.toml", GRID), lambda folder: read_grid(folder / "g.toml")),
+    Reader(
+        "ledger",
+        "l.json",
+        write("l.json", json.dumps(LEDGER | {"checks": [{"after": 1, "shown": [RATE]}]})),
+        lambda folder: read_ledger(folder / "l.json"),
+    ),
+    Reader("export", "x.json", write("x.json", json.dumps(EXPORT)), lambda folder: read_export(folder / "x.json")),
+    Reader("lora", "adapter_model.safetensors", make_lora, lambda folder: read_foreign(base(), folder)),
+    Reader("lora settings", "adapter_config.json", make_lora, lambda folder: read_foreign(base(), folder)),
+    Reader("weights", "w.safetensors", make_weights, lambda folder: read_foreign(base(), folder / "w.safetensors")),
+    Reader(
+        "model index",
+        "model_index.json",
+        write("model_index.json", '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"]}'),
+        lambda folder: read_kind(folder, ("StableDiffusionPipeline",)),
+    ),
     Reader(
         "network",
         "config.json",

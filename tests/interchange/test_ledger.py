@@ -83,4 +83,12 @@ def test_what_cannot_be_entered_is_refused_and_the_ledger_stays(
     assert ledger.read_bytes() == before
     (tmp_path / "bad.json").write_text('{"version": 1}')
     assert main(["ledger", str(tmp_path / "bad.json"), "--model", "m", "--edit", str(cat)]) == 2
-    assert "is damaged (no entries of a ledger)" in capsys.readouterr().err
+    assert "bad.json is damaged (format: Field required" in capsys.readouterr().err
+    told = json.loads(ledger.read_text())
+    told["checks"][0]["shown"][0]["value"] = 0.0
+    ledger.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="it was changed after it was written"):
+        efface.add_to_ledger(model, ledger, strange)
+    ledger.write_text(json.dumps({key: value for key, value in told.items() if key != "digest"} | {"checks": []}))
+    with pytest.raises(ValueError, match="a ledger has a check after every entry"):
+        efface.add_to_ledger(model, ledger, strange)

@@ -6,7 +6,6 @@ entries are the edits in their order, its checks say after each entry how often 
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..edits.strength import check_strength
-from ..files import check_file, hash_file, read_versioned, write_whole
+from ..files import check_file, hash_file
+from ..records.ledger import FORMAT_VERSION, Ledger
+from ..records.ledger import read_ledger as read_record
+from ..records.sealed import write_sealed
 from ..suites.make import make
 from ..suites.rows import build
 from .progress import Progress, shown
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from ..scorers import Judge
     from ..suites.spec import Row
 
-FORMAT, VERSION = "efface-ledger", 1
 ROWS = 24
 """Pictures of each target, by default."""
 
@@ -68,7 +69,9 @@ def add_to_ledger(
 
     place = check_file(Path(ledger))
     book = (
-        read_ledger(place) if place.is_file() else {"format": FORMAT, "version": VERSION, "entries": [], "checks": []}
+        read_ledger(place)
+        if place.is_file()
+        else {"format": "efface-ledger", "version": FORMAT_VERSION, "entries": [], "checks": []}
     )
     entry = _enter(book, place, Path(edit), strength)
     entries = [*book["entries"], entry]
@@ -95,19 +98,12 @@ def add_to_ledger(
         report("checking erasures", len(edits), len(edits))
     checks = [*book["checks"], {"after": len(entries), "shown": rates}]
     whole = {**book, "model": opening.name, "fingerprint": opened.fingerprint(), "entries": entries, "checks": checks}
-    write_whole(place, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    return whole
+    return write_sealed(place, Ledger.model_validate(whole)).model_dump(mode="json")
 
 
 def read_ledger(ledger: str | Path) -> dict[str, Any]:
-    """A ledger that `add_to_ledger` wrote; ValueError where it is damaged, or something else."""
-
-    def parse(data: Any) -> dict[str, Any]:
-        if data.get("format") != FORMAT or not data.get("entries"):
-            raise ValueError("no entries of a ledger")
-        return data
-
-    return read_versioned(ledger, VERSION, parse, "begin a new one under another name")
+    """A ledger that `add_to_ledger` wrote, in JSON's types; ValueError where it is damaged, changed or another file."""
+    return read_record(ledger).model_dump(mode="json")
 
 
 def _enter(book: dict[str, Any], place: Path, edit: Path, strength: float) -> dict[str, Any]:

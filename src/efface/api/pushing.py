@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ..files import read_json
+from pydantic import BaseModel, ConfigDict
+
+from ..files import read_json, refusing
 from .handing_on import RECORD, public_name
 
 if TYPE_CHECKING:
@@ -75,19 +77,46 @@ def push(
     return Pushed(repository, files, card, url)
 
 
+class ExportRecord(BaseModel):
+    """What a card is written from, in the record of an export; other entries stand there too."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
+
+    format: str
+    target: list[str]
+    anchor: str = ""
+    method: str
+    model: str
+    base: dict[str, str]
+    residual: float = 0.0
+    worst_residual: float = 0.0
+    recommended_strength: float = 1.0
+
+
+def read_export(file: Path) -> dict[str, Any]:
+    """The record that `efface export` wrote beside a file, or into a folder.
+
+    Raises:
+        ValueError: it is damaged, or of an earlier version, which said less; names the file.
+    """
+    data = read_json(file, remedy := "export again")
+    with refusing(file, "no record of an export", remedy):
+        return ExportRecord.model_validate(data).model_dump(exclude_unset=True)
+
+
 def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     """What the source says of itself, and its files by their paths in the repository."""
     if place.is_dir():
         if not (place / RECORD).is_file():
             raise ValueError(f"{place} holds no {RECORD}; a folder that `efface export` wrote would have worked")
-        about = read_json(place / RECORD)
+        about = read_export(place / RECORD)
         held = sorted(file for file in place.rglob("*") if file.is_file() and file != place / CARD)
         return about, {file.relative_to(place).as_posix(): file for file in held}
     if not place.is_file():
         raise FileNotFoundError(f"no file or folder {place}")
     beside = place.with_suffix(".json")
     if beside.is_file():
-        return read_json(beside), {each.name: each for each in (place, beside)}
+        return read_export(beside), {each.name: each for each in (place, beside)}
     from ..edits.edit import Edit
 
     meta = Edit.load(place).meta
@@ -125,7 +154,7 @@ def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | N
     became = f", which became **{about['anchor']}**" if about.get("anchor") else ""
     lines += [f"Asked for was that the model no longer draws **{targets}**{became}. Method: {about['method']}.", ""]
     lines += [f"Files: format `{about['format']}`, made by efface. Licence of the base: {licence}.", ""]
-    if "residual" in about:
+    if {"residual", "worst_residual", "recommended_strength"} <= about.keys():
         lines += [
             f"The file leaves {about['residual']:.2%} of the change out (‖Δ − BA‖ / ‖Δ‖), at most "
             f"{about['worst_residual']:.2%} of one matrix. Recommended strength: {about['recommended_strength']:g}.",

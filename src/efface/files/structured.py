@@ -44,6 +44,15 @@ def refusing(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
         raise ValueError(f"{path} is {what} ({_say(error)})" + (f"; {remedy}" if remedy else "")) from error
 
 
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within, a ValueError about what a file holds begins with the file's name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _say(error: BaseException) -> str:
     """An error in one line; of pydantic's, the first part that is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import hash_file, read_json
-from ..files.structured import parse_json
+from ..files import hash_file, naming, parse_json, read_json, refusing
+from ..files.structured import shorten
 from ..files.tensors import read_pickle
 from ..models import consumer
 from ..models.adapters import single_file
@@ -28,6 +28,8 @@ WRAPPERS = ("state_dict", "unet", "transformer", "model", "params")
 LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and PEFT call a LoRA in its folder."""
 PEFT = "base_model.model."
+LARGEST = 1e30
+"""A LoRA's alpha is smaller than this."""
 
 
 @final
@@ -98,17 +100,22 @@ def _read_file(model: Model, file: Path, unpickle: bool) -> Foreign:
         tensors, header = _unpickle(file), {}
     else:
         tensors, header = _read_safetensors(file)
-    about = parse_json(header.get("efface", "{}"))
+    about = _parse_table(header.get("efface", "{}"), f"{file}: its metadata")
     if about.get("kind") == "edit":
         raise ValueError(f"{file} is an edit of efface already; give it to --edit as it is")
     digest, record = hash_file(file), about.get("edit")
+    if not isinstance(record, dict | None):
+        raise ValueError(f"{file} is damaged: the record of the edit in its metadata is no table; export it again")
     if is_lora(tensors):
-        return Foreign(read_lora(model, _scaled(tensors, header, file)), "LoRA", digest, record=record)
+        named = _scaled(tensors, header, file)
+        with naming(file):
+            return Foreign(read_lora(model, named), "LoRA", digest, record=record)
     if all(any(key.startswith(prefix) for key in tensors) for prefix in (single_file.UNET, single_file.VAE)):
         opened = _open_checkpoint(model, file)
         if opened is not None:
             return Foreign(compare_models(model, opened), "single file", digest, _other_decoder(model, opened), record)
-    values, aside = read_weights(model, tensors)
+    with naming(file):
+        values, aside = read_weights(model, tensors)
     return Foreign(values, "weights", digest, tuple(aside), record)
 
 
@@ -168,22 +175,44 @@ def _unpickle(file: Path) -> dict[str, Tensor]:
 def _scaled(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path) -> dict[str, Tensor]:
     """The tensors with the alphas that diffusers or PEFT say beside them instead of among them."""
     named = {key.removeprefix(PEFT): tensor for key, tensor in tensors.items()}
-    settings: dict[str, Any] = parse_json(header.get("lora_adapter_metadata", "{}"))
+    source = file
+    settings = _parse_table(header.get("lora_adapter_metadata", "{}"), f"{file}: its lora_adapter_metadata")
     beside = file.with_name("adapter_config.json")
     if not settings and beside.is_file():
-        settings = read_json(beside)
+        source, settings = beside, _require_table(read_json(beside), str(beside))
     for key in list(named) if settings else ():
         layer, found, _ = key.partition(".lora_A.")
-        if found and (alpha := _alpha(settings, layer)) is not None:
-            named[f"{layer}.alpha"] = torch.tensor(float(alpha))
+        if found and (alpha := _alpha(settings, layer, source)) is not None:
+            named[f"{layer}.alpha"] = torch.tensor(alpha)
     return named
 
 
-def _alpha(settings: Mapping[str, Any], layer: str) -> float | None:
-    """The alpha of a layer in PEFT's settings, which may be of one part of the pipeline: `unet.lora_alpha`."""
+def _parse_table(text: str, what: str) -> dict[str, Any]:
+    with refusing(what, "damaged", "save it again"):
+        found = parse_json(text)
+    return _require_table(found, what)
+
+
+def _require_table(found: Any, what: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} is damaged (it holds a {type(found).__name__}, not a table); save it again")
+    return found
+
+
+def _alpha(settings: Mapping[str, Any], layer: str, source: Path) -> float | None:
+    """The alpha of a layer in PEFT's settings, which may be of one part of the pipeline: `unet.lora_alpha`.
+
+    Raises:
+        ValueError: an alpha that is no number, or a pattern that is none; names the file of the settings.
+    """
     part = layer.split(".")[0]
     own = {key.removeprefix(f"{part}."): value for key, value in settings.items()}
-    for pattern, alpha in (own.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", layer):
-            return alpha
-    return own.get("lora_alpha")
+    alpha = own.get("lora_alpha")
+    with refusing(source, "damaged: its alpha_pattern is no table of patterns", "save the LoRA again"):
+        for pattern, value in (own.get("alpha_pattern") or {}).items():
+            if re.fullmatch(rf"(.*\.)?({pattern})", layer):
+                alpha = value
+                break
+    if alpha is not None and not (type(alpha) in (int, float) and abs(alpha) < LARGEST):
+        raise ValueError(f"{source} is damaged: its alpha is {shorten(repr(alpha))}, no number; save the LoRA again")
+    return None if alpha is None else float(alpha)

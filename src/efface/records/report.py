@@ -1,5 +1,6 @@
 """What an evaluation leaves: `report.json`, versioned and validated, and `rows.parquet`, a row a picture."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..files import read_versioned
+from ..files.structured import shorten
 from .sealed import parse_sealed
 
 FORMAT_VERSION = 2
@@ -137,6 +139,17 @@ class RowsFile(Part):
     sha256: str
 
 
+def check_headline(name: str) -> str:
+    """A headline's name; ValueError unless it is metric/group or metric/group/threshold."""
+    parts = name.split("/")
+    if len(parts) not in (2, 3) or (len(parts) == 3 and not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", parts[2])):
+        raise ValueError(f"a headline is metric/group or metric/group/threshold, got {shorten(name)!r}")
+    return name
+
+
+Headline = Annotated[str, AfterValidator(check_headline)]
+
+
 class Record(Part):
     """`report.json`."""
 
@@ -157,7 +170,7 @@ class Record(Part):
     rule: str
     """How several judges make one verdict."""
     measures: tuple[Measure, ...]
-    headlines: tuple[str, ...]
+    headlines: tuple[Headline, ...]
     """`metric/group`, or `metric/group/threshold`, of the numbers to read first."""
     alarms: tuple[Alarm, ...]
     protocol: ProtocolPart | None = None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..catalog import ATTACKS, METHODS
-from ..files import hash_json, read_toml
+from ..files import hash_json, naming, read_toml
 
 ALL = "all"
 """The split of concepts that are listed without one."""
@@ -140,16 +140,17 @@ def read_grid(path: str | Path, fraction: float | None = None) -> Grid:
         where = ".".join(str(part) for part in first["loc"])
         keys = ", ".join(Grid.model_fields)
         raise ValueError(f"{path}: {where}: {first['msg']}; a grid has the keys {keys}") from error
-    _check(grid, path)
+    with naming(path):
+        _check(grid)
     return grid
 
 
-def _check(grid: Grid, path: Path) -> None:
+def _check(grid: Grid) -> None:
     if not (grid.models and any(grid.concepts.values()) and (grid.methods or grid.variants)):
-        raise ValueError(f"{path} asks for nothing: it needs models, concepts, and methods or variants")
+        raise ValueError("it asks for nothing: it needs models, concepts, and methods or variants")
     labels = [*grid.methods, *(v.name for v in grid.variants)]
     if len(set(labels)) < len(labels):
-        raise ValueError(f"{path}: two methods or variants share a name: {', '.join(labels)}")
+        raise ValueError(f"two methods or variants share a name: {', '.join(labels)}")
     for method in (*grid.methods, *(v.method for v in grid.variants), *grid.settings):
         METHODS.named(method)
     for attack in grid.attacks:
@@ -158,11 +159,11 @@ def _check(grid: Grid, path: Path) -> None:
     concepts = {c for some in grid.concepts.values() for c in some}
     for name, table in (("anchors", grid.anchors), ("keep", grid.keep)):
         if stray := sorted(set(table) - concepts):
-            raise ValueError(f"{path}: [{name}] speaks of {stray[0]}, which is not among the concepts")
+            raise ValueError(f"[{name}] speaks of {stray[0]}, which is not among the concepts")
     for job in expand(grid):
         kind = METHODS.get(job.method)
         if getattr(kind, "needs_anchor", False) and not job.anchor:
-            raise ValueError(f"{path}: {job.label} needs an anchor for {job.concept}: add one under [anchors]")
+            raise ValueError(f"{job.label} needs an anchor for {job.concept}: add one under [anchors]")
 
 
 def expand(grid: Grid) -> list[Job]:

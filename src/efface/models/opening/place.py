@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import read_json
+from ...files.structured import shorten
 
 INDEX = "model_index.json"
 PICKLES = (".ckpt", ".pt", ".bin", ".pth", ".pkl")
@@ -73,7 +74,7 @@ def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
     name = source or str(folder)
     if not (folder / INDEX).is_file():
         above = read_object(folder / "config.json").get("_class_name") if (folder / "config.json").is_file() else None
-        part = f"{name} is one part of a pipeline, a {above}; name the folder above it" if above else ""
+        part = f"{name} is one part of a pipeline, a {shorten(str(above))}; name the folder above it" if above else ""
         raise ValueError(
             part
             or f"{name} holds no diffusers pipeline: it has no {INDEX}; a folder with one of "
@@ -81,7 +82,9 @@ def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
         )
     kind = read_object(folder / INDEX).get("_class_name", "no diffusers pipeline")
     if kind not in kinds:
-        raise ValueError(f"{name} holds {kind}; a folder with one of {', '.join(kinds)} would have worked")
+        raise ValueError(
+            f"{name} holds {shorten(str(kind))}; a folder with one of {', '.join(kinds)} would have worked"
+        )
     return str(kind)
 
 
