@@ -85,7 +85,7 @@ def test_what_cannot_be_entered_is_refused_and_the_ledger_stays(
     assert main(["ledger", str(tmp_path / "bad.json"), "--model", "m", "--edit", str(cat)]) == 2
     assert "bad.json is damaged (format: Field required" in capsys.readouterr().err
     told = json.loads(ledger.read_text())
-    told["checks"][0]["shown"][0]["value"] = 0.0
+    told["entries"][0]["base"]["value"] = 0.5
     ledger.write_text(json.dumps(told))
     with pytest.raises(ValueError, match="it was changed after it was written"):
         efface.add_to_ledger(model, ledger, strange)

@@ -57,7 +57,7 @@ def _say(error: BaseException) -> str:
     """An error in one line; of pydantic's, the first part that is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 2 and "validation error" in lines[0]:
-        return f"{lines[1]}: {lines[2].partition(' [type=')[0]}"
+        return shorten(f"{lines[1]}: {lines[2].partition(' [type=')[0]}")
     return shorten(lines[0]) if lines else type(error).__name__
 
 

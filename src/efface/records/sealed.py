@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..files import hash_json, write_whole
+from ..files.structured import shorten
 
 P = TypeVar("P", bound=BaseModel)
 FIELD = "digest"
@@ -49,4 +50,4 @@ def parse_sealed(kind: type[P], data: Any) -> P:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        raise ValueError(f"{place or 'it'}: {first['msg']}{more}") from error
+        raise ValueError(f"{shorten(place) or 'it'}: {first['msg']}{more}") from error
