@@ -18,7 +18,6 @@ from efface.models.adapters.patches import pack_patches, unpack_patches
 from efface.models.trajectory import draw_noise
 from text_map_checks import check_text_maps
 from tiny_flux import tiny_flux, tiny_flux_pipeline
-from tiny_pixart import LENGTH
 
 PROMPTS, SEEDS = ["a red cat", "a dog"], [3, 4]
 
@@ -31,10 +30,10 @@ def model() -> Flux:
 def by_diffusers(model: Flux, guidance: float, true: float = 1.0, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and uint8 pictures that the pipeline itself draws from our noise."""
     noise = pack_patches(draw_noise(SEEDS, model.latent_shape)[1])
-    asked: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "max_sequence_length": LENGTH}
-    asked |= {"height": 16, "width": 16, "true_cfg_scale": true, "negative_prompt": ["", ""]}
-    latents = model.pipeline(PROMPTS, latents=noise, output_type="latent", **asked).images
-    pictures = model.pipeline(PROMPTS, latents=noise, output_type="np", **asked).images
+    assert model.true_guidance == true
+    asked: dict[str, Any] = {"num_inference_steps": steps, **model.build_call(PROMPTS, guidance)}
+    latents = model.pipeline(latents=noise, output_type="latent", **asked).images
+    pictures = model.pipeline(latents=noise, output_type="np", **asked).images
     drawn = torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2).mul(255).round().to(torch.uint8)
     return unpack_patches(latents, 8), drawn
 

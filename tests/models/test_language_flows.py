@@ -41,31 +41,16 @@ MODELS: dict[str, Callable[[], LanguageFlow]] = {
 }
 
 
-def sana(model: Sana, guidance: float) -> dict[str, Any]:
-    # The latents that it is given decide the size; what it is told must be a multiple of 32.
-    asked = {"guidance_scale": guidance, "use_resolution_binning": False, "clean_caption": False, "height": 32}
-    return asked | {"width": 32, "max_sequence_length": 14, "complex_human_instruction": model.instruction}
-
-
-def z_image(model: ZImage, guidance: float) -> dict[str, Any]:
-    return {"guidance_scale": guidance - 1, "max_sequence_length": 16}
-
-
-def qwen_image(model: QwenImage, guidance: float) -> dict[str, Any]:
-    return {"true_cfg_scale": guidance, "negative_prompt": ["", ""], "max_sequence_length": 20}
-
-
-def flux2(model: Flux2, guidance: float) -> dict[str, Any]:
-    return {"guidance_scale": guidance, "max_sequence_length": 12, "text_encoder_out_layers": (1, 2, 3)}
-
-
-def by_diffusers(model: LanguageFlow, told: dict[str, Any], steps: int = 3) -> tuple[Tensor, Tensor]:
-    """Latents and uint8 pictures that the pipeline itself draws from our noise."""
+def by_diffusers(model: LanguageFlow, guidance: float, steps: int = 3) -> tuple[Tensor, Tensor]:
+    """Latents and uint8 pictures that the pipeline itself draws from our noise, which decides the size."""
     noise = draw_noise(SEEDS, model.latent_shape)[1]
     packed = pack_patches(noise) if isinstance(model, QwenImage) else noise
-    asked = {"prompt": list(PROMPTS), "num_inference_steps": steps, "height": 16, "width": 16, **told}
-    latents = model.pipeline(latents=packed, output_type="latent", **asked).images
-    pictures = model.pipeline(latents=packed, output_type="np", **{**asked, "prompt": list(PROMPTS)}).images
+    latents, pictures = (
+        model.pipeline(
+            latents=packed, output_type=kind, num_inference_steps=steps, **model.build_call(PROMPTS, guidance)
+        ).images
+        for kind in ("latent", "np")
+    )
     if isinstance(model, QwenImage):
         latents = unpack_patches(latents, 8)
     elif isinstance(model, Flux2) and model.klein:  # whose pipeline gives what the decoder reads
@@ -76,8 +61,8 @@ def by_diffusers(model: LanguageFlow, told: dict[str, Any], steps: int = 3) -> t
     return latents, torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2).mul(255).round().to(torch.uint8)
 
 
-def equal(model: LanguageFlow, told: dict[str, Any], guidance: float) -> None:
-    latents, pictures = by_diffusers(model, told)
+def equal(model: LanguageFlow, guidance: float) -> None:
+    latents, pictures = by_diffusers(model, guidance)
     ours = model.sample(model.encode(PROMPTS), model.encode([""]), SEEDS, steps=3, guidance=guidance)
     torch.testing.assert_close(ours.x, latents, rtol=1e-5, atol=1e-5)
     drawn = model.images(PROMPTS, SEEDS, steps=3, guidance=guidance)
@@ -89,21 +74,21 @@ def equal(model: LanguageFlow, told: dict[str, Any], guidance: float) -> None:
 def test_sana_draws_as_its_pipeline_does(guidance: float, told: str) -> None:
     model = tiny_sana()
     model.instruction = model.instruction if told == "after the instruction" else []
-    equal(model, sana(model, guidance), guidance)
+    equal(model, guidance)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_z_image_draws_as_its_pipeline_does(guidance: float) -> None:
     """What we call 3 is the pipeline's 2, pos + 2 (pos - neg)."""
     model = tiny_z_image()
-    equal(model, z_image(model, guidance), guidance)
+    equal(model, guidance)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_qwen_image_draws_as_its_pipeline_does(guidance: float) -> None:
     model = tiny_qwen_image()
-    equal(model, qwen_image(model, guidance), guidance)
+    equal(model, guidance)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +97,7 @@ def test_qwen_image_draws_as_its_pipeline_does(guidance: float) -> None:
 def test_flux2_draws_as_its_pipeline_does(klein: bool, distilled: bool, guidance: float) -> None:
     model = tiny_flux2(klein, distilled)
     assert model.layers == (1, 2, 3)
-    equal(model, flux2(model, guidance), guidance)
+    equal(model, guidance)
 
 
 def test_distilled_models_have_no_guidance() -> None:

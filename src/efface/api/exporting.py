@@ -189,7 +189,7 @@ def _export_lora(
 
     check_package(model, edit, kind, choice)
     if kind == "lora":
-        consumer.check_reader(model)
+        consumer.check_reader(model, edit.names)
     packed = package(model, edit, kind, choice, strength, CASTS[dtype])
     low, high = packed.ranks
     about = _describe(model, edit, kind, strength, dtype) | {

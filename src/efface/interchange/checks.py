@@ -135,7 +135,7 @@ def _compare(model: Model, edit: Edit, strength: float, loaded: object, look: Lo
     seeds = list(range(len(look.prompts)))
 
     def draw(pipeline: object) -> Tensor:
-        return consumer.draw(pipeline, look.prompts, seeds, look.steps, look.guidance, model.resolution)
+        return consumer.draw(model, pipeline, look.prompts, seeds, look.steps, look.guidance)
 
     base = draw(consumer.share_pipeline(model.pipeline))
     with edit.apply(model, strength):

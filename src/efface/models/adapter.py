@@ -139,6 +139,14 @@ class Adapter(ABC):
         """
         return guided(negative, positive, scale)
 
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        """Arguments with which the pipeline's own call draws these prompts as this model does.
+
+        They say prompts, guidance, size and how much of a prompt is read; steps and noise are the caller's to add.
+        """
+        side = self.resolution
+        return {"prompt": list(prompts), "guidance_scale": guidance, "height": side, "width": side}
+
     def choose_guidance(self, guidance: float | None) -> float:
         """The guidance to draw at, the model's own for None.
 

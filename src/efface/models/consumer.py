@@ -23,12 +23,19 @@ ADAPTER = "efface"
 """The name under which a LoRA is loaded."""
 
 
-def check_reader(model: Model) -> None:
-    """Raises ValueError where diffusers has no LoRA loader for this model's pipeline, or peft is not installed."""
-    if not hasattr(getattr(model, "pipeline", None), "load_lora_weights"):
+def check_reader(model: Model, names: Sequence[str] = ()) -> None:
+    """Raises ValueError where diffusers loads no LoRA into these weights of the model, or peft is not installed."""
+    pipeline = getattr(model, "pipeline", None)
+    if not hasattr(pipeline, "load_lora_weights"):
         raise ValueError(
             f"diffusers loads no LoRA into a model of the kind {model.architecture}; "
             "--format diffusers writes the whole model"
+        )
+    loadable = tuple(getattr(pipeline, "_lora_loadable_modules", ()))
+    if lost := sorted(name for name in names if name.partition(".")[0] not in loadable):
+        raise ValueError(
+            f"diffusers' {type(pipeline).__name__} loads a LoRA into {', '.join(loadable)} alone, and the edit changes "
+            f"{lost[0]} ({len(lost)} such weights); --format diffusers writes the whole model"
         )
     if find_spec("peft") is None:
         raise ValueError("LoRA files are checked with diffusers' loader, which needs peft: pip install 'efface[lora]'")
@@ -64,31 +71,29 @@ def load_lora(model: Model, file: str | Path) -> Any:
     return copied
 
 
-def read_lora(model: Model, loaded: Any, strength: float = 1.0) -> Iterator[tuple[str, Tensor]]:
+def read_lora(model: Model, loaded: Any) -> Iterator[tuple[str, Tensor]]:
     """The change of each weight that a LoRA loaded by `load_lora` has reached: checkpoint name, fp32 change.
 
-    Args:
-        strength: the adapter's weight, as its user would set it by `set_adapters`.
+    It counts with the weight that `set_adapters` gives the adapter, 1 as it is loaded.
     """
     for part, module in loaded.components.items():
         for name, layer in module.named_modules() if isinstance(module, nn.Module) else ():
             if ADAPTER in getattr(layer, "lora_A", {}):
                 own: Any = layer
                 plain = name.replace(".base_layer", "")
-                delta = own.get_delta_weight(ADAPTER).detach().float() * strength
+                delta = own.get_delta_weight(ADAPTER).detach().float()
                 yield f"{part}.{model.checkpoint_name(part, f'{plain}.weight')}", delta
 
 
 @torch.no_grad()
-def draw(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, side: int) -> Tensor:
-    """uint8 pictures [n, 3, side, side], drawn by the pipeline's own call, one seed for each prompt."""
+def draw(
+    model: Model, pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float
+) -> Tensor:
+    """uint8 pictures [n, 3, side, side], drawn by the own call of a copy of the model's pipeline, a seed a prompt."""
     drawn = pipeline(
-        prompt=list(prompts),
+        **model.build_call(prompts, guidance),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         num_inference_steps=steps,
-        guidance_scale=guidance,
-        height=side,
-        width=side,
         output_type="pt",
     ).images
     return (drawn.float().cpu() * 255).round().to(torch.uint8)

@@ -109,6 +109,11 @@ class Flux(ClipDiffusion):
         """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
         return replace_parts(cond, embedding.to(self.device, self.dtype), self.name)
 
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        own = {**ClipDiffusion.build_call(self, prompts, guidance), "max_sequence_length": self.tokens_of_t5}
+        two = {"true_cfg_scale": self.true_guidance, "negative_prompt": [""] * len(prompts)}
+        return own if self.true_guidance == 1 else {**own, **two}
+
     def pack(self, x: Tensor) -> Tensor:
         return pack_patches(x)
 

@@ -81,6 +81,10 @@ class Flux2(GuidanceInput, LanguageFlow):
         )
         return self.with_scale(Cond({self.sequence: states.to(self.dtype)}))
 
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        own = LanguageFlow.build_call(self, prompts, guidance)
+        return {**own, "text_encoder_out_layers": self.layers}
+
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         n, length, side = len(x_t), cond.tokens.shape[1], self.latent_shape[1]
         grid = x_t.new_zeros(1, 1, side, side)

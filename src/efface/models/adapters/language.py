@@ -61,6 +61,10 @@ class LanguageFlow(LatentDiffusion):
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        own = LatentDiffusion.build_call(self, prompts, guidance)
+        return {**own, "max_sequence_length": self.max_tokens}
+
     def text_spans(self, part: str) -> Sequence[TextSpan]:
         return [TextSpan(self._find_last)]
 

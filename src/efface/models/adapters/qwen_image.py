@@ -8,7 +8,7 @@ The autoencoder is one of videos, of a single frame, whose latents have a mean a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
@@ -71,6 +71,11 @@ class QwenImage(MaskedLanguageFlow):
         states, mask = self.pipeline.encode_prompt(texts, self.device, max_sequence_length=self.max_tokens)
         whole = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
         return self._align(states, whole, self.max_tokens)
+
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        own = MaskedLanguageFlow.build_call(self, prompts, guidance)
+        del own["guidance_scale"]  # is for a network that reads the guidance
+        return {**own, "true_cfg_scale": guidance, "negative_prompt": [""] * len(prompts)}
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         assert cond.mask is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from diffusers.pipelines.sana.pipeline_sana import SanaPipeline
@@ -79,6 +79,13 @@ class Sana(MaskedLanguageFlow):
             ids = self.tokenizer((lines if head else "") + self._frame(head), truncation=False)["input_ids"]
             places.append(max(0, len(ids) - 1 - (left_out if head else 0)))
         return places
+
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        """The pipeline demands a multiple of 32 pixels, and would draw at the nearest size of its training."""
+        side = -(-self.resolution // 32) * 32
+        own = {**MaskedLanguageFlow.build_call(self, prompts, guidance), "height": side, "width": side}
+        lines = {"complex_human_instruction": self.instruction or None}
+        return {**own, **lines, "clean_caption": False, "use_resolution_binning": False}
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         out = self.network(

@@ -80,6 +80,10 @@ class StableDiffusion3(TwinClip):
         cond = Model.encode_with_grad(self, texts, prefix)
         return cond if prefix is None else self._with_t5(cond, texts)
 
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        own = TwinClip.build_call(self, prompts, guidance)
+        return {**own, "max_sequence_length": self.tokens_of_t5} if self.reads_t5 else own
+
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return self.network(
             hidden_states=x_t,

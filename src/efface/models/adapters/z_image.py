@@ -10,7 +10,7 @@ name: it has no guidance.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
@@ -63,6 +63,9 @@ class ZImage(MaskedLanguageFlow):
         states = torch.stack([torch.nn.functional.pad(row, (0, 0, 0, length - len(row))) for row in read])
         count = torch.tensor([len(row) for row in read], device=states.device)
         return states, torch.arange(length, device=states.device) < count[:, None]
+
+    def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        return {**MaskedLanguageFlow.build_call(self, prompts, guidance), "guidance_scale": guidance - 1}
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         assert cond.mask is not None

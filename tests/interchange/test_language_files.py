@@ -1,0 +1,87 @@
+"""SANA, Z-Image, Qwen-Image and FLUX.2 × format: what diffusers' own LoRA loaders make of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import efface
+from efface.api.exporting import write_export
+from efface.models import consumer
+from efface.models.base import Model
+from lora_fixtures import dense, low_rank, same_change
+from tiny_language import tiny_flux2, tiny_qwen_image, tiny_sana, tiny_z_image
+
+ARCHITECTURES: dict[str, Callable[[], Model]] = {
+    "sana": tiny_sana,
+    "z-image": tiny_z_image,
+    "qwen-image": tiny_qwen_image,
+    "flux2": tiny_flux2,
+    "klein": lambda: tiny_flux2(klein=True),
+}
+READERS = {
+    "sana": "SanaPipeline.load_lora_weights",
+    "z-image": "ZImagePipeline.load_lora_weights",
+    "qwen-image": "QwenImagePipeline.load_lora_weights",
+    "flux2": "Flux2Pipeline.load_lora_weights",
+    "klein": "Flux2KleinPipeline.load_lora_weights",
+}
+PARTS = ("attn.add_k_proj", "attn2.to_v", "attention.to_q", "attn.to_out.0", "feed_forward", "txt_in", "ff_context")
+PARTS += ("to_qkv_mlp_proj", "caption_projection", "conv_inverted", "context_embedder", "cap_embedder")
+PROMPTS, SEEDS = ["a red cat", "dog"], [3, 4]
+
+
+def draw(model: Model, pipeline: object) -> torch.Tensor:
+    return consumer.draw(model, pipeline, PROMPTS, SEEDS, 3, model.defaults.guidance).float()
+
+
+def off_by_little(gap: dict[str, float]) -> bool:
+    """By rounding alone, beside what the edit itself changes."""
+    return gap["largest"] <= 2 and gap["mean"] < 0.1 * gap["edit"]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_low_rank_edit_is_exact_and_as_strong_in_its_reader(kind: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    edit = low_rank(model, *PARTS)
+    made = write_export(model, edit, tmp_path / "x.safetensors", format="lora")
+    assert made.about["reader"] == f"diffusers' {READERS[kind]}" and made.about["matched"] == len(edit.names) > 2
+    assert made.about["residual"] < 1e-6 and off_by_little(made.about["gap"])
+    assert same_change(model, edit, efface.import_edit(model, made.path))
+    loaded = consumer.load_lora(model, made.path)
+    loaded.set_adapters(consumer.ADAPTER, 0.5)
+    with edit.apply(model, 0.5):
+        half = draw(model, consumer.share_pipeline(model.pipeline))
+        for name, delta in consumer.read_lora(model, loaded):  # as its user has set it
+            change = 0.5 * edit.values[f"{name}:up"] @ edit.values[f"{name}:down"]
+            assert torch.allclose(delta.flatten(1), change, atol=1e-6)
+    theirs, base = draw(model, loaded), draw(model, consumer.share_pipeline(model.pipeline))
+    assert (theirs - half).abs().max() <= 2 and (theirs - half).abs().mean() < 0.1 * (base - half).abs().mean()
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    edit = dense(model, "to_k")
+    # The short templates of the other tiny models are set on them in memory, and in no folder.
+    pictures = 2 if kind in ("z-image", "klein") else 0
+    made = write_export(model, edit, tmp_path / "x", format="diffusers", pictures=pictures)
+    assert made.about["reader"].endswith("from_pretrained") and made.about["matched"] == len(edit.names)
+    assert not pictures or made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_what_no_reader_would_load_is_refused_before_any_work(kind: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    file = tmp_path / "x.safetensors"
+    with pytest.raises(ValueError, match=r"loads a LoRA into transformer alone, and the edit changes text_encoder\."):
+        write_export(model, low_rank(model, "text_encoder"), file, format="lora")
+    for format in ("kohya", "comfy"):
+        with pytest.raises(ValueError, match=f"--format {format} has no names for a model of the kind"):
+            write_export(model, low_rank(model, "to_k"), file, format=format)
+    with pytest.raises(ValueError, match="has no place for a model of the kind"):
+        write_export(model, low_rank(model, "to_k"), file, format="single-file")
+    assert list(tmp_path.iterdir()) == []
