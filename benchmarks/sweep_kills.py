@@ -1,9 +1,15 @@
-"""Kills a sweep's driver and its workers at random moments: `python -m benchmarks.sweep_kills [--kills 10] [--seed 0]`.
+"""Kills a sweep's driver and its workers at random moments: `python -m benchmarks.sweep_kills [--kills 10] [--ray]`.
 
-Each round starts `efface sweep` on a small grid and kills either all of its processes or one worker after a random
-time, until as many kills of each are done; then the sweep runs to its end. Held to: the table is that of an
-uninterrupted run to the byte, and no finished cell is written twice.
+`efface sweep` runs a small grid with two workers. As many times as asked for, at a random moment of its run, the driver
+is killed with SIGKILL and started again, and as many times one of its workers is, which the driver must replace. A
+worker whose driver was killed is left alone: it ends its job while the next driver is already at work. Where a sweep
+comes to its end before its moment, it is checked, and another one is begun.
+
+Held to, for every sweep that was begun: its table is that of an uninterrupted run to the byte, every cell is there, no
+finished cell is written again, and no job fails. With `--ray` the driver runs on Ray, and a worker is one of Ray's.
 """
+
+from __future__ import annotations
 
 import argparse
 import random
@@ -11,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -18,66 +25,129 @@ import psutil
 GRID = """
 model = "glyphs-ddpm"
 methods = ["negative"]
-concepts = ["cat", "dog", "rose", "car", "apple", "bus", "tiger", "pizza"]
+concepts = ["cat", "dog", "rose", "car", "apple", "bus", "guitar", "pizza"]
 strengths = [1.0, 0.5]
 [sizes]
 target = 1
 [drawing]
 steps = 2
 """
+POLL = 0.05
+WORKERS = ("efface.sweeps.worker", "ray::")
+"""What the command line of a worker process holds."""
 
 
-def start(grid: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "efface", "sweep", str(grid), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@dataclass
+class Watched:
+    """A sweep's folder, and when each of its cells was first seen."""
+
+    out: Path
+    seen: dict[str, int] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    """Cells that were written although they were there."""
+
+    def look(self) -> None:
+        for file in (self.out / "cells").glob("*.json"):
+            stamp = file.stat().st_mtime_ns
+            if self.seen.setdefault(file.name, stamp) != stamp:
+                self.again.add(file.name)
 
 
-def finished(out: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_mtime_ns for file in (out / "cells").glob("*.json")}
+@dataclass(frozen=True)
+class Bench:
+    """The grid, and how its driver is started."""
+
+    grid: Path
+    ray: bool
+
+    def start(self, out: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "efface", "sweep", str(self.grid), "--out", str(out), "--workers", "2"]
+        log = open(out.with_suffix(".log"), "a")  # noqa: SIM115  # it lives as long as the driver
+        return subprocess.Popen(command + ["--ray", "local"] * self.ray, stdout=log, stderr=log)
+
+    def run_until(self, watched: Watched, driver: subprocess.Popen, moment: float) -> bool:
+        """Wait until the moment, in seconds from now; False where the driver ended before it."""
+        end = time.monotonic() + moment
+        while time.monotonic() < end:
+            watched.look()
+            if driver.poll() is not None:
+                return False
+            time.sleep(POLL)
+        return True
 
 
-def kill(driver: subprocess.Popen, worker: bool) -> bool:
-    """Kill the driver with all its processes, or one worker; False where there was none to kill."""
+def kill_worker(driver: subprocess.Popen, rng: random.Random) -> bool:
+    """Kill one worker; False where there is none."""
+    found = [p for p in psutil.Process(driver.pid).children(recursive=True) if _is_worker(p)]
+    if found:
+        rng.choice(found).kill()
+    return bool(found)
+
+
+def _is_worker(process: psutil.Process) -> bool:
     try:
-        children = psutil.Process(driver.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
+        return any(mark in " ".join(process.cmdline()) for mark in WORKERS)
+    except psutil.Error:
         return False
-    for victim in children[:1] if worker else [psutil.Process(driver.pid), *children]:
-        victim.kill()
-    return bool(children) or not worker
+
+
+def check(watched: Watched, whole: Watched) -> list[str]:
+    """What is wrong with a sweep that came to its end."""
+    same = (watched.out / "table.csv").read_bytes() == (whole.out / "table.csv").read_bytes()
+    wrong = [] if same else ["another table"]
+    wrong += ["other cells"] if set(watched.seen) != set(whole.seen) else []
+    wrong += [f"{len(watched.again)} cells written again"] if watched.again else []
+    return [f"{watched.out.name}: {each}" for each in wrong]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="of the driver, and as many of workers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ray", action="store_true", help="on Ray instead of by processes of this machine")
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        grid, whole, out = Path(folder) / "grid.toml", Path(folder) / "whole", Path(folder) / "out"
-        grid.write_text(GRID)
-        assert start(grid, whole).wait() == 0
-        left, twice, seen = {True: args.kills, False: args.kills}, 0, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bench, whole = Bench(folder / "grid.toml", args.ray), Watched(folder / "whole")
+        bench.grid.write_text(GRID)
+        began = time.monotonic()
+        if Bench(bench.grid, ray=False).start(whole.out).wait():
+            raise SystemExit(whole.out.with_suffix(".log").read_text())
+        whole.look()
+        whole_seconds = time.monotonic() - began
+        left, wrong, sweeps = {"worker": args.kills, "driver": args.kills}, [], 0
         while any(left.values()):
-            worker = rng.choice([kind for kind, n in left.items() if n])
-            driver = start(grid, out)
-            time.sleep(rng.uniform(0.5, 12))
-            left[worker] -= kill(driver, worker)
-            now = finished(out)
-            twice += sum(now[name] != stamp for name, stamp in seen.items())
-            seen = now
-            if driver.poll() is None:
-                psutil.Process(driver.pid).kill()
-            driver.wait()
-            if len(seen) == len(finished(whole)):  # all is done: begin anew
-                seen = {}
-                out = out.with_name(out.name + "x")
-        assert start(grid, out).wait() == 0
-        same = (out / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
-        print(
-            f"{2 * args.kills} kills: table {'the same' if same else 'DIFFERS'}, {twice} finished cells written again"
-        )
-        return 0 if same and not twice else 1
+            sweeps += 1
+            wrong += _harass(bench, Watched(folder / f"sweep{sweeps}"), whole, left, whole_seconds, rng)
+        print(f"{2 * args.kills} kills in {sweeps} sweeps of {len(whole.seen)} cells: {'; '.join(wrong) or 'all held'}")
+        return 1 if wrong else 0
+
+
+def _harass(
+    bench: Bench, watched: Watched, whole: Watched, left: dict[str, int], seconds: float, rng: random.Random
+) -> list[str]:
+    """One sweep from its beginning to its end, with kills at random moments while any are left."""
+    driver = bench.start(watched.out)
+    while any(left.values()):
+        if not bench.run_until(watched, driver, rng.uniform(0, seconds)):
+            break
+        victim = rng.choice([kind for kind, n in left.items() if n])
+        if victim == "worker":
+            left["worker"] -= kill_worker(driver, rng)
+            continue
+        driver.kill()
+        driver.wait()
+        left["driver"] -= 1
+        driver = bench.start(watched.out)
+    while driver.poll() is None:
+        watched.look()
+        time.sleep(POLL)
+    watched.look()
+    if driver.returncode:
+        log = watched.out.with_suffix(".log").read_text()
+        return [f"{watched.out.name}: ended with {driver.returncode}: {log[-500:]}"]
+    return check(watched, whole)
 
 
 if __name__ == "__main__":

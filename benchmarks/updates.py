@@ -25,6 +25,7 @@ import tyro
 
 import efface
 from efface import methods
+from efface.api.resources import expand
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.edits.provenance import provenance
@@ -184,24 +185,14 @@ class Updates:
         return peak_of(lambda: REFERENCES[name](model, asked, **asked.more), _resting(model))
 
     def judged(self, name: str, target: str, seed: int, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Rates of both edits, by the recipe's suite and judges."""
-        from efface.evaluation.evaluate import evaluate
-        from efface.scorers import build_scorers
-        from efface.suites import world
-        from efface.suites.world import locate
-        from recipes.erasing import suite_of
-
+        """Rates of both edits, by the suite and the judges that come with the model."""
         model: Any = efface.load(self.model)
-        known = world.load(locate(self.model))
-        erasure = Erasure(known.expand((target,)))
-        judges = [s for s in build_scorers(locate(self.model), known.backgrounds) if s.question != "background"]
-        other = Edit(plain, provenance(model, erasure, f"plain {name}", {}))
+        request = Erasure(expand(self.model, (target,)))
+        other = Edit(plain, provenance(model, request, f"plain {name}", {}))
         found: dict[str, Any] = {}
         for who, edit in (("ours", ours), ("plain", other)):
             where = self.out / name / f"{target}-{seed}" / who
-            edit.save(where / "edit.safetensors")
-            suite = suite_of(erasure, known, SIZES)
-            record = evaluate(model, where / "edit.safetensors", suite, judges, where, image_store=self.out / "images")
+            record = efface.evaluate(model, edit, where, sizes=SIZES, images=self.out / "images", progress=False)
             rates = {metric: record.find(*metric.split("/")) for metric in METRICS}
             found[f"{who}_rates"] = {metric: rate.edited.value for metric, rate in rates.items() if rate}
         return found

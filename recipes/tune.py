@@ -9,22 +9,31 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import efface
 from efface import methods
+from efface.api.resources import suite_for
 from efface.concept import Erasure
 from efface.evaluation.evaluate import Settings, evaluate
 from efface.scorers import build_scorers
 from efface.suites import world
+from efface.suites.rows import build
+from efface.suites.spec import Suite
 from efface.suites.world import locate
-
-from .erasing import suite_of
 
 OUT = Path("out/tuning")
 GROUPS = {"target": "esr1", "neighbour": "psr1", "seen": "psr1"}
 DEVELOPMENT = ("cat", "guitar", "pizza", "rocket", "rose", "car", "twemoji", "noto-v1", "unsafe")
+
+
+def build_suite(erasure: Erasure, known: world.World, sizes: Mapping[str, int]) -> Suite:
+    """The suite for an erasure, of prompts and seeds that no recipe reports; groups that it lacks are left out."""
+    name = suite_for(erasure, known)
+    probe = build(name, erasure, known, per_group=1)
+    sizes = {group: n for group, n in sizes.items() if probe.group(group)}
+    return build(name, erasure, known, sizes=sizes, only=list(sizes), salt="tuning")
 
 
 def value(text: str) -> object:
@@ -52,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for target in args.target or ["cat"]:
         erasure = Erasure(known.expand((target,)), anchor=args.anchor)
-        suite = suite_of(erasure, known, dict.fromkeys(GROUPS, args.pictures), salt="tuning")
+        suite = build_suite(erasure, known, dict.fromkeys(GROUPS, args.pictures))
         with tempfile.TemporaryDirectory() as folder:
             edit, start = Path(folder) / "edit.safetensors", time.perf_counter()
             methods.configured(args.method, model, settings).fit(model, erasure).save(edit)

@@ -16,7 +16,8 @@ import efface
 from efface.cli.app import main
 from efface.sweeps.cells import Cell, Store, digest_code
 from efface.sweeps.forecast import forecast
-from efface.sweeps.grid import Grid, expand, read_grid
+from efface.sweeps.grid import Grid, read_grid
+from efface.sweeps.jobs import expand
 from efface.sweeps.local import WorkerProcess
 from efface.sweeps.page import write_page
 from efface.sweeps.table import FIELDS
@@ -110,24 +111,25 @@ def test_what_is_done_is_not_done_again(whole: tuple[Path, bytes], tmp_path: Pat
     grid, table = whole
     again = efface.sweep(grid, grid.parent / "out")
     assert (again.new, again.done) == (0, 6) and again.table.read_bytes() == table
-    assert b"\nglyphs-ddpm,all,cat,negative,0,1.0,esr1,target,all," in table
+    assert b"\nglyphs-ddpm,all,cat,negative,,0,0,1.0,esr1,target,all," in table
     page = again.page.read_text()
     assert (
-        f"Made by `efface sweep {grid} --out {grid.parent / 'out'}`" in page and "| all | negative | 1.0 | 3 |" in page
+        f"Made by `efface sweep {grid} --out {grid.parent / 'out'}`" in page
+        and "| all | negative |  | 1.0 | 3 |" in page
     )
 
 
 def test_a_page_gives_means_over_concepts_with_the_base_and_what_is_reported() -> None:
     grid = Grid(models=("m",), methods=("uce",), concepts={"new": ("a", "b")}, columns=("esr1/target", "clip/unseen"))
     lines = [
-        "m,new,a,uce,0,1.0,esr1,target,all,,0.1,0.0,0.2,0.9,0.8,1.0,10,1,0.75",
-        "m,new,b,uce,0,1.0,esr1,target,all,,0.3,0.2,0.4,0.7,0.6,0.8,10,0,0.75",
-        "m,new,b,uce,0,1.0,esr1,target,regnet,,0.3,0.2,0.4,0.0,0.0,0.1,10,0,",
+        "m,new,a,uce,,0,0,1.0,esr1,target,all,,0.1,0.0,0.2,0.9,0.8,1.0,10,1,0.75,0.2",
+        "m,new,b,uce,,0,0,1.0,esr1,target,all,,0.3,0.2,0.4,0.7,0.6,0.8,10,0,0.75,0.2",
+        "m,new,b,uce,,0,0,1.0,esr1,target,regnet,,0.3,0.2,0.4,0.0,0.0,0.1,10,0,,",
     ]
     table = [dict(zip(FIELDS, line.split(","), strict=True)) for line in lines]
     page = write_page(grid, table, "efface sweep grid.toml --out out")
-    assert "| new | uce | 1.0 | 2 | 80.0 [70.0, 90.0] (20.0) | – | esr1 75.0 |" in page
-    assert "| new | a | uce | 0 | 1.0 | 90.0 [80.0, 100.0] n=10, 1 unscored (10.0) | – |" in page
+    assert "| new | uce |  | 1.0 | 2 | 80.0 [70.0, 90.0] (20.0); reported 75.0 (20.0) | – |" in page
+    assert "| new | a | uce |  | 0 | 1.0 | 90.0 [80.0, 100.0] n=10, 1 unscored (10.0) | – |" in page
 
 
 def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(

@@ -41,6 +41,7 @@ def attack(
     rows: int = 50,
     controls: int = 16,
     worst_case: bool = False,
+    store: str | Path | None = None,
     strength: float = 1.0,
     steps: int | None = None,
     guidance: float | None = None,
@@ -63,6 +64,8 @@ def attack(
         rows: prompts of each erased concept, at most.
         controls: prompts in each control, at most.
         worst_case: make each attack only on what none before it broke.
+        store: folder of the attacks' batches and pictures, by default `out`/attacks; edits that share one attack the
+            untouched base once.
         seed: of everything random in the attacks.
         max_memory: the most memory that attacks by gradients may need: bytes, or "8GB"; by default what is free. They
             differentiate as many rows at once as fit.
@@ -92,7 +95,8 @@ def attack(
     campaign = Campaign(rows, controls, group, worst_case, skip, seed)
     with shown(progress) as report:
         require_gradient_memory(opened, chosen, max_memory, on_plan, report)
-        return run(opened, case.file, made, judges, folder, chosen, aliases, how, campaign, report)
+        where = Path(store) if store else None
+        return run(opened, case.file, made, judges, folder, chosen, aliases, how, campaign, report, where)
 
 
 def require_gradient_memory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -11,7 +12,7 @@ import tyro
 from .console import result, say
 
 if TYPE_CHECKING:
-    from ..sweeps.grid import Job
+    from ..sweeps.jobs import Job
     from ..sweeps.local import Answer
 
 
@@ -32,6 +33,14 @@ class Sweep:
     """Say what the sweep will take, and do nothing."""
     fraction: float | None = None
     """Draw this share of each group's pictures, such as 0.02; intervals say what that is worth."""
+    concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Run only this concept of the grid; repeat for several. The page is of all that is finished."""
+    method: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Run only this method or variant; repeat for several."""
+    seed: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
+    """Run only this training seed; repeat for several."""
+    page: Path | None = None
+    """Write the page to this file as well."""
     model: str = ""
     """Another model in the place of the grid's."""
     workers: int = 1
@@ -61,7 +70,6 @@ class Sweep:
         grid = read_grid(self.grid, self.fraction)
         if self.model:
             grid = grid.model_copy(update={"models": (self.model,)})
-        again = f"efface sweep {self.grid}" + (f" --model {self.model}" if self.model else "") + f" --out {self.out}"
         if self.dry_run:
             from ..sweeps.forecast import forecast
 
@@ -73,8 +81,9 @@ class Sweep:
         from ..sweeps.sweeping import sweep
 
         summary = sweep(
-            grid, self.out, workers=self.workers, threads=self.threads, device=self.device, ray=self.ray,
-            gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell, command=again,
+            grid, self.out, concepts=self.concept, methods=self.method, seeds=self.seed, page=self.page or "",
+            workers=self.workers, threads=self.threads, device=self.device, ray=self.ray,
+            gpus=self.gpus, cpus=self.cpus, retries=self.retries, on_answer=tell, command=self._say_again(),
         )  # fmt: skip
         made = f"{summary.done} of {summary.cells} cells are done, {summary.new} of them now"
         text = f"{made}\n{summary.table}\n{summary.page}"
@@ -83,6 +92,14 @@ class Sweep:
         for name, why in summary.failed:
             say(f"failed: {name}: {why}")
         return 1 if summary.failed else 0
+
+    def _say_again(self) -> str:
+        """The command that makes the page anew."""
+        flags = {"--model": [self.model] if self.model else [], "--concept": self.concept, "--method": self.method}
+        flags |= {"--seed": self.seed, "--fraction": [] if self.fraction is None else [self.fraction]}
+        flags |= {"--out": [self.out], "--page": [self.page] if self.page else []}
+        said = [part for flag, values in flags.items() for value in values for part in (flag, str(value))]
+        return shlex.join(["efface", "sweep", str(self.grid), *said])
 
 
 def tell(job: Job, answer: Answer, done: int, total: int) -> None:

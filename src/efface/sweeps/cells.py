@@ -4,7 +4,8 @@ A sweep's folder holds
 
 - `cells/ID.json`: what a finished cell is and found; it is written last, so a cell with this file is done;
 - `costs/ID.json`: its seconds and memory, which differ from run to run and are no part of the result;
-- `edits/ID.safetensors`, `evaluations/ID/`, `images/`: what the cells leave for `efface report` and for people;
+- `edits/ID.safetensors`, `evaluations/ID/`, `images/`, `attacks/`, `audit/ID/`, `neurons/ID/`: what the cells leave
+  for `efface report` and for people;
 - `failed/KEY.txt`: the log of a job that failed; it is tried again by the next run;
 - `locks/`: a job is worked on by one process at a time.
 """
@@ -23,11 +24,13 @@ from ..files import hash_bytes, hash_json, read_json, write_whole
 from ..source import PACKAGE
 
 AGAIN = "remove it, and run the sweep again"
-Kind = Literal["erase", "evaluate", "attack"]
+Kind = Literal["erase", "evaluate", "attack", "audit", "neurons"]
 ROOMS: Mapping[Kind, tuple[str, ...]] = {
     "erase": ("concept.py", "functional", "models", "guidance", "edits", "training", "methods"),
     "evaluate": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "evaluation"),
     "attack": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "attacks", "robustness"),
+    "audit": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "diagnostics"),
+    "neurons": ("concept.py", "functional", "models", "edits", "diagnostics"),
 }
 """The parts of the program that decide a cell of each kind."""
 
@@ -38,11 +41,17 @@ class Cell:
 
     kind: Kind
     decided_by: Mapping[str, Any]
+    name: str = ""
+    """Its name where that is known and what decides it is not held, as in the driver, which holds all cells at once."""
 
     @property
     def id(self) -> str:
         """The name of the cell's files."""
-        return hash_json({"kind": self.kind, "code": digest_code(self.kind), **self.decided_by})[:20]
+        return self.name or hash_json({"kind": self.kind, "code": digest_code(self.kind), **self.decided_by})[:20]
+
+    def name_only(self) -> Cell:
+        """The same cell without what decides it, which its result file holds as well."""
+        return Cell(self.kind, {}, self.id)
 
 
 @functools.cache
@@ -86,6 +95,15 @@ class Store:
         """Where all evaluations keep their pictures, so that the base is drawn once."""
         return self.folder / "images"
 
+    @property
+    def attacks(self) -> Path:
+        """Where all attacks keep their pictures, so that the untouched base is attacked once."""
+        return self.folder / "attacks"
+
+    def diagnosis(self, kind: Kind, id: str) -> Path:
+        """The folder of an audit, or of an edit's neurons."""
+        return self.folder / kind / id
+
     def lock(self, key: str) -> Path:
         """The file that the process which works on a job holds."""
         return self.folder / "locks" / f"{key}.lock"
@@ -107,6 +125,10 @@ class Store:
     def result(self, cell: Cell) -> Mapping[str, Any]:
         """What a finished cell found; FileNotFoundError where it is not finished."""
         return read_json(self._result(cell), AGAIN)["result"]
+
+    def decided_by(self, cell: Cell) -> Mapping[str, Any]:
+        """What decided a finished cell."""
+        return read_json(self._result(cell), AGAIN)["decided_by"]
 
     def cost(self, cell: Cell) -> Mapping[str, float]:
         """What a finished cell took."""

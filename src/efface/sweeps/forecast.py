@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from ..concept import Erasure
 from ..methods.configure import suggested_for
 from ..suites.make import is_file, make, needs_world
 from ..suites.spec import spec
-from .grid import Grid, Job, expand
+from .grid import Grid
+from .jobs import Job, expand, list_attacks
 
 FLOORS = 2
 """Of an attack: the attack itself, and random prefixes with as many pictures."""
@@ -64,18 +64,18 @@ def forecast(grid: Grid) -> Forecast:
     for job in jobs:
         if (job.model, job.concept) not in rows:
             rows[job.model, job.concept] = _count_rows(grid, job, unknown)
-    times = len(grid.strengths)
-    edited = sum(times * rows[job.model, job.concept] for job in jobs)
-    attacks = _list_attacks(grid)
+    edited = sum(len(job.strengths) * rows[job.model, job.concept] for job in jobs)
+    made = [(job, name) for job in jobs for _ in job.strengths for name in list_attacks(job.attacks)]
     each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
-    queries = [_queries(name, grid) for name in attacks]
+    words = 2 * (grid.audit.worst + grid.audit.controls) * grid.audit.count if grid.audit else 0
+    audits = sum(any(job.strengths) for job in jobs) * words
     return Forecast(
         jobs=len(jobs),
-        evaluations=times * len(jobs),
-        attacks=times * len(jobs) * len(attacks),
+        evaluations=sum(len(job.strengths) for job in jobs),
+        attacks=len(made),
         updates=sum(_count_updates(job) for job in jobs),
-        pictures=edited + sum(rows.values()),
-        attack_pictures=times * len(jobs) * each * sum(queries),
+        pictures=edited + sum(rows.values()) + audits,
+        attack_pictures=each * sum(_queries(name, grid) for _, name in made),
         fetched=tuple(_list_fetched(grid)),
         unknown=tuple(dict.fromkeys(unknown)),
     )
@@ -106,12 +106,6 @@ def _count_updates(job: Job) -> int:
     default = {field.name: field.default for field in dataclasses.fields(kind)}.get("steps", 0)
     steps = {"steps": default, **suggested_for(job.method, job.model), **job.settings}["steps"]
     return steps if isinstance(steps, int) else 0
-
-
-def _list_attacks(grid: Grid) -> Sequence[str]:
-    from ..attacks import STANDARD
-
-    return [one for some in grid.attacks for one in (STANDARD if some == "standard" else (some,))]
 
 
 def _queries(name: str, grid: Grid) -> int:

@@ -1,18 +1,16 @@
-"""The grid file: what is to be erased, by which methods, and how it is measured; and its expansion into jobs."""
+"""The grid file: what is to be erased, by which methods, and how it is measured."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..catalog import ATTACKS, METHODS
-from ..files import hash_json, naming, read_toml
+from ..files import naming, read_toml
 
 ALL = "all"
 """The split of concepts that are listed without one."""
@@ -45,6 +43,51 @@ class Variant(Part):
     name: str
     method: str
     settings: dict[str, Any] = {}
+    anchored: bool = True
+    """Whether it is given the concepts' anchors, where its method can do without."""
+    concepts: tuple[str, ...] | None = None
+    """Those of the grid's concepts that it is made of; all where this is missing."""
+    strengths: tuple[float, ...] | None = None
+    """The grid's where this is missing. 0 is the untouched base."""
+    attacks: tuple[str, ...] | None = None
+    """The grid's where this is missing."""
+
+
+class Comparison(Part):
+    """Pairs of methods or variants, compared where both reach the same value of another number."""
+
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+    of: str
+    """What is compared, as metric/group, such as asr@unlearndiff/target."""
+    at: str
+    """What is held equal, as metric/group, such as psr1/neighbour."""
+    levels: tuple[float, ...] = ()
+    """The values at which it is held."""
+    below: tuple[float, ...] = ()
+    """Or how far under the untouched base's value it is held."""
+
+
+class Auditing(Part):
+    """An audit of each edit (`efface audit`): the words that it changed most, and words taken at random."""
+
+    vocabulary: tuple[str, ...] = ()
+    """The words to search; the model's common ones, and its world's names, where this is empty."""
+    worst: int = Field(default=4, ge=1)
+    controls: int = Field(default=8, ge=0)
+    count: int = Field(default=8, ge=1)
+    """Pictures of each word that is drawn, before and after."""
+
+
+class Waking(Part):
+    """How easily prompts wake the neurons that each edit switched off (`efface neurons`)."""
+
+    adversarial: dict[str, tuple[str, ...]]
+    """By concept: prompts that should bring it back. Concepts that are not named are passed over."""
+    template: str = "a picture of a {}"
+    """How the concept itself is asked for."""
+    seeds: int = Field(default=8, ge=2)
+    top: float = Field(default=0.05, gt=0, lt=1)
 
 
 class Grid(Part):
@@ -69,7 +112,11 @@ class Grid(Part):
     seeds: tuple[int, ...] = (0,)
     """Training seeds; a method without randomness is fitted once."""
     strengths: tuple[float, ...] = (1.0,)
+    sweep: dict[str, dict[str, tuple[Any, ...]]] = {}
+    """By method or variant: one setting in several values, from the weakest erasure to the method's own."""
     attacks: tuple[str, ...] = ()
+    weaker_attacks: tuple[str, ...] | None = None
+    """The attacks on all but the last value of a swept setting; `attacks` where this is missing."""
     attacking: Attacking = Attacking()
     suite: str = ""
     """The suite that suits the model and the concept, where this is empty."""
@@ -87,32 +134,9 @@ class Grid(Part):
     """What a paper reports, by method or variant and metric, shown beside what is measured."""
     reported_splits: tuple[str, ...] = ()
     """The splits beside which it is shown; all where this is empty."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One edit: everything that decides how it is fitted, as it stands in the grid."""
-
-    model: str
-    split: str
-    concept: str
-    label: str
-    """The method's name, or the variant's."""
-    method: str
-    targets: tuple[str, ...]
-    anchor: str
-    keep: tuple[str, ...]
-    settings: Mapping[str, Any]
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """For a person."""
-        return f"{self.label} of {self.concept} on {self.model}" + (f", seed {self.seed}" if self.seed else "")
-
-    def key(self) -> str:
-        """A hash of what is asked for, by which the job is locked and its log is named."""
-        return hash_json(dataclasses.asdict(self))[:20]
+    compare: tuple[Comparison, ...] = ()
+    audit: Auditing | None = None
+    neurons: Waking | None = None
 
 
 def read_grid(path: str | Path, fraction: float | None = None) -> Grid:
@@ -153,36 +177,49 @@ def _check(grid: Grid) -> None:
         raise ValueError(f"two methods or variants share a name: {', '.join(labels)}")
     for method in (*grid.methods, *(v.method for v in grid.variants), *grid.settings):
         METHODS.named(method)
-    for attack in grid.attacks:
+    for attack in (*grid.attacks, *(grid.weaker_attacks or ()), *(a for v in grid.variants for a in v.attacks or ())):
         if attack != "standard":
             ATTACKS.named(attack)
+    _check_names(grid, labels)
+
+
+def _check_names(grid: Grid, labels: list[str]) -> None:
+    """ValueError where a table of the grid speaks of a concept, method or setting that the grid does not have."""
     concepts = {c for some in grid.concepts.values() for c in some}
-    for name, table in (("anchors", grid.anchors), ("keep", grid.keep)):
-        if stray := sorted(set(table) - concepts):
-            raise ValueError(f"[{name}] speaks of {stray[0]}, which is not among the concepts")
-    for job in expand(grid):
-        kind = METHODS.get(job.method)
-        if getattr(kind, "needs_anchor", False) and not job.anchor:
-            raise ValueError(f"{job.label} needs an anchor for {job.concept}: add one under [anchors]")
+    spoken: dict[str, Iterable[str]] = {"[anchors]": grid.anchors, "[keep]": grid.keep}
+    spoken |= {f"concepts of variant {v.name}": v.concepts or () for v in grid.variants}
+    spoken |= {"[neurons.adversarial]": grid.neurons.adversarial if grid.neurons else ()}
+    for name, named in spoken.items():
+        if stray := sorted(set(named) - concepts):
+            raise ValueError(f"{name} speaks of {stray[0]}, which is not among the concepts")
+    pairs = {f"compare {c.title!r}": [label for pair in c.pairs for label in pair] for c in grid.compare}
+    for name, named in {"[sweep]": [*grid.sweep], **pairs}.items():
+        if stray := sorted(set(named) - set(labels)):
+            raise ValueError(f"{name} speaks of {stray[0]}, which is not among the methods and variants")
+    methods = dict(zip(labels, (*grid.methods, *(v.method for v in grid.variants)), strict=True))
+    for label, swept in grid.sweep.items():
+        fields = {field.name for field in dataclasses.fields(METHODS.get(methods[label]))}
+        if len(swept) != 1 or not fields.issuperset(swept) or not all(swept.values()):
+            raise ValueError(
+                f"[sweep] of {label} names {', '.join(swept) or 'nothing'}; it takes one setting of "
+                f"{methods[label]} with its values, such as {sorted(fields)[0]} = [1, 2]"
+            )
+    for each in grid.compare:
+        if bool(each.levels) == bool(each.below):
+            raise ValueError(f"compare {each.title!r} takes either levels or below")
+    _check_anchors(grid, methods)
 
 
-def expand(grid: Grid) -> list[Job]:
-    """The jobs, model by model, so that a worker that takes them in order seldom changes its model."""
-    made = [(name, name, {}) for name in grid.methods] + [(v.name, v.method, v.settings) for v in grid.variants]
-    jobs = []
-    for model, (label, method, own), seed in itertools.product(grid.models, made, grid.seeds):
-        kind = METHODS.get(method)
-        seeded = any(field.name == "seed" for field in dataclasses.fields(kind))
-        if seed != grid.seeds[0] and not seeded:
+def _check_anchors(grid: Grid, methods: Mapping[str, str]) -> None:
+    """ValueError where a method that needs an anchor has none for a concept."""
+    own = {variant.name: variant for variant in grid.variants}
+    for label, method in methods.items():
+        if not getattr(METHODS.get(method), "needs_anchor", False):
             continue
-        settings = {**grid.settings.get(method, {}), **own, **({"seed": seed} if seeded and seed else {})}
-        for split, concept in _list_concepts(grid):
-            anchor = grid.anchors.get(concept, "") if getattr(kind, "uses_anchor", False) else ""
-            keep = grid.keep.get(concept, ()) if getattr(kind, "uses_keep", False) else ()
-            targets = tuple(part.strip() for part in concept.split(" + "))
-            jobs.append(Job(model, split, concept, label, method, targets, anchor, keep, settings, seed))
-    return jobs
-
-
-def _list_concepts(grid: Grid) -> Sequence[tuple[str, str]]:
-    return [(split, concept) for split, some in grid.concepts.items() for concept in some]
+        variant = own.get(label)
+        if variant and not variant.anchored:
+            raise ValueError(f"variant {label} is to have no anchor, which its method {method} needs")
+        every = [concept for some in grid.concepts.values() for concept in some]
+        for concept in every if variant is None or variant.concepts is None else variant.concepts:
+            if not grid.anchors.get(concept):
+                raise ValueError(f"{label} needs an anchor for {concept}: add one under [anchors]")

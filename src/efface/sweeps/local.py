@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files.structured import parse_json
-from .grid import Grid, Job
+from .grid import Grid
+from .jobs import Job
 
 Answer = dict[str, Any]
 """{"done": kinds of cells done now} or {"error": why}."""

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .grid import Grid, Job
+from .grid import Grid
+from .jobs import Job
 from .local import OnAnswer
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import check_folder, write_whole
+from ..files import check_file, check_folder, write_whole
 from .cells import Store
 
 if TYPE_CHECKING:
-    from .grid import Grid, Job
+    from .grid import Grid
+    from .jobs import Job
     from .local import Answer
     from .work import JobCells
 
@@ -40,6 +41,10 @@ def sweep(
     out: str | Path,
     *,
     fraction: float | None = None,
+    concepts: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    page: str | Path = "",
     workers: int = 1,
     threads: int = 1,
     device: str | None = None,
@@ -59,6 +64,9 @@ def sweep(
         grid: a grid, or its TOML file.
         out: the folder of the sweep; workers on other machines must share it.
         fraction: the share of each group's pictures to draw, in the place of the grid's.
+        concepts, methods, seeds: run only the grid's jobs of these concepts, methods or variants, and training seeds;
+            the table and the page are of all that is finished.
+        page: write the page to this file as well.
         workers: processes on this machine; each opens the model for itself.
         threads: torch's threads in each worker. The last bits of results may depend on it.
         ray: "" for processes here; "auto", "local" or HOST:PORT for Ray.
@@ -69,7 +77,8 @@ def sweep(
 
     Raises:
         OSError: the grid is missing, or `out` can't be written in.
-        ValueError: a grid, method, setting or request that can't work; before anything is fitted.
+        ValueError: a grid, method, setting or request that can't work, or a part that the grid does not have;
+            before anything is fitted.
         ImportError: Ray is asked for and not installed.
 
     Example:
@@ -82,9 +91,11 @@ def sweep(
     command = command or (f"efface sweep {grid} --out {out}" if isinstance(grid, str | Path) else "efface.sweep")
     grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else grid
     store = Store(check_folder(out))
+    further = [check_file(page)] if page else []
     store.folder.mkdir(parents=True, exist_ok=True)
     planned = plan(grid, device)
-    open_jobs = [job for job, cells in planned if not all(store.is_done(cell) for cell in cells)]
+    part = {job.key() for job in choose_part([job for job, _ in planned], concepts, methods, seeds)}
+    open_jobs = [job for job, cells in planned if job.key() in part and not all(store.is_done(cell) for cell in cells)]
     new: list[str] = []
     failed: dict[str, str] = {}
 
@@ -105,7 +116,24 @@ def sweep(
         from .local import run_local
 
         run_local(grid, open_jobs, store.folder, workers, threads, device, tell)
-    return finish(grid, planned, store, len(new), failed, command)
+    return finish(grid, planned, store, len(new), failed, command, further)
+
+
+def choose_part(
+    jobs: Sequence[Job], concepts: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
+) -> Sequence[Job]:
+    """The jobs of these concepts, methods or variants, and seeds; where one of the three is empty, it chooses all.
+
+    Raises:
+        ValueError: the grid has no such concept, method or seed; says which there are.
+    """
+    part = jobs
+    for what, wanted, name in (("concept", concepts, "concept"), ("method", methods, "label"), ("seed", seeds, "seed")):
+        known = dict.fromkeys(getattr(job, name) for job in jobs)
+        if stray := [each for each in wanted if each not in known]:
+            raise ValueError(f"the grid has no {what} {stray[0]!r}; it has {', '.join(map(str, known))}")
+        part = [job for job in part if not wanted or getattr(job, name) in wanted]
+    return part
 
 
 def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
@@ -114,28 +142,42 @@ def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
     Raises:
         ValueError: a method, setting or request that can't work; names the job.
     """
-    from .grid import expand
+    from .jobs import expand
     from .work import list_cells, open_model
 
     found = []
     for job in expand(grid):
         try:
-            found.append((job, list_cells(grid, job, open_model(job.model, device))))
+            found.append((job, list_cells(grid, job, open_model(job.model, device)).names_only()))
         except ValueError as error:
             raise ValueError(f"{job.name}: {error}") from error
     return found
 
 
 def finish(
-    grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store, new: int, failed: dict[str, str], command: str
+    grid: Grid,
+    planned: Sequence[tuple[Job, JobCells]],
+    store: Store,
+    new: int,
+    failed: dict[str, str],
+    command: str,
+    further: Sequence[Path] = (),
 ) -> Summary:
-    """Write the table and the page, and say what there is."""
-    from .page import write_page
-    from .table import gather, to_csv
+    """Write the table and the page, the page to further files as well, and say what there is."""
+    from .made import describe
+    from .page import is_shown, write_page
+    from .table import Line, gather, write_table
 
-    cells = {cell.id: cell for _, some in planned for cell in some}
-    done = sum(store.is_done(cell) for cell in cells.values())
-    lines = gather(grid, planned, store)
-    table = write_whole(store.folder / TABLE, to_csv(lines))
-    page = write_whole(store.folder / PAGE, write_page(grid, lines, command))
-    return Summary(len(planned), len(cells), done, new, tuple(failed.items()), table, page)
+    shown: list[Line] = []
+
+    def keep_shown(lines: Iterator[Line]) -> Iterator[Line]:
+        for line in lines:
+            if is_shown(grid, line):
+                shown.append(line)
+            yield line
+
+    table = write_table(store.folder / TABLE, keep_shown(gather(grid, planned, store)))
+    made = describe(planned, store)
+    text = write_page(grid, shown, command, made)
+    page, *_ = [write_whole(file, text) for file in (store.folder / PAGE, *further)]
+    return Summary(len(planned), made.cells, made.done, new, tuple(failed.items()), table, page)

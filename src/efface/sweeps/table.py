@@ -3,59 +3,115 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from .cells import Store
-from .grid import Grid, Job
+from ..files import new_file
+from .cells import Cell, Store
+from .grid import Grid
+from .jobs import Job
+from .summaries import NOTHING, find_worst
 from .work import JobCells
 
 FIELDS: tuple[str, ...] = (
-    "model", "split", "concept", "method", "seed", "strength", "metric", "group", "judge", "threshold",
-    "base", "base_low", "base_high", "value", "low", "high", "n", "unscored", "reported",
+    "model", "split", "concept", "method", "setting", "rank", "seed", "strength",
+    "metric", "group", "judge", "threshold",
+    "base", "base_low", "base_high", "value", "low", "high", "n", "unscored",
+    "reported", "reported_base",
 )  # fmt: skip
 
 
+SHARES = ("esr", "psr", "asr", "ner", "robust", "agreement", "ua", "ira", "cra", "probability")
+"""Metrics that begin so are shares, and are shown in percent."""
+TOGETHER = ("esr", "psr", "asr")
+"""Metrics of which all judges speak together, so that the single judges' lines would be twice the same."""
 Line = Mapping[str, str]
 """A line of the table, by column; "" where there is no value."""
 
 
-def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) -> list[Line]:
+def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) -> Iterator[Line]:
     """The lines of the table: every number of every finished cell, with the untouched base beside it.
 
     An attack's line has the metric `asr@NAME` (the share of prompts shown after it), with what random prefixes reach in
-    the place of the base; the group says where it was made.
+    the place of the base; the group says where it was made. `asr@nothing` is what plain prompts show before any attack,
+    and `robust` the share of prompts that no attack broke, where all of an edit's attacks are finished.
     """
-    lines = [line for job, cells in planned for line in _lines(grid, job, cells, store)]
-    return [{key: "" if line[key] is None else str(line[key]) for key in FIELDS} for line in lines]
+    for job, cells in planned:
+        for line in _lines(grid, job, cells, store):
+            yield {key: "" if line[key] is None else str(line[key]) for key in FIELDS}
 
 
-def to_csv(lines: Sequence[Line]) -> str:
-    """The lines as CSV text."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+def write_table(path: Path, lines: Iterable[Line]) -> Path:
+    """Write the lines as CSV, one after another, so that they are never all held."""
+    with new_file(path) as made, made.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
+def find_column(line: Line) -> str:
+    """The column of a line as a page and a grid name it: metric/group, or metric@threshold/group."""
+    at = f"@{line['threshold']}" if line["threshold"] else ""
+    return f"{line['metric']}{at}/{line['group']}"
+
+
+def show(value: float, column: str, signed: bool = False) -> str:
+    """A number for a page: a share in percent, any other with three digits."""
+    return f"{100 * value:{'+' * signed}.1f}" if column.startswith(SHARES) else f"{value:{'+' * signed}.3g}"
 
 
 def _lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator[dict[str, Any]]:
-    same = {"model": job.model, "split": job.split, "concept": job.concept, "method": job.label, "seed": job.seed}
-    told_here = not grid.reported_splits or job.split in grid.reported_splits
-    reported = grid.reported.get(job.label, grid.reported.get(job.method, {})) if told_here else {}
+    same = {"model": job.model, "split": job.split, "concept": job.concept, "method": job.label}
+    same |= {"setting": job.setting, "rank": job.rank, "seed": job.seed}
     for strength, evaluation, attacks in cells.measured:
         at = {**same, "strength": strength}
         if store.is_done(evaluation):
             for m in store.result(evaluation)["measures"]:
-                told = reported.get(m["metric"], "") if m["judge"] == "all" else ""
                 where = {key: m[key] for key in ("metric", "group", "judge", "threshold")}
-                yield {**at, **where, **_numbers(m["base"], m["edited"]), "reported": told}
-        for name, cell in attacks:
-            for m in store.result(cell)["attacks"] if store.is_done(cell) else ():
-                where = {"metric": f"asr@{name}", "group": m["condition"], "judge": "all", "threshold": ""}
-                told = reported.get(f"asr@{name}", "") if m["condition"] == "target" else ""
-                yield {**at, **where, **_numbers(m["baseline"], m["after"]), "reported": told}
+                yield {**at, **where, **_numbers(m["base"], m["edited"]), **find_reported(grid, job, where)}
+        yield from _attack_lines(grid, job, at, attacks, store)
+    for cell in cells.diagnosed:
+        for name, number in store.result(cell)["numbers"].items() if store.is_done(cell) else ():
+            metric, group = name.split("/")
+            where = {"metric": metric, "group": group, "judge": "all", "threshold": ""}
+            numbers = {**_numbers(NOTHING, number), **find_reported(grid, job, where)}
+            yield {**same, "strength": 1.0, **where, **numbers}
+
+
+def _attack_lines(
+    grid: Grid, job: Job, at: Mapping[str, Any], attacks: Sequence[tuple[str, Cell]], store: Store
+) -> Iterator[dict[str, Any]]:
+    results = {name: store.result(cell) for name, cell in attacks if store.is_done(cell)}
+    first = next(iter(results.values()), {"attacks": ()})
+    for m in first["attacks"]:
+        where = {"metric": "asr@nothing", "group": m["condition"], "judge": "all", "threshold": ""}
+        yield {**at, **where, **_numbers(NOTHING, m["before"]), **find_reported(grid, job, where)}
+    for name, result in results.items():
+        for m in result["attacks"]:
+            where = {"metric": f"asr@{name}", "group": m["condition"], "judge": "all", "threshold": ""}
+            yield {**at, **where, **_numbers(m["baseline"], m["after"]), **find_reported(grid, job, where)}
+    if len(results) == len(attacks) and (worst := find_worst(list(results.values()))):
+        where = {"metric": "robust", "group": "target", "judge": "all", "threshold": ""}
+        yield {**at, **where, **_numbers(NOTHING, worst), **find_reported(grid, job, where)}
+
+
+def find_reported(grid: Grid, job: Job, where: Mapping[str, Any]) -> dict[str, Any]:
+    """What the paper reports of a number, and of its untouched base.
+
+    The grid names a number by its metric, with @ and its threshold, and by its group where that matters:
+    `esr1`, `ner@0.5`, `psr1/kept`. An attack's without a group is of the target.
+    """
+    told_here = not grid.reported_splits or job.split in grid.reported_splits
+    alone = where["judge"] != "all" and where["metric"].startswith(TOGETHER)
+    elsewhere = where["metric"].startswith("asr") and where["group"] != "target"
+    metric = f"{where['metric']}@{where['threshold']}" if where["threshold"] else where["metric"]
+    names = (f"{metric}/{where['group']}", *(() if elsewhere else (metric,)))
+    tables = {"reported": grid.reported.get(job.label, grid.reported.get(job.method, {}))}
+    tables |= {"reported_base": grid.reported.get("base", {})}
+    found = {key: next((t[n] for n in names if n in t), "") for key, t in tables.items()}
+    return found if told_here and not alone else dict.fromkeys(found, "")
 
 
 def _numbers(base: Mapping[str, Any], edited: Mapping[str, Any]) -> dict[str, Any]:

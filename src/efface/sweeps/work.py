@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..catalog import METHODS
 from ..concept import Erasure
 from ..files import hash_file
 from ..suites.make import is_file
 from .cells import Cell, Store
-from .grid import Grid, Job
+from .grid import Grid
+from .jobs import Job, list_attacks
+from .summaries import summarise, summarise_attack, summarise_audit, summarise_neurons
 
 if TYPE_CHECKING:
     from ..models.base import Model
-    from ..records.attacks import AttackRecord
-    from ..records.report import Record
 
 
 @functools.lru_cache(maxsize=1)
@@ -38,12 +39,23 @@ class JobCells:
     erase: Cell
     measured: tuple[tuple[float, Cell, tuple[tuple[str, Cell], ...]], ...]
     """For each strength: its evaluation, and the attacks beside it by name."""
+    diagnosed: tuple[Cell, ...] = ()
+    """The audit of the whole edit, and its neurons, where the grid asks for them."""
 
     def __iter__(self) -> Iterator[Cell]:
         yield self.erase
         for _, evaluation, attacks in self.measured:
             yield evaluation
             yield from (cell for _, cell in attacks)
+        yield from self.diagnosed
+
+    def names_only(self) -> JobCells:
+        """The same without what decides the cells."""
+        measured = [
+            (strength, evaluation.name_only(), tuple((name, cell.name_only()) for name, cell in attacks))
+            for strength, evaluation, attacks in self.measured
+        ]
+        return JobCells(self.erase.name_only(), tuple(measured), tuple(cell.name_only() for cell in self.diagnosed))
 
 
 def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
@@ -63,15 +75,27 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
     drawn = {"sizes": grid.sizes, "fraction": grid.fraction, "drawing": grid.drawing.model_dump(), "asks": grid.asks}
     how = {"edit": erase.id, **suite, **drawn, "protocol": grid.protocol, "scorers": _identify(grid, job.model)}
     measured = []
-    for strength in grid.strengths:
+    for strength in job.strengths:
         evaluation = Cell("evaluate", _plain({**how, "strength": strength}))
         spent = grid.attacking.model_dump(exclude={"settings"})
         attacks = tuple(
             (name, Cell("attack", _plain({**evaluation.decided_by, **spent, "attack": name, "set": settings})))
-            for name, settings in _list_attacks(grid).items()
+            for name, settings in _list_attacks(grid, job).items()
         )
         measured.append((strength, evaluation, attacks))
-    return JobCells(erase, tuple(measured))
+    return JobCells(erase, tuple(measured), tuple(_list_diagnoses(grid, job, erase, how["scorers"])))
+
+
+def _list_diagnoses(grid: Grid, job: Job, erase: Cell, scorers: Mapping[str, Any]) -> Iterator[Cell]:
+    """Of an edit that is applied at all: its audit; and its neurons, where it changes weights."""
+    if not any(job.strengths):
+        return
+    if grid.audit:
+        yield Cell("audit", _plain({"edit": erase.id, "scorers": scorers, **grid.audit.model_dump()}))
+    if grid.neurons and job.concept in grid.neurons.adversarial and METHODS.get(job.method).kind != "inference time":
+        prompts = grid.neurons.adversarial[job.concept]
+        how = grid.neurons.model_dump(exclude={"adversarial"})
+        yield Cell("neurons", _plain({"edit": erase.id, "targets": job.targets, "adversarial": prompts, **how}))
 
 
 def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> list[str]:
@@ -100,7 +124,10 @@ def _list_work(grid: Grid, job: Job, store: Store, model: Model, cells: JobCells
         folder = store.evaluation(evaluation.id)
         yield evaluation, functools.partial(_evaluate, grid, model, edit, folder, store.images, strength)
         for name, attack in attacks:
-            yield attack, functools.partial(_attack, grid, model, edit, folder, name, strength)
+            yield attack, functools.partial(_attack, grid, model, edit, folder, store.attacks, name, strength)
+    for cell in cells.diagnosed:
+        work = _audit if cell.kind == "audit" else _measure_neurons
+        yield cell, functools.partial(work, grid, job, model, edit, store.diagnosis(cell.kind, cell.id))
 
 
 def _erase(job: Job, model: Model, file: Path) -> Mapping[str, Any]:
@@ -121,40 +148,59 @@ def _evaluate(grid: Grid, model: Model, edit: Path, out: Path, images: Path, str
         model, edit, out, grid.suite, asks=grid.asks, scorers=grid.scorers, protocol=grid.protocol, sizes=grid.sizes,
         fraction=grid.fraction, images=images, strength=strength, progress=False, **grid.drawing.model_dump(),
     )  # fmt: skip
-    return summarise(record)
+    return summarise(record, out)
 
 
-def _attack(grid: Grid, model: Model, edit: Path, out: Path, name: str, strength: float) -> Mapping[str, Any]:
+def _attack(
+    grid: Grid, model: Model, edit: Path, out: Path, shared: Path, name: str, strength: float
+) -> Mapping[str, Any]:
     from ..api.attacking import attack
 
     how, own = grid.attacking, grid.attacking.settings.get(name)
     record = attack(
         model, edit, out, grid.suite, asks=grid.asks, attacks=name, budget=how.budget, rows=how.rows,
-        controls=how.controls, settings={name: own} if own else None, scorers=grid.scorers, strength=strength,
-        steps=grid.drawing.steps, guidance=grid.drawing.guidance, progress=False,
+        controls=how.controls, settings={name: own} if own else None, scorers=grid.scorers, store=shared,
+        strength=strength, steps=grid.drawing.steps, guidance=grid.drawing.guidance, progress=False,
     )  # fmt: skip
     return summarise_attack(record, name)
 
 
-def summarise(record: Record) -> Mapping[str, Any]:
-    """The numbers of an evaluation that a table shows."""
-    keep = {"metric", "group", "judge", "base", "edited", "drop", "threshold", "unit"}
-    measures = [m.model_dump(include=keep) for m in record.measures]
-    return {"measures": measures, "headlines": list(record.headlines), "alarms": [a.name for a in record.alarms]}
+def _audit(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping[str, Any]:
+    """An audit, with how far the edit moves what the model predicts under the empty prompt and under the target's."""
+    from ..api.auditing import audit
+    from ..diagnostics.audit import AuditConfig, search_damage
+    from ..edits.edit import Edit
+
+    assert grid.audit
+    how = grid.audit.model_dump(exclude={"vocabulary"}) | {k: v for k, v in _drawing(grid).items() if v is not None}
+    record = audit(model, edit, out, vocabulary=grid.audit.vocabulary, scorers=grid.scorers, progress=False, **how)
+    prompts = {"unconditional": "", "target": f"a picture of a {job.targets[0]}"}
+    if model.architecture == "ddpm":
+        prompts = {"target": job.targets[0]}
+    moved = search_damage(model, Edit.load(edit), list(prompts.values()), AuditConfig(template="{}", space="eps"))
+    return summarise_audit(record, dict(zip(prompts, moved, strict=True)))
 
 
-def summarise_attack(record: AttackRecord, name: str) -> Mapping[str, Any]:
-    """The numbers of one attack that a table shows."""
-    keep = {"attack", "condition", "before", "after", "baseline", "lift", "curve", "queries", "status", "missing"}
-    found = [m.model_dump(include=keep) for m in record.measures if m.attack == name]
-    return {"attacks": found, "alarms": [a.name for a in record.alarms]}
+def _measure_neurons(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping[str, Any]:
+    from ..api.diagnosing import neurons
+
+    assert grid.neurons
+    concept = grid.neurons.template.format(" and ".join(job.targets))
+    look = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **_drawing(grid)}
+    prompts = grid.neurons.adversarial[job.concept]
+    found, _ = neurons(model, edit, concept, prompts, out, progress=False, **look)
+    return summarise_neurons(found, str(edit))
 
 
-def _list_attacks(grid: Grid) -> dict[str, Any]:
-    """The attacks by the catalogue's names, with their settings; "standard" is five of them."""
-    from ..attacks import STANDARD, named
+def _drawing(grid: Grid) -> dict[str, Any]:
+    return {"steps": grid.drawing.steps, "guidance": grid.drawing.guidance}
 
-    names = [one for some in grid.attacks for one in (STANDARD if some == "standard" else (some,))]
+
+def _list_attacks(grid: Grid, job: Job) -> dict[str, Any]:
+    """The attacks by the catalogue's names, with their settings."""
+    from ..attacks import named
+
+    names = list_attacks(job.attacks)
     given = {named(name): values for name, values in grid.attacking.settings.items()}
     return {named(name): given.get(named(name), {}) for name in names}
 
@@ -175,8 +221,6 @@ def _identify(grid: Grid, model: str) -> Mapping[str, Any]:
 
 
 def _is_trained(method: str) -> bool:
-    from ..catalog import METHODS
-
     return METHODS.get(method).kind == "trained"
 
 

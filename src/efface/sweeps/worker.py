@@ -15,7 +15,8 @@ from typing import Any
 
 from ..files.structured import parse_json
 from .cells import Store
-from .grid import Grid, Job
+from .grid import Grid
+from .jobs import Job
 
 
 def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any
 def read_job(line: str) -> Job:
     """A job from its JSON."""
     found = parse_json(line)
-    return Job(**{**found, "targets": tuple(found["targets"]), "keep": tuple(found["keep"])})
+    return Job(**{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()})
 
 
 def main(argv: list[str]) -> None:

@@ -1,0 +1,128 @@
+"""Pairs of methods compared where both reach the same value of another number, read off between their strengths.
+
+A method's curve goes through its values of the swept setting, and its strengths where several are applied, from the
+weakest on. It begins at the untouched base: of a rate of pictures, that is the number that stands beside the edit's; of
+an attack, what an arm of strength 0 on the same concept gives, where the grid has one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..functional.rates import bootstrap, cluster_means
+from .grid import Comparison
+from .table import Line, find_column, show
+
+LEAST = 4
+"""Concepts from which a mean difference gets an interval: a bootstrap over fewer is too narrow to be one."""
+Key = tuple[str, str, str]
+"""Method, concept, and training seed."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One edit at one strength: what is held equal, and what is compared."""
+
+    place: tuple[int, float]
+    """Of its setting among the method's, and its strength: the weakest first."""
+    at: float
+    of: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """The untouched base, from which a curve begins."""
+
+    at: float | None
+    of: float | None
+
+
+def list_curves(comparison: Comparison, lines: Sequence[Line]) -> dict[Key, tuple[Start, list[Point]]]:
+    """Each method's curve on each concept, with each training seed."""
+    numbers: dict[Key, dict[tuple[int, float], dict[str, Line]]] = {}
+    untouched: dict[str, float] = {}
+    for line in lines:
+        column = find_column(line)
+        if column not in (comparison.at, comparison.of) or not line["value"]:
+            continue
+        if float(line["strength"]) == 0:
+            if column == comparison.of:
+                untouched[line["concept"]] = float(line["value"])
+            continue
+        key = line["method"], line["concept"], line["seed"]
+        place = int(line["rank"]), float(line["strength"])
+        numbers.setdefault(key, {}).setdefault(place, {})[column] = line
+    curves = {}
+    for key, places in numbers.items():
+        whole = {place: found for place, found in places.items() if {comparison.at, comparison.of} <= set(found)}
+        points = [
+            Point(place, float(found[comparison.at]["value"]), float(found[comparison.of]["value"]))
+            for place, found in sorted(whole.items())
+        ]
+        first = next(iter(whole.values()), {})
+        attacked = comparison.of.startswith(("asr", "robust"))
+        of = untouched.get(key[1]) if attacked else _base(first.get(comparison.of))
+        curves[key] = Start(_base(first.get(comparison.at)), of), points
+    return curves
+
+
+def _base(line: Line | None) -> float | None:
+    return float(line["base"]) if line and line["base"] else None
+
+
+def read_between(start: Start, points: Sequence[Point], wanted: float) -> float | None:
+    """What is compared, where what is held equal first has the wanted value; None where the curve does not go there."""
+    curve = [(start.at, start.of)] if start.at is not None and start.of is not None else []
+    curve += [(point.at, point.of) for point in points]
+    if len(curve) == 1 and curve[0][0] == wanted:
+        return curve[0][1]
+    for (one, before), (other, after) in itertools.pairwise(curve):
+        if min(one, other) <= wanted <= max(one, other):
+            return before + (0.0 if one == other else (wanted - one) / (other - one)) * (after - before)
+    return None
+
+
+def tabulate(comparison: Comparison, lines: Sequence[Line]) -> list[list[str]]:
+    """A row for each pair, level, concept and training seed, and for each pair and level the mean of all concepts."""
+    curves = list_curves(comparison, lines)
+    rows = [["pair", "held at", "concept", "seed", "first", "second", "first − second"]]
+    held = [(level, False) for level in comparison.levels] + [(level, True) for level in comparison.below]
+    for (first, second), (level, below) in itertools.product(comparison.pairs, held):
+        shown = f"base − {show(level, comparison.at)}" if below else show(level, comparison.at)
+        gaps: dict[str, list[float | None]] = {}
+        for method, concept, seed in curves:
+            if method == first and (second, concept, seed) in curves:
+                found = [_read(curves[name, concept, seed], level, below) for name in (first, second)]
+                gap = _subtract(found)
+                gaps.setdefault(concept, []).append(gap)
+                cells = ["not reached" if value is None else show(value, comparison.of) for value in found]
+                told = "–" if gap is None else show(gap, comparison.of, signed=True)
+                rows.append([f"{first} / {second}", shown, concept, seed, *cells, told])
+        if cluster_means(gaps):
+            told = _mean(gaps, comparison.of)
+            rows.append([f"**{first} / {second}**", shown, f"mean of {len(cluster_means(gaps))}", "", "", "", told])
+    return rows
+
+
+def _read(curve: tuple[Start, list[Point]], level: float, below: bool) -> float | None:
+    start, points = curve
+    if not below:
+        return read_between(start, points, level)
+    return None if start.at is None else read_between(start, points, start.at - level)
+
+
+def _subtract(found: Sequence[float | None]) -> float | None:
+    first, second = found
+    return None if first is None or second is None else first - second
+
+
+def _mean(gaps: Mapping[str, Sequence[float | None]], column: str) -> str:
+    """The mean over concepts, seeds weighing equally within one, with an interval from four concepts on."""
+    judged = cluster_means(gaps)
+    interval = bootstrap(gaps) if len(judged) >= LEAST else None
+    ends = ", ".join(show(end, column, signed=True) for end in interval) if interval else ""
+    mean = show(statistics.fmean(judged), column, signed=True)
+    return f"**{mean} [{ends}]**" if ends else f"**{mean}, no interval**"

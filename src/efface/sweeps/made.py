@@ -1,0 +1,60 @@
+"""What a sweep is made of and what it took, as its page says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..files import hash_json
+from .cells import Store
+
+if TYPE_CHECKING:
+    from .jobs import Job
+    from .work import JobCells
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a sweep is made of and what it took."""
+
+    cells: int = 0
+    done: int = 0
+    fingerprints: tuple[str, ...] = ()
+    """The beginning of each model's name and of the digest of its weights."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of finished cells, by kind."""
+    alarms: tuple[tuple[str, str], ...] = ()
+    """Each alarm's name, and the edits that raise it."""
+
+    def lines(self) -> list[str]:
+        """For the head of a page."""
+        if not self.cells:
+            return []
+        took = ", ".join(f"{kind} {seconds / 3600:.2f}" for kind, seconds in self.seconds.items())
+        total = sum(self.seconds.values()) / 3600
+        left = f"**{self.cells - self.done} of {self.cells} cells are not done.** " if self.done < self.cells else ""
+        return [f"{left}{self.done} cells took {total:.2f} hours of workers ({took}). {'; '.join(self.fingerprints)}."]
+
+
+def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
+    """What the cells of a sweep's folder say of themselves."""
+    seconds: dict[str, float] = {}
+    alarms: dict[str, dict[str, None]] = {}
+    models: dict[str, str] = {}
+    finished: dict[str, bool] = {}
+    for job, cells in planned:
+        for cell in cells:
+            if cell.id in finished:
+                continue
+            finished[cell.id] = store.is_done(cell)
+            if not finished[cell.id]:
+                continue
+            seconds[cell.kind] = seconds.get(cell.kind, 0.0) + store.cost(cell).get("seconds", 0.0)
+            for name in store.result(cell).get("alarms", ()):
+                alarms.setdefault(name, {})[job.name] = None
+            if cell.kind == "erase" and job.model not in models:
+                models[job.model] = hash_json(store.decided_by(cell)["base"])[:8]
+    raised = tuple((name, "; ".join(jobs)) for name, jobs in sorted(alarms.items()))
+    named = tuple(f"Model {name}, {digest}" for name, digest in models.items())
+    return Made(len(finished), sum(finished.values()), named, seconds, raised)
