@@ -6,8 +6,10 @@ Imports are followed from file to file within efface and within the top-level pa
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib.util
 import itertools
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,6 +81,44 @@ def field_docs(own: SourceClass) -> dict[str, str]:
     return found
 
 
+class Unreadable(ValueError):
+    """A field's type or default depends on more than its source tells; its class has to be imported."""
+
+
+@dataclass(frozen=True)
+class SourceField:
+    """A field of a dataclass, as its source has it."""
+
+    name: str
+    type: Any
+    """The annotation, evaluated."""
+    default: Any
+    about: str
+    """The string below it; "" where there is none."""
+    own: bool
+    """Whether the class itself has it, or gives it another default, and not only one of its bases."""
+
+
+def read_fields(own: SourceClass) -> list[SourceField]:
+    """The fields of a dataclass with its bases', in the order in which `dataclasses.fields` has them.
+
+    Raises:
+        Unreadable: a type or a default names what lies in a module that is not loaded, or there is no default.
+    """
+    docs, found = field_docs(own), dict[str, SourceField]()
+    order = list(lineage(own))
+    last = {(each.module, each.name): i for i, each in enumerate(order)}  # a base that two share follows both
+    for each in reversed([order[i] for i in sorted(last.values())]):
+        for name, line in fields(each.node).items():
+            if is_trait(line):
+                continue
+            if line.value is None:
+                raise Unreadable(f"{each.name}.{name} has no default")
+            kind, default = (_evaluate(node, each) for node in (line.annotation, line.value))
+            found[name] = SourceField(name, kind, default, docs.get(name, ""), each is own)
+    return list(found.values())
+
+
 def is_trait(line: ast.AnnAssign) -> bool:
     """Whether an annotated name is a class variable."""
     return ast.unparse(line.annotation).startswith("ClassVar")
@@ -145,6 +185,35 @@ def _imported(node: ast.ImportFrom, user: SourceClass) -> str:
     parts = user.module.split(".")
     up = parts[: len(parts) - node.level + user.is_package]
     return ".".join([*up, *([node.module] if node.module else [])])
+
+
+def _evaluate(node: ast.expr, user: SourceClass) -> Any:
+    """The value of a type or a default as the user's file has it; its names are followed, nothing is imported."""
+    names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    values = {name: _value(name, user) for name in names}
+    return eval(compile(ast.Expression(node), user.module, "eval"), {"__builtins__": {}}, values)
+
+
+def _value(name: str, user: SourceClass) -> Any:
+    """What a name means in the user's file: what is assigned to it there or in a file of the package, or is loaded."""
+    for node in user.tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if name in [ast.unparse(target) for target in targets]:
+                return _evaluate(node.value, user)
+        elif isinstance(node, ast.Import) and name in [alias.asname or alias.name for alias in node.names]:
+            module = next(a.name for a in node.names if name == (a.asname or a.name))
+            if module in sys.modules:
+                return sys.modules[module]
+        elif isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
+            module, original = _imported(node, user), next(a.name for a in node.names if name == (a.asname or a.name))
+            if module in sys.modules and hasattr(sys.modules[module], original):
+                return getattr(sys.modules[module], original)
+            if module.partition(".")[0] in (OWN, user.module.partition(".")[0]) and (place := locate(module)):
+                return _value(original, SourceClass(user.node, module, parse(place[0]), place[1]))
+    if hasattr(builtins, name):
+        return getattr(builtins, name)
+    raise Unreadable(f"{user.module} reads {name} from a module that is not loaded")
 
 
 @cache

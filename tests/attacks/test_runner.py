@@ -509,6 +509,18 @@ def test_bad_input_is_refused_before_work(setup: Setup, monkeypatch: pytest.Monk
     assert not (tmp_path / "attacks.json").exists()
 
 
+def test_a_base_that_cannot_draw_the_target_is_known_by_the_targets_own_rows(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Four rows cost four pictures: none of what is kept, and none for an attacker to learn from."""
+    drawn = Planned(setup.model, lambda *_: "")
+    monkeypatch.setattr(setup.model, "images", drawn)
+    how = Campaign(rows=4, controls=16)
+    with pytest.raises(ValueError, match=r"shows cat in 0 of 4 pictures that could be judged: there is nothing"):
+        attack(setup.model, setup.edit, setup.suite, TWO, tmp_path, [Magic()], {}, campaign=how)
+    assert len(drawn.calls) == 4
+
+
 def test_a_concept_without_other_words_has_no_synonyms(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

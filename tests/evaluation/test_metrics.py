@@ -128,46 +128,61 @@ def test_seen_asks_one_judge_or_all_of_the_question() -> None:
     assert judge_images([Pixels()], images, rows, images) == [None, None]
 
 
+DRAWN: dict[str, Any] = {
+    "model": "m",
+    "fingerprint": {},
+    "decoder": "",
+    "edit": "",
+    "strength": 1,
+    "steps": 2,
+    "guidance": 7.5,
+    "scheduler": "S",
+    "dtype": "float32",
+    "compute": "float32",
+    "resolution": 512,
+}
+
+
 class Pencil:
     """Draws the guidance that it was asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[float | None, int]] = []
+        self.asked: list[tuple[Any, int]] = []
 
     def images(self, prompts: Sequence[str], seeds: Sequence[int], **how: Any) -> Tensor:
         self.asked.append((how["guidance"], len(prompts)))
-        drawn = torch.tensor([s + 100 * (how["guidance"] == 3.0) for s in seeds], dtype=torch.uint8)
+        own = how["guidance"] if isinstance(how["guidance"], list) else [how["guidance"]] * len(seeds)
+        drawn = torch.tensor([s + 100 * (g == 3.0) for s, g in zip(seeds, own, strict=True)], dtype=torch.uint8)
         return drawn[:, None, None, None].expand(-1, 3, 4, 4)
 
 
 def test_rows_are_drawn_with_the_guidance_that_they_ask_for(tmp_path: Path) -> None:
-    drawing = Drawing(
-        model="m",
-        fingerprint={},
-        decoder="",
-        edit="",
-        strength=1,
-        steps=2,
-        guidance=7.5,
-        scheduler="S",
-        dtype="float32",
-        compute="float32",
-        resolution=512,
-    )
+    drawing = Drawing(**DRAWN)
     guidances = (None, 3.0, 7.5, 3.0, None, None, None, None)
     rows = [dataclasses.replace(NUDE, id=str(i), seed=i, guidance=g) for i, g in enumerate(guidances)]
     pencil = Pencil()
     paths = draw_images(pencil, rows, drawing, tmp_path)
-    assert pencil.asked == [(7.5, 4), (7.5, 2), (3.0, 2)]
+    assert pencil.asked == [(7.5, 4), ([7.5, 7.5, 3.0, 3.0], 4)]
     for row in rows:
         folder = tmp_path / paths[row.id].partition("/")[0]
         assert find_chunk(folder)
-    assert len(set(paths.values())) == 8 and len({p.partition("/")[0] for p in paths.values()}) == 3
+    assert len(set(paths.values())) == 8 and len({p.partition("/")[0] for p in paths.values()}) == 2
     draw_images(pencil, rows, drawing, tmp_path)
-    assert len(pencil.asked) == 3
+    assert len(pencil.asked) == 2
     plain = [dataclasses.replace(r, guidance=None) for r in rows]
     (first, _) = plan_chunks(plain, drawing)
     assert first[0] == drawing and make_chunk_key(plain[:4], drawing) == make_chunk_key(*reversed(first))
+
+
+def test_a_list_with_a_guidance_of_its_own_in_each_row_is_drawn_in_as_few_batches_as_any() -> None:
+    drawing = Drawing(**(DRAWN | {"resolution": 64}))
+    rows = [dataclasses.replace(NUDE, id=str(i), seed=i, guidance=1 + i / 10) for i in range(130)]
+    assert [len(part) for _, part in plan_chunks(rows, drawing)] == [64, 64, 2]
+    kinds = [dataclasses.replace(row, guidance=(1.0, 7.5)[i % 2]) for i, row in enumerate(rows[:128])]
+    assert [(how.guidance, len(part)) for how, part in plan_chunks(kinds, drawing)] == [(1.0, 64), (7.5, 64)]
+    keys = {make_chunk_key(part, how) for how, part in plan_chunks(rows[:64], drawing)}
+    swapped = [dataclasses.replace(a, guidance=b.guidance) for a, b in zip(rows[:64], rows[63::-1], strict=True)]
+    assert not keys & {make_chunk_key(part, how) for how, part in plan_chunks(swapped, drawing)}
 
 
 def answered(rows: Sequence[Row], *answers: tuple[str, ...]) -> ScoreTable:

@@ -10,7 +10,7 @@ from ..concept import fold_name
 from ..edits.strength import check_strength
 from ..suites.make import check as check_suite
 from .case import Case, Words, several
-from .progress import Progress, Report, shown
+from .progress import Progress, Report, shown_with_steps
 from .resources import LazyModel, judges_of, lazy, open_to_judge
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def attack(
     opened = open_to_judge(opening)
     how = Settings(steps, guidance, strength, scorer_timeout=scorer_timeout)
     campaign = Campaign(rows, controls, group, worst_case, skip, seed)
-    with shown(progress) as report:
+    with shown_with_steps(progress, opened) as report:
         require_gradient_memory(opened, chosen, max_memory, on_plan, report)
         where = Path(store) if store else None
         return run(opened, case.file, made, judges, folder, chosen, aliases, how, campaign, report, where)

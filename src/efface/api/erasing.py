@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..concept import Erasure
-from .progress import Progress, Report, shown
+from .progress import Progress, Report, shown_with_steps
 from .resources import LazyModel, check_request, expand, lazy
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def erase(
     chosen = configured(method, opened, settings)
     limit = memory_limit(chosen, max_memory)
     began, aside = time.monotonic(), 0.0
-    with shown(progress) as report:
+    with shown_with_steps(progress, opened) as report:
 
         def estimate(built: Trainer | None) -> None:
             nonlocal aside

@@ -13,7 +13,7 @@ from ..suites.make import needs_world
 from ..suites.world import locate
 from .attacking import attack_standard, check_attackable
 from .case import Case, Words
-from .progress import Progress, shown
+from .progress import Progress, shown_with_steps
 from .resources import LazyModel, judges_of, lazy, open_to_judge, suite_for
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def evaluate(
     if attacks == "standard":
         check_attackable(chosen, judges, settings)
     opened = open_to_judge(opening)
-    with shown(progress) as report:
+    with shown_with_steps(progress, opened) as report:
         where = Path(images) if images else None
         record = measure(opened, case.file, chosen, judges, folder, settings, where, report, protocol=rules)
         if attacks == "standard":

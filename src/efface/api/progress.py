@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+if TYPE_CHECKING:
+    from ..models.base import Model
+
+STEPS, SILENCE = "steps of a drawing", 5.0
+"""A stage that is told where nothing else was for so many seconds: a drawing that takes long."""
 Report = Callable[[str, int, int], None]
 """Called with a stage's name, what is done, and of how much."""
 Progress = Report | Literal[False] | None
@@ -33,6 +39,31 @@ def shown(progress: Progress) -> Iterator[Report]:
         yield progress
     else:
         raise TypeError(f"progress is None, False, or a function of (stage, done, total); got {progress!r}")
+
+
+@contextmanager
+def shown_with_steps(progress: Progress, model: Model) -> Iterator[Report]:
+    """As `shown`; in between, steps of this model's drawings are told where nothing was for `SILENCE` seconds.
+
+    On a CPU one drawing of a large model takes many minutes, and is part of larger work that is told when it is done.
+    """
+    last = time.monotonic()
+    with shown(progress) as report:
+
+        def aloud(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            last = time.monotonic()
+            report(stage, done, total)
+
+        def on_step(done: int, total: int) -> None:
+            if time.monotonic() - last >= SILENCE:
+                aloud(STEPS, done, total)
+
+        before, model.on_step = model.on_step, on_step
+        try:
+            yield aloud
+        finally:
+            model.on_step = before
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
@@ -14,6 +15,7 @@ from ..api.progress import Report
 from ..api.resources import LazyModel, check_target
 from ..concept import Erasure
 from ..files import check_file, check_folder
+from ..source import SourceField, Unreadable, field_docs, read_fields, traits
 from .console import progress, result, say, tell_plan
 from .loading import Loading
 
@@ -167,46 +169,66 @@ class Erase(Request):
 
 
 def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[], None]:
-    """Read the flags of `erase` and of one method, whose defaults are those suggested for the model."""
+    """Read the flags of `erase` and of one method, whose defaults are those suggested for the model.
+
+    The method's class is imported when the flags are understood, so that help and a misspelled flag need no torch.
+    """
+    from ..catalog import METHODS
     from ..methods import get, named, suggested_for
 
-    name = named(name)  # refuses an unknown method before torch is imported
-    kind = get(name)
-    suggested = suggested_for(name, _given_model(args))
-    groups = flags_of(name, kind(**suggested))
+    name = named(name)
+    suggested, own = suggested_for(name, _given_model(args)), METHODS.entry(name).written
+    groups = flags_of(name, suggested)
     factory = {part: dataclasses.field(default_factory=part) for part in (Memory, Loading)}
     first, last = [("request", What), ("output", Output)], [("memory", Memory), ("loading", Loading)]
     fields = [*first, *groups, *((name, part, factory[part]) for name, part in last)]
     flags = dataclasses.make_dataclass("flags", fields, frozen=True, kw_only=True)
-    about = f"Erase concepts from a model with {kind.__name__}. {kind.__doc__}\n\n{_example(name, kind)}"
+    said = ast.get_docstring(own.node) or ""
+    about = f"Erase concepts from a model with {own.name}. {said}\n\n{_example(name, traits(own))}"
     given = tyro.cli(flags, prog=f"efface erase {name}", description=about, args=list(args), config=tuple(config))
     chosen = {key: value for group, _, _ in groups for key, value in vars(getattr(given, group)).items()}
     request = Request(**{name: getattr(given, name) for name, _ in (*first, *last)})
     request.check_places()  # before anything is told that would be for nothing
     if suggested:
         say("defaults for this model: " + ", ".join(f"{k} = {v}" for k, v in suggested.items()))
-    return lambda: request.run(name, kind(**chosen))
+    return lambda: request.run(name, get(name)(**chosen))
 
 
-def flags_of(name: str, method: Method) -> list[tuple[str, Any, Any]]:
-    """A method's arguments as two groups of flags, with these defaults: its own, and those of its training."""
-    from ..catalog import METHODS
-    from ..source import field_docs
+def flags_of(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """A method's arguments as two groups of flags, with these defaults over its own: its own, and its training's.
 
-    kind, docs = type(method), field_docs(METHODS.entry(name).written)
-    hints = get_type_hints(kind, include_extras=True)
+    A flag that `erase` itself has too bears the method's name before its own, as `--ac-variant`.
+    """
+    taken = {field.name for part in (What, Output, Memory, Loading) for field in dataclasses.fields(part)}
     groups: dict[str, list[tuple[str, Any, Any]]] = {"method": [], "training": []}
-    for field in dataclasses.fields(method):
-        own = field.name in vars(kind).get("__annotations__", {})
-        told = tyro.conf.arg(name=field.name.removesuffix("_").replace("_", "-"), help=docs.get(field.name, ""))
-        default = dataclasses.field(default=getattr(method, field.name))
-        groups["method" if own else "training"].append((field.name, Annotated[hints[field.name], told], default))
+    for field in fields_of(name):
+        flag = f"{name}_{field.name}" if field.name in taken else field.name.removesuffix("_")
+        told = tyro.conf.arg(name=flag.replace("_", "-"), help=field.about)
+        default = dataclasses.field(default=suggested.get(field.name, field.default))
+        groups["method" if field.own else "training"].append((field.name, Annotated[field.type, told], default))
     made = {group: dataclasses.make_dataclass(group, some, frozen=True) for group, some in groups.items() if some}
     return [(group, cls, dataclasses.field(default_factory=cls)) for group, cls in made.items()]
 
 
-def _example(name: str, kind: type[Method]) -> str:
-    anchor = " --anchor dog" if kind.needs_anchor else ""
+def fields_of(name: str) -> list[SourceField]:
+    """A method's fields, read from its source; of its class, which is imported, where the source does not tell all."""
+    from ..catalog import METHODS
+
+    entry = METHODS.entry(name)
+    try:
+        return read_fields(entry.written)
+    except Unreadable:
+        kind = entry.load()
+        hints, docs = get_type_hints(kind, include_extras=True), field_docs(entry.written)
+        given = vars(kind).get("__annotations__", {})
+        return [
+            SourceField(f.name, hints[f.name], getattr(kind, f.name), docs.get(f.name, ""), f.name in given)
+            for f in dataclasses.fields(kind)
+        ]
+
+
+def _example(name: str, known: Mapping[str, Any]) -> str:
+    anchor = " --anchor dog" if known.get("needs_anchor") else ""
     return f"Example:\n  efface erase {name} --model glyphs --target cat{anchor} --out cat.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""Pictures drawn once: fixed chunks of rows of one guidance, each a folder that is there whole or not at all.
+"""Pictures drawn once: fixed chunks of rows, each a folder that is there whole or not at all.
 
 A chunk's folder is named by the hash of everything that decides its pictures, a picture by the hash of its file. So an
 interrupted drawing goes on at the first missing chunk, a damaged picture is noticed and its chunk drawn again, and
@@ -39,7 +39,7 @@ class ImageModel(Protocol):
         seeds: Sequence[int],
         *,
         steps: int | None,
-        guidance: float | None,
+        guidance: float | Sequence[float | None] | None,
         batch: int,
         sampler: Sampler,
     ) -> Tensor: ...
@@ -82,20 +82,40 @@ def digest(value: Any) -> str:
 
 
 def make_chunk_key(rows: Sequence[Row], drawing: Drawing) -> str:
-    """The name of a chunk's folder: a digest of all that decides its pictures."""
+    """The name of a chunk's folder: a digest of all that decides its pictures.
+
+    Rows of one guidance, which is then the drawing's, are named as they were before rows of several went together.
+    """
     decides = drawing.model_dump(exclude={"model"} if drawing.edit else {"model", "strength"})
-    return digest({"drawing": decides, "pictures": [[r.prompt, r.seed] for r in rows]})
+    own = list_guidances(rows, drawing)
+    if len(set(own)) == 1:
+        return digest({"drawing": {**decides, "guidance": own[0]}, "pictures": [[r.prompt, r.seed] for r in rows]})
+    return digest({"drawing": decides, "pictures": [[r.prompt, r.seed, g] for r, g in zip(rows, own, strict=True)]})
+
+
+def list_guidances(rows: Sequence[Row], drawing: Drawing) -> list[float]:
+    """The guidance that each row asks for, or else the drawing's own."""
+    return [drawing.guidance if row.guidance is None else row.guidance for row in rows]
 
 
 def plan_chunks(rows: Sequence[Row], drawing: Drawing) -> list[tuple[Drawing, Sequence[Row]]]:
-    """The chunks that are drawn together, each with the guidance that its rows ask for or else the drawing's own."""
-    guidances = [drawing.guidance if r.guidance is None else r.guidance for r in rows]
-    out = []
+    """The chunks that are drawn together: full ones of rows that ask for one guidance, then the rows that are left.
+
+    So rows at guidance 1, which need one prediction, seldom go with others, which need two; and a list with a guidance
+    of its own in each row is drawn in as few chunks as any other.
+    """
+    guidances = list_guidances(rows, drawing)
+    full, left = [], list[Row]()
     for guidance in dict.fromkeys(guidances):
         alike = [r for r, g in zip(rows, guidances, strict=True) if g == guidance]
-        how = drawing.model_copy(update={"guidance": guidance})
-        out += [(how, part) for part in split_chunks(alike, drawing.resolution)]
-    return out
+        *whole, last = split_chunks(alike, drawing.resolution)
+        full += whole
+        left += last
+    return [
+        (drawing.model_copy(update={"guidance": own[0]}) if len(set(own)) == 1 else drawing, part)
+        for part in (*full, *split_chunks(left, drawing.resolution))
+        for own in [list_guidances(part, drawing)]
+    ]
 
 
 def draw_images(
@@ -135,12 +155,13 @@ def draw_images(
 
 def _draw(model: ImageModel, rows: Sequence[Row], how: Drawing, sampler: Sampler) -> tuple[Tensor, Sequence[int]]:
     """uint8 pictures [n, 3, h, w] of rows that are drawn together, and the places of those that have no numbers."""
+    own = list_guidances(rows, how)
     try:
         made = model.images(
             [r.prompt for r in rows],
             [r.seed for r in rows],
             steps=how.steps,
-            guidance=how.guidance,
+            guidance=own if len(set(own)) > 1 else own[0],
             batch=len(rows),
             sampler=sampler,
         )

@@ -26,8 +26,8 @@ from torch.nn.functional import conv2d, linear
 
 from ..models.adapters.latent import LatentDiffusion
 from ..models.cond import Cond
-from ..models.denoiser import Denoiser
-from ..models.guider import GuidedSampling, Guider
+from ..models.denoiser import Denoiser, Scale
+from ..models.guider import GuidedSampling, Guider, is_plain
 
 MATCH = "gate.match"
 """What `add_inputs` adds to conditions: gamma [n]."""
@@ -96,7 +96,7 @@ class Gate(Guider):
         with adapt_layers(model, self.factors(model), self._weigh(cond)):
             yield
 
-    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         assert isinstance(model, LatentDiffusion)
         return _GateSampling(model, self.factors(model), self._weigh(cond), cond, uncond, guidance)
 
@@ -116,7 +116,7 @@ class _GateSampling(GuidedSampling):
         gamma: Tensor,
         cond: Cond,
         uncond: Cond,
-        guidance: float,
+        guidance: Scale,
     ) -> None:
         self.model, self.factors, self.gamma = model, factors, gamma
         self.cond, self.uncond, self.guidance = cond, uncond, guidance
@@ -125,10 +125,10 @@ class _GateSampling(GuidedSampling):
         return []
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
-        asked = [self.cond] if self.guidance == 1 else [self.uncond, self.cond]
+        asked = [self.cond] if is_plain(self.guidance) else [self.uncond, self.cond]
         with adapt_layers(self.model, self.factors, self.gamma.repeat(len(asked))):
             answers = self.model.predict(x_t, t, *asked)
-        return answers[0] if self.guidance == 1 else self.model.guide(answers[1], answers[0], self.guidance)
+        return answers[0] if is_plain(self.guidance) else self.model.guide(answers[1], answers[0], self.guidance)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import final
 from torch import Tensor
 
 from ..models.cond import Cond
-from ..models.denoiser import Denoiser
-from ..models.guider import GuidedSampling, Guider
+from ..models.denoiser import Denoiser, Scale
+from ..models.guider import GuidedSampling, Guider, is_plain
 
 
 @final
@@ -28,7 +28,7 @@ class Negative(Guider):
     def check(self, model: Denoiser) -> None:
         model.encode_with_grad([self.prompt])  # a model of classes knows no other words, and one class at a time
 
-    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         negative = model.encode([self.prompt]).expand(len(cond))
         return _NegativeSampling(model, cond, Away(uncond, negative, self.strength), guidance)
 
@@ -60,12 +60,12 @@ class _NegativeSampling(GuidedSampling):
     model: Denoiser
     cond: Cond
     away: Away
-    guidance: float
+    guidance: Scale
 
     def conds(self, i: int) -> Sequence[Cond]:
-        return [self.cond] if self.guidance == 1 else [*self.away.conds(), self.cond]
+        return [self.cond] if is_plain(self.guidance) else [*self.away.conds(), self.cond]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
-        if self.guidance == 1:
+        if is_plain(self.guidance):
             return predictions[self.cond]
         return self.model.guide(predictions[self.cond], self.away.of(predictions), self.guidance)

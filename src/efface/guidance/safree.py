@@ -37,8 +37,8 @@ from torch import Tensor
 from ..models.adapters.sd import CLIP, ClipDiffusion
 from ..models.adapters.sdxl import StableDiffusionXL
 from ..models.cond import POOLED, Cond
-from ..models.denoiser import Denoiser
-from ..models.guider import GuidedSampling, Guider
+from ..models.denoiser import Denoiser, Scale
+from ..models.guider import GuidedSampling, Guider, is_plain
 from .negative import Away
 
 RTOL = 1e-5
@@ -143,14 +143,14 @@ class SAFREE(Guider):
         z = 1 - torch.cosine_similarity(new, e).mean().item()
         return shift, find_last_step(z, self.up_t, self.sharpness, self.midpoint)
 
-    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         negative = model.encode([", ".join(self.concepts)]).expand(len(cond)) if self.negative else uncond
         return _SAFREESampling(self, model, cond, Away(uncond, negative, self.strength), guidance)
 
 
 @final
 class _SAFREESampling(GuidedSampling):
-    def __init__(self, guide: SAFREE, model: Denoiser, cond: Cond, away: Away, guidance: float) -> None:
+    def __init__(self, guide: SAFREE, model: Denoiser, cond: Cond, away: Away, guidance: Scale) -> None:
         self.guide, self.model, self.cond, self.away, self.guidance = guide, model, cond, away, guidance
         self.now = cond
 
@@ -162,10 +162,10 @@ class _SAFREESampling(GuidedSampling):
                 moved[name] = held[name] + serves * self.guide.strength * held[shift]
         now = self.cond.with_embedding(moved[CLIP]) if CLIP in moved else self.cond
         self.now = replace(now, pooled=moved.get(POOLED, now.pooled))
-        return [self.now] if self.guidance == 1 else [*self.away.conds(), self.now]
+        return [self.now] if is_plain(self.guidance) else [*self.away.conds(), self.now]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
-        if self.guidance == 1:
+        if is_plain(self.guidance):
             return predictions[self.now]
         return self.model.guide(predictions[self.now], self.away.of(predictions), self.guidance)
 

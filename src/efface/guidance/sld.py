@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..functional.schedules import like, space_weight
 from ..models.cond import Cond
-from ..models.denoiser import Denoiser
+from ..models.denoiser import Denoiser, Scale
 from ..models.guider import GuidedSampling, Guider
 
 
@@ -50,13 +50,13 @@ class SLD(Guider):
     def check(self, model: Denoiser) -> None:
         model.encode_with_grad([self.prompt])  # a model of classes knows no other words, and one class at a time
 
-    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         return _SLDSampling(self, model, cond, uncond, guidance)
 
 
 @final
 class _SLDSampling(GuidedSampling):
-    def __init__(self, guide: SLD, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> None:
+    def __init__(self, guide: SLD, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> None:
         self.guide, self.model, self.cond, self.uncond, self.guidance = guide, model, cond, uncond, guidance
         self.safety = model.encode([guide.prompt]).expand(len(cond))
         self.momentum: Tensor | None = None

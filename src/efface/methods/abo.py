@@ -22,7 +22,7 @@ from ..training.states.pictures import Pictures
 from ..training.states.shared import Shared
 from ..training.updates.dense import Dense
 from .base import Method, TrajectoryMethod
-from .states import build_trajectories, read_target_latents
+from .states import build_target_trajectories, read_target_latents
 
 StateKind = Literal["trajectories", "pictures"]
 
@@ -71,7 +71,7 @@ class ABO(TrajectoryMethod):
 
     def _states(self, model: Model, erasure: Erasure) -> Source:
         if self.states == "trajectories":
-            return build_trajectories(self, self.paths)
+            return build_target_trajectories(self, erasure)
         given = read_target_latents(model, self.images, erasure, self) if self.images else None
         return Pictures(self.pictures, self.draw_steps, self.guidance, given)
 

@@ -27,7 +27,7 @@ from ..training.objectives.attacked import Attacked, PrefixAttack, Start
 from ..training.preservation.anchoring import Retained
 from ..training.updates.dense import Dense
 from .base import TrajectoryMethod
-from .states import build_trajectories
+from .states import build_target_trajectories, build_trajectories
 
 
 @final
@@ -71,7 +71,7 @@ class AdvUnlearn(TrajectoryMethod):
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)
         words = erasure.keep or model.vocabulary(self.retain_words)
         return (
-            Attacked(build_trajectories(self, self.paths), self.eta, self.space, PrefixAttack(*how)),
+            Attacked(build_target_trajectories(self, erasure), self.eta, self.space, PrefixAttack(*how)),
             Retained(
                 build_trajectories(self, self.retain_paths), words, self.retain_template, self.retain_batch, self.space
             ),

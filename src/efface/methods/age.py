@@ -25,7 +25,7 @@ from ..training.objectives.adaptive_anchor import AdaptiveAnchor
 from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
 from .searching import SearchMethod
-from .states import build_preservation_states, build_trajectories
+from .states import build_preservation_states, build_target_trajectories
 
 
 @final
@@ -54,7 +54,7 @@ class AGE(SearchMethod):
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         search = self.search(model, erasure, self.hard, 0 if self.hard else self.top)
         return (
-            AdaptiveAnchor(build_trajectories(self, self.paths), search, self.eta, self.space),
+            AdaptiveAnchor(build_target_trajectories(self, erasure), search, self.eta, self.space),
             Adversarial(build_preservation_states(self), search, self.space),
         )
 

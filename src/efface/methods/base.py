@@ -271,7 +271,7 @@ class TrajectoryMethod(Trained):
     """Whose trajectories: the model's in training, fresh for each update unless refresh says how long they are stored,
     or a stored draw of the frozen one."""
     paths: int = 32
-    """Stored trajectories a concept."""
+    """Stored trajectories, shared out among the targets, but at least 4 of each."""
     sampler: Literal["ddim", "dpm", "unipc"] = "ddim"
     """How trajectories are drawn; with dpm or unipc fewer draw_steps do."""
     refresh: int = 0

@@ -54,11 +54,11 @@ from .states import (
     build_forget_pictures,
     build_preservation_states,
     build_remain_pictures,
+    build_target_trajectories,
     build_trajectories,
     choose_labels,
 )
 
-StateKind = Literal["trajectories", "pictures"]
 _USED = (NegativeGuidance, Anchor, Guidance, WrongNoise, Denoising, AdaptiveAnchor, Attacked, GEM, NoPreservation)
 _USED += (Unconditional, FixedPrompts, Adversarial, Sum, Constrained, Dense, LowRank, Mask, Salient)
 _PARTS = ("source", "search", "model", "erasure", "selection")
@@ -81,7 +81,7 @@ class Compose(SearchMethod, ImageMethod):
     """How the losses become one step: sum, constrained, or another balance of the catalogue."""
     update_: Annotated[str, tyro.conf.arg(name="update")] = "dense"
     """Which weights move, and how: dense, low-rank, mask, salient, or another update. A mask wants an lr of 5e-2."""
-    states: StateKind = "trajectories"
+    states: Literal["trajectories", "pictures"] = "trajectories"
     """Where the objective is evaluated; wrong-noise and denoise-up are on pictures anyhow."""
     first: int = 10
     """Steps of a trajectory, the noisiest, that the states of the objective "gem" are taken from."""
@@ -110,8 +110,7 @@ class Compose(SearchMethod, ImageMethod):
     hard: bool = True
     """Choose one candidate (straight-through) rather than a mixture."""
     top: int = 0
-    """How many candidates a mixture is of, on the stored trajectories of the likeliest of them; 0 is all, which needs
-    the student's trajectories."""
+    """How many candidates a mixture is of, on the likeliest's stored trajectories; 0 is all, on the student's."""
     search_gradient: SearchGradient = "straight-through"
     """How the search learns: through the chosen word's embedding, as EAP, or by the words' losses alone."""
     rate: Rate = "grad-norm"
@@ -228,7 +227,8 @@ class Compose(SearchMethod, ImageMethod):
     def _states(self, model: Model, erasure: Erasure) -> Source:
         """The objective's source, shared with a preservation at the same states."""
         if self.answers["states"] == "trajectories":
-            return Shared(build_trajectories(self, self.paths))
+            alike = self.objective == "anchor" and self.shows == "anchor"  # the anchor's, which all targets have
+            return Shared(build_trajectories(self, self.paths) if alike else build_target_trajectories(self, erasure))
         uniform = self.objective == "wrong-noise" and self.wrong == "uniform-noised"
         return Shared(build_forget_pictures(self, model, erasure, "uniform" if uniform else "gaussian"))
 

@@ -25,7 +25,7 @@ from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
 from ..training.vocabulary_search import SearchGradient
 from .searching import SearchMethod
-from .states import build_preservation_states, build_trajectories
+from .states import build_preservation_states, build_target_trajectories
 
 
 @final
@@ -47,7 +47,7 @@ class EAP(SearchMethod):
         self.check_mixture(self.hard)
         search = self.search(model, erasure, self.hard, gradient=self.search_gradient)
         return (
-            NegativeGuidance(build_trajectories(self, self.paths), self.eta, self.space),
+            NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space),
             Adversarial(build_preservation_states(self), search, self.space),
         )
 

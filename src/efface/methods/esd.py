@@ -23,7 +23,7 @@ from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.preservation.nothing import NoPreservation
 from ..training.updates.dense import Dense
 from .base import TrajectoryMethod
-from .states import build_trajectories
+from .states import build_target_trajectories
 
 
 @final
@@ -36,7 +36,7 @@ class ESD(TrajectoryMethod):
     """How far to the other side of the unconditional prediction the target is pushed."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        return NegativeGuidance(build_trajectories(self, self.paths), self.eta, self.space), NoPreservation()
+        return NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space), NoPreservation()
 
     def update(self) -> Update:
         return Dense(self.weights, self.lr)

@@ -23,7 +23,7 @@ from ..training.preservation.nothing import NoPreservation
 from ..training.states.early import Early
 from ..training.updates.lowrank import LowRank
 from .base import TrajectoryMethod
-from .states import build_trajectories
+from .states import build_target_trajectories
 
 
 @final
@@ -55,7 +55,7 @@ class GEM(TrajectoryMethod):
         return not erasure.anchor
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source = Early(build_trajectories(self, self.paths), self.first)
+        source = Early(build_target_trajectories(self, erasure), self.first)
         return Objective(source, self.eta, self.space), NoPreservation()
 
     def update(self) -> Update:

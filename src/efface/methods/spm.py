@@ -32,7 +32,7 @@ from ..training.subsets import select
 from ..training.updates.lowrank import LowRank
 from .base import Method, TrajectoryMethod
 from .guided import add_gate
-from .states import build_trajectories
+from .states import build_target_trajectories
 
 
 @final
@@ -83,7 +83,7 @@ class SPM(TrajectoryMethod):
             raise ValueError(f"the gate weighs layers of the denoiser, {other[0]!r} is none; choose others, or no gate")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source = Shared(build_trajectories(self, self.paths))
+        source = Shared(build_target_trajectories(self, erasure))
         words = [*erasure.keep, *model.vocabulary(self.anchor_words)]
         return (
             NegativeGuidance(source, self.eta, self.space),

@@ -17,6 +17,22 @@ from ..training.states.trajectories import Frozen, Refreshed, Student
 from .base import ImageMethod, Trained, TrajectoryMethod
 from .searching import SearchMethod
 
+LEAST_PATHS = 4
+"""Stored trajectories of each of many targets."""
+
+
+def share_paths(paths: int, targets: int) -> int:
+    """How many stored trajectories each target has: `paths` shared out, but not fewer than `LEAST_PATHS` of them.
+
+    An update has as many rows however many targets there are, so with many each is seen less often, and needs fewer.
+    """
+    return max(min(paths, LEAST_PATHS), -(-paths // targets))
+
+
+def build_target_trajectories(method: TrajectoryMethod, erasure: Erasure) -> Source:
+    """The source that `source` and `refresh` name, with the method's `paths` shared out among the targets."""
+    return build_trajectories(method, share_paths(method.paths, len(erasure.targets)))
+
 
 def build_trajectories(method: TrajectoryMethod, paths: int) -> Source:
     """The source that `source` and `refresh` name, with `paths` trajectories of each prompt where they are stored."""

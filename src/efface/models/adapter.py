@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..functional.losses import guided
 from ..functional.schedules import NoiseLevel, Space
 from .cond import POOLED, Cond, TextMap, TextSpan, last_before_end
+from .denoiser import Scale
 from .trajectory import Defaults, Sampler
 from .trajectory_cache import TrajectoryCache
 
@@ -50,6 +51,8 @@ class Adapter(ABC):
     """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
     gradient_rows: int
     """Rows that an attack differentiates at once, as the memory planner chose; 0 takes all."""
+    on_step: Callable[[int, int], None] | None = None
+    """Called with the step of a drawing that is about to be made, and of how many; None for nobody."""
     steady: set[int] | None
     """Numbers of rows that a compiled network has seen; None where it is not compiled."""
 
@@ -132,7 +135,7 @@ class Adapter(ABC):
             raise ValueError("this model has no tokenizer to find a concept's last token with; one of texts has")
         return [TextSpan(last_before_end(tokenizer))]
 
-    def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    def guide(self, positive: Tensor, negative: Tensor, scale: Scale) -> Tensor:
         """The prediction [n, ...] that drawing follows, by the architecture's own form of guidance.
 
         From the prediction under the prompt and the one to move away from; at scale 1 it is the former.
@@ -146,6 +149,19 @@ class Adapter(ABC):
         """
         side = self.resolution
         return {"prompt": list(prompts), "guidance_scale": guidance, "height": side, "width": side}
+
+    def choose_guidances(self, guidance: float | Sequence[float | None] | None, n: int) -> Scale:
+        """The guidance to draw n pictures at, the model's own for None: one number where it is the same for all.
+
+        ValueError as `choose_guidance`, and where there are not n of them.
+        """
+        if guidance is None or isinstance(guidance, int | float):
+            return self.choose_guidance(guidance)
+        each = [self.choose_guidance(own) for own in guidance]
+        if len(each) != n:
+            raise ValueError(f"one guidance for all pictures, or one for each of {n}; got {len(each)}")
+        same = len(set(each)) == 1
+        return each[0] if same else torch.tensor(each, device=self.device).view(-1, *[1] * len(self.latent_shape))
 
     def choose_guidance(self, guidance: float | None) -> float:
         """The guidance to draw at, the model's own for None.

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..concept import Prompt
 from ..functional.schedules import NoiseLevel
 from .cond import Cond
+from .denoiser import Scale
 from .fingerprint import CASTS, raw
 from .guider import GuidedSampling, PlainSampling, guided_prediction
 from .offload import pad_rows
@@ -137,7 +138,7 @@ class Model(Swappable):
         seeds: Sequence[int],
         *,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Sequence[float | None] | None = None,
         until: int | None = None,
         record: bool = False,
         sampler: Sampler = "own",
@@ -149,11 +150,12 @@ class Model(Swappable):
         Noise is drawn on the CPU per seed, so that a seed means the same picture at any batch size. `until=k` stops
         when the latents are exactly at the k-th timestep, before the network sees them. Guidance up to 1 is the plain
         conditional model, as in diffusers, and costs no second prediction unless recorded.
+        Each picture may have its own.
 
         `start` [n, c, h, w] are states to go on from at the `since`-th timestep, as `until=since` or `noised` gives
         them. Seeds then decide the scheduler's own noise alone, where it has any, and multistep schedulers begin anew.
         """
-        guidance = self.choose_guidance(guidance)
+        scale = self.choose_guidances(guidance, len(seeds))
         self._check_start(seeds, start, since, until)
         scheduler = self._scheduled(steps, sampler, since)
         rngs, noise = draw_noise(seeds, self.latent_shape)
@@ -165,20 +167,22 @@ class Model(Swappable):
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
         trace = Trace(len(scheduler.timesteps) if until is None else until, since, x) if record else None
         with self._casting():  # once around all steps, for it forgets cast weights in the end
-            sampling = self.begin_sampling(cond, uncond, guidance)
+            sampling = self.begin_sampling(cond, uncond, scale)
             for i, t in enumerate(scheduler.timesteps[since:], since):
                 x_t = scheduler.scale_model_input(x, t)
                 if until == i:
                     return build_draw(x_t, trace)
+                if self.on_step:
+                    self.on_step(i, len(scheduler.timesteps))
                 out, predictions = guided_prediction(self, sampling, i, x_t, t, [uncond, cond] if record else [])
                 if trace:
                     trace.note(t, x_t, predictions[cond], predictions[uncond])
                 x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
         return build_draw(x, trace)
 
-    def begin_sampling(self, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+    def begin_sampling(self, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         """A drawing of n pictures under the guide in place, or plainly guided; `guided_prediction` takes its steps."""
-        scale = max(guidance, 1.0)
+        scale = guidance.clamp(min=1) if isinstance(guidance, Tensor) else max(guidance, 1.0)
         return self._guide.begin(self, cond, uncond, scale) if self._guide else PlainSampling(self, cond, uncond, scale)
 
     @torch.no_grad()
@@ -212,7 +216,7 @@ class Model(Swappable):
         seeds: int | Sequence[int] = 0,
         *,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Sequence[float | None] | None = None,
         batch: int = 0,
         progress: Callable[..., None] | None = None,
         start: Tensor | None = None,
@@ -233,8 +237,9 @@ class Model(Swappable):
         for i in range(0, len(prompts), batch):
             part = slice(i, i + batch)
             cond, uncond, states = self.encode(prompts[part]), self.encode([""]), None if start is None else start[part]
+            own = guidance if guidance is None or isinstance(guidance, int | float) else guidance[part]
             draw = self.sample(
-                cond, uncond, seeds[part], steps=steps, guidance=guidance, sampler=sampler, start=states, since=since
+                cond, uncond, seeds[part], steps=steps, guidance=own, sampler=sampler, start=states, since=since
             )
             pictures.append(decode_or_keep(self.decode, draw.x))
             if progress:

@@ -12,6 +12,9 @@ from ..concept import Prompt
 from ..functional.schedules import NoiseLevel, Space
 from .cond import Cond
 
+Scale = float | Tensor
+"""Guidance of a drawing: one number for all of its pictures, or each picture's own, [n, 1, 1, 1]."""
+
 
 class Denoiser(Protocol):
     """A network that predicts under conditions; `base.Model` is one, and says what each member means."""
@@ -33,6 +36,6 @@ class Denoiser(Protocol):
 
     def noise_level(self, t: Tensor) -> NoiseLevel: ...
 
-    def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor: ...
+    def guide(self, positive: Tensor, negative: Tensor, scale: Scale) -> Tensor: ...
 
     def scheduler(self, sampler: Any = "own") -> Any: ...

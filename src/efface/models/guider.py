@@ -15,7 +15,12 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from .cond import Cond
-from .denoiser import Denoiser
+from .denoiser import Denoiser, Scale
+
+
+def is_plain(scale: Scale) -> bool:
+    """Whether pictures at this guidance follow the prediction under the prompt alone, so that no other is needed."""
+    return not isinstance(scale, Tensor) and scale == 1
 
 
 class GuidedSampling(ABC):
@@ -76,7 +81,7 @@ class Guider(ABC):
         yield
 
     @abstractmethod
-    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+    def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         """A drawing of n pictures: their conditions, as many of the empty prompt, and the guidance asked for."""
 
 
@@ -84,12 +89,12 @@ class Guider(ABC):
 class PlainSampling(GuidedSampling):
     """Classifier-free guidance; at guidance 1 the plain conditional model, which needs no second prediction."""
 
-    def __init__(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: float) -> None:
+    def __init__(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> None:
         self.model = model
         self.cond, self.uncond, self.guidance = cond, uncond, guidance
 
     def conds(self, i: int) -> Sequence[Cond]:
-        return [self.cond] if self.guidance == 1 else [self.uncond, self.cond]
+        return [self.cond] if is_plain(self.guidance) else [self.uncond, self.cond]
 
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
         if self.uncond not in predictions:

@@ -35,6 +35,7 @@ from .tracker import count_bytes
 
 SPARE = 1.1
 """How much more than planned must be free, for workspaces, fragments and the libraries' own."""
+SHAPES = "(from the shapes of tensors: trial steps would cost more than a tenth of this run)"
 LESS = "--checkpointing, --offload, --dtype bf16 and fewer --weights take less"
 
 
@@ -74,6 +75,10 @@ class Plan:
     """Bytes that are recorded of these meanwhile, beyond those that are kept anyway."""
     recorded: int
     """Bytes of recordings, in the host's memory or on disk."""
+    drawn: int = 0
+    """Trajectories and pictures that are drawn before they can be trained on; drawn anew they count once."""
+    notes: tuple[str, ...] = ()
+    """What else is worth knowing beforehand, such as how many words are searched."""
     from_shapes: bool = False
     """Whether step and drawing were estimated from shapes, and no trial step was made."""
 
@@ -105,8 +110,8 @@ class Plan:
             ("recordings, in memory or on disk", self.recorded),
         ]
         rows = [f"  {name:<40} {format_size(n):>9}" for name, n in lines if n]
-        note = ["  (from the shapes of tensors: trial steps would cost more than a tenth of this run)"]
-        return "\n".join(rows + note * self.from_shapes)
+        rows += [f"  {'trajectories and pictures drawn first':<40} {self.drawn:>6,}"] if self.drawn else []
+        return "\n".join([*rows, *(f"  {note}" for note in (*self.notes, *[SHAPES] * self.from_shapes))])
 
 
 def build_for_planning(make: Callable[[], Trainer], device: torch.device) -> Trainer:
@@ -183,6 +188,8 @@ def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing:
         apart=0,
         **_drawn(trainer, takes),
         recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
+        drawn=sum(t.drawn for t in takes),
+        notes=tuple(each.about for each in trainer.learners if each.about),
     )
 
 
@@ -274,11 +281,8 @@ def _trained(trainer: Trainer) -> int:
 
 def _stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of recordings that lie on the device: on a CPU what the store's bound lets, on a GPU none."""
-    return (
-        min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound)
-        if trainer.model.device.type == "cpu"
-        else 0
-    )
+    here = trainer.model.device.type == "cpu"
+    return min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound) if here else 0
 
 
 def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:

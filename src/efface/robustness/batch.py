@@ -83,20 +83,19 @@ class ImageJudge:
         Raises:
             NoNumbers: some came out as NaN or infinite numbers.
         """
-        kinds: dict[tuple[float | None, int, bool], list[int]] = {}
-        for i, (candidate, row) in enumerate(zip(candidates, rows, strict=True)):
-            guidance = self.guidance if row.guidance is None else row.guidance
-            kinds.setdefault((guidance, candidate.since, candidate.start is None), []).append(i)
+        kinds: dict[tuple[int, bool], list[int]] = {}
+        for i, candidate in enumerate(candidates):
+            kinds.setdefault((candidate.since, candidate.start is None), []).append(i)
         drawn: dict[int, Tensor] = {}
         lost: list[int] = []
-        for (guidance, since, from_noise), places in kinds.items():
+        for (since, from_noise), places in kinds.items():
             starts = [s for i in places if (s := candidates[i].start) is not None]
             try:
                 images = self.model.images(
                     [candidates[i].prompt for i in places],
                     [candidates[i].seed for i in places],
                     steps=self.steps,
-                    guidance=guidance,
+                    guidance=[self.guidance if rows[i].guidance is None else rows[i].guidance for i in places],
                     batch=choose_image_batch(self.model.resolution),
                     start=None if from_noise else torch.stack(starts),
                     since=since,

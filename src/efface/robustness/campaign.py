@@ -117,9 +117,12 @@ def attack(
 
     try_scorers(judges.judges, [row for target in conditions for row in target.asked], model.resolution, watch=watch)
     own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
-    untouched = _seen(base, own, named=True)
+    asked, kept = ([p for p in own if (p.condition == "target") == target] for target in (True, False))
+    untouched = _seen(base, asked, named=True)
+    _must_show(asked, untouched["target"], None, model.name)  # before anything is drawn of what is kept
+    untouched |= _seen(base, kept, named=True)
     reference_images = draw_reference_images(base, conditions)
-    _must_show([p for p in own if p.condition == "target"], untouched["target"], reference_images, model.name)
+    _must_show(asked, untouched["target"], reference_images, model.name)
     own = [target for target in own if len(reference_images[target.concept])]
     base, edited = (replace(runner, reference_images=reference_images) for runner in (base, edited))
     untouched["control-base"] = untouched["target"]
@@ -133,7 +136,7 @@ def attack(
         log.write()
         told.expect(planned)
         _attack_all(edited, results, own, refused, log)
-        _look_at_kept(edited, results, [p for p in own if p.condition == "control-kept"], refused)
+        _look_at_kept(edited, results, [p for p in own if p in kept], refused)
     before |= _seen(base, controls, named=False)
     results.conditions = [*own, *controls]
     _attack_all(base, results, controls, refused, log)
@@ -203,19 +206,20 @@ def _seen(
 def _must_show(
     conditions: Sequence[AttackTarget],
     untouched: Mapping[str, RowResult],
-    reference_images: Mapping[str, Tensor],
+    images: Mapping[str, Tensor] | None,
     model: str,
 ) -> None:
-    """NothingToAttack where the untouched base never shows what is to be brought back."""
+    """NothingToAttack where the untouched base never shows what is to be brought back; None: none are drawn yet."""
     for target in conditions:
         judged = [seen for row in target.asked if (seen := untouched[row.id].broken) is not None]
-        others = len(reference_images[target.concept])
-        if not (any(judged) and others):
-            raise NothingToAttack(
-                f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could "
-                f"be judged, and in {others} from other seeds: there is nothing to bring back; attack a concept that "
-                "it draws, or judge with scorers that know it"
-            )
+        if any(judged) and (images is None or len(images[target.concept])):
+            continue
+        others = "" if images is None else f", and in {len(images[target.concept])} from other seeds"
+        raise NothingToAttack(
+            f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could be "
+            f"judged{others}: there is nothing to bring back; attack a concept that it draws, or judge with scorers "
+            "that know it"
+        )
 
 
 def _planned(

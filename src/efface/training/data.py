@@ -62,3 +62,5 @@ class MemoryFootprint:
     """Bytes recorded of all expected prompts; what exceeds the trajectory cache's bound goes to disk."""
     image_bytes: int = 0
     """Bytes of pictures and states that stay in the host's memory."""
+    drawn: int = 0
+    """Trajectories or pictures of all expected prompts, which are drawn before they can be trained on."""

@@ -1,8 +1,8 @@
 """The parts of a training: the classes that an answer on an axis subclasses, and what they are given.
 
 An erasure answers five axes: objective, preservation, source of states, balance and update. In each step of `Trainer`
-the terms (objective and preservation) say which predictions they need, as queries; the trainer makes them in a few
-batches, hands them back, and differentiates the losses for the step's learner.
+the terms (objective and preservation) say as queries which predictions they need; the trainer makes them in a few
+batches, hands them back, and differentiates the losses.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ class Learner(Checkpointable, ABC):
 
     steps_per_round: int
     """Steps that it takes in every round, in which all learners take theirs, one after the other."""
+    about: str = ""
+    """What people are told of it before a training, once it is prepared: how many words are searched."""
     held_bytes: int = 0
     """Bytes that lie on the device beside what learns, such as a table of embeddings; known once it is prepared."""
 
@@ -194,9 +196,7 @@ class Source(Checkpointable, ABC):
 
     @abstractmethod
     def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
-        """One state for each of the n rows of the step, on the model's device.
-
-        Everything random comes from the step, so that a resumed training gets the same states.
+        """One state for each of the n rows of the step, on the model's device; everything random comes from the step.
 
         Args:
             prompts: the n rows' prompts, by which what is drawn is stored.

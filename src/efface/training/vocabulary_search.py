@@ -146,6 +146,8 @@ class VocabularySearch(Learner):
             for i, words in enumerate(self.lists)
             for j, template in enumerate(context.config.templates)
         }
+        counts = ", ".join(f"{len(words)} for {target}" for target, words in self.words.items())
+        self.about = f"candidate words: {counts}"
         self.held_bytes = sum(tensor.nbytes for table in self.tables.values() for tensor in table.tensors.values())
 
     def prompts(self, context: Context) -> list[str]:

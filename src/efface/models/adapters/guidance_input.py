@@ -6,6 +6,7 @@ import torch
 
 from ..base import Model
 from ..cond import Cond
+from ..denoiser import Scale
 from ..guider import GuidedSampling
 
 GUIDANCE = "guidance"
@@ -30,11 +31,13 @@ class GuidanceInput(Model):
             return cond
         return cond.with_extra({GUIDANCE: torch.full((len(cond), 1), self.defaults.guidance, device=self.device)})
 
-    def begin_sampling(self, cond: Cond, uncond: Cond, guidance: float) -> GuidedSampling:
+    def begin_sampling(self, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         if not self.distilled_guidance:
             return Model.begin_sampling(self, cond, uncond, guidance)
         told, empty = cond, uncond
-        if guidance != self.defaults.guidance:  # the conditions themselves hold the model's own scale
-            scale = torch.full_like(cond.extra[GUIDANCE], guidance)
+        if isinstance(guidance, torch.Tensor) or guidance != self.defaults.guidance:
+            # Without, the conditions themselves hold the model's own scale.
+            own = cond.extra[GUIDANCE]
+            scale = torch.as_tensor(guidance).to(own).view(-1, 1).expand_as(own)
             told, empty = (each.with_extra({GUIDANCE: scale}) for each in (told, empty))
         return Model.begin_sampling(self, told, empty, self.true_guidance)

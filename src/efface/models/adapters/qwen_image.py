@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...functional.losses import guided
 from ..cond import Cond, TextMap
+from ..denoiser import Scale
 from ..flow_schedule import Spacing, even_sigmas, shift_by_size
 from ..trajectory import Defaults
 from .joint import STREAM, joint_text_maps
@@ -90,7 +91,7 @@ class QwenImage(MaskedLanguageFlow):
             return_dict=False,
         )[0]
 
-    def guide(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    def guide(self, positive: Tensor, negative: Tensor, scale: Scale) -> Tensor:
         """Classifier-free guidance, with the length of the prompt's own prediction at every place."""
         own, mixed = pack_patches(positive), pack_patches(guided(negative, positive, scale))
         rescaled = mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True))

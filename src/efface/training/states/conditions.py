@@ -52,4 +52,6 @@ class Conditions(Source):
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         n = min(context.model.drawn_together, self.paths)
         each = len(COLUMNS) * self.steps * prod(context.model.latent_shape) * context.model.state_dtype.itemsize
-        return MemoryFootprint(n, n * each, image_bytes=len(self.conds) * self.paths * each)
+        return MemoryFootprint(
+            n, n * each, image_bytes=len(self.conds) * self.paths * each, drawn=len(self.conds) * self.paths
+        )

@@ -79,7 +79,7 @@ class Pictures(Source):
         drawn = len(self.expected) * self.drawn
         given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
         held = drawn * prod(shape) * context.model.state_dtype.itemsize + sum(given.values())
-        return MemoryFootprint(min(context.model.drawn_together, drawn), image_bytes=held)
+        return MemoryFootprint(min(context.model.drawn_together, drawn), image_bytes=held, drawn=drawn)
 
     def _times(self, of: int, n: int, rng: torch.Generator) -> Tensor:
         if not self.antithetic:

@@ -243,9 +243,8 @@ class Frozen(Recorded):
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         model, (n, traced, states) = context.model, self.numbers(context)
-        return MemoryFootprint(
-            n, traced, states * (model.state_dtype.itemsize + 2 * (model.compute or model.dtype).itemsize)
-        )
+        each = model.state_dtype.itemsize + 2 * (model.compute or model.dtype).itemsize
+        return MemoryFootprint(n, traced, states * each, drawn=len(self.expected) * self.paths)
 
     def _kept(self, context: Context) -> TrajectoryCache:
         """The model's recordings; or this source's own, while other weights than the base's are in place."""
