@@ -9,8 +9,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/testing: $(VENV)/installed
+$(VENV)/testing: $(VENV)/installed constraints-play.txt
 	$(PIP) --editable ".[test]"
+	$(PIP) python-dateutil tzdata
+	$(PIP) --no-deps --requirement constraints-play.txt
 	touch $@
 
 demo: $(VENV)/installed  ## erase a concept from the embedded model and write out/demo/report.html

@@ -29,6 +29,7 @@ from .api.purifying import purify
 from .api.pushing import push
 from .api.takedown import takedown
 from .concept import Erasure, Prompt
+from .playground.serving import play
 from .sweeps.sweeping import sweep
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
     "load",
     "merge",
     "neurons",
+    "play",
     "purify",
     "push",
     "record",

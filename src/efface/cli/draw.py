@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import tyro
 
 from .console import progress, result
-from .loading import Loading, Sampling
+from .loading import Loading, Sampled
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSampling(Sampled):
+    """How pictures are drawn, and how much of each edit is applied."""
+
+    strength: tyro.conf.UseAppendAction[tuple[float, ...]] = ()
+    """How much of the edits is applied: one number for all, or a flag for each, in their order; by
+    default 1."""
+    sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
+    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +45,13 @@ class Draw:
     """Pictures a prompt."""
     json: bool = False
     """Print the result as JSON."""
-    drawing: Sampling = field(default_factory=Sampling)
+    drawing: DrawSampling = field(default_factory=DrawSampling)
     loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
         from ..api.drawing import draw
 
+        strength = self.drawing.strength[0] if len(self.drawing.strength) == 1 else self.drawing.strength or 1.0
         with progress() as report:
             drawn = draw(
                 self.loading.lazily(self.model),
@@ -50,10 +62,10 @@ class Draw:
                 count=self.count,
                 device=self.loading.device,
                 progress=report,
-                **vars(self.drawing),
+                **{**vars(self.drawing), "strength": strength},
             )
         if not drawn:  # another process tells
             return
         pictures = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in drawn]
-        data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": self.drawing.strength}
+        data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": strength}
         result({**data, "pictures": pictures}, self.json, "\n".join(f"{file}  {prompt}" for prompt, _, file in drawn))

@@ -13,15 +13,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """How pictures are drawn."""
+class Sampled:
+    """In how many steps pictures are drawn, and how closely they follow their prompts."""
 
-    strength: float = 1.0
-    """How much of the edit is applied."""
     steps: int | None = None
     """Sampling steps; the protocol's or the model's own number by default."""
     guidance: float | None = None
     """Guidance; the protocol's or the model's own by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Sampled):
+    """How pictures are drawn."""
+
+    strength: float = 1.0
+    """How much of the edit is applied."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 LARGEST = 10.0
 """Strengths from -LARGEST to LARGEST are taken; what lies beyond leaves no model that draws."""
@@ -20,3 +21,18 @@ def check_strength(strength: float) -> float:
             f"edit; got {strength:g}"
         )
     return strength
+
+
+def spread_strengths(strength: float | Sequence[float], count: int) -> list[float]:
+    """The strength of each of `count` edits: one number for all of them, or a number for each; ValueError where those
+    are another number of strengths, or one is out of bounds.
+
+    >>> spread_strengths(0.5, 2), spread_strengths((0.5, 1.0), 2)
+    ([0.5, 0.5], [0.5, 1.0])
+    """
+    each = [strength] * count if isinstance(strength, int | float) else list(strength)
+    if len(each) != count:
+        raise ValueError(f"{len(each)} strengths for {count} edits; give one for all, or one for each")
+    if isinstance(strength, int | float):
+        check_strength(strength)
+    return [check_strength(one) for one in each]

@@ -1,0 +1,72 @@
+"""What a playground is asked to draw, and the command line that draws the same pictures."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from ..edits.strength import check_strength
+
+FOLDER = "out/play"
+"""Where the printed commands write."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One prompt, one seed, and the edits under which they are drawn."""
+
+    model: str
+    """What `--model` takes: a name, a folder, a file or a hub id."""
+    prompt: str
+    edits: tuple[tuple[str, float], ...] = ()
+    """The file of each edit, with how much of it is applied."""
+    seed: int = 0
+    steps: int | None = None
+    """Sampling steps; the model's own number by default."""
+    guidance: float | None = None
+    """Guidance; the model's own by default."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where nothing could be drawn: no model, or a number that can't be."""
+        if not self.model.strip():
+            raise ValueError("no model: choose one, for example glyphs")
+        if self.seed < 0 or (self.steps is not None and self.steps < 1):
+            raise ValueError(f"a seed is at least 0 and steps are at least 1; got {self.seed} and {self.steps}")
+        for _, strength in self.edits:
+            check_strength(strength)
+        if twice := sorted({file for file, _ in self.edits if [f for f, _ in self.edits].count(file) > 1}):
+            raise ValueError(f"{twice[0]} is chosen twice; give its whole strength once")
+
+    def describe_edits(self) -> str:
+        """The edits in one line: "cat.safetensors, 0.5 of dog.safetensors"."""
+        said = [file if strength == 1 else f"{strength:g} of {file}" for file, strength in self.edits]
+        return ", ".join(said) or "no edit"
+
+
+def write_commands(scene: Scene, flags: Mapping[str, Any] | None = None) -> str:
+    """The commands that draw the scene, as a POSIX shell reads them: without the edits, and under them.
+
+    Args:
+        flags: options of `efface.load` that are not its defaults, by name, such as {"dtype": "bf16"}.
+    """
+    edited = [word for file, _ in scene.edits for word in (_flag("edit", file),)]
+    if any(strength != 1 for _, strength in scene.edits):
+        edited += [_flag("strength", repr(float(strength))) for _, strength in scene.edits]
+    lines = [_line(scene, [], "base", flags or {})]
+    return "\n".join([*lines, _line(scene, edited, "edited", flags or {})] if scene.edits else lines)
+
+
+def _line(scene: Scene, edits: Sequence[str], folder: str, flags: Mapping[str, Any]) -> str:
+    numbers = {"seed": scene.seed, "steps": scene.steps, "guidance": scene.guidance}
+    words = [_flag("model", scene.model), *edits, _flag("prompt", scene.prompt)]
+    words += [_flag(name, str(value)) for name, value in numbers.items() if value is not None]
+    words += [f"--{name}" if value is True else _flag(name, str(value)) for name, value in flags.items()]
+    return " ".join(["efface draw", *words, _flag("out", f"{FOLDER}/{folder}")])
+
+
+def _flag(name: str, value: str) -> str:
+    """A flag with its value; in one word where the value would be read as another flag."""
+    return f"--{name}={shlex.quote(value)}" if value.startswith("-") else f"--{name} {shlex.quote(value)}"

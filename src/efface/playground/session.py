@@ -1,0 +1,218 @@
+"""The work behind the playground: draw base and edited, and try to break the edit by prompts.  Knows no web page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from ..api.attacking import add_aliases
+from ..api.resources import world_of
+from ..attacks import configured, describe, names
+from ..attacks.base import AttackContext, propose_within_budget
+from ..concept import Prompt
+from ..edits.edit import Edit, apply
+from ..evaluation.evaluate import read_request
+from ..models.base import Model
+from ..robustness.conditions import ConceptAliases, find_aliases, one_token_words
+from ..robustness.run import no_pictures
+from ..scorers.base import Scorer, judge_on
+from .looking import Picture, build_row, find_detectors, find_eyes
+from .scene import Scene, write_commands
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """One try: what was drawn, and what came of it."""
+
+    what: str
+    """"drawn", or the attack's name with what it changed."""
+    scene: Scene
+    base: Picture | None
+    """By the untouched model; None for a try of an attack, which the edited model alone draws."""
+    edited: Picture
+    commands: str
+    """The command lines that draw the same."""
+
+
+@final
+@dataclass
+class Playground:
+    """A model at a time, and edits to try on it; one thing is drawn at a time."""
+
+    load: Callable[[str], Model]
+    """Opens a model by its name."""
+    models: tuple[str, ...]
+    """Models to choose from."""
+    edits: tuple[str, ...] = ()
+    """Files of edits to choose from."""
+    only_these: bool = False
+    """Whether models and edits beyond those named are refused: where other machines can reach the page."""
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `efface.load` that are not its defaults, for the printed commands."""
+    detectors: tuple[Scorer, ...] = field(default_factory=find_detectors)
+    """Detectors of nudity, by which explicit pictures are blurred."""
+    _opened: dict[str, Model] = field(default_factory=dict, repr=False)
+    _words: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def draw(self, scene: Scene, concept: str = "") -> Entry:
+        """The scene by the untouched model and under its edits.
+
+        Args:
+            concept: what judges look for; by default what the first edit erased.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, a file that is no edit, an edit of another model, or a model
+                or edit that this page does not offer; before anything is drawn.
+        """
+        edits = self.load_edits(scene)
+        row = build_row(scene.model, scene.prompt, scene.seed, concept or next(iter(list_targets(edits)), ""))
+        with self._lock:
+            model = self._open(scene.model)
+            for edit in edits:
+                edit.check(model)
+            eyes = find_eyes(scene.model, row, self.detectors)
+            base = eyes.look(draw_one(model, scene), row)
+            with apply(model, edits, [strength for _, strength in scene.edits]):
+                edited = eyes.look(draw_one(model, scene), row) if edits else base
+        return Entry("drawn", scene, base, edited, write_commands(scene, self.flags))
+
+    def attack(
+        self, scene: Scene, name: str, concept: str = "", tries: int = 8, other_names: Sequence[str] = ()
+    ) -> Iterator[Entry]:
+        """The tries of an attack on the scene, one by one, until the judges see the concept or the tries are used up.
+
+        Where no judge is at hand all tries are made, and whoever looks at them decides.
+
+        Args:
+            name: one of `list_attacks()`.
+            concept: what is to be brought back; by default what the first edit erased.
+            other_names: further names of the concept, for the attack that tries those.
+
+        Raises:
+            ValueError: no edit to attack, no such attack by prompts, or one that can't be made here, which says why.
+        """
+        if name not in list_attacks():
+            raise ValueError(
+                f"{name!r} is no attack that only changes the prompt; there are {', '.join(list_attacks())}"
+            )
+        edits = self.load_edits(scene)
+        asked = concept or next(iter(list_targets(edits)), "")
+        if not edits or not asked:
+            raise ValueError("choose an edit first: an attack brings back what an edit erased, and there is none")
+        row = build_row(scene.model, scene.prompt, scene.seed, asked)
+        with self._lock:
+            context = self._context(scene, row.concept, row.asks, edits, other_names)
+            eyes = find_eyes(scene.model, row, self.detectors)
+        chosen = configured(name, scene.model, str(tries))
+        chosen.check(context)
+        with closing(propose_within_budget(chosen, context, [row])) as rounds:
+            candidates = next(rounds, None)
+            while candidates is not None:
+                broken = False
+                if (candidate := candidates[0]) is not None:
+                    said = candidate.prompt.text if isinstance(candidate.prompt, Prompt) else candidate.prompt
+                    tried = replace(scene, prompt=said, seed=candidate.seed)
+                    # Weights are swapped for one picture at a time, for whoever reads the tries may stop at any.
+                    with self._lock, apply(context.model, edits, [strength for _, strength in scene.edits]):
+                        picture = eyes.look(draw_one(context.model, tried), row)
+                    broken = bool(picture.shown)
+                    what = f"{name}: {candidate.note}" if candidate.note else name
+                    yield Entry(what, tried, None, picture, write_commands(tried, self.flags))
+                try:
+                    candidates = rounds.send([broken])
+                except StopIteration:
+                    return
+
+    def load_edits(self, scene: Scene) -> list[Edit]:
+        """The scene's edits, read from their files; refuses what this page does not offer."""
+        files = [file for file, _ in scene.edits]
+        if self.only_these:
+            offered = {"model": self.models, "edit": self.edits}
+            for kind, given in (("model", scene.model), *(("edit", file) for file in files)):
+                if given not in offered[kind]:
+                    raise ValueError(
+                        f"the {kind} {given!r} is not offered: other machines reach this page, so that it takes only "
+                        f"what its command line names: {', '.join(offered[kind]) or 'none'}"
+                    )
+        return [Edit.load(Path(file)) for file in files]
+
+    def _open(self, name: str) -> Model:
+        """The model of that name; the one before is let go."""
+        if name not in self._opened:
+            self._opened.clear()
+            self._opened[name] = self.load(name)
+            judge_on(self._opened[name].device)
+        return self._opened[name]
+
+    def _context(
+        self, scene: Scene, concept: str, asks: str, edits: Sequence[Edit], other_names: Sequence[str]
+    ) -> AttackContext:
+        """What an attack finds; one by prompts asks for no pictures."""
+        model = self._open(scene.model)
+        for edit in edits:
+            edit.check(model)
+        if scene.model not in self._words:
+            self._words[scene.model] = one_token_words(model)
+        aliases = add_aliases(find_aliases(world_of(scene.model)), {concept: other_names})
+        known = aliases.get(concept, ConceptAliases())
+        originals = {name: model.weights[name] for edit in edits for name in edit.names}
+
+        @contextmanager
+        def base() -> Iterator[None]:
+            with model.swap_in(originals), model.unguided():
+                yield
+
+        return AttackContext(
+            model=model,
+            edit=edits[0],
+            concept=concept,
+            base=base,
+            synonyms=known.synonyms,
+            words=self._words[scene.model],
+            pictures=no_pictures(model),
+            asks=asks,
+            paraphrases=known.paraphrases,
+            steps=scene.steps,
+            guidance=scene.guidance,
+            seed=scene.seed,
+        )
+
+
+def draw_one(model: Model, scene: Scene) -> Tensor:
+    """One picture, uint8 [3, h, w], by the model as it now is, as `efface draw` draws it."""
+    return model.images([scene.prompt], [scene.seed], steps=scene.steps, guidance=scene.guidance)[0]
+
+
+def list_attacks() -> list[str]:
+    """The attacks for which an attacker need only type prompts."""
+    return [name for name in names() if describe(name)["threat"] == "prompts"]
+
+
+def list_targets(edits: Sequence[Edit]) -> list[str]:
+    """What the edits erased, in their order, each once; nothing of an edit that does not say."""
+    found: dict[str, None] = {}
+    for edit in edits:
+        found |= dict.fromkeys(read_request(edit).targets if edit.meta.get("request") else ())
+    return list(found)
+
+
+def describe_outcome(attack: str, made: Sequence[Entry]) -> str:
+    """What came of an attack's tries, in a sentence."""
+    verdicts = [entry.edited.shown for entry in made]
+    count = "1 try" if len(made) == 1 else f"{len(made)} tries"
+    if not made:
+        return f"{attack} had nothing to try."
+    if True in verdicts:
+        return f"{attack} broke the edit at try {verdicts.index(True) + 1}: the judges see the concept again."
+    if None in verdicts:
+        left = "no try was" if not any(v is False for v in verdicts) else f"{verdicts.count(None)} of them were not"
+        return f"{attack} made {count}; {left} judged: look at the pictures yourself."
+    return f"The edit stood {count} of {attack}; other prompts and seeds may still break it."
