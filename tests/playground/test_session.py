@@ -21,7 +21,7 @@ from efface.files import open_picture
 from efface.models.loading import load
 from efface.playground import serving
 from efface.playground.looking import EXPLICIT, Eyes, Picture, blur, build_row, find_detectors
-from efface.playground.scene import Scene, write_commands
+from efface.playground.scene import Scene, read_scene, write_commands
 from efface.playground.serving import check_place, is_loopback, play
 from efface.playground.session import Entry, Playground, describe_outcome, list_attacks
 from efface.playground.showing import show_pair, show_tries
@@ -208,6 +208,17 @@ def test_a_page_that_others_reach_opens_only_what_its_command_line_names(
 def test_a_scene_that_can_not_be_drawn_is_refused(given: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Scene(**{"model": "glyphs", "prompt": "a cat", **given})
+
+
+def test_fields_that_are_empty_are_the_defaults() -> None:
+    scene = read_scene(" glyphs", None, None, "", None, [("a", 0.5), ("", 1.0), (None, None)])
+    assert scene == Scene(model="glyphs", prompt="", edits=(("a", 0.5),))
+    assert read_scene("glyphs", "a", 3.0, "4", "0", []) == Scene(
+        model="glyphs", prompt="a", seed=3, steps=4, guidance=0.0
+    )
+    for steps, guidance, words in (("four", "", "steps is a number"), ("2.5", "", "whole"), ("", "nan", "guidance is")):
+        with pytest.raises(ValueError, match=words):
+            read_scene("glyphs", "a", 0, steps, guidance, [])
 
 
 def test_what_can_not_work_is_said_before_the_model_is_opened(

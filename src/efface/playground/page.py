@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import escape
 
-from .scene import Scene
+from .scene import Scene, read_scene
 from .session import Entry, Playground, describe_outcome, list_attacks
 from .showing import STYLE, name_try, show_pair, show_tries
 
@@ -203,23 +203,7 @@ class _Page:
         entry = history[chosen]
         return entry.scene.prompt, entry.scene.seed, show_pair(entry, reveal), entry.commands
 
-    def _read(
-        self,
-        model: str | None,
-        prompt: str | None,
-        seed: float | None,
-        steps: float | None,
-        guidance: float | None,
-        *rest: Any,
-    ) -> Scene:
+    def _read(self, model: str, prompt: str, seed: float, steps: str, guidance: str, *rest: Any) -> Scene:
         """What the fields ask for."""
-        files, strengths = rest[: len(self.files)], rest[len(self.files) :]
-        chosen = [(str(f).strip(), float(s)) for f, s in zip(files, strengths, strict=True) if f and str(f).strip()]
-        return Scene(
-            model=(model or "").strip(),
-            prompt=prompt or "",
-            edits=tuple(chosen),
-            seed=int(seed or 0),
-            steps=int(steps) if steps else None,
-            guidance=None if guidance is None else float(guidance),
-        )
+        files, strengths = rest[: self.slots], rest[self.slots :]
+        return read_scene(model, prompt, seed, steps, guidance, list(zip(files, strengths, strict=True)))

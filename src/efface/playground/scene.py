@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,46 @@ class Scene:
         """The edits in one line: "cat.safetensors, 0.5 of dog.safetensors"."""
         said = [file if strength == 1 else f"{strength:g} of {file}" for file, strength in self.edits]
         return ", ".join(said) or "no edit"
+
+
+def read_scene(
+    model: str | None,
+    prompt: str | None,
+    seed: float | None,
+    steps: str | None,
+    guidance: str | None,
+    edits: Sequence[tuple[str | None, float | None]],
+) -> Scene:
+    """The scene that the fields of a form describe; an empty field is the default, and an edit without a file is none.
+
+    Raises:
+        ValueError: steps or guidance that are no number, and what `Scene` refuses.
+    """
+    given = [((file or "").strip(), 1.0 if strength is None else float(strength)) for file, strength in edits]
+    count = _read_number("steps", steps)
+    if count is not None and not count.is_integer():
+        raise ValueError(f"steps is a whole number, or empty for the model's own; got {count:g}")
+    return Scene(
+        model=(model or "").strip(),
+        prompt=prompt or "",
+        edits=tuple((file, strength) for file, strength in given if file),
+        seed=int(seed or 0),
+        steps=None if count is None else int(count),
+        guidance=_read_number("guidance", guidance),
+    )
+
+
+def _read_number(name: str, text: str | None) -> float | None:
+    """The number of a field; None where it is empty."""
+    if not (text or "").strip():
+        return None
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is a number, or empty for the model's own; got {text!r}")
+    return number
 
 
 def write_commands(scene: Scene, flags: Mapping[str, Any] | None = None) -> str:
