@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
-from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
+from diffusers.loaders.single_file_utils import (
+    convert_flux_transformer_checkpoint_to_diffusers,
+    convert_sd3_transformer_checkpoint_to_diffusers,
+)
 
 import efface
 from efface.api.exporting import write_export
+from efface.edits.edit import Edit
 from efface.interchange.lora import package
 from efface.interchange.names import layers_of, name_all, name_native, name_stems
 from efface.interchange.native import flux_names
+from efface.interchange.original import build_original
 from efface.models.base import Model
-from lora_fixtures import dense, low_rank, matrices, same_change
+from lora_fixtures import dense, edit_with, low_rank, matrices, same_change
 from tiny_flux import tiny_flux
 from tiny_sd3 import tiny_sd3
 
@@ -53,9 +59,49 @@ def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None
     model = ARCHITECTURES[kind]()
     made = write_export(model, dense(model, "attn.add_v_proj"), tmp_path / "x", format="diffusers")
     assert made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
-    with pytest.raises(ValueError, match=r"has no place for a model of the kind \w+; --format diffusers"):
-        write_export(model, dense(model, "attn.add_v_proj"), tmp_path / "x.safetensors", format="single-file")
-    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader"), [("sd3", "SD3Transformer2DModel.from_single_file"), ("flux", "efface import")]
+)
+def test_a_single_file_in_the_original_layout_is_exact(kind: str, reader: str, tmp_path: Path) -> None:
+    """Fused matrices, norms, halves that are swapped, and the autoencoder beside SD3's transformer."""
+    model = ARCHITECTURES[kind]()
+    edit = dense(model, "attn.add_v_proj", "norm_q", "norm_out", "norm1_context", "context_embedder", "time_text_embed")
+    made = write_export(model, edit, tmp_path / "x.safetensors", format="single-file", strength=0.5)
+    assert reader in made.about["reader"] and made.about["matched"] == len(edit.names)
+    assert made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
+    told = pytest.warns(UserWarning, match="they were left aside") if kind == "sd3" else nullcontext()
+    with told:  # of the autoencoder
+        back = efface.import_edit(model, made.path)
+    assert same_change(model, edit_with(model, edit_at(model, edit, 0.5)), back)
+    with pytest.raises(ValueError, match=r"holds the transformer and no text encoder, and the edit changes text_encod"):
+        write_export(model, dense(model, "self_attn.k_proj"), tmp_path / "y.safetensors", format="single-file")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.json", "x.safetensors"]
+
+
+def edit_at(model: Model, edit: Edit, strength: float) -> dict[str, torch.Tensor]:
+    with edit.apply(model, strength):
+        return {name: model.weights[name].detach().clone() for name in edit.names}
+
+
+def test_a_single_file_of_flux_against_diffusers_converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the published width, which the converter cuts at; every matrix has one column, so that it fits in memory."""
+    model = tiny_flux()
+    tiny, wide = 32, 3072
+    rng = torch.Generator().manual_seed(0)
+    rows = {
+        name: torch.randn(len(weight) // tiny * wide if len(weight) % tiny == 0 else len(weight), generator=rng)
+        for name, weight in model.weights.items()
+        if name.startswith("transformer.")
+    }
+    base = {name: own if name.endswith("bias") else own[:, None] for name, own in rows.items()}
+    monkeypatch.setattr(type(model), "weights", base)
+    held = build_original(model)
+    assert "double_blocks.0.img_attn.norm.query_norm.scale" in held
+    back = convert_flux_transformer_checkpoint_to_diffusers(dict(held))
+    ours = {name.removeprefix("transformer."): weight for name, weight in base.items()}
+    assert back.keys() == ours.keys() and all(torch.equal(back[name], weight) for name, weight in ours.items())
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -118,11 +118,8 @@ def write_export(
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
         opened = lazy(model).open()
-    if kind == "single-file" and opened.architecture not in ("sd", "sdxl"):
-        raise ValueError(
-            f"the original layout of one file has no place for a model of the kind {opened.architecture}; "
-            "--format diffusers writes a folder"
-        )
+    if kind == "single-file":
+        _check_layout(opened, found)
     look = _look(opened, found, pictures) if pictures else None
     if kind in WHOLE:
         about = _export_whole(opened, found, place, kind, strength, look)
@@ -143,6 +140,19 @@ def _check_place(place: Path, sidecar: Path, kind: Format) -> None:
         raise FileExistsError(f"{sidecar}, which would describe the export, exists already; name another file")
 
 
+def _check_layout(model: Model, edit: Edit) -> None:
+    """Raises ValueError where no single file in an original layout can hold the edited model."""
+    from ..interchange import original
+
+    if model.architecture in original.PREFIXES:
+        original.check_original(model, edit)
+    elif model.architecture not in ("sd", "sdxl"):
+        raise ValueError(
+            f"the original layout of one file has no place for a model of the kind {model.architecture}; "
+            "--format diffusers writes a folder"
+        )
+
+
 def _look(model: Model, edit: Edit, pictures: int) -> Look:
     """The prompts that show most: what was erased, what it becomes, what was kept, and no words at all."""
     from ..interchange.checks import Look
@@ -157,7 +167,7 @@ def _look(model: Model, edit: Edit, pictures: int) -> Look:
 def _export_whole(
     model: Model, edit: Edit, place: Path, kind: Format, strength: float, look: Look | None
 ) -> dict[str, Any]:
-    from ..interchange import checks
+    from ..interchange import checks, original
     from ..models.adapters import single_file
 
     about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."))
@@ -168,8 +178,11 @@ def _export_whole(
             if kind == "diffusers":
                 save_folder(model, made, {**record, "model": model.name, "edit": dict(edit.meta)})
             else:
-                single_file.save(model, made, record)
+                save = original.save_original if model.architecture in original.PREFIXES else single_file.save
+                save(model, made, record)
         check = checks.check_folder if kind == "diffusers" else checks.check_single_file
+        if kind == "single-file" and model.architecture in original.PREFIXES:
+            check = original.check_file
         about |= _tell(check(model, edit, made, strength, look))
         if kind == "diffusers":
             written = read_json(made / RECORD)

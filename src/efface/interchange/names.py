@@ -116,6 +116,7 @@ def name_all(model: Model) -> dict[str, Stem]:
         named |= {f"lora_unet_{_flat(name)}": stem for name, stem in native.items()}
         named |= {f"diffusion_model.{name}": stem for name, stem in native.items()}
         named |= {f"model.diffusion_model.{name}": stem for name, stem in native.items()}
+        named = {**native, **named} if model.architecture in _STACKED else named
     return named
 
 

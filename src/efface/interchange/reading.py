@@ -46,8 +46,16 @@ OTHERS = {
     "oft_diag": "OFT",
 }
 """Ends of keys of forms that are no sum of the weight and a product of two matrices."""
-ASIDE = ("first_stage_model.", "cond_stage_model.", "conditioner.", "model_ema.", "vae.", "denoiser.")
-"""Parts of a checkpoint in the original layout that a file of a denoiser may carry along."""
+ASIDE = (
+    "model.diffusion_model.pos_embed",
+    "first_stage_model.",
+    "cond_stage_model.",
+    "conditioner.",
+    "model_ema.",
+    "vae.",
+    "denoiser.",
+)
+"""Parts of a checkpoint in the original layout that a file of a denoiser may carry along, SD3's table of places too."""
 _OLD_PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from torch import Tensor, nn
 
 from .base import Model
@@ -83,6 +84,40 @@ def read_lora(model: Model, loaded: Any) -> Iterator[tuple[str, Tensor]]:
                 plain = name.replace(".base_layer", "")
                 delta = own.get_delta_weight(ADAPTER).detach().float()
                 yield f"{part}.{model.checkpoint_name(part, f'{plain}.weight')}", delta
+
+
+def reads_original(model: Model) -> bool:
+    """Whether diffusers reads this model's transformer from a file in the original layout.
+
+    Its converter cuts FLUX.1's fused matrices at the published width, whatever the configuration says.
+    """
+    config: Any = model.network.config
+    return model.architecture != "flux" or config.num_attention_heads * config.attention_head_dim == 3072
+
+
+def open_original(model: Model, file: str | Path) -> Any:
+    """A copy of the model's pipeline with what `from_single_file` reads of SD3's or FLUX.1's original layout.
+
+    Raises:
+        ValueError: diffusers refuses the file.
+    """
+    copied = share_pipeline(model.pipeline)
+    configuration = write_configuration(model.pipeline, Path(file).parent / "configuration")
+    for part in (model.denoiser, *(["vae"] if model.architecture == "sd3" else [])):
+        reader: Any = type(getattr(copied, part))
+        asked = {"config": str(configuration), "subfolder": part, "torch_dtype": model.dtype}
+        try:
+            opened = reader.from_single_file(str(file), local_files_only=True, **asked)
+        except (ValueError, KeyError, IndexError, RuntimeError, SingleFileComponentError) as error:
+            raise ValueError(f"{reader.__name__}.from_single_file refuses {Path(file).name}: {error!r}") from error
+        copied.register_modules(**{part: opened.to(model.device, getattr(model.pipeline, part).dtype)})
+    return copied
+
+
+def name_weights(model: Model, pipeline: Any, part: str) -> dict[str, Tensor]:
+    """The weights of one part of a pipeline of the model's kind, by checkpoint name."""
+    owned = getattr(pipeline, part).named_parameters()
+    return {f"{part}.{model.checkpoint_name(part, name)}": weight.detach() for name, weight in owned}
 
 
 @torch.no_grad()
