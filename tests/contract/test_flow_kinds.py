@@ -14,11 +14,13 @@ from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.methods.configure import configured
 from efface.models.base import Model
+from export_table import describe, read_page
 from tiny_fits import FLOWS, quick, request, served, short
 from tiny_flux import tiny_flux
 
 DISTILLED = [(kind, name) for kind in ("flux", "flux2") for name in ("negative", "sld")]
 """Guides that need two predictions, where guidance is a number."""
+EXPORTS = read_page()
 PAIRS = [(kind, name) for kind in FLOWS for name in served(kind) if (kind, name) not in DISTILLED]
 
 
@@ -48,6 +50,7 @@ def test_it_fits_and_leaves_the_model_as_it_was(kind: str, name: str) -> None:
     changed = (drawn(model, edit) - drawn(model)).abs().max()
     # A mask prunes what its logits say, which one step does not reach; fixed shares are pruned at once.
     assert changed > 0 and (edit.names or edit.meta.get("guide"))
+    assert describe(model, edit) == EXPORTS[name, kind]
 
 
 @pytest.mark.parametrize(("kind", "name"), DISTILLED)
@@ -58,6 +61,7 @@ def test_guides_need_a_guidance_to_act_on(kind: str, name: str) -> None:
     model.true_guidance = 2.0
     edit = quick(name, model).fit(model, request(name))
     assert not torch.equal(drawn(model, edit), drawn(model))
+    assert describe(model, edit) == EXPORTS[name, kind]
 
 
 SCHNELL = {name: methods.get(name).needs_uncond for name in served("flux")}

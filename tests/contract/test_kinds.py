@@ -19,6 +19,7 @@ from efface.methods.closed_form import ClosedForm
 from efface.models.base import Model
 from efface.suites import world
 from efface.suites.world import locate
+from export_table import describe, read_page
 from tiny_fits import KINDS, quick, same, served
 from tiny_fits import request as asked
 
@@ -66,6 +67,7 @@ def opened(kind: str) -> Opened:
 
 PAIRS = [(kind, name) for kind in KINDS for name in served(kind)]
 """Every kind of model, with each method that serves it."""
+EXPORTS = read_page()
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
@@ -83,6 +85,11 @@ def fitted(kind: str, name: str) -> Done:
 def test_fitting_leaves_the_model_bit_identical(done: Done) -> None:
     assert done.edit.names or done.edit.meta.get("guide")
     assert done.base.untouched()
+
+
+@pytest.mark.parametrize("done", [pair for pair in PAIRS if pair[0] != "glyphs"], ids="-".join, indirect=True)
+def test_it_is_exported_as_the_page_says(done: Done) -> None:
+    assert describe(done.base.model, done.edit) == EXPORTS[done.name, done.kind]
 
 
 # On the embedded model a fit is a single step, which leaves nothing to resume.

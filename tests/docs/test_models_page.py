@@ -10,6 +10,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 
 from efface.cli.listing import served, tabulate
+from efface.interchange.formats import FORMATS, READERS
 from efface.models.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +21,14 @@ from real_sizes import MODELS, Needs, fit_in, measure, row  # noqa: E402  (a fil
 
 def test_the_table_of_methods_is_the_computed_one() -> None:
     assert tabulate(served()) in PAGE
+
+
+def test_the_table_of_readers_is_the_declared_one() -> None:
+    rows = [
+        {"architecture": kind, **{f"`{format}`": READERS[format].get(kind, "refused") for format in FORMATS}}
+        for kind in ARCHITECTURES
+    ]
+    assert tabulate(rows) in (ROOT / "docs" / "how-to" / "files.md").read_text(encoding="utf-8")
 
 
 def test_every_architecture_is_described() -> None:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 import efface
 from efface.api.exporting import write_export
+from efface.interchange.formats import LORA_FORMATS
 from efface.interchange.lora import package
-from efface.interchange.names import LORA_FORMATS, layers_of, name_all, name_stems
+from efface.interchange.names import layers_of, name_all, name_stems
 from efface.models.base import Model
 from lora_fixtures import dense, edit_with, low_rank, mask
 from tiny import tiny_model

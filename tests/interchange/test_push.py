@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import threading
+import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,74 +12,17 @@ import pytest
 
 import efface
 from efface.cli.app import main
+from hub_stand_in import Hub, serve
 from lora_fixtures import low_rank
 from report_fixtures import evaluation, record
 from tiny import tiny_model
 
 
-@dataclass
-class Hub:
-    """Repositories by name, each with its files, and how they were created."""
-
-    endpoint: str = ""
-    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    created: list[dict[str, Any]] = field(default_factory=list)
-    refuses: bool = False
-
-    def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        if path == "/api/repos/create":
-            asked = json.loads(body)
-            name = f"{asked.get('organization', 'me')}/{asked['name']}"
-            if name in self.repositories:
-                return 409, {"error": "You already created this model repo", "url": f"{self.endpoint}/{name}"}
-            self.repositories[name] = {}
-            self.created.append(asked)
-            return 200, {"url": f"{self.endpoint}/{name}", "name": name}
-        if path == "/api/validate-yaml":
-            return 200, {"errors": [], "warnings": []}
-        name = "/".join(path.split("/")[3:5])
-        if "/preupload/" in path:
-            files = json.loads(body)["files"]
-            return 200, {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
-        if "/commit/" in path and not self.refuses:
-            for line in body.decode().splitlines():
-                each = json.loads(line)
-                if each["key"] == "file":
-                    self.repositories[name][each["value"]["path"]] = base64.b64decode(each["value"]["content"])
-            return 200, {"commitUrl": f"{self.endpoint}/{name}/commit/1", "commitOid": "1", "success": True}
-        return 403, {"error": "forbidden"}
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    hub = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            code, data = hub.answer(self.path.partition("?")[0], self.rfile.read(int(self.headers["Content-Length"])))
-            text = json.dumps(data).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
-    yield hub
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve() as hub:
+        yield hub
 
 
 @pytest.fixture
@@ -117,6 +57,26 @@ def test_a_repository_that_exists_is_left_alone(hub: Hub, file: Path) -> None:
     hub.refuses = True
     with pytest.raises(OSError, match="the hub refuses the files of me/other"):
         efface.push(file, "me/other", **how)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # huggingface_hub's own call of httpx
+@pytest.mark.parametrize("parts", [1, 3], ids=["whole", "in parts"])
+def test_a_large_file_goes_up_by_git_lfs(hub: Hub, tmp_path: Path, parts: int) -> None:
+    large = tmp_path / "x.safetensors"
+    large.write_bytes(random.Random(0).randbytes(11 << 20))
+    about = {"format": "single-file", "target": ["cat"], "method": "ESD", "model": "tiny", "base": {}}
+    (tmp_path / "x.json").write_text(json.dumps(about))
+    how: dict[str, Any] = {"licence": "mit", "endpoint": hub.endpoint, "send": True}
+    hub.parts = parts
+    done = efface.push(large, "me/tiny", **how)
+    held = hub.repositories["me/tiny"]
+    assert held["x.safetensors"] == large.read_bytes() and held["README.md"].decode() == done.card
+    assert [len(each) for each in hub.sent] == [-(-(11 << 20) // parts)] * (parts - 1) + [hub.last_part(11 << 20)]
+    assert all(size < 100_000 for size in hub.commits)  # names and digests; what is large is not among it
+    hub.loses = True
+    with pytest.raises(OSError, match="the hub refuses the files of me/other"):
+        efface.push(large, "me/other", **how)
+    assert hub.repositories["me/other"] == {}
 
 
 def test_folders_and_edits_are_sent_too(hub: Hub, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..edits.strength import check_strength
 from ..files import check_file, new_scratch, read_json, write_tensors, write_whole
+from ..interchange.formats import WHOLE, Format
 from .handing_on import RECORD, public_name, save_folder
 from .resources import lazy
 
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
     from ..interchange.checks import Check, Look
     from ..models.base import Model
 
-Format = Literal["diffusers", "single-file", "lora", "kohya", "comfy"]
 Dtype = Literal["fp32", "fp16", "bf16"]
-WHOLE = ("diffusers", "single-file")
-"""Formats that hold the whole model, of which strength is part; the others hold the edit alone."""
 STEPS = 20
 """Sampling steps of the pictures that are compared, at most."""
 
@@ -104,6 +102,7 @@ def write_export(
     _check_place(place, sidecar, kind)
     from ..edits.edit import Edit
     from ..interchange.factors import Choice
+    from ..interchange.fitting import check_format
     from .erasing import load
 
     choice = Choice(rank, energy)
@@ -113,13 +112,12 @@ def write_export(
         raise ValueError(f"--pictures is a number of pictures, 0 or more, got {pictures}")
     check_file(place)
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
-    found.check_exportable()
+    found.check_exportable()  # before the base is opened
     if isinstance(model, str | Path):
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
         opened = lazy(model).open()
-    if kind == "single-file":
-        _check_layout(opened, found)
+    check_format(opened, found, kind, choice)
     look = _look(opened, found, pictures) if pictures else None
     if kind in WHOLE:
         about = _export_whole(opened, found, place, kind, strength, look)
@@ -138,19 +136,6 @@ def _check_place(place: Path, sidecar: Path, kind: Format) -> None:
         raise ValueError(f"--out {place} does not suit --format {kind}; name {wants}")
     if sidecar.exists():
         raise FileExistsError(f"{sidecar}, which would describe the export, exists already; name another file")
-
-
-def _check_layout(model: Model, edit: Edit) -> None:
-    """Raises ValueError where no single file in an original layout can hold the edited model."""
-    from ..interchange import original
-
-    if model.architecture in original.PREFIXES:
-        original.check_original(model, edit)
-    elif model.architecture not in ("sd", "sdxl"):
-        raise ValueError(
-            f"the original layout of one file has no place for a model of the kind {model.architecture}; "
-            "--format diffusers writes a folder"
-        )
 
 
 def _look(model: Model, edit: Edit, pictures: int) -> Look:
@@ -196,13 +181,10 @@ def _export_lora(
     model: Model, edit: Edit, place: Path, kind: Any, choice: Any, strength: float, dtype: Dtype, look: Look | None
 ) -> dict[str, Any]:
     from ..interchange import checks, reading
-    from ..interchange.lora import check_package, package
+    from ..interchange.lora import package
     from ..models import consumer
     from ..models.fingerprint import CASTS
 
-    check_package(model, edit, kind, choice)
-    if kind == "lora":
-        consumer.check_reader(model, edit.names)
     packed = package(model, edit, kind, choice, strength, CASTS[dtype])
     low, high = packed.ranks
     about = _describe(model, edit, kind, strength, dtype) | {

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -57,7 +58,7 @@ def push(
         evaluation: a folder that `efface.evaluate` wrote; its rates go into the card.
         private: whether a new repository is seen by its owner alone.
         existing: put a commit into a repository that is there.
-        endpoint: of another hub than huggingface.co.
+        endpoint: of another hub than huggingface.co; large files go there by Git LFS.
         send: do it. Who sends is whoever `hf auth login` logged in.
 
     Raises:
@@ -193,8 +194,6 @@ def _send(
 
     answers(endpoint or constants.ENDPOINT)
     hub = HfApi(endpoint=endpoint)
-    added = [CommitOperationAdd(name, os.fspath(file)) for name, file in files.items()]
-    added.append(CommitOperationAdd(CARD, card.encode()))
     try:
         hub.create_repo(repository, private=private, exist_ok=existing)
     except HfHubHTTPError as error:
@@ -203,8 +202,16 @@ def _send(
                 f"{repository} exists already; name another, or add --existing for a commit in it"
             ) from error
         raise OSError(f"the hub refuses {repository}: {str(error).splitlines()[0]}") from error
-    try:
-        done = hub.create_commit(repository, added, commit_message="Add an erasure and its card")
-    except HfHubHTTPError as error:
-        raise OSError(f"the hub refuses the files of {repository}: {str(error).splitlines()[0]}") from error
+    with ExitStack() as held:
+        added = [CommitOperationAdd(CARD, card.encode())]
+        for name, file in files.items():
+            # huggingface_hub sends large files by Xet, the storage of huggingface.co; open ones by Git LFS over HTTP,
+            # which every hub speaks.
+            own = os.fspath(file) if endpoint is None else held.enter_context(file.open("rb"))
+            added.append(CommitOperationAdd(name, own))
+        try:
+            done = hub.create_commit(repository, added, commit_message="Add an erasure and its card")
+        except (HfHubHTTPError, ValueError, RuntimeError) as error:  # the last two of a large file's upload
+            why = " ".join(str(each).splitlines()[0] for each in (error, error.__cause__) if str(each or ""))
+            raise OSError(f"the hub refuses the files of {repository}: {why}") from error
     return str(done.commit_url)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ..interchange.formats import Format
 from .console import result, say, warn
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ class Export:
     """The edit to apply."""
     out: Path
     """Folder to write, or file that ends in .safetensors; it must not exist yet."""
-    format: Literal["diffusers", "single-file", "lora", "kohya", "comfy"] = "diffusers"
-    """A diffusers folder; one file in the original layout of Stable Diffusion 1.x, 2.x and XL; or the edit alone as a
-    LoRA: `lora` for diffusers and PEFT, `kohya` as most interfaces load it, `comfy` with kohya's names, in which dense
+    format: Format = "diffusers"
+    """A diffusers folder; one file in the original layout of Stable Diffusion or FLUX.1; or the edit alone as a LoRA:
+    `lora` for diffusers and PEFT, `kohya` as most interfaces load it, `comfy` with kohya's names, in which dense
     changes are exact."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the weights written."""

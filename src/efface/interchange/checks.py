@@ -15,11 +15,8 @@ from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import load
+from .formats import READERS, LoraFormat
 from .lora import Package, product
-from .names import LoraFormat
-
-READS: dict[LoraFormat, tuple[str, ...]] = {"kohya": ("sd", "sdxl", "flux"), "comfy": ("sd", "sdxl")}
-"""Architectures whose files diffusers converts. Of FLUX.1 it leaves out what ComfyUI reads, so that is not asked."""
 
 
 @final
@@ -64,7 +61,7 @@ class Check:
 
 def reads(model: Model, format: LoraFormat, exact: bool) -> bool:
     """Whether diffusers has a loader for such a file."""
-    return not exact and (format == "lora" or model.architecture in READS[format])
+    return not exact and READERS[format].get(model.architecture) == "load_lora_weights"
 
 
 def check_lora(model: Model, edit: Edit, package: Package, file: Path, strength: float, look: Look | None) -> Check:

@@ -13,7 +13,8 @@ from ..edits.deltas import changed
 from ..edits.edit import Edit
 from ..models.base import Model
 from .factors import Choice, Residual, factor
-from .names import LoraFormat, Stem, is_matrix, layers_of, name_stems
+from .formats import LoraFormat
+from .names import Stem, is_matrix, layers_of, name_stems
 
 SUFFIXES = {"lora": ("lora_A.weight", "lora_B.weight"), "kohya": ("lora_down.weight", "lora_up.weight")}
 Factors = tuple[Tensor, Tensor]

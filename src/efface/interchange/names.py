@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
 from torch import nn
 
 from ..models.adapters.single_file import unet_names
 from ..models.base import Model
+from .formats import LoraFormat, check_architecture
 from .native import flux_names, sd3_names
 
-LoraFormat = Literal["lora", "kohya", "comfy"]
-LORA_FORMATS: tuple[LoraFormat, ...] = ("lora", "kohya", "comfy")
 ENCODERS = {
     "sd": {"text_encoder": "te"},
     "sdxl": {"text_encoder": "te1", "text_encoder_2": "te2"},
@@ -60,11 +59,7 @@ def name_stems(model: Model, format: LoraFormat) -> dict[str, Stem]:
     layers = layers_of(model)
     if format == "lora":
         return {layer: Stem((layer,)) for layer in layers}
-    if model.architecture not in ENCODERS:
-        raise ValueError(
-            f"--format {format} has no names for a model of the kind {model.architecture}, only for "
-            f"{', '.join(ENCODERS)}; --format lora, or --format diffusers for the whole model, may serve"
-        )
+    check_architecture(format, model.architecture)
     plain = model.architecture == "sd"
     network = _strip(layers, model.denoiser) if plain else name_native(model)
     named = {f"lora_unet_{_flat(name)}": stem for name, stem in network.items()}

@@ -29,8 +29,7 @@ def check_reader(model: Model, names: Sequence[str] = ()) -> None:
     pipeline = getattr(model, "pipeline", None)
     if not hasattr(pipeline, "load_lora_weights"):
         raise ValueError(
-            f"diffusers loads no LoRA into a model of the kind {model.architecture}; "
-            "--format diffusers writes the whole model"
+            f"diffusers loads no LoRA into a {type(pipeline).__name__}; --format diffusers writes the whole model"
         )
     loadable = tuple(getattr(pipeline, "_lora_loadable_modules", ()))
     if lost := sorted(name for name in names if name.partition(".")[0] not in loadable):

@@ -1,0 +1,50 @@
+"""Whether a format can hold an edit: all that is refused before any work on a file begins."""
+
+from __future__ import annotations
+
+from ..edits.edit import Edit
+from ..models import consumer
+from ..models.base import Model
+from .factors import Choice
+from .formats import FORMATS, WHOLE, Format, check_architecture
+from .lora import check_package
+from .original import PREFIXES, check_original
+
+BLOCKS = ("transformer.transformer_blocks.", "transformer.single_transformer_blocks.", "text_encoder.")
+"""What of FLUX.1 diffusers reads from a kohya file."""
+
+
+def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None = None) -> None:
+    """Raises ValueError where the format can't hold this edit of this model; says what could.
+
+    Args:
+        choice: rank or energy of the factors, of LoRA files alone.
+    """
+    edit.check_exportable()
+    check_architecture(format, model.architecture)
+    if format in WHOLE:
+        edit.check(model)
+        if format == "single-file" and model.architecture in PREFIXES:
+            check_original(model, edit)
+        return
+    check_package(model, edit, format, choice or Choice())
+    if format == "lora":
+        consumer.check_reader(model, edit.names)
+    lost = [name for name in edit.names if not name.startswith(BLOCKS)]
+    if format == "kohya" and model.architecture == "flux" and lost:
+        raise ValueError(
+            f"diffusers reads the blocks and CLIP alone from a kohya file of FLUX.1, and the edit changes {lost[0]} "
+            f"({len(lost)} such weights); --format lora, or comfy for ComfyUI, may hold it"
+        )
+
+
+def list_formats(model: Model, edit: Edit) -> tuple[Format, ...]:
+    """The formats that can hold this edit of this model."""
+    found: list[Format] = []
+    for format in FORMATS:
+        try:
+            check_format(model, edit, format)
+        except ValueError:
+            continue
+        found.append(format)
+    return tuple(found)
