@@ -32,6 +32,7 @@ from efface.training.trainer import Diverged, Trainer
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from tiny import tiny_model, tiny_pipeline
 from tiny_ddpm import tiny_ddpm
+from tiny_sdxl import tiny_sdxl
 
 QUICK = {"steps": 3, "batch": 2, "draw_steps": 3, "lr": 1e-3, "paths": 2}
 
@@ -181,6 +182,20 @@ def test_clock_and_counts(eps_model):
     assert len(edit.meta["notes"]["favourites"]["cat"]) == 6
     none = trainer_of(EAP(**settings, search_turns=0), eps_model, Erasure(("cat",)))
     assert len(none.learners) == 1
+
+
+def test_a_training_does_not_depend_on_what_the_process_encoded_before():
+    """The last bits of SDXL's pooled embedding depend on the prompts beside it in a batch, so none is taken over."""
+    method = EraseDiff(steps=2, batch=2, draw_steps=2, pictures=2, guidance=2.0, lr=1e-3, label="bus")
+    erasure = Erasure(("cat",), keep=("dog", "car", "house"))
+    fresh, used = tiny_sdxl(), tiny_sdxl()
+    used.encode(["house", "dog", "car", "cat", ""])
+    trainer = method.build_trainer(used, erasure)
+    estimate(trainer)
+    used.encode(["bus", "house", "dog", "car", "cat"])
+    first, second = method.build_trainer(fresh, erasure).train().values, trainer.train().values
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_vocabulary_leaves_out_target_plural_exclusions_and_near_words(eps_model):

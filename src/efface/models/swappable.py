@@ -94,6 +94,15 @@ class Swappable(Adapter):
             self._fingerprint = compute_digests(self.weights)
         return dict(self._fingerprint)
 
+    def forget_encodings(self) -> None:
+        """Has each prompt encoded anew when it is next needed, unless the text encoders were dropped.
+
+        The last bits of an encoding depend on the prompts that were encoded in the same batch (in SDXL's pooled
+        embedding, for example). What must not depend on earlier work therefore begins with this call.
+        """
+        if not self.encoders_dropped:
+            self._encoded.clear()
+
     def drop_text_encoders(self) -> None:
         """Frees the text encoders' memory; prompts that were encoded before are still known, and no others.
 

@@ -62,6 +62,7 @@ class Trainer:
     balance: Balance
 
     def __post_init__(self) -> None:
+        self.model.forget_encodings()
         base, uncond = self.model.fingerprint(), self.model.encode([""])
         if not {*self.balance.needs} <= {term.role for term in self.terms}:
             raise ValueError(f"{self.name} needs something to {' and something to '.join(self.balance.needs)}")
@@ -94,6 +95,7 @@ class Trainer:
             OSError: no room to write; the checkpoint then stands at the step that needed it, or where it stood before.
             ValueError: the checkpoint belongs to another run; says what differs.
         """
+        self.model.forget_encodings()  # A memory plan may have encoded prompts in other batches.
         order = list(self.schedule())
         file = check_file(checkpoint) if checkpoint else None
         saved = first = self._resume(file) if file and file.exists() else 0
