@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from benchmarks.optimiser import Operations
+from efface.functional import value_function
 from efface.functional.value_function import inner, multiplier
 from efface.planning.tracker import AllocationTracker
 
@@ -76,3 +78,14 @@ def test_the_inner_product_survives_small_and_large():
 
 def test_the_inner_product_takes_single_numbers():
     assert inner([torch.tensor(2.0), torch.ones(3)], [torch.tensor(5.0), torch.ones(3)]).item() == 13
+
+
+def test_a_gpu_makes_few_large_products_of_many_gradients():
+    """Of 300 tensors in three groups: three products, and the same sum to fp64."""
+    rng = torch.Generator().manual_seed(0)
+    a, b = ([torch.randn(100, 20, generator=rng).to(dtype) for _ in range(300)] for dtype in (torch.float32,) * 2)
+    with pytest.MonkeyPatch.context() as patch, Operations() as seen:
+        patch.setattr(value_function, "LARGE", 200_000)
+        found = value_function._inner_by_groups(a, b)
+    assert seen.counts["dot"] == 3 and found.dtype == torch.float64
+    assert float(found) == pytest.approx(float(inner(a, b)), rel=1e-12)

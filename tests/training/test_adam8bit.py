@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.adam8bit_by_tensor import Adam8bitByTensor
+from benchmarks.optimiser import count_step
 from efface.planning.tracker import AllocationTracker
 from efface.training.adam8bit import BLOCK, FIRST, SECOND, Adam8bit
 from efface.training.optim import Adam32bit
@@ -20,7 +22,7 @@ def test_rounding_keeps_the_mean_and_is_never_far(scale, floor):
     x[3] = 0
     draws = []
     for seed in range(400):
-        level, top = scale.encode(x, floor, rng(seed))
+        level, top = scale.encode(x, floor, torch.rand(x.shape, generator=rng(seed)))
         assert level.min() >= 0
         assert level.max() <= scale.levels
         draws.append(scale.decode(level, top))
@@ -34,7 +36,7 @@ def test_rounding_keeps_the_mean_and_is_never_far(scale, floor):
 def test_the_second_moment_never_vanishes():
     x = torch.full((1, BLOCK), 1e-30)
     x[0, 0] = 1.0
-    level, top = SECOND.encode(x, 1, rng())
+    level, top = SECOND.encode(x, 1, torch.rand(x.shape, generator=rng()))
     assert level.min() == 1
     assert (SECOND.decode(level, top) > 0).all()
 
@@ -108,3 +110,40 @@ def test_narrow_gradients_are_widened_piece_by_piece(monkeypatch):
         assert tally.peak < start.numel()
         ways.append(mine.detach())
     assert torch.equal(*ways)
+
+
+SHAPES = [(3,), (300,), (8, 16, 3, 3), (17, 5), (), (40, 64)]
+
+
+@pytest.mark.parametrize("chunk", [2**22, 4 * BLOCK])
+def test_tensors_taken_together_have_the_numbers_that_they_have_one_by_one(chunk, monkeypatch):
+    """To the bit, over steps at wide and narrow gradients, in any layout, and where a tensor is in several groups."""
+    for module in ("efface.training.adam8bit", "benchmarks.adam8bit_by_tensor"):
+        monkeypatch.setattr(f"{module}.CHUNK", chunk)
+    own = [torch.randn(shape, generator=rng(i)).requires_grad_() for i, shape in enumerate(SHAPES)]
+    own[2] = own[2].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    theirs = [p.detach().clone(memory_format=torch.preserve_format).requires_grad_() for p in own]
+    together, apart = Adam8bit(own, 1e-2), Adam8bitByTensor(theirs, 1e-2)
+    assert len(together.groups) == (1 if chunk > 4 * BLOCK else 6)
+    for i in range(8):
+        grads = [torch.randn(shape, generator=rng(9 * i + k)) * 10.0 ** (k - 3) for k, shape in enumerate(SHAPES)]
+        grads = [grad.bfloat16() for grad in grads] if i == 5 else grads
+        together.step(grads)
+        apart.step(grads)
+    for mine, other in ((own, theirs), (together.m, apart.m), (together.v, apart.v), (together.tops, apart.tops)):
+        assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+
+
+def test_a_step_of_many_tensors_asks_for_a_twentieth_of_the_operations():
+    params = [torch.zeros(16, 8) for _ in range(200)]
+    grads = [torch.ones(16, 8) for _ in range(200)]
+    before, after = (count_step(kind, params, grads) for kind in (Adam8bitByTensor, Adam8bit))
+    assert before.operations == 200 * 125 and after.operations < before.operations / 20
+    assert after.launches <= 2 * 200 + 80  # two draws of random numbers a tensor, and the rest once
+
+
+def test_what_is_no_number_stays_none():
+    param = torch.zeros(4, requires_grad=True)
+    small = Adam8bit([param], 0.1)
+    small.step([torch.tensor([1.0, float("nan"), 0.0, 0.0])])
+    assert param.isnan().any()

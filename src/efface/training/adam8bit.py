@@ -6,12 +6,17 @@ square. A number between two levels is rounded to one of them at random, such th
 step changes the second moment by less than a level, and rounding to the nearest would never change it. The idea of
 8-bit moments by blocks is Dettmers et al.'s (arXiv 2110.02861); levels, random rounding and the floor under the second
 moment are our own.
+
+Tensors are taken many together, up to `CHUNK` numbers, a large one in parts: an operation then serves hundreds of small
+tensors. On a CPU each tensor has random numbers of its own, and so the numbers that it had when tensors were taken one
+by one; on a GPU those of a group are drawn at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import torch
@@ -29,73 +34,125 @@ class Scale:
     levels: int
     octaves: int
 
-    def encode(self, x: Tensor, floor: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, floor: int, chance: Tensor) -> tuple[Tensor, Tensor]:
         """Levels [b, BLOCK] as fp32 and the largest [b, 1] of each block, of x [b, BLOCK] not below 0.
 
         The mean over the random choice is x itself, except that what lies under the level `floor` is raised to it.
+
+        Args:
+            chance: [b, BLOCK], uniform in [0, 1).
         """
         top = x.amax(dim=1, keepdim=True)
-        share = torch.where(top > 0, x / top, torch.zeros_like(x))
+        share = torch.where(there := top > 0, x / top, 0.0)
         exact = self.levels + share.log2() * (self.levels - 1) / self.octaves
-        low = exact.floor().clamp(0, self.levels - 1)
-        below, above = self._share(low), self._share(low + 1)
+        low = exact.floor().clamp_(0, self.levels - 1).nan_to_num_(0.0)  # the top says that it is no number
+        shares, place = self.shares(x.device), low.long()
+        below, above = shares[place], shares[place + 1]
         odds = (share - below) / (above - below)
-        chosen = low + (torch.rand(x.shape, device=x.device, generator=rng) < odds)
-        return torch.where(top > 0, chosen.clamp(min=floor), torch.zeros_like(chosen)), top
+        chosen = low + (chance < odds)
+        return torch.where(there, chosen.clamp_(min=floor), 0.0), top
 
     def decode(self, level: Tensor, top: Tensor) -> Tensor:
         """The numbers that levels [b, BLOCK] stand for."""
-        return self._share(level) * top
+        return self.shares(level.device)[level.long()] * top
 
-    def _share(self, level: Tensor) -> Tensor:
-        there = torch.exp2((level - self.levels) * self.octaves / (self.levels - 1))
-        return torch.where(level > 0, there, torch.zeros_like(there))
+    def shares(self, device: torch.device) -> Tensor:
+        """[levels + 1]: the share of the top that each level stands for."""
+        return _shares(self, device)
+
+
+@cache
+def _shares(scale: Scale, device: torch.device) -> Tensor:
+    level = torch.arange(scale.levels + 1, device=device, dtype=torch.float32)
+    there = torch.exp2((level - scale.levels) * scale.octaves / (scale.levels - 1))
+    return torch.where(level > 0, there, 0.0)
 
 
 FIRST, SECOND = Scale(127, 16), Scale(255, 32)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some numbers of a tensor: all of a small one, or `CHUNK` of a large one."""
+
+    index: int
+    """Of the tensor."""
+    start: int
+    """The first number, as they lie in memory."""
+    flat: Tensor
+    """The param's numbers [n], a view."""
+
+    @property
+    def blocks(self) -> int:
+        return -(-len(self.flat) // BLOCK)
 
 
 @final
 class Adam8bit:
     """torch's Adam at its default betas and without weight decay, with both moments rounded to 8 bits.
 
-    Gradients may have a narrower dtype than the params: they are widened chunk by chunk, never all at once.
+    Gradients may have a narrower dtype than the params: they are widened group by group, never all at once.
+
+    Raises:
+        ValueError: the learning rate is not positive, or the params lie on several devices.
     """
 
     def __init__(self, params: Sequence[Tensor], lr: float) -> None:
         if lr <= 0:
             raise ValueError(f"the learning rate must be positive, got {lr}")
         self.params, self.lr, self.taken = list(params), lr, 0
-        blocks = [(-(-p.numel() // BLOCK), p.device) for p in self.params]
-        self.m = [torch.zeros(n, BLOCK, dtype=torch.int8, device=d) for n, d in blocks]
-        self.v = [torch.zeros(n, BLOCK, dtype=torch.uint8, device=d) for n, d in blocks]
-        self.tops = [torch.zeros(2, n, 1, device=d) for n, d in blocks]
+        if len(places := {str(p.device) for p in self.params}) > 1:
+            raise ValueError(f"what learns must lie on one device, got {', '.join(sorted(places))}")
+        blocks = [-(-p.numel() // BLOCK) for p in self.params]
+        device = self.params[0].device
+        self._m = torch.zeros(sum(blocks), BLOCK, dtype=torch.int8, device=device)
+        self._v = torch.zeros(sum(blocks), BLOCK, dtype=torch.uint8, device=device)
+        self._tops = torch.zeros(2, sum(blocks), 1, device=device)
+        self.m, self.v, self.tops = self._m.split(blocks), self._v.split(blocks), self._tops.split(blocks, dim=1)
+        self.groups = _group([_flatten(p.detach(), p) for p in self.params])
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor]) -> None:
+        """One step, given a gradient of each param's shape."""
         self.taken += 1
-        for i, (param, grad) in enumerate(zip(self.params, grads, strict=True)):
-            rng = torch.Generator(param.device).manual_seed(self.taken * 1_000_003 + i)
-            # In the order in which the numbers lie in memory, whatever the strides.
-            alike = grad if grad.stride() == param.stride() else torch.empty_like(param).copy_(grad)
-            flat, given = (t.detach().as_strided((t.numel(),), (1,)) for t in (param, alike))
-            for start in range(0, param.numel(), CHUNK):
-                self._step_chunk(i, start, flat[start : start + CHUNK], given[start : start + CHUNK].float(), rng)
+        given = [_flatten(grad.detach(), param) for param, grad in zip(self.params, grads, strict=True)]
+        first, rng = 0, torch.Generator("cpu")
+        for number, group in enumerate(self.groups):
+            part = slice(first, first := first + sum(piece.blocks for piece in group))
+            chance = torch.empty(2, part.stop - part.start, BLOCK, device=self._m.device)
+            if chance.is_cuda:
+                chance.uniform_(generator=torch.Generator(chance.device).manual_seed(self.taken * 1_000_003 + number))
+            else:
+                rng = self._draw_apart(group, chance, rng)
+            self._step_group(group, part, given, chance)
 
-    def _step_chunk(self, i: int, start: int, param: Tensor, grad: Tensor, rng: torch.Generator) -> None:
-        """One step of a chunk of a tensor, a whole number of blocks but at its end."""
-        g = torch.nn.functional.pad(grad, (0, -len(grad) % BLOCK)).view(-1, BLOCK)
-        part = slice(start // BLOCK, start // BLOCK + len(g))
-        code, (top_m, top_v) = self.m[i][part].float(), self.tops[i][:, part]
-        m = (code.sign() * FIRST.decode(code.abs(), top_m)).lerp_(g, 1 - BETAS[0])
-        v = SECOND.decode(self.v[i][part].float(), top_v).mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
-        level, top_m[:] = FIRST.encode(m.abs(), 0, rng)
-        self.m[i][part] = (level * m.sign()).to(torch.int8)
-        level, top_v[:] = SECOND.encode(v, 1, rng)
-        self.v[i][part] = level.to(torch.uint8)
-        wide = (v / (1 - BETAS[1] ** self.taken)).sqrt_().add_(EPS)
-        step = (m / (1 - BETAS[0] ** self.taken)).div_(wide).flatten()[: len(param)]
-        param.sub_(step.to(param.dtype), alpha=self.lr)
+    def _draw_apart(self, group: Sequence[Piece], chance: Tensor, rng: torch.Generator) -> torch.Generator:
+        """Each tensor's own random numbers, for the first moment and the second; those of a large one go on."""
+        sizes = [piece.blocks for piece in group]
+        for piece, *rows in zip(group, *(side.split(sizes) for side in chance), strict=True):
+            if not piece.start:
+                rng = torch.Generator().manual_seed(self.taken * 1_000_003 + piece.index)
+            for row in rows:
+                row.uniform_(generator=rng)
+        return rng
+
+    def _step_group(self, group: Sequence[Piece], part: slice, given: Sequence[Tensor], chance: Tensor) -> None:
+        """One step of the group whose moments are these blocks."""
+        sizes = [n for piece in group for n in (len(piece.flat), piece.blocks * BLOCK - len(piece.flat))]
+        g = torch.zeros(sum(sizes), device=self._m.device)
+        own = [given[p.index] if p.start == 0 and len(p.flat) == len(given[p.index]) else _cut(given, p) for p in group]
+        torch._foreach_copy_(g.split(sizes)[::2], own)
+        g = g.view(-1, BLOCK)
+        code, (top_m, top_v) = self._m[part], self._tops[:, part]
+        m = _signed_shares(code.device)[code.long() + FIRST.levels].mul_(top_m).lerp_(g, 1 - BETAS[0])
+        v = SECOND.decode(self._v[part], top_v).mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+        level, top = FIRST.encode(m.abs(), 0, chance[0])
+        self._m[part], top_m[:] = level.mul_(m.sign()), top
+        level, top = SECOND.encode(v, 1, chance[1])
+        self._v[part], top_v[:] = level, top
+        wide = v.div_(1 - BETAS[1] ** self.taken).sqrt_().add_(EPS)
+        step = m.div_(1 - BETAS[0] ** self.taken).div_(wide).flatten().to(group[0].flat.dtype)
+        torch._foreach_sub_([piece.flat for piece in group], step.split(sizes)[::2], alpha=self.lr)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the params and of the moments."""
@@ -105,7 +162,42 @@ class Adam8bit:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state that `state_dict` gave; ValueError where another optimiser gave it."""
+        if "taken" not in state:
+            raise ValueError("the checkpoint holds the moments of another optimiser: resume it where it was written")
         self.taken = int(state["taken"])
         for i, param in enumerate(self.params):
             for kind, mine in (("param", param), ("m", self.m[i]), ("v", self.v[i]), ("tops", self.tops[i])):
                 mine.copy_(state[f"{i}.{kind}"])
+
+
+@cache
+def _signed_shares(device: torch.device) -> Tensor:
+    """[2 levels + 1]: what the codes -levels, …, levels of the first moment stand for, as shares of the top."""
+    shares = FIRST.shares(device)
+    return torch.cat([-shares[1:].flip(0), shares])
+
+
+def _group(flats: Sequence[Tensor]) -> list[list[Piece]]:
+    """The numbers of these tensors in groups of one dtype, of at most `CHUNK` numbers with what fills up blocks."""
+    groups: list[list[Piece]] = []
+    room = 0
+    for i, flat in enumerate(flats):
+        for start in range(0, len(flat), CHUNK):
+            piece = Piece(i, start, flat[start : start + CHUNK])
+            if piece.blocks > room or groups[-1][0].flat.dtype != flat.dtype:
+                groups.append([])
+                room = CHUNK // BLOCK
+            groups[-1].append(piece)
+            room -= piece.blocks
+    return groups
+
+
+def _flatten(tensor: Tensor, like: Tensor) -> Tensor:
+    """The numbers in the order in which those of `like` lie in memory, whatever the strides; a view where it can be."""
+    alike = tensor if tensor.stride() == like.stride() else torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+    return alike.as_strided((alike.numel(),), (1,))
+
+
+def _cut(given: Sequence[Tensor], piece: Piece) -> Tensor:
+    return given[piece.index][piece.start : piece.start + len(piece.flat)]

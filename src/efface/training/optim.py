@@ -9,11 +9,19 @@ import torch
 from torch import Tensor
 
 from .adam8bit import Adam8bit
+from .adam8bit_bnb import Adam8bitBnb, is_installed
 
 
-def build_adam(params: Sequence[Tensor], lr: float, moments: Literal[32, 8]) -> Adam32bit | Adam8bit:
+def build_adam(params: Sequence[Tensor], lr: float, moments: Literal[32, 8]) -> Adam32bit | Adam8bit | Adam8bitBnb:
     """Adam on these leaf tensors, with two moments of 32 or 8 bits a number."""
-    return Adam8bit(params, lr) if moments == 8 else Adam32bit(params, lr)
+    return choose_adam(moments, all(param.is_cuda for param in params))(params, lr)
+
+
+def choose_adam(moments: Literal[32, 8], on_gpu: bool) -> type[Adam32bit] | type[Adam8bit] | type[Adam8bitBnb]:
+    """Which Adam steps: on a GPU with 8 bits bitsandbytes' where it is installed (the extra `cuda`), else ours."""
+    if moments == 32:
+        return Adam32bit
+    return Adam8bitBnb if on_gpu and is_installed() else Adam8bit
 
 
 @final
