@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo fuzz kill-test test lint types floors tests wheel-test docs glyphs clean
+.PHONY: demo fuzz kill-test mutants test lint types floors tests wheel-test docs glyphs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ fuzz: $(VENV)/testing  ## damage 100,000 files of every reader: each must be rea
 
 kill-test: $(VENV)/testing  ## kill every command that writes, 200 times in all: a rerun must end as if nothing had happened
 	PYTHONPATH=src:tests $(VENV)/bin/python tests/kills.py --kills 200
+
+mutants: $(VENV)/testing  ## change what decides records in small ways, and list the changes that no test notices
+	PYTHONPATH=src:tests $(VENV)/bin/python tests/mutants.py
 
 wheel-test: $(VENV)/testing  ## install the wheel into an empty environment and run its demo
 	$(VENV)/bin/python tests/wheel.py

@@ -1,4 +1,7 @@
-"""Commands that write are killed at a random moment, and end when they are run again as if nothing had happened."""
+"""Commands that write are killed at a random moment, and end when they are run again as if nothing had happened.
+
+`make kill-test` does this to every command, many times; here are a few of the quick ones.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-@pytest.mark.parametrize("name", ["erase", "draw"])
+@pytest.mark.parametrize("name", ["erase", "draw", "lora", "attack"])
 def test_a_killed_command_leaves_nothing_half_written_and_a_rerun_ends_the_same(
     name: str, bundle: Path, tmp_path: Path
 ) -> None:

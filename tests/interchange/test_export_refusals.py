@@ -105,3 +105,13 @@ def test_nothing_is_left_where_the_disk_is_full(format, tmp_path: Path, monkeypa
     with pytest.raises(OSError, match=r"x(\.safetensors)?: No space left on device"):
         write_export(model, dense(model, "attn2"), out, format=format)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_description_of_an_export_that_was_killed_does_not_stop_the_next(tmp_path: Path) -> None:
+    """The description gets its name before the file does: a process that is killed between the two leaves it alone."""
+    model = tiny_model()
+    made = write_export(model, low_rank(model, "attn2.to_k"), tmp_path / "x.safetensors", format="lora", pictures=0)
+    whole = made.sidecar.read_bytes()
+    made.path.unlink()
+    write_export(model, low_rank(model, "attn2.to_k"), made.path, format="lora", pictures=0)
+    assert made.path.is_file() and made.sidecar.read_bytes() == whole

@@ -134,8 +134,17 @@ def _check_place(place: Path, sidecar: Path, kind: Format) -> None:
     if (kind == "diffusers") == (place.suffix == ".safetensors"):
         wants = "a folder, or --format single-file" if kind == "diffusers" else "a file that ends in .safetensors"
         raise ValueError(f"--out {place} does not suit --format {kind}; name {wants}")
-    if sidecar.exists():
+    if sidecar.exists() and not _is_orphan(sidecar):
         raise FileExistsError(f"{sidecar}, which would describe the export, exists already; name another file")
+
+
+def _is_orphan(sidecar: Path) -> bool:
+    """Whether it describes an export that is not there, as where the process was killed between the two."""
+    try:
+        held = read_json(sidecar)
+    except (OSError, ValueError):
+        return False
+    return isinstance(held, dict) and {"format", "strength_in_file", "recommended_strength"} <= held.keys()
 
 
 def _look(model: Model, edit: Edit, pictures: int) -> Look:
