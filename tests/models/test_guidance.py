@@ -11,8 +11,12 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 import efface
+from efface.evaluation.drawing import Settings, describe_drawing
 from efface.models.adapters.guidance_input import GUIDANCE
+from efface.records.report import Drawing
 from tiny import tiny_pipeline
+from tiny_pixart import tiny_pixart
+from tiny_sd3 import tiny_sd3
 from tiny_sdxl import tiny_sdxl_pipeline
 
 SCHEDULERS = (
@@ -36,11 +40,11 @@ SCHEDULERS = (
 PROMPTS, SEEDS = ["a cat", "red car"], [5, 6]
 
 
-def theirs(pipeline: Any, guidance: float, steps: int = 4) -> torch.Tensor:
+def theirs(pipeline: Any, guidance: float, steps: int = 4, **more: Any) -> torch.Tensor:
     """The pipeline's own latents."""
     rngs = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     asked = {"num_inference_steps": steps, "guidance_scale": guidance, "generator": rngs, "output_type": "latent"}
-    return pipeline(PROMPTS, **asked).images
+    return pipeline(PROMPTS, **asked, **more).images
 
 
 def ours(model: Any, guidance: float, steps: int = 4) -> torch.Tensor:
@@ -77,6 +81,47 @@ def test_guidance_up_to_one_is_the_plain_conditional_prediction(make: Callable[[
     torch.testing.assert_close(ours(model, 0.0), theirs(model.pipeline, 0.0), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="guidance must be a finite number, got nan"):
         ours(model, float("nan"))
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+@pytest.mark.parametrize("share", [0.7, 1.0])
+def test_guidance_is_rescaled_as_the_pipeline_does(make: Callable[[], Any], guidance: float, share: float) -> None:
+    pipeline = make()
+    model, plain = efface.load(pipeline, guidance_rescale=share), efface.load(pipeline)
+    wanted = theirs(pipeline, guidance, guidance_rescale=share)
+    torch.testing.assert_close(ours(model, guidance), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(ours(plain, guidance), wanted, atol=1e-3) == (guidance == 1)
+    assert model.build_call(PROMPTS, guidance)["guidance_rescale"] == share
+    # Rows of different guidance in one batch are drawn as each alone.
+    cond, uncond = model.encode(PROMPTS), model.encode([""])
+    rows = model.sample(cond, uncond, SEEDS, steps=4, guidance=[1.0, guidance]).x
+    torch.testing.assert_close(rows[1:], wanted[1:], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rows[:1], ours(plain, 1.0)[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_guidance_rescale_is_stored_with_what_was_drawn() -> None:
+    pipeline = tiny_pipeline()
+    plain, rescaled = (efface.load(pipeline, guidance_rescale=share) for share in (0.0, 0.7))
+    drawings = [describe_drawing(model, Settings(steps=2), "") for model in (plain, rescaled)]
+    assert [d.model_dump().get("guidance_rescale") for d in drawings] == [None, 0.7]
+    assert all(Drawing.model_validate_json(d.model_dump_json()) == d for d in drawings)
+    edits = [efface.erase(model, "cat", method="uce") for model in (plain, rescaled)]
+    assert [edit.meta.get("guidance_rescale") for edit in edits] == [None, 0.7]
+
+
+@pytest.mark.parametrize("make", [lambda: tiny_pixart().pipeline, lambda: tiny_sd3().pipeline])
+def test_guidance_rescale_is_refused_where_the_pipeline_has_none(make: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match="has no guidance rescale; leave it out"):
+        efface.load(make(), guidance_rescale=0.7)
+    with pytest.raises(ValueError, match="has no guidance rescale; leave it out"):
+        efface.load("glyphs-ddpm", guidance_rescale=0.7)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_guidance_rescale_is_a_share(share: float) -> None:
+    with pytest.raises(ValueError, match="guidance_rescale must be a number from 0 to 1"):
+        efface.load(tiny_pipeline(), guidance_rescale=share)
 
 
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl_pipeline])

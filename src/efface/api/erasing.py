@@ -35,6 +35,7 @@ def load(
     store_bound: int | None = None,
     draw_batch: int = 0,
     variant: str = "",
+    guidance_rescale: float = 0.0,
 ) -> Model:
     """Open a model: a name, a folder, a single file, a hub id, or a pipeline in memory.
 
@@ -55,6 +56,7 @@ def load(
         store_bound=store_bound,
         draw_batch=draw_batch,
         variant=variant,
+        guidance_rescale=guidance_rescale,
     )
 
 

@@ -56,6 +56,9 @@ class Loading:
     offload: bool = False
     """Keep text encoders and autoencoder on the CPU while a GPU works."""
 
+    guidance_rescale: float = 0.0
+    """How far the deviation of guided predictions is moved back to that of the conditional one, 0 to 1; Stable
+    Diffusion and SDXL have it."""
     deterministic: bool = False
     """Let a GPU use only kernels that give the same bits every time; some are slower."""
 
@@ -71,6 +74,7 @@ class Loading:
             compile=self.compile,
             offload=self.offload,
             variant=self.variant,
+            guidance_rescale=self.guidance_rescale,
             deterministic=self.deterministic,
             **more,
         )

@@ -219,11 +219,12 @@ def _not_attacked(attacked: Sequence[str], interrupted: Sequence[InterruptedAtta
 
 
 def _not_varied(drawing: Drawing) -> list[Untested]:
+    rescaled = f", rescaled by {drawing.guidance_rescale:g}" if drawing.guidance_rescale else ""
     only = (
         f"strengths other than {drawing.strength:g}",
         f"schedulers other than {drawing.scheduler}",
         f"step counts other than {drawing.steps}",
-        f"guidance other than {drawing.guidance:g}",
+        f"guidance other than {drawing.guidance:g}{rescaled}",
         f"resolutions other than {drawing.resolution}",
         f"precisions other than {drawing.compute}",
     )

@@ -23,6 +23,8 @@ def provenance(
     request = {"targets": erasure.targets, "anchor": erasure.anchor, "keep": erasure.keep}
     record = {"method": method, "arguments": dict(arguments), "request": request, "model": model.name}
     record |= {"base": dict(base or model.fingerprint()), "compute": str(model.compute or model.dtype)}
+    if model.guidance_rescale:
+        record["guidance_rescale"] = model.guidance_rescale
     return json.loads(json.dumps(record))
 
 

@@ -58,6 +58,7 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
         strength=settings.strength,
         steps=steps,
         guidance=defaults.guidance if settings.guidance is None else settings.guidance,
+        guidance_rescale=model.guidance_rescale,
         scheduler=type(model.scheduler(settings.sampler)).__name__,
         dtype=str(model.dtype).removeprefix("torch."),
         compute=computed if model.steady is None else f"{computed}, compiled",

@@ -18,6 +18,21 @@ def guided(eps_0: Tensor, eps_c: Tensor, guidance: float | Tensor) -> Tensor:
     return eps_0 + guidance * (eps_c - eps_0)
 
 
+def rescale_guided(prediction: Tensor, eps_c: Tensor, share: float) -> Tensor:
+    """A guided prediction [n, ...], its standard deviation moved by `share` of the way to that of eps(c) [n, ...].
+
+    Lin et al., arXiv 2305.08891, section 3.4, equations 14 to 16: guidance of a high scale enlarges the deviation, and
+    so overexposes pictures. `share` is their phi, diffusers' `guidance_rescale`; deviations are each row's own.
+
+    >>> import torch
+    >>> rescale_guided(torch.tensor([[0.0, 4.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+    tensor([[0.0000, 2.5000]])
+    """
+    over = list(range(1, prediction.dim()))
+    deviation = eps_c.std(dim=over, keepdim=True) / prediction.std(dim=over, keepdim=True)
+    return share * (prediction * deviation) + (1 - share) * prediction
+
+
 def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean over rows of weight [n] times each row's mean squared error; a scalar, in fp32."""
     return weighted_errors(prediction, target, weight).mean()

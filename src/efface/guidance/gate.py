@@ -26,8 +26,8 @@ from torch.nn.functional import conv2d, linear
 
 from ..models.adapters.latent import LatentDiffusion
 from ..models.cond import Cond
-from ..models.denoiser import Denoiser, Scale
-from ..models.guider import GuidedSampling, Guider, is_plain
+from ..models.denoiser import Denoiser, Scale, is_plain
+from ..models.guider import GuidedSampling, Guider
 
 MATCH = "gate.match"
 """What `add_inputs` adds to conditions: gamma [n]."""

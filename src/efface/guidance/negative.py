@@ -13,8 +13,8 @@ from typing import final
 from torch import Tensor
 
 from ..models.cond import Cond
-from ..models.denoiser import Denoiser, Scale
-from ..models.guider import GuidedSampling, Guider, is_plain
+from ..models.denoiser import Denoiser, Scale, is_plain
+from ..models.guider import GuidedSampling, Guider
 
 
 @final

@@ -37,8 +37,8 @@ from torch import Tensor
 from ..models.adapters.sd import CLIP, ClipDiffusion
 from ..models.adapters.sdxl import StableDiffusionXL
 from ..models.cond import POOLED, Cond
-from ..models.denoiser import Denoiser, Scale
-from ..models.guider import GuidedSampling, Guider, is_plain
+from ..models.denoiser import Denoiser, Scale, is_plain
+from ..models.guider import GuidedSampling, Guider
 from .negative import Away
 
 RTOL = 1e-5

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..functional.losses import guided
+from ..functional.losses import guided, rescale_guided
 from ..functional.schedules import NoiseLevel, Space
 from .cond import POOLED, Cond, TextMap, TextSpan, last_before_end
-from .denoiser import Scale
+from .denoiser import Scale, is_plain
 from .trajectory import Defaults, Sampler
 from .trajectory_cache import TrajectoryCache
 
@@ -28,6 +28,10 @@ class Adapter(ABC):
     """The part of the pipeline that takes noise off, "unet" or "transformer": its weights' names begin so."""
     has_uncond: bool = True
     """Whether the empty prompt stands for no condition at all; distilled models know no such prediction."""
+    rescales_guidance: ClassVar[bool] = False
+    """Whether the architecture's pipeline takes `guidance_rescale`."""
+    guidance_rescale: float = 0.0
+    """How far the standard deviation of guided predictions is moved back to that of the conditional one, 0 to 1."""
     name: str
     pipeline: Any
     """diffusers' own; its parts are used, never changed."""
@@ -140,7 +144,21 @@ class Adapter(ABC):
 
         From the prediction under the prompt and the one to move away from; at scale 1 it is the former.
         """
-        return guided(negative, positive, scale)
+        prediction = guided(negative, positive, scale)
+        if self.guidance_rescale == 0 or is_plain(scale):
+            return prediction
+        return rescale_guided(prediction, positive, self.guidance_rescale)
+
+    @classmethod
+    def check_guidance_rescale(cls, share: float, name: str) -> None:
+        """Raises ValueError where the model of this name cannot be drawn with this `guidance_rescale`."""
+        if not 0 <= share <= 1:
+            raise ValueError(f"guidance_rescale must be a number from 0 to 1, got {share}")
+        if share and not cls.rescales_guidance:
+            raise ValueError(
+                f"guidance_rescale is {share:g}, but the diffusers pipeline of {name} has no guidance rescale; "
+                "leave it out (Stable Diffusion 1.x, 2.x and SDXL have it)"
+            )
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         """Arguments with which the pipeline's own call draws these prompts as this model does.
@@ -148,7 +166,8 @@ class Adapter(ABC):
         They say prompts, guidance, size and how much of a prompt is read; steps and noise are the caller's to add.
         """
         side = self.resolution
-        return {"prompt": list(prompts), "guidance_scale": guidance, "height": side, "width": side}
+        rescale = {"guidance_rescale": self.guidance_rescale} if self.guidance_rescale else {}
+        return {"prompt": list(prompts), "guidance_scale": guidance, "height": side, "width": side, **rescale}
 
     def choose_guidances(self, guidance: float | Sequence[float | None] | None, n: int) -> Scale:
         """The guidance to draw n pictures at, the model's own for None: one number where it is the same for all.

@@ -16,6 +16,11 @@ Scale = float | Tensor
 """Guidance of a drawing: one number for all of its pictures, or each picture's own, [n, 1, 1, 1]."""
 
 
+def is_plain(scale: Scale) -> bool:
+    """Whether pictures at this guidance follow the prediction under the prompt alone, so that no other is needed."""
+    return not isinstance(scale, Tensor) and scale == 1
+
+
 class Denoiser(Protocol):
     """A network that predicts under conditions; `base.Model` is one, and says what each member means."""
 

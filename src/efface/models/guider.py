@@ -15,12 +15,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from .cond import Cond
-from .denoiser import Denoiser, Scale
-
-
-def is_plain(scale: Scale) -> bool:
-    """Whether pictures at this guidance follow the prediction under the prompt alone, so that no other is needed."""
-    return not isinstance(scale, Tensor) and scale == 1
+from .denoiser import Denoiser, Scale, is_plain
 
 
 class GuidedSampling(ABC):

@@ -51,6 +51,7 @@ def load(
     store_bound: int | None = None,
     draw_batch: int = 0,
     variant: str = "",
+    guidance_rescale: float = 0.0,
 ) -> Model:
     """Opens a model, and looks it over before anything is drawn (`opening/`).
 
@@ -74,10 +75,14 @@ def load(
         variant: which weights of a folder or hub id to open where there are several: "fp16" for the files
             `*.fp16.safetensors`. Parts without it, and all where none is named, open their plain weights, or the only
             ones that they have.
+        guidance_rescale: how far the standard deviation of guided predictions is moved back to that of the conditional
+            one, 0 to 1, as the argument of Stable Diffusion's and SDXL's pipelines; for models with zero terminal SNR
+            the paper suggests 0.7 (Lin et al., arXiv 2305.08891). It acts wherever this model draws.
 
     Raises:
         ValueError: nothing of that name, not a pipeline that this toolkit knows, a damaged file, a pipeline that came
-            changed in a way that can't be served, or what the device lacks; a `draw_batch` below 0.
+            changed in a way that can't be served, or what the device lacks; a `draw_batch` below 0;
+            a `guidance_rescale` where the pipeline has none.
     """
     import torch
 
@@ -95,11 +100,11 @@ def load(
     if cast == torch.bfloat16 or compute == "bf16":
         check_bf16(where)
     if isinstance(source, str | Path):
-        model = _from_files(str(source), where, cast, compute, variant)
+        model = _from_files(str(source), where, cast, compute, variant, guidance_rescale)
     elif variant:
         raise ValueError(f"a variant ({variant}) is chosen where files are opened; this pipeline is in memory already")
     else:
-        model = _from_memory(source, device, cast, compute)
+        model = _from_memory(source, device, cast, compute, guidance_rescale)
     prepare(
         model.pipeline,
         model.network,
@@ -110,14 +115,16 @@ def load(
         deterministic=deterministic,
         channels_last=isinstance(source, str | Path) and model.device.type == "cuda",  # one in memory keeps its own
     )
-    model.draw_batch = draw_batch
+    model.draw_batch, model.guidance_rescale = draw_batch, guidance_rescale
     model.parked, model.steady = offload, set() if compile else None
     if store is not None or store_bound is not None:
         model.recordings = TrajectoryCache(store, BOUND if store_bound is None else store_bound)
     return model
 
 
-def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Compute | None, variant: str) -> Model:
+def _from_files(
+    source: str, device: str, cast: torch.dtype | None, compute: Compute | None, variant: str, rescale: float
+) -> Model:
     """A model by its name, folder, hub id or file."""
     import torch
 
@@ -131,16 +138,19 @@ def _from_files(source: str, device: str, cast: torch.dtype | None, compute: Com
     if place.kind == "DDPMPipeline":
         from .adapters import ddpm
 
+        ddpm.DDPM.check_guidance_rescale(rescale, name)
         return ddpm.open_folder(
             place.location, device, cast, name, defaults=defaults, words=words, compute=native, variant=variant
         )
+    adapter = _adapters()[place.kind][1]
+    adapter.check_guidance_rescale(rescale, name)
     # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
     pipeline = check_pipeline(_open(place, variant).to(device, cast or torch.float32), name)
     if native and device == "cpu" and hasattr(pipeline, "unet"):
         from .adapters.sd import lay_out_for_amx
 
         lay_out_for_amx(pipeline)
-    return _adapters()[place.kind][1](pipeline, name, defaults=defaults, words=words, compute=native)
+    return adapter(pipeline, name, defaults=defaults, words=words, compute=native)
 
 
 def _adapters() -> dict[str, tuple[Any, Any]]:
@@ -171,12 +181,15 @@ def _adapters() -> dict[str, tuple[Any, Any]]:
     return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
 
 
-def _from_memory(pipeline: Any, device: Any, cast: torch.dtype | None, compute: Compute | None) -> Model:
+def _from_memory(
+    pipeline: Any, device: Any, cast: torch.dtype | None, compute: Compute | None, rescale: float
+) -> Model:
     from .opening.pipeline import check_hooks, check_pipeline, unwrap
 
     for known, adapter in _adapters().values():
         if isinstance(pipeline, known):
             plain = unwrap(pipeline)
+            adapter.check_guidance_rescale(rescale, _name(plain))
             check_hooks(plain, _name(plain))  # first: a pipeline that is offloaded can't be moved
             placed = check_pipeline(plain.to(device, cast) if device or cast else plain, _name(plain))
             return adapter(placed, _name(placed), compute=_compute(compute or "own", str(placed.device)))

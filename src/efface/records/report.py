@@ -6,7 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ..files import read_versioned
 from ..files.structured import shorten
@@ -123,6 +131,8 @@ class Drawing(Part):
     strength: float
     steps: int
     guidance: float
+    guidance_rescale: float = 0.0
+    """How far the deviation of guided predictions was moved back, 0 to 1."""
     scheduler: str
     """That drew: the model's own, or the one that was asked for."""
     dtype: str
@@ -130,6 +140,11 @@ class Drawing(Part):
     compute: str
     """What the network computes in, and whether it was compiled, which moves last bits."""
     resolution: int
+
+    @model_serializer(mode="wrap")
+    def write(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As every part is written, without a `guidance_rescale` of 0: files from before it was known stay equal."""
+        return {name: value for name, value in plain(self).items() if name != "guidance_rescale" or value}
 
 
 class RowsFile(Part):

@@ -95,6 +95,7 @@ class StableDiffusion(ClipDiffusion):
     """A `StableDiffusionPipeline`; its safety checker is not called."""
 
     architecture: ClassVar[str] = "sd"
+    rescales_guidance: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class StableDiffusionXL(TwinClip):
     """A `StableDiffusionXLPipeline`, the base without its refiner; no watermark is drawn."""
 
     architecture: ClassVar[str] = "sdxl"
+    rescales_guidance: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -253,7 +253,9 @@ class Frozen(Recorded):
     def _facts(self, context: Context, size: int) -> dict[str, Any]:
         """All that a recording depends on, apart from its prompt and its seed."""
         model = context.model
+        rescale = {"guidance_rescale": model.guidance_rescale} if model.guidance_rescale else {}
         return {
+            **rescale,
             "together": size,
             "draw": [self.steps, self.guidance, self.sampler, str(model.scheduler(self.sampler).config)],
             "base": dict(context.base),
