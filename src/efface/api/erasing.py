@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..concept import Erasure
 from .progress import Progress, Report, shown_with_steps
-from .resources import LazyModel, check_request, expand, lazy
+from .resources import LazyModel, check_request, expand, lazy, slug
+from .tracking import FOLDER, Track, check_trackers, name_losses, tracked
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -72,6 +74,8 @@ def erase(
     progress: Progress = None,
     on_plan: Callable[[Plan], None] | None = None,
     before: Callable[[Model, Erasure], None] | None = None,
+    track: Track = (),
+    track_dir: str | Path = FOLDER,
     **settings: Any,
 ) -> Edit:
     """Fit an edit that erases concepts from a model; the model itself stays as it is, bit for bit.
@@ -89,6 +93,9 @@ def erase(
         progress: None shows a bar on a terminal, False nothing; or a function of (stage, done, total).
         on_plan: called with the memory plan of a training before it starts.
         before: called with the model and the request when all that can be refused has been, before the work starts.
+        track: where losses go, step by step: the name of one of accelerate's trackers, such as "tensorboard" or
+            "wandb", or several names or instances.
+        track_dir: folder for trackers that write files.
         settings: arguments of the method, over those that the model suggests.
 
     Raises:
@@ -107,9 +114,12 @@ def erase(
     if isinstance(method, Method):
         method.check(erasure)  # what can be refused before the model is opened
         memory_limit(method, max_memory)
+        require_losses(method, track)
+    check_trackers(track, track_dir)
     opened = opening.open()
     chosen = configured(method, opened, settings)
     limit = memory_limit(chosen, max_memory)
+    require_losses(chosen, track)
     began, aside = time.monotonic(), 0.0
     with shown_with_steps(progress, opened) as report:
 
@@ -125,14 +135,16 @@ def erase(
 
         if chosen.kind == "trained":
             take_fingerprint(opened, report)
-        stage = f"erasing ({method_name(chosen)})"
-        edit = chosen.fit(
-            opened,
-            erasure,
-            progress=lambda done, of, **_: report(stage, done, of),
-            checkpoint=checkpoint,
-            estimate=estimate,
-        )
+        name = method_name(chosen)
+        run, facts = f"erase-{name}-{slug(erasure.targets)}", {"model": opened.name, "method": name}
+        with tracked(track, run, {**facts, **asdict(erasure), **asdict(chosen)}, track_dir) as log:
+
+            def on_progress(done: int, of: int, **more: Any) -> None:
+                report(f"erasing ({name})", done, of)
+                if losses := name_losses(more):
+                    log(losses, done)
+
+            edit = chosen.fit(opened, erasure, progress=on_progress, checkpoint=checkpoint, estimate=estimate)
     return dataclasses.replace(edit, meta={**edit.meta, "cost": cost(opened, began + aside)})
 
 
@@ -171,6 +183,15 @@ def memory_limit(method: Method, given: str | int | None) -> int | None:
     from ..planning.machine import read_size
 
     return read_size(given) if isinstance(given, str) else given
+
+
+def require_losses(method: Method, track: Track) -> None:
+    """ValueError where a tracker is to follow a method that has no losses."""
+    if track and method.kind in ("closed form", "inference time"):
+        raise ValueError(
+            f"only a training has losses to track, and {method_name(method)} is {method.kind}: omit --track; "
+            "`efface evaluate --track` tracks the rates of its edit"
+        )
 
 
 def take_fingerprint(model: Model, report: Report) -> None:

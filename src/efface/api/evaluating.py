@@ -14,7 +14,8 @@ from ..suites.world import locate
 from .attacking import attack_standard, check_attackable
 from .case import Case, Words
 from .progress import Progress, shown_with_steps
-from .resources import LazyModel, judges_of, lazy, open_to_judge, suite_for
+from .resources import LazyModel, judges_of, lazy, open_to_judge, slug, suite_for
+from .tracking import FOLDER, Track, check_trackers, name_rates, tracked
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -49,6 +50,8 @@ def evaluate(
     scorer_timeout: float = 600.0,
     progress: Progress = None,
     on_suite: Callable[[Suite], None] | None = None,
+    track: Track = (),
+    track_dir: str | Path = FOLDER,
 ) -> Record:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates.
 
@@ -72,6 +75,7 @@ def evaluate(
         scorer_timeout: seconds that one call of a scorer may take; what it leaves open by then has no score.
         progress: None shows bars on a terminal, False nothing; or a function of (stage, done, total).
         on_suite: called with the suite before anything is drawn; its `summary` says how a file was read.
+        track, track_dir: where all rates go, at step 0, as in `erase`.
 
     Raises:
         ValueError: an unknown suite, scorer or protocol, one that can't judge what was erased, an edit of another base,
@@ -82,6 +86,7 @@ def evaluate(
         >>> record = efface.evaluate(model, edit, "out/cat", per_group=16)  # doctest: +SKIP
     """
     check_strength(strength)
+    check_trackers(track, track_dir)
     opening, folder, named = lazy(model), Path(out), str(suite)
     if named:
         check_suite(named)
@@ -117,6 +122,9 @@ def evaluate(
         record = measure(opened, case.file, chosen, judges, folder, settings, where, report, protocol=rules)
         if attacks == "standard":
             attack_standard(opened, case, chosen, judges, folder, settings, report)
+    facts = {"model": opening.name, "method": record.method, "targets": record.targets, "suite": record.suite.name}
+    with tracked(track, f"evaluate-{slug((record.method, *record.targets))}", facts, track_dir) as log:
+        log(name_rates(record), 0)
     return record
 
 

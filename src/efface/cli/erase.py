@@ -66,6 +66,11 @@ class Output:
     """Replace the file of --out where it exists."""
     checkpoint: Path | None = None
     """File to save the state of training to, and to go on from."""
+    track: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Where losses go, step by step: tensorboard (extra `track`), wandb or another of accelerate's trackers; repeat the
+    flag for several."""
+    track_dir: Path = Path("runs")
+    """Folder for trackers that write files."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -120,6 +125,8 @@ class Request:
                 progress=report,
                 on_plan=on_plan,
                 before=before,
+                track=self.output.track,
+                track_dir=self.output.track_dir,
             )
         except Diverged as error:
             kept = error.edit.save(self.output.out.with_name(f"{self.output.out.stem}.last-good.safetensors"))

@@ -52,6 +52,11 @@ class Evaluate:
     """Folder for the pictures; evaluations that share one draw the base once. OUT/images by default."""
     scorer_timeout: float = 600.0
     """Seconds that one call of a scorer may take; a picture that it leaves open has no score, and is counted."""
+    track: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Where the rates go too: tensorboard (extra `track`), wandb or another of accelerate's trackers; repeat the flag
+    for several."""
+    track_dir: Path = Path("runs")
+    """Folder for trackers that write files."""
     json: bool = False
     """Print the result as JSON."""
     drawing: Sampling = field(default_factory=Sampling)
@@ -83,6 +88,8 @@ class Evaluate:
                 scorer_timeout=self.scorer_timeout,
                 progress=report,
                 on_suite=tell_suite,
+                track=self.track,
+                track_dir=self.track_dir,
             )
         path = self.out / "report.json"
         result({"report": str(path), **summary(record)}, self.json, f"{headlines(record)}\n{path}")

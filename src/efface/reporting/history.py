@@ -1,4 +1,4 @@
-"""What a fitting noted of itself, made readable: the words that a search chose, step by step, and single facts."""
+"""What a fitting noted of itself, made readable: its losses, the words that a search chose, and single facts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..training.loss_log import NOTE
+from .losses import describe_series, draw_losses, read_series
 from .svg import draw_strip
 
 LINES = 12
@@ -30,17 +32,21 @@ class Chosen:
 
 @dataclass(frozen=True)
 class History:
-    """One note: a search's choices where there is a strip, else a text."""
+    """One note: a search's choices where there is a strip, the losses where there is a plot, else a text."""
 
     title: str
     text: str = ""
     strip: Markup | None = None
     words: Sequence[Chosen] = ()
+    plot: Markup | None = None
 
 
 def build_histories(notes: Mapping[str, Any]) -> list[History]:
     """Every note of an edit.  A list in which a word comes again is read as the choices of a search, in their order."""
-    return [h for key, value in notes.items() for h in _note(key.replace("_", " "), value)]
+    series = read_series(notes.get(NOTE))
+    told = [History("losses of the training", describe_series(series), plot=draw_losses(series))] if series else []
+    rest = {key: value for key, value in notes.items() if series is None or key != NOTE}
+    return told + [h for key, value in rest.items() for h in _note(key.replace("_", " "), value)]
 
 
 def _note(title: str, value: Any) -> Iterable[History]:

@@ -144,7 +144,7 @@ def draw_climbs(rates: Mapping[str, Sequence[float]], y_title: str) -> Markup:
     ticks = [PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
     ticks += [PLOT.tick_x(q / max(most, 1), f"{q}") for q in sorted({0, most // 4, most // 2, most})]
     marks = []
-    heights = _apart([PLOT.y(rate[-1]) - 5 for rate in rates.values()])
+    heights = spread_labels([PLOT.y(rate[-1]) - 5 for rate in rates.values()])
     for number, (name, rate) in enumerate(rates.items()):
         path = " ".join(f"{PLOT.x(q / max(most, 1))},{PLOT.y(v)}" for q, v in enumerate(rate))
         dash = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 2"')[number // 4 % 3]
@@ -179,7 +179,7 @@ def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
     )
 
 
-def _apart(heights: Sequence[float], gap: float = 12.0) -> list[float]:
+def spread_labels(heights: Sequence[float], gap: float = 12.0) -> list[float]:
     """Heights of labels, the upper ones moved up until none covers another."""
     out = list(heights)
     below = float("inf")

@@ -27,6 +27,7 @@ from .config import TrainConfig
 from .data import LossRole, Query
 from .distributed import process_group
 from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step, Term, Update
+from .loss_log import LossLog
 from .loss_scale import LossScale, gradients
 from .predictor import Predictor
 
@@ -75,7 +76,7 @@ class Trainer:
             raise ValueError(f"{self.name} trains a text encoder, which must stay on the device: leave out --offload")
         self.learners: list[Learner] = [self.update, *(p for term in self.terms for p in term.searches())]
         self.good: Edit | None = None
-        self.loss_scale = LossScale(self.model.loss_factor)
+        self.loss_scale, self.loss_log = LossScale(self.model.loss_factor), LossLog()
         self.update.ready(partial(self.erase_gradient, 0))
 
     def tell_drawing(self, on_drawn: Callable[[int, int], None]) -> None:
@@ -112,6 +113,8 @@ class Trainer:
                         self._save(file, index)
                 raise
             done = index + 1
+            if order[index] is self.update:
+                self.loss_log.add(done, losses)
             if file and done % SAVE_EVERY == 0:
                 self._save(file, done)
                 saved = done
@@ -124,9 +127,8 @@ class Trainer:
 
     def edit(self) -> Edit:
         """The present state as an Edit."""
-        notes = {
-            key: value for part in (*self.terms, self.update, self.loss_scale) for key, value in part.metadata().items()
-        }
+        noting = (*self.terms, self.update, self.loss_scale, self.loss_log)
+        notes = {key: value for part in noting for key, value in part.metadata().items()}
         return Edit(self.update.deltas(), {**self._record(), "versions": versions(), "notes": notes})
 
     def sources(self) -> list[Source]:
@@ -276,7 +278,7 @@ class Trainer:
 
     def _checkpointed(self) -> list[Checkpointable]:
         """The parts whose state a checkpoint holds, in the order in which it numbers them."""
-        return [*self.learners, *self.terms, *self.sources(), self.loss_scale]
+        return [*self.learners, *self.terms, *self.sources(), self.loss_scale, self.loss_log]
 
     def _save(self, file: Path, done: int) -> None:
         if not process_group().is_main:

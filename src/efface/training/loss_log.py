@@ -1,0 +1,70 @@
+"""The losses of a training, step by step, kept with its checkpoint and written thinned into the record of its Edit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from .interfaces import Checkpointable
+
+POINTS = 200
+"""Points of the thinned series, at most."""
+NOTE = "losses"
+"""The note of an Edit that holds the series."""
+
+
+@final
+class LossLog(Checkpointable):
+    """The losses by role of the steps of the update.
+
+    The series has no more than `POINTS` points: where there are more steps, a point is the mean of as many steps in a
+    row as it takes, and stands at the last of them.
+
+    Example:
+        >>> log = LossLog()
+        >>> for step in (1, 2, 3):
+        ...     log.add(step, {"erase": 1.0 / step})
+        >>> log.metadata()["losses"]
+        {'step': [1, 2, 3], 'erase': [1.0, 0.5, 0.333333]}
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, step: int, losses: Mapping[str, float]) -> None:
+        """Note the losses of a step, counted from 1; a role that had no part in it has no value there."""
+        for role in losses:
+            self.values.setdefault(role, [math.nan] * len(self.steps))
+        self.steps.append(step)
+        for role, values in self.values.items():
+            values.append(losses.get(role, math.nan))
+
+    def metadata(self) -> dict[str, Any]:
+        """The thinned series: `step`, and a list as long for each role, None where it had no part; nothing at first."""
+        if not self.steps:
+            return {}
+        size = -(-len(self.steps) // POINTS)
+        parts = [slice(start, start + size) for start in range(0, len(self.steps), size)]
+        series = {role: [_mean(values[part]) for part in parts] for role, values in self.values.items()}
+        return {NOTE: {"step": [self.steps[part][-1] for part in parts], **series}}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        if not self.steps:
+            return {}
+        values = {role: torch.tensor(given, dtype=torch.float64) for role, given in self.values.items()}
+        return {"step": torch.tensor(self.steps), **values}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state; that of a checkpoint of earlier versions is empty, and the series begins later."""
+        self.steps = state["step"].tolist() if "step" in state else []
+        self.values = {role: values.tolist() for role, values in state.items() if role != "step"}
+
+
+def _mean(values: list[float]) -> float | None:
+    there = [value for value in values if not math.isnan(value)]
+    return float(f"{sum(there) / len(there):.6g}") if there else None
