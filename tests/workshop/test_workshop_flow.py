@@ -1,5 +1,6 @@
 """How the embedded flow is made: its conditions, its loss, a training that resumes, and a bundle that opens."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from diffusers import SD3Transformer2DModel
 from transformers import CLIPTokenizer
 
+import efface
+from efface.models import loading
 from efface.models.adapters.sd3 import StableDiffusion3, StableDiffusion3Pipeline
-from efface.models.loading import _bundled_facts
+from efface.models.opening.shared import assemble
 from workshop.glyphs import bundle, bundle_flow, flow, loop, world
 
 
@@ -80,12 +83,14 @@ def test_training_resumes_and_the_bundle_opens_as_stable_diffusion_3(
     resumed = flow.train(here, build, steps=3, batch=2)
     assert all(torch.equal(p, q) for p, q in zip(once.parameters(), resumed.parameters(), strict=True))
     resumed.save_pretrained(build / "flow")
+    shutil.copytree(bundle.TARGET, tmp_path / "glyphs", ignore=shutil.ignore_patterns("unet", "judges"))
     bundle_flow.write(here, build, tmp_path / "glyphs-flow")
-    defaults, words = _bundled_facts(tmp_path / "glyphs-flow")
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
-        tmp_path / "glyphs-flow" / "model", text_encoder_3=None, tokenizer_3=None
-    ).to(torch.float32)
-    model = StableDiffusion3(pipeline, "glyphs-flow", defaults=defaults, words=words)
+    held = {file.parent.name: file.stat().st_size for file in (tmp_path / "glyphs-flow").rglob("*.safetensors")}
+    assert held.keys() == {"transformer", "text_encoder"} and held["text_encoder"] < 100_000  # its projection alone
+    monkeypatch.setattr(loading, "BUNDLED", tmp_path)
+    model = efface.load("glyphs-flow", "cpu", compute="own")
+    assert isinstance(model, StableDiffusion3)
+    defaults, words = model.defaults, model.vocabulary(500)
     assert (defaults.blank_tokens, defaults.guidance, model.latent_shape) == (0, 3.0, (16, 8, 8)) and "cat" in words
     assert model.images(["a cat", "a dog"], [1, 2], steps=2).shape == (2, 3, 64, 64)
     # It reads prompts as it was trained to.
@@ -94,3 +99,18 @@ def test_training_resumes_and_the_bundle_opens_as_stable_diffusion_3(
     read = model.encode(["a cat"])
     assert torch.allclose(read.tokens, states, atol=0.1) and torch.allclose(read.tensors["pooled"], pooled, atol=0.1)
     assert (read.tokens - model.encode(["a dog"]).tokens).abs().max() > 0.5
+    # diffusers opens what is put together, bit for bit.
+    folder = assemble(tmp_path / "glyphs-flow" / "model", tmp_path / "whole")
+    plain = StableDiffusion3Pipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None).to(torch.float32)
+    theirs = efface.load(plain).weights
+    assert all(torch.equal(theirs[name], weight) for name, weight in model.weights.items())
+    assert all(
+        torch.equal(one, two) for one, two in zip(plain.vae.parameters(), model.pipeline.vae.parameters(), strict=True)
+    )
+    # Other towers beside it are noticed.
+    weights = tmp_path / "glyphs" / "model" / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ValueError, match=r"text_encoder holds other weights than the model that shares them was made"):
+        efface.load("glyphs-flow", "cpu")
+    with pytest.raises(ValueError, match=r"text_encoder differs from that of .*; run the stage bundle first"):
+        bundle_flow.write(here, build, tmp_path / "glyphs-flow")

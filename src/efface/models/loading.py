@@ -203,10 +203,15 @@ def _open(place: Place, variant: str) -> Any:
     """The pipeline that lies there, in fp32 on the CPU."""
     from .adapters import single_file
     from .opening.folder import open_folder
+    from .opening.shared import whole
 
     if place.config is not None:
         return single_file.open_file(place.location, place.config)
-    return open_folder(place.location, _adapters()[place.kind][0], variant)
+    kind = _adapters()[place.kind][0]
+    if not place.bundled:
+        return open_folder(place.location, kind, variant)
+    with whole(Path(place.location)) as folder:
+        return open_folder(folder, kind, variant)
 
 
 def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:

@@ -1,0 +1,105 @@
+"""Parts that a bundled model has in common with the bundled models beside it, so that the wheel holds them once.
+
+`shared.json` in the model's folder says of each such part where its files lie. A part of which some tensors are the
+model's own has a folder too, with these and with the configuration; all others have none. For diffusers itself,
+`assemble` writes the folder with every part in it, and so does `save_pretrained` of the opened model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import final
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...files import hash_file, write_whole
+from .place import read_object
+
+SHARED = "shared.json"
+WEIGHTS = "*.safetensors"
+
+
+@final
+@dataclass(frozen=True)
+class Share:
+    """Where the files of one part lie."""
+
+    source: str
+    """A folder by its path among the bundled models, `glyphs/model/vae`."""
+    digest: str = ""
+    """sha256 of its file of weights, where it has one."""
+    only: str = ""
+    """What the names of the tensors begin with that are taken, by a comma where there are several; "" for all."""
+    before: str = ""
+    """What is put before these names."""
+
+    @staticmethod
+    def of(source: Path, bundled: Path, only: str = "", before: str = "") -> Share:
+        """A share of the files that lie there now, among the bundled models of that folder."""
+        held = sorted(source.glob(WEIGHTS))
+        return Share(source.relative_to(bundled).as_posix(), hash_file(held[0]) if held else "", only, before)
+
+    def read(self, bundled: Path) -> dict[str, Tensor]:
+        """The tensors that are taken, by the names that the part has for them.
+
+        Raises:
+            ValueError: the file is missing, or another one than the share was made of.
+        """
+        held = sorted((bundled / self.source).glob(WEIGHTS))
+        if len(held) != 1 or hash_file(held[0]) != self.digest:
+            raise ValueError(
+                f"{bundled / self.source} holds other weights than the model that shares them was made with, or none; "
+                "install efface again, or run the workshop's stage bundle-flow after bundle"
+            )
+        begins = tuple(self.only.split(","))
+        return {f"{self.before}{name}": own for name, own in load_file(held[0]).items() if name.startswith(begins)}
+
+
+def write_shares(folder: Path, shares: Mapping[str, Share]) -> Path:
+    """Writes a model's `shared.json`."""
+    said = {part: asdict(share) for part, share in shares.items()}
+    return write_whole(folder / SHARED, json.dumps(said, indent=1) + "\n")
+
+
+def assemble(folder: Path, out: Path) -> Path:
+    """Writes a bundled model with all of its parts as a plain diffusers folder.
+
+    Args:
+        folder: the model's, `…/bundled/NAME/model`.
+        out: a folder that does not exist yet.
+
+    Raises:
+        ValueError: what is shared is missing or another.
+    """
+    bundled = folder.parents[1]
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns(SHARED))
+    for part, said in read_object(folder / SHARED).items():
+        share, place = Share(**said), out / part
+        place.mkdir(exist_ok=True)
+        for file in (bundled / share.source).iterdir() if not (folder / part).is_dir() else ():
+            if file.is_file():
+                shutil.copy(file, place)
+        if share.digest:
+            tensors = share.read(bundled)
+            if (folder / part).is_dir():
+                own = sorted((folder / part).glob(WEIGHTS))
+                tensors |= load_file(own[0]) if own else {}
+                save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """Within, a folder that has every part: the model's own, or where parts are shared one that is gone after."""
+    if not (folder / SHARED).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        yield assemble(folder, Path(scratch) / folder.parent.name)
