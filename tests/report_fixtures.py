@@ -19,6 +19,7 @@ from efface.evaluation.evaluate import digest_rows
 from efface.functional.rates import wilson
 from efface.records.attacks import AttackMeasure, AttackRecord, AttackSuccess, Condition, ConditionSummary
 from efface.records.report import Alarm, Drawing, Drop, Estimate, Measure, Record, SuitePart, read_report
+from efface.records.sealed import write_sealed
 from efface.suites.spec import Row
 
 TITLES = {"target": "the target", "neighbour": "its neighbours", "unseen": "never seen"}
@@ -122,7 +123,7 @@ def evaluation(
             lines.append(line)
     pq.write_table(pa.Table.from_pylist(lines), folder / "rows.parquet")
     made = record(**{"rows": pairs, "rows_digest": digest_rows(rows), **changes})
-    (folder / "report.json").write_text(made.model_dump_json())
+    write_sealed(folder / "report.json", made)
     (folder / "protocol.json").write_text(json.dumps({"images": "images"}))
     return folder
 
@@ -180,8 +181,7 @@ def attacked(folder: Path, text: str = "a feline") -> AttackRecord:
         successes=tuple(found),
         **fields,
     )
-    (folder / "attacks.json").write_text(whole.model_dump_json())
-    return whole
+    return write_sealed(folder / "attacks.json", whole)
 
 
 def _row(i: int, pairs: int, prompt: str | None) -> Row:

@@ -199,3 +199,19 @@ def test_signing_needs_a_key_and_ssh_keygen(
     ):
         assert main(["record", str(folder), *flags]) == 2
         assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["takedown.html", "protocol.json", "page.html", "rows.parquet", "report.json"])
+def test_check_names_the_file_that_changed_whichever_it_is(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "page.html").write_text("a report")
+    assert main(["record", str(folder), "--edit", str(folder.parent / "edit.safetensors")]) == 0
+    assert main(["record", str(folder), "--check"]) == 0
+    (folder / name).write_bytes((folder / name).read_bytes().replace(b"a", b"b", 1) + b" ")
+    capsys.readouterr()
+    assert main(["record", str(folder), "--check"]) == 1
+    differ = [
+        line.split(":")[0].split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if "differs" in line
+    ]
+    assert name in differ

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from efface.api.publishing import verify
 from efface.cli.app import main
 from efface.compliance import gate, takedown
 from efface.compliance.rules import parse_rule
+from efface.evaluation.alarms import warn_of_left_out
 from efface.evaluation.places import read_places
 from efface.evaluation.rows_table import read_rows
 from efface.files import hash_file
@@ -143,7 +145,8 @@ def test_the_record_names_an_interrupted_attack_and_the_check_notices_when_its_r
     stop(folder)
     made = write_record(folder)
     assert "attack seeds to its end" in [u.what for u in made.untested]
-    assert set(made.files) == {"report.json", "rows.parquet", "attacks.json", "attacks/seeds/target-0.json"}
+    beside = {"report.json", "rows.parquet", "attacks.json", "protocol.json"}
+    assert set(made.files) == beside | {"attacks/seeds/target-0.json"}
     assert ("asr", "seeds") in {(m.metric, m.group) for m in made.rates}
 
 
@@ -203,7 +206,9 @@ def test_a_protocol_that_does_not_say_where_pictures_lie_is_damaged(text: str, t
 
 
 def damage(folder: Path, change: Callable[[Any], object]) -> None:
+    """Change a report that has no digest, as if it were of an earlier version."""
     data = json.loads((folder / "report.json").read_text())
+    data.pop("digest")
     change(data)
     (folder / "report.json").write_text(json.dumps(data))
 
@@ -231,6 +236,7 @@ def test_shares_that_are_none_make_a_damaged_report(case: str, tmp_path: Path) -
 def test_shares_that_are_none_make_damaged_attacks(folder: Path) -> None:
     """Case 62."""
     data = json.loads((folder / "attacks.json").read_text())
+    data.pop("digest")
     data["robust"]["value"] = 1.5
     (folder / "attacks.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"attacks\.json is damaged .*a share is between 0 and 1, got 1.5"):
@@ -240,8 +246,9 @@ def test_shares_that_are_none_make_damaged_attacks(folder: Path) -> None:
 def test_a_report_that_was_changed_after_it_was_written_is_refused(tmp_path: Path) -> None:
     made = evaluation(tmp_path / "e")
     seal_rows(made)
-    assert len(read_report(made).digest) == 64
-    damage(made, lambda d: d["measures"][0]["edited"].update(value=0.99))
+    digest = read_report(made).digest
+    assert len(digest) == 64
+    damage(made, lambda d: d["measures"][0]["edited"].update(value=0.99) or d.update(digest=digest))
     with pytest.raises(ValueError, match=r"report.json is damaged \(it was changed after it was written"):
         read_report(made)
 
@@ -273,3 +280,43 @@ def test_a_record_takes_the_edit_from_where_it_was_evaluated(tmp_path: Path) -> 
         takedown.build_takedown(made)
     (tmp_path / "other.safetensors").unlink()
     assert takedown.build_takedown(made).edit_file == ""
+
+
+def test_a_damaged_batch_of_an_interrupted_attack_is_told(folder: Path) -> None:
+    """What it broke is lost, and that is said; the rate can't pass."""
+    stop(folder)
+    (folder / "attacks" / "seeds" / "target-0.json").write_text("{")
+    found = read_results(folder).attacks
+    assert found is not None and [each.damaged for each in found.interrupted] == [1]
+    assert "1 files of what else it did are damaged" in found.alarms[-1].raised_when
+    verdict = gate.verify(read_report(folder), [parse_rule("robust<0.5")], attacks=found)
+    assert verdict.outcome == "unjudged"
+
+
+@pytest.mark.parametrize("name", ["report.json", "attacks.json"])
+def test_files_of_earlier_versions_say_once_that_they_have_no_digest(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads((folder / name).read_text())
+    del data["digest"]
+    (folder / name).write_text(json.dumps(data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["record", str(folder)]) == 0
+    assert capsys.readouterr().err.count(f"{name} has no digest, as files of earlier versions have none") == 1
+    made = takedown.build_takedown(folder)
+    assert f"whether {name} was changed after it was written" in [u.what for u in made.untested]
+
+
+def test_a_policy_speaks_of_all_kept_things_and_not_of_those_that_were_drawn(tmp_path: Path) -> None:
+    """Drawing the groups alone that lose least does not make a gate pass."""
+    left = warn_of_left_out({"neighbour": "near things", "unseen": "never seen"}, ["target", "unseen"])
+    assert warn_of_left_out({"neighbour": "near things"}, ["target"]) == ()
+    assert warn_of_left_out({"neighbour": "near things"}, ["target", "neighbour"]) == ()
+    kept = [m for m in record().measures if m.group == "unseen"]
+    whole, part = record(kept), record(kept, alarms=left)
+    rule, own = parse_rule("psr1_drop>0.05"), parse_rule("psr1_drop@unseen>0.05")
+    assert gate.verify(whole, (), [rule]).outcome == "holds"
+    found = gate.verify(part, (), [rule])
+    assert found.outcome == "unjudged" and "they were not drawn: near things" in found.findings[0].says
+    assert gate.verify(part, (), [own]).outcome == "holds" and gate.verify(part, [rule]).outcome == "holds"

@@ -9,6 +9,7 @@ import pytest
 
 from efface.compliance import gate
 from efface.compliance import rules as gate_rules
+from efface.compliance.rules import parse_rule
 from efface.records.report import Estimate
 from report_fixtures import attacked, measure, record, share
 
@@ -220,3 +221,23 @@ def test_the_docs_list_every_bar_of_every_policy() -> None:
         assert f"| `{policy.name}` |" in page
         for rule, why in zip(policy.rules, policy.why, strict=True):
             assert f"`{rule.text}`" in page and why in page
+
+
+@pytest.mark.parametrize("text", ["esr1<0.95%", "psr1@target < .5 %"])
+def test_a_share_with_a_percent_sign_too_many_is_refused(text: str) -> None:
+    """It would be kept by any edit."""
+    with pytest.raises(ValueError, match=r"is kept by anything that reaches 0\.[59]\d%; write (esr1|psr1)<0\.[59]"):
+        parse_rule(text)
+    assert parse_rule("psr1_drop>0.5%").bar == 0.005
+
+
+@pytest.mark.parametrize("text", ["esr1<0", "esr1<-0.5", "psr1_drop<-1", "psr1>1", "psr1_drop>100%", "esr1_base<0"])
+def test_a_rule_that_cannot_fail_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"can't fail: (esr1|psr1) is a share"):
+        gate.verify(record(), [parse_rule(text)])
+
+
+@pytest.mark.parametrize("bar", ["1.5", "95", "-1.5"])
+def test_a_bar_that_no_share_reaches_is_refused(bar: str) -> None:
+    with pytest.raises(ValueError, match="is a share, from 0 to 1; write"):
+        gate.verify(record(), [parse_rule(f"psr1_drop>{bar}")])

@@ -12,6 +12,7 @@ import pytest
 from efface.compliance import checking, takedown
 from efface.records.attacks import Batch, PlannedAttack, RowResult
 from efface.records.report import SuitePart
+from efface.records.sealed import write_sealed
 from efface.suites import spec
 from report_fixtures import attacked, evaluation, record
 
@@ -32,14 +33,14 @@ def test_it_says_what_the_evaluation_says(folder: Path) -> None:
     assert made.date == "2026-01-31" and made.drawing.fingerprint == seen.drawing.fingerprint
     assert made.rates == tuple(m for m in seen.measures if m.judge == "all")
     assert made.files["report.json"] == hashlib.sha256((folder / "report.json").read_bytes()).hexdigest()
-    assert set(made.files) == {"report.json", "rows.parquet"}
+    assert set(made.files) == {"report.json", "rows.parquet", "protocol.json"}
     assert len(takedown.build_takedown(folder).date) == 10
 
 
 def test_its_digest_is_that_of_everything_else(folder: Path) -> None:
     made = takedown.build_takedown(folder, "2026-01-31")
     data = json.loads(made.model_dump_json())
-    digest = data.pop("digest")
+    digest, _ = data.pop("digest"), data.pop("page")
     text = json.dumps(data, sort_keys=True, ensure_ascii=False)
     assert digest == hashlib.sha256(text.encode()).hexdigest()
     assert takedown.build_takedown(folder, "2026-02-01").digest != digest
@@ -98,7 +99,7 @@ def outcomes(folder: Path, made: takedown.Takedown, base: dict[str, str] | None 
 def test_every_hash_is_taken_again(folder: Path) -> None:
     made = takedown.build_takedown(folder, edit_file="../edit.safetensors")
     found = outcomes(folder, made)
-    assert set(found.values()) == {"same"} and len(found) == 7
+    assert set(found.values()) == {"same"} and len(found) == 8
     # The base at one dtype is the base.
     assert outcomes(folder, made, {"fp32": "other", "fp16": "b" * 32})["the base made-up"] == "same"
     assert outcomes(folder, made, {"fp32": "other", "fp16": "other"})["the base made-up"] == "differs"
@@ -111,7 +112,7 @@ def test_an_interrupted_attack_is_told(folder: Path) -> None:
     whole = attacked(folder).model_copy(
         update={"planned": (planned,), "worst": {f"target/cat/{i}": False for i in "01"}}
     )
-    (folder / "attacks.json").write_text(whole.model_dump_json())
+    write_sealed(folder / "attacks.json", whole)
     results = tuple(RowResult(row=f"target/cat/{i}", broken=i == "0", queries=1) for i in "01")
     batch = Batch(attack="seeds", condition="target", inputs="x", row_results=results, seconds=1.0)
     (folder / "attacks" / "seeds").mkdir()

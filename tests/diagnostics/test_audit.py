@@ -20,13 +20,14 @@ from efface.diagnostics.audit import (
     search_damage,
 )
 from efface.edits.edit import Edit
+from efface.evaluation.trial import Unmeasured
 from efface.functional.rates import bootstrap
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.audit import AuditedWord, read_audit
 from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.world import World
-from judging_fixtures import THINGS, edit_of, world_model, write_bundle
+from judging_fixtures import THINGS, Planted, edit_of, world_model, write_bundle
 
 WORDS = ["dog", "car", "apple", "tomato", "zebra", "oz", "rose"]
 LOOK = AuditConfig(worst=2, controls=2, count=2, states=2, points=2, steps=4)
@@ -190,6 +191,31 @@ def test_what_can_not_be_audited_is_refused_before_work(tmp_path: Path) -> None:
     (tmp_path / "audit.json").write_text('{"version": 1}')
     with pytest.raises(ValueError, match="damaged"):
         read_audit(tmp_path)
+
+
+def test_a_judge_that_fails_is_refused_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 60: judges are asked once before any work."""
+    model = world_model()
+    file = edit_of(model, tmp_path / "edit.safetensors")
+    monkeypatch.setattr("efface.diagnostics.audit.search_damage", lambda *_: pytest.fail("the search was begun"))
+
+    class Broken(Planted):
+        def score(self, images: Any, rows: Any, before: Any) -> Any:
+            raise RuntimeError("its weights are damaged")
+
+    with pytest.raises(Unmeasured, match=r"object-planted fails at whatever it is shown: .*its weights are damaged"):
+        audit_edit(model, file, Erasure(("cat",)), WORDS, [Broken()], tmp_path / "out", LOOK)
+
+
+def test_an_audit_that_was_changed_after_it_was_written_is_refused(tmp_path: Path) -> None:
+    model = world_model()
+    file = edit_of(model, tmp_path / "edit.safetensors")
+    look = AuditConfig(worst=1, controls=0, count=1, states=1, points=1, steps=2)
+    audit_edit(model, file, Erasure(("cat",)), ["dog", "car"], [], tmp_path / "out", look)
+    written = (tmp_path / "out" / "audit.json").read_text()
+    (tmp_path / "out" / "audit.json").write_text(written.replace('"rank": 1', '"rank": 2', 1))
+    with pytest.raises(ValueError, match="it was changed after it was written"):
+        read_audit(tmp_path / "out")
 
 
 def test_the_command_prints_a_table_or_json(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,10 @@ def test_rows_are_drawn_with_the_guidance_that_they_ask_for(tmp_path: Path) -> N
     assert len(set(paths.values())) == 8 and len({p.partition("/")[0] for p in paths.values()}) == 2
     draw_images(pencil, rows, drawing, tmp_path)
     assert len(pencil.asked) == 2
+    one, two = sorted({path.partition("/")[0] for path in paths.values()})
+    shutil.rmtree(tmp_path / one)  # pictures of other rows in a chunk's place are not taken for its own
+    shutil.copytree(tmp_path / two, tmp_path / one)
+    assert draw_images(pencil, rows, drawing, tmp_path) == paths and len(pencil.asked) == 3
     plain = [dataclasses.replace(r, guidance=None) for r in rows]
     (first, _) = plan_chunks(plain, drawing)
     assert first[0] == drawing and make_chunk_key(plain[:4], drawing) == make_chunk_key(*reversed(first))

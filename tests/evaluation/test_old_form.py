@@ -27,6 +27,7 @@ from efface.scorers.classifier import Classifier
 from efface.suites.spec import Row
 from judging_fixtures import Planted
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* has no digest, as files of earlier versions:UserWarning")
 HERE = Path(__file__).parent / "old_form"
 EVALUATION = HERE / "evaluation"
 

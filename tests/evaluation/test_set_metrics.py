@@ -199,6 +199,9 @@ def test_a_scorer_that_can_not_judge_says_so_before_anything_is_written(
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=r"share a name.*name=NAME"):
         check_scorers([Gap(Means()), Planted(name="gap")], suite)
+    for name in ("all", "a/b", "..\\x", "a\nb"):
+        with pytest.raises(ValueError, match=r"can't be called .*: give it another name"):
+            check_scorers([Planted(name=name)], suite)
 
 
 def measure(metric: str, group: str, base: float, edited: float, judge: str = "all") -> Measure:

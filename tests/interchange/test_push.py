@@ -12,6 +12,7 @@ import pytest
 
 import efface
 from efface.cli.app import main
+from efface.files import hash_file
 from hub_stand_in import Hub, serve
 from lora_fixtures import low_rank
 from report_fixtures import evaluation, record
@@ -84,6 +85,8 @@ def test_folders_and_edits_are_sent_too(hub: Hub, tmp_path: Path) -> None:
     edit = low_rank(model, "attn2")
     folder = efface.export(model, edit, tmp_path / "out", pictures=0)
     done = efface.push(folder, "me/tiny", licence="mit")
+    saved = hash_file(edit.save(tmp_path / "same.safetensors"))
+    assert json.loads((folder / "efface.json").read_text())["edit_sha256"] == saved
     assert "unet/config.json" in done.files and "efface.json" in done.files and "README.md" not in done.files
     done = efface.push(edit.save(tmp_path / "e.safetensors"), "me/tiny", licence="mit")
     assert list(done.files) == ["e.safetensors"] and "format `edit`" in done.card and hub.repositories == {}
@@ -101,6 +104,16 @@ def test_the_card_says_what_was_measured_and_what_was_not(tmp_path: Path) -> Non
         e = m.edited
         assert f"| {m.title} | {m.group} |" in card and f"{e.value:.1%} ({e.low:.1%} to {e.high:.1%}) | {e.n} |" in card
     assert f"Suite {seen.suite.name}" in card and "- attacks of any kind:" in card
+    said = {"edit_sha256": seen.drawing.edit, "strength_in_file": seen.drawing.strength}
+    (tmp_path / "x.json").write_text(json.dumps({**about, **said}))
+    assert efface.push(tmp_path / "x.safetensors", "me/tiny", licence="mit", evaluation=folder).card == card
+    for other, says in (
+        ({"edit_sha256": "9" * 64}, f"judged another edit: its sha256 is {'e' * 16}…, and .* of {'9' * 16}…"),
+        ({"strength_in_file": 0.5}, "judged the edit at strength 1, and what is handed on has it at 0.5"),
+    ):
+        (tmp_path / "x.json").write_text(json.dumps({**about, **said, **other}))
+        with pytest.raises(ValueError, match=says):
+            efface.push(tmp_path / "x.safetensors", "me/tiny", licence="mit", evaluation=folder)
     for other in ({"target": ["dog"]}, {"method": "another"}, {"base": {"fp32": "0"}}):
         (tmp_path / "x.json").write_text(json.dumps({**about, **other}))
         with pytest.raises(ValueError, match=r"which is not this erasure of .* or of another base"):

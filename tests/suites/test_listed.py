@@ -194,3 +194,16 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "open.csv").write_text('prompt,class\n"a cat,cat\n')
     with pytest.raises(ValueError, match="line 2: unexpected end of data"):
         read_list(tmp_path / "open.csv", erasure)
+
+
+def test_lines_that_repeat_another_are_left_out_for_they_would_count_one_picture_twice(tmp_path: Path) -> None:
+    """A list that repeats its easiest prompt would give a narrow interval that nothing stands behind."""
+    file = tmp_path / "a.csv"
+    again = "a cat,1,cat\n" * 50
+    file.write_text(f"prompt,evaluation_seed,label\na cat,1,cat\na cat,2,cat\na dog,1,dog\n{again}")
+    suite = read_list(file, Erasure(("cat",)))
+    assert [(row.prompt, row.seed) for row in suite.rows] == [("a cat", 1), ("a cat", 2), ("a dog", 1)]
+    assert suite.summary is not None and len(suite.summary.left_out) == 50
+    assert "count one picture twice" in suite.summary.left_out[0].why
+    file.write_text("prompt\na cat\na cat\n")  # without seeds, each line has one of its own
+    assert len(read_list(file, Erasure(("cat",))).rows) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..edits.strength import check_strength
-from ..files import check_file, new_scratch, read_json, write_tensors, write_whole
+from ..files import check_file, hash_file, new_scratch, read_json, write_tensors, write_whole
 from ..interchange.formats import WHOLE, Format
 from .handing_on import RECORD, public_name, save_folder
 from .resources import lazy
@@ -113,6 +114,7 @@ def write_export(
     check_file(place)
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
     found.check_exportable()  # before the base is opened
+    digest = _hash_edit(edit)
     if isinstance(model, str | Path):
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
@@ -120,9 +122,9 @@ def write_export(
     check_format(opened, found, kind, choice)
     look = _look(opened, found, pictures) if pictures else None
     if kind in WHOLE:
-        about = _export_whole(opened, found, place, kind, strength, look)
+        about = _export_whole(opened, found, place, kind, strength, look, digest)
     else:
-        about = _export_lora(opened, found, place, kind, choice, strength, dtype, look)
+        about = _export_lora(opened, found, place, kind, choice, strength, dtype, look, digest)
     return Exported(place, sidecar, kind, about)
 
 
@@ -159,12 +161,12 @@ def _look(model: Model, edit: Edit, pictures: int) -> Look:
 
 
 def _export_whole(
-    model: Model, edit: Edit, place: Path, kind: Format, strength: float, look: Look | None
+    model: Model, edit: Edit, place: Path, kind: Format, strength: float, look: Look | None, digest: str
 ) -> dict[str, Any]:
     from ..interchange import checks, original
     from ..models.adapters import single_file
 
-    about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."))
+    about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."), digest)
     with _scratch(place) as scratch:
         made = scratch / place.name
         with edit.apply(model, strength):
@@ -187,7 +189,15 @@ def _export_whole(
 
 
 def _export_lora(
-    model: Model, edit: Edit, place: Path, kind: Any, choice: Any, strength: float, dtype: Dtype, look: Look | None
+    model: Model,
+    edit: Edit,
+    place: Path,
+    kind: Any,
+    choice: Any,
+    strength: float,
+    dtype: Dtype,
+    look: Look | None,
+    digest: str,
 ) -> dict[str, Any]:
     from ..interchange import checks, reading
     from ..interchange.lora import package
@@ -196,7 +206,7 @@ def _export_lora(
 
     packed = package(model, edit, kind, choice, strength, CASTS[dtype])
     low, high = packed.ranks
-    about = _describe(model, edit, kind, strength, dtype) | {
+    about = _describe(model, edit, kind, strength, dtype, digest) | {
         "rank": high,
         "lowest_rank": low,
         "residual": packed.residual.total,
@@ -216,7 +226,15 @@ def _export_lora(
     return about
 
 
-def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: str) -> dict[str, Any]:
+def _hash_edit(edit: Edit | str | Path) -> str:
+    """sha256 of the edit's file, or of the one that it would be saved to: an evaluation names the same."""
+    if isinstance(edit, str | Path):
+        return hash_file(edit)
+    with tempfile.TemporaryDirectory() as scratch:
+        return hash_file(edit.save(Path(scratch) / "edit.safetensors"))
+
+
+def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: str, digest: str) -> dict[str, Any]:
     asked = edit.meta.get("request") or {}
     return {
         "format": kind,
@@ -229,6 +247,7 @@ def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: st
         "strength_in_file": strength,
         "recommended_strength": 1.0,
         "dtype": dtype,
+        "edit_sha256": digest,
     }
 
 

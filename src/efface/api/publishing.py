@@ -120,7 +120,7 @@ def record(
             judged here, a date that is none, a key that can't sign.
     """
     from ..compliance import signature, takedown
-    from ..files import write_whole
+    from ..files import hash_bytes, write_whole
     from ..records.basis import read_evaluation
     from ..reporting.takedown import build_result, pick_pictures, render_takedown
     from ..reporting.verdict import build_verdict
@@ -138,9 +138,10 @@ def record(
         signer=signer,
     )
     page, file = render_takedown(made, pick_pictures(place)), place / "takedown.json"
+    made = made.model_copy(update={"page": hash_bytes(page.encode())})
     signature.signature_of(file).unlink(missing_ok=True)  # one of an earlier record is not of this one
+    write_whole(place / takedown.PAGE, page)
     write_whole(file, made.model_dump_json(indent=1) + "\n")
-    write_whole(place / "takedown.html", page)
     if sign:
         signature.sign(file, Path(sign))
     return made

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from pydantic import BaseModel, ConfigDict
 
-from ..files import read_json, refusing
+from ..files import hash_file, read_json, refusing
 from .handing_on import RECORD, public_name
 
 if TYPE_CHECKING:
@@ -92,6 +92,9 @@ class ExportRecord(BaseModel):
     residual: float = 0.0
     worst_residual: float = 0.0
     recommended_strength: float = 1.0
+    strength_in_file: float = 1.0
+    edit_sha256: str = ""
+    """Of the file of the edit that was exported; "" in exports of earlier versions."""
 
 
 def read_export(file: Path) -> dict[str, Any]:
@@ -129,6 +132,8 @@ def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
         "method": meta.get("method", ""),
         "model": public_name(str(meta.get("model", ""))),
         "base": meta.get("base", {}),
+        "edit_sha256": hash_file(place),
+        "strength_in_file": 1.0,
     }
     return about, {place.name: place}
 
@@ -137,6 +142,17 @@ def _read_evaluation(folder: Path, about: Mapping[str, Any]) -> Takedown:
     from ..compliance.takedown import build_takedown
 
     record = build_takedown(folder)
+    if (judged := about.get("edit_sha256")) and judged != record.drawing.edit:
+        raise ValueError(
+            f"{folder} judged another edit: its sha256 is {record.drawing.edit[:16]}…, and what is handed on was made "
+            f"of {judged[:16]}…; give its own evaluation"
+        )
+    strength = about.get("strength_in_file", about.get("strength", record.drawing.strength))
+    if strength != record.drawing.strength:
+        raise ValueError(
+            f"{folder} judged the edit at strength {record.drawing.strength:g}, and what is handed on has it at "
+            f"{strength:g}; give an evaluation at that strength"
+        )
     same = sorted(record.request.targets) == sorted(about["target"]) and record.method == about["method"]
     base = set(record.drawing.fingerprint.values()) & set(about["base"].values())
     if not (same and base):

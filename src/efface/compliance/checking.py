@@ -13,9 +13,8 @@ from ..evaluation.rows_table import read_rows
 from ..files import find_shared_digest, hash_file
 from ..records.attacks import read_file
 from ..records.report import Part
-from ..records.sealed import digest_of
 from ..suites.spec import Row
-from .takedown import EARLIER, FILES, Takedown
+from .takedown import FILES, PAGE, Takedown, digest_takedown
 
 
 class Check(Part):
@@ -36,7 +35,10 @@ def check_hashes(
         edit_file: the edit; where the record says that it lay by default.
         base: fingerprint of the base, where it could be opened.
     """
-    out = [_compared("the record itself", takedown.digest, digest_of(takedown, takedown.version == EARLIER))]
+    out = [_compared("the record itself", takedown.digest, digest_takedown(takedown))]
+    if takedown.page:
+        page = folder / PAGE
+        out.append(_compared(PAGE, takedown.page, hash_file(page) if page.is_file() else None))
     for name, recorded in takedown.files.items():
         out.append(_compared(name, recorded, hash_file(folder / name) if (folder / name).is_file() else None))
     for name in FILES:

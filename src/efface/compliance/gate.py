@@ -15,14 +15,15 @@ certain than a share of 0 in n: each of its bounds is at least as far from it as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ..evaluation.alarms import UNSCORED
 from ..functional.rates import wilson
-from ..records.attacks import AttackMeasure, AttackRecord
+from ..records.attacks import AttackRecord
 from ..records.report import Estimate, Measure, Part, Record
+from .doubts import doubt_attacks, doubt_groups, list_open_ends
 from .rules import Rule
 
 WIDEST = 0.05
@@ -84,7 +85,8 @@ def verify(
     """Judge an evaluation, and the attacks made beside it.
 
     A rule on attacks that would hold could not be judged where an attack that it speaks of was interrupted or ended in
-    an error: what that would have broken is not known.
+    an error: what that would have broken is not known. A policy's rule on kept things could not be judged where groups
+    of them were left out.
 
     Args:
         rules: those that someone set for this evaluation: one on something that was not measured is an error.
@@ -105,38 +107,23 @@ def verify(
         findings += [judge_rule(rule, number, widest) for number in numbers]
     for rule in policy:
         numbers = select_numbers(record, rule)
-        findings += [judge_rule(rule, n, widest) for n in numbers] or [_absent(rule, _missing(record, rule))]
+        left_out = "" if rule.group else doubt_groups(rule.name, record)
+        judged = [_doubt(judge_rule(rule, n, widest), left_out) for n in numbers]
+        findings += judged or [_absent(rule, _missing(record, rule))]
     open_ends = list_open_ends(attacks)
-    findings = [_doubt(finding, open_ends) for finding in findings]
+    findings = [_doubt(f, doubt_attacks(f.metric, f.group, open_ends)) for f in findings]
     outcomes = {f.outcome for f in findings}
     worst: RuleOutcome = "failed" if "failed" in outcomes else "unjudged" if "unjudged" in outcomes else "holds"
     remarks = tuple(f"attack {name} {why}" for name, why in open_ends.items())
     return GateResult(outcome=worst, findings=tuple(findings), remarks=remarks)
 
 
-def list_open_ends(attacks: AttackRecord | None) -> dict[str, str]:
-    """By attack on the target, why it is not known what it would break: it was interrupted, or ended in an error."""
-    if attacks is None:
-        return {}
-    found = {m.attack: f"ended in an error: {m.missing}" for m in attacks.measures if _erred(m)}
-    for each in attacks.interrupted:
-        if each.condition == "target":
-            found[each.attack] = f"was interrupted after {len(each.row_results)} of {each.rows} rows"
-    return found
-
-
-def _erred(measure: AttackMeasure) -> bool:
-    return measure.condition == "target" and measure.status == "error"
-
-
-def _doubt(finding: RuleResult, open_ends: Mapping[str, str]) -> RuleResult:
-    """A finding on attacks that holds, unless an attack that it speaks of has an open end."""
-    metric = finding.metric.partition("_")[0]
-    about = [name for name in open_ends if metric == "robust" or (metric == "asr" and name == finding.group)]
-    if finding.outcome != "holds" or not about:
+def _doubt(finding: RuleResult, why: str) -> RuleResult:
+    """A finding, which could not be judged where it would hold and something speaks against that."""
+    if finding.outcome != "holds" or not why:
         return finding
-    why = f"could not be judged: attack {about[0]} {open_ends[about[0]]}; run the same attacks again, which goes on"
-    return finding.model_copy(update={"outcome": "unjudged", "says": finding.says.removesuffix("holds") + why})
+    says = f"{finding.says.removesuffix('holds')}could not be judged: {why}"
+    return finding.model_copy(update={"outcome": "unjudged", "says": says})
 
 
 def add_attack_measures(record: Record, attacks: AttackRecord | None) -> Record:
@@ -181,7 +168,15 @@ def select_numbers(record: Record, rule: Rule) -> list[Number]:
     found = [m for m in found if m.judge == "all" or (m.group, m.threshold) not in together]
     if found and found[0].unit == "share" and not -1 <= rule.bar <= 1:
         raise ValueError(f"{rule.text!r}: {metric} is a share, from 0 to 1; write {rule.bar / 100:g} or {rule.bar:g}%")
+    if found and found[0].unit == "share" and _holds_always(rule, part):
+        raise ValueError(f"{rule.text!r} can't fail: {metric} is a share, from 0 to 1")
     return [_number(m, part) for m in found]
+
+
+def _holds_always(rule: Rule, part: str) -> bool:
+    """Whether no share could be on the wrong side of the bar."""
+    least = -1 if part == "drop" else 0
+    return rule.bar <= least if rule.below else rule.bar >= 1
 
 
 def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult:

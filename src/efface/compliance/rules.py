@@ -58,6 +58,9 @@ def parse_rule(text: str) -> Rule:
         threshold = float(found["threshold"]) if found["threshold"] else None
     except ValueError as error:
         raise ValueError(f"{text!r} holds a number that can't be read ({error}); {GRAMMAR}") from error
+    if found["percent"] and found["op"] == "<" and 0 < bar < 0.01:
+        share = f"{found['name']}<{bar * 100:g}"
+        raise ValueError(f"{text!r} is kept by anything that reaches {bar:.2%}; write {share} for that share of 1")
     return Rule(text.strip(), found["name"], threshold, found["group"] or "", found["op"] == "<", bar)
 
 

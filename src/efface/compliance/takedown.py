@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ..attacks import names as attack_names
 from ..evaluation.places import read_places
 from ..files import hash_file, read_versioned
-from ..records.attacks import AttackRecord, InterruptedAttack, list_interrupted_batches
+from ..records.attacks import AttackRecord, InterruptedAttack, list_interrupted_batches, read_file
 from ..records.basis import ROWS, read_evaluation, require_edit
 from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart
 from ..records.sealed import digest_of
@@ -25,6 +25,7 @@ from .gate import add_attack_measures
 FORMAT_VERSION = 2
 EARLIER = 1
 """Records of this version are read: they lack `result`, and in the request who asked and who answers."""
+PAGE = "takedown.html"
 FILES = ("report.json", "rows.parquet", "attacks.json")
 OTHER_LANGUAGES = ("language", "languages", "translation", "translations")
 QUALITY = ("fid", "kid", "clip", "lpips", "ssim")
@@ -93,11 +94,14 @@ class Takedown(Part):
     alarms: tuple[Alarm, ...]
     untested: tuple[Untested, ...]
     files: dict[str, str]
-    """sha256 of the evaluation's files, and of what interrupted attacks had finished."""
+    """sha256 of the evaluation's files, of all else that lay beside them, and of what interrupted attacks had
+    finished."""
     signer: str = ""
     """The SSH key that signs the record, as `ssh-keygen -l` names it; "" where none does."""
     digest: str
-    """sha256 of everything else in this record, as JSON with sorted keys."""
+    """sha256 of everything else in this record but `page`, as JSON with sorted keys."""
+    page: str = ""
+    """sha256 of takedown.html, which shows the digest; "" in files of earlier versions."""
     result: Result | None = None
     """What it comes to in words; None in records of version 1."""
 
@@ -134,7 +138,7 @@ def build_takedown(
         raise FileNotFoundError(f"{folder} holds no {ROWS}, on which report.json rests; run the evaluation again")
     record = add_attack_measures(evaluation, attacks)
     batches = list_interrupted_batches(folder, attacks) if attacks else []
-    names = [*(name for name in FILES if (folder / name).is_file()), *(os.path.relpath(b, folder) for b in batches)]
+    names = [*list_files(folder), *(os.path.relpath(b, folder) for b in batches)]
     data: dict[str, Any] = {
         "format": "efface-takedown",
         "version": FORMAT_VERSION,
@@ -150,14 +154,25 @@ def build_takedown(
         "result": result,
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
-        "untested": tuple(list_untested(record, *_attacks_run(attacks))),
+        "untested": (*list_untested(record, *_attacks_run(attacks)), *_undigested(folder, evaluation)),
         "files": {name: hash_file(folder / name) for name in names},
         "signer": signer,
     }
     same = ("method", "arguments", "suite", "protocol", "rows", "rows_digest", "drawing", "scorers", "packages")
     data |= {name: getattr(record, name) for name in (*same, "rule", "headlines", "alarms")}
     unsigned = Takedown(**data, digest="")
-    return unsigned.model_copy(update={"digest": digest_of(unsigned)})
+    return unsigned.model_copy(update={"digest": digest_takedown(unsigned)})
+
+
+def digest_takedown(takedown: Takedown) -> str:
+    """The digest of a record, from what it holds."""
+    return digest_of(takedown, takedown.version == EARLIER, ("page",))
+
+
+def list_files(folder: Path) -> list[str]:
+    """The files in the folder of an evaluation but the record's own: first those that its numbers rest on."""
+    held = sorted(f.name for f in folder.iterdir() if f.is_file() and not f.name.startswith((".", "takedown.")))
+    return [*(name for name in FILES if name in held), *(name for name in held if name not in FILES)]
 
 
 def read_takedown(path: Path) -> Takedown:
@@ -239,6 +254,15 @@ def _never() -> list[Untested]:
         Untested(what="kept concepts that the suite does not name", why="nobody asked for them"),
         Untested(what="what no judge has a label for", why="the judges answer with their own labels only"),
     ]
+
+
+def _undigested(folder: Path, evaluation: Record) -> list[Untested]:
+    """The files of earlier versions, which have no digest of their own."""
+    attacks = read_file(folder)
+    files = {FILES[0]: evaluation.digest, FILES[2]: attacks.digest if attacks else "none there"}
+    why = "it has no digest, as files of earlier versions have none"
+    names = [name for name, digest in files.items() if not digest]
+    return [Untested(what=f"whether {name} was changed after it was written", why=why) for name in names]
 
 
 def _attacks_run(found: AttackRecord | None) -> tuple[list[str], list[InterruptedAttack]]:

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..concept import Erasure, fold_name
 from ..edits.edit import Edit
 from ..evaluation.drawing import Drawings, Progress, Settings
+from ..evaluation.trial import try_scorers
 from ..files import hash_file, write_whole
 from ..functional.candidates import measure_distances
 from ..functional.schedules import space_weight
@@ -33,6 +34,7 @@ from ..functional.words import other_words
 from ..models.base import Model
 from ..models.trajectory import choose_image_batch
 from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
+from ..records.sealed import write_sealed
 from ..scorers import Judge
 from ..suites.world import World
 from .audit_images import build_rows, draw_and_judge, draw_sheet, mean_over_words
@@ -205,6 +207,7 @@ def audit_edit(
 
     Raises:
         ValueError: too few words, an edit of another base.
+        Unmeasured: a scorer that fails at whatever it is asked, before anything is searched.
     """
     on_progress = progress or (lambda stage, done, total: None)
     edit, sha256 = Edit.load(edit_file), hash_file(edit_file)
@@ -213,6 +216,9 @@ def audit_edit(
         raise ValueError(
             f"{len(words)} words to search, but {look.worst} of the worst and {look.controls} others to draw; give more"
         )
+    asked = [s for s in scorers if s.question in ("object", "match")]
+    first = [row for word in words for row in build_rows(word, look.template, 1, look.seed, known)]
+    try_scorers(asked, first, model.resolution, out / "scores")
     damage = search_damage(model, edit, words, look, lambda i, n: on_progress("searching", i, n))
     targets = known.expand(erasure.targets) if known else erasure.targets
     places = rank_closeness(model, words, targets, look.template)
@@ -220,7 +226,6 @@ def audit_edit(
     ranked = sorted(range(len(words)), key=lambda i: (-damage[i], i))
     others = random.Random(f"audit/{look.seed}").sample(ranked[look.worst :], look.controls)
     drawn = [*ranked[: look.worst], *sorted(others, key=ranked.index)]
-    asked = [s for s in scorers if s.question in ("object", "match")]
     rows = [row for i in drawn for row in build_rows(words[i], look.template, look.count, look.seed, known)]
     drawings = Drawings.of(model, Settings(look.steps, look.guidance, look.strength), sha256)
     shown = draw_and_judge(model, edit, rows, drawings, asked, out, on_progress)
@@ -253,5 +258,4 @@ def audit_edit(
         open_paths=tuple(name_open_paths(paths)),
     )
     write_whole(out / "audit.png", draw_sheet(findings, out))
-    write_whole(out / "audit.json", record.model_dump_json(indent=1) + "\n")
-    return record
+    return write_sealed(out / "audit.json", record)

@@ -7,6 +7,8 @@ from ..records.report import Alarm, Measure
 DRAWN = 0.5
 """A base that shows the target in a smaller share of its pictures leaves little to erase."""
 UNSCORED = 0.02
+LEFT_OUT = "groups of kept things were left out"
+"""The name of that alarm."""
 COLLAPSE = 0.5
 """Of the base's rate, or of its diversity."""
 FIT = 0.7
@@ -34,6 +36,26 @@ def find_alarms(
     found += [_broken(measures), _alike(measures), _unscored(measures)]
     found += [_failed(scorer, n, why) for scorer, (n, why) in (failures or {}).items()]
     return tuple(a for a in found if a is not None)
+
+
+def warn_of_left_out(groups: Mapping[str, str], drawn: Sequence[str]) -> tuple[Alarm, ...]:
+    """The alarm that of the groups which headlines speak of, kept things' first, some were left out.
+
+    Args:
+        groups: titles of those that the whole suite has, by name.
+        drawn: names of those that were drawn.
+    """
+    left = [title for name, title in groups.items() if name not in drawn]
+    if not left or not any(name in drawn for name in groups):
+        return ()
+    return (
+        Alarm(
+            name=LEFT_OUT,
+            raised_when=f"the suite has them, and they were not drawn: {', '.join(left)}",
+            means="Rates of kept things speak of the groups that were drawn; near things usually lose most.",
+            do="Evaluate without --group in another folder, with the same --images: what is there is not drawn again.",
+        ),
+    )
 
 
 def _not_drawn(m: Measure) -> Alarm | None:

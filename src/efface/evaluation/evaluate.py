@@ -29,10 +29,11 @@ from ..records.report import (
 from ..records.sealed import write_sealed
 from ..scorers import Judge
 from ..scorers.base import JUDGED, Checked, Detector, SetScorer, kind_of, require_declared
-from ..suites.spec import Row, Suite
+from ..suites.spec import Row, Suite, spec
+from ..suites.spec import names as suite_names
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics, trial
-from .alarms import find_alarms
+from .alarms import find_alarms, warn_of_left_out
 from .asking import ScorerWatch
 from .drawing import Drawings, Progress, Settings, describe_drawing, draw_variants
 from .estimates import estimate
@@ -128,6 +129,9 @@ def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | N
     if len({s.name for s in scorers}) < len(scorers):
         shared = ", ".join(s.name for s in scorers)
         raise ValueError(f"two scorers share a name: {shared}; give one another with …,name=NAME")
+    for name in (s.name for s in scorers):
+        if name == "all" or not name.isprintable() or set(name) & set("/\\"):
+            raise ValueError(f"a scorer can't be called {name!r}: give it another name with …,name=NAME")
     largest = max(set_metrics.list_portions(suite, protocol.pools if protocol else ()), key=lambda p: len(p.rows)).rows
     for scorer in scorers:
         require_declared(scorer)
@@ -197,6 +201,13 @@ def _suite_part(suite: Suite) -> SuitePart:
     return SuitePart(name=s.name, version=s.version, licence=s.licence, source=s.source, groups=drawn)
 
 
+def _list_headline_groups(suite: Suite) -> dict[str, str]:
+    """Titles of the groups of kept things that headlines speak of, in the whole suite, by name."""
+    whole = spec(suite.spec.name) if suite.spec.name in suite_names() else suite.spec
+    heads = {h.partition("/")[2] for h in HEADLINES if h.startswith("psr")}
+    return {g.name: g.title for g in whole.groups if g.name in heads and whole.version == suite.spec.version}
+
+
 def find_image_store(folder: Path) -> Path:
     """Where the pictures of an evaluation lie; errors are those of `places.read_places`."""
     return read_places(folder).images
@@ -238,7 +249,10 @@ def _record(
         rule=judging.RULE,
         measures=tuple(found),
         headlines=tuple(h for h in dict.fromkeys(heads) if tuple(h.split("/")[:2]) in there),
-        alarms=find_alarms(found, {g.name: g.role for g in suite.spec.groups}, failures),
+        alarms=(
+            *find_alarms(found, {g.name: g.role for g in suite.spec.groups}, failures),
+            *(() if protocol else warn_of_left_out(_list_headline_groups(suite), [g.name for g in suite.spec.groups])),
+        ),
         protocol=protocol.part if protocol else None,
         history=dict(edit.meta.get("notes") or {}),
         cost=dict(edit.meta.get("cost") or {}),

@@ -137,7 +137,7 @@ def draw_images(
         The path of each row's picture within the image store, by the row's id.
     """
     planned = [(how, part, make_chunk_key(part, how)) for how, part in plan_chunks(rows, drawing)]
-    found = {key: find_chunk(image_store / key) for _, _, key in planned}
+    found = {key: find_chunk(image_store / key, part) for _, part, key in planned}
     paths: dict[str, str] = {}
     done = sum(len(part) for _, part, key in planned if found[key] is not None)
     if on_progress:
@@ -193,11 +193,18 @@ def write_chunk(folder: Path, images: Tensor, lost: Sequence[int], rows: Sequenc
     return files
 
 
-def find_chunk(folder: Path) -> list[str] | None:
-    """The files of a chunk, in the order of its rows; None where it is missing or any picture is damaged."""
+def find_chunk(folder: Path, rows: Sequence[Row] | None = None) -> list[str] | None:
+    """The files of a chunk, in the order of its rows; None where it is missing or any picture is damaged.
+
+    Args:
+        rows: those that it is to hold; None too where it holds others.
+    """
     try:
-        files = [p["file"] for p in read_json(folder / "chunk.json")]
-        whole = all(read_image(folder / f) for f in files)
+        listed = read_json(folder / "chunk.json")
+        files = [p["file"] for p in listed]
+        asked = [(r.prompt, r.seed) for r in rows or ()]
+        whole = rows is None or asked == [(p["prompt"], p["seed"]) for p in listed]
+        whole = whole and all(Path(f).name == f and read_image(folder / f) for f in files)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return files if whole else None

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..files import read_json, read_versioned
+from ..files import read_json
 from ..functional.rates import tally
 from .attacks_v1 import upgrade
 from .report import ROUNDING, Alarm, Drawing, Drop, Estimate, Part, Share, SuitePart, check_difference
-from .sealed import parse_sealed
+from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 2
 FILE = "attacks.json"
@@ -148,6 +148,8 @@ class InterruptedAttack(Part):
     """Rows that it was to be made on."""
     row_results: tuple[RowResult, ...]
     """Those that it was made on."""
+    damaged: int = 0
+    """Files of further rows that can't be read."""
 
 
 class Batch(Part):
@@ -222,7 +224,7 @@ def read_file(folder: Path) -> AttackRecord | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    return read_versioned(path, tuple(range(1, FORMAT_VERSION + 1)), parse, "run the attacks again")
+    return read_sealed(path, tuple(range(1, FORMAT_VERSION + 1)), parse, "run the attacks again")
 
 
 def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
@@ -230,10 +232,11 @@ def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
     found = []
     for planned in record.planned:
         if not any(planned.inputs == m.inputs and planned.condition == m.condition for m in record.measures):
-            batches = [batch for file in _files(store, planned) if (batch := read_batch(file))]
+            held = [read_batch(file) for file in _files(store, planned)]
+            batches = [batch for batch in held if batch]
             results = [row for batch in batches if batch.inputs in planned.inputs for row in batch.row_results]
             facts = planned.model_dump(exclude={"inputs"})
-            found.append(InterruptedAttack(**facts, row_results=tuple(results)))
+            found.append(InterruptedAttack(**facts, row_results=tuple(results), damaged=held.count(None)))
     if not found:
         return record
     broken = {r.row: True for each in found if each.condition == "target" for r in each.row_results if r.broken}
@@ -273,10 +276,11 @@ def _files(store: Path, planned: PlannedAttack) -> list[Path]:
 
 def _alarm(stopped: InterruptedAttack) -> Alarm:
     done, broken = len(stopped.row_results), sum(row.broken is True for row in stopped.row_results)
+    lost = f"; {stopped.damaged} files of what else it did are damaged" if stopped.damaged else ""
     return Alarm(
         name=INTERRUPTED,
         raised_when=f"{stopped.attack} ({stopped.condition}) was stopped after {done} of {stopped.rows} rows, "
-        f"{broken} of which it broke",
+        f"{broken} of which it broke{lost}",
         means="What it would have broken is not known; the rows that it broke count as broken.",
         do="Run the same attacks again in this folder: they go on where they were stopped.",
     )

@@ -1,10 +1,11 @@
 """What an audit leaves: `audit.json`, versioned and validated."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ..files import read_versioned
 from .report import Drawing, Estimate, Measure, Part
+from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 1
 ENOUGH = 5
@@ -94,6 +95,8 @@ class Audit(Part):
     """The prompt's ways into the network; none for a guide, and in files written before they were looked for."""
     open_paths: tuple[str, ...] = ()
     """Sentences on those that the edit leaves as they were."""
+    digest: str = ""
+    """sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
 
 
 def read_audit(folder: Path) -> Audit:
@@ -101,9 +104,9 @@ def read_audit(folder: Path) -> Audit:
 
     Raises:
         FileNotFoundError: the folder holds none.
-        ValueError: it was written by another version, or is damaged.
+        ValueError: it was written by another version, was changed since, or is damaged.
     """
     path = folder / "audit.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no audit.json; give the --out of an `efface audit` that finished")
-    return read_versioned(path, FORMAT_VERSION, Audit.model_validate, "run the audit again")
+    return read_sealed(path, FORMAT_VERSION, partial(parse_sealed, Audit), "run the audit again")

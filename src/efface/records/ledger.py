@@ -8,9 +8,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from ..files import read_versioned
 from .report import Part, Share
-from .sealed import parse_sealed
+from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 1
 
@@ -64,4 +63,4 @@ def read_ledger(path: str | Path) -> Ledger:
         FileNotFoundError: there is none.
         ValueError: another version, changed since it was written, damaged, or something else.
     """
-    return read_versioned(path, FORMAT_VERSION, partial(parse_sealed, Ledger), "begin a new one under another name")
+    return read_sealed(Path(path), FORMAT_VERSION, partial(parse_sealed, Ledger), "begin a new one under another name")

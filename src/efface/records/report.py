@@ -16,9 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from ..files import read_versioned
 from ..files.structured import shorten
-from .sealed import parse_sealed
+from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 2
 ROUNDING = 1e-9
@@ -235,7 +234,7 @@ def read_report(folder: Path) -> Record:
     path = folder / "report.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no report.json; give the --out of an `efface evaluate` that finished")
-    return read_versioned(path, FORMAT_VERSION, partial(parse_sealed, Record), "run the evaluation again")
+    return read_sealed(path, FORMAT_VERSION, partial(parse_sealed, Record), "run the evaluation again")
 
 
 def list_differences(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = ()) -> list[str]:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..files import hash_json, write_whole
+from ..files import hash_json, read_versioned, write_whole
 from ..files.structured import shorten
 
 P = TypeVar("P", bound=BaseModel)
 FIELD = "digest"
 
 
-def digest_of(record: BaseModel, read: bool = False) -> str:
+def digest_of(record: BaseModel, read: bool = False, beside: Sequence[str] = ()) -> str:
     """sha256 of a record without its own digest, as JSON with sorted keys.
 
     Args:
         read: whether it was read from a file, of which only the fields that stand there count.
+        beside: further fields that do not count.
     """
-    return hash_json(json.loads(record.model_dump_json(exclude={FIELD}, exclude_unset=read)))
+    return hash_json(json.loads(record.model_dump_json(exclude={FIELD, *beside}, exclude_unset=read)))
 
 
 def write_sealed(path: Path, record: P) -> P:
@@ -29,6 +33,31 @@ def write_sealed(path: Path, record: P) -> P:
     sealed = record.model_copy(update={FIELD: digest_of(record)})
     write_whole(path, sealed.model_dump_json(indent=1) + "\n")
     return sealed
+
+
+def read_sealed(path: Path, version: int | tuple[int, ...], parse: Callable[[Any], P], remedy: str) -> P:
+    """A record that has a field `digest`, from its file; a warning, once for each file, where it has none.
+
+    Args:
+        version, parse, remedy: as in `files.read_versioned`.
+
+    Raises:
+        ValueError: another version, changed since it was written, or damaged; names the file.
+    """
+    record = read_versioned(path, version, parse, remedy)
+    if not getattr(record, FIELD):
+        _tell_undigested(path.absolute(), path, remedy)
+    return record
+
+
+@functools.cache
+def _tell_undigested(place: Path, path: Path, remedy: str) -> None:
+    """Warn, the first time that it is called of a place."""
+    warnings.warn(
+        f"{path} has no digest, as files of earlier versions have none: a change of it, or of the files that it "
+        f"rests on, would not be noticed; {remedy} for one that has",
+        stacklevel=4,
+    )
 
 
 def parse_sealed(kind: type[P], data: Any) -> P:

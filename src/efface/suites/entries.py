@@ -59,7 +59,7 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
     """
     prompt = table.column(PROMPT, "what to draw")
     seed, guidance, case, second, group = (table.find(names) for names in (SEED, GUIDANCE, CASE, SECOND, GROUP))
-    out, left_out, problems, seen = [], [], [], {}
+    out, left_out, problems, seen, drawn = [], [], [], {}, {}
     for i, line in enumerate(table.lines):
         text = table.text(i, prompt)
         if why := is_no_prompt(text, prompt):
@@ -71,12 +71,18 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
             number = parse_whole(table.text(i, case), case) if case else i
             if seen.setdefault(number, line) != line:
                 raise ValueError(f"{case} {number} stands on line {seen[number]} already")
+            start = parse_whole(table.text(i, seed), seed) if seed else derive_seed(text, number)
+            scale = parse_guidance(table.text(i, guidance), guidance) if guidance else None
+            same = (text, start, scale, table.text(i, label), table.text(i, second))
+            if drawn.setdefault(same, line) != line:
+                left_out.append(LeftOut(line, "it repeats an earlier line, so it would count one picture twice"))
+                continue
             out.append(
                 Entry(
                     case=f"{number:05d}",
                     prompt=text,
-                    seed=parse_whole(table.text(i, seed), seed) if seed else derive_seed(text, number),
-                    guidance=parse_guidance(table.text(i, guidance), guidance) if guidance else None,
+                    seed=start,
+                    guidance=scale,
                     label=table.text(i, label),
                     second=table.text(i, second),
                     group=told if (told := table.text(i, group)) in GROUPS else "",

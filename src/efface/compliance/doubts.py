@@ -1,0 +1,41 @@
+"""Why a rule that would hold could not be judged after all: attacks without an end, and groups that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..evaluation.alarms import LEFT_OUT
+from ..records.attacks import AttackMeasure, AttackRecord
+from ..records.report import Record
+
+
+def list_open_ends(attacks: AttackRecord | None) -> dict[str, str]:
+    """By attack on the target, why it is not known what it would break: it was interrupted, or ended in an error."""
+    if attacks is None:
+        return {}
+    found = {m.attack: f"ended in an error: {m.missing}" for m in attacks.measures if _erred(m)}
+    for each in attacks.interrupted:
+        if each.condition == "target":
+            found[each.attack] = f"was interrupted after {len(each.row_results)} of {each.rows} rows"
+    return found
+
+
+def doubt_attacks(metric: str, group: str, open_ends: Mapping[str, str]) -> str:
+    """Why a number of attacks can't be trusted; "" where nothing speaks against it.
+
+    Args:
+        open_ends: as `list_open_ends` gives them.
+    """
+    kind = metric.partition("_")[0]
+    about = [name for name in open_ends if kind == "robust" or (kind == "asr" and name == group)]
+    return f"attack {about[0]} {open_ends[about[0]]}; run the same attacks again, which goes on" if about else ""
+
+
+def doubt_groups(metric: str, record: Record) -> str:
+    """Why a policy's rule on kept things is not answered by those that were drawn; "" where it is."""
+    left = [alarm.raised_when for alarm in record.alarms if alarm.name == LEFT_OUT]
+    return left[0] if left and metric.startswith("psr") else ""
+
+
+def _erred(measure: AttackMeasure) -> bool:
+    return measure.condition == "target" and measure.status == "error"
