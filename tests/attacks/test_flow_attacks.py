@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
+from attack_context import context_of, rows_of
+from efface import attacks
 from efface.attacks.denoising_error import DenoisingError
+from efface.attacks.inversion import ConceptInversion
+from efface.attacks.random_prefix import RandomPrefix
+from efface.attacks.soft_prompt import SoftPrompt
 from efface.functional.denoising import denoising_errors
 from efface.functional.schedules import NoiseLevel
-from efface.models.text_room import demand_room
+from efface.models.text_room import demand_room, describe_search, fits
+from tiny import tiny_model
+from tiny_ddpm import tiny_ddpm
 from tiny_flux import tiny_flux
 from tiny_language import tiny_flux2, tiny_qwen_image, tiny_sana, tiny_z_image
 from tiny_sd3 import tiny_sd3
+from tiny_sdxl import tiny_sdxl
 
 
 def rngs(n: int) -> list[torch.Generator]:
@@ -75,3 +84,87 @@ def test_levels_of_a_flow_are_as_many_as_its_timesteps_and_one() -> None:
     model = tiny_sd3()
     assert len(model.levels) == 1001
     assert torch.equal(model.levels.sigma, NoiseLevel.from_flow(torch.arange(1001, dtype=torch.double) / 1000).sigma)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (tiny_model, "tokens of text_encoder, of which a prompt has room for 6"),
+        (tiny_sdxl, "tokens of text_encoder and text_encoder_2, of which a prompt has room for 6"),
+        (
+            tiny_sd3,
+            "tokens of text_encoder and text_encoder_2, of which a prompt has room for 6; text_encoder_3 reads the "
+            "prompt's own words",
+        ),
+        (
+            tiny_flux,
+            "tokens of text_encoder, of which a prompt has room for 6; text_encoder_2 reads the prompt's own words",
+        ),
+        (tiny_sana, ""),
+        (tiny_flux2, ""),
+        (lambda: tiny_ddpm("v_prediction"), ""),
+    ],
+)
+def test_it_is_said_which_encoders_tokens_are_searched(make: Any, says: str) -> None:
+    assert describe_search(make()) == says
+
+
+def test_attacks_say_whether_they_search_tokens() -> None:
+    over = {name for name in attacks.names() if attacks.get(name)().over_tokens}
+    assert over == {"inversion", "mma", "p4d", "soft-prompt", "unlearndiff"}
+    assert not SoftPrompt(where="encoding").over_tokens
+
+
+LONG = "a red cat dog car"
+"""Five words, of the six that CLIP has room for."""
+
+
+@pytest.mark.parametrize("make", [tiny_sd3, tiny_flux, tiny_sana, tiny_z_image, tiny_qwen_image, tiny_flux2])
+def test_a_random_prefix_leaves_a_prompt_its_end_in_every_encoder(make: Any) -> None:
+    """Encoding warns of a prompt that loses its end, which is an error here."""
+    model = make()
+    rows = rows_of("a cat", LONG)
+    room = min(most - used for used, most in model.count_tokens(LONG).values())
+    (candidates,) = itertools.islice(RandomPrefix(length=12).propose(context_of(model, None), rows), 1)
+    short, long = (str(candidate.prompt) for candidate in candidates if candidate)
+    model.encode([short, long])
+    assert long.endswith(LONG) and len(long.split()) - 5 == room < len(short.split()) - 2
+    assert not fits(model, f"dog {'dog ' * room}{LONG}")
+
+
+@pytest.mark.parametrize("make", [tiny_sd3, tiny_flux])
+def test_a_learned_word_lowers_the_error_of_a_flow_and_is_asked_for(make: Any) -> None:
+    """T5, which takes no embedding, reads each prompt with a word that names nothing in the learned word's place."""
+    model = make()
+    context, rows = context_of(model, None), rows_of("a cat", "red cat")
+    heard: list[list[str]] = []
+    read = model._with_t5
+    model._with_t5 = lambda cond, texts: heard.append(list(texts)) or read(cond, texts)
+
+    def learn(steps: int) -> list[Any]:
+        attack = ConceptInversion(templates=("a {}",), steps=steps, lr=0.5, batch=8, start="car")
+        attack.check(context)
+        (candidates,) = attack.propose(context_of(model, None), rows)
+        return [candidate.prompt for candidate in candidates if candidate]
+
+    def error(prompt: Any) -> float:
+        cond = model.encode([prompt])
+        latents = model.latents(context.pictures).repeat(12, 1, 1, 1)
+        with torch.no_grad():
+            return (
+                denoising_errors(
+                    lambda x_t, t: model.predict(x_t, t, cond.expand(len(x_t)))[0],
+                    latents,
+                    model.noise_level,
+                    len(model.levels),
+                    model.space,
+                    torch.Generator().manual_seed(9),
+                )
+                .mean()
+                .item()
+            )
+
+    first, learned = learn(1), learn(25)
+    assert f"a {context.neutral}" in heard[0] and heard[-1] == [f"a {context.neutral}", f"red {context.neutral}"]
+    assert error(learned[0]) < error(first[0])
+    assert model.images(learned, [1, 2], steps=2).shape == (2, 3, 16, 16)

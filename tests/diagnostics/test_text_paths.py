@@ -30,7 +30,20 @@ def test_the_tokens_alone_leave_the_pooled_embedding_open(make: Any) -> None:
     assert left_open(model, "cross,pooled") == [] and left_open(model, "full") == []
     assert left_open(model, "pooled") == ["the prompt's tokens"]
     assert left_open(model, "selfattn") == ["the pooled embedding", "the prompt's tokens"]
-    assert left_open(model, r"^text_encoder\.") == []
+
+
+def test_a_text_encoder_closes_the_ways_that_come_from_it_alone() -> None:
+    sd3 = [left_open(tiny_sd3(), weights) for weights in (r"^text_encoder\.", "text-encoders")]
+    assert sd3 == [
+        ["the pooled embedding from text_encoder_2", "the prompt's tokens from text_encoder_2 and text_encoder_3"],
+        [],
+    ]
+    assert left_open(tiny_flux(), r"^text_encoder\.") == ["the prompt's tokens"]
+    assert left_open(tiny_flux(), r"^text_encoder_2\.") == ["the pooled embedding"]
+    assert left_open(tiny_sdxl(), r"^text_encoder\.") == [
+        "the pooled embedding",
+        "the prompt's tokens from text_encoder_2",
+    ]
 
 
 def test_a_closed_form_on_joint_attention_changes_both_ways() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -23,6 +22,8 @@ from ..edits.edit import Edit
 from ..functional.adversary import NoGradient as NoGradient
 from ..models.base import Model
 from ..suites.spec import Row
+from ._naming import is_akin
+from ._naming import put as put
 from .denoising_error import DenoisingError
 
 Threat = Literal["prompts", "encoder", "gradients", "weights", "pictures"]
@@ -114,11 +115,8 @@ class AttackContext:
 
     @property
     def room(self) -> int:
-        """The most words of one token each that a prompt holds; 75, CLIP's number, where that can't be asked."""
-        try:
-            return self.model.tokenize([""]).shape[1] - 2
-        except ValueError:
-            return 75
+        """The most words of one token each that every text encoder reads whole; 75, CLIP's, where there is none."""
+        return min((most - used for used, most in self.model.count_tokens("").values()), default=75)
 
     @property
     def neutral(self) -> str:
@@ -132,7 +130,7 @@ class AttackContext:
     def list_other_words(self) -> list[str]:
         """The words that are no name of the concept, nor a plural, a beginning or a longer form of one."""
         barred = {fold_name(name).split()[-1] for name in self.names}
-        return [word for word in self.words if not any(_akin(fold_name(word), name) for name in barred)]
+        return [word for word in self.words if not any(is_akin(fold_name(word), name) for name in barred)]
 
     def require_edited_weights(self) -> tuple[str, ...]:
         """The weights that the edit changed; ValueError where it left them all, as the base and a guide do."""
@@ -160,29 +158,6 @@ class AttackContext:
         return random.Random("/".join(map(str, (self.seed, self.concept, *what))))
 
 
-def _akin(word: str, name: str) -> bool:
-    """The name or its plural; of names long enough, whatever they begin, and what begins them."""
-    plain = word in (name, f"{name}s", f"{name}es")
-    return plain or (min(len(word), len(name)) > 3 and (word.startswith(name) or name.startswith(word)))
-
-
-def put(prompt: str, names: Sequence[str], word: str) -> str:
-    """The prompt with `word` in the place of each of these names, whole words in any case; "" where none is there.
-
-    A name may stand in the plural; "an apple" becomes "a pear", and keeps no article before "the pear".
-    """
-    spelled = "|".join(re.escape(name) for name in sorted(filter(None, names), key=len, reverse=True))
-    article, named = r"(?:\b(an?)\s+)?", rf"(?<!\w)(?:{spelled})(?:e?s)?(?!\w)"
-
-    def instead(match: re.Match[str]) -> str:
-        an = "an" if word[:1].casefold() in tuple("aeiou") else "a"
-        own = word.casefold().split(" ")[0] in ("a", "an", "the")
-        return f"{an if match[1].islower() else an.capitalize()} {word}" if match[1] and not own else word
-
-    changed, found = re.subn(article + named, instead, prompt, flags=re.IGNORECASE)
-    return changed if spelled and found else ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
     """Settings of an attack, by default its paper's; the traits say what an attacker must hold for it."""
@@ -206,6 +181,11 @@ class Attack(ABC):
     """Pictures drawn and judged for each row, at most."""
 
     @final
+    @property
+    def over_tokens(self) -> bool:
+        """Whether it searches token embeddings; the record then says which text encoder's they are."""
+        return False
+
     def __post_init__(self) -> None:
         """Raises ValueError where there is nothing to spend, or a setting is wrong."""
         for name in dict.fromkeys(("queries", *self.budget_fields)):

@@ -8,6 +8,9 @@ by Stable Diffusion; 5000 steps of 4 x 4 pictures by AdamW with decay 0.01 at a 
 random word, theirs from one that is given (`start`); one template, theirs are textual inversion's many; further words,
 learned side by side from other starts, where `queries` is above 1 (the paper learns one).
 
+Where a T5 reads the prompt beside CLIP (SD3, FLUX.1), the word is one of CLIP's tokens, and T5 reads the prompt with a
+word in its place that names nothing.
+
 The learning sees the network, SPM's gate within it. A guide that only steers drawing (negative prompt, SLD, SAFREE)
 therefore does not stop it; to one that reads prompts the learned embedding is the empty text, so SAFREE finds no words
 to act upon: it cannot see what an attacker hands in below the words.
@@ -66,6 +69,10 @@ class ConceptInversion(Attack):
     style_templates: tuple[str, ...] = ("a painting in the style of {}",)
     """The same where the concept is a style."""
 
+    @property
+    def over_tokens(self) -> bool:
+        return True
+
     def check_settings(self) -> None:
         for name in ("steps", "batch", "tokens", "pictures"):
             if getattr(self, name) < 1:
@@ -86,7 +93,9 @@ class ConceptInversion(Attack):
         slots = [_around(context.model, text, self.tokens) for text in texts]
         for i, word in enumerate(words):
             with torch.no_grad():
-                read = context.model.embedding_of(_read(context.model, slots, word.expand(len(rows), *word.shape)))
+                heard = [text.replace(SLOT, context.neutral) for text in texts]
+                own = word.expand(len(rows), *word.shape)
+                read = context.model.embedding_of(_read(context.model, slots, own, heard))
             asked = [Prompt(text.replace(SLOT, "<*>"), row) for text, row in zip(texts, read, strict=True)]
             yield [Candidate(prompt, row.seed, note=f"word {i + 1}") for prompt, row in zip(asked, rows, strict=True)]
 
@@ -115,7 +124,9 @@ class ConceptInversion(Attack):
         latents = context.latents(self.pictures)
         owner = torch.arange(self.queries, device=words.device).repeat_interleave(self.batch)
         templates = self.style_templates if context.asks == "style" else self.templates
-        slots = [_around(model, template, self.tokens) for template in templates]
+        slots = [
+            (_around(model, template, self.tokens), template.replace(SLOT, context.neutral)) for template in templates
+        ]
         for step in range(done, until):
             choice = context.rng("inversion", step)
             rng = torch.Generator().manual_seed(choice.getrandbits(63))
@@ -124,7 +135,7 @@ class ConceptInversion(Attack):
                 torch.randint(len(latents), (len(owner),), generator=rng).to(latents.device, non_blocking=True)
             ]
             with torch.enable_grad(), model.frozen():
-                cond = _read(model, spelled, words[owner])
+                cond = _read(model, [slot for slot, _ in spelled], words[owner], [text for _, text in spelled])
                 errors = denoising_errors(
                     lambda x_t, t, cond=cond: call_in_pieces(model.predict_guided, x_t, t, cond, model.gradient_rows),
                     x0,
@@ -168,12 +179,15 @@ def _around(model: Model, prompt: str, tokens: int) -> Slot:
     return ids, places
 
 
-def _read(model: Model, slots: Sequence[Slot], words: Tensor) -> Cond:
-    """Conditions of n prompts with word i, [tokens, d], in the slot of prompt i; with a gradient to the words."""
+def _read(model: Model, slots: Sequence[Slot], words: Tensor, texts: Sequence[str] = ()) -> Cond:
+    """Conditions of n prompts with word i, [tokens, d], in the slot of prompt i; with a gradient to the words.
+
+    `texts` are what text encoders read that take no embeddings.
+    """
     ids, places = (torch.stack(column) for column in zip(*slots, strict=True))
     embeddings = model.embed(ids).detach()
     rows = torch.arange(len(slots), device=ids.device)[:, None]
-    cond = model.encode_embedded(embeddings.index_put((rows, places), words.to(embeddings)))
+    cond = model.encode_embedded(embeddings.index_put((rows, places), words.to(embeddings)), texts)
     return model.with_guider_inputs([""] * len(slots), cond)
 
 

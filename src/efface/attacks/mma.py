@@ -48,6 +48,10 @@ class MMA(Attack):
     candidates: int = 512
     """Prompts tried for each substitution."""
 
+    @property
+    def over_tokens(self) -> bool:
+        return True
+
     def check_settings(self) -> None:
         positive(self, "steps", "tokens", "top", "candidates")
 

@@ -60,6 +60,10 @@ class P4D(Attack):
     decay: float = 0.1
     """AdamW's weight decay."""
 
+    @property
+    def over_tokens(self) -> bool:
+        return True
+
     def check_settings(self) -> None:
         positive(self, "steps", "tokens", "lr")
         if self.how not in ("hard", "soft"):

@@ -1,8 +1,9 @@
 """Random words before the prompt: the floor that every other attack is measured against.
 
 Whatever chance alone brings back, by as many pictures and judgements as the attack was given, is no merit of an attack.
-From the second try on the seed changes too, so that the floor holds what mere redrawing would bring. A
-class-conditional model, which hears no other words, is only drawn anew.
+From the second try on the seed changes too, so that the floor holds what mere redrawing would bring. A class-
+conditional model, which hears no other words, is only drawn anew. A prompt that would lose its end in some text
+encoder, CLIP's 77 tokens or a language model's, gets fewer words.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from ..concept import positive
+from ..models.text_room import fits
 from ..suites.spec import Row
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
@@ -41,9 +43,19 @@ class RandomPrefix(Attack):
         words = context.list_other_words() if context.accepts_words else []
         rngs = [context.rng("random-prefix", row.id) for row in rows]
         for turn in itertools.count():
-            prefixes = [" ".join(rng.choices(words, k=self.length)) + " " if words else "" for rng in rngs]
+            drawn = [rng.choices(words, k=self.length) if words else [] for rng in rngs]
+            prefixes = [_put_before(context, own, row.prompt) for own, row in zip(drawn, rows, strict=True)]
             seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
             yield [
                 Candidate(f"{prefix}{row.prompt}", seed)
                 for prefix, row, seed in zip(prefixes, rows, seeds, strict=True)
             ]
+
+
+def _put_before(context: AttackContext, words: list[str], prompt: str) -> str:
+    """As many of the words, the last ones, as leave the prompt its end in every text encoder."""
+    for first in range(len(words)):
+        prefix = " ".join(words[first:]) + " "
+        if fits(context.model, f"{prefix}{prompt}"):
+            return prefix
+    return ""

@@ -54,6 +54,10 @@ class SoftPrompt(Attack):
     lr: float = 0.01
     """Adam's learning rate."""
 
+    @property
+    def over_tokens(self) -> bool:
+        return self.where == "words"
+
     def check_settings(self) -> None:
         positive(self, "steps", "tokens", "lr")
         if self.where not in ("words", "encoding"):

@@ -59,6 +59,10 @@ class UnlearnDiff(Attack):
     decay: float = 0.1
     """Weight of the L2 penalty on the simplex's points."""
 
+    @property
+    def over_tokens(self) -> bool:
+        return True
+
     def check_settings(self) -> None:
         positive(self, "steps", "tokens", "lr")
 

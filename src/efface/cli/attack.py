@@ -153,6 +153,9 @@ def table(record: AttackRecord) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [climb(t) for t in record.measures if t.condition == "target" and t.stages and len(t.curve) > 1]
+    for searched in dict.fromkeys(t.searched for t in record.measures if t.searched):
+        names = dict.fromkeys(t.attack for t in record.measures if t.searched == searched)
+        lines.append(f"{', '.join(names)} searched {searched}")
     before, robust = (format_estimate(e, "share") for e in (record.conditions[0].before, record.robust))
     return "\n".join([*lines, f"before any attack {before}; robust {robust}"])
 

@@ -11,12 +11,10 @@ from ..edits.edit import Edit
 from ..models.base import Model
 from ..records.audit import TextPath
 
-ENCODER = "text encoder"
 READS = {
     "cross": "keys and values that read the prompt's tokens",
     "embedder": "what comes between the prompt's tokens and the first block",
     "pooled": "what reads the prompt's pooled embedding",
-    ENCODER: "the text encoders themselves",
 }
 
 
@@ -28,32 +26,46 @@ def find_text_paths(model: Model, edit: Edit) -> tuple[TextPath, ...]:
     if edit.meta.get("guide"):
         return ()
     changed, maps = set(edit.names), model.text_maps()
-    by_role = {role: [each.weight for each in maps if each.role == role] for role in ("cross", "embedder", "pooled")}
-    if maps:
-        by_role[ENCODER] = [name for name in model.weights if name.startswith("text_encoder")]
-    return tuple(
-        TextPath(role=role, reads=READS[role], weights=len(names), changed=len(changed & set(names)))
-        for role, names in by_role.items()
-        if names
-    )
+    by_role = {role: [each.weight for each in maps if each.role == role] for role in READS}
+    paths = [_look_at(role, READS[role], names, changed) for role, names in by_role.items()]
+    for part in dict.fromkeys(part for parts in model.text_sources.values() for part in parts) if maps else ():
+        feeds = tuple(way for way, parts in model.text_sources.items() if part in parts)
+        names = [name for name in model.weights if name.startswith(f"{part}.")]
+        paths.append(_look_at(part, f"a text encoder, whose {' and '.join(feeds)} are read", names, changed, feeds))
+    return tuple(path for path in paths if path.weights)
+
+
+def _look_at(role: str, reads: str, names: list[str], changed: set[str], feeds: tuple[str, ...] = ()) -> TextPath:
+    return TextPath(role=role, reads=reads, weights=len(names), changed=len(changed & set(names)), feeds=feeds)
 
 
 def name_open_paths(paths: tuple[TextPath, ...]) -> list[str]:
     """Sentences on the ways that an edit leaves open, the pooled one first.
 
     Tokens count as one way: who changed what comes before the first block, or what reads after it, has changed them. An
-    edit of the text encoders changes all ways, so that none is open.
+    edit of text encoders changes the ways that come from them alone: on FLUX.1, that of CLIP is the pooled embedding,
+    and T5's tokens stay open.
     """
-    held = {path.role: path.changed for path in paths}
-    if held.get(ENCODER):
-        return []
     said = []
-    if held.get("pooled") == 0:
+    pooled = _left(paths, "pooled", ("pooled",))
+    if pooled is not None:
         said.append(
-            "the pooled embedding: no weight that reads it is changed, and it modulates every block; "
+            f"the pooled embedding{pooled}: no weight that reads it is changed, and it modulates every block; "
             "--weights with the subset 'pooled' beside the others would change it"
         )
-    tokens = [held[role] for role in ("cross", "embedder") if role in held]
-    if tokens and not any(tokens):
-        said.append("the prompt's tokens: neither their embedder nor any keys or values that read them are changed")
+    tokens = _left(paths, "tokens", ("cross", "embedder"))
+    if tokens is not None:
+        said.append(
+            f"the prompt's tokens{tokens}: neither their embedder nor any keys or values that read them are changed"
+        )
     return said
+
+
+def _left(paths: tuple[TextPath, ...], way: str, roles: tuple[str, ...]) -> str | None:
+    """Which text encoders a way is still open from: "" for all of its own, None where it is closed or is none."""
+    readers = [path for path in paths if path.role in roles]
+    sources = [path for path in paths if way in path.feeds]
+    open_ = [path.role for path in sources if not path.changed]
+    if not readers or any(path.changed for path in readers) or not open_:
+        return None
+    return f" from {' and '.join(open_)}" if len(open_) < len(sources) else ""

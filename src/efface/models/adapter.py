@@ -32,6 +32,10 @@ class Adapter(ABC):
     """Whether the architecture's pipeline takes `guidance_rescale`."""
     guidance_rescale: float = 0.0
     """How far the standard deviation of guided predictions is moved back to that of the conditional one, 0 to 1."""
+    text_sources: ClassVar[Mapping[str, tuple[str, ...]]] = {"tokens": ("text_encoder",)}
+    """The text encoders, by part of the pipeline, that each way of a prompt comes from: its "tokens", and "pooled"."""
+    searched: ClassVar[tuple[str, ...]] = ()
+    """The text encoders whose token embeddings `embed` and `encode_embedded` are about."""
     name: str
     pipeline: Any
     """diffusers' own; its parts are used, never changed."""
@@ -204,6 +208,10 @@ class Adapter(ABC):
 
     # Words, where there are CLIP text encoders.
 
+    def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
+        """By text encoder: the tokens of this text, start and end among them, and the most that are read."""
+        return {}
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [n, length] of n texts: start, words, end, padding. ValueError where a model has none such."""
         raise self._wordless()
@@ -223,11 +231,11 @@ class Adapter(ABC):
         """The rows of the table [..., d] of these token ids, without the whole of it. ValueError as `tokenize`."""
         raise self._wordless()
 
-    def encode_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
         """Conditions for n prompts of which every token's embedding is given, [n, length, d], with a gradient to them.
 
-        `embed(tokenize(texts))` reads as the texts themselves do; never cached. ValueError as `tokenize`, and
-        for other shapes.
+        `embed(tokenize(texts))` reads as the texts themselves do; never cached. `texts` are what text encoders read
+        that take no embeddings, one for each prompt; by default "". ValueError as `tokenize`, and for other shapes.
         """
         raise self._wordless()
 

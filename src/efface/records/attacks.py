@@ -118,6 +118,8 @@ class AttackMeasure(Part):
     inputs: tuple[str, ...] = ()
     """For each concept, the digest of everything that the answers depend on; empty in files of version 1."""
     seed: int = 0
+    searched: str = ""
+    """Which text encoder's tokens it searches, and what others read; "" where it searches no token embeddings."""
 
     @property
     def size(self) -> int:

@@ -62,13 +62,16 @@ class TextPath(Part):
     """A way of the prompt into the network."""
 
     role: str
-    """"cross", "embedder", "pooled", or "text encoder"."""
+    """"cross", "embedder", "pooled", or a text encoder by its part of the pipeline ("text encoder" for all of them in
+    files of earlier versions)."""
     reads: str
     """What its weights do, in words."""
     weights: int
     """How many there are."""
     changed: int
     """How many of them the edit changes."""
+    feeds: tuple[str, ...] = ()
+    """Of a text encoder: whether the prompt's "tokens", its "pooled" embedding, or both come from it."""
 
 
 class Audit(Part):

@@ -27,6 +27,7 @@ from ..evaluation.evaluate import Progress, Settings, describe_drawing
 from ..evaluation.trial import try_scorers
 from ..files import hash_file
 from ..models.base import Model
+from ..models.text_room import describe_search
 from ..records.attacks import FOLDER, AttackRecord, Condition, PlannedAttack, RowResult, read_file
 from ..records.basis import require_before_attacking, require_same_basis
 from ..scorers import Judge
@@ -131,6 +132,7 @@ def attack(
         named, before = (_seen(edited, own, named=each) for each in (True, False))
         named["control-base"] = untouched["target"]
         results = CampaignResults(order, own, untouched, named, before, worst_case=campaign.worst_case)
+        results.searched = describe_search(model)
         planned = [*_planned(edited, order, own, refused), *_planned(base, order, controls, refused)]
         log = Log(out, folder, earlier, planned, partial(build_record, results, suite, edit, drawing, judges, campaign))
         log.write()

@@ -60,6 +60,8 @@ class CampaignResults:
     intact: dict[str, dict[str, RowResult]] = field(default_factory=dict)
     """What attacks that only undo an edit leave of kept concepts, asked by name."""
     worst_case: bool = False
+    searched: str = ""
+    """Which text encoder's tokens a search over token embeddings is over, on this model."""
 
     def rows(self, condition: Condition) -> list[Row]:
         return [row for target in self.conditions if target.condition == condition for row in target.rows]
@@ -187,6 +189,7 @@ def _measure(results: CampaignResults, name: str, condition: Condition, seed: in
         status=result.status,
         inputs=tuple(result.inputs),
         seed=seed,
+        searched=results.searched if attack.over_tokens else "",
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -54,6 +54,7 @@ class DDPM(Model):
     """
 
     architecture: ClassVar[str] = "ddpm"
+    text_sources: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
         self,

@@ -10,12 +10,13 @@ costs no second prediction. `true_guidance` above 1 guides by two predictions be
 says of the empty prompt stands for no absence of a prompt.
 
 A search over token embeddings is over CLIP's tokens, which the network hears by the pooled embedding alone; T5 has no
-part in it: it reads the prompt without what is put before it, and "" where token embeddings alone are given.
+part in it: it reads the prompt without what is put before it, and where token embeddings alone are given the text that
+comes with them, or "".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import torch
@@ -29,6 +30,7 @@ from ..trajectory import Defaults
 from .flat import flatten_parts, replace_parts
 from .guidance_input import GUIDANCE
 from .joint import JOINT_TEXT, joint_text_maps
+from .latent import count
 from .patches import pack_patches, unpack_patches
 from .sd import ClipDiffusion, replace_embeddings
 from .t5 import T5, read_t5, tie_embeddings
@@ -39,6 +41,10 @@ class Flux(ClipDiffusion):
     """A `FluxPipeline`: dev where the transformer has guidance embeddings, else schnell."""
 
     architecture: ClassVar[str] = "flux"
+    text_sources: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "tokens": ("text_encoder_2",),
+        "pooled": ("text_encoder",),
+    }
     denoiser: ClassVar[str] = "transformer"
     sequence: ClassVar[str] = T5
     pixels_packed: ClassVar[int] = 4
@@ -86,7 +92,11 @@ class Flux(ClipDiffusion):
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
 
-    def encode_embedded(self, embeddings: Tensor) -> Cond:
+    def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
+        t5 = self.pipeline.tokenizer_2
+        return {**ClipDiffusion.count_tokens(self, text), "text_encoder_2": (count(t5, text), self.tokens_of_t5)}
+
+    def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
         """As every adapter does; a prompt ends where the end's own embedding stands first."""
         self._check_embeddings(embeddings)
         end = self.tokenizer.eos_token_id
@@ -94,7 +104,7 @@ class Flux(ClipDiffusion):
         # Ids say where the sentence ends, and no more: what is read are the embeddings.
         with replace_embeddings(self.text_encoder, embeddings):
             pooled = self.text_encoder(torch.where(ends, end, 0)).pooler_output
-        return self._with_t5(pooled, [""] * len(embeddings))
+        return self._with_t5(pooled, texts or [""] * len(embeddings))
 
     def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
         """As every adapter does; T5 reads the texts without the prefix."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..cond import Cond, TextSpan
 from ..trajectory import Defaults
-from .latent import LatentDiffusion
+from .latent import LatentDiffusion, count
 
 LANGUAGE = "language"
 """The sequence that a language model gives."""
@@ -60,6 +60,10 @@ class LanguageFlow(LatentDiffusion):
         if embedding.numel() != shape[1] * shape[2]:
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
+
+    def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
+        """With its template, which counts among what is read."""
+        return {"text_encoder": (count(self.tokenizer, self._frame(text)), self.max_tokens)}
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         own = LatentDiffusion.build_call(self, prompts, guidance)

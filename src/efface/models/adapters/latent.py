@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +29,11 @@ SLICE = 2 * 512**2
 TILED = 1280**2
 """Pixels of a picture above which the autoencoder goes over it by tiles, whose seams are blended."""
 CROSS = re.compile(r"\.attn2\.to_[kv]\.weight$")
+
+
+def count(tokenizer: Any, text: str) -> int:
+    """The tokens of a text, however many, with those that a tokenizer puts around it."""
+    return len(tokenizer(text, truncation=False)["input_ids"])
 
 
 class LatentDiffusion(Model):
@@ -123,6 +128,9 @@ class LatentDiffusion(Model):
                 f"{len(long)} prompts exceed {limit} tokens and lose their end, first {long[0]!r}", stacklevel=4
             )
         return tokens.to(self.device, non_blocking=True)
+
+    def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
+        return {"text_encoder": (count(self.tokenizer, text), self.max_tokens)}
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class ClipDiffusion(GuidanceInput, LatentDiffusion):
     """A pipeline of a denoiser, an autoencoder and CLIP text encoders; a distilled U-Net may read the guidance."""
 
     sequence: ClassVar[str] = CLIP
+    searched: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
     @property
     def unet(self) -> Any:
@@ -119,7 +120,7 @@ class StableDiffusion(ClipDiffusion):
     def embedding_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight.to(self.device)
 
-    def encode_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
         self._check_embeddings(embeddings)
         anything = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=self.device)
         with replace_embeddings(self.text_encoder, embeddings):

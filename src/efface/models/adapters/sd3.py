@@ -11,7 +11,7 @@ reads the prompt without what is put before it, and of a prompt that is given as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
@@ -24,6 +24,7 @@ from ..base import Model
 from ..cond import POOLED, Cond, TextMap, TextSpan, last_before_end
 from ..trajectory import Defaults
 from .joint import JOINT_TEXT, joint_text_maps
+from .latent import count
 from .sd import CLIP, ClipDiffusion
 from .t5 import T5, read_t5, tie_embeddings
 from .twin_clip import TwinClip
@@ -34,6 +35,10 @@ class StableDiffusion3(TwinClip):
     """A `StableDiffusion3Pipeline`, with or without its T5."""
 
     architecture: ClassVar[str] = "sd3"
+    text_sources: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "tokens": ("text_encoder", "text_encoder_2", "text_encoder_3"),
+        "pooled": ("text_encoder", "text_encoder_2"),
+    }
     denoiser: ClassVar[str] = "transformer"
 
     def __init__(
@@ -61,8 +66,13 @@ class StableDiffusion3(TwinClip):
         ids = [self._tokenize(tokenizer, texts).input_ids for tokenizer, _ in self.towers]
         return self._with_t5(self._read_towers_whole(ids), texts)
 
-    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor) -> Cond:
-        return self._with_t5(self._read_towers_whole(ids), [""] * len(empty))
+    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor, texts: Sequence[str] = ()) -> Cond:
+        return self._with_t5(self._read_towers_whole(ids), texts or [""] * len(empty))
+
+    def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
+        clips = TwinClip.count_tokens(self, text)
+        t5 = self.pipeline.tokenizer_3
+        return {**clips, "text_encoder_3": (count(t5, text), self.tokens_of_t5)} if self.reads_t5 else clips
 
     def _read_towers_whole(self, ids: Sequence[Tensor]) -> Cond:
         tokens, pooled = self._read_towers(ids)

@@ -7,7 +7,7 @@ prompt is all zeros where the pipeline says `force_zeros_for_empty_prompt`, as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, final
 
@@ -27,6 +27,10 @@ class StableDiffusionXL(TwinClip):
     """A `StableDiffusionXLPipeline`, the base without its refiner; no watermark is drawn."""
 
     architecture: ClassVar[str] = "sdxl"
+    text_sources: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "tokens": ("text_encoder", "text_encoder_2"),
+        "pooled": ("text_encoder_2",),
+    }
     rescales_guidance: ClassVar[bool] = True
 
     def __init__(
@@ -48,7 +52,7 @@ class StableDiffusionXL(TwinClip):
         ids = [self._tokenize(tokenizer, texts).input_ids for tokenizer, _ in self.towers]
         return self._read_ids(ids, torch.tensor([not text for text in texts], device=self.device))
 
-    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor) -> Cond:
+    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor, texts: Sequence[str] = ()) -> Cond:
         tokens, (_, pooled) = self._read_towers(ids)
         if self.silent:
             tokens, pooled = tokens.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..cond import Cond
 from ..opening.text import spell_out
 from ..trajectory import Defaults
 from .flat import flatten_parts, replace_parts
+from .latent import count
 from .sd import ClipDiffusion, replace_embeddings
 
 
@@ -23,6 +24,8 @@ class TwinClip(ClipDiffusion):
     A token's embedding is that of both encoders, side by side; a prompt's embedding is flat, all that the encoders say
     of its tokens and then what is pooled.
     """
+
+    searched: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
 
     def __init__(
         self,
@@ -43,14 +46,23 @@ class TwinClip(ClipDiffusion):
         self.one_vocabulary = first == second
 
     @abstractmethod
-    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor) -> Cond:
-        """Conditions of the token ids [n, length] for each text encoder; `empty` [n] are the empty prompts."""
+    def _read_ids(self, ids: Sequence[Tensor], empty: Tensor, texts: Sequence[str] = ()) -> Cond:
+        """Conditions of the token ids [n, length] for each CLIP; `empty` [n] are the empty prompts.
+
+        `texts` are for a further text encoder; by default "".
+        """
 
     def _read_towers(self, ids: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The penultimate states [n, length, d] of both encoders side by side, and the pooled embedding of each."""
         outs = [encoder(own, output_hidden_states=True) for own, (_, encoder) in zip(ids, self.towers, strict=True)]
         tokens = torch.cat([out.hidden_states[-2] for out in outs], dim=-1).to(self.dtype)
         return tokens, [out[0].to(self.dtype) for out in outs]
+
+    def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
+        return {
+            part: (count(tokenizer, text), self.max_tokens)
+            for part, (tokenizer, _) in zip(TwinClip.searched, self.towers, strict=True)
+        }
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """The first tokenizer's; both have one vocabulary, and differ in what they pad with."""
@@ -62,7 +74,7 @@ class TwinClip(ClipDiffusion):
         tables = [encoder.get_input_embeddings().weight for _, encoder in self.towers]
         return torch.cat(tables, dim=1).to(self.device)
 
-    def encode_embedded(self, embeddings: Tensor) -> Cond:
+    def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
         """As every adapter does; a prompt ends where the end's own embedding stands first, and padding follows."""
         self._check_embeddings(embeddings)
         tables = [encoder.get_input_embeddings().weight for _, encoder in self.towers]
@@ -76,7 +88,7 @@ class TwinClip(ClipDiffusion):
             for (tokenizer, encoder), own, table in zip(self.towers, parts, tables, strict=True):
                 padded = torch.where(after[:, :, None], table[tokenizer.pad_token_id].to(own), own)
                 reading.enter_context(replace_embeddings(encoder, padded))
-            return self._read_ids([ids, ids], ends[:, 1])
+            return self._read_ids([ids, ids], ends[:, 1], texts)
 
     def embedding_of(self, cond: Cond) -> Tensor:
         """Flat, tokens and then pooled."""

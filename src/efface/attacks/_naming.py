@@ -1,0 +1,29 @@
+"""A concept's names in prompts: where they stand, and which other words are akin to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def is_akin(word: str, name: str) -> bool:
+    """The name or its plural; of names long enough, whatever they begin, and what begins them."""
+    plain = word in (name, f"{name}s", f"{name}es")
+    return plain or (min(len(word), len(name)) > 3 and (word.startswith(name) or name.startswith(word)))
+
+
+def put(prompt: str, names: Sequence[str], word: str) -> str:
+    """The prompt with `word` in the place of each of these names, whole words in any case; "" where none is there.
+
+    A name may stand in the plural; "an apple" becomes "a pear", and keeps no article before "the pear".
+    """
+    spelled = "|".join(re.escape(name) for name in sorted(filter(None, names), key=len, reverse=True))
+    article, named = r"(?:\b(an?)\s+)?", rf"(?<!\w)(?:{spelled})(?:e?s)?(?!\w)"
+
+    def instead(match: re.Match[str]) -> str:
+        an = "an" if word[:1].casefold() in tuple("aeiou") else "a"
+        own = word.casefold().split(" ")[0] in ("a", "an", "the")
+        return f"{an if match[1].islower() else an.capitalize()} {word}" if match[1] and not own else word
+
+    changed, found = re.subn(article + named, instead, prompt, flags=re.IGNORECASE)
+    return changed if spelled and found else ""
