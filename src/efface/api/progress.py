@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a function of your own, or nothing."""
+"""Progress of long work: a bar on a terminal or in a notebook, a function of your own, or nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -13,10 +15,12 @@ if TYPE_CHECKING:
 
 STEPS, SILENCE = "steps of a drawing", 5.0
 """A stage that is told where nothing else was for so many seconds: a drawing that takes long."""
+REDRAW = 0.2
+"""Seconds between two drawings of a notebook's bars."""
 Report = Callable[[str, int, int], None]
 """Called with a stage's name, what is done, and of how much."""
 Progress = Report | Literal[False] | None
-"""None: a bar, where stderr is a terminal; False: nothing; else a function to call."""
+"""None: a bar, where stderr is a terminal or in a notebook; False: nothing; else a function to call."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -30,7 +34,9 @@ def shown(progress: Progress) -> Iterator[Report]:
     Raises:
         TypeError: `progress` is neither None, False nor a function.
     """
-    if progress is None and sys.stderr.isatty():
+    if progress is None and (display := find_notebook()):
+        yield notebook_bars(display)
+    elif progress is None and sys.stderr.isatty():
         with bars() as report:
             yield report
     elif progress is None or progress is False:
@@ -64,6 +70,58 @@ def shown_with_steps(progress: Progress, model: Model) -> Iterator[Report]:
             yield aloud
         finally:
             model.on_step = before
+
+
+def find_notebook() -> Callable[..., Any] | None:
+    """The `display` of the notebook that this process works for; None where it works for none."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if not hasattr(shell, "kernel"):  # a terminal's IPython has none
+        return None
+    from IPython.display import display  # type: ignore[import-not-found]
+
+    return display
+
+
+@dataclass
+class Notebook:
+    """A bar of a notebook for each stage, redrawn in place; it may be put into any of IPython's displays."""
+
+    stages: dict[str, tuple[int, int, float, int]] = field(default_factory=dict)
+    """By stage: what is done, of how much, when it began, and what was done before this run."""
+
+    def _repr_html_(self) -> str:
+        return "".join(map(self._line, self.stages))
+
+    def __repr__(self) -> str:
+        return "; ".join(f"{stage}: {done} of {total}" for stage, (done, total, *_) in self.stages.items())
+
+    def _line(self, stage: str) -> str:
+        done, total, began, before = self.stages[stage]
+        made, took = done - before, time.monotonic() - began
+        left = f", about {took / made * (total - done):.0f} s left" if made > 0 and done < total else ""
+        bar = f'<progress value="{done}" max="{max(total, 1)}" aria-label="{escape(stage)}"></progress>'
+        return f"<div>{bar} {escape(stage)}: {done} of {total}{left}</div>"
+
+
+def notebook_bars(display: Callable[..., Any]) -> Report:
+    """Bars in the cell that runs, by IPython's `display`, which must give a handle for `display_id`."""
+    shown_now, drawn = Notebook(), 0.0
+    handle: Any = None
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal handle, drawn
+        now = time.monotonic()
+        began, before = shown_now.stages[stage][2:] if stage in shown_now.stages else (now, done)
+        news = stage not in shown_now.stages or done >= total
+        shown_now.stages[stage] = (done, total, began, before)
+        if news or now - drawn >= REDRAW:
+            drawn = now
+            if handle is None:
+                handle = display(shown_now, display_id=True)
+            else:
+                handle.update(shown_now)
+
+    return report
 
 
 @contextmanager

@@ -9,9 +9,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..concept import Prompt
@@ -21,7 +23,7 @@ from .denoiser import Scale
 from .fingerprint import CASTS, raw
 from .guider import GuidedSampling, PlainSampling, guided_prediction
 from .offload import pad_rows
-from .pictures import decode_or_keep, join_pictures
+from .pictures import Output, check_output, convert_pictures, decode_or_keep, join_pictures
 from .schedule import interpolate_levels
 from .swappable import Swappable
 from .trajectory import (
@@ -30,6 +32,7 @@ from .trajectory import (
     Sampler,
     Trace,
     build_draw,
+    check_start,
     choose_image_batch,
     draw_noise,
     set_timesteps,
@@ -156,7 +159,7 @@ class Model(Swappable):
         them. Seeds then decide the scheduler's own noise alone, where it has any, and multistep schedulers begin anew.
         """
         scale = self.choose_guidances(guidance, len(seeds))
-        self._check_start(seeds, start, since, until)
+        check_start(self.latent_shape, seeds, start, since, until)
         scheduler = self._scheduled(steps, sampler, since)
         rngs, noise = draw_noise(seeds, self.latent_shape)
         x = noise.to(self.device, self.state_dtype, non_blocking=True) * scheduler.init_noise_sigma
@@ -190,7 +193,7 @@ class Model(Swappable):
         self, latents: Tensor, seeds: Sequence[int], since: int, *, steps: int | None = None, sampler: Sampler = "own"
     ) -> Tensor:
         """Clean latents [n, c, h, w] under noise of the `since`-th timestep, a seed each: a `start` for `sample`."""
-        self._check_start(seeds, latents, since)
+        check_start(self.latent_shape, seeds, latents, since)
         scheduler = self._scheduled(steps, sampler, since)
         t, noise = scheduler.timesteps[since], draw_noise(seeds, self.latent_shape)[1].to(latents)
         return scheduler.scale_model_input(scheduler.add_noise(latents, noise, t.expand(len(latents))), t)
@@ -202,13 +205,53 @@ class Model(Swappable):
     def _scheduled(self, steps: int | None, sampler: Sampler, since: int) -> Any:
         return set_timesteps(self.scheduler(sampler), self.defaults.steps if steps is None else steps, since)
 
-    def _check_start(self, seeds: Sequence[int], start: Tensor | None, since: int, until: int | None = None) -> None:
-        if start is None and since:
-            raise ValueError(f"since={since} needs the states there: give start, from until={since} or from noised")
-        if start is not None and start.shape != (shape := (len(seeds), *self.latent_shape)):
-            raise ValueError(f"states for {len(seeds)} seeds are {shape}, got {tuple(start.shape)}")
-        if until is not None and until < since:
-            raise ValueError(f"until={until} lies before since={since}")
+    @overload
+    def images(
+        self,
+        prompts: str | Sequence[str | Prompt],
+        seeds: int | Sequence[int] = 0,
+        *,
+        steps: int | None = None,
+        guidance: float | Sequence[float | None] | None = None,
+        batch: int = 0,
+        progress: Callable[..., None] | None = None,
+        start: Tensor | None = None,
+        since: int = 0,
+        sampler: Sampler = "own",
+        output: Literal["tensor"] = "tensor",
+    ) -> Tensor: ...
+
+    @overload
+    def images(
+        self,
+        prompts: str | Sequence[str | Prompt],
+        seeds: int | Sequence[int] = 0,
+        *,
+        steps: int | None = None,
+        guidance: float | Sequence[float | None] | None = None,
+        batch: int = 0,
+        progress: Callable[..., None] | None = None,
+        start: Tensor | None = None,
+        since: int = 0,
+        sampler: Sampler = "own",
+        output: Literal["np"],
+    ) -> np.ndarray: ...
+
+    @overload
+    def images(
+        self,
+        prompts: str | Sequence[str | Prompt],
+        seeds: int | Sequence[int] = 0,
+        *,
+        steps: int | None = None,
+        guidance: float | Sequence[float | None] | None = None,
+        batch: int = 0,
+        progress: Callable[..., None] | None = None,
+        start: Tensor | None = None,
+        since: int = 0,
+        sampler: Sampler = "own",
+        output: Literal["pil"],
+    ) -> list[Image.Image]: ...
 
     def images(
         self,
@@ -222,12 +265,16 @@ class Model(Swappable):
         start: Tensor | None = None,
         since: int = 0,
         sampler: Sampler = "own",
-    ) -> Tensor:
+        output: Output = "tensor",
+    ) -> Tensor | np.ndarray | list[Image.Image]:
         """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed; one seed serves all prompts.
+
+        With `output="np"` they are a NumPy array uint8 [n, h, w, 3], with "pil" a list of PIL's pictures.
 
         `start` and `since` are `sample`'s: states to go on from, one for each pair. `batch` pictures are drawn at once;
         0 is 64 of at most 128 pixels a side, 4 of larger ones. NoNumbers, which holds all, where some are NaN.
         """
+        check_output(output)
         batch = batch or choose_image_batch(self.resolution)
         prompts = [prompts] if isinstance(prompts, str) else prompts
         seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
@@ -244,4 +291,4 @@ class Model(Swappable):
             pictures.append(decode_or_keep(self.decode, draw.x))
             if progress:
                 progress(min(i + batch, len(prompts)), len(prompts))
-        return join_pictures(pictures)
+        return convert_pictures(join_pictures(pictures), output)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+
+Output = Literal["tensor", "np", "pil"]
+"""What pictures are given as: a tensor [n, 3, h, w], a NumPy array [n, h, w, 3], or a list of PIL's pictures."""
 
 
 class NoNumbers(ArithmeticError):
@@ -64,3 +70,17 @@ def join_pictures(drawn: Sequence[Tensor | NoNumbers]) -> Tensor:
     if lost:
         raise NoNumbers(torch.cat(pictures), lost)
     return torch.cat(pictures)
+
+
+def check_output(output: str) -> None:
+    """ValueError where pictures can't be given as this."""
+    if output not in get_args(Output):
+        raise ValueError(f"output is one of {', '.join(map(repr, get_args(Output)))}; got {output!r}")
+
+
+def convert_pictures(pictures: Tensor, output: Output) -> Tensor | np.ndarray | list[Image.Image]:
+    """Pictures, uint8 [n, 3, h, w] on the CPU, as `output` says; as a tensor they are the very same."""
+    if output == "tensor":
+        return pictures
+    array = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+    return array if output == "np" else [Image.fromarray(picture) for picture in array]

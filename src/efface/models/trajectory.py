@@ -100,3 +100,15 @@ def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> tuple[list[torch.G
     """A generator for each seed, and the noise [n, *shape] that they gave first; both on the CPU."""
     rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     return rngs, torch.cat([torch.randn((1, *shape), generator=rng) for rng in rngs])
+
+
+def check_start(
+    shape: Sequence[int], seeds: Sequence[int], start: Tensor | None, since: int, until: int | None = None
+) -> None:
+    """ValueError where a drawing of latents [c, h, w] can't go on from these states at these timesteps."""
+    if start is None and since:
+        raise ValueError(f"since={since} needs the states there: give start, from until={since} or from noised")
+    if start is not None and start.shape != (whole := (len(seeds), *shape)):
+        raise ValueError(f"states for {len(seeds)} seeds are {whole}, got {tuple(start.shape)}")
+    if until is not None and until < since:
+        raise ValueError(f"until={until} lies before since={since}")

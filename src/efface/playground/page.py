@@ -30,7 +30,6 @@ def build_page(playground: Playground) -> gr.Blocks:
 
 def start_page(page: gr.Blocks, host: str, port: int) -> str:
     """Serve the page in threads of its own; gives its address."""
-    fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
     page.queue(default_concurrency_limit=1)
     _, local, _ = page.launch(
         server_name=host,
@@ -44,7 +43,7 @@ def start_page(page: gr.Blocks, host: str, port: int) -> str:
         enable_monitoring=False,
         run_history=False,
         footer_links=[],
-        theme=gr.themes.Base(**fonts),
+        theme=gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         css=STYLE,
     )
     return local

@@ -195,6 +195,11 @@ class AttackRecord(Part):
     digest: str = ""
     """sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
 
+    def __repr__(self) -> str:
+        found = [f"{m.attack} {m.after.shorten()}" for m in self.measures if m.condition == "target"]
+        what = f"{', '.join(self.targets)} by {self.method}, shown under {'; '.join(found) or 'no attack'}"
+        return f"<AttackRecord: {what}; robust {self.robust.shorten()}; {len(self.alarms)} alarms>"
+
     def find(self, attack: str, condition: Condition = "target") -> AttackMeasure | None:
         return next((t for t in self.measures if (t.attack, t.condition) == (attack, condition)), None)
 

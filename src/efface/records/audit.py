@@ -8,6 +8,8 @@ from .report import Drawing, Estimate, Measure, Part
 from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 1
+SHOWN = 5
+"""Words that the short form of an audit names."""
 ENOUGH = 5
 """Pictures of a word, below which resampling them says nothing of what others would show."""
 
@@ -100,6 +102,12 @@ class Audit(Part):
     """Sentences on those that the edit leaves as they were."""
     digest: str = ""
     """sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
+
+    def __repr__(self) -> str:
+        worst = [found for found in self.findings if found.part == "worst"]
+        words = ", ".join(f"{found.word} {found.change.shorten()}" for found in worst[:SHOWN]) or "none"
+        what = f"{', '.join(self.targets)} by {self.method}; change of the worst of {len(self.ranking)} words: {words}"
+        return f"<Audit: {what}; of all worst words {self.worst.shorten()}>"
 
 
 def read_audit(folder: Path) -> Audit:

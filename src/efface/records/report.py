@@ -39,6 +39,10 @@ class Estimate(Part):
     n: int = Field(ge=0)
     unscored: int = Field(ge=0)
 
+    def shorten(self) -> str:
+        """The number with its interval, in three digits each."""
+        return "not judged" if self.value is None else f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
 
 def check_share(estimate: Estimate) -> Estimate:
     """The estimate of a share; ValueError where it, or its interval, is not between 0 and 1."""
@@ -198,7 +202,9 @@ class Record(Part):
     """sha256 of everything else in this file, as JSON with sorted keys; "" in files of earlier versions."""
 
     def __repr__(self) -> str:
-        heads = [f"{m.metric}/{m.group} {_short(m.edited)} (base {_short(m.base)})" for m in self.headline_measures()]
+        heads = [
+            f"{m.metric}/{m.group} {m.edited.shorten()} (base {m.base.shorten()})" for m in self.headline_measures()
+        ]
         what = f"{', '.join(self.targets)} by {self.method} on {self.suite.name}, {self.rows} rows"
         return f"<Record: {what}; {'; '.join(heads) or 'no headline'}; {len(self.alarms)} alarms>"
 
@@ -218,10 +224,6 @@ class Record(Part):
         limit = float(threshold) if threshold else None
         judges = dict.fromkeys(["all", *(m.judge for m in self.measures if (m.metric, m.group) == (metric, group))])
         return next((m for j in judges if (m := self.find(metric, group, j, limit))), None)
-
-
-def _short(e: Estimate) -> str:
-    return "not judged" if e.value is None else f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]"
 
 
 def read_report(folder: Path) -> Record:
