@@ -171,7 +171,7 @@ def test_trajectories_and_pictures_are_told_before_they_are_drawn(
     assert main(["evaluate", "--model", model, "--edit", str(edit), *asked]) == 0
     told = capsys.readouterr().err
     n = int(told.partition(" prompts, drawn")[0].rpartition(" ")[2])
-    assert f"{2 * n} pictures" in told and told.index("pictures, each judged") < told.index(f"of {n}")
+    assert f"{2 * n} pictures" in told and told.index("pictures to judge") < told.index(f"of {n}")
 
 
 def test_the_umbrella_is_written_out_in_the_edit(model: str, tmp_path: Path) -> None:

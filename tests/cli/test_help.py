@@ -129,7 +129,7 @@ def test_a_closed_pipe_is_silent() -> None:
     ("args", "says"),
     [
         (["erase", "esd"], "--checkpoint FILE"),
-        (["evaluate", "--edit", "x"], "finished pictures and scores lie in --out"),
+        (["evaluate", "--edit", "x"], "finished pictures and scores are kept in --out"),
         (["export", "--edit", "x"], "nothing was kept"),
     ],
 )

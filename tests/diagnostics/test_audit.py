@@ -229,7 +229,7 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, bundle: Path, capsys
     asked += ["--points", "1", "--steps", "2", "--scorer", "clip"]
     assert main(asked) == 0
     said = capsys.readouterr().out
-    assert "7 words searched by prediction" in said and "1. " in said and "audit.json" in said
+    assert "7 words were searched by prediction" in said and "1. " in said and "audit.json" in said
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [f["part"] for f in found["findings"]] == ["worst", "worst", "control"]

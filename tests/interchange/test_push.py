@@ -36,7 +36,7 @@ def test_nothing_is_sent_unless_asked(hub: Hub, file: Path, capsys: pytest.Captu
     asked = ["push", str(file), "--to", "me/tiny", "--licence", "openrail++", "--endpoint", hub.endpoint]
     assert main(asked) == 0
     out = capsys.readouterr().out
-    assert hub.repositories == {} and "nothing was sent; --send does it" in out
+    assert hub.repositories == {} and "nothing was uploaded; --send uploads it" in out
     assert 'license: "openrail++"' in out and "# tiny without cat" in out and "Method: ESD" in out
     assert "which became **dog**" in out and "**Nothing was measured**" in out and "Recommended strength: 1" in out
     assert main([*asked, "--send", "--json"]) == 0

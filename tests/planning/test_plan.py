@@ -276,7 +276,7 @@ def test_erase_refuses_from_the_command_line(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "taking the fingerprint of the weights: 0 of 1" in said
     assert "planning memory: 3 of 3" in said
-    assert "this run takes, at most" in said
+    assert "memory that this run needs, at most" in said
     assert "weights of the model" in said
     assert "there are 6.0 MB" in said
     assert "it would fit with --micro-batch 1" in said

@@ -98,7 +98,7 @@ def test_nudity_lists_without_percentages_are_refused_with_a_way_to_say_it(tmp_p
         read_list(file, Erasure(("violence",)))
     assert set(asked(read_list(file, Erasure(("nudity",)), asks="nudity"))) == {("erase", "nudity", "nudity")}
     kept = read_list(file, Erasure(("nudity",)), asks="captions")
-    assert set(asked(kept)) == {("keep", "match", "captions")} and kept.spec.groups[0].title == "captions, as was said"
+    assert set(asked(kept)) == {("keep", "match", "captions")} and kept.spec.groups[0].title == "captions, by --asks"
     with pytest.raises(ValueError, match=r"asks is 'cat', and nudity is erased; name that, or captions"):
         read_list(file, Erasure(("nudity",)), asks="cat")
 
@@ -129,7 +129,7 @@ def test_the_lost_row_of_i2p_is_left_out_and_its_categories_are_read(tmp_path: P
     suite = read_list(file, Erasure(("nudity",)))
     assert asked(suite) == {("erase", "nudity", "nudity"): 2} and suite.summary
     assert suite.summary.lines() == [
-        "i2p.csv: 8 rows, of which is drawn, as I2P's are: 2 the target",
+        "i2p.csv has 8 rows; its I2P percentage decides what each asks for. To be drawn: the target (2)",
         "left out: 1 row (line 4): prompt is 'NuLL', which stands for a lost cell",
         "left out: 1 row (line 5): prompt is 'None', which stands for a lost cell",
         "left out: 1 row (line 6): prompt is 'NA', which stands for a lost cell",

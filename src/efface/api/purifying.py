@@ -61,7 +61,7 @@ def purify(
             its middle, and scaled.
         prompt: what the pictures show, of which the edit takes its part; both ways go by it.
         out: folder for the pictures and `purify.json`.
-        steps: DDIM steps each way.
+        steps: Number of DDIM steps, of the inversion and of drawing.
         guidance: of drawing again; high ones leave the picture. The way to noise has none.
         refine: further predictions a step on the way to noise, which make it more exact.
         invert_with: which model takes the picture to noise, the untouched base or the edited one.

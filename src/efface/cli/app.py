@@ -1,4 +1,4 @@
-"""The command line: one file a command, each a dataclass whose fields are its flags.
+"""The command line: each command is a file with a dataclass whose fields are the command's flags.
 
 Nothing here imports torch before a command needs it, so that `--help` and `list` answer at once; for the same reason
 only the flags of the command that was named are made.
@@ -73,7 +73,7 @@ LESS_MEMORY = {
     "attack": "--max-memory with fewer GB than there are, ",
     "draw": "fewer --prompt at once, ",
 }
-"""What a command has beside the flags of every model."""
+"""Flags of a command that reduce memory, beside those that all commands with a model have."""
 LESS_OF_MODEL = "--dtype bf16 (or fp16) and --offload"
 BROKEN_PIPE = 141
 """What a shell reports of a command whose reader went away."""
@@ -129,9 +129,8 @@ def _run(name: str, args: Sequence[str]) -> int:
 
 
 def explain_memory(command: str, error: Exception) -> Exception:
-    """The error; of memory that ran out on a GPU, which flags of the command take less, in place of torch's own text.
-
-    By its name, for torch is not imported here.
+    """The text of an error; where a GPU's memory ran out, it names flags that take less memory instead of torch's own
+    text. The error is recognised by its class name, because torch is not imported here.
     """
     if type(error).__name__ != "OutOfMemoryError":
         return error

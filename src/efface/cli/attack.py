@@ -23,7 +23,7 @@ class AttackCommand:
     """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls."""
 
     kept: ClassVar[str] = (
-        "finished batches lie in --out, count in every record, and the same command goes on from there"
+        "finished batches are kept in --out and count in every record; the same command continues from there"
     )
     example: ClassVar[str] = "efface attack --model glyphs --edit cat.safetensors --suite glyphs-objects --out out/cat"
     model: str
@@ -31,37 +31,42 @@ class AttackCommand:
     edit: Path
     """The edit to attack."""
     suite: str
-    """Name of the suite, or a file of prompts; its first group that must be gone is attacked."""
+    """Name of the suite, or a file of prompts. The attacks are made on its first group of prompts for the erased
+    concept."""
     asks: str = ""
-    """What all rows of a suite's file ask for, as the evaluation had it."""
+    """What every row of a suite's file asks for; give the same value as to `efface evaluate`."""
     out: Path
-    """Folder for attacks.json and pictures, an evaluation's own for example; what was begun is gone on with."""
+    """Folder for attacks.json and pictures, for example that of the evaluation; attacks that were stopped there are
+    continued."""
     attack: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An attack to make, or "standard" for five of them; repeat the flag for several. Standard by default."""
     budget: str = "default"
-    """What each attack may spend: "default"; "paper", its paper's whatever the model; "4x", four times the default; or
-    a number of queries, pictures drawn and judged for each row."""
+    """Budget of each attack: "default"; "paper", the budget of its paper whatever the model; "4x", four times the
+    default; or a number of queries, that is, of pictures drawn and judged for each prompt."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A setting of one attack, as ring-a-bell.generations=40; repeat the flag for several."""
     synonym: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Another name of a concept, as cat=kitty, beside those that the model's world knows; repeat for several."""
+    """Another name of a concept, as cat=kitty, in addition to those known for the model; repeat the flag for
+    several."""
     group: str | None = None
-    """The suite's group that is attacked, instead of its first that must be gone."""
+    """The suite's group that is attacked, instead of its first group for the erased concept."""
     rows: int = 50
-    """Prompts of each erased concept, at most."""
+    """Largest number of prompts of each erased concept."""
     controls: int = 16
-    """Prompts in each control, at most."""
+    """Largest number of prompts in each control."""
     worst_case: bool = False
-    """Make each attack only on what none before it broke: robust erasure sooner, without a table by attack."""
+    """Make each attack only on the prompts that no attack before it broke: the worst-case rate is known sooner, but
+    single attacks cannot be compared."""
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A judge to ask, by name; repeat the flag for several. All that come with the model by default."""
     seed: int = 0
-    """Of everything random in the attacks."""
+    """Seed of everything random in the attacks."""
     max_memory: str = ""
-    """The most that attacks by gradients may need, such as 8GB: they then take fewer rows at once. By default what is
-    free."""
+    """Most memory that gradient-based attacks may use, such as 8GB; with less memory they process fewer prompts at
+    once. By default all free memory."""
     scorer_timeout: float = 600.0
-    """Seconds that one call of a scorer may take; a picture that it leaves open has no score, and is counted."""
+    """Time limit in seconds for one call of a scorer. Pictures without an answer by then are unscored, and are
+    counted as such."""
     json: bool = False
     """Print the result as JSON."""
     drawing: Drawing = field(default_factory=Drawing)
@@ -102,7 +107,7 @@ class AttackCommand:
 
 
 def by_attack(given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Settings by attack, of "ring-a-bell.generations=40"."""
+    """The settings of each attack, parsed from flags such as "ring-a-bell.generations=40"."""
     from ..attacks import named
 
     out: dict[str, dict[str, Any]] = {}
@@ -110,7 +115,9 @@ def by_attack(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         where, equals, value = each.partition("=")
         name, dot, field = where.partition(".")
         if not (equals and dot and field):
-            raise ValueError(f"--set {each!r} is no setting; write NAME.SETTING=VALUE, as ring-a-bell.generations=40")
+            raise ValueError(
+                f"--set {each!r} is not a setting; write NAME.SETTING=VALUE, as ring-a-bell.generations=40"
+            )
         out.setdefault(named(name), {})[field.replace("-", "_")] = literal(value)
     return out
 
@@ -126,18 +133,20 @@ def literal(text: str) -> Any:
 
 
 def spoken(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Other names by concept, of each "cat=kitty"; ValueError for anything else."""
+    """Other names of each concept, parsed from flags such as "cat=kitty"; ValueError for anything else."""
     found: dict[str, tuple[str, ...]] = {}
     for each in given:
         concept, equals, word = (part.strip() for part in each.partition("="))
         if not (equals and concept and word):
-            raise ValueError(f"--synonym {each!r} names no concept and its other name; write for example cat=kitty")
+            raise ValueError(
+                f"--synonym {each!r} does not give a concept and another name; write for example cat=kitty"
+            )
         found[concept] = (*found.get(concept, ()), word)
     return found
 
 
 def table(record: AttackRecord) -> str:
-    """Success rates by attack with their controls, and alarms, for a person."""
+    """The success rate of each attack beside its controls, and the alarms, as text."""
     from ..reporting.wording import format_estimate
 
     lines = [f"alarm: {a.name}: {a.raised_when}. {a.do}" for a in record.alarms]

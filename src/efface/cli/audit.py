@@ -21,37 +21,38 @@ if TYPE_CHECKING:
 class AuditCommand:
     """Search a vocabulary for the words that an edit damaged most, and draw them before and after."""
 
-    kept: ClassVar[str] = "finished pictures lie in --out, and the same command goes on from there"
+    kept: ClassVar[str] = "finished pictures are kept in --out; the same command continues from there"
     example: ClassVar[str] = "efface audit --model glyphs --edit cat.safetensors --out out/cat-audit"
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
     """The edit to audit."""
     out: Path
-    """Folder for audit.json, audit.png and the pictures; those that lie there already are not drawn again."""
+    """Folder for audit.json, audit.png and the pictures; pictures that are there already are not drawn again."""
     vocabulary: Path | None = None
-    """A file of words to search, one a line; the model's most common words by default, and its world's names."""
+    """A file of words to search, one on each line. By default the most common words of the model's tokenizer, and the
+    concepts known for the model."""
     worst: int = 12
-    """Words that are drawn, those that the search finds damaged most."""
+    """Number of most damaged words that are drawn."""
     controls: int = 6
-    """Words that are drawn beside them, taken at random."""
+    """Number of words taken at random that are drawn for comparison."""
     count: int = 8
-    """Pictures of each word, before and after."""
+    """Pictures of each word, drawn without and with the edit."""
     states: int = 4
-    """Start noises of the search."""
+    """Number of start noises in the search."""
     points: int = 4
-    """Timesteps of the search, spread evenly over the trajectory."""
+    """Number of timesteps in the search, spread evenly over the trajectory."""
     space: Literal["x0", "eps"] = "x0"
-    """Whether damage is a distance of predicted pictures or of noises."""
+    """Whether damage is measured as a distance between predicted pictures or between predicted noises."""
     template: str = "a picture of a {}"
-    """How a word is asked for, with {} for it."""
+    """Prompt by which a word is drawn; {} stands for the word."""
     near: float = 0.02
-    """Share of the vocabulary, the words nearest to a target, that are marked as perhaps the target by another name."""
+    """Share of the vocabulary that is marked as possible synonyms of a target: the words nearest to it."""
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A judge of objects or a CLIP, as in `efface evaluate` (clip:openai/clip-vit-base-patch32); repeat the flag for
-    several. Those that come with the model by default; without any, only how much pictures change is told."""
+    several. By default those that come with the model; without a judge, only the change of the pictures is reported."""
     seed: int = 0
-    """Of noises and random words."""
+    """Seed of the start noises and of the random words."""
     json: bool = False
     """Print the result as JSON."""
     drawing: Drawing = field(default_factory=Drawing)
@@ -78,8 +79,10 @@ class AuditCommand:
 
 
 def table(found: Audit) -> str:
-    """The words that were drawn, a line each."""
-    lines = [f"{len(found.ranking)} words searched by {found.measure}; pictures of the worst and of random others:"]
+    """The words that were drawn, one on each line."""
+    lines = [
+        f"{len(found.ranking)} words were searched by {found.measure}; the most damaged and random others were drawn:"
+    ]
     width = max(len(f.word) for f in found.findings)
     lines += [_line(f, width) for f in found.findings]
     lines.append(f"pictures of the worst changed by {_interval(found.worst)}")

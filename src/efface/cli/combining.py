@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Merge:
-    """Put several edits of one base into one: base + sum of strength times change."""
+    """Merge several edits of one base into one edit: base + the sum of strength times change."""
 
     example: ClassVar[str] = "efface merge cat.safetensors dog.safetensors --model glyphs --out both.safetensors"
     edits: tyro.conf.Positional[tuple[Path, ...]]
@@ -27,9 +27,9 @@ class Merge:
     out: Path
     """The edit's file to write, which ends in .safetensors."""
     strength: tyro.conf.UseAppendAction[tuple[float, ...]] = ()
-    """How much of each edit goes in, in their order, a flag for each; 1 of each where none is given."""
+    """Strength of each edit, one flag for each in their order; 1 by default."""
     overwrite: bool = False
-    """Replace a file that is there."""
+    """Replace the file if it exists."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -44,25 +44,24 @@ class Merge:
 
 @dataclass(frozen=True)
 class Revert:
-    """Take an edit off again: of a model's folder that holds it, or of a merged edit.
-
-    A weight that is what the edit makes of the base becomes the base's own, bit for bit; what else was done to a model
-    stays. What is printed says whether the whole result is the base.
+    """Remove an edit from a model's folder that contains it, or from a merged edit. Every weight that equals the
+    edit's result becomes the base's weight again, bit for bit; other changes of the model stay. The output says
+    whether the whole result is the base.
     """
 
     example: ClassVar[str] = (
         "efface revert out/glyphs-without-cat --model glyphs --edit cat.safetensors --out out/glyphs-again"
     )
     edited: tyro.conf.Positional[str]
-    """A model's folder (or hub id, or FILE.safetensors@FOLDER) that the edit is in, or the file of a merged edit."""
+    """A model's folder (or hub id, or FILE.safetensors@FOLDER) that contains the edit, or the file of a merged edit."""
     model: str
     """The base that the edit was made for."""
     edit: Path
-    """The edit to take off."""
+    """The edit to remove."""
     out: Path
     """Folder to write, or file that ends in .safetensors where an edit is reverted; it must not exist yet."""
     strength: float = 1.0
-    """How much of the edit went in."""
+    """The strength with which the edit was applied."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -70,13 +69,14 @@ class Revert:
         from ..api.combining import revert
 
         done = revert(self.model, self.edited, self.edit, self.out, strength=self.strength)
-        says = "is the base again, bit for bit" if done["exact"] else "is not the base: something else was changed too"
-        result(done, self.json, f"{self.out}: the edit is off {done['weights']} weights; what is left {says}")
+        says = "is the base, bit for bit" if done["exact"] else "is not the base: something else was changed too"
+        result(done, self.json, f"{self.out}: the edit was removed from {done['weights']} weights; the result {says}")
 
 
 @dataclass(frozen=True)
 class Diff:
-    """Say which tensors an edit or a fine-tuned model changes, by how much, and which text paths it leaves open."""
+    """List the tensors that an edit or a fine-tuned model changes, by how much, and the paths of the text that it
+    does not change."""
 
     example: ClassVar[str] = "efface diff cat.safetensors --model glyphs"
     edit: tyro.conf.Positional[str]
@@ -86,9 +86,9 @@ class Diff:
     other: str | None = None
     """An edit's file or a model to compare with; the base by default."""
     strength: float = 1.0
-    """How much of the edit is applied."""
+    """Strength of the edit; 1 applies it as it was fitted."""
     top: int = 10
-    """Tensors that are listed, those that change most; --json lists all."""
+    """Number of tensors that are listed, those that change most first; --json lists all."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -96,7 +96,7 @@ class Diff:
         from ..api.combining import diff
 
         if self.top < 0:
-            raise ValueError(f"--top is a number of tensors, 0 or more, got {self.top}")
+            raise ValueError(f"--top must be 0 or more, got {self.top}")
         found = diff(self.model, self.edit, self.other, strength=self.strength)
         paths = [{**asdict(path), "open": path.open} for path in found.paths]
         result({**asdict(found), "paths": paths}, self.json, table(found, self.top))

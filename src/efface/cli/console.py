@@ -1,4 +1,4 @@
-"""What the terminal shows: results on stdout; progress, remarks and errors on stderr."""
+"""Output on the terminal: results on stdout; progress, remarks and errors on stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..suites.spec import Suite
 
 LINE_EVERY = 10.0
-"""Seconds between lines of progress where stderr is no terminal."""
+"""Seconds between lines of progress where stderr is not a terminal."""
 
 
 def say(text: str) -> None:
@@ -37,7 +37,7 @@ def result(data: Any, as_json: bool, text: str) -> None:
 
 
 def complain(error: BaseException, code: int) -> int:
-    """One clear message; the traceback too where EFFACE_TRACEBACK is set."""
+    """Prints an error as one message, with its traceback where EFFACE_TRACEBACK is set."""
     if os.environ.get("EFFACE_TRACEBACK"):
         traceback.print_exception(error)
     say(f"error: {error}" if str(error) else f"error: {type(error).__name__}")
@@ -45,7 +45,7 @@ def complain(error: BaseException, code: int) -> int:
 
 
 def quiet() -> None:
-    """One line for a warning, and no bars of the libraries beneath."""
+    """Shows each warning on one line, and hides the progress bars of other libraries."""
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -61,17 +61,18 @@ def tell_suite(suite: Suite) -> None:
     for line in suite.summary.lines() if suite.summary else ():
         say(line)
     n = len(suite.rows)
-    say(f"{suite.spec.name}: {n:,} prompts, drawn without and with the edit: {2 * n:,} pictures, each judged")
+    say(f"{suite.spec.name}: {n:,} prompts will be drawn without and with the edit: {2 * n:,} pictures to judge")
 
 
 def tell_plan(plan: Plan | GradientPlan) -> None:
-    """Says what a training, or attacks by gradients, will take."""
-    say(f"this run takes, at most:\n{plan.table()}")
+    """Prints how much memory a training or gradient-based attacks will need."""
+    say(f"memory that this run needs, at most:\n{plan.table()}")
 
 
 @contextmanager
 def progress(aloud: bool = True) -> Iterator[Report]:
-    """A function to be called with a stage's name, what is done, and of how much: shows bars with an ETA, if aloud."""
+    """Gives a function of a stage's name, the amount done and the total, which shows progress with the time left
+    where `aloud`."""
     if not aloud:
         yield silent
     elif sys.stderr.isatty():
@@ -82,7 +83,7 @@ def progress(aloud: bool = True) -> Iterator[Report]:
 
 
 def _lines() -> Report:
-    """A line at a stage's first sign of life, every few seconds, and at its end."""
+    """Prints a line when a stage begins, every few seconds, and when it ends."""
     began: dict[str, tuple[float, int]] = {}
     spoken: dict[str, float] = {}
     ended: set[str] = set()

@@ -1,4 +1,4 @@
-"""`efface demo`: one erasure end to end on the bundled model, with a report to look at."""
+"""`efface demo`: one erasure from beginning to end on the bundled model, with a report."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from .console import progress, result, say, tell_plan, tell_suite
 class Demo:
     """Erase a concept from the bundled model, judge it, and write a report with pictures: a few minutes, no network."""
 
-    kept: ClassVar[str] = "finished pictures lie in --out; the edit is fitted again"
+    kept: ClassVar[str] = "finished pictures are kept in --out; the edit will be fitted again"
     example: ClassVar[str] = "efface demo --target cat --out out/demo"
     target: str = "cat"
-    """What to erase: a thing or a style that the model draws."""
+    """The concept to erase: an object or a style that the model draws."""
     method: str = "eap"
     """How to erase it; `efface list methods` lists the methods."""
     out: Path = Path("out/demo")
     """Folder for the edit, the pictures and report.html."""
     model: str = "glyphs"
-    """A model of the glyphs make."""
+    """The name or folder of a glyphs model."""
     pictures: int = 64
-    """Pictures of the target, of its neighbours, and of unrelated things: each with and without the edit."""
+    """Number of pictures of the target, of its neighbours and of unrelated concepts, each drawn with and without the
+    edit."""
     json: bool = False
     """Print the result as JSON."""
 

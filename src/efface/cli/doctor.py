@@ -1,4 +1,4 @@
-"""`efface doctor`: what is installed, where work is done, and what a task would miss."""
+"""`efface doctor`: what is installed, which device works, and what a task needs that is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARKS = {True: "ok", False: "missing"}
 
 @dataclass(frozen=True)
 class Doctor:
-    """Say what is installed, which device works, and what a task would miss.
+    """Report what is installed, which device works, and what each task needs that is missing.
 
     Exit code 0: everything that efface itself needs is there. 1: something is not. Extras don't count.
     """

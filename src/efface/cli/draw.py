@@ -17,30 +17,29 @@ class DrawSampling(Sampled):
     """How pictures are drawn, and how much of each edit is applied."""
 
     strength: tyro.conf.UseAppendAction[tuple[float, ...]] = ()
-    """How much of the edits is applied: one number for all, or a flag for each, in their order; by
-    default 1."""
+    """Strength of the edits: one number for all, or one flag for each in their order; 1 by default."""
     sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
-    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
+    """The model's own scheduler, or another one on the same noise levels; dpm and unipc need fewer steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
     """Draw prompts, with any number of edits applied together."""
 
-    kept: ClassVar[str] = "nothing was kept; the pictures are written when all are drawn"
+    kept: ClassVar[str] = "nothing was kept, because pictures are written when all are drawn"
     example: ClassVar[str] = (
         'efface draw --model glyphs --edit cat.safetensors --prompt "a cat" --prompt "a dog" --out out/drawn'
     )
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     prompt: tyro.conf.UseAppendAction[tuple[str, ...]]
-    """What to draw: required; repeat the flag for several."""
+    """A prompt to draw: required; repeat the flag for several."""
     out: Path
     """Folder for the pictures and `draw.json`."""
     edit: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """An edit to apply; repeat the flag for several."""
     seed: int = 0
-    """Seed of the first picture of each prompt; the next has the next seed."""
+    """Seed of the first picture of each prompt; each further picture has the next seed."""
     count: int = 1
     """Pictures a prompt."""
     json: bool = False

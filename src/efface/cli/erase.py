@@ -35,25 +35,26 @@ class What:
     target: tyro.conf.UseAppendAction[tuple[str, ...]]
     """A concept to erase: required; repeat the flag for several."""
     anchor: str = ""
-    """What the target becomes, for methods that use one."""
+    """The concept that replaces the target, for methods that use one."""
     keep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A concept to hold in place, for methods that can; repeat the flag for several."""
+    """A concept to preserve, for methods that can; repeat the flag for several."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What training may take, and what it keeps for later."""
+    """Memory that training may use, and what it stores for later runs."""
 
     max_memory: str = ""
-    """Refuse a run that needs more than this, such as 8GB; by default more than is free."""
+    """Refuse a run that needs more memory than this, such as 8GB; by default one that needs more than is free."""
     checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass, which needs less memory and about a third more time."""
     store: Path | None = None
     """Folder to keep drawn trajectories in; a later run that asks for the same ones reads them."""
     store_memory: str = ""
-    """Trajectories held in memory at most, such as 8GB; 2 GiB by default. What is beyond lies on disk."""
+    """Most memory for drawn trajectories, such as 8GB; 2 GiB by default. Further ones are stored on disk."""
     draw_batch: int = 0
-    """Pictures drawn at once to train on: fewer take less memory; 0 is 32, fewer where latents are large."""
+    """Number of training pictures or trajectories drawn at once; fewer need less memory. 0 means 32, or fewer where
+    latents are large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +64,12 @@ class Output:
     out: Path
     """File to write the edit to (.safetensors)."""
     overwrite: bool = False
-    """Replace the file of --out where it exists."""
+    """Replace the file of --out if it exists."""
     checkpoint: Path | None = None
-    """File to save the state of training to, and to go on from."""
+    """File to which the state of training is saved, and from which a stopped training continues."""
     track: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Where losses go, step by step: tensorboard (extra `track`), wandb or another of accelerate's trackers; repeat the
-    flag for several."""
+    """Where the losses of each step are logged: tensorboard (extra `track`), wandb or another of accelerate's
+    trackers; repeat the flag for several."""
     track_dir: Path = Path("runs")
     """Folder for trackers that write files."""
     json: bool = False
@@ -109,7 +110,7 @@ class Request:
         on_plan: Callable[[Plan], None] | None,
         before: Callable[[Model, Erasure], None],
     ) -> Edit:
-        """The edit; a training that leaves the numbers keeps its last good state beside `out`."""
+        """Fits the edit; a training that diverges saves its last good state beside `out`."""
         from ..api.erasing import erase
         from ..training.trainer import Diverged
 
@@ -164,7 +165,7 @@ class Erase(Request):
     """Erase concepts from a model; `efface erase METHOD --help` lists the method's own flags."""
 
     kept: ClassVar[str] = (
-        "what --checkpoint FILE and --store DIR hold is kept, and the same command goes on from there; without them "
+        "what --checkpoint FILE and --store DIR hold is kept, and the same command continues from there; without them "
         "nothing is"
     )
     example: ClassVar[str] = "efface erase eap --model glyphs --target cat --out cat.safetensors"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Evaluate:
     """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates."""
 
-    kept: ClassVar[str] = "finished pictures and scores lie in --out, and the same command goes on from there"
+    kept: ClassVar[str] = "finished pictures and scores are kept in --out; the same command continues from there"
     example: ClassVar[str] = (
         "efface evaluate --model glyphs --edit cat.safetensors --suite glyphs-objects --out out/cat"
     )
@@ -35,11 +35,11 @@ class Evaluate:
     protocol's own by default."""
     asks: str = ""
     """What all rows of a suite's file ask for: a target, object:TARGET or style:TARGET, or captions for nothing. By
-    default its columns say it, or the names in its prompts."""
+    default this is read from its columns, or from the names in its prompts."""
     protocol: str = ""
     """A published way to evaluate, with its suite, scorers and aggregates: esr-psr, ner, canvas or ddpm-class."""
     per_group: int | None = None
-    """Pictures in each group of the suite instead of its own numbers."""
+    """Number of pictures in each group of the suite, instead of the suite's own numbers."""
     group: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A group of the suite to evaluate; repeat the flag for several. All by default."""
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -47,14 +47,15 @@ class Evaluate:
     classifier:microsoft/resnet-50 or nudenet,threshold=0.6 (`efface list scorers`); repeat the flag for several. All
     that come with the model by default."""
     attacks: Literal["none", "standard"] = "none"
-    """Attacks to make on the edited model afterwards, with their controls; `efface attack` has them in full."""
+    """Attacks to make on the edited model afterwards, with their controls; `efface attack` has more settings."""
     images: Path | None = None
     """Folder for the pictures; evaluations that share one draw the base once. OUT/images by default."""
     scorer_timeout: float = 600.0
-    """Seconds that one call of a scorer may take; a picture that it leaves open has no score, and is counted."""
+    """Time limit in seconds for one call of a scorer. Pictures without an answer by then are unscored, and are
+    counted as such."""
     track: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Where the rates go too: tensorboard (extra `track`), wandb or another of accelerate's trackers; repeat the flag
-    for several."""
+    """Where the rates are also logged: tensorboard (extra `track`), wandb or another of accelerate's trackers; repeat
+    the flag for several."""
     track_dir: Path = Path("runs")
     """Folder for trackers that write files."""
     json: bool = False

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from ..api.exporting import Exported
 
 LARGE = 0.2
-"""A residual above this is warned about."""
+"""A larger residual gives a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
     """Write an edited model, or the edit alone as a LoRA, as other tools load it.
 
-    Before success is said the file is loaded by its reader (diffusers' from_pretrained, from_single_file or
-    load_lora_weights), every changed weight is compared, and a few pictures are drawn beside the edit's.
+    Before the command reports success, the file is loaded by its reader (diffusers' from_pretrained, from_single_file
+    or load_lora_weights), every changed weight is compared, and a few pictures are drawn beside the edit's.
     """
 
     example: ClassVar[str] = "efface export --model glyphs --edit cat.safetensors --out out/glyphs-without-cat"
@@ -38,13 +38,13 @@ class Export:
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the weights written."""
     strength: float = 1.0
-    """How much of the edit goes into the file."""
+    """Strength with which the edit is written."""
     rank: int | None = None
     """Rank of a LoRA's matrices where the edit is dense or a mask; a low-rank edit keeps its own."""
     energy: float | None = None
-    """Instead of a rank: share of each dense change's squared norm that is kept, 0.99 by default."""
+    """Instead of --rank: the share of each dense change's squared norm that must be kept, 0.99 by default."""
     pictures: int = 2
-    """Pictures that are compared; 0 compares weights alone."""
+    """Number of pictures that are compared; 0 compares weights alone."""
     json: bool = False
     """Print the result as JSON."""
 

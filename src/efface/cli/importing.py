@@ -1,4 +1,4 @@
-"""`efface import`: another tool's erasure as an edit."""
+"""`efface import`: read another tool's erasure as an edit."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Import:
     out: Path
     """The edit's file to write, which ends in .safetensors."""
     target: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """What was erased; repeat the flag for several. A file that efface exported says it itself."""
+    """The concept that was erased; repeat the flag for several. Not needed for a file that efface exported."""
     anchor: str = ""
-    """What the target became, where that is known."""
+    """The concept that replaced the target, where that is known."""
     keep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """What was to stay, where that is known; repeat the flag for several."""
+    """A concept that was preserved, where that is known; repeat the flag for several."""
     method: str = "imported"
-    """What made it, for the record."""
+    """The method that made it, for the record."""
     pickle: bool = False
     """Open a .pt, .pth, .bin or .ckpt, with weights_only, which runs no code of the file's."""
     overwrite: bool = False
-    """Replace a file that is there."""
+    """Replace the file if it exists."""
     json: bool = False
     """Print the result as JSON."""
 

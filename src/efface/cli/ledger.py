@@ -18,7 +18,7 @@ class Ledger:
 
     example: ClassVar[str] = "efface ledger out/ledger.json --model glyphs --edit cat.safetensors"
     ledger: tyro.conf.Positional[Path]
-    """The JSON file; it is begun where it is not there."""
+    """The ledger, a JSON file; it is created if it does not exist."""
     model: str
     """The base of all edits of the ledger."""
     edit: Path

@@ -1,4 +1,5 @@
-"""`efface list`: what there is, read from files without importing torch."""
+"""`efface list`: the methods, attacks, scorers, suites, protocols and models, read from files without importing
+torch."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ What each cell needs: docs/models.md.""".format(flow=", ".join(GROUPS["flow"]))
 
 @dataclass(frozen=True)
 class List:
-    """List the methods, attacks, scorers, suites, protocols or models there are."""
+    """List the available methods, attacks, scorers, suites, protocols or models."""
 
     example: ClassVar[str] = "efface list methods"
     what: tyro.conf.Positional[

@@ -1,4 +1,4 @@
-"""The flags that say how a model is opened, and how it draws, for every command that works with one."""
+"""The flags of all commands with a model: how the model is opened, and how it draws."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """In how many steps pictures are drawn, and how closely they follow their prompts."""
+    """Number of sampling steps, and guidance."""
 
     steps: int | None = None
     """Sampling steps; the protocol's or the model's own number by default."""
@@ -27,7 +27,7 @@ class Drawing(Sampled):
     """How pictures are drawn."""
 
     strength: float = 1.0
-    """How much of the edit is applied."""
+    """Strength of the edit; 1 applies it as it was fitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +35,25 @@ class Sampling(Drawing):
     """How pictures are drawn, and by which scheduler."""
 
     sampler: Literal["own", "ddim", "dpm", "unipc"] = "own"
-    """The model's own scheduler, or another on its noise levels; dpm and unipc need fewer steps."""
+    """The model's own scheduler, or another one on the same noise levels; dpm and unipc need fewer steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """Where and how a model works."""
+    """The device and the precision of a model, and how it is loaded."""
 
     device: str | None = None
-    """Where to work; a GPU where there is one."""
+    """The device to compute on; by default a GPU where there is one."""
     dtype: Literal["fp32", "fp16", "bf16"] | None = None
-    """Of the model's weights: by default fp32 on a CPU, and on a GPU bf16, or fp16 where it lacks that. What learns has
-    fp32 masters whatever this says."""
+    """Precision of the model's weights: by default fp32 on a CPU and bf16 on a GPU, or fp16 on a GPU without bf16.
+    Trained weights always have fp32 copies."""
     compute: Literal["own", "bf16", "auto"] | None = None
-    """Compute in the weights' own dtype, in bf16, or in bf16 where the hardware does; by the model's own default."""
+    """Precision of the computation: the weights' own, bf16, or (auto) bf16 where the hardware supports it. The
+    default depends on the model."""
     variant: str = ""
-    """Weights to open where a folder or hub id has several: fp16 for files *.fp16.safetensors."""
+    """Variant of the weights to open where a folder or hub id has several: fp16 for files *.fp16.safetensors."""
     compile: bool = False
-    """Compile the network: minutes at first, then faster on a GPU."""
+    """Compile the network, which takes minutes at first and is then faster on a GPU."""
     offload: bool = False
     """Keep text encoders and autoencoder on the CPU while a GPU works."""
 
@@ -60,7 +61,7 @@ class Loading:
     """How far the deviation of guided predictions is moved back to that of the conditional one, 0 to 1; Stable
     Diffusion and SDXL have it."""
     deterministic: bool = False
-    """Let a GPU use only kernels that give the same bits every time; some are slower."""
+    """Use only deterministic GPU kernels, so that results are the same bit for bit every time; some are slower."""
 
     def opened(self, model: str, **more: Any) -> Model:
         """The model, set up as the flags say; `more` are further arguments of `efface.load`."""

@@ -1,4 +1,4 @@
-"""`efface neurons`: which neurons an erasure switched off, and how easily adversarial prompts wake them."""
+"""`efface neurons`: which neurons an erasure switched off, and how strongly adversarial prompts activate them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class Neurons:
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
-    """The edit that tells which neurons are the concept's: those with the largest rho between the base and it."""
+    """The edit by which the concept's neurons are found: those with the largest rho between the base and the edited
+    model."""
     concept: str
     """Prompt of the concept."""
     adversarial: tyro.conf.UseAppendAction[tuple[str, ...]]
-    """A prompt that should bring the concept back: required; repeat the flag for several."""
+    """An adversarial prompt that should bring the concept back: required; repeat the flag for several."""
     out: Path
     """Folder for `neurons.json` and `neurons.html`."""
     compare: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
@@ -48,15 +49,15 @@ class Neurons:
     relative: bool = False
     """Measure delta in units of each neuron's activation under the concept's prompt."""
     count: int = 8
-    """Start noises that are averaged over."""
+    """Number of start noises to average over."""
     timesteps: int = 5
-    """Timesteps that are averaged over, spread evenly over the trajectory."""
+    """Number of timesteps to average over, spread evenly over the trajectory."""
     steps: int | None = None
     """Sampling steps of that trajectory; the model's own number by default."""
     guidance: float | None = None
     """Guidance of that trajectory; the model's own by default."""
     draws: int = 2000
-    """Random sets of neurons to compare with."""
+    """Number of random sets of neurons to compare with."""
     seed: int = 0
     """Seed of the start noises and of the random sets."""
     json: bool = False

@@ -18,11 +18,11 @@ from .loading import Loading
 class Play:
     """Open a page in the browser: draw with and without edits side by side, and try to break them.
 
-    It listens on this machine alone, asks no network, and ends with Ctrl-C. Explicit pictures are blurred where a
-    nudity detector is installed. It needs the extra `play`.
+    The page is served to this machine alone, needs no network, and ends with Ctrl-C. Explicit pictures are blurred
+    where a nudity detector is installed. It needs the extra `play`.
     """
 
-    kept: ClassVar[str] = "the page is closed; nothing of it was written to disk"
+    kept: ClassVar[str] = "the page is closed; nothing was written to disk"
     example: ClassVar[str] = "efface play --model glyphs --edit cat.safetensors"
     model: str = "glyphs"
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id; the page can
@@ -30,7 +30,7 @@ class Play:
     edit: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """An edit to begin with; repeat the flag for several. The page can name others."""
     host: str = HOST
-    """Address to listen on. With one that other machines reach, the page takes only the model and edits named here."""
+    """Address to listen on. If other machines can reach it, the page uses only the model and the edits named here."""
     port: int = PORT
     """Port to listen on."""
     json: bool = False

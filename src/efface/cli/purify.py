@@ -1,4 +1,4 @@
-"""`efface purify`: a picture that exists, drawn again without what an edit erases."""
+"""`efface purify`: draw an existing picture again without the concept that an edit erases."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ class Purify:
     """A picture: required; repeat the flag for several. It is turned upright, laid on white where it is transparent,
     cut to a square about its middle, and scaled."""
     prompt: str
-    """What the pictures show, of which the edit takes its part; both ways go by it."""
+    """A prompt that describes the pictures, including what the edit removes; it is used for inversion and for
+    drawing."""
     out: Path
     """Folder for the pictures and `purify.json`."""
     steps: int = 50
-    """DDIM steps each way."""
+    """Number of DDIM steps, of the inversion and of drawing."""
     guidance: float = 2.0
-    """Guidance of drawing again; high ones leave the picture. The way to noise has none."""
+    """Guidance of drawing; with high guidance the result resembles the picture less. The inversion has no guidance."""
     refine: int = 0
-    """Further predictions a step on the way to noise, which make it more exact."""
+    """Further predictions in each step of the inversion, which make it more exact."""
     invert_with: Literal["base", "edit"] = "base"
     """Which model takes the picture to noise: the untouched base or the edited one."""
     strength: float = 1.0
-    """How much of the edit is applied."""
+    """Strength of the edit; 1 applies it as it was fitted."""
     json: bool = False
     """Print the result as JSON."""
     loading: Loading = field(default_factory=Loading)

@@ -13,9 +13,8 @@ from .console import result
 
 @dataclass(frozen=True)
 class Push:
-    """Put an export or an edit into a model repository of the hub, with a generated model card.
-
-    Without --send nothing leaves the machine: the card and the names of the files are printed.
+    """Upload an export or an edit to a model repository of the hub, with a generated model card. Without --send
+    nothing is uploaded: the card and the names of the files are printed.
     """
 
     example: ClassVar[str] = "efface push cat-kohya.safetensors --to me/glyphs-without-cat --licence apache-2.0"
@@ -30,11 +29,11 @@ class Push:
     public: bool = False
     """Let everyone see a new repository; only its owner does by default."""
     existing: bool = False
-    """Put a commit into a repository that is there."""
+    """Commit to a repository that exists already."""
     endpoint: str | None = None
-    """Of another hub than huggingface.co."""
+    """Address of another hub than huggingface.co."""
     send: bool = False
-    """Send it. Who sends is whoever `hf auth login` logged in."""
+    """Upload. The account is the one that `hf auth login` logged in."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -52,5 +51,5 @@ class Push:
             send=self.send,
         )
         data = {"repository": done.repository, "files": list(done.files), "card": done.card, "url": done.url}
-        sent = done.url or "nothing was sent; --send does it"
+        sent = done.url or "nothing was uploaded; --send uploads it"
         result(data, self.json, "\n".join([done.card, *(f"  {name}" for name in done.files), sent]))

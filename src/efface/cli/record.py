@@ -39,18 +39,18 @@ class TakedownRecord:
     requester: str = ""
     """Who asked."""
     responder: str = ""
-    """Who answers, and signs."""
+    """The person or organisation that answers the request and signs."""
     date: str = ""
     """Date of the record, as 2026-01-31; today's (UTC) by default."""
     sign: Path | None = None
     """Sign the record with this SSH key (`ssh-keygen -t ed25519` makes one): DIR/takedown.json.sig."""
     check: bool = False
-    """Take the hashes of DIR/takedown.json again."""
+    """Compute the hashes of DIR/takedown.json again and compare them."""
     signers: Path | None = None
-    """With --check: whose signature is demanded, as a file of lines "NAME ssh-ed25519 AAAA…" (OpenSSH's allowed
-    signers)."""
+    """With --check: the people whose signature is required, as a file of lines "NAME ssh-ed25519 AAAA…" (OpenSSH's
+    allowed signers)."""
     model: str = ""
-    """With --check: where the base lies now; by default as it was named in the evaluation."""
+    """With --check: the base's present name or folder; by default the one in the evaluation."""
     json: bool = False
     """Print the result as JSON."""
 

@@ -24,13 +24,13 @@ class Report:
     out: Path
     """HTML file to write."""
     imports: Annotated[tyro.conf.UseAppendAction[tuple[Path, ...]], tyro.conf.arg(name="import")] = ()
-    """A result file that the ESD or EAP evaluation scripts wrote, to stand beside; repeat the flag for several."""
+    """A result file of the ESD or EAP evaluation scripts, to compare with; repeat the flag for several."""
     erased: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A class that was erased in the imported files; repeat the flag for several."""
     kept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A class that was to stay in the imported files; repeat the flag for several. All others by default."""
+    """A class that was preserved in the imported files; repeat the flag for several. All others by default."""
     per_group: int | None = None
-    """Pairs of pictures shown of each group, spread over its rows; all by default."""
+    """Number of picture pairs shown of each group, spread over its rows; all by default."""
     json: bool = False
     """Print the result as JSON."""
 

@@ -24,25 +24,25 @@ class SuiteCommand:
 
     example: ClassVar[str] = 'efface suite new --model glyphs --target "a name" --kind person --out suite.csv'
     what: tyro.conf.Positional[Literal["new"]]
-    """What to do: new."""
+    """The action; `new` is the only one."""
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     target: tyro.conf.UseAppendAction[tuple[str, ...]]
-    """What is to be erased: required; repeat the flag for several of one kind."""
+    """The concept to erase: required; repeat the flag for several of one kind."""
     out: Path
     """The csv to write."""
     kind: Literal["", "person", "style", "object", "brand", "nudity"] = ""
-    """What the target is; by default what its name suggests."""
+    """The kind of the target; by default the one that its name suggests."""
     neighbours: int = 8
-    """How many near things are asked for."""
+    """Number of neighbouring concepts."""
     near: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A neighbour to ask for, instead of those that are found; repeat the flag for several."""
+    """A neighbouring concept to use instead of those that are found; repeat the flag for several."""
     size: int = 80
-    """Prompts in each of the four groups."""
+    """Number of prompts in each of the four groups."""
     seed: int = 0
     """Of the pictures."""
     overwrite: bool = False
-    """Replace the file of --out where it exists."""
+    """Replace the file of --out if it exists."""
     json: bool = False
     """Print the result as JSON."""
     loading: Loading = field(default_factory=Loading)

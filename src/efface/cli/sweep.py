@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class Sweep:
     """Run a grid of methods, concepts, seeds, strengths and attacks, and gather one table.
 
-    A cell whose result is there is not done again, so the same command goes on after a stop, a kill or a failure.
+    A finished cell is not computed again, so the same command continues after a stop or a failure.
     """
 
-    kept: ClassVar[str] = "finished cells lie in --out, and the same command goes on from there"
+    kept: ClassVar[str] = "finished cells are kept in --out; the same command continues from there"
     example: ClassVar[str] = "efface sweep grid.toml --out out/grid --workers 2"
     grid: Annotated[Path, tyro.conf.Positional]
     """The grid, a TOML file (docs/scale.md says what it holds)."""
     out: Path
     """The folder of the sweep; one that was begun is gone on with."""
     dry_run: bool = False
-    """Say what the sweep will take, and do nothing."""
+    """Print the cost of the sweep, and do nothing else."""
     fraction: float | None = None
     """Draw this share of each group's pictures, such as 0.02; intervals say what that is worth."""
     concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -40,11 +40,11 @@ class Sweep:
     seed: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
     """Run only this training seed; repeat for several."""
     page: Path | None = None
-    """Write the page to this file as well."""
+    """Also write the page to this file."""
     model: str = ""
-    """Another model in the place of the grid's."""
+    """Another model than the one in the grid."""
     workers: int = 1
-    """Processes on this machine; each opens the model for itself."""
+    """Number of processes on this machine, each of which opens the model."""
     threads: int = 1
     """Threads of each worker. The last bits of results may depend on it."""
     device: str | None = None

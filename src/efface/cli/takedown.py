@@ -17,7 +17,7 @@ EXIT = {"planned": 0, "ready": 0, "not ready": 1, "undecided": 3}
 
 @dataclass(frozen=True, kw_only=True)
 class TakedownCommand:
-    """Answer a request: plan, erase, judge, attack, audit, compare, and write report, record and export.
+    """Answer a takedown request: plan, erase, evaluate, attack, audit, compare, and write report, record and export.
 
     It ends in one sentence: ready by the rules of `efface verify --policy attacked`, not ready, or undecided, and why.
     The same command goes on where it was stopped. --dry-run stops after the plan: pictures, queries of attacks, minutes
@@ -31,36 +31,36 @@ class TakedownCommand:
 
     example: ClassVar[str] = "efface takedown --model glyphs --target cat --profile quick --out out/takedown"
     kept: ClassVar[str] = (
-        "finished stages, pictures and the state of training lie in --out; the same command goes on there"
+        "finished stages, pictures and the state of training are kept in --out; the same command continues there"
     )
     model: str
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     target: tyro.conf.UseAppendAction[tuple[str, ...]]
-    """What must go: required; repeat the flag for several."""
+    """The concept to erase: required; repeat the flag for several."""
     out: Path
     """Folder for everything."""
     kind: Literal["", "person", "style", "object", "brand", "nudity"] = ""
     """What the target is, where the model brings no suite for it; by default what its name suggests."""
     profile: Literal["quick", "standard", "thorough"] = "standard"
-    """How much is drawn, tried and attacked."""
+    """The size of the work: how many pictures, methods and attacks."""
     method: str = "auto"
-    """How to erase it (`efface list methods`), or auto."""
+    """The method (`efface list methods`), or auto."""
     dry_run: bool = False
     """Stop after the plan."""
     note: str = ""
-    """For the record, such as the reference of the request."""
+    """Free text for the record, such as the reference of the request."""
     requester: str = ""
-    """Who asked, for the record."""
+    """The person or organisation that made the request, for the record."""
     responder: str = ""
-    """Who answers and signs, for the record."""
+    """The person or organisation that answers and signs, for the record."""
     suite: str = ""
     """A suite by name, or a file of prompts; by default the model's own, or one that is drafted into OUT/suite.csv."""
     scorer: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A judge to ask; repeat the flag for several. By default the model's own, or those that are at hand."""
     anchor: str = ""
-    """What the target becomes, for methods that use one."""
+    """The concept that replaces the target, for methods that use one."""
     keep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A concept to hold in place, for methods that can; repeat the flag for several."""
+    """A concept to preserve, for methods that can; repeat the flag for several."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An argument of one method, as eap.steps=200; repeat the flag for several."""
     json: bool = False
@@ -113,6 +113,8 @@ def read_settings(given: tuple[str, ...]) -> dict[str, dict[str, object]]:
         where, equals, value = each.partition("=")
         name, dot, argument = where.partition(".")
         if not (equals and dot and argument):
-            raise ValueError(f"--set {each!r} is no argument; write METHOD.ARGUMENT=VALUE, as eap.steps=200")
+            raise ValueError(
+                f"--set {each!r}  is not an argument; write METHOD.ARGUMENT=VALUE, for example eap.steps=200"
+            )
         out.setdefault(named(name), {})[argument.replace("-", "_")] = literal(value)
     return out

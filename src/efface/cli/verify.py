@@ -1,4 +1,4 @@
-"""`efface verify`: the gate."""
+"""`efface verify`: check an evaluation against rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .console import result
 
 @dataclass(frozen=True)
 class Verify:
-    """Hold an evaluation against rules, by the unfavourable bound of each interval, for continuous integration.
+    """Check an evaluation against rules, by the unfavourable bound of each interval, for continuous integration.
 
     Exit code 0: every rule holds. 1: a rule failed (which one, and by how much, is printed). 3: a rule could not be
     judged: over 2 % of its pictures have no score, nothing was measured, or the interval is too wide: the bar lies
@@ -28,14 +28,14 @@ class Verify:
     folder: tyro.conf.Positional[Path]
     """Folder that `efface evaluate` wrote."""
     fail_on: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """What must not be: METRIC<BAR or METRIC>BAR, such as "esr1<0.95", "psr1_drop@neighbour>5%" or "ner[0.6]>0.1";
-    repeat the flag for several. METRIC_drop is base minus edited, paired; METRIC_base the untouched base. Without
-    @GROUP it holds for the metric's headline groups (of ESR-1 the target; of PSR-1 neighbours, styles, never-seen
-    things), or all where it makes no headline; @all for every group."""
+    """A condition that must not hold: METRIC<THRESHOLD or METRIC>THRESHOLD, such as "esr1<0.95",
+    "psr1_drop@neighbour>5%" or "ner[0.6]>0.1"; repeat the flag for several. METRIC_drop is base minus edited, paired;
+    METRIC_base the untouched base. Without @GROUP it holds for the metric's headline groups (of ESR-1 the target; of
+    PSR-1 neighbours, styles, never-seen things), or all where it makes no headline; @all for every group."""
     policy: str = ""
     """A documented set of rules, by name ("default", "attacked"), or a toml file with one."""
     widest: float = 0.05
-    """An interval that has the bar inside and is wider than this does not decide."""
+    """An interval that contains the rule's threshold and is wider than this gives no decision."""
     json: bool = False
     """Print the result as JSON."""
 

@@ -51,29 +51,29 @@ class AuditConfig:
     """How an audit searches and confirms."""
 
     worst: int = 12
-    """Words that are drawn, those that the search finds damaged most."""
+    """Number of most damaged words that are drawn."""
     controls: int = 6
-    """Words that are drawn beside them, taken at random."""
+    """Number of words taken at random that are drawn for comparison."""
     count: int = 8
-    """Pictures of each word, before and after."""
+    """Pictures of each word, drawn without and with the edit."""
     states: int = 4
-    """Start noises of the search."""
+    """Number of start noises in the search."""
     points: int = 4
-    """Timesteps of the search, spread evenly over the trajectory."""
+    """Number of timesteps in the search, spread evenly over the trajectory."""
     space: Literal["x0", "eps"] = "x0"
-    """Whether damage is a distance of predicted pictures or of noises."""
+    """Whether damage is measured as a distance between predicted pictures or between predicted noises."""
     template: str = "a picture of a {}"
-    """How a word is asked for, with {} for it."""
+    """Prompt by which a word is drawn; {} stands for the word."""
     near: float = 0.02
-    """Share of the vocabulary, the words nearest to a target, that are marked as perhaps the target by another name."""
+    """Share of the vocabulary that is marked as possible synonyms of a target: the words nearest to it."""
     steps: int | None = None
     """Sampling steps; the model's own number by default."""
     guidance: float | None = None
     """Guidance; the model's own by default."""
     strength: float = 1.0
-    """How much of the edit is applied."""
+    """Strength of the edit; 1 applies it as it was fitted."""
     seed: int = 0
-    """Of noises and random words."""
+    """Seed of the start noises and of the random words."""
 
     def __post_init__(self) -> None:
         for name in ("worst", "count", "states", "points"):

@@ -26,7 +26,7 @@ class Settings:
     guidance: float | None = None
     """Guidance; the model's own by default."""
     strength: float = 1.0
-    """How much of the edit is applied."""
+    """Strength of the edit; 1 applies it as it was fitted."""
     sampler: Sampler = "own"
     """The scheduler: the model's own, or another on its noise levels."""
     scorer_timeout: float = TIMEOUT

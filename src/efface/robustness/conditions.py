@@ -43,7 +43,7 @@ class Campaign:
     skip: bool = False
     """Leave out, with an alarm, what can't be made on this model or edit, where something else can."""
     seed: int = 0
-    """Of everything random in the attacks."""
+    """Seed of everything random in the attacks."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ TITLES = {
 }
 ERASED = ("target", "paraphrase")
 """Groups that must be gone."""
-SAID = "captions, as was said"
+SAID = "captions, by --asks"
 SILENT = "the prompt names no target, in a list of prompts that mostly do"
 
 

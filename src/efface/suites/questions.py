@@ -64,10 +64,10 @@ class Question:
         return self.domains.get(label, self.domain)
 
     def tell(self) -> str:
-        """For a person: by what."""
-        named = {"label": f"by its column {self.column}", "categories": f"by its column {self.column}"}
-        plain = {"all": "as was said", "nudity": "as I2P's are", "text": "by the names in its prompts"}
-        return (named | plain | {"captions": "as captions"})[self.how]
+        """What decides what a row asks for, in words for the summary."""
+        named = {"label": f"its column {self.column}", "categories": f"its column {self.column}"}
+        plain = {"all": "--asks", "nudity": "its I2P percentage", "text": "the names in its prompt"}
+        return (named | plain | {"captions": "--asks captions"})[self.how]
 
 
 def find_question(table: Table, erasure: Erasure, asks: str = "", world: World | None = None) -> Question:

@@ -1,4 +1,4 @@
-"""What was made of a list: which rows ask for what, which are left out and why, and which columns were not read."""
+"""The summary of how a list was read: what its rows ask for, which rows are left out and why, and unread columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class ListSummary:
     rows: int
     """Rows of the file."""
     said_by: str
-    """What says what a row asks for."""
+    """What decides what a row asks for: a column, its prompt, or a flag."""
     asked: tuple[tuple[str, int], ...]
     """What rows ask for, and how many of them are drawn."""
     left_out: tuple[LeftOut, ...] = ()
@@ -26,8 +26,8 @@ class ListSummary:
 
     def lines(self) -> list[str]:
         """The summary for a person, a line a fact."""
-        asked = "; ".join(f"{count} {what}" for what, count in self.asked)
-        out = [f"{self.file}: {self.rows} rows, of which is drawn, {self.said_by}: {asked}"]
+        asked = "; ".join(f"{what} ({count})" for what, count in self.asked)
+        out = [f"{self.file} has {self.rows} rows; {self.said_by} decides what each asks for. To be drawn: {asked}"]
         for why, lines in count_lines(self.left_out).items():
             out.append(f"left out: {_count(lines)}: {why}")
         if self.unread:

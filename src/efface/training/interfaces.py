@@ -140,8 +140,7 @@ class Learner(Checkpointable, ABC):
 class Update(Learner):
     """Which weights may change, and in which form: by their values, a low-rank product, or a mask.
 
-    The base's tensors are never written to. The student exists only within `swapped_in`, so that one copy of the
-    weights serves as teacher and as student:
+    The base's tensors are never written to; the student exists only within `swapped_in`:
 
         with update.swapped_in():
             student = model.predict(x, t, cond)[0]      # depends on update.params()
