@@ -21,6 +21,7 @@ from efface.interchange.lora import package
 from efface.interchange.names import layers_of, name_all, name_native, name_stems
 from efface.interchange.native import flux_names
 from efface.interchange.original import build_original
+from efface.models import consumer
 from efface.models.base import Model
 from lora_fixtures import dense, edit_with, low_rank, matrices, same_change
 from tiny_flux import tiny_flux
@@ -52,6 +53,22 @@ def test_a_low_rank_edit_is_exact_in_every_format(cell: str, tmp_path: Path) -> 
     assert READERS[cell] in made.about["reader"] and made.about["matched"] == len(edit.names)
     assert made.about["residual"] < 1e-6 and made.about["gap"]["largest"] <= 2 and made.about["gap"]["edit"] > 0
     assert same_change(model, edit, efface.import_edit(model, made.path))
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_half_the_weight_of_the_lora_is_strength_a_half(kind: str, tmp_path: Path) -> None:
+    model = ARCHITECTURES[kind]()
+    edit = low_rank(model, "attn.add_k_proj", "attn.to_q", "context_embedder", "text_encoder.text_model")
+    file = write_export(model, edit, tmp_path / "x.safetensors", format="lora", pictures=0).path
+    loaded = consumer.load_lora(model, file)
+    parts = [part for part in ("transformer", "text_encoder") if hasattr(getattr(loaded, part), "peft_config")]
+    loaded.set_adapters(consumer.ADAPTER, 0.5)
+    found = dict(consumer.read_lora(model, loaded))
+    with edit.apply(model, 0.5):
+        edited = {name: model.weights[name].detach().clone() for name in edit.names}
+    assert parts == ["transformer", "text_encoder"] and found.keys() == edited.keys()
+    for name, delta in found.items():
+        assert torch.allclose(model.weights[name] + delta, edited[name], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
