@@ -26,7 +26,7 @@ def test_abo_has_no_use_for_an_anchor_where_the_goal_is_another(goal: Any, eps_m
 def test_abo_has_states_of_one_kind() -> None:
     with pytest.raises(ValueError, match="no states 'nonsense'; there are trajectories, pictures"):
         ABO(states="nonsense")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="states on trajectories have no use for images='folder'; states pictures has"):
+    with pytest.raises(ValueError, match="states on trajectories do not use images='folder'; --states pictures does"):
         ABO(images="folder")
 
 

@@ -87,7 +87,7 @@ class SAFREE(Guider):
     alpha: float
     """How much farther than the others a prompt must be without a token for the token to be a trigger."""
     self_validation: bool
-    """Filter for as many steps as the prompt looks suspicious, not all."""
+    """Let the prompt's similarity to the target decide how many steps are filtered, instead of all."""
     up_t: int
     """Most steps filtered."""
     sharpness: float

@@ -30,31 +30,34 @@ StateKind = Literal["trajectories", "pictures"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class ABO(TrajectoryMethod):
-    """Moves the guidance term of the target alone, to an alternative or away, and holds the unconditional score."""
+    """Changes the guidance term of the target alone, towards an alternative or away, and preserves the unconditional
+    score."""
 
     needs_uncond: ClassVar[bool] = True
     uses_anchor: ClassVar[bool] = True
     goal: Aim = "auto"
-    """What the guidance becomes: the anchor's, none, or the target's reversed; auto: the anchor's if there is one."""
+    """What the guidance term becomes: the anchor's, zero (none), or the target's reversed; auto: the anchor's if
+    given."""
     eta: float = 1.0
-    """How far it is reversed."""
+    """Factor of the reversed guidance term."""
     detach: bool = True
-    """Hold the unconditional prediction within the guidance term; only the preservation then moves it."""
+    """Stop the gradient of the unconditional prediction in the guidance term; only the preservation then changes it."""
     hold: float = 1.0
     """Weight of the unconditional score's preservation."""
     states: StateKind = "trajectories"
-    """States on guided trajectories under the target, or stored pictures of it, noised, which keeps their layout."""
+    """States on guided trajectories under the target's prompt, or noised pictures of the target, which keeps their
+    layout."""
     pictures: int = 64
-    """Pictures of each target prompt that the model draws for it."""
+    """Number of pictures that the model draws of each target prompt."""
     images: str = ""
-    """Folder with pictures of the target instead, with captions where there are several."""
+    """Folder with pictures of the target to use instead, with captions if there are several targets."""
 
     def __post_init__(self) -> None:
         TrajectoryMethod.__post_init__(self)
         if self.states not in get_args(StateKind):
             raise ValueError(f"no states {self.states!r}; there are {', '.join(get_args(StateKind))}")
         if self.images and self.states != "pictures":
-            raise ValueError(f"states on {self.states} have no use for images={self.images!r}; states pictures has")
+            raise ValueError(f"states on {self.states} do not use images={self.images!r}; --states pictures does")
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """As every method does; and the goal must be one that the request's anchor serves."""

@@ -27,30 +27,32 @@ from .base import Trained
 @final
 @dataclass(frozen=True, kw_only=True)
 class AC(Trained):
-    """Makes the target be drawn as the anchor is, on pictures of the anchor."""
+    """Trains the target's prompt to be drawn as the anchor, on pictures of the anchor."""
 
     uses_anchor: ClassVar[bool] = True
     needs_anchor: ClassVar[bool] = True
     variant: Literal["model", "noise"] = "model"
-    """What is learned on the anchor's pictures under the target's name: the anchor's prediction, or the true noise."""
+    """What is learned on the anchor's pictures under the target's prompt: the prediction for the anchor, or the true
+    noise."""
     teacher: Teacher = "student"
-    """Who predicts for the anchor: the model in training, without a gradient, as published; or ours, the frozen one."""
+    """Which model predicts for the anchor: the model in training without a gradient (student, as published), or the
+    base (frozen, ours)."""
     detach_start: bool = True
-    """Take no gradient from the start token's keys and values, which are the same in every prompt."""
+    """Stop the gradient of the start token's keys and values, which are the same in every prompt."""
     weights: str = "xattn-strict"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
     steps: int = 200
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     lr: float = 8e-6
     """Adam's learning rate for the weights."""
     batch: int = 4
-    """Rows of each term in an update."""
+    """Batch size: rows of each loss term in an update."""
     guidance: float = 6.0
     """Guidance of the anchor's pictures."""
     pictures: int = 1000
-    """Pictures of each anchor prompt that the model draws."""
+    """Number of pictures that the model draws of each anchor prompt."""
     anchor_images: str = ""
-    """Folder with pictures of the anchor instead."""
+    """Folder with pictures of the anchor to use instead."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         given = {ANY: latents_of(model, self.anchor_images, self.batch)} if self.anchor_images else None

@@ -33,7 +33,8 @@ from .states import build_target_trajectories, build_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class AdvUnlearn(TrajectoryMethod):
-    """ESD on prompts that an attack hardens in every step, in the text encoder; other words are retained."""
+    """Trains the text encoder by ESD's loss on prompts that an attack hardens in every step, and retains other
+    words."""
 
     needs_uncond: ClassVar[bool] = True
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "sd3")
@@ -43,9 +44,9 @@ class AdvUnlearn(TrajectoryMethod):
     }
     uses_keep: ClassVar[bool] = True
     weights: str = "text-encoder-full"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
     eta: float = 1.0
-    """How far to the other side of the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
     attack_steps: int = 30
     """Steps of the attack in each update."""
     attack_lr: float = 1e-3
@@ -53,19 +54,19 @@ class AdvUnlearn(TrajectoryMethod):
     attack_tokens: int = 1
     """Token embeddings that the attack puts before the prompt."""
     attack_start: Start = "random"
-    """Where an attack after the first starts: at random words again, or at the last prefix."""
+    """Start of each attack after the first: random words again, or the last prefix."""
     warm_up: int = 200
     """Updates before the first attack."""
     retain_weight: float = 0.3
     """Weight of retaining."""
     retain_batch: int = 5
-    """Words retained in each update."""
+    """Number of words retained in each update."""
     retain_template: str = "a photo of a {}"
-    """Prompt around a word to retain."""
+    """Prompt template of a word to retain."""
     retain_words: int = 1000
-    """Words of the model's vocabulary to retain, common ones first, where there are no concepts to keep."""
+    """Number of words of the model's vocabulary to retain, the most common first, if there are no concepts to keep."""
     retain_paths: int = 4
-    """Stored trajectories a word to retain."""
+    """Number of stored trajectories of each word to retain."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         how = (self.attack_steps, self.attack_lr, self.attack_tokens, self.warm_up, self.attack_start)

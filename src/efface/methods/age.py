@@ -31,25 +31,26 @@ from .states import build_preservation_states, build_target_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class AGE(SearchMethod):
-    """Pushes the target away around a near concept that the search adapts; kept words are candidates."""
+    """Pushes the target away from a near concept that a search adapts; concepts to keep are candidates of the
+    search."""
 
     eta: float = 1.0
-    """How far to the other side of the chosen concept's prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the chosen concept's prediction the target is pushed."""
     space: Space = "x0"
-    """Where squared errors are measured; sets how much noisy timesteps weigh."""
+    """The space in which squared errors are measured, which decides how much noisy timesteps count."""
     k_closest: int = 100
-    """Candidates are among this many words nearest to the target."""
+    """Number of words nearest to the target among which candidates are chosen."""
     temperature: float = 0.1
-    """Of the search's Gumbel-Softmax choice."""
+    """Temperature of the search's Gumbel-Softmax choice."""
     hard: bool = True
     """Choose one candidate (straight-through) rather than a mixture of the likeliest."""
     top: int = 5
-    """How many candidates a mixture is of; a hard choice has no use for it."""
+    """Number of candidates in a mixture; a hard choice does not use it."""
 
     def __post_init__(self) -> None:
         SearchMethod.__post_init__(self)
         if self.top < 1:
-            raise ValueError(f"a mixture is of at least 1 candidate, got top={self.top}")
+            raise ValueError(f"a mixture needs at least 1 candidate, got top={self.top}")
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         search = self.search(model, erasure, self.hard, 0 if self.hard else self.top)

@@ -66,7 +66,7 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
     for each in given:
         name, equals, value = each.partition("=")
         if not (equals and name.strip()):
-            raise ValueError(f"option {each!r} is no setting; write NAME=VALUE, for example pull=2.0")
+            raise ValueError(f"option {each!r} is not a setting; write NAME=VALUE, for example pull=2.0")
         try:
             found[name.strip().replace("-", "_")] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

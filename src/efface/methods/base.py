@@ -1,4 +1,4 @@
-"""What a method is: a set of hyper-parameters that can fit an Edit, for a model and a request."""
+"""The base class of methods: hyper-parameters that can fit an Edit for a model and a request."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Method(ABC):
         return self.finish(self.train(model, erasure, built, progress, checkpoint), erasure)
 
     def build(self, model: Model, erasure: Erasure) -> Trainer | None:
-        """The training, set up and not begun; None for a method that has none to plan."""
+        """Sets up the training without beginning it; None for a method without a training that can be planned."""
         return None
 
     @abstractmethod
@@ -100,10 +100,10 @@ class Method(ABC):
         progress: Callable[..., None] | None,
         checkpoint: str | Path | None,
     ) -> Edit:
-        """Does the work that the Edit is the result of; `built` is what `build` returned, the rest as in `fit`."""
+        """Does the work of the method and returns its Edit; `built` is what `build` returned, the rest as in `fit`."""
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        """The method's Edit, from that of its training: the same one, unless the method adds to it or refuses it."""
+        """The method's Edit, made of the Edit that training returned; by default the same one."""
         return edit
 
     def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
@@ -128,14 +128,14 @@ class Method(ABC):
             check_phrases(erasure.keep, "keep", named)
         if len(erasure.targets) > 1 and not self.several:
             raise ValueError(
-                f"{name} erases one concept at a time, got {', '.join(erasure.targets)}; make an Edit each"
+                f"{name} erases one concept at a time, got {', '.join(erasure.targets)}; make one Edit for each"
             )
         if erasure.keep and not self.uses_keep:
             raise ValueError(f"{name} has no use for concepts to keep ({', '.join(erasure.keep)}); EAP preserves them")
         if erasure.anchor and not self.uses_anchor:
             raise ValueError(f"{name} has no use for an anchor ({erasure.anchor!r}); leave it out")
         if self.needs_anchor and not erasure.anchor:
-            raise ValueError(f"{name} turns a target into an anchor; name one, for example --anchor 'a painting'")
+            raise ValueError(f"{name} replaces the target by an anchor; name one, for example --anchor 'a painting'")
 
     def relies_on_uncond(self, erasure: Erasure) -> bool:
         """Whether this request needs an unconditional prediction; by default as `needs_uncond` says."""
@@ -147,7 +147,7 @@ class Method(ABC):
         if self.relies_on_uncond(erasure) and not model.has_uncond:
             raise ValueError(
                 f"{name} moves a prediction relative to the unconditional one, and {model.name} has none: its guidance "
-                "was distilled away. ac, gem with an anchor, age and erasediff train on what it predicts itself; or "
+                "was distilled away. Use ac, gem with an anchor, age or erasediff, which need no such prediction; or "
                 "erase on the model that it was distilled from"
             )
         if not model.has_uncond and getattr(self, "guidance", 1.0) != 1:
@@ -167,27 +167,27 @@ class Trained(Method):
     kind: ClassVar[Kind] = "trained"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm", "flow")
     weights: str = "xattn"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
     steps: int = 1000
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     lr: float = 1e-5
     """Adam's learning rate for the weights."""
     batch: int = 1
-    """Rows of each term in an update."""
+    """Batch size: rows of each loss term in an update."""
     space: Space = "eps"
-    """Where squared errors are measured; sets how much noisy timesteps weigh."""
+    """The space in which squared errors are measured, which decides how much noisy timesteps count."""
     draw_steps: int = 50
-    """Sampling steps of what the model draws to train on: trajectories, pictures."""
+    """Sampling steps of the trajectories or pictures that the model draws to train on."""
     guidance: float = 3.0
-    """Guidance of that drawing."""
+    """Guidance of these trajectories or pictures."""
     templates: tuple[str, ...] = ("{}",)
-    """Prompts around the concept, of which a row takes one at random."""
+    """Prompt templates with {} for the concept; each row takes one at random."""
     seed: int = 0
     """Seed of everything random."""
     micro_batch: int = 0
-    """Rows at once in the student's pass, to save memory at the same gradients; 0 is all."""
+    """Number of rows in one pass of the student: fewer need less memory and give the same gradients; 0 means all."""
     moments: Literal[32, 8] = 32
-    """Bits of each of Adam's two moments of what learns; 8 rounds them and takes a quarter of their memory."""
+    """Bits of each number in Adam's two moments; 8 rounds them and needs a quarter of their memory."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "draw_steps", "paths", "pictures"):
@@ -200,7 +200,8 @@ class Trained(Method):
 
     @abstractmethod
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        """The objective and the preservation, and a cost where the update has one; each a new object at every call.
+        """The loss terms: the objective, the preservation, and a cost where the update has one; new objects at every
+        call.
 
         For example `(NegativeGuidance(source, self.eta, self.space), NoPreservation())`. Two terms that are given one
         `Shared` source are evaluated at the same states.
@@ -215,11 +216,11 @@ class Trained(Method):
         """How the losses become one step, for example `Sum(keep=2.0)`."""
 
     def fit_update(self, update: Update, terms: Sequence[Term]) -> Update:
-        """The update that is to be trained by these terms: the same one, unless it needs something of theirs."""
+        """The update that these terms train: the given one, unless it depends on something in the terms."""
         return update
 
     def build(self, model: Model, erasure: Erasure) -> Trainer:
-        """The training, set up and not begun; DoesNotFit where there is no room for what learns."""
+        """Sets up the training without beginning it; DoesNotFit where memory is too small for it."""
         return build_for_planning(lambda: self.build_trainer(model, erasure), model.device)
 
     def train(
@@ -230,7 +231,7 @@ class Trained(Method):
         progress: Callable[..., None] | None,
         checkpoint: str | Path | None,
     ) -> Edit:
-        """Trains to the end."""
+        """Takes all steps of the training, and returns the Edit."""
         return (built or self.build_trainer(model, erasure)).train(progress, checkpoint)
 
     def train_config(self) -> TrainConfig:
@@ -246,7 +247,7 @@ class Trained(Method):
         )
 
     def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
-        """The training, prepared, before its first step."""
+        """The prepared training, before its first step."""
         self.check(erasure, model)
         # Made before the terms, which may read folders, as these refuse impossible settings at once.
         update, balance = self.update(), self.balance()
@@ -265,31 +266,34 @@ class Trained(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class TrajectoryMethod(Trained):
-    """A method whose states lie on sampling trajectories."""
+    """A method that trains at states on sampling trajectories."""
 
     source: Literal["student", "frozen"] = "student"
-    """Whose trajectories: the model's in training, fresh for each update unless refresh says how long they are stored,
-    or a stored draw of the frozen one."""
+    """Whose trajectories are trained on: those of the model in training (student), drawn anew for each update unless
+    --refresh says otherwise, or stored ones of the base (frozen)."""
     paths: int = 32
-    """Stored trajectories, shared out among the targets, but at least 4 of each."""
+    """Number of stored trajectories, divided among the targets, with at least 4 of each."""
     sampler: Literal["ddim", "dpm", "unipc"] = "ddim"
-    """How trajectories are drawn; with dpm or unipc fewer draw_steps do."""
+    """The sampler of the trajectories; dpm and unipc need fewer --draw-steps."""
     refresh: int = 0
-    """Steps after which stored trajectories are drawn anew; 0 is never, and has the student's not stored at all."""
+    """Number of steps after which stored trajectories are drawn anew; with 0 never, and then the student's are not
+    stored at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMethod(Trained):
-    """A method whose states are noised pictures: of what is to be forgotten, of what is to remain."""
+    """A method that trains on noised pictures, of the target and of what is to remain."""
 
     uses_keep: ClassVar[bool] = True
     forget_images: str = ""
-    """Folder with pictures of the target, with captions where there are several; by default the model draws them."""
+    """Folder with pictures of the target, captioned if there are several; by default the model draws them."""
     remain_images: str = ""
-    """Folder with pictures to remain, captioned by metadata.jsonl or subfolder; by default the model draws them."""
+    """Folder with pictures of what is to remain, with captions (metadata.jsonl, .txt files or subfolders); by default
+    the model draws them."""
     pictures: int = 800
-    """Pictures to forget, and as many that remain, where the model draws them; shared out among the prompts."""
+    """Number of pictures of the target, and of those to remain, that the model draws for all prompts together."""
     remain_words: int = 100
-    """Words of the model's vocabulary whose pictures remain, where neither folder nor concepts to keep are given."""
+    """Number of words of the model's vocabulary whose pictures are to remain, if neither a folder nor concepts to
+    keep are given."""
     antithetic: bool = False
-    """Draw timesteps in pairs t, T - 1 - t."""
+    """Sample timesteps in antithetic pairs t, T - 1 - t."""

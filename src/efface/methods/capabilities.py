@@ -1,4 +1,4 @@
-"""What methods can do, read from their source: neither torch nor the methods themselves are imported."""
+"""The capabilities of methods, read from their source without importing torch or the methods."""
 
 from __future__ import annotations
 

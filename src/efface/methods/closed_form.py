@@ -34,18 +34,20 @@ NONE = (
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm(Method):
-    """A method that maps the embeddings of a prompt by one matrix M [d, d], and preserves other embeddings."""
+    """A method that maps the embeddings of the target's prompts by one matrix M [d, d] and preserves other
+    embeddings."""
 
     uses_anchor: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = True
     lamb: float = 0.5
-    """Weight of staying near the base weights."""
+    """Weight of the term that keeps the weights near those of the base."""
     preserve_vocabulary: int = 0
-    """Words of the model's vocabulary, common ones first, that are preserved beside the kept concepts."""
+    """Number of words of the model's vocabulary, the most common first, that are preserved beside the concepts to
+    keep."""
     exclude: tuple[str, ...] = ()
     """Words that count as the target and are never taken from the vocabulary."""
     templates: tuple[str, ...] = ("{}",)
-    """Prompts around a concept, all of which are edited and preserved."""
+    """Prompt templates, all of which are edited for targets and preserved for other concepts."""
 
     @abstractmethod
     def solve(

@@ -67,7 +67,7 @@ _PARTS = ("source", "search", "model", "erasure", "selection")
 @final
 @dataclass(frozen=True, kw_only=True)
 class Compose(SearchMethod, ImageMethod):
-    """An erasure of your own making: one answer on each axis, with the settings that these answers need."""
+    """A method of your own: one answer on each axis, with the settings that these answers need."""
 
     by_choice: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = False
@@ -75,28 +75,28 @@ class Compose(SearchMethod, ImageMethod):
     """What the model should predict for the target now: negative-guidance, anchor, guidance, wrong-noise, denoise-up,
     adaptive-anchor, attacked, gem, or another objective of the catalogue."""
     preserve: str = "nothing"
-    """What is held in place: nothing, unconditional, prompts (of the concepts to keep), adversarial, remain, or another
+    """What is preserved: nothing, unconditional, prompts (of the concepts to keep), adversarial, remain, or another
     preservation of the catalogue."""
     balance_: Annotated[str, tyro.conf.arg(name="balance")] = "sum"
     """How the losses become one step: sum, constrained, or another balance of the catalogue."""
     update_: Annotated[str, tyro.conf.arg(name="update")] = "dense"
-    """Which weights move, and how: dense, low-rank, mask, salient, or another update. A mask wants an lr of 5e-2."""
+    """How weights change: dense, low-rank, mask, salient, or another update. A mask needs an lr of about 5e-2."""
     states: Literal["trajectories", "pictures"] = "trajectories"
-    """Where the objective is evaluated; wrong-noise and denoise-up are on pictures anyhow."""
+    """The states at which the objective is evaluated; wrong-noise and denoise-up are always evaluated on pictures."""
     first: int = 10
-    """Steps of a trajectory, the noisiest, that the states of the objective "gem" are taken from."""
+    """Number of steps, the noisiest of a trajectory, from which the states of the objective "gem" are taken."""
     shows: Literal["target", "anchor"] = "target"
     """What the states of the objective "anchor" show."""
     eta: float = 1.0
     """How far to the other side the target is pushed."""
     goal: Aim = "auto"
-    """What the guidance becomes: the anchor's, none, or the target's reversed; auto: the anchor's if there is one."""
+    """What the guidance term becomes: the anchor's, zero (none), or the target's reversed; auto prefers the anchor's."""
     detach: bool = True
-    """Hold the unconditional prediction within the guidance term."""
+    """Stop the gradient of the unconditional prediction in the guidance term."""
     wrong: Wrong = "label"
-    """What is learned on forget pictures: another concept's prediction, or uniform noise."""
+    """What is learned on pictures of the target: another concept's prediction, or uniform noise."""
     label: str = "a photo of a pokemon"
-    """The other concept where the request has no anchor; models of classes take any other class."""
+    """The other concept if the request has no anchor; class-conditional models take any other class."""
     attack_steps: int = 30
     """Steps of the attack on the prompt in each update."""
     attack_lr: float = 1e-3
@@ -104,21 +104,21 @@ class Compose(SearchMethod, ImageMethod):
     attack_tokens: int = 1
     """Token embeddings that the attack puts before the prompt."""
     attack_start: Start = "random"
-    """Where an attack after the first starts: at random words again, or at the last prefix."""
+    """Start of each attack after the first: random words again, or the last prefix."""
     warm_up: int = 200
     """Updates before the first attack."""
     hard: bool = True
     """Choose one candidate (straight-through) rather than a mixture."""
     top: int = 0
-    """How many candidates a mixture is of, on the likeliest's stored trajectories; 0 is all, on the student's."""
+    """Number of candidates in a mixture, on the likeliest one's stored trajectories; 0 means all, on the student's."""
     search_gradient: SearchGradient = "straight-through"
-    """How the search learns: through the chosen word's embedding, as EAP, or by the words' losses alone."""
+    """How the search learns: through the chosen word's embedding, as in EAP, or by the words' losses alone."""
     rate: Rate = "grad-norm"
     """How fast the erasing loss must fall: rate-eta ||grad g||^2, rate-eta g, rate-eta; or lambda_t fixed at it."""
     rate_eta: float = 1.0
     """The rate's factor."""
     inner: int = 0
-    """Steps that estimate the least erasing loss; only the rate gap needs them."""
+    """Number of steps that estimate the least erasing loss; only --rate gap needs them."""
     rank: int = 8
     """Rank of the low-rank update."""
     relaxation: Relaxation = "straight-through"
@@ -128,15 +128,15 @@ class Compose(SearchMethod, ImageMethod):
     start: float = 4.0
     """Initial logit of every weight in the mask."""
     beta: float = 1e-2
-    """Weight of the share of weights pruned."""
+    """Weight of the share of pruned weights in the loss."""
     sparsity: float = 0.0
-    """Prune exactly this share of the selected weights; 0 prunes what the logits say."""
+    """Prune exactly this share of the selected weights; 0 prunes all with a negative logit."""
     fill: float = 0.0
-    """Noise in place of pruned weights, in units of each tensor's standard deviation."""
+    """Noise that replaces pruned weights, in units of each tensor's standard deviation."""
     share: float = 0.5
-    """Share of the weights that may move, the most salient."""
+    """Share of the weights that may change, the most salient ones."""
     looks: int = 20
-    """Batches that saliency is summed over."""
+    """Number of batches over which saliency is summed."""
     option: tuple[str, ...] = ()
     """Settings, NAME=VALUE each, of answers that have no arguments here."""
 
@@ -201,7 +201,7 @@ class Compose(SearchMethod, ImageMethod):
         if erasure.anchor and not (needs or optional or relabels):
             raise ValueError(f"objective {self.objective} has no use for an anchor ({erasure.anchor!r}); leave it out")
         if needs and not erasure.anchor:
-            raise ValueError(f"objective {self.objective} turns a target into an anchor; name one")
+            raise ValueError(f"objective {self.objective} replaces the target by an anchor; name one")
         if erasure.keep and self.preserve in ("nothing", "unconditional"):
             raise ValueError(
                 f"preserve {self.preserve} has no use for concepts to keep ({', '.join(erasure.keep)}); "

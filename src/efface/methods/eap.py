@@ -31,17 +31,19 @@ from .states import build_preservation_states, build_target_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class EAP(SearchMethod):
-    """Erases as ESD does while holding in place the word that the erasure damages most; kept words are candidates."""
+    """Erases as ESD does, and preserves the word that the erasure damages most; concepts to keep are candidates of
+    that search."""
 
     needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
-    """How far to the other side of the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
     space: Space = "x0"
-    """Where squared errors are measured; sets how much noisy timesteps weigh."""
+    """The space in which squared errors are measured, which decides how much noisy timesteps count."""
     hard: bool = True
     """Choose one candidate (straight-through) rather than a mixture; a mixture needs the student's trajectories."""
     search_gradient: SearchGradient = "straight-through"
-    """How the search learns: through the chosen word's embedding, as published, or by the words' losses alone."""
+    """How the search learns: by the gradient through the chosen word's embedding, as published, or by the words'
+    losses alone."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         self.check_mixture(self.hard)

@@ -28,25 +28,26 @@ from .states import build_forget_pictures, build_remain_pictures, choose_labels
 @final
 @dataclass(frozen=True, kw_only=True)
 class EraseDiff(ImageMethod):
-    """Learns a wrong noise on forget pictures as fast as asked, with the least harm to remain pictures."""
+    """Learns a wrong noise on pictures of the target at the required rate, with the least harm to pictures that
+    remain."""
 
     uses_anchor: ClassVar[bool] = True
     weights: str = "full"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
     steps: int = 60
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     batch: int = 16
-    """Rows of each term in an update."""
+    """Batch size: rows of each loss term in an update."""
     wrong: Wrong = "label"
-    """What is learned on forget pictures: another concept's prediction, or uniform noise."""
+    """What is learned on pictures of the target: another concept's prediction, or uniform noise."""
     label: str = "a photo of a pokemon"
-    """The other concept where the request has no anchor; models of classes take any other class."""
+    """The other concept if the request has no anchor; class-conditional models take any other class."""
     rate: Rate = "grad-norm"
     """How fast the forgetting loss must fall, a_t: eta ||grad g||^2, eta g, eta; or lambda_t = eta, fixed."""
     eta: float = 1.0
     """The rate's factor."""
     inner: int = 0
-    """Steps that estimate the least forgetting loss; only the rate gap needs them."""
+    """Number of steps that estimate the least forgetting loss; only --rate gap needs them."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         noise = "uniform" if self.wrong == "uniform-noised" else "gaussian"

@@ -33,7 +33,7 @@ class ESD(TrajectoryMethod):
 
     needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
-    """How far to the other side of the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         return NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space), NoPreservation()

@@ -25,9 +25,9 @@ class FineTune(ImageMethod):
     """Trains on remain pictures and never meets the target."""
 
     weights: str = "full"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
     batch: int = 8
-    """Rows of each term in an update."""
+    """Batch size: rows of each loss term in an update."""
 
     def __post_init__(self) -> None:
         ImageMethod.__post_init__(self)

@@ -35,7 +35,7 @@ class GEM(TrajectoryMethod):
     weights: str = "qk"
     """Which weights may move: subsets or regular expressions, comma-separated; vectors stay."""
     steps: int = 250
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     lr: float = 1e-3
     """Adam's learning rate for the factors."""
     eta: float = 1.0

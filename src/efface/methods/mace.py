@@ -56,7 +56,8 @@ NEUTRAL = "object"
 @final
 @dataclass(frozen=True, kw_only=True)
 class MACE(Method):
-    """Refines the words around the targets, then draws attention from each, and fuses all in closed form."""
+    """Refines the words around the targets, then trains attention away from each target, and fuses all changes in
+    closed form."""
 
     kind: ClassVar[Kind] = "in stages"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
@@ -67,28 +68,29 @@ class MACE(Method):
     uses_anchor: ClassVar[bool] = True
     uses_keep: ClassVar[bool] = True
     steps: int = 120
-    """Updates for each target."""
+    """Number of updates for each target."""
     lr: float = 3e-4
     """Adam's learning rate for the low-rank factors."""
     rank: int = 1
-    """Of each target's change of a layer."""
+    """Rank of each target's change of a layer."""
     batch: int = 1
-    """Rows of an update."""
+    """Batch size: rows of an update."""
     lamb: float = 1000.0
-    """Weight of staying near the weights before, in both closed forms."""
+    """Weight, in both closed forms, of the term that keeps the weights near their values before."""
     preserve_scale: float = 0.1
     """Weight of the tokens of preserved words, in both closed forms."""
     preserve_words: int = 500
-    """Words of the model's vocabulary that are preserved beside the kept concepts, common ones first."""
+    """Number of words of the model's vocabulary, the most common first, that are preserved beside the concepts to
+    keep."""
     segmenter: str = ""
-    """What says where the target is in a picture: a CLIPSeg's folder or hub id, or `module:function` of uint8 pictures
-    [n, 3, h, w] and the target, which gives [n, h, w] in 0 to 1. By default the attention itself says."""
+    """What locates the target in a picture: a CLIPSeg's folder or hub id, or `module:function` of uint8 pictures
+    [n, 3, h, w] and the target, which gives [n, h, w] in 0 to 1. By default the attention itself locates it."""
     threshold: float = 0.5
-    """Where the target is seen: above this share of its strongest attention, or of the segmenter's certainty."""
+    """Threshold of the target's region, as a share of its strongest attention or of the segmenter's certainty."""
     end_tokens: bool = True
-    """Draw attention from the end tokens too, which sum up the prompt."""
+    """Also reduce the attention of the end tokens, which summarise the prompt."""
     focal: bool = True
-    """Train on timesteps around 200 to 400 of 1000, where what is drawn is settled; else on all."""
+    """Train on timesteps around 200 to 400 of 1000, where the content of the picture is decided; otherwise on all."""
     pictures: int = 8
     """Pictures of each target in each context that the model draws to train on."""
     draw_steps: int = 50
@@ -96,7 +98,7 @@ class MACE(Method):
     guidance: float = 7.5
     """Guidance of these pictures."""
     contexts: tuple[str, ...] = ("{}", "a photo of {}", "a picture of {} outdoors", "{} on a table", "a small {}")
-    """Prompts around a concept, in all stages; the words after it are what the refinement is about."""
+    """Prompt templates, used in all stages; the refinement concerns the words after the concept."""
     seed: int = 0
     """Seed of everything random."""
 
@@ -232,5 +234,5 @@ def _product(edit: Edit, name: str, like: Tensor) -> Tensor:
 
 
 def _files(checkpoint: str | Path | None, count: int) -> list[Path]:
-    """Where finished targets wait for the others."""
+    """Where the changes of finished targets are stored until all are done."""
     return [Path(f"{checkpoint}.{i}.done") for i in range(count)] if checkpoint else []

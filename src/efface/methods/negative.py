@@ -18,11 +18,11 @@ from .guided import Guided
 @final
 @dataclass(frozen=True, kw_only=True)
 class Negative(Guided):
-    """Pushes every picture away from the target instead of from the empty prompt."""
+    """Guides every picture away from the target instead of away from the empty prompt."""
 
     needs_uncond: ClassVar[bool] = True
     template: str = "{}"
-    """Prompt around the targets."""
+    """Prompt template of the targets."""
 
     def guide(self, erasure: Erasure) -> Guider:
         return negative.Negative(prompt=self.template.format(", ".join(erasure.targets)))

@@ -23,16 +23,16 @@ from .states import build_forget_pictures, build_remain_pictures
 @final
 @dataclass(frozen=True, kw_only=True)
 class NegGrad(ImageMethod):
-    """Climbs the training loss on forget pictures, descends it on remain pictures."""
+    """Ascends the training loss on pictures of the target, and descends it on pictures that remain."""
 
     weights: str = "full"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
     steps: int = 100
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     batch: int = 8
-    """Rows of each term in an update."""
+    """Batch size: rows of each loss term in an update."""
     remain_weight: float = 1.0
-    """Weight of the remain pictures."""
+    """Weight of the loss on pictures that remain."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         source, captions = build_remain_pictures(self, model, erasure)

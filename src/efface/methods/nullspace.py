@@ -26,22 +26,24 @@ from .closed_form import ClosedForm, Tokens
 
 LAST: Tokens = "last-subject"
 REACHED = 1e-5
-"""A target with a smaller share in the free directions cannot be told from rounding."""
+"""A target with a smaller share in the free directions cannot be distinguished from rounding errors."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class NullSpace(ClosedForm):
-    """Maps many targets to the anchor at once along directions that nothing preserved uses, in seconds."""
+    """Maps many targets to the anchor at once, along directions that no preserved concept uses, in seconds."""
 
     tokens: Tokens = "all"
-    """Which rows of a target's prompt are edited: the concept's last token, or all from there on."""
+    """Which token embeddings of a target's prompt are edited: the concept's last token, or all from there on."""
     threshold: float = 1e-6
-    """A direction is free where the preserved rows reach at most this share of their largest singular value."""
+    """A direction is free if the preserved embeddings' singular value there is at most this share of the largest
+    one."""
     preserve_vocabulary: int = 1000
-    """Words of the model's vocabulary, common ones first, that are preserved beside the kept concepts, at most."""
+    """Largest number of words of the model's vocabulary, the most common first, that are preserved beside the
+    concepts to keep."""
     free: float = 0.5
-    """Share of the embedding's directions that the vocabulary leaves free."""
+    """Share of the embedding's directions that must stay free when vocabulary words are added."""
 
     def __post_init__(self) -> None:
         positive(self, "lamb", "free")

@@ -25,12 +25,12 @@ from .states import build_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class PAC(Pruning):
-    """Prunes weights until the target is drawn as the anchor is."""
+    """Prunes weights so that the target is drawn as the anchor."""
 
     uses_anchor: ClassVar[bool] = True
     needs_anchor: ClassVar[bool] = True
     weights: str = "xattn-strict"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         return Anchor(build_trajectories(self, self.paths), self.space, states="anchor"), KeepWeights(self.beta)

@@ -25,11 +25,11 @@ from .states import build_target_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class PESD(Pruning):
-    """Prunes the weights that draw the target; every other weight keeps its value."""
+    """Prunes the weights that generate the target; every other weight keeps its value."""
 
     needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
-    """How far to the other side of the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
         return NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space), KeepWeights(self.beta)

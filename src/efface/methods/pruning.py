@@ -24,11 +24,13 @@ class Pruning(TrajectoryMethod):
     start: float = 4.0
     """Initial logit of every weight; sigmoid(4) keeps it with 98 %."""
     beta: float = 1e-2
-    """Weight of the share of weights pruned."""
+    """Weight of the share of pruned weights in the loss."""
     sparsity: float = 0.0
-    """Prune exactly this share of the selected weights, those the logits want least; 0 prunes what the logits say."""
+    """Prune exactly this share of the selected weights, those with the smallest logits; 0 prunes every weight with a
+    negative logit."""
     fill: float = 0.0
-    """Noise in place of pruned weights, in units of each tensor's standard deviation; zeros tell what was pruned."""
+    """Noise that replaces pruned weights, in units of each tensor's standard deviation; zeros would reveal which
+    weights were pruned."""
 
     def __post_init__(self) -> None:
         TrajectoryMethod.__post_init__(self)

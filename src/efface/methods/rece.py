@@ -31,18 +31,19 @@ from .closed_form import ClosedForm
 @final
 @dataclass(frozen=True, kw_only=True)
 class RECE(ClosedForm):
-    """UCE, then epochs of finding the embedding that brings the target back and editing it away too."""
+    """UCE, followed by epochs that each find the embedding which brings the target back, and erase it too."""
 
     epochs: int = 3
     """Rounds of attack and edit after the UCE edit; 0 is UCE's first release."""
     reg: float = 0.1
-    """Pull of the attack's embedding to zero; small ones attack, and then erase, harder."""
+    """Regularisation of the attack's embedding towards zero; smaller values give a stronger attack, and so a stronger
+    erasure."""
     lamb: float = 0.1
-    """Weight of staying near the weights before each edit."""
+    """Weight of the term that keeps the weights near their values before each edit."""
     erase_scale: float = 1.0
-    """Weight of the erased rows."""
+    """Weight of the erased concepts' embeddings."""
     preserve_scale: float = 0.1
-    """Weight of the preserved rows."""
+    """Weight of the preserved concepts' embeddings."""
 
     def __post_init__(self) -> None:
         positive(self, "reg", "lamb", "erase_scale", "preserve_scale")
@@ -52,7 +53,7 @@ class RECE(ClosedForm):
     def solve(
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Two linear solves an epoch."""
+        """Makes two linear solves in each epoch."""
         reader = self.reader(model, "all", weights)
         held, empty = reader.kept([*erasure.keep, *words]), reader.whole([""])
         kept, kept_again = (torch.cat([held, empty.repeat(n, 1)]) for n in (1, len(erasure.targets)))

@@ -24,7 +24,7 @@ from .guided import Guided
 @final
 @dataclass(frozen=True, kw_only=True)
 class SAFREE(Guided):
-    """Projects the words that carry the target away from it, and leaves the others."""
+    """Projects the tokens that carry the target away from it, and leaves the other tokens as they are."""
 
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl")
     unserved: ClassVar[Mapping[str, str]] = {
@@ -32,17 +32,17 @@ class SAFREE(Guided):
         "flow": "it filters the tokens of CLIP, and T5 or a language model reads the prompt beside or instead of it",
     }
     alpha: float = 0.01
-    """How much farther from the target a prompt must be without a token for the token to carry it."""
+    """How much farther from the target the prompt must be without a token for this token to be filtered."""
     self_validation: bool = True
-    """Filter for as many steps as the prompt looks suspicious, not all."""
+    """Let the prompt's similarity to the target decide how many steps are filtered, instead of all."""
     up_t: int = 10
-    """Most steps filtered, where self-validation decides."""
+    """Largest number of filtered steps with self-validation."""
     sharpness: float = 2.5
-    """How fast suspicion grows."""
+    """Steepness of the sigmoid by which self-validation decides."""
     midpoint: float = 5.333
     """Ten times the change of the embedding at which half of `up_t` steps are filtered."""
     negative: bool = False
-    """Use the targets as negative prompt as well."""
+    """Also use the targets as the negative prompt."""
 
     def guide(self, erasure: Erasure) -> Guider:
         return safree.SAFREE(

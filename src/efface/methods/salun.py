@@ -30,19 +30,20 @@ from .states import build_forget_pictures, build_remain_pictures
 @final
 @dataclass(frozen=True, kw_only=True)
 class SalUn(ImageMethod):
-    """Relabels forget pictures, moving only the weights most salient for them."""
+    """Trains pictures of the target under another label, and changes only the weights that are most salient for
+    them."""
 
     uses_anchor: ClassVar[bool] = True
     weights: str = "full"
-    """Which weights may move: subsets or regular expressions, comma-separated."""
+    """Which weights may change: subsets or regular expressions, comma-separated."""
     steps: int = 100
-    """Updates of the weights."""
+    """Number of updates of the weights."""
     batch: int = 8
-    """Rows of each term in an update."""
+    """Batch size: rows of each loss term in an update."""
     alpha: float = 0.1
-    """Weight of the remain pictures."""
+    """Weight of the loss on pictures that remain."""
     share: float = 0.5
-    """Share of the weights that may move, the most salient."""
+    """Share of the weights that may change, the most salient ones."""
     saliency_guidance: float = 7.5
     """Guidance of the denoising loss whose gradient over the forget set is the saliency."""
     looks: int = 0

@@ -18,33 +18,34 @@ TOKENIZER = "tokenizer"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchMethod(TrajectoryMethod):
-    """A method that searches words near the target for one to preserve, or to become; kept words are candidates."""
+    """A method that searches words near the target for one to preserve or to become; concepts to keep are
+    candidates."""
 
     uses_keep: ClassVar[bool] = True
     vocabulary: str = ""
     """A file of candidate words of the search, one a line, or `tokenizer`: all whole words that the model's tokenizer
     has. By default the model's own vocabulary."""
     k_closest: int = 1000
-    """Candidates are among this many words nearest to the target."""
+    """Number of words nearest to the target among which candidates are chosen."""
     centres: int = 100
-    """Candidates of each target, spread over their distances to it."""
+    """Number of candidates of each target, spread over their distances to it."""
     exclude: tuple[str, ...] = ()
     """Words that count as the target and are never candidates."""
     margin: float = 0.0
-    """Words nearer to a target than this share of the median distance from it count as the target. Ours; the papers
-    leave none out, and 0.2 keeps near-synonyms from being preserved."""
+    """Words nearer to a target than this share of the median distance count as the target itself. This is ours: the
+    papers leave none out, and 0.2 keeps near-synonyms from being preserved."""
     temperature: float = 2.0
-    """Of the search's Gumbel-Softmax choice."""
+    """Temperature of the search's Gumbel-Softmax choice."""
     search_lr: float = 1e-2
     """Adam's learning rate for the logits of the choice."""
     search_turns: int = 1
-    """Steps of the search after each update of the weights."""
+    """Number of steps of the search after each update of the weights."""
     keep_weight: float = 1.0
     """Weight of the preservation."""
     keep_paths: int = 1
-    """Stored trajectories a preserved prompt."""
+    """Number of stored trajectories of each preserved prompt."""
     keep_source: Literal["same", "frozen"] = "same"
-    """Whose trajectories preserved prompts lie on: as `source` and `refresh` say, or the base's, stored once."""
+    """Whose trajectories are used for preserved prompts: as --source and --refresh say, or the base's, stored once."""
 
     def check_mixture(self, hard: bool) -> None:
         """Raises ValueError where a mixture of all candidates is to be on stored trajectories."""

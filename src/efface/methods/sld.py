@@ -37,7 +37,7 @@ class SLD(Guided):
     level: Level = "medium"
     """The paper's settings, for all that is not given below."""
     template: str = "{}"
-    """Prompt around the targets."""
+    """Prompt template of the targets."""
     warm_up: int | None = None
     """Steps before it acts; a whole trajectory of few steps may be over by then."""
     scale: float | None = None

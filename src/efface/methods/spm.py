@@ -53,9 +53,9 @@ class SPM(TrajectoryMethod):
     lr: float = 1e-4
     """Adam's learning rate for the adapters."""
     eta: float = 1.0
-    """How far to the other side of the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
     draw_steps: int = 30
-    """Sampling steps of what the model draws to train on: trajectories, pictures."""
+    """Sampling steps of the trajectories or pictures that the model draws to train on."""
     rank: int = 1
     """Of each adapter."""
     la_strength: float = 1000.0

@@ -106,7 +106,7 @@ class STEREO(Method):
     guidance: float = 3.0
     """Guidance of trajectories."""
     space: Space = "eps"
-    """Where squared errors are measured; sets how much noisy timesteps weigh."""
+    """The space in which squared errors are measured, which decides how much noisy timesteps count."""
     seed: int = 0
     """Seed of everything random."""
 

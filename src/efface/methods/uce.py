@@ -37,7 +37,7 @@ class UCE(ClosedForm):
     erase_scale: float = 1.0
     """Weight of the targets' rows; large ones break pictures."""
     preserve_scale: float = 1.0
-    """Weight of the preserved rows."""
+    """Weight of the preserved concepts' embeddings."""
     keep_empty: bool = False
     """Preserve every token of the empty prompt too, which guidance subtracts."""
 
