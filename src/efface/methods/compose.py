@@ -90,7 +90,7 @@ class Compose(SearchMethod, ImageMethod):
     eta: float = 1.0
     """How far to the other side the target is pushed."""
     goal: Aim = "auto"
-    """What the guidance term becomes: the anchor's, zero (none), or the target's reversed; auto prefers the anchor's."""
+    """What the guidance term becomes: the anchor's, zero, or the target's reversed; auto prefers the anchor's."""
     detach: bool = True
     """Stop the gradient of the unconditional prediction in the guidance term."""
     wrong: Wrong = "label"
