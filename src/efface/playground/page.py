@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Base
 from markupsafe import escape
 
 from .scene import Scene, read_scene
@@ -43,7 +44,7 @@ def start_page(page: gr.Blocks, host: str, port: int) -> str:
         enable_monitoring=False,
         run_history=False,
         footer_links=[],
-        theme=gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+        theme=Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         css=STYLE,
     )
     return local
@@ -153,9 +154,18 @@ class _Page:
         scene = [self.model, self.prompt, self.seed, self.steps, self.guidance, *self.files, *self.strengths]
         common = [self.reveal, self.history, self.concept]
         shown = [self.pair, self.commands, self.tries, self.again, self.history, self.outcome]
-        gr.on([self.draw.click, self.prompt.submit], self._draw, [*common, *scene], shown, show_progress="minimal")
+        gr.on(
+            [self.draw.click, self.prompt.submit],
+            self._draw,
+            [*common, *scene],
+            shown,
+            show_progress="minimal",
+            show_progress_on=self.pair,
+        )
         attack = [self.attack, self.count, self.names]
-        going = self.breaking.click(self._attack, [*common, *attack, *scene], shown, show_progress="minimal")
+        going = self.breaking.click(
+            self._attack, [*common, *attack, *scene], shown, show_progress="minimal", show_progress_on=self.pair
+        )
         self.stop.click(None, cancels=[going])
         self.more.click(self._open_slot, self.open_slots, [self.open_slots, self.more, *self.rows])
         self.reveal.change(self._reveal, [self.reveal, self.history], [self.pair, self.tries])
