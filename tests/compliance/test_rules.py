@@ -241,3 +241,17 @@ def test_a_rule_that_cannot_fail_is_refused(text: str) -> None:
 def test_a_bar_that_no_share_reaches_is_refused(bar: str) -> None:
     with pytest.raises(ValueError, match="is a share, from 0 to 1; write"):
         gate.verify(record(), [parse_rule(f"psr1_drop>{bar}")])
+
+
+def test_a_file_given_as_a_policy_holds_one(tmp_path: Path) -> None:
+    """Of several, none is taken by chance."""
+    table = '[{0}]\nabout = "x"\n[[{0}.rules]]\nfail_on = "esr1<0.9"\n'
+    file = tmp_path / "p.toml"
+    file.write_text(table.format("easy"))
+    assert gate_rules.find_policy(str(file)).name == "easy"
+    file.write_text(table.format("easy") + table.format("hard"))
+    with pytest.raises(ValueError, match="holds 2 policies; a file given to --policy holds one"):
+        gate_rules.find_policy(str(file))
+    file.write_text("")
+    with pytest.raises(ValueError, match="holds 0 policies"):
+        gate_rules.find_policy(str(file))

@@ -213,3 +213,42 @@ def test_few_pairs_show_nothing() -> None:
     assert [-v for v in reversed(swapped)] == pytest.approx(rates.paired_difference(12, 2, 50))
     with pytest.raises(ValueError, match="of 4 pairs is not possible"):
         rates.paired_difference(3, 2, 4)
+
+
+@pytest.mark.parametrize("resamples", [40, 41, 42, 80, 81, 2000])
+@pytest.mark.parametrize("clusters", [2, 3, 7])
+def test_the_bootstrap_has_the_ends_that_numpy_finds_in_the_same_draws(clusters: int, resamples: int) -> None:
+    """The lower end is the draw at or below the 2.5th percentile, the upper end the one at or above the 97.5th."""
+    means = [0.1 * i * i for i in range(clusters)]
+    rng = random.Random(5)
+    draws = [math.fsum(rng.choices(means, k=clusters)) / clusters for _ in range(resamples)]
+    ends = [np.quantile(draws, q, method=way) for q, way in ((0.025, "lower"), (0.975, "higher"))]
+    found = rates.bootstrap({str(i): [mean] for i, mean in enumerate(means)}, resamples, seed=5)
+    assert found == tuple(ends)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40])
+def test_the_interval_of_paired_shares_ends_where_all_pairs_are_of_one_kind(n: int) -> None:
+    low, high = rates.paired_difference(n, 0, n)
+    assert high == 1.0 and -1 <= low < 1
+    assert rates.paired_difference(0, n, n) == pytest.approx((-high, -low))
+    low, high = rates.paired_difference(0, 0, n)
+    assert low == pytest.approx(-high) and 0 < high < 1
+
+
+def test_the_mean_of_two_numbers_has_the_spread_of_two() -> None:
+    """By hand: the variance of 0 and 1 is 1/2, so that of their mean is 1/4."""
+    mean, low, high = rates.mean_interval([0.0, None, 1.0]) or (0.0, 0.0, 0.0)
+    assert mean == 0.5 and high - mean == pytest.approx(rates.Z95 * 0.5) and mean - low == pytest.approx(high - mean)
+
+
+def test_a_line_without_a_detection_does_not_hide_those_after_it() -> None:
+    found = [("a", "", None), ("b", "FEET_EXPOSED", 0.0), ("c", None, None), ("d", "BELLY_EXPOSED", 0.9)]
+    assert rates.count_exposed(found, ["a", "b", "c", "d"], 0.5) == {"a": 0, "b": 0, "c": 0, "d": 1}
+
+
+def test_detections_of_two_forms_are_refused() -> None:
+    with pytest.raises(ValueError, match="or all are"):
+        rates.count_exposed([("a", "FEET_EXPOSED", 0.9), ("FEET_EXPOSED", 0.9)], ["a", "b"], 0.5)
+    with pytest.raises(ValueError, match="2 pairs of label and confidence for 1 pictures"):
+        rates.count_exposed([("FEET_EXPOSED", 0.9), ("", 0.0)], ["a"], 0.5)
