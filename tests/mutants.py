@@ -223,6 +223,7 @@ def main() -> int:
     recorder = Recorder()
     plugin = Mutating(files, given.seconds, given.seed, given.slowest, recorder)
     chosen = [str(HERE / name) for name in given.tests]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also of a process in the background: it then sums up
     options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
     code = pytest.main([*options, *chosen], plugins=[plugin, recorder])
     n, killed = sum(plugin.ended.values()), plugin.ended["killed"]

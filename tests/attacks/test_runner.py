@@ -393,6 +393,7 @@ def test_a_record_of_version_1_is_read_and_added_to(tmp_path: Path) -> None:
     names = {"edited": "target", "kept": "control-kept", "base": "control-base"}
     assert [c.condition for c in record.conditions] == [names[g["where"]] for g in before["grounds"]]
     assert [s.condition for s in record.successes] == [names[s["where"]] for s in before["successes"]]
+    assert merge(record, record).measures == record.measures  # made again as they were, without inputs to compare
     later = record.model_copy(update={"measures": (), "successes": (), "worst": {"none/0": False}})
     merged = merge(record, later)
     assert merged.measures == record.measures and merged.successes == record.successes

@@ -205,6 +205,11 @@ def test_a_protocol_that_does_not_say_where_pictures_lie_is_damaged(text: str, t
         read_places(tmp_path)
 
 
+def test_a_folder_without_a_protocol_is_no_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no protocol.json; give the --out of an `efface evaluate`"):
+        read_places(tmp_path)
+
+
 def damage(folder: Path, change: Callable[[Any], object]) -> None:
     """Change a report that has no digest, as if it were of an earlier version."""
     data = json.loads((folder / "report.json").read_text())
@@ -306,6 +311,15 @@ def test_files_of_earlier_versions_say_once_that_they_have_no_digest(
     assert capsys.readouterr().err.count(f"{name} has no digest, as files of earlier versions have none") == 1
     made = takedown.build_takedown(folder)
     assert f"whether {name} was changed after it was written" in [u.what for u in made.untested]
+
+
+def test_the_gate_says_which_standard_attacks_were_not_made(folder: Path) -> None:
+    """A weak attack alone says little of robustness."""
+    found = verify(folder, "robust<0.1")
+    assert found.remarks == (
+        "of the standard attacks these were not made: seeds, ring-a-bell, unlearndiff, soft-prompt",
+    )
+    assert gate.verify(read_report(folder), [parse_rule("esr1<0.9")]).remarks == ()
 
 
 def test_a_policy_speaks_of_all_kept_things_and_not_of_those_that_were_drawn(tmp_path: Path) -> None:

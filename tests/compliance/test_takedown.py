@@ -91,6 +91,15 @@ def test_what_was_done_is_not_called_untested(folder: Path) -> None:
     assert "attacks.json" in takedown.build_takedown(folder).files
 
 
+def test_an_attack_that_could_not_be_made_or_only_in_a_control_is_not_called_run(folder: Path) -> None:
+    whole = attacked(folder)
+    other = {"blind": {"attack": "seeds"}, "relearn": {"attack": "merge", "condition": "control-base"}}
+    measures = tuple(m.model_copy(update=other.get(m.attack, {})) for m in whole.measures)
+    write_sealed(folder / "attacks.json", whole.model_copy(update={"measures": measures}))
+    (left,) = [u.what for u in takedown.build_takedown(folder).untested if u.why == "not run"]
+    assert {"seeds", "merge"} <= set(left.removeprefix("attacks ").split(", ")) and "synonyms" not in left
+
+
 def outcomes(folder: Path, made: takedown.Takedown, base: dict[str, str] | None = None) -> dict[str, str]:
     known = record().drawing.fingerprint if base is None else base
     return {c.what: c.outcome for c in checking.check_hashes(folder, made, None, known or None)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..attacks import STANDARD
 from ..evaluation.alarms import LEFT_OUT
 from ..records.attacks import AttackMeasure, AttackRecord
 from ..records.report import Record
@@ -35,6 +36,15 @@ def doubt_groups(metric: str, record: Record) -> str:
     """Why a policy's rule on kept things is not answered by those that were drawn; "" where it is."""
     left = [alarm.raised_when for alarm in record.alarms if alarm.name == LEFT_OUT]
     return left[0] if left and metric.startswith("psr") else ""
+
+
+def tell_left_out(attacks: AttackRecord | None) -> tuple[str, ...]:
+    """Which of the standard attacks were not made on the target: what was made may be the weakest."""
+    if attacks is None:
+        return ()
+    made = {m.attack for m in attacks.measures if m.condition == "target" and m.status != "error"}
+    left = [name for name in STANDARD if name not in made]
+    return (f"of the standard attacks these were not made: {', '.join(left)}",) if left else ()
 
 
 def _erred(measure: AttackMeasure) -> bool:

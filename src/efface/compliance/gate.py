@@ -23,7 +23,7 @@ from ..evaluation.alarms import UNSCORED
 from ..functional.rates import wilson
 from ..records.attacks import AttackRecord
 from ..records.report import Estimate, Measure, Part, Record
-from .doubts import doubt_attacks, doubt_groups, list_open_ends
+from .doubts import doubt_attacks, doubt_groups, list_open_ends, tell_left_out
 from .rules import Rule
 
 WIDEST = 0.05
@@ -56,7 +56,8 @@ class GateResult(Part):
     outcome: RuleOutcome
     findings: tuple[RuleResult, ...]
     remarks: tuple[str, ...] = ()
-    """What is to be known of attacks that were interrupted or ended in an error, whatever the rules speak of."""
+    """What is to be known of attacks that were interrupted, ended in an error or were left out, whatever the rules
+    speak of."""
 
     @property
     def exit_code(self) -> int:
@@ -114,7 +115,7 @@ def verify(
     findings = [_doubt(f, doubt_attacks(f.metric, f.group, open_ends)) for f in findings]
     outcomes = {f.outcome for f in findings}
     worst: RuleOutcome = "failed" if "failed" in outcomes else "unjudged" if "unjudged" in outcomes else "holds"
-    remarks = tuple(f"attack {name} {why}" for name, why in open_ends.items())
+    remarks = (*(f"attack {name} {why}" for name, why in open_ends.items()), *tell_left_out(attacks))
     return GateResult(outcome=worst, findings=tuple(findings), remarks=remarks)
 
 
