@@ -150,6 +150,7 @@ def stamp(**more: Any) -> dict[str, Any]:
 def write(out: Path, name: str, data: Mapping[str, Any]) -> None:
     """The result as JSON, whole or not at all."""
     file = check_file(out / f"{name}.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     temporary.replace(file)

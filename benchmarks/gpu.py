@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu                                  # SD 1.5 and SDXL with random weights
     python -m benchmarks.gpu --rehearse                       # the same cases on a tiny model, on any machine
+    python -m benchmarks.gpu --quantised FOLDER               # FLUX.1-dev, say, held in 4 and in 8 bits
 
 SD 1.5 at 512 pixels: ESD, EAP, EraseDiff by a few updates, UCE of a hundred concepts, one attack by gradients, drawing;
 SDXL at 1024: ESD. Beside each the memory that the plan said before, and beside an update the bare network, compiled
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -58,6 +59,8 @@ class GPU:
     """Rows that the attack takes together."""
     minutes: float = 10.0
     """After so many, cases that have not begun are left out, and the page says which."""
+    quantised: str = ""
+    """A diffusers folder or hub id whose denoiser is held in 4 and in 8 bits; its cases alone are run."""
     out: Path = Path("out/benchmarks/gpu")
     """Folder of the page, and of the same as JSON."""
 
@@ -78,9 +81,11 @@ class GPU:
                 torch.cuda.empty_cache()
         self.write(lines, time.monotonic() - began)
 
-    def cases(self) -> list[tuple[Size, str, Callable[[], dict[str, Any]]]]:
+    def cases(self) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
         """Every case by the model's size and its own name, what tells most first."""
-        made: list[tuple[Size, str, Callable[[], dict[str, Any]]]] = [
+        if self.quantised:
+            return [(self.quantised, f"gem, {n} bits", lambda n=n: self.held_in(n)) for n in (4, 8)]
+        made: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
             ("sd", name, lambda name=name: self.trained(name, "sd")) for name in ("esd", "eap", "erasediff")
         ]
         made.append(("sd", "an attack by gradients", lambda: self.attacked("sd")))
@@ -133,6 +138,23 @@ class GPU:
 
         work()
         return median(timed(work).seconds for _ in range(3))
+
+    def held_in(self, bits: Literal[4, 8]) -> dict[str, Any]:
+        """Updates of low rank on a base in so many bits, and how far its pictures are from those of the edit there."""
+        model = efface.load(self.quantised, quantise=bits, checkpointing=True, offload=True)
+        steps = 2 + self.updates
+        kind: Any = methods.get("gem")
+        method = kind(steps=steps, source="frozen", paths=1, draw_steps=4, guidance=model.defaults.guidance)
+        plan = estimate(method.build_trainer(model, CAT))
+        marks: list[float] = []
+
+        def mark(*_: Any, **__: Any) -> None:
+            settle()
+            marks.append(time.perf_counter())
+
+        used = peak_of(lambda: method.fit(model, CAT, progress=mark), _weights(model))
+        update = median(b - a for a, b in pairwise(marks))
+        return {"seconds": update, "rows": method.batch, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
     def closed(self, name: str, size: Size) -> dict[str, Any]:
         """A closed form of many concepts, in all."""
@@ -190,7 +212,9 @@ class GPU:
 
 
 def _weights(model: Any) -> list[torch.Tensor]:
-    parts = [getattr(model.pipeline, name, None) for name in ("unet", "vae", "text_encoder", "text_encoder_2")]
+    parts = [
+        getattr(model.pipeline, name, None) for name in ("unet", "transformer", "vae", "text_encoder", "text_encoder_2")
+    ]
     return weights_of(*(part for part in parts if part is not None))
 
 

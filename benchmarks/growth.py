@@ -1,10 +1,11 @@
-"""How time and memory grow: with concepts, trained parameters, resolution and batch.
+"""How time and memory grow: with concepts, trained parameters, resolution and batch; and time with much to do.
 
-    python -m benchmarks.growth                      # the embedded model, all four
+    python -m benchmarks.growth                      # the embedded model, all axes
     python -m benchmarks.growth --only batch --most 16
+    python -m benchmarks.growth --only targets --only rows --only edits --only "attack rows"
 
 Each point is a run of its own: seconds an update (for the closed form seconds in all), and the most bytes of tensors
-alive, beside what the planner said before. Plots are written as SVG.
+alive, beside what the planner said before. Plots are written as SVG. Of `growth_sizes` each axis is fitted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 
@@ -28,9 +29,11 @@ from efface.files import check_file
 from efface.planning.plan import estimate
 
 from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
+from .growth_sizes import POINTS, fit_growth, measure
 from .plots import Line, plot
 
 Axis = Literal["concepts", "parameters", "resolution", "batch"]
+Work = Literal["targets", "rows", "edits", "attack rows"]
 SUBSETS = ("xattn-strict", "xattn", "selfattn", "noxattn", "full")
 
 
@@ -43,8 +46,8 @@ def flags(axis: Axis, n: int) -> dict[str, Any]:
 class Growth:
     """Time and memory along one axis at a time."""
 
-    only: tyro.conf.UseAppendAction[tuple[Axis, ...]] = ()
-    """Axes; all four where none is given."""
+    only: tyro.conf.UseAppendAction[tuple[Axis | Work, ...]] = ()
+    """Axes; all where none is given."""
     method: str = "esd"
     """A trained method; concepts are also given to uce."""
     most: int = 0
@@ -58,13 +61,30 @@ class Growth:
 
     def run(self) -> None:
         found: dict[str, list[dict[str, Any]]] = {}
-        for axis in self.only or ("concepts", "parameters", "resolution", "batch"):
+        for axis in self.only or (*get_args(Axis), *get_args(Work)):
+            if axis in get_args(Work):
+                found[axis] = self.worked(axis)
+                write(self.out, "growth", {"stamp": stamp(flags=self.asked()), "axes": found})
+                continue
             found[axis] = [point for n in self.points(axis) for point in self.measured(axis, n)]
             print(axis, table(list(found[axis][0]), [list(p.values()) for p in found[axis]]), sep="\n", flush=True)
             for what in ("seconds", "MB"):
                 self.draw(axis, what, found[axis])
-            asked = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-            write(self.out, "growth", {"stamp": stamp(flags=asked), "axes": found})
+            write(self.out, "growth", {"stamp": stamp(flags=self.asked()), "axes": found})
+
+    def asked(self) -> dict[str, Any]:
+        """The flags, in JSON's types."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+
+    def worked(self, axis: Work) -> list[dict[str, Any]]:
+        """Seconds at each point of an axis of `growth_sizes`, and the power that they grow by."""
+        model: Any = efface.load(self.model)
+        measure(axis, POINTS[axis][0], model)  # the first time costs what later ones do not
+        points = [n for n in POINTS[axis] if not self.most or n <= self.most]
+        found = [{axis: n, "seconds": measure(axis, n, model)} for n in points]
+        power = fit_growth([(each[axis], each["seconds"]) for each in found])
+        print(axis, table([axis, "seconds"], [list(p.values()) for p in found]), f"n^{power:.2f}", sep="\n", flush=True)
+        return [{**each, "power": power} for each in found]
 
     def points(self, axis: Axis) -> Sequence[int]:
         """Where to measure; of the parameters the place in SUBSETS."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import getpass
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,17 +41,40 @@ def build(compiler: str) -> Path:
     return made
 
 
-def run_on_fake_cuda(compiler: str, script: Path, *args: str, timeout: int = 1800) -> str:
-    """What a script prints that runs on the stand-in device; AssertionError with its errors where it fails."""
+@cache
+def start_server(compiler: str) -> subprocess.Popen[str]:
+    """The process that runs scripts on the stand-in device, started once."""
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "cuda"), str(ROOT / "src"), str(ROOT)])
     env = {**os.environ, "FAKE_GUARD": str(build(compiler)), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "fake_cuda", str(script), *args],
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "fake_cuda.server"],
         env=env,
         cwd=ROOT,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
-        timeout=timeout,
     )
-    assert done.returncode == 0, done.stderr[-6000:]
-    return done.stdout
+    atexit.register(_stop, server)
+    return server
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    for pipe in (server.stdin, server.stdout):
+        if pipe:
+            pipe.close()
+    server.wait()
+
+
+def run_on_fake_cuda(compiler: str, script: Path, *args: str) -> str:
+    """What a script prints that runs on the stand-in device; AssertionError with its errors where it fails."""
+    server = start_server(compiler)
+    assert server.stdin and server.stdout
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name) / "out", Path(name) / "err"
+        job = {"argv": [str(script), *args], "out": str(out), "err": str(err)}
+        server.stdin.write(json.dumps(job) + "\n")
+        server.stdin.flush()
+        code = server.stdout.readline().strip()
+        assert code == "0", err.read_text()[-6000:] if err.is_file() else f"the stand-in device did not start: {code!r}"
+        return out.read_text()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
 from .progress import Progress, Report, shown_with_steps
@@ -38,6 +38,7 @@ def load(
     draw_batch: int = 0,
     variant: str = "",
     guidance_rescale: float = 0.0,
+    quantise: Literal[0, 4, 8] = 0,
 ) -> Model:
     """Open a model: a name, a folder, a single file, a hub id, or a pipeline in memory.
 
@@ -59,6 +60,7 @@ def load(
         draw_batch=draw_batch,
         variant=variant,
         guidance_rescale=guidance_rescale,
+        quantise=quantise,
     )
 
 

@@ -104,6 +104,7 @@ def write_export(
     from ..edits.edit import Edit
     from ..interchange.factors import Choice
     from ..interchange.fitting import check_format
+    from ..models.quantised import refuse_export
     from .erasing import load
 
     choice = Choice(rank, energy)
@@ -119,6 +120,7 @@ def write_export(
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
         opened = lazy(model).open()
+    refuse_export(opened.name, opened.quantised)
     check_format(opened, found, kind, choice)
     look = _look(opened, found, pictures) if pictures else None
     if kind in WHOLE:

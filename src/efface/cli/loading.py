@@ -52,6 +52,9 @@ class Loading:
     default depends on the model."""
     variant: str = ""
     """Variant of the weights to open where a folder or hub id has several: fp16 for files *.fp16.safetensors."""
+    quantise: Literal[4, 8] | None = None
+    """Hold the denoiser's linear layers in 4 or 8 bits, on a GPU with the extra `cuda`: for guides and methods of low
+    rank."""
     compile: bool = False
     """Compile the network, which takes minutes at first and is then faster on a GPU."""
     offload: bool = False
@@ -76,6 +79,7 @@ class Loading:
             offload=self.offload,
             variant=self.variant,
             guidance_rescale=self.guidance_rescale,
+            quantise=self.quantise or 0,
             deterministic=self.deterministic,
             **more,
         )

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FORMS = ({""}, {"mask"}, {"mask", "fill"}, {"down", "up"})
+LOW_RANK = {"down", "up"}
+FORMS = ({""}, {"mask"}, {"mask", "fill"}, LOW_RANK)
 """The sets of suffixes whose parts make a change together; "" is the new value itself."""
 
 

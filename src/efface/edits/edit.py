@@ -18,7 +18,8 @@ from ..files import find_shared_digest, read_tensors, write_tensors
 from ..guidance.registry import from_json
 from ..models.base import Model
 from ..models.guider import Guider
-from .deltas import grouped, merged
+from ..models.quantised import refuse_export
+from .deltas import LOW_RANK, grouped, merged
 from .integrity import GUIDE, add_digests, check_meta, check_values, take_digests
 from .strength import check_strength
 
@@ -121,6 +122,7 @@ class Edit:
     def export(self, model: Model, folder: str | Path, strength: float = 1.0) -> None:
         """Writes the edited model as a folder that other tools open; ValueError where the Edit is a guide."""
         self.check_exportable()
+        refuse_export(model.name, model.quantised)
         with self.apply(model, strength):
             model.save_pretrained(folder)
 
@@ -206,8 +208,15 @@ def _new_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str
         raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
     if shared := sorted(name for name, n in count.items() if n > 1):
         warnings.warn(f"{len(shared)} weights are changed by several edits, first {shared[0]}", stacklevel=5)
+    if model.quantised and (dense := sorted(n for parts, _ in changes for n, p in parts.items() if set(p) != LOW_RANK)):
+        raise ValueError(
+            f"the edit holds a new value of {dense[0]}, and {model.name} is held in {model.quantised} bits, to which "
+            "edits of low rank alone can be added; open it without --quantise"
+        )
     return {
-        name: merged(name, base[name], [(parts[name], strength) for parts, strength in changes if name in parts])
+        name: merged(
+            name, model.plain_weight(name), [(parts[name], strength) for parts, strength in changes if name in parts]
+        )
         for name in count
     }
 

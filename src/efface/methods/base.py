@@ -15,6 +15,7 @@ from ..edits.provenance import provenance
 from ..functional.schedules import Space
 from ..models.architectures import expand
 from ..models.base import Model
+from ..models.quantised import refuse_dense
 from ..planning.plan import build_for_planning
 from ..training.config import TrainConfig
 from ..training.interfaces import Balance, Term, Update
@@ -122,6 +123,8 @@ class Method(ABC):
                 f"{', '.join(served)}, and `efface list methods` says which methods serve which"
             )
         if model is not None:
+            if model.quantised and self.kind in ("closed form", "in stages"):
+                raise refuse_dense(name, model.quantised)
             self.check_guidance(model, erasure)
             named = (*getattr(model, "classes", ()), *getattr(model, "own_words", ()))
             check_phrases(erasure.targets, "target", named)
@@ -251,6 +254,8 @@ class Trained(Method):
         self.check(erasure, model)
         # Made before the terms, which may read folders, as these refuse impossible settings at once.
         update, balance = self.update(), self.balance()
+        if model.quantised and not update.adds_factors:
+            raise refuse_dense(type(self).__name__, model.quantised)
         terms = self.terms(model, erasure)
         return Trainer(
             model,

@@ -57,6 +57,8 @@ class Adapter(ABC):
     """The denoiser itself."""
     parked: bool
     """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
+    quantised: int = 0
+    """Bits in which the denoiser's linear layers are held; 0 where they are plain."""
     gradient_rows: int
     """Rows that an attack differentiates at once, as the memory planner chose; 0 takes all."""
     on_step: Callable[[int, int], None] | None = None

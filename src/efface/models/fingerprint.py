@@ -25,7 +25,8 @@ def compute_digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
         digests[name].update(_plain(tensor, CASTS[name]).numpy().data)
 
     with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing lets others run meanwhile
-        for key, tensor in sorted(weights.items()):
+        for key in sorted(weights):
+            tensor = weights[key]  # one at a time: they may be read from a file
             here = tensor.detach().cpu()  # once for all casts: weights on a GPU are copied to here
             _demand_finite(key, here)
             label = f"{key}{tuple(tensor.shape)}".encode()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from .base import Model
     from .opening.place import Place
+    from .quantised import Bits
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 KINDS = (
@@ -52,6 +53,7 @@ def load(
     draw_batch: int = 0,
     variant: str = "",
     guidance_rescale: float = 0.0,
+    quantise: Bits = 0,
 ) -> Model:
     """Opens a model, and looks it over before anything is drawn (`opening/`).
 
@@ -78,6 +80,8 @@ def load(
         guidance_rescale: how far the standard deviation of guided predictions is moved back to that of the conditional
             one, 0 to 1, as the argument of Stable Diffusion's and SDXL's pipelines; for models with zero terminal SNR
             the paper suggests 0.7 (Lin et al., arXiv 2305.08891). It acts wherever this model draws.
+        quantise: 4 or 8 holds the denoiser's linear layers in so many bits, on a GPU with bitsandbytes (the extra
+            `cuda`), for guides and methods of low rank; 0 leaves them as they are.
 
     Raises:
         ValueError: nothing of that name, not a pipeline that this toolkit knows, a damaged file, a pipeline that came
@@ -88,19 +92,24 @@ def load(
 
     from .fingerprint import CASTS
     from .offload import check_bf16, check_device, choose_dtype, prepare
+    from .quantised import check_quantise, check_source
     from .trajectory_cache import BOUND, TrajectoryCache
 
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
     if draw_batch < 0:
         raise ValueError(f"draw_batch is 0 or a number of pictures, got {draw_batch}")
+    if quantise:
+        check_source(quantise, source)
     where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    if quantise:
+        check_quantise(quantise, where, compile)
     dtype = choose_dtype(where) if dtype is None and isinstance(source, str | Path) else dtype
     cast = CASTS[dtype] if isinstance(dtype, str) else dtype
     if cast == torch.bfloat16 or compute == "bf16":
         check_bf16(where)
     if isinstance(source, str | Path):
-        model = _from_files(str(source), where, cast, compute, variant, guidance_rescale)
+        model = _from_files(str(source), where, cast, compute, variant, guidance_rescale, quantise)
     elif variant:
         raise ValueError(f"a variant ({variant}) is chosen where files are opened; this pipeline is in memory already")
     else:
@@ -113,7 +122,9 @@ def load(
         compile=compile,
         offload=offload,
         deterministic=deterministic,
-        channels_last=isinstance(source, str | Path) and model.device.type == "cuda",  # one in memory keeps its own
+        channels_last=not quantise
+        and isinstance(source, str | Path)
+        and model.device.type == "cuda",  # one in memory keeps its own
     )
     model.draw_batch, model.guidance_rescale = draw_batch, guidance_rescale
     model.parked, model.steady = offload, set() if compile else None
@@ -123,18 +134,29 @@ def load(
 
 
 def _from_files(
-    source: str, device: str, cast: torch.dtype | None, compute: Compute | None, variant: str, rescale: float
+    source: str,
+    device: str,
+    cast: torch.dtype | None,
+    compute: Compute | None,
+    variant: str,
+    rescale: float,
+    quantise: Bits,
 ) -> Model:
     """A model by its name, folder, hub id or file."""
     import torch
 
     from .opening.pipeline import check_pipeline
     from .opening.place import locate
+    from .quantised import check_source
 
     place = locate(source, {name: BUNDLED / name / "model" for name in names()}, KINDS, variant)
     native = _compute(compute or ("auto" if place.bundled else "own"), device)
     defaults, words = _bundled_facts(BUNDLED / place.bundled) if place.bundled else (None, ())
     name = place.bundled or source
+    if quantise:
+        check_source(quantise, source, place.kind, place.config is not None)
+        _adapters()[place.kind][1].check_guidance_rescale(rescale, name)
+        return _open_quantised(place, device, cast or torch.bfloat16, native, variant, quantise, name)
     if place.kind == "DDPMPipeline":
         from .adapters import ddpm
 
@@ -151,6 +173,31 @@ def _from_files(
 
         lay_out_for_amx(pipeline)
     return adapter(pipeline, name, defaults=defaults, words=words, compute=native)
+
+
+def _open_quantised(
+    place: Place, device: str, cast: torch.dtype, native: torch.dtype | None, variant: str, bits: Bits, name: str
+) -> Model:
+    """A model whose denoiser is quantised while it is read; known by the weights that its files hold."""
+    from accelerate.hooks import remove_hook_from_module
+
+    from .opening.folder import open_folder
+    from .opening.pipeline import check_pipeline, modules_of
+    from .quantised import find_stored, reading_arguments, serve_swaps
+
+    pipeline, adapter = _adapters()[place.kind]
+    part = adapter.denoiser
+    opened = open_folder(place.location, pipeline, variant, {part: reading_arguments(bits, device, cast)})
+    for other, module in modules_of(opened).items():
+        if other == part:  # it lies on the GPU already; what only moves inputs there has nothing to do
+            remove_hook_from_module(module, recurse=True)
+        else:
+            module.to(device, cast)
+    model = adapter(check_pipeline(opened, name, packed=(part,)), name, defaults=None, words=(), compute=native)
+    if not serve_swaps(model.network):
+        raise ValueError(f"{name} has no linear layer that could be quantised; leave --quantise out")
+    model.quantise(bits, find_stored(Path(place.location), part, variant, set(model.weights), cast))
+    return model
 
 
 def _adapters() -> dict[str, tuple[Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from .cond import Cond
 from .fingerprint import compute_digests
 from .guider import Guider
 from .offload import ENCODERS
+from .quantised import is_packed, unpack
 from .trajectory_cache import TrajectoryCache
 from .weights import Weights
 
@@ -27,6 +29,7 @@ class Swappable(Adapter):
         self._guide: Guider | None = None
         self._fingerprint: dict[str, str] | None = None
         self.recordings = TrajectoryCache()
+        self._stored: Mapping[str, Tensor] = {}
         self.draw_batch = self.gradient_rows = 0
         self.parked = self.encoders_dropped = False
         self.steady: set[int] | None = None
@@ -85,13 +88,22 @@ class Swappable(Adapter):
         finally:
             self._guide, self._encoded = guide, encoded
 
+    def quantise(self, bits: int, stored: Mapping[str, Tensor]) -> None:
+        """Notes that the denoiser's linear layers are held in so many bits, and what the files hold of them."""
+        self.quantised, self._stored = bits, stored
+
+    def plain_weight(self, name: str) -> Tensor:
+        """The value of a weight now in place, also of one that is held in 4 or 8 bits."""
+        owner, weight = self._weights.find(name)
+        return unpack(owner, weight, self.dtype) if is_packed(weight) else weight
+
     def fingerprint(self) -> dict[str, str]:
         """Digests of the base's fp32, fp16 and bf16 casts: equal in one of them means the same base at some dtype.
 
-        Taken once, from the weights in place at the first call.
+        Taken once, from the weights in place at the first call; of a quantised denoiser from its files.
         """
         if self._fingerprint is None:
-            self._fingerprint = compute_digests(self.weights)
+            self._fingerprint = compute_digests(ChainMap(self._stored, self.weights))  # type: ignore[arg-type]
         return dict(self._fingerprint)
 
     def forget_encodings(self) -> None:

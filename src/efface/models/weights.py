@@ -33,6 +33,11 @@ class Weights:
         """The parameters now in place, by checkpoint name."""
         return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
 
+    def find(self, name: str) -> tuple[nn.Module, Tensor]:
+        """The module that holds a parameter, and the tensor now in place; KeyError where there is none of the name."""
+        owner, leaf = self._slots[name]
+        return owner, owner._parameters[leaf]  # type: ignore[return-value]
+
     def drop(self, prefix: str) -> None:
         """Forgets the parameters whose names begin so."""
         self._slots = {name: slot for name, slot in self._slots.items() if not name.startswith(prefix)}

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.offload import ENCODERS
+from ..models.quantised import list_scales
 from ..training.distributed import process_group
 from ..training.interfaces import MemoryFootprint
 from ..training.trainer import Trainer
@@ -174,9 +175,9 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
 def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing: LinearFit) -> Plan:
     """The plan with one row at once; `each` rows in the student's pass for one of each term."""
     model, takes = trainer.model, _takes(trainer)
-    resting = list_resting(model)
+    resting, scales = list_resting(model), list_scales(model.network) if model.quantised else []
     return Plan(
-        weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting]),
+        weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting, *scales]),
         resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
         trained=_trained(trainer),
         kept=_kept(trainer, takes) + _stored(trainer, takes) + sum(each.held_bytes for each in trainer.learners),

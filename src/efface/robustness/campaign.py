@@ -46,7 +46,7 @@ from .conditions import (
 from .merging import Log
 from .progress import CampaignProgress
 from .results import CampaignResults, build_record, describe_suite
-from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
+from .run import AttackResult, AttackRunner, check_attack, draw_reference_images, no_pictures, plain
 
 __all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
 
@@ -186,7 +186,7 @@ def _refused(
         for target in conditions:
             if attack.applies_to_base or target.condition == "target":
                 try:
-                    attack.check(bouts[target.condition].context(target, name, {}))
+                    check_attack(attack, bouts[target.condition].context(target, name, {}))
                 except ValueError as error:
                     found.setdefault((name, target.condition), str(error))
     fatal = [(name, reason) for (name, condition), reason in found.items() if condition == "target"]

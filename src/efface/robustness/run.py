@@ -183,6 +183,14 @@ class AttackRunner:
         }
 
 
+def check_attack(attack: Attack, context: AttackContext) -> None:
+    """As the attack's own check; ValueError too where it changes weights that are held in 4 or 8 bits."""
+    if attack.threat == "weights" and context.model.quantised:
+        held = f"{context.model.name} is held in {context.model.quantised} bits"
+        raise ValueError(f"{type(attack).__name__} changes weights, and {held}; open it without --quantise")
+    attack.check(context)
+
+
 def _settings(attack: Attack) -> dict[str, Any]:
     return {"version": attack.version, **dataclasses.asdict(attack)}
 

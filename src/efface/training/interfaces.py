@@ -48,15 +48,13 @@ class Step:
 @final
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What terms, sources and updates know of their training.
+    """What terms, sources and updates know of their training; it can be made without a `Trainer`, to test a term:
 
-    It can be made without a `Trainer`, to test a term by itself:
-
-        update = Dense("xattn", lr=1e-5)
-        config = TrainConfig(steps=1, batch=2, draw_steps=4)
-        context = Context(model, Erasure(("cat",)), config, update, model.encode([""]))
-        update.prepare(context)
-        queries = term.queries(context, Step(0, update, torch.Generator(), [0, 0], [0, 0], [7, 8], [1, 2]))
+    update = Dense("xattn", lr=1e-5)
+    config = TrainConfig(steps=1, batch=2, draw_steps=4)
+    context = Context(model, Erasure(("cat",)), config, update, model.encode([""]))
+    update.prepare(context)
+    queries = term.queries(context, Step(0, update, torch.Generator(), [0, 0], [0, 0], [7, 8], [1, 2]))
     """
 
     model: Model
@@ -113,6 +111,8 @@ class Learner(Checkpointable, ABC):
     """Steps that it takes in every round, in which all learners take theirs, one after the other."""
     about: str = ""
     """What people are told of it before a training, once it is prepared: how many words are searched."""
+    adds_factors: ClassVar[bool] = False
+    """Whether weights stay as they are and factors are added, as a base in 4 or 8 bits needs it."""
     held_bytes: int = 0
     """Bytes that lie on the device beside what learns, such as a table of embeddings; known once it is prepared."""
 

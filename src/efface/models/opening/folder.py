@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,23 @@ NAMED = 3
 """Names of tensors that an error gives."""
 
 
-def open_folder(folder: str | Path, pipeline: Any, variant: str = "") -> Any:
-    """The pipeline of a folder, in fp32 on the CPU.
+def open_folder(folder: str | Path, pipeline: Any, variant: str = "", read: Mapping[str, Any] | None = None) -> Any:
+    """The pipeline of a folder, in fp32 on the CPU but for parts that are to be read otherwise.
 
     Args:
         folder: a diffusers folder.
         pipeline: the class of its pipeline.
         variant: the weights to take where a part has several.
+        read: further arguments of `from_pretrained` by part: how one is quantised, where, and in which dtype.
 
     Raises:
         ValueError: a part is missing, damaged or does not fit its configuration.
     """
     folder = Path(folder)
     parts = check_parts(folder, variant)
-    weighty = {part.name: _open_weights(folder, part) for part in parts if part.weights}
+    weighty = {
+        part.name: _open_weights(folder, part, (read or {}).get(part.name, {})) for part in parts if part.weights
+    }
     if not weighty:
         raise ValueError(f"{folder}/model_index.json names no part that has weights; fetch the folder again")
     held, takes = {part.name for part in parts}, inspect.signature(pipeline.__init__).parameters.values()
@@ -45,17 +49,16 @@ def open_folder(folder: str | Path, pipeline: Any, variant: str = "") -> Any:
         raise _cannot_open(str(folder), error) from error
 
 
-def _open_weights(folder: Path, part: Part) -> Any:
+def _open_weights(folder: Path, part: Part, read: Mapping[str, Any]) -> Any:
     """One part with its weights, which fill it."""
     assert part.weights
     kind = getattr(diffusers if part.package == "diffusers" else transformers, part.kind, None)
     where = describe(part, folder)
     if kind is None or not hasattr(kind, "from_pretrained"):
         raise ValueError(f"{folder}: {part.name} is a {part.kind}, which {part.package} does not know; update it")
+    how = {"dtype": torch.float32, **to_arguments(part.weights), **read}
     try:
-        module, info = kind.from_pretrained(
-            folder, subfolder=part.name, dtype=torch.float32, output_loading_info=True, **to_arguments(part.weights)
-        )
+        module, info = kind.from_pretrained(folder, subfolder=part.name, output_loading_info=True, **how)
     except Exception as error:
         raise _cannot_open(where, error) from error
     if lacking := sorted(info["missing_keys"]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,12 +25,13 @@ LARGEST = 8192
 """Pixels a side, at most."""
 
 
-def check_pipeline(pipeline: Any, name: str) -> Any:
+def check_pipeline(pipeline: Any, name: str, packed: Sequence[str] = ()) -> Any:
     """The pipeline, ready to be drawn from: the one given, or a shallow copy whose parts are unwrapped.
 
     Args:
         pipeline: a diffusers pipeline with all that it needs; parts that are None are not looked at.
         name: what errors call it.
+        packed: parts that were quantised when they were opened, whose packed weights are no numbers to look at.
 
     Raises:
         ValueError: it was changed in a way that can't be served, or its parts or numbers do not fit; the message says
@@ -41,7 +42,8 @@ def check_pipeline(pipeline: Any, name: str) -> Any:
     check_hooks(pipeline, name)
     for check in (_check_adapters, _check_compiled, _check_fused, _check_conditions, _check_numbers):
         for part, module in parts.items():
-            check(name, part, module)
+            if check is not _check_numbers or part not in packed:
+                check(name, part, module)
     _check_devices(name, parts)
     _check_size(name, pipeline, parts)
     check_text(name, pipeline)
@@ -160,7 +162,7 @@ def _check_numbers(name: str, part: str, module: nn.Module) -> None:
         if tensor.dtype not in DTYPES:
             raise ValueError(
                 f"{part} of {name} holds {key} as {tensor.dtype}: quantized weights can't be edited; open the pipeline "
-                "in fp32, fp16 or bf16"
+                "in fp32, fp16 or bf16, or its folder with efface.load(folder, quantise=4)"
             )
         if tensor.numel() and not all(torch.isfinite(edge) for edge in torch.aminmax(tensor.detach())):
             raise ValueError(

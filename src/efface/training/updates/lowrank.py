@@ -30,6 +30,7 @@ class LowRank(Update):
     """
 
     steps_per_round = 1
+    adds_factors = True
 
     def __init__(self, selection: str, lr: float, rank: int, start: Start = "normal") -> None:
         if rank < 1:
@@ -48,7 +49,7 @@ class LowRank(Update):
         rng = torch.Generator().manual_seed(context.config.seed)
         self.downs, self.ups = [], []
         for name in self.names:
-            flat = base[name].detach().flatten(1)
+            flat = self.model.plain_weight(name).detach().flatten(1)
             shape = self.rank, flat.shape[1]
             drawn = (
                 torch.randn(shape, generator=rng)
@@ -70,8 +71,8 @@ class LowRank(Update):
         return self.names
 
     def swapped_in(self) -> AbstractContextManager[None]:
-        base = self.model.weights
         parts = zip(self.names, self.ups, self.downs, strict=True)
+        base = {name: self.model.plain_weight(name) for name in self.names}
         return self.model.swap_in(
             {n: (base[n] + (up @ down).view(base[n].shape)).to(base[n].dtype) for n, up, down in parts}
         )
