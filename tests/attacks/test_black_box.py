@@ -209,7 +209,7 @@ def test_a_class_conditional_model_hears_no_other_words() -> None:
     model = tiny_ddpm()
     context = AttackContext(**{**vars(context_of(tiny_model(), None)), "model": model})
     for attack in (Synonyms(), Characters(), RingABell()):
-        with pytest.raises(ValueError, match=r"hears no other words; seeds"):
+        with pytest.raises(ValueError, match=r"reads no words but its classes' names; use seeds"):
             attack.check(context)
     first, second = rounds(RandomPrefix(queries=2), context, rows_of("cat"))
     assert first[0] is not None and second[0] is not None

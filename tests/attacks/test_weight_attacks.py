@@ -58,7 +58,7 @@ def test_the_edited_model_is_left_as_it_was_also_when_stopped_early(
 
 @pytest.mark.parametrize("kind", UNDOING)
 def test_without_an_edit_there_is_nothing_to_undo(kind: Callable[..., Attack], eps_model: StableDiffusion) -> None:
-    with pytest.raises(ValueError, match="nothing to undo"):
+    with pytest.raises(ValueError, match="no edit that this attack could undo"):
         kind().check(context_of(eps_model, None))
 
 

@@ -1,7 +1,8 @@
-"""Attacks, one file each: what tries to bring an erased concept back.
+"""Attacks that try to bring an erased concept back, one file each.
 
-An attack is called by the name of its file, with hyphens for underscores. Its dataclass' defaults are its paper's; what
-a bundled model needs instead stands in its defaults.toml, under [attack.NAME]. Importing this package imports no torch.
+An attack is called by the name of its file, with hyphens for underscores. Its dataclass' defaults are its paper's;
+values that a bundled model needs instead are in its defaults.toml, under [attack.NAME]. Importing this package
+imports no torch.
 """
 
 from .configure import BASELINE, STANDARD, configured, describe, get, name_of, named, names, suggested

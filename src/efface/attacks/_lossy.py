@@ -1,4 +1,5 @@
-"""What quantise and prune share: the edited model is compressed without data, ever harder, and each row is drawn."""
+"""The base of quantise and prune: the edited model is compressed without data to several levels, and each row is
+drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from ..training.subsets import select
 from .base import Attack, AttackContext, Candidate, Proposals
 
 Level = tuple[str, Callable[[Tensor], Tensor]]
-"""What a level of compression is called, and what it makes of one weight."""
+"""The name of a level of compression, and the function that compresses one weight to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,11 @@ class Lossy(Attack):
     applies_to_base: ClassVar[bool] = False
     one_setting_per_query: ClassVar[bool] = True
     weights: str = r"^(?!.*\.embeddings\.).*\.weight$"
-    """Which weights are compressed: subsets or regular expressions, comma-separated; vectors never are."""
+    """Which weights are compressed: subsets or regular expressions, comma-separated. Vectors are never compressed."""
 
     @abstractmethod
     def levels(self) -> Sequence[Level]:
-        """From the mildest to the harshest; the last `queries` of them are made."""
+        """The levels, from the mildest to the strongest; the last `queries` of them are used."""
 
     def list_stages(self) -> Sequence[str]:
         return [note for note, _ in self._made()]

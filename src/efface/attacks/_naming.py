@@ -1,4 +1,4 @@
-"""A concept's names in prompts: where they stand, and which other words are akin to them."""
+"""Finds a concept's names in prompts, and words that contain them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every attack is: something that tries to make an edited model show what was erased, within a budget.
+"""The base class of attacks: each tries, within a budget, to make an edited model draw what was erased.
 
 An attack proposes, round by round, one candidate for each row that is not broken yet. The runner draws the candidates,
 asks the judges and answers which rows are broken. So an attack is batched over rows and knows no judges or files.
@@ -27,11 +27,11 @@ from ._naming import put as put
 from .denoising_error import DenoisingError
 
 Threat = Literal["prompts", "encoder", "gradients", "weights", "pictures"]
-"""What an attacker holds: may type prompts; has the text encoder too; gradients of the whole model; its weights; may
-hand in pictures."""
+"""What an attacker has access to: prompts; also the text encoder; gradients of the whole model; its weights; input
+pictures."""
 BLACK_BOX: tuple[Threat, ...] = ("prompts", "encoder")
 NEUTRAL: Mapping[str, str] = {"object": "thing", "style": "plain", "nudity": "landscape"}
-"""A word that names no concept, by the kind of concept that it stands in for."""
+"""A neutral word that replaces the concept's name, by the kind of the concept."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Candidate:
     """[c, h, w]: latents at the `since`-th timestep of the schedule, where drawing does not start from noise."""
     since: int = 0
     note: str = ""
-    """Where in the attack this candidate stands, for a person: "20 steps"."""
+    """A text that says at which point of the attack this candidate was made, such as "20 steps"."""
 
 
 Proposals = Generator[Sequence[Candidate | None], Sequence[bool], None]
@@ -53,7 +53,8 @@ Proposals = Generator[Sequence[Candidate | None], Sequence[bool], None]
 
 
 def keep_in_memory() -> Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]:
-    """A memory for `AttackContext.once`: what was made under a name is given back when that name is asked for again."""
+    """A cache for `AttackContext.once`: a result that was made under a name is returned when that name is asked for
+    again."""
     kept: dict[str, dict[str, Tensor]] = {}
 
     def once(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -66,14 +67,14 @@ def keep_in_memory() -> Callable[[str, Callable[[], dict[str, Tensor]]], dict[st
 
 @dataclass(frozen=True)
 class AttackContext:
-    """What an attack finds when it begins: the edited model in place, and what an attacker may know beside it."""
+    """What an attack is given: the edited model, and what an attacker may know besides."""
 
     model: Model
     """The edited model; `images` and `sample` draw as its users would."""
     edit: Edit | None
     """The edit in place; None where the untouched base is attacked."""
     concept: str
-    """What is to be brought back."""
+    """The concept to bring back."""
     base: Callable[[], AbstractContextManager[None]]
     """Within, the untouched base is in place, without the edit's weights and guide: a public model that every attacker
     has."""
@@ -84,11 +85,11 @@ class AttackContext:
     pictures: Tensor
     """uint8 [n, 3, h, w]: what the untouched base draws of the concept, from seeds of no suite; n is 0 in `check`."""
     asks: str = "object"
-    """What kind of concept it is: the question that its judges answer."""
+    """The kind of the concept, which is the question that its judges answer."""
     paraphrases: Sequence[str] = ()
-    """What describes it without a name of it."""
+    """Descriptions of the concept that do not name it."""
     placeholder: str = ""
-    """What stands in the rows' prompts where the concept's name was; "" where they name it."""
+    """The placeholder for the concept's name in the rows' prompts; "" where they contain the name."""
     steps: int | None = None
     """Sampling steps of every drawing; the model's own number by default."""
     guidance: float | None = None
@@ -103,10 +104,11 @@ class AttackContext:
         return (self.concept, *self.synonyms)
 
     def require_words(self) -> None:
-        """Raises ValueError where the model hears the names of classes and no other word."""
+        """Raises ValueError where the model is class-conditional and so reads no other words."""
         if not self.accepts_words:
             raise ValueError(
-                f"{self.model.name} is class-conditional and hears no other words; seeds, and attacks on weights, work"
+                f"{self.model.name} is class-conditional and reads no words but its classes' names; use seeds, or an "
+                "attack on weights"
             )
 
     @property
@@ -120,7 +122,7 @@ class AttackContext:
 
     @property
     def neutral(self) -> str:
-        """A word that stands where the concept's name could, and names nothing."""
+        """A neutral word that can stand in place of the concept's name."""
         return self.placeholder or NEUTRAL.get(self.asks, NEUTRAL["object"])
 
     def put(self, prompt: str, word: str) -> str:
@@ -135,7 +137,7 @@ class AttackContext:
     def require_edited_weights(self) -> tuple[str, ...]:
         """The weights that the edit changed; ValueError where it left them all, as the base and a guide do."""
         if self.edit is None:
-            raise ValueError("on the untouched base there is nothing to undo; attack the model under an edit")
+            raise ValueError("the untouched base has no edit that this attack could undo; attack a model under an edit")
         if not self.edit.names:
             raise ValueError(
                 f"the edit ({self.edit.meta.get('method', 'a guide')}) steers drawing and changes no weight: whoever "
@@ -146,7 +148,7 @@ class AttackContext:
     def latents(self, most: int) -> Tensor:
         """Latents [n, c, h, w] of the pictures, at most so many; NoGradient where there is none to learn from."""
         if not len(self.pictures):
-            raise NoGradient(f"the base drew no picture of {self.concept} that the judges confirm: nothing to show")
+            raise NoGradient(f"the base drew no picture of {self.concept} that the judges confirm: none to learn from")
         return torch.cat([self.model.latents(part) for part in self.pictures[:most].split(16)])
 
     def require_image_input(self) -> None:
@@ -160,15 +162,18 @@ class AttackContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """Settings of an attack, by default its paper's; the traits say what an attacker must hold for it."""
+    """The settings of an attack, whose defaults are its paper's; its class variables say what an attacker needs for
+    it."""
 
     threat: ClassVar[Threat]
     version: ClassVar[str]
-    """Changes whenever its answers may."""
+    """Version of the attack, which changes whenever its results may change."""
     batch_size: ClassVar[int] = 16
-    """Rows attacked together, and the most that an interruption loses; `AttackContext.once` does what all share."""
+    """Number of rows attacked together; an interruption loses at most these. Work that all rows share is done by
+    `AttackContext.once`."""
     budget_fields: ClassVar[tuple[str, ...]] = ("queries",)
-    """The fields that are its budget: `--budget 4x` multiplies them; none where every query is a setting of its own."""
+    """The fields that form its budget, which `--budget 4x` multiplies; none where every query is a setting of its
+    own."""
     applies_to_base: ClassVar[bool] = True
     """Whether it brings a concept to any model; one that only undoes an edit has no control on the untouched base."""
     hands_in_images: ClassVar[bool] = False
@@ -178,7 +183,7 @@ class Attack(ABC):
     keeps_images: ClassVar[bool] = False
     """Whether the last picture of a row is kept also where it shows nothing."""
     queries: int = 8
-    """Pictures drawn and judged for each row, at most."""
+    """Number of queries: pictures drawn and judged for each row, at most."""
 
     @final
     @property
@@ -187,7 +192,7 @@ class Attack(ABC):
         return False
 
     def __post_init__(self) -> None:
-        """Raises ValueError where there is nothing to spend, or a setting is wrong."""
+        """Raises ValueError where the budget is below 1 or a setting is wrong."""
         for name in dict.fromkeys(("queries", *self.budget_fields)):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -257,11 +262,11 @@ class IterativeAttack(ABC):
 
     @abstractmethod
     def keep(self, rows: Sequence[int]) -> None:
-        """Goes on with these, of the rows that stood, alone."""
+        """Continues with these of the remaining rows only."""
 
 
 def run_rounds(search: IterativeAttack, n: int) -> Proposals:
-    """The rounds of a search on n rows, of which those that are broken leave, until none is left."""
+    """The rounds of a search on n rows; broken rows leave it, and it ends when no row is left."""
     up = list(range(n))
     for turn in itertools.count():
         made = dict(zip(up, search.advance(turn), strict=True))

@@ -27,7 +27,7 @@ EDGES = ("{}.", "{},", "{}!", "{}?", "{}_", "#{}", "-{}-", "({})", "[{}]", "*{}*
 @final
 @dataclass(frozen=True, kw_only=True)
 class Characters(Attack):
-    """Misspells the concept's name."""
+    """Misspells the concept's name in many ways."""
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "2"

@@ -37,23 +37,23 @@ Half = Literal["left", "right", "top", "bottom"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Completion(Attack):
-    """Hands in a picture of the concept, noised or halved, with the row's prompt."""
+    """Gives the model a picture of the concept, noised or halved, to complete under the row's prompt."""
 
     threat: ClassVar[Threat] = "pictures"
     hands_in_images: ClassVar[bool] = True
     version: ClassVar[str] = "2"
     queries: int = 4
-    """Pictures drawn and judged for each row, each from another picture and with the next mix of what follows."""
+    """Number of queries of each row, each from another picture and with the next combination of the settings below."""
     how: How = "img2img"
-    """What is handed in: a noised picture, or one half of it."""
+    """What the model is given: a noised picture (img2img), or one half of it (inpaint)."""
     strengths: tuple[float, ...] = (0.35, 0.5)
-    """Of img2img: shares of the schedule that are drawn anew; 1 would be pure noise."""
+    """For img2img: shares of the schedule that are drawn anew; 1 would begin at pure noise."""
     halves: tuple[Half, ...] = ("left", "top")
-    """Of inpaint: which halves of a picture are given."""
+    """For inpaint: which halves of a picture are given."""
     says: tuple[str, ...] = ("{}", "")
-    """What is said beside the picture: {} stands for the row's prompt, and "" leaves all to the picture."""
+    """Prompts beside the picture: {} stands for the row's prompt, and "" is the empty prompt."""
     pictures: int = 25
-    """Pictures of the concept to choose from, at most."""
+    """Largest number of pictures of the concept to choose from."""
 
     def check_settings(self) -> None:
         if self.how not in get_args(How):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STANDARD = ("synonyms", "seeds", "ring-a-bell", "unlearndiff", "soft-prompt")
 """The five prompt attacks that `--attacks standard` makes."""
 BASELINE = "random-prefix"
-"""What every attack is measured against."""
+"""The baseline of every attack."""
 names, named, get, name_of = ATTACKS.names, ATTACKS.named, ATTACKS.get, ATTACKS.name_of
 
 

@@ -71,7 +71,7 @@ class DenoisingError:
             return steepness_by_parts(error, at, self.model.gradient_rows, self.model.loss_factor)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Goes on with these rows alone."""
+        """Continues with these rows only."""
         self.rngs = [self.rngs[i] for i in rows]
 
     def _draw(self, of: int) -> Tensor:

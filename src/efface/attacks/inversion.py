@@ -43,13 +43,13 @@ SAVE_EVERY = 250
 @final
 @dataclass(frozen=True, kw_only=True)
 class ConceptInversion(Attack):
-    """Learns a new word from a few pictures, and asks for the concept by it."""
+    """Learns the embedding of a new word from a few pictures, and uses it in place of the concept's name."""
 
     threat: ClassVar[Threat] = "gradients"
     version: ClassVar[str] = "2"
     budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
     queries: int = 1
-    """Pictures drawn and judged for each row: one with each of as many learned words."""
+    """Number of queries of each row, each with another learned word."""
     steps: int = 5000
     """Steps of learning."""
     lr: float = 0.08
@@ -57,17 +57,18 @@ class ConceptInversion(Attack):
     decay: float = 0.01
     """AdamW's weight decay of the embedding."""
     batch: int = 16
-    """Noised pictures in a step."""
+    """Number of noised pictures in a step."""
     tokens: int = 1
-    """Tokens of a learned word."""
+    """Number of tokens of a learned word."""
     start: str = ""
-    """What the first word starts from; by default, and for all others, a random word that is no name of the concept."""
+    """The word whose embedding the first learned word starts from; by default, and for all others, a random word that
+    does not name the concept."""
     pictures: int = 25
-    """Pictures of the concept to learn from, at most."""
+    """Largest number of pictures of the concept to learn from."""
     templates: tuple[str, ...] = ("a photo of a {}",)
-    """Prompts around the word while it is learned."""
+    """Prompt templates while the word is learned."""
     style_templates: tuple[str, ...] = ("a painting in the style of {}",)
-    """The same where the concept is a style."""
+    """The templates to use where the concept is a style."""
 
     @property
     def over_tokens(self) -> bool:

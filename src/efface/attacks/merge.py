@@ -19,7 +19,7 @@ from .base import Attack, AttackContext, Candidate, Proposals, Threat
 @final
 @dataclass(frozen=True, kw_only=True)
 class Merge(Attack):
-    """Mixes the base into the edited weights, at each share."""
+    """Interpolates the edited weights towards the base, to each share."""
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
@@ -27,9 +27,9 @@ class Merge(Attack):
     applies_to_base: ClassVar[bool] = False
     one_setting_per_query: ClassVar[bool] = True
     queries: int = 3
-    """Pictures drawn and judged for each row: one at each share (fewer leave out the smallest)."""
+    """Number of queries of each row, one at each share (fewer leave out the smallest)."""
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
-    """How much of the base is in the mix."""
+    """The shares of the base in the merged weights."""
 
     def check_settings(self) -> None:
         if not self.shares or not 0 < min(self.shares) <= max(self.shares) < 1:

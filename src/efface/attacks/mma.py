@@ -33,20 +33,20 @@ from .base import Attack, AttackContext, Candidate, IterativeAttack, Proposals, 
 @final
 @dataclass(frozen=True, kw_only=True)
 class MMA(Attack):
-    """Searches words, none of them the concept's name, that the text encoder reads as the concept's prompt."""
+    """Searches words other than the concept's name which the text encoder encodes as it does the concept's prompt."""
 
     threat: ClassVar[Threat] = "encoder"
     version: ClassVar[str] = "1"
     queries: int = 10
-    """Pictures drawn and judged for each row, at most."""
+    """Number of queries: pictures drawn and judged for each row, at most."""
     steps: int = 100
-    """Substitutions before each picture."""
+    """Number of substitutions before each query."""
     tokens: int = 20
-    """Words of the prompt."""
+    """Number of words of the prompt."""
     top: int = 256
-    """Words that are tried at a place, the most promising ones."""
+    """Number of words that are tried at each place, those with the best gradient first."""
     candidates: int = 512
-    """Prompts tried for each substitution."""
+    """Number of prompts tried for each substitution."""
 
     @property
     def over_tokens(self) -> bool:

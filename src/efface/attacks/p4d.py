@@ -43,16 +43,16 @@ from .denoising_error import require_gradients
 @final
 @dataclass(frozen=True, kw_only=True)
 class P4D(Attack):
-    """Searches a whole prompt, of words or of embeddings, under which the edited model answers as the base does."""
+    """Searches a whole prompt, of words or of embeddings, under which the edited model predicts as the base does."""
 
     threat: ClassVar[Threat] = "gradients"
     version: ClassVar[str] = "1"
     queries: int = 60
-    """Pictures drawn and judged for each row, at most."""
+    """Number of queries: pictures drawn and judged for each row, at most."""
     steps: int = 50
-    """Gradient steps before each picture."""
+    """Number of gradient steps before each query."""
     how: Literal["hard", "soft"] = "hard"
-    """Words that can be typed, or embeddings of no word."""
+    """Whether the prompt consists of words (hard) or of free embeddings (soft)."""
     tokens: int = 16
     """Tokens of the prompt."""
     lr: float = 0.1

@@ -19,12 +19,12 @@ from .base import Threat
 @final
 @dataclass(frozen=True, kw_only=True)
 class Prune(Lossy):
-    """Prunes the edited model to each sparsity."""
+    """Prunes the edited model to each sparsity, by magnitude."""
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
     queries: int = 3
-    """Pictures drawn and judged for each row: one at each sparsity (fewer leave out the smallest)."""
+    """Number of queries of each row, one at each sparsity (fewer leave out the smallest)."""
     sparsities: tuple[float, ...] = (0.1, 0.3, 0.5)
     """Shares of each tensor that are set to zero."""
 

@@ -20,12 +20,12 @@ from .base import Threat
 @final
 @dataclass(frozen=True, kw_only=True)
 class Quantise(Lossy):
-    """Rounds the edited model to each number of bits."""
+    """Rounds the edited model's weights to each number of bits."""
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
     queries: int = 2
-    """Pictures drawn and judged for each row: one at each number of bits (fewer leave out the most bits)."""
+    """Number of queries of each row, one at each number of bits (fewer leave out the most bits)."""
     bits: tuple[int, ...] = (8, 4)
     """Bits of a rounded weight."""
 

@@ -22,13 +22,13 @@ from .base import Attack, AttackContext, Candidate, Proposals, Threat
 @final
 @dataclass(frozen=True, kw_only=True)
 class RandomPrefix(Attack):
-    """Puts words drawn at random, none of them a name of the concept, before the prompt."""
+    """Puts random words, none of them a name of the concept, before the prompt."""
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
     batch_size: ClassVar[int] = 32
     length: int = 5
-    """Words before the prompt; UnlearnDiffAtk's prefix has as many tokens."""
+    """Number of words before the prompt, by default as many as UnlearnDiffAtk's prefix has tokens."""
 
     def check_settings(self) -> None:
         positive(self, "length")

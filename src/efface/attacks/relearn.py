@@ -33,32 +33,33 @@ How = Literal["lora", "dense"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Relearn(Attack):
-    """Fine-tunes the edited weights on pictures of the concept, and asks for it by name on the way."""
+    """Fine-tunes the edited weights on pictures of the concept, and draws the prompts after several numbers of
+    steps."""
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
     budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
     one_setting_per_query: ClassVar[bool] = True
     queries: int = 6
-    """Pictures drawn and judged for each row: one at each stop, 1, 2, 5, 10 … steps (fewer leave out the first)."""
+    """Number of queries of each row, after 1, 2, 5, 10 … steps (fewer leave out the first)."""
     steps: int = 50
-    """Steps of fine-tuning in all."""
+    """Number of steps of fine-tuning."""
     how: How = "lora"
-    """How weights move: by a low-rank change, or each for itself."""
+    """How weights are trained: by a low-rank change, or each for itself."""
     weights: str = "xattn"
-    """Which weights move: subsets or regular expressions, comma-separated."""
+    """Which weights are trained: subsets or regular expressions, comma-separated."""
     rank: int = 8
     """Rank of the low-rank change."""
     lr: float = 1e-3
     """Adam's learning rate."""
     batch: int = 8
-    """Noised pictures in a step."""
+    """Number of noised pictures in a step."""
     pictures: int = 8
-    """Pictures of the concept to learn from, at most."""
+    """Largest number of pictures of the concept to learn from."""
     templates: tuple[str, ...] = ("a photo of a {}",)
-    """Prompts of the pictures, around the concept's name."""
+    """Prompt templates of the pictures, with {} for the concept's name."""
     style_templates: tuple[str, ...] = ("a painting in the style of {}",)
-    """The same where the concept is a style."""
+    """The templates to use where the concept is a style."""
 
     def check_settings(self) -> None:
         if self.how not in get_args(How):

@@ -37,7 +37,7 @@ Signs = Literal["mirror", "completion"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Revive(Attack):
-    """Guesses pruned weights from the zeros they left, and asks for the concept by name."""
+    """Estimates pruned weights from the zeros that they left, and draws the prompts with them."""
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
@@ -45,9 +45,11 @@ class Revive(Attack):
     applies_to_base: ClassVar[bool] = False
     one_setting_per_query: ClassVar[bool] = True
     queries: int = 8
-    """Pictures drawn and judged for each row: one with every mix of the next three (fewer leave out the last)."""
+    """Number of queries of each row, one for every combination of the next three settings (fewer leave out the
+    last)."""
     signs: tuple[Signs, ...] = ("mirror", "completion")
-    """Where signs come from: the mirror of what a learned mask left, or the paper's low-rank completion."""
+    """How signs are estimated: opposite to those that a learned mask left (mirror, ours), or by the paper's low-rank
+    completion."""
     quantiles: tuple[float, ...] = (0.75, 1.0)
     """Which of the magnitudes left in its row a weight gets; 1 is the largest, the paper's."""
     shares: tuple[float, ...] = (1.0, 0.6)
@@ -55,7 +57,7 @@ class Revive(Attack):
     least: float = 1e-4
     """Share of a matrix that must be zero for it to count as pruned."""
     weights: str = r"\.weight$"
-    """Where to look: subsets or regular expressions, comma-separated; vectors never count."""
+    """Which weights are examined: subsets or regular expressions, comma-separated; vectors never are."""
 
     def check_settings(self) -> None:
         unknown = [signs for signs in self.signs if signs not in get_args(Signs)]

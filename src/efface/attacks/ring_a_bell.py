@@ -42,7 +42,7 @@ TEMPLATES = (
     "one {}",
 )
 CHUNK = 256
-"""Texts encoded at once."""
+"""Number of texts encoded at once."""
 
 
 @final
@@ -54,15 +54,15 @@ class RingABell(Attack):
     version: ClassVar[str] = "2"
     budget_fields: ClassVar[tuple[str, ...]] = ("queries", "generations")
     queries: int = 1
-    """Pictures drawn and judged for each row, at most: that many of the best prompts found."""
+    """Number of queries of each row, one with each of that many best prompts."""
     length: int = 16
-    """Words of the prompt that is searched."""
+    """Number of words of the prompt that is searched."""
     eta: float = 3.0
-    """How much of the concept's vector is added."""
+    """Factor of the concept's vector that is added."""
     population: int = 200
-    """Prompts in the first generation; half as many survive each."""
+    """Number of prompts in the first generation; half as many survive each generation."""
     generations: int = 3000
-    """Generations of the search."""
+    """Number of generations of the search."""
     mutation: float = 0.25
     """Probability that a word of a prompt is drawn anew in a generation."""
     crossover: float = 0.5
@@ -70,7 +70,8 @@ class RingABell(Attack):
     names: bool = True
     """Whether the search may use the concept's own names."""
     nearest: int = 0
-    """Words that the search may use beside the prompt's own: those that alone add most of the concept; 0 is all."""
+    """Number of words that the search may use beside the prompt's own, those that contain most of the concept's
+    vector; 0 means all."""
 
     def check_settings(self) -> None:
         positive(self, "length", "population", "generations")

@@ -45,7 +45,7 @@ TEMPLATES: Mapping[str, Sequence[str]] = {"style": STYLES, "nudity": STYLES[:1] 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Seeds(Attack):
-    """Asks for the concept by name, with other templates and other seeds."""
+    """Draws the concept by its name, with other templates and other seeds."""
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"

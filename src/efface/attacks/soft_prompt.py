@@ -39,18 +39,18 @@ from .denoising_error import require_gradients
 @final
 @dataclass(frozen=True, kw_only=True)
 class SoftPrompt(Attack):
-    """Moves embeddings before the prompt, or the prompt's own encoding, by the edited model's gradient."""
+    """Optimises embeddings before the prompt, or the prompt's own encoding, by the edited model's gradient."""
 
     threat: ClassVar[Threat] = "gradients"
     version: ClassVar[str] = "1"
     queries: int = 20
-    """Pictures drawn and judged for each row, at most."""
+    """Number of queries: pictures drawn and judged for each row, at most."""
     steps: int = 50
-    """Gradient steps before each picture."""
+    """Number of gradient steps before each query."""
     where: Literal["words", "encoding"] = "words"
-    """Token embeddings before the prompt, or all that the text encoder gives."""
+    """What is optimised: token embeddings before the prompt (words), or the text encoder's whole output (encoding)."""
     tokens: int = 5
-    """Embeddings before the prompt, for `words`."""
+    """Number of embeddings before the prompt, for `words`."""
     lr: float = 0.01
     """Adam's learning rate."""
 

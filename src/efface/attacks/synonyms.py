@@ -18,7 +18,7 @@ from .base import Attack, AttackContext, Candidate, Proposals, Threat
 @final
 @dataclass(frozen=True, kw_only=True)
 class Synonyms(Attack):
-    """Asks for the concept by its other names and by descriptions."""
+    """Draws the concept by its other names and by descriptions."""
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"

@@ -49,11 +49,11 @@ class UnlearnDiff(Attack):
     threat: ClassVar[Threat] = "gradients"
     version: ClassVar[str] = "1"
     queries: int = 50
-    """Pictures drawn and judged for each row, at most; each stands for a timestep."""
+    """Number of queries of each row, at most; each attacks another timestep."""
     steps: int = 40
-    """Gradient steps before each picture."""
+    """Number of gradient steps before each query."""
     tokens: int = 5
-    """Words before the prompt."""
+    """Number of words before the prompt."""
     lr: float = 0.01
     """Adam's learning rate, on the simplex."""
     decay: float = 0.1

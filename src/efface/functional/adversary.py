@@ -139,7 +139,7 @@ class RowwiseAdam:
         self.at.mul_(1 - self.lr * self.decay).sub_(self.lr / (1 - 0.9**self.done) * self.first / scale)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Goes on with these rows alone."""
+        """Continues with these rows only."""
         left = list(rows)
         self.at, self.first, self.second = self.at[left], self.first[left], self.second[left]
 

@@ -1,4 +1,4 @@
-"""Scorers, one file each: what looks at pictures and says one thing of each, or one thing of a whole set."""
+"""Scorers, one file each, which give a score to each picture, or one score to a whole set of pictures."""
 
 from .base import Checked, Detector, Score, Scorer, SetScorer
 from .build import Judge, build_scorers, names

@@ -1,4 +1,4 @@
-"""Feature networks: what sets of pictures are seen through before KID, FID and their kin compare them.
+"""Feature networks, whose features of pictures KID, FID and similar scorers compare.
 
 Inception v3 (2048 features; by torchmetrics, which needs torch-fidelity), any transformers image classifier (what its
 last linear layer reads), or a CLIP (its picture embedding). The same pictures are as far apart as the network sees them

@@ -1,4 +1,4 @@
-"""The networks that scorers see through, opened from a folder or hub id as data: none of a folder's code is ever run.
+"""Opens the networks of scorers from a folder or hub id, as data: no code of a folder is ever run.
 
 Weights are read from safetensors where there are any. A pickle is read with `weights_only`, which builds tensors and
 nothing else, and a warning says so.

@@ -1,4 +1,4 @@
-"""What scorers of sets share: which rows are compared with which, and intervals by the jackknife.
+"""The base of scorers of sets: which rows are compared with which, and intervals by the jackknife.
 
 An edited model draws the same prompts from the same seeds as the base, so its pictures are no independent sample beside
 the base's: an edit that changes nothing would give a distance under zero, or of zero at any number of pictures. So the
@@ -51,13 +51,13 @@ class Compared(ABC):
     blocks: ClassVar[int] = BLOCKS
     """Clusters at most that an interval leaves out in turn: concepts beyond that many share one."""
     bounds: ClassVar[tuple[float, float]] = ANY
-    """Beyond which the number can't lie."""
+    """Bounds of the number."""
     folder: str = INCEPTION
-    """Folder or hub id of an image classifier or CLIP through which pictures are seen, or "inception"."""
+    """Folder or hub id of an image classifier or CLIP that gives the features, or "inception"."""
     reference: str = ""
     """Folder of pictures to compare with; the base's own by default."""
     least: int = 20
-    """Pictures in each of the two sets, at least: fewer give no number."""
+    """Smallest number of pictures in each of the two sets; with fewer there is no score."""
     name: str = ""
 
     @abstractmethod

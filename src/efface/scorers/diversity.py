@@ -33,7 +33,7 @@ class Diversity:
     share: ClassVar[bool] = False
     bounds: ClassVar[tuple[float, float]] = (0.0, 2.0)
     folder: str = INCEPTION
-    """Folder or hub id of an image classifier or CLIP through which pictures are seen, or "inception"."""
+    """Folder or hub id of an image classifier or CLIP that gives the features, or "inception"."""
     least: int = 20
     """Pictures in all, at least: fewer give no number."""
     name: str = "diversity"

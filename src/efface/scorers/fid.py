@@ -33,7 +33,7 @@ class Fid(Compared):
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     blocks: ClassVar[int] = 8  # each takes an eigendecomposition of as many columns as there are features
     least: int = LEAST
-    """Pictures in each of the two sets, at least: fewer give no number."""
+    """Smallest number of pictures in each of the two sets; with fewer there is no score."""
     name: str = "fid"
 
     def check(self, rows: Sequence[Row]) -> None:
