@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo fuzz kill-test mutants test lint types floors tests wheel-test docs glyphs clean
+.PHONY: demo fuzz kill-test mutants grids test lint types floors tests wheel-test docs glyphs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,10 @@ kill-test: $(VENV)/testing  ## kill every command that writes, 200 times in all:
 
 mutants: $(VENV)/testing  ## change what decides records in small ways, and list the changes that no test notices
 	PYTHONPATH=src:tests $(VENV)/bin/python tests/mutants.py
+
+grids: $(VENV)/testing  ## run every grid of a paper or a claim from end to end on tiny random models, cut short
+	PYTHONPATH=src:tests $(VENV)/bin/python tests/paper_grids.py
+	PYTHONPATH=src:tests $(VENV)/bin/python tests/evidence_grids.py
 
 wheel-test: $(VENV)/testing  ## install the wheel into an empty environment and run its demo
 	$(VENV)/bin/python tests/wheel.py

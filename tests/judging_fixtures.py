@@ -36,8 +36,8 @@ HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 SIZE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
-def write_world(folder: Path) -> Path:
-    """`folder`/world.json."""
+def write_world(folder: Path, names: Sequence[str] = THINGS) -> Path:
+    """`folder`/world.json, of things with these names."""
     near = {"cat": ["tiger", "dog"], "apple": ["tomato"], "bomb": ["pistol"]}
     things = [
         {
@@ -48,7 +48,7 @@ def write_world(folder: Path) -> Path:
             "description": "a thing of the test world",
             "near": near.get(name, []),
         }
-        for name in THINGS
+        for name in names
     ]
     data = {
         "things": things,
@@ -56,7 +56,7 @@ def write_world(folder: Path) -> Path:
         "backgrounds": GROUNDS,
         "held_out": [["cat", "pixel"], ["dog", "noto"]],
         "unsafe": ["bomb", "pistol"],
-        "vocabulary": list(THINGS[::2]),
+        "vocabulary": list(names[::2]),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "world.json").write_text(json.dumps(data))
@@ -81,9 +81,9 @@ def world_model() -> StableDiffusion:
     return StableDiffusion(world_pipeline(), "tiny", defaults=Defaults(steps=2, guidance=2.0))
 
 
-def write_bundle(folder: Path) -> Path:
+def write_bundle(folder: Path, names: Sequence[str] = THINGS) -> Path:
     """A whole bundle: model, judges, scoring CLIP and world, all random and tiny."""
-    write_world(folder)
+    write_world(folder, names)
     pipeline = world_pipeline()
     pipeline.save_pretrained(folder / "model")
     norm = {
@@ -93,10 +93,10 @@ def write_bundle(folder: Path) -> Path:
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
     }
-    for asks, labels in (("object", (*THINGS, "none")), ("style", (*STYLES, "none"))):
-        names = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
-        resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", **names)
-        convnext = ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2, **names)
+    for asks, labels in (("object", (*names, "none")), ("style", (*STYLES, "none"))):
+        known = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}}
+        resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", **known)
+        convnext = ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2, **known)
         judges = {"resnet": ResNetForImageClassification(resnet), "convnext": ConvNextForImageClassification(convnext)}
         for kind, judge in judges.items():
             place = folder / "judges" / f"{asks}-{kind}"

@@ -9,6 +9,7 @@ import pytest
 
 from efface.functional.rates import bootstrap
 from efface.sweeps.compare import Point, Start, read_between, tabulate
+from efface.sweeps.forecast import forecast
 from efface.sweeps.grid import Comparison, Grid, read_grid
 from efface.sweeps.jobs import expand
 from efface.sweeps.summaries import correlate_ranks, find_worst
@@ -170,6 +171,13 @@ def test_what_a_paper_reports_is_found_by_metric_threshold_and_group() -> None:
     assert told("psr1", "kept") == (0.5, "") and told("psr1", "neighbour") == ("", "")
     assert told("asr@seeds", "target") == (0.7, "") and told("asr@seeds", "control-base") == ("", "")
     assert told("fid", "other", "fid") == (9.0, 8.0), "a number that one scorer alone gives"
+
+
+def test_pictures_of_several_targets_are_counted_for_each() -> None:
+    grid = Grid(
+        models=("glyphs",), methods=("uce",), concepts={"all": ("cat + dog",)}, sizes={"target": 3, "unseen": 5}
+    )
+    assert forecast(grid).pictures == 2 * (2 * 3 + 5), "of each target, drawn on the base and under the edit"
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"

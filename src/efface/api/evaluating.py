@@ -131,6 +131,7 @@ def evaluate(
 def _scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], protocol: Protocol | None) -> list[Judge]:
     """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
     from ..evaluation.evaluate import check_scorers, has_number
+    from ..evaluation.metrics import kind_of
     from ..scorers.base import TooFew
 
     name, known = case.model.name, case.known
@@ -142,9 +143,9 @@ def _scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], protocol: P
             f"scorer {silent[0].name} knows about {silent[0].question}, which no row of suite {suite.spec.name} "
             "asks about, so its numbers could not be shown; leave it out"
         )
-    for scorer in judges_of(name, suite, theirs, known) if theirs else []:
-        if scorer.name in [s.name for s in found]:
-            continue
+    given = {*(s.name for s in found), *(kind_of(s) for s in found)}
+    left = [words for words in theirs if words not in given]
+    for scorer in judges_of(name, suite, left, known) if left else []:
         try:
             check_scorers([scorer], suite, protocol)
             found.append(scorer)

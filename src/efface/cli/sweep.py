@@ -12,6 +12,7 @@ import tyro
 from .console import result, say
 
 if TYPE_CHECKING:
+    from ..sweeps.grid import Grid
     from ..sweeps.jobs import Job
     from ..sweeps.local import Answer
 
@@ -33,6 +34,8 @@ class Sweep:
     """Print the cost of the sweep, and do nothing else."""
     fraction: float | None = None
     """Draw this share of each group's pictures, such as 0.02; intervals say what that is worth."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A key in the place of the grid's own, KEY=VALUE, such as settings.esd.steps=100; repeat for several."""
     concept: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Run only this concept of the grid; repeat for several. The page is of all that is finished."""
     method: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -57,27 +60,21 @@ class Sweep:
     """On Ray: cores that each job takes."""
     retries: int = 3
     """On Ray: how often a job is tried again whose machine is lost."""
-    seconds_picture: float = 1.0
-    """For --dry-run: seconds that one picture takes on your device. The default is a guess; measure yours."""
-    seconds_update: float = 1.0
-    """For --dry-run: seconds that one update of the weights takes. The default is a guess; measure yours."""
+    seconds_picture: float | None = None
+    """For --dry-run: seconds that one picture takes on your device; the grid's own, else one, by default."""
+    seconds_update: float | None = None
+    """For --dry-run: seconds that one update of the weights takes; the grid's own, else one, by default."""
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> int:
         from ..sweeps.grid import read_grid
 
-        grid = read_grid(self.grid, self.fraction)
+        grid = read_grid(self.grid, self.fraction, self.set)
         if self.model:
             grid = grid.model_copy(update={"models": (self.model,)})
         if self.dry_run:
-            from ..sweeps.forecast import forecast
-
-            found = forecast(grid)
-            hours = found.hours(self.seconds_picture, self.seconds_update)
-            lines = found.lines(self.seconds_picture, self.seconds_update)
-            result({**asdict(found), "hours": hours}, self.json, "\n".join(lines))
-            return 0
+            return self._foresee(grid)
         from ..sweeps.sweeping import sweep
 
         summary = sweep(
@@ -93,10 +90,30 @@ class Sweep:
             say(f"failed: {name}: {why}")
         return 1 if summary.failed else 0
 
+    def _foresee(self, grid: Grid) -> int:
+        """Say what the sweep, or the part that is asked for, will take."""
+        from ..sweeps.forecast import forecast
+        from ..sweeps.jobs import expand
+        from ..sweeps.memory import describe_memory
+        from ..sweeps.sweeping import choose_part
+
+        part = choose_part(expand(grid), self.concept, self.method, self.seed)
+        found = forecast(grid, part)
+        picture = grid.seconds_picture if self.seconds_picture is None else self.seconds_picture
+        update = grid.seconds_update if self.seconds_update is None else self.seconds_update
+        memory = describe_memory(part, self.device)
+        data = {**asdict(found), "hours": found.hours(picture, update), "memory": memory}
+        result(data, self.json, "\n".join([*found.lines(picture, update), *memory]))
+        return 0
+
     def _say_again(self) -> str:
         """The command that makes the page anew."""
         flags = {"--model": [self.model] if self.model else [], "--concept": self.concept, "--method": self.method}
-        flags |= {"--seed": self.seed, "--fraction": [] if self.fraction is None else [self.fraction]}
+        flags |= {
+            "--set": self.set,
+            "--seed": self.seed,
+            "--fraction": [] if self.fraction is None else [self.fraction],
+        }
         flags |= {"--out": [self.out], "--page": [self.page] if self.page else []}
         said = [part for flag, values in flags.items() for value in values for part in (flag, str(value))]
         return shlex.join(["efface", "sweep", str(self.grid), *said])

@@ -6,7 +6,7 @@ Importing this imports no torch; what reads or writes tensors does.
 from .atomic import new_file, new_folder, new_scratch, sweep, write_whole
 from .digests import find_shared_digest, hash_bytes, hash_file, hash_json
 from .pictures import decode_picture, open_picture, read_pictures, stack_pictures
-from .structured import naming, parse_json, read_bytes, read_json, read_parquet, read_toml, refusing
+from .structured import naming, parse_json, parse_toml_value, read_bytes, read_json, read_parquet, read_toml, refusing
 from .tensors import read_tensors, write_tensors
 from .text import decode, read_text, read_words
 from .versioned import read_versioned
@@ -27,6 +27,7 @@ __all__ = [
     "new_scratch",
     "open_picture",
     "parse_json",
+    "parse_toml_value",
     "read_bytes",
     "read_json",
     "read_parquet",

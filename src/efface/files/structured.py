@@ -113,6 +113,16 @@ def parse_json(text: str, finite: bool = True) -> Any:
     return value
 
 
+def parse_toml_value(text: str) -> Any:
+    """A value as TOML writes it (3, [1, 2], "text"), or else the text itself."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+    _check_depth(value)
+    return value
+
+
 def read_toml(path: str | Path, remedy: str = "") -> dict[str, Any]:
     """The table of a TOML file.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,16 +59,17 @@ class Forecast:
         return told + [f"not counted: {each}" for each in self.unknown]
 
 
-def forecast(grid: Grid) -> Forecast:
-    """The size of a sweep, from the grid and the suites alone."""
-    jobs = expand(grid)
+def forecast(grid: Grid, part: Sequence[Job] | None = None) -> Forecast:
+    """The size of a sweep, or of some of its jobs, from the grid and the suites alone."""
+    jobs = expand(grid) if part is None else part
     rows: dict[tuple[str, str], int] = {}
     unknown: list[str] = []
     for job in jobs:
         if (job.model, job.concept) not in rows:
             rows[job.model, job.concept] = _count_rows(grid, job, unknown)
     edited = sum(len(job.strengths) * rows[job.model, job.concept] for job in jobs)
-    made = [(job, name) for job in jobs for _ in job.strengths for name in list_attacks(job.attacks)]
+    made = [name for job in jobs for _ in job.strengths for name in list_attacks(job.attacks)]
+    queries = {name: _queries(name, grid) for name in set(made)}
     each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
     words = 2 * (grid.audit.worst + grid.audit.controls) * grid.audit.count if grid.audit else 0
     audits = sum(any(job.strengths) for job in jobs) * words
@@ -75,7 +79,7 @@ def forecast(grid: Grid) -> Forecast:
         attacks=len(made),
         updates=sum(_count_updates(job) for job in jobs),
         pictures=edited + sum(rows.values()) + audits,
-        attack_pictures=each * sum(_queries(name, grid) for _, name in made),
+        attack_pictures=each * sum(queries[name] for name in made),
         fetched=tuple(_list_fetched(grid)),
         unknown=tuple(dict.fromkeys(unknown)),
     )
@@ -86,17 +90,23 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
 
     known, erasure = world_of(job.model), Erasure(job.targets, job.anchor, job.keep)
     name = grid.suite or (suite_for(erasure, known) if known else "")
-    if name and not is_file(name) and "hub" in spec(name).brings:
+    if name and _is_elsewhere(name):
         if grid.expected_rows is None:
             unknown.append(f"rows of {name}: it has to be fetched; expected_rows in the grid can give their number")
         return max(1, round(grid.fraction * (grid.expected_rows or 0)))
     if not name or (needs_world(name) and not known):
         unknown.append(f"rows for {job.model}: the grid names no suite for it" if not name else f"rows of {name}")
         return 0
-    suite = make(name, erasure, known, asks=grid.asks)
-    sizes = {g: min(n, len(suite.group(g))) if is_file(name) else n for g, n in grid.sizes.items() if suite.group(g)}
-    groups = sizes or {row.group: len(suite.group(row.group)) for row in suite.rows}
+    probe = make(name, erasure, known, asks=grid.asks, per_group=1 if grid.sizes else None)
+    sizes = {group: n for group, n in grid.sizes.items() if probe.group(group)}
+    suite = make(name, erasure, known, asks=grid.asks, only=list(sizes), sizes=sizes) if sizes else probe
+    groups = Counter(row.group for row in suite.rows)
     return sum(max(1, round(grid.fraction * n)) for n in groups.values())
+
+
+def _is_elsewhere(suite: str) -> bool:
+    """Whether a suite's rows have to be fetched before they can be counted."""
+    return not Path(suite).exists() if is_file(suite) else "hub" in spec(suite).brings
 
 
 def _count_updates(job: Job) -> int:
@@ -104,8 +114,13 @@ def _count_updates(job: Job) -> int:
     if kind.kind != "trained":
         return 0
     default = {field.name: field.default for field in dataclasses.fields(kind)}.get("steps", 0)
-    steps = {"steps": default, **suggested_for(job.method, job.model), **job.settings}["steps"]
+    if "steps" in job.settings:
+        return int(job.settings["steps"])
+    steps = {"steps": default, **_suggest(job.method, job.model)}["steps"]
     return steps if isinstance(steps, int) else 0
+
+
+_suggest = functools.cache(suggested_for)
 
 
 def _queries(name: str, grid: Grid) -> int:
@@ -119,7 +134,9 @@ def _list_fetched(grid: Grid) -> list[str]:
     from ..api.resources import bundle_of
 
     found = [f"the model {name}" for name in grid.models if bundle_of(name) is None and not Path(name).exists()]
-    if grid.suite and not is_file(grid.suite) and "hub" in spec(grid.suite).brings:
+    if is_file(grid.suite) and not Path(grid.suite).exists():
+        found.append(f"the list {grid.suite}; give its path by --set suite=FILE")
+    elif grid.suite and _is_elsewhere(grid.suite):
         found.append(f"the suite {grid.suite}, of {spec(grid.suite).brings['hub']['repository']}")
     for scorer in grid.scorers:
         kind, _, where = scorer.partition(":")

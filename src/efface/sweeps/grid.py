@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..catalog import ATTACKS, METHODS
-from ..files import naming, read_toml
+from ..files import naming, parse_toml_value, read_toml
 
 ALL = "all"
 """The split of concepts that are listed without one."""
@@ -128,6 +128,10 @@ class Grid(Part):
     drawing: Drawing = Drawing()
     expected_rows: int | None = None
     """Rows of a suite that has to be fetched, for an estimate before it is."""
+    seconds_picture: float = Field(default=1.0, gt=0)
+    """For an estimate: seconds that a picture takes, drawn and judged, on the machine that the grid is meant for."""
+    seconds_update: float = Field(default=1.0, gt=0)
+    """For an estimate: seconds that an update of the weights takes."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """The share of each group's pictures that is drawn."""
     reported: dict[str, Any] = {}
@@ -139,11 +143,12 @@ class Grid(Part):
     neurons: Waking | None = None
 
 
-def read_grid(path: str | Path, fraction: float | None = None) -> Grid:
+def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence[str] = ()) -> Grid:
     """Read and check a grid.
 
     Args:
         fraction: the share of each group's pictures to draw, in the place of the file's own.
+        changes: further keys in the place of the file's own, each as KEY=VALUE, such as settings.esd.steps=100.
 
     Raises:
         OSError: no such file.
@@ -151,6 +156,8 @@ def read_grid(path: str | Path, fraction: float | None = None) -> Grid:
     """
     path = Path(path)
     found = read_toml(path, "write it as TOML")
+    for change in changes:
+        _change(found, change)
     if isinstance(listed := found.get("concepts"), list):
         found["concepts"] = {ALL: listed}
     if isinstance(model := found.pop("model", None), str):
@@ -167,6 +174,19 @@ def read_grid(path: str | Path, fraction: float | None = None) -> Grid:
     with naming(path):
         _check(grid)
     return grid
+
+
+def _change(found: dict[str, Any], change: str) -> None:
+    """Set one key of a grid's table; ValueError where it is no KEY=VALUE, or goes through what is no table."""
+    key, equals, value = change.partition("=")
+    *parents, last = (part.strip() for part in key.split("."))
+    for parent in parents:
+        found = found.setdefault(parent, {})
+        if not isinstance(found, dict):
+            raise ValueError(f"{change!r} sets a key of {parent}, which is no table of the grid")
+    if not equals or not last:
+        raise ValueError(f"{change!r} is no KEY=VALUE, such as settings.esd.steps=100 or suite=prompts.csv")
+    found[last] = parse_toml_value(value.strip())
 
 
 def _check(grid: Grid) -> None:

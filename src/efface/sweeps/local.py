@@ -20,6 +20,8 @@ from .jobs import Job
 Answer = dict[str, Any]
 """{"done": kinds of cells done now} or {"error": why}."""
 OnAnswer = Callable[[Job, Answer], None]
+WORKER = "efface.sweeps.worker"
+"""The module that a worker process runs."""
 ATTEMPTS = 3
 """How often a job is given to a worker that dies on it, as where memory runs out, before the job has failed."""
 
@@ -59,7 +61,7 @@ class WorkerProcess:
 
     def __init__(self, grid: Grid, folder: Path, threads: int, device: str | None) -> None:
         arguments = [str(folder), grid.model_dump_json(), device or "", str(threads)]
-        self.command = [sys.executable, "-m", "efface.sweeps.worker", *arguments]
+        self.command = [sys.executable, "-m", WORKER, *arguments]
         self.log = folder / "workers.log"
         self.process: subprocess.Popen[str] | None = None
 

@@ -32,6 +32,12 @@ def open_model(name: str, device: str | None) -> Model:
     return load(name, device)
 
 
+@functools.lru_cache(maxsize=1)
+def _identify_base(model: Model) -> Mapping[str, Any]:
+    """What tells the base's weights; taken once of an open model, for it reads them all."""
+    return {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest()}
+
+
 @dataclass(frozen=True)
 class JobCells:
     """A job's cells, in the order in which they are done."""
@@ -69,8 +75,10 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
 
     method = configured(job.method, model, dict(job.settings))
     asked = {"targets": job.targets, "anchor": job.anchor, "keep": job.keep}
-    base = {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest()}
-    erase = Cell("erase", _plain({"base": base, "method": job.method, "arguments": dataclasses.asdict(method)} | asked))
+    erase = Cell(
+        "erase",
+        _plain({"base": _identify_base(model), "method": job.method, "arguments": dataclasses.asdict(method)} | asked),
+    )
     suite = {"suite": grid.suite, "file": hash_file(Path(grid.suite)) if is_file(grid.suite) else ""}
     drawn = {"sizes": grid.sizes, "fraction": grid.fraction, "drawing": grid.drawing.model_dump(), "asks": grid.asks}
     how = {"edit": erase.id, **suite, **drawn, "protocol": grid.protocol, "scorers": _identify(grid, job.model)}
