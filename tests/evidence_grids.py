@@ -31,19 +31,21 @@ METHODS = ("esd", "uce", "abo", "abo, no alternative", "eap", "p-esd", "untouche
 def list_things(grid: Grid) -> list[str]:
     """The names of the grid's concepts and anchors, and a few more to keep."""
     named = [part for some in grid.concepts.values() for concept in some for part in concept.split(" + ")]
-    return [*dict.fromkeys([*named, *grid.anchors.values(), "bomb", "pistol", "lemon", "snail"])]
+    return [*dict.fromkeys([*named, *grid.anchors.values(), "bomb", "pistol", "lemon", "snail", "ghost", "alien"])]
 
 
 def write_model(folder: Path, grid: Grid) -> Path:
     """A model of the glyphs make whose judges see the first concept in every picture."""
     things = list_things(grid)
     write_bundle(folder, things)
+    data = json.loads((folder / "world.json").read_text())
+    for thing in data["things"]:
+        thing["near"] = [name for name in ("lemon", "snail") if name != thing["name"]]
     if grid.models == ("glyphs-ddpm",):
         (folder / "model" / "model_index.json").unlink()
         write_ddpm(folder / "classes", things)
-        data = json.loads((folder / "world.json").read_text())
         data |= {"styles": [], "backgrounds": {}, "held_out": [], "pairs": False}
-        (folder / "world.json").write_text(json.dumps(data))
+    (folder / "world.json").write_text(json.dumps(data))
     for place in (folder / "judges").glob("object-*"):
         judge = AutoModelForImageClassification.from_pretrained(place)
         head = judge.classifier if hasattr(judge.classifier, "bias") else judge.classifier[-1]

@@ -97,9 +97,11 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
     if not name or (needs_world(name) and not known):
         unknown.append(f"rows for {job.model}: the grid names no suite for it" if not name else f"rows of {name}")
         return 0
-    probe = make(name, erasure, known, asks=grid.asks, per_group=1 if grid.sizes else None)
-    sizes = {group: n for group, n in grid.sizes.items() if probe.group(group)}
-    suite = make(name, erasure, known, asks=grid.asks, only=list(sizes), sizes=sizes) if sizes else probe
+    there = () if is_file(name) else [group.name for group in spec(name).groups]
+    if not there:
+        there = {row.group for row in make(name, erasure, known, asks=grid.asks, per_group=1).rows}
+    sizes = {group: n for group, n in grid.sizes.items() if group in there}
+    suite = make(name, erasure, known, asks=grid.asks, only=list(sizes), sizes=sizes)
     groups = Counter(row.group for row in suite.rows)
     return sum(max(1, round(grid.fraction * n)) for n in groups.values())
 

@@ -33,7 +33,7 @@ class Attacking(Part):
 
     rows: int = Field(default=24, ge=1)
     controls: int = Field(default=8, ge=1)
-    budget: str = "default"
+    budget: str = Field(default="default", coerce_numbers_to_str=True)
     settings: dict[str, dict[str, Any]] = {}
 
 
