@@ -60,7 +60,8 @@ def list_flags(name: str, folder: Path) -> list[str]:
     grid = read_grid(file)
     model = write_model(folder / "bundle", grid)
     concept = next(each for some in grid.concepts.values() for each in some)
-    flags = [str(file), "--model", str(model), "--concept", concept, "--seed", "0", "--set", "drawing.steps=2"]
+    flags = [str(file), "--model", str(model), "--concept", concept, "--seed", "0"]
+    flags += ["--set", f"drawing.steps={5 if grid.neurons else 2}"]  # neurons are looked at on five timesteps
     for variant in list_variants(grid):
         if variant.name in METHODS:
             flags += ["--method", variant.name]
