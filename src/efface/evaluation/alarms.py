@@ -1,4 +1,4 @@
-"""Alarms: what makes a report's numbers mean less than they seem to."""
+"""Alarms: warnings about circumstances in which a report's numbers are misleading."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Asking a scorer: with a time limit for each call, and a sign of life on the terminal while it works."""
+"""Calls of scorers, each with a time limit and with a message on the terminal while it takes long."""
 
 from __future__ import annotations
 

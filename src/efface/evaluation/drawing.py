@@ -1,4 +1,4 @@
-"""How an evaluation draws: the settings, their description, and the pictures of the base and the edited model."""
+"""Drawing in an evaluation: the settings, their description, and the pictures of the base and the edited model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From verdicts and numbers of single pictures to estimates with 95 % intervals."""
+"""Estimates with 95 % intervals, computed from verdicts and numbers of single pictures."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""One straight pipe: suite -> pictures (base and edited, same seeds, same loop) -> scores -> rates.
+"""The evaluation: suite -> pictures (base and edited, with the same seeds and sampling loop) -> scores -> rates.
 
 A folder of an evaluation holds `protocol.json` (what was asked, written first), `images/`, `scores/`, and at the end
 `rows.parquet` and `report.json`. Every stage goes on where it was stopped; the report of a run that was killed and

@@ -1,4 +1,5 @@
-"""Pictures drawn once: fixed chunks of rows, each a folder that is there whole or not at all.
+"""The image store: pictures are drawn once, in fixed chunks of rows, and each chunk is a folder that is complete or
+absent.
 
 A chunk's folder is named by the hash of everything that decides its pictures, a picture by the hash of its file. So an
 interrupted drawing goes on at the first missing chunk, a damaged picture is noticed and its chunk drawn again, and

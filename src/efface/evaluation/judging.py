@@ -1,4 +1,4 @@
-"""From pictures to verdicts: every scorer looks at every picture, and several judges make one verdict."""
+"""Judging: every scorer scores every picture, and the answers of several judges are combined to one verdict."""
 
 import dataclasses
 import json
@@ -135,7 +135,7 @@ def score_all(
 
 
 def _shifted(on_progress: Progress | None, start: int, total: int) -> Callable[[int, int], None] | None:
-    """Progress of a part of the work, told as progress of the whole."""
+    """Reports progress of a part of the work as progress of the whole."""
     return (lambda done, _: on_progress(start + done, total)) if on_progress else None
 
 
@@ -199,7 +199,7 @@ def score_safely(
 
 
 def explain_failure(name: str, error: Exception) -> str:
-    """A scorer's failure at a picture in its own words."""
+    """The message of a scorer's failure at a picture."""
     return f"{failed_prefix(name)}{type(error).__name__}: {error}"
 
 

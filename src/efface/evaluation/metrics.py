@@ -1,4 +1,5 @@
-"""From verdicts to the numbers of a report: rates of each group, by all judges and by each, and means of scores."""
+"""The numbers of a report, computed from verdicts: rates of each group, by all judges and by each, and means of
+scores."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ Value = Callable[[str, int], float | None]
 
 @dataclass(frozen=True)
 class Label:
-    """What a number of the report is called."""
+    """The name of a number of the report."""
 
     metric: str
     title: str

@@ -1,4 +1,4 @@
-"""Published protocols as declared objects: which suite, which scorers, what is made of the verdicts.
+"""Published protocols: which suite and scorers each uses, and how verdicts become numbers.
 
 They stand in `protocols.toml`; sources, and what differs from them, are said there. A rate over a pool follows the same
 rule for several judges as every other, and its drop is paired by row and resampled by concept.

@@ -65,7 +65,7 @@ class Published(Part):
     """Of a NudeNet file: the parts that count."""
     rates: tuple[Rate, ...]
     notes: tuple[str, ...]
-    """What makes its numbers mean less than they seem to."""
+    """Circumstances in which its numbers are misleading."""
 
     def find(self, metric: str, threshold: float | None = None) -> Rate | None:
         return next((r for r in self.rates if (r.metric, r.threshold) == (metric, threshold)), None)

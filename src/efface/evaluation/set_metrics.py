@@ -1,4 +1,4 @@
-"""What is said of sets of pictures (KID, FID, precision, recall, diversity), for each group and each pool of groups.
+"""Scores of sets of pictures (KID, FID, precision, recall, diversity), for each group and each pool of groups.
 
 Features are made a chunk at a time and kept, so that scorers that see through the same network share them, and an
 interrupted evaluation goes on. A picture whose features could not be made is left out with its counterpart, and

@@ -1,4 +1,4 @@
-"""Scorers are tried before anything is drawn, and afterwards something must have been measured."""
+"""Checks that every scorer works before anything is drawn, and that something was measured afterwards."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ TRIED = 8
 
 
 class Unmeasured(RuntimeError):
-    """Nothing was measured where something had to be: no report can be made of it."""
+    """An evaluation measured nothing, so that no report can be made."""
 
 
 def try_scorers(

@@ -1,1 +1,2 @@
-"""Attacks on an edited model, with their controls: who brings the concept back, and how much of that is chance."""
+"""Attacks on an edited model with their controls: which attacks bring the concept back, and how much of that is
+chance."""

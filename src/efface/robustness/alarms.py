@@ -1,4 +1,4 @@
-"""Alarms of attacks: what makes a low success rate mean less than it seems to.  docs/alarms.md says more of each."""
+"""Alarms of attacks: circumstances in which a low success rate is misleading. docs/alarms.md explains each."""
 
 from __future__ import annotations
 
