@@ -67,6 +67,7 @@ def test_a_visitor_draws_attacks_and_draws_the_same_by_the_commands(
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", note)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     bundle = write_bundle(tmp_path / "bundle")
@@ -87,6 +88,7 @@ def test_a_visitor_draws_attacks_and_draws_the_same_by_the_commands(
         be_refused(tab)
         tab.close()
     assert problems == [] and called == []
+    assert [f for f in (tmp_path / "gradio").rglob("*") if f.is_file() and f.stat().st_size] == []  # nothing is kept
     own = {"http", "https", "ws", "wss"}
     assert {u.hostname for url in requests if (u := urlsplit(url)).scheme in own} == {"127.0.0.1"}
 

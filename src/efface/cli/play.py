@@ -22,7 +22,7 @@ class Play:
     where a nudity detector is installed. It needs the extra `play`.
     """
 
-    kept: ClassVar[str] = "the page is closed; nothing was written to disk"
+    kept: ClassVar[str] = "the page is closed; no prompt and no picture was written to disk"
     example: ClassVar[str] = "efface play --model glyphs --edit cat.safetensors"
     model: str = "glyphs"
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id; the page can
