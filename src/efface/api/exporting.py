@@ -115,7 +115,6 @@ def write_export(
     check_file(place)
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
     found.check_exportable()  # before the base is opened
-    digest = _hash_edit(edit)
     if isinstance(model, str | Path):
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
@@ -124,9 +123,9 @@ def write_export(
     check_format(opened, found, kind, choice)
     look = _look(opened, found, pictures) if pictures else None
     if kind in WHOLE:
-        about = _export_whole(opened, found, place, kind, strength, look, digest)
+        about = _export_whole(opened, found, place, kind, strength, look, edit)
     else:
-        about = _export_lora(opened, found, place, kind, choice, strength, dtype, look, digest)
+        about = _export_lora(opened, found, place, kind, choice, strength, dtype, look, edit)
     return Exported(place, sidecar, kind, about)
 
 
@@ -163,12 +162,12 @@ def _look(model: Model, edit: Edit, pictures: int) -> Look:
 
 
 def _export_whole(
-    model: Model, edit: Edit, place: Path, kind: Format, strength: float, look: Look | None, digest: str
+    model: Model, edit: Edit, place: Path, kind: Format, strength: float, look: Look | None, given: Edit | str | Path
 ) -> dict[str, Any]:
     from ..interchange import checks, original
     from ..models.adapters import single_file
 
-    about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."), digest)
+    about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."), _hash_edit(given))
     with _scratch(place) as scratch:
         made = scratch / place.name
         with edit.apply(model, strength):
@@ -199,7 +198,7 @@ def _export_lora(
     strength: float,
     dtype: Dtype,
     look: Look | None,
-    digest: str,
+    given: Edit | str | Path,
 ) -> dict[str, Any]:
     from ..interchange import checks, reading
     from ..interchange.lora import package
@@ -208,7 +207,7 @@ def _export_lora(
 
     packed = package(model, edit, kind, choice, strength, CASTS[dtype])
     low, high = packed.ranks
-    about = _describe(model, edit, kind, strength, dtype, digest) | {
+    about = _describe(model, edit, kind, strength, dtype, _hash_edit(given)) | {
         "rank": high,
         "lowest_rank": low,
         "residual": packed.residual.total,
