@@ -334,3 +334,21 @@ def test_a_policy_speaks_of_all_kept_things_and_not_of_those_that_were_drawn(tmp
     found = gate.verify(part, (), [rule])
     assert found.outcome == "unjudged" and "they were not drawn: near things" in found.findings[0].says
     assert gate.verify(part, (), [own]).outcome == "holds" and gate.verify(part, [rule]).outcome == "holds"
+
+
+def test_of_an_interrupted_attack_its_own_batches_count_and_no_others(folder: Path) -> None:
+    """Batches of other settings lie in the same folder; finished under one condition is not finished under another."""
+    stop(folder)
+    rows = tuple(RowResult(row=f"target/cat/{i}", broken=i < 4, queries=1) for i in range(2, 7))
+    for n, inputs in ((1, "x"), (2, "of another seed")):
+        batch = Batch(attack="seeds", condition="target", inputs=inputs, row_results=rows, seconds=1.0)
+        (folder / "attacks" / "seeds" / f"target-{n}.json").write_text(batch.model_dump_json())
+    found = read_results(folder).attacks
+    assert found is not None and len(found.interrupted[0].row_results) == 7
+    assert "stopped after 7 of 20 rows, 3 of which it broke" in found.alarms[-1].raised_when
+    measures = tuple(m.model_copy(update={"inputs": ("x",)}) if m.attack == "blind" else m for m in found.measures)
+    change_attacks(folder, measures=measures)  # finished on the target
+    assert (done := read_results(folder).attacks) and done.interrupted == ()
+    other = tuple(m.model_copy(update={"condition": "control-base"}) if m.attack == "blind" else m for m in measures)
+    change_attacks(folder, measures=other)
+    assert (still := read_results(folder).attacks) and len(still.interrupted) == 1

@@ -255,3 +255,8 @@ def test_a_file_given_as_a_policy_holds_one(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ValueError, match="holds 0 policies"):
         gate_rules.find_policy(str(file))
+
+
+def test_half_of_the_pictures_without_a_score_leave_a_rule_open() -> None:
+    found = gate.verify(record([measure("esr1", "target", share(400, 400, unscored=400))]), [parse_rule("esr1<95%")])
+    assert found.outcome == "unjudged" and "50.0% of the pictures have no score" in found.findings[0].says
