@@ -128,6 +128,14 @@ def list_flags(name: str, folder: Path) -> list[str]:
         flags += [part for key, n in sizes.items() for part in ("--set", f"sizes.{key}={n}")]
     if grid.attacks:
         flags += ["--set", "attacking.rows=4", "--set", "attacking.controls=1", "--set", "attacking.budget=2"]
+        searches = {
+            "unlearndiff": {"steps": 2},
+            "p4d": {"steps": 2},
+            "ring-a-bell": {"population": 8, "generations": 2},
+        }
+        for attack in grid.attacks:
+            for key, value in searches[attack].items():
+                flags += ["--set", f"attacking.settings.{attack}.{key}={value}"]
     return [str(PAPERS / f"{name}.toml"), "--model", str(model), "--set", "drawing.steps=2", *flags]
 
 
