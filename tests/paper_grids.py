@@ -63,6 +63,10 @@ CUTS: Mapping[str, Cut] = {
 }
 
 
+FORESEEN_ONLY = ("unlearndiffatk-nudity",)
+"""Not run: no detector of nudity sees anything in a random model's pictures, so there is nothing to attack."""
+
+
 def write_judge(folder: Path, labels: tuple[str, ...], size: int) -> Path:
     """A tiny random classifier whose first two labels come out about equally often, and the others seldom."""
     torch.manual_seed(0)
@@ -171,4 +175,4 @@ def run_all(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_all(sys.argv[1:] or sorted(CUTS)))
+    sys.exit(run_all(sys.argv[1:] or sorted(set(CUTS) - set(FORESEEN_ONLY))))

@@ -108,8 +108,10 @@ class ScoreTable:
 
     def threshold(self, judge: str) -> float:
         """From which confidence on a detector's detections make a verdict."""
-        (found,) = [s.threshold for s in self.scorers if s.name == judge and isinstance(s, Detector)]
-        return found
+        found = [s.threshold for s in self.scorers if s.name == judge and isinstance(s, Detector)]
+        if not found:
+            raise ValueError(f"nudity is judged by detectors, such as nudenet or opennsfw, and {judge} is none")
+        return found[0]
 
 
 def score_all(
