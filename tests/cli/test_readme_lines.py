@@ -1,4 +1,4 @@
-"""The commands that README prints: their flags are there, and they read only what an earlier line has made."""
+"""The commands that README and the page of all steps print: their flags exist, and each reads what an earlier one made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from efface.cli.app import COMMANDS, STYLE
 from efface.cli.erase import parse
 
 ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/how-to/step-by-step.md")
 
 
 def read_lines() -> list[list[str]]:
-    """The lines of README's blocks of shell that call efface, as words."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The lines of both pages' blocks of shell that call efface, as words."""
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     found = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     return [words for words in found if words[:1] == ["efface"]]

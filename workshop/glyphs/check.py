@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 
+import efface
 from efface.functional.rates import bootstrap, cluster_means, wilson
 
+from . import ddpm
 from .bundle import TARGET
 from .scenes import Composer, article, load_art
 from .world import World, load
@@ -221,6 +224,19 @@ def judges(studio: Studio, build: Path) -> dict[str, str]:
     return out
 
 
+def classes(studio: Studio) -> dict[str, str]:
+    """The class-conditional model as efface draws it, judged at the judges' size."""
+    model, names = efface.load("glyphs-ddpm", str(studio.device)), ddpm.classes() * 24
+    small = model.images(names, seeds=range(len(names)), batch=64)
+    large = F.interpolate(small.float(), size=(64, 64), mode="bicubic", antialias=True)
+    judged = studio.judge(large.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    hits = top1(judged, "object", names)
+    save_grid([list(small[i * 16 : (i + 1) * 16].permute(0, 2, 3, 1).cpu().numpy()) for i in range(4)], "classes.png")
+    return {f"glyphs-ddpm, object, {judge}": rate(h, names) for judge, h in hits.items()} | {
+        f"glyphs-ddpm, weakest things, {judge}": weakest(h, names) for judge, h in hits.items()
+    }
+
+
 def speed(studio: Studio) -> dict[str, str]:
     studio.draw(["a cat"])
     start = time.time()
@@ -241,7 +257,7 @@ def report(world: World, build: Path, seeds: int = 2) -> None:
     """Print all figures and write them to `figures/quality.json`."""
     studio = Studio()
     found = cells(world, studio, seeds) | words(world, studio) | variety(world, studio)
-    found |= autoencoder(studio, world, build) | judges(studio, build) | speed(studio)
+    found |= autoencoder(studio, world, build) | judges(studio, build) | classes(studio) | speed(studio)
     header = {"world": f"{len(world.things)} things x {len(world.styles)} styles", **DRAW}
     (HERE / "figures" / "quality.json").write_text(json.dumps(header | found, indent=1, ensure_ascii=False) + "\n")
     print(

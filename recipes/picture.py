@@ -1,0 +1,100 @@
+"""Make the picture of the README from a judged and attacked folder: `python -m recipes.picture FOLDER --out FILE.png`.
+
+Its columns are the erased concept, its near neighbours, things that fitting never saw, and successes of attacks; the
+upper row shows the untouched base (of attacks: the picture under the edit before the attack), the lower row the same
+seeds under the edit (of attacks: the picture that brings the concept back).  Nobody picks them: of each group the first
+pairs in the order of the report are taken, concepts by turns, whatever became of them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from efface.evaluation.images import read_image
+from efface.files import decode_picture
+from efface.records import attacks
+from efface.records.report import read_report
+from efface.reporting.gallery import Pair, build_attack_gallery, build_evaluation_gallery
+
+SIDE, GAP, LINE = 112, 6, 22
+"""Pixels: of a picture's side, between two pictures, and of a line of text."""
+TITLES = {"target": "erased", "neighbour": "near neighbours", "unseen": "never seen by the fit"}
+ROWS = ("before", "after")
+LEFT = 64
+"""Pixels left of the pictures, for the names of the rows."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of `efface evaluate`, with or without attacks")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/erased.png"))
+    parser.add_argument("--each", type=int, default=3, help="pairs of each group")
+    args = parser.parse_args(argv)
+    blocks = choose(args.folder, args.each)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    compose(blocks).save(args.out, optimize=True)
+    print(args.out)
+
+
+def choose(folder: Path, each: int) -> list[tuple[str, list[Pair]]]:
+    """The columns: a title and at most `each` pairs of each group, then those of attacks on the erased concept."""
+    gallery = build_evaluation_gallery(read_report(folder), folder)
+    blocks = []
+    for group, title in TITLES.items():
+        pairs = [pair for pair in gallery.pairs if pair.group == group][:each]
+        if pairs:
+            blocks.append((title, pairs))
+    if record := attacks.read(folder):
+        won = build_attack_gallery(record, folder).pairs
+        blocks.append(("brought back by attacks", take_turns([p for p in won if "erased" in p.verdict], each)))
+    return [block for block in blocks if block[1]]
+
+
+def take_turns(pairs: Sequence[Pair], each: int) -> list[Pair]:
+    """The first pairs that have both pictures, one of each attack by turns."""
+    by_attack: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        if pair.before is not None:
+            by_attack.setdefault(pair.group, []).append(pair)
+    turns = sorted((place, name) for name, found in by_attack.items() for place in range(len(found)))
+    return [by_attack[name][place] for place, name in turns[:each]]
+
+
+def compose(blocks: Sequence[tuple[str, Sequence[Pair]]]) -> Image.Image:
+    """One image: blocks side by side, each under its title, each column over what was asked and what the judges saw."""
+    columns = sum(len(pairs) for _, pairs in blocks)
+    width = LEFT + columns * (SIDE + GAP) + (len(blocks) - 1) * 3 * GAP + GAP
+    image = Image.new("RGB", (width, 2 * (SIDE + GAP) + 3 * LINE + GAP), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    for place, name in enumerate(ROWS):
+        pen.text((GAP, LINE + place * (SIDE + GAP) + SIDE // 2 - 8), name, "black", font)
+    x = LEFT
+    for title, pairs in blocks:
+        pen.text((x, 3), title, "black", ImageFont.load_default(14))
+        for pair in pairs:
+            for place, path in enumerate((pair.before, pair.after)):
+                if path is not None:
+                    image.paste(enlarge(path), (x, LINE + place * (SIDE + GAP)))
+            under = LINE + 2 * (SIDE + GAP)
+            pen.text((x, under), fit(pair.prompt, font), "black", font)
+            pen.text((x, under + LINE - 4), fit(f"→ {pair.said[1]}", font), "#666666", font)
+            x += SIDE + GAP
+        x += 3 * GAP
+    return image
+
+
+def enlarge(path: Path) -> Image.Image:
+    return decode_picture(read_image(path), path).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, cut with an ellipsis where it is wider than a picture."""
+    while font.getlength(text) > SIDE and len(text) > 2:
+        text = text.rstrip("…")[:-1] + "…"
+    return text
+
+
+if __name__ == "__main__":
+    main()
