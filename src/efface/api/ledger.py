@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..edits.strength import check_strength
 from ..files import check_file, hash_file
-from ..records.ledger import FORMAT_VERSION, Ledger
-from ..records.ledger import read_ledger as read_record
-from ..records.sealed import write_sealed
 from ..suites.make import make
 from ..suites.rows import build
 from .progress import Progress, shown
@@ -66,6 +63,8 @@ def add_to_ledger(
         raise ValueError(f"--rows is a number of pictures, at least 1, got {rows}")
     from ..edits.edit import Edit, apply
     from ..evaluation.evaluate import Settings, measure_target_rate, read_request
+    from ..records.ledger import FORMAT_VERSION, Ledger
+    from ..records.sealed import write_sealed
 
     place = check_file(Path(ledger))
     book = (
@@ -103,6 +102,8 @@ def add_to_ledger(
 
 def read_ledger(ledger: str | Path) -> dict[str, Any]:
     """A ledger that `add_to_ledger` wrote, in JSON's types; ValueError where it is damaged, changed or another file."""
+    from ..records.ledger import read_ledger as read_record
+
     return read_record(ledger).model_dump(mode="json")
 
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -185,7 +185,6 @@ class Attack(ABC):
     queries: int = 8
     """Number of queries: pictures drawn and judged for each row, at most."""
 
-    @final
     @property
     def over_tokens(self) -> bool:
         """Whether it searches token embeddings; the record then says which text encoder's they are."""

@@ -76,10 +76,10 @@ def reading_arguments(bits: int, device: str, compute: torch.dtype) -> dict[str,
         device: the GPU that it is read onto.
         compute: the dtype that layers multiply in, and of what is not quantised.
     """
-    from diffusers import BitsAndBytesConfig
+    from diffusers.quantizers.quantization_config import BitsAndBytesConfig
 
     nested = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": compute}
-    how = {"load_in_4bit": True, **nested} if bits == 4 else {"load_in_8bit": True}
+    how: dict[str, Any] = {"load_in_4bit": True, **nested} if bits == 4 else {"load_in_8bit": True}
     where = torch.device(device).index
     place = torch.cuda.current_device() if where is None else where
     return {"quantization_config": BitsAndBytesConfig(**how), "device_map": {"": place}, "dtype": compute}

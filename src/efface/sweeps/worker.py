@@ -42,7 +42,8 @@ def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any
 def read_job(line: str) -> Job:
     """A job from its JSON."""
     found = parse_json(line)
-    return Job(**{key: tuple(value) if isinstance(value, list) else value for key, value in found.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    return Job(**fields)
 
 
 def main(argv: list[str]) -> None:

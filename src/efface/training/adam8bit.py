@@ -141,7 +141,7 @@ class Adam8bit:
         sizes = [n for piece in group for n in (len(piece.flat), piece.blocks * BLOCK - len(piece.flat))]
         g = torch.zeros(sum(sizes), device=self._m.device)
         own = [given[p.index] if p.start == 0 and len(p.flat) == len(given[p.index]) else _cut(given, p) for p in group]
-        torch._foreach_copy_(g.split(sizes)[::2], own)
+        torch._foreach_copy_(g.split(sizes)[::2], own)  # pyright: ignore[reportPrivateImportUsage]
         g = g.view(-1, BLOCK)
         code, (top_m, top_v) = self._m[part], self._tops[:, part]
         m = _signed_shares(code.device)[code.long() + FIRST.levels].mul_(top_m).lerp_(g, 1 - BETAS[0])
@@ -152,7 +152,7 @@ class Adam8bit:
         self._v[part], top_v[:] = level, top
         wide = v.div_(1 - BETAS[1] ** self.taken).sqrt_().add_(EPS)
         step = m.div_(1 - BETAS[0] ** self.taken).div_(wide).flatten().to(group[0].flat.dtype)
-        torch._foreach_sub_([piece.flat for piece in group], step.split(sizes)[::2], alpha=self.lr)
+        torch._foreach_sub_([piece.flat for piece in group], step.split(sizes)[::2], alpha=self.lr)  # pyright: ignore[reportPrivateImportUsage]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the params and of the moments."""
