@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from transformers import ResNetConfig
 
 from efface.api.ledger import read_ledger
-from efface.api.pushing import read_export
 from efface.api.resources import read_classes
 from efface.compliance.rules import read_policies
 from efface.compliance.takedown import read_takedown
@@ -37,6 +36,7 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.opening.place import read_kind
 from efface.records.attacks import read as read_attacks
 from efface.records.audit import read_audit
+from efface.records.export import read_export
 from efface.records.report import read_report
 from efface.scorers._networks import read_config
 from efface.suites.listed import read_list

@@ -91,6 +91,8 @@ def test_commands_open_a_model_as_they_are_told(
     more["erase"] += ["--draw-batch", "2"]
     own = {"checkpointing": True, "store": tmp_path, "store_bound": 1000, "draw_batch": 2}
     own = own if command == "erase" else {}
+    common = {"compile": True, "offload": True, "variant": "", "deterministic": False}
+    common |= {"guidance_rescale": 0.0, "quantise": 0}
     named = ["erase", "esd"] if command == "erase" else [command]
     assert (
         main(
@@ -106,9 +108,7 @@ def test_commands_open_a_model_as_they_are_told(
         )
         == 2
     )
-    assert asked == [
-        (model, "cpu", "bf16", "own", {"compile": True, "offload": True, "variant": "", "deterministic": False, **own})
-    ]
+    assert asked == [(model, "cpu", "bf16", "own", common | own)]
 
 
 def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +170,7 @@ def test_trajectories_and_pictures_are_told_before_they_are_drawn(
     asked = ["--suite", "glyphs-objects", "--per-group", "2", "--out", str(tmp_path / "evaluation")]
     assert main(["evaluate", "--model", model, "--edit", str(edit), *asked]) == 0
     told = capsys.readouterr().err
-    n = int(told.partition(" prompts, drawn")[0].rpartition(" ")[2])
+    n = int(told.partition(" prompts will be drawn")[0].rpartition(" ")[2])
     assert f"{2 * n} pictures" in told and told.index("pictures to judge") < told.index(f"of {n}")
 
 

@@ -1,4 +1,4 @@
-"""The commands that README and the page of all steps print: their flags exist, and each reads what an earlier one made."""
+"""The commands that README and the page of all steps print: flags exist, and each reads what an earlier one made."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -26,8 +27,10 @@ def find_compiler() -> str | None:
 
 def build(compiler: str) -> Path:
     """The library built of `guard.cpp` for this version of torch; from an earlier build where there is one."""
-    folder = Path(tempfile.gettempdir()) / f"efface-fake-cuda-{getpass.getuser()}" / torch.__version__
-    made, torch_home = folder / "guard.so", Path(torch.__file__).parent
+    torch_home = Path(torch.__file__).resolve().parent  # the library is linked to the torch that lies there
+    place = hashlib.sha256(str(torch_home).encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"efface-fake-cuda-{getpass.getuser()}" / f"{torch.__version__}-{place}"
+    made = folder / "guard.so"
     if made.is_file() and made.stat().st_mtime >= (HERE / "guard.cpp").stat().st_mtime:
         return made
     folder.mkdir(parents=True, exist_ok=True)

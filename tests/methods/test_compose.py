@@ -258,5 +258,5 @@ def test_an_answer_of_the_catalogue_needs_no_edit_here(
         compose(eps_model, CAT, {**settings, "objective": "halved"})  # nobody says what to pull by
     with pytest.raises(ValueError, match="no use for eta"):
         compose(eps_model, CAT, {**settings, "objective": "halved", "option": ("pull=2.0",), "eta": 3.0})
-    with pytest.raises(ValueError, match="option 'pull' is no setting"):
+    with pytest.raises(ValueError, match="option 'pull' is not a setting"):
         compose(eps_model, CAT, {**settings, "option": ("pull",)})

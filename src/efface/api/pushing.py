@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from pydantic import BaseModel, ConfigDict
-
-from ..files import hash_file, read_json, refusing
+from ..files import hash_file
 from .handing_on import RECORD, public_name
 
 if TYPE_CHECKING:
@@ -78,38 +76,10 @@ def push(
     return Pushed(repository, files, card, url)
 
 
-class ExportRecord(BaseModel):
-    """What a card is written from, in the record of an export; other entries stand there too."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
-
-    format: str
-    target: list[str]
-    anchor: str = ""
-    method: str
-    model: str
-    base: dict[str, str]
-    residual: float = 0.0
-    worst_residual: float = 0.0
-    recommended_strength: float = 1.0
-    strength_in_file: float = 1.0
-    edit_sha256: str = ""
-    """Of the file of the edit that was exported; "" in exports of earlier versions."""
-
-
-def read_export(file: Path) -> dict[str, Any]:
-    """The record that `efface export` wrote beside a file, or into a folder.
-
-    Raises:
-        ValueError: it is damaged, or of an earlier version, which said less; names the file.
-    """
-    data = read_json(file, remedy := "export again")
-    with refusing(file, "no record of an export", remedy):
-        return ExportRecord.model_validate(data).model_dump(exclude_unset=True)
-
-
 def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     """What the source says of itself, and its files by their paths in the repository."""
+    from ..records.export import read_export
+
     if place.is_dir():
         if not (place / RECORD).is_file():
             raise ValueError(f"{place} holds no {RECORD}; a folder that `efface export` wrote would have worked")

@@ -1,0 +1,40 @@
+"""What an export says of itself: the JSON file beside it, or in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ..files import read_json, refusing
+
+
+class ExportRecord(BaseModel):
+    """What a card is written from, in the record of an export; other entries stand there too."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
+
+    format: str
+    target: list[str]
+    anchor: str = ""
+    method: str
+    model: str
+    base: dict[str, str]
+    residual: float = 0.0
+    worst_residual: float = 0.0
+    recommended_strength: float = 1.0
+    strength_in_file: float = 1.0
+    edit_sha256: str = ""
+    """Of the file of the edit that was exported; "" in exports of earlier versions."""
+
+
+def read_export(file: Path) -> dict[str, Any]:
+    """The record that `efface export` wrote beside a file, or into a folder.
+
+    Raises:
+        ValueError: it is damaged, or of an earlier version, which said less; names the file.
+    """
+    data = read_json(file, remedy := "export again")
+    with refusing(file, "no record of an export", remedy):
+        return ExportRecord.model_validate(data).model_dump(exclude_unset=True)
