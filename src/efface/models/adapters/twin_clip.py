@@ -17,6 +17,14 @@ from .flat import flatten_parts, replace_parts
 from .latent import count
 from .sd import ClipDiffusion, replace_embeddings
 
+ROWS_READ = 4
+"""The fewest rows that the encoders read at once."""
+
+
+def fill_rows(rows: Tensor) -> Tensor:
+    """Rows [n, ...], the last one repeated where they are fewer than `ROWS_READ`."""
+    return torch.cat([rows, rows[-1:].expand(max(0, ROWS_READ - len(rows)), *rows.shape[1:])])
+
 
 class TwinClip(ClipDiffusion):
     """A pipeline of two CLIP text encoders, whose penultimate states are read side by side, and of pooled embeddings.
@@ -53,10 +61,16 @@ class TwinClip(ClipDiffusion):
         """
 
     def _read_towers(self, ids: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The penultimate states [n, length, d] of both encoders side by side, and the pooled embedding of each."""
-        outs = [encoder(own, output_hidden_states=True) for own, (_, encoder) in zip(ids, self.towers, strict=True)]
-        tokens = torch.cat([out.hidden_states[-2] for out in outs], dim=-1).to(self.dtype)
-        return tokens, [out[0].to(self.dtype) for out in outs]
+        """The penultimate states [n, length, d] of both encoders side by side, and the pooled embedding of each.
+
+        Fewer than `ROWS_READ` rows are read as that many: a CPU multiplies the pooled embeddings of one or two rows in
+        another order, and a prompt's last bits would depend on which prompts are read with it.
+        """
+        n = len(ids[0])
+        filled = map(fill_rows, ids)
+        outs = [encoder(own, output_hidden_states=True) for own, (_, encoder) in zip(filled, self.towers, strict=True)]
+        tokens = torch.cat([out.hidden_states[-2] for out in outs], dim=-1)[:n].to(self.dtype)
+        return tokens, [out[0][:n].to(self.dtype) for out in outs]
 
     def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
         return {
@@ -87,7 +101,7 @@ class TwinClip(ClipDiffusion):
         with ExitStack() as reading:
             for (tokenizer, encoder), own, table in zip(self.towers, parts, tables, strict=True):
                 padded = torch.where(after[:, :, None], table[tokenizer.pad_token_id].to(own), own)
-                reading.enter_context(replace_embeddings(encoder, padded))
+                reading.enter_context(replace_embeddings(encoder, fill_rows(padded)))
             return self._read_ids([ids, ids], ends[:, 1], texts)
 
     def embedding_of(self, cond: Cond) -> Tensor:
