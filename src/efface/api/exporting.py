@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -167,8 +166,9 @@ def _export_whole(
     from ..interchange import checks, original
     from ..models.adapters import single_file
 
-    about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."), _hash_edit(given))
     with _scratch(place) as scratch:
+        digest = _hash_edit(given, scratch)
+        about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."), digest)
         made = scratch / place.name
         with edit.apply(model, strength):
             record = {"model": public_name(model.name), "strength": strength, "edit": _public(edit)}
@@ -207,16 +207,16 @@ def _export_lora(
 
     packed = package(model, edit, kind, choice, strength, CASTS[dtype])
     low, high = packed.ranks
-    about = _describe(model, edit, kind, strength, dtype, _hash_edit(given)) | {
-        "rank": high,
-        "lowest_rank": low,
-        "residual": packed.residual.total,
-        "worst_residual": packed.residual.worst,
-        "worst_weight": packed.residual.worst_name,
-        "left_out": list(packed.left_out),
-        "exact": len(packed.exact),
-    }
     with _scratch(place) as scratch:
+        about = _describe(model, edit, kind, strength, dtype, _hash_edit(given, scratch)) | {
+            "rank": high,
+            "lowest_rank": low,
+            "residual": packed.residual.total,
+            "worst_residual": packed.residual.worst,
+            "worst_weight": packed.residual.worst_name,
+            "left_out": list(packed.left_out),
+            "exact": len(packed.exact),
+        }
         made = write_tensors(scratch / place.name, packed.tensors, {**about, "kind": "lora", "edit": _public(edit)})
         if checks.reads(model, kind, bool(packed.exact)):
             consumer.check_reader(model)
@@ -227,12 +227,14 @@ def _export_lora(
     return about
 
 
-def _hash_edit(edit: Edit | str | Path) -> str:
+def _hash_edit(edit: Edit | str | Path, scratch: Path) -> str:
     """sha256 of the edit's file, or of the one that it would be saved to: an evaluation names the same."""
     if isinstance(edit, str | Path):
         return hash_file(edit)
-    with tempfile.TemporaryDirectory() as scratch:
-        return hash_file(edit.save(Path(scratch) / "edit.safetensors"))
+    saved = edit.save(scratch / "of-the-edit.safetensors")
+    digest = hash_file(saved)
+    saved.unlink()
+    return digest
 
 
 def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: str, digest: str) -> dict[str, Any]:

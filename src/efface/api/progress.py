@@ -98,7 +98,8 @@ class Notebook:
     def _line(self, stage: str) -> str:
         done, total, began, before = self.stages[stage]
         made, took = done - before, time.monotonic() - began
-        left = f", about {took / made * (total - done):.0f} s left" if made > 0 and done < total else ""
+        foreseen = made > 0 and done < total and stage != STEPS  # the steps begin anew with every drawing
+        left = f", about {took / made * (total - done):.0f} s left" if foreseen else ""
         bar = f'<progress value="{done}" max="{max(total, 1)}" aria-label="{escape(stage)}"></progress>'
         return f"<div>{bar} {escape(stage)}: {done} of {total}{left}</div>"
 
@@ -145,6 +146,8 @@ def bars() -> Iterator[Report]:
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:  # what was there before this run does not count in its speed
                 tasks[stage] = bar.add_task(stage, total=total, completed=done)
+            if stage == STEPS:  # they begin anew with every drawing: what they took before foretells nothing
+                bar.reset(tasks[stage], total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
         yield report

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..api.progress import Report, bars, silent
+from ..api.progress import STEPS, Report, bars, silent
 
 if TYPE_CHECKING:
     from ..planning.gradients import GradientPlan
@@ -98,7 +98,8 @@ def _lines() -> Report:
             ended.add(stage)
         spoken[stage] = now
         took, made = now - start, done - before  # what was there before this run does not count in its speed
-        left = f", about {took / made * (total - done):.0f} s left" if made > 0 and took and done < total else ""
+        foreseen = made > 0 and took and done < total and stage != STEPS  # the steps begin anew with every drawing
+        left = f", about {took / made * (total - done):.0f} s left" if foreseen else ""
         say(f"{stage}: {done} of {total}{left}")
 
     return on_progress
