@@ -22,7 +22,8 @@ def test_every_damaged_file_is_read_or_refused_by_name() -> None:
     assert [(reader.name, case, says) for case, reader, outcome, says in found if outcome == "fault"] == []
     refused = {reader.name for _, reader, outcome, _ in found if outcome == "refused"}
     assert {reader.name for reader in READERS} - refused == {"chunk"}  # a damaged one is drawn anew
-    assert {reader.name for _, reader, outcome, _ in found if outcome == "read"} >= {"report", "list a.csv"}
+    read = {reader.name for _, reader, outcome, _ in found if outcome == "read"}  # of what has a digest none should be
+    assert "list a.csv" in read
 
 
 FLAGS = {
