@@ -67,7 +67,7 @@ def compose(blocks: Sequence[tuple[str, Sequence[Pair]]]) -> Image.Image:
     columns = sum(len(pairs) for _, pairs in blocks)
     width = LEFT + columns * (SIDE + GAP) + (len(blocks) - 1) * 3 * GAP + GAP
     image = Image.new("RGB", (width, 2 * (SIDE + GAP) + 3 * LINE + GAP), "white")
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    pen, font, small = ImageDraw.Draw(image), ImageFont.load_default(13), ImageFont.load_default(11)
     for place, name in enumerate(ROWS):
         pen.text((GAP, LINE + place * (SIDE + GAP) + SIDE // 2 - 8), name, "black", font)
     x = LEFT
@@ -78,8 +78,8 @@ def compose(blocks: Sequence[tuple[str, Sequence[Pair]]]) -> Image.Image:
                 if path is not None:
                     image.paste(enlarge(path), (x, LINE + place * (SIDE + GAP)))
             under = LINE + 2 * (SIDE + GAP)
-            pen.text((x, under), fit(pair.prompt, font), "black", font)
-            pen.text((x, under + LINE - 4), fit(f"→ {pair.said[1]}", font), "#666666", font)
+            pen.text((x, under), fit(pair.prompt, small), "black", small)
+            pen.text((x, under + LINE - 6), fit(f"seen: {pair.said[1]}", small), "#595959", small)
             x += SIDE + GAP
         x += 3 * GAP
     return image

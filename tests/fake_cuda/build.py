@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def start_server(compiler: str) -> subprocess.Popen[str]:
 def _stop(server: subprocess.Popen[str]) -> None:
     for pipe in (server.stdin, server.stdout):
         if pipe:
-            pipe.close()
+            with suppress(BrokenPipeError):  # a server that failed is gone
+                pipe.close()
     server.wait()
 
 

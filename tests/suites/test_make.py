@@ -91,7 +91,9 @@ def test_glyphs_suites_need_a_world_and_others_do_not() -> None:
     erasure = Erasure(known.names[:1])
     assert needs_world("glyphs-objects") and not any(map(needs_world, ("compound", "i2p", "some.csv")))
     assert make("glyphs-objects", erasure, known, per_group=3) == build("glyphs-objects", erasure, known, 3)
-    with pytest.raises(ValueError, match="models of the glyphs make; others take artists, coco, compound, i2p"):
+    with pytest.raises(
+        ValueError, match="models of the glyphs make; others take artists, cifar10, coco, compound, i2p"
+    ):
         make("glyphs-objects", erasure)
 
 
