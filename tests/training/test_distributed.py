@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import PartialState
 from PIL import Image
 
 from efface import methods
@@ -43,6 +44,7 @@ def fitted(name: str, checkpoint: Path | None = None) -> Edit:
 def member(rank: int, port: int, work: Callable[..., None], *args: Any) -> None:
     """One of two processes."""
     torch.set_num_threads(1)
+    PartialState._reset_state()  # a process that a launcher starts knows nothing of its parent's being alone
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     work(rank, *args)
