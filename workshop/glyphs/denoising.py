@@ -17,7 +17,8 @@ def predicted(unet: nn.Module, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
 def v_loss(unet: nn.Module, alphas: Tensor, x_0: Tensor, cond: Tensor) -> tuple[Tensor, dict[str, float]]:
     """The weighted error of v, and the plain one, at x_0 [n, c, h, w] under n conditions; alphas [T] are cumulative."""
     n = len(x_0)
-    t = ((torch.arange(n) + torch.rand(())) / n * len(alphas)).long()[torch.randperm(n)].to(x_0.device)  # stratified
+    t = ((torch.arange(n) + torch.rand(())) / n * len(alphas)).long()[torch.randperm(n)]  # stratified
+    t = t.clamp(max=len(alphas) - 1).to(x_0.device)  # a random number next to 1 is rounded up to it
     noise = torch.randn(x_0.shape).to(x_0.device)
     a = alphas[t].view(-1, 1, 1, 1)
     x_t, v = a.sqrt() * x_0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x_0
