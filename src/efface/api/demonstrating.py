@@ -38,7 +38,7 @@ def demonstrate(
     *,
     method: str = "eap",
     model: str = "glyphs",
-    pictures: int = 64,
+    pictures: int = 192,
     progress: Progress = None,
     on_suite: Callable[[Suite], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
