@@ -41,19 +41,6 @@ CONTRAST = """() => {
 ACTIVE = "(({ dataset, className, tagName }) => dataset.filter || className || tagName)(document.activeElement)"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((p for n in names if (p := shutil.which(n))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine: the report was not tried in a browser")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 Visit = Callable[..., Any]
 
 

@@ -105,9 +105,9 @@ def attack(
     )
     drawing = describe_drawing(model, settings, hash_file(edit_file))
     edited = replace(base, edit=edit, drawing=drawing)
-    require_before_attacking(out, drawing, describe_suite(suite))
+    suite_now = describe_suite(suite)
+    require_before_attacking(out, drawing, suite_now)
     if earlier := read_file(out):
-        suite_now = describe_suite(suite)
         targets = tuple(target.concept for target in conditions if target.condition == "target")
         now = {"targets": targets, "suite": suite_now, "scorers": judges.identity(), "drawing": drawing}
         require_same_basis(earlier, now)
