@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -12,17 +11,15 @@ import pytest
 import torch
 
 import efface
-from efface.api.takedown_plan import MEASURED, PROFILES, Profile, choose_methods
+from efface.api.takedown_plan import PROFILES, Profile
 from efface.api.takedown_stages import Trial, choose_trial
 from efface.cli.app import main
-from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.records.audit import read_audit
 from efface.reporting.verdict import build_verdict
 from judging_fixtures import world_model, write_bundle, write_clip
 from report_fixtures import measure, record, share
 
-DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 PERSON = "Ada Lovelace"
 TINY = Profile(
     per_group=3,
@@ -139,33 +136,6 @@ def test_nudity_has_two_judges_of_different_kinds_at_once(
     gone = [m for m in found["measures"] if (m["metric"], m["group"]) == ("esr1", "target")]
     assert {m["judge"] for m in gone} == {"all", "nudenet", "opennsfw"}
     assert "nothing was measured" in (out / "report.html").read_text()
-
-
-def test_auto_tries_the_best_of_the_measured_table_that_serve() -> None:
-    model = world_model()
-    assert choose_methods(model, Erasure(("cat",)), "auto", 3) == ("uce", "mace", "eap")
-    assert choose_methods(model, Erasure(("cat",)), "esd", 3) == ("esd",)
-    with pytest.raises(ValueError, match="did you mean"):
-        choose_methods(model, Erasure(("cat",)), "edd", 3)
-    ddpm = dataclasses.replace(PROFILES["quick"])  # the profile is data, like any other
-    assert ddpm == PROFILES["quick"]
-
-
-def test_the_table_is_that_of_the_docs() -> None:
-    """ESR-1, and what neighbours and never-seen things lose, as docs/methods.md has them."""
-    lines = DOCS.read_text(encoding="utf-8").partition("## Means over concepts")[2].partition("## Every concept")[0]
-    rows = {cells[2].strip(): cells for line in lines.splitlines() if len(cells := line.split("|")) > 8}
-
-    def number(cell: str) -> tuple[float, float]:
-        value, base = re.match(r" ([-\d.]+)[^(]*\(([-\d.–]+)\)", cell).groups()  # type: ignore[union-attr]
-        return float(value), float(base)
-
-    for name, (erased, near, unseen) in MEASURED.items():
-        cells = rows[name]
-        esr, psr, away = number(cells[4]), number(cells[5]), number(cells[7])
-        assert esr[0] == erased
-        assert max(0.0, psr[1] - psr[0]) == pytest.approx(near, abs=0.11)
-        assert max(0.0, away[1] - away[0]) == pytest.approx(unseen, abs=0.11)
 
 
 def test_the_best_trial_is_the_better_verdict_then_more_erased_for_less_lost(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ..files import check_folder, read_json, write_whole
 from ..suites.drafting import find_kind
 from ..suites.make import make
 from .case import Words, several
+from .choosing import choose_methods, read_choice_table
 from .drafting import draft_suite, propose_judges
 from .erasing import request
 from .progress import Progress, shown
@@ -74,7 +75,7 @@ def takedown(
         target: what is to be erased.
         out: folder for everything.
         kind: "person", "style", "object", "brand" or "nudity", for a suite of one's own; by default what names suggest.
-        method: the method, or "auto": see `takedown_plan.choose_methods`.
+        method: the method, or "auto": see `choosing.choose_methods`.
         profile: "quick", "standard" or "thorough": how much is drawn, tried and attacked.
         suite: a suite by name or a file; by default the model's own, or one that is drafted into `out`/suite.csv.
         scorers: judges; by default the model's own, or those that are at hand (`drafting.propose_judges`).
@@ -107,13 +108,14 @@ def takedown(
     opened = opening.open()
     name = str(suite) or (suite_for(erasure, known) if known and uses_world else "")
     drafted = _draft(opened, erasure, own.name, folder, how.per_group) if not name else None
-    methods = takedown_plan.choose_methods(opened, erasure, method, how.tries)
+    methods = choose_methods(opened, erasure, method, how.tries)
     size = None if drafted else how.per_group
     made = make(name or str(drafted), erasure, known, per_group=size, only=())
     groups = tuple(g.name for g in made.spec.groups if g.name in how.groups) if how.groups else ()
     made = make(name or str(drafted), erasure, known, per_group=size, only=groups) if groups else made
+    table = read_choice_table().describe(opened) if method == "auto" else ""
     panel = [s.name for s in judges_of(opening.name, made, judges, known)]
-    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, made, panel)
+    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, made, panel, table)
     if on_plan:
         on_plan(plan)
     if dry_run:

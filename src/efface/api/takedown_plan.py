@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
-from ..methods import capabilities, configured, names
+from ..methods import configured
 from ..planning.machine import format_size
 from ..planning.plan import estimate
 
@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from ..suites.spec import Suite
 
 ProfileName = Literal["quick", "standard", "thorough"]
-MEASURED: Mapping[str, tuple[float, float, float]] = {
-    "uce": (93.2, 6.7, 5.2),
-    "mace": (90.6, 10.9, 2.6),
-    "eap": (93.2, 17.7, 2.1),
-    "spm": (85.9, 14.0, 0.0),
-    "erasediff": (100.0, 33.3, 2.1),
-    "esd": (92.7, 27.0, 3.1),
-    "stereo": (95.8, 27.0, 5.7),
-    "advunlearn": (95.8, 28.6, 7.3),
-    "age": (99.5, 26.5, 12.5),
-    "salun": (99.5, 39.0, 0.0),
-}
-"""Methods that need nothing but the target's name, with three means over concepts from docs/methods.md: ESR-1 of the
-target, and the points of PSR-1 that near neighbours and things never seen in fitting lose; all in percent."""
 PASSES = 6
 """Passes of the network, in units of one forward pass of one row, that a row of a training step costs, about."""
 
@@ -109,7 +95,8 @@ class TakedownPlan:
     """All of it, about, from the time that a few steps take here."""
     memory: int
     """Bytes that the largest training needs at most; 0 where none is planned."""
-    notes: tuple[str, ...] = field(default=())
+    table: str = ""
+    """What `auto` ranked the methods by; empty where the method was named."""
 
     def lines(self) -> list[str]:
         """The plan for a person."""
@@ -117,30 +104,11 @@ class TakedownPlan:
         return [
             f"to be erased from {self.model}: {', '.join(self.targets)} ({self.kind})",
             f"methods to try: {', '.join(self.methods)}{need}",
+            *([f"chosen by {self.table}"] if self.table else []),
             f"suite: {self.suite}, {self.prompts:,} prompts; judged by {', '.join(self.judges)}",
             f"pictures: {self.pictures:,}, and at most {self.queries:,} of attacks on the chosen edit",
             f"time: about {_duration(self.minutes)} on this machine, by a few steps that were timed",
-            *self.notes,
         ]
-
-
-def choose_methods(model: Model, erasure: Erasure, method: str, tries: int) -> tuple[str, ...]:
-    """The methods to try: the one that is named, or for "auto" the best by `MEASURED` that serve model and request.
-
-    The best has the highest ESR-1 less the points that near neighbours and things never seen lose. On those that are
-    tried the choice is then made by what was measured on the user's own model.
-
-    Raises:
-        ValueError: there is no such method, or none that serves.
-    """
-    if method != "auto":
-        configured(method, model, {}).check(erasure, model)
-        return (method,)
-    ranked = sorted(MEASURED, key=lambda name: -(MEASURED[name][0] - MEASURED[name][1] - MEASURED[name][2]))
-    found = [name for name in ranked if name in names() and _serves(name, model, erasure)]
-    if not found:
-        raise ValueError(f"no method that needs only a name serves {model.architecture}; name one with --method")
-    return tuple(found[:tries])
 
 
 def build_plan(
@@ -151,6 +119,7 @@ def build_plan(
     methods: Sequence[str],
     suite: Suite,
     judges: Sequence[str],
+    table: str = "",
 ) -> TakedownPlan:
     """Count and time what a takedown will take: draws one picture in two steps, and makes the trial steps of plans."""
     how = PROFILES[profile]
@@ -178,6 +147,7 @@ def build_plan(
         trained=passes,
         minutes=seconds / 60,
         memory=memory,
+        table=table,
     )
 
 
@@ -188,13 +158,6 @@ def time_pass(model: Model) -> float:
     began = time.perf_counter()
     model.images(["a picture"] * count, list(range(count)), steps=steps)
     return (time.perf_counter() - began) / (2 * count * steps)
-
-
-def _serves(name: str, model: Model, erasure: Erasure) -> bool:
-    can = capabilities(name)
-    several = can.several or len(erasure.targets) == 1
-    fits = (can.keep != "no" or not erasure.keep) and (can.anchor != "no" or not erasure.anchor)
-    return model.architecture in can.architectures and several and fits
 
 
 def _count_passes(method: Method, targets: int) -> int:

@@ -23,8 +23,8 @@ class TakedownCommand:
     The same command goes on where it was stopped. --dry-run stops after the plan: pictures, queries of attacks, minutes
     and memory.
 
-    --method auto tries the methods that erase most for what neighbours lose in docs/methods.md (quick 2, standard 3,
-    thorough 4 of them) and keeps the one that measures best on this model.
+    --method auto tries the first methods of a measured table (quick 2, standard 3, thorough 4 of them; docs/choice.md
+    has the table and the rule) and keeps the one that measures best on this model.
 
     Exit code 0: ready. 1: not ready. 3: undecided. 2: it can't be carried out.
     """
