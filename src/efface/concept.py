@@ -26,7 +26,7 @@ class Erasure:
         for field, words in (("targets", self.targets), ("keep", self.keep)):
             if isinstance(words, str) or not isinstance(words, tuple):
                 raise TypeError(f"{field} is a tuple of strings, for example ('cat',); got {words!r}")
-            if any(not isinstance(word, str) or not word.strip() for word in words):
+            if any(not isinstance(word, str) or not fold_name(word) for word in words):
                 raise ValueError(f"empty concept in {field}: {words!r}; give a word or phrase, for example 'cat'")
             if len({fold_name(word) for word in words}) < len(words):
                 raise ValueError(f"{field} names a concept twice: {words!r}")
@@ -55,13 +55,15 @@ class Prompt:
 
 
 def fold_name(name: str) -> str:
-    """The form in which names are compared: Unicode NFKC, without case, and each run of white space one blank.
+    """The form in which names are compared: Unicode NFKC, without case and invisible characters (zero-width blanks, soft
+    hyphens), and each run of white space one blank.
 
-    >>> fold_name("  Van\\u00a0 GOGH ")
+    >>> fold_name("  Van\\u00a0 GO\\u200bGH ")
     'van gogh'
     """
     once = unicodedata.normalize("NFKC", name).casefold()
-    return " ".join(unicodedata.normalize("NFKC", once).split())
+    seen = once if once.isascii() else "".join(c for c in once if unicodedata.category(c) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen).split())
 
 
 def check_phrases(words: Iterable[str], flag: str, known: Collection[str] = ()) -> None:

@@ -15,13 +15,42 @@ def test_other_words_are_told_apart_from_the_targets() -> None:
     assert other_words(["Van Gogh painting", "vincent van gogh", "van goghs", "van goghish"], ["van gogh"]) == [
         "van goghish"
     ]
-    assert other_words(["lion", "Lion cub"], ["lions"]) == ["Lion cub"]
+    assert other_words(["lion", "Lion cub", "two lions", "lioness"], ["lions"]) == ["lioness"]
 
 
 def test_texts_that_name_a_target_do_so_in_any_dress() -> None:
     named = ["A cat, asleep", "two cats", "Van Gogh's room", "a t-shirt"]
     texts = [*named, "category", "", "a shirt"]
     assert [t for t in texts if mentions(t, ["cat", "van gogh", "t-shirt"])] == named
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "others"),
+    [
+        ("Spider-Man", ["Spider-Man, city", "spider man", "Spiderman on a wall"], ["a spider", "a man"]),
+        ("Georgia O'Keeffe", ["a flower by Georgia O\u2019Keeffe, oil", "georgia okeeffe"], ["Georgia", "o keeffe"]),
+        ("J.M.W. Turner", ["by J.M.W. Turner.", "JMW Turner"], ["Ted Turner"]),
+        ("T-shirt", ["A red T-shirt.", "two t-shirts", "tshirts"], ["a shirt"]),
+        ("garbage truck", ["Two garbage trucks, parked"], ["a truck", "garbage"]),
+        ("knife", ["two knives on a table"], ["knifed"]),
+        ("wolves", ["a wolf howls"], ["wolverine"]),
+        ("strawberry", ["strawberries"], ["straw"]),
+        ("woman", ["three women"], ["a man"]),
+        ("person", ["people in a street"], ["personal"]),
+        ("fireman", ["firemen"], ["fire"]),
+        ("ox", ["oxen"], ["a box", "boxen"]),
+        ("glass", ["two glasses"], ["glas"]),
+        ("bus", ["buses"], ["a bu"]),
+        ("cat", ["a c\u200bat", "soft\u00adcats cats"], ["catty"]),
+        ("\u732b", ["\u4e00\u53ea\u732b"], ["\u4e00\u53ea\u72d7"]),
+        ("\U0001f431", ["a \U0001f431 here"], ["a cat"]),
+    ],
+)
+def test_a_name_is_found_in_either_number_and_whatever_marks_stand_about_it(
+    target: str, named: list[str], others: list[str]
+) -> None:
+    assert [text for text in named + others if mentions(text, [target])] == named
+    assert other_words(named + others, [target]) == others
 
 
 def test_words_without_overlap_share_no_word_with_what_was_named() -> None:

@@ -35,11 +35,15 @@ DRESSES = {
     "bars.csv": table(ROWS, "|").encode(),
     "trailing.csv": table([ROWS[0], *([*row, "", ""] for row in ROWS[1:])]).encode(),
     "twice.csv": table([[*row, row[0]] for row in ROWS]).encode(),
+    "told.csv": b"sep=;\r\n" + table(ROWS, ";").encode(),
+    "text.txt": table(ROWS).encode(),
     "blank.csv": ("\n\n" + table(ROWS) + "\n\n").encode(),
     "a.json": json.dumps(RECORDS).encode(),
     "bom.json": codecs.BOM_UTF8 + json.dumps(RECORDS).encode(),
     "a.jsonl": "\n".join(json.dumps(row) for row in RECORDS).encode(),
     "pandas.json": json.dumps({c: {str(i): row[c] for i, row in enumerate(RECORDS)} for c in ROWS[0]}).encode(),
+    "within.json": json.dumps({"info": "x", "data": RECORDS}).encode(),
+    "numbered.json": json.dumps({str(i): row for i, row in enumerate(RECORDS)}).encode(),
     "columns.json": json.dumps({c: [row[c] for row in RECORDS] for c in ROWS[0]}).encode(),
 }
 
@@ -69,6 +73,9 @@ COCO = {"annotations": [{"image_id": i, "caption": c} for i, c in ((1, "a cat"),
         ("bare.csv", 'a cat\n"a cat, asleep"\n'),
         ("a.json", '["a cat", "a cat, asleep"]'),
         ("a.jsonl", '"a cat"\n"a cat, asleep"\n'),
+        ("header.txt", 'prompt\na cat\n"a cat, asleep"\n'),
+        ("within.json", '{"prompts": ["a cat", "a cat, asleep"]}'),
+        ("text.json", '{"Text": ["a cat", "a cat, asleep"], "seed": [1, 2]}'),
         ("labelled.json", '{"cat": ["a cat", "a cat, asleep"]}'),
         ("coco.json", json.dumps(COCO)),
     ],
@@ -95,6 +102,11 @@ def test_prompts_alone_are_a_list(tmp_path: Path, name: str, text: str) -> None:
         ("a.jsonl", '{"prompt": "x"}\n{', "a.jsonl, line 2: it is no JSON"),
         ("a.json", '{"prompt": ["x"], "seed": [1, 2]}', r"columns of \[1, 2\] rows"),
         ("a.csv", "a\0b", "a.csv is no text"),
+        ("a.json", '{"a": [{"prompt": "x"}], "b": [{"prompt": "y"}]}', "several lists of objects: 'a', 'b'; give one"),
+        ("a.json", '[{"prompt": {"en": "a cat"}}]', "a.json, line 1: prompt is .*, a dict; a text would have worked"),
+        ("a.json", '[{"prompt": "a cat"}, {"prompt": 7}]', "a.json, line 2: prompt is '7', a int; a text would"),
+        ("a.json", '[{"captions": [3, "a cat"]}]', "a.json, line 1: captions is '3', a int; a text would have worked"),
+        ("a.csv", "prompt,seed\na cat,1.23E+09", "line 2: seed is '1.23E.09', of which a spreadsheet kept the first"),
     ],
 )
 def test_files_that_hold_no_list_are_refused_by_name(tmp_path: Path, name: str, text: str, says: str) -> None:
@@ -121,3 +133,21 @@ def test_quoted_line_breaks_keep_the_numbers_of_lines(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(table(rows))
     suite = read_list(tmp_path / "a.csv", Erasure(("cat",)))
     assert suite.summary and [row.line for row in suite.summary.left_out] == [4]
+
+
+def test_single_words_in_quotes_keep_them_and_seeds_in_full_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text('"Cat" by "Monet"\n"a cat"\n"\n')
+    assert [r.prompt for r in read_list(tmp_path / "a.txt", Erasure(("cat",)), asks="cat").rows] == [
+        '"Cat" by "Monet"',
+        "a cat",
+        '"',
+    ]
+    (tmp_path / "a.csv").write_text("prompt,seed\na cat,1.234567890e+09\na cat,3034840582.0\n")
+    assert [r.seed for r in read_list(tmp_path / "a.csv", Erasure(("cat",))).rows] == [1234567890, 3034840582]
+
+
+def test_of_several_prompts_in_a_cell_the_first_is_read_and_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"captions": ["a cat", "a feline"]}, {"captions": ["two cats"]}]')
+    suite = read_list(tmp_path / "a.json", Erasure(("cat",)))
+    assert [r.prompt for r in suite.rows] == ["a cat", "two cats"]
+    assert suite.summary and suite.summary.remarks == ("1 rows hold several prompts, of which the first is read",)

@@ -189,3 +189,33 @@ def test_templates_are_no_prompts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text('"a photo of {name}"\n"a {}"\n')
     with pytest.raises(ValueError, match=r"no row to draw: of 2 rows the first: prompt is a template, with {name}"):
         read_list(tmp_path / "a.txt", Erasure(("cat",)))
+
+
+def test_captions_that_name_the_target_in_the_plural_or_beside_marks_are_asked_about_it(tmp_path: Path) -> None:
+    prompts = ["A red T-shirt.", "Two knives on a table", "Spider-Man, city", "Garbage trucks, parked", "A dog"]
+    file = write(tmp_path / "coco.csv", ["coco_id", "caption"], [[str(i), p] for i, p in enumerate(prompts)])
+    suite = read_list(file, Erasure(("t-shirt", "knife", "Spider-Man", "garbage truck")))
+    names = ("t-shirt", "knife", "Spider-Man", "garbage truck")
+    assert asked(suite) == {("erase", "object", name): 1 for name in names} | {("keep", "match", "captions"): 1}
+
+
+def test_of_several_columns_of_labels_the_one_that_names_the_target_is_read(tmp_path: Path) -> None:
+    rows = [["A starry night", "painting", "Van Gogh"], ["Lilies", "painting", "Monet"]]
+    suite = read_list(write(tmp_path / "a.csv", ["prompt", "class", "artist"], rows), Erasure(("van gogh",)))
+    assert asked(suite) == {("erase", "style", "Van Gogh"): 1, ("keep", "style", "Monet"): 1}
+    assert suite.summary and suite.summary.unread == ("class",)
+
+
+def test_the_column_asks_is_known_in_any_case(tmp_path: Path) -> None:
+    rows = [["something furry", "Cat"], ["a dog", ""], ["a cow", "Nothing"]]
+    suite = read_list(write(tmp_path / "a.csv", ["Prompt", "Asks"], rows), Erasure(("cat",)))
+    assert asked(suite) == {("erase", "object", "cat"): 1, ("keep", "match", "captions"): 2}
+
+
+def test_kept_labels_that_hold_the_targets_name_are_told(tmp_path: Path) -> None:
+    rows = [["xy", "cat"], ["zz", "tabby cat"], ["yy", "dog"]]
+    suite = read_list(write(tmp_path / "a.csv", ["prompt", "label"], rows), Erasure(("cat",)))
+    assert Counter(r.role for r in suite.rows) == {"erase": 1, "keep": 2}
+    assert suite.summary and [r.partition(": ")[2] for r in suite.summary.remarks] == [
+        "'tabby cat'; what is a target goes by its name"
+    ]

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..concept import fold_name
 from .structured import MOST_ROWS, parse_json, read_parquet, refusing, shorten
 from .text import decode
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 DELIMITERS = (",", "\t", ";", "|")
+PROMPT = ("prompt", "caption", "captions", "adv_prompt", "sensitive prompt", "text")
+"""What columns of prompts are called."""
+WHOLE = ("prompts", "captions", "texts", "data", "rows", "items", "examples", "samples")
+"""What a JSON object calls the one list that it holds, where that is no label."""
 SHOWN = 5
 """Malformed rows that an error tells of."""
 
@@ -45,7 +51,7 @@ def parse(path: Path, data: bytes) -> Parsed:
         return parse_parquet(path)
     text, encoding = decode(data, path.name)
     remarks = ("read as Windows-1252, not UTF-8",) if encoding == "windows-1252" else ()
-    if suffix == ".txt":
+    if suffix == ".txt" and not _has_header(text):
         return _check_count(path.name, parse_lines(text, remarks))
     if suffix in (".json", ".jsonl"):
         return _check_count(path.name, parse_objects(path.name, text, remarks))
@@ -62,7 +68,9 @@ def refuse(file: str, problems: Sequence[str]) -> None:
 
 def parse_csv(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
     """Rows of cells under a header; the delimiter is the one that the header has most of."""
-    delimiter = find_delimiter(text)
+    if told := re.match(r"sep=(.)\r?\n", text):  # Excel's own line, and no row
+        text = text[told.end() - 1 :]
+    delimiter = told[1] if told else find_delimiter(text)
     if delimiter != ",":
         remarks = (*remarks, f"cells are parted by {'tabs' if delimiter == chr(9) else repr(delimiter)}")
     csv.field_size_limit(2**27)
@@ -124,11 +132,23 @@ def name_apart(columns: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple
     return tuple(names), repeated
 
 
+def _has_header(text: str) -> bool:
+    """Is the first line of a text a header, one cell of which says that prompts stand below it?"""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    cells = [fold_name(cell.strip().strip('"')) for cell in first.split(find_delimiter(first))]
+    return any(cell in PROMPT for cell in cells) and all(cell.count(" ") < 2 for cell in cells)
+
+
 def parse_lines(text: str, remarks: tuple[str, ...]) -> Parsed:
     """A prompt a line, in quotes or not."""
-    numbered = [(i, line.strip().strip('"')) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    numbered = [(i, _unquote(line.strip())) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     rows = tuple({"prompt": line} for _, line in numbered)
     return Parsed(("prompt",), rows, tuple(i for i, _ in numbered), remarks)
+
+
+def _unquote(line: str) -> str:
+    """A line without the quotes around the whole of it: not those of single words."""
+    return line[1:-1] if len(line) > 1 and line[0] == line[-1] == '"' and '"' not in line[1:-1] else line
 
 
 def parse_objects(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
@@ -162,11 +182,20 @@ def parse_objects(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
 
 
 def _of_columns(file: str, value: dict[str, Any]) -> list[Any]:
-    """Rows of a JSON object: by column, or prompts by label."""
+    """Rows of a JSON object: one list within it, columns, or prompts by label."""
     parts = [list(p.values()) if isinstance(p, dict) else p for p in value.values()]
+    lists = [name for name, p in value.items() if isinstance(p, list)]
+    rows = [name for name in lists if any(isinstance(row, dict) for row in value[name])]
+    if len(rows) > 1:
+        raise ValueError(f"{file} holds several lists of objects: {', '.join(map(repr, rows[:SHOWN]))}; give one alone")
+    if rows or (len(lists) == 1 and fold_name(lists[0]) in WHOLE):
+        return list(value[rows[0] if rows else lists[0]])
     if not parts or not all(isinstance(p, list) for p in parts):
         return [value]
-    if "prompt" in value or "caption" in value:
+    columns = any(fold_name(name) in PROMPT for name in value)
+    if not columns and value and all(isinstance(p, dict) for p in value.values()):
+        return list(value.values())  # rows by number or by file, as pandas writes them
+    if columns:
         if len({len(p) for p in parts}) > 1:
             raise ValueError(f"{file} has columns of {sorted({len(p) for p in parts})} rows")
         return [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]

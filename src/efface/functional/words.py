@@ -1,6 +1,8 @@
 """Comparing names: labels with labels, names with the texts that mention them, and words of a vocabulary with both.
 
 Every comparison goes through `concept.fold_name`: case, runs of white space and the Unicode form make no difference.
+Within a text, a name is also found in the singular and in the plural (of English), whatever marks stand in it or around
+it ("T-shirt." names the "t shirt"), and in scripts that put no blanks between words wherever it stands.
 
 Two rules tell a vocabulary's words from the targets, and differ on purpose. `other_words` are told apart from the
 targets: a search may find them, pictures of them may remain. "van" is another word than the target "van gogh".
@@ -10,10 +12,19 @@ hold "van" would hold a part of "van gogh" that is to move.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..concept import fold_name
+
+IRREGULAR = {
+    **{"man": "men", "woman": "women", "child": "children", "person": "people", "mouse": "mice", "goose": "geese"},
+    **{"foot": "feet", "tooth": "teeth", "ox": "oxen"},
+}
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Letters of scripts that put no blanks between words, or none between a word and its particles: Thai, Lao, Burmese,
+Khmer, Japanese, Chinese and Korean."""
 
 
 def split_label(label: str) -> frozenset[str]:
@@ -45,34 +56,39 @@ def ends_alike(one: str, other: str) -> bool:
 
 
 def other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """The words that are none of the targets, nor a plural or a phrase with one; each once.
+    """The words that are none of the targets, in either number, nor a phrase with one; each once.
 
     >>> other_words(["cat", "Cats", "cat face", "category", "van"], ["cat", "van gogh"])
     ['category', 'van']
     """
-    barred = {fold_name(target) for target in targets}
-    return [word for word in dict.fromkeys(words) if not _is_any(fold_name(word), barred)]
+    return [word for word in dict.fromkeys(words) if not mentions(word, targets)]
 
 
 def mentions(text: str, targets: Collection[str]) -> bool:
-    """Does a text, such as a caption, name one of the targets: as it is, in the plural, or within a phrase?
+    """Does a text, such as a caption, name one of the targets: as it is, in another number, or within a phrase?
 
     >>> mentions("A cat, asleep", ["cat"]), mentions("two CATS", ["cat"]), mentions("a category", ["cat"])
     (True, True, False)
+    >>> mentions("Two garbage trucks.", ["garbage truck"]), mentions("knives", ["knife"])
+    (True, True)
     """
-    barred = {fold_name(target) for target in targets}
     folded = fold_name(text)
-    words = re.findall(r"\w+", folded.replace("_", " "))
-    return any(_is_any(form, barred) for form in (folded, " ".join(words), *words))
+    dresses = [f" {folded} ", f" {_spell(folded)} "]
+    for target in targets:
+        if any(f" {form} " in dress for form in list_forms(target) for dress in dresses):
+            return True
+        if UNSPACED.search(target) and fold_name(target) in folded:
+            return True
+    return False
 
 
 def exclude_overlaps(words: Sequence[str], named: Collection[str]) -> list[str]:
-    """The words that are none of the `named`, nor their plurals, nor phrases around them, nor a word of one.
+    """The words that are none of the `named`, in either number, nor phrases around them, nor a word of one.
 
     >>> exclude_overlaps(["van", "monet", "van gogh"], ["van gogh"])
     ['monet']
     """
-    barred = [form for name in named for form in (fold_name(name), f"{fold_name(name)}s")]
+    barred = [form for name in named for form in list_forms(name)]
 
     def within(part: str, phrase: str) -> bool:
         return f" {part} " in f" {phrase} "
@@ -81,6 +97,51 @@ def exclude_overlaps(words: Sequence[str], named: Collection[str]) -> list[str]:
     return [w for w in words if not any(within(bar, folded[w]) or within(folded[w], bar) for bar in barred)]
 
 
-def _is_any(word: str, barred: set[str]) -> bool:
-    """Whether a word is one of these, its plural, or a phrase that contains it."""
-    return any(f" {b} " in f" {word} " or word in (f"{b}s", f"{b}es", b.removesuffix("s")) for b in barred)
+@functools.lru_cache(2**14)
+def list_forms(name: str) -> tuple[str, ...]:
+    """What a name is spelled like in folded texts: as it is, its words without the marks between them, and these joined
+    where there were marks; each in the singular and in the plural.
+
+    >>> list_forms("T-shirt")
+    ('t-shirt', 't-shirts', 't-shirtes', 't shirt', 't shirts', 't shirtes', 'tshirt', 'tshirts', 'tshirtes')
+    """
+    folded = fold_name(name)
+    spelled = _spell(folded)
+    joined = "".join(_spell(part).replace(" ", "") + " " for part in folded.split()).strip()
+    return tuple(dict.fromkeys(form for dress in (folded, spelled, joined) if dress for form in _numbers(dress)))
+
+
+def _spell(folded: str) -> str:
+    """The words of a text, with one blank between them in the place of all marks."""
+    return " ".join(re.findall(r"\w+", folded.replace("_", " ")))
+
+
+def _numbers(name: str) -> Iterable[str]:
+    """A name in the singular and in the plural of English, whichever it is in; the last of its words is what changes."""
+    first, blank, last = name.rpartition(" ")
+    return [f"{first}{blank}{form}" for form in (last, *_plurals(last), *_singulars(last))]
+
+
+def _plurals(word: str) -> list[str]:
+    found = [f"{word}s", f"{word}es"]
+    if word.endswith("y"):
+        found.append(f"{word[:-1]}ies")
+    if word.endswith(("f", "fe")):
+        found.append(f"{word.removesuffix('e')[:-1]}ves")
+    return found + [word[: -len(one)] + many for one, many in IRREGULAR.items() if _ends_in(word, one)]
+
+
+def _singulars(word: str) -> list[str]:
+    found = [word[:-1]] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 2 else []
+    if word.endswith(("ches", "shes", "xes", "zes", "oes")):
+        found.append(word[:-2])
+    if word.endswith("ies"):
+        found.append(f"{word[:-3]}y")
+    if word.endswith("ves"):
+        found += [f"{word[:-3]}f", f"{word[:-3]}fe"]
+    return found + [word[: -len(many)] + one for one, many in IRREGULAR.items() if _ends_in(word, many)]
+
+
+def _ends_in(word: str, noun: str) -> bool:
+    """Is a word this noun, or a compound that ends in it? Of short nouns only the word itself: a "box" is no ox."""
+    return word == noun or (noun in ("man", "men", "woman", "women") and word.endswith(noun))

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..concept import fold_name
+from ..files.formats import PROMPT
 from .table import Table, refuse
 
-PROMPT = ("prompt", "caption", "captions", "adv_prompt", "sensitive prompt", "text")
 SEED = ("evaluation_seed", "sd_seed", "seed")
 GUIDANCE = ("evaluation_guidance", "sd_guidance_scale", "guidance", "guidance_scale")
 CASE = ("case_number",)
@@ -66,6 +66,7 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
             left_out.append(LeftOut(line, why))
             continue
         try:
+            check_text(table.rows[i].get(prompt), prompt)
             if label and not blank and not table.text(i, label):
                 raise ValueError(f"{label} is empty")
             number = parse_whole(table.text(i, case), case) if case else i
@@ -117,6 +118,13 @@ def is_no_prompt(text: str, column: str) -> str:
     return f"{column} is a template, with {found[0]} to fill in" if found else ""
 
 
+def check_text(held: object, column: str) -> None:
+    """Raises ValueError for a cell that is neither a text nor a list that begins with one."""
+    first = held[0] if isinstance(held, (list, tuple)) and held else held
+    if not isinstance(first, str):
+        raise ValueError(f"{column} is {str(first)[:50]!r}, a {type(first).__name__}; a text would have worked")
+
+
 def parse_whole(cell: str, column: str | None) -> int:
     """A cell as a whole number from 0; "12.0", as pandas writes it, is one."""
     try:
@@ -126,6 +134,9 @@ def parse_whole(cell: str, column: str | None) -> int:
         number = int(cell) if cell.isdigit() else int(value)
     except (ValueError, OverflowError):
         raise ValueError(f"{column} is {cell!r}, not a whole number") from None
+    digits, _, power = cell.casefold().partition("e")
+    if power and sum(c.isdigit() for c in digits) <= int(power):
+        raise ValueError(f"{column} is {cell!r}, of which a spreadsheet kept the first digits alone; write it out")
     if not 0 <= number < 2**63:
         raise ValueError(f"{column} is {number}; it must be at least 0 and under 2^63")
     return number

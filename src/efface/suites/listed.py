@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..catalog import did_you_mean
-from ..concept import Erasure
+from ..concept import Erasure, fold_name
 from ..functional.words import split_label
 from .entries import CASE, GROUP, GROUPS, GUIDANCE, PROMPT, SECOND, SEED, Entry, LeftOut, check_prompts, read_entries
 from .questions import (
@@ -25,7 +25,7 @@ from .questions import (
     is_nudity,
 )
 from .spec import GroupSpec, Row, Suite, SuiteSpec, choose_groups
-from .summary import ListSummary
+from .summary import SHOWN, ListSummary
 from .table import Table, read_table
 from .world import World
 
@@ -105,7 +105,7 @@ def build_from_table(
     """A suite from a table's rows, with a summary of how they were read."""
     check_prompts(table)
     question = find_question(table, erasure, asks, world)
-    blank = question.how != "label" or question.column == "asks"
+    blank = question.how != "label" or question.by_asks
     listed, left_out = read_entries(table, question.column, blank)
     roles = Roles.of(question, erasure, used, world)
     rows, silent = [], []
@@ -114,7 +114,7 @@ def build_from_table(
         rows += found
         if not found:
             silent.append(LeftOut(entry.line, f"{SILENT}; --asks {erasure.targets[0]} asks it too"))
-    if question.how == "label" and question.column != "asks":
+    if question.how == "label" and not question.by_asks:
         _warn_without_target(spec, erasure, rows, listed)
     suite = choose_rows(spec, rows, erasure, limits, {"caption": SAID} if question.how == "captions" else {})
     summary = ListSummary(
@@ -124,7 +124,7 @@ def build_from_table(
         asked=tuple((g.title, len(suite.group(g.name))) for g in suite.spec.groups if suite.group(g.name)),
         left_out=tuple(sorted((*left_out, *silent), key=lambda row: row.line)),
         unread=_unread(table, question),
-        remarks=table.remarks,
+        remarks=(*table.remarks, *_remark_on_phrases(question, rows, erasure, world), *_remark_on_lists(table)),
     )
     return dataclasses.replace(suite, summary=summary)
 
@@ -160,6 +160,23 @@ def _warn_without_target(spec: SuiteSpec, erasure: Erasure, rows: Sequence[Row],
         warnings.warn(
             f"no label of {spec.name} is {wanted}: every row is kept{did_you_mean(wanted, labels)}", stacklevel=3
         )
+
+
+def _remark_on_phrases(question: Question, rows: Sequence[Row], erasure: Erasure, world: World | None) -> Sequence[str]:
+    """Labels that are kept although a target's name stands in them: a "hot dog" is no dog, a "tabby cat" is a cat."""
+    if question.how != "label":
+        return ()
+    labels = dict.fromkeys(row.concept for row in rows if row.role == "keep" and row.group != "caption")
+    held = [repr(label) for label in labels if find_named(label, erasure, world)]
+    if not held:
+        return ()
+    return (f"kept, for a label is compared as a whole: {', '.join(held[:SHOWN])}; what is a target goes by its name",)
+
+
+def _remark_on_lists(table: Table) -> Sequence[str]:
+    column = table.find(PROMPT)
+    several = sum(isinstance(cell := row.get(column), (list, tuple)) and len(cell) > 1 for row in table.rows)
+    return (f"{several} rows hold several prompts, of which the first is read",) if several else ()
 
 
 def _unread(table: Table, question: Question) -> tuple[str, ...]:
@@ -198,7 +215,7 @@ class Roles:
             return [self._row(entry, "caption", "")]
         if question.how in ("nudity", "all"):
             return [self._row(entry, "target", question.target)]
-        if question.how == "label" and question.column != "asks":
+        if question.how == "label" and not question.by_asks:
             return self._by_label(entry)
         named = self._named(entry)
         if named:
@@ -208,7 +225,7 @@ class Roles:
     def _named(self, entry: Entry) -> list[str]:
         if self.question.how == "text":
             return find_named(entry.prompt, self.erasure, self.world)
-        if self.question.column == "asks" and entry.label.casefold() in NOTHING:
+        if self.question.by_asks and fold_name(entry.label) in NOTHING:
             return []
         targets = self.erasure.targets
         return [t for t in targets if is_erased(entry.label, Erasure((t,)), self.question.domain_of(t) == "style")]

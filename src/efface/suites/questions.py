@@ -60,6 +60,11 @@ class Question:
     rest: bool = True
     """Whether rows that name no target are drawn, as captions."""
 
+    @property
+    def by_asks(self) -> bool:
+        """Whether a column says of each row outright what it asks for."""
+        return self.column is not None and fold_name(self.column) in ASKS
+
     def domain_of(self, label: str) -> Domain:
         return self.domains.get(label, self.domain)
 
@@ -84,10 +89,12 @@ def find_question(table: Table, erasure: Erasure, asks: str = "", world: World |
         return Question("categories", column)
     prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
     named = sum(bool(find_named(prompt, erasure, world)) for prompt in prompts)
-    column = _label_column(table)
-    if column == "asks":
-        return Question("label", column, domains=_domains(table, erasure, world))
-    if column and (named == 0 or _labels_name_target(table, column, erasure)):
+    labels = _label_columns(table)
+    if labels and fold_name(labels[0]) in ASKS:
+        return Question("label", labels[0], domains=_domains(table, erasure, world))
+    telling = [column for column in labels if _labels_name_target(table, column, erasure)]
+    column = next(iter(telling or labels), None)
+    if column and (named == 0 or telling):
         return Question("label", column, _domain_of_column(column, table, prompts))
     return _by_text(table, erasure, named, world)
 
@@ -170,13 +177,11 @@ def _no_question(table: Table, erasure: Erasure, named: int) -> str:
     )
 
 
-def _label_column(table: Table) -> str | None:
-    """The first column of labels in which there are words; numbers are no names."""
-    for name in (*ASKS, *OBJECT, *STYLE):
-        column = table.find((name,))
-        if column and any(c.isalpha() for i in range(len(table.rows)) for c in table.text(i, column)):
-            return column
-    return None
+def _label_columns(table: Table) -> list[str]:
+    """The columns of labels in which there are words; numbers are no names."""
+    found = [table.find((name,)) for name in (*ASKS, *OBJECT, *STYLE)]
+    rows = range(len(table.rows))
+    return [column for column in found if column and any(c.isalpha() for i in rows for c in table.text(i, column))]
 
 
 def _labels_name_target(table: Table, column: str, erasure: Erasure) -> bool:
@@ -202,7 +207,7 @@ def is_style(target: str, prompts: Sequence[str], world: World | None) -> bool:
         return False
     if any(ends_alike(target, style) for style in (*known_styles(), *(world.styles if world else ()))):
         return True
-    name = r"\s+".join(map(re.escape, fold_name(target).split()))
+    name = r"[\W_]+".join(re.findall(r"\w+", fold_name(target))) or re.escape(fold_name(target))
     pattern = rf"(?:\bby|style of|manner of|inspired by)\s+(?!the\b|an?\b)(?:\w+\s+)?{name}\b|\b{name}(?:'s)? style\b"
     naming = [prompt for prompt in map(fold_name, prompts) if re.search(rf"\b{name}\b", prompt)]
     return sum(bool(re.search(pattern, prompt)) for prompt in naming) * 2 > len(naming)
