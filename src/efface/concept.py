@@ -55,8 +55,9 @@ class Prompt:
 
 
 def fold_name(name: str) -> str:
-    """The form in which names are compared: Unicode NFKC, without case and invisible characters (zero-width blanks, soft
-    hyphens), and each run of white space one blank.
+    """The form in which names are compared: Unicode NFKC, without case, and each run of white space one blank.
+
+    Characters that nobody sees (zero-width blanks, soft hyphens) are left out.
 
     >>> fold_name("  Van\\u00a0 GO\\u200bGH ")
     'van gogh'

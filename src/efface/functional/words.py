@@ -117,7 +117,7 @@ def _spell(folded: str) -> str:
 
 
 def _numbers(name: str) -> Iterable[str]:
-    """A name in the singular and in the plural of English, whichever it is in; the last of its words is what changes."""
+    """A name in the singular and the plural of English, whichever it is in; of several words the last one changes."""
     first, blank, last = name.rpartition(" ")
     return [f"{first}{blank}{form}" for form in (last, *_plurals(last), *_singulars(last))]
 

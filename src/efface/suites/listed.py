@@ -174,7 +174,7 @@ def _remark_on_phrases(question: Question, rows: Sequence[Row], erasure: Erasure
 
 
 def _remark_on_lists(table: Table) -> Sequence[str]:
-    column = table.find(PROMPT)
+    column = table.column(PROMPT, "what to draw")
     several = sum(isinstance(cell := row.get(column), (list, tuple)) and len(cell) > 1 for row in table.rows)
     return (f"{several} rows hold several prompts, of which the first is read",) if several else ()
 
