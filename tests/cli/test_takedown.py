@@ -87,7 +87,9 @@ def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
     assert (
         found["sentence"].startswith(("Ready: ", "Not ready: ", "Undecided: ")) and "Method: esd." in found["sentence"]
     )
-    assert first.err.index("time: about") < first.err.index("erasing (esd)") < first.err.index("judging")
+    told = ("time: about", "erasing (esd)", "esd: drawing the base", "esd: judging", "esd, before attacks: ")
+    told += ("attacks on esd: ", "audit of esd: ")
+    assert sorted(told, key=first.err.index) == list(told)
     for name in ("edit", "report", "record", "export"):
         assert Path(found["files"][name]).exists(), name
     page = Path(found["files"]["report"]).read_text()

@@ -89,9 +89,9 @@ def test_the_command_measures_and_writes_what_the_plan_then_names(
     assert set(table.methods) == {"uce", "rece"} and table.concepts == ("cat", "dog") and table.pictures == 2
     assert all(0 <= rates.esr1 <= 100 and rates.neighbour >= 0 <= rates.unseen for rates in table.methods.values())
     opened = load(model, "cpu")
-    assert table.fingerprint == opened.fingerprint()["fp32"][:SHORT] and "other weights" not in table.describe(opened)
-    assert "another model than tiny" in table.describe(world_model())
-    assert "other weights than today's" in dataclasses.replace(table, fingerprint="0").describe(opened)
+    assert table.fingerprint == opened.fingerprint()["fp32"][:SHORT] and "today" not in table.describe(opened)
+    assert "not on tiny" in table.describe(world_model())
+    assert "not on today's weights" in dataclasses.replace(table, fingerprint="0").describe(opened)
     assert "rece" in page.read_text() and f"weights `{table.fingerprint}`" in page.read_text()
     capsys.readouterr()
     choice.main([*args, "--page", str(page)])

@@ -64,12 +64,13 @@ class ChoiceTable:
 
     def describe(self, model: Model) -> str:
         """One line that names this table, and says where it is not of the model as it is today."""
-        what = f"the rates of {len(self.methods)} methods on {self.model} {self.fingerprint or '(weights not noted)'}"
-        how = f"{', '.join(self.concepts)}; {self.pictures} pictures a group; docs/choice.md"
+        of = f"weights {self.fingerprint}" if self.fingerprint else "weights not noted"
+        measured = f"{len(self.concepts)} concepts, {self.pictures} pictures a group"
+        what = f"rates measured on {self.model} ({of}; {measured}; docs/choice.md)"
         if model.name != self.model:
-            return f"{what} ({how}): another model than {model.name}"
+            return f"{what}, not on {model.name}"
         ours = model.fingerprint()["fp32"][:SHORT]
-        return f"{what} ({how})" + ("" if ours == self.fingerprint else f": other weights than today's, {ours}")
+        return what if ours == self.fingerprint else f"{what}, not on today's weights {ours}"
 
 
 def read_choice_table(path: Path = CHOICE) -> ChoiceTable:

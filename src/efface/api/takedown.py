@@ -64,6 +64,7 @@ def takedown(
     progress: Progress = None,
     on_plan: Callable[[TakedownPlan], None] | None = None,
     on_memory: Callable[[Plan], None] | None = None,
+    on_trial: Callable[[str, str], None] | None = None,
 ) -> Answer:
     """Answer a request to remove something from a model: plan, erase, judge, compare, attack, audit, report, record.
 
@@ -86,6 +87,7 @@ def takedown(
         progress: as in `evaluate`.
         on_plan: called with the plan before anything starts.
         on_memory: called with the memory plan of each training.
+        on_trial: called with each method's name and what its evaluation says, in a sentence, before it is attacked.
 
     Raises:
         ValueError: a request, profile, method, suite or judge that can't work, or `out` holds another takedown.
@@ -140,7 +142,11 @@ def takedown(
             settings=settings or {},
             report=told,
         )
-        trials = [try_method(work, each, on_memory) for each in methods]
+        trials = []
+        for each in methods:
+            trials.append(try_method(work, each, on_memory))
+            if on_trial:
+                on_trial(each, trials[-1].verdict.sentence)
         return _answer(work, plan, trials)
 
 

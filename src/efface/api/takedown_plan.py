@@ -92,7 +92,7 @@ class TakedownPlan:
     trained: int
     """Passes of the network that trainings take, about."""
     minutes: float
-    """All of it, about, from the time that a few steps take here."""
+    """What all of it takes, about, estimated from the time of a few steps on this machine."""
     memory: int
     """Bytes that the largest training needs at most; 0 where none is planned."""
     table: str = ""
@@ -104,10 +104,10 @@ class TakedownPlan:
         return [
             f"to be erased from {self.model}: {', '.join(self.targets)} ({self.kind})",
             f"methods to try: {', '.join(self.methods)}{need}",
-            *([f"chosen by {self.table}"] if self.table else []),
+            *([f"  auto ranks methods by {self.table}"] if self.table else []),
             f"suite: {self.suite}, {self.prompts:,} prompts; judged by {', '.join(self.judges)}",
             f"pictures: {self.pictures:,}, and at most {self.queries:,} of attacks on the chosen edit",
-            f"time: about {_duration(self.minutes)} on this machine, by a few steps that were timed",
+            f"time: about {_duration(self.minutes)} on this machine, estimated from a few timed steps",
         ]
 
 
@@ -182,4 +182,10 @@ def _count_queries(how: Profile, model: Model) -> int:
 
 
 def _duration(minutes: float) -> str:
+    """
+    >>> _duration(0.5), _duration(90), _duration(339)
+    ('30 seconds', '90 minutes', '5.7 hours')
+    """
+    if minutes > 100:
+        return f"{minutes / 60:.1f} hours"
     return f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{max(1, round(60 * minutes))} seconds"

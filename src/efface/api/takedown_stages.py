@@ -16,7 +16,7 @@ from .auditing import audit
 from .erasing import erase
 from .evaluating import evaluate
 from .exporting import export
-from .progress import Report
+from .progress import STEPS, Report
 
 if TYPE_CHECKING:
     from ..concept import Erasure
@@ -80,6 +80,11 @@ def _balance(found: Record) -> float:
     return min(gone, default=0.0) - max(lost, default=0.0)
 
 
+def name_stages(report: Report, what: str) -> Report:
+    """Tells progress under names that begin with `what`, so that the same stage of two methods is told apart."""
+    return lambda stage, done, total: report(stage if stage == STEPS else f"{what}: {stage}", done, total)
+
+
 def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None) -> Trial:
     """One method: its edit, unless it is there already, and its evaluation."""
     from ..reporting.verdict import build_verdict
@@ -109,7 +114,7 @@ def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None
         per_group=work.per_group,
         groups=work.groups,
         images=work.out / "images",
-        progress=work.report,
+        progress=name_stages(work.report, method),
     )
     return Trial(method, file, folder, found, build_verdict(found))
 
@@ -134,7 +139,7 @@ def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
             scorers=work.scorers,
             rows=how.rows,
             controls=how.controls,
-            progress=work.report,
+            progress=name_stages(work.report, f"attacks on {best.method}"),
         )
     except NothingToAttack as error:
         warnings.warn(f"no attack was made: {error}", stacklevel=2)
@@ -149,7 +154,8 @@ def audit_trial(work: Work, best: Trial) -> None:
     if (place / "audit.json").is_file() and read_audit(place).drawing.edit == hash_file(best.edit):
         return
     scorers = tuple(s for s in work.scorers if s.partition(":")[0].partition(",")[0] in AUDITORS)
-    audit(work.model, best.edit, place, scorers=scorers, progress=work.report, **work.how.audit)
+    report = name_stages(work.report, f"audit of {best.method}")
+    audit(work.model, best.edit, place, scorers=scorers, progress=report, **work.how.audit)
 
 
 def export_trial(work: Work, best: Trial) -> dict[str, Path]:
