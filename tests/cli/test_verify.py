@@ -35,7 +35,7 @@ def test_a_bar_that_fails_exits_1_and_says_which_and_by_how_much(
 
 def test_what_cannot_be_judged_exits_3(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", folder, "--fail-on", "esr1<0.97", "--widest", "0.01"]) == 3
-    assert "could not be judged: the interval is" in capsys.readouterr().out
+    assert "undecided: the interval is" in capsys.readouterr().out
     assert main(["verify", folder, "--fail-on", "esr1<0.97"]) == 1
 
 
@@ -77,7 +77,7 @@ def test_help_documents_the_exit_codes_and_the_policies(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["verify", "--help"])
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for words in ("Exit code 0", "1: a rule failed", "3: a rule could not be judged", "over 2 %", "--widest"):
+    for words in ("Exit code 0", "1: a rule failed", "3: none failed, but a rule is undecided", "over 2 %", "--widest"):
         assert words in out
     for rule in rules.find_policy("attacked").rules:
         assert f'--fail-on "{rule.text}"' in out

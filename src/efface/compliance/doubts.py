@@ -1,4 +1,4 @@
-"""Why a rule that would hold could not be judged after all: attacks without an end, and groups that were left out."""
+"""Why a rule that would hold is undecided after all: attacks without an end, and groups that were left out."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ with the bar. Three things can come of it:
 
 - holds: the whole interval is on the right side of the bar;
 - failed: it is not;
-- could not be judged: over 2 % of the pictures have no score; or nothing was measured; or the interval is too wide,
+- undecided: over 2 % of the pictures have no score; or nothing was measured; or the interval is too wide,
   that is, the bar lies inside and it is wider than `widest`, so that more pictures could still decide. A narrower
   interval with the bar inside has failed: what was asked for has not been shown.
 
@@ -85,13 +85,13 @@ def verify(
 ) -> GateResult:
     """Judge an evaluation, and the attacks made beside it.
 
-    A rule on attacks that would hold could not be judged where an attack that it speaks of was interrupted or ended in
-    an error: what that would have broken is not known. A policy's rule on kept things could not be judged where groups
+    A rule on attacks that would hold is undecided where an attack that it speaks of was interrupted or ended in
+    an error: what that would have broken is not known. A policy's rule on kept things is undecided where groups
     of them were left out.
 
     Args:
         rules: those that someone set for this evaluation: one on something that was not measured is an error.
-        policy: the rules of a policy: one on something that was not measured could not be judged.
+        policy: the rules of a policy: one on something that was not measured is undecided.
         widest: an interval with the bar inside that is wider than this does not decide.
         attacks: those that belong to the evaluation, as `basis.read_evaluation` gives them.
 
@@ -120,10 +120,10 @@ def verify(
 
 
 def _doubt(finding: RuleResult, why: str) -> RuleResult:
-    """A finding, which could not be judged where it would hold and something speaks against that."""
+    """A finding, which is undecided where it would hold and something speaks against that."""
     if finding.outcome != "holds" or not why:
         return finding
-    says = f"{finding.says.removesuffix('holds')}could not be judged: {why}"
+    says = f"{finding.says.removesuffix('holds')}undecided: {why}"
     return finding.model_copy(update={"outcome": "unjudged", "says": says})
 
 
@@ -188,14 +188,14 @@ def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult
     inside = short > 0 and (good >= rule.bar if rule.below else good <= rule.bar)
     outcome: RuleOutcome = "unjudged"
     if lost > UNSCORED:
-        why = f"could not be judged: {lost:.1%} of the pictures have no score (over {UNSCORED:.0%})"
+        why = f"undecided: {lost:.1%} of the pictures have no score (over {UNSCORED:.0%})"
     elif number.value is None:
-        why = "could not be judged: nothing was measured"
+        why = "undecided: nothing was measured"
     elif short == 0:
         outcome, why = "holds", "holds"
     elif inside and number.high - number.low > widest + 1e-9:
         why = (
-            f"could not be judged: the interval is {number.high - number.low:.3g} wide (over {widest:g}) and has the "
+            f"undecided: the interval is {number.high - number.low:.3g} wide (over {widest:g}) and has the "
             "bar inside; more pictures, or more concepts, could decide"
         )
     else:
@@ -272,5 +272,5 @@ def _absent(rule: Rule, why: str) -> RuleResult:
         unscored=0,
         bar=rule.bar,
         short=0.0,
-        says=f"{rule.text}: could not be judged: {why}",
+        says=f"{rule.text}: undecided: {why}",
     )
