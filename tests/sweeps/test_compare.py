@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from efface.functional.rates import bootstrap
 from efface.sweeps.compare import Point, Start, read_between, tabulate
 from efface.sweeps.forecast import forecast
-from efface.sweeps.grid import Comparison, Grid, read_grid
+from efface.sweeps.grid import Comparison, Grid, Variant, read_grid
 from efface.sweeps.jobs import expand
 from efface.sweeps.summaries import correlate_ranks, find_worst
 from efface.sweeps.sweeping import choose_part
@@ -96,19 +97,30 @@ GRID = Grid(
 )
 
 
-def test_a_methods_own_strength_comes_first_and_meets_every_attack() -> None:
+def test_concepts_come_one_by_one_and_of_each_a_methods_own_value_first_which_meets_every_attack() -> None:
     jobs = expand(GRID)
-    own = [job for job in jobs if job.label != "esd" or job.rank == 2]
-    assert jobs[: len(own)] == own
+    assert [key for key, _ in itertools.groupby((job.seed, job.concept) for job in jobs)] == [
+        (0, "cat"), (0, "car"), (1, "cat"), (1, "car"),
+    ]  # fmt: skip
     found = [
         (job.seed, job.concept, job.setting, dict(job.settings), job.attacks) for job in jobs if job.label == "esd"
     ]
     assert found[0] == (0, "cat", "steps 3", {"steps": 3}, ("synonyms", "seeds"))
     assert found[-1] == (1, "car", "steps 1", {"steps": 1, "seed": 1}, ("seeds",))
-    assert [job.rank for job in jobs if job.label == "esd"] == [2] * 4 + [1] * 4 + [0] * 4
+    assert [job.rank for job in jobs if job.label == "esd"] == [2, 1, 0] * 4
     assert {job.strengths for job in jobs if job.label == "untouched"} == {(0.0,)}
     assert [(job.concept, job.attacks) for job in jobs if job.label == "p"] == [("cat", ("seeds",))] * 2
     assert len({job.key() for job in jobs}) == len(jobs)
+
+
+def test_splits_take_turns_and_weaker_strengths_meet_the_weaker_attacks() -> None:
+    concepts = {"things": ("cat", "car", "bus"), "styles": ("flat",)}
+    grid = GRID.model_copy(update={"concepts": concepts, "seeds": (0,), "strengths": (0.5, 1.0), "methods": ("esd",)})
+    grid = grid.model_copy(update={"sweep": {}, "variants": (Variant(name="p", method="uce", attacks=("seeds",)),)})
+    jobs = expand(grid)
+    assert [job.concept for job in jobs if job.label == "esd"] == ["cat", "flat", "car", "bus"]
+    assert [jobs[0].attacks_at(strength) for strength in (0.5, 1.0)] == [("seeds",), ("synonyms", "seeds")]
+    assert [jobs[1].attacks_at(strength) for strength in (0.5, 1.0)] == [("seeds",), ("seeds",)]
 
 
 def test_a_part_of_a_grid_is_chosen_by_names_that_it_has() -> None:

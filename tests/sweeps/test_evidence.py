@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 import evidence_grids
-from efface.sweeps.forecast import forecast
 from efface.sweeps.grid import read_grid
+from efface.sweeps.jobs import expand
+from recipes.evidence import __main__ as evidence
 
 DEVELOPMENT = {"cat", "guitar", "pizza", "rocket", "rose", "car"}
 """Concepts on which settings are chosen, which therefore no claim is made on (CONTRIBUTING.md)."""
-MOST_HOURS = 30
+MOST_HOURS = 9
 
 
-def test_all_claims_together_take_at_most_thirty_hours_of_a_core() -> None:
-    hours = {}
-    for name in evidence_grids.NAMES:
-        grid = read_grid(evidence_grids.EVIDENCE / f"{name}.toml")
-        hours[name] = forecast(grid).hours(grid.seconds_picture, grid.seconds_update)
-    assert len(hours) == 6 and sum(hours.values()) <= MOST_HOURS, hours
+def test_one_command_foresees_all_claims_which_take_at_most_nine_hours_of_a_core(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert sorted(evidence.NAMES) == evidence_grids.NAMES
+    assert evidence.main(["--dry-run"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said] == [*evidence.NAMES, "together"]
+    assert 1 < float(said[-1].rpartition(" ")[2]) <= MOST_HOURS, said
+    with pytest.raises(SystemExit):
+        evidence.main(["eap", "eab"])
+    assert "there is no claim 'eab'; there are eap, abo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", evidence_grids.NAMES)
+def test_the_larger_design_of_a_claim_is_a_grid_that_its_page_says_how_to_run(name: str) -> None:
+    small, _ = evidence.read(name, large=False)
+    large, flags = evidence.read(name, large=True)
+    assert large.fraction == 1 and large.seeds == (0, 1, 2)
+    assert len(expand(large)) > len(expand(small)) and all(large.sizes[group] > n for group, n in small.sizes.items())
+    changes = [value for flag, value in itertools.pairwise(flags) if flag == "--set"]
+    assert read_grid(evidence_grids.EVIDENCE / f"{name}.toml", 1.0, changes) == large
 
 
 @pytest.mark.parametrize("name", evidence_grids.NAMES)

@@ -20,6 +20,7 @@ from efface.sweeps.grid import Grid, read_grid
 from efface.sweeps.jobs import expand
 from efface.sweeps.local import WorkerProcess
 from efface.sweeps.page import write_page
+from efface.sweeps.rates import Rates, read_rates
 from efface.sweeps.table import FIELDS
 
 TEXT = """
@@ -101,10 +102,27 @@ def test_a_forecast_counts_pictures_and_queries_without_opening_a_model(tmp_path
     assert (found.jobs, found.evaluations, found.attacks, found.updates) == (3, 3, 3, 0)
     assert found.pictures == 3 + 3  # one row a concept, drawn on the base and under the edit
     assert found.attack_pictures == 3 * 2 * (3 + 2 * 1) * 2  # jobs x (attack and floor) x rows x queries
-    assert found.hours(3600, 0) == found.pictures + found.attack_pictures
+    assert forecast(grid, picture=3600).hours == found.pictures + found.attack_pictures
     far = forecast(grid.model_copy(update={"models": ("somebody/model",), "suite": "i2p", "sizes": {}}))
     assert "the model somebody/model" in far.fetched and any("i2p" in each for each in far.fetched)
     assert any("expected_rows" in each for each in far.unknown)
+
+
+def test_a_forecast_takes_what_was_measured_of_a_method_and_scales_it_to_another_device() -> None:
+    grid = Grid(
+        models=("glyphs",), methods=("esd",), concepts={"all": ("dog",)}, sizes={"target": 4}, attacks=("seeds",)
+    )
+    rates = read_rates("glyphs")
+    own = forecast(grid)
+    assert own.seconds["erasures"] == rates.fits["esd"] and own.seconds["pictures"] == (4 + 4) * rates.picture
+    assert own.seconds["attacks"] == own.attack_pictures * rates.queries["seeds"]
+    halved = forecast(grid.model_copy(update={"settings": {"esd": {"steps": 120}}}))
+    assert halved.seconds["erasures"] == rates.fits["esd"] / 2, "in proportion to the 240 updates that it suggests"
+    slower = forecast(grid, picture=3 * rates.picture, update=2 * rates.update)
+    assert slower.hours * 3600 == pytest.approx(
+        2 * own.seconds["erasures"] + 3 * (own.seconds["pictures"] + own.seconds["attacks"])
+    )
+    assert read_rates("somebody/model") == Rates()
 
 
 def test_what_is_done_is_not_done_again(whole: tuple[Path, bytes], tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ class Sweep:
     retries: int = 3
     """On Ray: how often a job is tried again whose machine is lost."""
     seconds_picture: float | None = None
-    """For --dry-run: seconds that one picture takes on your device; the grid's own, else one, by default."""
+    """For --dry-run: seconds that one picture takes on your device; else the grid's, a bundled model's, or one."""
     seconds_update: float | None = None
-    """For --dry-run: seconds that one update of the weights takes; the grid's own, else one, by default."""
+    """For --dry-run: seconds that one update of the weights takes; by default as for a picture."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -98,12 +98,10 @@ class Sweep:
         from ..sweeps.sweeping import choose_part
 
         part = choose_part(expand(grid), self.concept, self.method, self.seed)
-        found = forecast(grid, part)
-        picture = grid.seconds_picture if self.seconds_picture is None else self.seconds_picture
-        update = grid.seconds_update if self.seconds_update is None else self.seconds_update
+        found = forecast(grid, part, self.seconds_picture, self.seconds_update)
         memory = describe_memory(part, self.device)
-        data = {**asdict(found), "hours": found.hours(picture, update), "memory": memory}
-        result(data, self.json, "\n".join([*found.lines(picture, update), *memory]))
+        data = {**asdict(found), "hours": found.hours, "memory": memory}
+        result(data, self.json, "\n".join([*found.lines(), *memory]))
         return 0
 
     def _say_again(self) -> str:

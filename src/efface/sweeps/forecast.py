@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from ..suites.make import is_file, make, needs_world
 from ..suites.spec import spec
 from .grid import Grid
 from .jobs import Job, expand, list_attacks
+from .rates import Rates, read_rates
 
 FLOORS = 2
 """Of an attack: the attack itself, and random prefixes with as many pictures."""
 CONTROLS = 2
 """An attack is also made on the untouched base and on a kept concept."""
+
+
+WORDS = 300
+"""Words that an audit searches where it is given none: a model's common ones and its world's names, about."""
 
 
 @dataclass(frozen=True)
@@ -39,50 +44,108 @@ class Forecast:
     """What has to come from the network."""
     unknown: tuple[str, ...]
     """What could not be counted, and why."""
+    seconds: Mapping[str, float]
+    """Of one device, by kind of work: erasures, pictures, attacks, audits, neurons."""
+    rates: Rates
+    """At which these seconds are counted."""
 
-    def hours(self, seconds_picture: float, seconds_update: float) -> float:
-        """Hours of one device at these rates."""
-        pictures = self.pictures + self.attack_pictures
-        return (pictures * seconds_picture + self.updates * seconds_update) / 3600
+    @property
+    def hours(self) -> float:
+        """Hours of one device."""
+        return sum(self.seconds.values()) / 3600
 
-    def lines(self, seconds_picture: float, seconds_update: float) -> list[str]:
+    def lines(self) -> list[str]:
         """For a person."""
-        hours = self.hours(seconds_picture, seconds_update)
+        parts = ", ".join(f"{kind} {seconds / 3600:.1f}" for kind, seconds in self.seconds.items() if seconds)
+        known = ", and what was measured of each method and attack" if self.rates.fits else ""
         told = [
             f"{self.jobs} edits, {self.evaluations} evaluations, {self.attacks} attacks",
             f"{self.updates:,} updates of weights, {self.pictures:,} pictures to judge, "
             f"and at most {self.attack_pictures:,} in attacks",
-            f"about {hours:.1f} hours of one device, at {seconds_picture:g} s a picture "
-            f"and {seconds_update:g} s an update",
+            f"about {self.hours:.1f} hours of one device ({parts}), at {self.rates.picture:.2g} s a picture "
+            f"and {self.rates.update:.2g} s an update{known}",
         ]
         told += [f"to be fetched: {each}" for each in self.fetched]
         return told + [f"not counted: {each}" for each in self.unknown]
 
 
-def forecast(grid: Grid, part: Sequence[Job] | None = None) -> Forecast:
-    """The size of a sweep, or of some of its jobs, from the grid and the suites alone."""
+def forecast(
+    grid: Grid, part: Sequence[Job] | None = None, picture: float | None = None, update: float | None = None
+) -> Forecast:
+    """The size of a sweep, or of some of its jobs, from the grid, the suites, and what was measured of bundled models.
+
+    Args:
+        part: the jobs; all of the grid's where this is missing.
+        picture, update: seconds that they take on the user's device, in the place of the grid's.
+    """
     jobs = expand(grid) if part is None else part
+    picture, update = picture or grid.seconds_picture, update or grid.seconds_update
+    rates = {model: read_rates(model).scale(picture, update) for model in grid.models}
     rows: dict[tuple[str, str], int] = {}
     unknown: list[str] = []
     for job in jobs:
         if (job.model, job.concept) not in rows:
             rows[job.model, job.concept] = _count_rows(grid, job, unknown)
-    edited = sum(len(job.strengths) * rows[job.model, job.concept] for job in jobs)
-    made = [name for job in jobs for _ in job.strengths for name in list_attacks(job.attacks)]
-    queries = {name: _queries(name, grid) for name in set(made)}
-    each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
-    words = 2 * (grid.audit.worst + grid.audit.controls) * grid.audit.count if grid.audit else 0
-    audits = sum(any(job.strengths) for job in jobs) * words
+    counted = [_count(grid, job, rows[job.model, job.concept], rates[job.model]) for job in jobs]
+    base = sum(n * rates[model].picture for (model, _), n in rows.items())
+    seconds = {kind: sum(each.seconds[kind] for each in counted) for kind in KINDS}
     return Forecast(
         jobs=len(jobs),
         evaluations=sum(len(job.strengths) for job in jobs),
-        attacks=len(made),
-        updates=sum(_count_updates(job) for job in jobs),
-        pictures=edited + sum(rows.values()) + audits,
-        attack_pictures=each * sum(queries[name] for name in made),
+        attacks=sum(each.attacks for each in counted),
+        updates=sum(each.updates for each in counted),
+        pictures=sum(each.pictures for each in counted) + sum(rows.values()),
+        attack_pictures=sum(each.attack_pictures for each in counted),
         fetched=tuple(_list_fetched(grid)),
         unknown=tuple(dict.fromkeys(unknown)),
+        seconds=seconds | {"pictures": seconds["pictures"] + base},
+        rates=rates[grid.models[0]],
     )
+
+
+KINDS = ("erasures", "pictures", "attacks", "audits", "neurons")
+
+
+@dataclass(frozen=True)
+class _Count:
+    """What one job takes, without the base's pictures."""
+
+    updates: int
+    pictures: int
+    attacks: int
+    attack_pictures: int
+    seconds: Mapping[str, float]
+
+
+def _count(grid: Grid, job: Job, rows: int, rates: Rates) -> _Count:
+    updates, drawn, applied = _count_updates(job), len(job.strengths) * rows, any(job.strengths)
+    made = [name for strength in job.strengths for name in list_attacks(job.attacks_at(strength))]
+    each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
+    tried = {name: each * _queries(name, grid) for name in set(made)}
+    audited = 2 * (grid.audit.worst + grid.audit.controls) * grid.audit.count if grid.audit and applied else 0
+    seeds = grid.neurons.seeds if grid.neurons and applied and job.concept in grid.neurons.adversarial else 0
+    seconds = {
+        "erasures": _time_fit(job, updates, rates),
+        "pictures": drawn * rates.picture,
+        "attacks": sum(tried[name] * rates.query(name) for name in made),
+        "audits": audited * rates.picture + rates.audit * (_count_words(grid) if audited else 0),
+        "neurons": seeds * rates.neurons,
+    }
+    return _Count(updates, drawn + audited, len(made), sum(tried[name] for name in made), seconds)
+
+
+def _count_words(grid: Grid) -> int:
+    """Words that an audit searches."""
+    return len(grid.audit.vocabulary) if grid.audit and grid.audit.vocabulary else WORDS
+
+
+def _time_fit(job: Job, updates: int, rates: Rates) -> float:
+    """Seconds of an erasure: as measured, in proportion to its updates where they are not those the model suggests."""
+    known = rates.fits.get(METHODS.named(job.method))
+    if known is None:
+        return updates * rates.update
+    usual = _count_updates(dataclasses.replace(job, settings={}))
+    return known * updates / usual if usual else known
 
 
 def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:

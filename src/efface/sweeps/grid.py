@@ -128,10 +128,11 @@ class Grid(Part):
     drawing: Drawing = Drawing()
     expected_rows: int | None = None
     """Rows of a suite that has to be fetched, for an estimate before it is."""
-    seconds_picture: float = Field(default=1.0, gt=0)
-    """For an estimate: seconds that a picture takes, drawn and judged, on the machine that the grid is meant for."""
-    seconds_update: float = Field(default=1.0, gt=0)
-    """For an estimate: seconds that an update of the weights takes."""
+    seconds_picture: float | None = Field(default=None, gt=0)
+    """For an estimate: seconds that a picture takes, drawn and judged, on the machine that the grid is meant for; where
+    this is missing, what was measured of the bundled models, and 1 for others."""
+    seconds_update: float | None = Field(default=None, gt=0)
+    """For an estimate: seconds that an update of the weights takes; 1 where nothing is known."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """The share of each group's pictures that is drawn."""
     reported: dict[str, Any] = {}

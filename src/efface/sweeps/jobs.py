@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,14 @@ class Job:
     """The place of that value among the method's, the weakest being 0."""
     strengths: tuple[float, ...] = (1.0,)
     attacks: tuple[str, ...] = ()
+    weaker_attacks: tuple[str, ...] | None = None
+    """The attacks at all strengths but the largest; `attacks` where this is None."""
+
+    def attacks_at(self, strength: float) -> tuple[str, ...]:
+        """The attacks on the edit at one of its strengths."""
+        if strength < max(self.strengths) and self.weaker_attacks is not None:
+            return self.weaker_attacks
+        return self.attacks
 
     @property
     def name(self) -> str:
@@ -78,23 +86,26 @@ def list_arms(grid: Grid) -> list[Arm]:
 
 
 def expand(grid: Grid) -> list[Job]:
-    """The jobs, model by model, so that a worker that takes them in order seldom changes its model."""
-    jobs = []
-    for model, arm, seed in itertools.product(grid.models, list_arms(grid), grid.seeds):
-        kind = METHODS.get(arm.variant.method)
-        seeded = any(field.name == "seed" for field in dataclasses.fields(kind))
-        if seed != grid.seeds[0] and not seeded:
-            continue
-        own = {**grid.settings.get(arm.variant.method, {}), **arm.variant.settings, **arm.settings}
-        settings = own | ({"seed": seed} if seeded and seed else {})
-        for split, concept in _list_concepts(grid, arm.variant):
-            jobs.append(_build(grid, arm, model, split, concept, settings, seed))
+    """The jobs in the order in which they are done.
+
+    Model by model, so that a worker seldom changes its model; then a training seed after another, and in it a concept
+    after another, the splits taking turns. A grid that is stopped has thus compared all methods on the same concepts.
+    """
+    jobs, arms = [], list_arms(grid)
+    for model, seed, (split, concept) in itertools.product(grid.models, grid.seeds, _list_concepts(grid)):
+        for arm in arms:
+            seeded = any(field.name == "seed" for field in dataclasses.fields(METHODS.get(arm.variant.method)))
+            if (seed == grid.seeds[0] or seeded) and concept in (arm.variant.concepts or (concept,)):
+                jobs.append(_build(grid, arm, model, split, concept, seed if seeded else 0, seed))
     return jobs
 
 
-def _build(grid: Grid, arm: Arm, model: str, split: str, concept: str, settings: Mapping[str, Any], seed: int) -> Job:
+def _build(grid: Grid, arm: Arm, model: str, split: str, concept: str, fitted: int, seed: int) -> Job:
+    """A job; `fitted` is the seed that its method is given, 0 where it takes none."""
     variant, kind = arm.variant, METHODS.get(arm.variant.method)
-    weaker = grid.weaker_attacks if arm.turn and grid.weaker_attacks is not None else grid.attacks
+    settings = {**grid.settings.get(variant.method, {}), **variant.settings, **arm.settings}
+    own = grid.attacks if variant.attacks is None else variant.attacks
+    weaker = grid.weaker_attacks if variant.attacks is None else None
     return Job(
         model=model,
         split=split,
@@ -104,18 +115,20 @@ def _build(grid: Grid, arm: Arm, model: str, split: str, concept: str, settings:
         targets=tuple(part.strip() for part in concept.split(" + ")),
         anchor=grid.anchors.get(concept, "") if getattr(kind, "uses_anchor", False) and variant.anchored else "",
         keep=grid.keep.get(concept, ()) if getattr(kind, "uses_keep", False) else (),
-        settings=settings,
+        settings=settings | ({"seed": fitted} if fitted else {}),
         seed=seed,
         setting=arm.setting,
         rank=arm.rank,
         strengths=grid.strengths if variant.strengths is None else variant.strengths,
-        attacks=weaker if variant.attacks is None else variant.attacks,
+        attacks=own if weaker is None or not arm.turn else weaker,
+        weaker_attacks=weaker,
     )
 
 
-def _list_concepts(grid: Grid, variant: Variant) -> Iterator[tuple[str, str]]:
-    for split, some in grid.concepts.items():
-        yield from ((split, each) for each in some if variant.concepts is None or each in variant.concepts)
+def _list_concepts(grid: Grid) -> list[tuple[str, str]]:
+    """Each concept with its split: the first of every split, then the second of each, and so on."""
+    splits = [[(split, concept) for concept in some] for split, some in grid.concepts.items()]
+    return [each for turn in itertools.zip_longest(*splits) for each in turn if each]
 
 
 def list_attacks(names: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ class Made:
     fingerprints: tuple[str, ...] = ()
     """The beginning of each model's name and of the digest of its weights."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of finished cells, by kind."""
+    """Of the processor for finished cells, by kind; by the clock where an earlier version measured only that."""
     alarms: tuple[tuple[str, str], ...] = ()
     """Each alarm's name, and the edits that raise it."""
 
@@ -33,8 +33,10 @@ class Made:
             return []
         took = ", ".join(f"{kind} {seconds / 3600:.2f}" for kind, seconds in self.seconds.items())
         total = sum(self.seconds.values()) / 3600
-        left = f"**{self.cells - self.done} of {self.cells} cells are not done.** " if self.done < self.cells else ""
-        return [f"{left}{self.done} cells took {total:.2f} hours of workers ({took}). {'; '.join(self.fingerprints)}."]
+        done = f"All {self.cells} cells are done"
+        if self.done < self.cells:
+            done = f"**Only {self.done} of {self.cells} cells are done so far**"
+        return [f"{done}, in {total:.2f} core-hours ({took}). {'; '.join(self.fingerprints)}."]
 
 
 def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
@@ -50,7 +52,8 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
             finished[cell.id] = store.is_done(cell)
             if not finished[cell.id]:
                 continue
-            seconds[cell.kind] = seconds.get(cell.kind, 0.0) + store.cost(cell).get("seconds", 0.0)
+            cost = store.cost(cell)
+            seconds[cell.kind] = seconds.get(cell.kind, 0.0) + cost.get("processor", cost.get("seconds", 0.0))
             for name in store.result(cell).get("alarms", ()):
                 alarms.setdefault(name, {})[job.name] = None
             if cell.kind == "erase" and job.model not in models:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
         spent = grid.attacking.model_dump(exclude={"settings"})
         attacks = tuple(
             (name, Cell("attack", _plain({**evaluation.decided_by, **spent, "attack": name, "set": settings})))
-            for name, settings in _list_attacks(grid, job).items()
+            for name, settings in _list_attacks(grid, job.attacks_at(strength)).items()
         )
         measured.append((strength, evaluation, attacks))
     return JobCells(erase, tuple(measured), tuple(_list_diagnoses(grid, job, erase, how["scorers"])))
@@ -118,9 +118,10 @@ def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> lis
     for cell, work in _list_work(grid, job, store, model, cells):
         if store.is_done(cell):
             continue
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         result = work()
-        store.finish(cell, result, {"seconds": round(time.monotonic() - began, 3)})
+        cost = {"seconds": time.monotonic() - began, "processor": time.process_time() - busy}
+        store.finish(cell, result, {name: round(value, 3) for name, value in cost.items()})
         done.append(cell.kind)
     return done
 
@@ -204,11 +205,11 @@ def _drawing(grid: Grid) -> dict[str, Any]:
     return {"steps": grid.drawing.steps, "guidance": grid.drawing.guidance}
 
 
-def _list_attacks(grid: Grid, job: Job) -> dict[str, Any]:
+def _list_attacks(grid: Grid, attacks: Sequence[str]) -> dict[str, Any]:
     """The attacks by the catalogue's names, with their settings."""
     from ..attacks import named
 
-    names = list_attacks(job.attacks)
+    names = list_attacks(attacks)
     given = {named(name): values for name, values in grid.attacking.settings.items()}
     return {named(name): given.get(named(name), {}) for name in names}
 

@@ -1,0 +1,62 @@
+"""What the pieces of a sweep took, as rates for forecasts: `python -m benchmarks.sweep_rates FOLDER`, a sweep's folder.
+
+Seconds of the processor, means over the finished cells of a kind. What it prints is the `seconds.toml` of a bundled
+model, which `efface sweep --dry-run` reads. A query of an attack is one of the pictures that a forecast counts at most,
+those that were not drawn because their prompt was broken earlier among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from efface.files import read_json
+from efface.sweeps.forecast import CONTROLS, FLOORS
+from efface.sweeps.rates import Rates
+
+AGAIN = "run the sweep again"
+
+
+def read_cells(folder: Path) -> list[Mapping[str, Any]]:
+    """Every finished cell that has its seconds of the processor, with them as `took`."""
+    found = []
+    for file in sorted((folder / "cells").glob("*.json")):
+        cost = read_json(folder / "costs" / file.name, AGAIN)
+        if "processor" in cost:
+            found.append({**read_json(file, AGAIN), "took": cost["processor"], "id": file.stem})
+    return found
+
+
+def measure(cells: Iterable[Mapping[str, Any]]) -> Rates:
+    """The rates of these cells; 1 second, or 0, of what there is none of."""
+    fits: dict[str, list[float]] = {}
+    queries: dict[str, list[float]] = {}
+    pictures: list[float] = []
+    for cell in cells:
+        how, took = cell["decided_by"], cell["took"]
+        if cell["kind"] == "erase":
+            fits.setdefault(how["method"], []).append(took)
+        elif cell["kind"] == "attack":
+            tried = FLOORS * (how["rows"] + CONTROLS * how["controls"]) * int(how["budget"])
+            queries.setdefault(how["attack"], []).append(took / tried)
+        elif cell["kind"] == "evaluate":
+            drawn = sum(m["edited"]["n"] for m in cell["result"]["measures"] if m["metric"] == "pixels")
+            pictures += [took / drawn] if drawn else []
+    means = [{name: statistics.fmean(some) for name, some in found.items()} for found in (fits, queries)]
+    return Rates(statistics.median(pictures) if pictures else 1.0, 1.0, *means)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    rates = measure(read_cells(parser.parse_args().folder))
+    print(f"picture = {rates.picture:.2g}")
+    for table, found in (("fit", rates.fits), ("query", rates.queries)):
+        print(f"\n[{table}]", *(f"{name} = {value:.2g}" for name, value in found.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

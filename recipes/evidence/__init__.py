@@ -1,0 +1,1 @@
+"""The grids of our claims; `python -m recipes.evidence` runs them all."""
