@@ -14,6 +14,7 @@ import pytest
 
 import efface
 from efface.cli.app import main
+from efface.scorers.classifier import Classifier
 from efface.sweeps.cells import Cell, Store, digest_code
 from efface.sweeps.forecast import forecast
 from efface.sweeps.grid import Grid, read_grid
@@ -21,6 +22,7 @@ from efface.sweeps.jobs import expand
 from efface.sweeps.local import WorkerProcess
 from efface.sweeps.page import write_page
 from efface.sweeps.rates import Rates, read_rates
+from efface.sweeps.sweeping import plan
 from efface.sweeps.table import FIELDS
 
 TEXT = """
@@ -188,13 +190,51 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(whole: tuple[Path, bytes], 
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"rose"', '"a thing that no judge knows"'), "negative of a thing that no judge knows .*: "),
+        (
+            ("[sizes]", 'scorers = ["clipp"]\n[sizes]'),
+            "negative of cat .*clipp",
+        ),
+        (
+            ("[sizes]", 'protocol = "esr-ps"\n[sizes]'),
+            "negative of cat .*: there is no protocol 'esr-ps'; did",
+        ),
+        (("[sizes]", 'suite = "i2q"\n[sizes]'), "negative of cat on glyphs-ddpm: .*'i2q'"),
+    ],
+)
+def test_what_can_not_be_measured_is_refused_before_anything_is_erased(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    grid = write(tmp_path, TEXT.replace(*change))
+    with pytest.raises(ValueError, match=message):
+        efface.sweep(grid, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_judges_that_fail_are_found_before_anything_is_erased(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, *args: object) -> None:
+        raise RuntimeError("its file of weights is damaged")
+
+    monkeypatch.setattr(Classifier, "score", fail)
+    with pytest.raises(ValueError, match=r"nothing was drawn, for scorer .* its file of weights is damaged"):
+        efface.sweep(write(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_job_that_fails_is_shown_with_its_log_and_does_not_stop_the_rest(tmp_path: Path) -> None:
-    grid = write(tmp_path, TEXT.replace('"rose"', '"a thing that no judge knows"'))
-    assert main(["sweep", str(grid), "--out", str(tmp_path / "out")]) == 1
-    store = Store(tmp_path / "out")
+    grid, store = write(tmp_path), Store(tmp_path / "out")
+    erased = {job.concept: cells.erase.id for job, cells in plan(read_grid(grid), None)}
+    store.edit(erased["rose"]).mkdir(parents=True)  # where the edit should go
+    assert main(["sweep", str(grid), "--out", str(store.folder)]) == 1
     (log,) = (store.folder / "failed").glob("*.txt")
-    assert "a thing that no judge knows" in log.read_text() and "Traceback" in log.read_text()
-    assert len(list((store.folder / "cells").glob("*.json"))) >= 4
+    assert "negative of rose" in log.read_text() and "Traceback" in log.read_text()
+    assert len(list((store.folder / "cells").glob("*.json"))) == 4
+    store.edit(erased["rose"]).rmdir()
+    summary = efface.sweep(grid, store.folder)
+    assert (summary.new, summary.done, summary.failed) == (2, 6, ()) and not log.exists()
 
 
 @pytest.fixture

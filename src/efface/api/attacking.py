@@ -150,13 +150,19 @@ def chosen_attacks(
     return [*made, *(one for one in flat if not isinstance(one, str))], "standard" in each
 
 
-def check_attackable(suite: Suite, scorers: Sequence[Judge], settings: Settings) -> None:
-    """ValueError where the standard attacks would find nothing to attack or to judge with, before the evaluation."""
+def check_attackable(
+    suite: Suite, scorers: Sequence[Judge], settings: Settings, rows: int | None = None, controls: int | None = None
+) -> None:
+    """ValueError where attacks would find nothing to attack or to judge with, before the evaluation.
+
+    Args:
+        rows, controls: prompts, at most, as in `attack`; those of the standard attacks by default.
+    """
     from ..robustness.campaign import Campaign, check_sampler, find_judges
     from ..robustness.conditions import build_targets
 
     check_sampler(settings)
-    grounds = build_targets(suite, {}, Campaign.rows, Campaign.controls)
+    grounds = build_targets(suite, {}, rows or Campaign.rows, controls or Campaign.controls)
     find_judges(scorers, grounds[0].rows[0])
 
 

@@ -28,22 +28,36 @@ def several(words: Words) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Case:
-    """An edit, and what it is measured with."""
+    """An edit, or one that is still to be fitted, and what it is measured with."""
 
     model: LazyModel
-    file: Path
-    edit: Edit
     request: Erasure
     known: World | None
+    used: tuple[str, ...] = ()
+    """The words that the fitting searched in."""
+    saved: Path | None = None
+    """The edit's file, where it is fitted."""
 
     @staticmethod
     def of(model: Model | LazyModel | str | Path, edit: Edit | str | Path, out: Path) -> Case:
         """An edit with the request that it answers; ValueError where it does not say which."""
-        from ..evaluation.evaluate import read_request
+        from ..evaluation.evaluate import read_request, read_used_words
 
         opening = lazy(model)
         found, file = edit_in(edit, out)
-        return Case(opening, file, found, read_request(found), world_of(opening.name))
+        return Case(opening, read_request(found), world_of(opening.name), read_used_words(found), file)
+
+    @staticmethod
+    def before(model: Model | LazyModel | str | Path, request: Erasure) -> Case:
+        """A request that is still to be answered."""
+        opening = lazy(model)
+        return Case(opening, request, world_of(opening.name))
+
+    @property
+    def file(self) -> Path:
+        """The edit's file."""
+        assert self.saved, "the edit is not fitted yet"
+        return self.saved
 
     def suite(
         self,
@@ -61,16 +75,15 @@ class Case:
                 left out.
             fraction: the share of each group's pictures that is made, at least one.
         """
-        from ..evaluation.evaluate import read_used_words
-
         if not name:
             if self.known is None:
                 raise ValueError(f"no suite comes with {self.model.name}: name one, or a .csv file of prompts")
             name = suite_for(self.request, self.known)
-        used = read_used_words(self.edit)
 
         def build(only: Sequence[str], wanted: Mapping[str, int], each: int | None) -> Suite:
-            return make(name, self.request, self.known, per_group=each, only=only, sizes=wanted, used=used, asks=asks)
+            return make(
+                name, self.request, self.known, per_group=each, only=only, sizes=wanted, used=self.used, asks=asks
+            )
 
         if sizes:
             probe = build((), {}, 1)

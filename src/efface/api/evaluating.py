@@ -18,6 +18,7 @@ from .resources import LazyModel, judges_of, lazy, open_to_judge, slug, suite_fo
 from .tracking import FOLDER, Track, check_trackers, name_rates, tracked
 
 if TYPE_CHECKING:
+    from ..concept import Erasure
     from ..edits.edit import Edit
     from ..evaluation.protocols import Protocol
     from ..models.base import Model
@@ -93,19 +94,15 @@ def evaluate(
         if needs_world(named):
             locate(opening.name)  # refuses a model of another make before anything is made
     from ..evaluation import protocols
-    from ..evaluation.evaluate import Settings, check_scorers
+    from ..evaluation.evaluate import Settings
     from ..evaluation.evaluate import evaluate as measure
 
     rules = protocols.find_protocol(protocol) if protocol else None
     case = Case.of(opening, edit, folder)
-    if not named and rules:
-        named = rules.suite_for(suite_for(case.request, case.known) if case.known else None)
-    chosen = case.suite(named, per_group, groups, asks, sizes, fraction)
+    chosen = case.suite(_name_suite(case, named, rules), per_group, groups, asks, sizes, fraction)
     if on_suite:
         on_suite(chosen)
-    chosen = rules.adjust(chosen) if rules else chosen
-    judges = _scorers(case, chosen, scorers, rules)
-    check_scorers(judges, chosen, rules)
+    chosen, judges = _choose_scorers(case, chosen, scorers, rules)
     theirs = rules if rules and not case.known else None
     settings = Settings(
         theirs.steps if steps is None and theirs else steps,
@@ -126,6 +123,48 @@ def evaluate(
     with tracked(track, f"evaluate-{slug((record.method, *record.targets))}", facts, track_dir) as log:
         log(name_rates(record), 0)
     return record
+
+
+def check_evaluation(
+    model: Model | LazyModel | str | Path,
+    request: Erasure,
+    suite: str | Path = "",
+    *,
+    asks: str = "",
+    scorers: Sequence[str | Judge] = (),
+    protocol: str = "",
+    sizes: Mapping[str, int] | None = None,
+    fraction: float = 1.0,
+) -> tuple[Suite, list[Judge]]:
+    """The suite and the scorers for an edit that is still to be fitted; arguments and errors as in `evaluate`."""
+    from ..evaluation import protocols
+
+    if named := str(suite):
+        check_suite(named)
+    case, rules = Case.before(model, request), protocols.find_protocol(protocol) if protocol else None
+    if named and needs_world(named):
+        locate(case.model.name)
+    made = case.suite(_name_suite(case, named, rules), asks=asks, sizes=sizes, fraction=fraction)
+    return _choose_scorers(case, made, scorers, rules)
+
+
+def _name_suite(case: Case, named: str, rules: Protocol | None) -> str:
+    """The suite's name: the one that is asked for, or the protocol's; "" where the case's own is taken."""
+    if named or not rules:
+        return named
+    return rules.suite_for(suite_for(case.request, case.known) if case.known else None)
+
+
+def _choose_scorers(
+    case: Case, suite: Suite, asked: Sequence[str | Judge], rules: Protocol | None
+) -> tuple[Suite, list[Judge]]:
+    """The suite as the protocol draws it, and the scorers, after it was checked that they can judge it."""
+    from ..evaluation.evaluate import check_scorers
+
+    suite = rules.adjust(suite) if rules else suite
+    judges = _scorers(case, suite, asked, rules)
+    check_scorers(judges, suite, rules)
+    return suite, judges
 
 
 def _scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], protocol: Protocol | None) -> list[Judge]:

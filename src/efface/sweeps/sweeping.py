@@ -77,8 +77,8 @@ def sweep(
 
     Raises:
         OSError: the grid is missing, or `out` can't be written in.
-        ValueError: a grid, method, setting or request that can't work, or a part that the grid does not have;
-            before anything is fitted.
+        ValueError: a grid, method, setting, request, suite or scorer that can't work, or a part that the grid does not
+            have; before anything is fitted.
         ImportError: Ray is asked for and not installed.
 
     Example:
@@ -86,16 +86,18 @@ def sweep(
     """
     if workers < 1 or threads < 1:
         raise ValueError(f"workers and threads are at least 1, got {workers} and {threads}")
+    from .checking import check_measuring
     from .grid import read_grid
 
     command = command or (f"efface sweep {grid} --out {out}" if isinstance(grid, str | Path) else "efface.sweep")
     grid = read_grid(grid, fraction) if isinstance(grid, str | Path) else grid
     store = Store(check_folder(out))
     further = [check_file(page)] if page else []
-    store.folder.mkdir(parents=True, exist_ok=True)
     planned = plan(grid, device)
     part = {job.key() for job in choose_part([job for job, _ in planned], concepts, methods, seeds)}
     open_jobs = [job for job, cells in planned if job.key() in part and not all(store.is_done(cell) for cell in cells)]
+    check_measuring(grid, open_jobs, device)
+    store.folder.mkdir(parents=True, exist_ok=True)
     new: list[str] = []
     failed: dict[str, str] = {}
 

@@ -1,0 +1,52 @@
+"""Suites, scorers and the judges of attacks, checked before a sweep fits its first edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..concept import Erasure
+from .grid import Grid
+from .jobs import Job
+
+
+def check_measuring(grid: Grid, jobs: Sequence[Job], device: str | None) -> None:
+    """Make the suite of every request of these jobs, and ask every scorer of a small picture.
+
+    Raises:
+        ValueError: an unknown suite, scorer or protocol, scorers that can't judge what is erased, a scorer that fails
+            at whatever it is shown, or nothing to attack; names the job.
+        OSError: a suite's file is missing.
+    """
+    checked: set[tuple[str, Erasure]] = set()
+    tried: set[tuple[str, str]] = set()
+    for job in jobs:
+        request = Erasure(job.targets, job.anchor, job.keep)
+        if (job.model, request) in checked:
+            continue
+        checked.add((job.model, request))
+        try:
+            _check(grid, job, request, device, tried)
+        except ValueError as error:
+            raise ValueError(f"{job.name}: {error}") from error
+
+
+def _check(grid: Grid, job: Job, request: Erasure, device: str | None, tried: set[tuple[str, str]]) -> None:
+    from ..api.attacking import check_attackable
+    from ..api.evaluating import check_evaluation
+    from ..evaluation.evaluate import Settings
+    from ..evaluation.trial import Unmeasured, try_scorers
+    from .work import open_model
+
+    model = open_model(job.model, device)
+    suite, scorers = check_evaluation(
+        model, request, grid.suite, asks=grid.asks, scorers=grid.scorers, protocol=grid.protocol, sizes=grid.sizes,
+        fraction=grid.fraction,
+    )  # fmt: skip
+    if job.attacks:
+        check_attackable(suite, scorers, Settings(), grid.attacking.rows, grid.attacking.controls)
+    new = [scorer for scorer in scorers if (job.model, scorer.name) not in tried]
+    try:
+        try_scorers(new, suite.rows, model.resolution)
+    except Unmeasured as error:
+        raise ValueError(str(error)) from error
+    tried.update((job.model, scorer.name) for scorer in new)
