@@ -118,6 +118,10 @@ def test_sixteen_bits_and_floating_point_numbers_are_scaled(tmp_path: Path) -> N
         Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "f.tiff")
         with pytest.raises(ValueError, match=r"f.tiff is no readable picture \(its numbers go from .* 0 to 1 are read"):
             open_picture(tmp_path / "f.tiff")
+    for kind, name in ((np.int32, "i.tiff"), (np.uint16, "i.png")):
+        Image.fromarray(np.full((2, 2), 255, kind)).save(tmp_path / name)
+        with pytest.raises(ValueError, match=r"its numbers go to 255 of 65535, .* if white is 255, save it in 8 bits"):
+            open_picture(tmp_path / name)
     Image.fromarray(np.full((2, 2), 10**6, np.int32)).save(tmp_path / "i.tiff")
     with pytest.raises(ValueError, match="0 to 65535 are read"):
         open_picture(tmp_path / "i.tiff")
@@ -150,9 +154,22 @@ def test_every_common_suffix_is_read_and_what_is_not_is_named(tmp_path: Path) ->
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"?")
     (tmp_path / "README.md").touch()
-    says = r"4 files are left out, which are no pictures that can be opened: \._a.png, \.hidden/a.png, x.heic, y.svg"
+    Image.new("RGB", (16, 16), "white").save(tmp_path / "b", format="JPEG")
+    Image.new("RGB", (16, 16), "white").save(tmp_path / "c.png~", format="PNG")
+    (tmp_path / "notes").write_bytes(b"RIFF")
+    says = r"6 files are left out, .*: \._a.png, \.hidden/a.png, b, c.png~, x.heic and 1 more"
     with pytest.warns(UserWarning, match=says):
         assert len(read_pictures(tmp_path, 8)[""]) == len(names)
+
+
+def test_folders_that_are_links_are_followed_each_once(tmp_path: Path) -> None:
+    picture(tmp_path / "else" / "a.png", (1, 1, 1))
+    picture(tmp_path / "here" / "dog" / "b.png", (1, 1, 1))
+    for name, to in (("cat", "else"), ("again", "here/dog"), ("dog/up", "here")):
+        (tmp_path / "here" / name).symlink_to(tmp_path / to)
+    (tmp_path / "here" / "broken.png").symlink_to(tmp_path / "nowhere")
+    read = read_pictures(tmp_path / "here", 4)
+    assert {caption: len(pictures) for caption, pictures in read.items()} == {"cat": 1, "dog": 1}
 
 
 def test_a_picture_of_too_many_pixels_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -172,6 +189,8 @@ LISTED = [
     ("metadata.csv", "file_name,text,other\na.png,a café,\n".encode()),
     ("metadata.csv", codecs.BOM_UTF8 + b'file_name,text\na.png,"a caf\xc3\xa9"\n'),
     ("metadata.csv", b"file_name,prompt\na.png,a caf\xe9\n"),
+    ("Metadata.CSV", "file_name,text\na.png,a café\n".encode()),
+    ("a.TXT", "a café\n".encode()),
     ("a.txt", "a café\n".encode()),
     ("a.txt", "a café\nanother line".encode()),
     ("a.caption", codecs.BOM_UTF8 + "a café".encode()),
@@ -215,9 +234,35 @@ def test_captions_without_a_picture_are_counted_and_named(tmp_path: Path) -> Non
         read_pictures(tmp_path, 4)
 
 
+def test_a_list_names_pictures_in_either_unicode_form(tmp_path: Path) -> None:
+    picture(tmp_path / "cafe\u0301.png", (1, 1, 1))
+    (tmp_path / "metadata.csv").write_text("file_name,text\ncaf\u00e9.png,x\n", encoding="utf-8")
+    assert list(read_pictures(tmp_path, 4)) == ["x"]
+
+
+@pytest.mark.parametrize("name", ["captions.json", "labels.csv", "meta_cap.json", "a.json", "list.tsv"])
+def test_files_that_may_hold_captions_and_are_not_read_are_named(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "a.png", (1, 1, 1))
+    (tmp_path / name).write_text('{"a.png": "a cat"}')
+    with pytest.warns(UserWarning, match=rf"1 files may hold captions, which are read from metadata.jsonl.*: {name}"):
+        assert list(read_pictures(tmp_path, 4)) == [""]
+    (tmp_path / "a.txt").write_text("a cat")  # the caption; what lies beside it too is not needed
+    if name == "a.json":
+        assert list(read_pictures(tmp_path, 4)) == ["a cat"]
+
+
+def test_pictures_without_a_caption_beside_others_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / f"{name}.png", (1, 1, 1))
+    (tmp_path / "metadata.csv").write_text("file_name,text\nb.png,x\n")
+    with pytest.warns(UserWarning, match=r'1 pictures have no caption, and are taken for "": a.png'):
+        assert list(read_pictures(tmp_path, 4)) == ["", "x"]
+
+
 @pytest.mark.parametrize(
     ("files", "says"),
     [
+        ({"metadata.csv": "file_name,text\na.png,x\na.png,y"}, "line 3: a.png has a caption on an earlier line"),
         ({"metadata.jsonl": "{"}, "metadata.jsonl, line 1: "),
         ({"metadata.jsonl": '\n{"a.png": "x"}\n{}'}, "metadata.jsonl, line 2: a row has file_name and text"),
         ({"metadata.jsonl": '\n["a.png", "x"]\n{}'}, "metadata.jsonl, row 2: it is neither an object nor a prompt"),

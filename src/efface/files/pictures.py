@@ -2,7 +2,8 @@
 
 - EXIF's orientation is applied. A transparent picture is laid on white.
 - Palettes, grey, CMYK and YCbCr become RGB. Of 16 bits the upper 8 count, rounded (v / 257). Of floating-point numbers
-  0 is black and 1 is white; others are refused, for nothing says what they mean.
+  0 is black and 1 is white; others are refused, for nothing says what they mean. So are whole numbers up to 255 that
+  are stored in 16 or 32 bits, which would be all but black.
 - Of an animation, and of a file of several pages, the first picture is read.
 - A picture of more pixels than Pillow's bound against decompression bombs (179 million) is refused.
 """
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from .captions import read_captions
+from .captions import BESIDE, LISTS, TABLES, read_captions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +34,8 @@ UNREAD = (
     *(".pdf", ".mp4", ".mov", ".webm", ".avi", ".mkv", ".npy", ".npz", ".zip", ".tar", ".parquet"),
 )
 """Files that hold pictures, and are not opened: they are named where they are left out."""
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+"""How files of PNG, JPEG, GIF and TIFF begin."""
 SHOWN = 5
 """Files that a message names."""
 
@@ -46,12 +50,18 @@ class PictureFolder:
     """Files that hold pictures and are not read."""
     lost: tuple[str, ...]
     """Captions without a picture."""
+    bare: tuple[str, ...] = ()
+    """Pictures without a caption, where others have one."""
+    unread: tuple[str, ...] = ()
+    """Files that may hold captions and are not read."""
 
     def summary(self, animations: Sequence[str] = ()) -> str:
         """One sentence on what is left out; "" where that is nothing."""
         parts = (
-            ("files are left out, which are no pictures that can be opened", self.left_out),
+            ("files are left out, for only files that end as pictures' do are opened (.png, .jpg …)", self.left_out),
             ("captions have no picture", self.lost),
+            ('pictures have no caption, and are taken for ""', self.bare),
+            ("files may hold captions, which are read from metadata.jsonl, .csv or .parquet alone", self.unread),
             ("files hold several pictures, of which the first is read", animations),
         )
         said = [f"{len(names)} {what}: {_some(names)}" for what, names in parts if names]
@@ -74,23 +84,31 @@ def decode_picture(data: bytes, file: str | Path) -> Image.Image:
 
 
 def list_pictures(folder: str | Path) -> PictureFolder:
-    """The pictures of a folder and of those in it, with captions; hidden files are no pictures.
+    """The pictures of a folder and of those in it, also by links, with captions; hidden files are no pictures.
 
     Raises:
         FileNotFoundError: no such folder, or none of its files is a picture.
         ValueError: captions that can't be read.
     """
     folder = Path(folder)
-    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name not in ("metadata.parquet",))
-    pictures = [f for f in files if f.suffix.lower() in PICTURES and not _is_hidden(folder, f)]
-    left_out = [f for f in files if f.suffix.lower() in (*PICTURES, *UNREAD) and f not in set(pictures)]
-    names = tuple(f.relative_to(folder).as_posix() for f in left_out)
+    files = _walk(folder)
+    seen = [f for f in files if not _is_hidden(folder, f)]
+    pictures = [f for f in seen if f.suffix.lower() in PICTURES]
+    tables = (*BESIDE, *TABLES)
+    held = {*pictures, *(f for f in seen if f.name.lower() in LISTS)}
+    left_out = [f for f in files if f not in held and f.suffix.lower() in (*PICTURES, *UNREAD)]
+    left_out += [f for f in seen if f.suffix.lower() not in (*PICTURES, *UNREAD, *tables) and _begins_as_picture(f)]
+
+    def name(found: Sequence[Path]) -> tuple[str, ...]:
+        return tuple(f.relative_to(folder).as_posix() if f.is_relative_to(folder) else str(f) for f in found)
+
     if not pictures:
         what = "holds no picture" if folder.is_dir() else "is no folder"
-        there = f"; there are {_some(names)}" if names else ""
+        there = f"; there are {_some(name(left_out))}" if left_out else ""
         raise FileNotFoundError(f"{folder} {what}; wanted {', '.join(PICTURES)}{there}")
-    captions, lost = read_captions(folder, pictures)
-    return PictureFolder(folder, captions, names, tuple(lost))
+    captions = read_captions(folder, pictures, seen)
+    others = name(captions.lost), name(captions.bare), name(captions.unread)
+    return PictureFolder(folder, captions.of, name(sorted(left_out)), *others)
 
 
 def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
@@ -177,7 +195,30 @@ def _scaled(image: Image.Image) -> Image.Image:
         raise ValueError(
             f"its numbers go from {values.min():g} to {values.max():g}, and 0 to {top:g} are read, black to white"
         )
+    if image.mode != "F" and 0 < values.max() <= 255:
+        raise ValueError(
+            f"its numbers go to {values.max():g} of {top:g}, which is black; if white is 255, save it in 8 bits"
+        )
     return Image.fromarray(np.rint(values / top * 255).astype(np.uint8)).convert("RGB")
+
+
+def _walk(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it, sorted; folders that are links are followed, each once."""
+    found: list[Path] = []
+    real = {os.path.realpath(folder)}
+    for place, below, names in os.walk(folder, followlinks=True):
+        paths = {each: os.path.join(place, each) for each in sorted(below)}
+        order = sorted(paths, key=lambda each: os.path.islink(paths[each]))
+        below[:] = [each for each in order if (end := os.path.realpath(paths[each])) not in real and not real.add(end)]
+        found += [file for name in names if (file := Path(place, name)).is_file()]
+    return sorted(found)
+
+
+def _begins_as_picture(file: Path) -> bool:
+    """Does a file, whatever its name ends in, begin as pictures do that can be opened?"""
+    with file.open("rb") as opened:
+        start = opened.read(12)
+    return start.startswith(MAGIC) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
 
 
 def _is_hidden(folder: Path, file: Path) -> bool:
