@@ -8,15 +8,19 @@ from typing import Any, cast
 import pytest
 import torch
 from accelerate import cpu_offload
+from diffusers.models.attention_processor import AttnProcessor, PAGIdentitySelfAttnProcessor2_0
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 import efface
 from efface.edits.edit import Edit
 from tiny import tiny_pipeline
+from tiny_language import tiny_sana_pipeline
 from tiny_pixart import tiny_pixart_pipeline
+from tiny_sd3 import tiny_sd3_pipeline
 from tiny_sdxl import tiny_sdxl_pipeline
 
 
@@ -52,6 +56,27 @@ def fill(parameter: torch.Tensor, value: float) -> None:
         parameter.view(-1)[-1] = value
 
 
+class Silent(AttnProcessor):
+    """An attention processor of one's own."""
+
+
+class Doubled(nn.Conv2d):
+    """A layer whose class is nobody's but this test's."""
+
+
+def skip_attention(pipeline: Any) -> None:
+    """What perturbed-attention guidance leaves in a U-Net."""
+    own = pipeline.unet.attn_processors
+    pipeline.unet.set_attn_processor(
+        {key: PAGIdentitySelfAttnProcessor2_0() if "attn1" in key else each for key, each in own.items()}
+    )
+
+
+def patch_forward(module: Any) -> None:
+    own = module.forward
+    module.forward = lambda *args, **kwargs: own(*args, **kwargs)
+
+
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "LoRA in the unet": (lambda p: add_lora(p.unet, f"{ATTENTION}.to_q"), r"unet .*LoRA.*fuse_lora\(\).*unload_lora_w"),
@@ -75,6 +100,31 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "parametrised": (
         lambda p: nn.utils.parametrizations.weight_norm(p.unet.conv_in),
         "parametrised weights; call .*remove_parametrizations",
+    ),
+    "FreeU": (lambda p: p.enable_freeu(0.9, 0.2, 1.2, 1.4), r"unet .*FreeU.*pipe\.disable_freeu\(\)"),
+    "an attention processor": (
+        lambda p: p.unet.set_attn_processor(Silent()),
+        r"another kind \(Silent\).*pipe\.unet\.set_default_attn_processor\(\)",
+    ),
+    "perturbed attention": (skip_attention, r"another kind \(PAGIdentity.*set_default_attn_processor\(\)"),
+    "a patched forward": (lambda p: patch_forward(p.unet.mid_block), "another forward than its class in mid_block"),
+    "a hook": (
+        lambda p: p.unet.conv_in.register_forward_hook(lambda *_: None),
+        r"a hook in conv_in .*call remove\(\) of the handle",
+    ),
+    "a hook before": (lambda p: p.vae.register_forward_pre_hook(lambda *_: None), r"vae of .* a hook in vae"),
+    "a class from elsewhere": (
+        lambda p: setattr(p.unet.conv_out, "__class__", Doubled),
+        r"a class from elsewhere \(.*Doubled, conv_out\)",
+    ),
+    "a quantizer": (lambda p: setattr(p.unet, "hf_quantizer", object()), "holds quantized weights"),
+    "no scale of latents": (
+        lambda p: p.vae.register_to_config(scaling_factor=None),
+        r"scaling_factor None; a number above 0 .*register_to_config",
+    ),
+    "a flow's scheduler": (
+        lambda p: setattr(p, "scheduler", FlowMatchEulerDiscreteScheduler()),
+        r"trained on noise or v, and its scheduler \(FlowMatch.*takes it for a flow; give it .*or DDIMScheduler",
     ),
     "NaN": (lambda p: fill(p.unet.conv_out.bias, float("nan")), r"no finite numbers, in conv_out\.bias"),
     "infinity": (lambda p: fill(p.text_encoder.get_input_embeddings().weight, float("inf")), "no finite numbers"),
@@ -128,9 +178,34 @@ def test_other_architectures_are_looked_at_too(make: Callable[[], Any]) -> None:
         efface.load(pipeline)
 
 
+def test_a_flow_under_a_scheduler_of_noise_is_refused() -> None:
+    for make in (tiny_sd3_pipeline, tiny_sana_pipeline):
+        pipeline = make()
+        pipeline.scheduler = DDIMScheduler()
+        with pytest.raises(
+            ValueError, match=r"trained as a flow, and its scheduler \(DDIMScheduler\) takes it for one of"
+        ):
+            efface.load(pipeline)
+
+
+def test_a_pipeline_that_has_drawn_before_opens() -> None:
+    pipeline = tiny_sdxl_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline("a cat", num_inference_steps=1, output_type="latent")  # transformers puts hooks of its own
+    assert drawn.images.isfinite().all()
+    assert efface.load(pipeline).fingerprint() == efface.load(tiny_sdxl_pipeline()).fingerprint()
+
+
+UNDONE = (
+    ("IP-Adapter", "unload_ip_adapter"),
+    ("fused projections", "unfuse_qkv_projections"),
+    ("FreeU", "disable_freeu"),
+)
+
+
 def test_undoing_a_change_as_the_refusal_says_opens_the_very_model() -> None:
     plain = efface.load(tiny_pipeline())
-    for change, undo in (("IP-Adapter", "unload_ip_adapter"), ("fused projections", "unfuse_qkv_projections")):
+    for change, undo in UNDONE:
         pipeline = tiny_pipeline()
         CHANGES[change][0](pipeline)
         getattr(pipeline, undo)()

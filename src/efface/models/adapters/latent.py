@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...files import new_folder
+from ..architectures import GROUPS
 from ..base import Model
 from ..cond import TextMap
 from ..fingerprint import raw
@@ -42,6 +43,8 @@ class LatentDiffusion(Model):
     network: Any
     sequence: ClassVar[str]
     """What the text encoders' output is called in conditions."""
+    shifts: ClassVar[bool] = True
+    """Whether the architecture's pipeline adds the autoencoder's `shift_factor` to latents before it decodes them."""
     pixels_packed: ClassVar[int] = 1
     """Pixels of the latent picture that the network takes as channels of one."""
 
@@ -75,7 +78,20 @@ class LatentDiffusion(Model):
         self.latent_shape = (channels, side, side)
         self.resolution = side * 2 ** (self.vae_levels() - 1)
         self.space = read_space(pipeline.scheduler, name)
+        self._check_scheduler()
         self.levels = read_levels(pipeline.scheduler, name)
+
+    def _check_scheduler(self) -> None:
+        """ValueError where the scheduler goes by other states than the network was trained on."""
+        flow = self.architecture in GROUPS["flow"]
+        if flow == (self.space == "flow"):
+            return
+        given = type(self.pipeline.scheduler).__name__
+        trained, fits = ("as a flow", "FlowMatchEulerDiscreteScheduler") if flow else ("on noise or v", "DDIMScheduler")
+        raise ValueError(
+            f"the {self.denoiser} of {self.name} was trained {trained}, and its scheduler ({given}) takes it for "
+            f"{'one of noise' if flow else 'a flow'}; give it the scheduler that it came with, or {fits}"
+        )
 
     def decoder_digest(self) -> str:
         config = self.vae.config
@@ -113,7 +129,7 @@ class LatentDiffusion(Model):
 
     def _shift(self) -> float:
         """What the autoencoder's latents are moved by before they are scaled."""
-        return self.vae.config.get("shift_factor") or 0.0
+        return self.vae.config.get("shift_factor") or 0.0 if self.shifts else 0.0
 
     def _tokenize(self, tokenizer: Any, texts: Sequence[str], limit: int = 0) -> Any:
         """Token ids and attention mask, each [n, length]; says which prompts lose their end.

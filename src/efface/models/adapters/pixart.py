@@ -33,6 +33,7 @@ class PixArt(LatentDiffusion):
     """A `PixArtAlphaPipeline` or `PixArtSigmaPipeline`."""
 
     architecture: ClassVar[str] = "pixart"
+    shifts: ClassVar[bool] = False
     denoiser: ClassVar[str] = "transformer"
     sequence: ClassVar[str] = T5
 

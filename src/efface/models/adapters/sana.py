@@ -30,6 +30,7 @@ class Sana(MaskedLanguageFlow):
     """A `SanaPipeline`."""
 
     architecture: ClassVar[str] = "sana"
+    shifts: ClassVar[bool] = False
     longest: ClassVar[int] = 300
 
     def __init__(

@@ -96,6 +96,7 @@ class StableDiffusion(ClipDiffusion):
     """A `StableDiffusionPipeline`; its safety checker is not called."""
 
     architecture: ClassVar[str] = "sd"
+    shifts: ClassVar[bool] = False
     rescales_guidance: ClassVar[bool] = True
 
     def __init__(

@@ -7,6 +7,7 @@ removed. What would make an edit wrong, or end in an error at the first drawing,
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .alterations import check_alterations
 from .text import check_text
 
 DENOISERS = ("unet", "transformer")
@@ -40,12 +42,13 @@ def check_pipeline(pipeline: Any, name: str, packed: Sequence[str] = ()) -> Any:
     pipeline = unwrap(pipeline)
     parts = modules_of(pipeline)
     check_hooks(pipeline, name)
-    for check in (_check_adapters, _check_compiled, _check_fused, _check_conditions, _check_numbers):
+    for check in CHECKS:
         for part, module in parts.items():
-            if check is not _check_numbers or part not in packed:
+            if part not in packed or check not in (_check_numbers, check_alterations):
                 check(name, part, module)
     _check_devices(name, parts)
     _check_size(name, pipeline, parts)
+    _check_scale(name, pipeline)
     check_text(name, pipeline)
     return pipeline
 
@@ -171,6 +174,10 @@ def _check_numbers(name: str, part: str, module: nn.Module) -> None:
             )
 
 
+CHECKS = (_check_adapters, _check_compiled, _check_fused, _check_conditions, _check_numbers, check_alterations)
+"""What is looked at in each part, in this order: the more special cases come first."""
+
+
 def _check_devices(name: str, parts: Mapping[str, nn.Module]) -> None:
     """All parts on one device; the parts of a network in one dtype."""
     places = {part: tensor.device for part, module in parts.items() for tensor in [*module.parameters()][:1]}
@@ -187,6 +194,19 @@ def _check_devices(name: str, parts: Mapping[str, nn.Module]) -> None:
             raise ValueError(
                 f"{part} of {name} mixes the dtypes {told}; call pipe.{part}.to(torch.float32), or another"
             )
+
+
+def _check_scale(name: str, pipeline: Any) -> None:
+    """An autoencoder says by what its latents are scaled, unless it says so channel by channel."""
+    config = getattr(getattr(pipeline, "vae", None), "config", None)
+    if not isinstance(config, Mapping) or "scaling_factor" not in config or config.get("latents_std") is not None:
+        return
+    scale = config["scaling_factor"]
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not (math.isfinite(scale) and scale > 0):
+        raise ValueError(
+            f"the vae of {name} has scaling_factor {scale!r}; a number above 0 would have worked, 0.18215 for Stable "
+            "Diffusion: set it in vae/config.json, or call pipe.vae.register_to_config(scaling_factor=0.18215)"
+        )
 
 
 def _check_size(name: str, pipeline: Any, parts: Mapping[str, nn.Module]) -> None:
