@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efface.functional.adversary import NoGradient, NotFinite, RowwiseAdam, steepness
+from efface.functional.adversary import NoGradient, NotFinite, RowwiseAdam, descend, steepness
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -55,3 +55,40 @@ def test_no_gradient_is_no_attack():
         steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at)
     with pytest.raises(ValueError, match="lr is above 0"):
         RowwiseAdam(at, 0.0)
+
+
+def test_a_factor_that_overflows_is_made_smaller_until_the_gradient_is_finite():
+    """A network of fp16 whose backward pass overflows above 65504: small gradients need the factor, large ones less."""
+    at, tried = torch.tensor([[1.0, -2.0]]), []
+
+    class Half(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x
+
+        @staticmethod
+        def backward(ctx, grad):
+            tried.append(float(grad.max()))
+            return (grad * 300).half().float()
+
+    errors, grad = steepness(lambda x: Half.apply(x).sum(1), at, 4096.0)
+    assert torch.equal(grad, torch.full((1, 2), 300.0)) and torch.equal(errors, at.sum(1))
+    assert tried == [4096.0, 256.0, 16.0]  # 16 * 300 is the first below the bound; each is a sixteenth of the last
+    with pytest.raises(NotFinite, match="gradient is not finite"):
+        steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at, 4.0)
+
+
+def test_an_error_that_is_no_number_is_not_a_gradient_to_follow():
+    with pytest.raises(NotFinite, match="loss is not finite"):
+        steepness(lambda x: x.sum(1) + torch.tensor([float("nan"), 0.0]), noise(2, 2))
+
+
+def test_numbers_whose_gradient_overflows_stay_put_and_the_others_move():
+    start = torch.tensor([[1.0, 1.0]])
+    steep = torch.tensor([1e38, 1.0])
+    moved = descend(lambda x: (steep * x).sum(1), start, 3, 0.1, "sign", factor=16.0)
+    assert torch.allclose(moved, torch.tensor([[1.0, 0.7]]))
+    for rule in ("adam", "sign"):
+        assert torch.equal(descend(lambda x: x.square().sum(1), start, 0, 0.1, rule, radius=0.5), start)
+        plain, scaled = (descend(lambda x: x.square().sum(1), start, 4, 0.1, rule, 0.25, by) for by in (1.0, 64.0))
+        assert torch.allclose(plain, scaled) and torch.allclose(plain, torch.full((1, 2), 0.75), atol=0.01)

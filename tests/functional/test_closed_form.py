@@ -116,6 +116,9 @@ def test_null_projector_threshold_frees_what_is_hardly_used():
     assert torch.allclose(build_null_projector(kept, 1e-2).diagonal(), torch.tensor([0.0, 1, 1]).double())
     assert torch.allclose(build_null_projector(kept, 1e-4).diagonal(), torch.tensor([0.0, 0, 1]).double())
     assert torch.equal(build_null_projector(kept[:0], 1e-4), torch.eye(3).double())
+    for scale in (1e-3, 1e3):  # the threshold is a share of the largest
+        assert torch.allclose(build_null_projector(scale * kept, 1e-2), build_null_projector(kept, 1e-2))
+        assert torch.allclose(build_null_projector(scale * kept, 1e-4), build_null_projector(kept, 1e-4))
 
 
 def test_null_space_is_the_minimum_and_leaves_the_preserved_alone(toy):

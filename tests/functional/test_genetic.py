@@ -126,3 +126,9 @@ def test_mutation_draws_one_gene_anew_as_often_as_asked() -> None:
 def test_bad_settings_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         Breeding(**{"genes": 5, "length": 4, field: value})  # type: ignore[arg-type]
+
+
+def test_the_least_settings_are_served() -> None:
+    how = Breeding(genes=1, length=1, population=4, generations=1)
+    ((found, costs),) = evolve(lambda strings, _: strings.sum(-1).float(), how, [rng()])
+    assert found.tolist() == [[0]] and costs.tolist() == [0]

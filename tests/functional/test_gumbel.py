@@ -98,3 +98,11 @@ def test_the_score_is_the_gradient_of_the_expected_value():
     assert torch.allclose(found, wanted, atol=1e-5)
     with pytest.raises(ValueError, match="needs at least 2; got 1"):
         score(values[:1], logits.log_softmax(0)[:1])
+
+
+def test_a_row_counts_against_the_mean_of_the_others():
+    for values in ([3.0, 1.0], [2.0, 5.0, -1.0, 6.0]):
+        chances = torch.zeros(len(values), requires_grad=True)
+        (grad,) = torch.autograd.grad(score(torch.tensor(values), chances), chances)
+        others = [sum(values[:i] + values[i + 1 :]) / (len(values) - 1) for i in range(len(values))]
+        assert grad.tolist() == pytest.approx([(v - o) / len(values) for v, o in zip(values, others, strict=True)])

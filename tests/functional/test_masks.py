@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from efface.functional import masks
 from efface.functional.masks import binarise, choose_largest, hard_concrete, keep_probability, straight_through
 
 
@@ -82,3 +83,18 @@ def test_the_largest_of_all_tensors_are_those_that_a_stable_sort_puts_first(coun
     found = choose_largest(parts, count)
     assert [mask.shape for mask in found] == [part.shape for part in parts]
     assert torch.equal(torch.cat([mask.flatten() for mask in found]), wanted)
+
+
+def test_the_smallest_numbers_below_zero_are_below_it_and_a_single_number_can_be_chosen():
+    tiny = torch.tensor([-1e-45, 0.0, 1e-45, -0.0])  # the last bits of fp32
+    assert [int(mask.sum()) for mask in choose_largest([tiny[:1], tiny[1:2]], 1)] == [0, 1]
+    assert choose_largest([tiny], 1)[0].tolist() == [False, False, True, False]
+    assert choose_largest([tiny[[3, 1]]], 1)[0].tolist() == [True, False]  # -0 is 0: the first of equal ones
+    assert choose_largest([tiny[:1]], 1)[0].tolist() == [True]
+
+
+def test_numbers_are_gone_through_in_full_pieces(monkeypatch):
+    monkeypatch.setattr(masks, "PIECE", 10)
+    sizes = [4, 4, 4, 25, 3]
+    seen = [len(piece) for piece in masks._gather_pieces([torch.zeros(n) for n in sizes])]
+    assert seen == [8, 4, 10, 10, 8] and sum(seen) == sum(sizes)

@@ -128,3 +128,26 @@ def test_noise_of_fewer_digits_is_a_scar_among_weights_of_more() -> None:
     assert found[gone].all() and int(found.sum()) <= int(gone.sum()) + 10
     assert not find_scars(torch.where(gone, normal(100, 100, seed=9), weight), 1e-4).any(), "noise of all digits hides"
     assert not find_scars(filled.half().float(), 1e-4).any(), "among weights of as few digits it hides"
+
+
+def test_whatever_the_size_of_the_numbers_completion_stops_at_the_same_round() -> None:
+    weight, missing = normal(12, 8), torch.rand(12, 8, generator=torch.Generator().manual_seed(1)) < 0.2
+    found = complete(weight, missing, tolerance=1e-2)
+    assert not torch.allclose(found, complete(weight, missing, tolerance=1e-6))
+    for scale in (1e-3, 1e3):
+        assert torch.allclose(complete(scale * weight.double(), missing, tolerance=1e-2) / scale, found, rtol=1e-9)
+
+
+def test_the_least_of_a_rows_magnitudes_can_be_taken() -> None:
+    weight = torch.tensor([[3.0, -1.0, 0.0, 2.0]])
+    assert restore(weight, torch.ones(1, 4), weight == 0, quantile=0.0).tolist() == [[3, -1, 1, 2]]
+
+
+def test_numbers_of_fewer_digits_are_no_scar_where_chance_may_have_made_them() -> None:
+    """An fp32 number has that form by chance once in 8,192: eight times that, and eight of them, are asked for."""
+    weight = normal(100, 200)
+    weight = torch.where(weight.half().float() == weight, weight + 1e-6, weight)
+    for count, wanted in ((14, 0), (30, 30)):
+        filled = weight.clone()
+        filled.view(-1)[:count] = filled.view(-1)[:count].half().float()
+        assert int(find_scars(filled, 1e-5).sum()) == wanted
