@@ -51,6 +51,13 @@ def test_equals_the_diffusers_pipeline_without_guidance(eps_model):
     assert (ours.int() - theirs(eps_model.pipeline, 3, 1.0).int()).abs().max() <= 1
 
 
+def test_a_shift_of_latents_that_the_pipeline_does_not_read_is_not_read():
+    pipeline = tiny_pipeline()
+    pipeline.vae.register_to_config(shift_factor=0.3)
+    ours = StableDiffusion(pipeline, "tiny").images(PROMPTS, SEEDS, steps=2, guidance=2.0)
+    assert (ours.int() - theirs(pipeline, 2, 2.0).int()).abs().max() <= 1
+
+
 def test_a_seed_is_a_picture_at_any_batch_size(eps_model):
     eps_model.pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(eps_model.pipeline.scheduler.config)
     together = eps_model.images(PROMPTS, SEEDS)

@@ -8,7 +8,7 @@ text. The authors prune the second layer of feed-forward blocks by ConceptPrune,
 either sign, and restore above 70 % of the signs.
 
 What differs: beside the completion there is the mirror, ours, for masks that are learned (P-ESD, P-AC): there what is
-left has the opposite signs of what is gone (`functional.revival.mirrored`), and a completion is misled by it; and
+left has the opposite signs of what is gone (`functional.revival.mirror`), and a completion is misled by it; and
 beside the largest magnitude a lower quantile. Any layer is looked at, kernels as matrices. The base is not used: with
 it there would be nothing to guess; `merge` is that attacker. Noise in the place of zeros hides them (the authors'
 defence) and the attack says so; but noise that was stored in fp16 and put into fp32 weights shows by its missing

@@ -4,7 +4,7 @@ Zhang et al., CVPR 2026, arXiv 2603.06640: signs matter more than magnitudes. A 
 (SoftImpute, Mazumder et al. 2010) gives the signs, those with the largest completed magnitudes are trusted, and each
 trusted one gets the largest magnitude that is left in its neuron, its row.
 
-`mirrored` is ours, for masks that were learned: see there.
+`mirror` is ours, for masks that were learned: see there.
 """
 
 from __future__ import annotations
