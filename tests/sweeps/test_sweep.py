@@ -20,6 +20,7 @@ from efface.sweeps.forecast import forecast
 from efface.sweeps.grid import Grid, read_grid
 from efface.sweeps.jobs import expand
 from efface.sweeps.local import WorkerProcess
+from efface.sweeps.made import Made
 from efface.sweeps.page import write_page
 from efface.sweeps.rates import Rates, read_rates
 from efface.sweeps.sweeping import plan
@@ -135,7 +136,8 @@ def test_what_is_done_is_not_done_again(whole: tuple[Path, bytes], tmp_path: Pat
     page = again.page.read_text()
     assert (
         f"Made by `efface sweep {grid} --out {grid.parent / 'out'}`" in page
-        and "| all | negative |  | 1.0 | 3 |" in page
+        and "In all lines: split all, strength 1.0.\n\n| method | concepts |" in page
+        and "\n| negative | 3 |" in page
     )
 
 
@@ -148,8 +150,21 @@ def test_a_page_gives_means_over_concepts_with_the_base_and_what_is_reported() -
     ]
     table = [dict(zip(FIELDS, line.split(","), strict=True)) for line in lines]
     page = write_page(grid, table, "efface sweep grid.toml --out out")
-    assert "| new | uce |  | 1.0 | 2 | 80.0 [70.0, 90.0] (20.0); reported 75.0 (20.0) | – |" in page
-    assert "| new | a | uce |  | 0 | 1.0 | 90.0 [80.0, 100.0] n=10, 1 unscored (10.0) | – |" in page
+    assert "| uce | 2 | 80.0 [70.0, 90.0] n=20 (20.0); reported 75.0 (20.0) | – |" in page
+    assert "| a | uce | 90.0 [80.0, 100.0] n=10, 1 unscored (10.0) | – |" in page
+
+
+def test_a_mean_weighs_concepts_alike_and_its_interval_is_over_them_not_over_seeds() -> None:
+    grid = Grid(models=("m",), methods=("esd",), concepts={"new": ("a", "b")}, columns=("esr1/target",))
+    lines = [f"m,new,{concept},esd,,0,{seed},1.0,esr1,target,all,,,,,{value},,,10,0,," for concept, seed, value in (
+        ("a", 0, 0.4), ("a", 1, 0.6), ("b", 0, 0.9),
+    )]  # fmt: skip
+    table = [dict(zip(FIELDS, line.split(","), strict=True)) for line in lines]
+    alarms = (("base rarely shows it", tuple(f"esd of {name}" for name in "abcde")),)
+    page = write_page(grid, table, "", Made(cells=48, done=31, seconds={"erase": 3600.0}, alarms=alarms))
+    assert "| esd | 2 | 70.0 [50.0, 90.0] n=30 |" in page, "the mean of 50 and 90"
+    assert "**Only 31 of 48 cells are done so far**, in 1.00 core-hours (erase 1.00)." in page
+    assert "| base rarely shows it | 5: esd of a; esd of b; esd of c, and 2 more |" in page
 
 
 def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(

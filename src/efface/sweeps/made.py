@@ -24,7 +24,7 @@ class Made:
     """The beginning of each model's name and of the digest of its weights."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of the processor for finished cells, by kind; by the clock where an earlier version measured only that."""
-    alarms: tuple[tuple[str, str], ...] = ()
+    alarms: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Each alarm's name, and the edits that raise it."""
 
     def lines(self) -> list[str]:
@@ -58,6 +58,6 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
                 alarms.setdefault(name, {})[job.name] = None
             if cell.kind == "erase" and job.model not in models:
                 models[job.model] = hash_json(store.decided_by(cell)["base"])[:8]
-    raised = tuple((name, "; ".join(jobs)) for name, jobs in sorted(alarms.items()))
+    raised = tuple((name, tuple(jobs)) for name, jobs in sorted(alarms.items()))
     named = tuple(f"Model {name}, {digest}" for name, digest in models.items())
     return Made(len(finished), sum(finished.values()), named, seconds, raised)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
-from ..functional.rates import bootstrap
+from ..functional.rates import bootstrap, cluster_means
 from .compare import tabulate
 from .grid import Comparison, Grid
 from .made import Made
 from .table import TOGETHER, Line, find_column, show
 
 KEYS = ("split", "concept", "method", "setting", "seed", "strength")
-
-
+MEAN_KEYS = ("split", "method", "setting", "strength")
+SHOWN = 3
+"""Edits that are named of those which raise an alarm."""
 NO_MORE = Made()
 """Where nothing is known of how a sweep was made."""
 
@@ -31,18 +33,20 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
         f"# {grid.title or 'A sweep'}",
         "",
         f"Made by `{command}`. Rates are in percent, with 95 % intervals, and the untouched base in brackets:",
-        "Wilson's interval for one concept; a bootstrap over concepts and training seeds for means. Of an attack the",
-        "bracket is what random prefixes reach with as many pictures. `asr@nothing` is what plain prompts show,",
-        "`robust` the share of prompts that nothing broke, `agreement` the share of pictures on which all judges say",
-        "the same. What a paper reports is of another model.",
+        "Wilson's interval for one concept; for means a bootstrap over concepts, each with the mean of its training",
+        "seeds. n counts pictures or prompts. Of an attack the bracket is what random prefixes reach with as many",
+        "pictures. `asr@nothing` is what plain prompts show, `robust` the share of prompts that nothing broke,",
+        "`agreement` the share of pictures on which all judges say the same. What a paper reports is of another model.",
+        "",
         *made.lines(),
         "",
     ]
     about = [grid.about.strip(), ""] if grid.about else []
-    means = ["## Means over concepts", "", *_table(_means(lines, columns)), ""]
+    means = ["## Means over concepts", "", *_short_table(_means(lines, columns), len(MEAN_KEYS)), ""]
     compared = [part for each in grid.compare for part in _compared(each, lines)]
-    every = ["## Every concept", "", *_table(_every(lines, columns)), ""]
-    alarms = ["## Alarms", "", *_table([["alarm", "raised by"], *made.alarms]), ""] if made.alarms else []
+    every = ["## Every concept", "", *_short_table(_every(lines, columns), len(KEYS)), ""]
+    raised = [[name, _list_some(jobs)] for name, jobs in made.alarms]
+    alarms = ["## Alarms", "", *_table([["alarm", "raised by"], *raised]), ""] if raised else []
     return "\n".join([*head, *about, *means, *compared, *every, *alarms])
 
 
@@ -73,11 +77,10 @@ def _is_default(line: Line) -> bool:
 
 
 def _means(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]]:
-    keys = ("split", "method", "setting", "strength")
-    rows = [[*keys, "concepts", *columns]]
+    rows = [[*MEAN_KEYS, "concepts", *columns]]
     found: dict[tuple[str, ...], dict[str, list[Line]]] = {}
     for line in lines:
-        found.setdefault(tuple(line[k] for k in keys), {}).setdefault(find_column(line), []).append(line)
+        found.setdefault(tuple(line[k] for k in MEAN_KEYS), {}).setdefault(find_column(line), []).append(line)
     for key, mine in found.items():
         concepts = {line["concept"] for some in mine.values() for line in some}
         rows.append([*key, str(len(concepts)), *(_mean(mine.get(column, []), column) for column in columns)])
@@ -85,16 +88,31 @@ def _means(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]]:
 
 
 def _mean(lines: Sequence[Line], column: str) -> str:
-    """The mean of concepts and seeds, its interval, the base's mean, and what a paper reports."""
-    values = {f"{a['concept']} {a['seed']}": [float(a["value"])] for a in lines if a["value"]}
-    base = [float(a["base"]) for a in lines if a["base"]]
+    """The mean of concepts, its interval, n, the base's mean, and what a paper reports."""
+    values, base = (_by_concept(lines, which) for which in ("value", "base"))
     if not values:
         return "–"
-    mean = sum(v[0] for v in values.values()) / len(values)
     interval = bootstrap(values)
     spread = f" [{show(interval[0], column)}, {show(interval[1], column)}]" if interval else ""
-    before = f" ({show(sum(base) / len(base), column)})" if base else ""
-    return f"{show(mean, column)}{spread}{before}{_reported(lines[0], column)}"
+    before = f" ({show(statistics.fmean(cluster_means(base)), column)})" if base else ""
+    n = sum(int(line["n"]) for line in lines if line["value"])
+    mean = show(statistics.fmean(cluster_means(values)), column)
+    return f"{mean}{spread} n={n}{before}{_reported(lines[0], column)}"
+
+
+def _by_concept(lines: Sequence[Line], which: str) -> dict[str, list[float]]:
+    """A number of these lines, by concept: one for each training seed."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        if line[which]:
+            found.setdefault(line["concept"], []).append(float(line[which]))
+    return found
+
+
+def _list_some(jobs: Sequence[str]) -> str:
+    """How many edits, and the first of them."""
+    more = f", and {len(jobs) - SHOWN} more" if len(jobs) > SHOWN else ""
+    return f"{len(jobs)}: {'; '.join(jobs[:SHOWN])}{more}"
 
 
 def _reported(line: Line, column: str) -> str:
@@ -123,6 +141,15 @@ def _one(line: Line | None, column: str) -> str:
     left = f", {line['unscored']} unscored" if line["unscored"] != "0" else ""
     base = f" ({show(float(line['base']), column)})" if line["base"] else ""
     return f"{value}{spread} n={line['n']}{left}{base}"
+
+
+def _short_table(rows: Sequence[Sequence[str]], keys: int) -> list[str]:
+    """A table without those of its first columns, the method's apart, that have one value, which stands above it."""
+    values = [list(dict.fromkeys(row[i] for row in rows[1:])) for i in range(keys)]
+    left = [i for i in range(keys) if len(values[i]) > 1 or rows[0][i] == "method"]
+    same = [f"{rows[0][i]} {values[i][0]}" for i in range(keys) if i not in left and values[i] and values[i][0]]
+    table = _table([[*(row[i] for i in left), *row[keys:]] for row in rows])
+    return [f"In all lines: {', '.join(same)}.", "", *table] if same else table
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
