@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import evidence_grids
-from efface.sweeps.grid import read_grid
+from efface.sweeps.grid import Grid, read_grid
 from efface.sweeps.jobs import expand
+from efface.sweeps.sweeping import Summary
 from recipes.evidence import __main__ as evidence
 
 DEVELOPMENT = {"cat", "guitar", "pizza", "rocket", "rose", "car"}
@@ -46,6 +47,25 @@ def test_no_claim_is_made_on_a_concept_that_settings_were_chosen_on(name: str) -
     named = {part for some in grid.concepts.values() for concept in some for part in concept.split(" + ")}
     assert not named & DEVELOPMENT
     assert any(column.startswith("agreement") for column in grid.columns), "the second judge's agreement is shown"
+
+
+def test_one_command_runs_the_first_training_seed_of_every_claim_before_any_second(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called: list[tuple[str, tuple[int, ...]]] = []
+
+    def sweep(grid: Grid, out: Path, *, seeds: tuple[int, ...], page: Path, command: str, **how: object) -> Summary:
+        assert page == tmp_path / "pages" / f"{out.name}.md" and how["workers"] == 2
+        assert command.startswith(f"efface sweep recipes/evidence/{out.name}.toml --out {out} --page {page}")
+        called.append((out.name, seeds))
+        failed = (("esd of dog", "no room"),) if out.name == "abo" else ()
+        return Summary(1, 1, 1, 1, failed, page, page)
+
+    monkeypatch.setattr(evidence, "sweep", sweep)
+    places = ["--out", str(tmp_path / "out"), "--pages", str(tmp_path / "pages")]
+    assert evidence.main(["eap", "beat", "--workers", "2", *places]) == 0
+    assert called == [("eap", (0,)), ("beat", (0,)), ("eap", (1,))]
+    assert evidence.main(["abo", "--workers", "2", *places]) == 1, "a job failed"
 
 
 def test_the_grid_of_a_claim_runs_from_end_to_end(tmp_path: Path) -> None:
