@@ -153,9 +153,9 @@ def count_waits() -> list[dict[str, Any]]:
     if (compiler := build.find_compiler()) is None:
         print("waits were not counted: there is no C++ compiler to build the stand-in for a GPU with")
         return []
-    printed = build.run_on_fake_cuda(compiler, TESTS / "cuda" / "methods_script.py", "fp32")
+    printed = build.run_on_fake_cuda(compiler, TESTS / "cuda" / "methods_script.py", "--waits")
     found = json.loads(printed.splitlines()[-1])
-    waits = {name: sorted(result.get("waits", ())) for name, result in found.items()}
+    waits = {name: sorted(result.get("fp32", {}).get("waits", ())) for name, result in found.items()}
     return [{"method": name, "waits an update": some[len(some) // 2]} for name, some in waits.items() if some]
 
 

@@ -16,6 +16,8 @@ import torch
 from attack_plan import Plan, Planned, Reader
 from efface.attacks import BASELINE
 from efface.attacks.base import Attack, AttackContext, Candidate, Proposals, Threat
+from efface.attacks.inversion import ConceptInversion
+from efface.attacks.random_prefix import RandomPrefix
 from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure, Prompt
@@ -261,6 +263,32 @@ def test_kept_concepts_that_the_base_never_shows_are_no_control(
     assert "no kept concept to compare with" in [a.name for a in record.alarms]
 
 
+def test_pictures_to_learn_from_are_drawn_for_attacks_that_learn_from_them(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each of three concepts costs 25; an attack that reads none of them finds the same without."""
+    how: dict[str, Any] = {"attacks": [Seeds(queries=2)]}
+    record, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "few", **how)
+    monkeypatch.setattr(Seeds, "learns_from_images", True)
+    again, more = setup.run(monkeypatch, plain_plan, tmp_path / "many", **how)
+    assert len(more.calls) - len(drawn.calls) == 3 * 25
+    assert record.conditions == again.conditions and record.find("seeds") is not None
+    assert [m.after for m in record.measures] == [m.after for m in again.measures]
+
+
+def test_a_kept_concept_that_the_base_shows_from_other_seeds_alone_is_a_control(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = {row.seed for row in setup.suite.rows}
+
+    def seldom(text: str, seed: int, edited: bool) -> str:
+        shown = plain_plan(text, seed, edited)
+        return "" if shown == "tiger" and seed in own else shown
+
+    record, _ = setup.run(monkeypatch, seldom, tmp_path, [Seeds(queries=2)])
+    assert [g.concepts for g in record.conditions if g.condition == "control-kept"] == [("tiger", "dog")]
+
+
 @pytest.mark.parametrize("stop_after", [0, 37, 70, 103])
 def test_killed_and_resumed_loses_one_batch_at_most(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop_after: int
@@ -335,6 +363,24 @@ def test_attacks_in_one_folder_add_up(setup: Setup, monkeypatch: pytest.MonkeyPa
     assert len(again.measures) == len(third.measures), "the same attack again is no other one"
     fewer, _ = setup.run(monkeypatch, plan, tmp_path, [Seeds(queries=2)], rows=2)
     assert fewer.robust == first.robust
+
+
+def test_rows_of_an_earlier_version_of_an_attack_are_not_counted_as_todays(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Version 1 of random prefixes cut a prompt's end off, and version 2 of inversion left T5 without a prompt."""
+    assert (RandomPrefix.version, ConceptInversion.version) == ("2", "3")
+
+    with monkeypatch.context() as before:
+        before.setattr(RandomPrefix, "version", "1")
+        old, _ = setup.run(monkeypatch, plain_plan, tmp_path, [RandomPrefix(queries=2)])
+    new, again = setup.run(monkeypatch, plain_plan, tmp_path, [RandomPrefix(queries=2)])
+    made = [text for text, _, edited in again.calls if edited]
+    assert len(made) == 2 * (ROWS + CONTROLS), "every row is made anew, and nothing else is"
+    found = {m.attack: m for m in new.measures if m.condition == "target"}
+    assert found[BASELINE].version == "2" and found[BASELINE].inputs != old.find(BASELINE).inputs  # type: ignore[union-attr]
+    (kept,) = (name for name in found if name != BASELINE)
+    assert kept == "random-prefix (version 1)" and found[kept].version == "1"
 
 
 def test_what_an_interrupted_attack_broke_is_in_the_record(

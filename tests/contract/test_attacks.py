@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -27,13 +27,13 @@ def quick(name: str) -> Attack:
     return attacks.configured(name, overrides={key: value for key, value in SHORT.items() if key in known})
 
 
-def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row]) -> list[list[Candidate | None]]:
+def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row], **more: Any) -> list[list[Candidate | None]]:
     """Every round's candidates, none of which succeeds, at an edit that moved some weights and pruned others."""
     names = [name for name in model.weights if "attn2.to_v" in name]
     torch.manual_seed(0)
     values = {n: model.weights[n].detach() * (torch.rand(model.weights[n].shape) > 0.3) for n in names}
     edit = edit_of(model, values)
-    context, rounds = dataclasses.replace(context_of(model, edit), steps=3), []
+    context, rounds = dataclasses.replace(context_of(model, edit), steps=3, **more), []
     with edit.apply(model):
         attack.check(context)
         proposals = propose_within_budget(attack, context, rows)
@@ -94,6 +94,15 @@ def test_a_row_meets_the_same_attack_whoever_is_beside_it(name: str, eps_model: 
         assert told(many[1]) == told(one)
         if one and many[1] and one.start is not None:
             assert torch.allclose(one.start, many[1].start, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in attacks.names() if not attacks.get(name).learns_from_images])
+def test_one_that_learns_from_no_pictures_reads_none(name: str, eps_model: StableDiffusion) -> None:
+    class Unread:
+        def __getattr__(self, asked: str) -> None:
+            raise AssertionError(f"{name} read its pictures ({asked})")
+
+    assert fought(quick(name), eps_model, rows_of(*PROMPTS), pictures=Unread())
 
 
 @pytest.mark.parametrize("field", ["queries", "steps"])

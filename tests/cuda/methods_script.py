@@ -1,4 +1,7 @@
-"""Run on the stand-in device: the shortest fit of each method there and on the CPU; prints JSON, by method."""
+"""Run on the stand-in device: the shortest fit of each method there; prints JSON, by method.
+
+What each gives is compared with fp32 on the CPU, and with how far rounding may move it, which is simulated there.
+"""
 
 from __future__ import annotations
 
@@ -6,56 +9,59 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from tiny_pair import count_waits, open_pair
-from torch import Tensor
+from tiny_pair import DTYPES, count_waits
 
-from efface.edits.edit import Edit
+from monte_carlo import distance, simulate
+from precise_results import HALF, begin, fit, networks, open_at
 from tiny_fits import quick, request, served
 
 STEPS = {"fp32": 3, "fp16": 2, "bf16": 2}
+IN_HALF = ("esd", "eap", "salun", "erasediff", "spm", "mace")
+"""Methods whose whole fit is made in half precision too: one of each kind of update, balance and search."""
 
 
-def distance(one: Edit, other: Edit, base: Mapping[str, Tensor]) -> float:
-    """How far apart two edits are, as a share of what they moved; over all their values together."""
-    apart, moved = 0.0, 1e-20
-    for key, value in one.values.items():
-        ours, theirs = value.double(), other.values[key].cpu().double()
-        apart += float((ours - theirs).square().sum())
-        moved += float((ours - base[key].double() if key in base else ours).square().sum())
-    return (apart / moved) ** 0.5
-
-
-def compare(name: str, pair: dict[str, Any], steps: int) -> dict[str, Any]:
+def compare(name: str, models: dict[str, Any]) -> dict[str, Any]:
+    """How far the method's result on the device is from the CPU's in fp32, by dtype, and what a rounded CPU gives."""
     more = {"source": "student"} if name == "esd student" else {}
-    name = name.split()[0]
+    short = name.split()[0]
+    here = models["cpu"]
+    right = fit(short, here, **more)
+    found = {dtype: distance(fit(short, models[dtype], **more), right) for dtype in DTYPES}
+    return {"far": found, "simulated": simulate(lambda: fit(short, here, **more), right, networks(here), HALF)}
 
-    def fit(device: str, mark: Any = None) -> Edit:
-        torch.manual_seed(0)
-        return quick(name, pair[device], steps=steps, **more).fit(pair[device], request(name), progress=mark)
 
-    there, waits, sites = count_waits(lambda mark: fit("cuda", mark))
-    here = fit("cpu")
-    finite = all(bool(v.cpu().isfinite().all()) for v in there.values.values() if v.is_floating_point())
-    same_names = there.values.keys() == here.values.keys()
+def train(name: str, model: Any, steps: int) -> dict[str, Any]:
+    """A whole fit: whether its values are finite, the waits of each update, and where they are."""
+    more = {"source": "student"} if name == "esd student" else {}
+    begin(model)
+    method = quick(name.split()[0], model, steps=steps, **more)
+    edit, waits, sites = count_waits(lambda mark: method.fit(model, request(name.split()[0]), progress=mark))
+    finite = all(bool(v.cpu().isfinite().all()) for v in edit.values.values() if v.is_floating_point())
     return {
-        "far": distance(here, there, pair["cpu"].weights) if same_names else 1.0,
         "finite": finite,
         "waits": waits,
         "sites": dict(list(sites.items())[:20]),
-        "skipped": there.meta.get("notes", {}).get("skipped_steps"),
+        "skipped": edit.meta.get("notes", {}).get("skipped_steps"),
     }
 
 
-def main(dtype: str, *names: str) -> None:
-    pair, found = open_pair(dtype), {}
+def main(*asked: str) -> None:
+    """All methods or those named; with `--waits` a fit in fp32 alone is made."""
+    torch.set_num_threads(1)
+    names, whole = [name for name in asked if name != "--waits"], "--waits" not in asked
+    models = {dtype: open_at(cast, "cuda") for dtype, cast in DTYPES.items()} | {"cpu": open_at(torch.float32)}
+    found: dict[str, Any] = {}
     for name in names or [*served("sd"), "esd student"]:
         began = time.process_time()
         try:
-            found[name] = compare(name, pair, STEPS[dtype])
+            changes = whole and name not in ("negative", "safree", "sld")  # these change no weight
+            found[name] = compare(name, models) if changes else {}
+            found[name] |= {
+                dtype: train(name, models[dtype], steps) for dtype, steps in STEPS.items() if whole or dtype == "fp32"
+            }
         except Exception:
             found[name] = {"error": traceback.format_exc()[-1500:]}
         found[name]["seconds"] = round(time.process_time() - began, 1)

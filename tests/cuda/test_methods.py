@@ -1,4 +1,4 @@
-"""Every method on a stand-in for a GPU, in each dtype: the same edit as on a CPU, and seldom a wait for the device."""
+"""Every method on a stand-in for a GPU, in each dtype: what fp32 gives on a CPU to rounding, and seldom a wait."""
 
 from __future__ import annotations
 
@@ -7,42 +7,52 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_pair import DTYPES
 
 from fake_cuda.build import find_compiler, run_on_fake_cuda
+from monte_carlo import bound
+from precise_results import HALF
 from tiny_fits import served
 
 COMPILER = find_compiler()
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to build the stand-in for a GPU with")
 SCRIPT = Path(__file__).parent / "methods_script.py"
 NAMES = (*served("sd"), "esd student")
-APART = {"fp32": 0.02, "fp16": 0.15, "bf16": 0.4}
-"""How far apart two edits may be, as a share of what they moved. Adam's first steps go by the signs of gradients, those
-of the smallest are a matter of rounding, and attention is summed in another order. Unrelated edits are 1.4 apart."""
 MOST_WAITS = 2
 """Of the host for the device, in an update."""
 DRAWS = ("age", "advunlearn")
 """Methods that draw trajectories of further words in the midst of their steps; each such drawing waits four times."""
+IN_HALF = ("esd", "eap", "salun", "erasediff", "spm", "mace")
+"""Those whose whole fit is made in half precision too; of all others the first gradient, or the solution, is."""
+SIGNS = ("stereo",)
+"""Its values went through Adam, so by signs of gradients, of which some are a matter of rounding: that share grows with
+the roundoff, and the distance with its root."""
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16", "bf16"])
-def found(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"dtype": request.param} | json.loads(
-        run_on_fake_cuda(str(COMPILER), SCRIPT, request.param).splitlines()[-1]
-    )
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    return json.loads(run_on_fake_cuda(str(COMPILER), SCRIPT).splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_method_fits_the_edit_that_it_fits_on_a_cpu(name: str, found: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("negative", "safree", "sld")])
+def test_a_method_finds_what_fp32_finds_on_a_cpu_as_far_as_rounding_lets_it(name: str, found: dict[str, Any]) -> None:
     result = found[name]
     assert "error" not in result, result["error"]
-    assert result["finite"] and result["far"] < APART[found["dtype"]], result
-    if found["dtype"] == "fp16" and name in ("esd", "eap", "salun"):
+    for dtype, cast in DTYPES.items():
+        most = bound(result["simulated"], HALF, cast, 0.5 if name in SIGNS else 1)
+        assert result["far"][dtype] <= most, (dtype, most, result["far"])
+
+
+FITS = [*((name, "fp32") for name in NAMES), *((name, dtype) for name in IN_HALF for dtype in ("fp16", "bf16"))]
+
+
+@pytest.mark.parametrize(("name", "dtype"), FITS)
+def test_an_edit_is_finite_and_an_update_waits_twice_at_most(name: str, dtype: str, found: dict[str, Any]) -> None:
+    assert "error" not in found[name], found[name]["error"]
+    result = found[name][dtype]
+    assert result["finite"]
+    if dtype == "fp16" and name in ("esd", "eap", "salun"):
         assert result["skipped"] == 0  # counted, and none overflowed
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_update_waits_twice_at_most_and_no_drawing_step_does(name: str, found: dict[str, Any]) -> None:
-    result = found[name]
     if name in DRAWS:
         assert max(result["waits"], default=0) <= MOST_WAITS + 4 * 4, result
         return

@@ -25,6 +25,8 @@ UPCAST: collections.Counter = collections.Counter()
 COUNT = {"on": False}
 MEM = {"now": 0, "peak": 0}
 """Live bytes on the device."""
+COPIED = {"bytes": 0, "largest": 0}
+"""Bytes that went from the device to the host, in all and in one copy, where waits are counted."""
 _live: dict[int, list] = {}
 _Gen = torch.Generator
 CUDA0 = torch.device("cuda:0")
@@ -158,6 +160,13 @@ def note(kind):
     """Counts one wait, where waits are counted."""
     if COUNT["on"]:
         SYNCS[kind, site()] += 1
+
+
+def note_copied(elem: torch.Tensor) -> None:
+    """Counts the bytes of one copy to the host, where waits are counted."""
+    if COUNT["on"]:
+        size = elem.numel() * elem.element_size()
+        COPIED.update(bytes=COPIED["bytes"] + size, largest=max(COPIED["largest"], size))
 
 
 def waits() -> int:
@@ -298,6 +307,7 @@ def dispatch(func, args, kwargs):
         dst_fake = isinstance(args[0], FakeCuda) if name == "copy_" else (to_cuda or (device is None and bool(fakes)))
         if src_fake and not dst_fake:
             note("d2h")
+            note_copied((args[1] if name == "copy_" else args[0]).elem)
         elif dst_fake and not src_fake and not later:  # a small tensor is staged at once, and nothing waits
             note("h2d")
     else:

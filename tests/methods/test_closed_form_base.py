@@ -47,11 +47,12 @@ def test_tokens_that_are_masked_out_are_no_rows():
     assert read.whole(["x"]).tolist() == [[1, 0], [1, 1], [1, 2]]
 
 
-def test_answers_keep_the_dtype_and_report():
+def test_answers_are_in_fp32_at_least_and_report():
     told: list[tuple[int, int]] = []
     layers = {"a": torch.eye(2, dtype=torch.half), "b": torch.ones(3, 2)}
     values = answers(layers, 2 * torch.eye(2).double(), lambda i, n: told.append((i, n)))
-    assert {name: value.dtype for name, value in values.items()} == {"a": torch.half, "b": torch.float}
+    assert {name: value.dtype for name, value in values.items()} == {"a": torch.float, "b": torch.float}
+    assert answers({"a": torch.eye(2).double()}, torch.eye(2).double())["a"].dtype == torch.double
     assert torch.equal(values["b"], 2 * torch.ones(3, 2))
     assert told == [(1, 2), (2, 2)]
 

@@ -178,6 +178,8 @@ class Attack(ABC):
     """Whether it brings a concept to any model; one that only undoes an edit has no control on the untouched base."""
     hands_in_images: ClassVar[bool] = False
     """Whether it draws from pictures of the concept; it is then measured against itself with pictures of another."""
+    learns_from_images: ClassVar[bool] = True
+    """Whether it reads pictures of the concept, which the base then draws before. One that says no finds none."""
     one_setting_per_query: ClassVar[bool] = False
     """Whether every query of a row is another setting, which `list_stages` names."""
     keeps_images: ClassVar[bool] = False

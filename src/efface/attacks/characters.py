@@ -31,6 +31,7 @@ class Characters(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "2"
+    learns_from_images: ClassVar[bool] = False
     batch_size: ClassVar[int] = 32
 
     def check(self, context: AttackContext) -> None:

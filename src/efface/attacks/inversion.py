@@ -46,7 +46,7 @@ class ConceptInversion(Attack):
     """Learns the embedding of a new word from a few pictures, and uses it in place of the concept's name."""
 
     threat: ClassVar[Threat] = "gradients"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     budget_fields: ClassVar[tuple[str, ...]] = ("steps",)
     queries: int = 1
     """Number of queries of each row, each with another learned word."""

@@ -23,6 +23,7 @@ class Merge(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
+    learns_from_images: ClassVar[bool] = False
     budget_fields: ClassVar[tuple[str, ...]] = ()
     applies_to_base: ClassVar[bool] = False
     one_setting_per_query: ClassVar[bool] = True

@@ -37,6 +37,7 @@ class MMA(Attack):
 
     threat: ClassVar[Threat] = "encoder"
     version: ClassVar[str] = "1"
+    learns_from_images: ClassVar[bool] = False
     queries: int = 10
     """Number of queries: pictures drawn and judged for each row, at most."""
     steps: int = 100

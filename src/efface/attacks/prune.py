@@ -23,6 +23,7 @@ class Prune(Lossy):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
+    learns_from_images: ClassVar[bool] = False
     queries: int = 3
     """Number of queries of each row, one at each sparsity (fewer leave out the smallest)."""
     sparsities: tuple[float, ...] = (0.1, 0.3, 0.5)

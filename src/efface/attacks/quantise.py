@@ -24,6 +24,7 @@ class Quantise(Lossy):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
+    learns_from_images: ClassVar[bool] = False
     queries: int = 2
     """Number of queries of each row, one at each number of bits (fewer leave out the most bits)."""
     bits: tuple[int, ...] = (8, 4)

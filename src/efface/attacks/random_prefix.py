@@ -25,7 +25,8 @@ class RandomPrefix(Attack):
     """Puts random words, none of them a name of the concept, before the prompt."""
 
     threat: ClassVar[Threat] = "prompts"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
+    learns_from_images: ClassVar[bool] = False
     batch_size: ClassVar[int] = 32
     length: int = 5
     """Number of words before the prompt, by default as many as UnlearnDiffAtk's prefix has tokens."""

@@ -41,6 +41,7 @@ class Revive(Attack):
 
     threat: ClassVar[Threat] = "weights"
     version: ClassVar[str] = "1"
+    learns_from_images: ClassVar[bool] = False
     budget_fields: ClassVar[tuple[str, ...]] = ()
     applies_to_base: ClassVar[bool] = False
     one_setting_per_query: ClassVar[bool] = True

@@ -52,6 +52,7 @@ class RingABell(Attack):
 
     threat: ClassVar[Threat] = "encoder"
     version: ClassVar[str] = "2"
+    learns_from_images: ClassVar[bool] = False
     budget_fields: ClassVar[tuple[str, ...]] = ("queries", "generations")
     queries: int = 1
     """Number of queries of each row, one with each of that many best prompts."""

@@ -49,6 +49,7 @@ class Seeds(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
+    learns_from_images: ClassVar[bool] = False
     batch_size: ClassVar[int] = 32
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:

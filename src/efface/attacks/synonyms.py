@@ -22,6 +22,7 @@ class Synonyms(Attack):
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
+    learns_from_images: ClassVar[bool] = False
     batch_size: ClassVar[int] = 32
 
     def check(self, context: AttackContext) -> None:

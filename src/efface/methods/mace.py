@@ -124,7 +124,7 @@ class MACE(Method):
         kept = self._whole(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
         refined = answers(weights, solve_shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
-        with model.swap_in(refined):
+        with model.swap_in({name: value.to(weights[name].dtype) for name, value in refined.items()}):
             trained = [
                 self._resteered(model, erasure, i, segment, progress, checkpoint) for i in range(len(erasure.targets))
             ]

@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 CASTS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PIECE = 1 << 22
+"""Numbers of a weight that are copied from a GPU and hashed at once: 16 MiB in fp32."""
 
 
 def compute_digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Of these weights at each cast, by its name: equal in one of them means the same weights at some dtype.
+
+    Each weight is read once for all casts, `PIECE` numbers at a time: of a model on a GPU no more than a piece and its
+    casts ever lies on the host.
 
     Raises:
         ValueError: a weight holds NaN or infinite numbers, with which nothing could be drawn; names it.
     """
     digests = {name: hashlib.blake2b(digest_size=16) for name in CASTS}
 
-    def take(name: str, label: bytes, tensor: Tensor) -> None:
-        digests[name].update(label)
-        digests[name].update(_plain(tensor, CASTS[name]).numpy().data)
+    def take(name: str, piece: Tensor) -> None:
+        digests[name].update(_plain(piece, CASTS[name]).numpy().data)
 
     with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing lets others run meanwhile
         for key in sorted(weights):
-            tensor = weights[key]  # one at a time: they may be read from a file
-            here = tensor.detach().cpu()  # once for all casts: weights on a GPU are copied to here
-            _demand_finite(key, here)
-            label = f"{key}{tuple(tensor.shape)}".encode()
-            list(threads.map(lambda name, here=here, label=label: take(name, label, here), CASTS))
+            tensor = weights[key].detach()  # one at a time: they may be read from a file
+            for digest in digests.values():
+                digest.update(f"{key}{tuple(tensor.shape)}".encode())
+            lost = 0
+            for piece in read_in_pieces(tensor):
+                lost += piece.numel() - int(piece.isfinite().sum())
+                list(threads.map(lambda name, piece=piece: take(name, piece), CASTS))
+            _demand_finite(key, lost, tensor.numel())
     return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _demand_finite(name: str, weight: Tensor) -> None:
-    if lost := weight.numel() - int(weight.isfinite().sum()):
+def read_in_pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """The numbers of a tensor in their order, as tensors [n] on the CPU, n at most `PIECE`.
+
+    >>> [len(piece) for piece in read_in_pieces(torch.zeros(3, 2**21))]
+    [4194304, 2097152]
+    """
+    if tensor.numel() <= PIECE:
+        flat = tensor.to("cpu").contiguous().flatten()
+        yield flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)  # a single number
+    elif tensor.is_contiguous():
+        yield from (piece.to("cpu") for piece in tensor.view(-1).split(PIECE))
+    else:  # of convolutions laid out by channels, say: a flat view of the whole would be a copy of the whole
+        rows = max(1, len(tensor) * PIECE // tensor.numel())
+        for part in tensor.split(rows) if len(tensor) > 1 else (tensor[0],):
+            yield from read_in_pieces(part)
+
+
+def _demand_finite(name: str, lost: int, count: int) -> None:
+    if lost:
         raise ValueError(
-            f"the model's weight {name!r} holds NaN or infinite numbers ({lost} of {weight.numel()}): its file is "
+            f"the model's weight {name!r} holds NaN or infinite numbers ({lost} of {count}): its file is "
             "damaged, or it overflowed when it was cast to another dtype; download or convert the model again"
         )
 

@@ -17,8 +17,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from ..attacks import BASELINE, configured, name_of
 from ..attacks.base import Attack
 from ..edits.edit import Edit
@@ -38,7 +36,6 @@ from .conditions import (
     AttackTarget,
     Campaign,
     ConceptAliases,
-    NothingToAttack,
     build_targets,
     find_aliases,
     one_token_words,
@@ -46,7 +43,16 @@ from .conditions import (
 from .merging import Log
 from .progress import CampaignProgress
 from .results import CampaignResults, build_record, describe_suite
-from .run import AttackResult, AttackRunner, check_attack, draw_reference_images, no_pictures, plain
+from .run import (
+    AttackResult,
+    AttackRunner,
+    check_attack,
+    draw_reference_images,
+    is_shown,
+    no_pictures,
+    plain,
+    require_shown,
+)
 
 __all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
 
@@ -120,11 +126,15 @@ def attack(
     own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
     asked, kept = ([p for p in own if (p.condition == "target") == target] for target in (True, False))
     untouched = _seen(base, asked, named=True)
-    _must_show(asked, untouched["target"], None, model.name)  # before anything is drawn of what is kept
+    require_shown(asked, untouched["target"], None, model.name)  # before anything is drawn of what is kept
     untouched |= _seen(base, kept, named=True)
-    reference_images = draw_reference_images(base, conditions)
-    _must_show(asked, untouched["target"], reference_images, model.name)
-    own = [target for target in own if len(reference_images[target.concept])]
+    # Where no attack learns from pictures, they are drawn only of kept concepts that the base did not show by now.
+    learning = any(each.learns_from_images for each in order.values())
+    shown = set() if learning else {t.concept for t in own if is_shown(untouched[t.condition], t)}
+    reference_images = draw_reference_images(base, conditions, shown)
+    if learning:
+        require_shown(asked, untouched["target"], reference_images, model.name)
+    own = [target for target in own if target.concept in shown or len(reference_images[target.concept])]
     base, edited = (replace(runner, reference_images=reference_images) for runner in (base, edited))
     untouched["control-base"] = untouched["target"]
 
@@ -203,25 +213,6 @@ def _seen(
     for target in conditions:
         found[target.condition] |= plain(runner, target, target.asked if named else target.rows)
     return found
-
-
-def _must_show(
-    conditions: Sequence[AttackTarget],
-    untouched: Mapping[str, RowResult],
-    images: Mapping[str, Tensor] | None,
-    model: str,
-) -> None:
-    """NothingToAttack where the untouched base never shows what is to be brought back; None: none are drawn yet."""
-    for target in conditions:
-        judged = [seen for row in target.asked if (seen := untouched[row.id].broken) is not None]
-        if any(judged) and (images is None or len(images[target.concept])):
-            continue
-        others = "" if images is None else f", and in {len(images[target.concept])} from other seeds"
-        raise NothingToAttack(
-            f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could be "
-            f"judged{others}: there is nothing to bring back; attack a concept that it draws, or judge with scorers "
-            "that know it"
-        )
 
 
 def _planned(

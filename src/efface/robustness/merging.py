@@ -107,6 +107,7 @@ def _label(kept: Sequence[AttackMeasure], new: Sequence[AttackMeasure]) -> dict[
         other = next((m for m in new if m.attack == measure.attack), None)
         if other is not None:
             differs = [f"{k} {v}" for k, v in measure.settings.items() if other.settings.get(k) != v]
+            differs += [f"version {measure.version}"] if measure.version != other.version else []
             differs += [f"seed {measure.seed}"] if measure.seed != other.seed else []
             name = f"{measure.attack} ({', '.join(differs) or f'{measure.size} rows'})"
             taken = {m.attack for m in (*kept, *new)}
