@@ -1,21 +1,22 @@
-"""How far is each method from its paper? `python -m benchmarks.faithfulness [METHOD …]`.
+"""How far is each method and each attack from its paper? `python -m benchmarks.faithfulness [NAME …]`.
 
 Prints the largest relative differences between the package and the formulas of `benchmarks.published`, which share no
-code with it, on a tiny random Stable Diffusion in single precision. Without names it measures all methods and writes
-docs/faithfulness.md.
+code with it, on a tiny random Stable Diffusion in single precision. Without names it measures all and
+writes docs/faithfulness.md.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efface.methods import names
+from efface import attacks as known_attacks
+from efface import methods as known_methods
 
-from .published import closed, guides, pictures, trained
+from .published import attacks, closed, guides, pictures, searches, trained
 from .published.bench import Difference
 
 PAGE = Path(__file__).parents[1] / "docs" / "faithfulness.md"
@@ -25,9 +26,10 @@ BOUND = 1e-5
 
 @dataclass(frozen=True)
 class Row:
-    """A method's comparison."""
+    """A method's or an attack's comparison."""
 
-    measure: Callable[[Any], Difference]
+    measure: Callable[[Any], Difference] | None
+    """None where there is no formula."""
     against: str
     """Repository at a commit where the authors' code was read; else the paper, and what of it."""
     options: str = ""
@@ -67,7 +69,11 @@ ROWS: dict[str, Row] = {
         closed.rece, "CharlesGong12/RECE 403a67f; two targets, two epochs", "reg 1e-3, epochs 1: artists, objects"
     ),
     "nullspace": Row(closed.nullspace, "constraint of arXiv 2410.02355, by least squares", "all is ours"),
-    "mace": Row(closed.mace, "Shilin-LU/MACE 057e7a6; refinement and fusion", "ours: masks cut from the attention"),
+    "mace": Row(
+        closed.mace,
+        "Shilin-LU/MACE 057e7a6; refinement and fusion",
+        "ours: masks cut from the attention, words preserved at 0.1",
+    ),
     "stereo": Row(
         guides.stereo, "arXiv 2408.16807 as fmp453/erase-eval fab9900 has it; last erasing", "contexts are ours"
     ),
@@ -80,7 +86,44 @@ ROWS: dict[str, Row] = {
     "compose": Row(trained.compose, "ESD's objective with ABO's preservation", "presets it equals: tests/methods"),
 }
 
-HEAD = """# How far each method is from its paper
+ATTACKS: dict[str, Row] = {
+    "unlearndiff": Row(
+        searches.unlearndiff,
+        "OPTML-Group/Diffusion-MU-Attack 5a3e5d3",
+        "five tokens: nudity's; words of one token each",
+    ),
+    "p4d": Row(searches.p4d, "joycenerd/P4D 2cf3cda", "no P4D-K; words of one token each"),
+    "mma": Row(
+        searches.mma,
+        "cure-lab/MMA-Diffusion d5701a5",
+        "ours: all hidden states, the prompt so far stays, a query every 100 of 1000 steps",
+    ),
+    "ring-a-bell": Row(
+        attacks.ring_a_bell,
+        "chiayi-hsu/Ring-A-Bell e4585ad, InversePrompt",
+        "ours: nearest, pairs of prompts for things",
+    ),
+    "inversion": Row(
+        searches.inversion, "NYU-DICE-Lab/circumventing-concept-erasure bb7034b", "ours: several tokens, templates"
+    ),
+    "completion": Row(attacks.completion, "SDEdit, arXiv 2108.01073; RePaint in the tests", "strengths are ours"),
+    "revive": Row(
+        attacks.revive,
+        "Brankozz/Roots-Beneath-the-Cut 680c979: the completion",
+        "ours: mirror, quantiles, scars of fp16",
+    ),
+    "soft-prompt": Row(searches.soft_prompt, "textual inversion of each prompt, no one paper", "values are ours"),
+    "relearn": Row(searches.relearn, "the training loss, no one paper", "values are ours"),
+    "quantise": Row(attacks.quantise, "symmetric rounding by channels", "values are ours"),
+    "prune": Row(attacks.prune, "pruning by magnitude", "values are ours"),
+    "merge": Row(attacks.merge, "interpolation of weights", "values are ours"),
+    **dict.fromkeys(
+        ("random-prefix", "synonyms", "characters", "seeds"),
+        Row(None, "no formula; counted out in tests/attacks", "all is ours"),
+    ),
+}
+
+HEAD = """# How far each method and attack is from its paper
 
 The default of every method is what its paper and the authors' code do. What we do otherwise, where we hold it for
 better, is an option that its documentation calls ours; what differs beyond that stands at the head of the method's file
@@ -92,43 +135,55 @@ away from the base: of each loss; of the gradient, by its norm; of a closed form
 of the latent that is drawn. The states x_t are the package's own. Made by `python -m benchmarks.faithfulness`; one row
 by `python -m benchmarks.faithfulness esd`; every row is a test (`tests/methods/test_faithfulness.py`), which fails
 above 1e-5. Default values are compared with a table of the papers' in `tests/methods/test_published_defaults.py`.
-Attacks and the diagnosis of neurons are compared in tests of their own (`tests/attacks/`, `tests/functional/`).
+The diagnosis of neurons is compared in tests of its own (`tests/functional/`).
 
 | method | compared with | loss | gradient | closed form | drawn latent | options and variants |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 
+SECOND = """
+## Attacks
 
-def table(found: dict[str, Difference]) -> str:
+Of each attack the error that it lowers, its gradient, and what a step or two change, by the norm; measured in the same
+way, on the same model with its cross-attention moved at random.
+
+| attack | compared with | error | gradient | step or change | latent | what differs |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def table(found: dict[str, Difference], rows: Mapping[str, Row] = ROWS) -> str:
     """The page's rows."""
 
     def say(value: float | None) -> str:
         return "–" if value is None else f"{value:.0e}".replace("e-0", "e-") if value else "0"
 
     lines = []
-    for name, row in ROWS.items():
-        d = found[name]
+    for name, row in rows.items():
+        d = found.get(name, Difference())
         figures = " | ".join(say(v) for v in (d.loss, d.gradient, d.closed_form, d.prediction))
         lines.append(f"| {name} | {row.against} | {figures} | {row.options or '–'} |")
     return "\n".join(lines) + "\n"
 
 
-def measured(chosen: list[str]) -> dict[str, Difference]:
-    """The differences of some methods; KeyError where one has no row."""
+def measured(chosen: Sequence[str]) -> dict[str, Difference]:
+    """The differences of some methods and attacks; KeyError where one has no row."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from tiny import tiny_model
 
-    return {name: ROWS[name].measure(tiny_model()) for name in chosen}
+    rows = ROWS | ATTACKS
+    return {name: measure(tiny_model()) for name in chosen if (measure := rows[name].measure)}
 
 
-def main(chosen: list[str]) -> None:
-    if unknown := [name for name in chosen or names() if name not in ROWS]:
-        raise SystemExit(f"no comparison of {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    found = measured(chosen or list(ROWS))
+def main(chosen: Sequence[str]) -> None:
+    every = [*known_methods.names(), *known_attacks.names()]
+    if unknown := [name for name in chosen or every if name not in ROWS | ATTACKS]:
+        raise SystemExit(f"no comparison of {', '.join(unknown)}; there are {', '.join(ROWS | ATTACKS)}")
+    found = measured(chosen or every)
     for name, difference in found.items():
         print(f"{name}: {difference}")
     if not chosen:
-        PAGE.write_text(HEAD + table(found), encoding="utf-8")
+        PAGE.write_text(HEAD + table(found) + SECOND + table(found, ATTACKS), encoding="utf-8")
         print(PAGE)
 
 

@@ -6,26 +6,34 @@ import re
 
 import pytest
 
-from benchmarks.faithfulness import BOUND, HEAD, PAGE, ROWS, table
-from benchmarks.published.bench import Difference
-from efface import methods
+from benchmarks.faithfulness import ATTACKS, BOUND, HEAD, PAGE, ROWS, SECOND, Row, table
+from efface import attacks, methods
 from tiny import tiny_model
 
+FORMULAS = {name: row for name, row in (ROWS | ATTACKS).items() if row.measure is not None}
 
-@pytest.mark.parametrize("name", methods.names())
+
+@pytest.mark.parametrize("name", FORMULAS)
 def test_it_is_what_its_paper_says(name: str) -> None:
-    found = ROWS[name].measure(tiny_model())
-    assert found.largest() < BOUND
+    measure = FORMULAS[name].measure
+    assert measure is not None and measure(tiny_model()).largest() < BOUND
 
 
-def test_the_page_names_every_method_with_figures_that_hold() -> None:
-    assert set(ROWS) == set(methods.names())
+def test_the_page_names_every_method_and_attack_with_figures_that_hold() -> None:
+    assert set(ROWS) == set(methods.names()) and set(ATTACKS) == set(attacks.names())
     page = PAGE.read_text(encoding="utf-8")
     assert page.startswith(HEAD)
-    rows = page.removeprefix(HEAD).splitlines()
-    empty = table(dict.fromkeys(ROWS, Difference())).splitlines()
-    for row, name, blank in zip(rows, ROWS, empty, strict=True):
-        cells, own = row.split(" | "), blank.split(" | ")
+    first, _, second = page.removeprefix(HEAD).partition(SECOND)
+    check_table(first, ROWS)
+    check_table(second, ATTACKS)
+
+
+def check_table(text: str, known: dict[str, Row]) -> None:
+    """A table has the names, what each was compared with, what differs, and figures where there is a formula."""
+    empty = table({}, known).splitlines()
+    for line, (name, row), blank in zip(text.splitlines(), known.items(), empty, strict=True):
+        cells, own = line.split(" | "), blank.split(" | ")
         assert cells[0] == f"| {name}" and [cells[1], cells[-1]] == [own[1], own[-1]]
         figures = [cell for cell in cells[2:-1] if cell != "–"]
-        assert figures and all(re.fullmatch(r"\de-\d+|0", figure) and float(figure) <= BOUND for figure in figures)
+        assert bool(figures) == (row.measure is not None)
+        assert all(re.fullmatch(r"\de-\d+|0", figure) and float(figure) <= BOUND for figure in figures)
