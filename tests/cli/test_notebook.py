@@ -91,7 +91,7 @@ def test_an_unknown_output_is_refused_before_anything_is_drawn(
     eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eps_model, "encode", lambda *_: pytest.fail("a prompt was read"))
-    with pytest.raises(ValueError, match="output is one of 'tensor', 'np', 'pil'; got 'pt'"):
+    with pytest.raises(ValueError, match="output has to be one of 'tensor', 'np', 'pil'; got 'pt'"):
         eps_model.images("a cat", output="pt")  # type: ignore[call-overload]
 
 

@@ -101,7 +101,10 @@ def test_one_at_a_time(eps_model, guide):
         pass
     before = eps_model.images(PROMPTS, SEEDS)
     edit = edit_of(eps_model, guide)
-    with pytest.raises(ValueError, match=r"2 guides .*; one at a time"), apply(eps_model, [edit, edit]):
+    with (
+        pytest.raises(ValueError, match=r"2 guides .*; only one can be in place at a time"),
+        apply(eps_model, [edit, edit]),
+    ):
         pass
     assert torch.equal(eps_model.images(PROMPTS, SEEDS), before)
 

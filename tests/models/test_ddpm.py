@@ -177,7 +177,7 @@ def test_what_a_prompt_means(prompt, label):
         ("cats", "did you mean 'cat'"),
         ("concatenate", "names no class of tiny; there are cat, dog"),
         (" ", "names no class"),
-        ("a cat next to a hot dog", r"names 2 classes \(cat, hot dog\); a picture of tiny is of one"),
+        ("a cat next to a hot dog", r"names 2 classes \(cat, hot dog\); tiny draws one class a picture"),
     ],
 )
 def test_unknown_classes(prompt, message):

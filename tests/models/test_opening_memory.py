@@ -126,8 +126,8 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda p: setattr(p, "scheduler", FlowMatchEulerDiscreteScheduler()),
         r"trained on noise or v, and its scheduler \(FlowMatch.*takes it for a flow; give it .*or DDIMScheduler",
     ),
-    "NaN": (lambda p: fill(p.unet.conv_out.bias, float("nan")), r"no finite numbers, in conv_out\.bias"),
-    "infinity": (lambda p: fill(p.text_encoder.get_input_embeddings().weight, float("inf")), "no finite numbers"),
+    "NaN": (lambda p: fill(p.unet.conv_out.bias, float("nan")), r"infinite or NaN weights, in conv_out\.bias"),
+    "infinity": (lambda p: fill(p.text_encoder.get_input_embeddings().weight, float("inf")), "infinite or NaN weights"),
     "mixed dtypes": (
         lambda p: p.unet.mid_block.half(),
         r"unet .*mixes the dtypes float16, float32; call pipe\.unet\.to",
@@ -146,7 +146,7 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "betas beyond 1": (
         lambda p: setattr(p, "scheduler", DDIMScheduler(beta_start=0.5, beta_end=3.0)),
-        "no falling shares of the picture .* between 0 and 1 would have worked",
+        "does not fall between 1 and 0 .* between 0 and 1 would have worked",
     ),
     "noise out of pure noise": (
         lambda p: setattr(p, "scheduler", DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing")),
@@ -170,7 +170,7 @@ def test_other_architectures_are_looked_at_too(make: Callable[[], Any]) -> None:
     pipeline = make()
     name, network = next((n, m) for n, m in pipeline.components.items() if n in ("unet", "transformer"))
     fill(next(network.parameters()), float("nan"))
-    with pytest.raises(ValueError, match=f"{name} of .* no finite numbers"):
+    with pytest.raises(ValueError, match=f"{name} of .* infinite or NaN weights"):
         efface.load(pipeline)
     pipeline = make()
     pipeline.tokenizer.add_tokens(["<toy>"])

@@ -16,7 +16,7 @@ from tiny import tiny_pipeline
 def test_a_model_is_told_how_many_are_drawn_at_once():
     assert efface.load(tiny_pipeline(), draw_batch=3).drawn_together == 3
     assert efface.load(tiny_pipeline()).drawn_together == 32
-    with pytest.raises(ValueError, match="draw_batch is 0 or a number of pictures, got -1"):
+    with pytest.raises(ValueError, match="draw_batch has to be 0 or a number of pictures, got -1"):
         efface.load(tiny_pipeline(), draw_batch=-1)
 
 
@@ -64,4 +64,4 @@ def test_the_table_leaves_out_what_is_nothing():
     )
     assert plan.need == 180
     assert "drawing" not in plan.table()
-    assert "a turn, 2 of 4 rows at once" in plan.table()
+    assert "a step, 2 of 4 rows at once" in plan.table()

@@ -194,7 +194,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_plan_and_what_would_fit(eps
     assert others["--micro-batch 1"].need < plan.need
     enough = round(others["--micro-batch 1"].need * SPARE) + 1
     with pytest.raises(
-        DoesNotFit, match=r"needs .* there are(.|\n)*a turn, 64 of 64 rows(.|\n)*fit with --micro-batch 1 \("
+        DoesNotFit, match=r"needs .* there are(.|\n)*a step, 64 of 64 rows(.|\n)*fit with --micro-batch 1 \("
     ):
         require_fit(plan, enough, lambda: others)
     with pytest.raises(DoesNotFit, match="the least by flags is"):
@@ -211,7 +211,7 @@ def test_what_would_fit_does(eps_model):
 
 
 def test_where_drawing_takes_most_fewer_pictures_at_once_are_offered(eps_model):
-    """And what is promised for one at a time is what that takes; where a turn takes more it is no help, and unnamed."""
+    """And what is promised for one at a time is what that takes; where a step takes more it is no help, and unnamed."""
     method = methods.get("esd")(**settings("esd", batch=1, source="frozen", paths=16, draw_steps=6))
     trainer = long_game(method, eps_model)
     plan = estimate(trainer)
@@ -246,8 +246,8 @@ def test_what_does_not_fit_even_by_pieces_is_refused_with_what_is_known(eps_mode
     method = methods.get("esd")(**settings("esd", batch=8, source="frozen"))
     trainer, network = long_game(method, eps_model), eps_model._network
     for most, said in (
-        (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*what learns"),
-        (0, r"not even one row at once fits on cpu beside .* of weights and .* of what learns; --checkpointing"),
+        (1, r"not even two rows at once fit on cpu; with --micro-batch 1 it would need .*\n(.|\n)*trained tensors"),
+        (0, r"not even one row at once fits on cpu beside .* of weights and .* of trained tensors; --checkpointing"),
     ):
 
         def small(x_t, t, cond, most=most):

@@ -188,7 +188,7 @@ def memory_limit(method: Method, given: str | int | None) -> int | None:
 
 
 def require_losses(method: Method, track: Track) -> None:
-    """ValueError where a tracker is to follow a method that has no losses."""
+    """Raises ValueError where a tracker is to follow a method that has no losses."""
     if track and method.kind in ("closed form", "inference time"):
         raise ValueError(
             f"only a training has losses to track, and {method_name(method)} is {method.kind}: omit --track; "

@@ -269,7 +269,7 @@ def _json(about: dict[str, Any]) -> str:
 
 @contextmanager
 def _scratch(place: Path) -> Iterator[Path]:
-    """Within, a folder beside the place, where an export has its own name and suffix; it is gone after."""
+    """Makes a temporary folder beside the export's place, in which it has its final name; it is removed afterwards."""
     made = new_scratch(place)
     try:
         yield made

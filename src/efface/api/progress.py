@@ -29,7 +29,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def shown(progress: Progress) -> Iterator[Report]:
-    """Within, a function to be called with a stage's name, what is done, and of how much.
+    """Inside the `with` block, a function to be called with a stage's name, what is done, and of how much.
 
     Raises:
         TypeError: `progress` is neither None, False nor a function.

@@ -59,7 +59,7 @@ def check_trackers(track: Track, folder: str | Path = FOLDER) -> list[Any]:
 
 @contextmanager
 def tracked(track: Track, run: str, settings: Mapping[str, Any], folder: str | Path = FOLDER) -> Iterator[Log]:
-    """Within, a function that sends numbers to every tracker; it does nothing where no tracker is asked for.
+    """Opens the trackers and gives a function that sends numbers to each; without trackers it does nothing.
 
     Args:
         track: as in `check_trackers`, whose errors are raised before anything is sent.

@@ -76,8 +76,9 @@ class AttackContext:
     concept: str
     """The concept to bring back."""
     base: Callable[[], AbstractContextManager[None]]
-    """Within, the untouched base is in place, without the edit's weights and guide: a public model that every attacker
-    has."""
+    """Puts the untouched base in place inside the `with` block, without the edit's weights and guide.
+
+    Every attacker has this public model."""
     synonyms: Sequence[str]
     """Other names of the concept, in whatever language, where any are known."""
     words: Sequence[str]

@@ -1,1 +1,1 @@
-"""The Edit: changes of weights or a guide, with the record of how they came about, in one file."""
+"""The Edit: changes of weights or a guide, with the record of how they were made, in one file."""

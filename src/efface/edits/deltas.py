@@ -1,10 +1,11 @@
-"""The forms in which an Edit holds the change of a weight, and the new weight that each gives.
+"""The forms in which an Edit stores the change of a weight, and the new weight that each form gives.
 
-Of a weight NAME there is either
+For a weight NAME it stores one of these:
 
 - `NAME`: its new value;
-- `NAME:mask`: which of its numbers are kept, as packed bits (big-endian over the flattened weight, 1 = kept); others
-  become 0, or the values in `NAME:fill`, in order. Zeros show which weights carried the concept, fillings do not;
+- `NAME:mask`: which of its numbers are kept, as packed bits (big-endian over the flattened weight, 1 = kept); the
+  others become 0, or the values in `NAME:fill`, in order. Zeros show which weights carried the concept, fill values do
+  not;
 - `NAME:down` [r, in] and `NAME:up` [out, r]: base + up @ down, where a kernel counts as [out, in * h * w]. A scale of
   the product is part of `up`.
 """
@@ -20,16 +21,16 @@ from torch import Tensor
 
 LOW_RANK = {"down", "up"}
 FORMS = ({""}, {"mask"}, {"mask", "fill"}, LOW_RANK)
-"""The sets of suffixes whose parts make a change together; "" is the new value itself."""
+"""The sets of suffixes that together are a change; "" is the new value itself."""
 
 
 def pack(mask: Tensor) -> Tensor:
-    """The bits of a mask of any shape, eight to a byte: uint8 [ceil(n / 8)]."""
+    """Packs a bool mask of any shape, eight bits to a byte: uint8 [ceil(n / 8)]."""
     return torch.from_numpy(np.packbits(mask.detach().bool().cpu().flatten().numpy()))
 
 
 def unpack(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """The mask of this shape that `pack` packed; ValueError where the bits are of another size."""
+    """Unpacks a mask of this shape from `pack`'s bits; raises ValueError where the bits have another size."""
     n = math.prod(shape)
     if bits.dtype != torch.uint8 or bits.shape != (-(-n // 8),):
         raise ValueError(
@@ -40,10 +41,10 @@ def unpack(bits: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def grouped(values: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The parts of each weight's change by suffix, "" for a new value.
+    """Groups the parts of each weight's change by suffix, "" for a new value.
 
     Raises:
-        ValueError: an unknown suffix, or parts that make no change together; names the key.
+        ValueError: a suffix is unknown, or parts are no change together; the message names the key.
     """
     groups: dict[str, dict[str, Tensor]] = {}
     for key, value in values.items():
@@ -67,10 +68,10 @@ def grouped(values: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def changed(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
     """The new value of the weight at strength 1, on the base's device.
 
-    A new value keeps its dtype, a masked one has the base's, a low-rank one is summed in fp32.
+    A new value keeps its dtype, a masked one has the base's dtype, and a low-rank one is summed in fp32.
 
     Raises:
-        ValueError: a part does not fit the base; names its key, and what fits.
+        ValueError: a part does not fit the base; the message names its key and the shape that fits.
     """
     held = {suffix: part.to(base.device) for suffix, part in parts.items()}
     if "" in held:

@@ -1,4 +1,4 @@
-"""The Edit: the changes of some weights, or a guide, with the record of how they came about."""
+"""The Edit: the changes of some weights, or a guide, with the record of how they were made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .strength import check_strength
 
 
 class WrongBase(ValueError):
-    """An edit was given a model that it was not made for."""
+    """An edit is applied to a model that it was not made for."""
 
 
 @final
@@ -40,12 +40,12 @@ class Edit:
 
     @staticmethod
     def load(path: str | Path) -> Edit:
-        """The edit in a file; a warning where the file has no digest by which damage would be noticed.
+        """Loads an edit from a file, and warns if the file has no digest by which damage would be noticed.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: something else than an edit; damaged; numbers that are NaN, infinite, or of a dtype that can't
-                be a weight; metadata of the wrong type. Names the file.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is no edit, is damaged, holds NaN or infinite numbers, a dtype that no weight has, or
+                metadata of the wrong type; the message names the file.
         """
         values, found = read_tensors(path)
         meta: Mapping[str, Any] = found if isinstance(found, dict) else {}
@@ -59,8 +59,8 @@ class Edit:
             raise ValueError(f"{path} {error}") from error
         if not digested:
             warnings.warn(
-                f"{path} has no digest, as files of earlier versions have none: damage to it would not be noticed; "
-                "erase again for one that has",
+                f"{path} has no digest, because an earlier version wrote it: damage to it would not be noticed; "
+                "erase again for a file with a digest",
                 stacklevel=2,
             )
         return Edit(values, meta)
@@ -69,14 +69,14 @@ class Edit:
         """Writes the edit to one safetensors file with digests of its tensors and metadata, whole or not at all.
 
         Raises:
-            ValueError: it could not be loaded again: NaN or infinite numbers, or nothing that it changes.
+            ValueError: the file could not be loaded again: the edit holds NaN or infinite numbers, or changes nothing.
         """
         meta = add_digests(self.values, {**self.meta, "kind": "edit"})
         try:
             check_meta(meta)
             check_values(self.values, "guide" in meta)
         except ValueError as error:
-            raise ValueError(f"the edit is not saved to {path}, for it {error}") from error
+            raise ValueError(f"the edit is not saved to {path}, because it {error}") from error
         return write_tensors(path, self.values, meta)
 
     def __repr__(self) -> str:
@@ -94,15 +94,15 @@ class Edit:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The weights that it changes; ValueError where a key is no change of a weight."""
+        """The names of the weights that it changes; raises ValueError where a key is no change of a weight."""
         return tuple(self.changes())
 
     def changes(self) -> dict[str, dict[str, Tensor]]:
-        """The parts of each weight's change by suffix, as `deltas.grouped` gives them."""
+        """The parts of each weight's change by suffix, as `deltas.grouped` returns them."""
         return grouped({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
 
     def guide(self, strength: float = 1.0) -> Guider | None:
-        """The guide that it carries, at this strength; ValueError where this version has no such guide."""
+        """The edit's guide at this strength, or None; raises ValueError where this version has no such guide."""
         tensors = {k.removeprefix(GUIDE): value for k, value in self.values.items() if k.startswith(GUIDE)}
         kept = self.meta.get("guide")
         if kept is None and tensors:
@@ -110,17 +110,17 @@ class Edit:
         return from_json(kept["name"], {**kept["arguments"], **tensors}, strength) if kept else None
 
     def apply(self, model: Model, strength: float = 1.0) -> AbstractContextManager[None]:
-        """Within, the model is edited; after, it is bit for bit the one before. Strength 0 and 1 are exact.
+        """Edits the model inside the `with` block; afterwards it is bit for bit as before. Strengths 0 and 1 are exact.
 
             with edit.apply(model):
                 pictures = model.images(["a cat"])
 
-        Without `with` nothing happens, which a warning says. ValueError for a strength beyond -10 to 10.
+        Without `with` nothing happens, and a warning says so. Raises ValueError for a strength outside -10 to 10.
         """
         return apply(model, [self], [strength])
 
     def export(self, model: Model, folder: str | Path, strength: float = 1.0) -> None:
-        """Writes the edited model as a folder that other tools open; ValueError where the Edit is a guide."""
+        """Writes the edited model as a folder that other tools open; raises ValueError where the Edit is a guide."""
         self.check_exportable()
         refuse_export(model.name, model.quantised)
         with self.apply(model, strength):
@@ -135,7 +135,7 @@ class Edit:
             )
 
     def check(self, model: Model) -> None:
-        """Raises WrongBase, with both fingerprints, unless the edit was made for this model at some dtype."""
+        """Raises WrongBase, which shows both fingerprints, unless the edit was made for this model at some dtype."""
         mine, its = dict(self.meta.get("base", {})), model.fingerprint()
         if not find_shared_digest(mine, its):
             raise WrongBase(
@@ -147,19 +147,19 @@ class Edit:
 def apply(
     model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None = None
 ) -> AbstractContextManager[None]:
-    """Within, the model is base + the sum of strength times each edit's change; afterwards it is bit for bit as before.
+    """Adds the sum of strength times each edit's change to the base inside the `with` block; then restores it exactly.
 
-    Weights that several edits change are reported by a warning, for their changes add up. At most one may be a guide.
+    A warning reports weights that several edits change, because their changes add up. At most one edit may be a guide.
 
     Raises:
-        ValueError: an edit of another base (WrongBase), a part that fits no weight, two guides, a strength that is no
-            number from -10 to 10; before all is swapped.
+        ValueError: an edit is of another base (WrongBase), a part fits no weight, there are two guides, or a strength
+            is no number from -10 to 10; the model is then unchanged.
     """
     return Applied(_applied(model, edits, strengths))
 
 
 class Applied(AbstractContextManager[None]):
-    """Edits that are in place within a `with` block; dropped without one, it warns that nothing was done."""
+    """The context manager of edits; if it is dropped without a `with` block, it warns that nothing was done."""
 
     def __init__(self, swap: AbstractContextManager[None]) -> None:
         self._swap = swap
@@ -193,14 +193,14 @@ def _applied(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | N
     guides = [guide for edit, strength in active if (guide := edit.guide(strength))]
     if len(guides) > 1:
         raise ValueError(
-            f"{len(guides)} guides ({', '.join(type(g).__name__ for g in guides)}); one at a time can steer"
+            f"{len(guides)} guides ({', '.join(type(g).__name__ for g in guides)}); only one can be in place at a time"
         )
     with model.guided_by(guides[0]) if guides else nullcontext(), model.swap_in(_new_weights(model, active)):
         yield
 
 
 def _new_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str, Tensor]:
-    """The weights that the edits change, under all of them."""
+    """The new values of the weights that the edits change, with all edits applied."""
     changes = [(edit.changes(), strength) for edit, strength in active]
     count = Counter(name for parts, _ in changes for name in parts)
     base = model.weights
@@ -211,7 +211,7 @@ def _new_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str
     if model.quantised and (dense := sorted(n for parts, _ in changes for n, p in parts.items() if set(p) != LOW_RANK)):
         raise ValueError(
             f"the edit holds a new value of {dense[0]}, and {model.name} is held in {model.quantised} bits, to which "
-            "edits of low rank alone can be added; open it without --quantise"
+            "only edits of low rank can be added; open it without --quantise"
         )
     return {
         name: merged(

@@ -1,8 +1,8 @@
-"""What an Edit's file must be: numbers that can be weights, metadata of the right types, and a digest of both.
+"""Checks an Edit's file: numbers that can be weights, metadata of the right types, and digests of both.
 
 The metadata of a file holds under `digests` a BLAKE2b digest of each tensor (dtype, shape and bytes), and under
-`digest` one of these and of all other metadata. A file with one of the two and not the other is damaged; one with
-neither was written by an earlier version.
+`digest` one of these and of all other metadata. A file with only one of the two is damaged; a file with neither was
+written by an earlier version.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ JSON_NAMES = {dict: "a table", list: "a list", str: "a text", bool: "true or fal
 
 
 def add_digests(values: Mapping[str, Tensor], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata in JSON's types, with the digests of the tensors and of all of it."""
+    """Returns the metadata in JSON's types with the digests of the tensors and of the metadata."""
     plain = json.loads(json.dumps({k: v for k, v in meta.items() if k not in (WHOLE, EACH)}))
     each = {name: digest_tensor(value) for name, value in sorted(values.items())}
     return {**plain, EACH: each, WHOLE: _digest_record(plain, each)}
 
 
 def take_digests(values: Mapping[str, Tensor], meta: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The metadata of a file without its digests, and whether it had any.
+    """Checks a file's digests; returns its metadata without them, and whether it had any.
 
     Raises:
-        ValueError: the tensors or the metadata are not those that were saved; says which.
+        ValueError: the tensors or the metadata are not those that were saved; the message says which.
     """
     plain = {k: v for k, v in meta.items() if k not in (WHOLE, EACH)}
     if WHOLE not in meta and EACH not in meta:
@@ -60,7 +60,7 @@ def take_digests(values: Mapping[str, Tensor], meta: Mapping[str, Any]) -> tuple
 
 
 def digest_tensor(tensor: Tensor) -> str:
-    """BLAKE2b of a tensor's dtype, shape and bytes: 32 hexadecimal digits."""
+    """The BLAKE2b digest of a tensor's dtype, shape and bytes: 32 hexadecimal digits."""
     plain = tensor.detach().cpu().contiguous()
     found = hashlib.blake2b(f"{plain.dtype} {tuple(plain.shape)} ".encode(), digest_size=16)
     found.update(plain.flatten().view(torch.uint8).numpy().data)
@@ -68,11 +68,11 @@ def digest_tensor(tensor: Tensor) -> str:
 
 
 def check_values(values: Mapping[str, Tensor], has_guide: bool) -> None:
-    """Check that tensors can be changes of weights, or a guide's own.
+    """Checks that tensors can be changes of weights, or a guide's own tensors.
 
     Raises:
-        ValueError: there are none, though there is no guide; a key or a dtype that can't be of a weight; NaN or
-            infinite numbers. Names the key.
+        ValueError: there are no tensors and no guide, a key or a dtype can't be a weight's, or numbers are NaN or
+            infinite; the message names the key.
     """
     if not values and not has_guide:
         raise ValueError("holds no tensors and no guide: it would change nothing; erase again")
@@ -91,10 +91,10 @@ def check_values(values: Mapping[str, Tensor], has_guide: bool) -> None:
 
 
 def check_meta(meta: Mapping[str, Any]) -> None:
-    """Check the types of an edit's metadata; what is not there is not asked for.
+    """Checks the types of an edit's metadata; entries may be missing.
 
     Raises:
-        ValueError: an entry of another type; says what it is, and what belongs there.
+        ValueError: an entry has another type; the message says which type it has, and which it should have.
     """
     for key in TEXTS:
         _require(meta, key, str)

@@ -1,4 +1,4 @@
-"""The record of how an Edit came about: the request, the method and its arguments, and the base."""
+"""The record of how an Edit was made: the request, the method and its arguments, and the base."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..models.base import Model
 def provenance(
     model: Model, erasure: Erasure, method: str, arguments: Mapping[str, Any], base: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The record of how an Edit came about, in JSON's types.
+    """The record of how an Edit was made, in JSON's types.
 
     Args:
-        base: the base's fingerprint, where it was taken before; otherwise it is taken of the weights in place.
+        base: the base's fingerprint, if it is known; otherwise it is computed from the weights in place.
     """
     request = {"targets": erasure.targets, "anchor": erasure.anchor, "keep": erasure.keep}
     record = {"method": method, "arguments": dict(arguments), "request": request, "model": model.name}
@@ -29,7 +29,7 @@ def provenance(
 
 
 def check_same_run(file: Path, found: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raises ValueError, with what differs, where the record found in a file is not that of this run."""
+    """Raises ValueError, which says what differs, where the record in a file is not that of this run."""
     if differ := sorted(key for key in ours if found.get(key) != ours[key]):
         raise ValueError(f"{file} belongs to another run (differs in {', '.join(differ)}); remove it to start afresh")
 

@@ -1,4 +1,4 @@
-"""How much of an edit is applied: 0 is the untouched model, 1 the whole edit, and beyond lies extrapolation."""
+"""The strength of an edit: 0 is the untouched model, 1 the whole edit, and other numbers extrapolate."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 LARGEST = 10.0
-"""Strengths from -LARGEST to LARGEST are taken; what lies beyond leaves no model that draws."""
+"""Strengths from -LARGEST to LARGEST are allowed; larger ones leave no model that draws."""
 
 
 def check_strength(strength: float) -> float:
-    """The strength; ValueError where it is no finite number from -10 to 10.
+    """Returns the strength; raises ValueError where it is no finite number from -10 to 10.
 
     >>> check_strength(0.5)
     0.5
@@ -24,8 +24,9 @@ def check_strength(strength: float) -> float:
 
 
 def spread_strengths(strength: float | Sequence[float], count: int) -> list[float]:
-    """The strength of each of `count` edits: one number for all of them, or a number for each; ValueError where those
-    are another number of strengths, or one is out of bounds.
+    """The strength of each of `count` edits, from one number for all of them or a number for each.
+
+    Raises ValueError where there is another number of strengths, or one is out of bounds.
 
     >>> spread_strengths(0.5, 2), spread_strengths((0.5, 1.0), 2)
     ([0.5, 0.5], [0.5, 1.0])

@@ -94,7 +94,7 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> list[Mappin
 
 
 def _check_types(table: pa.Table) -> None:
-    """ValueError where a column is not as `write_rows` makes it, is empty, or a scorer lacks one of its columns."""
+    """Raises ValueError where a column is empty or not as `write_rows` makes it, or a scorer's column is missing."""
     schema = table.schema
     if empty := [name for name in NEEDED if name != "success" and table.column(name).null_count]:
         raise ValueError(f"its column {empty[0]} has empty cells")

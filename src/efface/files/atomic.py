@@ -40,7 +40,7 @@ def write_whole(path: str | Path, data: str | bytes) -> Path:
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
-    """Within, a temporary file's name to write to; after, the file has this path if all went well, and is gone if not.
+    """Gives a temporary path to write to; after the block the file has its final path, or is removed after an error.
 
     Raises:
         OSError: it can't be written, as where the disk is full; names the path. A file that was there stays.
@@ -59,7 +59,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
-    """Within, a folder to write in; after, it has this name if all went well, and is gone if not.
+    """Gives a temporary folder to write in; after the block it has its final name, or is removed after an error.
 
     Args:
         replace: whether a folder of this name makes way at the end.

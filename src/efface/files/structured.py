@@ -34,7 +34,7 @@ BATCH = (4, 2**16)
 
 @contextmanager
 def refusing(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
-    """Within, whatever a library raises about a file becomes a ValueError of one line: "PATH is WHAT (why); REMEDY".
+    """Turns whatever a library raises about a file into a ValueError of one line: "PATH is WHAT (why); REMEDY".
 
     Libraries that decode raise many kinds of errors about damaged files, and none of them names the file.
     """
@@ -46,7 +46,7 @@ def refusing(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Within, a ValueError about what a file holds begins with the file's name."""
+    """Inside the `with` block, a ValueError about what a file holds begins with the file's name."""
     try:
         yield
     except ValueError as error:
@@ -195,7 +195,7 @@ def _chosen(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
 
 
 def _check_depth(value: Any) -> None:
-    """ValueError where lists and objects are nested too deep: whoever walks over them would run out of stack."""
+    """Raises ValueError where lists and objects are nested too deep: whoever walks over them would run out of stack."""
     level, depth = [value], 0
     while level:
         depth += 1

@@ -133,7 +133,7 @@ class _GateSampling(GuidedSampling):
 
 @contextmanager
 def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
-    """Within, each layer answers W x + gamma up (down x), gamma [n] by the rows of the batch that is predicted.
+    """Makes each layer compute W x + gamma up (down x), where gamma [n] has a number for each row of the batch.
 
     A compiled network runs uncompiled meanwhile, for it would pass over the hooks.
     """

@@ -1,1 +1,1 @@
-"""Edits in other tools' file formats: written, checked by who will read them, and read in."""
+"""Writes edits in other tools' file formats, checks them with these tools' loaders, and reads such files."""

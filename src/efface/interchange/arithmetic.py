@@ -1,4 +1,4 @@
-"""Several edits in one, and an edit taken off again: sums and differences of changes of one base."""
+"""Adds several edits of one base to one edit, and subtracts an edit again."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def check_changes(model: Model, edits: Sequence[Edit]) -> None:
 
 @torch.no_grad()
 def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> dict[str, Tensor]:
-    """The values of one edit that changes the base as all do together: base + sum of strength times change.
+    """The values of one edit with the effect of all together: base + sum of strength times change.
 
-    Where all changes of a weight are of low rank, theirs are stacked, and the sum is exact; else it is a new value.
+    Where all changes of a weight have low rank, their factors are stacked and the sum is exact; otherwise it is a new
+    value.
     """
     check_changes(model, edits)
     base, values = model.weights, {}
@@ -51,9 +52,9 @@ def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> di
 
 @torch.no_grad()
 def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> dict[str, Tensor]:
-    """The values of the first edit with strength times the second's change taken off.
+    """The values of the first edit minus strength times the second edit's change.
 
-    A weight of which nothing is left, to a millionth of the change, is the base's own again.
+    A weight whose remaining change is below a millionth of its first change is the base's own again.
     """
     check_changes(model, [whole, edit])
     base, values = model.weights, {}
@@ -74,17 +75,18 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
             values[name] = own + left
     if spare := sorted(set(taken) - set(whole.changes())):
         raise ValueError(
-            f"the edit to take off is no part of the other, which does not change {spare[0]} ({len(spare)} such)"
+            f"the edit to subtract is no part of the other, which does not change {spare[0]} ({len(spare)} such)"
         )
     return values
 
 
 @torch.no_grad()
 def revert(base: Model, edited: Model, edit: Edit, strength: float = 1.0) -> dict[str, Tensor]:
-    """The weights of an edited model, those that an edit changes, with its change taken off.
+    """The weights of an edited model minus an edit's change, for the weights that the edit changes.
 
-    A weight that is bit for bit what the edit makes of the base becomes the base's own, bit for bit; another one keeps
-    what else was done to it: W − strength · Δ, rounded once.
+    A weight that equals the edited base bit for bit becomes the base's own, bit for bit; another weight keeps its
+    further
+    changes: W − strength · Δ, rounded once.
     """
     check_changes(base, [edit])
     ours, theirs, values = base.weights, edited.weights, {}

@@ -1,4 +1,4 @@
-"""What the readers of an exported file make of it: their loaders, the keys that match, pictures beside the edit's."""
+"""Checks an exported file with its readers: by their loaders, by the keys that match, and by pictures."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .lora import Package, product
 @final
 @dataclass(frozen=True)
 class Gap:
-    """The distance of an exported file's pictures from the edit's, of 255."""
+    """The difference between an exported file's pictures and the edit's, on a scale of 255."""
 
     pictures: int
     largest: float
-    """Of any pixel."""
+    """The largest difference of any pixel."""
     mean: float
     edit: float
-    """Mean distance between the edit's pictures and the untouched base's, to compare with."""
+    """The mean difference between the edit's pictures and the untouched base's, for comparison."""
 
     @staticmethod
     def between(theirs: Tensor, edited: Tensor, base: Tensor) -> Gap:
-        """From uint8 pictures [n, 3, h, w] of the file, of the edit, and of the base."""
+        """Computes the gap from uint8 pictures [n, 3, h, w] of the file, of the edit, and of the base."""
         off, moved = (theirs.float() - edited.float()).abs(), (edited.float() - base.float()).abs()
         return Gap(len(theirs), float(off.max()), float(off.mean()), float(moved.mean()))
 
@@ -41,7 +41,7 @@ class Gap:
 @final
 @dataclass(frozen=True)
 class Look:
-    """The pictures to compare."""
+    """The prompts and settings of the pictures to compare."""
 
     prompts: Sequence[str]
     steps: int
@@ -51,11 +51,11 @@ class Look:
 @final
 @dataclass(frozen=True)
 class Check:
-    """What a file's reader found in it."""
+    """The result of a check by a file's reader."""
 
     reader: str
     matched: int
-    """Weights that the reader changed, each as the file says."""
+    """Number of weights that the reader changed, each as the file says."""
     gap: Gap | None = None
 
 
@@ -68,7 +68,7 @@ def check_lora(model: Model, edit: Edit, package: Package, file: Path, strength:
     """Loads a LoRA file with diffusers' loader and compares every weight's change with the file's, then pictures.
 
     Raises:
-        ValueError: the loader refuses the file, leaves a weight of it out, or makes another change of one.
+        ValueError: the loader refuses the file, leaves out one of its weights, or changes one differently.
     """
     loaded = consumer.load_lora(model, file)
     found = set()
@@ -100,7 +100,7 @@ def check_folder(model: Model, edit: Edit, folder: Path, strength: float, look: 
 def check_single_file(model: Model, edit: Edit, file: Path, strength: float, look: Look | None) -> Check:
     """Opens an exported file with `from_single_file` and compares every weight, then pictures.
 
-    The configuration and the tokenizers that such a file lacks are written beside it for that.
+    The configuration and the tokenizers that such a file lacks are written beside it for the check.
     """
     configuration = consumer.write_configuration(model.pipeline, file.parent / "configuration")
     pipeline = single_file.open_file(file, str(configuration)).to(model.device, model.dtype)
@@ -128,7 +128,7 @@ def _images(model: Model, look: Look) -> Tensor:
 
 
 def _compare(model: Model, edit: Edit, strength: float, loaded: object, look: Look) -> Gap:
-    """All three drawn by the pipeline's own call, on copies that share the model's tensors."""
+    """Draws with base, edit and file by the pipeline's own call, on copies that share the model's tensors."""
     seeds = list(range(len(look.prompts)))
 
     def draw(pipeline: object) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which tensors an edit changes, by how much, and which ways from the prompt to the picture it leaves as they were."""
+"""Computes which tensors an edit changes, by how much, and which paths from prompt to picture it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..models.base import Model
 ROLES = {
     "cross": "keys and values that read the prompt in each block",
     "embedder": "the layer that reads the prompt before all blocks",
-    "pooled": "the layers that read the prompt's one vector, which modulates every block",
+    "pooled": "the layers that read the prompt's pooled vector, which modulates every block",
 }
 
 
@@ -31,44 +31,44 @@ class Changed:
     relative: float
     """‖Δ‖ / ‖W‖ of the base."""
     share: float
-    """Share of its numbers that are others."""
+    """The share of its numbers that changed."""
     rank: int | None
-    """Rank that holds 99 % of the change's energy; None for a vector."""
+    """The rank that holds 99 % of the change's energy; None for a vector."""
 
 
 @final
 @dataclass(frozen=True)
 class TextPath:
-    """A way by which the prompt reaches the picture."""
+    """A path by which the prompt reaches the picture."""
 
     role: str
     about: str
     changed: int
     of: int
-    """Weights of this way that the edit changes, and how many there are."""
+    """The number of weights on this path that the edit changes (`changed`), and of all its weights."""
 
     @property
     def open(self) -> bool:
-        """Whether it is as it was."""
+        """Whether the edit leaves the path unchanged."""
         return self.changed == 0
 
 
 @final
 @dataclass(frozen=True)
 class Difference:
-    """What two sets of weights of one model differ in."""
+    """The difference of two sets of weights of one model."""
 
     tensors: tuple[Changed, ...]
-    """Those that differ, by relative size, largest first."""
+    """The weights that differ, by relative size, largest first."""
     of: int
-    """Weights that the model has."""
+    """The number of weights that the model has."""
     relative: float
     """‖Δ‖ / ‖W‖ over all weights together."""
     paths: tuple[TextPath, ...]
 
 
 def values_of(model: Model, edit: Edit | None, strength: float = 1.0) -> dict[str, Tensor]:
-    """The weights that an edit changes, at this strength; none for the base itself."""
+    """The values of the weights that an edit changes, at this strength; empty without an edit."""
     if edit is None:
         return {}
     edit.check(model)
@@ -79,10 +79,11 @@ def values_of(model: Model, edit: Edit | None, strength: float = 1.0) -> dict[st
 
 @torch.no_grad()
 def compare(model: Model, new: Mapping[str, Tensor], old: Mapping[str, Tensor] | None = None) -> Difference:
-    """What new values of some weights change, from others (the base's own by default).
+    """Compares new values of some weights with old ones, by default the base's own.
 
     Args:
-        new, old: values by checkpoint name; a weight that is not named has the base's.
+        model: the base.
+        new, old: values by checkpoint name; a weight that is not named has the base's value.
     """
     base, before = model.weights, old or {}
     found, total = [], 0.0
@@ -101,7 +102,7 @@ def compare(model: Model, new: Mapping[str, Tensor], old: Mapping[str, Tensor] |
 
 
 def list_paths(model: Model, names: set[str]) -> tuple[TextPath, ...]:
-    """The ways from the prompt to the picture, with how many of their weights are among these names."""
+    """The paths from prompt to picture, with the number of their weights that are among these names."""
     paths = []
     for role, about in ROLES.items():
         own = {found.weight for found in model.text_maps() if found.role == role}

@@ -1,4 +1,4 @@
-"""The change of a matrix as a product of two thin ones, and how much of it that product holds.
+"""Factors the change of a matrix into a product of low rank, and measures what the product loses.
 
 The best product of rank r, in the Frobenius norm, keeps the r largest singular values (Eckart and Young, 1936).
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Choice:
-    """How a dense change is factored: by a rank, the same for all matrices, or by the share of its energy to keep."""
+    """How a dense change is factored: by one rank for all matrices, or by the share of its energy to keep."""
 
     rank: int | None = None
     energy: float | None = None
@@ -30,24 +30,24 @@ class Choice:
 
     @property
     def given(self) -> bool:
-        """Whether one was asked for."""
+        """Whether a rank or an energy was asked for."""
         return self.rank is not None or self.energy is not None
 
 
 ENERGY = 0.99
-"""Share of each matrix's energy that is kept where neither a rank nor an energy was asked for."""
+"""The share of each matrix's energy that is kept by default."""
 
 
 @torch.no_grad()
 def factor(delta: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
     """Down [r, in] and up [out, r], fp32, whose product up @ down is the best of its rank for the change.
 
-    A kernel [out, in, h, w] counts as [out, in * h * w]. The factors share the singular values evenly, so that neither
-    overflows at half precision. A rank above the matrix' own is that of the matrix.
+    A kernel [out, in, h, w] counts as [out, in * h * w]. Each factor is scaled by the square roots of the singular
+    values, so that neither overflows in half precision. A rank above that of the matrix is reduced to it.
 
     Args:
         delta: the change, of two dimensions or more and not zero.
-        choice: rank or energy; where it says neither, `ENERGY`.
+        choice: the rank or the energy; without either, the energy is `ENERGY`.
     """
     flat = delta.flatten(1).double()
     tall = flat.shape[0] > flat.shape[1]
@@ -66,7 +66,7 @@ def factor(delta: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
 def choose_rank(squares: Tensor, choice: Choice) -> int:
     """The rank for a matrix with these squared singular values, largest first.
 
-    Values below rounding, a part in 10^7 of the largest, count as none.
+    Values below rounding error, 10^-7 of the largest, count as zero.
     """
     real = max(1, int((squares > squares[0] * 1e-14).sum()))
     if choice.rank is not None:
@@ -79,17 +79,17 @@ def choose_rank(squares: Tensor, choice: Choice) -> int:
 @final
 @dataclass(frozen=True)
 class Residual:
-    """What a file leaves out of an edit's change, as ‖Δ − BA‖ / ‖Δ‖ in the Frobenius norm."""
+    """The part of an edit's change that a file leaves out, as ‖Δ − BA‖ / ‖Δ‖ in the Frobenius norm."""
 
     total: float
-    """Over all weights together, those with no place in the file included."""
+    """The residual over all weights together, including those that the file can't hold."""
     worst: float
-    """Of the matrix that lost most, of those that have a place in the file."""
+    """The largest residual of a single matrix, among those in the file."""
     worst_name: str
 
     @staticmethod
     def of(sizes: dict[str, float], losses: dict[str, float]) -> Residual:
-        """From the squared norm of each weight's change, and of what is left out of it for those in the file."""
+        """Computes it from squared norms: of all weights' changes (`sizes`), and of the loss of those in the file."""
         lost = sum(losses.get(name, size) for name, size in sizes.items())
         shares = {name: (losses[name] / sizes[name]) ** 0.5 for name in losses if sizes[name]}
         worst = max(shares, key=lambda name: shares[name], default="")

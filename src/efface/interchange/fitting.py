@@ -1,4 +1,4 @@
-"""Whether a format can hold an edit: all that is refused before any work on a file begins."""
+"""Checks whether a format can hold an edit, before any work on a file begins."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from .lora import check_package
 from .original import PREFIXES, check_original
 
 BLOCKS = ("transformer.transformer_blocks.", "transformer.single_transformer_blocks.", "text_encoder.")
-"""What of FLUX.1 diffusers reads from a kohya file."""
+"""Prefixes of the FLUX.1 layers that diffusers reads from a kohya file."""
 
 
 def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None = None) -> None:
     """Raises ValueError where the format can't hold this edit of this model; says what could.
 
     Args:
-        choice: rank or energy of the factors, of LoRA files alone.
+        model: the edit's base.
+        edit: the edit to export.
+        format: the name of the format.
+        choice: the rank or energy of the factors, for LoRA files alone.
     """
     edit.check_exportable()
     check_architecture(format, model.architecture)
@@ -33,7 +36,7 @@ def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None
     lost = [name for name in edit.names if not name.startswith(BLOCKS)]
     if format == "kohya" and model.architecture == "flux" and lost:
         raise ValueError(
-            f"diffusers reads the blocks and CLIP alone from a kohya file of FLUX.1, and the edit changes {lost[0]} "
+            f"diffusers reads only the blocks and CLIP from a kohya file of FLUX.1, and the edit changes {lost[0]} "
             f"({len(lost)} such weights); --format lora, or comfy for ComfyUI, may hold it"
         )
 

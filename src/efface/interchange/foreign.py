@@ -1,4 +1,4 @@
-"""Opening what other tools left of an erasure: weights by name, a LoRA, a denoiser's folder, or a whole model."""
+"""Opens the results of other tools: weights by name, a LoRA, a denoiser's folder, or a whole model."""
 
 from __future__ import annotations
 
@@ -26,40 +26,41 @@ PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 WRAPPERS = ("state_dict", "unet", "transformer", "model", "params")
 """Keys under which a pickle may hold the tensors."""
 LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-"""What diffusers and PEFT call a LoRA in its folder."""
+"""The names that diffusers and PEFT give to a LoRA's file in its folder."""
 PEFT = "base_model.model."
 LARGEST = 1e30
-"""A LoRA's alpha is smaller than this."""
+"""An alpha of a LoRA must be smaller than this."""
 
 
 @final
 @dataclass(frozen=True)
 class Foreign:
-    """What a file or folder of another tool changes of a model."""
+    """The change of a model that a file or folder of another tool holds."""
 
     values: Mapping[str, Tensor]
     """The values of an edit."""
     layout: str
-    """What it was read as: "LoRA", "weights", "folder" or "single file"."""
+    """The kind of file: "LoRA", "weights", "folder" or "single file"."""
     digest: str
-    """sha256 of the file; of a folder, of the one file in it that was read, or ""."""
+    """The sha256 of the file; for a folder, that of the one file that was read, or ""."""
     aside: tuple[str, ...] = ()
-    """Keys of other parts of a checkpoint, which an edit can't hold."""
+    """The keys of other parts of a checkpoint, which an edit can't hold."""
     record: Mapping[str, Any] | None = None
-    """The record of the edit that efface exported to it, where it did."""
+    """The record of the edit, if efface exported the file."""
 
 
 def read_foreign(model: Model, source: str | Path, unpickle: bool = False) -> Foreign:
-    """What another tool's file or folder changes of this model, its base.
+    """Reads the change that another tool's file or folder makes to this model, its base.
 
     Args:
+        model: the base.
         source: a diffusers folder of a fine-tuned model or of its denoiser; a folder with a LoRA as diffusers or PEFT
             writes it; a .safetensors file with a LoRA, with weights by name, or with a whole model in the original
             layout; or a pickle (.pt, .pth, .bin, .ckpt) of weights or of a LoRA.
         unpickle: whether a pickle may be opened, with `weights_only`, which runs no code of the file's.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: there is no such file or folder.
         ValueError: it fits no part of the model, is damaged, changes nothing, or is a pickle that may not be opened.
     """
     place = Path(source)
@@ -140,7 +141,7 @@ def _other_decoder(base: Model, other: Model) -> tuple[str, ...]:
 
 
 def _open_checkpoint(model: Model, file: Path) -> Model | None:
-    """A whole model in the original layout, opened with the base's configuration; None where it is not whole."""
+    """Opens a whole model in the original layout with the base's configuration; None where it is not whole."""
     if file.suffix != single_file.SUFFIX:
         return None
     try:
@@ -173,7 +174,7 @@ def _unpickle(file: Path) -> dict[str, Tensor]:
 
 
 def _scaled(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path) -> dict[str, Tensor]:
-    """The tensors with the alphas that diffusers or PEFT say beside them instead of among them."""
+    """Adds to the tensors the alphas that diffusers or PEFT write beside them, and not among them."""
     named = {key.removeprefix(PEFT): tensor for key, tensor in tensors.items()}
     source = file
     settings = _parse_table(header.get("lora_adapter_metadata", "{}"), f"{file}: its lora_adapter_metadata")
@@ -200,10 +201,10 @@ def _require_table(found: Any, what: str) -> dict[str, Any]:
 
 
 def _alpha(settings: Mapping[str, Any], layer: str, source: Path) -> float | None:
-    """The alpha of a layer in PEFT's settings, which may be of one part of the pipeline: `unet.lora_alpha`.
+    """The alpha of a layer in PEFT's settings, which may be those of one part of the pipeline: `unet.lora_alpha`.
 
     Raises:
-        ValueError: an alpha that is no number, or a pattern that is none; names the file of the settings.
+        ValueError: an alpha is no number, or a pattern is invalid; the message names the file of the settings.
     """
     part = layer.split(".")[0]
     own = {key.removeprefix(f"{part}."): value for key, value in settings.items()}

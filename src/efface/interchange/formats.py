@@ -1,4 +1,4 @@
-"""The formats of an export by name, and who reads a file of each, by architecture; no torch."""
+"""The formats of an export by name, and the readers of each by architecture; no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LoraFormat = Literal["lora", "kohya", "comfy"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 LORA_FORMATS: tuple[LoraFormat, ...] = get_args(LoraFormat)
 WHOLE = ("diffusers", "single-file")
-"""Formats that hold the whole model, of which strength is part; the others hold the edit alone."""
+"""The formats that hold the whole model at the edit's strength; the others hold the edit alone."""
 Reader = Literal["from_pretrained", "from_single_file", "load_lora_weights", "efface import"]
 """diffusers' own loaders, or efface's reader where diffusers has none."""
 BY_LORA = ("sd", "sdxl", "sd3", "flux", "sana", "z-image", "qwen-image", "flux2")
@@ -24,19 +24,19 @@ READERS: Mapping[Format, Mapping[str, Reader]] = {
     "kohya": {**dict.fromkeys(("sd", "sdxl", "flux"), "load_lora_weights"), "sd3": "efface import"},
     "comfy": {**dict.fromkeys(("sd", "sdxl"), "load_lora_weights"), **dict.fromkeys(("sd3", "flux"), "efface import")},
 }
-"""Who reads a file, by format and architecture; an architecture that is not named has no such file.
+"""The readers of a file, by format and architecture; an architecture that is not named has no such file.
 
-A `comfy` file with exact differences is read by `efface import` on every architecture. Of FLUX.1's `comfy` files
-diffusers leaves out what ComfyUI reads.
+`efface import` reads a `comfy` file with exact differences on every architecture. From FLUX.1's `comfy` files diffusers
+leaves out parts that ComfyUI reads.
 """
 
 
 def check_architecture(format: Format, architecture: str) -> None:
-    """Raises ValueError where no file of this format holds an edit of this architecture; says which would."""
+    """Raises ValueError where this format has no files for this architecture; the message says which formats have."""
     if architecture in READERS[format]:
         return
     others, fits = [other for other in FORMATS if architecture in READERS[other]], ", ".join(READERS[format])
     raise ValueError(
-        f"--format {format} has no place for a model of the kind {architecture}, only for {fits}; --format "
+        f"--format {format} can't hold a model of the kind {architecture}, only {fits}; --format "
         f"{' or '.join(others)} would have worked"
     )

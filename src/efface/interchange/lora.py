@@ -1,4 +1,4 @@
-"""An edit as a LoRA file: which tensors it holds, and what of the edit they leave out."""
+"""Writes an edit as a LoRA file, and says what the file leaves out."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ from .names import Stem, is_matrix, layers_of, name_stems
 
 SUFFIXES = {"lora": ("lora_A.weight", "lora_B.weight"), "kohya": ("lora_down.weight", "lora_up.weight")}
 Factors = tuple[Tensor, Tensor]
-"""Down [r, in] and up [out, r] of a weight's change."""
+"""The factors down [r, in] and up [out, r] of a weight's change."""
 
 
 @final
 @dataclass(frozen=True)
 class Package:
-    """What a LoRA file will hold, and what it leaves out."""
+    """The content of a LoRA file, and what it leaves out."""
 
     tensors: Mapping[str, Tensor]
-    """By the file's own keys."""
+    """The tensors by the file's own keys."""
     factors: Mapping[str, Factors]
-    """By checkpoint name, as stored."""
+    """The factors by checkpoint name, as stored."""
     exact: Mapping[str, Tensor]
-    """Changes that are held as they are, by checkpoint name."""
+    """The changes that are stored without factoring, by checkpoint name."""
     left_out: tuple[str, ...]
-    """Changed weights that the format has no place for: biases, norms, embeddings."""
+    """The changed weights that the format can't hold: biases, norms, embeddings."""
     residual: Residual
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """The lowest and the highest rank of a factored change; zeros where none is factored."""
+        """The lowest and the highest rank of a factored change; zeros where there is none."""
         found = [len(down) for down, _ in self.factors.values()]
         return (min(found), max(found)) if found else (0, 0)
 
 
 def check_package(model: Model, edit: Edit, format: LoraFormat, choice: Choice) -> dict[str, Stem]:
-    """The names of the format for this model, after all that can be refused before any matrix is factored.
+    """Checks the edit before any matrix is factored; returns the names that the format gives to the model's layers.
 
     Raises:
-        ValueError: an edit of another base (WrongBase), a format without names for it, a rank above every matrix.
+        ValueError: the edit is of another base (WrongBase), the format has no names for the model, or the rank is above
+            that of every matrix.
     """
     edit.check(model)
     stems, layers, base = name_stems(model, format), layers_of(model), model.weights
@@ -77,10 +78,10 @@ def package(
     strength: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Package:
-    """The tensors of a LoRA file with strength times the edit's change, at this precision.
+    """Computes the tensors of a LoRA file with strength times the edit's change, at this precision.
 
-    Low-rank changes go in as they are, unless a lower rank is asked for; others are factored. `comfy` holds other
-    changes exactly, unless a rank or an energy is asked for; what is no matrix it always holds exactly.
+    Low-rank changes are stored as they are, unless a lower rank is asked for; other changes are factored. `comfy` holds
+    other changes exactly, unless a rank or an energy is asked for; changes of vectors it always holds exactly.
     """
     choice = choice or Choice()
     stems = check_package(model, edit, format, choice)
@@ -131,7 +132,7 @@ def _fill(
     exact: Mapping[str, Tensor],
     format: LoraFormat,
 ) -> dict[str, Tensor]:
-    """The file's tensors: layers that are one there are put together."""
+    """The file's tensors; layers that are one layer in the file are joined."""
     out: dict[str, Tensor] = {}
     for key, stem in stems.items():
         weights = [f"{layer}.weight" for layer in stem.layers]
@@ -163,7 +164,7 @@ def _join(
     stem: Stem,
     format: LoraFormat,
 ) -> dict[str, Tensor]:
-    """Downs one below the other, ups along the diagonal: the product is each layer's own, one below the other."""
+    """Stacks downs vertically and ups as a block diagonal, so that the product stacks the layers' own products."""
     held = [name for name in names if name in factors]
     down = torch.cat([factors[name][0] for name in held])
     up = down.new_zeros(sum(len(base[name]) for name in names), len(down))
@@ -185,7 +186,7 @@ def _join(
 
 
 def _even_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with all factors filled up by zeros to one rank, and one alpha.
+    """Pads all factors with zeros to one rank, with one alpha.
 
     diffusers reads alphas of a U-Net's attention under other names than its layers have, and drops them unless they
     are all the same: a layer of another rank would be scaled wrongly.

@@ -1,9 +1,9 @@
-"""How LoRA files call the layers of a model.
+"""The names that LoRA files give to the layers of a model.
 
 - `lora` (diffusers, PEFT): the layer's own name behind its part of the pipeline, `unet.mid_block…attn2.to_k`.
 - `kohya`: dots become underscores behind `lora_unet_`, `lora_te_`, `lora_te1_` …. Stable Diffusion 1.x and 2.x keep
   diffusers' names; SDXL, SD3 and FLUX.1 have those of the original code, where q, k and v are one matrix.
-- `comfy`: kohya's names; beside factors it may hold exact differences, `.diff` of a weight and `.diff_b` of a bias.
+- `comfy`: kohya's names; beside factors a file may hold exact differences, `.diff` of a weight and `.diff_b` of a bias.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ENCODERS = {
 @final
 @dataclass(frozen=True)
 class Stem:
-    """One layer of a file: one layer of the model, or several whose matrices stand one above the other in it."""
+    """One layer of a file: one layer of the model, or several whose matrices are stacked in it."""
 
     layers: tuple[str, ...]
-    """Names of layers, a weight's checkpoint name without `.weight` or `.bias`, from the top down."""
+    """The layers' names, from the top down: a weight's checkpoint name without `.weight` or `.bias`."""
     swapped: bool = False
-    """Whether the file has the second half of the rows first: scale and shift stand in the other order there."""
+    """Whether the file has the second half of the rows first, because scale and shift have the other order there."""
 
 
 def layers_of(model: Model) -> dict[str, nn.Module]:
@@ -51,10 +51,10 @@ def is_matrix(layer: Any) -> bool:
 
 
 def name_stems(model: Model, format: LoraFormat) -> dict[str, Stem]:
-    """What a file of this format calls the model's layers, norms and embeddings included.
+    """The names of the model's layers, norms and embeddings included, in a file of this format.
 
     Raises:
-        ValueError: the format has no names for this architecture; says which it has them for.
+        ValueError: the format has no names for this architecture; the message says which architectures have.
     """
     layers = layers_of(model)
     if format == "lora":
@@ -69,7 +69,7 @@ def name_stems(model: Model, format: LoraFormat) -> dict[str, Stem]:
 
 
 def name_native(model: Model) -> dict[str, Stem]:
-    """What the original code of an architecture calls the denoiser's layers, with dots.
+    """The names of the denoiser's layers in the architecture's original code, with dots.
 
     Raises:
         ValueError: no original names are known for the architecture, or for a layer.
@@ -92,7 +92,7 @@ def name_native(model: Model) -> dict[str, Stem]:
 
 
 def name_all(model: Model) -> dict[str, Stem]:
-    """Every spelling by which a LoRA file of some tool may call a layer of this model."""
+    """All names that a LoRA file of some tool may give to a layer of this model."""
     layers = layers_of(model)
     own = _strip(layers, model.denoiser)
     named = {**name_stems(model, "lora"), **own}

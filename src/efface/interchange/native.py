@@ -1,4 +1,4 @@
-"""Names of the layers of SD3 and FLUX.1 in their authors' code, where some layers of diffusers are one.
+"""The names of SD3's and FLUX.1's layers in their authors' code, which joins some layers of diffusers.
 
 FLUX.1: github.com/black-forest-labs/flux, `double_blocks`, `single_blocks`; SD3: github.com/Stability-AI/sd3.5,
 `joint_blocks`. Where diffusers' last normalisation puts scale before shift, the original puts shift before scale.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 Named = dict[str, tuple[tuple[str, ...], bool]]
-"""By original name: diffusers' layers stacked in it, and whether its two halves are the other way round."""
+"""For each original name: diffusers' layers that it stacks, and whether its two halves are swapped."""
 
 _FLUX_DOUBLE = {
     "img_mod.lin": ("norm1.linear",),
@@ -100,7 +100,7 @@ def sd3_names(layers: list[str]) -> Named:
     """
     blocks = _expand(layers, "transformer_blocks", "joint_blocks", _SD3_BLOCK)
     last = max((int(name.split(".")[1]) for name in blocks), default=0)
-    # The last block's text stream ends there: its normalisation is of the kind of the final layer's.
+    # The text stream ends in the last block, whose normalisation is therefore like the final layer's.
     name = f"joint_blocks.{last}.context_block.adaLN_modulation.1"
     if name in blocks and f"transformer_blocks.{last}.ff_context.net.2" not in layers:
         blocks[name] = (blocks[name][0], True)
@@ -108,7 +108,7 @@ def sd3_names(layers: list[str]) -> Named:
 
 
 def _expand(layers: list[str], theirs: str, native: str, table: Mapping[str, tuple[str, ...]]) -> Named:
-    """The table for each block of this kind, where the model has all layers of an entry."""
+    """Expands the table for each block of this kind of which the model has all layers of an entry."""
     known = set(layers)
     numbers = sorted({int(m[1]) for layer in layers if (m := re.match(rf"{theirs}\.(\d+)\.", layer))})
     found: Named = {}

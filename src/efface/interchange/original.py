@@ -1,7 +1,7 @@
-"""SD3 and FLUX.1 as one file in their authors' layout: the transformer, and beside SD3's the autoencoder.
+"""Writes SD3 and FLUX.1 as one file in their authors' layout: the transformer, and for SD3 the autoencoder.
 
-Text encoders are no part of it, as in the published files (`sd3.5_medium.safetensors`, `flux1-dev.safetensors`): who
-reads such a file has them from elsewhere. Stable Diffusion 1.x, 2.x and XL are in `models/adapters/single_file.py`.
+Text encoders are not part of it, as in the published files (`sd3.5_medium.safetensors`, `flux1-dev.safetensors`);
+readers take them from elsewhere. Stable Diffusion 1.x, 2.x and XL are in `models/adapters/single_file.py`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .names import name_native
 from .reading import read_weights
 
 PREFIXES = {"sd3": UNET, "flux": ""}
-"""What stands before the transformer's names, by architecture."""
+"""The prefix of the transformer's names, by architecture."""
 
 
 def check_original(model: Model, edit: Edit) -> None:
-    """Raises ValueError where the edit changes what such a file does not hold."""
+    """Raises ValueError where the edit changes weights that such a file does not hold."""
     if other := sorted(name for name in edit.names if not name.startswith(f"{model.denoiser}.")):
         raise ValueError(
             f"a single file of the kind {model.architecture} holds the transformer and no text encoder, and the edit "
@@ -38,7 +38,7 @@ def check_original(model: Model, edit: Edit) -> None:
 
 @torch.no_grad()
 def build_original(model: Model) -> dict[str, Tensor]:
-    """The tensors of the file, with whatever edit is applied, at the model's own precision.
+    """The tensors of the file, with the edit that is applied, at the model's own precision.
 
     Raises:
         ValueError: a weight of the transformer has no name in the layout.
@@ -69,20 +69,20 @@ def _name_autoencoder(model: Model) -> dict[str, Tensor]:
     named = {}
     for name, tensor in vae.state_dict().items():
         new = vae_name(name, len(vae.config.block_out_channels))
-        flat = ".mid.attn_1." in new and tensor.dim() == 2  # convolutions of one pixel there
+        flat = ".mid.attn_1." in new and tensor.dim() == 2  # the original has convolutions of one pixel
         named[f"{VAE}{new}"] = tensor[:, :, None, None] if flat else tensor
     return named
 
 
 def save_original(model: Model, path: Path, meta: Mapping[str, Any]) -> Path:
-    """Writes the file, with whatever edit is applied, whole or not at all."""
+    """Writes the file, with the edit that is applied, whole or not at all."""
     return write_tensors(path, build_original(model), {**meta, "kind": "single file"})
 
 
 def check_file(model: Model, edit: Edit, file: Path, strength: float, look: Look | None) -> Check:
     """Reads an exported file by diffusers' `from_single_file`, compares every weight, then pictures.
 
-    diffusers knows FLUX.1 at the published width alone; at another one the file is read as `efface import` does.
+    diffusers reads FLUX.1 only at the published width; at another width the file is read as by `efface import`.
 
     Raises:
         ValueError: the reader gives a weight another value than was written.
@@ -93,7 +93,7 @@ def check_file(model: Model, edit: Edit, file: Path, strength: float, look: Look
         reader = f"diffusers' {type(pipeline.transformer).__name__}.from_single_file"
         theirs = consumer.name_weights(model, pipeline, model.denoiser)
     else:
-        reader = "efface import, for diffusers reads the published width alone"
+        reader = "efface import, because diffusers reads only the published width"
         values, _ = read_weights(model, load_file(file))
         theirs = {**model.weights, **{name: value.to(model.device, model.dtype) for name, value in values.items()}}
     with edit.apply(model, strength):

@@ -1,6 +1,6 @@
-"""Other tools' files as the values of an edit: LoRA of kohya, LECO, PEFT and ComfyUI, and weights by their names.
+"""Reads other tools' files as the values of an edit: LoRAs of kohya, LECO, PEFT and ComfyUI, and weights by name.
 
-Whatever has no place in the model is an error: a file half of which is left out would be another edit.
+A tensor that fits nothing in the model is an error, because a file that is read in part would be another edit.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _OLD_PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|u
 
 
 def is_lora(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether some key is a LoRA's."""
+    """Whether some key is one of a LoRA."""
     return any(_split(key)[1] in ("down", "diff") for key in tensors)
 
 
@@ -68,7 +68,7 @@ def read_lora(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The values of an edit from a LoRA file's tensors: factors, and new values where it holds differences.
 
     Raises:
-        ValueError: a key or a shape that fits no layer, parts that make no pair, or another kind of update.
+        ValueError: a key or a shape fits no layer, parts are no pair, or the update is of another kind.
     """
     if other := sorted(kind for key in tensors for end, kind in OTHERS.items() if key.endswith(f".{end}")):
         raise ValueError(
@@ -95,16 +95,17 @@ def read_lora(model: Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_weights(model: Model, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """New values of the weights that a file gives another value than the model has, by checkpoint name.
+    """New values, by checkpoint name, of the weights whose value in a file differs from the model's.
 
     Args:
-        tensors: by diffusers' names, with or without the part in front, or by the original layout's.
+        model: the base.
+        tensors: tensors by diffusers' names, with or without the part in front, or by those of the original layout.
 
     Returns:
-        The values, and the keys of other parts of a checkpoint that were left aside.
+        The values, and the keys of other parts of a checkpoint, which were ignored.
 
     Raises:
-        ValueError: no key fits, some do not, or a shape does not.
+        ValueError: a key or a shape does not fit the model.
     """
     spelled, base = name_all(model), model.weights
     known = [key for key in tensors if _find(key, spelled, base)]
@@ -119,14 +120,14 @@ def read_weights(model: Model, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
     values: dict[str, Tensor] = {}
     for key in known:
         for name, value in _split_rows(_find(key, spelled, base), tensors[key], base, key).items():
-            # Whatever is the base's own value at the file's precision was not changed.
+            # A value that equals the base's at the file's precision was not changed.
             if not torch.equal(base[name].to(value), value):
                 values[name] = value.contiguous()
     return values, aside
 
 
 def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: float, look: Look | None) -> Check:
-    """Reads an exported file back as `efface import` does, for formats that diffusers has no loader for.
+    """Reads an exported file back as `efface import` does, for formats that diffusers can't load.
 
     Raises:
         ValueError: a change of a weight is not as the file says.
@@ -150,7 +151,7 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
         with read.apply(model):
             theirs = _images(model, look)
         gap = Gap.between(theirs, edited, _images(model, look))
-    return Check("efface import, for no loader of diffusers' reads it", len(held), gap)
+    return Check("efface import, because diffusers has no loader for it", len(held), gap)
 
 
 def _images(model: Model, look: Look) -> Tensor:
@@ -158,7 +159,7 @@ def _images(model: Model, look: Look) -> Tensor:
 
 
 def _split(key: str) -> tuple[str, str]:
-    """The layer and what of its change stands under a key; "" where it is no key of a LoRA."""
+    """The layer of a key and the part of its change; "" where it is no key of a LoRA."""
     if found := _OLD_PROCESSOR.search(key):
         layer = "to_out.0" if found[1] == "to_out" else found[1]
         return f"{key[: found.start()]}.{layer}", found[2]
@@ -204,7 +205,7 @@ def _read_pair(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping[
         )
     values: dict[str, Tensor] = {}
     for name, own in _cut_rows(names, stem.swapped, up, base).items():
-        # Of factors that stand on a diagonal, each layer has its own columns.
+        # In block-diagonal factors each layer has its own columns.
         used = own.any(dim=0)
         if used.any():
             values |= {f"{name}:down": down[used].contiguous(), f"{name}:up": own[:, used].contiguous()}
@@ -212,7 +213,7 @@ def _read_pair(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping[
 
 
 def _find(key: str, spelled: Mapping[str, Stem], base: Mapping[str, Tensor]) -> tuple[list[str], bool] | None:
-    """The weights that a tensor of this key gives, and whether its halves are swapped; None where it gives none."""
+    """The weights that a tensor of this key holds, and whether its halves are swapped; None where it holds none."""
     layer, _, leaf = key.rpartition(".")
     stem = spelled.get(layer)
     if stem is None:

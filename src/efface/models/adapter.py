@@ -1,4 +1,4 @@
-"""What a model of some architecture answers; the rest of its face, the same for all, is `base.Model`."""
+"""The interface that every architecture implements; `base.Model` adds what is the same for all of them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .trajectory_cache import TrajectoryCache
 
 
 class Adapter(ABC):
-    """A network, its text encoder, its decoder and its scheduler, each behind one name."""
+    """Gives one interface to a network, its text encoders, its decoder and its scheduler."""
 
     architecture: ClassVar[str]
     """The kind of model that a method may or may not serve."""
     denoiser: ClassVar[str] = "unet"
-    """The part of the pipeline that takes noise off, "unet" or "transformer": its weights' names begin so."""
+    """The part of the pipeline that removes noise, "unet" or "transformer"; the names of its weights begin with it."""
     has_uncond: bool = True
-    """Whether the empty prompt stands for no condition at all; distilled models know no such prediction."""
+    """Whether the prediction under the empty prompt is unconditional; distilled models have no such prediction."""
     rescales_guidance: ClassVar[bool] = False
     """Whether the architecture's pipeline takes `guidance_rescale`."""
     guidance_rescale: float = 0.0
-    """How far the standard deviation of guided predictions is moved back to that of the conditional one, 0 to 1."""
+    """How far guided predictions are rescaled to the standard deviation of the conditional prediction, 0 to 1."""
     text_sources: ClassVar[Mapping[str, tuple[str, ...]]] = {"tokens": ("text_encoder",)}
-    """The text encoders, by part of the pipeline, that each way of a prompt comes from: its "tokens", and "pooled"."""
+    """Which text encoders, named as in the pipeline, produce the "tokens" and the "pooled" embedding of a prompt."""
     searched: ClassVar[tuple[str, ...]] = ()
-    """The text encoders whose token embeddings `embed` and `encode_embedded` are about."""
+    """The text encoders whose token embeddings `embed` returns and `encode_embedded` takes."""
     name: str
     pipeline: Any
-    """diffusers' own; its parts are used, never changed."""
+    """The diffusers pipeline; its parts are used and never changed."""
     device: torch.device
     dtype: torch.dtype
     compute: torch.dtype | None
@@ -52,45 +52,45 @@ class Adapter(ABC):
     levels: NoiseLevel
     """[T]: the noise levels of the training timesteps, on the CPU."""
     recordings: TrajectoryCache
-    """Drawings of the untouched model that are kept."""
+    """Keeps trajectories that were drawn with the untouched model."""
     network: nn.Module
     """The denoiser itself."""
     parked: bool
-    """Whether text encoders and decoder lie on the CPU and come to the device for each call."""
+    """Whether text encoders and decoder stay on the CPU and are moved to the device for each call only."""
     quantised: int = 0
-    """Bits in which the denoiser's linear layers are held; 0 where they are plain."""
+    """Number of bits that hold each weight of the denoiser's linear layers; 0 where they are not quantised."""
     gradient_rows: int
-    """Rows that an attack differentiates at once, as the memory planner chose; 0 takes all."""
+    """Number of rows that an attack differentiates at once, chosen by the memory planner; 0 takes all."""
     on_step: Callable[[int, int], None] | None = None
-    """Called with the step of a drawing that is about to be made, and of how many; None for nobody."""
+    """Is called before each sampling step with the step's number and the number of steps; None for no call."""
     steady: set[int] | None
-    """Numbers of rows that a compiled network has seen; None where it is not compiled."""
+    """The batch sizes that a compiled network was compiled for; None where it is not compiled."""
 
     @property
     def classifier_free(self) -> bool:
-        """Whether drawing is guided by two predictions, so that what one of them is guided away from can be changed."""
+        """Whether sampling combines two predictions, so that the one that it is guided away from can be exchanged."""
         return self.has_uncond
 
     @property
     def suggested(self) -> Mapping[str, Any]:
-        """Arguments of methods that fit this architecture better than the methods' own, which were made for noise.
+        """Arguments that fit this architecture better than the methods' defaults, which were chosen for epsilon models.
 
-        A flow's errors are measured as velocities; who has no guidance is drawn without it, in its own few steps.
+        A flow's errors are measured as velocities; a distilled model is drawn without guidance, in its own few steps.
         """
         space = {"space": "flow"} if self.space == "flow" else {}
         return space if self.has_uncond else {**space, "guidance": 1.0, "draw_steps": self.defaults.steps}
 
     @abstractmethod
     def _encode(self, texts: Sequence[str]) -> Cond:
-        """The text encoder's output for these prompts."""
+        """Encodes n texts: conditions of n rows."""
 
     @abstractmethod
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        """One row of conditions whose embedding is replaced."""
+        """Returns one row of conditions with its embedding replaced by this one; ValueError for another shape."""
 
     @abstractmethod
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """One call of the denoiser: x_t [n, c, h, w], t [n], n rows of cond."""
+        """Calls the denoiser once: x_t [n, c, h, w], t [n], n rows of cond; gives its prediction [n, c, h, w]."""
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def decoder_digest(self) -> str:
-        """Digest of whatever turns latents into pictures: no edit touches it, but every picture depends on it."""
+        """Digest of what turns latents into pictures: no edit changes it, but every picture depends on it."""
 
     @abstractmethod
     def scheduler(self, sampler: Sampler = "own") -> Any:
@@ -109,7 +109,10 @@ class Adapter(ABC):
         """Words that a search may try: at most `size`, common ones first."""
 
     def tokenizer_words(self) -> list[str]:
-        """The tokenizer's whole words of three letters or more, common ones first. ValueError where there is none."""
+        """The tokenizer's whole words of three letters or more, common ones first.
+
+        Raises ValueError where there is no tokenizer.
+        """
         raise ValueError(f"{self.name} ({type(self).__name__}) has no tokenizer; give a file of words instead")
 
     @abstractmethod
@@ -133,22 +136,23 @@ class Adapter(ABC):
         return ()
 
     def text_inputs(self, cond: Cond, part: str) -> Tensor:
-        """What the text maps of this part read, [n, tokens, d] or [n, d]: a part of the conditions, or made of it."""
+        """The input of this part's text maps, [n, tokens, d] or [n, d]: a part of cond, or computed from it."""
         return cond.tensors[part]
 
     def text_spans(self, part: str) -> Sequence[TextSpan]:
-        """Which rows of `text_inputs` of this part each text encoder fills; one row of a pooled part."""
+        """Which rows of this part's `text_inputs` each text encoder fills; a pooled part has one row."""
         if part == POOLED:
             return [TextSpan(lambda texts: [0] * len(texts))]
         tokenizer = getattr(self, "tokenizer", None)
         if tokenizer is None:
-            raise ValueError("this model has no tokenizer to find a concept's last token with; one of texts has")
+            raise ValueError("this model has no tokenizer to find a concept's last token; one that reads text has")
         return [TextSpan(last_before_end(tokenizer))]
 
     def guide(self, positive: Tensor, negative: Tensor, scale: Scale) -> Tensor:
-        """The prediction [n, ...] that drawing follows, by the architecture's own form of guidance.
+        """The guided prediction [n, ...], by the architecture's own form of guidance.
 
-        From the prediction under the prompt and the one to move away from; at scale 1 it is the former.
+        `positive` is the prediction under the prompt, `negative` the one to move away from, both [n, ...]; at scale 1
+        the result is `positive`.
         """
         prediction = guided(negative, positive, scale)
         if self.guidance_rescale == 0 or is_plain(scale):
@@ -169,16 +173,16 @@ class Adapter(ABC):
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         """Arguments with which the pipeline's own call draws these prompts as this model does.
 
-        They say prompts, guidance, size and how much of a prompt is read; steps and noise are the caller's to add.
+        They hold prompts, guidance, size and the length at which prompts are cut; the caller adds steps and noise.
         """
         side = self.resolution
         rescale = {"guidance_rescale": self.guidance_rescale} if self.guidance_rescale else {}
         return {"prompt": list(prompts), "guidance_scale": guidance, "height": side, "width": side, **rescale}
 
     def choose_guidances(self, guidance: float | Sequence[float | None] | None, n: int) -> Scale:
-        """The guidance to draw n pictures at, the model's own for None: one number where it is the same for all.
+        """The guidance of n pictures, where None means the model's own: one number where it is the same for all.
 
-        ValueError as `choose_guidance`, and where there are not n of them.
+        Raises ValueError as `choose_guidance` does, and where there are not n of them.
         """
         if guidance is None or isinstance(guidance, int | float):
             return self.choose_guidance(guidance)
@@ -189,9 +193,10 @@ class Adapter(ABC):
         return each[0] if same else torch.tensor(each, device=self.device).view(-1, *[1] * len(self.latent_shape))
 
     def choose_guidance(self, guidance: float | None) -> float:
-        """The guidance to draw at, the model's own for None.
+        """The guidance to draw with, where None means the model's own.
 
-        ValueError for what is no number, and for more than 1 where there is no prediction to be guided by.
+        Raises ValueError for what is not a finite number, and for more than 1 where there is no unconditional
+        prediction.
         """
         guidance = (self.defaults.guidance if self.has_uncond else 1.0) if guidance is None else guidance
         if not math.isfinite(guidance):
@@ -201,43 +206,50 @@ class Adapter(ABC):
         return guidance
 
     def pack(self, x: Tensor) -> Tensor:
-        """States [n, c, h, w] as the network takes them; `unpack` is the inverse, on what it gives."""
+        """Lays states [n, c, h, w] out as the network reads them; `unpack` does the inverse with its output."""
         return x
 
     def unpack(self, out: Tensor) -> Tensor:
-        """Predictions [n, c, h, w] of what the network gives for packed states."""
+        """Turns the network's output for packed states into predictions [n, c, h, w]."""
         return out
 
-    # Words, where there are CLIP text encoders.
+    # Tokens and their embeddings; only models with CLIP text encoders have them.
 
     def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
-        """By text encoder: the tokens of this text, start and end among them, and the most that are read."""
+        """For each text encoder: the number of tokens of this text, with start and end, and the most that it reads."""
         return {}
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids [n, length] of n texts: start, words, end, padding. ValueError where a model has none such."""
+        """Token ids [n, length] of n texts: start, words, end, padding.
+
+        Raises ValueError where the model has no text encoder that takes token embeddings.
+        """
         raise self._wordless()
 
     def detokenize(self, ids: Tensor) -> str:
-        """The text that token ids [length] spell, without start, end and padding. ValueError as `tokenize`."""
+        """The text of token ids [length], without start, end and padding. Raises ValueError as `tokenize` does."""
         raise self._wordless()
 
     def embedding_table(self) -> Tensor:
-        """The embedding [vocabulary, d] of every token, by the weights in place; two encoders' side by side.
+        """The embeddings [vocabulary, d] of all tokens, from the weights in place; two encoders' are concatenated.
 
-        ValueError as `tokenize`.
+        Raises ValueError as `tokenize` does.
         """
         raise self._wordless()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The rows of the table [..., d] of these token ids, without the whole of it. ValueError as `tokenize`."""
+        """The embeddings [..., d] of these token ids, without building the whole table.
+
+        Raises ValueError as `tokenize` does.
+        """
         raise self._wordless()
 
     def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
-        """Conditions for n prompts of which every token's embedding is given, [n, length, d], with a gradient to them.
+        """Conditions for n prompts given as the embeddings of all their tokens, [n, length, d], which get a gradient.
 
-        `embed(tokenize(texts))` reads as the texts themselves do; never cached. `texts` are what text encoders read
-        that take no embeddings, one for each prompt; by default "". ValueError as `tokenize`, and for other shapes.
+        `embed(tokenize(texts))` gives the conditions of the texts themselves; nothing is cached. `texts` are for text
+        encoders that take no embeddings, one for each prompt, by default "". Raises ValueError as `tokenize` does, and
+        for embeddings of another shape.
         """
         raise self._wordless()
 

@@ -16,16 +16,16 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen-image": "Qwen-Image",
     "flux2": "FLUX.2 dev and Klein",
 }
-"""What each name stands for, in the order of tables."""
+"""The description of each architecture, in the order in which tables list them."""
 GROUPS: Mapping[str, tuple[str, ...]] = {"flow": ("sd3", "flux", "sana", "z-image", "qwen-image", "flux2")}
-"""Architectures that a method may name together: those that are trained as flows."""
+"""The architectures that are trained as flows; a method can name the group."""
 
 DISTILLED = ("flux", "z-image", "flux2")
-"""Those of which a version is distilled to a few steps, and has no unconditional prediction."""
+"""The architectures with a version that is distilled to a few steps and has no unconditional prediction."""
 READ_GUIDANCE = ("flux", "flux2")
-"""Those of which a version reads its guidance as a number."""
+"""The architectures with a version that reads its guidance scale as an input."""
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
-    """The architectures that are named, each alone or with its group."""
+    """Replaces the names of groups by the architectures in them."""
     return tuple(dict.fromkeys(each for name in names for each in GROUPS.get(name, (name,))))

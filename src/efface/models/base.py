@@ -1,7 +1,7 @@
-"""What every model looks like from outside, and the one sampling loop.
+"""The interface that all models share, and the one sampling loop.
 
 A model is never changed in place: weights are swapped in by reference (`Model.swap_in`, weights.py) and the very same
-tensors are put back, so that leaving is exact and the frozen model costs no second copy.
+tensors are put back, so that the model is restored exactly and needs no second copy.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ ENCODINGS_KEPT = 1024
 
 
 class Model(Swappable):
-    """A text-to-image denoiser behind a face that hides its architecture."""
+    """A text-to-image denoiser behind an interface that hides its architecture."""
 
     def __repr__(self) -> str:
         where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}, {self.resolution} pixels a side"
         return f"<{self.name}: a model of the kind {self.architecture}, {where}>"
 
-    # Predictions.
+    # Encoding and predicting.
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str | Prompt]) -> Cond:
-        """Conditions for n prompts; each text is encoded once for each state of the text encoder."""
+        """Conditions for n prompts; each text is encoded once for each state of the text encoder's weights."""
         asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         known = dict(self._encoded)
         new = [text for text in dict.fromkeys(prompt.text for prompt in asked) if text not in known]
         if new and self.encoders_dropped:
             raise ValueError(
-                f"{self.name} dropped its text encoders and never read {new[0]!r}; encode every prompt before "
+                f"{self.name} dropped its text encoders before it read {new[0]!r}; encode every prompt before "
                 "drop_text_encoders(), or open the model anew"
             )
         for start in range(0, len(new), 64):
@@ -76,19 +76,19 @@ class Model(Swappable):
         )
 
     def with_guider_inputs(self, texts: Sequence[str], cond: Cond) -> Cond:
-        """The conditions with the guide's notes on their texts ("" for an embedding), where there is a guide."""
+        """Adds the guide's inputs for these texts ("" for an embedding) to the conditions, where there is a guide."""
         return self._guide.add_inputs(self, texts, cond) if self._guide else cond
 
     def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
         """Conditions for n texts with a gradient to the text encoder's weights, never cached.
 
-        `prefix` [n, k, d] are token embeddings put before the words, which move k places on; it gets a gradient too.
+        `prefix` [n, k, d] are token embeddings that are put before the words; it gets a gradient too.
         """
         if prefix is None:
             return self._encode(texts)
         ids, k = self.tokenize(texts), prefix.shape[1]
         if k > (room := ids.shape[1] - 2):
-            raise ValueError(f"a prefix of {k} tokens leaves no room in {room + 2}; at most {room}")
+            raise ValueError(f"a prefix of {k} tokens leaves no room in {room + 2}; at most {room} would have worked")
         own = self.embed(ids)
         return self.encode_embedded(
             torch.cat([own[:, :1], prefix.to(own), own[:, 1 : room + 1 - k], own[:, -1:]], dim=1)
@@ -97,8 +97,8 @@ class Model(Swappable):
     def predict(self, x_t: Tensor, t: Tensor | float, *conds: Cond) -> tuple[Tensor, ...]:
         """The prediction [n, ...] under each condition, in the model's own space, from one batched call.
 
-        x_t is [n, c, h, w], in fp32 whatever the network's dtype: it is cast where the network begins, and predictions
-        are cast back where it ends. t is [n] or a number, on the CPU; each cond has n rows, or one for all.
+        x_t is [n, c, h, w], in fp32 whatever the network's dtype: it is cast before the network, and predictions are
+        cast back after it. t is [n] or a number, on the CPU; each cond has n rows, or one for all.
         """
         n, k = len(x_t), len(conds)
         times = torch.as_tensor(t).expand(n).to(self.device, non_blocking=True)
@@ -110,7 +110,7 @@ class Model(Swappable):
         return out[: n * k].to(x_t.dtype).chunk(k)
 
     def predict_guided(self, x_t: Tensor, t: Tensor | float, cond: Cond) -> Tensor:
-        """The prediction [n, ...] as a guide changes the network, under conditions `with_guider_inputs`."""
+        """The prediction [n, ...] with the guide's changes in the network; cond comes from `with_guider_inputs`."""
         with self._guide.act_in_network(self, cond) if self._guide else nullcontext():
             return self.predict(x_t, t, cond)[0]
 
@@ -118,7 +118,7 @@ class Model(Swappable):
         return torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
 
     def noise_level(self, t: Tensor) -> NoiseLevel:
-        """The noise levels at timesteps t [n], which may fall between two; both on the CPU, so that nothing waits."""
+        """The noise levels at timesteps t [n], which need not be whole; both on the CPU, which waits for no GPU."""
         return interpolate_levels(self.levels, t, straight=self.space == "flow")
 
     # Sampling.
@@ -130,7 +130,7 @@ class Model(Swappable):
 
     @property
     def drawn_together(self) -> int:
-        """Pictures that a training draws at once; another number draws others in their last bits."""
+        """Number of pictures that a training draws at once; it has an influence on their last bits."""
         return self.draw_batch or choose_draw_batch(self.latent_shape)
 
     @torch.no_grad()
@@ -148,15 +148,16 @@ class Model(Swappable):
         start: Tensor | None = None,
         since: int = 0,
     ) -> Draw:
-        """THE loop: n pictures at once, one condition row and one seed each.
+        """Samples n pictures at once, with a row of conditions and a seed for each; the only sampling loop.
 
-        Noise is drawn on the CPU per seed, so that a seed means the same picture at any batch size. `until=k` stops
-        when the latents are exactly at the k-th timestep, before the network sees them. Guidance up to 1 is the plain
-        conditional model, as in diffusers, and costs no second prediction unless recorded.
-        Each picture may have its own.
+        Noise is drawn on the CPU for each seed, so that a seed gives the same picture at any batch size. `until=k`
+        stops when the latents are at the k-th timestep, before the network reads them. Guidance up to 1 is the plain
+        conditional model, as in diffusers, and costs no second prediction unless the trajectory is recorded. Each
+        picture may have its own guidance.
 
-        `start` [n, c, h, w] are states to go on from at the `since`-th timestep, as `until=since` or `noised` gives
-        them. Seeds then decide the scheduler's own noise alone, where it has any, and multistep schedulers begin anew.
+        `start` [n, c, h, w] are states from which sampling continues at the `since`-th timestep, as `until=since` or
+        `add_noise` returns them. Seeds then determine only the scheduler's own noise, where it has any, and multistep
+        schedulers start without a history.
         """
         scale = self.choose_guidances(guidance, len(seeds))
         check_start(self.latent_shape, seeds, start, since, until)
@@ -164,12 +165,12 @@ class Model(Swappable):
         rngs, noise = draw_noise(seeds, self.latent_shape)
         x = noise.to(self.device, self.state_dtype, non_blocking=True) * scheduler.init_noise_sigma
         x = x if start is None else unscale(scheduler, start.to(x), scheduler.timesteps[since])
-        # As the pipelines call it: no noise of DDIM's kind, which TCD would else add.
+        # As the pipelines call it: eta 0, because TCD would add noise otherwise.
         takes = inspect.signature(scheduler.step).parameters
         extra = {name: value for name, value in (("generator", rngs), ("eta", 0.0)) if name in takes}
         cond, uncond = cond.expand(len(x)), uncond.expand(len(x))
         trace = Trace(len(scheduler.timesteps) if until is None else until, since, x) if record else None
-        with self._casting():  # once around all steps, for it forgets cast weights in the end
+        with self._casting():  # once around all steps: its cache of cast weights ends with it
             sampling = self.begin_sampling(cond, uncond, scale)
             for i, t in enumerate(scheduler.timesteps[since:], since):
                 x_t = scheduler.scale_model_input(x, t)
@@ -184,7 +185,7 @@ class Model(Swappable):
         return build_draw(x, trace)
 
     def begin_sampling(self, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
-        """A drawing of n pictures under the guide in place, or plainly guided; `guided_prediction` takes its steps."""
+        """Begins sampling n pictures under the guide in place, or with plain guidance; for `guided_prediction`."""
         scale = guidance.clamp(min=1) if isinstance(guidance, Tensor) else max(guidance, 1.0)
         return self._guide.begin(self, cond, uncond, scale) if self._guide else PlainSampling(self, cond, uncond, scale)
 
@@ -192,7 +193,7 @@ class Model(Swappable):
     def add_noise(
         self, latents: Tensor, seeds: Sequence[int], since: int, *, steps: int | None = None, sampler: Sampler = "own"
     ) -> Tensor:
-        """Clean latents [n, c, h, w] under noise of the `since`-th timestep, a seed each: a `start` for `sample`."""
+        """Adds the `since`-th timestep's noise to clean latents [n, c, h, w], a seed each: a `start` for `sample`."""
         check_start(self.latent_shape, seeds, latents, since)
         scheduler = self._scheduled(steps, sampler, since)
         t, noise = scheduler.timesteps[since], draw_noise(seeds, self.latent_shape)[1].to(latents)
@@ -267,19 +268,19 @@ class Model(Swappable):
         sampler: Sampler = "own",
         output: Output = "tensor",
     ) -> Tensor | np.ndarray | list[Image.Image]:
-        """uint8 pictures [n, 3, h, w] on the CPU, one for each pair of prompt and seed; one seed serves all prompts.
+        """Draws uint8 pictures [n, 3, h, w] on the CPU, for each pair of prompt and seed; one seed serves all prompts.
 
-        With `output="np"` they are a NumPy array uint8 [n, h, w, 3], with "pil" a list of PIL's pictures.
+        With `output="np"` they are a NumPy array uint8 [n, h, w, 3], with "pil" a list of PIL images.
 
-        `start` and `since` are `sample`'s: states to go on from, one for each pair. `batch` pictures are drawn at once;
-        0 is 64 of at most 128 pixels a side, 4 of larger ones. NoNumbers, which holds all, where some are NaN.
+        `start` and `since` are as in `sample`, a state for each pair. `batch` pictures are drawn at once; 0 means 64 of
+        at most 128 pixels a side, and 4 of larger ones. Raises NoNumbers, which holds all pictures, where some are NaN.
         """
         check_output(output)
         batch = batch or choose_image_batch(self.resolution)
         prompts = [prompts] if isinstance(prompts, str) else prompts
         seeds = [seeds] * len(prompts) if isinstance(seeds, int) else seeds
         if len(prompts) != len(seeds) or not prompts:
-            raise ValueError(f"one seed a prompt, at least one: got {len(prompts)} prompts and {len(seeds)} seeds")
+            raise ValueError(f"give one seed for each prompt; got {len(prompts)} prompts and {len(seeds)} seeds")
         pictures = []
         for i in range(0, len(prompts), batch):
             part = slice(i, i + batch)

@@ -1,4 +1,4 @@
-"""Conditions: what a network reads beside the state, in named parts, open to stacking, picking and mixing."""
+"""Conditions: what a network reads beside the state, in named parts that can be stacked, indexed and mixed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class TextMap:
     """A weight by which a network reads its prompt."""
 
     role: Role
-    """Keys and values of cross-attention, the layer before all of them, or what reads the pooled vector."""
+    """Whether it is a key or value of cross-attention, the embedder before them, or reads the pooled vector."""
     weight: str
     """Its checkpoint name."""
     part: str
-    """What it reads: a part of `Cond` by name, or what the adapter's `text_inputs` calls so."""
+    """The name of its input: a part of `Cond`, or a name that the adapter's `text_inputs` knows."""
     rows: slice | None = None
-    """Which of its rows [out, in] read text, where a fused weight has others as well; None for all."""
+    """The rows of the weight [out, in] that read text, where a fused weight has others as well; None for all."""
     decided: bool = True
-    """Whether a prompt alone decides what it reads, which the state then has no part in."""
+    """Whether its input depends on the prompt alone, and not on the state x_t."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class TextSpan:
     """The rows of a sequence of tokens that one text encoder fills."""
 
     find_last: Callable[[Sequence[str]], Sequence[int]]
-    """The place in the span of each text's last token, which more text may follow."""
+    """Gives the position in the span of each text's last token; more text may follow it in the prompt."""
     start: int = 0
     stop: int | None = None
 
 
 def last_before_end(tokenizer: Any) -> Callable[[Sequence[str]], Sequence[int]]:
-    """Where a tokenizer ends each text with one special token, the places of the tokens before it.
+    """Gives positions of the tokens before the one special token that a tokenizer puts at the end of each text.
 
-    Where a text is empty, that of the start token, or of the end token if there is no start.
+    For an empty text that is the start token, or the end token if there is no start token.
     """
     return lambda texts: [max(0, len(ids) - 2) for ids in tokenizer(list(texts), truncation=True)["input_ids"]]
 
@@ -54,13 +54,13 @@ class Cond:
     """n rows of conditions."""
 
     sequence: Mapping[str, Tensor] = field(default_factory=dict)
-    """Of each text encoder, by its name: a vector for each token, [n, tokens, d]. Empty where no text is read."""
+    """For each text encoder, by its name, a vector for each token: [n, tokens, d]. Empty where no text is read."""
     mask: Tensor | None = None
     """[n, tokens] bool: which tokens the network attends to; None for all."""
     pooled: Tensor | None = None
     """[n, d]: one vector for the whole prompt, or weights over the classes of a model of classes."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """Whatever else a row carries, [n, ...]: a picture's size, what a guide or a training term adds."""
+    """Further inputs [n, ...]: a picture's size, or what a guide or a training term adds."""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -73,7 +73,7 @@ class Cond:
         """The vectors [n, tokens, d] of the one text encoder, or of several side by side.
 
         Raises:
-            ValueError: no text is read, or by several encoders each by itself.
+            ValueError: no text is read, or several encoders' sequences can't be concatenated.
         """
         if len(self.sequence) != 1:
             found = ", ".join(self.sequence) or "no text"
@@ -82,7 +82,7 @@ class Cond:
 
     @property
     def embedding(self) -> Tensor:
-        """[n, ...]: the part that a prompt given as an embedding stands for: tokens, or else what is pooled."""
+        """The part [n, ...] that a prompt's embedding replaces: the tokens, or without tokens the pooled vector."""
         return next(iter(self.tensors.values()))
 
     @property
@@ -91,14 +91,14 @@ class Cond:
         return self.tokens if self.mask is None else self.tokens * self.mask[:, :, None]
 
     def with_embedding(self, embedding: Tensor) -> Cond:
-        """The same with this part instead."""
+        """A copy whose `embedding` is this one."""
         if not self.sequence:
             return replace(self, pooled=embedding)
         name = next(iter(self.sequence))
         return replace(self, sequence={**self.sequence, name: embedding})
 
     def with_extra(self, extra: Mapping[str, Tensor]) -> Cond:
-        """The same with more extras [n, ...], or other ones of the same names."""
+        """A copy with these extras [n, ...], which replace those of the same names."""
         return replace(self, extra={**self.extra, **extra})
 
     def __len__(self) -> int:
@@ -108,29 +108,29 @@ class Cond:
         return self._map(lambda tensor: tensor[rows])
 
     def expand(self, n: int) -> Cond:
-        """n rows, from n rows or from one."""
+        """Returns n rows, from n rows or from one that is repeated."""
         if len(self) not in (1, n):
-            raise ValueError(f"{len(self)} conditions for {n} rows; give one for all, or one for each")
+            raise ValueError(f"got {len(self)} conditions for {n} rows; give one for all, or one for each")
         return self._map(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
 
     def clone(self) -> Cond:
-        """The same in memory of its own, where a row would hold on to the whole that it was taken from."""
+        """A copy in memory of its own; a view of a row would keep the whole batch in memory."""
         return self._map(torch.clone)
 
     def detach(self) -> Cond:
         return self._map(lambda tensor: tensor.detach())
 
     def mix(self, weights: Tensor) -> Cond:
-        """k rows, each a weighted sum of the n: weights [k, n]. Differentiable in the weights.
+        """Returns k rows, each a weighted sum of the n rows by weights [k, n]; differentiable in the weights.
 
-        A token is attended to where any row of some weight has it: masks are not numbers to be weighed.
+        A token is attended to where any row with a weight other than 0 attends to it; masks are not averaged.
         """
         used = (weights.detach() != 0).double()
         mixed = self._map(lambda tensor: torch.tensordot(weights.to(tensor), tensor, dims=1), masks=False)
         return mixed if self.mask is None else replace(mixed, mask=used.to(self.mask.device) @ self.mask.double() > 0)
 
     def flat(self) -> Tensor:
-        """[n, d]: everything in a row but the mask, for distances between conditions; tokens masked out count as 0."""
+        """All numbers of each row but the mask, [n, d], to compare conditions; tokens masked out count as 0."""
         parts = {name: tensor for name, tensor in self.tensors.items() if name != MASK}
         if self.mask is not None:
             parts |= {name: tensor * self.mask[:, :, None] for name, tensor in self.sequence.items()}

@@ -1,6 +1,6 @@
-"""What other tools make of an exported file: diffusers' own loaders, on a copy of a pipeline that shares its tensors.
+"""Checks what other tools read from an exported file, by diffusers' own loaders on a copy of the pipeline.
 
-The model itself is never handed to a loader: LoRA layers would stay in its modules.
+The copy shares the model's tensors. The model itself is never given to a loader: LoRA layers would stay in its modules.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ADAPTER = "efface"
 
 
 def check_reader(model: Model, names: Sequence[str] = ()) -> None:
-    """Raises ValueError where diffusers loads no LoRA into these weights of the model, or peft is not installed."""
+    """Raises ValueError where diffusers can't load a LoRA into these weights of the model, or peft is not installed."""
     pipeline = getattr(model, "pipeline", None)
     if not hasattr(pipeline, "load_lora_weights"):
         raise ValueError(
@@ -42,7 +42,7 @@ def check_reader(model: Model, names: Sequence[str] = ()) -> None:
 
 
 def share_pipeline(pipeline: Any) -> Any:
-    """A copy of a pipeline with modules of its own, whose parameters and buffers are the same memory.
+    """Copies a pipeline's modules, but not their parameters and buffers, which both share.
 
     Neither loading LoRA layers into the copy nor moving it to another dtype changes the original.
     """
@@ -60,7 +60,7 @@ def load_lora(model: Model, file: str | Path) -> Any:
     """A copy of the model's pipeline into which `load_lora_weights` has loaded a file.
 
     Raises:
-        ValueError: the loader refuses the file, or finds no key in it that is meant for this pipeline.
+        ValueError: the loader refuses the file, or finds no key for this pipeline in it.
     """
     copied = share_pipeline(model.pipeline)
     try:
@@ -72,9 +72,9 @@ def load_lora(model: Model, file: str | Path) -> Any:
 
 
 def read_lora(model: Model, loaded: Any) -> Iterator[tuple[str, Tensor]]:
-    """The change of each weight that a LoRA loaded by `load_lora` has reached: checkpoint name, fp32 change.
+    """The name and the fp32 change of each weight that a LoRA changes in a pipeline from `load_lora`.
 
-    It counts with the weight that `set_adapters` gives the adapter, 1 as it is loaded.
+    The change is multiplied by the weight that `set_adapters` gives the adapter, which is 1 after loading.
     """
     for part, module in loaded.components.items():
         for name, layer in module.named_modules() if isinstance(module, nn.Module) else ():
@@ -88,14 +88,14 @@ def read_lora(model: Model, loaded: Any) -> Iterator[tuple[str, Tensor]]:
 def reads_original(model: Model) -> bool:
     """Whether diffusers reads this model's transformer from a file in the original layout.
 
-    Its converter cuts FLUX.1's fused matrices at the published width, whatever the configuration says.
+    Its converter splits FLUX.1's fused matrices at the published width, whatever the configuration says.
     """
     config: Any = model.network.config
     return model.architecture != "flux" or config.num_attention_heads * config.attention_head_dim == 3072
 
 
 def open_original(model: Model, file: str | Path) -> Any:
-    """A copy of the model's pipeline with what `from_single_file` reads of SD3's or FLUX.1's original layout.
+    """A copy of the model's pipeline with the transformer that `from_single_file` reads from SD3's or FLUX.1's layout.
 
     Raises:
         ValueError: diffusers refuses the file.
@@ -123,7 +123,7 @@ def name_weights(model: Model, pipeline: Any, part: str) -> dict[str, Tensor]:
 def draw(
     model: Model, pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float
 ) -> Tensor:
-    """uint8 pictures [n, 3, side, side], drawn by the own call of a copy of the model's pipeline, a seed a prompt."""
+    """Draws uint8 pictures [n, 3, side, side] by the call of a copy of the model's pipeline, with a seed a prompt."""
     drawn = pipeline(
         **model.build_call(prompts, guidance),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
@@ -134,7 +134,7 @@ def draw(
 
 
 def write_configuration(pipeline: Any, folder: str | Path) -> Path:
-    """Writes a pipeline's configuration and tokenizers without its weights: what a single file needs beside it."""
+    """Writes a pipeline's configuration and tokenizers without weights, as a single file needs them beside it."""
     folder = Path(folder)
     pipeline.save_config(folder)
     for part, component in pipeline.components.items():
@@ -150,7 +150,7 @@ def write_configuration(pipeline: Any, folder: str | Path) -> Path:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Within, the libraries say nothing of keys that a file lacks on purpose; `read_lora` counts what matters."""
+    """Silences the libraries' warnings of keys that a file lacks on purpose; `read_lora` counts the rest."""
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
     before = [logger.level for logger in loggers]
     try:

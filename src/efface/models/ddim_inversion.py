@@ -1,10 +1,10 @@
-"""Pictures that exist taken back to the noise they might have come from, and drawn again from there.
+"""DDIM inversion: finds the noise from which the sampler draws a given picture, and draws from it again.
 
-DDIM's sampling is an ODE (Song et al., arXiv 2010.02502, section 4.3), and so is a flow's by Euler's method, so they
-can be walked backwards: at the k-th timestep the wanted state solves x_k = unstep(x_{k+1}, prediction at x_k), where
-x_{k+1} stands in for x_k in the prediction (Dhariwal & Nichol, arXiv 2105.05233, appendix F). The error falls with the
-number of steps; `refine` repeats the step with the state found so far, which takes it away at any number, where that
-converges. An x0 that the model's own schedule would clip is not clipped, for that could not be undone.
+DDIM sampling solves an ODE (Song et al., arXiv 2010.02502, section 4.3), and so does Euler's method for a flow, so both
+can be run backwards: at the k-th timestep the wanted state solves x_k = unstep(x_{k+1}, prediction at x_k), where
+x_{k+1} replaces x_k in the prediction (Dhariwal & Nichol, arXiv 2105.05233, appendix F). The error falls with the
+number of steps; `refine` repeats each step with the state found so far, which removes the error for any number of steps
+where it converges. An x0 that the model's own schedule would clip is not clipped, because clipping can't be undone.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def invert(
     guidance: float = 1.0,
     refine: int = 0,
 ) -> Tensor:
-    """The start noise [n, c, h, w] from which `redraw` gets to these latents [n, c, h, w].
+    """The start noise [n, c, h, w] from which `redraw` returns to these latents [n, c, h, w].
 
     Raises:
-        ValueError: the last step forgets where it came from, as where x0 is predicted and no noise is left.
+        ValueError: the last step can't be inverted, as where x0 is predicted and no noise is left.
     """
     x, sampling = latents, model.begin_sampling(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
     times, before, after = _levels(model, steps)
     if model.space == "x0" and after.sigma[-1] == 0:
-        raise ValueError(f"{model.name} predicts the picture and ends without noise: its last step has no way back")
+        raise ValueError(f"{model.name} predicts the picture and ends without noise: its last step can't be inverted")
     for i in reversed(range(steps)):
         start, end = (levels[i : i + 1].expand(len(x)) for levels in (before, after))
         guess = x
@@ -50,7 +50,7 @@ def invert(
 
 
 def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int, guidance: float) -> Tensor:
-    """The latents that DDIM draws from this start noise [n, c, h, w], under whatever guide the model is under."""
+    """The latents [n, c, h, w] that DDIM draws from this start noise [n, c, h, w], under the guide in place."""
     seeds = range(len(noise))  # DDIM adds no noise of its own
     return model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, sampler="ddim-unclipped", start=noise).x
 
@@ -58,14 +58,14 @@ def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int,
 def _levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
     """DDIM's timesteps [steps], noisiest first, and the levels [steps] before and after each step.
 
-    Of a flow they are Euler's, which the scheduler's levels say themselves.
+    For a flow they are Euler's, and the scheduler holds the levels itself.
     """
     scheduler = set_timesteps(model.scheduler("ddim-unclipped"), steps)
     if model.space == "flow":
         levels = NoiseLevel.from_flow(scheduler.sigmas)
         return scheduler.timesteps, levels[:-1], levels[1:]
     times = scheduler.timesteps.long()
-    # As the scheduler steps: by a whole number of timesteps, where their spacing may be rounded.
+    # The scheduler steps by a whole number of timesteps, although their spacing may be rounded.
     following = times - scheduler.config.num_train_timesteps // steps
     clean = NoiseLevel.from_alpha_bar(torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.double))
     there = model.levels[following.clamp(min=0)]

@@ -1,4 +1,4 @@
-"""The part of a model that a guide may rely on, without knowing the class `Model`."""
+"""The part of a model's interface that a guide may use, without the class `Model`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Scale = float | Tensor
 
 
 def is_plain(scale: Scale) -> bool:
-    """Whether pictures at this guidance follow the prediction under the prompt alone, so that no other is needed."""
+    """Whether sampling at this guidance needs only the prediction under the prompt."""
     return not isinstance(scale, Tensor) and scale == 1
 
 
 class Denoiser(Protocol):
-    """A network that predicts under conditions; `base.Model` is one, and says what each member means."""
+    """A network that predicts under conditions; `base.Model` is one, and documents each member."""
 
     name: str
     device: torch.device

@@ -1,4 +1,4 @@
-"""What tells one set of weights from another."""
+"""Digests that tell one set of weights from another."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ PIECE = 1 << 22
 
 
 def compute_digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Of these weights at each cast, by its name: equal in one of them means the same weights at some dtype.
+    """The weights' digest at each dtype of `CASTS`: if one is equal, the weights are the same at some dtype.
 
     Each weight is read once for all casts, `PIECE` numbers at a time: of a model on a GPU no more than a piece and its
     casts ever lies on the host.
 
     Raises:
-        ValueError: a weight holds NaN or infinite numbers, with which nothing could be drawn; names it.
+        ValueError: a weight, which the message names, holds NaN or infinite numbers.
     """
     digests = {name: hashlib.blake2b(digest_size=16) for name in CASTS}
 
     def take(name: str, piece: Tensor) -> None:
         digests[name].update(_plain(piece, CASTS[name]).numpy().data)
 
-    with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing lets others run meanwhile
+    with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing releases the interpreter's lock
         for key in sorted(weights):
             tensor = weights[key].detach()  # one at a time: they may be read from a file
             for digest in digests.values():

@@ -1,8 +1,8 @@
-"""Schedulers of flow models, with the face that the sampling loop knows from the others.
+"""Schedulers of flow models, with the interface that the sampling loop expects.
 
-States lie on the straight way x = (1 - sigma) x_0 + sigma eps, and the network predicts dx / dsigma (Lipman et al.,
-arXiv 2210.02747; Liu et al., arXiv 2209.03003). Drawing is Euler's method on this ODE, which is the same as DDIM
-between the levels of a flow; `Spacing` says at which levels a pipeline takes its steps.
+States lie on the straight line x = (1 - sigma) x_0 + sigma eps, and the network predicts dx / dsigma (Lipman et al.,
+arXiv 2210.02747; Liu et al., arXiv 2209.03003). Sampling is Euler's method on this ODE, which equals DDIM on a flow's
+noise levels; `Spacing` says at which levels a pipeline takes its steps.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .trajectory import Sampler
 @final
 @dataclass(frozen=True)
 class Spacing:
-    """Where a pipeline's steps lie, before the scheduler shifts them."""
+    """The noise levels of a pipeline's steps, before the scheduler shifts them."""
 
     sigmas: Sequence[float] | None = None
-    """The levels of the steps; None for the scheduler's own."""
+    """The levels sigma of the steps; None for the scheduler's own."""
     mu: float | None = None
     """The exponent of a shift that depends on the picture's size, where the scheduler has one."""
 
@@ -35,7 +35,8 @@ def shift_by_size(config: Any, tokens: int) -> float:
     """The exponent mu of a dynamic shift, linear in the number of the picture's tokens (the FLUX.1 and SD3 pipelines).
 
     Args:
-        config: the scheduler's.
+        config: the scheduler's configuration.
+        tokens: the number of the picture's tokens.
     """
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
@@ -54,29 +55,29 @@ class FlowEuler(FlowMatchEulerDiscreteScheduler):
 
     init_noise_sigma: ClassVar[float] = 1.0
     spacing: Callable[[int], Spacing] = staticmethod(lambda steps: Spacing())
-    """Where the steps lie, by their number."""
+    """Gives the spacing for a number of steps."""
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device | None = None) -> None:  # type: ignore[override]
-        """About to take so many steps, at the levels of the spacing."""
+        """Prepares this number of steps, at the noise levels of the spacing."""
         where = self.spacing(num_inference_steps)
         sigmas = None if where.sigmas is None else list(where.sigmas)
         FlowMatchEulerDiscreteScheduler.set_timesteps(self, num_inference_steps, device or "cpu", sigmas, where.mu)
 
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
-        """The state [n, ...] itself."""
+        """Returns the state [n, ...] unchanged, because a flow's states are not scaled."""
         return sample
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The states [n, ...] of clean latents under noise, at timesteps [n] that are visited."""
+        """Adds noise to clean latents: states [n, ...] at timesteps [n], which have to be among those visited."""
         return self.scale_noise(latents, timesteps, noise)  # type: ignore[arg-type]
 
 
 def copy_flow_scheduler(own: Any, sampler: Sampler, spacing: Callable[[int], Spacing]) -> Any:
-    """A scheduler of the same levels as a model's own.
+    """Makes a scheduler with the noise levels of a model's own.
 
-    Euler's method for "own", "ddim" and "ddim-unclipped", which are the same on a flow; a model whose own scheduler is
-    of another kind keeps that for "own". "dpm" and "unipc" are solvers of higher order for the flow; their timesteps
-    are rounded to whole ones, their levels are not.
+    It is Euler's method for "own", "ddim" and "ddim-unclipped", which are the same on a flow; a model whose own
+    scheduler is of another class keeps it for "own". "dpm" and "unipc" are solvers of higher order for the flow; their
+    timesteps are rounded to whole numbers, their levels are not.
     """
     euler = isinstance(own, FlowMatchEulerDiscreteScheduler)
     if sampler == "own" and not euler:

@@ -1,7 +1,7 @@
-"""Guides: what an erasure does while pictures are drawn, with every weight left alone.
+"""Guides, which erase a concept while pictures are drawn and leave every weight unchanged.
 
-The sampling loop asks a `GuidedSampling` which conditions to predict under, and makes it one prediction of the answers.
-Without a guide it is `PlainSampling`, classifier-free guidance; the loop itself knows no difference.
+The sampling loop asks a `GuidedSampling` under which conditions to predict, and the `GuidedSampling` combines these
+predictions into one. Without a guide it is `PlainSampling`, which is classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .denoiser import Denoiser, Scale, is_plain
 
 
 class GuidedSampling(ABC):
-    """One drawing under way; may remember what it saw at earlier steps."""
+    """The sampling of one batch of pictures; it may remember earlier steps."""
 
     @abstractmethod
     def conds(self, i: int) -> Sequence[Cond]:
-        """The conditions to predict under at step i, each of n rows; all are answered in one batched call.
+        """The conditions to predict under at step i, each of n rows; the network reads all in one batched call.
 
-        None where it predicts by itself.
+        A guide that calls the network itself returns an empty sequence.
         """
 
     @abstractmethod
     def combine(self, i: int, x_t: Tensor, t: Tensor, predictions: Mapping[Cond, Tensor]) -> Tensor:
-        """The prediction [n, ...] that the scheduler gets, from the one under each condition.
+        """Combines the predictions [n, ...] under each condition into the one [n, ...] that the scheduler gets.
 
         All are in the model's own space; x_t [n, c, h, w] is the network's input, t a scalar timestep.
         """
@@ -39,9 +39,9 @@ class GuidedSampling(ABC):
 def guided_prediction(
     model: Denoiser, sampling: GuidedSampling, i: int, x_t: Tensor, t: Tensor, extra_conds: Sequence[Cond] = ()
 ) -> tuple[Tensor, dict[Cond, Tensor]]:
-    """Step i of a drawing: the prediction [n, ...] that the scheduler gets, and the one under each condition asked.
+    """Step i of sampling: the prediction [n, ...] that the scheduler gets, and the prediction under each condition.
 
-    One batched call of the network answers the drawing's conditions and the `extra_conds`.
+    One batched call of the network predicts under the sampling's conditions and the `extra_conds`.
     """
     asked = list(dict.fromkeys([*extra_conds, *sampling.conds(i)]))
     predictions = dict(zip(asked, model.predict(x_t, t, *asked), strict=True)) if asked else {}
@@ -50,39 +50,39 @@ def guided_prediction(
 
 @dataclass(frozen=True, kw_only=True)
 class Guider(ABC):
-    """Steers drawing, as one frozen dataclass; its fields but `strength` are what an Edit keeps of it.
+    """A frozen dataclass that changes sampling; an Edit stores all its fields but `strength`.
 
-    They are of JSON's types, or tensors.
+    The fields are of JSON's types, or tensors.
     """
 
     in_network: ClassVar[bool] = False
-    """Whether the network itself answers otherwise, so that gradients through `predict_guided` know of the guide."""
+    """Whether the guide changes the network's own predictions, so that gradients of `predict_guided` include it."""
     strength: float = 1.0
-    """How much of it acts; 1 is the method as published."""
+    """The strength of the guide; 1 is the method as published."""
 
-    def check(self, model: Denoiser) -> None:  # noqa: B027 - most fit every model
+    def check(self, model: Denoiser) -> None:  # noqa: B027 - most guides fit every model
         """Raises ValueError where the model lacks what the guide needs."""
 
     def add_inputs(self, model: Denoiser, texts: Sequence[str], cond: Cond) -> Cond:
-        """The conditions of these n prompts, with whatever tensors [n, ...] the guide adds to them.
+        """Adds the tensors [n, ...] that the guide needs to the conditions of these n prompts.
 
-        A prompt given as an embedding is read as the text "", for nobody knows its words.
+        A prompt that is given as an embedding has the text "", because its words are unknown.
         """
         return cond
 
     @contextmanager
     def act_in_network(self, model: Denoiser, cond: Cond) -> Iterator[None]:
-        """Within, the network answers these conditions as it does in a drawing under the guide, where `in_network`."""
+        """Makes the network predict, under these conditions, as it does in sampling with the guide, if `in_network`."""
         yield
 
     @abstractmethod
     def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
-        """A drawing of n pictures: their conditions, as many of the empty prompt, and the guidance asked for."""
+        """Begins sampling n pictures, from their conditions, n rows of the empty prompt, and the guidance."""
 
 
 @final
 class PlainSampling(GuidedSampling):
-    """Classifier-free guidance; at guidance 1 the plain conditional model, which needs no second prediction."""
+    """Classifier-free guidance; at guidance 1 it is the plain conditional model and needs no second prediction."""
 
     def __init__(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> None:
         self.model = model

@@ -29,12 +29,12 @@ KINDS = (
     "Flux2KleinPipeline",
     "DDPMPipeline",
 )
-"""What a folder's `model_index.json` may name."""
+"""The classes of pipelines that a folder's `model_index.json` may name."""
 Compute = Literal["own", "bf16", "auto"]
 
 
 def names() -> list[str]:
-    """The models that need no network and no folder."""
+    """The bundled models, which need no network and no folder."""
     return sorted(folder.parent.name for folder in BUNDLED.glob("*/model"))
 
 
@@ -55,38 +55,38 @@ def load(
     guidance_rescale: float = 0.0,
     quantise: Bits = 0,
 ) -> Model:
-    """Opens a model, and looks it over before anything is drawn (`opening/`).
+    """Opens a model, and checks it before anything is drawn (`opening/`).
 
     Args:
         source: a bundled name, a diffusers folder, a hub id, a single-file checkpoint in the original layout, or a
             pipeline of one of `KINDS` in memory. A single file holds no configuration and no
             tokenizer: "FILE.safetensors@FOLDER" takes them from a diffusers folder (or name, or hub id) of the same
             architecture, "FILE.safetensors" from the hub or its cache.
-        device: by default a GPU where there is one; a pipeline in memory stays where it is.
-        dtype: of the weights; by default "fp32" on a CPU, and on a GPU "bf16" where it computes in that, else "fp16". A
-            pipeline in memory keeps its own.
+        device: where the model works; by default a GPU where there is one. A pipeline in memory stays where it is.
+        dtype: the dtype of the weights; by default "fp32" on a CPU, and on a GPU "bf16" where it computes in bf16, else
+            "fp16". A pipeline in memory keeps its own.
         compute: "own" computes in the weights' dtype, "bf16" autocasts inside the network, "auto" does so where the
             hardware multiplies bf16 natively. Bundled models default to "auto", all others to "own".
-        checkpointing: recompute activations in the backward pass rather than keep them.
-        compile: compile the network, once for each number of rows.
-        offload: keep text encoders and autoencoder on the CPU between their calls, where a GPU works.
-        deterministic: let a GPU use only kernels that give the same bits every time; some are slower.
-        store: a folder to keep drawn trajectories in, for later runs as well.
-        store_bound: bytes of them that are held in memory, 2 GiB by default; what is beyond lies on disk.
-        draw_batch: pictures that a training draws at once; 0 is 32, fewer where latents are large.
+        checkpointing: whether to recompute activations in the backward pass rather than keep them.
+        compile: whether to compile the network, once for each batch size.
+        offload: whether to keep text encoders and autoencoder on the CPU between their calls; needs a GPU.
+        deterministic: whether a GPU uses only kernels that give the same bits every time; some are slower.
+        store: a folder that keeps drawn trajectories, for later runs as well.
+        store_bound: bytes of trajectories that are held in memory, 2 GiB by default; the rest is on disk.
+        draw_batch: pictures that a training draws at once; 0 means 32, or fewer where latents are large.
         variant: which weights of a folder or hub id to open where there are several: "fp16" for the files
-            `*.fp16.safetensors`. Parts without it, and all where none is named, open their plain weights, or the only
-            ones that they have.
-        guidance_rescale: how far the standard deviation of guided predictions is moved back to that of the conditional
-            one, 0 to 1, as the argument of Stable Diffusion's and SDXL's pipelines; for models with zero terminal SNR
-            the paper suggests 0.7 (Lin et al., arXiv 2305.08891). It acts wherever this model draws.
-        quantise: 4 or 8 holds the denoiser's linear layers in so many bits, on a GPU with bitsandbytes (the extra
-            `cuda`), for guides and methods of low rank; 0 leaves them as they are.
+            `*.fp16.safetensors`. Parts without this variant, and all parts where none is named, open their plain
+            weights, or the only ones that they have.
+        guidance_rescale: how far guided predictions are rescaled to the standard deviation of the conditional
+            prediction, 0 to 1, as by the same argument of Stable Diffusion's and SDXL's pipelines; for models with zero
+            terminal SNR the paper suggests 0.7 (Lin et al., arXiv 2305.08891). It acts wherever this model draws.
+        quantise: 4 or 8 holds each weight of the denoiser's linear layers in so many bits, on a GPU with bitsandbytes
+            (the extra `cuda`), for guides and methods of low rank; 0 leaves them as they are.
 
     Raises:
-        ValueError: nothing of that name, not a pipeline that this toolkit knows, a damaged file, a pipeline that came
-            changed in a way that can't be served, or what the device lacks; a `draw_batch` below 0;
-            a `guidance_rescale` where the pipeline has none.
+        ValueError: nothing has that name, it is no pipeline that this toolkit knows, a file is damaged, the pipeline
+            was changed in a way that is not supported, the device lacks what an argument needs, `draw_batch` is below
+            0, or `guidance_rescale` is given where the pipeline has none.
     """
     import torch
 
@@ -98,7 +98,7 @@ def load(
     if isinstance(dtype, str) and dtype not in CASTS:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
     if draw_batch < 0:
-        raise ValueError(f"draw_batch is 0 or a number of pictures, got {draw_batch}")
+        raise ValueError(f"draw_batch has to be 0 or a number of pictures, got {draw_batch}")
     if quantise:
         check_source(quantise, source)
     where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
@@ -111,7 +111,7 @@ def load(
     if isinstance(source, str | Path):
         model = _from_files(str(source), where, cast, compute, variant, guidance_rescale, quantise)
     elif variant:
-        raise ValueError(f"a variant ({variant}) is chosen where files are opened; this pipeline is in memory already")
+        raise ValueError(f"a variant ({variant}) can be chosen only for files, and this pipeline is in memory already")
     else:
         model = _from_memory(source, device, cast, compute, guidance_rescale)
     prepare(
@@ -124,7 +124,7 @@ def load(
         deterministic=deterministic,
         channels_last=not quantise
         and isinstance(source, str | Path)
-        and model.device.type == "cuda",  # one in memory keeps its own
+        and model.device.type == "cuda",  # a pipeline in memory keeps its own
     )
     model.draw_batch, model.guidance_rescale = draw_batch, guidance_rescale
     model.parked, model.steady = offload, set() if compile else None
@@ -142,7 +142,7 @@ def _from_files(
     rescale: float,
     quantise: Bits,
 ) -> Model:
-    """A model by its name, folder, hub id or file."""
+    """Opens a model by its name, folder, hub id or file."""
     import torch
 
     from .opening.pipeline import check_pipeline
@@ -166,7 +166,7 @@ def _from_files(
         )
     adapter = _adapters()[place.kind][1]
     adapter.check_guidance_rescale(rescale, name)
-    # Opened first and cast after: a folder whose parts are stored in different dtypes then still agrees with itself.
+    # The weights are cast after opening, so that parts that are stored in different dtypes get the same one.
     pipeline = check_pipeline(_open(place, variant).to(device, cast or torch.float32), name)
     if native and device == "cpu" and hasattr(pipeline, "unet"):
         from .adapters.sd import lay_out_for_amx
@@ -178,7 +178,7 @@ def _from_files(
 def _open_quantised(
     place: Place, device: str, cast: torch.dtype, native: torch.dtype | None, variant: str, bits: Bits, name: str
 ) -> Model:
-    """A model whose denoiser is quantised while it is read; known by the weights that its files hold."""
+    """Opens a model whose denoiser is quantised while it is read; its fingerprint is that of the files' weights."""
     from accelerate.hooks import remove_hook_from_module
 
     from .opening.folder import open_folder
@@ -189,7 +189,7 @@ def _open_quantised(
     part = adapter.denoiser
     opened = open_folder(place.location, pipeline, variant, {part: reading_arguments(bits, device, cast)})
     for other, module in modules_of(opened).items():
-        if other == part:  # it lies on the GPU already; what only moves inputs there has nothing to do
+        if other == part:  # it is on the GPU already, so that the hooks that move its inputs there are not needed
             remove_hook_from_module(module, recurse=True)
         else:
             module.to(device, cast)
@@ -201,7 +201,7 @@ def _open_quantised(
 
 
 def _adapters() -> dict[str, tuple[Any, Any]]:
-    """Pipeline classes and their adapters by kind, of those that a pipeline is opened for."""
+    """The class of pipeline and the adapter for each kind of pipeline."""
     from .adapters.flux import Flux, FluxPipeline
     from .adapters.flux2 import Flux2, Flux2KleinPipeline, Flux2Pipeline
     from .adapters.pixart import PixArt, PixArtAlphaPipeline, PixArtSigmaPipeline
@@ -247,7 +247,7 @@ def _from_memory(
 
 
 def _open(place: Place, variant: str) -> Any:
-    """The pipeline that lies there, in fp32 on the CPU."""
+    """Opens the pipeline at a place, in fp32 on the CPU."""
     from .adapters import single_file
     from .opening.folder import open_folder
     from .opening.shared import whole
@@ -262,7 +262,7 @@ def _open(place: Place, variant: str) -> Any:
 
 
 def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
-    """Defaults and vocabulary of a bundled model."""
+    """The defaults and the word list of a bundled model."""
     from .trajectory import Defaults
 
     file = folder / "defaults.toml"

@@ -1,9 +1,9 @@
-"""Where the parts of a pipeline lie and how its network computes: nothing here changes what it predicts.
+"""Places the parts of a pipeline on devices and sets up how its network computes; predictions do not change.
 
-Checkpointing recomputes activations in the backward pass, to save their memory. Channels-last is the layout that
-convolutions in half precision want on a GPU. A compiled network is compiled for each number of rows; `pad_rows` keeps
-those few. Parked parts lie on the CPU and come to the device for each call, then go back. A part that a gradient goes
-through stays on the device until the autoencoder is called next, for the backward pass needs it there.
+Checkpointing recomputes activations in the backward pass, to save their memory. Channels-last is the fastest layout for
+convolutions in half precision on a GPU. A compiled network is compiled for each batch size; `pad_rows` keeps their
+number small. Parked parts stay on the CPU, are moved to the device for each call and then back. A part through which a
+gradient passes stays on the device until the autoencoder is called next, because the backward pass needs it there.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SERVED = ("cpu", "cuda")
 
 
 def check_device(device: str) -> str:
-    """The device, where it is there and serves; ValueError where it does not."""
+    """Returns the device; raises ValueError where it does not exist or is not supported."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise ValueError(f"no device {device!r}; cpu, cuda or cuda:0 would have worked") from error
+        raise ValueError(f"there is no device {device!r}; cpu, cuda or cuda:0 would have worked") from error
     if kind not in SERVED:
         raise ValueError(
-            f"device {device!r} is not served: closed forms and inner products are computed in fp64, which not every "
-            f"device has; give --device {' or '.join(SERVED)}"
+            f"device {device!r} is not supported: closed forms and inner products are computed in fp64, which some "
+            f"devices lack; give --device {' or '.join(SERVED)}"
         )
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"no device {device!r}: torch finds no CUDA GPU here; give --device cpu, or leave it out")
@@ -40,21 +40,21 @@ def check_device(device: str) -> str:
 
 
 def computes_bf16(device: str) -> bool:
-    """Whether a GPU multiplies in bf16 by itself: NVIDIA's from compute capability 8.0 on, and AMD's."""
+    """Whether a GPU multiplies bf16 natively: NVIDIA's from compute capability 8.0 on, and AMD's."""
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def check_bf16(device: str) -> None:
-    """ValueError where this device can't compute in bf16; another GPU of the same machine may well."""
+    """Raises ValueError where this device can't compute in bf16; another GPU of the same machine may well."""
     if device.startswith("cuda") and not computes_bf16(device):
         name = torch.cuda.get_device_name(device)
         raise ValueError(f"{name} does not compute in bf16; give --compute own, and --dtype fp32 or fp16")
 
 
 def choose_dtype(device: str) -> str | None:
-    """The dtype of weights where nothing is said: on a GPU bf16, or fp16 where it lacks that; None leaves fp32.
+    """The default dtype of weights: bf16 on a GPU, or fp16 where it lacks bf16; None on a CPU, which leaves fp32.
 
-    What learns has fp32 masters whatever this is.
+    Trained weights have fp32 masters whatever this dtype is.
     """
     if not device.startswith("cuda"):
         return None
@@ -62,9 +62,9 @@ def choose_dtype(device: str) -> str | None:
 
 
 def set_up_gpu(deterministic: bool) -> None:
-    """What fp32 is left is multiplied in TF32; `deterministic` leaves only kernels that give the same bits every time.
+    """Multiplies fp32 matrices in TF32; `deterministic` allows only kernels that give the same bits every time.
 
-    Both hold for the whole process. cuBLAS reads its part of the environment when it is first used.
+    Both settings hold for the whole process. cuBLAS reads its environment variable when it is first used.
     """
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
@@ -85,10 +85,10 @@ def prepare(
     channels_last: bool,
     deterministic: bool = False,
 ) -> None:
-    """Sets up a pipeline whose network lies on the device already.
+    """Sets up a pipeline whose network is on the device already.
 
     Raises:
-        ValueError: parts to be parked where there is no other place.
+        ValueError: `offload` is given and the device is the CPU.
     """
     if offload and not device.startswith("cuda"):
         raise ValueError("--offload keeps text encoders and autoencoder on the CPU while a GPU works; there is none")
@@ -110,11 +110,14 @@ def prepare(
 
 
 def park(module: nn.Module, device: str, calls: tuple[str, ...], staying: set[nn.Module], *, clears: bool) -> None:
-    """Moves a module to the CPU; each of these calls brings it to the device and back.
+    """Moves a module to the CPU; each of these calls moves it to the device and back.
 
     Args:
-        staying: the modules that a gradient went through and that are still on the device; shared by all parts.
-        clears: whether a call of this module sends those away first, because no backward pass is to come any more.
+        module: the part to park.
+        device: the device on which it computes.
+        calls: the names of its methods that need it there.
+        staying: the modules through which a gradient passed and that are still on the device; shared by all parts.
+        clears: whether a call of this module first moves those away, because no backward pass follows any more.
     """
     module.to("cpu")
     for name in calls:
@@ -143,7 +146,7 @@ def _visiting(
 
 
 def _tensors(out: Any) -> list[Tensor]:
-    """The tensors that a call gave, whatever they are packed in."""
+    """The tensors that a call returned, in whatever containers."""
     if isinstance(out, Tensor):
         return [out]
     parts = out.values() if isinstance(out, Mapping) else out if isinstance(out, tuple | list) else ()
@@ -151,10 +154,9 @@ def _tensors(out: Any) -> list[Tensor]:
 
 
 def pad_rows(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:
-    """Rows repeated up to a number that was seen before, where one is at most twice as large; else it is seen now.
+    """Repeats rows up to a batch size in `seen` that is at most twice as large; else adds this batch size to `seen`.
 
-    A compiled network is compiled anew for every number of rows: the few of a last batch would cost more than they
-    take.
+    A compiled network is compiled anew for every batch size, which would take longer than the padding of a last batch.
     """
     n = len(x)
     size = min((m for m in seen if n <= m <= 2 * n), default=n)

@@ -1,4 +1,4 @@
-"""From the numbers that a decoder gives to pictures; numbers that are NaN or infinite are no picture."""
+"""Turns a decoder's output into pictures, and reports output that is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 Output = Literal["tensor", "np", "pil"]
-"""What pictures are given as: a tensor [n, 3, h, w], a NumPy array [n, h, w, 3], or a list of PIL's pictures."""
+"""The form of pictures: a tensor [n, 3, h, w], a NumPy array [n, h, w, 3], or a list of PIL images."""
 
 
 class NoNumbers(ArithmeticError):
-    """Some pictures came out as NaN or infinite numbers; the others are whole.
+    """Some pictures came out as NaN or infinite numbers; the others are correct.
 
     Attributes:
-        pictures: all of them, uint8 [n, 3, h, w]; those without numbers are black.
-        lost: the places of those without numbers.
+        pictures: all pictures, uint8 [n, 3, h, w]; those with NaN or infinite numbers are black.
+        lost: the indices of the black ones.
     """
 
     def __init__(self, pictures: Tensor, lost: Sequence[int]) -> None:
@@ -32,11 +32,11 @@ class NoNumbers(ArithmeticError):
 
 
 def round_to_pictures(values: Tensor, scaled: Tensor) -> Tensor:
-    """uint8 pictures [n, 3, h, w] on the CPU.
+    """Rounds numbers to uint8 pictures [n, 3, h, w] on the CPU.
 
     Args:
-        values: what the decoder gave, [n, 3, h, w].
-        scaled: the same from 0, black, to 1.
+        values: the decoder's output, [n, 3, h, w].
+        scaled: the same numbers, scaled so that 0 is black and 1 is white.
 
     Raises:
         NoNumbers: some of the values are NaN or infinite.
@@ -53,7 +53,7 @@ def round_to_pictures(values: Tensor, scaled: Tensor) -> Tensor:
 
 
 def decode_or_keep(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor | NoNumbers:
-    """The pictures of a batch, or the error that holds them, so that the next batch is drawn all the same."""
+    """The pictures of a batch, or the NoNumbers error that holds them, so that later batches can still be drawn."""
     try:
         return decode(latents)
     except NoNumbers as error:
@@ -61,7 +61,7 @@ def decode_or_keep(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tenso
 
 
 def join_pictures(drawn: Sequence[Tensor | NoNumbers]) -> Tensor:
-    """uint8 [n, 3, h, w] of all batches; NoNumbers, with the places among all, where some have no numbers."""
+    """Joins all batches to uint8 [n, 3, h, w]; raises NoNumbers, with indices among all, where a batch is one."""
     pictures, lost = [], []
     for batch in drawn:
         before = sum(map(len, pictures))
@@ -73,13 +73,13 @@ def join_pictures(drawn: Sequence[Tensor | NoNumbers]) -> Tensor:
 
 
 def check_output(output: str) -> None:
-    """ValueError where pictures can't be given as this."""
+    """Raises ValueError where `output` is no form of pictures."""
     if output not in get_args(Output):
-        raise ValueError(f"output is one of {', '.join(map(repr, get_args(Output)))}; got {output!r}")
+        raise ValueError(f"output has to be one of {', '.join(map(repr, get_args(Output)))}; got {output!r}")
 
 
 def convert_pictures(pictures: Tensor, output: Output) -> Tensor | np.ndarray | list[Image.Image]:
-    """Pictures, uint8 [n, 3, h, w] on the CPU, as `output` says; as a tensor they are the very same."""
+    """Converts uint8 pictures [n, 3, h, w] on the CPU to the form `output`; "tensor" returns them unchanged."""
     if output == "tensor":
         return pictures
     array = pictures.permute(0, 2, 3, 1).contiguous().numpy()

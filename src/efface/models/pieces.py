@@ -1,4 +1,4 @@
-"""A network's call on many rows in pieces, whose activations are recomputed in the backward pass."""
+"""Calls a network on many rows piece by piece, and recomputes the activations in the backward pass."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def call_in_pieces(
 ) -> Tensor:
     """The predictions [n, ...] of `call` for states x [n, ...], timesteps t [n] and n rows of cond.
 
-    With 0 rows at once, or n and more, it is one plain call. Else the weights, guides and hooks in place must stay
-    until the gradients are taken, or be put in place by `call` itself: each piece is computed again then.
+    With `rows_at_once` 0, or at least n, it is one plain call. Otherwise each piece is computed again in the backward
+    pass: the weights, guides and hooks in place must stay until then, or `call` itself must put them in place.
     """
     if not 0 < rows_at_once < len(x):
         return call(x, t, cond)

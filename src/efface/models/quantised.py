@@ -1,9 +1,9 @@
 """A denoiser whose linear layers hold their weights in 4 or 8 bits, so that a model of 12 billion fits on one GPU.
 
-diffusers quantises them by bitsandbytes while it reads the files: 4 bits are NF4 with its scales quantised again
-(QLoRA, Dettmers et al., arXiv 2305.14314), 8 bits are integers by rows (LLM.int8(), arXiv 2208.07339). The base stays
-as it is then, and factors of low rank are learnt beside it. A layer for whose weight another tensor is swapped in
-multiplies by that: the base's value, made of its bits, with the factors' product, in the dtype of the other parts.
+diffusers quantises them by bitsandbytes while it reads the files: 4 bits are NF4 with double quantisation of the scales
+(QLoRA, Dettmers et al., arXiv 2305.14314), 8 bits are integers scaled by rows (LLM.int8(), arXiv 2208.07339). The base
+then stays as it is, and low-rank factors are learnt beside it. A layer whose weight is swapped for another tensor
+multiplies by that tensor: the base's dequantised value plus the factors' product, in the dtype of the other parts.
 """
 
 from __future__ import annotations
@@ -23,35 +23,33 @@ from .opening.stored import check_parts
 Bits = Literal[0, 4, 8]
 """Bits of each weight of the denoiser's linear layers; 0 leaves them as they are."""
 PACKED = ("Params4bit", "Int8Params")
-"""bitsandbytes' classes of packed weights, known by name so that a machine without it needs nothing."""
+"""The names of bitsandbytes' classes of packed weights, so that bitsandbytes itself need not be installed."""
 INSTEAD = "--dtype bf16 with --offload and --checkpointing takes less memory without it"
 
 
 def check_quantise(bits: int, device: str, compiled: bool) -> None:
-    """ValueError where a base can't be quantised here, before anything is read; says what would work.
+    """Raises ValueError, before anything is read, where a base can't be quantised here; says what would work.
 
     Args:
         bits: 4 or 8.
-        device: where the model is to work.
+        device: the device of the model.
         compiled: whether the network is to be compiled.
     """
     if bits not in (4, 8):
-        raise ValueError(f"a base is quantised to 4 or 8 bits, not to {bits}; leave --quantise out for none")
+        raise ValueError(f"a base can be quantised to 4 or 8 bits, not to {bits}; leave --quantise out for none")
     if not device.startswith("cuda"):
         raise ValueError(
-            f"--quantise {bits} needs an NVIDIA GPU, for diffusers and bitsandbytes quantise there alone, and the "
-            f"model is to work on {device}; {INSTEAD}"
+            f"--quantise {bits} needs an NVIDIA GPU, where alone diffusers and bitsandbytes quantise, and the device "
+            f"of the model is {device}; {INSTEAD}"
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(f"--quantise {bits} needs bitsandbytes: pip install 'efface[cuda]'; {INSTEAD}")
     if compiled:
-        raise ValueError(
-            "--compile and --quantise do not go together: a compiled network would pass over swapped weights"
-        )
+        raise ValueError("--compile and --quantise can't be combined: a compiled network would ignore swapped weights")
 
 
 def check_source(bits: int, source: Any, kind: str = "", is_file: bool = False) -> None:
-    """ValueError where this model is not one whose parts diffusers quantises while it reads them."""
+    """Raises ValueError where this model is not one whose parts diffusers quantises while it reads them."""
     what = (
         "a pipeline in memory"
         if not isinstance(source, str | Path)
@@ -74,7 +72,7 @@ def reading_arguments(bits: int, device: str, compute: torch.dtype) -> dict[str,
     Args:
         bits: 4 or 8.
         device: the GPU that it is read onto.
-        compute: the dtype that layers multiply in, and of what is not quantised.
+        compute: the dtype in which layers multiply, and that of the weights that are not quantised.
     """
     from diffusers.quantizers.quantization_config import BitsAndBytesConfig
 
@@ -102,7 +100,7 @@ def unpack(layer: nn.Module, weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def serve_swaps(network: nn.Module) -> int:
-    """Have layers of packed weights multiply by whatever is swapped in for them; the number of such layers."""
+    """Makes layers of packed weights multiply by the tensor that is swapped in for them; returns their number."""
     layers = [each for each in network.modules() if is_packed(each._parameters.get("weight"))]
     for layer in layers:
         layer.forward = _forward_of(layer, layer.forward)  # type: ignore[method-assign]
@@ -110,7 +108,7 @@ def serve_swaps(network: nn.Module) -> int:
 
 
 def list_scales(network: nn.Module) -> list[Tensor]:
-    """The tensors beside packed weights, by which they are unpacked: memory that no parameter shows."""
+    """The scales beside packed weights, which take memory and are no parameters."""
     found: list[Tensor] = []
     for layer in network.modules():
         weight: Any = layer._parameters.get("weight")
@@ -120,15 +118,15 @@ def list_scales(network: nn.Module) -> list[Tensor]:
             found += [t for part in parts for t in vars(part or object).values() if isinstance(t, Tensor)]
             found += (
                 [scale] if isinstance(scale := getattr(weight, "SCB", None), Tensor) else []
-            )  # until its first pass
+            )  # before the layer's first pass
     return found
 
 
 @final
 class StoredWeights(Mapping[str, Tensor]):
-    """The weights of a denoiser as its files hold them, by checkpoint name: each is read when it is asked for.
+    """The weights of a denoiser in its files, by checkpoint name; each is read when it is asked for.
 
-    A quantised base is known by these, so that an edit made on it fits the base itself.
+    A quantised base has the fingerprint of these weights, so that an edit made on it fits the base itself.
     """
 
     def __init__(self, files: Mapping[str, Path], part: str, dtype: torch.dtype) -> None:
@@ -148,10 +146,10 @@ class StoredWeights(Mapping[str, Tensor]):
 
 
 def find_stored(folder: Path, part: str, variant: str, names: Collection[str], dtype: torch.dtype) -> StoredWeights:
-    """The stored weights of a part of a folder, of those with these names.
+    """The stored weights of a part of a folder that have these names.
 
     Raises:
-        ValueError: they are no safetensors, or a packed weight is stored under another name.
+        ValueError: the files are no safetensors, or one of the weights is in none of them.
     """
     (weights,) = [each.weights for each in check_parts(folder, variant) if each.name == part]
     if weights is None or not weights.safe:
@@ -167,13 +165,13 @@ def find_stored(folder: Path, part: str, variant: str, names: Collection[str], d
 
 
 def refuse_export(name: str, bits: int) -> None:
-    """ValueError where a model is held in a few bits, in which no other tool would read its weights."""
+    """Raises ValueError where a model is quantised, because no other tool would read its weights."""
     if bits:
         raise ValueError(f"{name} is held in {bits} bits; to export or to change files, open it without --quantise")
 
 
 def refuse_dense(name: str, bits: int) -> ValueError:
-    """The error of a method that would write new values of weights that are held in a few bits."""
+    """The error for a method that would write new values of quantised weights."""
     return ValueError(
         f"{name} makes new values of weights, and a base in {bits} bits holds its own rounded: the edit would hold the "
         "rounding. Methods of low rank (gem, spm, compose --update low-rank) and guides (negative, sld, safree) "

@@ -1,4 +1,4 @@
-"""Where a named thing is in a picture: by a CLIPSeg, or by any segmenter of one's own."""
+"""Finds a named thing in pictures, by a CLIPSeg or by a function of the user's."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 Segmenter = Callable[[Tensor, str], Tensor]
-"""How surely a thing is at each pixel, in [0, 1]: [n, h, w] of uint8 pictures [n, 3, h, w] and the thing's name."""
+"""Takes uint8 pictures [n, 3, h, w] and a thing's name; gives each pixel's probability to show it, [n, h, w]."""
 
 
 def segmenter(name: str, device: torch.device) -> Segmenter:
-    """The segmenter of this name: `module:function`, which is imported, or the folder or hub id of a CLIPSeg.
+    """Opens a segmenter: `module:function`, which is imported, or the folder or hub id of a CLIPSeg.
 
-    A function is how Grounded-SAM or any other comes in; it is called as `Segmenter` says. CLIPSeg (Lüddecke and
-    Ecker, CVPR 2022, arXiv 2112.10003) is one network that reads the picture and the name.
+    Grounded-SAM or any other segmenter can be given as a function, which is called as `Segmenter` says. CLIPSeg
+    (Lüddecke and Ecker, CVPR 2022, arXiv 2112.10003) is one network that reads the picture and the name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no segmenter of that name.
     """
     module, colon, function = name.partition(":")
     if not colon:
@@ -38,10 +38,10 @@ def segmenter(name: str, device: torch.device) -> Segmenter:
 
 
 def shares(found: Segmenter, pictures: Tensor, thing: str) -> Tensor:
-    """What a segmenter says of uint8 pictures [n, 3, h, w], checked: fp32 [n, h, w] on the CPU.
+    """Calls a segmenter on uint8 pictures [n, 3, h, w], and checks its output: fp32 [n, h, w] on the CPU.
 
     Raises:
-        ValueError: it gave another shape, or numbers that are no shares.
+        ValueError: it returned another shape, or numbers outside [0, 1].
     """
     with torch.no_grad():
         said = torch.as_tensor(found(pictures, thing)).detach().float().cpu()

@@ -1,4 +1,4 @@
-"""What of a model is in place: its weights, which are swapped by reference, a guide, and how the network runs."""
+"""The state of a model: its weights, which are swapped by reference, a guide, and how the network runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .weights import Weights
 
 
 class Swappable(Adapter):
-    """A model whose weights and guide are put in place for a while; leaving is exact."""
+    """A model whose weights and guide can be exchanged for a while, and are then restored exactly."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._weights = Weights(modules, self.checkpoint_name)
@@ -36,7 +36,7 @@ class Swappable(Adapter):
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The parameters now in place, by checkpoint name."""
+        """The parameters that are in place now, by checkpoint name."""
         return self._weights.current()
 
     @property
@@ -46,10 +46,10 @@ class Swappable(Adapter):
 
     @contextmanager
     def swap_in(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within, the named weights are these tensors (swapped by reference); after, the very ones there before.
+        """Swaps these tensors in for the named weights, by reference, inside the `with` block.
 
-        KeyError where no weight has one of the names. Never enter or leave between a student's forward and its backward
-        where activations are recomputed.
+        Raises KeyError where no weight has one of the names. Never enter or leave between a student's forward and its
+        backward where activations are recomputed.
         """
         encoded = self._encoded
         with self._weights.swap_in(tensors):
@@ -62,12 +62,15 @@ class Swappable(Adapter):
 
     @property
     def untouched(self) -> bool:
-        """Whether every weight in place is the base's, and no guide steers."""
+        """Whether every weight in place is the base's, and no guide is in place."""
         return not self._weights.swaps and self._guide is None
 
     @contextmanager
     def guided_by(self, guide: Guider) -> Iterator[None]:
-        """Within, the guide steers `sample` and `images`; `predict` stays the network's own. ValueError for two."""
+        """Lets the guide act in `sample` and `images` inside the `with` block; `predict` stays the network's own.
+
+        Raises ValueError where another guide is in place.
+        """
         if self._guide is not None:
             raise ValueError(f"{self.name} is under the guide {type(self._guide).__name__} already; leave that first")
         guide.check(self)  # type: ignore[arg-type]  (what predicts is `Model`, which this is a part of)
@@ -80,7 +83,7 @@ class Swappable(Adapter):
 
     @contextmanager
     def unguided(self) -> Iterator[None]:
-        """Within, no guide steers; after, the one that did before."""
+        """Takes the guide away inside the `with` block, and puts it back afterwards."""
         guide, encoded = self._guide, self._encoded
         self._guide, self._encoded = None, {}
         try:
@@ -89,34 +92,34 @@ class Swappable(Adapter):
             self._guide, self._encoded = guide, encoded
 
     def quantise(self, bits: int, stored: Mapping[str, Tensor]) -> None:
-        """Notes that the denoiser's linear layers are held in so many bits, and what the files hold of them."""
+        """Notes that the denoiser's linear layers are held in this number of bits, and their weights in the files."""
         self.quantised, self._stored = bits, stored
 
     def plain_weight(self, name: str) -> Tensor:
-        """The value of a weight now in place, also of one that is held in 4 or 8 bits."""
+        """The value of a weight that is in place now, dequantised where it is held in 4 or 8 bits."""
         owner, weight = self._weights.find(name)
         return unpack(owner, weight, self.dtype) if is_packed(weight) else weight
 
     def fingerprint(self) -> dict[str, str]:
-        """Digests of the base's fp32, fp16 and bf16 casts: equal in one of them means the same base at some dtype.
+        """Digests of the base's fp32, fp16 and bf16 casts: if one is equal, the base is the same at some dtype.
 
-        Taken once, from the weights in place at the first call; of a quantised denoiser from its files.
+        They are computed once, from the weights in place at the first call, or from the files of a quantised denoiser.
         """
         if self._fingerprint is None:
             self._fingerprint = compute_digests(ChainMap(self._stored, self.weights))  # type: ignore[arg-type]
         return dict(self._fingerprint)
 
     def forget_encodings(self) -> None:
-        """Has each prompt encoded anew when it is next needed, unless the text encoders were dropped.
+        """Empties the cache of encoded prompts, unless the text encoders were dropped.
 
         The last bits of an encoding depend on the prompts that were encoded in the same batch (in SDXL's pooled
-        embedding, for example). What must not depend on earlier work therefore begins with this call.
+        embedding, for example). A training calls this first, so that its result does not depend on earlier work.
         """
         if not self.encoders_dropped:
             self._encoded.clear()
 
     def drop_text_encoders(self) -> None:
-        """Frees the text encoders' memory; prompts that were encoded before are still known, and no others.
+        """Frees the text encoders' memory; from then on only prompts that were encoded before can be used.
 
         The fingerprint is taken first, so that edits made afterwards fit the whole model.
 
@@ -124,7 +127,7 @@ class Swappable(Adapter):
             ValueError: a guide or an edit is in place, which may read prompts anew.
         """
         if not self.untouched:
-            raise ValueError(f"{self.name} is under an edit or a guide; leave it, and drop the text encoders then")
+            raise ValueError(f"an edit or a guide is in place on {self.name}; leave it before dropping text encoders")
         self.fingerprint()
         self._weights.drop("text_encoder")
         for name in ENCODERS:
@@ -137,7 +140,7 @@ class Swappable(Adapter):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Within, no weight of the base requires a gradient, so that no activations are kept on its behalf."""
+        """Makes no weight of the base require a gradient inside the `with` block, which saves activations."""
         asking = [tensor for tensor in self.weights.values() if tensor.requires_grad and tensor.is_leaf]
         try:
             for tensor in asking:
@@ -149,7 +152,7 @@ class Swappable(Adapter):
 
     @property
     def loss_factor(self) -> float:
-        """By what losses are multiplied before they are differentiated: 4096 where gradients pass through fp16, else 1.
+        """The factor of losses before they are differentiated: 4096 where gradients pass through fp16, else 1.
 
         A gradient below 6e-8 is zero in fp16 (Micikevicius et al., ICLR 2018, arXiv 1710.03740, section 3.2).
         """
@@ -157,9 +160,9 @@ class Swappable(Adapter):
 
     @contextmanager
     def uncompiled(self) -> Iterator[None]:
-        """Within, the network runs as it is written, also where it was compiled: for hooks on its layers.
+        """Runs the network uncompiled inside the `with` block, so that hooks on its layers are called.
 
-        A compiled network would pass over hooks that came after its compilation, without a word.
+        A compiled network would ignore hooks that were added after its compilation.
         """
         network, steady = self.network, self.steady
         compiled = network._compiled_call_impl

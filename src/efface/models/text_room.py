@@ -1,4 +1,4 @@
-"""How many tokens a model's prompt has room for, and which text encoder's they are."""
+"""The number of tokens that a model's prompt has room for, by text encoder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .base import Model
 
 
 def demand_room(model: Model, tokens: int) -> None:
-    """Raises ValueError where this many tokens find no room before a prompt, or the model has none of their kind."""
+    """Raises ValueError where a prompt has no room for this many tokens before it, or the model takes no tokens."""
     room = model.tokenize([""]).shape[1] - 2
     if tokens > room:
         raise ValueError(f"{tokens} tokens before the prompt do not fit; {model.name} reads {room}")
@@ -18,7 +18,7 @@ def fits(model: Model, text: str) -> bool:
 
 
 def describe_search(model: Model) -> str:
-    """Which text encoder's tokens a search over token embeddings is over, and what the others read; "" for none."""
+    """Says which text encoder's tokens a search over token embeddings changes, and what the others read; else ""."""
     counts = model.count_tokens("")
     mine = [part for part in model.searched if part in counts]
     if not mine:

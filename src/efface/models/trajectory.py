@@ -1,4 +1,4 @@
-"""What drawing is told where nothing is said, how it is set up on a scheduler, and what it leaves."""
+"""Defaults of sampling, its setup on a scheduler, and its result."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ same noise levels DPM-Solver++ of second order and UniPC, which need fewer steps
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model suggests where nothing is said."""
+    """A model's default settings."""
 
     steps: int = 50
     guidance: float = 7.5
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Arguments by method; empty for models of the papers' size, whose values are the presets' own."""
+    """Arguments by method; empty for models of the papers' size, for which the presets' own values are meant."""
     blank_tokens: int = 256
-    """Tokens of zeros that a network reads in place of a text encoder's which its pipeline may go without."""
+    """Number of zero tokens that a network reads instead of a text encoder's, where the pipeline lacks the encoder."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What sampling n pictures left. `x` is as the network reads it; the rest is empty unless recorded."""
+    """The result of sampling n pictures. `x` is as the network reads it; the rest is empty unless it was recorded."""
 
     x: Tensor
     """[n, c, h, w]: the end of the trajectory, or the state at `until`."""
@@ -44,9 +44,9 @@ class Draw:
 
 @final
 class Trace:
-    """What n pictures visit from the `since`-th to before the `end`-th timestep, each written to its place at once.
+    """Collects states and predictions of n pictures from the `since`-th to before the `end`-th timestep.
 
-    A list of it that is stacked in the end would hold all of it twice; in one tensor, what is let go of would stay.
+    Each is written to its place at once: a list that is stacked in the end would need twice the memory.
     """
 
     def __init__(self, end: int, since: int, x: Tensor) -> None:
@@ -54,19 +54,19 @@ class Trace:
         self.columns = [x.new_empty(end - since, *x.shape) for _ in range(3)]
 
     def note(self, t: Tensor, x_t: Tensor, eps_c: Tensor, eps_0: Tensor) -> None:
-        """A state [n, c, h, w] at t, and both predictions there."""
+        """Notes a state [n, c, h, w] at timestep t, and both predictions there."""
         for column, value in zip(self.columns, (x_t, eps_c, eps_0), strict=True):
             column[len(self.t)] = value
         self.t.append(t)
 
 
 def choose_image_batch(resolution: int) -> int:
-    """Pictures of so many pixels a side that are drawn at once: few of large ones, for memory's sake."""
+    """Number of pictures of this many pixels a side that are drawn at once: fewer of large ones, to save memory."""
     return 64 if resolution <= 128 else 4
 
 
 def build_draw(x: Tensor, trace: Trace | None) -> Draw:
-    """The end of a trajectory, and what was recorded on the way."""
+    """Puts the end of a trajectory and what was recorded on the way together."""
     if trace is None or not trace.t:
         empty = x.new_empty(0)
         return Draw(x, empty, empty, empty, empty)
@@ -74,9 +74,9 @@ def build_draw(x: Tensor, trace: Trace | None) -> Draw:
 
 
 def set_timesteps(scheduler: Any, steps: int, since: int = 0) -> Any:
-    """The scheduler, about to walk over `steps` timesteps from the `since`-th on.
+    """Prepares the scheduler for `steps` timesteps, of which it starts at the `since`-th.
 
-    Its timesteps and noise levels stay on the CPU, where reading one does not wait for a GPU.
+    Its timesteps and noise levels stay on the CPU, where reading one needs no wait for a GPU.
 
     Raises:
         ValueError: there is no such timestep.
@@ -85,19 +85,19 @@ def set_timesteps(scheduler: Any, steps: int, since: int = 0) -> Any:
         raise ValueError(f"steps must be at least 1, got {steps}")
     scheduler.set_timesteps(steps)
     if since not in range(count := len(scheduler.timesteps)):
-        raise ValueError(f"since={since} is none of the {count} timesteps visited; 0 to {count - 1} are")
+        raise ValueError(f"since={since} is none of the {count} timesteps; 0 to {count - 1} would have worked")
     if since and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(since)
     return scheduler
 
 
 def unscale(scheduler: Any, x_t: Tensor, t: Tensor) -> Tensor:
-    """The state that the scheduler steps from at t, of the one that the network reads: undoes `scale_model_input`."""
+    """Undoes `scale_model_input`: from the network's input at t [n, ...] to the scheduler's state [n, ...]."""
     return x_t / scheduler.scale_model_input(torch.ones((), device=x_t.device), t)
 
 
 def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> tuple[list[torch.Generator], Tensor]:
-    """A generator for each seed, and the noise [n, *shape] that they gave first; both on the CPU."""
+    """A generator for each seed, and the first noise [n, *shape] that they draw; both on the CPU."""
     rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     return rngs, torch.cat([torch.randn((1, *shape), generator=rng) for rng in rngs])
 
@@ -105,10 +105,10 @@ def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> tuple[list[torch.G
 def check_start(
     shape: Sequence[int], seeds: Sequence[int], start: Tensor | None, since: int, until: int | None = None
 ) -> None:
-    """ValueError where a drawing of latents [c, h, w] can't go on from these states at these timesteps."""
+    """Raises ValueError where sampling of latents [c, h, w] can't continue from these states at these timesteps."""
     if start is None and since:
-        raise ValueError(f"since={since} needs the states there: give start, from until={since} or from noised")
+        raise ValueError(f"since={since} needs the states there: give start, from until={since} or from add_noise")
     if start is not None and start.shape != (whole := (len(seeds), *shape)):
-        raise ValueError(f"states for {len(seeds)} seeds are {whole}, got {tuple(start.shape)}")
+        raise ValueError(f"start for {len(seeds)} seeds has to be {whole}, got {tuple(start.shape)}")
     if until is not None and until < since:
         raise ValueError(f"until={until} lies before since={since}")

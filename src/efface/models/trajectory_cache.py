@@ -1,7 +1,7 @@
-"""Recorded drawings of a frozen model, by the hash of all that they depend on: in memory to a bound, beyond it on disk.
+"""Keeps trajectories of the frozen model by a hash of all that they depend on, in memory and beyond a bound on disk.
 
-Given a folder, every recording is written there as well, and later runs that ask for the same one read it. Rows are
-read out of a file one by one, so that what was spilled never comes back as a whole.
+With a folder, every recording is also written there, and later runs that ask for the same one read it. Steps are read
+from a file one by one, so that a recording on disk is never loaded as a whole.
 """
 
 from __future__ import annotations
@@ -27,52 +27,52 @@ from .trajectory import Draw
 COLUMNS = ("states", "eps_c", "eps_0")
 MOST_NUMBERS, MOST_ROWS = 2**17, 32
 BOUND = 2 << 30
-"""Bytes held in memory where nothing is said."""
+"""The default number of bytes that are held in memory."""
 
 
 class StoreFull(OSError):
-    """A recording could not be written: no room is left where it should go."""
+    """A recording could not be written because its disk is full."""
 
 
 def choose_draw_batch(latent_shape: Sequence[int]) -> int:
-    """Pictures drawn together where nothing is said: 32, fewer of large latents (8 at 4 x 64 x 64, 2 at 4 x 128 x 128).
+    """The default batch of trajectories: 32, or fewer for large latents (8 at 4 x 64 x 64, 2 at 4 x 128 x 128).
 
-    A rule of the model alone, for the last bits of a drawing depend on how many are drawn together.
+    It depends on the model alone, because the last bits of a picture depend on how many are drawn together.
     """
     return max(1, min(MOST_ROWS, MOST_NUMBERS // prod(latent_shape)))
 
 
 def take_picture(draw: Draw, i: int) -> Draw:
-    """The i-th picture of a drawing."""
+    """The trajectory of the i-th picture."""
     one = slice(i, i + 1)
     return Draw(draw.x[one], draw.t, draw.states[:, one], draw.eps_c[:, one], draw.eps_0[:, one])
 
 
 @dataclass(frozen=True)
 class DiskEntry:
-    """A recording of which the file alone is left."""
+    """A recording that is on disk and no longer in memory."""
 
     file: Path
 
     def at(self, step: int) -> tuple[Tensor, ...]:
         with safe_open(self.file, framework="pt") as file:
-            # Copied, for a slice holds on to the whole file.
+            # Copied, because a slice would keep the whole file in memory.
             return (file.get_tensor("t")[step].clone(), *(file.get_slice(c)[step, 0].clone() for c in COLUMNS))
 
 
 @final
 class TrajectoryCache:
-    """Drawings on the CPU, by key; what was not used for longest leaves memory first.
+    """Trajectories on the CPU, by key; the least recently used one leaves memory first.
 
     Args:
-        folder: where recordings are kept for later runs; without one, what memory can't hold goes to a temporary
-            folder.
-        bound: bytes held in memory.
+        folder: a folder that keeps recordings for later runs; without one, recordings beyond the bound go to a
+            temporary folder.
+        bound: number of bytes that are held in memory.
     """
 
     def __init__(self, folder: str | Path | None = None, bound: int = BOUND) -> None:
         if bound < 0:
-            raise ValueError(f"a bound is in bytes and not below 0, got {bound}")
+            raise ValueError(f"a bound is a number of bytes and not below 0, got {bound}")
         self.folder, self.bound, self.used = Path(folder) if folder else None, bound, 0
         self.held: OrderedDict[str, Draw] = OrderedDict()
         self.spilled: dict[str, DiskEntry] = {}
@@ -87,14 +87,14 @@ class TrajectoryCache:
         return True
 
     def put(self, key: str, draw: Draw) -> None:
-        """Keeps the recording of one picture, if there is none; where it can't be written nothing is left of it.
+        """Keeps the recording of one picture, unless there is one; a failed write leaves no file.
 
         Raises:
-            StoreFull: no room.
+            StoreFull: the disk is full.
         """
         if key in self.held:
             return
-        # Copied, for a part of a drawing holds on to the whole.
+        # Copied, because a slice would keep the whole batch in memory.
         kept = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t) for name, t in vars(draw).items()}
         draw = Draw(**(kept | {name: _narrow(kept[name]) for name in ("eps_c", "eps_0")}))
         if self.folder is not None:
@@ -105,9 +105,9 @@ class TrajectoryCache:
             self._drop()
 
     def at(self, key: str, step: int) -> tuple[Tensor, ...]:
-        """Timestep, state, eps_c and eps_0 at a step of a recorded picture, on the CPU; KeyError where there is none.
+        """Timestep, state, eps_c and eps_0 at a step of a recorded picture, on the CPU; raises KeyError without one.
 
-        The last two are in bf16 where that loses nothing.
+        eps_c and eps_0 are in bf16 where that is exact.
         """
         if key in self.held:
             self.held.move_to_end(key)
@@ -116,7 +116,7 @@ class TrajectoryCache:
         return self.spilled[key].at(step)
 
     def evict(self, key: str) -> None:
-        """Lets go of a recording, in memory or spilled; files in the folder stay."""
+        """Removes a recording from memory and from the temporary folder; files in the given folder stay."""
         if key in self.held:
             self.used -= _size(self.held.pop(key))
         if self.folder is None and (spilled := self.spilled.pop(key, None)):
@@ -151,9 +151,9 @@ class TrajectoryCache:
 
 
 def _narrow(predictions: Tensor) -> Tensor:
-    """In bf16 where that loses nothing, as with all that a network says that computes in it."""
+    """Casts predictions to bf16 where that is exact, as it is for a network that computes in bf16."""
     half = predictions.to(torch.bfloat16)
-    same = all(torch.equal(h.to(p.dtype), p) for h, p in zip(half, predictions, strict=True))  # a step at a time
+    same = all(torch.equal(h.to(p.dtype), p) for h, p in zip(half, predictions, strict=True))  # step by step
     return half if same else predictions
 
 

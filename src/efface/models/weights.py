@@ -1,7 +1,7 @@
 """The weights of a model: by checkpoint name, and swapped by reference.
 
-A model is never changed in place. Within `Weights.swap_in` other tensors stand in the modules; after it the very
-tensors that were there before stand there again, so that leaving is exact and the frozen model costs no second copy.
+A model is never changed in place. Inside `Weights.swap_in` the modules hold other tensors; afterwards they hold the
+very tensors that were there before, so that the model is restored exactly and needs no second copy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Weights:
 
     Args:
         modules: the modules, by the name of the part of the model.
-        checkpoint_name: the checkpoint's name of a parameter, from its part and its name in the module.
+        checkpoint_name: gives a parameter's checkpoint name from its part and its name in the module.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], checkpoint_name: Callable[[str, str], str]) -> None:
@@ -27,19 +27,19 @@ class Weights:
             for name, _ in module.named_parameters()
         }
         self.swaps = 0
-        """How many `swap_in` are entered and not left."""
+        """The number of `swap_in` blocks that are open now."""
 
     def current(self) -> dict[str, Tensor]:
-        """The parameters now in place, by checkpoint name."""
+        """The parameters that are in place now, by checkpoint name."""
         return {name: owner._parameters[leaf] for name, (owner, leaf) in self._slots.items()}  # type: ignore[misc]
 
     def find(self, name: str) -> tuple[nn.Module, Tensor]:
-        """The module that holds a parameter, and the tensor now in place; KeyError where there is none of the name."""
+        """The module that holds a parameter, and the tensor in place; raises KeyError for an unknown name."""
         owner, leaf = self._slots[name]
         return owner, owner._parameters[leaf]  # type: ignore[return-value]
 
     def drop(self, prefix: str) -> None:
-        """Forgets the parameters whose names begin so."""
+        """Removes the parameters whose names begin with the prefix."""
         self._slots = {name: slot for name, slot in self._slots.items() if not name.startswith(prefix)}
 
     def owners(self) -> dict[str, nn.Module]:
@@ -48,7 +48,7 @@ class Weights:
 
     @contextmanager
     def swap_in(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within, the named weights are these tensors; after, the very ones that were there before.
+        """Swaps these tensors in for the named weights inside the `with` block; afterwards the old ones are back.
 
         Raises:
             KeyError: no parameter has one of the names.

@@ -1,8 +1,8 @@
-"""What an attack by gradients will take, said before it starts, and how many rows of it fit at once.
+"""Plans the memory of an attack by gradients before it starts, and how many rows of it fit at once.
 
-need = weights + step(m): the weights of the model, and what differentiating m rows adds, a straight line through passes
-of one and two rows. These are gone through with the shapes of tensors alone; a network that cannot do without numbers
-makes the passes. No weight requires a gradient meanwhile, so that activations are kept for the prompt's sake alone.
+need = weights + step(m): the weights of the model, and what differentiating m rows adds, a straight line fitted to
+passes of one and two rows. These passes run with the shapes of tensors alone, or really, where a network needs numbers.
+No weight requires a gradient meanwhile, so that activations are kept for the prompt's gradient alone.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from .shapes import shapes_alone
 from .tracker import AllocationTracker, count_bytes
 
 PREFIX = 5
-"""Token embeddings before the prompt, as the attacks that are planned have them; more cost nothing more."""
+"""Number of token embeddings before the prompt, as in the planned attacks; their number hardly changes the memory."""
 
 
 @final
 @dataclass(frozen=True)
 class GradientPlan:
-    """Bytes and rows of an attack by gradients."""
+    """The bytes and rows of an attack by gradients."""
 
     weights: int
     """Bytes of the model's parameters on the device."""
     step: LinearFit
-    """Bytes that a gradient adds, by rows that are differentiated at once."""
+    """Bytes that a gradient adds, by the number of rows that are differentiated at once."""
     rows: int
-    """Rows that are attacked together."""
+    """Number of rows that are attacked together."""
     at_once: int
-    """Rows of them that are differentiated at once."""
+    """Number of these rows that are differentiated at once."""
 
     @property
     def need(self) -> int:
@@ -54,14 +54,15 @@ class GradientPlan:
 
 
 def plan_gradients(model: Model, rows: int, limit: int | None) -> GradientPlan:
-    """The plan with as many rows at once as fit: all of them, or half, or a quarter … or one.
+    """Makes the plan with as many rows at once as fit: all of them, or half, or a quarter … or one.
 
     Args:
-        rows: rows that an attack takes together.
-        limit: bytes that it may need; None takes all rows at once.
+        model: the model that is attacked.
+        rows: number of rows that are attacked together.
+        limit: number of bytes that it may need; None takes all rows at once.
 
     Raises:
-        DoesNotFit: not even one row at once fits; says what would.
+        DoesNotFit: not even one row at once fits; the message says what would.
     """
     plan = GradientPlan(_weights(model), measure_gradient(model), rows, rows)
     if limit is None:
@@ -77,7 +78,7 @@ def plan_gradients(model: Model, rows: int, limit: int | None) -> GradientPlan:
 
 
 def measure_gradient(model: Model) -> LinearFit:
-    """Bytes that a gradient to the prompts adds, by rows that are differentiated at once."""
+    """Bytes that a gradient to the prompts adds, by the number of rows that are differentiated at once."""
     try:
         sizes = [_measure_shapes(model, n) for n in (1, 2)]
     except RuntimeError:  # a network or a kernel that needs numbers
@@ -100,7 +101,7 @@ def _measure_pass(model: Model, n: int) -> int:
 
 
 def _start(model: Model) -> Tensor | None:
-    """Embeddings [1, k, d] of a prefix of the empty prompt; None where no token embeddings are read."""
+    """Embeddings [1, k, d] of a prefix of the empty prompt; None where the model reads no token embeddings."""
     try:
         own = model.embed(model.tokenize([""])).detach().float()
     except ValueError:
@@ -109,7 +110,7 @@ def _start(model: Model) -> Tensor | None:
 
 
 def _differentiate(model: Model, n: int, start: Tensor | None) -> None:
-    """One step of an attack on n rows, at states of zeros."""
+    """Makes one step of an attack on n rows, at states of zeros."""
     x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.state_dtype)
     with model.frozen(), torch.enable_grad():
         if start is None:

@@ -1,4 +1,4 @@
-"""How much memory there is, how much this process takes of it, and how sizes are written."""
+"""Reads how much memory there is and how much this process takes, and reads and writes sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def read_free_bytes(device: torch.device) -> int | None:
-    """Reads how many bytes a device can still give, with those that this process holds; None where nobody knows."""
+    """Reads how many bytes a device can still give, plus those that this process holds; None where that is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     facts = Path("/proc/meminfo")
@@ -21,7 +21,7 @@ def read_free_bytes(device: torch.device) -> int | None:
 
 
 def read_size(text: str) -> int:
-    """Reads the bytes that "8GB", "800 MB" or "0.5gb" name (powers of 1000); ValueError for anything else."""
+    """Reads a size such as "8GB", "800 MB" or "0.5gb" in bytes (powers of 1000); raises ValueError for another text."""
     number, unit = text.strip().upper().rstrip("B"), 1.0
     for letter, factor in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if number.endswith(letter):
@@ -31,19 +31,19 @@ def read_size(text: str) -> int:
     except ValueError:
         found = 0.0
     if not 0 < found < 1e18:
-        raise ValueError(f"no size: {text!r}; write it as 8GB or 800MB")
+        raise ValueError(f"{text!r} is no size; write it as 8GB or 800MB")
     return int(found)
 
 
 def format_size(n: float) -> str:
-    """Writes bytes for people, in GB or MB (powers of 1000)."""
+    """Writes a number of bytes in GB or MB (powers of 1000)."""
     return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
 
 def read_resident_peak() -> int | None:
-    """Reads the most bytes of main memory that this process held at once; None where the system does not tell.
+    """Reads the most bytes of main memory that this process has held; None where the system does not say.
 
-    Linux' getrusage would count the parent's, from before the start of this process.
+    Linux' getrusage would include the parent's peak from before the start of this process.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -63,7 +63,7 @@ def _read_resident() -> int:
 
 
 def _read_group_limit() -> int:
-    """Reads how many bytes a container leaves this process; cached files, which give way, count as free."""
+    """Reads how many bytes a container leaves this process; cached files count as free, because they can be dropped."""
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))

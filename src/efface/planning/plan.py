@@ -1,16 +1,14 @@
-"""What an erasure will take, said before it starts, and which flag would make it fit.
+"""Plans the memory of an erasure before it starts, and finds the flags that would make it fit.
 
 need = weights + trained + kept + max(step(m), drawing(d)), in bytes on the device. `weights` are all parameters of the
-model; `trained` are the tensors that learn and Adam's two moments of each; `step(m)` is what one step adds with m rows
-at once in the student's pass; `drawing(d)` is what a step of drawing d pictures adds; `kept`, on a CPU alone, are the
-last good state and the part of the recordings that the store holds in memory. Step and drawing are straight lines in
-their rows.
+model; `trained` are the trained tensors and Adam's two moments of each; `step(m)` is what one step adds with m rows at
+once in the student's pass; `drawing(d)` is what a sampling step of d pictures adds; `kept`, on a CPU alone, are the
+last good state and the recordings that the store holds in memory. Step and drawing are straight lines in their rows.
 
-The lines are laid through trial steps that are really made (`probe_steps`), never with more rows at once in the
-student's pass than the run has: steps of two and four rows of each term go row by row, one of four by twos, and one of
-at most two goes whole where the run's own do. Where that would cost more than a tenth of the run, they are laid through
-steps of one and two rows of which the shapes alone are known (`shapes`). What kernels take inside themselves is not
-seen; `SPARE` allows for it.
+The lines are fitted to trial steps (`probe_steps`), which never have more rows at once in the student's pass than the
+run: steps of two and four rows of each term run row by row, another one of four runs by twos, and one of at most two
+rows runs whole if the run's own steps do. Where that would cost more than a tenth of the run, the lines are fitted to
+steps of one and two rows with the shapes of tensors alone (`shapes`). `SPARE` allows for memory inside kernels.
 """
 
 from __future__ import annotations
@@ -35,53 +33,53 @@ from .shapes import measure_shapes, trial_is_cheap
 from .tracker import count_bytes
 
 SPARE = 1.1
-"""How much more than planned must be free, for workspaces, fragments and the libraries' own."""
+"""The factor by which free memory must exceed the plan, for workspaces, fragmentation and the libraries' own memory."""
 SHAPES = "(from the shapes of tensors: trial steps would cost more than a tenth of this run)"
 LESS = "--checkpointing, --offload, --dtype bf16 and fewer --weights take less"
 
 
 class DoesNotFit(ValueError):
-    """A run needs more memory than it may have; the message holds the plan and what would make it fit."""
+    """A run needs more memory than there is; the message has the plan and the flags that would make it fit."""
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """Bytes and rows of a run."""
+    """The bytes and rows of a run."""
 
     weights: int
     """Bytes of the model's parameters on the device."""
     resting: int
-    """Bytes of them that are text encoders' and the autoencoder's, which `--offload` would keep elsewhere."""
+    """The part of `weights` that `--offload` would move away: text encoders and autoencoder."""
     trained: int
-    """Bytes of what learns, with Adam's moments."""
+    """Bytes of the trained tensors, with Adam's moments."""
     kept: int
     """Bytes that stay on the device: a search's embeddings of words, and on a CPU the last good state, pictures, and
-    recordings that are held in memory."""
+    recordings in memory."""
     turn: LinearFit
-    """Bytes that a step adds, by rows at once in the student's pass."""
+    """Bytes that a step adds, by the number of rows at once in the student's pass."""
     drawing: LinearFit
-    """Bytes that drawing adds, by pictures at once."""
+    """Bytes that drawing adds, by the number of pictures at once."""
     rows: int
-    """Rows in the student's pass, in a step of the weights."""
+    """Number of rows in the student's pass, in a step of the weights."""
     micro: int
-    """Rows of them that go through the student at once."""
+    """Number of these rows that the student reads at once."""
     waiting: float
-    """Bytes that each of the other rows takes meanwhile."""
+    """Bytes of each of the other rows meanwhile."""
     apart: int
-    """Bytes beside, where rows go piece by piece: gradients of two pieces that are summed."""
+    """Further bytes where rows are read piece by piece: the gradients of two pieces, which are summed."""
     pictures: int
-    """Pictures that are drawn together."""
+    """Number of pictures that are drawn together."""
     traced: int
-    """Bytes that are recorded of these meanwhile, beyond those that are kept anyway."""
+    """Bytes that are recorded while these are drawn, without those that are in `kept`."""
     recorded: int
     """Bytes of recordings, in the host's memory or on disk."""
     drawn: int = 0
-    """Trajectories and pictures that are drawn before they can be trained on; drawn anew they count once."""
+    """Number of trajectories and pictures that are drawn before training on them; those drawn again count once."""
     notes: tuple[str, ...] = ()
-    """What else is worth knowing beforehand, such as how many words are searched."""
+    """Further lines for the user, such as how many words are searched."""
     from_shapes: bool = False
-    """Whether step and drawing were estimated from shapes, and no trial step was made."""
+    """Whether step and drawing were estimated from shapes, without a trial step."""
 
     @property
     def need(self) -> int:
@@ -103,9 +101,9 @@ class Plan:
         """Writes the plan as text, a line for each part."""
         lines = [
             ("weights of the model", self.weights),
-            ("what learns, and Adam's moments", self.trained),
+            ("trained tensors, and Adam's moments", self.trained),
             ("the last good state, and recordings held", self.kept),
-            (f"a turn, {self.micro} of {self.rows} rows at once", self.learning),
+            (f"a step, {self.micro} of {self.rows} rows at once", self.learning),
             (f"or drawing {self.pictures} at once", self.sampling),
             ("at most, on the device", self.need),
             ("recordings, in memory or on disk", self.recorded),
@@ -116,25 +114,25 @@ class Plan:
 
 
 def build_for_planning(make: Callable[[], Trainer], device: torch.device) -> Trainer:
-    """Sets a game up; raises DoesNotFit where there is no room for what learns."""
+    """Sets a training up; raises DoesNotFit where there is no room for the trained tensors."""
     try:
         return make()
     except torch.OutOfMemoryError as error:
         less = "--dtype bf16, --offload, --moments 8 and fewer --weights take less"
-        raise DoesNotFit(f"what learns does not fit on {device} beside the model; {less}") from error
+        raise DoesNotFit(f"the trained tensors do not fit on {device} beside the model; {less}") from error
 
 
 def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
-    """Plans a game that is set up, and leaves everything as it was.
+    """Plans a training that is set up, and leaves everything as it was.
 
-    Makes trial steps where these cost at most a tenth of the run's steps; else no pass of the network at all, unless a
-    method cannot do without numbers, or a loss not with a single row.
+    It makes trial steps where these cost at most a tenth of the run's steps. Otherwise it makes no pass of the network,
+    unless a method needs numbers, or a loss needs more than one row.
 
     Args:
         progress: called as progress(done, of) before each part of the work and after the last.
 
     Raises:
-        DoesNotFit: trial steps did not fit on the GPU; says what is known of the plan nevertheless.
+        DoesNotFit: trial steps did not fit on the GPU; the message has the part of the plan that is known.
     """
     if process_group().size == 1 and not trial_is_cheap(trainer):
         with suppress(RuntimeError, ValueError):
@@ -143,7 +141,7 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
 
 
 def estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
-    """Plans a game from the shapes of its tensors alone; as `estimate`, which calls it where trials would cost much."""
+    """Plans a training from shapes of tensors alone; `estimate` calls this where trial steps would cost too much."""
     cost = measure_shapes(trainer, progress)
     plan = _plan(trainer, cost.each, cost.turn, cost.waiting, cost.drawing)
     micro = min(plan.rows, trainer.config.micro_batch or plan.rows)
@@ -159,7 +157,7 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
         drawing = LinearFit.through(*(measure_drawing(model, n) for n in (1, 2)))
     except torch.OutOfMemoryError as error:
         sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(trainer))]
-        said = f"{sizes[0]} of weights and {sizes[1]} of what learns"
+        said = f"{sizes[0]} of weights and {sizes[1]} of trained tensors"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
     least = _plan(trainer, one.each, LinearFit(one.turn, 0), one.waiting, drawing)
     progress(2, 3)
@@ -173,7 +171,7 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
 
 
 def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing: LinearFit) -> Plan:
-    """The plan with one row at once; `each` rows in the student's pass for one of each term."""
+    """The plan with one row at once; the student's pass has `each` rows for one row of each term."""
     model, takes = trainer.model, _takes(trainer)
     resting, scales = list_resting(model), list_scales(model.network) if model.quantised else []
     return Plan(
@@ -195,7 +193,7 @@ def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing:
 
 
 def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
-    """The plan at the run's own rows at once, from that of one: by a turn that goes by twos, and by a whole one."""
+    """The plan at the run's own rows at once, from that of one row, a step by twos, and a whole step."""
     micro = min(least.rows, trainer.config.micro_batch or least.rows)
     if micro == 1 < least.rows:
         return least
@@ -208,11 +206,12 @@ def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
 
 
 def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan]]) -> None:
-    """Raises DoesNotFit where `limit` bytes are too few, with the plan and with the other plans that would fit.
+    """Raises DoesNotFit where `limit` bytes are too few; the message has this plan and the flags that would fit.
 
     Args:
-        limit: bytes that the run may take; None refuses nothing.
-        others: further plans, by the flags that bring them about; called only where this plan does not fit.
+        plan: the run's plan.
+        limit: number of bytes that the run may take; None accepts any plan.
+        others: gives further plans by their flags; it is called only where this plan does not fit.
     """
     if limit is None or plan.need * SPARE <= limit:
         return
@@ -229,7 +228,7 @@ def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str,
 
 
 def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
-    """Finds plans that need less, by their flags; each has the flags before it too."""
+    """Finds plans that need less, by their flags; each also has the flags of those before it."""
     found: dict[str, Plan] = {}
     flags, last = "", plan
     if plan.micro > 1:
@@ -253,7 +252,7 @@ def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
 
 
 def _drawn_singly(trainer: Trainer, plan: Plan) -> Plan:
-    """The plan where what a training draws is drawn picture by picture."""
+    """The plan in which a training draws picture by picture."""
     before, trainer.model.draw_batch = trainer.model.draw_batch, 1
     try:
         return replace(plan, **_drawn(trainer, _takes(trainer)))
@@ -262,18 +261,18 @@ def _drawn_singly(trainer: Trainer, plan: Plan) -> Plan:
 
 
 def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, Any]:
-    """How many pictures are drawn together, and the bytes recorded meanwhile beyond those that are kept anyway."""
+    """The number of pictures drawn together, and the bytes recorded meanwhile without those that are in `kept`."""
     traced = max((t.trace_bytes for t in takes), default=0) - _stored(trainer, takes)
     return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
 
 
 def _takes(trainer: Trainer) -> list[MemoryFootprint]:
-    """What each source's drawing takes."""
+    """The memory that each source's drawing takes."""
     return [source.estimate_footprint(trainer.context) for source in trainer.sources()]
 
 
 def _trained(trainer: Trainer) -> int:
-    """Bytes of what learns and of Adam's moments; twice where a balance with inner steps puts all of it aside."""
+    """Bytes of the trained tensors and Adam's moments, twice if a balance with inner steps saves a copy of them."""
     learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
     moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.config.moments // 8
     aside = count_bytes(learning) + moments if trainer.balance.inner else 0
@@ -281,20 +280,20 @@ def _trained(trainer: Trainer) -> int:
 
 
 def _stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
-    """Bytes of recordings that lie on the device: on a CPU what the store's bound lets, on a GPU none."""
+    """Bytes of recordings on the device: up to the store's bound on a CPU, none on a GPU."""
     here = trainer.model.device.type == "cpu"
     return min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound) if here else 0
 
 
 def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
-    """Bytes of the last good state and of pictures that lie on the device: on a GPU none."""
+    """Bytes of the last good state and of pictures on the device: none on a GPU."""
     if trainer.model.device.type != "cpu":
         return 0
     return count_bytes(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)
 
 
 def list_resting(model: Model) -> list[Tensor]:
-    """Lists what lies on the device of the parts that rest while a denoiser learns: text encoders and autoencoder."""
+    """Lists the weights on the device that a denoiser's training does not use: text encoders and autoencoder."""
     parts = [getattr(model.pipeline, name, None) for name in (*ENCODERS, "vae")]
     lying = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
     return [tensor for tensor in lying if tensor.device == model.device]

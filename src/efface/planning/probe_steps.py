@@ -1,4 +1,4 @@
-"""Trial steps: small real passes that are made to be measured, at states of zeros, so that nothing need be drawn."""
+"""Trial steps: small real passes whose memory is measured, at states of zeros, so that nothing has to be drawn."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class LinearFit:
     """Bytes that a pass adds, as a straight line in its rows."""
 
     fixed: float
-    """Bytes that do not depend on the number of rows; counted as 0 where the fit has it below."""
+    """Bytes that do not depend on the number of rows; a negative fit counts as 0."""
     each: float
-    """Bytes a row."""
+    """Bytes for each row."""
 
     def __call__(self, rows: int) -> int:
         return round(max(0.0, self.fixed) + self.each * rows)
 
     @staticmethod
     def through(one: int, two: int, rows: int = 1) -> LinearFit:
-        """The line through the bytes of a pass of `rows` rows and of a pass of twice as many."""
+        """The line through the bytes of a pass of `rows` rows (`one`) and of a pass of twice as many (`two`)."""
         return LinearFit(2 * one - two, (two - one) / rows)
 
 
 @final
 class ZeroStates(Source):
-    """States of zeros, with all of the teacher's predictions known; the same for all who ask within a turn."""
+    """States of zeros, with all of the teacher's predictions known; all terms get the same object in a step."""
 
     def __init__(self) -> None:
         self.last: tuple[Step, tuple[str, ...], States] | None = None
@@ -58,7 +58,7 @@ class ZeroStates(Source):
 
 @contextmanager
 def replace_sources(terms: Sequence[Term]) -> Iterator[None]:
-    """Within, the terms read zeros, and nothing is drawn; a source that two terms share stays shared."""
+    """Lets the terms read zeros, so that nothing is drawn; a source that two terms share stays shared."""
     before = [(term, term.sources()) for term in terms]
     zeros = {id(source): ZeroStates() for _, own in before for source in own.values()}
     try:
@@ -74,22 +74,22 @@ def replace_sources(terms: Sequence[Term]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RowwiseCost:
-    """What steps take whose rows go through the student one by one."""
+    """The memory of steps whose rows the student reads one by one."""
 
     terms: int
-    """Rows of each term in the smaller step; the larger has twice as many."""
+    """Number of rows of each term in the smaller step; the larger step has twice as many."""
     each: int
-    """Rows in the student's largest pass for one of each term; a term that asks it nothing has passes of its own."""
+    """Number of rows in the student's largest pass for one row of each term."""
     turn: float
     """Bytes that a step of one row adds."""
     waiting: float
-    """Bytes that each further row takes while it waits."""
+    """Bytes of each further row while it waits."""
     larger: int
     """Bytes that the larger step adds."""
 
 
 def measure_rowwise(trainer: Trainer) -> RowwiseCost:
-    """Makes two steps whose rows go one by one, of one or two rows of each term and of twice as many."""
+    """Makes two steps whose rows the student reads one by one, of one or two rows of each term and of twice as many."""
     n = min(2, trainer.config.batch)
     (few, rows), (many, _) = measure_step(trainer, n, 1), measure_step(trainer, 2 * n, 1)
     each = max(1, rows // n)
@@ -110,7 +110,7 @@ def measure_step(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
 
 
 def measure_drawing(model: Model, n: int) -> int:
-    """Bytes that one guided step of drawing n pictures adds."""
+    """Bytes that one guided sampling step of n pictures adds."""
     uncond = model.encode([""])
     x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.state_dtype)
     with torch.no_grad(), AllocationTracker(model.weights.values()) as tracker:
@@ -119,11 +119,11 @@ def measure_drawing(model: Model, n: int) -> int:
 
 
 Asked = Sequence[tuple[Term, Mapping[str, Query]]]
-"""What each term asks in a step, as `Trainer.collect_queries` has it."""
+"""Each term with its queries in a step, as `Trainer.collect_queries` returns them."""
 
 
 def count_student_rows(trainer: Trainer, asked: Asked) -> int:
-    """Rows in the student's largest pass of a step; what several terms ask counts once."""
+    """Number of rows in the student's largest pass of a step; a query that several terms share counts once."""
     each = [
         [query for term, some in asked for query in some.values() if term.role in roles]
         for roles in trainer.balance.passes
@@ -133,6 +133,6 @@ def count_student_rows(trainer: Trainer, asked: Asked) -> int:
 
 
 def list_tensors(trainer: Trainer) -> list[Tensor]:
-    """The model's weights, and what learns, in the network's own dtype and as masters."""
+    """The model's weights and the trained tensors, both in the network's own dtype and as fp32 masters."""
     beside = (tensor for learner in trainer.learners for tensor in (*learner.params(), *learner.learning()))
     return [*trainer.model.weights.values(), *beside]

@@ -1,8 +1,8 @@
-"""What a step takes, from the shapes of its tensors alone: nothing is computed, and no memory is taken.
+"""Measures the memory of a step from the shapes of its tensors alone: nothing is computed, and no memory is used.
 
-The same losses and gradients as in training are gone through with PyTorch's fake tensors, which have a shape, a dtype
-and a device but no numbers; the tracker counts the bytes that their storages would have. It serves where trial steps
-would take longer than a tenth of the run that they plan. What cannot be known without numbers raises RuntimeError.
+The same losses and gradients as in training run with PyTorch's fake tensors, which have a shape, a dtype and a device
+but no numbers; the tracker counts the bytes that their storages would have. This is used where trial steps would take
+longer than a tenth of the run that they plan. An operation that needs numbers raises RuntimeError.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .probe_steps import Asked, LinearFit, count_student_rows, list_tensors, rep
 from .tracker import AllocationTracker, count_bytes
 
 SHARE = 0.1
-"""The most that trial steps may cost, as a share of the run that they plan."""
+"""The largest cost of trial steps, as a share of the run that they plan."""
 
 
 @final
 class Replayed(Term):
-    """A term whose questions have been asked already, so that its loss can be taken again without asking anew."""
+    """A term with known queries, so that its loss can be computed again without new queries."""
 
     def __init__(self, term: Term, queries: Mapping[str, Query]) -> None:
         self.term, self.given, self.role = term, queries, term.role
@@ -47,25 +47,25 @@ class Replayed(Term):
 @final
 @dataclass(frozen=True)
 class ShapeCost:
-    """Bytes that a step and drawing add, from shapes."""
+    """Bytes that a step and drawing add, measured from shapes."""
 
     each: int
-    """Rows in the student's largest pass for one of each term."""
+    """Number of rows in the student's largest pass for one row of each term."""
     turn: LinearFit
-    """Bytes that a step adds, by rows at once in the student's pass."""
+    """Bytes that a step adds, by the number of rows at once in the student's pass."""
     waiting: float
-    """Bytes that each further row takes while it waits."""
+    """Bytes of each further row while it waits."""
     apart: int
-    """Bytes beside, where rows go by pieces: gradients of two pieces that are summed."""
+    """Further bytes where rows are read piece by piece: the gradients of two pieces, which are summed."""
     drawing: LinearFit
-    """Bytes that a step of drawing adds, by pictures."""
+    """Bytes that a sampling step adds, by the number of pictures."""
 
 
 def trial_is_cheap(trainer: Trainer) -> bool:
     """Whether the trial steps cost at most `SHARE` of the run's steps, both counted in forward passes of one row.
 
-    A row that is learnt from counts 3, one whose activations are recomputed 4, one of the teacher or of drawing 1. What
-    the run draws is left out, so the run costs at least what is said here.
+    A row of the student counts 3, or 4 if its activations are recomputed; a row of the teacher or of drawing counts 1.
+    The run's own drawing is left out, so that its cost is not overestimated.
     """
     config, (_, _, asked) = trainer.config, ask_terms(trainer, 1)
     student, each = _count_rows(asked, "student"), max(1, count_student_rows(trainer, asked))
@@ -79,14 +79,14 @@ def trial_is_cheap(trainer: Trainer) -> bool:
 
 
 def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> ShapeCost:
-    """What the run's steps and its drawing take; makes no pass of the network.
+    """Measures the run's steps and its drawing without a pass of the network.
 
     Args:
         progress: called as progress(done, of) before each part and at the end.
 
     Raises:
         RuntimeError: a term, a network or a kernel needs numbers where there are shapes alone.
-        ValueError: a loss needs more than one row, as one by scores does.
+        ValueError: a loss needs more than one row, as one with the score gradient does.
     """
     progress(0, 3)
     few, rows = measure_step_shapes(trainer, 1)
@@ -99,7 +99,7 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
-    waiting = turn.each if hardened else _waiting_bytes(trainer, asked) / each  # an attack takes all rows at once
+    waiting = turn.each if hardened else _waiting_bytes(trainer, asked) / each  # an attack reads all rows at once
     return ShapeCost(each, turn, waiting, count_bytes(trainer.update.params()), drawing)
 
 
@@ -118,7 +118,7 @@ def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, 
 
 
 def measure_drawing_shapes(model: Model, n: int) -> int:
-    """Bytes that one guided step of drawing n pictures would add."""
+    """Bytes that one guided sampling step of n pictures would add."""
     uncond = model.encode([""])
     with torch.no_grad(), shapes_alone(model, list(model.weights.values())) as tracker:
         x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.state_dtype)
@@ -127,10 +127,10 @@ def measure_drawing_shapes(model: Model, n: int) -> int:
 
 
 def ask_terms(trainer: Trainer, n: int, micro: int = 0) -> tuple[Trainer, Step, Asked]:
-    """A copy of the training with n rows of each term, a step, and what the terms ask in it, without the network."""
+    """A copy of the training with n rows of each term, a step, and the terms' queries in it, without the network."""
     small = trainer.resize(n, micro)
     model = copy.copy(trainer.model)
-    setattr(model, "predict", _predict_nothing)  # noqa: B010  (a term may attack the network before it asks)
+    setattr(model, "predict", _predict_nothing)  # noqa: B010  (a term may attack the network before its queries)
     asking = copy.copy(small)
     asking.context = replace(small.context, model=model)
     with replace_sources(trainer.terms):
@@ -141,8 +141,8 @@ def ask_terms(trainer: Trainer, n: int, micro: int = 0) -> tuple[Trainer, Step, 
 
 @contextmanager
 def shapes_alone(model: Model, known: list[Tensor]) -> Iterator[AllocationTracker]:
-    """Within, tensors have shapes and no numbers; counts all but the `known`. A compiled network runs as it was."""
-    given = [tensor.fake_mode for tensor in known if isinstance(tensor, FakeTensor)]  # a model that is of shapes alone
+    """Gives tensors shapes without numbers inside the block and counts all but the `known`; nothing runs compiled."""
+    given = [tensor.fake_mode for tensor in known if isinstance(tensor, FakeTensor)]  # a model that has shapes alone
     mode = given[0] if given else FakeTensorMode(allow_non_fake_inputs=True)
     tracker = AllocationTracker([t if isinstance(t, FakeTensor) else mode.from_tensor(t) for t in known])
     steady, model.steady = model.steady, None
@@ -155,7 +155,7 @@ def shapes_alone(model: Model, known: list[Tensor]) -> Iterator[AllocationTracke
 
 
 def _predict_nothing(x: Tensor, t: Any, *conds: Cond) -> tuple[Tensor, ...]:
-    """In place of `Model.predict`: of its shape, and with a slope to the conditions."""
+    """Replaces `Model.predict` by zeros of its shape that have a gradient to the conditions."""
     return tuple(
         torch.zeros_like(x) + torch.stack([part.float().abs().mean() for part in cond.tensors.values()]).sum().to(x)
         for cond in conds
@@ -163,7 +163,7 @@ def _predict_nothing(x: Tensor, t: Any, *conds: Cond) -> tuple[Tensor, ...]:
 
 
 def _count_rows(asked: Asked, role: str) -> int:
-    """Rows that are asked of the student or of the teacher, without those whose answer is known."""
+    """Number of rows that the student or the teacher predicts, without those whose prediction is known."""
     queries = {
         (id(query.states), id(query.cond)): query for _, some in asked for query in some.values() if query.role == role
     }
@@ -171,7 +171,7 @@ def _count_rows(asked: Asked, role: str) -> int:
 
 
 def _states(asked: Asked) -> list[Tensor]:
-    """The states and conditions that are asked about."""
+    """The states and conditions of the queries."""
     queries = [query for _, some in asked for query in some.values()]
     return [
         tensor
@@ -181,7 +181,7 @@ def _states(asked: Asked) -> list[Tensor]:
 
 
 def _waiting_bytes(trainer: Trainer, asked: Asked) -> float:
-    """Bytes that one row of each term takes while it waits: states, and what goes into the pass and comes out of it."""
+    """Bytes of one row of each term while it waits: its states, and the inputs and outputs of the pass."""
     students = [query for _, some in asked for query in some.values() if query.role == "student"]
     passed = [tensor for query in students for tensor in (query.states.x, *query.cond.tensors.values())]
     predictions = [query.states.x for query in students]

@@ -1,7 +1,7 @@
-"""Counts the bytes of live tensors, operation by operation: on any device, and whatever the allocator rounds them to.
+"""Counts the bytes of live tensors, operation by operation, on any device, without the allocator's rounding.
 
-Every storage that an operation hands out counts from then on until it is freed, views once. What a kernel takes and
-returns inside an operation is not seen, nor is what an allocator keeps in reserve.
+Every storage that an operation returns counts until it is freed; views of one storage count once. Memory that a kernel
+uses inside an operation is not seen, nor is an allocator's reserve.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 @final
 class AllocationTracker(TorchDispatchMode):
-    """Within, `live` counts the bytes of tensors made since it was entered and not yet freed; `peak` is its maximum.
+    """Counts in `live` the bytes of tensors that were made inside the block and not yet freed; `peak` is its maximum.
 
     Args:
         known: tensors that are there already and do not count, such as a model's weights.
@@ -59,6 +59,6 @@ def count_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _address(tensor: Tensor) -> int:
-    """Where a storage lies; one of a shape alone, which lies nowhere, is told by itself."""
+    """A key for a storage: its address, or for one without memory the object itself."""
     storage = tensor.untyped_storage()
     return storage._cdata if isinstance(tensor, FakeTensor) else storage.data_ptr() or storage._cdata

@@ -52,7 +52,7 @@ def start_page(page: gr.Blocks, host: str, port: int) -> str:
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """Within, an error is shown on the page in its own words, until it is closed."""
+    """Inside the `with` block, an error is shown on the page in its own words, until it is closed."""
     try:
         yield
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:

@@ -80,7 +80,7 @@ def wait_for_the_end() -> None:
 
 @contextmanager
 def serve(playground: Playground, host: str = HOST, port: int = PORT) -> Iterator[str]:
-    """Within, the page is served; gives its address."""
+    """Inside the `with` block, the page is served; gives its address."""
     from .page import build_page, start_page
 
     page = build_page(playground)

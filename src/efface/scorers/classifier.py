@@ -99,7 +99,7 @@ def find_wanted_labels(row: Row, question: str) -> tuple[str, ...]:
 
 
 def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequence[Row]) -> None:
-    """ValueError where a row asks for something that none of these labels names: it would never be seen."""
+    """Raises ValueError where a row asks for something that none of these labels names: it would never be seen."""
     known = frozenset().union(*(split_label(label) for label in labels))
     for row in rows:
         names = [split_label(n) for n in find_wanted_labels(row, question)]

@@ -60,7 +60,7 @@ class Clip:
 
 
 def require_clip(scorer: str, folder: str) -> None:
-    """ValueError where the folder or hub id holds something else."""
+    """Raises ValueError where the folder or hub id holds something else."""
     kind = read_config(folder).model_type
     if kind != "clip":
         raise ValueError(f"scorer {scorer} needs a CLIP (model_type clip); {folder} holds a {kind}")

@@ -205,7 +205,7 @@ def _check(grid: Grid) -> None:
 
 
 def _check_names(grid: Grid, labels: list[str]) -> None:
-    """ValueError where a table of the grid speaks of a concept, method or setting that the grid does not have."""
+    """Raises ValueError where a table of the grid names a concept, method or setting that the grid does not have."""
     concepts = {c for some in grid.concepts.values() for c in some}
     spoken: dict[str, Iterable[str]] = {"[anchors]": grid.anchors, "[keep]": grid.keep}
     spoken |= {f"concepts of variant {v.name}": v.concepts or () for v in grid.variants}
@@ -232,7 +232,7 @@ def _check_names(grid: Grid, labels: list[str]) -> None:
 
 
 def _check_anchors(grid: Grid, methods: Mapping[str, str]) -> None:
-    """ValueError where a method that needs an anchor has none for a concept."""
+    """Raises ValueError where a method that needs an anchor has none for a concept."""
     own = {variant.name: variant for variant in grid.variants}
     for label, method in methods.items():
         if not getattr(METHODS.get(method), "needs_anchor", False):

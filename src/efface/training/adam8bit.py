@@ -7,9 +7,9 @@ step changes the second moment by less than a level, and rounding to the nearest
 8-bit moments by blocks is Dettmers et al.'s (arXiv 2110.02861); levels, random rounding and the floor under the second
 moment are our own.
 
-Tensors are taken many together, up to `CHUNK` numbers, a large one in parts: an operation then serves hundreds of small
-tensors. On a CPU each tensor has random numbers of its own, and so the numbers that it had when tensors were taken one
-by one; on a GPU those of a group are drawn at once.
+Tensors are stepped in groups of up to `CHUNK` numbers, large tensors in parts, so that one operation serves hundreds of
+small tensors. On a CPU each tensor has random numbers of its own, which do not depend on its group; on a GPU those of a
+group are drawn at once.
 """
 
 from __future__ import annotations
@@ -29,23 +29,25 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 @final
 @dataclass(frozen=True)
 class Scale:
-    """Levels 1 to `levels` are top * 2^(-octaves), …, top, evenly in the logarithm; level 0 is 0."""
+    """Levels 1 to `levels` are top * 2^(-octaves), …, top, evenly spaced in the logarithm; level 0 is 0."""
 
     levels: int
     octaves: int
 
     def encode(self, x: Tensor, floor: int, chance: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels [b, BLOCK] as fp32 and the largest [b, 1] of each block, of x [b, BLOCK] not below 0.
+        """Encodes x [b, BLOCK], not below 0: levels [b, BLOCK] as fp32, and the largest number [b, 1] of each block.
 
-        The mean over the random choice is x itself, except that what lies under the level `floor` is raised to it.
+        The mean over the random choice is x itself, except that numbers below the level `floor` are raised to it.
 
         Args:
-            chance: [b, BLOCK], uniform in [0, 1).
+            x: numbers [b, BLOCK].
+            floor: the lowest level of a number.
+            chance: random numbers [b, BLOCK], uniform in [0, 1).
         """
         top = x.amax(dim=1, keepdim=True)
         share = torch.where(there := top > 0, x / top, 0.0)
         exact = self.levels + share.log2() * (self.levels - 1) / self.octaves
-        low = exact.floor().clamp_(0, self.levels - 1).nan_to_num_(0.0)  # the top says that it is no number
+        low = exact.floor().clamp_(0, self.levels - 1).nan_to_num_(0.0)  # the block's largest number is NaN then
         shares, place = self.shares(x.device), low.long()
         below, above = shares[place], shares[place + 1]
         odds = (share - below) / (above - below)
@@ -53,11 +55,11 @@ class Scale:
         return torch.where(there, chosen.clamp_(min=floor), 0.0), top
 
     def decode(self, level: Tensor, top: Tensor) -> Tensor:
-        """The numbers that levels [b, BLOCK] stand for."""
+        """Decodes levels [b, BLOCK] and largest numbers `top` [b, 1] to numbers [b, BLOCK]."""
         return self.shares(level.device)[level.long()] * top
 
     def shares(self, device: torch.device) -> Tensor:
-        """[levels + 1]: the share of the top that each level stands for."""
+        """The share [levels + 1] of the largest number that each level stands for."""
         return _shares(self, device)
 
 
@@ -73,14 +75,14 @@ FIRST, SECOND = Scale(127, 16), Scale(255, 32)
 
 @dataclass(frozen=True)
 class Piece:
-    """Some numbers of a tensor: all of a small one, or `CHUNK` of a large one."""
+    """Consecutive numbers of a tensor: all of a small one, or `CHUNK` of a large one."""
 
     index: int
-    """Of the tensor."""
+    """The index of the tensor."""
     start: int
-    """The first number, as they lie in memory."""
+    """The position of the first number in the tensor's memory."""
     flat: Tensor
-    """The param's numbers [n], a view."""
+    """The numbers [n], a view into the param."""
 
     @property
     def blocks(self) -> int:
@@ -102,7 +104,7 @@ class Adam8bit:
             raise ValueError(f"the learning rate must be positive, got {lr}")
         self.params, self.lr, self.taken = list(params), lr, 0
         if len(places := {str(p.device) for p in self.params}) > 1:
-            raise ValueError(f"what learns must lie on one device, got {', '.join(sorted(places))}")
+            raise ValueError(f"all params must be on one device, got {', '.join(sorted(places))}")
         blocks = [-(-p.numel() // BLOCK) for p in self.params]
         device = self.params[0].device
         self._m = torch.zeros(sum(blocks), BLOCK, dtype=torch.int8, device=device)
@@ -113,7 +115,7 @@ class Adam8bit:
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor]) -> None:
-        """One step, given a gradient of each param's shape."""
+        """Takes one step, given a gradient of each param's shape."""
         self.taken += 1
         given = [_flatten(grad.detach(), param) for param, grad in zip(self.params, grads, strict=True)]
         first, rng = 0, torch.Generator("cpu")
@@ -127,7 +129,7 @@ class Adam8bit:
             self._step_group(group, part, given, chance)
 
     def _draw_apart(self, group: Sequence[Piece], chance: Tensor, rng: torch.Generator) -> torch.Generator:
-        """Each tensor's own random numbers, for the first moment and the second; those of a large one go on."""
+        """Draws each tensor's own random numbers for both moments; parts of a large tensor continue one sequence."""
         sizes = [piece.blocks for piece in group]
         for piece, *rows in zip(group, *(side.split(sizes) for side in chance), strict=True):
             if not piece.start:
@@ -137,7 +139,7 @@ class Adam8bit:
         return rng
 
     def _step_group(self, group: Sequence[Piece], part: slice, given: Sequence[Tensor], chance: Tensor) -> None:
-        """One step of the group whose moments are these blocks."""
+        """Takes one step of the group whose moments are these blocks."""
         sizes = [n for piece in group for n in (len(piece.flat), piece.blocks * BLOCK - len(piece.flat))]
         g = torch.zeros(sum(sizes), device=self._m.device)
         own = [given[p.index] if p.start == 0 and len(p.flat) == len(given[p.index]) else _cut(given, p) for p in group]
@@ -173,13 +175,13 @@ class Adam8bit:
 
 @cache
 def _signed_shares(device: torch.device) -> Tensor:
-    """[2 levels + 1]: what the codes -levels, …, levels of the first moment stand for, as shares of the top."""
+    """The shares [2 levels + 1] of the largest number that the first moment's codes -levels, …, levels stand for."""
     shares = FIRST.shares(device)
     return torch.cat([-shares[1:].flip(0), shares])
 
 
 def _group(flats: Sequence[Tensor]) -> list[list[Piece]]:
-    """The numbers of these tensors in groups of one dtype, of at most `CHUNK` numbers with what fills up blocks."""
+    """Groups the numbers of these tensors by dtype, with at most `CHUNK` numbers a group, padding included."""
     groups: list[list[Piece]] = []
     room = 0
     for i, flat in enumerate(flats):
@@ -194,7 +196,7 @@ def _group(flats: Sequence[Tensor]) -> list[list[Piece]]:
 
 
 def _flatten(tensor: Tensor, like: Tensor) -> Tensor:
-    """The numbers in the order in which those of `like` lie in memory, whatever the strides; a view where it can be."""
+    """Flattens a tensor in the order in which the numbers of `like` lie in memory; a view where that is possible."""
     alike = tensor if tensor.stride() == like.stride() else torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
     return alike.as_strided((alike.numel(),), (1,))
 

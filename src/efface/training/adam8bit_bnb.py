@@ -1,7 +1,7 @@
-"""Adam with moments of 8 bits by bitsandbytes, whose kernels take one launch a tensor on a GPU.
+"""Adam with 8-bit moments by bitsandbytes, which launches one kernel for each tensor on a GPU.
 
-Blocks of 256 numbers, rounded to the nearest level of a dynamic tree; tensors of fewer than 4096 numbers keep moments
-of 32 bits (Dettmers et al., arXiv 2110.02861). A run so trained is the same as one with ours up to rounding.
+It rounds blocks of 256 numbers to the nearest level of a dynamic tree; tensors of fewer than 4096 numbers keep moments
+of 32 bits (Dettmers et al., arXiv 2110.02861). Its results equal those of `Adam8bit` up to rounding.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 MOMENTS = ("state1", "state2", "absmax1", "absmax2")
-"""What bitsandbytes keeps of each tensor, beside the number of steps: its levels are the same in every run."""
+"""The state that bitsandbytes keeps of each tensor, beside the number of steps; its levels are constants."""
 
 
 def is_installed() -> bool:
-    """Whether bitsandbytes can be imported; it is asked for where there is a GPU alone."""
+    """Whether bitsandbytes can be imported; this is only called where there is a GPU."""
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
 @final
 class Adam8bitBnb:
-    """bitsandbytes' Adam at torch's default betas and without weight decay, as `Adam8bit` looks from outside."""
+    """bitsandbytes' Adam at torch's default betas and without weight decay, with the interface of `Adam8bit`."""
 
     def __init__(self, params: Sequence[Tensor], lr: float) -> None:
         if lr <= 0:
@@ -32,13 +32,13 @@ class Adam8bitBnb:
         from bitsandbytes.optim import Adam8bit as Inner  # pyright: ignore[reportMissingImports]  (an extra)
 
         self.params = list(params)
-        # Views in the order of memory: bitsandbytes would replace what is not contiguous by a copy.
+        # Views in the order of memory, because bitsandbytes would step a copy of a tensor that is not contiguous.
         self.flat = [torch.nn.Parameter(_flatten(p.detach()), requires_grad=False) for p in self.params]
         self.inner: Any = Inner(self.flat, lr=lr)
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor]) -> None:
-        """One step, given a gradient of each param's shape."""
+        """Takes one step, given a gradient of each param's shape."""
         for flat, param, grad in zip(self.flat, self.params, grads, strict=True):
             alike = grad if grad.stride() == param.stride() else torch.empty_like(param).copy_(grad)
             flat.grad = _flatten(alike.detach()).to(flat.dtype)
@@ -75,5 +75,5 @@ class Adam8bitBnb:
 
 
 def _flatten(tensor: Tensor) -> Tensor:
-    """The numbers in the order in which they lie in memory, as a view."""
+    """Flattens a tensor in the order in which its numbers lie in memory, as a view."""
     return tensor.as_strided((tensor.numel(),), (1,))

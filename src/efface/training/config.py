@@ -16,16 +16,16 @@ class TrainConfig:
     """
 
     steps: int
-    """Steps of the weights. Other learners, such as a search over words, take theirs in between."""
+    """Number of steps of the weights. Other learners, such as a search over words, take their steps in between."""
     batch: int
-    """Rows of each term in a step."""
+    """Number of rows of each term in a step."""
     draw_steps: int
-    """Sampling steps of each trajectory and picture that the model draws to train on."""
+    """Number of sampling steps of each trajectory and picture that the model draws to train on."""
     templates: Sequence[str] = ("{}",)
-    """Prompts around a concept, each with one "{}"; every row of a step takes one at random."""
+    """Prompt templates, each with one "{}" for the concept; every row of a step takes one at random."""
     seed: int = 0
-    """Seed of everything that is drawn at random."""
+    """Seed of all random choices."""
     micro_batch: int = 0
-    """Rows at once in the student's pass, whose activations are recomputed in the backward pass; 0 is all rows."""
+    """Number of rows that the student reads at once, with recomputed activations; 0 reads all rows in one call."""
     moments: Literal[32, 8] = 32
-    """Bits of each of Adam's two moments."""
+    """Number of bits of each of Adam's two moments."""

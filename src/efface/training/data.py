@@ -11,14 +11,14 @@ from torch import Tensor
 from ..models.cond import Cond
 
 LossRole = Literal["erase", "keep", "cost"]
-"""What a term's loss is for: to erase the target, to keep something else, or to make the update small."""
+"""The purpose of a term's loss: to erase the target, to keep something else, or to make the update small."""
 ModelRole = Literal["student", "teacher"]
-"""Who predicts: the model with the weights in training, or the frozen base."""
+"""The model that predicts: the one with the weights in training, or the frozen base."""
 
 GradOf = Callable[[Mapping[LossRole, float]], tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]]
-"""Given a weight for each of some roles: their losses, and the gradient of their weighted sum for each param.
+"""Takes a weight for some roles; gives their losses, and the gradient of the weighted sum for each param.
 
-Losses are scalars on the model's device, for each number that is read there waits for the device."""
+Losses are scalars on the model's device, because reading a number waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class States:
     x: Tensor
     """Noisy latents [n, c, h, w]."""
     t: Tensor
-    """Their timesteps [n], on the CPU: noise levels are found there, and nothing waits for a GPU."""
+    """Their timesteps [n], on the CPU, where noise levels are computed without waiting for a GPU."""
     known: Mapping[str, Tensor] = field(default_factory=dict)
-    """Predictions [n, c, h, w] that need no pass any more, in the model's own space: the teacher's "eps_c" under each
-    row's own condition and "eps_0" under ""; for noised pictures "noise", which a perfect denoiser would predict."""
+    """Known predictions [n, c, h, w], in the model's own space: the teacher's "eps_c" under each row's own condition
+    and "eps_0" under ""; for noised pictures "noise", which a perfect denoiser would predict."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,27 @@ class Query:
 
     states: States
     cond: Cond
-    """Conditions of n rows, or of one that serves all."""
+    """Conditions of n rows, or of one row for all states."""
     role: ModelRole
     known: str = ""
-    """Key of `states.known` whose entry, where there is one, answers a query to the teacher without a pass."""
+    """A key of `states.known`; if it has an entry, that is the teacher's prediction and no call is needed."""
     prompts: Sequence[str] = ()
-    """The n prompts that `cond` encodes. A student whose text encoder learns encodes them anew, with a gradient."""
+    """The n prompts that `cond` encodes. A student whose text encoder is trained encodes them anew, with a gradient."""
     prefix: Tensor | None = None
-    """Token embeddings [n, k, d] put before the words of `prompts`, as an attack finds them."""
+    """Token embeddings [n, k, d], found by an attack, that are put before the words of `prompts`."""
 
 
 @dataclass(frozen=True)
 class MemoryFootprint:
-    """The memory that a source's drawing takes."""
+    """The memory that a source needs to draw its states."""
 
     images_at_once: int = 0
-    """Trajectories or pictures drawn in one batch."""
+    """Number of trajectories or pictures in one batch."""
     trace_bytes: int = 0
-    """Bytes recorded of one such batch while it is drawn, on the network's device."""
+    """Bytes that are recorded while one batch is drawn, on the network's device."""
     cache_bytes: int = 0
-    """Bytes recorded of all expected prompts; what exceeds the trajectory cache's bound goes to disk."""
+    """Bytes of the recordings of all expected prompts; those beyond the trajectory cache's bound are on disk."""
     image_bytes: int = 0
     """Bytes of pictures and states that stay in the host's memory."""
     drawn: int = 0
-    """Trajectories or pictures of all expected prompts, which are drawn before they can be trained on."""
+    """Number of trajectories or pictures, for all expected prompts, that are drawn before training on them."""

@@ -1,10 +1,10 @@
-"""Several processes train one erasure: each predicts its shard of the rows of every pass, and all take the same step.
+"""Trains one erasure in several processes: each predicts its shard of the rows, and all take the same step.
 
-Every process runs the same loop on the same random choices. The rows of a pass are split among the processes and their
-predictions are gathered, so that losses, balances and searches see all n rows as a single process would. In the
+Every process runs the same loop with the same random choices. The rows of a pass are split among the processes and
+their predictions are gathered, so that losses, balances and searches see all n rows, as in a single process. In the
 backward pass a process' gradient flows through its own rows alone, multiplied by the number of processes; the mean over
-the processes is then the whole gradient, and a loss that depends on no rows (the cost of a mask) counts once. Start
-them by `accelerate launch -m efface erase …`.
+the processes is then the whole gradient, and a loss that depends on no rows (the cost of a mask) counts once. Start the
+processes by `accelerate launch -m efface erase …`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..models.trajectory import Draw
 @final
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train together, and which of them this one is."""
+    """The processes that train together, and the rank of this one."""
 
     rank: int = 0
     size: int = 1
@@ -36,14 +36,14 @@ class ProcessGroup:
         return self.rank == 0
 
     def shard(self, n: int) -> slice:
-        """The slice of n rows that is this process' own; the shards of two processes differ by one row at most."""
+        """This process' slice of n rows; the shards of two processes differ by one row at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def shard_apply(self, compute: Callable[[slice], Tensor], n: int) -> Tensor:
-        """`compute` of all n rows, [n, ...], of which each process computes its shard and gathers the others'.
+        """The result [n, ...] of `compute` for all n rows: each process computes its shard and gathers the others.
 
-        With fewer rows than processes, each computes all. Differentiable: the gradient reaches this process' shard
-        alone, multiplied by `size`.
+        With fewer rows than processes, each process computes all rows. The result is differentiable: the gradient
+        reaches this process' shard alone, multiplied by `size`.
 
         Args:
             compute: gives the result [m, ...] of the m rows in a slice of range(n).
@@ -61,26 +61,26 @@ class ProcessGroup:
         return [reduce(grad.contiguous(), reduction="mean") for grad in grads]  # type: ignore[misc]
 
     def all_gather_draws(self, draw: Draw) -> list[Draw]:
-        """The drawing of every process, in the order of their ranks; all have one shape."""
+        """Gathers the drawings of all processes, in the order of their ranks; all must have the same shape."""
         if self.size == 1:
             return [draw]
         columns = [self.all_gather(tensor) for tensor in vars(draw).values()]
         return [Draw(*column) for column in zip(*columns, strict=True)]
 
     def any_of(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
-        """Which of the flags are set in at least one process, so that all decide alike."""
+        """Which of the flags are set in at least one process, so that all processes decide alike."""
         if self.size == 1 or not flags:
             return list(flags)
         return self.all_gather(torch.tensor(flags, device=device)).any(dim=0).tolist()
 
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """Every process' tensor, stacked to [size, ...]; all have one shape."""
+        """Stacks the tensors of all processes to [size, ...]; all must have the same shape."""
         from accelerate.utils import gather
 
         return gather(tensor.contiguous()[None])  # type: ignore[return-value]
 
     def barrier(self) -> None:
-        """Waits until all processes have come here."""
+        """Waits until all processes have called this."""
         if self.size > 1:
             torch.distributed.barrier()
 
@@ -103,7 +103,7 @@ class _Gathered(torch.autograd.Function):
 
 
 def process_group() -> ProcessGroup:
-    """The processes that `join_process_group` brought together; outside of it, this one alone."""
+    """The processes inside `join_process_group`; outside of it, this process alone."""
     if not (is_available() and is_initialized()):
         return ProcessGroup()
     return ProcessGroup(torch.distributed.get_rank(), torch.distributed.get_world_size())
@@ -111,10 +111,10 @@ def process_group() -> ProcessGroup:
 
 @contextmanager
 def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
-    """Within, the processes that a launcher (accelerate, torchrun) started are one group; else this is the only one.
+    """Joins the processes that a launcher (accelerate, torchrun) started to one group; without one it is one process.
 
     Raises:
-        ValueError: more processes than there are GPUs, or a `device` that is one of several.
+        ValueError: there are more processes than GPUs, or `device` names one of several GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or process_group().size > 1:
         yield process_group()
@@ -126,7 +126,7 @@ def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
     if device and ":" in device:
         raise ValueError(f"{local} processes can't all be on {device!r}; give --device {device.partition(':')[0]}")
     if not cpu and local > gpus:
-        raise ValueError(f"{local} processes on {gpus} GPUs; start as many as there are, or give --device cpu")
+        raise ValueError(f"{local} processes on {gpus} GPUs; start one for each GPU, or give --device cpu")
     state = PartialState(cpu=cpu, backend="gloo" if cpu else "nccl")
     try:
         yield process_group()

@@ -1,8 +1,8 @@
-"""The parts of a training: the classes that an answer on an axis subclasses, and what they are given.
+"""The base classes of the parts of a training, and the data that these are given.
 
-An erasure answers five axes: objective, preservation, source of states, balance and update. In each step of `Trainer`
-the terms (objective and preservation) say as queries which predictions they need; the trainer makes them in a few
-batches, hands them back, and differentiates the losses.
+An erasure method chooses on five axes: objective, preservation, source of states, balance and update. In each step of
+`Trainer` the terms (objective and preservation) return queries, which say which predictions they need; the trainer
+makes these in a few batches, gives them to the terms, and differentiates the losses.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from .data import GradOf, LossRole, MemoryFootprint, Query, States
 
 @dataclass(frozen=True)
 class Step:
-    """One step of one learner, and the random choices of its n rows, which all terms share."""
+    """One step of one learner, with the random choices of its n rows, which all terms share."""
 
     index: int
-    """Which step of the training it is, from 0, whoever learns."""
+    """The number of the step in the training, from 0, counted over all learners."""
     learner: Learner
     generator: torch.Generator
-    """On the CPU, seeded by the training's seed and the index alone, so that a resumed training draws the same."""
+    """On the CPU, seeded by the training's seed and the index, so that a resumed training draws the same."""
     targets: Sequence[int]
-    """[n]: which target each row erases, as an index into the request's targets."""
+    """[n]: the target that each row erases, as an index into the request's targets."""
     templates: Sequence[int]
-    """[n]: under which template."""
+    """[n]: the template of each row, as an index into `TrainConfig.templates`."""
     noise: Sequence[int]
-    """[n]: seeds of the start noise."""
+    """[n]: the seed of each row's start noise."""
     points: Sequence[int]
-    """[n]: how far down the trajectory, from 0 (pure noise) to `draw_steps` - 1."""
+    """[n]: each row's step of the trajectory, from 0 (pure noise) to `draw_steps` - 1."""
     round: int = 0
-    """How many rounds came before; in each the weights take one step, and other learners theirs."""
+    """The number of rounds before this one; in a round the weights take one step, and other learners their steps."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What terms, sources and updates know of their training; it can be made without a `Trainer`, to test a term:
+    """What terms, sources and updates know about their training; a test can make it without a `Trainer`:
 
     update = Dense("xattn", lr=1e-5)
     config = TrainConfig(steps=1, batch=2, draw_steps=4)
@@ -68,24 +68,24 @@ class Context:
     base: Mapping[str, str] = field(default_factory=dict)
     """The fingerprint of the base's weights."""
     on_drawn: Callable[[int, int], None] = lambda done, total: None
-    """Called with how much of what is trained on is drawn, and of how much."""
+    """Called with the number of trajectories and pictures that are drawn, and the number that is needed."""
 
     @property
     def trains_text_encoder(self) -> bool:
-        """Whether weights outside the denoiser may change; known once the update is prepared."""
+        """Whether weights outside the denoiser may change; it is known once the update is prepared."""
         return any(not name.startswith(f"{self.model.denoiser}.") for name in self.update.changed_names())
 
     def fill_templates(self, step: Step, concepts: Sequence[str]) -> list[str]:
-        """The prompt of each of the n rows: its concept under its template."""
+        """The prompts of the n rows: each row's concept in its template."""
         templates = self.config.templates
         return [templates[i].format(concept) for i, concept in zip(step.templates, concepts, strict=True)]
 
     def target_prompts(self, step: Step) -> list[str]:
-        """The prompt of each of the n rows: its target under its template."""
+        """The prompts of the n rows: each row's target in its template."""
         return self.fill_templates(step, [self.erasure.targets[i] for i in step.targets])
 
     def all_target_prompts(self) -> list[str]:
-        """Every target under every template."""
+        """Every target in every template."""
         return [form.format(target) for target in self.erasure.targets for form in self.config.templates]
 
     def loss_weight(self, t: Tensor, space: Space) -> Tensor:
@@ -94,34 +94,34 @@ class Context:
 
 
 class Checkpointable:
-    """A part of a training that may have a state to resume from; by default it has none."""
+    """A part of a training that may have a state in checkpoints; by default it has none."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that a resumed training needs, by names of the part's choosing."""
+        """All that a resumed training needs of this part, by names that it chooses."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state that `state_dict` gave, perhaps in another process."""
+        """Restores a state from `state_dict`, perhaps of another process."""
 
 
 class Learner(Checkpointable, ABC):
     """Something that gradients train: the weights (`Update`), or a search over words."""
 
     steps_per_round: int
-    """Steps that it takes in every round, in which all learners take theirs, one after the other."""
+    """Number of steps that it takes in every round, in which the learners take their steps one after the other."""
     about: str = ""
-    """What people are told of it before a training, once it is prepared: how many words are searched."""
+    """A line about it for the user before a training, known once it is prepared: how many words are searched."""
     adds_factors: ClassVar[bool] = False
-    """Whether weights stay as they are and factors are added, as a base in 4 or 8 bits needs it."""
+    """Whether the weights stay as they are and factors are added, as a base in 4 or 8 bits needs."""
     held_bytes: int = 0
-    """Bytes that lie on the device beside what learns, such as a table of embeddings; known once it is prepared."""
+    """Bytes on the device beside the trained tensors, such as a table of embeddings; known once it is prepared."""
 
     @abstractmethod
     def params(self) -> list[Tensor]:
-        """The leaf tensors that losses are differentiated by; the same ones, in the same order, at every call."""
+        """The leaf tensors by which losses are differentiated; every call returns the same ones in the same order."""
 
     def learning(self) -> list[Tensor]:
-        """The tensors that the optimiser moves: `params`, or their fp32 masters where `params` are narrower copies."""
+        """The tensors that the optimiser changes: `params`, or their fp32 masters if `params` are narrower copies."""
         return self.params()
 
     @abstractmethod
@@ -130,11 +130,11 @@ class Learner(Checkpointable, ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of the params and of the optimiser's moments, and all else that a resumed training needs."""
+        """Copies of the params, of the optimiser's moments, and of all else that a resumed training needs."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state that `state_dict` gave; the steps after it are bit for bit those of an unbroken run."""
+        """Restores a state from `state_dict`; the steps after it are bit-identical to those of an unbroken run."""
 
 
 class Update(Learner):
@@ -149,20 +149,20 @@ class Update(Learner):
 
     @abstractmethod
     def prepare(self, context: Context) -> None:
-        """Chooses the weights and sets up what learns, so that the student starts as the base.
+        """Chooses the weights and sets up the trained tensors, so that the student starts as the base.
 
-        Called once, before any term is prepared.
+        It is called once, before any term is prepared.
 
         Raises:
-            ValueError: the selection matches no weight that this update can change; says what would work.
+            ValueError: the selection matches no weight that this update can change; the message says what would work.
         """
 
     def ready(self, erase_gradient: Callable[[int], Sequence[Tensor]]) -> None:
-        """Called once, after all terms are prepared.
+        """Is called once, after all terms are prepared.
 
         Args:
-            erase_gradient: gives the gradient of the erasing loss for each of `params`, on a batch of its own for each
-                number (the stream of its random choices). May be called at any time until the first step.
+            erase_gradient: gives the gradient of the erasing loss for each of `params`, on a new batch for each number,
+                which is the stream of its random choices. It may be called at any time until the first step.
         """
 
     @abstractmethod
@@ -171,11 +171,11 @@ class Update(Learner):
 
     @abstractmethod
     def swapped_in(self) -> AbstractContextManager[None]:
-        """Within, the module holds the student's weights, which carry gradients to `params`; afterwards the base's."""
+        """Puts the student's weights, which pass gradients on to `params`, into the module inside the `with` block."""
 
     @abstractmethod
     def deltas(self) -> dict[str, Tensor]:
-        """What an Edit holds of the present state, on the CPU: new values, masks or factors, as in `edits.deltas`."""
+        """The present change of the weights, on the CPU, in an Edit's form (`edits.deltas`): values, masks, factors."""
 
     def metadata(self) -> dict[str, Any]:
         """What it found out, in JSON's types, for the Edit's record."""
@@ -183,9 +183,9 @@ class Update(Learner):
 
 
 class Source(Checkpointable, ABC):
-    """Where the states come from: trajectories of the student or the teacher, or noised pictures.
+    """Gives the states: points on trajectories of the student or the teacher, or noised pictures.
 
-    For example pure noise at the last timestep:
+    For example, pure noise at the last timestep:
 
         class Gaussian(Source):
             def sample_states(self, context, step, prompts, cond):
@@ -198,22 +198,22 @@ class Source(Checkpointable, ABC):
         """One state for each of the n rows of the step, on the model's device; everything random comes from the step.
 
         Args:
-            prompts: the n rows' prompts, by which what is drawn is stored.
-            cond: what they encode, n rows; a gradient to it is not to reach the states.
+            prompts: the n rows' prompts, by which drawings are stored.
+            cond: their conditions, n rows; the states must not depend on it by a gradient.
         """
 
     def expect(self, prompts: Sequence[str]) -> None:
-        """Announces prompts that states will be sampled for, so that their trajectories are drawn together."""
+        """Announces prompts of which states will be sampled, so that their trajectories are drawn together."""
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
-        """The memory that its drawing will take, estimated without drawing."""
+        """Estimates, without drawing, the memory that its drawing will take."""
         return MemoryFootprint()
 
 
 class Term(Checkpointable, ABC):
     """A part of the loss: an objective (role "erase"), a preservation ("keep") or a price of the update ("cost").
 
-    For example a term that pulls the student's prediction for the target to the teacher's for the empty prompt:
+    For example, a term that pulls the student's prediction for the target to the teacher's for the empty prompt:
 
         class Neutral(Term):
             role = "erase"
@@ -239,26 +239,26 @@ class Term(Checkpointable, ABC):
     role: LossRole
 
     def prepare(self, context: Context) -> None:
-        """Work before the first step: candidates, checks, prompts that its source is to expect.
+        """Prepares the first step: makes checks, finds candidates, and announces prompts to its source.
 
         Raises:
-            ValueError: the term cannot work with this model, request or update; says what would.
+            ValueError: the term cannot work with this model, request or update; the message says what would.
         """
 
     def searches(self) -> Sequence[Learner]:
-        """Learners of the term's own, which take steps beside the update."""
+        """The term's own learners, which take steps beside the update."""
         return ()
 
     def sources(self) -> dict[str, Source]:
-        """Its sources, by the names of their attributes."""
+        """The term's sources, by the names of their attributes."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Source)}
 
     @abstractmethod
     def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
-        """The predictions that the loss needs in this step, by names of its choosing.
+        """The predictions that the loss needs in this step, by names that the term chooses.
 
-        None where the term has no part in steps of this learner. Random choices come from the step. Queries of several
-        terms at the same `States` object under the same `Cond` object are predicted once.
+        It returns None where the term has no part in steps of this learner. Random choices come from the step. Queries
+        of several terms with the same `States` object and the same `Cond` object are predicted once.
         """
 
     @abstractmethod
@@ -266,9 +266,9 @@ class Term(Checkpointable, ABC):
         """The term's loss, a scalar.
 
         Args:
-            queries: what `queries` gave in this step.
-            predictions: the prediction [n, c, h, w] for each of them, by its name, in the model's own space. Those of
-                the student carry a gradient to the learner's params, those of the teacher none.
+            queries: the result of `queries` in this step.
+            predictions: the prediction [n, c, h, w] for each query, by its name, in the model's own space. Those of the
+                student have a gradient to the learner's params, those of the teacher have none.
         """
 
     def metadata(self) -> dict[str, Any]:
@@ -277,24 +277,24 @@ class Term(Checkpointable, ABC):
 
 
 class Balance(ABC):
-    """How the losses of the roles become one step of the update.
+    """Combines the losses of the roles into one step of the update.
 
-    A `__call__` that weighs all alike: `return grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]`.
+    A `__call__` that weighs all roles alike: `return grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]`.
     """
 
     inner: int = 0
-    """Steps on the erasing loss alone that give the floor; they start at the present weights and are undone."""
+    """Number of steps on the erasing loss alone that give `floor`; they start at the present weights and are undone."""
     needs: ClassVar[tuple[LossRole, ...]] = ()
-    """Roles without which there is no step."""
+    """The roles that must have a term."""
     passes: ClassVar[tuple[tuple[LossRole, ...], ...]] = (("erase", "keep", "cost"),)
-    """The roles of each call of `grad_of`, in order; the memory of a step is estimated by it."""
+    """The roles of each call of `grad_of`, in order, from which the memory of a step is estimated."""
 
     @abstractmethod
     def __call__(self, grad_of: GradOf, floor: float | None) -> Sequence[Tensor]:
-        """The gradient that the update steps by, one tensor for each of its params.
+        """The gradient for the update's step, one tensor for each of its params.
 
         Args:
-            grad_of: makes one pass for the roles in its weights, and gives their losses and the weighted sum's
-                gradient. Ask for erasing first. A role without a term is left out of the losses.
+            grad_of: makes one pass for the roles in its weights, and gives their losses and the gradient of the
+                weighted sum. Call it for erasing first. A role without a term is left out of the losses.
             floor: the erasing loss after the `inner` steps; None where `inner` is 0.
         """

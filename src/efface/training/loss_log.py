@@ -1,4 +1,4 @@
-"""The losses of a training, step by step, kept with its checkpoint and written thinned into the record of its Edit."""
+"""Logs the losses of a training by step, for its checkpoint and, with fewer points, for the record of its Edit."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from .interfaces import Checkpointable
 
 POINTS = 200
-"""Points of the thinned series, at most."""
+"""The largest number of points of the series in the record."""
 NOTE = "losses"
-"""The note of an Edit that holds the series."""
+"""The key of the series in an Edit's metadata."""
 
 
 @final
 class LossLog(Checkpointable):
-    """The losses by role of the steps of the update.
+    """The losses of the update's steps, by role.
 
-    The series has no more than `POINTS` points: where there are more steps, a point is the mean of as many steps in a
-    row as it takes, and stands at the last of them.
+    The series has at most `POINTS` points: where there are more steps, a point is the mean of several steps in a row,
+    and has the number of the last of them.
 
     Example:
         >>> log = LossLog()
@@ -37,7 +37,7 @@ class LossLog(Checkpointable):
         self.values: dict[str, list[float]] = {}
 
     def add(self, step: int, losses: Mapping[str, float]) -> None:
-        """Note the losses of a step, counted from 1; a role that had no part in it has no value there."""
+        """Notes the losses of a step, counted from 1; a role that had no part in it has no value there."""
         for role in losses:
             self.values.setdefault(role, [math.nan] * len(self.steps))
         self.steps.append(step)
@@ -45,7 +45,7 @@ class LossLog(Checkpointable):
             values.append(losses.get(role, math.nan))
 
     def metadata(self) -> dict[str, Any]:
-        """The thinned series: `step`, and a list as long for each role, None where it had no part; nothing at first."""
+        """The series: `step`, and a list of the same length for each role, with None where it had no part."""
         if not self.steps:
             return {}
         size = -(-len(self.steps) // POINTS)
@@ -60,7 +60,7 @@ class LossLog(Checkpointable):
         return {"step": torch.tensor(self.steps), **values}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state; that of a checkpoint of earlier versions is empty, and the series begins later."""
+        """Restores a state; that of an earlier version's checkpoint is empty, so that the series begins later."""
         self.steps = state["step"].tolist() if "step" in state else []
         self.values = {role: values.tolist() for role, values in state.items() if role != "step"}
 

@@ -1,8 +1,8 @@
-"""The factor before a loss whose gradients are taken in fp16, where small ones would be rounded to zero.
+"""Scales a loss whose gradients are computed in fp16, where small ones would be rounded to zero.
 
 A gradient below 6e-8 is zero in fp16. The loss is therefore multiplied by a factor before it is differentiated, and the
 gradients are divided by it in fp32 (Micikevicius et al., ICLR 2018, arXiv 1710.03740, section 3.2). A step whose
-gradients overflowed is left out and counted; the factor is then halved, and doubled again after some clean steps.
+gradients overflowed is skipped and counted; the factor is then halved, and doubled again after `CLEAN` good steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .distributed import process_group
 from .interfaces import Checkpointable
 
 CLEAN = 200
-"""Clean steps after which a halved factor is doubled."""
+"""Number of steps without overflow after which a halved factor is doubled."""
 
 
 @final
@@ -25,7 +25,7 @@ class LossScale(Checkpointable):
     """The factor of one training.
 
     Args:
-        first: the factor at first, and at most; 1 stays 1, and leaves no step out.
+        first: the first and largest factor; with 1 the factor stays 1 and no step is skipped.
 
     Example:
         >>> scale = LossScale(4096.0)
@@ -39,7 +39,7 @@ class LossScale(Checkpointable):
         self.clean = self.skipped = 0
 
     def accepts(self, finite: bool) -> bool:
-        """Whether the step is to be taken, given whether its gradients are finite; changes the factor by that."""
+        """Whether the step is to be taken, given whether its gradients are finite; adapts the factor."""
         if finite or not self.active:
             self.clean += finite
             if self.factor < self.first and self.active and self.clean >= CLEAN:
@@ -50,11 +50,11 @@ class LossScale(Checkpointable):
 
     @property
     def exhausted(self) -> bool:
-        """Whether no smaller factor is left, so that gradients that are not finite are the loss' own."""
+        """Whether there is no smaller factor, so that gradients overflow for another reason."""
         return self.factor <= 1
 
     def metadata(self) -> dict[str, Any]:
-        """The number of steps left out, where the factor acts."""
+        """The number of skipped steps, where the factor is not 1."""
         return {"skipped_steps": self.skipped} if self.active else {}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -67,13 +67,13 @@ class LossScale(Checkpointable):
 
 
 def gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Sequence[Tensor]:
-    """The gradient of a scalar for each of these, zero where it does not depend on one, averaged over the processes.
+    """The gradient of a scalar for each param, zero where it does not depend on it, averaged over the processes.
 
-    The activations are freed on the way. The scalar is multiplied by `factor` before it is differentiated, and the
+    The activations are freed meanwhile. The scalar is multiplied by `factor` before it is differentiated, and the
     gradients are divided by it in fp32.
     """
     grads = list(torch.autograd.grad(loss * factor if factor != 1 else loss, params, allow_unused=True))
-    for i, param in enumerate(params):  # one by one, so that narrow and wide ones never lie side by side
+    for i, param in enumerate(params):  # one by one, so that not all are held in both dtypes
         grad = grads[i]
         grads[i] = torch.zeros_like(param) if grad is None else grad.float() / factor if factor != 1 else grad
     return process_group().all_reduce_mean(grads)

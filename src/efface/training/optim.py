@@ -13,12 +13,12 @@ from .adam8bit_bnb import Adam8bitBnb, is_installed
 
 
 def build_adam(params: Sequence[Tensor], lr: float, moments: Literal[32, 8]) -> Adam32bit | Adam8bit | Adam8bitBnb:
-    """Adam on these leaf tensors, with two moments of 32 or 8 bits a number."""
+    """Makes Adam for these leaf tensors, with two moments of 32 or 8 bits a number."""
     return choose_adam(moments, all(param.is_cuda for param in params))(params, lr)
 
 
 def choose_adam(moments: Literal[32, 8], on_gpu: bool) -> type[Adam32bit] | type[Adam8bit] | type[Adam8bitBnb]:
-    """Which Adam steps: on a GPU with 8 bits bitsandbytes' where it is installed (the extra `cuda`), else ours."""
+    """Chooses Adam's class: for 8 bits on a GPU bitsandbytes' where it is installed (the extra `cuda`), else ours."""
     if moments == 32:
         return Adam32bit
     return Adam8bitBnb if on_gpu and is_installed() else Adam8bit
@@ -26,18 +26,18 @@ def choose_adam(moments: Literal[32, 8], on_gpu: bool) -> type[Adam32bit] | type
 
 @final
 class Adam32bit:
-    """torch's Adam at its default betas and no weight decay, on given leaf tensors."""
+    """torch's Adam at its default betas and without weight decay, for given leaf tensors."""
 
     def __init__(self, params: Sequence[Tensor], lr: float, maximize: bool = False) -> None:
         if lr <= 0:
             raise ValueError(f"the learning rate must be positive, got {lr}")
         self.params = list(params)
-        # The fused step holds no copies of the params; on a CPU it would round differently from the plain one.
+        # The fused step makes no copies of the params; on a CPU it would round differently from the plain one.
         fused = all(param.is_cuda for param in self.params)
         self.inner = torch.optim.Adam(self.params, lr=lr, maximize=maximize, fused=fused)
 
     def step(self, grads: Sequence[Tensor | None]) -> None:
-        """One step, given a gradient of each param's shape; a param without one stays, and so do its moments."""
+        """Takes one step, given a gradient of each param's shape; None leaves the param and its moments as they are."""
         for param, grad in zip(self.params, grads, strict=True):
             param.grad = None if grad is None else grad.to(param.dtype)
         self.inner.step()
@@ -54,7 +54,7 @@ class Adam32bit:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state that `state_dict` gave, values of the params included."""
+        """Restores a state from `state_dict`, with the values of the params."""
         fresh = self.inner.state_dict()
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.items():

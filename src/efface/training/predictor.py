@@ -1,4 +1,4 @@
-"""Predictions for queries: each state under each condition once, in one batch or in pieces."""
+"""Makes the predictions for queries: each state under each condition once, in one batch or in pieces."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .interfaces import Context
 @final
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Answers the queries of a step by the weights in place."""
+    """Makes the predictions for a step's queries with the weights in place."""
 
     context: Context
     trains_text_encoder: bool
-    """Whether the student's conditions are encoded anew, with a gradient."""
+    """Whether the student's prompts are encoded anew, with a gradient."""
 
     def predict_teacher(self, queries: Sequence[Query]) -> dict[int, Tensor]:
-        """The predictions [n, c, h, w] by the `id` of each query; what its states know already takes no pass."""
+        """The predictions [n, c, h, w] by the `id` of each query; those in `states.known` take no pass."""
         known = {id(query): query.states.known[query.known] for query in queries if query.known in query.states.known}
         with torch.no_grad():
             return known | self._predict([query for query in queries if id(query) not in known])
 
     def predict_student(self, queries: Sequence[Query]) -> dict[int, Tensor]:
-        """The predictions [n, c, h, w] by the `id` of each query, with a gradient, `micro_batch` rows at once.
+        """The predictions [n, c, h, w] by the `id` of each query, with a gradient, for `micro_batch` rows at once.
 
-        The student's weights must be in place, and stay until the gradients are taken: pieces are recomputed then.
+        The student's weights must be in place, and stay until the gradients are computed: pieces are recomputed then.
         """
         return self._predict(queries, self.context.config.micro_batch)
 
@@ -56,7 +56,7 @@ class Predictor:
         return self.context.model.predict(x, t, cond)[0]
 
     def _cond(self, query: Query) -> Cond:
-        """The query's condition, encoded anew where the student's text encoder learns or a prefix is put before it."""
+        """The query's condition, encoded anew where the student's text encoder is trained or the query has a prefix."""
         if query.role == "student" and query.prompts and (self.trains_text_encoder or query.prefix is not None):
             return self.context.model.encode_with_grad(query.prompts, query.prefix)
         return query.cond

@@ -1,14 +1,14 @@
-"""Which weights may change: named subsets and regexes over checkpoint names.
+"""Selects the weights that may change, by named subsets and regular expressions over checkpoint names.
 
-A selection is a comma list; each part is a subset's name or a regular expression searched in the names, and a weight is
-selected when any part matches. Names begin with the part of the pipeline: `unet.down_blocks.0…`,
+A selection is a comma-separated list of subsets' names and of regular expressions that are searched in the names; a
+weight is selected when any part matches. Names begin with the part of the pipeline: `unet.down_blocks.0…`,
 `transformer.transformer_blocks.0…`, `text_encoder.…`. A subset means the same in a U-Net and in a transformer; those
 that name layers of a U-Net select nothing in a transformer. In joint attention (SD3, FLUX, Qwen-Image) cross-attention
-is the text's own stream of it, `attn.add_q_proj`, `add_k_proj`, `add_v_proj` and `to_add_out`; an `attn2` that stands
-beside such an `attn` (SD3.5-medium) reads the picture alone, and is self-attention. In a single stream (Z-Image) one
-attention is both, and its weights read the picture as well.
+means its text stream, `attn.add_q_proj`, `add_k_proj`, `add_v_proj` and `to_add_out`; an `attn2` beside such an `attn`
+(SD3.5-medium) reads the picture alone, and is self-attention. In a single stream (Z-Image) one attention is both, and
+its weights read the picture as well.
 
-The filters of the field's code are written for CompVis names. Two traps in the translation: CompVis `out.` is
+The filters in published code are written for CompVis names. Two traps in the translation: CompVis `out.` is
 diffusers' `conv_norm_out` *and* `conv_out` (and must not match `to_out.`); CompVis `time_embed` is `time_embedding`
 (and must not match the resnets' `time_emb_proj`). CompVis counts blocks through all levels: `input_blocks` 4 and 7 are
 the first attentions of diffusers' second and third level down, `output_blocks` 6 and 8 the first and last of the third
@@ -41,7 +41,7 @@ def _subsets(cross: str, keys: str, matching: str, both: str, self_: str) -> dic
         ),
         "pooled": (
             r"^transformer\.time_text_embed\.text_embedder\.|^unet\.add_embedding\.",
-            "what reads the pooled embedding of a prompt",
+            "the layers that read the pooled embedding of a prompt",
         ),
         "text-encoders": (r"^text_encoder(_\d)?\.", "all text encoders"),
         "text-encoder-full": (
@@ -92,7 +92,7 @@ JOINT = _subsets(
     r"\battn\.(add_[qk]_proj|to_[qk])\.",
     r"\b(attn\.(to_[qkv]|to_out|norm_[qk])|attn2)\.",
 )
-"""The same of one with joint attention."""
+"""The subsets of a network with joint attention."""
 
 
 SINGLE = _subsets(
@@ -102,11 +102,11 @@ SINGLE = _subsets(
     r"\blayers\.\d+\.attention\.to_[qk]\.",
     r"\battention\.",
 )
-"""The same of one with a single stream, whose attention is both."""
+"""The subsets of a network with a single stream, whose attention is both."""
 
 
 def subsets_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The subsets by name, with pattern and description, as they are meant among these weights."""
+    """The subsets by name, with pattern and description, for a network with these weights."""
     held = set(names)
     if any(".attn.add_k_proj." in name for name in held):
         return JOINT
@@ -117,7 +117,8 @@ def select(names: Iterable[str], selection: str) -> list[str]:
     """The names that `selection` chooses, in the order given.
 
     Raises:
-        ValueError: a part is empty, is no regular expression, or matches nothing; says what would have worked.
+        ValueError: a part is empty, is no regular expression, or matches nothing; the message says what would have
+            worked.
     """
     names = list(names)
     chosen: set[str] = set()

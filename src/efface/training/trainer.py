@@ -1,7 +1,7 @@
 """The training loop, which is the same for every method.
 
 One copy of the weights serves as teacher and as student: for the student's pass, its tensors of the trained subset are
-swapped into the module by reference, and they stay there until the gradients are taken.
+swapped into the module by reference, and they stay there until the gradients are computed.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .loss_scale import LossScale, gradients
 from .predictor import Predictor
 
 SAVE_EVERY = 25
-"""Steps after which the state is kept: in the checkpoint, where there is to be one, and as the last good Edit."""
+"""Number of steps after which the state is saved, in the checkpoint if there is one, and as the last good Edit."""
 
 
 class Diverged(ArithmeticError):
-    """A loss or gradient is no longer a finite number, and the step before may be to blame.
+    """A loss or gradient is no longer finite, perhaps because of the step before.
 
-    `edit` is the last state kept whose losses and gradients were finite.
+    `edit` is the last saved state whose losses and gradients were finite.
     """
 
     def __init__(self, message: str, edit: Edit) -> None:
@@ -49,7 +49,7 @@ class Diverged(ArithmeticError):
 @final
 @dataclass
 class Trainer:
-    """One erasure in training; made, it is prepared, and has taken no step."""
+    """The training of one erasure; a new one is prepared and has taken no step."""
 
     model: Model
     erasure: Erasure
@@ -80,21 +80,21 @@ class Trainer:
         self.update.ready(partial(self.erase_gradient, 0))
 
     def tell_drawing(self, on_drawn: Callable[[int, int], None]) -> None:
-        """Have `on_drawn(done, total)` called while what is trained on is drawn."""
+        """Sets `on_drawn(done, total)`, which is called while trajectories and pictures to train on are drawn."""
         self.context = replace(self.context, on_drawn=on_drawn)
 
     def train(self, progress: Callable[..., None] | None = None, checkpoint: str | Path | None = None) -> Edit:
-        """Takes all steps, from the first or from where the checkpoint stands.
+        """Takes all steps, from the first one or from the checkpoint on.
 
         Args:
             progress: called as progress(step, of, learner=…, loss=…) after each step, steps counted from 1.
-            checkpoint: file to resume from where it exists, and to save to every `SAVE_EVERY` steps; removed at the
-                end.
+            checkpoint: a file to resume from if it exists, and to save to every `SAVE_EVERY` steps; it is removed at
+                the end.
 
         Raises:
             Diverged: a loss or gradient is not finite; a checkpoint of the very state that led to it is removed.
-            OSError: no room to write; the checkpoint then stands at the step that needed it, or where it stood before.
-            ValueError: the checkpoint belongs to another run; says what differs.
+            OSError: the disk is full; the checkpoint is then of the step that failed, or the one before.
+            ValueError: the checkpoint belongs to another run; the message says what differs.
         """
         self.model.forget_encodings()  # A memory plan may have encoded prompts in other batches.
         order = list(self.schedule())
@@ -109,7 +109,7 @@ class Trainer:
                 raise
             except OSError:  # the learner has not taken its step yet
                 if file:
-                    with suppress(OSError):  # no room for a checkpoint either: then the one before stands
+                    with suppress(OSError):  # no room for a checkpoint either, so the one before stays
                         self._save(file, index)
                 raise
             done = index + 1
@@ -136,17 +136,17 @@ class Trainer:
         return list({id(source): source for term in self.terms for source in term.sources().values()}.values())
 
     def resize(self, batch: int, micro_batch: int) -> Trainer:
-        """This training with other numbers of rows in a step: a copy that shares all parts, to measure steps with."""
+        """A copy of this training with other numbers of rows in a step, which shares all parts; for measurements."""
         small = copy.copy(self)
         small.config = replace(self.config, batch=batch, micro_batch=micro_batch)
         small.context = replace(self.context, config=small.config)
         small.predictor = replace(self.predictor, context=small.context)
         return small
 
-    # Steps.
+    # The steps.
 
     def schedule(self) -> Iterator[Learner]:
-        """Whose step each step is, in order: in each round the weights', then those of the searches."""
+        """The learner of each step, in order: in each round first the weights, then the searches."""
         for _ in range(self.config.steps):
             for learner in self.learners:
                 for _ in range(learner.steps_per_round):
@@ -155,8 +155,8 @@ class Trainer:
     def make_step(self, index: int, learner: Learner, stream: int = 0) -> Step:
         """The step of this index, with its random choices.
 
-        They depend on the seed, the index and the stream alone. Steps of the schedule have stream 0; another stream
-        gives other choices at the same index.
+        The choices depend on the seed, the index and the stream alone. Steps of the schedule have stream 0; another
+        stream gives other choices at the same index.
         """
         rng = torch.Generator().manual_seed((self.config.seed * 1_000_003 + index) * 1_009 + stream)
         n = self.config.batch
@@ -166,15 +166,15 @@ class Trainer:
         return Step(index, learner, rng, *choices, round=index // per_round)
 
     def auxiliary_step(self, index: int, stream: int) -> Step:
-        """A step of the update that the schedule does not count, to evaluate losses with."""
+        """A step of the update outside the schedule, at which losses are evaluated."""
         return self.make_step(index, self.update, stream)
 
     def step(self, step: Step) -> dict[str, float]:
-        """Takes one step: evaluates the losses and moves the step's learner. Gives the losses by role.
+        """Takes one step: evaluates the losses and lets the step's learner step. Returns the losses by role.
 
         Raises:
-            Diverged: a loss or gradient is not finite; the learner is not moved. In fp16 a gradient alone is no
-                divergence yet: the step is left out, and the factor before the loss is halved (`LossScale`).
+            Diverged: a loss or gradient is not finite; the learner takes no step. In fp16 a gradient alone is no
+                divergence yet: the step is skipped, and the factor before the loss is halved (`LossScale`).
         """
         of_update = step.learner is self.update
         floor = self.erase_floor(step.index) if of_update and self.balance.inner else None
@@ -188,7 +188,7 @@ class Trainer:
         grads = self.balance(grad_of, floor) if of_update else grad_of({"erase": 1.0, "keep": 1.0, "cost": 1.0})[1]
         losses, finite = self._read(step, values, grads)
         if self.good is None or step.index % SAVE_EVERY == 0:
-            self.good = None  # the old one goes first: each is as large as what learns
+            self.good = None  # the old one is freed first: each is as large as the trained tensors
             self.good = self.edit()
         if self.loss_scale.accepts(finite):
             step.learner.step(grads)
@@ -199,7 +199,7 @@ class Trainer:
     ) -> tuple[Mapping[LossRole, Tensor], Sequence[Tensor]]:
         """The losses of some roles, and the gradient of their weighted sum for each param of the step's learner.
 
-        One pass serves all of them, and its activations are gone afterwards. A role whose terms have no part in this
+        One pass serves all roles, and its activations are freed afterwards. A role whose terms have no part in this
         step is left out of the losses.
 
         Args:
@@ -212,7 +212,7 @@ class Trainer:
 
     @contextmanager
     def losses(self, step: Step, *roles: LossRole) -> Iterator[dict[LossRole, Tensor]]:
-        """The losses by role, of all roles or of these; differentiate them within, while the student is in place."""
+        """The losses by role, of all roles or of these; differentiate them inside the block, where the student is."""
         asked = self.collect_queries(step, *roles)
         flat = [query for _, queries in asked for query in queries.values()]
         predictions = self.predictor.predict_teacher([query for query in flat if query.role == "teacher"])
@@ -239,11 +239,11 @@ class Trainer:
             return gradients(self.update.params(), losses["erase"], self.loss_scale.factor)
 
     def erase_floor(self, index: int) -> float:
-        """The erasing loss of the step of this index after the balance's inner steps on it; the update is put back."""
+        """The erasing loss of the step of this index after the balance's inner steps on it; the update is restored."""
         before = self.update.state_dict()
         for k in range(self.balance.inner):
             self.update.step(self.erase_gradient(index, 1 + k))
-        # A step made anew has a fresh generator, so that the floor is evaluated at the very states of the step itself.
+        # A step that is made again has a fresh generator, so that the floor is evaluated at the step's own states.
         with torch.no_grad(), self.losses(self.auxiliary_step(index, stream=0), "erase") as losses:
             floor = losses["erase"].item()
         self.update.load_state_dict(before)
@@ -252,10 +252,10 @@ class Trainer:
     def _read(
         self, step: Step, losses: Mapping[LossRole, Tensor], grads: Sequence[Tensor]
     ) -> tuple[dict[str, float], bool]:
-        """The losses as numbers, and whether the gradients are finite: read together, for each reading waits.
+        """The losses as numbers, and whether the gradients are finite; read together, because each read waits.
 
         Raises:
-            Diverged: a loss is not finite, or a gradient where no factor before the loss can be to blame.
+            Diverged: a loss is not finite, or a gradient is not and no factor before the loss can be the cause.
         """
         norms = [grad.float().norm() for grad in grads]
         read = torch.stack([*(loss.to(norms[0]) for loss in losses.values()), *norms])
@@ -271,7 +271,7 @@ class Trainer:
             raise Diverged(message, self.good or self.edit())
         return values, finite
 
-    # Checkpoints.
+    # The checkpoints.
 
     def _record(self) -> dict[str, Any]:
         return provenance(self.model, self.erasure, self.name, self.arguments, self.context.base)
@@ -288,7 +288,7 @@ class Trainer:
         write_tensors(file, tensors, {**self._record(), "kind": "checkpoint", "done": done})
 
     def _resume(self, file: Path) -> int:
-        """Takes over the checkpoint's state; gives the number of steps taken."""
+        """Restores the checkpoint's state; returns the number of steps taken."""
         tensors, meta = read_tensors(file)
         check_same_run(file, meta, {**self._record(), "kind": "checkpoint"})
         for i, part in enumerate(self._checkpointed()):

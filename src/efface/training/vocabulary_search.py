@@ -1,9 +1,9 @@
-"""A search over words: Gumbel-Softmax logits over candidates near each target, with steps of its own (EAP, AGE).
+"""Searches over words by Gumbel-Softmax logits of candidates near each target, with steps of its own (EAP, AGE).
 
 c = G(pi) . T, where T are the embeddings of the candidates (Bui et al., arXiv 2410.15618); AGE's soft choice mixes the
 five best (arXiv 2501.18950). The gradient reaches pi only through the student's condition. At theta = theta* the
 preservation loss is zero for every candidate, so the search learns nothing in its first step. Each row of a step has
-its own choice. Only the choices of targets that the step's rows erase are moved: Adam's momentum of the others waits.
+its own choice. Only the logits of targets that the step's rows erase change, and Adam's momentum of the others stays.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .optim import Adam32bit
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which words are candidates for each target."""
+    """The words, and how the candidates for each target are chosen among them."""
 
     words: Sequence[str]
     always: Sequence[str] = ()
-    """Candidates whatever their distance."""
+    """Words that are candidates at any distance."""
     never: Sequence[str] = ()
-    """Words that count as the target and are no candidates."""
+    """Words that mean the target and are no candidates."""
     k_closest: int = 1000
     centres: int = 100
-    """Candidates of each target, apart from `always`."""
+    """Number of candidates of each target, apart from `always`."""
     margin: float = 0.0
     """Words nearer to any target than this share of the median distance from it are no candidates either."""
 
@@ -45,10 +45,10 @@ class Vocabulary:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def candidates(self, context: Context) -> dict[str, list[str]]:
-        """The candidates of each target: of the words apart from all targets and closest to this, one near each centre.
+        """The candidates of each target: of the `k_closest` words that are no target's, one near each centre.
 
-        The centres are those of k-means on the words' distances from the target, so that near and far words are among
-        the candidates.
+        The centres are those of k-means on the words' distances from the target, so that both near and far words are
+        candidates.
 
         Raises:
             ValueError: no word is left.
@@ -81,14 +81,14 @@ SearchGradient = Literal["straight-through", "score"]
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How the search chooses words and learns to."""
+    """How the search chooses words, and how it learns."""
 
     lr: float
     temperature: float
     hard: bool
     steps_per_round: int
     top: int = 0
-    """How many candidates a soft choice mixes, the likeliest; 0 is all of them. A hard choice has no use for it."""
+    """Number of the most likely candidates that a soft choice mixes; 0 is all. A hard choice does not use it."""
     gradient: SearchGradient = "straight-through"
     """How pi learns: through the chosen embedding ("straight-through"), or by the chosen words' losses ("score")."""
 
@@ -102,16 +102,16 @@ class SearchConfig:
         if self.gradient not in get_args(SearchGradient):
             raise ValueError(f"no search gradient {self.gradient!r}; there are {', '.join(get_args(SearchGradient))}")
         if self.gradient == "score" and not self.single:
-            raise ValueError("the score is that of one word chosen, not of a mixture: give hard=True")
+            raise ValueError("the score gradient is that of one chosen word, not of a mixture: give hard=True")
 
     @property
     def single(self) -> bool:
-        """Whether a choice is one word, whose own trajectory and predictions may have been stored."""
+        """Whether a choice is a single word, whose own trajectory and predictions may have been stored."""
         return self.hard
 
     @property
     def has_leading_word(self) -> bool:
-        """Whether a choice is near a word of its own, on whose stored trajectories it may be evaluated."""
+        """Whether a choice has a leading word, on whose stored trajectories it may be evaluated."""
         return self.hard or self.top > 0
 
 
@@ -124,7 +124,7 @@ class Selection:
     words: Sequence[str]
     """The leading word of each row, as a prompt."""
     log_probs: Tensor
-    """[n]: the log-probability of each row's leading word, differentiable in pi."""
+    """The log-probability [n] of each row's leading word, differentiable in pi."""
 
 
 @final
@@ -137,7 +137,7 @@ class VocabularySearch(Learner):
         self.last: tuple[Step, Selection] | None = None
 
     def prepare(self, context: Context) -> None:
-        """Finds and encodes the candidates; ValueError where there are none."""
+        """Finds and encodes the candidates; raises ValueError where there are none."""
         self.words = self.vocabulary.candidates(context)
         self.lists = list(self.words.values())
         self.start([len(words) for words in self.lists], context.model.device)
@@ -151,16 +151,16 @@ class VocabularySearch(Learner):
         self.held_bytes = sum(tensor.nbytes for table in self.tables.values() for tensor in table.tensors.values())
 
     def prompts(self, context: Context) -> list[str]:
-        """Every candidate under every template."""
+        """Every candidate in every template."""
         return [form.format(word) for words in self.lists for word in words for form in context.config.templates]
 
     def start(self, sizes: Sequence[int], device: torch.device) -> None:
-        """Sets even logits over this many candidates of each target."""
+        """Sets equal logits for this many candidates of each target."""
         self.logits = [torch.full((n,), 1.0 / n, device=device, requires_grad=True) for n in sizes]
         self.adam = Adam32bit(self.logits, self.config.lr, maximize=True)
 
     def select(self, context: Context, step: Step) -> Selection:
-        """The choice for each row of the step; terms that ask within one step get the same."""
+        """The choice for each row of the step; all calls within one step return the same."""
         if self.last is None or self.last[0] is not step:
             how = self.config
             choices = [
@@ -168,9 +168,9 @@ class VocabularySearch(Learner):
             ]
             rows = zip(step.targets, step.templates, choices, strict=True)
             cond = Cond.cat([self.tables[i, j].mix(choice[None]) for i, j, choice in rows])
-            best = torch.stack([choice.argmax() for choice in choices]).tolist()  # read at once: reading waits
+            best = torch.stack([choice.argmax() for choice in choices]).tolist()  # read at once, because reading waits
             leading = list(zip(step.targets, best, strict=True))
-            # The largest of logits and Gumbel noise is distributed by their softmax, at any temperature.
+            # The argmax of logits plus Gumbel noise is distributed by their softmax, at any temperature.
             log_probs = torch.stack([self.logits[i].log_softmax(dim=0)[k] for i, k in leading])
             self.last = (
                 step,
@@ -195,7 +195,7 @@ class VocabularySearch(Learner):
         self.adam.load_state_dict({key: tensor for key, tensor in state.items() if key != "history"})
 
     def metadata(self) -> dict[str, Any]:
-        """By target: the candidates, and the most likely of them after each step of the search."""
+        """For each target: the candidates, and the most likely one after each step of the search."""
         history = torch.stack(self.history).tolist() if self.history else []
         favourites = {
             target: [words[best[i]] for best in history] for i, (target, words) in enumerate(self.words.items())
@@ -204,7 +204,7 @@ class VocabularySearch(Learner):
 
 
 def _far(model: Model, words: Sequence[str], target: str) -> Tensor:
-    """Distance [n] of each word's embedding from the target's, on the CPU; in pieces, as embeddings are large."""
+    """Distances [n] of words' embeddings from the target's, on the CPU; in pieces, because embeddings are large."""
     centre = model.encode([target]).flat()[0]
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
     return torch.cat([measure_distances(model.encode(piece).flat(), centre).cpu() for piece in pieces])

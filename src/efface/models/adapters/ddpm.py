@@ -37,7 +37,7 @@ CLASSES = "classes.json"
 
 @final
 class Mixable(nn.Embedding):
-    """A class embedding that reads labels [n], as ever, or weights over the classes [n, k]."""
+    """A class embedding that reads labels [n], as an `nn.Embedding` does, or weights over the classes [n, k]."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not input.is_floating_point():
@@ -50,7 +50,7 @@ class DDPM(Model):
     """A `DDPMPipeline` with a class-conditional U-Net; its class embedding is exchanged for one that also mixes.
 
     A prompt is the name of a class, or holds exactly one as whole words: "a picture of a cat" means "cat", so that
-    templates work. Whatever else it says is not heard. "" is the null class.
+    templates work. All other words are ignored. "" is the null class.
     """
 
     architecture: ClassVar[str] = "ddpm"
@@ -92,7 +92,7 @@ class DDPM(Model):
         """The class that a prompt means.
 
         Raises:
-            ValueError: it names no class, or several; says which are near.
+            ValueError: it names no class, or several; the message lists similar names.
         """
         if not prompt:
             return len(self.classes)
@@ -101,7 +101,7 @@ class DDPM(Model):
             return found[0]
         if found:
             named = ", ".join(self.classes[label] for label in found)
-            raise ValueError(f"{prompt!r} names {len(found)} classes ({named}); a picture of {self.name} is of one")
+            raise ValueError(f"{prompt!r} names {len(found)} classes ({named}); {self.name} draws one class a picture")
         asked = (fold_name(prompt), *fold_name(prompt).split())
         near = dict.fromkeys(name for part in asked for name in closest(part, self._labels))
         meant = " or ".join(repr(self.classes[self._labels[name]]) for name in near)
@@ -119,7 +119,7 @@ class DDPM(Model):
         shape = cond.embedding.shape
         if embedding.numel() != shape[1]:
             raise ValueError(
-                f"an embedding for {self.name} is [{shape[1]}], weights of its {shape[1] - 1} classes and of none; "
+                f"an embedding for {self.name} is [{shape[1]}], weights of {shape[1] - 1} classes and the null class; "
                 f"got {tuple(embedding.shape)}"
             )
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
@@ -156,10 +156,10 @@ def open_folder(
     compute: torch.dtype | None = None,
     variant: str = "",
 ) -> DDPM:
-    """Opens what `save_pretrained` wrote; the weights in fp32 where no dtype is given.
+    """Opens a folder that `save_pretrained` wrote; the weights are in fp32 where no dtype is given.
 
     Raises:
-        ValueError: the folder does not say what its classes are called, its U-Net has others, or a file is damaged.
+        ValueError: the folder does not name its classes, its U-Net has another number of them, or a file is damaged.
     """
     file = Path(location) / CLASSES
     if not file.is_file():
@@ -173,7 +173,7 @@ def open_folder(
 
 
 def write_classes(folder: Path, classes: Sequence[str]) -> None:
-    """The names, in the order of the labels; the null class has none."""
+    """Writes the class names in the order of their labels; the null class has no name."""
     (folder / CLASSES).write_text(json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -195,7 +195,7 @@ def _check(unet: UNet2DModel, classes: Sequence[str], name: str) -> None:
     if not isinstance(unet.class_embedding, nn.Embedding) or config.num_class_embeds != len(classes) + 1:
         raise ValueError(
             f"{name} has {len(classes)} class names and num_class_embeds {config.num_class_embeds}; one embedding more "
-            "than names would have worked, the last for no class"
+            "than names would have worked, the last for the null class"
         )
     if (config.in_channels, config.out_channels) != (3, 3) or read_side(config.sample_size) is None:
         raise ValueError(

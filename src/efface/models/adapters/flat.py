@@ -1,4 +1,4 @@
-"""A prompt's embedding as one row of numbers, where several text encoders or a pooled embedding make it up."""
+"""A prompt's embedding as one flat vector, for models with several text encoders or a pooled embedding."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from ..cond import Cond
 
 
 def flatten_parts(cond: Cond) -> Tensor:
-    """[n, d]: the tokens of every text encoder, and then what is pooled, where there is any."""
+    """Flattens conditions to [n, d]: the tokens of every text encoder, then the pooled embedding, if there is one."""
     pooled = () if cond.pooled is None else (cond.pooled,)
     return torch.cat([*(part.flatten(1) for part in cond.sequence.values()), *pooled], dim=1)
 
 
 def replace_parts(cond: Cond, embedding: Tensor, name: str) -> Cond:
-    """n rows of conditions with the parts that flat embeddings [n, d] hold; without pooled numbers those stay.
+    """Replaces the parts of n rows of conditions by flat embeddings [n, d]; without pooled numbers those stay.
 
-    One row also takes an embedding of any shape with as many numbers.
+    A single row also takes an embedding of any shape that has the right number of elements.
 
     Raises:
-        ValueError: it is neither as long as the tokens nor as all that `flatten_parts` gives; `name` is the model's.
+        ValueError: the embedding has neither the length of the tokens nor that of `flatten_parts`; the message calls
+            the model `name`.
     """
     sizes = {part: tensor[0].numel() for part, tensor in cond.sequence.items()}
     given, tokens = embedding.reshape(len(cond), -1), sum(sizes.values())

@@ -1,17 +1,17 @@
 """FLUX.1: a flow transformer that reads T5's tokens and CLIP's pooled embedding; dev and schnell.
 
-Black Forest Labs, 2024; the architecture is that of the code, for there is no paper. 2 x 2 patches of the latent
-picture are the channels of one place. The prompt's tokens are T5's alone; CLIP's pooled embedding modulates every block
-beside the time.
+Black Forest Labs, 2024; the architecture is taken from the code, for there is no paper. 2 x 2 patches of the latent
+picture become the channels of one position. The prompt's tokens come from T5 alone; CLIP's pooled embedding modulates
+every block, together with the time.
 
-dev has its guidance distilled into the network, which reads the scale as a number: guidance here is that number, and
-costs no second prediction. `true_guidance` above 1 guides by two predictions besides, as the pipeline's
-`true_cfg_scale` with an empty negative prompt. schnell is distilled to a few steps: it has no guidance, and what it
-says of the empty prompt stands for no absence of a prompt.
+dev has its guidance distilled into the network, which reads the scale as an input: guidance here is that input, and
+costs no second prediction. `true_guidance` above 1 adds guidance by two predictions, as the pipeline's
+`true_cfg_scale` does with an empty negative prompt. schnell is distilled to a few steps: it has no guidance, and its
+prediction under the empty prompt is not an unconditional one.
 
-A search over token embeddings is over CLIP's tokens, which the network hears by the pooled embedding alone; T5 has no
-part in it: it reads the prompt without what is put before it, and where token embeddings alone are given the text that
-comes with them, or "".
+A search over token embeddings is over CLIP's tokens, which reach the network through the pooled embedding alone. T5
+takes no token embeddings: it reads the prompt without the prefix, and for a prompt that is given as token embeddings it
+reads the text that comes with them, or "".
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Flux(ClipDiffusion):
         self.t5: Any = tie_embeddings(pipeline.text_encoder_2)
         self.distilled_guidance = bool(pipeline.transformer.config.guidance_embeds)
         self.has_uncond: bool = self.distilled_guidance
-        # The pipeline's own for dev, the model card's for schnell.
+        # dev's values are the pipeline's, schnell's are the model card's.
         own = Defaults(steps=28, guidance=3.5) if self.distilled_guidance else Defaults(steps=4, guidance=1.0)
         encoders = ("text_encoder", "text_encoder_2")
         ClipDiffusion.__init__(self, pipeline, name, encoders, defaults or own, words, compute)
@@ -97,26 +97,26 @@ class Flux(ClipDiffusion):
         return {**ClipDiffusion.count_tokens(self, text), "text_encoder_2": (count(t5, text), self.tokens_of_t5)}
 
     def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
-        """As every adapter does; a prompt ends where the end's own embedding stands first."""
+        """Encodes as the contract says; a prompt ends where the end token's own embedding occurs first."""
         self._check_embeddings(embeddings)
         end = self.tokenizer.eos_token_id
         ends = (embeddings == self.embedding_table()[end].to(embeddings)).all(dim=2)
-        # Ids say where the sentence ends, and no more: what is read are the embeddings.
+        # The ids only mark where the sentence ends; the encoder reads the embeddings.
         with replace_embeddings(self.text_encoder, embeddings):
             pooled = self.text_encoder(torch.where(ends, end, 0)).pooler_output
         return self._with_t5(pooled, texts or [""] * len(embeddings))
 
     def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
-        """As every adapter does; T5 reads the texts without the prefix."""
+        """Encodes as the contract says; T5 reads the texts without the prefix."""
         cond = Model.encode_with_grad(self, texts, prefix)
         return cond if prefix is None else self._with_t5(cond.tensors[POOLED], texts)
 
     def embedding_of(self, cond: Cond) -> Tensor:
-        """Flat, T5's tokens and then CLIP's pooled embedding."""
+        """Flat embeddings: T5's tokens, then CLIP's pooled embedding."""
         return flatten_parts(cond)
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
+        """Takes the tokens alone, so that the text's pooled embedding stays, or tokens and pooled embedding, flat."""
         return replace_parts(cond, embedding.to(self.device, self.dtype), self.name)
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Flux(ClipDiffusion):
     def text_maps(self) -> Sequence[TextMap]:
         """The context embedder, the pooled embedder, and the keys and values of the text's own stream.
 
-        In the blocks of a single stream, weights that read text read the picture as well.
+        Weights of the single-stream blocks read text and picture together, so they are not listed.
         """
         return joint_text_maps(self.weights)
 

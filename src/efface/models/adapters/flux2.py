@@ -1,9 +1,9 @@
 """FLUX.2: a flow transformer that reads stacked layers of a language model; dev and Klein.
 
-Black Forest Labs, 2025; the architecture is that of the code. The states of three layers of the language model stand
-side by side, padding included. The latent picture is the autoencoder's, its 2 x 2 patches as channels, normalised by
-the statistics of a batch norm. dev has its guidance distilled into the network, as FLUX.1-dev; Klein is guided by two
-predictions, unless it is the one distilled to four steps, which has no guidance.
+Black Forest Labs, 2025; the architecture is taken from the code. The states of three layers of the language model are
+concatenated, padding included. The latent picture is the autoencoder's, its 2 x 2 patches as channels, normalised by
+the statistics of a batch norm. dev has its guidance distilled into the network, as FLUX.1-dev has; Klein is guided by
+two predictions, unless it is the one distilled to four steps, which has no guidance.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Flux2(GuidanceInput, LanguageFlow):
         self.distilled_guidance = not self.klein
         distilled = self.klein and bool(pipeline.config.get("is_distilled", False))
         self.has_uncond: bool = not distilled
-        # The pipelines' own; the model card's for the distilled Klein.
+        # The values are the pipelines'; those of the distilled Klein are the model card's.
         own = Defaults(steps=4, guidance=1.0) if distilled else Defaults(steps=50, guidance=4.0)
         self.layers: tuple[int, ...] = (9, 18, 27) if self.klein else (10, 20, 30)
-        """The layers of the language model whose states are read; a smaller one has its last ones read instead."""
+        """The layers of the language model whose states are read; of a smaller model, its last layers are read."""
         LanguageFlow.__init__(self, pipeline, name, defaults or own, words, compute)
         deepest = pipeline.text_encoder.config.get_text_config().num_hidden_layers
         if max(self.layers) > deepest:
@@ -59,7 +59,7 @@ class Flux2(GuidanceInput, LanguageFlow):
         return 4 * self.vae.config.latent_channels
 
     def vae_levels(self) -> int:
-        return len(self.vae.config.block_out_channels) + 1  # a patch is two pixels of the autoencoder's a side
+        return len(self.vae.config.block_out_channels) + 1  # a patch is two latent pixels wide
 
     def read_side(self) -> int:
         return self.pipeline.default_sample_size // 2
@@ -74,7 +74,7 @@ class Flux2(GuidanceInput, LanguageFlow):
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)[0]
 
     def _encode(self, texts: Sequence[str]) -> Cond:
-        """Padding is attended to, so that there is no mask."""
+        """Encodes without a mask, because the network attends to the padding."""
         self._warn_of_cuts(texts)
         states, _ = self.pipeline.encode_prompt(
             list(texts), self.device, max_sequence_length=self.max_tokens, text_encoder_out_layers=self.layers
@@ -105,7 +105,7 @@ class Flux2(GuidanceInput, LanguageFlow):
         return out.transpose(1, 2).unflatten(2, (self.latent_shape[1], -1))
 
     def _norm(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread [1, c, 1, 1] of the patches."""
+        """Mean and standard deviation [1, c, 1, 1] of the patches."""
         norm = self.vae.bn
         spread = torch.sqrt(norm.running_var + self.vae.config.batch_norm_eps)
         return norm.running_mean.view(1, -1, 1, 1).to(like), spread.view(1, -1, 1, 1).to(like)
@@ -122,9 +122,9 @@ class Flux2(GuidanceInput, LanguageFlow):
         return self._pictures(Flux2Pipeline._unpatchify_latents(latents * std + mean).to(self.vae.dtype))
 
     def text_maps(self) -> Sequence[TextMap]:
-        """The context embedder, and the keys and values of the text's own stream in the blocks of two.
+        """The context embedder, and the keys and values of the text's own stream in the two-stream blocks.
 
-        In the blocks of one stream, weights that read text read the picture as well.
+        Weights of the single-stream blocks read text and picture together, so they are not listed.
         """
         return joint_text_maps(self.weights)
 

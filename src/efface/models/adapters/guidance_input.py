@@ -1,4 +1,4 @@
-"""Guidance that a network reads as a number, because it was distilled into it."""
+"""Guidance that was distilled into a network, which reads the guidance scale as an input."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ GUIDANCE = "guidance"
 
 
 class GuidanceInput(Model):
-    """An adapter whose conditions hold the scale; without `distilled_guidance` it is as any other."""
+    """An adapter whose conditions hold the guidance scale; without `distilled_guidance` it is like any other."""
 
     distilled_guidance: bool = False
-    """Whether the network reads the scale, so that guidance costs no second prediction."""
+    """Whether the network reads the guidance scale, so that guidance costs no second prediction."""
     true_guidance: float = 1.0
-    """Classifier-free guidance by two predictions, beside the scale that the network reads; 1 is none."""
+    """The scale of classifier-free guidance by two predictions, beside the scale that the network reads; 1 is none."""
 
     @property
     def classifier_free(self) -> bool:
         return self.true_guidance != 1 if self.distilled_guidance else self.has_uncond
 
     def with_scale(self, cond: Cond) -> Cond:
-        """The conditions with the model's own scale, where the network reads one."""
+        """Adds the model's own guidance scale to the conditions, where the network reads one."""
         if not self.distilled_guidance:
             return cond
         return cond.with_extra({GUIDANCE: torch.full((len(cond), 1), self.defaults.guidance, device=self.device)})
@@ -36,7 +36,7 @@ class GuidanceInput(Model):
             return Model.begin_sampling(self, cond, uncond, guidance)
         told, empty = cond, uncond
         if isinstance(guidance, torch.Tensor) or guidance != self.defaults.guidance:
-            # Without, the conditions themselves hold the model's own scale.
+            # Otherwise the conditions themselves hold the model's own scale.
             own = cond.extra[GUIDANCE]
             scale = torch.as_tensor(guidance).to(own).view(-1, 1).expand_as(own)
             told, empty = (each.with_extra({GUIDANCE: scale}) for each in (told, empty))

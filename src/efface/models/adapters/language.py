@@ -1,7 +1,7 @@
 """Flow transformers whose prompt is read by a language model: SANA, Z-Image, Qwen-Image and FLUX.2.
 
-The pipelines' own `encode_prompt` reads it, so that templates, chosen layers and cut-off tokens are theirs. A row of
-conditions has one length, whatever the prompt: tokens past its end are zeros under a mask.
+The pipelines' own `encode_prompt` reads the prompt, so that templates, layers and cut-off tokens are theirs. All rows
+of conditions have one length: tokens past a prompt's end are zeros and masked out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..trajectory import Defaults
 from .latent import LatentDiffusion, count
 
 LANGUAGE = "language"
-"""The sequence that a language model gives."""
+"""The name of a language model's states in conditions."""
 
 
 class LanguageFlow(LatentDiffusion):
@@ -29,7 +29,7 @@ class LanguageFlow(LatentDiffusion):
     denoiser: ClassVar[str] = "transformer"
     sequence: ClassVar[str] = LANGUAGE
     longest: ClassVar[int] = 512
-    """Tokens of a prompt, its template included, that are read; the tokenizer's own limit where that is less."""
+    """Number of tokens of a prompt, its template included, that are read; the tokenizer's limit where that is less."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class LanguageFlow(LatentDiffusion):
 
     @abstractmethod
     def _frame(self, text: str) -> str:
-        """The text with everything that the language model reads around it."""
+        """The text within the template that the language model reads."""
 
     def _warn_of_cuts(self, texts: Sequence[str]) -> None:
         ids = self.tokenizer([self._frame(text) for text in texts], truncation=False)["input_ids"]
@@ -55,14 +55,14 @@ class LanguageFlow(LatentDiffusion):
             )
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        """The text's mask stays: give the text whose length the embedding has."""
+        """Keeps the text's mask, so that the text has to be as long as the embedding."""
         shape = cond.tokens.shape
         if embedding.numel() != shape[1] * shape[2]:
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
         return cond.with_embedding(embedding.reshape(shape).to(self.device, self.dtype))
 
     def count_tokens(self, text: str) -> Mapping[str, tuple[int, int]]:
-        """With its template, which counts among what is read."""
+        """Counts the template too, because it takes room among the tokens that are read."""
         return {"text_encoder": (count(self.tokenizer, self._frame(text)), self.max_tokens)}
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
@@ -73,13 +73,13 @@ class LanguageFlow(LatentDiffusion):
         return [TextSpan(self._find_last)]
 
     def _find_last(self, heads: Sequence[str]) -> list[int]:
-        """The place, among the rows of conditions, of the last token of each text, which more text may follow."""
+        """The position in the conditions of the last token of each text; more text may follow it in the prompt."""
         before = self._frame("\0").partition("\0")[0]
         ids = self.tokenizer([before + head for head in heads], truncation=False)["input_ids"]
         return [len(own) - 1 - self._dropped() for own in ids]
 
     def _dropped(self) -> int:
-        """Tokens of the template, before the text, that are read and then left out."""
+        """Number of tokens of the template before the text whose states are left out of the conditions."""
         return 0
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -89,18 +89,18 @@ class LanguageFlow(LatentDiffusion):
         )
 
     def tokenizer_words(self) -> list[str]:
-        # What a vocabulary lists first is most common, or scored highest; a word begins after a mark or a space.
+        # A vocabulary lists the most common or highest-scored tokens first; a word begins with a mark or a space.
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [piece[1:] for piece, _ in ranked if piece[:1] in ("▁", "Ġ", " ")]
         return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()]
 
 
 class MaskedLanguageFlow(LanguageFlow):
-    """One whose network attends to the prompt's own tokens alone, under a mask."""
+    """A `LanguageFlow` whose network attends to the prompt's own tokens alone, by a mask."""
 
     @abstractmethod
     def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """States [n, length, d] of n texts and which of them are attended to [n, length]."""
+        """States [n, length, d] of n texts, and the mask [n, length] of those that are attended to."""
 
     def _encode(self, texts: Sequence[str]) -> Cond:
         self._warn_of_cuts(texts)
@@ -108,7 +108,7 @@ class MaskedLanguageFlow(LanguageFlow):
         return Cond({LANGUAGE: states.to(self.dtype)}, mask=mask.bool())
 
     def _align(self, states: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Attended states [n, length, d] first, zeros after them, and the mask of these."""
+        """Moves attended states [n, length, d] to the front and zeros behind them; gives states and new mask."""
         mask = mask.bool()
         rows = [row[own][:length] for row, own in zip(states, mask, strict=True)]
         padded = torch.stack([F.pad(row, (0, 0, 0, length - len(row))) for row in rows])
@@ -117,6 +117,6 @@ class MaskedLanguageFlow(LanguageFlow):
 
 
 def chat(tokenizer: Any, text: str, thinking: bool) -> str:
-    """The text as a user's message, by the tokenizer's own chat template, up to where an answer would begin."""
+    """The text as a user's message in the tokenizer's own chat template, up to where an answer would begin."""
     messages = [{"role": "user", "content": text}]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)

@@ -1,4 +1,4 @@
-"""What every latent diffusion model shares, whatever its denoiser and text encoders: autoencoder, scheduler, files."""
+"""What all latent diffusion models share, whatever their denoiser and text encoders: autoencoder, scheduler, files."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from ..schedule import copy_scheduler, read_levels, read_space
 from ..trajectory import Defaults, Sampler
 
 SLICE = 2 * 512**2
-"""Pixels that the autoencoder takes at once: about 1.6 GB of activations in fp32, and 3.2 GB of one larger picture."""
+"""Number of pixels that the autoencoder processes at once: about 1.6 GB of activations in fp32."""
 TILED = 1280**2
-"""Pixels of a picture above which the autoencoder goes over it by tiles, whose seams are blended."""
+"""Number of pixels of a picture above which the autoencoder processes it in tiles, whose seams are blended."""
 CROSS = re.compile(r"\.attn2\.to_[kv]\.weight$")
 
 
 def count(tokenizer: Any, text: str) -> int:
-    """The tokens of a text, however many, with those that a tokenizer puts around it."""
+    """The number of tokens of a text before any cut, with those that a tokenizer puts around it."""
     return len(tokenizer(text, truncation=False)["input_ids"])
 
 
 class LatentDiffusion(Model):
-    """A pipeline of denoiser, KL autoencoder and text encoders; its parts are used, never changed."""
+    """A pipeline of denoiser, KL autoencoder and text encoders; its parts are used and never changed."""
 
     network: Any
     sequence: ClassVar[str]
-    """What the text encoders' output is called in conditions."""
+    """The name of the text encoders' output in conditions."""
     shifts: ClassVar[bool] = True
     """Whether the architecture's pipeline adds the autoencoder's `shift_factor` to latents before it decodes them."""
     pixels_packed: ClassVar[int] = 1
-    """Pixels of the latent picture that the network takes as channels of one."""
+    """Number of latent pixels that the network reads as the channels of one position."""
 
     def __init__(
         self,
@@ -103,15 +103,15 @@ class LatentDiffusion(Model):
         return digest.hexdigest()
 
     def vae_channels(self) -> int:
-        """Channels of the latent picture, as the autoencoder gives it."""
+        """Number of channels of the latent picture as the autoencoder gives it."""
         return self.vae.config.latent_channels
 
     def vae_levels(self) -> int:
-        """Sizes of a picture on its way through the autoencoder, each half the one before."""
+        """Number of resolutions in the autoencoder; each is half the one before."""
         return len(self.vae.config.block_out_channels)
 
     def read_side(self) -> int:
-        """Pixels a side of the latent picture. ValueError where it is not square."""
+        """Latent pixels a side. Raises ValueError where the latent picture is not square."""
         side = read_side(size := self.network.config.sample_size)
         if side is None:
             raise ValueError(f"{self.name} draws at sample_size {size!r}; one number would have worked")
@@ -122,17 +122,17 @@ class LatentDiffusion(Model):
         return copy_flow_scheduler(own, sampler, self.spacing) if self.space == "flow" else copy_scheduler(own, sampler)
 
     def spacing(self, steps: int) -> Spacing:
-        """Where so many steps of a flow lie; the shift of a dynamic one goes by the picture's tokens."""
+        """The noise levels of so many steps of a flow; a dynamic shift depends on the picture's number of tokens."""
         config = self.pipeline.scheduler.config
         side = self.latent_shape[1] // self.network.config.patch_size
         return Spacing(mu=shift_by_size(config, side * side)) if config.get("use_dynamic_shifting") else Spacing()
 
     def _shift(self) -> float:
-        """What the autoencoder's latents are moved by before they are scaled."""
+        """The number that is subtracted from the autoencoder's latents before they are scaled."""
         return self.vae.config.get("shift_factor") or 0.0 if self.shifts else 0.0
 
     def _tokenize(self, tokenizer: Any, texts: Sequence[str], limit: int = 0) -> Any:
-        """Token ids and attention mask, each [n, length]; says which prompts lose their end.
+        """Token ids and attention mask, each [n, length]; warns of prompts that are cut.
 
         `limit` is the length; 0 is `max_tokens`.
         """
@@ -150,12 +150,12 @@ class LatentDiffusion(Model):
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
-        """The middle of the autoencoder's posterior, not a sample: a picture has one place."""
+        """Takes the mode of the autoencoder's posterior, not a sample, so that a picture has one set of latents."""
         shifted = self._modes(pictures) - self._shift()
         return (shifted * self.vae.config.scaling_factor).to(self.state_dtype)
 
     def _modes(self, pictures: Tensor) -> Tensor:
-        """What the autoencoder makes of uint8 pictures [n, 3, ..., h, w], in fp32."""
+        """The posterior modes, in fp32, of uint8 pictures [n, 3, ..., h, w]."""
         modes = []
         for part in pictures.split(self._slice):
             pixels = part.to(self.device, self.vae.dtype).div(127.5).sub(1)
@@ -165,11 +165,11 @@ class LatentDiffusion(Model):
 
     def _posterior_mode(self, pixels: Tensor) -> Tensor:
         encoded = self.vae.encode(pixels)
-        # A tiny autoencoder has latents and no distribution of them.
+        # A tiny autoencoder gives latents directly, without a distribution.
         return encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
 
     def _pictures(self, z: Tensor) -> Tensor:
-        """uint8 pictures [n, 3, h, w] on the CPU from what the autoencoder's decoder reads."""
+        """Decodes the decoder's inputs to uint8 pictures [n, 3, h, w] on the CPU."""
         return join_pictures([decode_or_keep(self._decode_slice, part) for part in z.split(self._slice)])
 
     def _decode_slice(self, z: Tensor) -> Tensor:
@@ -180,12 +180,12 @@ class LatentDiffusion(Model):
 
     @property
     def _slice(self) -> int:
-        """Pictures that the autoencoder takes at once: 128 of 64 pixels a side, 2 of 512, 1 of 1024."""
+        """Number of pictures that the autoencoder processes at once: 128 of 64 pixels a side, 2 of 512, 1 of 1024."""
         return max(1, SLICE // self.resolution**2)
 
     @contextmanager
     def _autoencoding(self) -> Iterator[None]:
-        """Within, the autoencoder computes as the network does; a picture above `TILED` pixels goes by tiles."""
+        """Lets the autoencoder compute as the network does, and process pictures above `TILED` pixels in tiles."""
         casting = torch.autocast(self.device.type, self.compute) if self.compute else nullcontext()
         tiled = self.resolution**2 > TILED and hasattr(self.vae, "enable_tiling") and not self.vae.use_tiling
         if tiled:
@@ -198,7 +198,7 @@ class LatentDiffusion(Model):
                 self.vae.disable_tiling()
 
     def vocabulary(self, size: int) -> list[str]:
-        """The words that came with the model, or the tokenizer's most common ones."""
+        """The word list that came with the model, or the tokenizer's most common words."""
         return list(self.own_words or self.tokenizer_words())[:size]
 
     def save_pretrained(self, folder: str | Path) -> None:

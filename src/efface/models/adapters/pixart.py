@@ -1,10 +1,10 @@
 """PixArt-alpha and PixArt-Sigma: a transformer with cross-attention to T5, which reads a prompt under a mask.
 
 Chen et al., ICLR 2024, arXiv 2310.00426; Chen et al., ECCV 2024, arXiv 2403.04692. The network predicts noise and,
-in as many channels again, a variance that no sampler here uses. All layers' keys and values read the caption projection
-of T5's states; tokens past a prompt's end are masked out. Prompts are lowered and stripped, as the pipelines
-do with `clean_caption=False`; the further cleaning that they offer is not done. The alpha weights for 1024 pixels also
-read the picture's size and proportions.
+in as many further channels, a variance that no sampler here uses. All layers' keys and values read the caption
+projection of T5's states; tokens past a prompt's end are masked out. Prompts are put in lower case and stripped, as the
+pipelines do with `clean_caption=False`; their optional further cleaning is not done. The alpha weights for 1024 pixels
+also read the picture's size and aspect ratio.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .latent import LatentDiffusion
 from .t5 import T5, tie_embeddings
 
 CAPTION = "caption"
-"""What the transformer's caption projection makes of T5's states."""
+"""The name of T5's states after the transformer's caption projection."""
 LENGTHS = {PixArtAlphaPipeline: 120, PixArtSigmaPipeline: 300}
-"""Tokens of a prompt that each pipeline reads."""
+"""Number of tokens of a prompt that each pipeline reads."""
 
 
 @final
@@ -47,7 +47,7 @@ class PixArt(LatentDiffusion):
         compute: torch.dtype | None = None,
     ) -> None:
         encoder: Any = tie_embeddings(pipeline.text_encoder)
-        # The pipelines' own steps and guidance.
+        # Steps and guidance are the pipelines' defaults.
         suggested = defaults or Defaults(steps=20, guidance=4.5)
         LatentDiffusion.__init__(self, pipeline, name, ("text_encoder",), suggested, words, compute)
         self.text_encoder: Any = encoder
@@ -60,7 +60,7 @@ class PixArt(LatentDiffusion):
         return Cond({T5: states.to(self.dtype)}, mask=read.attention_mask.bool())
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        """The text's mask stays: give the text whose length the embedding has."""
+        """Keeps the text's mask, so that the text has to be as long as the embedding."""
         shape = cond.tokens.shape
         if embedding.numel() != shape[1] * shape[2]:
             raise ValueError(f"an embedding for {self.name} is {tuple(shape[1:])}, got {tuple(embedding.shape)}")
@@ -99,7 +99,7 @@ class PixArt(LatentDiffusion):
         )
 
     def tokenizer_words(self) -> list[str]:
-        # Pieces that begin a word, those of the highest score first, as the vocabulary has them.
+        # Pieces that begin a word, in the vocabulary's order: the highest score comes first.
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [piece.removeprefix("▁") for piece, _ in ranked if piece.startswith("▁")]
         return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()]

@@ -1,8 +1,9 @@
-"""Qwen-Image: a flow transformer of two streams, whose prompt a language model with eyes reads.
+"""Qwen-Image: a flow transformer of two streams, whose prompt a vision-language model reads.
 
 Wu et al., arXiv 2508.02324. The prompt's tokens are the language model's last states, without those of the instruction
-before it. Guidance takes two predictions and then gives the sum the prompt's own length at every place of the picture.
-The autoencoder is one of videos, of a single frame, whose latents have a mean and a spread by channel.
+before it. Guidance combines two predictions and rescales the result, at every position of the picture, to the norm of
+the prediction under the prompt. The autoencoder is one for videos, used with a single frame; its latents have a mean
+and a standard deviation for each channel.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .language import MaskedLanguageFlow
 from .patches import pack_patches, unpack_patches
 
 NORMED = "text.normed"
-"""What `txt_in` reads: the language model's states under a norm."""
+"""The input of `txt_in`: the language model's states after a norm layer."""
 
 
 @final
 class QwenImage(MaskedLanguageFlow):
-    """A `QwenImagePipeline`. Prompts are cut at 256 tokens, where the pipeline takes 1024, to spare memory."""
+    """A `QwenImagePipeline`. Prompts are cut at 256 tokens, not at the pipeline's 1024, to save memory."""
 
     architecture: ClassVar[str] = "qwen-image"
     pixels_packed: ClassVar[int] = 4
@@ -46,7 +47,7 @@ class QwenImage(MaskedLanguageFlow):
     ) -> None:
         if pipeline.transformer.config.guidance_embeds:
             raise ValueError(f"{name} reads its guidance as a number; a Qwen-Image without guidance_embeds would work")
-        # The pipeline's own steps and true_cfg_scale.
+        # Steps and true_cfg_scale are the pipeline's defaults.
         MaskedLanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=50, guidance=4.0), words, compute)
 
     def read_side(self) -> int:
@@ -75,12 +76,12 @@ class QwenImage(MaskedLanguageFlow):
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
         own = MaskedLanguageFlow.build_call(self, prompts, guidance)
-        del own["guidance_scale"]  # is for a network that reads the guidance
+        del own["guidance_scale"]  # only a network that reads the guidance uses it
         return {**own, "true_cfg_scale": guidance, "negative_prompt": [""] * len(prompts)}
 
     def _network(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         assert cond.mask is not None
-        used = int(cond.mask.sum(dim=1).max())  # what no row attends to is not gone through
+        used = int(cond.mask.sum(dim=1).max())  # positions that no row attends to are skipped
         side = self.latent_shape[1] // 2
         return self.network(
             hidden_states=x_t,
@@ -92,7 +93,7 @@ class QwenImage(MaskedLanguageFlow):
         )[0]
 
     def guide(self, positive: Tensor, negative: Tensor, scale: Scale) -> Tensor:
-        """Classifier-free guidance, with the length of the prompt's own prediction at every place."""
+        """Classifier-free guidance, rescaled at every position to the norm of the prediction under the prompt."""
         own, mixed = pack_patches(positive), pack_patches(guided(negative, positive, scale))
         rescaled = mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True))
         return unpack_patches(rescaled, positive.shape[2])
@@ -104,7 +105,7 @@ class QwenImage(MaskedLanguageFlow):
         return unpack_patches(out, self.latent_shape[1])
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread [1, c, 1, 1] of the autoencoder's latents."""
+        """Mean and standard deviation [1, c, 1, 1] of the autoencoder's latents."""
         config = self.vae.config
         mean, std = (like.new_tensor(m).view(1, -1, 1, 1) for m in (config.latents_mean, config.latents_std))
         return mean, std

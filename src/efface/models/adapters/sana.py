@@ -1,9 +1,10 @@
 """SANA: a flow transformer with linear self-attention and cross-attention to a small language model.
 
-Xie et al., ICLR 2025, arXiv 2410.10629. Gemma-2 reads the prompt after an instruction, whose tokens are left out again
-but for the first; the empty prompt is read without it, as the pipeline reads negative prompts. All layers' keys and
-values read the caption projection under a norm. Prompts are lowered and stripped; the pipeline's further cleaning is
-not done. The picture is 32 times smaller in the autoencoder, a plain one without a posterior.
+Xie et al., ICLR 2025, arXiv 2410.10629. Gemma-2 reads the prompt after an instruction, whose states are left out except
+the first; the empty prompt is read without the instruction, as the pipeline reads negative prompts. All layers' keys
+and values read the caption projection after a norm layer. Prompts are put in lower case and stripped; the pipeline's
+optional cleaning is not done. The autoencoder makes the picture 32 times smaller and is deterministic, without a
+posterior.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .language import LANGUAGE, MaskedLanguageFlow
 from .latent import LatentDiffusion
 
 CAPTION = "caption"
-"""What the transformer's caption projection and norm make of the language model's states."""
+"""The name of the language model's states after the transformer's caption projection and norm."""
 
 
 @final
@@ -44,8 +45,8 @@ class Sana(MaskedLanguageFlow):
     ) -> None:
         call = inspect.signature(SanaPipeline.__call__).parameters
         self.instruction: list[str] = call["complex_human_instruction"].default
-        """Lines before the prompt, the pipeline's own; none reads the prompt alone."""
-        # The pipeline's own steps and guidance.
+        """The pipeline's instruction before the prompt, line by line; without lines the prompt is read alone."""
+        # Steps and guidance are the pipeline's defaults.
         MaskedLanguageFlow.__init__(self, pipeline, name, defaults or Defaults(steps=20, guidance=4.5), words, compute)
 
     def vae_levels(self) -> int:
@@ -74,7 +75,7 @@ class Sana(MaskedLanguageFlow):
 
     def _find_last(self, heads: Sequence[str]) -> list[int]:
         lines = "\n".join(self.instruction)
-        left_out = len(self.tokenizer.encode(lines)) - 2 if lines else 0  # the first token stands first, one more after
+        left_out = len(self.tokenizer.encode(lines)) - 2 if lines else 0  # the first token and one more stay
         places = []
         for head in heads:
             ids = self.tokenizer((lines if head else "") + self._frame(head), truncation=False)["input_ids"]
@@ -82,7 +83,7 @@ class Sana(MaskedLanguageFlow):
         return places
 
     def build_call(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
-        """The pipeline demands a multiple of 32 pixels, and would draw at the nearest size of its training."""
+        """Switches the pipeline's binning off, by which it would draw at the nearest size of its training."""
         side = -(-self.resolution // 32) * 32
         own = {**MaskedLanguageFlow.build_call(self, prompts, guidance), "height": side, "width": side}
         lines = {"complex_human_instruction": self.instruction or None}

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and anything else in the same classes, glyphs among it; and what SDXL shares."""
+"""Stable Diffusion 1.x and 2.x, other models of the same classes (glyphs is one), and what they share with SDXL."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .guidance_input import GUIDANCE, GuidanceInput
 from .latent import LatentDiffusion
 
 CLIP = "clip"
-"""The sequence that CLIP text encoders give; of two, side by side."""
+"""The name of the CLIP text encoders' states in conditions; those of two encoders are concatenated."""
 
 
 def lay_out_for_amx(pipeline: Any) -> None:
-    """Lays a pipeline of our own out for bf16 on a CPU, where fused attention and contiguous convolutions lose time.
+    """Sets a pipeline up for bf16 on a CPU, where fused attention and contiguous convolutions are slow.
 
     Measured on the U-Net of glyphs, one core: 0.10 s rather than 0.16 s a pass of 16 rows, 0.20 s rather than 0.31 s
     with gradients; fp32 as it comes takes 0.21 s and 0.39 s.
@@ -32,7 +32,7 @@ def lay_out_for_amx(pipeline: Any) -> None:
 
 @contextmanager
 def replace_embeddings(encoder: Any, embeddings: Tensor) -> Iterator[None]:
-    """Within, a text encoder reads these token embeddings [n, length, d], whatever the tokens."""
+    """Makes a text encoder read these token embeddings [n, length, d] inside the `with` block, whatever the tokens."""
     handle = encoder.get_input_embeddings().register_forward_hook(lambda _module, _args, out: embeddings.to(out))
     try:
         yield
@@ -51,14 +51,14 @@ class ClipDiffusion(GuidanceInput, LatentDiffusion):
         return self.network
 
     def _embed_guidance(self, cond: Cond) -> Tensor | None:
-        """The guidance as a distilled U-Net reads it, [n, d], by the pipeline's own embedding of guidance - 1.
+        """The guidance as a distilled U-Net reads it, [n, d]: the pipeline's own embedding of guidance - 1.
 
-        Meng et al., CVPR 2023, arXiv 2210.03142; Luo et al., arXiv 2310.04378 (LCM). None where it reads none.
+        Meng et al., CVPR 2023, arXiv 2210.03142; Luo et al., arXiv 2310.04378 (LCM). None where it reads no guidance.
         """
         if not self.distilled_guidance:
             return None
         scale, wide = cond.extra[GUIDANCE][:, 0] - 1, self.unet.config.time_cond_proj_dim
-        with scale.device:  # the pipeline's function makes its frequencies on the default device
+        with scale.device:  # the pipeline's function creates its frequencies on the default device
             return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=wide).to(self.dtype)
 
     def checkpoint_name(self, part: str, name: str) -> str:
@@ -85,7 +85,7 @@ class ClipDiffusion(GuidanceInput, LatentDiffusion):
             raise ValueError(f"token embeddings for {self.name} are {fits}, got {tuple(embeddings.shape)}")
 
     def tokenizer_words(self) -> list[str]:
-        # What byte-pair encoding learned first is most common.
+        # Byte-pair encoding learns the most common tokens first.
         ranked = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         whole = [token.removesuffix("</w>") for token, _ in ranked if token.endswith("</w>")]
         return [word for word in whole if len(word) > 2 and word.isascii() and word.isalpha()]

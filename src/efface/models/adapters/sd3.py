@@ -1,12 +1,12 @@
 """Stable Diffusion 3 and 3.5: a transformer in which picture and prompt attend to each other, trained as a flow.
 
-Esser et al., ICML 2024, arXiv 2403.03206. The prompt is the penultimate states of two CLIP encoders side by side, and
-T5's states after them; both CLIPs' pooled embeddings modulate every block beside the time. T5 may be missing: then
-zeros stand in its place, as the pipeline has it. 3.5-medium attends to the picture a second time in its first blocks
+Esser et al., ICML 2024, arXiv 2403.03206. The prompt is the concatenated penultimate states of two CLIP encoders,
+followed by T5's states; both CLIPs' pooled embeddings modulate every block, together with the time. T5 may be missing:
+zeros then take its place, as in the pipeline. 3.5-medium attends to the picture a second time in its first blocks
 (`attn2`, which reads no text).
 
-A search over token embeddings is over the tokens of both CLIPs, which share a vocabulary. T5 has no part in it: it
-reads the prompt without what is put before it, and of a prompt that is given as token embeddings alone it reads "".
+A search over token embeddings is over the tokens of both CLIPs, which share a vocabulary. T5 takes no token embeddings:
+it reads the prompt without the prefix, and for a prompt that is given as token embeddings alone it reads "".
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StableDiffusion3(TwinClip):
         self.t5: Any = tie_embeddings(pipeline.text_encoder_3)
         self.reads_t5 = self.t5 is not None
         encoders = ("text_encoder", "text_encoder_2", *(("text_encoder_3",) if self.t5 is not None else ()))
-        # The pipeline's own steps and guidance.
+        # Steps and guidance are the pipeline's defaults.
         TwinClip.__init__(self, pipeline, name, encoders, defaults or Defaults(steps=28, guidance=7.0), words, compute)
         self.tokens_of_t5 = self.defaults.blank_tokens
         if self.t5 is not None:
@@ -79,14 +79,14 @@ class StableDiffusion3(TwinClip):
         return Cond({CLIP: tokens}, pooled=torch.cat(pooled, dim=-1))
 
     def _with_t5(self, cond: Cond, texts: Sequence[str]) -> Cond:
-        """The conditions with what T5 says of these n texts, where there is a T5."""
+        """Adds T5's states of these n texts to the conditions, where there is a T5."""
         if not self.reads_t5:
             return cond
         read = self._tokenize(self.pipeline.tokenizer_3, texts, self.tokens_of_t5)
         return replace(cond, sequence={**cond.sequence, T5: read_t5(self.t5, read).to(self.dtype)})
 
     def encode_with_grad(self, texts: Sequence[str], prefix: Tensor | None = None) -> Cond:
-        """As every adapter does; T5 reads the texts without the prefix."""
+        """Encodes as the contract says; T5 reads the texts without the prefix."""
         cond = Model.encode_with_grad(self, texts, prefix)
         return cond if prefix is None else self._with_t5(cond, texts)
 
@@ -104,7 +104,7 @@ class StableDiffusion3(TwinClip):
         )[0]
 
     def _text(self, cond: Cond) -> Tensor:
-        """What the transformer reads [n, tokens, d]: CLIP's states, widened by zeros, and T5's or zeros."""
+        """The transformer's input [n, tokens, d]: CLIP's states, zero-padded to T5's width, then T5's or zeros."""
         clip, wide = cond.sequence[CLIP], self.network.config.joint_attention_dim
         clip = F.pad(clip, (0, wide - clip.shape[-1]))
         blank = cond.sequence[T5] if self.reads_t5 else clip.new_zeros(len(clip), self.tokens_of_t5, wide)

@@ -1,7 +1,7 @@
 """Stable Diffusion XL: two text encoders, a pooled embedding and the picture's size beside the prompt.
 
-Podell et al., arXiv 2307.01952. The prompt is the penultimate hidden states of both encoders, side by side; the second
-encoder's projected sentence and six numbers (original size, crop, target size) join the time embedding. The empty
+Podell et al., arXiv 2307.01952. The prompt is the concatenated penultimate hidden states of both encoders; the second
+encoder's pooled embedding and six numbers (original size, crop, target size) are added to the time embedding. The empty
 prompt is all zeros where the pipeline says `force_zeros_for_empty_prompt`, as the published weights were trained.
 """
 
@@ -24,7 +24,7 @@ from .twin_clip import TwinClip
 
 @final
 class StableDiffusionXL(TwinClip):
-    """A `StableDiffusionXLPipeline`, the base without its refiner; no watermark is drawn."""
+    """A `StableDiffusionXLPipeline`: the base model without the refiner, and without a watermark."""
 
     architecture: ClassVar[str] = "sdxl"
     text_sources: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -43,7 +43,7 @@ class StableDiffusionXL(TwinClip):
         compute: torch.dtype | None = None,
     ) -> None:
         encoders = ("text_encoder", "text_encoder_2")
-        # The pipeline's own guidance; Stable Diffusion 1.x and 2.x like more.
+        # The guidance is the pipeline's default; that of Stable Diffusion 1.x and 2.x is higher.
         TwinClip.__init__(self, pipeline, name, encoders, defaults or Defaults(guidance=5.0), words, compute)
         self.distilled_guidance = bool(self.unet.config.get("time_cond_proj_dim"))
         self.silent = bool(pipeline.config["force_zeros_for_empty_prompt"])
@@ -61,7 +61,7 @@ class StableDiffusionXL(TwinClip):
         return self.with_scale(Cond({CLIP: tokens}, pooled=pooled, extra={"time_ids": time_ids}))
 
     def text_maps(self) -> Sequence[TextMap]:
-        """Keys and values of cross-attention, and what reads the pooled embedding beside the picture's size."""
+        """Keys and values of cross-attention, and the layer that reads the pooled embedding and the picture's size."""
         name = f"{self.denoiser}.add_embedding.linear_1.weight"
         return [*ClipDiffusion.text_maps(self), TextMap("pooled", name, POOLED, decided=False)]
 
@@ -90,7 +90,7 @@ class StableDiffusionXL(TwinClip):
             return self._pictures(latents * std / self.vae.config.scaling_factor + mean)
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread [1, c, 1, 1] of the autoencoder's latents, 0 and 1 where it does not say."""
+        """Mean and standard deviation [1, c, 1, 1] of the autoencoder's latents; 0 and 1 where it has none."""
         config = self.vae.config
         if config.get("latents_mean") is None or config.get("latents_std") is None:
             return like.new_zeros(1), like.new_ones(1)
@@ -99,7 +99,7 @@ class StableDiffusionXL(TwinClip):
 
     @contextmanager
     def _precise(self) -> Iterator[None]:
-        """Within, the published autoencoder, which overflows in fp16, is in fp32; there and back is exact."""
+        """Casts the published autoencoder, which overflows in fp16, to fp32 and exactly back."""
         low = self.vae.dtype == torch.float16 and self.vae.config.force_upcast
         if not low:
             yield

@@ -1,13 +1,13 @@
-"""Single-file checkpoints in the layout of the original code: opened, and written from whatever edit is applied.
+"""Opens single-file checkpoints in the layout of the original code, and writes them from an edited model.
 
-The file holds weights under the names of the CompVis and Stability repositories: `model.diffusion_model.` the U-Net,
-`first_stage_model.` the autoencoder, `cond_stage_model.` or, for XL, `conditioner.embedders.` the text encoders. It
+The file names weights as the CompVis and Stability repositories do: `model.diffusion_model.` for the U-Net,
+`first_stage_model.` for the autoencoder, `cond_stage_model.` or, in XL, `conditioner.embedders.` for text encoders. It
 holds no configuration, schedule or tokenizer: those come from a diffusers folder named beside it, or from the hub.
 
 A text encoder is written under OpenCLIP's names where its activation is OpenCLIP's (`gelu`: Stable Diffusion 2.x, the
-second of XL), else under those of transformers' CLIP: who reads the file takes the activation from the names. OpenCLIP
-keeps q, k and v in one tensor, and its projection transposed. What diffusers dropped is not made up: the last layer
-and projection of 2.x's encoder, `logit_scale`, the schedule's buffers.
+second of XL), else under those of transformers' CLIP, because readers infer the activation from the names. OpenCLIP
+keeps q, k and v in one tensor, and its projection transposed. Tensors that diffusers dropped are not written: the last
+layer and projection of 2.x's encoder, `logit_scale`, the schedule's buffers.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ _CLIP_LAYER = {
 }
 
 
-# Names.
+# The names of weights.
 
 
 def unet_names(names: Iterable[str], layers: int) -> dict[str, str]:
-    """Original names by diffusers' names; `layers` is the configuration's `layers_per_block`.
+    """Maps diffusers' names to the original ones; `layers` is the configuration's `layers_per_block`.
 
-    Original blocks are counted through: a level of the way down is `layers` blocks and a downsampler, a level of the
-    way up `layers` + 1 blocks, the last of which holds the upsampler behind its resnet and attention.
+    Original blocks are numbered consecutively: a level of the encoder has `layers` blocks and a downsampler, a level of
+    the decoder `layers` + 1 blocks, the last of which holds the upsampler after its resnet and attention.
     """
     names = list(names)
     attends = {name.split(".")[1] for name in names if re.match(r"up_blocks\.\d+\.attentions\.", name)}
@@ -103,7 +103,7 @@ def _unet_name(name: str, level: int, attends: Collection[str]) -> str:
 
 
 def vae_name(name: str, levels: int) -> str:
-    """The original name of an autoencoder's parameter; its decoder counts the `levels` from the picture's side."""
+    """The original name of an autoencoder's parameter; its decoder numbers the `levels` from the picture inwards."""
     stem, _, leaf = name.rpartition(".")
     match stem.split("."):
         case ["quant_conv" | "post_quant_conv"] | ["encoder" | "decoder", "conv_in" | "conv_out"]:
@@ -126,7 +126,7 @@ def vae_name(name: str, levels: int) -> str:
 
 
 def open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP text encoder as OpenCLIP stores it: q, k, v in one tensor, the projection [width, out]."""
+    """Converts a CLIP text encoder to OpenCLIP's format: q, k, v in one tensor, the projection [width, out]."""
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stem, _, leaf = name.rpartition(".")
@@ -150,15 +150,15 @@ def open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unnamed(name: str) -> ValueError:
-    return ValueError(f"{name!r} has no name in the original layout; it holds Stable Diffusion 1.x, 2.x and XL")
+    return ValueError(f"{name!r} has no name in the original layout, which is for Stable Diffusion 1.x, 2.x and XL")
 
 
-# Out.
+# Writing.
 
 
 @torch.no_grad()
 def original(model: ClipDiffusion) -> dict[str, Tensor]:
-    """The model's tensors, with whatever edit is applied, by their names in the original layout."""
+    """The model's tensors, with the edit that is applied, by their names in the original layout."""
     weights, layers = model.weights, model.unet.config.layers_per_block
     if not isinstance(layers, int):
         raise ValueError(f"{model.name} has levels of {layers} layers; the original layout has one number for all")
@@ -167,7 +167,7 @@ def original(model: ClipDiffusion) -> dict[str, Tensor]:
     levels = len(model.vae.config.block_out_channels)
     for name, tensor in model.vae.state_dict().items():
         new = vae_name(name, levels)
-        # Linear layers here, convolutions of one pixel there.
+        # diffusers has linear layers where the original has convolutions of one pixel.
         flat = ".mid.attn_1." in new and tensor.dim() == 2
         out[f"{VAE}{new}"] = tensor[:, :, None, None] if flat else tensor
     single = isinstance(model, StableDiffusion)
@@ -200,7 +200,7 @@ def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
-# In.
+# Opening.
 
 
 def split(source: str) -> tuple[str, str] | None:
@@ -212,10 +212,10 @@ def split(source: str) -> tuple[str, str] | None:
 
 
 def kind(file: str | Path) -> str:
-    """The class of the pipeline whose weights a file holds.
+    """The name of the class of pipeline whose weights a file holds.
 
     Raises:
-        ValueError: no such file, or no whole checkpoint in the original layout.
+        ValueError: there is no such file, or it holds no whole checkpoint in the original layout.
     """
     names = _names(file)
     found = [prefix for prefix in (UNET, VAE, SD, XL) if any(name.startswith(prefix) for name in names)]
@@ -234,10 +234,10 @@ def kind(file: str | Path) -> str:
 def open_file(file: str | Path, config: str = "") -> Any:
     """The pipeline of a file; `config` is a diffusers folder or hub id, by default the hub's for this architecture.
 
-    The default takes any 2.x for 2.1, which predicts v; name the configuration of 2-base for one that predicts eps.
+    The default treats any 2.x as 2.1, which predicts v; name the configuration of 2-base for one that predicts eps.
 
     Raises:
-        ValueError: no configuration can be had, the file does not fit it, or says of itself what contradicts it.
+        ValueError: no configuration is available, the file does not fit it, or the file's metadata contradict it.
     """
     hint = f"name a diffusers folder of the same architecture, with or without weights: {file}@FOLDER"
     where = config or "the configuration on the hub"
@@ -254,8 +254,8 @@ def open_file(file: str | Path, config: str = "") -> Any:
                 str(file), config=config or None, local_files_only=True, requires_safety_checker=False
             )
     except OSError as error:
-        raise ValueError(f"{file} needs a configuration and a tokenizer, and none could be had; {hint}") from error
-    except NotImplementedError as error:  # a layer that no tensor filled was to be moved
+        raise ValueError(f"{file} needs a configuration and a tokenizer, and none is available; {hint}") from error
+    except NotImplementedError as error:  # moving a layer that no tensor has filled
         raise ValueError(f"{file} does not fit {where}: it lacks tensors; {hint}") from error
     except (SingleFileComponentError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"{file} does not fit {where}: {error}; {hint}") from error
@@ -267,7 +267,7 @@ def open_file(file: str | Path, config: str = "") -> Any:
 
 
 def _misfit(pipeline: Any, file: str | Path) -> str:
-    """What was not filled, or of the U-Net not read: the libraries only log that. Empty where all is well."""
+    """Names the weights that no tensor filled and the U-Net's tensors that were not read; "" where there are none."""
     empty = [
         f"{part}.{name}"
         for part, module in pipeline.components.items()

@@ -1,4 +1,4 @@
-"""T5 as a text encoder, which several architectures have."""
+"""T5 as a text encoder, shared by several architectures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from torch import Tensor
 
 T5 = "t5"
-"""The sequence that T5 gives."""
+"""The name of T5's states in conditions."""
 
 
 def tie_embeddings(encoder: Any) -> Any:
-    """The encoder with one module of token embeddings, not two that share a parameter; None stays None.
+    """Gives the encoder one module of token embeddings in place of two that share a parameter; None stays None.
 
-    Who swaps a weight in one of two modules would leave it in the other.
+    A weight that is swapped in one of two modules would stay as it is in the other.
     """
     if encoder is not None:
         encoder.encoder.embed_tokens = encoder.shared
@@ -21,5 +21,5 @@ def tie_embeddings(encoder: Any) -> Any:
 
 
 def read_t5(encoder: Any, tokens: Any) -> Tensor:
-    """T5's states [n, length, d] of tokens, which attend to the padding as well, as SD3 and FLUX.1 were trained."""
+    """T5's states [n, length, d], with attention to the padding as well, as SD3 and FLUX.1 were trained."""
     return encoder(tokens.input_ids)[0]

@@ -1,4 +1,4 @@
-"""Two CLIP text encoders that read a prompt side by side, as SDXL and Stable Diffusion 3 have them."""
+"""Two CLIP text encoders that both read the prompt, as in SDXL and Stable Diffusion 3."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .latent import count
 from .sd import ClipDiffusion, replace_embeddings
 
 ROWS_READ = 4
-"""The fewest rows that the encoders read at once."""
+"""The smallest batch that the encoders read."""
 
 
 def fill_rows(rows: Tensor) -> Tensor:
-    """Rows [n, ...], the last one repeated where they are fewer than `ROWS_READ`."""
+    """Repeats the last of the rows [n, ...] where they are fewer than `ROWS_READ`."""
     return torch.cat([rows, rows[-1:].expand(max(0, ROWS_READ - len(rows)), *rows.shape[1:])])
 
 
 class TwinClip(ClipDiffusion):
-    """A pipeline of two CLIP text encoders, whose penultimate states are read side by side, and of pooled embeddings.
+    """A pipeline with two CLIP text encoders, whose penultimate states are concatenated, and with pooled embeddings.
 
-    A token's embedding is that of both encoders, side by side; a prompt's embedding is flat, all that the encoders say
-    of its tokens and then what is pooled.
+    A token's embedding is the concatenation of both encoders' embeddings; a prompt's embedding is flat: the states of
+    all its tokens, then the pooled embedding.
     """
 
     searched: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
@@ -55,16 +55,16 @@ class TwinClip(ClipDiffusion):
 
     @abstractmethod
     def _read_ids(self, ids: Sequence[Tensor], empty: Tensor, texts: Sequence[str] = ()) -> Cond:
-        """Conditions of the token ids [n, length] for each CLIP; `empty` [n] are the empty prompts.
+        """Conditions from the token ids [n, length] of each CLIP; `empty` [n] marks the empty prompts.
 
-        `texts` are for a further text encoder; by default "".
+        `texts` are read by a further text encoder, if there is one; by default "".
         """
 
     def _read_towers(self, ids: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The penultimate states [n, length, d] of both encoders side by side, and the pooled embedding of each.
+        """The concatenated penultimate states [n, length, d] of both encoders, and the pooled embedding of each.
 
-        Fewer than `ROWS_READ` rows are read as that many: a CPU multiplies the pooled embeddings of one or two rows in
-        another order, and a prompt's last bits would depend on which prompts are read with it.
+        Fewer rows than `ROWS_READ` are padded to that many: a CPU adds up the pooled embeddings of one or two rows in
+        another order, so that a prompt's last bits would depend on which prompts are read with it.
         """
         n = len(ids[0])
         filled = map(fill_rows, ids)
@@ -79,7 +79,7 @@ class TwinClip(ClipDiffusion):
         }
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """The first tokenizer's; both have one vocabulary, and differ in what they pad with."""
+        """Returns the first tokenizer's ids; the two tokenizers share a vocabulary and differ in their padding."""
         if not self.one_vocabulary:
             raise ValueError(f"the two tokenizers of {self.name} know different tokens: no embedding serves both")
         return ClipDiffusion.tokenize(self, texts)
@@ -89,14 +89,14 @@ class TwinClip(ClipDiffusion):
         return torch.cat(tables, dim=1).to(self.device)
 
     def encode_embedded(self, embeddings: Tensor, texts: Sequence[str] = ()) -> Cond:
-        """As every adapter does; a prompt ends where the end's own embedding stands first, and padding follows."""
+        """Encodes as the contract says; a prompt ends where the end token's own embedding occurs first."""
         self._check_embeddings(embeddings)
         tables = [encoder.get_input_embeddings().weight for _, encoder in self.towers]
         parts = embeddings.split([table.shape[1] for table in tables], dim=2)
         end = self.tokenizer.eos_token_id
         ends = (parts[0] == tables[0][end].to(parts[0])).all(dim=2)
         after = ends.cumsum(dim=1) - ends.long() > 0
-        # Ids say where the sentence ends, and no more: what is read are the embeddings.
+        # The ids only mark where the sentence ends; the encoders read the embeddings.
         ids = torch.where(ends, end, 0)
         with ExitStack() as reading:
             for (tokenizer, encoder), own, table in zip(self.towers, parts, tables, strict=True):
@@ -105,9 +105,9 @@ class TwinClip(ClipDiffusion):
             return self._read_ids([ids, ids], ends[:, 1], texts)
 
     def embedding_of(self, cond: Cond) -> Tensor:
-        """Flat, tokens and then pooled."""
+        """Flat embeddings: tokens, then the pooled embedding."""
         return flatten_parts(cond)
 
     def _with_embedding(self, cond: Cond, embedding: Tensor) -> Cond:
-        """Either the tokens alone, and the text's pooled embedding stays; or, flat, tokens and then pooled."""
+        """Takes the tokens alone, so that the text's pooled embedding stays, or tokens and pooled embedding, flat."""
         return replace_parts(cond, embedding.to(self.device, self.dtype), self.name)

@@ -2,9 +2,9 @@
 
 Tongyi Lab, arXiv 2511.22699. The network reads the time as 1 - sigma and predicts the velocity's negative, which is
 undone here. The pipeline's guidance is pos + s (pos - neg), so that its s is one less than the scale here, where 1 is
-the plain prediction. The language model's next to last states are the prompt. No weight but the caption embedder reads
-text alone: what reads it in attention reads the picture as well. Turbo is distilled to a few steps, and known by its
-name: it has no guidance.
+the plain prediction. The prompt is the language model's penultimate states. Only the caption embedder reads text alone;
+the weights that read text in attention read the picture as well. Turbo is distilled to a few steps and has no guidance;
+it is recognised by its name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..trajectory import Defaults
 from .language import MaskedLanguageFlow, chat
 
 NORMED = "caption.normed"
-"""What the caption embedder's linear layer reads: the language model's states under a norm."""
+"""The input of the caption embedder's linear layer: the language model's states after a norm layer."""
 
 
 @final
@@ -41,7 +41,7 @@ class ZImage(MaskedLanguageFlow):
         compute: torch.dtype | None = None,
     ) -> None:
         self.has_uncond: bool = "turbo" not in name.lower()
-        # The pipeline's own (guidance 5); the model card's for turbo.
+        # The values are the pipeline's (guidance 5); those of turbo are the model card's.
         own = Defaults(steps=50, guidance=6.0) if self.has_uncond else Defaults(steps=9, guidance=1.0)
         MaskedLanguageFlow.__init__(self, pipeline, name, defaults or own, words, compute)
 

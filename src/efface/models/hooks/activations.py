@@ -1,4 +1,4 @@
-"""What neurons do: forward hooks on the denoiser's layers, a neuron being an output channel of one of them."""
+"""Measures neurons by forward hooks on the denoiser's layers; a neuron is an output channel of a layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYERS = r"\.attn2\.to_out\.0$|\.ff\.net\.2$"
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose output is looked at."""
+    """A layer whose output is measured."""
 
     name: str
     """Its weight's checkpoint name, without `.weight`."""
@@ -29,10 +29,10 @@ class Layer:
 
 
 def find_layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
-    """The denoiser's linear and convolutional layers whose names a regular expression finds.
+    """The denoiser's linear and convolutional layers whose names match a regular expression.
 
     Raises:
-        ValueError: it is none, or finds nothing; says what there is.
+        ValueError: the pattern is no regular expression, or matches no layer; the message says which layers exist.
     """
     known = {
         name.removesuffix(".weight"): owner
@@ -47,7 +47,7 @@ def find_layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
     if not found:
         ends = sorted({".".join(re.sub(r"\.\d+", ".N", name).split(".")[-3:]) for name in known})
-        raise ValueError(f"no layer of {model.name} is called {pattern!r}; their names end in {', '.join(ends)}")
+        raise ValueError(f"no layer of {model.name} matches {pattern!r}; their names end in {', '.join(ends)}")
     return [Layer(name, known[name], len(known[name].weight)) for name in found]  # type: ignore[arg-type]
 
 
@@ -55,9 +55,9 @@ def find_layers(model: Model, pattern: str = LAYERS) -> list[Layer]:
 def measure_activations(
     model: Model, looked_at: Sequence[Layer], states: Tensor, t: Tensor, cond: Cond, batch: int
 ) -> Tensor:
-    """The L1 norm of every neuron, over the positions' number: [n, neurons], fp64 on the CPU, in the layers' order.
+    """The L1 norm of each neuron divided by the number of positions: fp64 [n, neurons] on the CPU, in layer order.
 
-    States [n, c, h, w] at timesteps t [n] under cond, of n rows or one; predicted `batch` rows at a time.
+    `states` [n, c, h, w] are at timesteps t [n]; cond has n rows or one; the network reads `batch` rows at a time.
     """
     cond, rows = cond.expand(len(states)), []
     for start in range(0, len(states), batch):
@@ -70,7 +70,7 @@ def measure_activations(
 
 @contextmanager
 def _watched(looked_at: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
-    """Within, each layer's neurons [n, neurons] of the latest pass, by its name."""
+    """Gives the activations [n, neurons] of each layer, by its name, in the latest forward pass."""
     seen: dict[str, Tensor] = {}
 
     def hook(layer: Layer) -> Any:

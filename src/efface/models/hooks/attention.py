@@ -1,4 +1,4 @@
-"""Looking into a U-Net: the cross-attention of a prediction, and where in a prompt a concept stands."""
+"""Records a U-Net's cross-attention, and finds the tokens of a concept in a prompt."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..base import Model
 
 @contextmanager
 def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
-    """Within, every prediction leaves the probabilities [n, heads, places, tokens] of each layer, with a gradient.
+    """Records the attention probabilities [n, heads, positions, tokens] of each layer, with a gradient.
 
-    The layers are named as in the denoiser; a prediction's take the place of those of the one before. Queries and keys
-    are computed once more beside the attention processor, whichever it is: fused ones never have the probabilities, and
-    predictions stay the same to the bit. A compiled network runs uncompiled meanwhile.
+    The layers are named as in the denoiser; each prediction replaces the record of the one before. Queries and keys are
+    computed a second time, outside the attention processor, because fused processors never compute the probabilities;
+    predictions stay bit-identical. A compiled network runs uncompiled meanwhile.
 
     Raises:
         ValueError: the model has no cross-attention to a text.
@@ -47,10 +47,10 @@ def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def detach_start_token(model: Model) -> Iterator[None]:
-    """Within, keys and values of a prompt's first token pass no gradient on; predictions are the same to the bit.
+    """Stops gradients at the keys and values of a prompt's first token; predictions stay bit-identical.
 
-    In CLIP that is the start token, which reads nothing and is the same in every prompt. Models without one, of classes
-    or of T5, and those whose text and picture attend to one another jointly are left as they are.
+    In CLIP that is the start token, whose state is the same in every prompt. Models without a start token (of classes,
+    or with T5) and models with joint attention are left as they are.
     """
 
     def detach(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def detach_start_token(model: Model) -> Iterator[None]:
 
 
 def find_places(model: Model, template: str, concept: str) -> range:
-    """The positions of a concept's tokens in the prompt that the template makes of it, the start token being 0.
+    """The positions of a concept's tokens in the prompt that the template makes of it; the start token has position 0.
 
     Raises:
         ValueError: the model reads no text, or the prompt is cut off before the concept ends.
@@ -78,7 +78,7 @@ def find_places(model: Model, template: str, concept: str) -> range:
     tokenizer = model.tokenizer
     prompt, first = template.format(concept), len(template.partition("{}")[0])
     read = tokenizer(prompt, truncation=True, max_length=model.max_tokens, return_offsets_mapping=True)
-    # Special tokens have empty spans; a token of several words' pieces never occurs, for words are split first.
+    # Special tokens have empty spans; no token covers pieces of two words, because words are split first.
     spans = enumerate(read["offset_mapping"])
     found = [i for i, (start, stop) in spans if start < first + len(concept) and stop > max(first, start)]
     whole = tokenizer(prompt, truncation=False)["input_ids"]
@@ -91,12 +91,12 @@ def _layers(model: Model) -> dict[str, Any]:
     network = model.network if isinstance(model, LatentDiffusion) else None
     found = {name: layer for name, layer in network.named_modules() if name.endswith("attn2")} if network else {}
     if not found:
-        raise ValueError(f"{model.name} has no cross-attention to a text; Stable Diffusion and its kin have")
+        raise ValueError(f"{model.name} has no cross-attention to a text; Stable Diffusion and similar models have")
     return found
 
 
 def _probabilities(attn: Any, seen: Tensor, words: Tensor, barred: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(d)) [n, heads, places, tokens], in fp32, as the layer has it for these inputs."""
+    """softmax(q k' / sqrt(d)) [n, heads, positions, tokens] in fp32, as the layer computes it for these inputs."""
     read = attn.norm_encoder_hidden_states(words) if attn.norm_cross else words
     query, key = attn.head_to_batch_dim(attn.to_q(seen)), attn.head_to_batch_dim(attn.to_k(read))
     return attn.get_attention_scores(query, key, barred).float().unflatten(0, (-1, attn.heads))

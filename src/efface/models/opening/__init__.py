@@ -1,1 +1,1 @@
-"""Opening a model: where it lies, whether its files are whole, and one look over it before anything is drawn."""
+"""Opening a model: finds its files, checks that they are whole, and checks the pipeline before anything is drawn."""

@@ -1,6 +1,6 @@
-"""What a single-file checkpoint says of itself, by keys beside its weights and by its metadata.
+"""What a single-file checkpoint says about itself, by keys beside its weights and by its metadata.
 
-`v_pred` and `ztsnr` are empty tensors by which fine-tunes of XL say that they predict v and begin at pure noise;
+`v_pred` and `ztsnr` are empty tensors by which fine-tuned XL models say that they predict v and start at pure noise;
 `modelspec.*` and `ss_*` are the metadata of Stability's model specification and of kohya's trainers.
 """
 
@@ -16,34 +16,34 @@ from safetensors import safe_open
 
 EMA = "model_ema."
 SPOKEN = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
-"""What metadata call the space of predictions, and what diffusers calls it."""
+"""The names of the spaces of predictions in metadata, and diffusers' names for them."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a file says; None where it says nothing of that."""
+    """What a file says about itself; None where it says nothing."""
 
     prediction: str | None
     """"epsilon" or "v_prediction"."""
     zero_snr: bool
     """Whether its schedule ends in pure noise."""
     ema: bool
-    """Whether averaged weights lie there as well."""
+    """Whether the file holds averaged (EMA) weights as well."""
     resolution: str | None
-    """"1024x1024"."""
+    """The size of pictures, such as "1024x1024"."""
 
 
 def read_claims(file: str | Path) -> Claims:
-    """What a checkpoint says of itself.
+    """Reads what a checkpoint says about itself.
 
     Raises:
-        ValueError: it is of a formulation that is not served.
+        ValueError: the model was trained in a formulation that is not supported.
     """
     with safe_open(file, framework="pt") as opened:
         keys, told = set(opened.keys()), dict(opened.metadata() or {})
     if any(key.startswith("edm_") for key in keys):
         raise ValueError(
-            f"{file} says that it was trained in EDM's formulation (its keys edm_…), which is not served; "
+            f"{file} says that it was trained in EDM's formulation (its keys edm_…), which is not supported; "
             "a checkpoint that predicts noise or v by a schedule of timesteps would have worked"
         )
     spoken = SPOKEN.get(told.get("modelspec.prediction_type", "").lower())
@@ -57,11 +57,11 @@ def compare(file: str | Path, claims: Claims, scheduler: Mapping[str, Any], side
     """Raises ValueError where the configuration contradicts the file, and warns where it may.
 
     Args:
-        file: the checkpoint, as errors name it.
-        claims: what it says of itself.
+        file: the checkpoint's name in errors.
+        claims: what the checkpoint says about itself.
         scheduler: the configuration of the scheduler that it is opened with.
         side: pixels a side at which the configuration draws.
-        where: where the configuration lies, as errors name it.
+        where: the configuration's name in errors.
     """
     setting = "scheduler/scheduler_config.json of the folder that is named behind @"
     own = scheduler.get("prediction_type", "epsilon")
@@ -77,7 +77,7 @@ def compare(file: str | Path, claims: Claims, scheduler: Mapping[str, Any], side
         )
     if claims.ema:
         warnings.warn(
-            f"{file} holds averaged weights ({EMA}) too; the others are opened, as diffusers does", stacklevel=3
+            f"{file} holds averaged weights ({EMA}) too; the plain ones are opened, as by diffusers", stacklevel=3
         )
     if claims.resolution and claims.resolution != f"{side}x{side}":
         warnings.warn(
@@ -88,7 +88,7 @@ def compare(file: str | Path, claims: Claims, scheduler: Mapping[str, Any], side
 
 
 def describe_foreign(names: Collection[str]) -> str:
-    """What a safetensors file holds that is no checkpoint in the original layout, and what helps; "" where unknown."""
+    """Says what a file holds that is no checkpoint in the original layout, and what helps; "" where that is unknown."""
     if _any(names, ("lora_", ".lora_", "hada_", "lokr_")):
         return (
             "is a LoRA, not a model: load it into a pipeline (pipe.load_lora_weights, pipe.fuse_lora, "

@@ -1,4 +1,4 @@
-"""A diffusers folder, opened part by part, so that every tensor is filled from the files and none is made up."""
+"""Opens a diffusers folder part by part, so that every tensor comes from the files and none is random."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import transformers
 from .stored import UNUSED, Part, check_parts, describe, to_arguments
 
 NAMED = 3
-"""Names of tensors that an error gives."""
+"""Number of tensors that an error names."""
 
 
 def open_folder(folder: str | Path, pipeline: Any, variant: str = "", read: Mapping[str, Any] | None = None) -> Any:
-    """The pipeline of a folder, in fp32 on the CPU but for parts that are to be read otherwise.
+    """Opens the pipeline of a folder, in fp32 on the CPU except for the parts in `read`.
 
     Args:
         folder: a diffusers folder.
         pipeline: the class of its pipeline.
         variant: the weights to take where a part has several.
-        read: further arguments of `from_pretrained` by part: how one is quantised, where, and in which dtype.
+        read: further arguments of `from_pretrained` by part: its quantisation, device and dtype.
 
     Raises:
         ValueError: a part is missing, damaged or does not fit its configuration.
@@ -39,8 +39,8 @@ def open_folder(folder: str | Path, pipeline: Any, variant: str = "", read: Mapp
     held, takes = {part.name for part in parts}, inspect.signature(pipeline.__init__).parameters.values()
     required = {each.name for each in takes if each.default is inspect.Parameter.empty} - {"self"}
     absent: dict[str, Any] = {each.name: None for each in takes if each.name in UNUSED}
-    absent |= {name: None for name in required - held}  # stored without it: the adapter says where it is needed
-    # Stable Diffusion 1.x says itself that it wants its checker of pictures, which is not called here.
+    absent |= {name: None for name in required - held}  # the folder lacks it; the adapter raises if it needs it
+    # Stable Diffusion 1.x asks for its safety checker, which is not called here.
     if "safety_checker" in absent:
         absent["requires_safety_checker"] = False
     try:
@@ -50,7 +50,7 @@ def open_folder(folder: str | Path, pipeline: Any, variant: str = "", read: Mapp
 
 
 def _open_weights(folder: Path, part: Part, read: Mapping[str, Any]) -> Any:
-    """One part with its weights, which fill it."""
+    """Opens one part, and demands that its weights are complete."""
     assert part.weights
     kind = getattr(diffusers if part.package == "diffusers" else transformers, part.kind, None)
     where = describe(part, folder)
@@ -63,7 +63,7 @@ def _open_weights(folder: Path, part: Part, read: Mapping[str, Any]) -> Any:
         raise _cannot_open(where, error) from error
     if lacking := sorted(info["missing_keys"]):
         raise ValueError(
-            f"{where} lacks {len(lacking)} tensors of {folder / part.name}/config.json, among them "
+            f"{where} lacks {len(lacking)} tensors that {folder / part.name}/config.json needs, among them "
             f"{', '.join(lacking[:NAMED])}; fetch the weights that belong to this configuration"
         )
     return module

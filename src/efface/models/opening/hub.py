@@ -1,4 +1,4 @@
-"""Models on the hub, or in its cache: the files that opening one needs, and no others."""
+"""Fetches from the hub, or finds in its cache, the files that opening a model needs, and no others."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from .stored import INDEX, choose_weights, list_used
 
 
 def fetch(name: str, variant: str = "") -> Path:
-    """The folder in the hub's cache that holds a model's files, fetched where they are not there yet.
+    """The folder in the hub's cache that holds a model's files; files that are not there yet are fetched.
 
     Raises:
-        ValueError: no such folder here and no such model on the hub, or the hub can't be reached.
+        ValueError: there is neither such a folder nor such a model on the hub, or the hub can't be reached.
     """
     try:
         return _fetch(name, variant)
-    except Exception as error:  # the hub's own, its client's and the network's share no class
+    except Exception as error:  # the errors of the hub, its client and the network have no common class
         raise ValueError(
-            f"no folder {name} here, and as a hub id it can't be had: {_first_line(error)}; a path to a diffusers "
-            "folder, or the id of a model that can be reached or is in the hub's cache, would have worked"
+            f"there is no folder {name}, and the hub gives no model of this id: {_first_line(error)}; a path to a "
+            "diffusers folder, or the id of a model that can be reached or is in the hub's cache, would have worked"
         ) from error
 
 
@@ -38,14 +38,14 @@ def _fetch(name: str, variant: str) -> Path:
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether the hub answered, and has no such model, or not for this user."""
+    """Whether the hub answered that it has no such model, or none for this user."""
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     return isinstance(error, RepositoryNotFoundError | HFValidationError)
 
 
 def _wanted(name: str, index: Path, files: list[str], variant: str) -> list[str]:
-    """The files to fetch: of each part that is used its configuration and the weights that will be opened."""
+    """The files to fetch: for each part that is used, its configuration and the weights that will be opened."""
     wanted = [INDEX, "classes.json"]
     for part in list_used(index.parent, index):
         inside = [file.removeprefix(f"{part}/") for file in files if file.startswith(f"{part}/")]

@@ -1,7 +1,8 @@
-"""One look over a pipeline before anything is drawn, wherever it comes from.
+"""Checks a pipeline before anything is drawn, wherever it comes from.
 
-What can be undone without a loss is undone: compiled modules are unwrapped, and what a fused projection left behind is
-removed. What would make an edit wrong, or end in an error at the first drawing, is refused with the call that helps.
+Changes that can be undone without a loss are undone: compiled modules are unwrapped, and what a fused projection left
+behind is removed. A pipeline on which an edit would be wrong, or whose first drawing would fail, is refused, and the
+message names the call that helps.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from .text import check_text
 DENOISERS = ("unet", "transformer")
 LORA = re.compile(r"(^|\.)(lora_\w+|base_layer|hada_\w+|lokr_\w+|oft_\w+|lora_layer)(\.|$)")
 FUSED = ("to_qkv", "to_kv", "to_added_qkv")
-"""What fusing adds to a layer of attention: copies of its projections, side by side."""
+"""The modules that fusing adds to an attention layer: concatenated copies of its projections."""
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 8192
-"""Pixels a side, at most."""
+"""The largest number of pixels a side."""
 
 
 def check_pipeline(pipeline: Any, name: str, packed: Sequence[str] = ()) -> Any:
     """The pipeline, ready to be drawn from: the one given, or a shallow copy whose parts are unwrapped.
 
     Args:
-        pipeline: a diffusers pipeline with all that it needs; parts that are None are not looked at.
-        name: what errors call it.
-        packed: parts that were quantised when they were opened, whose packed weights are no numbers to look at.
+        pipeline: a diffusers pipeline with all that it needs; parts that are None are not checked.
+        name: its name in errors.
+        packed: parts that were quantised when they were opened, whose packed weights can't be checked.
 
     Raises:
-        ValueError: it was changed in a way that can't be served, or its parts or numbers do not fit; the message says
+        ValueError: it was changed in a way that is not supported, or its parts or numbers do not fit; the message says
             which call, flag or file helps.
     """
     pipeline = unwrap(pipeline)
@@ -59,7 +60,7 @@ def modules_of(pipeline: Any) -> dict[str, nn.Module]:
 
 
 def unwrap(pipeline: Any) -> Any:
-    """The pipeline with every part that torch.compile wrapped as it was before; a shallow copy where there is one."""
+    """Unwraps the parts that torch.compile wrapped, in a shallow copy of the pipeline if there are any."""
     wrapped = {part: module for part, module in modules_of(pipeline).items() if hasattr(module, "_orig_mod")}
     if not wrapped:
         return pipeline
@@ -70,7 +71,7 @@ def unwrap(pipeline: Any) -> Any:
 
 
 def check_hooks(pipeline: Any, name: str) -> None:
-    """ValueError for offloading, which moves weights away between calls, and for caches, which change answers."""
+    """Raises ValueError for offloading, which moves weights away between calls, and for caches of predictions."""
     for part, module in modules_of(pipeline).items():
         _check_hooks(name, part, module)
 
@@ -91,7 +92,7 @@ def _check_hooks(name: str, part: str, module: nn.Module) -> None:
 
 
 def _check_adapters(name: str, part: str, module: nn.Module) -> None:
-    """A LoRA's layers stand before the weights; an IP-Adapter wants a picture for every prompt."""
+    """Refuses LoRA layers, which wrap the weights, and IP-Adapters, which need a picture for every prompt."""
     if any(LORA.search(key) for key, _ in module.named_parameters()) or getattr(module, "peft_config", None):
         raise ValueError(
             f"{part} of {name} has a LoRA (or another adapter) loaded: call pipe.fuse_lora() and then "
@@ -120,7 +121,7 @@ def _check_compiled(name: str, part: str, module: nn.Module) -> None:
 
 
 def _check_fused(name: str, part: str, module: nn.Module) -> None:
-    """Fused projections read copies of the weights, which no edit of the weights reaches."""
+    """Refuses fused projections, which read copies of the weights that no edit changes."""
     fused = [each for each in module.modules() if any(isinstance(getattr(each, key, None), nn.Module) for key in FUSED)]
     own = [each for each in fused if hasattr(each, "to_q") or hasattr(each, "add_q_proj")]
     if any("Fused" in type(getattr(each, "processor", None)).__name__ for each in own):
@@ -128,7 +129,7 @@ def _check_fused(name: str, part: str, module: nn.Module) -> None:
             f"{part} of {name} has fused q, k, v projections: copies of weights, which an edit does not reach; "
             "call pipe.unfuse_qkv_projections() before opening it"
         )
-    for each in own:  # what unfuse_qkv_projections leaves behind
+    for each in own:  # unfuse_qkv_projections leaves these behind
         for key in FUSED:
             if isinstance(getattr(each, key, None), nn.Module):
                 delattr(each, key)
@@ -136,7 +137,7 @@ def _check_fused(name: str, part: str, module: nn.Module) -> None:
 
 
 def _check_conditions(name: str, part: str, module: nn.Module) -> None:
-    """A network that reads more than the prompt has no plain text-to-image pipeline."""
+    """Refuses a network that reads more than the prompt, which is none of a plain text-to-image pipeline."""
     config = getattr(module, "config", None)
     if part not in DENOISERS or not isinstance(config, Mapping):
         return
@@ -155,7 +156,7 @@ def _check_conditions(name: str, part: str, module: nn.Module) -> None:
 
 
 def _check_numbers(name: str, part: str, module: nn.Module) -> None:
-    """Every weight is there, is a floating-point number, and is finite."""
+    """Demands that every weight has values, in floating point and finite."""
     for key, tensor in module.named_parameters():
         if tensor.is_meta:
             raise ValueError(
@@ -169,7 +170,7 @@ def _check_numbers(name: str, part: str, module: nn.Module) -> None:
             )
         if tensor.numel() and not all(torch.isfinite(edge) for edge in torch.aminmax(tensor.detach())):
             raise ValueError(
-                f"{part} of {name} has weights that are no finite numbers, in {key}: the file is damaged, or overflows "
+                f"{part} of {name} has infinite or NaN weights, in {key}: the file is damaged, or overflows "
                 "in fp16; fetch it again, or give --dtype fp32"
             )
 
@@ -179,7 +180,7 @@ CHECKS = (_check_adapters, _check_compiled, _check_fused, _check_conditions, _ch
 
 
 def _check_devices(name: str, parts: Mapping[str, nn.Module]) -> None:
-    """All parts on one device; the parts of a network in one dtype."""
+    """Demands that all parts are on one device, and that the weights of each part have one dtype."""
     places = {part: tensor.device for part, module in parts.items() for tensor in [*module.parameters()][:1]}
     if len(set(places.values())) > 1:
         told = ", ".join(f"{part} on {place}" for part, place in places.items())
@@ -210,7 +211,7 @@ def _check_scale(name: str, pipeline: Any) -> None:
 
 
 def _check_size(name: str, pipeline: Any, parts: Mapping[str, nn.Module]) -> None:
-    """The pictures' size is one number, and one that can be drawn."""
+    """Demands that the size of pictures is one number and not too large."""
     for part in DENOISERS:
         config = getattr(parts.get(part), "config", None)
         if not isinstance(config, Mapping) or "sample_size" not in config:
@@ -226,7 +227,7 @@ def _check_size(name: str, pipeline: Any, parts: Mapping[str, nn.Module]) -> Non
 
 
 def read_side(size: Any) -> int | None:
-    """The side of square states, from a configuration's `sample_size`: a number, or two equal ones; else None."""
+    """The side of square states from a configuration's `sample_size`, a number or two equal ones; else None."""
     if isinstance(size, list | tuple):
         size = size[0] if len(size) == 2 and size[0] == size[1] else None
     whole = isinstance(size, int) and not isinstance(size, bool)

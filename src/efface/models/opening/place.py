@@ -1,4 +1,4 @@
-"""Where a model lies: a bundled name, a diffusers folder, a single file, or a repository on the hub."""
+"""Finds a model by what the user gave: a bundled name, a diffusers folder, a single file, or a hub id."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from ...files.structured import shorten
 
 INDEX = "model_index.json"
 PICKLES = (".ckpt", ".pt", ".bin", ".pth", ".pkl")
-"""Endings of files that run code where they are opened without care."""
+"""Endings of files that can run code when they are opened."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model lies."""
+    """The files of a model."""
 
     location: str
-    """Folder or single file."""
+    """The folder or single file."""
     kind: str
-    """The class of its pipeline."""
+    """The name of the class of its pipeline."""
     bundled: str = ""
-    """Its name, where it is bundled."""
+    """The name of a bundled model; "" for others."""
     config: str | None = None
-    """Where a single file's configuration lies, "" for the hub's; None for all that is no single file."""
+    """A single file's folder of configuration, "" for the hub's; None for models that are no single file."""
 
 
 def locate(source: str, bundled: Mapping[str, Path], kinds: Sequence[str], variant: str = "") -> Place:
-    """The place of a model by its bundled name, folder, single file or hub id.
+    """Finds a model by its bundled name, folder, single file or hub id.
 
     Args:
         source: what the user gave.
         bundled: folders of the models that come with the package, by name.
-        kinds: the classes of pipelines that are served.
+        kinds: the classes of pipelines that are supported.
         variant: which weights to fetch from the hub where there are several ("fp16"); "" for the plain ones.
 
     Raises:
-        ValueError: nothing lies there, or nothing that is served.
+        ValueError: there is nothing of this name, or it is not supported.
     """
     from ..adapters import single_file
 
@@ -70,7 +70,7 @@ def locate(source: str, bundled: Mapping[str, Path], kinds: Sequence[str], varia
 
 
 def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
-    """The class of the pipeline in a folder; ValueError where it is none that is served, naming what was given."""
+    """The class of the pipeline in a folder; raises ValueError, which names `source`, where it is not supported."""
     name = source or str(folder)
     if not (folder / INDEX).is_file():
         above = read_object(folder / "config.json").get("_class_name") if (folder / "config.json").is_file() else None
@@ -89,7 +89,7 @@ def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a configuration file; ValueError where there is none, naming the file."""
+    """Reads the JSON object in a configuration file; raises ValueError, which names the file, where there is none."""
     try:
         held = read_json(file, finite=False)  # diffusers writes a scheduler's `lambda_min_clipped` as -Infinity
     except OSError as error:
@@ -104,18 +104,18 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def is_pointer(file: Path) -> bool:
-    """Whether a file is what git leaves in the place of a large one that was not fetched."""
+    """Whether a file is a git-lfs pointer, which git leaves in place of a large file that was not fetched."""
     with file.open("rb") as opened:
         return opened.read(40).startswith(b"version https://git-lfs")
 
 
 def _demand_no_variant(source: str, variant: str) -> None:
     if variant:
-        raise ValueError(f"a variant ({variant}) is one of several weights in a folder or on the hub; {source} has one")
+        raise ValueError(f"only a folder or a hub id can have a variant ({variant}); leave it out for {source}")
 
 
 def _refuse_files(source: str) -> None:
-    """Raises ValueError for what is a file, or by its ending was meant to be one: never a hub id."""
+    """Raises ValueError for a name that is a file or has a file's ending, and so is no hub id."""
     file, _, config = source.partition("@")
     path = Path(file).expanduser()
     if path.suffix.lower() in PICKLES:
@@ -135,9 +135,9 @@ def _refuse_files(source: str) -> None:
 
 
 def warn_of_pickle(file: Path) -> None:
-    """Says that a pickle is read, as tensors alone."""
+    """Warns that a pickle is read, from which only tensors are taken."""
     warnings.warn(
-        f"{file} is a pickle, read as tensors alone because there are no safetensors beside it; save the pipeline "
-        "anew with save_pretrained to be rid of it",
+        f"{file} is a pickle, from which only tensors are read, because there are no safetensors beside it; save the "
+        "pipeline anew with save_pretrained to avoid this",
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""The numbers of a stored scheduler, looked at before a scheduler is made of them."""
+"""Checks the numbers of a stored scheduler before diffusers makes a scheduler from them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST = 100_000
-"""Training timesteps of a schedule, at most; the published models have 1,000 to 4,000."""
+"""The largest number of training timesteps; published models have 1,000 to 4,000."""
 
 
 def check_schedule_config(config: Mapping[str, Any], where: str) -> None:
-    """Raises ValueError where a schedule is too long to be made, or is none.
+    """Raises ValueError where a schedule is too long, or its numbers are no schedule.
 
     Args:
-        config: the settings of a diffusers scheduler; those that are absent have the scheduler's own defaults.
-        where: what holds them, as the error names it.
+        config: the settings of a diffusers scheduler; absent ones have the scheduler's own defaults.
+        where: the name, in errors, of the file that holds them.
     """
     if "num_train_timesteps" in config:
         steps = config["num_train_timesteps"]

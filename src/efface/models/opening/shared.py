@@ -1,8 +1,8 @@
-"""Parts that a bundled model has in common with the bundled models beside it, so that the wheel holds them once.
+"""Parts that bundled models share, so that the wheel holds them once.
 
-`shared.json` in the model's folder says of each such part where its files lie. A part of which some tensors are the
-model's own has a folder too, with these and with the configuration; all others have none. For diffusers itself,
-`assemble` writes the folder with every part in it, and so does `save_pretrained` of the opened model.
+`shared.json` in the model's folder says where the files of each shared part are. A part of which some tensors are the
+model's own has a folder too, with these tensors and the configuration; other shared parts have no folder. `assemble`
+writes a folder with every part, as diffusers needs it, and so does `save_pretrained` of the opened model.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ WEIGHTS = "*.safetensors"
 @final
 @dataclass(frozen=True)
 class Share:
-    """Where the files of one part lie."""
+    """The files of one shared part."""
 
     source: str
-    """A folder by its path among the bundled models, `glyphs/model/vae`."""
+    """The folder's path among the bundled models, such as `glyphs/model/vae`."""
     digest: str = ""
-    """sha256 of its file of weights, where it has one."""
+    """The sha256 of its file of weights, where it has one."""
     only: str = ""
-    """What the names of the tensors begin with that are taken, by a comma where there are several; "" for all."""
+    """The prefixes of the names of the tensors that are shared, separated by commas; "" shares all."""
     before: str = ""
-    """What is put before these names."""
+    """A prefix that is put before these names."""
 
     @staticmethod
     def of(source: Path, bundled: Path, only: str = "", before: str = "") -> Share:
-        """A share of the files that lie there now, among the bundled models of that folder."""
+        """A share of the files in the folder `source` as they are now; `bundled` is the folder of bundled models."""
         held = sorted(source.glob(WEIGHTS))
         return Share(source.relative_to(bundled).as_posix(), hash_file(held[0]) if held else "", only, before)
 
     def read(self, bundled: Path) -> dict[str, Tensor]:
-        """The tensors that are taken, by the names that the part has for them.
+        """The shared tensors, by their names in the part.
 
         Raises:
-            ValueError: the file is missing, or another one than the share was made of.
+            ValueError: the file is missing, or has changed since the share was made.
         """
         held = sorted((bundled / self.source).glob(WEIGHTS))
         if len(held) != 1 or hash_file(held[0]) != self.digest:
@@ -72,11 +72,11 @@ def assemble(folder: Path, out: Path) -> Path:
     """Writes a bundled model with all of its parts as a plain diffusers folder.
 
     Args:
-        folder: the model's, `…/bundled/NAME/model`.
+        folder: the model's folder, `…/bundled/NAME/model`.
         out: a folder that does not exist yet.
 
     Raises:
-        ValueError: what is shared is missing or another.
+        ValueError: a shared file is missing or has changed.
     """
     bundled = folder.parents[1]
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns(SHARED))
@@ -97,7 +97,7 @@ def assemble(folder: Path, out: Path) -> Path:
 
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
-    """Within, a folder that has every part: the model's own, or where parts are shared one that is gone after."""
+    """Gives a folder that has every part: the model's own, or a temporary one where parts are shared."""
     if not (folder / SHARED).is_file():
         yield folder
         return

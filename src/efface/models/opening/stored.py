@@ -1,7 +1,7 @@
-"""The files of a diffusers folder: which of them are opened, and whether each is there and whole.
+"""Chooses the files of a diffusers folder that are opened, and checks that each is there and whole.
 
-Of a pipeline's parts, those that only check or read pictures are never called here, and are not looked at (`UNUSED`).
-Weights may lie there in several variants (`model.fp16.safetensors`); one is chosen part by part.
+Parts of a pipeline that only check or read pictures are never called here and are skipped (`UNUSED`). A folder may have
+weights in several variants (`model.fp16.safetensors`); one is chosen for each part.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .schedule_config import check_schedule_config
 
 __all__ = ["INDEX", "UNUSED", "Part", "Weights", "check_parts", "check_settings", "choose_weights", "list_used"]
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts that are passed as None."""
+"""The parts that are not opened; pipelines get None for them."""
 LIBRARIES = ("diffusers", "transformers")
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
-"""Files, one of which holds a tokenizer's tokens."""
+"""The names of files that can hold a tokenizer's tokens."""
 WHOLE = re.compile(
     r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)(\.(?P<variant>[^.]+))?\.(?P<kind>safetensors|bin)"
 )
@@ -38,15 +38,15 @@ class Weights:
     """The weights of a part that are to be opened."""
 
     file: str
-    """The file's name, or that of the list of its shards."""
+    """The name of the file, or of the index of its shards."""
     variant: str
     """"fp16" for `model.fp16.safetensors`; "" for the plain ones."""
     safe: bool
-    """Whether they are safetensors, not a pickle."""
+    """Whether they are safetensors; otherwise they are a pickle."""
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Patterns of the names of all files that hold them."""
+        """Patterns that match the names of all files that hold them."""
         if not self.file.endswith(".json"):
             return (self.file,)
         stem = self.file.partition(".")[0]
@@ -61,16 +61,16 @@ class Part:
     package: str
     """"diffusers" or "transformers"."""
     kind: str
-    """Its class there."""
+    """The name of its class in this package."""
     weights: Weights | None
-    """None for tokenizers and schedulers."""
+    """The weights to open; None for tokenizers and schedulers."""
 
 
 def list_used(folder: Path, index: Path | None = None) -> dict[str, tuple[str, str]]:
-    """Library and class of each part that is used, by its name, as `model_index.json` has them.
+    """The library and class of each part that is used, by the part's name in `model_index.json`.
 
     Raises:
-        ValueError: a part of the pipeline would need code that comes with the model.
+        ValueError: a part of the pipeline needs code that comes with the model.
     """
     used: dict[str, tuple[str, str]] = {}
     for name, said in read_object(index or folder / INDEX).items():
@@ -86,14 +86,14 @@ def list_used(folder: Path, index: Path | None = None) -> dict[str, tuple[str, s
 
 
 def check_parts(folder: Path, variant: str = "") -> list[Part]:
-    """The parts of a stored pipeline that are used, each of which has its files, whole.
+    """Lists the parts of a stored pipeline that are used, and checks that the files of each are whole.
 
     Args:
         folder: a diffusers folder.
         variant: the weights to take where a part has several; "" takes the plain ones, or the only ones.
 
     Raises:
-        ValueError: a file is missing, is a git-lfs pointer or is cut short; the variant is nowhere to be found.
+        ValueError: a file is missing, is a git-lfs pointer or is truncated, or no part has the variant.
     """
     parts = []
     for name, (package, kind) in list_used(folder).items():
@@ -109,7 +109,7 @@ def check_parts(folder: Path, variant: str = "") -> list[Part]:
 
 
 def check_settings(folder: Path) -> None:
-    """As `check_parts` for a folder that gives a single file its configuration: its weights are not looked at."""
+    """Checks, as `check_parts` does, a folder that gives a single file its configuration; its weights are skipped."""
     for name, (_, kind) in list_used(folder).items():
         if not (folder / name).is_dir():
             raise ValueError(f"{folder / name} is missing: {folder}/{INDEX} names this part ({kind})")
@@ -117,7 +117,7 @@ def check_settings(folder: Path) -> None:
 
 
 def _check_part(folder: Path, kind: str, variant: str) -> Weights | None:
-    """The weights of a part, None where it has none by nature; every file that opening reads is looked at."""
+    """The weights of a part, or None where its kind has none; every file that opening reads is checked."""
     if not _check_settings(folder, kind):
         return None
     weights = choose_weights([file.name for file in folder.iterdir()], str(folder), variant)
@@ -131,7 +131,7 @@ def _check_part(folder: Path, kind: str, variant: str) -> Weights | None:
 
 
 def _check_settings(folder: Path, kind: str) -> bool:
-    """Looks at what a part holds beside weights; whether it is of a kind that has weights."""
+    """Checks the files of a part beside its weights; returns whether its kind has weights."""
     if "Tokenizer" in kind:
         _check_tokenizer(folder)
     elif "Scheduler" in kind:
@@ -143,13 +143,13 @@ def _check_settings(folder: Path, kind: str) -> bool:
 
 
 def choose_weights(files: Iterable[str], where: str, variant: str = "") -> Weights | None:
-    """The weights to open among the names of a part's files; None where no name is one of weights.
+    """Chooses the weights to open among the names of a part's files; None where none is a file of weights.
 
     The variant asked for comes first, then plain weights, then the only variant there is; of each, safetensors come
     before a pickle.
 
     Raises:
-        ValueError: there are several variants, no plain weights, and none of them is asked for.
+        ValueError: there are several variants and no plain weights, and none of the variants was asked for.
     """
     found: dict[tuple[str, bool], Weights] = {}
     for file in sorted(files):
@@ -194,7 +194,7 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def check_whole(file: Path) -> None:
-    """Raises ValueError where a file of weights is missing, a git-lfs pointer, or cut short."""
+    """Raises ValueError where a file of weights is missing, a git-lfs pointer, or truncated."""
     if not file.is_file():
         raise ValueError(f"{file} is missing; fetch it again")
     if is_pointer(file):
@@ -212,10 +212,10 @@ def check_whole(file: Path) -> None:
 
 
 def describe(part: Part, folder: Path) -> str:
-    """The part's file, as an error names it."""
+    """The path of the part's file, for errors."""
     return str(folder / part.name / part.weights.file) if part.weights else str(folder / part.name)
 
 
 def to_arguments(weights: Weights) -> dict[str, Any]:
-    """How the libraries are told which weights to open."""
+    """The arguments of `from_pretrained` that choose these weights."""
     return {"variant": weights.variant or None, "use_safetensors": weights.safe}

@@ -1,17 +1,17 @@
-"""Tokenizers beside the text encoders that read their tokens."""
+"""Checks that tokenizers and text encoders fit each other."""
 
 from __future__ import annotations
 
 from typing import Any
 
 FURTHER = "_1"
-"""What textual inversion of several vectors appends to the name of a token's second vector."""
+"""The suffix that a textual inversion of several vectors gives to the token of its second vector."""
 LONGEST = 100_000
-"""A tokenizer that was not told its length says a number far beyond this."""
+"""A tokenizer without a maximum length reports a number far above this."""
 
 
 def check_text(name: str, pipeline: Any) -> None:
-    """Raises ValueError where a tokenizer knows no words, or tokens that its text encoder has no row for."""
+    """Raises ValueError where a tokenizer has no words, or has tokens without a row in its text encoder."""
     for tail in ("", "_2", "_3"):
         tokenizer, encoder = (getattr(pipeline, f"{part}{tail}", None) for part in ("tokenizer", "text_encoder"))
         if tokenizer is not None and encoder is not None:
@@ -44,14 +44,14 @@ def _check_pair(name: str, part: str, tokenizer: Any, reader: str, encoder: Any)
 
 
 def _check_width(name: str, pipeline: Any) -> None:
-    """What the text encoders give is as wide as what the network reads."""
+    """Demands that the text encoders' states have the width that the network reads."""
     unet = getattr(pipeline, "unet", None)
     if unet is None or unet.config.get("encoder_hid_dim_type") is not None:
         return
     wide = unet.config.get("cross_attention_dim")
     encoders = [getattr(pipeline, part) for part in ("text_encoder", "text_encoder_2") if hasattr(pipeline, part)]
     if None in encoders:
-        return  # the adapter says what it needs
+        return  # the adapter raises if it needs an encoder
     given = sum(encoder.config.hidden_size for encoder in encoders)
     if given and isinstance(wide, int) and given != wide:
         raise ValueError(
@@ -63,7 +63,7 @@ def _check_width(name: str, pipeline: Any) -> None:
 class SeveralVectors:
     """A tokenizer that spells out textual inversions of several vectors: "<toy>" as "<toy> <toy>_1 <toy>_2".
 
-    As the pipelines do before they tokenize (`maybe_convert_prompt`); everything else is the tokenizer's own.
+    It does what the pipelines do before they tokenize (`maybe_convert_prompt`); all else is the tokenizer's own.
     """
 
     def __init__(self, tokenizer: Any, pipeline: Any) -> None:
@@ -78,7 +78,7 @@ class SeveralVectors:
 
 
 def spell_out(tokenizer: Any, pipeline: Any) -> Any:
-    """The tokenizer, wrapped where it has tokens of several vectors that the pipeline would spell out."""
+    """Wraps the tokenizer where it has tokens of several vectors, which the pipeline would spell out."""
     several = any(
         token.endswith(FURTHER) and token.removesuffix(FURTHER) in tokenizer.added_tokens_encoder
         for token in tokenizer.added_tokens_encoder

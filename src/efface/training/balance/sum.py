@@ -14,7 +14,7 @@ from ..interfaces import Balance, GradOf
 @final
 @dataclass(frozen=True)
 class Sum(Balance):
-    """Erasing counts one, keeping `keep`, costs `cost`."""
+    """The gradient of erase + `keep` * keep + `cost` * cost."""
 
     keep: float = 1.0
     cost: float = 1.0

@@ -1,4 +1,4 @@
-"""The target is pushed away around what the search chose, a mixture of concepts near it (AGE).
+"""Pushes the target's prediction away from that of a searched mixture of similar concepts (AGE).
 
 L = || eps_th(z_e, c_e) - [eps*(z_e, c_t) - eta (eps*(z_e, c_e) - eps*(z_e, c_t))] ||^2, c_t = G(pi) . T (Bui et al.,
 ICLR 2025, arXiv 2501.18950). In the authors' release c_t is detached here: pi learns from the preservation of c_t
@@ -23,8 +23,10 @@ class AdaptiveAnchor(Term):
     """AGE's objective, at states of `source`, measured in `space`.
 
     Args:
-        search: the preservation's own, so that both terms use the same choice.
-        eta: how far to the other side of the mixture's prediction the target is pushed.
+        source: gives the states.
+        search: the search of the preservation, so that both terms use the same choice.
+        eta: how far the target is pushed beyond the mixture's prediction.
+        space: the space of the squared error.
     """
 
     role: LossRole = "erase"

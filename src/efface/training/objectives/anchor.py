@@ -1,4 +1,4 @@
-"""Anchor: the target is predicted as the anchor is (concept ablation).
+"""Makes the student predict for the target what the teacher predicts for the anchor (concept ablation).
 
 L = || eps_th(x_t, c) - eps*(x_t, c_anchor) ||^2, arXiv 2303.13516, eq. 4, model-based. The authors' x_t are noised
 pictures of the anchor, drawn by the model: `states="anchor"` with pictures as the source. Their eps* is the student's
@@ -26,8 +26,10 @@ class Anchor(Term):
     Without an anchor the target becomes the empty prompt.
 
     Args:
+        source: gives the states.
+        space: the space of the squared error.
         states: whether the states are sampled under the target's prompt or under the anchor's.
-        teacher: who predicts for the anchor, without a gradient: the base, or the student as it is in this step.
+        teacher: which model predicts for the anchor, without a gradient: the base, or the student of this step.
     """
 
     role: LossRole = "erase"

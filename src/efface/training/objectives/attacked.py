@@ -1,9 +1,9 @@
-"""Negative guidance on prompts that an attack has hardened (AdvUnlearn, arXiv 2405.15234).
+"""Negative guidance on adversarial prompts that an attack finds in each step (AdvUnlearn, arXiv 2405.15234).
 
-delta = argmin || eps_th(x_t, c + delta) - eps*(x_t, c) ||^2, token embeddings before the prompt; then ESD's loss on
-eps_th(x_t, c + delta). An attack is made in every step, for each row at the row's own state. It starts at random words,
-as their README's command has it, or at the prefix that the row had in the step before, whatever concept that was found
-for (`attack_init` "latest" of the authors' code).
+delta = argmin || eps_th(x_t, c + delta) - eps*(x_t, c) ||^2 over token embeddings before the prompt; then ESD's loss on
+eps_th(x_t, c + delta). Every step makes an attack for each row, at the row's own state. The attack starts at random
+words, as in the command of the authors' README, or at the prefix that the row had in the step before, whatever concept
+that was found for (`attack_init` "latest" of the authors' code).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Start = Literal["latest", "random"]
 
 @dataclass(frozen=True)
 class PrefixAttack:
-    """An attack by `tokens` embeddings before the prompt, at first those of random words; Adam takes `steps` steps."""
+    """An attack by `tokens` embeddings before the prompt, which start at random words; Adam takes `steps` steps."""
 
     steps: int
     lr: float
     tokens: int
     warm_up: int
-    """Updates before the first attack."""
+    """Number of updates before the first attack."""
     start: Start = "random"
-    """Where a later attack starts: at random words again, or at the last prefix."""
+    """The start of later attacks: random words again, or the last prefix."""
 
     def __post_init__(self) -> None:
         if self.start not in get_args(Start):
@@ -53,7 +53,7 @@ class Latest(Checkpointable):
         self.found: Tensor | None = None
 
     def until(self, index: int) -> Tensor | None:
-        """What was found before the step of this index, even if an auxiliary step of that index has attacked since."""
+        """The prefixes from before the step of this index, even if an auxiliary step of it has attacked since."""
         if index != self.index:
             self.index, self.before = index, self.found
         return self.before
@@ -109,7 +109,7 @@ class Attacked(Term):
         }
 
     def harden(self, context: Context, step: Step, states: States, prompts: Sequence[str]) -> Tensor:
-        """A prefix [n, k, d] for each row, under which the student predicts what the teacher does for the target."""
+        """Finds a prefix [n, k, d] for each row, with which the student predicts what the teacher does without it."""
         latest = self.latest.until(step.index)
         if latest is None or self.attack.start == "random":
             picks = torch.randint(len(self.words), (len(prompts), self.attack.tokens), generator=step.generator)
@@ -127,7 +127,7 @@ class Attacked(Term):
         return found
 
     def error(self, context: Context, states: States, prompts: Sequence[str], prefix: Tensor) -> Tensor:
-        """The attack's error [n], by the weights in place, with a gradient to the prefix [n, k, d]."""
+        """The attack's error [n] with the weights in place, and with a gradient to the prefix [n, k, d]."""
         said = context.model.predict(states.x, states.t, context.model.encode_with_grad(prompts, prefix))[0]
         return (said.float() - states.known["eps_c"].float()).square().flatten(1).mean(dim=1)
 

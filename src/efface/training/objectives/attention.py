@@ -1,9 +1,9 @@
-"""The attention to the target's words is lowered where the target is (MACE, Lu et al., CVPR 2024, arXiv 2403.06135).
+"""Lowers the attention to the target's words where the target is (MACE, Lu et al., CVPR 2024, arXiv 2403.06135).
 
-L = sum over layers of || A_words * M ||_F, A the cross-attention probabilities of the target's tokens, M a mask of
-where the target is. The authors have M from a segmenter (Grounded-SAM), once for each picture. Without one it comes
-from the attention itself: the teacher's maps of the target's words, averaged over heads and layers, scaled to
-[0, 1] for each picture, and cut.
+L = sum over layers of || A_words * M ||_F, where A are the cross-attention probabilities of the target's tokens and M
+is a mask of the target. The authors compute M by a segmenter (Grounded-SAM), once for each picture. Without a segmenter
+it comes from the attention itself: the teacher's maps of the target's words, averaged over heads and layers, scaled to
+[0, 1] for each picture, and thresholded.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ...models.segmenter import Segmenter, shares
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 WORDS, ALL = "attention.words", "attention.all"
-"""Keys of what the term adds to its conditions, [n, tokens]: 1 at the target's words; 1 at the end tokens too."""
+"""Keys of what the term adds to its conditions, [n, tokens]: 1 at the target's words; 1 at these and the end tokens."""
 
 
 def located(maps: Iterable[Tensor], words: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """Where the words are seen: 1 or 0 [n, 1, h, w].
+    """The mask [n, 1, h, w] of 1 and 0 of where the words are attended to.
 
     Args:
-        maps: cross-attention probabilities [n, heads, places, tokens] of layers of any resolutions.
+        maps: cross-attention probabilities [n, heads, positions, tokens] of layers of any resolutions.
         words: [n, tokens], 1 at the words.
         size: h and w.
-        threshold: the share of each row's range of attention above which a place counts.
+        threshold: the share of each row's range of attention above which a position is in the mask.
     """
     seen = torch.stack([_grid(_of_words(a, words).mean(dim=(1, 3)), size) for a in maps]).mean(0)
     low, high = (extreme(seen, dim=(1, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
@@ -47,7 +47,7 @@ def inside(maps: Iterable[Tensor], words: Tensor, mask: Tensor) -> Tensor:
     for a in maps:
         rows, columns = _shape(a.shape[2], (mask.shape[2], mask.shape[3]))
         near = interpolate(mask, (rows, columns), mode="nearest").flatten(1)[:, None, :, None]
-        # The square root has no gradient at 0, and a mask may be empty in a small layer.
+        # The square root has no gradient at 0, and the mask may be empty at a small layer's resolution.
         total = total + (_of_words(a, words) * near).square().sum(dim=(1, 2, 3)).add(1e-12).sqrt().mean()
     return total
 
@@ -61,20 +61,20 @@ def check_threshold(threshold: float) -> None:
 @final
 @dataclass(frozen=True)
 class Focus:
-    """Which timesteps are trained on: p(t) in proportion to s(sharp (t - start)) - s(sharp (t - stop)), of 1000."""
+    """The distribution of timesteps: p(t) ~ s(sharp (t - start)) - s(sharp (t - stop)), s the sigmoid, t of 1000."""
 
     start: float = 200
     stop: float = 400
     sharp: float = 0.05
 
     def chances(self, of: int) -> Tensor:
-        """The probability of each of `of` timesteps."""
+        """The probabilities [of] of the `of` timesteps."""
         t = torch.arange(of, dtype=torch.double) * 1000 / of
         weight = torch.sigmoid(self.sharp * (t - self.start)) - torch.sigmoid(self.sharp * (t - self.stop))
         return weight / weight.sum()
 
     def resample(self, context: Context, states: States, rng: torch.Generator) -> States:
-        """The same pictures with the same noise, at timesteps of this distribution; of them "x0" alone is known."""
+        """The same pictures with the same noise, at timesteps of this distribution; their `known` holds "x0" alone."""
         space, bar = context.model.space, context.model.noise_level(states.t)
         x0 = states.known["x0"]
         eps = convert(states.known["noise"], states.x, bar, space, "eps")
@@ -84,13 +84,14 @@ class Focus:
 
 @final
 class Attention(Term):
-    """MACE's objective on noised pictures of the target, which `source` has.
+    """MACE's objective on noised pictures of the target, which come from `source`.
 
     Args:
-        threshold: where the mask is cut, as a share of the strongest attention or of the segmenter's certainty.
-        ends: whether the end tokens, which sum up the prompt, count as the target's too (the authors' `use_pooler`).
+        source: a source of pictures.
+        threshold: the mask's threshold, a share of the strongest attention or of the segmenter's certainty.
+        ends: whether the end tokens, which summarise the prompt, count as the target's too (the authors' `use_pooler`).
         focus: the distribution of the timesteps; without one they are uniform.
-        segment: finds the target in a picture; without one the attention does.
+        segment: finds the target in a picture; without it the mask comes from the attention.
     """
 
     role: LossRole = "erase"
@@ -132,7 +133,7 @@ class Attention(Term):
             return located(maps.values(), cond.tensors[WORDS], (states.x.shape[2], states.x.shape[3]), self.threshold)
 
     def _segmented(self, segment: Segmenter, context: Context, step: Step, states: States) -> Tensor:
-        """The mask [n, 1, h, w] from the segmenter, which is asked about each picture once."""
+        """The mask [n, 1, h, w] from the segmenter, which is called once for each picture."""
         pictures = states.known["x0"]
         things = [context.erasure.targets[i] for i in step.targets]
         keys = [(thing, x0.float().cpu().numpy().tobytes()) for thing, x0 in zip(things, pictures, strict=True)]
@@ -147,12 +148,12 @@ class Attention(Term):
         mask = (interpolate(said[None], x0.shape[2:], mode="area")[0] > self.threshold).float()
         if not mask.any():
             warnings.warn(
-                f"the segmenter finds no {thing!r} in a picture of it; nothing is learned there", stacklevel=2
+                f"the segmenter finds no {thing!r} in a picture of it, which then teaches nothing", stacklevel=2
             )
         return mask
 
     def _placed(self, context: Context, step: Step, cond: Cond) -> Cond:
-        """The conditions, with the positions of the target's words in each added."""
+        """Adds the positions of the target's words in each prompt to the conditions."""
         tokens = cond.tokens
         words = torch.zeros(tokens.shape[:2], device=tokens.device)
         whole = words.clone()
@@ -180,5 +181,5 @@ def _shape(count: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _grid(seen: Tensor, size: tuple[int, int]) -> Tensor:
-    """[n, 1, h, w] of `size` from [n, places]."""
+    """Resizes maps [n, positions] to [n, 1, h, w] of `size`."""
     return interpolate(seen.unflatten(1, (1, *_shape(seen.shape[1], size))), size, mode="bilinear")

@@ -1,7 +1,7 @@
-"""A composition of directions: away from all that brings the target back, towards its contexts (STEREO).
+"""Composes directions: away from everything that brings the target back, and towards its contexts (STEREO).
 
 L = || eps_th(x_t, c) - [eps* - push mean_n (eps*(n) - eps*) + pull (eps*(a) - eps*)] ||^2, where eps*(n) stands for
-eps*(x_t, n) and eps* for eps*(x_t, ""); c is one of the negatives n, which are prompts or conditions of no words, and a
+eps*(x_t, n) and eps* for eps*(x_t, ""). c is one of the negatives n, which are prompts or learned embeddings, and a is
 one of the anchors (Srivatsan et al., CVPR 2025, arXiv 2408.16807, after Liu et al., ECCV 2022, arXiv 2206.01714).
 """
 
@@ -24,9 +24,11 @@ class Composition(Term):
     """STEREO's objective, at states of `source`, measured in `space`.
 
     Args:
-        negatives: for each target, conditions of one row by name; as many for each target.
-        anchors: for each target, prompts of which a row takes one at random; without any, nothing pulls.
+        source: gives the states.
+        negatives: for each target, conditions of one row by name; their number is the same for all targets.
+        anchors: for each target, prompts of which a row takes one at random; without any there is no pull.
         pull, push: weights of the direction to the anchor and of that away from the negatives.
+        space: the space of the squared error.
     """
 
     role: LossRole = "erase"

@@ -1,8 +1,8 @@
-"""Plain denoising of noised pictures, under their own caption or another: L = || eps_th(x_t, c) - eps ||^2.
+"""The denoising loss on noised pictures, under their own caption or another one: L = || eps_th(x_t, c) - eps ||^2.
 
-Under their own caption it is the training loss that EraseDiff and SalUn hold remain pictures by, and fine-tuning;
-descending its negative is gradient ascent (NegGrad); pictures of the anchor captioned as the target make the
-noise-based concept ablation (arXiv 2303.13516, eq. 5).
+Under their own caption it is the loss of fine-tuning, by which EraseDiff and SalUn preserve the pictures to retain.
+Descending its negative is gradient ascent (NegGrad). With pictures of the anchor that are captioned as the target it is
+the noise-based concept ablation (arXiv 2303.13516, eq. 5).
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from ..interfaces import Context, LossRole, Query, Source, Step, Term
 
 @final
 class Denoising(Term):
-    """The loss of training, at states of `source`, measured in `space`.
+    """The denoising loss at states of `source`, measured in `space`.
 
     Args:
+        source: a source of pictures.
+        space: the space of the squared error.
+        role: the role of the loss.
         shown: prompts of the pictures, one of which each row takes at random; by default the row's target.
-        captions: the caption of each of `shown`, by default itself; "{}" is the row's target under its template.
+        captions: the caption of each of `shown`, by default itself; "{}" is the row's target in its template.
         sign: 1 descends the loss, -1 ascends it.
     """
 

@@ -1,10 +1,10 @@
-"""The target is pulled to the anchor and pushed off itself, until it is nearer to the anchor (GEM).
+"""Pulls the target's prediction to the anchor's and away from its own, until it is nearer to the anchor's (GEM).
 
 L = mean over rows of relu(d(v_th(x_t, c), v*(x_t, c_anchor)) - eta d(v_th(x_t, c), v*(x_t, c))) with d the mean squared
 error (Grebe et al., "Geometric Erasure by Contrastive Velocity Matching in Rectified Flows", ICML 2026, arXiv
-2606.00140). Only the abstract and a summary of the formula could be read: d, its weight, and that the hinge is taken of
-each row by itself are our reconstruction. Without an anchor the target becomes the empty prompt. A row that is on the
-right side of the hinge has no gradient, so the loss stops of its own accord.
+2606.00140). Only the abstract and a summary of the formula could be read: d, its weight, and the hinge for each row by
+itself are our reconstruction. Without an anchor the target becomes the empty prompt. A row whose hinge is 0 has no
+gradient, so that the training stops changing it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ class GEM(Term):
     """GEM's objective, at states of `source`, measured in `space`.
 
     Args:
-        eta: how much the distance from the teacher's own prediction for the target counts.
+        source: gives the states.
+        eta: the weight of the distance from the teacher's own prediction for the target.
+        space: the space of the squared error.
     """
 
     role: LossRole = "erase"
 
     def __init__(self, source: Source, eta: float, space: Space) -> None:
         if eta <= 0:
-            raise ValueError(f"eta is above 0, got {eta}: at 0 the target becomes the anchor, which ac does")
+            raise ValueError(f"eta must be above 0, got {eta}: at 0 the target becomes the anchor, which ac does")
         self.source, self.eta = source, eta
         self.space: Space = space
 

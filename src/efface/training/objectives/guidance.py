@@ -1,8 +1,8 @@
-"""Only the classifier-guidance term moves (All but One, Hong et al., AAAI 2024, arXiv 2312.12807).
+"""Changes only the classifier-guidance term (All but One, Hong et al., AAAI 2024, arXiv 2312.12807).
 
 g_th(x_t, c) = eps_th(x_t, c) - eps_th(x_t, ""); L = || g_th(x_t, c_e) - sg G ||^2 with G = g*(x_t, c_alt) where an
-alternative is given, 0 to neutralise, -eta g*(x_t, c_e) to push away. The paper's abstract was all that could be read:
-this loss is our reconstruction. With eps_th("") = eps*("") it is ESD's loss, or concept ablation's.
+alternative is given, 0 to neutralise, -eta g*(x_t, c_e) to push away. Only the paper's abstract could be read: this
+loss is our reconstruction. With eps_th("") = eps*("") it is ESD's loss, or concept ablation's.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ class Guidance(Term):
     """ABO's objective, at states of `source`, measured in `space`.
 
     Args:
+        source: gives the states.
         goal, eta: what the guidance becomes, and how far "negative" reverses it.
         detach: whether eps_th("") within g_th is detached, so that changing it cannot lower this loss.
+        space: the space of the squared error.
     """
 
     role: LossRole = "erase"

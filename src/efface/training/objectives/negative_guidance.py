@@ -1,4 +1,4 @@
-"""Negative guidance: the prediction for the target moves to the other side of the unconditional one (ESD).
+"""Negative guidance: moves the prediction for the target to the other side of the unconditional prediction (ESD).
 
 L = || eps_th(x_t, c) - [eps*(x_t, "") - eta (eps*(x_t, c) - eps*(x_t, ""))] ||^2, arXiv 2303.07345, eq. 7.
 """

@@ -1,4 +1,4 @@
-"""A wrong noise is learned on pictures of the target: the current answer to another prompt, or uniform noise.
+"""Trains on pictures of the target with a wrong noise: the student's prediction under another prompt, or uniform noise.
 
 L_f = || eps_th(x_t, c_f) - eps_f ||^2 with eps_f = sg eps_th(x_t, c_m), c_m another concept (random label; SalUn and
 EraseDiff_rl), or eps_f ~ U[0, 1)^d (EraseDiff_noise), x_t the target's pictures, noised. arXiv 2401.05779, 2310.12508.
@@ -24,9 +24,11 @@ class WrongNoise(Term):
     """EraseDiff's objective, at states of `source`, measured in `space`.
 
     Args:
+        source: a source of pictures.
         labels: prompts, one of which is c_m in each step.
-        wrong: "label"; "uniform", of the target alone; "uniform-noised", with x_t made of the same uniform noise, as in
-            the authors' code: then `source` must noise uniformly.
+        wrong: "label" for another prompt's prediction, "uniform" for uniform noise as eps_f alone, "uniform-noised" for
+            uniform noise that x_t contains too, as in the authors' code; `source` must then add uniform noise.
+        space: the space of the squared error.
     """
 
     role: LossRole = "erase"

@@ -1,1 +1,1 @@
-"""Preservation, one file each: what is kept while the target is erased."""
+"""Preservation terms, one file each: what is kept while the target is erased."""

@@ -1,13 +1,13 @@
-"""The concept that the erasure damages most at present is kept, searched in a vocabulary (EAP).
+"""Keeps the concept that the erasure damages most at present, which is searched in a vocabulary (EAP).
 
 L = || eps_th(z, c_a) - eps*(z, c_a) ||^2 with c_a = G(pi) . T, maximised over pi, on trajectories under c_a (Bui et
 al., arXiv 2410.15618). As in the authors' code, neither the trajectory nor the teacher's prediction has a gradient to
-pi; the student's condition has, straight through the choice. That gradient says how a chosen word's prediction would
-change, not how large another word's loss is: where words are far apart, following it need not lead to the largest loss.
-With `gradient="score"` pi ascends the expected loss itself, by the losses of the words that were chosen.
-The start noise has the objective's seeds. Where trajectories are stored, the seeds choose among them, and the noise is
-the objective's own only if as many are stored of a word as of a target. Where the text encoder learns, the student
-encodes the chosen words anew, and pi can learn by losses alone.
+pi; the student's condition has one, straight through the choice. That gradient says how a chosen word's prediction
+would change, not how large another word's loss is: where words are far apart, following it need not lead to the largest
+loss. With `gradient="score"` pi ascends the expected loss itself, estimated from the losses of the words that were
+chosen. The start noise has the objective's seeds. Where trajectories are stored, the seeds choose among them, and the
+noise is the objective's own only if as many are stored for a word as for a target. Where the text encoder is trained,
+the student encodes the chosen words anew, so that pi can only learn by "score".
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Adversarial(Term):
 
     @property
     def scored(self) -> bool:
-        """Whether pi learns by the losses alone, without a gradient through the condition."""
+        """Whether pi learns from the losses alone, without a gradient through the condition."""
         return self.search.config.gradient == "score"
 
     def prepare(self, context: Context) -> None:
         if self.scored and context.config.batch < 2:
             raise ValueError(
-                "search-gradient score weighs the words of a batch against each other: give a batch of at least 2, "
+                "search-gradient score compares the words of a batch with each other: give a batch of at least 2, "
                 f"got {context.config.batch}"
             )
         if context.trains_text_encoder and not (
             self.search.config.single and (self.scored or not self.search.steps_per_round)
         ):
             raise ValueError(
-                f"{context.method} trains a text encoder, which reads a word anew in every step: there is no reading "
-                "of a mixture, and no slope back to the choice of the word; take weights of the U-Net, or, where the "
+                f"{context.method} trains a text encoder, so that words are encoded anew in every step: mixtures can't "
+                "be encoded, and the choice of the word gets no gradient; take weights of the U-Net, or, where the "
                 "method has it, search-gradient score"
             )
         self.search.prepare(context)

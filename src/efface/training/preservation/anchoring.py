@@ -1,7 +1,7 @@
-"""Words of a vocabulary are kept: L = || eps_th(x_t, c_s) - eps*(x_t, c_s) ||^2.
+"""Keeps words of a vocabulary: L = || eps_th(x_t, c_s) - eps*(x_t, c_s) ||^2.
 
-`Anchoring` keeps them at the states of the target, and takes a word less often the more similar it is to the target
-(SPM's latent anchoring, arXiv 2312.16145). `Retained` keeps them at states of their own, and takes all words equally
+`Anchoring` keeps them at states of the target, and chooses a word less often the more similar it is to the target
+(SPM's latent anchoring, arXiv 2312.16145). `Retained` keeps them at states of their own, and chooses all words equally
 often (AdvUnlearn, arXiv 2405.15234).
 """
 
@@ -25,11 +25,11 @@ SCALES = (0.8, 1.2)
 
 @final
 class Anchoring(Term):
-    """SPM's preservation: `count` words for each row of `source`, the objective's own, under the row's template.
+    """SPM's preservation: `count` words in the row's template for each row of `source`, which is the objective's.
 
-    A word c_s is taken with a probability proportional to 1 - cos(c_s, c), where c is the row's target, and its
+    A word c_s is chosen with a probability proportional to 1 - cos(c_s, c), where c is the row's target, and its
     embedding is scaled by a number from U(0.8, 1.2). The authors accept random Gaussian embeddings with that
-    probability; theirs are nearly orthogonal to any prompt, ours are embeddings of prompts.
+    probability, which are nearly orthogonal to any prompt; ours are embeddings of prompts.
     """
 
     role: LossRole = "keep"
@@ -45,8 +45,8 @@ class Anchoring(Term):
             raise ValueError(f"{context.model.name} reads no text; anchoring scales the embeddings of words")
         if context.trains_text_encoder:
             raise ValueError(
-                f"{context.method} trains a text encoder, and anchoring holds scaled embeddings, which none reads from "
-                "words; take weights of the U-Net"
+                f"{context.method} trains a text encoder, and anchoring keeps scaled embeddings, which no text encoder "
+                "gives; take weights of the U-Net"
             )
         targets = context.erasure.targets
         self.words = _others(self.given, context)
@@ -55,7 +55,7 @@ class Anchoring(Term):
         alike = [_cosines(context.model.encode(chunk).tokens.flatten(1), own) for chunk in chunks]
         self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
         if not (self.chance.sum(dim=1) > 0).all():
-            raise ValueError(f"no word is unlike {', '.join(targets)} among {len(self.words)}; give other words")
+            raise ValueError(f"none of {len(self.words)} words differs from {', '.join(targets)}; give other words")
 
     def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
@@ -72,7 +72,7 @@ class Anchoring(Term):
         return {"student": Query(states, cond, "student"), "eps_s": Query(states, cond, "teacher")}
 
     def draw(self, step: Step) -> list[list[str]]:
-        """`count` words for each row of the step."""
+        """Draws `count` words for each row of the step."""
         picks = torch.multinomial(
             self.chance[list(step.targets)], self.count, replacement=True, generator=step.generator
         )
@@ -85,7 +85,7 @@ class Anchoring(Term):
 
 @final
 class Retained(Term):
-    """`count` words in each step, whatever the batch is, under `template`, at states of `source` under each."""
+    """Keeps `count` words in `template` in each step, whatever the batch is, at states of `source` for each."""
 
     role: LossRole = "keep"
 

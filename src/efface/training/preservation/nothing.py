@@ -1,4 +1,4 @@
-"""Nothing is kept."""
+"""The preservation of methods that keep nothing."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ class NoPreservation(Term):
         return None
 
     def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
-        raise AssertionError("it has no queries")
+        raise AssertionError("a term without queries has no loss")

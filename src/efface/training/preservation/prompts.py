@@ -1,4 +1,4 @@
-"""Fixed prompts are kept: L = || eps_th(x_t, c) - eps*(x_t, c) ||^2 at states under c."""
+"""Keeps fixed prompts: L = || eps_th(x_t, c) - eps*(x_t, c) ||^2 at states under c."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FixedPrompts(Term):
 
     def __init__(self, source: Source, prompts: Sequence[str], space: Space) -> None:
         if not prompts:
-            raise ValueError("no prompts to preserve; name at least one")
+            raise ValueError("there are no prompts to preserve; name at least one")
         self.source, self.prompts = source, tuple(prompts)
         self.space: Space = space
 

@@ -1,7 +1,7 @@
-"""The unconditional prediction is kept (All but One): L = || eps_th(x_t, "") - eps*(x_t, "") ||^2.
+"""Keeps the unconditional prediction (All but One): L = || eps_th(x_t, "") - eps*(x_t, "") ||^2.
 
-Given the objective's own source, wrapped in `Shared`, both terms are evaluated at the same states, and no prediction is
-made twice.
+If both terms have one source, wrapped in `Shared`, they are evaluated at the same states, and no prediction is made
+twice.
 """
 
 from __future__ import annotations

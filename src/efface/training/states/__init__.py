@@ -1,1 +1,1 @@
-"""States, one file each: the (x_t, t) at which a term of the loss is evaluated."""
+"""Sources of states, one file each: the (x_t, t) at which a term of the loss is evaluated."""

@@ -1,4 +1,4 @@
-"""States on recorded trajectories of the teacher under conditions that no prompt encodes, as learned embeddings."""
+"""States on recorded trajectories of the teacher under conditions that no prompt gives, such as learned embeddings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 @final
 class Conditions(Source):
-    """`paths` trajectories of each condition [1 row] by its name.
+    """`paths` trajectories for each condition of one row, by its name.
 
-    All are drawn when the first is needed, so that their last bits do not depend on which is needed first: a resumed
-    run may need another one first. They lie in the host's memory, not on the device.
+    All are drawn when the first is needed, so that their last bits do not depend on which is needed first, for a
+    resumed run may need another one first. They are in the host's memory, not on the device.
     """
 
     def __init__(self, conds: Mapping[str, Cond], steps: int, guidance: float, paths: int) -> None:
@@ -37,7 +37,7 @@ class Conditions(Source):
         return States(x, next(iter(self.drawn.values())).t[list(step.points)], {"eps_c": eps_c, "eps_0": eps_0})
 
     def _draw(self, context: Context, i: int) -> Draw:
-        """The trajectories of the i-th condition, on the CPU; their seeds are far from those of judged pictures."""
+        """Draws the trajectories of the i-th condition, on the CPU; evaluations use no seeds near theirs."""
         first = 2**42 + context.config.seed * 1_000_003 + i * self.paths
         cond = list(self.conds.values())[i]
         seeds = [first + k for k in range(self.paths)]

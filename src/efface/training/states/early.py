@@ -14,9 +14,9 @@ from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 @final
 class Early(Source):
-    """Another source, at points of the first `first` steps of its trajectories, evenly; all of them where it has fewer.
+    """Another source at uniform points of its trajectories' first `first` steps, or of all steps if there are fewer.
 
-    A fresh trajectory is drawn no further than its point, so that this is cheaper too.
+    A fresh trajectory is drawn no further than its point, so that early points are also cheaper.
     """
 
     def __init__(self, source: Source, first: int) -> None:

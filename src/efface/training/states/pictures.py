@@ -1,9 +1,9 @@
-"""States by the forward process from stored pictures: x_t = sqrt(ab) x0 + sqrt(1 - ab) noise, t uniform.
+"""States made from pictures by the forward process: x_t = sqrt(ab) x0 + sqrt(1 - ab) noise, with uniform t.
 
-The pictures come from a folder, or the teacher draws them, all expected prompts together when the first of them is
-needed: which are drawn together does not depend on the step, so that a resumed run has the same pictures. Each is
-encoded once, so that all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes a picture
-twice and compares predictions at two different x_t).
+The pictures come from a folder, or the teacher draws them for all expected prompts together when the first is needed.
+The batches do not depend on the step, so that a resumed run has the same pictures. Each picture is encoded once, so
+that all predictions of a row are made at the same x_t (EraseDiff's and SalUn's code encodes a picture twice and
+compares predictions at two different x_t).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ANY = "*"
 
 @final
 class Pictures(Source):
-    """Noised pictures by prompt; `known` holds the latents "x0", and "noise", which a perfect denoiser would predict.
+    """Noised pictures by prompt; `known` holds the latents "x0" and "noise", which a perfect denoiser would predict.
 
     Args:
         drawn: how many pictures the model draws for each prompt that has none.
-        steps, guidance: sampling steps and guidance of that drawing.
-        given: latents [m, c, h, w] by prompt, on the CPU; those under "*" serve every prompt.
+        steps, guidance: sampling steps and guidance of these pictures.
+        given: latents [m, c, h, w] by prompt, on the CPU; those of "*" serve every prompt.
         noise: "gaussian", or "uniform" in [0, 1), as in EraseDiff's code.
         antithetic: whether timesteps are drawn in pairs t, T - 1 - t.
     """
@@ -70,14 +70,14 @@ class Pictures(Source):
         return States(x_t, t, {"noise": goal, "x0": x0})
 
     def count(self, context: Context, prompt: str) -> int:
-        """How many pictures serve a prompt; draws those that are missing. A row's noise, modulo it, chooses one."""
+        """The number of a prompt's pictures; draws missing ones. A row's noise seed, modulo the number, chooses one."""
         self._demand(context, [prompt])
         return len(self.store.get(prompt, self.store.get(ANY, ())))
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         shape = context.model.latent_shape
         drawn = len(self.expected) * self.drawn
-        given = {id(stack): stack.nbytes for stack in self.store.values()}  # one may serve several prompts
+        given = {id(stack): stack.nbytes for stack in self.store.values()}  # a stack may serve several prompts
         held = drawn * prod(shape) * context.model.state_dtype.itemsize + sum(given.values())
         return MemoryFootprint(min(context.model.drawn_together, drawn), image_bytes=held, drawn=drawn)
 
@@ -88,7 +88,7 @@ class Pictures(Source):
         return torch.cat([half, of - 1 - half])[:n]
 
     def _demand(self, context: Context, prompts: Sequence[str]) -> None:
-        """Draws the pictures of these prompts that are missing; if an expected one is among them, all expected ones."""
+        """Draws these prompts' missing pictures, and those of all expected prompts if one of them is expected."""
         wanted = dict.fromkeys(prompts if ANY not in self.store else ())
         missing = [prompt for prompt in wanted if prompt not in self.store]
         if any(prompt in self.expected for prompt in missing):
@@ -96,7 +96,7 @@ class Pictures(Source):
         self._fill(context, missing)
 
     def _fill(self, context: Context, prompts: Sequence[str]) -> None:
-        """Draws pictures of these prompts in batches; their seeds are far from those that pictures are judged with."""
+        """Draws pictures of these prompts in batches; evaluations use no seeds near theirs."""
         first = 2**41 + context.config.seed * 1_000_003
         asked = [(prompt, first + i) for prompt in prompts for i in range(self.drawn)]
         done = []
@@ -118,7 +118,7 @@ class Pictures(Source):
 
 
 def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:
-    """Latents [m, c, h, w] of all pictures in a folder, whatever their captions; ValueError where they are too few."""
+    """Latents [m, c, h, w] of all pictures in a folder, whatever their captions; raises ValueError for too few."""
     return torch.cat([*latents_by_caption(model, read_enough(model, folder, at_least)).values()])
 
 

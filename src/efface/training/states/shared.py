@@ -1,4 +1,4 @@
-"""The same states for several terms, so that predictions which they share are made once."""
+"""Gives several terms the same states, so that predictions that they share are made once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 @final
 class Shared(Source):
-    """Another source, sampled once in a step for the same prompts; later calls get the same `States` object."""
+    """Another source, sampled once in a step for the same prompts; later calls return the same `States` object."""
 
     def __init__(self, source: Source) -> None:
         self.source = source

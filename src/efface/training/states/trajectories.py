@@ -1,14 +1,15 @@
 """States on guided trajectories under a row's own condition, the teacher's or the student's.
 
 The papers draw a fresh partial trajectory of the model in training for every update (ESD's and EAP's code: DDIM, start
-guidance 3). The state here is exactly at the timestep that it is scored at, which the original code misses by 40 to 60
-training steps. A trajectory of the *teacher* has already computed eps(c) and eps("") at every state it visits, so that
-one batched draw, stored, answers the teacher's queries of many updates without a pass. Between the two lies a recording
-of the student, drawn anew every few steps: its states are those of the student a few steps ago, many drawn at once.
+guidance 3). The state here is exactly at the timestep at which the loss is computed, which the original code misses by
+40 to 60 training steps. A trajectory of the *teacher* has already computed eps(c) and eps("") at every state, so that
+one batched draw, once stored, answers the teacher's queries of many updates without a pass. A third way is a recording
+of the student that is drawn anew every few steps: its states are those of the student a few steps ago, in large
+batches.
 
-Drawings are made in batches of one size, filled up where there are few prompts: a row's last bits then depend on its
-prompt, its seed and that size alone, which are all part of the key that it is stored under. So a resumed run, a run
-that finds the recordings of another, and several processes that share the drawing all train on the same numbers.
+Drawings are made in batches of one size, which are padded where there are few prompts: a row's last bits then depend on
+its prompt, its seed and that size alone, which are all part of its key in the cache. So a resumed run, a run that finds
+the recordings of another, and several processes that share the drawing all train on the same numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..distributed import process_group
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 Asked = tuple[str, int]
-"""A trajectory, named by its prompt and the seed of its start noise."""
+"""A trajectory, given by its prompt and the seed of its start noise."""
 
 
 @final
@@ -45,7 +46,7 @@ class Student(Source):
         self.sampler: Sampler = sampler
 
     def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
-        """One batched draw, as far as the row that goes furthest; the states of the others are taken on the way."""
+        """Draws one batch to the latest point of any row, and takes the states of the other rows on the way."""
         cond = cond.detach().expand(len(step.points))
         with torch.no_grad(), context.update.swapped_in():
             states = process_group().shard_apply(lambda own: self._drawn(context, step, cond, own), len(step.points))
@@ -57,7 +58,7 @@ class Student(Source):
         return MemoryFootprint(n, _traced(context, self.steps, n) if n > 1 else 0)
 
     def _drawn(self, context: Context, step: Step, cond: Cond, own: slice) -> Tensor:
-        """The states [m, c, h, w] of some of the step's rows."""
+        """Draws the states [m, c, h, w] of some of the step's rows."""
         points = step.points[own]
         last = max(points)
         draw = context.model.sample(
@@ -74,7 +75,7 @@ class Student(Source):
 
 
 class Recorded(Source):
-    """`paths` whole trajectories of each prompt, drawn when first needed, and anew every `refresh` steps (0: never)."""
+    """`paths` whole trajectories of each prompt, drawn when first needed and again every `refresh` steps (0: never)."""
 
     def __init__(self, steps: int, guidance: float, paths: int, refresh: int = 0, sampler: Sampler = "ddim") -> None:
         self.steps, self.guidance, self.paths, self.refresh = steps, guidance, paths, refresh
@@ -84,11 +85,11 @@ class Recorded(Source):
         self.found: dict[Asked, Any] = {}
 
     def expect(self, prompts: Sequence[str]) -> None:
-        """Announces prompts whose trajectories are drawn together, when the first of them is needed."""
+        """Announces prompts whose trajectories are drawn together when the first of them is needed."""
         self.expected |= dict.fromkeys(prompts)
 
     def sample_states(self, context: Context, step: Step, prompts: Sequence[str], cond: Cond) -> States:
-        """Recorded states, each on the trajectory and at the point that the step's random choices name."""
+        """Recorded states, each on the trajectory and at the point that the step's random choices give."""
         if (epoch := step.index // self.refresh if self.refresh else 0) != self.epoch:
             self.leave(context)
             self.epoch, self.found = epoch, {}
@@ -103,22 +104,22 @@ class Recorded(Source):
 
     @abstractmethod
     def record(self, context: Context, asked: Sequence[Asked]) -> None:
-        """Draws those of these trajectories that are not stored, and enters all in `found`."""
+        """Draws those of these trajectories that are not stored, and notes all in `found`."""
 
     @abstractmethod
     def read(self, context: Context, asked: Sequence[Asked], points: Sequence[int]) -> States:
         """The states of these trajectories, each at its point."""
 
     def leave(self, context: Context) -> None:
-        """Frees what was found, before it is drawn anew."""
+        """Frees the recordings, before they are drawn anew."""
 
     def seeds(self, context: Context) -> list[int]:
-        """Seeds of the start noises, far from the small seeds that pictures are drawn and judged with."""
+        """Seeds of the start noises, far from the small seeds of evaluations."""
         first = 2**40 + context.config.seed * 1_000_003 + self.epoch * self.paths
         return [first + i for i in range(self.paths)]
 
     def drawn(self, context: Context, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
-        """The recording of each trajectory, drawn `size` at once."""
+        """Draws these trajectories, `size` at once, and gives the recording of each."""
         mine = process_group()
         parts = [asked[i : i + size] for i in range(0, len(asked), size)]
         for start in range(0, len(parts), mine.size):
@@ -127,12 +128,14 @@ class Recorded(Source):
             part = parts[min(start + mine.rank, len(parts) - 1)]
             draws = mine.all_gather_draws(self._draw(context, [*part, *[part[-1]] * (size - len(part))]))
             for gathered, whose in zip(draws, parts[start : start + mine.size], strict=False):
-                draw = Draw(*(column.cpu() for column in vars(gathered).values()))  # whole: each copy waits
+                draw = Draw(
+                    *(column.cpu() for column in vars(gathered).values())
+                )  # as a whole, because each copy waits
                 yield from (take_picture(draw, i) for i in range(len(whose)))
         context.on_drawn(len(asked), len(asked))
 
     def _draw(self, context: Context, asked: Sequence[Asked]) -> Draw:
-        """Draws under the conditions that the base's text encoder gives, whichever weights draw."""
+        """Draws under the conditions of the base's text encoder, whichever weights draw."""
         cond, seeds = context.model.encode([prompt for prompt, _ in asked]), [seed for _, seed in asked]
         with self.drawing(context):
             return context.model.sample(
@@ -146,11 +149,11 @@ class Recorded(Source):
             )
 
     def drawing(self, context: Context) -> AbstractContextManager[None]:
-        """Within, the weights that are to draw are in place."""
+        """Puts the weights that draw in place inside the `with` block."""
         return nullcontext()
 
     def numbers(self, context: Context) -> tuple[int, int, int]:
-        """Trajectories drawn at once, bytes recorded of them meanwhile, and numbers in all expected states."""
+        """The number of trajectories drawn at once, their bytes meanwhile, and the size of all expected states."""
         state, paths = prod(context.model.latent_shape), len(self.expected) * self.paths
         n = min(context.model.drawn_together, paths or self.paths)
         return n, _traced(context, self.steps, n), self.steps * paths * state
@@ -158,10 +161,10 @@ class Recorded(Source):
 
 @final
 class Refreshed(Recorded):
-    """Recordings of the model in training: the states alone, as the predictions on the way were the student's.
+    """Recordings of the model in training, without its predictions, which are not the teacher's.
 
-    The weights that drew them are gone when a run is resumed, so the recordings are part of the checkpoint.
-    The first recordings are the base's, from which a training starts; of them the teacher's predictions are known.
+    The weights that drew them are gone when a run is resumed, so the recordings are part of the checkpoint. The first
+    recordings are of the base, with which a training starts, and so hold the teacher's predictions.
     """
 
     def __init__(self, steps: int, guidance: float, paths: int, refresh: int, sampler: Sampler = "ddim") -> None:
@@ -221,7 +224,7 @@ class Frozen(Recorded):
         kept, size = self._kept(context), min(context.model.drawn_together, len(asked))
         facts = self._facts(context, size)
         keys = {one: _hash({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
-        # Files may come and go between two processes' looks at a folder, and all must draw the same.
+        # Files may appear or vanish between two processes' reads of a folder, and all processes must draw the same.
         wanted = process_group().any_of([key not in kept for key in keys.values()], context.model.device)
         missing = [one for one, is_ in zip(keys, wanted, strict=True) if is_]
         for one, draw in zip(missing, self.drawn(context, missing, size), strict=True):
@@ -247,11 +250,11 @@ class Frozen(Recorded):
         return MemoryFootprint(n, traced, states * each, drawn=len(self.expected) * self.paths)
 
     def _kept(self, context: Context) -> TrajectoryCache:
-        """The model's recordings; or this source's own, while other weights than the base's are in place."""
+        """The model's cache, or this source's own one while other weights than the base's are in place."""
         return context.model.recordings if context.model.untouched else self.private
 
     def _facts(self, context: Context, size: int) -> dict[str, Any]:
-        """All that a recording depends on, apart from its prompt and its seed."""
+        """Everything on which a recording depends, apart from its prompt and its seed."""
         model = context.model
         rescale = {"guidance_rescale": model.guidance_rescale} if model.guidance_rescale else {}
         return {
@@ -265,7 +268,7 @@ class Frozen(Recorded):
 
 
 def _traced(context: Context, steps: int, n: int) -> int:
-    """Bytes recorded of n drawings."""
+    """Bytes of n recordings."""
     return len(COLUMNS) * steps * n * prod(context.model.latent_shape) * context.model.state_dtype.itemsize
 
 

@@ -1,1 +1,1 @@
-"""Updates, one file each: which weights may move, and how."""
+"""Updates, one file each: which weights may change, and how."""

@@ -21,7 +21,9 @@ class Dense(Update):
     """Adam on fp32 masters of a selection of the weights.
 
     Args:
-        detach_start: whether the keys and values of a prompt's start token give no gradient (concept ablation's code).
+        selection: the weights that may change, as in `subsets`.
+        lr: Adam's learning rate.
+        detach_start: whether keys and values of a prompt's start token pass no gradient on (concept ablation's code).
     """
 
     steps_per_round = 1
@@ -34,7 +36,7 @@ class Dense(Update):
         base = self.model.weights
         self.names = select(base, self.selection)
         self.masters = [base[name].detach().float().clone().requires_grad_() for name in self.names]
-        # What the network uses and gradients are taken by: in its own dtype, they take no more bytes than the weights.
+        # The leaves that the network uses and that get gradients: in its own dtype, they take the bytes of the weights.
         self.leaves = [
             master if master.dtype == (dtype := base[name].dtype) else master.detach().to(dtype).requires_grad_()
             for name, master in zip(self.names, self.masters, strict=True)
@@ -53,7 +55,7 @@ class Dense(Update):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Copies the masters into the leaves, in the network's own dtype."""
+        """Copies the fp32 masters into the leaves, in the network's own dtype."""
         for leaf, master in zip(self.leaves, self.masters, strict=True):
             if leaf is not master:
                 leaf.copy_(master)
@@ -71,7 +73,7 @@ class Dense(Update):
             yield
 
     def deltas(self) -> dict[str, Tensor]:
-        # Contiguous, as a file would give them back: with other strides, sums may round differently.
+        # Contiguous, as a file would return them: with other strides, sums may round differently.
         values = [master.detach().cpu().clone(memory_format=torch.contiguous_format) for master in self.masters]
         return dict(zip(self.names, values, strict=True))
 

@@ -1,6 +1,7 @@
-"""Weights change by a low-rank product: W + up . down (LoRA, Hu et al., arXiv 2106.09685).
+"""Changes weights by a low-rank product: W + up . down (LoRA, Hu et al., arXiv 2106.09685).
 
-A convolution kernel [out, in, h, w] counts as the matrix [out, in * h * w]; vectors cannot be factored and stay.
+A convolution kernel [out, in, h, w] counts as the matrix [out, in * h * w]; vectors can't be factored and do not
+change.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ class LowRank(Update):
     """Adam on factors of rank `rank`; `down` starts at random, `up` at zero, so that the student starts as the base.
 
     Args:
-        start: how `down` [rank, in] starts: "normal" with variance 1 / in, or "uniform" within 1 / sqrt(in), of
-            variance 1 / (3 in), as PyTorch's linear layers and SPM's adapters do.
+        selection: the weights that may change, as in `subsets`.
+        lr: Adam's learning rate.
+        rank: the rank of the product.
+        start: the initial distribution of `down` [rank, in]: "normal" with variance 1 / in, or "uniform" within
+            1 / sqrt(in), of variance 1 / (3 in), as in PyTorch's linear layers and SPM's adapters.
     """
 
     steps_per_round = 1
@@ -34,7 +38,7 @@ class LowRank(Update):
 
     def __init__(self, selection: str, lr: float, rank: int, start: Start = "normal") -> None:
         if rank < 1:
-            raise ValueError(f"a rank is at least 1, got {rank}")
+            raise ValueError(f"a rank must be at least 1, got {rank}")
         if start not in get_args(Start):
             raise ValueError(f"no start {start!r} of low rank; there are {', '.join(get_args(Start))}")
         self.selection, self.lr, self.rank = selection, lr, rank

@@ -1,6 +1,6 @@
-"""Weights are not trained: a learned mask prunes some of them (pruning for robust erasing, arXiv 2405.16534).
+"""Prunes weights by a learned mask and trains none of them (pruning for robust erasing, arXiv 2405.16534).
 
-min_s L(theta * m(s)) + beta mean(1 - m): the objective may be any. The paper could be read in part only; relaxation,
+min_s L(theta * m(s)) + beta mean(1 - m), with any objective L. The paper could be read in part only; relaxation,
 regulariser, initial value and learning rate are our reconstruction. Biases and norms are never pruned.
 """
 
@@ -27,13 +27,17 @@ FILL = 0x5EED
 
 @final
 class Mask(Update):
-    """Adam on one logit a weight, started at `start`, binarised at the end.
+    """Adam on one logit for each weight, which starts at `start` and is binarised at the end.
 
     Args:
+        selection: the weights that may be pruned, as in `subsets`.
+        lr: Adam's learning rate.
+        relaxation: "straight-through" or "hard-concrete".
         tau: temperature of the relaxation.
-        sparsity: prune exactly this share of the selected weights; 0 prunes what the logits say.
-        fill: standard deviation, in units of each tensor's own, of the noise that takes the place of pruned weights;
-            zeros would tell which weights carried the concept (arXiv 2603.06640).
+        start: initial value of the logits.
+        sparsity: the share of the selected weights that is pruned; 0 prunes the weights whose logits say so.
+        fill: standard deviation, in units of each tensor's own, of the noise that replaces pruned weights; zeros would
+            show which weights carried the concept (arXiv 2603.06640).
     """
 
     steps_per_round = 1
@@ -80,7 +84,7 @@ class Mask(Update):
         return self.names
 
     def relaxed(self) -> list[Tensor]:
-        """The relaxed masks of this step, differentiable; the noise of samples stays the same within a step."""
+        """The relaxed masks of this step, differentiable; their noise stays the same within a step."""
         if self.relaxation == "straight-through":
             return [straight_through(s, self.tau) for s in self.logits]
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.taken)
@@ -88,7 +92,7 @@ class Mask(Update):
         return [hard_concrete(s, self.tau, u) for s, u in zip(self.logits, noise, strict=True)]
 
     def kept(self) -> Tensor:
-        """The mean share of weights kept, a differentiable scalar."""
+        """The mean share of weights that are kept, a differentiable scalar."""
         soft = [
             torch.sigmoid(s / self.tau) if self.relaxation == "straight-through" else keep_probability(s, self.tau)
             for s in self.logits
@@ -126,16 +130,16 @@ class Mask(Update):
 
 
 def check_reach(steps: int, lr: float, start: float, sparsity: float) -> None:
-    """Raises ValueError where so many steps of Adam can prune no weight."""
+    """Raises ValueError where this number of Adam's steps can prune no weight."""
     if not sparsity and lr * steps < start:
         raise ValueError(
             f"in {steps} steps of {lr:g} no logit gets from {start:g} to 0, and nothing would be pruned; an lr of 5e-2 "
-            f"is usual, {start / steps:.1g} the least"
+            f"is usual, and {start / steps:.1g} is the least that could work"
         )
 
 
 def require_pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
-    """The edit; ValueError where its mask keeps every weight."""
+    """Returns the edit; raises ValueError where its mask keeps every weight."""
     if not edit.values:
         raise ValueError(
             f"nothing was pruned: in {steps} steps of {lr:g} no weight was worth its cost at beta {beta:g}; a smaller "
@@ -146,7 +150,7 @@ def require_pruned(edit: Edit, steps: int, lr: float, beta: float) -> Edit:
 
 @final
 class KeepWeights(Term):
-    """beta mean(1 - m): prune no more than erasing needs."""
+    """The cost beta mean(1 - m), by which no more is pruned than erasing needs."""
 
     role: LossRole = "cost"
 

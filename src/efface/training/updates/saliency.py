@@ -1,8 +1,8 @@
-"""What SalUn ranks weights by: the gradient of a guided denoising loss, summed over the whole forget set.
+"""SalUn's saliency of weights: the gradient of a guided denoising loss, summed over the whole forget set.
 
-sum over batches of d/dth || eps - [(1 + g) eps_th(x_t, c_f) - g eps_th(x_t, "")] ||^2 at the base, each picture once
-(Fan et al., ICLR 2024, arXiv 2310.12508; `generate_mask.py` of the authors' code, whose `c_guidance` is g = 7.5; its
-minus sign makes no difference to the ranking).
+It is the sum over batches of d/dth || eps - [(1 + g) eps_th(x_t, c_f) - g eps_th(x_t, "")] ||^2 at the base, each
+picture once (Fan et al., ICLR 2024, arXiv 2310.12508; `generate_mask.py` of the authors' code, whose `c_guidance` is g
+= 7.5; its minus sign makes no difference to the ranking).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..interfaces import Context, Step, Update
 
 
 class CountedStates(Protocol):
-    """A source of states that says how many pictures it holds of a prompt."""
+    """A source of states that says how many pictures it has of a prompt."""
 
     def expect(self, prompts: Sequence[str]) -> None: ...
 
@@ -33,7 +33,7 @@ class CountedStates(Protocol):
 @final
 @dataclass(frozen=True)
 class GuidedDenoising:
-    """The saliency's loss on the pictures of all target prompts, which `source` holds; each serves once a prompt."""
+    """The saliency's loss on the pictures of all target prompts, from `source`; each is used once for each prompt."""
 
     source: CountedStates
     guidance: float = 7.5
@@ -44,7 +44,7 @@ class GuidedDenoising:
         params, config, factor = update.params(), context.config, context.model.loss_factor
         total = [torch.zeros_like(param, dtype=torch.float32) for param in params]
         rows = self._rows(context)
-        # Two predictions a row; a batch that goes through the network in pieces counts as one mean.
+        # A row takes two predictions; a batch that the network reads in pieces still counts as one mean.
         piece = max(1, (config.micro_batch or 2 * config.batch) // 2)
         for start in range(0, len(rows), config.batch):
             batch = rows[start : start + config.batch]

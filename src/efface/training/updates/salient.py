@@ -1,8 +1,8 @@
-"""Only the weights most salient for forgetting change (SalUn, Fan et al., arXiv 2310.12508).
+"""Changes only the weights that are most salient for forgetting (SalUn, Fan et al., arXiv 2310.12508).
 
-The mask holds the share of the selected weights whose saliency, a summed gradient at the base, is largest. It acts on
-the update, after the optimiser's step; as it never changes and Adam does not decay weights, that is the same as masking
-the gradient, as the authors' code does.
+The mask selects the share of the selected weights with the largest saliency, a summed gradient at the base. It is
+applied after the optimiser's step; as it never changes and Adam has no weight decay, that is the same as masking the
+gradient, which the authors' code does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .dense import Dense
 from .saliency import GuidedDenoising
 
 FIRST_STREAM = 500
-"""The first of the streams of random choices that batches are drawn from; inner steps use those before it."""
+"""The first stream of random choices for batches; inner steps use the streams before it."""
 
 
 @final
@@ -29,8 +29,12 @@ class Salient(Update):
     """Adam on the `share` of a selection with the largest saliency.
 
     Args:
-        looks: batches over which the gradient of the erasing loss is summed, ours; 0 where there is a saliency.
-        saliency: what the gradient is summed of instead: the authors' loss on the forget set.
+        selection: the weights among which the mask chooses, as in `subsets`.
+        lr: Adam's learning rate.
+        share: the share of weights that may change.
+        looks: number of batches over which the gradient of the erasing loss is summed, which is ours; 0 with
+            `saliency`.
+        saliency: the authors' loss on the forget set, whose gradient is summed instead.
     """
 
     steps_per_round = 1
@@ -39,7 +43,7 @@ class Salient(Update):
         self, selection: str, lr: float, share: float, looks: int = 0, saliency: GuidedDenoising | None = None
     ) -> None:
         if not 0 < share <= 1:
-            raise ValueError(f"a share of the weights is above 0 and at most 1, got {share}")
+            raise ValueError(f"a share of the weights must be above 0 and at most 1, got {share}")
         if not (saliency is None) <= looks <= 500:
             raise ValueError(f"saliency needs 1 to 500 batches, got {looks}")
         self.dense, self.share, self.looks, self.saliency = Dense(selection, lr), share, looks, saliency
@@ -54,7 +58,7 @@ class Salient(Update):
     @cached_property
     @torch.enable_grad()
     def masks(self) -> list[Tensor]:
-        """What may change, by tensor; found at the first use, which must come before anything has changed."""
+        """The mask of each tensor; computed at the first use, which must come before anything has changed."""
         if self.saliency is not None:
             total = self.saliency.gradient(self.context, self.dense)
         else:
@@ -93,5 +97,5 @@ class Salient(Update):
         return self.dense.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        _ = self.masks  # of the base, not of what is restored
+        _ = self.masks  # computed before the state is restored, because it is the base's
         self.dense.load_state_dict(state)
