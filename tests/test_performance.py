@@ -135,7 +135,7 @@ def test_what_the_machine_lacks_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="there are 2 GPUs"):
         placement.check_device("cuda:2")
-    with pytest.raises(ValueError, match=r"'mps' is not served: .* fp64.* give --device cpu or cuda"):
+    with pytest.raises(ValueError, match=r"'mps' is not supported: .* fp64.* give --device cpu or cuda"):
         placement.check_device("mps")
 
 

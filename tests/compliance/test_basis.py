@@ -168,7 +168,9 @@ def test_rows_that_were_cut_short_are_noticed(reader: str, tmp_path: Path) -> No
     READERS[reader](made)
     table = pq.read_table(made / "rows.parquet")
     pq.write_table(table.slice(0, 20), made / "rows.parquet")
-    with pytest.raises(ValueError, match=r"rows.parquet is not what report.json was written with: sha256 \w{16}… then"):
+    with pytest.raises(
+        ValueError, match=r"rows.parquet is not the file that report.json was written with: sha256 \w{16}… then"
+    ):
         READERS[reader](made)
     data = (made / "rows.parquet").read_bytes()
     (made / "rows.parquet").write_bytes(data[: len(data) // 2])

@@ -99,7 +99,7 @@ def test_metadata_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_without_a_digest_loads_and_says_that_it_has_none(tmp_path: Path) -> None:
     path = write(tmp_path / "old.safetensors", {WEIGHT: numbers(4, 3)}, META)
-    with pytest.warns(UserWarning, match="old.safetensors has no digest, as files of earlier versions"):
+    with pytest.warns(UserWarning, match="old.safetensors has no digest, because an earlier version wrote it"):
         found = Edit.load(path)
     assert torch.equal(found.values[WEIGHT], numbers(4, 3))
 

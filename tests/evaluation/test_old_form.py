@@ -27,7 +27,7 @@ from efface.scorers.classifier import Classifier
 from efface.suites.spec import Row
 from judging_fixtures import Planted
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* has no digest, as files of earlier versions:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.* has no digest, because an earlier version wrote it:UserWarning")
 HERE = Path(__file__).parent / "old_form"
 EVALUATION = HERE / "evaluation"
 

@@ -122,9 +122,9 @@ def test_a_guide_counts_the_steps_of_the_whole_schedule(eps_model: StableDiffusi
     ("more", "message"),
     [
         ({"since": 2}, "since=2 needs the states there: give start"),
-        ({"since": 5, "start": 3}, "since=5 is none of the 5 timesteps visited; 0 to 4 are"),
+        ({"since": 5, "start": 3}, "since=5 is none of the 5 timesteps; 0 to 4 would"),
         ({"since": -1, "start": 3}, "since=-1 is none of"),
-        ({"since": 1, "start": 2}, r"states for 3 seeds are \(3, 4, 8, 8\), got \(2, 4, 8, 8\)"),
+        ({"since": 1, "start": 2}, r"start for 3 seeds has to be \(3, 4, 8, 8\), got \(2, 4, 8, 8\)"),
         ({"since": 2, "start": 3, "until": 1}, "until=1 lies before since=2"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
     ],

@@ -190,7 +190,7 @@ def test_embedding_of_ones_own():
     half = torch.tensor([0.5, 0, 0, 0, 0.5, 0])
     cond = model.encode([Prompt("cat", half), "dog"])
     assert torch.equal(cond.flat(), torch.stack([half, torch.eye(6)[1]]))
-    with pytest.raises(ValueError, match=r"an embedding for tiny is \[6\], weights of its 5 classes and of none"):
+    with pytest.raises(ValueError, match=r"an embedding for tiny is \[6\], weights of 5 classes and the null class"):
         model.encode([Prompt("cat", torch.zeros(5))])
 
 

@@ -200,7 +200,7 @@ def test_a_pickle_is_read_as_tensors_alone_and_said(folder: Path) -> None:
     torch.save(load_file(folder / UNET), folder / "unet/diffusion_pytorch_model.bin")
     assert efface.load(str(folder), device="cpu").fingerprint() == plain  # safetensors come first, and no word
     (folder / UNET).unlink()
-    with pytest.warns(UserWarning, match=r"diffusion_pytorch_model\.bin is a pickle, read as tensors alone"):
+    with pytest.warns(UserWarning, match=r"diffusion_pytorch_model\.bin is a pickle, from which only tensors are read"):
         assert efface.load(str(folder), device="cpu").fingerprint() == plain
 
 
@@ -243,10 +243,10 @@ def no_network(*_args: object) -> None:
 def test_other_files_and_paths_that_are_not_there(tmp_path, monkeypatch, folder) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"no folder plian/x here, and as a hub id it can't be had"):
+    with pytest.raises(ValueError, match=r"there is no folder plian/x, and the hub gives no model of this id"):
         efface.load("plian/x", device="cpu")
     monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", no_network)
-    with pytest.raises(ValueError, match=r"no folder plian/x here, and as a hub id it can't be had"):
+    with pytest.raises(ValueError, match=r"there is no folder plian/x, and the hub gives no model of this id"):
         efface.load("plian/x", device="cpu")
     with pytest.raises(ValueError, match=r"model_index.json is a file that is no model; .*name its folder, .*sd"):
         efface.load(str(folder / "model_index.json"), device="cpu")

@@ -86,7 +86,7 @@ def in_4_bits(folder: Path) -> tuple[Flux, Flux]:
 
 
 def test_what_cannot_be_quantised_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"needs an NVIDIA GPU.*to work on cpu; --dtype bf16 with --offload"):
+    with pytest.raises(ValueError, match=r"needs an NVIDIA GPU.*of the model is cpu; --dtype bf16 with --offload"):
         efface.load("glyphs", "cpu", quantise=4)
     with pytest.raises(ValueError, match="this is a pipeline in memory; give a diffusers folder or a hub id"):
         efface.load(tiny_flux_pipeline(), "cpu", quantise=8)

@@ -324,7 +324,7 @@ def test_without_a_configuration_and_a_hub_the_way_out_is_named(files, monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("sd", "xl"):
         with pytest.raises(
-            ValueError, match=rf"none could be had; name a diffusers folder .*{name}\.safetensors@FOLDER"
+            ValueError, match=rf"none is available; name a diffusers folder .*{name}\.safetensors@FOLDER"
         ):
             efface.load(str(files / f"{name}.safetensors"), device="cpu")
 

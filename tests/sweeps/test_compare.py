@@ -136,15 +136,18 @@ def test_a_part_of_a_grid_is_chosen_by_names_that_it_has() -> None:
     ("text", "message"),
     [
         ("[sweep.esd]\nstep = [1]", r"\[sweep\] of esd names step; it takes one setting of esd"),
-        ("[sweep.eap]\nsteps = [1]", r"\[sweep\] speaks of eap, which is not among the methods and variants"),
+        ("[sweep.eap]\nsteps = [1]", r"\[sweep\] names eap, which is not among the methods and variants"),
         (
             '[[compare]]\ntitle = "t"\npairs = [["esd", "ac"]]\nof = "a/b"\nat = "c/d"\nlevels = [1]',
-            "compare 't' speaks of ac",
+            "compare 't' names ac",
         ),
         ('[[compare]]\ntitle = "t"\npairs = [["esd", "uce"]]\nof = "a/b"\nat = "c/d"', "takes either levels or below"),
-        ('[[variants]]\nname = "x"\nmethod = "esd"\nconcepts = ["lion"]', "concepts of variant x speaks of lion"),
-        ('[[variants]]\nname = "x"\nmethod = "ac"\nanchored = false', "x is to have no anchor, which its method ac"),
-        ("[neurons.adversarial]\nlion = ['a leo']", r"\[neurons.adversarial\] speaks of lion"),
+        ('[[variants]]\nname = "x"\nmethod = "esd"\nconcepts = ["lion"]', "concepts of variant x names lion"),
+        (
+            '[[variants]]\nname = "x"\nmethod = "ac"\nanchored = false',
+            "variant x has anchored = false, but its method ac",
+        ),
+        ("[neurons.adversarial]\nlion = ['a leo']", r"\[neurons.adversarial\] names lion"),
         ('[[variants]]\nname = "x"\nmethod = "esd"\nattacks = ["seed"]', "there is no attack 'seed'"),
     ],
 )

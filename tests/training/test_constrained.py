@@ -84,7 +84,7 @@ def test_fixed_is_a_weighted_sum_and_costs_count_among_what_remains():
     ("settings", "message"),
     [
         ({"rate": "nonsense"}, "no rate 'nonsense'; there are grad-norm, gap, constant, fixed"),
-        ({"rate": "gap"}, "the rate 'gap', which needs at least 1; got 0"),
+        ({"rate": "gap"}, "only the rate 'gap' has inner steps, at least 1; got 0"),
         ({"rate": "grad-norm", "inner": 2}, "only the rate 'gap' has inner steps.* got 2 for 'grad-norm'"),
         ({"eta": -0.1}, "eta must not be below 0.* got -0.1"),
     ],

@@ -260,7 +260,7 @@ def _undigested(folder: Path, evaluation: Record) -> list[Untested]:
     """The files of earlier versions, which have no digest of their own."""
     attacks = read_file(folder)
     files = {FILES[0]: evaluation.digest, FILES[2]: attacks.digest if attacks else "none there"}
-    why = "it has no digest, as files of earlier versions have none"
+    why = "it has no digest, because an earlier version wrote it"
     names = [name for name, digest in files.items() if not digest]
     return [Untested(what=f"whether {name} was changed after it was written", why=why) for name in names]
 

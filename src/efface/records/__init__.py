@@ -1,1 +1,1 @@
-"""What lies on disk of evaluations, attacks and audits: versioned files that are validated when they are read."""
+"""The files of evaluations, attacks and audits: they have versions, and are validated when they are read."""

@@ -1,4 +1,4 @@
-"""What attacks leave: `attacks.json`, versioned and validated."""
+"""The record of attacks, `attacks.json`: it has a version and is validated."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ FORMAT_VERSION = 2
 FILE = "attacks.json"
 FOLDER = "attacks"
 INTERRUPTED = "an attack was interrupted"
-"""The name of that alarm."""
+"""The name of the alarm for an attack that was interrupted."""
 Rate = Annotated[float, Field(ge=-ROUNDING, le=1 + ROUNDING)]
 OTHER_WORK = ("plain", "portraits", "reference-images")
-"""Folders of what is no attack: the prompts as they are, and the attacker's pictures."""
+"""Folders that belong to no attack: the pictures of plain prompts, and the attacker's pictures."""
 Condition = Literal["target", "control-base", "control-kept"]
-"""The erased concept under the edit; the same on the untouched base, its name removed from the prompts; a kept concept
-under the edit, its name removed."""
+"""What is attacked: the erased concept under the edit; the same concept on the untouched base, with its name removed
+from the prompts; a kept concept under the edit, with its name removed."""
 
 
 Status = Literal["made", "refused", "no gradient", "error"]
-"""Whether an attack has a value; if not, whether it can't be made here, found no gradient, or ended in an error."""
+"""Whether an attack has a value, can't be made here, found no gradient, or ended in an error."""
 
 
 class RowResult(Part):
-    """What one attack did on one row."""
+    """The result of one attack on one row."""
 
     row: str
     broken: bool | None
-    """Whether a picture convinced every judge; None where none did and one could not be judged."""
+    """Whether every judge saw the concept in a picture; None where none did and a picture could not be judged."""
     queries: int
-    """Pictures drawn, the successful one included."""
+    """Number of pictures drawn, including the successful one."""
     unscored: int = 0
-    """Of them, those that could not be judged."""
+    """Number of these pictures that could not be judged."""
     text: str = ""
     """The prompt of the success, as drawn."""
     seed: int = 0
     note: str = ""
-    """Where in the attack it stood."""
+    """The attack's stage at the success."""
     answers: dict[str, str] = Field(default_factory=dict)
-    """What each judge said of it."""
+    """Each judge's answer for the successful picture."""
     picture: str = ""
-    """Its file, relative to the evaluation's folder; of plain prompts also where nothing was seen."""
+    """The picture's file, relative to the evaluation's folder; plain prompts have one also without a success."""
     tensors: str = ""
-    """The file of its embedding or start latents, where it has any."""
+    """The file of the success' embedding or start latents, where it has any."""
 
 
 class AttackSuccess(RowResult):
-    """A success, with what was asked."""
+    """A success, with its prompt."""
 
     attack: str
     condition: Condition
@@ -66,22 +66,22 @@ class AttackSuccess(RowResult):
 
 
 class ConditionSummary(Part):
-    """Where attacks were made, and what was seen there before any."""
+    """A condition of attacks, with the rates before any attack."""
 
     condition: Condition
     title: str
     concepts: tuple[str, ...]
     rows: int
     untouched: Share
-    """Share of the rows, as the suite has them, that show the concept when the untouched base draws them."""
+    """The share of the suite's rows that show the concept when the untouched base draws them."""
     named: Share
-    """The same share, drawn by what is attacked here."""
+    """The same share, drawn by the model that is attacked here."""
     before: Share
-    """Share that shows it before any attack: in the controls the name is removed from the prompts."""
+    """The share that shows it before any attack; in the controls the name is removed from the prompts."""
 
 
 class AttackMeasure(Part):
-    """One attack on one ground."""
+    """One attack under one condition."""
 
     attack: str
     version: str
@@ -91,39 +91,39 @@ class AttackMeasure(Part):
     worst_case: bool
     """Whether it was made only on rows that no earlier attack broke."""
     before: Share
-    """Share shown before any attack."""
+    """The share of rows that show the concept before any attack."""
     after: Share
     """Attack success rate: (shown before + broken by the attack) / rows, UnlearnDiffAtk's definition."""
     baseline: Share
-    """The same of random prefixes on the same rows, with as many queries; where pictures are handed in, of these or of
-    the attack with pictures of another thing, whichever shows the concept."""
+    """The success rate of random prefixes on the same rows, with as many queries. For an attack with pictures as input,
+    a row counts if either random prefixes or the attack with pictures of another thing succeed."""
     lift: Annotated[Drop | None, AfterValidator(check_difference)]
-    """Attack minus floor, paired by row; the interval resamples rows."""
+    """`after` minus `baseline`, paired by row; the interval resamples rows."""
     intact: Share | None = None
-    """Of an attack that only undoes an edit: share of kept concepts that its model shows when asked by name."""
+    """For an attack that only undoes an edit: the share of kept concepts that its model shows when asked by name."""
     curve: tuple[Rate, ...]
-    """Attack success rate after 0, 1, 2 … queries."""
+    """The attack success rate after 0, 1, 2 … queries."""
     stages: tuple[str, ...] = ()
-    """What each query was ("20 steps"), where every one was a setting of its own."""
+    """The setting of each query ("20 steps"), where each query has its own."""
     queries: float
-    """Mean pictures drawn for a row that was attacked."""
+    """The mean number of pictures drawn for a row that was attacked."""
     drawn: int
-    """Pictures drawn in all."""
+    """The number of pictures drawn in all."""
     unscored: int
-    """Of them, those that could not be judged."""
+    """The number of these pictures that could not be judged."""
     seconds: float
     missing: str = ""
-    """Why there is no value, where there is none."""
+    """The reason why there is no value; "" where there is one."""
     status: Status = "made"
     inputs: tuple[str, ...] = ()
-    """For each concept, the digest of everything that the answers depend on; empty in files of version 1."""
+    """For each concept, the digest of everything on which the answers depend; empty in files of version 1."""
     seed: int = 0
     searched: str = ""
     """Which text encoder's tokens it searches, and what others read; "" where it searches no token embeddings."""
 
     @property
     def size(self) -> int:
-        """Rows that it speaks of, judged or not."""
+        """The number of its rows, judged or not."""
         return self.after.n + self.after.unscored
 
 
@@ -136,30 +136,30 @@ class PlannedAttack(Part):
     settings: dict[str, Any]
     inputs: tuple[str, ...]
     rows: int
-    """Rows that it is made on."""
+    """The number of rows that it attacks."""
 
 
 class InterruptedAttack(Part):
-    """What an attack that was stopped had finished by then."""
+    """The finished part of an attack that was interrupted."""
 
     attack: str
     condition: Condition
     version: str
     settings: dict[str, Any]
     rows: int
-    """Rows that it was to be made on."""
+    """The number of rows that it was to attack."""
     row_results: tuple[RowResult, ...]
-    """Those that it was made on."""
+    """The results of the rows that it attacked."""
     damaged: int = 0
-    """Files of further rows that can't be read."""
+    """The number of files of further rows that can't be read."""
 
 
 class Batch(Part):
-    """A finished batch of rows, as its file has it."""
+    """A finished batch of rows, as it is in its file."""
 
     attack: str = ""
     condition: Condition | None = None
-    """None in files of version 1, which were named by it."""
+    """None in files of version 1, whose names contain it."""
     inputs: str = ""
     row_results: tuple[RowResult, ...]
     seconds: float
@@ -179,21 +179,21 @@ class AttackRecord(Part):
     rule: str
     seed: int
     robust: Share
-    """Share of the rows that nothing broke: not the plain prompt, no attack, not the floor."""
+    """The share of rows that nothing broke: neither the plain prompt, nor an attack, nor a baseline."""
     conditions: tuple[ConditionSummary, ...]
     measures: tuple[AttackMeasure, ...]
     successes: tuple[AttackSuccess, ...]
     alarms: tuple[Alarm, ...]
     worst: dict[str, bool | None] = Field(default_factory=dict)
-    """Of each row of the target, whether anything that was finished broke it; None where that is open."""
+    """For each row of the target, whether anything that was finished broke it; None where that is not known."""
     planned: tuple[PlannedAttack, ...] = ()
     """Every attack that was begun in this folder."""
     store: str = FOLDER
     """The folder of batches and pictures, relative to that of the record."""
     interrupted: tuple[InterruptedAttack, ...] = ()
-    """Attacks that were begun and not finished, as the files of their batches tell when the record is read."""
+    """Attacks that were begun and not finished; computed from the files of their batches when the record is read."""
     digest: str = ""
-    """sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
+    """The sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
 
     def __repr__(self) -> str:
         found = [f"{m.attack} {m.after.shorten()}" for m in self.measures if m.condition == "target"]
@@ -205,11 +205,11 @@ class AttackRecord(Part):
 
 
 def read(folder: Path) -> AttackRecord | None:
-    """Read the `attacks.json` of an evaluation's folder, with what interrupted attacks had finished; None: none there.
+    """Reads a folder's `attacks.json`, with the finished parts of interrupted attacks; None where there is none.
 
     Raises:
-        ValueError: it was written by a version that this one does not know, or is damaged; or there are batches of
-            attacks and no record of them.
+        ValueError: it was written by an unknown version, or is damaged; or there are batches of attacks without a
+            record of them.
     """
     record = read_file(folder)
     if record is not None:
@@ -223,10 +223,10 @@ def read(folder: Path) -> AttackRecord | None:
 
 
 def read_file(folder: Path) -> AttackRecord | None:
-    """The `attacks.json` of a folder as it was written; None where there is none.
+    """Reads the `attacks.json` of a folder as it was written; None where there is none.
 
     Raises:
-        ValueError: it was written by a version that this one does not know, or is damaged.
+        ValueError: it was written by an unknown version, or is damaged.
     """
     path = folder / FILE
     if not path.is_file():
@@ -235,7 +235,7 @@ def read_file(folder: Path) -> AttackRecord | None:
 
 
 def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
-    """The record with its attacks that were begun and not finished: their finished rows count in the worst case."""
+    """Adds the attacks that were begun and not finished to the record; their finished rows count in the worst case."""
     found = []
     for planned in record.planned:
         if not any(planned.inputs == m.inputs and planned.condition == m.condition for m in record.measures):
@@ -250,19 +250,19 @@ def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
     worst = {**record.worst, **broken}
     told = (*record.alarms, *(_alarm(each) for each in found))
     changed = {"interrupted": tuple(found), "worst": worst, "robust": estimate_robust(worst), "alarms": told}
-    changed |= {"digest": ""}  # the file's is of what was written
+    changed |= {"digest": ""}  # the digest of the file does not cover this addition
     return record.model_copy(update=changed)
 
 
 def estimate_robust(worst: Mapping[str, bool | None]) -> Estimate:
-    """The share of rows that nothing broke, with Wilson's interval over the rows that are known."""
+    """The share of rows that nothing broke, with Wilson's interval over the rows of which that is known."""
     found = tally([None if broken is None else not broken for broken in worst.values()])
     low, high = found.interval
     return Estimate(value=found.rate, low=low, high=high, n=found.n, unscored=found.unscored)
 
 
 def read_batch(file: Path) -> Batch | None:
-    """A finished batch, of this version or an older one; None where the file is missing or damaged."""
+    """Reads a finished batch of this version or an older one; None where the file is missing or damaged."""
     try:
         data = read_json(file)
         return Batch.model_validate({{"outcomes": "row_results"}.get(key, key): data[key] for key in data})
@@ -271,7 +271,7 @@ def read_batch(file: Path) -> Batch | None:
 
 
 def list_interrupted_batches(folder: Path, record: AttackRecord) -> list[Path]:
-    """The files of the batches that interrupted attacks had finished."""
+    """The files of finished batches of interrupted attacks."""
     begun = {(each.attack, each.condition) for each in record.interrupted}
     found = [f for p in record.planned if (p.attack, p.condition) in begun for f in _files(folder / record.store, p)]
     return list(dict.fromkeys(found))
@@ -294,10 +294,10 @@ def _alarm(stopped: InterruptedAttack) -> Alarm:
 
 
 def parse(data: Any) -> AttackRecord:
-    """The record of a file's contents, of this version or of version 1.
+    """Makes the record from a file's contents, of this version or of version 1.
 
     Raises:
-        ValueError: changed since it was written, or damaged.
+        ValueError: the contents were changed since they were written, or are damaged.
     """
     old = {**upgrade(data), "version": FORMAT_VERSION} if data["version"] == 1 else data
     return parse_sealed(AttackRecord, old)

@@ -1,4 +1,4 @@
-"""Version 1 of `attacks.json`: what its names and values are called now."""
+"""Version 1 of `attacks.json`: today's words for its names and values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 KEYS = {"where": "condition", "survivors": "worst_case", "floor": "baseline", "gain": "lift"}
-"""Names of version 1, and what they are called now."""
+"""The names of version 1, with today's names."""
 CONDITIONS: Mapping[str, str] = {"edited": "target", "base": "control-base", "kept": "control-kept"}
 
 
 def upgrade(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Contents of a file of version 1, with today's names and values; what is damaged stays as it is."""
+    """Gives the contents of a file of version 1 today's names and values; damaged parts stay as they are."""
     parts = {"grounds": "conditions", "trials": "measures", "successes": "successes"}
     found = {key: value for key, value in data.items() if key not in parts}
     for old, new in parts.items():

@@ -1,4 +1,4 @@
-"""What an audit leaves: `audit.json`, versioned and validated."""
+"""The record of an audit, `audit.json`: it has a version and is validated."""
 
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,13 @@ from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 1
 SHOWN = 5
-"""Words that the short form of an audit names."""
+"""Number of words that the short form of an audit names."""
 ENOUGH = 5
-"""Pictures of a word, below which resampling them says nothing of what others would show."""
+"""The least number of a word's pictures for an interval: resampling fewer says nothing about further pictures."""
 
 
 class ImagePair(Part):
-    """A picture before and after, from one seed; paths within the audit's folder."""
+    """A picture before and after, from one seed; the paths are relative to the audit's folder."""
 
     seed: int
     base: str
@@ -27,27 +27,27 @@ class AuditedWord(Part):
 
     word: str
     part: Literal["worst", "control"]
-    """Whether the search named it, or it was taken at random."""
+    """Whether it is among the most damaged words, or was taken at random."""
     rank: int
-    """Its place in the search, the most damaged being 1."""
+    """Its rank in the search; the most damaged word has 1."""
     damage: float
     closeness: int
-    """Its place by distance to a target in the base's text encoder, the nearest being 1."""
+    """Its rank by distance to a target in the base's text encoder; the nearest word has 1."""
     near: bool
-    """Whether it may be the target by another name: its damage may be wanted."""
+    """Whether it may be another name of the target, so that its damage may be wanted."""
     thing: str
     """The thing of the model's world that it names, which judges then look for; "" for none."""
     change: Estimate
-    """Mean absolute difference of the pictures, as a share of the range."""
+    """The mean absolute difference of the pictures, as a share of the range."""
     measures: tuple[Measure, ...]
-    """"psr1" where judges know the word, "clip" where a CLIP was asked: before, after, and what was lost."""
+    """Values before and after, with the loss: "psr1" where judges know the word, "clip" where there is a CLIP."""
     pictures: tuple[ImagePair, ...]
 
     @property
     def lost(self) -> bool | None:
-        """Is something lost for sure: is the interval of a drop, of judges or CLIP, above 0?
+        """Whether something is certainly lost: whether the interval of a drop, of judges or CLIP, is above 0.
 
-        None where none judged, or over fewer pictures than an interval needs.
+        None where there was no judge, or where there are fewer pictures than an interval needs.
         """
         drops = [m.drop for m in self.measures if m.drop is not None and m.drop.clusters >= ENOUGH]
         return any(drop.low > 0 for drop in drops) if drops else None
@@ -61,7 +61,7 @@ class Searched(Part):
 
 
 class TextPath(Part):
-    """A way of the prompt into the network."""
+    """A path of the prompt into the network."""
 
     role: str
     """"cross", "embedder", "pooled", or a text encoder by its part of the pipeline ("text encoder" for all of them in
@@ -69,11 +69,11 @@ class TextPath(Part):
     reads: str
     """What its weights do, in words."""
     weights: int
-    """How many there are."""
+    """The number of its weights."""
     changed: int
-    """How many of them the edit changes."""
+    """The number of these weights that the edit changes."""
     feeds: tuple[str, ...] = ()
-    """Of a text encoder: whether the prompt's "tokens", its "pooled" embedding, or both come from it."""
+    """For a text encoder: whether the prompt's "tokens", its "pooled" embedding, or both come from it."""
 
 
 class Audit(Part):
@@ -86,22 +86,22 @@ class Audit(Part):
     measure: Literal["prediction", "drawing"]
     """How the search measured damage: by predictions, or by drawing, for a guide."""
     look: dict[str, Any]
-    """How it searched and confirmed."""
+    """The settings of the search and of the drawing."""
     drawing: Drawing
     scorers: dict[str, dict[str, str]]
     findings: tuple[AuditedWord, ...]
     worst: Estimate
-    """Change of the worst words' pictures; the interval resamples words."""
+    """The change of the worst words' pictures; the interval resamples words."""
     controls: Estimate | None
-    """Of the words taken at random."""
+    """The change of the random words' pictures."""
     ranking: tuple[Searched, ...]
-    """All words searched, the most damaged first."""
+    """All words of the search, the most damaged first."""
     text_paths: tuple[TextPath, ...] = ()
-    """The prompt's ways into the network; none for a guide, and in files written before they were looked for."""
+    """The prompt's paths into the network; empty for a guide, and in files of earlier versions."""
     open_paths: tuple[str, ...] = ()
-    """Sentences on those that the edit leaves as they were."""
+    """Sentences about the paths that the edit leaves unchanged."""
     digest: str = ""
-    """sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
+    """The sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
 
     def __repr__(self) -> str:
         worst = [found for found in self.findings if found.part == "worst"]
@@ -111,10 +111,10 @@ class Audit(Part):
 
 
 def read_audit(folder: Path) -> Audit:
-    """Read the `audit.json` of a folder.
+    """Reads the `audit.json` of a folder.
 
     Raises:
-        FileNotFoundError: the folder holds none.
+        FileNotFoundError: the folder has no `audit.json`.
         ValueError: it was written by another version, was changed since, or is damaged.
     """
     path = folder / "audit.json"

@@ -1,7 +1,7 @@
-"""What belongs together: the one place that decides whether results stand on the same edit, base, drawing and suite.
+"""Decides, for all rooms, whether results belong together: whether they have the same edit, base, drawing and suite.
 
-The report, the gate and the takedown record read a folder's results here, and an evaluation or attacks are added to a
-folder after asking here. Evaluations of different edits are compared where they were made in one way.
+The report, the gate and the takedown record read a folder's results here, and evaluations and attacks check here before
+they add to a folder. Evaluations of different edits are compared only if they were made in the same way.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ROWS = "rows.parquet"
 
 @dataclass(frozen=True)
 class Basis:
-    """What the numbers of a file stand on."""
+    """What the numbers of a file depend on."""
 
     drawing: Drawing
-    """With the hashes of base and edit, the strength, and how pictures are drawn."""
+    """The hashes of base and edit, the strength, and how pictures are drawn."""
     suite: SuitePart
 
     @staticmethod
@@ -35,19 +35,19 @@ class Basis:
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder holds: an evaluation, attacks, or both, which then stand on one basis."""
+    """The results in a folder: an evaluation, attacks, or both, which then have the same basis."""
 
     evaluation: Record | None
     attacks: AttackRecord | None
 
 
 def read_results(folder: Path) -> Results:
-    """The finished results of a folder, which belong together.
+    """Reads the finished results of a folder, and checks that they belong together.
 
     Raises:
-        FileNotFoundError: neither a finished evaluation nor attacks.
-        ValueError: a file is damaged, was changed, or is of an unknown version; attacks stand on another basis than the
-            evaluation; rows.parquet is not the report's own.
+        FileNotFoundError: there is neither a finished evaluation nor attacks.
+        ValueError: a file is damaged, was changed, or has an unknown version; attacks have another basis than the
+            evaluation; or rows.parquet is not the report's own.
     """
     attacks = attack_record.read(folder)
     if attacks is not None and not (folder / "report.json").is_file():
@@ -60,7 +60,7 @@ def read_results(folder: Path) -> Results:
 
 
 def read_evaluation(folder: Path) -> tuple[Record, AttackRecord | None]:
-    """The finished evaluation of a folder, and the attacks beside it; errors are those of `read_results`.
+    """Reads the finished evaluation of a folder, and the attacks beside it; errors are those of `read_results`.
 
     Raises:
         FileNotFoundError: the folder holds no finished evaluation.
@@ -70,26 +70,26 @@ def read_evaluation(folder: Path) -> tuple[Record, AttackRecord | None]:
 
 
 def require_rows(folder: Path, record: Record) -> None:
-    """Check that the rows beside a report are its own; where they are not there, or it names none, nothing is checked.
+    """Checks that the rows beside a report are its own, unless they are missing or the report names none.
 
     Raises:
-        ValueError: rows.parquet was cut short or changed; says both hashes.
+        ValueError: rows.parquet was truncated or changed; the message has both hashes.
     """
     file = folder / ROWS
     if record.rows_file is None or not file.is_file():
         return
     if (found := hash_file(file)) != record.rows_file.sha256:
         raise ValueError(
-            f"{file} is not what report.json was written with: sha256 {record.rows_file.sha256[:16]}… then, "
+            f"{file} is not the file that report.json was written with: sha256 {record.rows_file.sha256[:16]}… then, "
             f"{found[:16]}… now; it was cut short or changed, so run the evaluation again, which keeps what is whole"
         )
 
 
 def require_together(folder: Path, evaluation: Basis, attacks: Basis) -> None:
-    """Check that attacks may stand beside an evaluation.
+    """Checks that attacks belong to an evaluation.
 
     Raises:
-        ValueError: they stand on another edit, base, strength, drawing or suite; says what each has.
+        ValueError: they have another edit, base, strength, drawing or suite; the message says what each has.
     """
     if differ := _list_other(evaluation, attacks):
         raise ValueError(
@@ -99,23 +99,23 @@ def require_together(folder: Path, evaluation: Basis, attacks: Basis) -> None:
 
 
 def require_before_evaluating(folder: Path, drawing: Drawing, suite: SuitePart) -> None:
-    """Check that the attacks in a folder, if any, will belong to an evaluation that is to be made there."""
+    """Checks that the attacks in a folder, if any, will belong to a new evaluation there."""
     if attacks := attack_record.read_file(folder):
         require_together(folder, Basis(drawing, suite), Basis.of(attacks))
 
 
 def require_before_attacking(folder: Path, drawing: Drawing, suite: SuitePart) -> None:
-    """Check that attacks that are to be made in a folder will belong to the evaluation there, if any."""
+    """Checks that new attacks in a folder will belong to the evaluation there, if any."""
     if (folder / "report.json").is_file():
         require_together(folder, Basis.of(read_report(folder)), Basis(drawing, suite))
 
 
 def require_edit(record: Record, file: Path) -> None:
-    """Check that a file is the edit that was judged.
+    """Checks that a file is the edit that was judged.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is another edit; says both hashes.
+        ValueError: it is another edit; the message has both hashes.
     """
     if (found := hash_file(file)) != record.drawing.edit:
         raise ValueError(
@@ -125,7 +125,7 @@ def require_edit(record: Record, file: Path) -> None:
 
 
 def _list_other(evaluation: Basis, attacks: Basis) -> list[str]:
-    """What attacks stand on that their evaluation does not, in words."""
+    """The differences between the bases of attacks and their evaluation, in words."""
     one, other = evaluation.drawing, attacks.drawing
     out = []
     if one.edit != other.edit:
@@ -143,14 +143,15 @@ def _list_other(evaluation: Basis, attacks: Basis) -> list[str]:
 
 
 def require_same_basis(earlier: AttackRecord, basis: Mapping[str, Any]) -> None:
-    """Check that attacks may be added to those of an earlier record.
+    """Checks that attacks may be added to those of an earlier record.
 
     Args:
-        basis: by name, what the record's numbers stand on now: `targets`, `suite`, `scorers` and `drawing`.
+        earlier: the earlier record.
+        basis: the basis of the new attacks, by name: `targets`, `suite`, `scorers` and `drawing`.
 
     Raises:
-        ValueError: the earlier attacks were made on another edit, drawn or judged otherwise: rates of both can't be
-            put together.
+        ValueError: the earlier attacks were made on another edit, or drawn or judged differently, so that their rates
+            can't be in one record.
     """
     for name, now in basis.items():
         before = getattr(earlier, name)
@@ -162,14 +163,14 @@ def require_same_basis(earlier: AttackRecord, basis: Mapping[str, Any]) -> None:
 
 
 def _comparable(value: Any) -> Any:
-    """A value without what may differ: where a model lies, and which groups of a suite are named."""
+    """A value without what may differ: the place of a model, and which groups of a suite are named."""
     if hasattr(value, "model_dump"):
         return {k: v for k, v in value.model_dump().items() if k not in ("model", "groups", "licence", "source")}
     return value
 
 
 def _difference(before: Any, now: Any) -> str:
-    """What differs, in a few words."""
+    """The difference in a few words."""
     one, other = _comparable(before), _comparable(now)
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [k for k in {**one, **other} if one.get(k) != other.get(k)]
@@ -178,10 +179,10 @@ def _difference(before: Any, now: Any) -> str:
 
 
 def require_comparable(records: Sequence[Record]) -> None:
-    """Raises ValueError, with the difference, where evaluations were not made in the same way.
+    """Raises ValueError, which says the difference, where evaluations were not made in the same way.
 
-    Drawing, scorers, rule and declared protocol have to agree; of one suite its version, and for the same targets its
-    rows. What was erased, how, and at which strength may differ: that is what is compared.
+    Drawing, scorers, rule and declared protocol have to agree, and for one suite also its version, and for the same
+    targets also its rows. The targets, the method and the strength may differ, because these are compared.
     """
     ways = [_way(r) for r in records]
     for record, way in zip(records[1:], ways[1:], strict=True):

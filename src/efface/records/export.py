@@ -1,4 +1,4 @@
-"""What an export says of itself: the JSON file beside it, or in its folder."""
+"""The record of an export: a JSON file beside the exported file, or in its folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..files import read_json, refusing
 
 
 class ExportRecord(BaseModel):
-    """What a card is written from, in the record of an export; other entries stand there too."""
+    """The part of an export's record from which a model card is written; the record has other entries too."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
 
@@ -26,14 +26,14 @@ class ExportRecord(BaseModel):
     recommended_strength: float = 1.0
     strength_in_file: float = 1.0
     edit_sha256: str = ""
-    """Of the file of the edit that was exported; "" in exports of earlier versions."""
+    """The sha256 of the file of the edit that was exported; "" in exports of earlier versions."""
 
 
 def read_export(file: Path) -> dict[str, Any]:
-    """The record that `efface export` wrote beside a file, or into a folder.
+    """Reads the record that `efface export` wrote beside a file, or into a folder.
 
     Raises:
-        ValueError: it is damaged, or of an earlier version, which said less; names the file.
+        ValueError: it is damaged, or of an earlier version, which said less; the message names the file.
     """
     data = read_json(file, remedy := "export again")
     with refusing(file, "no record of an export", remedy):

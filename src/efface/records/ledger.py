@@ -1,4 +1,4 @@
-"""What a ledger of erasures leaves: its JSON file, versioned, with a digest, and validated."""
+"""The file of a ledger of erasures: JSON that has a version and a digest and is validated."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ FORMAT_VERSION = 1
 
 
 class LedgerEntry(Part):
-    """An edit that was entered."""
+    """An edit in the ledger."""
 
     edit: str
-    """Its file, from the folder of the ledger."""
+    """Its file, relative to the ledger's folder."""
     sha256: str
     targets: tuple[str, ...]
     method: str | None
     strength: float
     base: Share
-    """How often the untouched base draws its targets."""
+    """The rate at which the untouched base draws its targets."""
 
 
 class LedgerCheck(Part):
-    """How often the targets were drawn with the first entries applied together."""
+    """The rates at which targets were drawn with the first entries applied together."""
 
     after: int
-    """How many entries."""
+    """The number of entries that were applied."""
     shown: tuple[Share, ...]
-    """A rate for each of them."""
+    """The rate of the targets of each of these entries."""
 
 
 class Ledger(Part):
@@ -46,7 +46,7 @@ class Ledger(Part):
     entries: tuple[LedgerEntry, ...]
     checks: tuple[LedgerCheck, ...]
     digest: str = ""
-    """sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
+    """The sha256 of everything else in the file, as JSON with sorted keys; "" in files of earlier versions."""
 
     @model_validator(mode="after")
     def _check_counts(self) -> Self:
@@ -57,10 +57,10 @@ class Ledger(Part):
 
 
 def read_ledger(path: str | Path) -> Ledger:
-    """Read the file of a ledger.
+    """Reads the file of a ledger.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: another version, changed since it was written, damaged, or something else.
+        FileNotFoundError: there is no such file.
+        ValueError: it has another version, was changed since it was written, is damaged, or is no ledger.
     """
     return read_sealed(Path(path), FORMAT_VERSION, partial(parse_sealed, Ledger), "begin a new one under another name")

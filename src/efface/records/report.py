@@ -1,4 +1,4 @@
-"""What an evaluation leaves: `report.json`, versioned and validated, and `rows.parquet`, a row a picture."""
+"""The record of an evaluation: `report.json`, with a version and validated, and `rows.parquet`, with a row a picture."""
 
 import re
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 2
 ROUNDING = 1e-9
-"""By which a share may miss 0 or 1 for reasons of floating-point arithmetic."""
+"""How far a share may be outside 0 to 1 because of floating-point arithmetic."""
 
 
 class Part(BaseModel):
-    """A part of a record: frozen, without fields that it does not know, and without NaN or infinite numbers."""
+    """A part of a record: it is frozen, and refuses unknown fields and NaN or infinite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,12 +40,12 @@ class Estimate(Part):
     unscored: int = Field(ge=0)
 
     def shorten(self) -> str:
-        """The number with its interval, in three digits each."""
+        """Writes the number with its interval, with three digits each."""
         return "not judged" if self.value is None else f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 def check_share(estimate: Estimate) -> Estimate:
-    """The estimate of a share; ValueError where it, or its interval, is not between 0 and 1."""
+    """Returns the estimate of a share; raises ValueError where it, or its interval, is not between 0 and 1."""
     for number in (estimate.value, estimate.low, estimate.high):
         if number is not None and not -ROUNDING <= number <= 1 + ROUNDING:
             raise ValueError(f"a share is between 0 and 1, got {number:g}")
@@ -66,7 +66,7 @@ class Drop(Part):
 
 
 def check_difference(drop: Drop | None) -> Drop | None:
-    """The difference of two shares; ValueError where it, or its interval, is not between -1 and 1."""
+    """Returns the difference of two shares; raises ValueError where it, or its interval, is not between -1 and 1."""
     for number in (drop.value, drop.low, drop.high) if drop else ():
         if not abs(number) <= 1 + ROUNDING:
             raise ValueError(f"a difference of shares is between -1 and 1, got {number:g}")
@@ -74,7 +74,7 @@ def check_difference(drop: Drop | None) -> Drop | None:
 
 
 class Measure(Part):
-    """One number of the report: what it measures, on which rows, by which judge, before and after."""
+    """One number of the report: its metric, its rows and its judge, with the values before and after."""
 
     metric: str
     title: str
@@ -84,9 +84,9 @@ class Measure(Part):
     edited: Estimate
     drop: Drop | None
     threshold: float | None = None
-    """Of a detector: the confidence from which a detection counts."""
+    """For a detector, the confidence from which a detection counts."""
     unit: Literal["share", "number"] = "share"
-    """A share of pictures, from 0 to 1, or any other number."""
+    """Whether it is a share of pictures, from 0 to 1, or another number."""
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
@@ -98,7 +98,7 @@ class Measure(Part):
 
 
 class Alarm(Part):
-    """Something that makes the numbers mean less than they seem to."""
+    """Something that makes the numbers less reliable than they seem."""
 
     name: str
     raised_when: str
@@ -112,7 +112,7 @@ class SuitePart(Part):
     licence: str
     source: str
     groups: dict[str, str]
-    """Title of each group that was drawn."""
+    """The title of each group that was drawn."""
 
 
 class ProtocolPart(Part):
@@ -128,25 +128,25 @@ class Drawing(Part):
     model: str
     fingerprint: dict[str, str]
     decoder: str
-    """Digest of what turns latents into pictures."""
+    """The digest of what turns latents into pictures."""
     edit: str
-    """sha256 of the edit's file."""
+    """The sha256 of the edit's file."""
     strength: float
     steps: int
     guidance: float
     guidance_rescale: float = 0.0
-    """How far the deviation of guided predictions was moved back, 0 to 1."""
+    """How far guided predictions were rescaled to the conditional one's standard deviation, 0 to 1."""
     scheduler: str
-    """That drew: the model's own, or the one that was asked for."""
+    """The scheduler that drew: the model's own, or the one that was asked for."""
     dtype: str
-    """Of the weights."""
+    """The dtype of the weights."""
     compute: str
-    """What the network computes in, and whether it was compiled, which moves last bits."""
+    """The dtype in which the network computes, and whether it is compiled, which changes last bits."""
     resolution: int
 
     @model_serializer(mode="wrap")
     def write(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As every part is written, without a `guidance_rescale` of 0: files from before it was known stay equal."""
+        """Leaves out a `guidance_rescale` of 0, so that the digests of earlier files stay valid."""
         return {name: value for name, value in plain(self).items() if name != "guidance_rescale" or value}
 
 
@@ -158,7 +158,7 @@ class RowsFile(Part):
 
 
 def check_headline(name: str) -> str:
-    """A headline's name; ValueError unless it is metric/group or metric/group/threshold."""
+    """Returns a headline's name; raises ValueError unless it is metric/group or metric/group/threshold."""
     parts = name.split("/")
     if len(parts) not in (2, 3) or (len(parts) == 3 and not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", parts[2])):
         raise ValueError(f"a headline is metric/group or metric/group/threshold, got {shorten(name)!r}")
@@ -181,25 +181,25 @@ class Record(Part):
     suite: SuitePart
     rows: int
     rows_digest: str
-    """sha256 of every row's prompt, seed and question."""
+    """The sha256 of every row's prompt, seed and question."""
     drawing: Drawing
     scorers: dict[str, dict[str, str]]
     packages: dict[str, str]
     rule: str
-    """How several judges make one verdict."""
+    """How the answers of several judges give one verdict."""
     measures: tuple[Measure, ...]
     headlines: tuple[Headline, ...]
-    """`metric/group`, or `metric/group/threshold`, of the numbers to read first."""
+    """The names of the numbers to read first: `metric/group`, or `metric/group/threshold`."""
     alarms: tuple[Alarm, ...]
     protocol: ProtocolPart | None = None
     history: dict[str, Any] = {}
-    """What the fitting noted of itself, such as the words that a search chose."""
+    """Notes of the fitting, such as the words that a search chose."""
     cost: dict[str, float] = {}
-    """What the fitting took, as the edit says: "seconds", "peak_memory_mb"."""
+    """The cost of the fitting, from the edit: "seconds", "peak_memory_mb"."""
     rows_file: RowsFile | None = None
     """None in files of earlier versions."""
     digest: str = ""
-    """sha256 of everything else in this file, as JSON with sorted keys; "" in files of earlier versions."""
+    """The sha256 of everything else in this file, as JSON with sorted keys; "" in files of earlier versions."""
 
     def __repr__(self) -> str:
         heads = [
@@ -209,7 +209,7 @@ class Record(Part):
         return f"<Record: {what}; {'; '.join(heads) or 'no headline'}; {len(self.alarms)} alarms>"
 
     def find(self, metric: str, group: str, judge: str = "all", threshold: float | None = None) -> Measure | None:
-        """The first measure that fits; a threshold that is not named fits all."""
+        """The first measure that fits; without a threshold every threshold fits."""
         for m in self.measures:
             if (m.metric, m.group, m.judge) == (metric, group, judge) and threshold in (None, m.threshold):
                 return m
@@ -220,14 +220,14 @@ class Record(Part):
         return [m for m in found if m is not None]
 
     def _named(self, metric: str, group: str, threshold: str = "") -> Measure | None:
-        """By all judges where they say it together, else by the first."""
+        """The measure of all judges together where there is one, else that of the first judge."""
         limit = float(threshold) if threshold else None
         judges = dict.fromkeys(["all", *(m.judge for m in self.measures if (m.metric, m.group) == (metric, group))])
         return next((m for j in judges if (m := self.find(metric, group, j, limit))), None)
 
 
 def read_report(folder: Path) -> Record:
-    """Read the `report.json` of an evaluation.
+    """Reads the `report.json` of an evaluation.
 
     Raises:
         FileNotFoundError: the folder holds no finished evaluation.
@@ -240,7 +240,7 @@ def read_report(folder: Path) -> Record:
 
 
 def list_differences(before: dict[str, Any], now: dict[str, Any], skip: Sequence[str] = ()) -> list[str]:
-    """What differs between two protocols, in words, by dotted name."""
+    """The differences between two protocols, in words, by dotted name."""
     out = []
     for key in sorted({*before, *now} - set(skip)):
         a, b = before.get(key), now.get(key)

@@ -1,4 +1,4 @@
-"""A record's own digest: written with it, and checked when it is read, so that a later change does not pass unseen."""
+"""A record's own digest, which is written with it and checked when it is read, so that later changes are noticed."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ FIELD = "digest"
 
 
 def digest_of(record: BaseModel, read: bool = False, beside: Sequence[str] = ()) -> str:
-    """sha256 of a record without its own digest, as JSON with sorted keys.
+    """The sha256 of a record without its own digest, as JSON with sorted keys.
 
     Args:
-        read: whether it was read from a file, of which only the fields that stand there count.
+        record: the record.
+        read: whether it was read from a file; then only the fields in the file count.
         beside: further fields that do not count.
     """
     return hash_json(json.loads(record.model_dump_json(exclude={FIELD, *beside}, exclude_unset=read)))
 
 
 def write_sealed(path: Path, record: P) -> P:
-    """Write a record that has a field `digest`, whole or not at all; returns it with its digest."""
+    """Writes a record that has a field `digest`, whole or not at all; returns it with its digest."""
     sealed = record.model_copy(update={FIELD: digest_of(record)})
     write_whole(path, sealed.model_dump_json(indent=1) + "\n")
     return sealed
 
 
 def read_sealed(path: Path, version: int | tuple[int, ...], parse: Callable[[Any], P], remedy: str) -> P:
-    """A record that has a field `digest`, from its file; a warning, once for each file, where it has none.
+    """Reads a record that has a field `digest`, and warns, once for each file, where it has none.
 
     Args:
+        path: the file.
         version, parse, remedy: as in `files.read_versioned`.
 
     Raises:
-        ValueError: another version, changed since it was written, or damaged; names the file.
+        ValueError: it has another version, was changed since it was written, or is damaged; the message names the file.
     """
     record = read_versioned(path, version, parse, remedy)
     if not getattr(record, FIELD):
@@ -52,19 +54,19 @@ def read_sealed(path: Path, version: int | tuple[int, ...], parse: Callable[[Any
 
 @functools.cache
 def _tell_undigested(place: Path, path: Path, remedy: str) -> None:
-    """Warn, the first time that it is called of a place."""
+    """Warns, at the first call for a place."""
     warnings.warn(
-        f"{path} has no digest, as files of earlier versions have none: a change of it, or of the files that it "
-        f"rests on, would not be noticed; {remedy} for one that has",
+        f"{path} has no digest, because an earlier version wrote it: a change of it, or of the files that it "
+        f"rests on, would not be noticed; {remedy} for a file with a digest",
         stacklevel=4,
     )
 
 
 def parse_sealed(kind: type[P], data: Any) -> P:
-    """The record of a file's contents; files of earlier versions carry no digest, and none is asked of them.
+    """Makes the record from a file's contents; files of earlier versions need no digest.
 
     Raises:
-        ValueError: the contents were changed after they were written, or are no such record; says where.
+        ValueError: the contents were changed after they were written, or are no such record; the message says where.
     """
     if isinstance(data, dict) and (said := data.get(FIELD)):
         found = hash_json({key: value for key, value in data.items() if key != FIELD})

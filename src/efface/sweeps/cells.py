@@ -1,13 +1,13 @@
-"""Cells: pieces of work that are named by the hash of all that decides them, and the files that they leave.
+"""Cells: pieces of work that are named by the hash of everything that determines their result, and their files.
 
 A sweep's folder holds
 
-- `cells/ID.json`: what a finished cell is and found; it is written last, so a cell with this file is done;
-- `costs/ID.json`: its seconds and memory, which differ from run to run and are no part of the result;
-- `edits/ID.safetensors`, `evaluations/ID/`, `images/`, `attacks/`, `audit/ID/`, `neurons/ID/`: what the cells leave
-  for `efface report` and for people;
-- `failed/KEY.txt`: the log of a job that failed; it is tried again by the next run;
-- `locks/`: a job is worked on by one process at a time.
+- `cells/ID.json`: a finished cell with its result; it is written last, so a cell with this file is done;
+- `costs/ID.json`: its seconds and memory, which differ from run to run and are not part of the result;
+- `edits/ID.safetensors`, `evaluations/ID/`, `images/`, `attacks/`, `audit/ID/`, `neurons/ID/`: the cells' further
+  files, for `efface report` and for people;
+- `failed/KEY.txt`: the log of a job that failed; the next run tries it again;
+- `locks/`: locks, so that only one process works on a job at a time.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ ROOMS: Mapping[Kind, tuple[str, ...]] = {
     "audit": ("concept.py", "functional", "suites", "models", "guidance", "edits", "scorers", "diagnostics"),
     "neurons": ("concept.py", "functional", "models", "edits", "diagnostics"),
 }
-"""The parts of the program that decide a cell of each kind."""
+"""The parts of the program that determine the result of each kind of cell."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work: its kind, and everything that decides its result."""
+    """One piece of work: its kind, and everything that determines its result."""
 
     kind: Kind
     decided_by: Mapping[str, Any]
     name: str = ""
-    """Its name where that is known and what decides it is not held, as in the driver, which holds all cells at once."""
+    """Its name, where `decided_by` was dropped to save memory, as in the driver, which has all cells at once."""
 
     @property
     def id(self) -> str:
@@ -50,13 +50,13 @@ class Cell:
         return self.name or hash_json({"kind": self.kind, "code": digest_code(self.kind), **self.decided_by})[:20]
 
     def name_only(self) -> Cell:
-        """The same cell without what decides it, which its result file holds as well."""
+        """The same cell without `decided_by`, which its result file holds as well."""
         return Cell(self.kind, {}, self.id)
 
 
 @functools.cache
 def digest_code(kind: Kind) -> str:
-    """A hash of the source that decides cells of a kind; comments and docstrings do not count."""
+    """A hash of the source code for a kind of cell, without comments and docstrings."""
     files = [file for room in ROOMS[kind] for file in _list_sources(PACKAGE / room)]
     return hash_bytes("\n".join(f"{file.relative_to(PACKAGE)} {_dump(file)}" for file in files).encode())
 
@@ -83,7 +83,7 @@ class Store:
     folder: Path
 
     def edit(self, id: str) -> Path:
-        """Where an edit lies."""
+        """The file of an edit."""
         return self.folder / "edits" / f"{id}.safetensors"
 
     def evaluation(self, id: str) -> Path:
@@ -92,12 +92,12 @@ class Store:
 
     @property
     def images(self) -> Path:
-        """Where all evaluations keep their pictures, so that the base is drawn once."""
+        """The folder of all evaluations' pictures, so that the base is drawn once."""
         return self.folder / "images"
 
     @property
     def attacks(self) -> Path:
-        """Where all attacks keep their pictures, so that the untouched base is attacked once."""
+        """The folder of all attacks' pictures, so that the untouched base is attacked once."""
         return self.folder / "attacks"
 
     def diagnosis(self, kind: Kind, id: str) -> Path:
@@ -105,7 +105,7 @@ class Store:
         return self.folder / kind / id
 
     def lock(self, key: str) -> Path:
-        """The file that the process which works on a job holds."""
+        """The lock file of a job, held by the process that works on it."""
         return self.folder / "locks" / f"{key}.lock"
 
     def log(self, key: str) -> Path:
@@ -113,25 +113,25 @@ class Store:
         return self.folder / "failed" / f"{key}.txt"
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether the cell has its result."""
+        """Whether the cell has a result."""
         return self._result(cell).is_file()
 
     def finish(self, cell: Cell, result: Mapping[str, Any], cost: Mapping[str, float]) -> None:
-        """Write a cell's result. The cost is written first, so that a finished cell has both."""
+        """Writes a cell's result. The cost is written first, so that a finished cell has both."""
         write_whole(self._cost(cell), json.dumps(dict(cost), sort_keys=True) + "\n")
         whole = {"kind": cell.kind, "decided_by": dict(cell.decided_by), "result": dict(result)}
         write_whole(self._result(cell), json.dumps(whole, sort_keys=True, indent=1) + "\n")
 
     def result(self, cell: Cell) -> Mapping[str, Any]:
-        """What a finished cell found; FileNotFoundError where it is not finished."""
+        """The result of a finished cell; raises FileNotFoundError where it is not finished."""
         return read_json(self._result(cell), AGAIN)["result"]
 
     def decided_by(self, cell: Cell) -> Mapping[str, Any]:
-        """What decided a finished cell."""
+        """Everything that determined the result of a finished cell."""
         return read_json(self._result(cell), AGAIN)["decided_by"]
 
     def cost(self, cell: Cell) -> Mapping[str, float]:
-        """What a finished cell took."""
+        """The seconds and memory of a finished cell."""
         return read_json(self._cost(cell), AGAIN)
 
     def _result(self, cell: Cell) -> Path:

@@ -1,8 +1,8 @@
-"""Pairs of methods compared where both reach the same value of another number, read off between their strengths.
+"""Compares pairs of methods where both reach the same value of another number, by interpolation between strengths.
 
-A method's curve goes through its values of the swept setting, and its strengths where several are applied, from the
-weakest on. It begins at the untouched base: of a rate of pictures, that is the number that stands beside the edit's; of
-an attack, what an arm of strength 0 on the same concept gives, where the grid has one.
+A method's curve goes through its values of the swept setting, and through its strengths where there are several, from
+the weakest on. It starts at the untouched base: for a rate of pictures, that is the base's number beside the edit's;
+for an attack, the number of an arm of strength 0 on the same concept, if the grid has one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .grid import Comparison
 from .table import Line, find_column, show
 
 LEAST = 4
-"""Concepts from which a mean difference gets an interval: a bootstrap over fewer is too narrow to be one."""
+"""The least number of concepts for an interval of a mean difference: a bootstrap over fewer is too narrow."""
 Key = tuple[str, str, str]
 """Method, concept, and training seed."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One edit at one strength: what is held equal, and what is compared."""
+    """One edit at one strength: the number that is held equal (`at`), and the number that is compared (`of`)."""
 
     place: tuple[int, float]
-    """Of its setting among the method's, and its strength: the weakest first."""
+    """The rank of its setting among the method's, and its strength; the weakest comes first."""
     at: float
     of: float
 
@@ -41,7 +41,7 @@ class Start:
 
 
 def list_curves(comparison: Comparison, lines: Sequence[Line]) -> dict[Key, tuple[Start, list[Point]]]:
-    """Each method's curve on each concept, with each training seed."""
+    """Each method's curve on each concept, for each training seed."""
     numbers: dict[Key, dict[tuple[int, float], dict[str, Line]]] = {}
     untouched: dict[str, float] = {}
     for line in lines:
@@ -74,7 +74,7 @@ def _base(line: Line | None) -> float | None:
 
 
 def read_between(start: Start, points: Sequence[Point], wanted: float) -> float | None:
-    """What is compared, where what is held equal first has the wanted value; None where the curve does not go there."""
+    """The compared number where the other first has the wanted value; None where the curve does not reach it."""
     curve = [(start.at, start.of)] if start.at is not None and start.of is not None else []
     curve += [(point.at, point.of) for point in points]
     if len(curve) == 1 and curve[0][0] == wanted:
@@ -86,7 +86,7 @@ def read_between(start: Start, points: Sequence[Point], wanted: float) -> float 
 
 
 def tabulate(comparison: Comparison, lines: Sequence[Line]) -> list[list[str]]:
-    """A row for each pair, level, concept and training seed, and for each pair and level the mean of all concepts."""
+    """Makes a row for each pair, level, concept and seed, and for each pair and level the mean of all concepts."""
     curves = list_curves(comparison, lines)
     rows = [["pair", "held at", "concept", "seed", "first", "second", "first − second"]]
     held = [(level, False) for level in comparison.levels] + [(level, True) for level in comparison.below]
@@ -120,7 +120,7 @@ def _subtract(found: Sequence[float | None]) -> float | None:
 
 
 def _mean(gaps: Mapping[str, Sequence[float | None]], column: str) -> str:
-    """The mean over concepts, seeds weighing equally within one, with an interval from four concepts on."""
+    """The mean over concepts, with equal weights of a concept's seeds, and an interval from four concepts on."""
     judged = cluster_means(gaps)
     interval = bootstrap(gaps) if len(judged) >= LEAST else None
     ends = ", ".join(show(end, column, signed=True) for end in interval) if interval else ""

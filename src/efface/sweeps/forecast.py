@@ -1,4 +1,4 @@
-"""What a sweep will take, before anything is opened or drawn: pictures, hours, and what has to be fetched."""
+"""Forecasts a sweep's size before anything is opened or drawn: pictures, hours, and files to be fetched."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .jobs import Job, expand, list_attacks
 from .rates import Rates, read_rates
 
 FLOORS = 2
-"""Of an attack: the attack itself, and random prefixes with as many pictures."""
+"""Attacks for each attack: itself, and random prefixes with as many pictures."""
 CONTROLS = 2
-"""An attack is also made on the untouched base and on a kept concept."""
+"""The controls of an attack: it is also made on the untouched base and on a kept concept."""
 
 
 WORDS = 300
@@ -30,18 +30,18 @@ WORDS = 300
 
 @dataclass(frozen=True)
 class Forecast:
-    """The size of a sweep. Pictures of attacks are an upper bound: a prompt is left alone once it is broken."""
+    """The size of a sweep. Pictures of attacks are an upper bound: an attack stops at a prompt that it has broken."""
 
     jobs: int
     evaluations: int
     attacks: int
     updates: int
-    """Updates of weights by trained methods."""
+    """Number of updates of weights by trained methods."""
     pictures: int
-    """Drawn to be judged in evaluations; the base's are drawn once for each concept and model."""
+    """Number of pictures that evaluations draw; the base's are drawn once for each concept and model."""
     attack_pictures: int
     fetched: tuple[str, ...]
-    """What has to come from the network."""
+    """What has to be fetched from the network."""
     unknown: tuple[str, ...]
     """What could not be counted, and why."""
     seconds: Mapping[str, float]

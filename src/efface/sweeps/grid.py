@@ -1,4 +1,4 @@
-"""The grid file: what is to be erased, by which methods, and how it is measured."""
+"""The grid file: what is erased, by which methods, and how it is measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..catalog import ATTACKS, METHODS
 from ..files import naming, parse_toml_value, read_toml
 
 ALL = "all"
-"""The split of concepts that are listed without one."""
+"""The split of concepts that are listed without a split."""
 
 
 class Part(BaseModel):
@@ -21,7 +21,7 @@ class Part(BaseModel):
 
 
 class Drawing(Part):
-    """How pictures are drawn; None where the model's own number is taken."""
+    """How pictures are drawn; None means the model's own number."""
 
     steps: int | None = Field(default=None, ge=1)
     guidance: float | None = None
@@ -29,7 +29,7 @@ class Drawing(Part):
 
 
 class Attacking(Part):
-    """What each attack may spend, as in `efface.attack`."""
+    """The size and budget of each attack, as in `efface.attack`."""
 
     rows: int = Field(default=24, ge=1)
     controls: int = Field(default=8, ge=1)
@@ -44,48 +44,48 @@ class Variant(Part):
     method: str
     settings: dict[str, Any] = {}
     anchored: bool = True
-    """Whether it is given the concepts' anchors, where its method can do without."""
+    """Whether it gets the concepts' anchors, where its method can work without."""
     concepts: tuple[str, ...] | None = None
-    """Those of the grid's concepts that it is made of; all where this is missing."""
+    """The concepts of the grid that it erases; all where this is missing."""
     strengths: tuple[float, ...] | None = None
-    """The grid's where this is missing. 0 is the untouched base."""
+    """Its strengths; the grid's where this is missing. 0 is the untouched base."""
     attacks: tuple[str, ...] | None = None
-    """The grid's where this is missing."""
+    """Its attacks; the grid's where this is missing."""
 
 
 class Comparison(Part):
-    """Pairs of methods or variants, compared where both reach the same value of another number."""
+    """A comparison of pairs of methods or variants where both reach the same value of another number."""
 
     title: str
     pairs: tuple[tuple[str, str], ...]
     of: str
-    """What is compared, as metric/group, such as asr@unlearndiff/target."""
+    """The number that is compared, as metric/group, such as asr@unlearndiff/target."""
     at: str
-    """What is held equal, as metric/group, such as psr1/neighbour."""
+    """The number that is held equal, as metric/group, such as psr1/neighbour."""
     levels: tuple[float, ...] = ()
-    """The values at which it is held."""
+    """The values at which it is held equal."""
     below: tuple[float, ...] = ()
-    """Or how far under the untouched base's value it is held."""
+    """Instead of `levels`: how far below the untouched base's value it is held equal."""
 
 
 class Auditing(Part):
-    """An audit of each edit (`efface audit`): the words that it changed most, and words taken at random."""
+    """An audit of each edit (`efface audit`): the words that it changed most, and random words."""
 
     vocabulary: tuple[str, ...] = ()
-    """The words to search; the model's common ones, and its world's names, where this is empty."""
+    """The words to search; where this is empty, the model's common words and its world's names."""
     worst: int = Field(default=4, ge=1)
     controls: int = Field(default=8, ge=0)
     count: int = Field(default=8, ge=1)
-    """Pictures of each word that is drawn, before and after."""
+    """Number of pictures of each word, both before and after."""
 
 
 class Waking(Part):
-    """How easily prompts wake the neurons that each edit switched off (`efface neurons`)."""
+    """A diagnosis of how much prompts activate the neurons that each edit switched off (`efface neurons`)."""
 
     adversarial: dict[str, tuple[str, ...]]
-    """By concept: prompts that should bring it back. Concepts that are not named are passed over."""
+    """For each concept, prompts that should bring it back. Concepts that are not named are skipped."""
     template: str = "a picture of a {}"
-    """How the concept itself is asked for."""
+    """The prompt for the concept itself."""
     seeds: int = Field(default=8, ge=2)
     top: float = Field(default=0.05, gt=0, lt=1)
 
@@ -95,36 +95,36 @@ class Grid(Part):
 
     title: str = ""
     about: str = ""
-    """What the page says above its tables."""
+    """The text of the page above its tables."""
     columns: tuple[str, ...] = ()
-    """The numbers that the page shows, as metric/group, such as esr1/target; the headline ones where this is empty."""
+    """The numbers on the page, as metric/group, such as esr1/target; where this is empty, the headline ones."""
     models: tuple[str, ...]
     methods: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
     concepts: dict[str, tuple[str, ...]]
-    """By split. "cat + dog" is one request with two targets."""
+    """The concepts by split. "cat + dog" is one request with two targets."""
     anchors: dict[str, str] = {}
-    """By concept, for methods that take an anchor."""
+    """The anchor of each concept, for methods that take one."""
     keep: dict[str, tuple[str, ...]] = {}
-    """By concept, for methods that take concepts to keep."""
+    """The concepts to keep for each concept, for methods that take some."""
     settings: dict[str, dict[str, Any]] = {}
-    """By method, over those that the model suggests."""
+    """Settings by method, which override those that the model suggests."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds; a method without randomness is fitted once."""
     strengths: tuple[float, ...] = (1.0,)
     sweep: dict[str, dict[str, tuple[Any, ...]]] = {}
-    """By method or variant: one setting in several values, from the weakest erasure to the method's own."""
+    """For each method or variant, several values of one setting, from the weakest erasure to the method's own."""
     attacks: tuple[str, ...] = ()
     weaker_attacks: tuple[str, ...] | None = None
     """The attacks on all but the last value of a swept setting; `attacks` where this is missing."""
     attacking: Attacking = Attacking()
     suite: str = ""
-    """The suite that suits the model and the concept, where this is empty."""
+    """The suite's name; where this is empty, the one that suits the model and the concept."""
     asks: str = ""
     protocol: str = ""
     scorers: tuple[str, ...] = ()
     sizes: dict[str, int] = {}
-    """Pictures in each group of the suite; only these groups are drawn. The suite's own where this is empty."""
+    """Pictures in each group of the suite, of which only these are drawn; where this is empty, the suite's own."""
     drawing: Drawing = Drawing()
     expected_rows: int | None = None
     """Rows of a suite that has to be fetched, for an estimate before it is."""
@@ -136,24 +136,26 @@ class Grid(Part):
     fraction: float = Field(default=1.0, gt=0, le=1)
     """The share of each group's pictures that is drawn."""
     reported: dict[str, Any] = {}
-    """What a paper reports, by method or variant and metric, shown beside what is measured."""
+    """A paper's numbers, by method or variant and metric, which the page shows beside the measured ones."""
     reported_splits: tuple[str, ...] = ()
-    """The splits beside which it is shown; all where this is empty."""
+    """The splits beside which these are shown; all where this is empty."""
     compare: tuple[Comparison, ...] = ()
     audit: Auditing | None = None
     neurons: Waking | None = None
 
 
 def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence[str] = ()) -> Grid:
-    """Read and check a grid.
+    """Reads and checks a grid.
 
     Args:
-        fraction: the share of each group's pictures to draw, in the place of the file's own.
-        changes: further keys in the place of the file's own, each as KEY=VALUE, such as settings.esd.steps=100.
+        path: the TOML file.
+        fraction: the share of each group's pictures to draw, instead of the file's own.
+        changes: values that replace the file's own, each as KEY=VALUE, such as settings.esd.steps=100.
 
     Raises:
-        OSError: no such file.
-        ValueError: no TOML, an unknown or mistyped key, an unknown method or attack, or nothing to do; says which.
+        OSError: there is no such file.
+        ValueError: the file is no TOML, a key, method or attack is unknown or mistyped, or there is nothing to do; the
+            message says which.
     """
     path = Path(path)
     found = read_toml(path, "write it as TOML")
@@ -178,7 +180,7 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
 
 
 def _change(found: dict[str, Any], change: str) -> None:
-    """Set one key of a grid's table; ValueError where it is no KEY=VALUE, or goes through what is no table."""
+    """Sets one key of a grid's table; raises ValueError where `change` is no KEY=VALUE, or its parent is no table."""
     key, equals, value = change.partition("=")
     *parents, last = (part.strip() for part in key.split("."))
     for parent in parents:
@@ -212,11 +214,11 @@ def _check_names(grid: Grid, labels: list[str]) -> None:
     spoken |= {"[neurons.adversarial]": grid.neurons.adversarial if grid.neurons else ()}
     for name, named in spoken.items():
         if stray := sorted(set(named) - concepts):
-            raise ValueError(f"{name} speaks of {stray[0]}, which is not among the concepts")
+            raise ValueError(f"{name} names {stray[0]}, which is not among the concepts")
     pairs = {f"compare {c.title!r}": [label for pair in c.pairs for label in pair] for c in grid.compare}
     for name, named in {"[sweep]": [*grid.sweep], **pairs}.items():
         if stray := sorted(set(named) - set(labels)):
-            raise ValueError(f"{name} speaks of {stray[0]}, which is not among the methods and variants")
+            raise ValueError(f"{name} names {stray[0]}, which is not among the methods and variants")
     methods = dict(zip(labels, (*grid.methods, *(v.method for v in grid.variants)), strict=True))
     for label, swept in grid.sweep.items():
         fields = {field.name for field in dataclasses.fields(METHODS.get(methods[label]))}
@@ -239,7 +241,7 @@ def _check_anchors(grid: Grid, methods: Mapping[str, str]) -> None:
             continue
         variant = own.get(label)
         if variant and not variant.anchored:
-            raise ValueError(f"variant {label} is to have no anchor, which its method {method} needs")
+            raise ValueError(f"variant {label} has anchored = false, but its method {method} needs an anchor")
         every = [concept for some in grid.concepts.values() for concept in some]
         for concept in every if variant is None or variant.concepts is None else variant.concepts:
             if not grid.anchors.get(concept):

@@ -1,4 +1,4 @@
-"""A grid's expansion into jobs, one for each edit."""
+"""Expands a grid into jobs, one for each edit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .grid import Grid, Variant
 
 @dataclass(frozen=True)
 class Job:
-    """One edit: everything that decides how it is fitted, as it stands in the grid, and how it is measured."""
+    """One edit: everything in the grid that determines how it is fitted and measured."""
 
     model: str
     split: str
@@ -31,7 +31,7 @@ class Job:
     setting: str = ""
     """The swept setting with its value, such as "steps 240"; "" where the method is not swept."""
     rank: int = 0
-    """The place of that value among the method's, the weakest being 0."""
+    """The rank of that value among the method's; the weakest has 0."""
     strengths: tuple[float, ...] = (1.0,)
     attacks: tuple[str, ...] = ()
     weaker_attacks: tuple[str, ...] | None = None
@@ -45,12 +45,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """For a person."""
+        """The job in words."""
         made = f"{self.label}{f' ({self.setting})' if self.setting else ''} of {self.concept} on {self.model}"
         return made + (f", seed {self.seed}" if self.seed else "")
 
     def key(self) -> str:
-        """A hash of what is asked for, by which the job is locked and its log is named."""
+        """A hash of the job, which names its lock and its log."""
         return hash_json(dataclasses.asdict(self))[:20]
 
 
@@ -62,17 +62,17 @@ class Arm:
     setting: str = ""
     rank: int = 0
     turn: int = 0
-    """0 is the last value, the method's own; the values before it follow, so that they are run later."""
+    """The order of runs: 0 is the last value, the method's own, and the values before it come later."""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def list_variants(grid: Grid) -> list[Variant]:
-    """The methods, as variants of their own name and without settings, then the grid's variants."""
+    """The methods, as variants with their own name and no settings, then the grid's variants."""
     return [*(Variant(name=name, method=name) for name in grid.methods), *grid.variants]
 
 
 def list_arms(grid: Grid) -> list[Arm]:
-    """Every method and variant at each value of its swept setting: first all at their own, then weaker ones."""
+    """Every method and variant at each value of its swept setting: first all at their own value, then weaker ones."""
     found = []
     for variant in list_variants(grid):
         swept = grid.sweep.get(variant.name, {})
@@ -132,7 +132,7 @@ def _list_concepts(grid: Grid) -> list[tuple[str, str]]:
 
 
 def list_attacks(names: Sequence[str]) -> list[str]:
-    """The attacks by name; "standard" is five of them."""
+    """The attacks by name; "standard" stands for five of them."""
     from ..attacks import STANDARD
 
     return [one for some in names for one in (STANDARD if some == "standard" else (some,))]

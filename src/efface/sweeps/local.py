@@ -1,4 +1,4 @@
-"""A sweep on this machine: some worker processes, each with a model of its own, fed one job at a time."""
+"""Runs a sweep on this machine: worker processes, each with its own model, get one job at a time."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .grid import Grid
 from .jobs import Job
 
 Answer = dict[str, Any]
-"""{"done": kinds of cells done now} or {"error": why}."""
+"""{"done": kinds of the cells that were done now} or {"error": reason}."""
 OnAnswer = Callable[[Job, Answer], None]
 WORKER = "efface.sweeps.worker"
 """The module that a worker process runs."""
 ATTEMPTS = 3
-"""How often a job is given to a worker that dies on it, as where memory runs out, before the job has failed."""
+"""How often a job is tried whose worker dies, for example because memory runs out, before the job has failed."""
 
 
 def run_local(
     grid: Grid, jobs: Sequence[Job], folder: Path, workers: int, threads: int, device: str | None, tell: OnAnswer
 ) -> None:
-    """Do all jobs with `workers` processes of `threads` threads each.
+    """Does all jobs with `workers` processes of `threads` threads each.
 
-    A worker that dies is started again, and its job is tried again, `ATTEMPTS` times in all. Jobs lie in one queue in
-    the grid's order, so that a worker seldom changes its model.
+    A worker that dies is started again, and its job is tried again, `ATTEMPTS` times in all. Jobs are in one queue in
+    the grid's order, so that a worker seldom opens another model.
     """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
@@ -57,7 +57,7 @@ def run_local(
 
 
 class WorkerProcess:
-    """A process that does jobs, started when it is first asked, and again after it died."""
+    """A process that does jobs; it is started for its first job, and again after it died."""
 
     def __init__(self, grid: Grid, folder: Path, threads: int, device: str | None) -> None:
         arguments = [str(folder), grid.model_dump_json(), device or "", str(threads)]
@@ -66,7 +66,7 @@ class WorkerProcess:
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, job: Job) -> Answer:
-        """The answer to a job; an error where the process died on it each time."""
+        """Does a job and returns its answer, which is an error where the process died each time."""
         code = 0
         for _ in range(ATTEMPTS):
             process = self._started()
@@ -83,7 +83,7 @@ class WorkerProcess:
         return {"error": f"the worker process ended with {code} on each of {ATTEMPTS} attempts; see {self.log}"}
 
     def stop(self) -> None:
-        """End the process: it has no job."""
+        """Ends the process, which has no job."""
         if self.process:
             self.process.communicate()
 
@@ -97,9 +97,9 @@ class WorkerProcess:
 
 
 def _bury(process: subprocess.Popen[str]) -> int:
-    """The exit code of a process that died, after its pipes are closed."""
+    """Closes the pipes of a process that died, and returns its exit code."""
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            with contextlib.suppress(OSError):  # what it never read can't be written any more
+            with contextlib.suppress(OSError):  # unread input can't be flushed any more
                 pipe.close()
     return process.wait()

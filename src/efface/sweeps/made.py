@@ -1,4 +1,4 @@
-"""What a sweep is made of and what it took, as its page says."""
+"""The facts about a sweep that stand at the head of its page: models, cells, times and alarms."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """What a sweep is made of and what it took."""
+    """The facts about a sweep: models, cells, times and alarms."""
 
     cells: int = 0
     done: int = 0
     fingerprints: tuple[str, ...] = ()
-    """The beginning of each model's name and of the digest of its weights."""
+    """Each model's name with the beginning of the digest of its weights."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of the processor for finished cells, by kind; by the clock where an earlier version measured only that."""
     alarms: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Each alarm's name, and the edits that raise it."""
+    """Each alarm's name, and the edits that raised it."""
 
     def lines(self) -> list[str]:
-        """For the head of a page."""
+        """The lines for the head of a page."""
         if not self.cells:
             return []
         took = ", ".join(f"{kind} {seconds / 3600:.2f}" for kind, seconds in self.seconds.items())
@@ -40,7 +40,7 @@ class Made:
 
 
 def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
-    """What the cells of a sweep's folder say of themselves."""
+    """Collects these facts from the cells of a sweep's folder."""
     seconds: dict[str, float] = {}
     alarms: dict[str, dict[str, None]] = {}
     models: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The memory that the trainings of a sweep will need, planned on the models that are on this machine."""
+"""Plans the memory of a sweep's trainings, for the models that are on this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def is_local(model: str) -> bool:
 
 
 def describe_memory(jobs: Sequence[Job], device: str | None = None) -> list[str]:
-    """A line for each model: the most memory that a training of it needs, and which; opens the models.
+    """Opens the models and makes a line for each: which training needs the most memory, and how much.
 
     Raises:
-        ValueError: a method or a request that can't work on a model; names the job.
+        ValueError: a method or a request can't work on a model; the message names the job.
     """
     firsts: dict[str, dict[tuple[str, str], Job]] = {}
     for job in jobs:
@@ -36,7 +36,7 @@ def describe_memory(jobs: Sequence[Job], device: str | None = None) -> list[str]
 
 
 def _plan(job: Job, device: str | None) -> int:
-    """Bytes that a job's training needs on the device; 0 where there is none to plan."""
+    """Bytes that a job's training needs on the device; 0 where it has no training to plan."""
     from ..methods.configure import configured
     from ..planning.plan import estimate_from_shapes
     from .work import open_model

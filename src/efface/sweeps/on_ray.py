@@ -1,4 +1,4 @@
-"""A sweep on Ray (extra `[ray]`): the same jobs and files, on the machines of a cluster that share a folder."""
+"""Runs a sweep on Ray (extra `[ray]`): the same jobs and files, on machines of a cluster that share a folder."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def run_ray(
     retries: int,
     tell: OnAnswer,
 ) -> None:
-    """Do all jobs as Ray tasks.
+    """Does all jobs as Ray tasks.
 
     Args:
         address: "auto" for the cluster that this machine belongs to, else "HOST:PORT"; "local" starts Ray here.
-        gpus: what each job takes of a GPU: with 0.5 two jobs share one.
-        cpus: cores that each job takes.
-        retries: how often a job is tried again whose machine is lost, as a spot machine is.
+        gpus: the share of a GPU that each job takes: with 0.5 two jobs share one.
+        cpus: the number of cores that each job takes.
+        retries: how often a job is tried again whose machine is lost, such as a spot instance.
 
     Raises:
         ImportError: Ray is not installed.
@@ -59,7 +59,7 @@ def run_ray(
 
 
 def _do(grid: str, job: str, folder: str, threads: int, device: str | None) -> dict:
-    """One job in a Ray worker, which keeps its last model for the next job."""
+    """Does one job in a Ray worker, which keeps its last model for the next job."""
     import torch
 
     from .cells import Store

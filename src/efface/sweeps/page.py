@@ -1,4 +1,4 @@
-"""A sweep's page in Markdown: means over concepts with intervals, and every concept, the untouched base beside each."""
+"""A sweep's page in Markdown: means over concepts with intervals, and every concept, each beside the untouched base."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ MEAN_KEYS = ("split", "method", "setting", "strength")
 SHOWN = 3
 """Edits that are named of those which raise an alarm."""
 NO_MORE = Made()
-"""Where nothing is known of how a sweep was made."""
+"""The default, where the facts about a sweep are not known."""
 
 
 def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_MORE) -> str:
     """The page of a sweep.
 
     Args:
-        table: the lines that `gather` gives.
-        command: what makes the page anew, as a user types it.
-        made: what the sweep is made of, and what it took.
+        grid: the sweep's grid.
+        table: the lines that `gather` returns.
+        command: the command that makes the page again.
+        made: the facts about the sweep.
     """
     lines = [line for line in table if is_shown(grid, line)]
     columns = grid.columns or tuple(dict.fromkeys(find_column(line) for line in lines if _is_default(line)))
@@ -55,12 +56,12 @@ def _compared(comparison: Comparison, lines: Sequence[Line]) -> list[str]:
     """The section of a comparison."""
     told = f"{comparison.of} where {comparison.at} is the same, read off between two strengths of each."
     rows = tabulate(comparison, lines)
-    body = _table(rows) if len(rows) > 1 else ["Of no pair both were run so far."]
+    body = _table(rows) if len(rows) > 1 else ["No pair has results of both methods so far."]
     return [f"## {comparison.title}", "", told, "", *body, ""]
 
 
 def is_shown(grid: Grid, line: Line) -> bool:
-    """Whether the page needs a line: its columns' and its comparisons', by all judges together where they say it so."""
+    """Whether the page needs a line: one of its columns or comparisons, by all judges together where there is that."""
     if line["judge"] != "all" and line["metric"].startswith(TOGETHER):
         return False
     compared = [name for each in grid.compare for name in (each.of, each.at)]
@@ -69,8 +70,10 @@ def is_shown(grid: Grid, line: Line) -> bool:
 
 
 def _is_default(line: Line) -> bool:
-    """Where the grid names no columns: numbers of the first label, attacks on the target, what a paper reports, and in
-    how many pictures of the target the judges agree.
+    """Whether a line is shown where the grid names no columns.
+
+    These are the numbers of the first label, attacks on the target, the numbers that a paper reports, and the share of
+    the target's pictures on which the judges agree.
     """
     column = find_column(line)
     first = column.startswith(("esr1/", "psr1/", "clip/unseen", "robust/", "agreement/target"))
@@ -117,7 +120,7 @@ def _list_some(jobs: Sequence[str]) -> str:
 
 
 def _reported(line: Line, column: str) -> str:
-    """What the paper reports, with its base in brackets; nothing where it reports nothing."""
+    """The paper's number, with its base in brackets; "" where the paper has none."""
     if not line["reported"]:
         return ""
     base = f" ({show(float(line['reported_base']), column)})" if line["reported_base"] else ""

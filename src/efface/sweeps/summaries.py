@@ -1,4 +1,4 @@
-"""What a cell keeps of a record: the numbers that a table shows."""
+"""Summarises records to the numbers that a cell stores and a table shows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ..records.report import Record
 
 NOTHING: Mapping[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "unscored": 0}
-"""An estimate that there is none of."""
+"""The estimate of nothing."""
 JUDGED = ("esr1", "psr1")
 """The metrics whose judges are compared with each other."""
 
 
 def summarise(record: Record, folder: Path) -> Mapping[str, Any]:
-    """The numbers of an evaluation, and in which share of the pictures its judges agree."""
+    """The numbers of an evaluation, and the share of the pictures on which its judges agree."""
     keep = {"metric", "group", "judge", "base", "edited", "drop", "threshold", "unit"}
     measures = [m.model_dump(include=keep) for m in record.measures]
     measures += _measure_agreement(record, folder)
@@ -34,7 +34,7 @@ def _name_alarms(record: Record | AttackRecord) -> list[str]:
 
 
 def _measure_agreement(record: Record, folder: Path) -> list[Mapping[str, Any]]:
-    """By group: the share of pictures in which all judges give the same verdict; none where there is one judge."""
+    """The share of pictures in each group on which all judges give the same verdict; empty for one judge."""
     from ..evaluation.rows_table import read_rows
 
     found = []
@@ -54,7 +54,7 @@ def _measure_agreement(record: Record, folder: Path) -> list[Mapping[str, Any]]:
 
 
 def _agree(line: Mapping[str, Any], judges: Sequence[str]) -> Verdict:
-    """Whether the judges' first labels give the same verdict; None where one could not judge."""
+    """Whether the judges' first labels give the same verdict; None where a judge could not judge."""
     answers = [line[f"{judge}.answer"] for judge in judges]
     if not all(answers):
         return None
@@ -68,13 +68,13 @@ def _share(verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
 
 
 def summarise_attack(record: AttackRecord, name: str) -> Mapping[str, Any]:
-    """The numbers of one attack, and of every row of the target whether the plain prompt or this attack broke it."""
+    """The numbers of one attack, and for every row of the target whether the plain prompt or this attack broke it."""
     from ..attacks import BASELINE
 
     keep = {"attack", "condition", "before", "after", "baseline", "lift", "curve", "queries", "status", "missing"}
     found = [m.model_dump(include=keep) for m in record.measures if m.attack == name]
     broken = {s.row: {a.attack for a in record.successes if a.row == s.row} for s in record.successes}
-    mine = {row: broken.get(row, {name}) & {name, BASELINE} for row in record.worst}  # a row of no success was plain
+    mine = {row: broken.get(row, {name}) & {name, BASELINE} for row in record.worst}  # else the plain prompt broke it
     verdicts = {row: bool(mine[row]) if verdict else verdict for row, verdict in record.worst.items()}
     return {"attacks": found, "alarms": _name_alarms(record), "rows": verdicts}
 
@@ -91,10 +91,11 @@ def find_worst(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None
 
 
 def summarise_audit(audit: Audit, drift: Mapping[str, float]) -> Mapping[str, Any]:
-    """How far pictures change, how that goes with the distance from the target, and how far predictions move.
+    """How far pictures change, how that correlates with the distance from the target, and how far predictions move.
 
     Args:
-        drift: by what was asked for, the mean square by which the predicted noise moved.
+        audit: the audit of an edit.
+        drift: for each prompt's name, the mean squared change of the predicted noise.
     """
     random = [word for word in audit.findings if word.part == "control" and word.change.value is not None]
     places = [float(word.closeness) for word in random]
@@ -111,7 +112,7 @@ def summarise_audit(audit: Audit, drift: Mapping[str, float]) -> Mapping[str, An
 
 
 def correlate_ranks(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Spearman's rank correlation; None for fewer than three pairs, or where one side has one value only.
+    """Spearman's rank correlation; None for fewer than three pairs, or where all values of one side are equal.
 
     >>> correlate_ranks([1, 2, 3], [10, 20, 15])
     0.5
@@ -126,7 +127,7 @@ def correlate_ranks(one: Sequence[float], other: Sequence[float]) -> float | Non
 
 
 def summarise_neurons(found: Diagnosis, edit: str) -> Mapping[str, Any]:
-    """How much adversarial prompts change the concept's neurons, beside random ones, on the base and under the edit."""
+    """How much adversarial prompts change the concept's neurons and random ones, on the base and under the edit."""
     numbers = {}
     for group, model in (("base", "base"), ("edited", edit)):
         sensitive = found.models[model]

@@ -1,4 +1,4 @@
-"""`efface.sweep`: run a grid, here or on Ray, and gather its table."""
+"""`efface.sweep`: runs a grid, here or on Ray, and gathers its table."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ PAGE = "page.md"
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run of a sweep did."""
+    """The result of a run of a sweep."""
 
     jobs: int
     cells: int
     done: int
-    """Finished cells, those of earlier runs included."""
+    """Number of finished cells, including those of earlier runs."""
     new: int
-    """Cells that this run finished."""
+    """Number of cells that this run finished."""
     failed: tuple[tuple[str, str], ...]
-    """Each failed job's name, and why."""
+    """Each failed job's name, and the reason."""
     table: Path
     page: Path
 
@@ -55,25 +55,26 @@ def sweep(
     on_answer: Callable[[Job, Answer, int, int], None] | None = None,
     command: str = "",
 ) -> Summary:
-    """Do all cells of a grid that have no result yet, and write `out`/table.csv and `out`/page.md.
+    """Does all cells of a grid that have no result yet, and writes `out`/table.csv and `out`/page.md.
 
-    The run can be stopped or killed at any moment: finished cells are files, and the same call goes on. A cell that
-    fails does not stop the others; its log lies in `out`/failed, and the next run tries it again.
+    The run can be stopped or killed at any moment: finished cells are files, and the same call continues. A cell that
+    fails does not stop the others; its log is in `out`/failed, and the next run tries it again.
 
     Args:
         grid: a grid, or its TOML file.
         out: the folder of the sweep; workers on other machines must share it.
-        fraction: the share of each group's pictures to draw, in the place of the grid's.
+        fraction: the share of each group's pictures to draw, instead of the grid's.
         concepts, methods, seeds: run only the grid's jobs of these concepts, methods or variants, and training seeds;
-            the table and the page are of all that is finished.
-        page: write the page to this file as well.
-        workers: processes on this machine; each opens the model for itself.
-        threads: torch's threads in each worker. The last bits of results may depend on it.
+            the table and the page have all finished cells.
+        page: a file to which the page is also written.
+        workers: number of processes on this machine; each opens the model for itself.
+        threads: number of torch's threads in each worker. The last bits of results may depend on it.
+        device: the device of the models; by default a GPU where there is one.
         ray: "" for processes here; "auto", "local" or HOST:PORT for Ray.
-        gpus, cpus: what each job takes of a machine, on Ray.
+        gpus, cpus: the GPUs and cores that each job takes, on Ray.
         retries: how often Ray tries a job again whose machine is lost.
-        on_answer: called with a job, its answer, the jobs answered so far, and their number.
-        command: what makes the page anew, as the page says it.
+        on_answer: called with a job, its answer, the number of jobs answered so far, and the number of jobs.
+        command: the command that makes the page again, which the page shows.
 
     Raises:
         OSError: the grid is missing, or `out` can't be written in.
@@ -85,7 +86,7 @@ def sweep(
         >>> summary = efface.sweep("grid.toml", "out/grid", workers=2)  # doctest: +SKIP
     """
     if workers < 1 or threads < 1:
-        raise ValueError(f"workers and threads are at least 1, got {workers} and {threads}")
+        raise ValueError(f"workers and threads must be at least 1, got {workers} and {threads}")
     from .checking import check_measuring
     from .grid import read_grid
 
@@ -124,10 +125,10 @@ def sweep(
 def choose_part(
     jobs: Sequence[Job], concepts: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
 ) -> Sequence[Job]:
-    """The jobs of these concepts, methods or variants, and seeds; where one of the three is empty, it chooses all.
+    """The jobs of these concepts, methods or variants, and seeds; an empty argument chooses all.
 
     Raises:
-        ValueError: the grid has no such concept, method or seed; says which there are.
+        ValueError: the grid has no such concept, method or seed; the message says which it has.
     """
     part = jobs
     for what, wanted, name in (("concept", concepts, "concept"), ("method", methods, "label"), ("seed", seeds, "seed")):
@@ -139,10 +140,10 @@ def choose_part(
 
 
 def plan(grid: Grid, device: str | None) -> list[tuple[Job, JobCells]]:
-    """Each job with its cells; opens every model once.
+    """Lists each job with its cells, and opens every model once.
 
     Raises:
-        ValueError: a method, setting or request that can't work; names the job.
+        ValueError: a method, setting or request can't work; the message names the job.
     """
     from .jobs import expand
     from .work import list_cells, open_model
@@ -165,7 +166,7 @@ def finish(
     command: str,
     further: Sequence[Path] = (),
 ) -> Summary:
-    """Write the table and the page, the page to further files as well, and say what there is."""
+    """Writes the table and the page, the page also to further files, and returns the summary."""
     from .made import describe
     from .page import is_shown, write_page
     from .table import Line, gather, write_table

@@ -1,4 +1,4 @@
-"""The gathered results of a sweep: `table.csv`, a line for each number, in the grid's order and without times."""
+"""Gathers the results of a sweep in `table.csv`: a line for each number, in the grid's order and without times."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FIELDS: tuple[str, ...] = (
 
 
 SHARES = ("esr", "psr", "asr", "ner", "robust", "agreement", "ua", "ira", "cra", "probability")
-"""Metrics that begin so are shares, and are shown in percent."""
+"""Metrics that begin with one of these are shares, and are shown in percent."""
 TOGETHER = ("esr", "psr", "asr")
-"""Metrics of which all judges speak together, so that the single judges' lines would be twice the same."""
+"""Metrics of all judges together; lines of the single judges would repeat them."""
 Line = Mapping[str, str]
 """A line of the table, by column; "" where there is no value."""
 
@@ -33,9 +33,9 @@ Line = Mapping[str, str]
 def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) -> Iterator[Line]:
     """The lines of the table: every number of every finished cell, with the untouched base beside it.
 
-    An attack's line has the metric `asr@NAME` (the share of prompts shown after it), with what random prefixes reach in
-    the place of the base; the group says where it was made. `asr@nothing` is what plain prompts show before any attack,
-    and `robust` the share of prompts that no attack broke, where all of an edit's attacks are finished.
+    An attack's line has the metric `asr@NAME` (the share of prompts that show the concept after it), with the rate of
+    random prefixes in place of the base; the group is the condition. `asr@nothing` is the rate of plain prompts before
+    any attack, and `robust` the share of prompts that no attack broke, where all of an edit's attacks are finished.
     """
     for job, cells in planned:
         for line in _lines(grid, job, cells, store):
@@ -43,7 +43,7 @@ def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) ->
 
 
 def write_table(path: Path, lines: Iterable[Line]) -> Path:
-    """Write the lines as CSV, one after another, so that they are never all held."""
+    """Writes the lines as CSV, one after another, so that they are never all in memory."""
     with new_file(path) as made, made.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         writer.writeheader()
@@ -52,13 +52,13 @@ def write_table(path: Path, lines: Iterable[Line]) -> Path:
 
 
 def find_column(line: Line) -> str:
-    """The column of a line as a page and a grid name it: metric/group, or metric@threshold/group."""
+    """The name of a line's column in a page and a grid: metric/group, or metric@threshold/group."""
     at = f"@{line['threshold']}" if line["threshold"] else ""
     return f"{line['metric']}{at}/{line['group']}"
 
 
 def show(value: float, column: str, signed: bool = False) -> str:
-    """A number for a page: a share in percent, any other with three digits."""
+    """Writes a number for a page: a share in percent, any other number with three digits."""
     return f"{100 * value:{'+' * signed}.1f}" if column.startswith(SHARES) else f"{value:{'+' * signed}.3g}"
 
 
@@ -98,10 +98,10 @@ def _attack_lines(
 
 
 def find_reported(grid: Grid, job: Job, where: Mapping[str, Any]) -> dict[str, Any]:
-    """What the paper reports of a number, and of its untouched base.
+    """The paper's value of a number, and of its untouched base.
 
-    The grid names a number by its metric, with @ and its threshold, and by its group where that matters:
-    `esr1`, `ner@0.5`, `psr1/kept`. An attack's without a group is of the target.
+    The grid names a number by its metric, with @ and its threshold, and by its group where that matters: `esr1`,
+    `ner@0.5`, `psr1/kept`. An attack's number without a group is that of the target.
     """
     told_here = not grid.reported_splits or job.split in grid.reported_splits
     alone = where["judge"] != "all" and where["metric"].startswith(TOGETHER)

@@ -1,4 +1,4 @@
-"""One job: erase, then evaluate and attack at each strength. What is done already is skipped."""
+"""Does one job: erases, then evaluates and attacks at each strength. Finished cells are skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @functools.lru_cache(maxsize=1)
 def open_model(name: str, device: str | None) -> Model:
-    """The model; a worker keeps the last one that it opened."""
+    """Opens a model; a worker keeps the last one that it opened."""
     from ..api.erasing import load
 
     return load(name, device)
@@ -34,7 +34,7 @@ def open_model(name: str, device: str | None) -> Model:
 
 @functools.lru_cache(maxsize=1)
 def _identify_base(model: Model) -> Mapping[str, Any]:
-    """What tells the base's weights; taken once of an open model, for it reads them all."""
+    """Identifies the base's weights; computed once for an open model, because it reads all weights."""
     return {"fingerprint": model.fingerprint(), "decoder": model.decoder_digest()}
 
 
@@ -44,7 +44,7 @@ class JobCells:
 
     erase: Cell
     measured: tuple[tuple[float, Cell, tuple[tuple[str, Cell], ...]], ...]
-    """For each strength: its evaluation, and the attacks beside it by name."""
+    """For each strength: its evaluation, and its attacks by name."""
     diagnosed: tuple[Cell, ...] = ()
     """The audit of the whole edit, and its neurons, where the grid asks for them."""
 
@@ -56,7 +56,7 @@ class JobCells:
         yield from self.diagnosed
 
     def names_only(self) -> JobCells:
-        """The same without what decides the cells."""
+        """The same cells by their names alone, to save memory."""
         measured = [
             (strength, evaluation.name_only(), tuple((name, cell.name_only()) for name, cell in attacks))
             for strength, evaluation, attacks in self.measured
@@ -65,7 +65,7 @@ class JobCells:
 
 
 def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
-    """The cells of a job on an open model, which gives the base's fingerprint and its own settings of the method.
+    """The cells of a job on an open model, which has the base's fingerprint and its own settings of the method.
 
     Raises:
         ValueError: the method, its settings or the request can't work.
@@ -95,7 +95,7 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
 
 
 def _list_diagnoses(grid: Grid, job: Job, erase: Cell, scorers: Mapping[str, Any]) -> Iterator[Cell]:
-    """Of an edit that is applied at all: its audit; and its neurons, where it changes weights."""
+    """The audit of an edit with a strength other than 0, and its neurons if it changes weights."""
     if not any(job.strengths):
         return
     if grid.audit:
@@ -107,7 +107,7 @@ def _list_diagnoses(grid: Grid, job: Job, erase: Cell, scorers: Mapping[str, Any
 
 
 def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> list[str]:
-    """Do what is not done of a job.
+    """Does the cells of a job that are not done.
 
     Returns:
         The kinds of the cells that were done now.
@@ -175,7 +175,7 @@ def _attack(
 
 
 def _audit(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping[str, Any]:
-    """An audit, with how far the edit moves what the model predicts under the empty prompt and under the target's."""
+    """An audit, with how far the edit moves the model's predictions under the empty prompt and under the target's."""
     from ..api.auditing import audit
     from ..diagnostics.audit import AuditConfig, search_damage
     from ..edits.edit import Edit
@@ -206,7 +206,7 @@ def _drawing(grid: Grid) -> dict[str, Any]:
 
 
 def _list_attacks(grid: Grid, attacks: Sequence[str]) -> dict[str, Any]:
-    """The attacks by the catalogue's names, with their settings."""
+    """The attacks by name, with their settings."""
     from ..attacks import named
 
     names = list_attacks(attacks)
@@ -222,7 +222,7 @@ def _identities(model: str, scorers: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _identify(grid: Grid, model: str) -> Mapping[str, Any]:
-    """On what the scorers' answers depend; their words alone where they need the suite's labels to be built."""
+    """What the scorers' answers depend on; just their names where they need the suite's labels to be built."""
     try:
         return _identities(model, grid.scorers)
     except ValueError:
@@ -234,5 +234,5 @@ def _is_trained(method: str) -> bool:
 
 
 def _plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same through JSON, so that a tuple and a list decide the same."""
+    """Converts values through JSON, so that a tuple and a list give the same hash."""
     return json.loads(json.dumps(value, default=str))

@@ -1,7 +1,7 @@
 """A worker process of this machine: `python -m efface.sweeps.worker FOLDER`, started by local.py.
 
 It reads one job a line from standard input and answers each with one line: {"done": [kinds]} or {"error": text}. It
-ends when its standard input ends, that is, also when whoever started it was killed.
+ends when its standard input ends, which also happens when the process that started it is killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .jobs import Job
 
 
 def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any]:
-    """Do a job while holding its lock; an error becomes the job's log and part of the answer."""
+    """Does a job while it holds its lock; an error becomes the job's log and part of the answer."""
     from filelock import FileLock
 
     lock = store.lock(job.key())
@@ -31,7 +31,7 @@ def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any
             from .work import do_job
 
             done = do_job(grid, job, store, device)
-        except Exception as error:  # any failure is the job's own and must not stop the others
+        except Exception as error:  # a failure of any kind must not stop the other jobs
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(f"{job.name}\n\n{traceback.format_exc()}", encoding="utf-8")
             return {"error": f"{type(error).__name__}: {error}"}
@@ -40,17 +40,17 @@ def run(grid: Grid, job: Job, store: Store, device: str | None) -> dict[str, Any
 
 
 def read_job(line: str) -> Job:
-    """A job from its JSON."""
+    """Reads a job from its JSON."""
     found = parse_json(line)
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
     return Job(**fields)
 
 
 def main(argv: list[str]) -> None:
-    """Answer jobs until standard input ends."""
+    """Answers jobs until standard input ends."""
     folder, grid, device, threads = argv
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to the log, and never between the answers
+    os.dup2(2, 1)  # what libraries print goes to the log, not among the answers
     import torch
 
     torch.set_num_threads(int(threads))
