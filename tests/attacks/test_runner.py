@@ -26,7 +26,8 @@ from efface.files import read_tensors
 from efface.functional.adversary import NoGradient, NotFinite
 from efface.functional.rates import paired_difference
 from efface.models.adapters.sd import StableDiffusion
-from efface.records.attacks import AttackRecord, read
+from efface.records.attack_files import read
+from efface.records.attacks import AttackRecord
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import ConceptAliases, find_aliases
 from efface.robustness.merging import merge

@@ -81,7 +81,7 @@ def test_a_grid_is_expanded_model_by_model_and_seeds_only_what_is_random() -> No
         (("strengths", "strenghts"), r"grid.toml: strenghts: Extra inputs .* a grid has the keys .*strengths"),
         (("[1.0]", '"one"'), "grid.toml: strengths"),
         (('"negative"', '"p-ac"'), r"p-ac needs an anchor for cat: add one under \[anchors\]"),
-        (("[sizes]", "[keep]\nlion = ['car']\n[sizes]"), r"\[keep\] speaks of lion, which is not among the concepts"),
+        (("[sizes]", "[keep]\nlion = ['car']\n[sizes]"), r"\[keep\] names lion, which is not among the concepts"),
         (('["cat", "dog", "rose"]', "[]"), "asks for nothing"),
         (("model =", "model"), r"grid.toml .*write it as TOML"),
     ],

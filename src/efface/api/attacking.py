@@ -160,6 +160,7 @@ def check_attackable(
     """
     from ..robustness.campaign import Campaign, check_sampler, find_judges
     from ..robustness.conditions import build_targets
+    from ..robustness.refusing import check_sampler, find_judges
 
     check_sampler(settings)
     grounds = build_targets(suite, {}, rows or Campaign.rows, controls or Campaign.controls)

@@ -11,7 +11,7 @@ from ..evaluation.images import digest, read_image
 from ..evaluation.places import read_places
 from ..evaluation.rows_table import read_rows
 from ..files import find_shared_digest, hash_file
-from ..records.attacks import read_file
+from ..records.attack_files import read_file
 from ..records.report import Part
 from ..suites.spec import Row
 from .takedown import FILES, PAGE, Takedown, digest_takedown

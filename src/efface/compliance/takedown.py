@@ -14,7 +14,8 @@ from typing import Any, Literal
 from ..attacks import names as attack_names
 from ..evaluation.places import read_places
 from ..files import hash_file, read_versioned
-from ..records.attacks import AttackRecord, InterruptedAttack, list_interrupted_batches, read_file
+from ..records.attack_files import list_interrupted_batches, read_file
+from ..records.attacks import AttackRecord, InterruptedAttack
 from ..records.basis import ROWS, read_evaluation, require_edit
 from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart
 from ..records.sealed import digest_of

@@ -239,15 +239,7 @@ class Trained(Method):
 
     def train_config(self) -> TrainConfig:
         """The fields that the training loop, the terms and the update read."""
-        return TrainConfig(
-            steps=self.steps,
-            batch=self.batch,
-            draw_steps=self.draw_steps,
-            templates=self.templates,
-            seed=self.seed,
-            micro_batch=self.micro_batch,
-            moments=self.moments,
-        )
+        return TrainConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(TrainConfig)})
 
     def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
         """The prepared training, before its first step."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..api.examining import is_installed
 from ..api.resources import judges_of, world_of
 from ..robustness.batch import JudgePanel
-from ..robustness.campaign import find_judges
+from ..robustness.refusing import find_judges
 from ..scorers import Judge
 from ..scorers.base import Scorer
 from ..scorers.nudenet import NudeNet

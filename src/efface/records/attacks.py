@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ..files import read_json
 from ..functional.rates import tally
-from .attacks_v1 import upgrade
 from .report import ROUNDING, Alarm, Drawing, Drop, Estimate, Part, Share, SuitePart, check_difference
-from .sealed import parse_sealed, read_sealed
 
 FORMAT_VERSION = 2
 FILE = "attacks.json"
@@ -204,100 +200,8 @@ class AttackRecord(Part):
         return next((t for t in self.measures if (t.attack, t.condition) == (attack, condition)), None)
 
 
-def read(folder: Path) -> AttackRecord | None:
-    """Reads a folder's `attacks.json`, with the finished parts of interrupted attacks; None where there is none.
-
-    Raises:
-        ValueError: it was written by an unknown version, or is damaged; or there are batches of attacks without a
-            record of them.
-    """
-    record = read_file(folder)
-    if record is not None:
-        return add_interrupted(record, folder / record.store)
-    if any(file.parent.name not in OTHER_WORK for file in (folder / FOLDER).glob("*/*.json")):
-        raise ValueError(
-            f"{folder} holds finished batches of attacks, but no {FILE}: what they broke is not known; run the attacks "
-            "again, which goes on from these"
-        )
-    return None
-
-
-def read_file(folder: Path) -> AttackRecord | None:
-    """Reads the `attacks.json` of a folder as it was written; None where there is none.
-
-    Raises:
-        ValueError: it was written by an unknown version, or is damaged.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    return read_sealed(path, tuple(range(1, FORMAT_VERSION + 1)), parse, "run the attacks again")
-
-
-def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
-    """Adds the attacks that were begun and not finished to the record; their finished rows count in the worst case."""
-    found = []
-    for planned in record.planned:
-        if not any(planned.inputs == m.inputs and planned.condition == m.condition for m in record.measures):
-            held = [read_batch(file) for file in _files(store, planned)]
-            batches = [batch for batch in held if batch]
-            results = [row for batch in batches if batch.inputs in planned.inputs for row in batch.row_results]
-            facts = planned.model_dump(exclude={"inputs"})
-            found.append(InterruptedAttack(**facts, row_results=tuple(results), damaged=held.count(None)))
-    if not found:
-        return record
-    broken = {r.row: True for each in found if each.condition == "target" for r in each.row_results if r.broken}
-    worst = {**record.worst, **broken}
-    told = (*record.alarms, *(_alarm(each) for each in found))
-    changed = {"interrupted": tuple(found), "worst": worst, "robust": estimate_robust(worst), "alarms": told}
-    changed |= {"digest": ""}  # the digest of the file does not cover this addition
-    return record.model_copy(update=changed)
-
-
 def estimate_robust(worst: Mapping[str, bool | None]) -> Estimate:
     """The share of rows that nothing broke, with Wilson's interval over the rows of which that is known."""
     found = tally([None if broken is None else not broken for broken in worst.values()])
     low, high = found.interval
     return Estimate(value=found.rate, low=low, high=high, n=found.n, unscored=found.unscored)
-
-
-def read_batch(file: Path) -> Batch | None:
-    """Reads a finished batch of this version or an older one; None where the file is missing or damaged."""
-    try:
-        data = read_json(file)
-        return Batch.model_validate({{"outcomes": "row_results"}.get(key, key): data[key] for key in data})
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def list_interrupted_batches(folder: Path, record: AttackRecord) -> list[Path]:
-    """The files of finished batches of interrupted attacks."""
-    begun = {(each.attack, each.condition) for each in record.interrupted}
-    found = [f for p in record.planned if (p.attack, p.condition) in begun for f in _files(folder / record.store, p)]
-    return list(dict.fromkeys(found))
-
-
-def _files(store: Path, planned: PlannedAttack) -> list[Path]:
-    return sorted((store / planned.attack).glob(f"{planned.condition}-*.json"))
-
-
-def _alarm(stopped: InterruptedAttack) -> Alarm:
-    done, broken = len(stopped.row_results), sum(row.broken is True for row in stopped.row_results)
-    lost = f"; {stopped.damaged} files of what else it did are damaged" if stopped.damaged else ""
-    return Alarm(
-        name=INTERRUPTED,
-        raised_when=f"{stopped.attack} ({stopped.condition}) was stopped after {done} of {stopped.rows} rows, "
-        f"{broken} of which it broke{lost}",
-        means="What it would have broken is not known; the rows that it broke count as broken.",
-        do="Run the same attacks again in this folder: they go on where they were stopped.",
-    )
-
-
-def parse(data: Any) -> AttackRecord:
-    """Makes the record from a file's contents, of this version or of version 1.
-
-    Raises:
-        ValueError: the contents were changed since they were written, or are damaged.
-    """
-    old = {**upgrade(data), "version": FORMAT_VERSION} if data["version"] == 1 else data
-    return parse_sealed(AttackRecord, old)

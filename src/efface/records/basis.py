@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import find_shared_digest, hash_file
-from . import attacks as attack_record
+from . import attack_files
 from .attacks import AttackRecord
 from .report import Drawing, Record, SuitePart, list_differences, read_report
 
@@ -49,7 +49,7 @@ def read_results(folder: Path) -> Results:
         ValueError: a file is damaged, was changed, or has an unknown version; attacks have another basis than the
             evaluation; or rows.parquet is not the report's own.
     """
-    attacks = attack_record.read(folder)
+    attacks = attack_files.read(folder)
     if attacks is not None and not (folder / "report.json").is_file():
         return Results(None, attacks)
     evaluation = read_report(folder)
@@ -100,7 +100,7 @@ def require_together(folder: Path, evaluation: Basis, attacks: Basis) -> None:
 
 def require_before_evaluating(folder: Path, drawing: Drawing, suite: SuitePart) -> None:
     """Checks that the attacks in a folder, if any, will belong to a new evaluation there."""
-    if attacks := attack_record.read_file(folder):
+    if attacks := attack_files.read_file(folder):
         require_together(folder, Basis(drawing, suite), Basis.of(attacks))
 
 

@@ -1,4 +1,4 @@
-"""The record of an evaluation: `report.json`, with a version and validated, and `rows.parquet`, with a row a picture."""
+"""The record of an evaluation: `report.json`, validated, with a version, and `rows.parquet`, with a row a picture."""
 
 import re
 from collections.abc import Sequence

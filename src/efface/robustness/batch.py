@@ -24,7 +24,8 @@ from ..models.base import Model
 from ..models.fingerprint import raw
 from ..models.pictures import NoNumbers
 from ..models.trajectory import choose_image_batch
-from ..records.attacks import Batch, RowResult, read_batch
+from ..records.attack_files import read_batch
+from ..records.attacks import Batch, RowResult
 from ..scorers.base import Scorer
 from ..suites.spec import Row
 

@@ -1,12 +1,12 @@
-"""Attacks on an edited model: who brings the concept back, how much of that is chance, and what a low rate is worth.
+"""Attacks an edited model: which attacks bring the concept back, how often by chance, and what a low rate means.
 
 Every attack runs on the erased concept, on a kept concept of the same edited model and on the untouched base; in these
-two controls the concept's name is removed from the prompts. Random prefixes with as many queries run beside it on each,
-and beside an attack that hands in pictures also the same attack with pictures of another thing. A row that shows the
+two controls the concept's name is removed from the prompts. Its baseline is random prefixes with as many queries on
+each, and for an attack with pictures as input also the same attack with pictures of another thing. A row that shows the
 concept before any attack counts as broken and is not attacked, as in UnlearnDiffAtk.
 
 An evaluation's folder gets `attacks.json` and `attacks/`: a file for each finished batch of rows, the pictures, and
-embeddings that words can't say. The same call goes on where it was stopped.
+embeddings that no words have. The same call continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ..evaluation.trial import try_scorers
 from ..files import hash_file
 from ..models.base import Model
 from ..models.text_room import describe_search
-from ..records.attacks import FOLDER, AttackRecord, Condition, PlannedAttack, RowResult, read_file
+from ..records.attack_files import read_file
+from ..records.attacks import FOLDER, AttackRecord, Condition, PlannedAttack, RowResult
 from ..records.basis import require_before_attacking, require_same_basis
 from ..scorers import Judge
-from ..scorers.base import SetScorer
-from ..suites.spec import Row, Suite
-from .batch import ImageJudge, JudgePanel
+from ..suites.spec import Suite
+from .batch import ImageJudge
 from .conditions import (
     AttackTarget,
     Campaign,
@@ -42,6 +42,7 @@ from .conditions import (
 )
 from .merging import Log
 from .progress import CampaignProgress
+from .refusing import check_sampler, find_judges, find_refusals, order_attacks, require_shown
 from .results import CampaignResults, build_record, describe_suite
 from .run import (
     AttackResult,
@@ -54,7 +55,7 @@ from .run import (
     require_shown,
 )
 
-__all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "check_sampler", "find_aliases", "find_judges"]
+__all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "find_aliases"]
 
 OWN = Settings()
 STANDARD = Campaign()
@@ -73,24 +74,31 @@ def attack(
     progress: Progress | None = None,
     store: Path | None = None,
 ) -> AttackRecord:
-    """Attack an edited model, with its controls, and write `out`/attacks.json.
+    """Attacks an edited model, with controls, and writes `out`/attacks.json.
 
-    Attacks that were made in this folder before stay in its record: the worst case is over all of them.
+    Earlier attacks in this folder stay in its record: the worst case is over all of them.
 
     Args:
-        scorers: those that answer the question of the attacked rows are the judges.
+        model: the untouched base.
+        edit_file: the edit.
+        suite: the suite whose rows are attacked.
+        scorers: the scorers; those that answer the question of the attacked rows are the judges.
+        out: the evaluation's folder.
+        attacks: the attacks.
         aliases: other names of concepts, by concept.
+        settings: how pictures are drawn.
+        campaign: the number of rows, and what is attacked.
+        progress: called with a stage's name, the number of rows done, and their total; also for all attacks together.
         store: the folder of batches and pictures, `out`/attacks by default; several attacked edits may share one.
-        progress: called with a stage's name, the rows done, and their number; also of all attacks together.
 
     Raises:
-        ValueError: nothing to attack or to judge with; an attack named twice, without queries, or that can't be made
-            here; the untouched base never shows the concept; a damaged edit or one of another base; the folder holds
-            attacks or an evaluation of another edit, drawn or judged otherwise, or a damaged record.
-        Unmeasured: a judge that fails at whatever it is asked, before anything is drawn.
+        ValueError: there is nothing to attack or no judge; an attack is named twice, has no queries, or can't be made
+            here; the untouched base never shows the concept; the edit is damaged or of another base; the folder holds
+            attacks or an evaluation of another edit, drawn or judged differently, or a damaged record.
+        Unmeasured: a judge fails for every picture; this is raised before anything is drawn.
     """
     check_sampler(settings)
-    order = _order(attacks, model.name)
+    order = order_attacks(attacks, model.name)
     edit = Edit.load(edit_file)
     edit.check(model)
     words = model.architecture != "ddpm"
@@ -118,7 +126,7 @@ def attack(
         now = {"targets": targets, "suite": suite_now, "scorers": judges.identity(), "drawing": drawing}
         require_same_basis(earlier, now)
     with edit.apply(model, settings.strength):
-        refused = _refused(
+        refused = find_refusals(
             {"control-base": base, "target": edited, "control-kept": edited}, order, conditions, campaign.skip
         )
 
@@ -126,7 +134,7 @@ def attack(
     own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
     asked, kept = ([p for p in own if (p.condition == "target") == target] for target in (True, False))
     untouched = _seen(base, asked, named=True)
-    require_shown(asked, untouched["target"], None, model.name)  # before anything is drawn of what is kept
+    require_shown(asked, untouched["target"], None, model.name)  # before the kept concepts are drawn
     untouched |= _seen(base, kept, named=True)
     # Where no attack learns from pictures, they are drawn only of kept concepts that the base did not show by now.
     learning = any(each.learns_from_images for each in order.values())
@@ -156,59 +164,10 @@ def attack(
     return log.write()
 
 
-def _order(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
-    """The attacks by name, random prefixes first, with as many queries as the attack that has most."""
-    named = {name_of(each): each for each in attacks}
-    if not attacks or len(named) < len(attacks):
-        raise ValueError("name at least one attack, and each once; `efface list attacks` lists them")
-    queries = max(each.queries for each in attacks)
-    baseline = named.pop(BASELINE, None) or configured(BASELINE, model)
-    return {BASELINE: replace(baseline, queries=queries), **named}
-
-
-def check_sampler(settings: Settings) -> None:
-    """ValueError unless the model's own scheduler draws: attacks that go on from states on the way know no other."""
-    if settings.sampler != "own":
-        raise ValueError(f"attacks draw by the model's own scheduler, not by {settings.sampler}: leave out --sampler")
-
-
-def find_judges(scorers: Sequence[Judge], row: Row) -> JudgePanel:
-    """The judges of what a row asks; ValueError where there is none."""
-    judges = tuple(s for s in scorers if not isinstance(s, SetScorer) and s.question == row.asks)
-    if not judges:
-        raise ValueError(
-            f"no scorer can say whether a picture shows {row.concept}: one that answers {row.asks!r} would, of "
-            f"{', '.join(s.name for s in scorers) or 'no scorers'} none does; `efface list scorers` lists them"
-        )
-    return JudgePanel(judges)
-
-
-def _refused(
-    bouts: Mapping[Condition, AttackRunner], order: Mapping[str, Attack], conditions: Sequence[AttackTarget], skip: bool
-) -> dict[tuple[str, Condition], str]:
-    """Why which attacks can't be made where.
-
-    Raises:
-        ValueError: one can't be made on the erased concept, unless those are to be skipped and another can.
-    """
-    found: dict[tuple[str, Condition], str] = {}
-    for name, attack in order.items():
-        for target in conditions:
-            if attack.applies_to_base or target.condition == "target":
-                try:
-                    check_attack(attack, bouts[target.condition].context(target, name, {}))
-                except ValueError as error:
-                    found.setdefault((name, target.condition), str(error))
-    fatal = [(name, reason) for (name, condition), reason in found.items() if condition == "target"]
-    if fatal and (not skip or len(fatal) == len(order) - 1 or fatal[0][0] == BASELINE):
-        raise ValueError(f"{fatal[0][0]} can't be made here: {fatal[0][1]}")
-    return found
-
-
 def _seen(
     runner: AttackRunner, conditions: Sequence[AttackTarget], named: bool
 ) -> dict[Condition, dict[str, RowResult]]:
-    """What plain prompts show of the suite's rows (`named`), or of those that will be attacked."""
+    """The results of plain prompts for the suite's rows (`named`), or for the rows that will be attacked."""
     found: dict[Condition, dict[str, RowResult]] = {target.condition: {} for target in conditions}
     for target in conditions:
         found[target.condition] |= plain(runner, target, target.asked if named else target.rows)
@@ -221,7 +180,7 @@ def _planned(
     targets: Sequence[AttackTarget],
     refused: Mapping[tuple[str, Condition], str],
 ) -> list[PlannedAttack]:
-    """What will be made on these targets."""
+    """The attacks that will be made on these targets."""
     found = []
     for name, attack in order.items():
         for condition, group in _by_condition(attack, targets).items():
@@ -239,7 +198,7 @@ def _planned(
 
 
 def _by_condition(attack: Attack, targets: Sequence[AttackTarget]) -> dict[Condition, list[AttackTarget]]:
-    """The targets on which an attack is made, by condition: one that only undoes an edit has no controls."""
+    """The targets of an attack, by condition; an attack that only undoes an edit has no control on the base."""
     found: dict[Condition, list[AttackTarget]] = {}
     for target in targets:
         if attack.applies_to_base or target.condition == "target":
@@ -254,7 +213,7 @@ def _attack_all(
     refused: Mapping[tuple[str, Condition], str],
     log: Log,
 ) -> None:
-    """Every attack on rows that do not show the concept by themselves; and those by pictures, given another thing's."""
+    """Makes every attack on the rows that do not show the concept yet, and the baselines of attacks with pictures."""
     fallen: set[str] = set()
     for name, attack in results.order.items():
         for condition, group in _by_condition(attack, targets).items():
@@ -284,7 +243,7 @@ def _look_at_kept(
     kept: Sequence[AttackTarget],
     refused: Mapping[tuple[str, Condition], str],
 ) -> None:
-    """Of each attack that only undoes an edit: what the model that it makes shows of kept concepts, asked by name."""
+    """Draws kept concepts by name, for each attack that only undoes an edit, with the model that it makes."""
     for name, attack in results.order.items():
         if attack.applies_to_base or (name, "target") in refused:
             continue

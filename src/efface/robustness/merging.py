@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..functional.rates import Verdict
+from ..records.attack_files import add_interrupted
 from ..records.attacks import (
     FILE,
     AttackMeasure,
     AttackRecord,
     AttackSuccess,
     PlannedAttack,
-    add_interrupted,
     estimate_robust,
 )
 from ..records.report import Alarm
