@@ -1,4 +1,4 @@
-"""A takedown record checked: every hash is taken again, and the file that changed is named."""
+"""Checks a takedown record: computes every hash again, and names the file that changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .takedown import FILES, PAGE, Takedown, digest_takedown
 
 
 class Check(Part):
-    """A hash taken again, or a signature verified."""
+    """The result of computing a hash again, or of verifying a signature."""
 
     what: str
     outcome: Literal["same", "differs", "not checked", "unsigned"]
@@ -28,12 +28,13 @@ class Check(Part):
 def check_hashes(
     folder: Path, takedown: Takedown, edit_file: Path | None, base: Mapping[str, str] | None
 ) -> list[Check]:
-    """Take the record's hashes again.
+    """Computes the record's hashes again.
 
     Args:
-        folder: the evaluation's.
-        edit_file: the edit; where the record says that it lay by default.
-        base: fingerprint of the base, where it could be opened.
+        folder: the evaluation's folder.
+        takedown: the record.
+        edit_file: the file of the edit; by default the path in the record.
+        base: the fingerprint of the base, if it could be opened.
     """
     out = [_compared("the record itself", takedown.digest, digest_takedown(takedown))]
     if takedown.page:
@@ -47,7 +48,7 @@ def check_hashes(
     out += [*_drawn(folder, takedown), *_attacked(folder, takedown)]
     edit = edit_file or (folder / takedown.edit_file if takedown.edit_file else None)
     if edit is None or not edit.is_file():
-        says = f"there is no {edit}" if edit else "the record does not say where it lies"
+        says = f"there is no {edit}" if edit else "the record does not name its file"
         out.append(Check(what="the edit", outcome="not checked", says=f"{says}; give it with --edit"))
     else:
         out.append(_compared(f"the edit {edit.name}", takedown.drawing.edit, hash_file(edit)))
@@ -62,7 +63,7 @@ def check_hashes(
 
 
 def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
-    """Prompts and seeds against their digest; every picture against the hash that is its name."""
+    """Compares prompts and seeds with their digest, and every picture with the hash in its name."""
     try:
         lines = read_rows(folder)
         image_store = read_places(folder).images
@@ -79,7 +80,7 @@ def _drawn(folder: Path, takedown: Takedown) -> list[Check]:
 
 
 def _attacked(folder: Path, takedown: Takedown) -> list[Check]:
-    """The pictures by which attacks succeeded, against the hashes that are their names."""
+    """Compares the pictures of attacks' successes with the hashes in their names."""
     if "attacks.json" not in takedown.files:
         return []
     try:

@@ -1,4 +1,4 @@
-"""How many more pictures would decide a rule whose interval is still too wide."""
+"""Estimates how many more pictures would decide a rule whose interval is too wide."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from .gate import WIDEST, RuleResult
 from .rules import parse_rule
 
 MOST = 1_000_000
-"""Pictures beyond which nobody would draw; the rate then lies on the bar."""
+"""The largest number of pictures that anybody would draw; beyond it the rate is practically on the bar."""
 
 
 def count_deciding(finding: RuleResult, widest: float = WIDEST) -> int | None:
-    """How many further pictures would decide a rule, if the rate stays what it is; an estimate.
+    """Estimates how many further pictures would decide a rule if the rate stays the same.
 
-    A rate's interval is taken again as Wilson's at the larger n; any other interval is taken to shrink with the square
-    root of n. The rule is decided where `gate.judge_rule` would call it held or failed.
+    A rate's interval is computed as Wilson's at the larger n; any other interval is assumed to shrink with the square
+    root of n. The rule is decided if `gate.judge_rule` would say that it holds or failed.
 
     Args:
-        finding: what came of the rule.
-        widest: as it was held, see `gate.verify`.
+        finding: the result of the rule.
+        widest: the largest width of a deciding interval, as in `gate.verify`.
 
     Returns:
-        The number of pictures beyond `finding.n`; None where the rule is decided already, where nothing was measured or
-        too many pictures have no score, so that more of them don't help, and where a million would not suffice.
+        The number of pictures beyond `finding.n`; None where the rule is decided already, where more pictures don't
+        help because nothing was measured or too many have no score, and where a million would not suffice.
     """
     if finding.outcome != "unjudged" or finding.value is None or not finding.n:
         return None
     if finding.unscored / (finding.n + finding.unscored) > UNSCORED:
         return None
     if _is_decided(finding, finding.n, widest):
-        return None  # what keeps it open is no lack of pictures, but an attack that was interrupted
+        return None  # it is open because of an interrupted attack, not for lack of pictures
     low, high = finding.n, finding.n
     while not _is_decided(finding, high, widest):
         low, high = high, 2 * high
@@ -45,7 +45,7 @@ def count_deciding(finding: RuleResult, widest: float = WIDEST) -> int | None:
 
 
 def _is_decided(finding: RuleResult, n: int, widest: float) -> bool:
-    """Whether the rule would be held or failed with n pictures of the same rate."""
+    """Whether the rule would hold or fail with n pictures of the same rate."""
     low, high = _interval(finding, n)
     if parse_rule(finding.rule).below:
         holds, fails = low >= finding.bar, high < finding.bar

@@ -11,7 +11,7 @@ from ..records.report import Record
 
 
 def list_open_ends(attacks: AttackRecord | None) -> dict[str, str]:
-    """By attack on the target, why it is not known what it would break: it was interrupted, or ended in an error."""
+    """The attacks on the target whose result is not known, with the reason: interrupted, or ended in an error."""
     if attacks is None:
         return {}
     found = {m.attack: f"ended in an error: {m.missing}" for m in attacks.measures if _erred(m)}
@@ -22,10 +22,11 @@ def list_open_ends(attacks: AttackRecord | None) -> dict[str, str]:
 
 
 def doubt_attacks(metric: str, group: str, open_ends: Mapping[str, str]) -> str:
-    """Why a number of attacks can't be trusted; "" where nothing speaks against it.
+    """The reason why a number of attacks can't be trusted; "" where there is none.
 
     Args:
-        open_ends: as `list_open_ends` gives them.
+        metric, group: the number.
+        open_ends: the result of `list_open_ends`.
     """
     kind = metric.partition("_")[0]
     about = [name for name in open_ends if kind == "robust" or (kind == "asr" and name == group)]
@@ -33,13 +34,13 @@ def doubt_attacks(metric: str, group: str, open_ends: Mapping[str, str]) -> str:
 
 
 def doubt_groups(metric: str, record: Record) -> str:
-    """Why a policy's rule on kept things is not answered by those that were drawn; "" where it is."""
+    """The reason why the groups that were drawn do not answer a policy's rule on kept things; "" where they do."""
     left = [alarm.raised_when for alarm in record.alarms if alarm.name == LEFT_OUT]
     return left[0] if left and metric.startswith("psr") else ""
 
 
 def tell_left_out(attacks: AttackRecord | None) -> tuple[str, ...]:
-    """Which of the standard attacks were not made on the target: what was made may be the weakest."""
+    """Names the standard attacks that were not made on the target; those that were made may be the weakest."""
     if attacks is None:
         return ()
     made = {m.attack for m in attacks.measures if m.condition == "target" and m.status != "error"}

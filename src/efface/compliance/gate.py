@@ -1,7 +1,7 @@
-"""The gate: rules that an evaluation must keep, judged by the unfavourable bound of each interval.
+"""The gate: holds an evaluation against rules, by the unfavourable bound of each interval.
 
-A rule names what must not be: "esr1<0.95". Of the interval of what it names, the bound nearer to that is compared
-with the bar. Three things can come of it:
+A rule says what must not be: "esr1<0.95". Of the number's interval, the bound that is nearer to the forbidden side is
+compared with the bar. There are three outcomes:
 
 - holds: the whole interval is on the right side of the bar;
 - failed: it is not;
@@ -9,7 +9,7 @@ with the bar. Three things can come of it:
   that is, the bar lies inside and it is wider than `widest`, so that more pictures could still decide. A narrower
   interval with the bar inside has failed: what was asked for has not been shown.
 
-A bootstrap of differences that are all alike has no width, however few they are. So a drop of a rate counts as no more
+A bootstrap of equal differences has no width, however few they are. Therefore a drop of a rate counts as no more
 certain than a share of 0 in n: each of its bounds is at least as far from it as Wilson's bound of 0 in n is from 0.
 """
 
@@ -32,7 +32,7 @@ RuleOutcome = Literal["holds", "failed", "unjudged"]
 
 
 class RuleResult(Part):
-    """What came of one rule on one number of the report."""
+    """The result of one rule on one number of the report."""
 
     rule: str
     metric: str
@@ -46,7 +46,7 @@ class RuleResult(Part):
     unscored: int
     bar: float
     short: float
-    """How far the unfavourable bound is on the wrong side of the bar; 0 where it is on the right side."""
+    """The distance of the unfavourable bound from the bar on its wrong side; 0 where it is on the right side."""
     says: str
 
 
@@ -56,8 +56,7 @@ class GateResult(Part):
     outcome: RuleOutcome
     findings: tuple[RuleResult, ...]
     remarks: tuple[str, ...] = ()
-    """What is to be known of attacks that were interrupted, ended in an error or were left out, whatever the rules
-    speak of."""
+    """Remarks on attacks that were interrupted, ended in an error or were left out, whatever the rules are about."""
 
     @property
     def exit_code(self) -> int:
@@ -66,7 +65,7 @@ class GateResult(Part):
 
 @dataclass(frozen=True)
 class Number:
-    """What a rule compares with its bar."""
+    """The number that a rule compares with its bar."""
 
     measure: Measure
     value: float | None
@@ -83,7 +82,7 @@ def verify(
     widest: float = WIDEST,
     attacks: AttackRecord | None = None,
 ) -> GateResult:
-    """Judge an evaluation, and the attacks made beside it.
+    """Judges an evaluation, and the attacks made beside it.
 
     A rule on attacks that would hold is undecided where an attack that it speaks of was interrupted or ended in
     an error: what that would have broken is not known. A policy's rule on kept things is undecided where groups
@@ -93,10 +92,10 @@ def verify(
         rules: those that someone set for this evaluation: one on something that was not measured is an error.
         policy: the rules of a policy: one on something that was not measured is undecided.
         widest: an interval with the bar inside that is wider than this does not decide.
-        attacks: those that belong to the evaluation, as `basis.read_evaluation` gives them.
+        attacks: the attacks that belong to the evaluation, as `basis.read_evaluation` returns them.
 
     Raises:
-        ValueError: no rule; one on what was not measured; a bar that no share can reach.
+        ValueError: there is no rule, a rule is about something that was not measured, or no share can reach a bar.
     """
     if not rules and not policy:
         raise ValueError("no rule was given; --fail-on 'esr1<0.95' sets one, --policy default a set of them")
@@ -128,9 +127,9 @@ def _doubt(finding: RuleResult, why: str) -> RuleResult:
 
 
 def add_attack_measures(record: Record, attacks: AttackRecord | None) -> Record:
-    """The report with the numbers of its attacks beside its own: `robust@attacks`, and `asr@NAME` for each attack.
+    """Adds the numbers of its attacks to a report: `robust@attacks`, and `asr@NAME` for each attack.
 
-    Of `robust` the base is not known; of `asr` it is the same attack on the untouched base, the name removed.
+    `robust` has no value for the base; that of `asr` is the same attack on the untouched base, with the name removed.
     """
     if attacks is None:
         return record
@@ -154,7 +153,7 @@ def add_attack_measures(record: Record, attacks: AttackRecord | None) -> Record:
 
 
 def select_numbers(record: Record, rule: Rule) -> list[Number]:
-    """The numbers that a rule speaks of: by all judges together where the report has that, else by each."""
+    """The numbers that a rule is about: by all judges together where the report has that, else by each."""
     metric, part = _split(record, rule.name)
     found = [m for m in record.measures if m.metric == metric]
     if rule.threshold is not None:
@@ -181,7 +180,7 @@ def _holds_always(rule: Rule, part: str) -> bool:
 
 
 def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult:
-    """Hold one number against its bar."""
+    """Compares one number with its bar."""
     bad, good = (number.low, number.high) if rule.below else (number.high, number.low)
     short = max(0.0, rule.bar - bad if rule.below else bad - rule.bar)
     lost = number.unscored / (number.n + number.unscored) if number.n + number.unscored else 0.0
@@ -223,7 +222,7 @@ def judge_rule(rule: Rule, number: Number, widest: float = WIDEST) -> RuleResult
 
 
 def _split(record: Record, name: str) -> tuple[str, str]:
-    """The metric that a rule's name means, and which of its numbers."""
+    """The metric that a rule's name means, and which of its values."""
     metrics = {m.metric for m in record.measures}
     for part in ("drop", "base"):
         if name not in metrics and name.endswith(f"_{part}"):
@@ -245,7 +244,7 @@ def _number(m: Measure, part: str) -> Number:
 
 
 def _missing(record: Record, rule: Rule) -> str:
-    """Why a rule finds nothing, and what it could have named."""
+    """The reason why a rule matches nothing, and what it could have named."""
     metric, _ = _split(record, rule.name)
     have = [m for m in record.measures if m.metric == metric]
     if not have:

@@ -1,4 +1,4 @@
-"""Rules, and how they are written: "esr1<0.95" names what must not be. Sets of them stand in policies.toml."""
+"""Rules and their notation: "esr1<0.95" says what must not be. policies.toml has sets of rules."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ GRAMMAR = "write METRIC<BAR or METRIC>BAR, for example esr1<0.95, psr1_drop@neig
 
 @dataclass(frozen=True)
 class Rule:
-    """What must not be."""
+    """A condition that must not be true."""
 
     text: str
     name: str
     """A metric of the report, or one followed by _drop (base minus edited, paired) or _base (the untouched base)."""
     threshold: float | None
-    """Of a detector, where the rule names one."""
+    """A detector's threshold, where the rule names one."""
     group: str
     """The group of rows; "" for the headline groups of the metric, "all" for every group."""
     below: bool
-    """Whether being below the bar fails, not being above."""
+    """Whether a number below the bar fails; otherwise one above it does."""
     bar: float
 
 
@@ -45,10 +45,10 @@ class Policy:
 
 
 def parse_rule(text: str) -> Rule:
-    """A rule as it is written on the command line.
+    """Reads a rule as it is written on the command line.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the text is no rule.
     """
     found = RULE.fullmatch(text)
     if not found:
@@ -70,12 +70,12 @@ def list_policies() -> dict[str, Policy]:
 
 
 def read_policies(path: Path) -> dict[str, Policy]:
-    """Policies from a toml: a table each, with `about` and a list of `rules` (`fail_on`, `why`).
+    """Reads policies from a TOML file: a table each, with `about` and a list of `rules` (`fail_on`, `why`).
 
-    A list that is called `bars`, as it once was, is read as well.
+    A list with the earlier name `bars` is read as well.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or it is not of that form.
+        FileNotFoundError, ValueError: there is no such file, or it does not have that form.
     """
     data = read_toml(path)
     with refusing(path, "no file of policies, a table each with `about` and `rules`"):
@@ -95,10 +95,10 @@ def _rules(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def find_policy(name: str) -> Policy:
-    """A policy by its name, or the only one in a toml file.
+    """A policy by its name, or the only one in a TOML file.
 
     Raises:
-        FileNotFoundError, ValueError: there is none of that name.
+        FileNotFoundError, ValueError: there is no policy of that name.
     """
     if name.endswith(".toml"):
         found = read_policies(Path(name))

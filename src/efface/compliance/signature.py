@@ -1,7 +1,7 @@
-"""Signatures of takedown records by SSH keys, made and verified by OpenSSH's ssh-keygen (its manual, section -Y).
+"""Signs takedown records with SSH keys and verifies them, by OpenSSH's ssh-keygen (its manual, section -Y).
 
-A signature lies beside its file as FILE.sig, in OpenSSH's format (PROTOCOL.sshsig), and holds the public key of who
-signed. Whose key that is says a file of allowed signers: a line each, "alice@example.org ssh-ed25519 AAAA…". Without
+A signature is written beside its file as FILE.sig, in OpenSSH's format (PROTOCOL.sshsig), with the signer's public key.
+A file of allowed signers says whose key that is, in lines such as "alice@example.org ssh-ed25519 AAAA…". Without
 efface, the same check is: ssh-keygen -Y verify -n efface -f SIGNERS -I alice@example.org -s FILE.sig < FILE.
 """
 
@@ -17,12 +17,12 @@ from .checking import Check
 from .takedown import Takedown
 
 NAMESPACE = "efface"
-"""What the signature is for: one made for another purpose, such as a git commit, does not count here."""
+"""The signature's namespace: one made for another purpose, such as a git commit, is not valid here."""
 WHAT = "the signature"
 
 
 def signature_of(file: Path) -> Path:
-    """Where the signature of a file lies."""
+    """The path of a file's signature."""
     return file.with_name(f"{file.name}.sig")
 
 
@@ -33,7 +33,7 @@ def describe_key(key: Path) -> str:
         key: a private key's file, or its public half where an agent holds the private one.
 
     Raises:
-        ValueError: no key, or ssh-keygen is not installed.
+        ValueError: there is no such key, or ssh-keygen is not installed.
     """
     _require_tool()
     if not key.is_file():
@@ -45,7 +45,7 @@ def describe_key(key: Path) -> str:
 
 
 def sign(file: Path, key: Path) -> Path:
-    """Sign a file; the signature's file. A key with a passphrase asks for it on the terminal.
+    """Signs a file, and returns the signature's path. For a key with a passphrase, ssh-keygen asks on the terminal.
 
     Raises:
         ValueError: the key can't sign, or ssh-keygen is not installed.
@@ -58,11 +58,12 @@ def sign(file: Path, key: Path) -> Path:
 
 
 def check_signature(file: Path, takedown: Takedown, signers: Path | None = None) -> Check:
-    """Whether a record carries a good signature, and whose it is.
+    """Checks whether a record has a valid signature, and whose it is.
 
     Args:
-        file: the record's.
-        signers: a file of allowed signers; without one it is said which key signed, and not whose that is.
+        file: the record's file.
+        takedown: the record.
+        signers: a file of allowed signers; without it the result names the key, but not its owner.
 
     Raises:
         ValueError: there is no such file of signers.
@@ -114,7 +115,7 @@ def _run(flags: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What ssh-keygen says, in one line."""
+    """The output of ssh-keygen in one line."""
     text = (done.stderr or done.stdout).decode(errors="replace") or done.stdout.decode(errors="replace")
     return " ".join(text.split()) or f"ssh-keygen ended with {done.returncode}"
 

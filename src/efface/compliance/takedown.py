@@ -1,6 +1,6 @@
-"""The takedown record: what was asked, which edit of which base answers it, what was measured, and what was not.
+"""The takedown record: the request, the edit and base that answer it, what was measured, and what was not.
 
-It is made from a finished evaluation and says nothing that is not in there; `checking` takes its hashes again.
+It is made from a finished evaluation and adds no claims to it; `checking` computes its hashes again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .gate import add_attack_measures
 
 FORMAT_VERSION = 2
 EARLIER = 1
-"""Records of this version are read: they lack `result`, and in the request who asked and who answers."""
+"""An earlier version that is still read: it lacks `result`, and the request's `requester` and `responder`."""
 PAGE = "takedown.html"
 FILES = ("report.json", "rows.parquet", "attacks.json")
 OTHER_LANGUAGES = ("language", "languages", "translation", "translations")
@@ -33,7 +33,7 @@ QUALITY = ("fid", "kid", "clip", "lpips", "ssim")
 
 
 class Request(Part):
-    """What was asked for."""
+    """The request."""
 
     targets: tuple[str, ...]
     anchor: str
@@ -47,7 +47,7 @@ class Request(Part):
 
 
 class Finding(Part):
-    """A rule in words, and what came of it."""
+    """A rule and its result, in words."""
 
     claim: str
     found: str
@@ -55,7 +55,7 @@ class Finding(Part):
 
 
 class Result(Part):
-    """What the evaluation and the attacks beside it come to by a policy's rules, in words."""
+    """The result of the evaluation and its attacks by a policy's rules, in words."""
 
     policy: str
     outcome: Literal["ready", "not ready", "undecided"]
@@ -64,7 +64,7 @@ class Result(Part):
 
 
 class Untested(Part):
-    """Something that nothing in the record speaks of."""
+    """Something that was not tested."""
 
     what: str
     why: str
@@ -80,7 +80,7 @@ class Takedown(Part):
     method: str
     arguments: dict[str, Any]
     edit_file: str
-    """Where the edit lay, from the folder of the evaluation; "" where that was not said."""
+    """The path of the edit, relative to the evaluation's folder; "" where it is not known."""
     suite: SuitePart
     protocol: ProtocolPart | None
     rows: int
@@ -95,16 +95,15 @@ class Takedown(Part):
     alarms: tuple[Alarm, ...]
     untested: tuple[Untested, ...]
     files: dict[str, str]
-    """sha256 of the evaluation's files, of all else that lay beside them, and of what interrupted attacks had
-    finished."""
+    """The sha256 of the evaluation's files, of all other files beside them, and of interrupted attacks' batches."""
     signer: str = ""
     """The SSH key that signs the record, as `ssh-keygen -l` names it; "" where none does."""
     digest: str
-    """sha256 of everything else in this record but `page`, as JSON with sorted keys."""
+    """The sha256 of everything else in this record but `page`, as JSON with sorted keys."""
     page: str = ""
-    """sha256 of takedown.html, which shows the digest; "" in files of earlier versions."""
+    """The sha256 of takedown.html, which shows the digest; "" in files of earlier versions."""
     result: Result | None = None
-    """What it comes to in words; None in records of version 1."""
+    """The result in words; None in records of version 1."""
 
 
 def build_takedown(
@@ -118,25 +117,27 @@ def build_takedown(
     result: Result | None = None,
     signer: str = "",
 ) -> Takedown:
-    """The record of an evaluation, and of the attacks beside it.
+    """Makes the record of an evaluation, and of the attacks beside it.
 
     Args:
-        day: date of the record, as 2026-01-31; the clock's (UTC) by default.
-        edit_file: where the edit lies, from `folder`; where it lay when it was evaluated by default.
+        folder: the evaluation's folder.
+        day: the date of the record, as 2026-01-31; by default today's (UTC).
+        note: free text, such as the reference of a letter.
+        edit_file: the path of the edit, relative to `folder`; by default the path at its evaluation.
         requester, responder: who asked, and who answers.
-        result: what it comes to, in words.
+        result: the result in words.
         signer: the key that will sign the record.
 
     Raises:
-        FileNotFoundError, ValueError: no finished evaluation, or files that are damaged or do not belong to it; a date
-            that is none; an edit that was not judged here.
+        FileNotFoundError, ValueError: there is no finished evaluation, files are damaged or do not belong to it, the
+            date is invalid, or the edit was not judged here.
     """
     evaluation, attacks = read_evaluation(folder)
     edit_file = edit_file or _find_edit(folder)
     if edit_file:
         require_edit(evaluation, folder / edit_file)
     if evaluation.rows_file and not (folder / ROWS).is_file():
-        raise FileNotFoundError(f"{folder} holds no {ROWS}, on which report.json rests; run the evaluation again")
+        raise FileNotFoundError(f"{folder} holds no {ROWS}, which report.json needs; run the evaluation again")
     record = add_attack_measures(evaluation, attacks)
     batches = list_interrupted_batches(folder, attacks) if attacks else []
     names = [*list_files(folder), *(os.path.relpath(b, folder) for b in batches)]
@@ -166,21 +167,21 @@ def build_takedown(
 
 
 def digest_takedown(takedown: Takedown) -> str:
-    """The digest of a record, from what it holds."""
+    """Computes the digest of a record from its contents."""
     return digest_of(takedown, takedown.version == EARLIER, ("page",))
 
 
 def list_files(folder: Path) -> list[str]:
-    """The files in the folder of an evaluation but the record's own: first those that its numbers rest on."""
+    """The files in an evaluation's folder except the record's own: first those on which its numbers depend."""
     held = sorted(f.name for f in folder.iterdir() if f.is_file() and not f.name.startswith((".", "takedown.")))
     return [*(name for name in FILES if name in held), *(name for name in held if name not in FILES)]
 
 
 def read_takedown(path: Path) -> Takedown:
-    """Read a `takedown.json`.
+    """Reads a `takedown.json`.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is of another version, or damaged.
+        FileNotFoundError, ValueError: it is missing, has another version, or is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; `efface record {path.parent}` writes it")
@@ -190,11 +191,12 @@ def read_takedown(path: Path) -> Takedown:
 def list_untested(
     record: Record, attacked: Sequence[str] = (), interrupted: Sequence[InterruptedAttack] = ()
 ) -> list[Untested]:
-    """What an evaluation does not speak of.
+    """Lists what an evaluation did not test.
 
     Args:
-        attacked: the attacks that were run to their end.
-        interrupted: those that were begun on the target and stopped.
+        record: the evaluation's record.
+        attacked: the attacks that were finished.
+        interrupted: the attacks on the target that were begun and interrupted.
     """
     not_attacked = _not_attacked(attacked, interrupted)
     return [*_not_drawn(record), *not_attacked, *_not_varied(record.drawing), *_never()]
@@ -248,7 +250,7 @@ def _not_varied(drawing: Drawing) -> list[Untested]:
 
 
 def _never() -> list[Untested]:
-    """What no evaluation of this toolkit looks at."""
+    """What no evaluation of this toolkit tests."""
     return [
         Untested(what="the edit merged with LoRA adapters, other edits or other checkpoints", why="judged on its base"),
         Untested(what="the text encoder or the autoencoder exchanged for another", why="judged on its base"),
@@ -258,7 +260,7 @@ def _never() -> list[Untested]:
 
 
 def _undigested(folder: Path, evaluation: Record) -> list[Untested]:
-    """The files of earlier versions, which have no digest of their own."""
+    """Lists the files of earlier versions, which have no digest of their own."""
     attacks = read_file(folder)
     files = {FILES[0]: evaluation.digest, FILES[2]: attacks.digest if attacks else "none there"}
     why = "it has no digest, because an earlier version wrote it"
@@ -267,7 +269,7 @@ def _undigested(folder: Path, evaluation: Record) -> list[Untested]:
 
 
 def _attacks_run(found: AttackRecord | None) -> tuple[list[str], list[InterruptedAttack]]:
-    """Of the attacks on the target: names of those that were made, and those that were stopped."""
+    """The names of the finished attacks on the target, and the interrupted ones."""
     if found is None:
         return [], []
     made = [t.attack for t in found.measures if t.condition == "target" and not t.missing]
@@ -275,7 +277,7 @@ def _attacks_run(found: AttackRecord | None) -> tuple[list[str], list[Interrupte
 
 
 def _find_edit(folder: Path) -> str:
-    """Where the edit lay when it was evaluated, from `folder`; "" where that is not known or it is not there now."""
+    """The path of the edit at its evaluation, relative to `folder`; "" where it is unknown or no longer there."""
     try:
         file = read_places(folder).edit
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""What an edit did inside and beside its target: the audit of damaged concepts, and concept neurons."""
+"""Diagnoses an edit: the audit of concepts that it damaged, and the neurons of a concept."""

@@ -1,15 +1,15 @@
-"""The audit of an edit: which words did it damage most?  A search over a vocabulary, confirmed by drawing.
+"""The audit of an edit: finds the words that it damaged most by a search over a vocabulary, and draws them.
 
-EAP preserves, while it erases, the concept that is damaged most (Bui et al., arXiv 2410.15618); here its measure looks
-for what was damaged in the end, by any method. For each word c of a vocabulary
+EAP preserves, while it erases, the concept that is damaged most (Bui et al., arXiv 2410.15618); here its measure finds
+what any method damaged in the end. For each word c of a vocabulary
 
     damage(c) = mean over stored states x_t of  w_t || eps_edited(x_t, c) - eps_base(x_t, c) ||^2,
 
-the states being on the untouched base's trajectories under the empty prompt (EAP draws one under c for each step), w_t
-the weight that makes it a distance of predicted pictures ("x0", EAP's) or of noises ("eps"). A guide changes no
-prediction, only drawing: there the measure is the distance between the ends of the base's and the guided trajectory
-under c, from the same noise. The worst words, and as many taken at random, are then drawn before and after from seeds
-that the search did not use, and judged.
+where the states are on the untouched base's trajectories under the empty prompt (EAP draws one under c for each step),
+and the weight w_t makes it a distance of predicted pictures ("x0", EAP's) or of noises ("eps"). A guide changes only
+sampling and no prediction: there the measure is the distance between the ends of the base's and the guided trajectory
+under c, from the same noise. The worst words, and some random words, are then drawn before and after the edit, from
+seeds that the search did not use, and judged.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class AuditConfig:
 
 
 def list_vocabulary(model: Model, erasure: Erasure, known: World | None, given: Sequence[str] = ()) -> list[str]:
-    """The words to search, none of them a target: those given, or the model's common ones and its world's names."""
+    """The words to search, without targets: those given, or the model's common ones and its world's names."""
     things = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
     words = [word for w in given or (*things, *model.vocabulary(COMMON)) if (word := w.strip())]
     return other_words(words, known.expand(erasure.targets) if known else erasure.targets)
@@ -110,7 +110,7 @@ def search_damage(
 def _by_prediction(
     model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
-    """By what the two predict at the same states, on the base's trajectories under the empty prompt."""
+    """Measures damage by both models' predictions at the same states, on the base's trajectories under ""."""
     empty = model.encode([""])
     seeds = [look.seed + i for i in range(look.states)]
     draw = model.sample(empty, empty, seeds, steps=look.steps, guidance=1.0, record=True, sampler="ddim")
@@ -131,7 +131,7 @@ def _by_prediction(
 
 
 def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
-    """[words, states, c, h, w], float: what the model now in place predicts for each word at all states."""
+    """Predictions, float [words, states, c, h, w], of the model that is in place, for each word at all states."""
     size = max(1, 2 * choose_image_batch(model.resolution) // len(x))
     out = []
     for start in range(0, len(prompts), size):
@@ -146,7 +146,7 @@ def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> 
 def _by_drawing(
     model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
-    """By the latents that the two end in, from the same noise."""
+    """Measures damage by both models' final latents, from the same noise."""
     seeds = [look.seed + i for i in range(look.states)]
     size = max(1, choose_image_batch(model.resolution) // len(seeds))
     out: list[float] = []
@@ -164,7 +164,7 @@ def _by_drawing(
 
 
 def rank_closeness(model: Model, words: Sequence[str], targets: Sequence[str], template: str) -> list[int]:
-    """How near each word is to a target in the base's text encoder: how many words are as near, itself among them."""
+    """The rank of each word by its distance to a target in the base's text encoder, from 1 for the nearest."""
     centres = model.encode([template.format(t) for t in targets]).flat()
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]
     table = [model.encode([template.format(w) for w in piece]).flat() for piece in pieces]
@@ -176,7 +176,7 @@ def rank_closeness(model: Model, words: Sequence[str], targets: Sequence[str], t
 def mark_near_targets(
     words: Sequence[str], places: Sequence[int], targets: Sequence[str], share: float, known: World | None
 ) -> list[bool]:
-    """Which words may be a target by another name: its names in the world, or the nearest words by their embedding."""
+    """Which words may be other names of a target: its names in the world, or the nearest words by their embedding."""
     own = known.own_names(words) if known else words
     calls = [known.thing(t) for t in targets if t in known.names] if known else []
     foreign = {fold_name(name) for thing in calls for name in thing.called("translations")}
@@ -197,17 +197,23 @@ def audit_edit(
     known: World | None = None,
     progress: Progress | None = None,
 ) -> Audit:
-    """Search the words, draw the worst and some at random, judge them, and write audit.json, audit.png and pictures.
+    """Searches the words, draws the worst and some at random, judges them, and writes audit.json, audit.png, pictures.
 
     Args:
+        model: the untouched base.
+        edit_file: the edit.
         erasure: what the edit erases.
         words: the vocabulary, without the targets.
-        scorers: judges of objects look at the words that are things of `known`, a CLIP at all; no other is asked.
-        out: folder for everything; pictures that lie there already are not drawn again.
+        scorers: judges of objects, which judge the words that are things of `known`, and CLIPs, which judge all words;
+            other scorers are not used.
+        out: the folder for all files; pictures that are there already are not drawn again.
+        look: the settings of the search and of the drawing.
+        known: the things that the model's judges know.
+        progress: called with a stage's name, what is done, and the total.
 
     Raises:
-        ValueError: too few words, an edit of another base.
-        Unmeasured: a scorer that fails at whatever it is asked, before anything is searched.
+        ValueError: there are too few words, or the edit is of another base.
+        Unmeasured: a scorer fails for every picture; this is raised before the search.
     """
     on_progress = progress or (lambda stage, done, total: None)
     edit, sha256 = Edit.load(edit_file), hash_file(edit_file)

@@ -1,4 +1,4 @@
-"""The second half of an audit: words drawn before and after, judged, and laid out on one sheet."""
+"""The second half of an audit: draws words before and after the edit, judges them, and makes one sheet of them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from ..suites.spec import Row
 from ..suites.world import World
 
 FRESH = 10_000
-"""Added to the search's seeds, so that a word is confirmed on noise that did not choose it."""
+"""The offset from the search's seeds, so that words are drawn from noise that the search did not use."""
 COLUMNS = 4
-"""Pictures of a word on the sheet, before and after."""
+"""The number of a word's pictures on the sheet, both before and after."""
 SIDE = 96
 MARGIN = 8
 
 
 def build_rows(word: str, template: str, count: int, seed: int, known: World | None) -> list[Row]:
-    """The rows of a word: judged as a thing where it is one of the world's, by the prompt alone where not."""
+    """The rows of a word: judged as a thing if it is one of the world's, otherwise by the prompt alone."""
     own = known.own_names([word])[0] if known else ""
     thing = own if known and own in known.names else ""
     return [
@@ -57,16 +57,16 @@ def build_rows(word: str, template: str, count: int, seed: int, known: World | N
 
 @dataclass(frozen=True)
 class DrawnWords:
-    """What was drawn of all words, and what judges said of it."""
+    """The pictures of all words, with the judges' answers."""
 
     drawing: Drawing
     table: judging.ScoreTable
     images: ImageSet
     change: Sequence[float]
-    """Of each row."""
+    """The change of each row's picture."""
 
     def facts(self, word: str) -> dict[str, Any]:
-        """The fields of a word's Finding that drawing gives."""
+        """The fields of a word's `AuditedWord` that come from its pictures."""
         rows = [i for i, r in enumerate(self.table.rows) if r.concept == word]
         first = self.table.rows[rows[0]]
         pairs = [
@@ -109,7 +109,7 @@ def draw_and_judge(
     out: Path,
     on_progress: Progress,
 ) -> DrawnWords:
-    """Draw the rows with the base and under the edit, into `out`/images, and ask the scorers."""
+    """Draws the rows with the base and the edited model into `out`/images, and scores them."""
     images = draw_variants(model, edit, rows, drawings, out / "images", on_progress)
     table = judging.score_all(scorers, images, out / "scores")
     pairs = [(images.store / images.paths["base"][r.id], images.store / images.paths["edited"][r.id]) for r in rows]
@@ -122,7 +122,7 @@ def _change(one: Path, other: Path) -> float:
 
 
 def mean_over_words(findings: Sequence[AuditedWord]) -> Estimate:
-    """The mean change of words, each weighing the same; the interval resamples words."""
+    """The mean change of words, with equal weights; the interval resamples words."""
     clusters = {f.word: [f.change.value] for f in findings}
     means = cluster_means(clusters)
     low, high = bootstrap(clusters) or (0.0, 1.0)
@@ -130,7 +130,7 @@ def mean_over_words(findings: Sequence[AuditedWord]) -> Estimate:
 
 
 def draw_sheet(findings: Sequence[AuditedWord], out: Path) -> bytes:
-    """A PNG: a line a word, its first pictures before on the left and after on the right."""
+    """Draws a PNG with a line for each word: its first pictures before the edit on the left, after it on the right."""
     columns = min(COLUMNS, max(len(f.pictures) for f in findings))
     half = columns * (SIDE + 2)
     large, small = ImageFont.load_default(14), ImageFont.load_default(11)
@@ -156,7 +156,7 @@ def draw_sheet(findings: Sequence[AuditedWord], out: Path) -> bytes:
 
 
 def _said(finding: AuditedWord) -> list[str]:
-    """What stands below a word on the sheet."""
+    """The lines below a word on the sheet."""
     lines = [f"{finding.part}, {finding.rank}. of the search", *(["near the target"] if finding.near else [])]
     for m in finding.measures:
         if m.base.value is not None and m.edited.value is not None:

@@ -1,9 +1,10 @@
-"""The diagnosis of concept neurons: which ones an erasure switched off, and which an adversarial prompt wakes.
+"""The diagnosis of concept neurons: which neurons an erasure switched off, and which an adversarial prompt activates.
 
 Pruning for Robust Concept Erasing (Yang et al., arXiv 2405.16534) finds that the neurons with the highest correlation
-are far more sensitive than others. Formulas stand in `efface.functional.neurons`. All models are compared at the same
-states: guided trajectories of the untouched base under the concept's prompt, at a fixed list of timesteps. Differs: the
-paper's neurons are indexed by layer, channel and timestep; ours by layer and channel, averaged over the timesteps.
+are far more sensitive than others. The formulas are in `efface.functional.neurons`. All models are compared at the same
+states: guided trajectories of the untouched base under the concept's prompt, at a fixed list of timesteps. One
+difference to the paper: its neurons are indexed by layer, channel and timestep; ours by layer and channel, averaged
+over timesteps.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ Correlation = Literal["signed", "absolute"]
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronConfig:
-    """How neurons are looked at."""
+    """The settings of the diagnosis."""
 
     layers: str = watch.LAYERS
-    """Regular expression over the layers' names."""
+    """A regular expression that is searched in the layers' names."""
     seeds: int = 8
-    """Start noises; intervals resample them."""
+    """Number of start noises; intervals resample them."""
     points: int = 5
-    """Timesteps, spread evenly over the trajectory."""
+    """Number of timesteps, spread evenly over the trajectory."""
     steps: int | None = None
     guidance: float | None = None
     top: float = 0.05
-    """Share of the neurons, those with the largest correlation, that count as the concept's."""
+    """The share of neurons, those with the largest correlation, that count as the concept's."""
     correlation: Correlation = "signed"
-    """How rho is taken: "signed", the paper's, in which switching off counts and waking counts against it; or
+    """How rho is computed: "signed", the paper's, in which a decrease counts and an increase counts against it; or
     "absolute", ours, in which either change counts."""
     relative: bool = False
-    """Measure sensitivity in units of each neuron's activation under the plain prompt."""
+    """Whether sensitivity is measured in units of each neuron's activation under the plain prompt."""
     draws: int = 2000
-    """Random sets of neurons that the concept's are compared with."""
+    """Number of random sets of neurons with which the concept's are compared."""
     seed: int = 0
-    """Of the start noises and of the random sets."""
+    """Seed of the start noises and of the random sets."""
 
     def __post_init__(self) -> None:
         for name in ("seeds", "points", "draws"):
@@ -71,26 +72,26 @@ class Sensitivity:
     """How much adversarial prompts change the neurons of one model."""
 
     delta: Sequence[float]
-    """Of every neuron."""
+    """The sensitivity of every neuron."""
     interval: tuple[float, float] | None
-    """95 % interval of the concept neurons' mean, resampling start noises; None with fewer than two."""
+    """The 95 % interval of the concept neurons' mean, which resamples start noises; None with fewer than two."""
     any_layer: Contrast
-    """The concept neurons beside random ones."""
+    """The concept neurons compared with random ones."""
     same_layers: Contrast
-    """Beside random ones, as many from each layer."""
+    """The concept neurons compared with random ones, of which each layer has as many."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found."""
+    """The result of a diagnosis."""
 
     neurons: Sequence[str]
-    """LAYER/CHANNEL of each neuron."""
+    """The names of the neurons, LAYER/CHANNEL."""
     timesteps: Sequence[int]
     rho: Sequence[float]
     """The correlation of every neuron with the concept."""
     chosen: Sequence[int]
-    """The neurons with the largest, largest first."""
+    """The indices of the neurons with the largest correlation, largest first."""
     models: Mapping[str, Sensitivity]
     """The base, and the model under each edit."""
 
@@ -107,7 +108,8 @@ def diagnose(
     """Measures rho between the base and the first edit, and delta in the base and under every edit.
 
     Raises:
-        ValueError: no prompt, an edit that changes no weights, or a name that no layer has; before work starts.
+        ValueError: there is no adversarial prompt, an edit changes no weights, or no layer has the name; this is raised
+            before work starts.
     """
     if not adversarial or not concept or concept in adversarial:
         raise ValueError("a diagnosis compares the concept's prompt with at least one other, which is adversarial")
@@ -144,7 +146,7 @@ def diagnose(
 
 
 def _states(model: Model, concept: str, how: NeuronConfig) -> tuple[Tensor, Tensor]:
-    """States [seeds * points, c, h, w] and their timesteps, the points of a seed together."""
+    """States [seeds * points, c, h, w] and their timesteps [seeds * points]; those of one seed are consecutive."""
     # Far from the seeds that pictures are trained on and judged with.
     first = 2**42 + how.seed * 1_000_003
     seeds = [first + i for i in range(how.seeds)]
@@ -155,7 +157,7 @@ def _states(model: Model, concept: str, how: NeuronConfig) -> tuple[Tensor, Tens
 
 
 def _sensitivity(rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int], how: NeuronConfig) -> Sensitivity:
-    """From activations [seeds * points, neurons] under the plain prompt and under each adversarial one."""
+    """Computes the sensitivity from activations [seeds * points, neurons] under the plain and adversarial prompts."""
     measure = measure_relative_change if how.relative else measure_change
     plain, others = rows[0], rows[1:]
     by_seed = [

@@ -1,8 +1,8 @@
-"""Which ways a prompt takes into a network, and which of them an edit leaves as they were.
+"""Finds the paths by which a prompt enters a network, and which of them an edit leaves unchanged.
 
-In SD3 and FLUX.1 a prompt comes in twice: by its tokens, and by a pooled embedding that modulates every block. An edit
-of the tokens' layers alone leaves the other way open, by which an attack, or the plain prompt, may still bring the
-concept in.
+In SD3 and FLUX.1 a prompt enters twice: by its tokens, and by a pooled embedding that modulates every block. An edit of
+the tokens' layers alone leaves the other path open, by which an attack, or the plain prompt, may still bring the
+concept back.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ..records.audit import TextPath
 
 READS = {
     "cross": "keys and values that read the prompt's tokens",
-    "embedder": "what comes between the prompt's tokens and the first block",
-    "pooled": "what reads the prompt's pooled embedding",
+    "embedder": "layers between the prompt's tokens and the first block",
+    "pooled": "layers that read the prompt's pooled embedding",
 }
 
 
 def find_text_paths(model: Model, edit: Edit) -> tuple[TextPath, ...]:
-    """The ways of a prompt into the network, each with how many of its weights the edit changes.
+    """The paths of a prompt into the network, each with the number of its weights that the edit changes.
 
-    None for a guide, which acts while drawing, and for a model that reads no text.
+    It is empty for a guide, which acts while drawing, and for a model that reads no text.
     """
     if edit.meta.get("guide"):
         return ()
@@ -40,11 +40,11 @@ def _look_at(role: str, reads: str, names: list[str], changed: set[str], feeds: 
 
 
 def name_open_paths(paths: tuple[TextPath, ...]) -> list[str]:
-    """Sentences on the ways that an edit leaves open, the pooled one first.
+    """Sentences about the paths that an edit leaves open, the pooled one first.
 
-    Tokens count as one way: who changed what comes before the first block, or what reads after it, has changed them. An
-    edit of text encoders changes the ways that come from them alone: on FLUX.1, that of CLIP is the pooled embedding,
-    and T5's tokens stay open.
+    Tokens count as one path: an edit of the layers before the first block, or of those that read tokens in the blocks,
+    closes it. An edit of text encoders only changes the paths that come from them: on FLUX.1, an edit of CLIP changes
+    the pooled embedding, and T5's tokens stay open.
     """
     said = []
     pooled = _left(paths, "pooled", ("pooled",))
@@ -62,7 +62,7 @@ def name_open_paths(paths: tuple[TextPath, ...]) -> list[str]:
 
 
 def _left(paths: tuple[TextPath, ...], way: str, roles: tuple[str, ...]) -> str | None:
-    """Which text encoders a way is still open from: "" for all of its own, None where it is closed or is none."""
+    """From which text encoders a path is open: "" for all of its own, None where it is closed or does not exist."""
     readers = [path for path in paths if path.role in roles]
     sources = [path for path in paths if way in path.feeds]
     open_ = [path.role for path in sources if not path.changed]

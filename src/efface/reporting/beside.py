@@ -1,4 +1,4 @@
-"""Published results beside the report's own: the same number from every source, one under the other."""
+"""Published results beside the report's own: the same number from every source."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def list_beside(published: Sequence[Published], records: Sequence[tuple[str, Rec
 
 
 def plot_published(published: Sequence[Published]) -> list[Curve]:
-    """A plot for each number that files give at several thresholds, a line a file."""
+    """A plot for each number that files have at several thresholds, with a line for each file."""
     out = []
     for metric in dict.fromkeys(r.metric for p in published for r in p.rates if r.threshold is not None):
         lines = []

@@ -1,4 +1,4 @@
-"""Alarms as a page shows them: one box for an alarm however often it was raised, the serious ones first."""
+"""Groups alarms for a page: one box for each alarm, however often it was raised, with serious ones first."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CAUTIONS = (
     "the plateau was not tested",
     "too few rows to check an attack",
 )
-"""Alarms that limit what a number says. Any other puts the number itself in doubt, and is serious."""
+"""Alarms that limit what a number says. Any other alarm puts the number itself in doubt, and is serious."""
 
 
 @dataclass(frozen=True)
 class AlarmBox:
-    """One alarm with every place where it was raised."""
+    """One alarm with all cases in which it was raised."""
 
     name: str
     weight: Literal["serious", "caution"]
@@ -32,7 +32,7 @@ class AlarmBox:
 
 
 def group_alarms(alarms: Sequence[Alarm]) -> list[AlarmBox]:
-    """The alarms of one name together; serious ones before cautions, each kind in the order of its first alarm."""
+    """Groups alarms by name; serious ones come before cautions, each kind in the order of its first alarm."""
     names = dict.fromkeys(alarm.name for alarm in alarms)
     found = []
     for name in names:

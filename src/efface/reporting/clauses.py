@@ -1,7 +1,7 @@
-"""Which duties a takedown record serves as evidence, and on which condition: only what is true of the record itself.
+"""Lists the clauses for which a takedown record is evidence, as far as its own content supports it.
 
-Of Regulation (EU) 2024/1689 (AI Act), and of NIST AI 600-1, the Generative AI Profile of the AI Risk Management
-Framework, whose subcategories it takes over.  A record is evidence; it fulfils no duty by itself.
+The clauses are from Regulation (EU) 2024/1689 (AI Act), and from NIST AI 600-1, the Generative AI Profile of the AI
+Risk Management Framework, whose subcategories it adopts. A record is evidence; it fulfils no duty by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..compliance.takedown import Takedown
 
 @dataclass(frozen=True)
 class Clause:
-    """A clause, and what of the record serves it."""
+    """A clause, and the part of the record that is evidence for it."""
 
     name: str
     serves: str

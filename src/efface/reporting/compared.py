@@ -1,4 +1,4 @@
-"""Evaluations side by side: only those that were made in one way are compared."""
+"""Compares evaluations that were made in the same way."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .svg import Point, draw_scatter
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations that can be compared, or one that can't be with any other."""
+    """Evaluations that can be compared with each other, or a single one that can't be compared."""
 
     name: str
     differs: str
-    """Why it is not compared with the first."""
+    """The reason why it is not compared with the first."""
     points: Sequence[Point]
-    """The edits, numbered as the evaluations of the page."""
+    """The edits, with the numbers of their evaluations on the page."""
     plot: Markup | None
     kept: str
     claims: Sequence[Claim]
 
 
 def build_comparisons(records: Sequence[tuple[str, Record]]) -> list[Comparison]:
-    """Evaluations with their titles, put together where they can be compared."""
+    """Groups evaluations, given with their titles, that can be compared."""
     found: list[list[tuple[int, str, Record]]] = []
     for number, (title, record) in enumerate(records, 1):
         for group in found:
@@ -41,7 +41,7 @@ def build_comparisons(records: Sequence[tuple[str, Record]]) -> list[Comparison]
 
 
 def explain_difference(one: Record, other: Record) -> str:
-    """Why two evaluations can't stand in one plot; "" where they can."""
+    """The reason why two evaluations can't be in one plot; "" where they can."""
     if one.suite.name != other.suite.name:
         return f"suite {one.suite.name} and suite {other.suite.name} ask for different things"
     try:
@@ -72,7 +72,7 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
 
 
 def _point(number: int, label: str, kind: str, gone: Measure, stays: Measure) -> list[Point]:
-    """A point, unless one of the rates could not be judged."""
+    """Makes a point, unless one of the rates could not be judged."""
     x, y = (m.edited if kind == "edit" else m.base for m in (gone, stays))
     if x.value is None or y.value is None:
         return []

@@ -1,4 +1,4 @@
-"""What a page says, as data: `report.json`, versioned and validated, and the rows of all its evaluations."""
+"""The content of a page as data: `report.json`, validated, with a version, and the rows of all its evaluations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 
 
 class Evaluation(Part):
-    """One evaluation under the title that it has in the page."""
+    """One evaluation with its title on the page."""
 
     title: str
     record: Record
@@ -60,7 +60,7 @@ def build_page_data(
     attacks: Sequence[tuple[str, AttackRecord]] = (),
     published: Sequence[Published] = (),
 ) -> PageData:
-    """A page's data; evaluations and attacks with their titles."""
+    """Makes a page's data from evaluations and attacks with their titles."""
     return PageData(
         format=FORMAT,
         version=FORMAT_VERSION,
@@ -83,7 +83,7 @@ def check_ours(folder: Path) -> None:
 
 
 def join_rows(titles: Sequence[str], folders: Sequence[Path]) -> bytes | None:
-    """The rows of evaluations as one parquet file, the title of each in the first column; None where there is none."""
+    """Joins the rows of evaluations to one parquet file, with their titles in the first column; None without rows."""
     if not folders:
         return None
     tables = []
@@ -101,7 +101,7 @@ def describe_method(record: Record) -> str:
 
 
 def make_claims(records: Sequence[Record]) -> list[Claim]:
-    """What can be said of a method that was judged on several erasures: headline rates, resampled by erasure."""
+    """The headline rates of a method over several erasures, with intervals that resample erasures."""
     by_rate: dict[tuple[str, str, str], dict[str, list[float | None]]] = {}
     titles: dict[tuple[str, str, str], str] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""Pictures before and after: thumbnails that travel in the page, originals that lie in a folder beside it."""
+"""Pictures before and after: thumbnails in the page itself, and originals in a folder beside it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ AHEAD = 256
 """Thumbnails made between two words of progress."""
 VERDICTS = ("erased", "still shown", "kept", "lost", "never shown", "not judged")
 WORDS = {("erase", True): "erased", ("erase", False): "still shown", ("keep", True): "kept", ("keep", False): "lost"}
-"""What became of a row, by its role and the edited picture's success."""
+"""The outcome of a row, by its role and the edited picture's success."""
 UNSEEN = {("erase", True, True), ("keep", False, False)}
-"""Role and both pictures' success of rows that neither picture shows."""
+"""The role and both pictures' success of rows whose thing neither picture shows."""
 WHERE = {
     "target": "the erased concept, brought back",
     "control-base": "control: the untouched base",
@@ -42,7 +42,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures of one seed or one prompt, and what was said of them."""
+    """Two pictures of one seed or one prompt, with their scores."""
 
     group: str
     thing: str
@@ -53,9 +53,9 @@ class Pair:
     before: Path | None
     after: Path
     said: tuple[str, str]
-    """Of each, in a few words."""
+    """The judges' answers for each of the two pictures, in a few words."""
     scores: Sequence[tuple[str, str]]
-    """What each scorer said of each."""
+    """Each scorer's answers for the two pictures."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Gallery:
     """Pairs of pictures, with what they can be filtered by."""
 
     sides: tuple[str, str]
-    """What the two pictures of a pair are called."""
+    """The names of a pair's two pictures."""
     filters: tuple[str, str]
-    """What groups and verdicts are called."""
+    """The names of the two filters, by group and by verdict."""
     titles: Mapping[str, str]
-    """Of each group, in order."""
+    """The title of each group, in order."""
     verdicts: Sequence[str]
     scorers: Sequence[str]
     pairs: Sequence[Pair]
@@ -76,12 +76,12 @@ class Gallery:
         return (path for pair in self.pairs for path in (pair.before, pair.after) if path)
 
     def counts(self) -> dict[str, int]:
-        """Pairs of each verdict that there is."""
+        """The number of pairs with each verdict."""
         found = [pair.verdict for pair in self.pairs]
         return {word: found.count(word) for word in self.verdicts if word in found}
 
     def data(self, numbers: Mapping[str, int]) -> dict[str, Any]:
-        """What the page's script needs.  `numbers`: each picture's place among the thumbnails, by its file's name.
+        """The data for the page's script. `numbers` has each picture's place among the thumbnails, by its file's name.
 
         A row is [group, verdict, prompt, note, number before or null, number after, said before, said after, [score
         before, score after] of each scorer].
@@ -104,10 +104,12 @@ class Gallery:
 
 
 def build_evaluation_gallery(record: Record, folder: Path, per_group: int | None = None) -> Gallery:
-    """The pictures of an evaluation: rows drawn twice from one seed, by the untouched base and under the edit.
+    """The pictures of an evaluation: each row drawn from one seed by the untouched base and by the edited model.
 
     Args:
-        per_group: pairs of each group, spread over its rows; all by default.
+        record: the evaluation's record.
+        folder: the evaluation's folder.
+        per_group: the number of pairs of each group, spread over its rows; all by default.
     """
     table = read_rows(folder)
     place = find_image_store(folder)
@@ -126,7 +128,7 @@ def build_evaluation_gallery(record: Record, folder: Path, per_group: int | None
 
 
 def build_attack_gallery(record: AttackRecord, folder: Path) -> Gallery:
-    """The successes of attacks: the picture of the prompt as it was, and the one that shows the concept."""
+    """The successes of attacks: the picture of the plain prompt, and the one that shows the concept."""
     pairs = []
     names = sorted({judge for success in record.successes for judge in success.answers})
     for s in record.successes:
@@ -147,7 +149,7 @@ def build_attack_gallery(record: AttackRecord, folder: Path) -> Gallery:
 
 
 def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pair:
-    """A row of an evaluation.  `asks`: each scorer's question."""
+    """The pair of one row of an evaluation. `asks` has each scorer's question."""
     first, then = (_first(line, asks) for line in (before, after))
     return Pair(
         group=before["group"],
@@ -163,20 +165,20 @@ def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pa
 
 
 def describe_outcome(role: str, before: bool | None, after: bool | None) -> str:
-    """What became of a row; of what neither picture shows nothing was erased and nothing lost."""
+    """The outcome of a row; where neither picture shows its thing, nothing was erased or lost."""
     if (role, before, after) in UNSEEN:
         return "never shown"
     return "not judged" if after is None else WORDS[role, after]
 
 
 def _first(line: Line, asks: Mapping[str, str]) -> str:
-    """What the judges of the row's question answered first."""
+    """The first answers of the judges of the row's question."""
     answers = [line.get(f"{name}.answer") for name, question in asks.items() if question == line["asks"]]
     return " / ".join(dict.fromkeys(answer[0] for answer in answers if answer)) or "nothing"
 
 
 def describe_score(line: Line, scorer: str) -> str:
-    """What one scorer said of one picture."""
+    """One scorer's answer for one picture, in words."""
     value, answer, sure = line[f"{scorer}.value"], line[f"{scorer}.answer"], line.get(f"{scorer}.confidence")
     if answer:
         return f"{answer[0]} {sure[0]:.2f}" if sure else answer[0]
@@ -184,14 +186,14 @@ def describe_score(line: Line, scorer: str) -> str:
 
 
 def pick_evenly(lines: Sequence[Line], n: int | None) -> list[Line]:
-    """`n` of the lines, evenly from first to last."""
+    """Picks `n` of the lines, evenly from first to last."""
     if n is None or len(lines) <= n:
         return list(lines)
     return [lines[i * len(lines) // n] for i in range(n)]
 
 
 def spread(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs of a group so that the first ones stand for all: concepts by turns, what neither picture shows last."""
+    """Orders a group's pairs so that the first are typical: concepts alternate, pairs without the thing come last."""
     out: list[Pair] = []
     for last in (False, True):
         by_thing: dict[str, list[Pair]] = {}
@@ -204,7 +206,7 @@ def spread(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def pick_proof(gallery: Gallery, each: int = 3, groups: int = 2) -> list[int]:
-    """Places of a few pairs of the first groups, what was to go and what lies nearest: the first that were shown."""
+    """The places of a few pairs of the first groups, the target and its neighbours: the first whose thing was shown."""
     chosen: list[int] = []
     for group in list(gallery.titles)[:groups]:
         own = [i for i, p in enumerate(gallery.pairs) if p.group == group]
@@ -214,15 +216,15 @@ def pick_proof(gallery: Gallery, each: int = 3, groups: int = 2) -> list[int]:
 
 
 def collect_images(galleries: Iterable[Gallery]) -> dict[str, Path]:
-    """Every picture once, whoever shows it, by its file's name, which is a content hash."""
+    """Every picture of the galleries once, by its file's name, which is a content hash."""
     return {path.name: path for shown in galleries for path in shown.files()}
 
 
 def make_thumbnails(files: Sequence[Path], on_progress: Callable[[int, int], None]) -> list[str]:
-    """Thumbnails as WebP in base64.
+    """Makes thumbnails as WebP in base64.
 
     Raises:
-        FileNotFoundError, ValueError: a picture is missing, or is not the one that its name is the hash of.
+        FileNotFoundError, ValueError: a picture is missing, or its content does not have the hash in its name.
     """
     made: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -244,10 +246,10 @@ def make_thumbnail(path: Path) -> str:
 
 
 def copy_images(files: Iterable[Path], folder: Path) -> None:
-    """Put the originals into a folder."""
+    """Copies the originals into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
         try:
             os.link(path, folder / path.name)
-        except OSError:  # another disk, or one without links
+        except OSError:  # another disk, or one without hard links
             shutil.copyfile(path, folder / path.name)

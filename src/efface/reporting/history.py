@@ -1,4 +1,4 @@
-"""What a fitting noted of itself, made readable: its losses, the words that a search chose, and single facts."""
+"""Shows the notes of a fitting: its losses, the words that a search chose, and single facts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .losses import describe_series, draw_losses, read_series
 from .svg import draw_strip
 
 LINES = 12
-"""Words that have a line of their own in the plot."""
+"""The number of words with a line of their own in the plot."""
 ROWS = 30
 LISTED = 60
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """How often a word was chosen, and from which step to which."""
+    """How often a word was chosen, with its first and last step."""
 
     word: str
     count: int
@@ -32,7 +32,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class History:
-    """One note: a search's choices where there is a strip, the losses where there is a plot, else a text."""
+    """One note: a search's choices (`strip`), the losses (`plot`), or a text."""
 
     title: str
     text: str = ""
@@ -42,7 +42,7 @@ class History:
 
 
 def build_histories(notes: Mapping[str, Any]) -> list[History]:
-    """Every note of an edit.  A list in which a word comes again is read as the choices of a search, in their order."""
+    """Every note of an edit. A list in which a word is repeated is shown as the choices of a search, in their order."""
     series = read_series(notes.get(NOTE))
     told = [History("losses of the training", describe_series(series), plot=draw_losses(series))] if series else []
     rest = {key: value for key, value in notes.items() if series is None or key != NOTE}

@@ -1,4 +1,4 @@
-"""The losses of a training, as its Edit keeps them, drawn over its steps."""
+"""Plots the losses of a training, which its Edit holds, over its steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .svg import PLOT, spread_labels
 
 Values = Sequence[float | None]
 WIDE = 20.0
-"""The largest loss by the smallest from which on the upright axis is logarithmic."""
+"""The ratio of the largest and the smallest loss from which on the vertical axis is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LossSeries:
 
 
 def read_series(note: Any) -> LossSeries | None:
-    """The series that `efface.training.loss_log` wrote; None for anything else, and for a single step."""
+    """Reads the series that `efface.training.loss_log` wrote; None for anything else, and for a single step."""
     if not isinstance(note, Mapping) or not all(isinstance(v, list | tuple) for v in note.values()):
         return None
     steps = note.get("step", ())
@@ -42,9 +42,9 @@ def describe_series(series: LossSeries) -> str:
 
 
 def draw_losses(series: LossSeries) -> Markup:
-    """A line for each role over the steps, broken where the role had no part.
+    """Draws a line for each role over the steps, with gaps where the role had no part.
 
-    The upright axis is logarithmic where all losses are above 0 and the largest is `WIDE` times the smallest.
+    The vertical axis is logarithmic where all losses are above 0 and the largest is `WIDE` times the smallest.
     """
     there = [v for values in series.roles.values() for v in values if v is not None]
     by_log = min(there) > 0 and max(there) >= WIDE * min(there)
@@ -75,7 +75,7 @@ def _value(height: float, by_log: bool) -> float:
 
 
 def _pieces(points: Sequence[tuple[float, float] | None]) -> list[list[tuple[float, float]]]:
-    """The points that stand in a row, without the breaks between them."""
+    """Splits points at the gaps into runs of consecutive points."""
     found: list[list[tuple[float, float]]] = [[]]
     for point in points:
         if point is not None:

@@ -1,4 +1,4 @@
-"""One page for a diagnosis of concept neurons: sensitivity beside that of random neurons, and every neuron's place."""
+"""A page for a diagnosis of concept neurons: their sensitivity beside random neurons', and a plot of all neurons."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from .svg import Canvas
 
 PLOT = Canvas(width=560, height=340, left=64, right=14, title_x=14)
 SHOWN = 2000
-"""Dots of other neurons, spread evenly over them."""
+"""The number of dots for other neurons, which are picked evenly."""
 
 
 def render_neurons(found: Diagnosis, title: str, unit: str) -> str:
-    """The page, which needs no network."""
+    """Renders the page, which needs no network."""
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     intro = (
         f"{len(found.chosen)} of {len(found.neurons)} neurons have the largest correlation rho with the concept; the "
@@ -35,7 +35,7 @@ def render_neurons(found: Diagnosis, title: str, unit: str) -> str:
 
 
 def plot_contrasts(found: Diagnosis) -> Markup:
-    """For each model the concept neurons' mean delta with its interval, over the band of random neurons."""
+    """Plots for each model the concept neurons' mean delta with its interval, over the band of random neurons."""
     rows = list(found.models.items())
     reach = 1.1 * max([max(s.same_layers.mean, s.same_layers.high, *(s.interval or (0,))) for _, s in rows] + [1e-12])
     step = (PLOT.width - PLOT.left - PLOT.right) / len(rows)
@@ -60,7 +60,7 @@ def plot_contrasts(found: Diagnosis) -> Markup:
 
 
 def plot_neurons(found: Diagnosis, model: str) -> Markup:
-    """delta against rho, a dot a neuron; the concept's stand out."""
+    """Plots delta against rho, with a dot for each neuron; the concept's neurons are highlighted."""
     delta, chosen = found.models[model].delta, set(found.chosen)
     others = [i for i in range(len(found.neurons)) if i not in chosen]
     low, reach = min(*found.rho, 0.0), 1.05 * max(*delta, 1e-12)
@@ -75,6 +75,6 @@ def plot_neurons(found: Diagnosis, model: str) -> Markup:
 
 
 def _plot(marks: Sequence[str], x_title: str, y_title: str, reach: float) -> Markup:
-    """The marks over a grid whose upright axis goes from 0 to `reach`."""
+    """Draws the marks over a grid whose vertical axis goes from 0 to `reach`."""
     ticks = [PLOT.tick_y(v / 4, f"{v / 4 * reach:.2g}") for v in range(5)]
     return PLOT.draw([*ticks, *marks], x_title, y_title)

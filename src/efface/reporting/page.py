@@ -1,7 +1,7 @@
 """The report: one HTML file that needs no network, from evaluations, attacks and published result files.
 
-Beside PAGE.html lies PAGE_files/: every picture at full size, `report.json` (what the page says, as data) and
-`rows.parquet` (a row a picture, of all evaluations). The page itself holds thumbnails and data, and works alone.
+Beside PAGE.html there is PAGE_files/: every picture at full size, `report.json` (the content of the page as data) and
+`rows.parquet` (a row a picture, of all evaluations). The page itself holds thumbnails and data, and works without it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from .wording import format_estimate, format_number, pick_worst_outcome
 __all__ = ["format_estimate", "format_number", "make_claims", "write_page"]
 
 BLOCK = 256
-"""Thumbnails in one script element: opened when one of them is first shown."""
+"""The number of thumbnails in one script element, which is read when one of them is first shown."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A headline number and what came of the policy's rules on it."""
+    """A headline number, with the results of the policy's rules on it."""
 
     measure: Measure
     rules: Sequence[RuleInWords]
@@ -58,11 +58,11 @@ class Part:
     record: Record
     gallery: Gallery
     proof: Sequence[int]
-    """Pairs of the gallery that stand at the top, by their place in it."""
+    """The pairs at the top of the page, by their places in the gallery."""
     cards: Sequence[Card]
     verdict: Verdict
     robust: Sequence[RuleInWords]
-    """What came of the rules on attacks."""
+    """The results of the rules on attacks."""
     attacks: AttackRecord | None
     """The attacks made beside the evaluation."""
     alarms: Sequence[AlarmBox]
@@ -70,7 +70,7 @@ class Part:
     history: Sequence[History]
 
     def first(self, m: Measure) -> bool:
-        """Whether a number stands in the first table: by all judges together where there is that."""
+        """Whether a number belongs in the first table: that of all judges together where there is one."""
         return m.judge == "all" or self.record.find(m.metric, m.group) is None
 
     def by_judge(self) -> list[Measure]:
@@ -99,18 +99,18 @@ def write_page(
     progress: Callable[[int, int], None] | None = None,
     published: Sequence[Published] = (),
 ) -> Path:
-    """Write the report of these evaluations.
+    """Writes the report of these evaluations.
 
     Args:
-        folders: of evaluations, of attacks, or of both.
-        out: the page; pictures at full size and the data lie in a folder beside it.
-        per_group: pairs of pictures shown of each group; all by default.
-        progress: called with the thumbnails made, and their number.
-        published: results of others, to stand beside.
+        folders: folders of evaluations, of attacks, or of both.
+        out: the page; pictures at full size and the data go to a folder beside it.
+        per_group: the number of pairs of pictures of each group; all by default.
+        progress: called with the number of thumbnails made, and their total.
+        published: published results, which are shown beside the report's own.
 
     Raises:
-        FileNotFoundError, ValueError: a folder without a finished evaluation, one of an unknown version, a damaged
-            picture, or a folder beside the page that no report has made.
+        FileNotFoundError, ValueError: a folder has no finished evaluation or one of an unknown version, a picture is
+            damaged, or there is a folder beside the page that no report has made.
     """
     if not folders and not published:
         raise ValueError("no evaluation to report on; give the --out of at least one `efface evaluate`")
@@ -167,7 +167,7 @@ def _part(record: Record, folder: Path, per_group: int | None, attacks: AttackRe
 
 
 def _about(finding: RuleResult, m: Measure) -> bool:
-    """Whether a rule was held against this number, its base, or its drop."""
+    """Whether a rule is about this number, its base, or its drop."""
     return finding.metric.partition("_")[0] == m.metric and finding.group == m.group and finding.judge == m.judge
 
 
@@ -185,13 +185,13 @@ def title_of(record: Record | AttackRecord) -> str:
 
 
 def _data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> dict[str, Any]:
-    """What the page's script needs."""
+    """The data for the page's script."""
     numbers = {name: i for i, name in enumerate(pictures)}
     return {"files": files, "block": BLOCK, "pictures": pictures, "galleries": [g.data(numbers) for g in galleries]}
 
 
 def _beside(files: Path, whole: data.PageData, rows: bytes | None, pictures: Sequence[Path]) -> None:
-    """Make the folder beside the page, under another name first; one of an earlier report makes way."""
+    """Makes the folder beside the page, first under another name; it replaces that of an earlier report."""
     with new_folder(files, replace=True) as made:
         gallery.copy_images(pictures, made)
         if rows:

@@ -1,4 +1,4 @@
-"""Small plots by hand, as SVG that needs nothing: a canvas with axes, and the plots that the pages draw on it."""
+"""Draws small plots as SVG without a library: a canvas with axes, and the pages' plots on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..records.report import Estimate, Measure, Record
 
 @dataclass(frozen=True)
 class Canvas:
-    """A plot's area with its margins, in the units of its view box; positions in it go from 0 to 1 on each axis."""
+    """A plot's area with its margins, in units of its view box; positions go from 0 to 1 on each axis."""
 
     width: int = 460
     height: int = 320
@@ -21,14 +21,14 @@ class Canvas:
     right: int = 22
     bottom: int = 44
     title_x: int = 11
-    """Where the title of the upright axis stands."""
+    """The x coordinate of the vertical axis' title."""
 
     def x(self, v: float) -> float:
-        """The place of a position on the level axis, rightwards."""
+        """The coordinate of a position on the horizontal axis."""
         return round(self.left + v * (self.width - self.left - self.right), 1)
 
     def y(self, v: float) -> float:
-        """The place of a position on the upright axis, from the top: 1 lies highest."""
+        """The coordinate of a position on the vertical axis, from the top; position 1 is highest."""
         return round(self.height - self.bottom - v * (self.height - self.top - self.bottom), 1)
 
     def tick_x(self, v: float, text: str) -> str:
@@ -48,7 +48,7 @@ class Canvas:
         )
 
     def draw(self, marks: Sequence[str], x_title: str, y_title: str) -> Markup:
-        """The whole plot: the titles of the axes, and the marks, which are SVG already."""
+        """Draws the plot: the titles of the axes, and the marks, which are SVG already."""
         titles = (
             f'<text x="{(self.left + self.width - self.right) / 2}" y="{self.height - 8}" text-anchor="middle">'
             f"{escape(x_title)}</text>"
@@ -70,21 +70,21 @@ class Point:
     """A rate on each axis with its interval, all in [0, 1]."""
 
     number: int
-    """What stands beside its mark."""
+    """The number beside its mark."""
     label: str
     kind: str
-    """"base" or "edit": decides its mark."""
+    """"base" or "edit", which decides its mark."""
     x: tuple[float, float, float]
     y: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: estimates by rising position."""
+    """A line of estimates, ordered by position."""
 
     label: str
     kind: str
-    """"base" or "edit": decides its look."""
+    """"base" or "edit", which decides its style."""
     points: Sequence[tuple[float, Estimate]]
 
 
@@ -97,13 +97,13 @@ class Curve:
 
 
 def draw_scatter(points: Sequence[Point], x_title: str, y_title: str) -> Markup:
-    """Numbered points with crosses for their intervals; each says its numbers on hover."""
+    """Draws numbered points with crosses for their intervals; each shows its numbers on hover."""
     ticks = [PLOT.tick_x(v / 4, f"{v / 4:.0%}") + PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
     return PLOT.draw([*ticks, *(_mark(p) for p in points)], x_title, y_title)
 
 
 def plot_thresholds(record: Record) -> list[Curve]:
-    """A plot for each number that was taken at several thresholds: base and edited."""
+    """Plots each number that was measured at several thresholds, for the base and the edited model."""
     found: dict[tuple[str, str, str], list[tuple[float, Measure]]] = {}
     for m in record.measures:
         if m.threshold is not None:
@@ -127,7 +127,7 @@ def format_metric(metric: str) -> str:
 
 
 def draw_curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Markup:
-    """Lines over the thresholds of a detector, with bands for their intervals."""
+    """Draws lines over the thresholds of a detector, with bands for their intervals."""
     highest = max([e.high for line in lines for _, e in line.points if e.value is not None], default=0.0)
     top = next((t for t in (0.1, 0.25, 0.5) if highest <= t), 1.0) if share else max(highest, 1e-12)
     ticks = [PLOT.tick_y(v / 4, f"{v / 4 * top:.3g}" if not share else f"{v / 4 * top:.1%}") for v in range(5)]
@@ -139,7 +139,7 @@ def draw_curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Mar
 
 
 def draw_climbs(rates: Mapping[str, Sequence[float]], y_title: str) -> Markup:
-    """How rates rise with queries, a line each.  `rates`: after 0, 1, 2 … queries, in [0, 1]."""
+    """Draws how rates rise with queries, a line for each. `rates` has the rates after 0, 1, 2 … queries, in [0, 1]."""
     most = max((len(r) for r in rates.values()), default=1) - 1
     ticks = [PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
     ticks += [PLOT.tick_x(q / max(most, 1), f"{q}") for q in sorted({0, most // 4, most // 2, most})]
@@ -157,7 +157,7 @@ def draw_climbs(rates: Mapping[str, Sequence[float]], y_title: str) -> Markup:
 
 
 def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
-    """Which word was chosen at which step: a line a word, a mark a step.  `words`: those that have a line."""
+    """Draws which word was chosen at which step: a line for each of `words`, with marks at its steps."""
     line, left, width = 18, 120, 640
     height = line * len(words) + 30
     each = (width - left - 10) / max(len(chosen), 1)
@@ -180,7 +180,7 @@ def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
 
 
 def spread_labels(heights: Sequence[float], gap: float = 12.0) -> list[float]:
-    """Heights of labels, the upper ones moved up until none covers another."""
+    """Moves upper labels up until none covers another; returns their heights."""
     out = list(heights)
     below = float("inf")
     for i in sorted(range(len(out)), key=lambda i: -out[i]):
@@ -190,7 +190,7 @@ def spread_labels(heights: Sequence[float], gap: float = 12.0) -> list[float]:
 
 
 def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
-    """Where a flag is set without a break: [begin, end)."""
+    """The ranges [begin, end) in which a flag is set without a gap."""
     out: list[tuple[int, int]] = []
     for i, flag in enumerate(flags):
         if flag and out and out[-1][1] == i:
@@ -214,7 +214,7 @@ def _mark(p: Point) -> str:
 
 
 def _line(line: Series, places: Sequence[float], top: float) -> str:
-    """A line through values, a band through their bounds, a dot with its numbers at each.  `places`: in [0, 1]."""
+    """Draws a line of values, a band of their bounds, and dots that show numbers. `places` are positions in [0, 1]."""
     pairs = zip(places, line.points, strict=True)
     taken = [(PLOT.x(x), t, e, e.value) for x, (t, e) in pairs if e.value is not None]
     if not taken:

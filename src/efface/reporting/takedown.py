@@ -1,4 +1,4 @@
-"""The takedown record as one page to print."""
+"""Renders the takedown record as one page to print."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from .template import make_environment
 from .verdict import Verdict
 
 SHOWN = 3
-"""Pairs of pictures on the page."""
+"""The number of pairs of pictures on the page."""
 
 
 def build_result(verdict: Verdict) -> Result:
-    """A verdict, as a record keeps it."""
+    """Converts a verdict to the form in a record."""
     rules = tuple(Finding(claim=r.claim, found=r.found, outcome=r.outcome) for r in verdict.rules)
     return Result(policy=verdict.policy, outcome=verdict.outcome, sentence=verdict.sentence, rules=rules)
 
 
 def pick_pictures(folder: Path, count: int = SHOWN) -> list[tuple[str, str, str, str]]:
-    """The first pairs of the target that the base shows: prompt, what became of it, both pictures as WebP in base64.
+    """The first pairs of the target that the base shows: prompt, outcome, and both pictures as WebP in base64.
 
     Args:
-        folder: of the evaluation.
+        folder: the evaluation's folder.
+        count: the number of pairs.
     """
     lines, store = read_rows(folder), find_image_store(folder)
     after = {line["id"]: line for line in lines if line["variant"] == "edited"}
@@ -43,7 +44,7 @@ def pick_pictures(folder: Path, count: int = SHOWN) -> list[tuple[str, str, str,
 
 
 def render_takedown(takedown: Takedown, pictures: Sequence[tuple[str, str, str, str]] = ()) -> str:
-    """The page, which needs no network.  `pictures`: as `pick_pictures` gives them."""
+    """Renders the page, which needs no network; `pictures` come from `pick_pictures`."""
     heads = {tuple(h.split("/")[:2]) for h in takedown.headlines}
     first = [m for m in takedown.rates if (m.metric, m.group) in heads]
     shown = first + [m for m in takedown.rates if m not in first and m.metric in ("esr1", "psr1", "robust", "asr")]

@@ -1,4 +1,4 @@
-"""The pages' templates, with everything escaped that is put into them."""
+"""The pages' templates, which escape everything that is put into them."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ FILTERS = {
     "brief": wording.format_brief,
     "rule": verdict.format_rule,
 }
-"""What the templates call the functions that write numbers."""
+"""The functions that write numbers, by their names in templates."""
 
 
 def make_environment() -> jinja2.Environment:
@@ -39,7 +39,7 @@ def make_environment() -> jinja2.Environment:
 
 
 def format_script_json(data: Any) -> Markup:
-    """JSON that may stand in a script element: no character of it can end the element or begin another."""
+    """Writes JSON for a script element: no character in it can end the element or begin another."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

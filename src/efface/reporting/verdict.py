@@ -23,7 +23,7 @@ LEADS = {"ready": "Ready", "not ready": "Not ready", "undecided": "Undecided"}
 
 @dataclass(frozen=True)
 class RuleInWords:
-    """A rule, and what came of it, as a person reads it."""
+    """A rule and its result, in words."""
 
     outcome: gate.RuleOutcome
     claim: str
@@ -31,14 +31,14 @@ class RuleInWords:
     found: str
     """What was found: "“cat” still appears in 20 % of pictures, 5 % allowed"."""
     more: int | None
-    """How many more pictures would decide it, where it is open."""
+    """The number of further pictures that would decide it, where it is open."""
     finding: RuleResult
-    """What the gate found, with the interval."""
+    """The gate's result, with the interval."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an edit is ready, in a sentence, with the rules behind it."""
+    """Whether an edit is ready, in a sentence, with the rules."""
 
     outcome: VerdictOutcome
     policy: str
@@ -47,10 +47,12 @@ class Verdict:
 
 
 def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: str = "") -> Verdict:
-    """Hold an evaluation, and the attacks made beside it, against a policy, and say the result in words.
+    """Judges an evaluation, and the attacks beside it, by a policy, and says the result in words.
 
     Args:
-        policy: its name; "attacked" where attacks were made and "default" where none were, when it is empty.
+        record: the evaluation's record.
+        attacks: the record of the attacks beside it, if there are any.
+        policy: the policy's name; "" means "attacked" where attacks were made, else "default".
     """
     named = policy or ("attacked" if attacks else "default")
     found = gate.verify(record, (), rules.find_policy(named).rules, attacks=attacks)
@@ -63,7 +65,7 @@ def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: s
 
 
 def describe_rule(finding: RuleResult, record: Record) -> RuleInWords:
-    """One rule in words; a metric without words of its own is called by its name."""
+    """Says one rule in words; a metric without words of its own appears by its name."""
     metric, _, part = finding.metric.partition("_")
     targets = format_targets(record.targets)
     group = format_group(finding.group, record.suite.groups)
@@ -83,7 +85,7 @@ def describe_rule(finding: RuleResult, record: Record) -> RuleInWords:
 
 
 def format_rule(rule: RuleInWords) -> str:
-    """What must be, and whether it is; where that is open, how many more pictures would decide it."""
+    """Says what must be and whether it is; where that is open, also how many more pictures would decide it."""
     more = f"; {format_more(rule.more)} would decide" if rule.more else ""
     return f"{rule.claim}: {wording.OUTCOMES[rule.outcome]}{more}"
 
@@ -119,7 +121,7 @@ def _ready(described: Sequence[RuleInWords]) -> str:
 
 
 def _open(described: Sequence[RuleInWords]) -> list[str]:
-    """What is not decided, and how many more pictures would decide it."""
+    """Says what is not decided, and how many more pictures would decide it."""
     left = [r for r in described if r.outcome == "unjudged"]
     if not left:
         return []

@@ -1,4 +1,4 @@
-"""How numbers read."""
+"""Writes numbers and names for pages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,18 +15,18 @@ GROUPS = {
     "style": "other styles",
     "unrelated": "unrelated things",
 }
-"""What a group's things are called in a sentence; others by the suite's title of the group."""
+"""The words for a group's things in a sentence; other groups have the suite's title."""
 
 
 def format_number(value: float | None, unit: str = "share") -> str:
-    """A share as a percentage, another number with three digits, None as a dash."""
+    """Writes a share as a percentage, another number with three digits, and None as a dash."""
     if value is None:
         return "—"
     return f"{value:.3g}" if unit == "number" else f"{100 * value:.1f} %"
 
 
 def format_estimate(e: Estimate, unit: str = "share") -> str:
-    """Value, interval and n in one line."""
+    """Writes value, interval and n in one line."""
     if e.value is None:
         return f"not judged (n = 0, {e.unscored} unscored)"
     interval = f"{format_number(e.low, unit)} to {format_number(e.high, unit)}"
@@ -35,12 +35,12 @@ def format_estimate(e: Estimate, unit: str = "share") -> str:
 
 
 def format_stacked(e: Estimate, unit: str = "share") -> Markup:
-    """Value, and below it interval and n, for narrow columns."""
+    """Writes the value, and below it interval and n, for narrow columns."""
     return _below(format_estimate(e, unit))
 
 
 def format_drop(d: Drop | None, unit: str = "share") -> str:
-    """What was lost from base to edited, or gained, with its interval.
+    """Writes the loss or gain from base to edited model, with its interval.
 
     Of a share: "39.1 points lost (29.7 to 43.8)", "76.6 points gained (64.1 to 87.5)", "3.6 points lost (2.0 gained to
     9.4 lost)".  Of any other number: "fell by 0.239 (0.197 to 0.280)", "rose by …".
@@ -61,12 +61,12 @@ def _direction(lost: float) -> str:
 
 
 def format_stacked_drop(d: Drop | None, unit: str = "share") -> Markup:
-    """What was lost, and below it the interval."""
+    """Writes the loss, and below it the interval."""
     return _below(format_drop(d, unit))
 
 
 def format_stacked_lift(d: Drop | None) -> Markup:
-    """By how many points an attack's success rate is above that of random prefixes, and below it the interval."""
+    """Writes by how many points an attack's success rate exceeds that of random prefixes, and below it the interval."""
     text = "—" if d is None else f"{100 * d.value:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
     return _below(text)
 
@@ -78,7 +78,7 @@ def _below(line: str) -> Markup:
 
 
 def format_name(m: Measure) -> str:
-    """A number's name, as the gate takes it."""
+    """A number's name, as the gate reads it."""
     return f"{m.metric}{'' if m.threshold is None else f'[{m.threshold:g}]'}@{m.group}"
 
 
@@ -89,35 +89,35 @@ def format_card_title(m: Measure) -> str:
 
 
 def format_more(pictures: int) -> str:
-    """A number of pictures that was estimated, to two digits: "about 280 more pictures"."""
+    """Writes an estimated number of pictures with two digits: "about 280 more pictures"."""
     unit = 10 ** max(0, len(str(pictures)) - 2)
     return f"about {-(-pictures // unit) * unit:,} more pictures"
 
 
 def format_targets(targets: Sequence[str]) -> str:
-    """Concepts in quotation marks: “cat” or “tiger”."""
+    """Writes concepts in quotation marks: “cat” or “tiger”."""
     quoted = [f"“{t}”" for t in targets[:3]]
     more = f" or {len(targets) - 3} more" if len(targets) > 3 else ""
     return " or ".join(quoted) + more
 
 
 def format_group(group: str, titles: Mapping[str, str]) -> str:
-    """What the things of a group of rows are called in a sentence, in the plural."""
+    """The words for the things of a group of rows in a sentence, in the plural."""
     return GROUPS.get(group) or (f"“{titles[group]}”" if group in titles else group)
 
 
 def format_brief(share: float) -> str:
-    """A share as it stands in a sentence: "62 %", "3.6 %", "0.4 %"."""
+    """Writes a share for a sentence: "62 %", "3.6 %", "0.4 %"."""
     return f"{_short(100 * share)} %"
 
 
 def format_bar(share: float) -> str:
-    """A limit that somebody set, as a percentage without needless digits."""
+    """Writes a limit as a percentage without needless digits."""
     return f"{round(100 * share, 6):g} %"
 
 
 def format_points(share: float) -> str:
-    """A difference of shares in points: "27 points", "1 point"."""
+    """Writes a difference of shares in points: "27 points", "1 point"."""
     text = _short(100 * share)
     return f"{text} {'point' if text == '1' else 'points'}"
 
@@ -127,5 +127,5 @@ def _short(number: float) -> str:
 
 
 def pick_worst_outcome(outcomes: Sequence[str]) -> str:
-    """What came of a card: the worst of its rules; "" where it has none."""
+    """The outcome of a card: the worst of its rules; "" where it has none."""
     return next((o for o in ("failed", "unjudged", "holds") if o in outcomes), "")
