@@ -203,7 +203,7 @@ def test_a_judge_that_fails_is_refused_before_the_search(tmp_path: Path, monkeyp
         def score(self, images: Any, rows: Any, before: Any) -> Any:
             raise RuntimeError("its weights are damaged")
 
-    with pytest.raises(Unmeasured, match=r"object-planted fails at whatever it is shown: .*its weights are damaged"):
+    with pytest.raises(Unmeasured, match=r"object-planted fails on every picture: .*its weights are damaged"):
         audit_edit(model, file, Erasure(("cat",)), WORDS, [Broken()], tmp_path / "out", LOOK)
 
 

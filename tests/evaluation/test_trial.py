@@ -105,7 +105,7 @@ def test_a_judge_that_always_fails_is_refused_before_anything_is_drawn(
     """Case 60: in the judge's own words, and no folder is left."""
     monkeypatch.setattr(StableDiffusion, "images", refuse)
     says = "OSError: model.safetensors is cut short" if number is None else "its numbers are NaN or infinite"
-    with pytest.raises(Unmeasured, match=f"nothing was drawn, for scorer object-failing fails .*: .*{says}"):
+    with pytest.raises(Unmeasured, match=f"nothing was drawn, because scorer object-failing fails .*: .*{says}"):
         evaluate(model, edit, suite, [Planted(), Failing(number=number)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(Unmeasured, match=says):

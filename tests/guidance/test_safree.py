@@ -212,5 +212,5 @@ def test_other_models_are_refused(eps_model):
     class Other:
         name = "other"
 
-    with pytest.raises(ValueError, match=r"CLIP text encoders say of words, and other \(Other\) reads none"):
+    with pytest.raises(ValueError, match=r"CLIP text encoders make of words, and other \(Other\) has none"):
         SAFREE(concepts=("cat",), **DEFAULTS).check(Other())  # type: ignore[arg-type]

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from ..records.report import Alarm, Measure
 
 DRAWN = 0.5
-"""A base that shows the target in a smaller share of its pictures leaves little to erase."""
+"""The rate of the target in the base's pictures below which there is little to erase."""
 UNSCORED = 0.02
 LEFT_OUT = "groups of kept things were left out"
-"""The name of that alarm."""
+"""The name of the alarm for groups of kept things that were not drawn."""
 COLLAPSE = 0.5
 """Of the base's rate, or of its diversity."""
 FIT = 0.7
@@ -39,11 +39,11 @@ def find_alarms(
 
 
 def warn_of_left_out(groups: Mapping[str, str], drawn: Sequence[str]) -> tuple[Alarm, ...]:
-    """The alarm that of the groups which headlines speak of, kept things' first, some were left out.
+    """The alarm for groups of kept things that the headlines are about and that were not drawn.
 
     Args:
-        groups: titles of those that the whole suite has, by name.
-        drawn: names of those that were drawn.
+        groups: the titles of these groups in the whole suite, by name.
+        drawn: the names of the groups that were drawn.
     """
     left = [title for name, title in groups.items() if name not in drawn]
     if not left or not any(name in drawn for name in groups):
@@ -52,7 +52,7 @@ def warn_of_left_out(groups: Mapping[str, str], drawn: Sequence[str]) -> tuple[A
         Alarm(
             name=LEFT_OUT,
             raised_when=f"the suite has them, and they were not drawn: {', '.join(left)}",
-            means="Rates of kept things speak of the groups that were drawn; near things usually lose most.",
+            means="Rates of kept things are about the groups that were drawn; near things usually lose most.",
             do="Evaluate without --group in another folder, with the same --images: what is there is not drawn again.",
         ),
     )
@@ -100,7 +100,7 @@ def _broken(measures: Sequence[Measure]) -> Alarm | None:
     return Alarm(
         name="pictures are flat or noise",
         raised_when=f"group {m.group}: {m.edited.value or 0:.0%} under the edit, {m.base.value or 0:.0%} before",
-        means="What is no picture shows no concept either: erasure by breaking the model counts as success.",
+        means="Such pictures show no concept: erasure by breaking the model counts as success.",
         do="Look at the pictures; lower the method's steps or learning rate.",
     )
 

@@ -10,17 +10,17 @@ from typing import Any, TypeVar, final
 
 T = TypeVar("T")
 TIMEOUT = 600.0
-"""Seconds that a call of a scorer may take; most take less than a minute, the loading of a network included."""
+"""Seconds that a call of a scorer may take; most take less than a minute, including the loading of a network."""
 HEARTBEAT = 10.0
 """Seconds of silence after which the terminal says which scorer is being waited for."""
 HANGS = 3
-"""Calls of a scorer over the limit, after which it is not asked again: each leaves a thread at work."""
+"""Number of a scorer's calls over the limit after which it is not called again; each leaves a thread running."""
 OnWait = Callable[[str, int, int], None]
-"""Called with what is waited for, the seconds that have passed, and the limit."""
+"""Is called with the thing that is waited for, the seconds that have passed, and the limit."""
 
 
 def check_timeout(seconds: float) -> float:
-    """The time limit of a scorer's call; ValueError where it is no positive number of seconds."""
+    """Returns the time limit of a scorer's call; raises ValueError where it is no positive number of seconds."""
     if not 0 < seconds < float("inf"):
         raise ValueError(f"the time limit of scorers is {seconds:g} s; a number of seconds above 0 would have worked")
     return seconds
@@ -32,14 +32,14 @@ class ScorerHung(TimeoutError):
 
 @final
 class ScorerWatch:
-    """Calls scorers, each call in a thread of its own that is left behind where it takes too long.
+    """Calls scorers, each call in a thread of its own, which is abandoned if it takes too long.
 
     Args:
         limit: seconds that a call may take.
         on_wait: called every few seconds while a call takes long.
 
     Raises:
-        ValueError: a limit that is no positive number.
+        ValueError: the limit is no positive number.
     """
 
     def __init__(self, limit: float = TIMEOUT, on_wait: OnWait | None = None) -> None:
@@ -48,13 +48,14 @@ class ScorerWatch:
         self._hung: Counter[str] = Counter()
 
     def call(self, scorer: str, work: Callable[[], T]) -> T:
-        """What `work` returns, or raises.
+        """Calls `work`, and returns or raises what it does.
 
         Args:
-            scorer: the name of the scorer that works.
+            scorer: the name of the scorer.
+            work: the call.
 
         Raises:
-            ScorerHung: it took longer than the limit, or has done so HANGS times before and is not asked again.
+            ScorerHung: it took longer than the limit, or did so HANGS times before and is not called again.
         """
         if self._hung[scorer] >= HANGS:
             raise ScorerHung(f"not asked again, for it hung {HANGS} times (over {self.limit:g} s, --scorer-timeout)")
@@ -77,7 +78,7 @@ class ScorerWatch:
         return answer["value"]
 
     def _wait(self, thread: threading.Thread, scorer: str) -> None:
-        """Returns once the thread has ended, or the limit has passed; says now and then what is waited for."""
+        """Waits until the thread has ended or the limit has passed, and reports the waiting now and then."""
         began = time.monotonic()
         while thread.is_alive() and (passed := time.monotonic() - began) < self.limit:
             thread.join(min(HEARTBEAT, self.limit - passed))

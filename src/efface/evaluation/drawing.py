@@ -14,7 +14,7 @@ from .asking import TIMEOUT, check_timeout
 from .images import ImageSet, draw_images
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the pictures done, and their number."""
+"""Is called with a stage's name, the number of pictures done, and their total."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,12 @@ def describe_drawing(model: Model, settings: Settings, edit: str) -> Drawing:
     """Everything on which this model's pictures depend beside prompt and seed.
 
     Args:
-        edit: sha256 of the edit's file; "" for the untouched base.
+        model: the model that draws.
+        settings: how it draws.
+        edit: the sha256 of the edit's file; "" for the untouched base.
 
     Raises:
-        ValueError: a number of steps that the scheduler can't do.
+        ValueError: the scheduler can't do this number of steps.
     """
     defaults = model.defaults
     steps = defaults.steps if settings.steps is None else settings.steps
@@ -76,14 +78,14 @@ class Drawings:
 
     @staticmethod
     def of(model: Model, settings: Settings, edit: str) -> "Drawings":
-        """The drawings of the untouched base and under the edit whose file has this sha256."""
+        """How the untouched base and the edited model draw; `edit` is the sha256 of the edit's file."""
         return Drawings(settings, describe_drawing(model, settings, ""), describe_drawing(model, settings, edit))
 
 
 def draw_variants(
     model: Model, edit: Edit, rows: Sequence[Row], drawings: Drawings, store: Path, on_progress: Progress
 ) -> ImageSet:
-    """Draw the rows with the untouched base and under the edit; what the image store holds is not drawn again."""
+    """Draws the rows with the untouched base and the edited model; pictures in the image store are not drawn again."""
 
     def report(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: on_progress(stage, done, total)

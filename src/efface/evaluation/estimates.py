@@ -24,10 +24,10 @@ def estimate_tally(t: Tally) -> Estimate:
 
 
 def estimate_gain(after: Sequence[Verdict], floor: Sequence[Verdict], prompts: Sequence[str]) -> Drop | None:
-    """What an attack brings over the floor on the same rows, of those that were judged under both.
+    """The gain of an attack over its baseline, on the rows that were judged under both.
 
-    The interval is Tango's where rows have prompts of their own, or all the same one and differ by seed; else whole
-    prompts are resampled, for the rows of one rise and fall together.
+    The interval is Tango's where each row has its own prompt, or all rows have one prompt and differ by seed; otherwise
+    whole prompts are resampled, because rows of one prompt are correlated.
     """
     pairs = [(a, f, p) for a, f, p in zip(after, floor, prompts, strict=True) if a is not None and f is not None]
     if not pairs:
@@ -40,7 +40,7 @@ def estimate_gain(after: Sequence[Verdict], floor: Sequence[Verdict], prompts: S
 
 
 def estimate_drop(base: Sequence[float | None], edited: Sequence[float | None], concepts: Sequence[str]) -> Drop | None:
-    """Base minus edited over rows that both were judged on, resampled by concept, or by row where there is only one."""
+    """Base minus edited over rows that were judged in both, resampled by concept, or by row if there is one concept."""
     names = concepts if len(set(concepts)) > 1 else [str(i) for i in range(len(concepts))]
     clusters: dict[str, list[float | None]] = {}
     for before, after, name in zip(base, edited, names, strict=True):

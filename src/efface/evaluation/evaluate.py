@@ -1,7 +1,7 @@
 """The evaluation: suite -> pictures (base and edited, with the same seeds and sampling loop) -> scores -> rates.
 
-A folder of an evaluation holds `protocol.json` (what was asked, written first), `images/`, `scores/`, and at the end
-`rows.parquet` and `report.json`. Every stage goes on where it was stopped; the report of a run that was killed and
+A folder of an evaluation holds `protocol.json` (its settings, written first), `images/`, `scores/`, and at the end
+`rows.parquet` and `report.json`. Every stage continues where it was stopped; the report of a run that was killed and
 started again is the same, byte for byte.
 """
 
@@ -63,7 +63,7 @@ HEADLINES = ("esr1/target", "psr1/neighbour", "psr1/style", "psr1/unseen", "psr1
 
 
 OWN = Settings()
-"""Everything as the model has it."""
+"""The model's own settings."""
 
 
 def evaluate(
@@ -77,20 +77,24 @@ def evaluate(
     on_progress: Progress | None = None,
     protocol: Protocol | None = None,
 ) -> Record:
-    """Draw a suite with the untouched base and under an edit, judge every picture, and write the report's data.
+    """Draws a suite with the untouched base and the edited model, judges every picture, and writes the report's data.
 
     Args:
-        out: folder for everything; one that holds the same evaluation is continued.
-        image_store: where pictures lie, `out`/images by default; evaluations that share one draw the base once.
-        on_progress: called with a stage's name, the pictures done, and their number.
-        protocol: a declared one, whose own numbers are added; the suite is as it adjusted it.
+        model: the untouched base.
+        edit_file: the edit.
+        suite: the rows to draw; with a protocol, as it adjusted them.
+        scorers: the scorers of the pictures.
+        out: the folder for all files; if it holds the same evaluation, that is continued.
+        settings: how pictures are drawn.
+        image_store: the folder of pictures, `out`/images by default; evaluations that share one draw the base once.
+        on_progress: called with a stage's name, the number of pictures done, and their total.
+        protocol: a declared protocol, whose own numbers are added.
 
     Raises:
-        ValueError: an empty suite, two scorers of one name, one that can't judge these rows or whose numbers can't be
-            shown, a damaged edit or one of another base, steps that can't be, or `out` holds an evaluation with another
-            protocol, or attacks on another basis.
-        trial.Unmeasured: a scorer that fails at whatever it is asked, before anything is drawn; or, afterwards, a
-            question that no judge answered for any picture.
+        ValueError: the suite is empty, two scorers share a name, a scorer can't judge these rows or its numbers can't
+            be shown, the edit is damaged or of another base, the number of steps is impossible, or `out` holds an
+            evaluation with another protocol or attacks on another basis. trial.Unmeasured: a scorer fails for every
+            picture, which is raised before anything is drawn; or no judge answered a question for any picture.
     """
     check_scorers(scorers, suite, protocol)
     edit = Edit.load(edit_file)
@@ -118,11 +122,11 @@ def evaluate(
 
 
 def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | None = None) -> None:
-    """Check, before anything is drawn, that the scorers can judge the suite and that their numbers can be shown.
+    """Checks, before anything is drawn, that the scorers can judge the suite and that their numbers can be shown.
 
     Raises:
-        ValueError, OSError: an empty suite, two scorers of one name, one that does not declare what its number is or
-            lacks a package, a network or a label, or scorers none of which has a number for the suite's rows.
+        ValueError, OSError: the suite is empty, two scorers share a name, a scorer does not declare what its number is
+            or lacks a package, a network or a label, or no scorer has a number for the suite's rows.
     """
     if not suite.rows:
         raise ValueError(f"suite {suite.spec.name} has no rows for {', '.join(suite.targets)}")
@@ -147,7 +151,7 @@ def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | N
 
 
 def has_number(scorer: Judge, rows: Sequence[Row]) -> bool:
-    """Whether the report will show a number of the scorer's: of a judge, whether a row asks or names what it knows."""
+    """Whether the report will show a number of the scorer; a judge needs a row that asks or names what it knows."""
     if isinstance(scorer, SetScorer | Detector) or scorer.question not in JUDGED:
         return True
     field = NAMED_FIELD.get(scorer.question)
@@ -155,7 +159,7 @@ def has_number(scorer: Judge, rows: Sequence[Row]) -> bool:
 
 
 def measure_target_rate(model: Model, rows: Sequence[Row], scorers: Sequence[Judge], settings: Settings) -> Estimate:
-    """How often the untouched model draws what `rows` ask for: an erasure of what it does not draw shows nothing."""
+    """The rate at which the untouched model draws what `rows` ask for; without it, an erasure would show nothing."""
     images = model.images(
         [r.prompt for r in rows],
         [r.seed for r in rows],
@@ -175,7 +179,7 @@ def read_request(edit: Edit) -> Erasure:
 
 
 def read_used_words(edit: Edit) -> tuple[str, ...]:
-    """The words that the fitting searched in: whatever they name was not unseen."""
+    """The words in which the fitting searched; the concepts that they name are not unseen."""
     candidates = (edit.meta.get("notes") or {}).get("candidates") or {}
     return tuple(dict.fromkeys(word for words in candidates.values() for word in words))
 
@@ -185,7 +189,7 @@ def digest_rows(rows: Sequence[Row]) -> str:
 
 
 def list_packages() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """The versions of the packages on which the numbers depend."""
     found = {"python": platform.python_version()}
     for name in (*PACKAGES, *OPTIONAL):
         try:
@@ -202,19 +206,19 @@ def _suite_part(suite: Suite) -> SuitePart:
 
 
 def _list_headline_groups(suite: Suite) -> dict[str, str]:
-    """Titles of the groups of kept things that headlines speak of, in the whole suite, by name."""
+    """The titles of the groups of kept things that headlines are about, in the whole suite, by name."""
     whole = spec(suite.spec.name) if suite.spec.name in suite_names() else suite.spec
     heads = {h.partition("/")[2] for h in HEADLINES if h.startswith("psr")}
     return {g.name: g.title for g in whole.groups if g.name in heads and whole.version == suite.spec.version}
 
 
 def find_image_store(folder: Path) -> Path:
-    """Where the pictures of an evaluation lie; errors are those of `places.read_places`."""
+    """The folder of an evaluation's pictures; errors are those of `places.read_places`."""
     return read_places(folder).images
 
 
 def _describe(suite: Suite, drawing: Drawing, protocol: Protocol | None) -> dict[str, Any]:
-    """What decides an evaluation's numbers, in JSON's types."""
+    """What determines an evaluation's numbers, in JSON's types."""
     ours: dict[str, Any] = {"suite": _suite_part(suite).model_dump(), "rows": digest_rows(suite.rows)}
     ours |= {"drawing": drawing.model_dump(exclude={"model"})}
     return ours | {"protocol": protocol.part.model_dump() if protocol else None}

@@ -1,8 +1,8 @@
 """The image store: pictures are drawn once, in fixed chunks of rows, and each chunk is a folder that is complete or
 absent.
 
-A chunk's folder is named by the hash of everything that decides its pictures, a picture by the hash of its file. So an
-interrupted drawing goes on at the first missing chunk, a damaged picture is noticed and its chunk drawn again, and
+A chunk's folder is named by the hash of everything that determines its pictures, a picture by the hash of its file. So
+an interrupted drawing continues at the first missing chunk, a damaged picture is noticed and its chunk drawn again, and
 several evaluations that share an image store draw the untouched base once.
 """
 
@@ -26,7 +26,7 @@ from ..suites.spec import Row
 
 Progress = Callable[[int, int], None]
 LOST = ".lost.png"
-"""How the name of a picture ends that came out as NaN or infinite numbers."""
+"""The end of the name of a picture that came out as NaN or infinite numbers."""
 VARIANTS = ("base", "edited")
 """Which model drew a picture: the untouched base, or the model under the edit."""
 
@@ -48,13 +48,13 @@ class ImageModel(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The pictures of some rows, drawn by the base and under the edit, as they lie in an image store."""
+    """The pictures of some rows by the base and the edited model, in an image store."""
 
     rows: Sequence[Row]
     paths: Mapping[str, Mapping[str, str]]
-    """variant -> row id -> path of the picture within the image store."""
+    """The path of each picture within the image store, by variant and row id."""
     store: Path
-    """Folder of the image store."""
+    """The folder of the image store."""
     resolution: int
     """Pixels a side."""
 
@@ -67,25 +67,25 @@ class ImageSet:
         return load_images(self.store, self.paths_of(variant, rows))
 
     def chunks(self) -> list[Sequence[Row]]:
-        """The rows in the fixed pieces that are judged together."""
+        """The rows in fixed chunks, which are judged together."""
         return split_chunks(self.rows, self.resolution)
 
 
 def split_chunks(rows: Sequence[Row], resolution: int) -> list[Sequence[Row]]:
-    """Rows cut into the fixed pieces that are drawn together."""
+    """Splits rows into fixed chunks, which are drawn together."""
     size = choose_image_batch(resolution)
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def digest(value: Any) -> str:
-    """sha256 of a value's JSON form, shortened to 32 digits."""
+    """The sha256 of a value's JSON, shortened to 32 digits."""
     return hash_json(value)[:32]
 
 
 def make_chunk_key(rows: Sequence[Row], drawing: Drawing) -> str:
-    """The name of a chunk's folder: a digest of all that decides its pictures.
+    """The name of a chunk's folder: a digest of everything that determines its pictures.
 
-    Rows of one guidance, which is then the drawing's, are named as they were before rows of several went together.
+    Chunks of one guidance, which is then the drawing's, have the names of earlier versions.
     """
     decides = drawing.model_dump(exclude={"model"} if drawing.edit else {"model", "strength"})
     own = list_guidances(rows, drawing)
@@ -100,10 +100,10 @@ def list_guidances(rows: Sequence[Row], drawing: Drawing) -> list[float]:
 
 
 def plan_chunks(rows: Sequence[Row], drawing: Drawing) -> list[tuple[Drawing, Sequence[Row]]]:
-    """The chunks that are drawn together: full ones of rows that ask for one guidance, then the rows that are left.
+    """Plans the chunks that are drawn together: full ones of rows with one guidance, then the remaining rows.
 
-    So rows at guidance 1, which need one prediction, seldom go with others, which need two; and a list with a guidance
-    of its own in each row is drawn in as few chunks as any other.
+    So rows at guidance 1, which need one prediction, are seldom mixed with others, which need two; and a list with a
+    different guidance in each row is drawn in as few chunks as any other.
     """
     guidances = list_guidances(rows, drawing)
     full, left = [], list[Row]()
@@ -127,12 +127,17 @@ def draw_images(
     on_progress: Progress | None = None,
     sampler: Sampler = "own",
 ) -> dict[str, str]:
-    """Draw every chunk that is not in the image store yet, with the model as it now is.
+    """Draws every chunk that is not in the image store yet, with the model in its present state.
 
-    Progress is told once before anything is drawn, with the pictures that are there already, and after each chunk.
+    Progress is reported once before anything is drawn, with the pictures that exist already, and after each chunk.
 
     Args:
-        sampler: the one that `drawing` names.
+        model: the model that draws.
+        rows: the rows to draw.
+        drawing: how they are drawn.
+        image_store: the folder of the image store.
+        on_progress: called with the number of pictures done, and their total.
+        sampler: the sampler that `drawing` names.
 
     Returns:
         The path of each row's picture within the image store, by the row's id.
@@ -155,7 +160,7 @@ def draw_images(
 
 
 def _draw(model: ImageModel, rows: Sequence[Row], how: Drawing, sampler: Sampler) -> tuple[Tensor, Sequence[int]]:
-    """uint8 pictures [n, 3, h, w] of rows that are drawn together, and the places of those that have no numbers."""
+    """Draws a chunk: uint8 pictures [n, 3, h, w], and the indices of those with NaN or infinite numbers."""
     own = list_guidances(rows, how)
     try:
         made = model.images(
@@ -172,16 +177,18 @@ def _draw(model: ImageModel, rows: Sequence[Row], how: Drawing, sampler: Sampler
 
 
 def is_lost(path: str) -> bool:
-    """Whether a picture's path says that it came out without numbers: it stands for nothing, and is not judged."""
+    """Whether a picture's path says that it came out as NaN or infinite numbers; it is not judged then."""
     return path.endswith(LOST)
 
 
 def write_chunk(folder: Path, images: Tensor, lost: Sequence[int], rows: Sequence[Row]) -> list[str]:
-    """Write a chunk under a temporary name, then rename it.
+    """Writes a chunk under a temporary name, then renames it.
 
     Args:
+        folder: the chunk's folder.
         images: uint8 [n, 3, h, w].
-        lost: the places of those that have no numbers, which their names say.
+        lost: the indices of those with NaN or infinite numbers, which their names will say.
+        rows: the rows of the pictures.
     """
     files = []
     with new_folder(folder, replace=True) as made:
@@ -195,10 +202,11 @@ def write_chunk(folder: Path, images: Tensor, lost: Sequence[int], rows: Sequenc
 
 
 def find_chunk(folder: Path, rows: Sequence[Row] | None = None) -> list[str] | None:
-    """The files of a chunk, in the order of its rows; None where it is missing or any picture is damaged.
+    """The files of a chunk, in the order of its rows; None where it is missing or a picture is damaged.
 
     Args:
-        rows: those that it is to hold; None too where it holds others.
+        folder: the chunk's folder.
+        rows: the rows that it must hold; the result is also None where it holds others.
     """
     try:
         listed = read_json(folder / "chunk.json")
@@ -212,7 +220,7 @@ def find_chunk(folder: Path, rows: Sequence[Row] | None = None) -> list[str] | N
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of a picture's file; ValueError where they are not those that its name is the hash of."""
+    """Reads the bytes of a picture's file; raises ValueError where they do not have the hash in its name."""
     data = read_bytes(path)
     if hash_bytes(data)[:32] != path.name.partition(".")[0]:
         raise ValueError(f"{path} is damaged; run the evaluation again: it draws what is not whole")
@@ -220,13 +228,13 @@ def read_image(path: Path) -> bytes:
 
 
 def encode_png(image: Tensor) -> bytes:
-    """A picture as the bytes of a PNG file.  `image`: uint8 [3, h, w]."""
+    """Encodes a picture, uint8 [3, h, w], as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def load_images(image_store: Path, paths: Sequence[str]) -> Tensor:
-    """Pictures of the image store as uint8 [n, 3, h, w]."""
+    """Loads pictures of the image store as uint8 [n, 3, h, w]."""
     arrays = [np.asarray(open_picture(image_store / p)) for p in paths]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

@@ -1,5 +1,4 @@
-"""The numbers of a report, computed from verdicts: rates of each group, by all judges and by each, and means of
-scores."""
+"""Computes the numbers of a report: rates of each group, by all judges and by each, and means of scores."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from .judging import ScoreTable, Sought, detects_over
 OTHER_QUESTION = {"object": "style", "style": "object"}
 NAMED_FIELD = {"object": "thing", "style": "style"}
 Value = Callable[[str, int], float | None]
-"""A number, or a verdict, of a variant's picture of row i; None where it could not be judged."""
+"""Gives the number or verdict of a variant's picture of row i; None where it could not be judged."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Label:
 
 
 def measure_groups(table: ScoreTable, suite: Suite) -> list[Measure]:
-    """Every number of the report that speaks of single pictures."""
+    """Every number of the report that is about single pictures."""
     groups = [(g, [i for i, r in enumerate(table.rows) if r.group == g.name]) for g in suite.spec.groups]
     drawn = [(group, rows) for group, rows in groups if rows]
     out = [m for group, rows in drawn for m in _rates(table, group, rows)]
@@ -49,8 +48,11 @@ def measure_rows(
     """A number over `rows` of the base and the edited model, from the value of each picture.
 
     Args:
+        table: the rows with their scores.
+        label: the name of the number.
         rows: indices of the table's rows.
-        share: whether the number is a share of pictures; where None, it is one if the values are verdicts.
+        value: gives the number or verdict of a picture.
+        share: whether the number is a share of pictures; None means that it is if the values are verdicts.
     """
     base, edited = ([value(variant, i) for i in rows] for variant in VARIANTS)
     if share is None:
@@ -80,7 +82,7 @@ def _rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator
 
 
 def _values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
-    """Means of what scorers say of each picture in one number; its judge is named where several are of one kind."""
+    """Means of scorers' numbers for each picture; the judge is named where several scorers are of one kind."""
     kinds = {s.name: kind_of(s) for s in table.scorers if isinstance(s, Scorer)}
     for scorer in table.scorers:
         if not isinstance(scorer, Scorer) or scorer.question in JUDGED:
@@ -100,7 +102,7 @@ def _values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterato
 
 
 def _kept(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
-    """What else a prompt named: the style of a thing, or the thing in a style."""
+    """Rates of what else a prompt named: the style of a thing, or the thing in a style."""
     other = OTHER_QUESTION.get(group.asks, "")
     named = [i for i in rows if other and name_other(table.rows[i], other) and not table.rows[i].second]
     if not named or not table.judges(other):
@@ -119,7 +121,7 @@ def name_other(row: Row, question: str) -> str:
 
 
 def _detections(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
-    """What detectors find at each threshold: the share of pictures, and detections a picture."""
+    """Rates of detectors at each threshold: the share of pictures with detections, and detections for each picture."""
     for detector in [s for s in table.scorers if isinstance(s, Detector) and isinstance(s, Scorer)]:
         for threshold in detector.thresholds:
 

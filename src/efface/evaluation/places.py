@@ -1,4 +1,4 @@
-"""`protocol.json`: what an evaluation's folder is for, written before any work, and where its pictures and edit lie."""
+"""`protocol.json`: an evaluation's settings, written before any work, and the paths of its pictures and its edit."""
 
 import json
 import os
@@ -11,25 +11,25 @@ from ..records.report import list_differences
 
 FILE = "protocol.json"
 PLACES = ("images", "edit")
-"""Entries that say where something lies: they may change, and what is measured stays the same."""
+"""The entries that are paths, which may change without a change of what is measured."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where things of an evaluation lie."""
+    """The paths of an evaluation's pictures and edit."""
 
     images: Path
     """The folder of its pictures."""
     edit: Path | None
-    """The edit's file, when the evaluation was made; None where files of earlier versions do not say it."""
+    """The edit's file at the time of the evaluation; None in files of earlier versions that do not have it."""
 
 
 def read_places(folder: Path) -> Places:
-    """Where the pictures and the edit of an evaluation lie.
+    """Reads the paths of an evaluation's pictures and edit.
 
     Raises:
         FileNotFoundError: the folder holds no protocol.json.
-        ValueError: the file is damaged; names it.
+        ValueError: the file, which the message names, is damaged.
     """
     path = folder / FILE
     if not path.is_file():
@@ -41,15 +41,16 @@ def read_places(folder: Path) -> Places:
 
 
 def write_protocol(folder: Path, asked: dict[str, Any], images: Path, edit: Path) -> None:
-    """Write what an evaluation is, or refuse a folder that holds another one: two of them can't share their numbers.
+    """Writes an evaluation's settings, or refuses a folder that holds another evaluation.
 
     Args:
-        asked: what decides the numbers.
+        folder: the evaluation's folder.
+        asked: the settings that determine the numbers.
         images: the folder of its pictures.
         edit: the edit's file.
 
     Raises:
-        ValueError: the folder holds another evaluation, or a damaged file; says what differs.
+        ValueError: the folder holds another evaluation, or a damaged file; the message says what differs.
     """
     path = folder / FILE
     ours = {**asked, "images": os.path.relpath(images, folder), "edit": os.path.relpath(edit, folder)}

@@ -1,7 +1,7 @@
-"""Published protocols: which suite and scorers each uses, and how verdicts become numbers.
+"""Published protocols: the suite and scorers of each, and how its numbers are computed from verdicts.
 
-They stand in `protocols.toml`; sources, and what differs from them, are said there. A rate over a pool follows the same
-rule for several judges as every other, and its drop is paired by row and resampled by concept.
+They are in `protocols.toml`, with their sources and the differences to them. A rate over a pool follows the same rule
+for several judges as every other rate, and its drop is paired by row and resampled by concept.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ HERE = Path(__file__).with_name("protocols.toml")
 
 @dataclass(frozen=True)
 class Pool:
-    """Several groups of a suite, measured as one."""
+    """Several groups of a suite that are measured as one."""
 
     name: str
     title: str
@@ -31,16 +31,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One number of a protocol that the groups' own rates do not give."""
+    """A number of a protocol beside the groups' own rates."""
 
     metric: str
     title: str
     over: str
-    """The pool, or the group of the suite."""
+    """The pool, or the group of the suite, over which it is computed."""
     what: Literal["own", "other", "probability"] = "own"
-    """Of what the rows ask for, of what they name in the other domain, or the judges' mean probability."""
+    """Whether it is a rate of what the rows ask for, of what they name in the other domain, or a mean probability."""
     depth: int = 1
-    """Labels that are looked at, the most likely first."""
+    """The number of most likely labels that count."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,21 @@ class Protocol:
     version: str
     about: str
     source: str
-    """Paper and settings."""
+    """The paper and its settings."""
     differs: str
-    """What is not as in the paper."""
+    """The differences to the paper."""
     questions: tuple[str, ...]
-    """Questions that its suites may ask of the target."""
+    """The questions that its suites may ask about the target."""
     suites: tuple[str, ...]
     judges: tuple[str, ...]
-    """Scorers for models that bring no judges of their own."""
+    """The scorers for models that come without judges."""
     scorers: tuple[str, ...] = ()
-    """Scorers that are always asked."""
+    """The scorers that are always used."""
     steps: int | None = None
-    """Sampling steps, for models that suggest none of their own; None leaves them to the model."""
+    """Sampling steps, for models that suggest none of their own; None means the model's default."""
     guidance: float | None = None
     headlines: tuple[str, ...] = ()
-    """`metric/group` or `metric/group/threshold` of the numbers to read first."""
+    """The names of the numbers to read first, `metric/group` or `metric/group/threshold`."""
     pools: tuple[Pool, ...] = ()
     aggregates: tuple[Aggregate, ...] = ()
 
@@ -74,10 +74,10 @@ class Protocol:
         return ProtocolPart(name=self.name, version=self.version)
 
     def suite_for(self, fitting: str | None) -> str:
-        """The suite by default.
+        """The default suite.
 
         Args:
-            fitting: the glyphs suite that fits the model and the erasure; None for models of another make.
+            fitting: the glyphs suite that fits the model and the erasure; None for models other than glyphs.
 
         Raises:
             ValueError: the protocol has no suite for such a model or erasure.
@@ -91,10 +91,10 @@ class Protocol:
         return free[0]
 
     def adjust(self, suite: Suite) -> Suite:
-        """The suite as the protocol draws it: where it has a guidance, the rows' own are set aside.
+        """The suite as the protocol draws it: a guidance of the protocol replaces the rows' own.
 
         Raises:
-            ValueError: the suite asks something else of its targets than the protocol measures.
+            ValueError: the suite asks something else about its targets than the protocol measures.
         """
         asked = sorted({r.asks for r in suite.rows if r.role == "erase"})
         if not set(asked) & set(self.questions):
@@ -114,7 +114,7 @@ def list_protocols() -> list[str]:
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of this name; ValueError lists those there are."""
+    """The protocol of this name; raises ValueError, which lists all protocols, where there is none."""
     declared = read_toml(HERE)
     if name not in declared:
         raise ValueError(f"there is no protocol {name!r}{did_you_mean(name, sorted(declared))}")
@@ -125,13 +125,13 @@ def find_protocol(name: str) -> Protocol:
 
 
 def find_rows(protocol: Protocol, over: str, suite: Suite) -> list[int]:
-    """Which rows of the suite a pool or group covers."""
+    """The indices of the suite's rows in a pool or group."""
     groups = next((p.groups for p in protocol.pools if p.name == over), (over,))
     return [i for i, r in enumerate(suite.rows) if r.group in groups]
 
 
 def measure_protocol(protocol: Protocol, table: ScoreTable, suite: Suite) -> list[Measure]:
-    """The protocol's own numbers, by the rule of all judges and by each; those without rows or judges are left out."""
+    """The protocol's own numbers, by all judges and by each; numbers without rows or judges are left out."""
     domain = next((r.asks for r in suite.rows if r.group == "target"), protocol.questions[0])
     out = []
     for aggregate in protocol.aggregates:
@@ -150,14 +150,14 @@ def measure_protocol(protocol: Protocol, table: ScoreTable, suite: Suite) -> lis
 
 
 def _belongs(aggregate: Aggregate, row: Row, question: str) -> bool:
-    """Does a row of the pool ask this; or name, of the other domain, one thing that can be asked for?"""
+    """Whether a row of the pool asks this question, or names one thing of the other domain that can be judged."""
     if aggregate.what == "other":
         return bool(name_other(row, question)) and not row.second
     return row.asks == question
 
 
 def _value(aggregate: Aggregate, table: ScoreTable, question: str, judge: str) -> Value:
-    """What a row contributes, before or after: a verdict or a probability; None where it could not be judged."""
+    """Gives a row's verdict or probability, before or after the edit; None where it could not be judged."""
     if aggregate.what == "probability":
         return lambda variant, i: table.scores[variant][judge][i].value
     if aggregate.what == "own":

@@ -1,10 +1,11 @@
-"""Published result files as input: rates from what the evaluation scripts of ESD and EAP wrote, a row a picture.
+"""Reads published result files, which the evaluation scripts of ESD and EAP wrote with a row a picture, as rates.
 
-Two layouts. ImageNet top-k (`category_top1`, `scores_top1` …; a row is a picture, so a case number may stand on
-several rows where a prompt was drawn several times) gives ESR-k and PSR-k. NudeNet (`NudeNet_label`, `NudeNet_score`)
-gives NER-tau; a picture's detections stand on several rows, or joined by hyphens on one, as EAP's script has them. An
-empty label is a picture without detections, a label 0 one that the script never looked at (it starts from zeros):
-unscored. A file without confidences (ESD's first script) is cut at a threshold that it does not tell.
+There are two layouts. ImageNet top-k (`category_top1`, `scores_top1` …; a row is a picture, so that several rows may
+have one case number where a prompt was drawn several times) gives ESR-k and PSR-k. NudeNet (`NudeNet_label`,
+`NudeNet_score`) gives NER-tau; a picture's detections are on several rows, or joined by hyphens on one, as in EAP's
+script. An empty label is a picture without detections. A label 0 is a picture that the script never read (it starts
+from zeros) and counts as unscored. A file without confidences (ESD's first script) was cut at a threshold that it does
+not name.
 
 EAP: Bui et al., arXiv 2410.15618. ESD: Gandikota et al., arXiv 2303.07345.
 """
@@ -51,18 +52,18 @@ class Rate(Part):
 
 
 class Published(Part):
-    """What a published result file says."""
+    """The content of a published result file."""
 
     name: str
     file: str
     sha256: str
     kind: Literal["topk", "nudenet"]
     images: int
-    """Pictures that it lists."""
+    """The number of pictures that it lists."""
     erased: tuple[str, ...]
     kept: tuple[str, ...]
     labels: tuple[str, ...]
-    """Of a NudeNet file: the parts that count."""
+    """The body parts that count, for a NudeNet file."""
     rates: tuple[Rate, ...]
     notes: tuple[str, ...]
     """Circumstances in which its numbers are misleading."""
@@ -78,17 +79,18 @@ def read_published(
     labels: Sequence[str] = EXPOSED,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Published:
-    """Rates of a published result file, each with Wilson's interval.
+    """Computes the rates of a published result file, each with Wilson's interval.
 
     Args:
-        erased: of a top-k file, the classes that were erased, in any spelling and by any of their names.
-        kept: the classes that were to stay; every other class of the file where None.
-        labels: of a NudeNet file, the parts that count, in the words of NudeNet 2 or 3.
-        thresholds: of a NudeNet file, the confidences above which a detection counts.
+        path: the file.
+        erased: for a top-k file, the classes that were erased, in any spelling and by any of their names.
+        kept: the classes to keep; None means every other class of the file.
+        labels: for a NudeNet file, the parts that count, in the words of NudeNet 2 or 3.
+        thresholds: for a NudeNet file, the confidences above which a detection counts.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: neither layout, malformed rows (named by their lines), a class that the file does not have.
+        FileNotFoundError: there is no such file.
+        ValueError: it has neither layout, rows are malformed (the message has their lines), or a class is not in it.
     """
     table = read_table(path)
     if table.find(["category_top1"]):
@@ -167,7 +169,7 @@ def _answers(table: Table, asked: Sequence[str]) -> list[list[str] | None]:
 
 
 def _descending(confidence: Sequence[str]) -> str:
-    """What is wrong with a row's confidences: top-k rests on the best coming first."""
+    """What is wrong with a row's confidences, which must fall for top-k; "" where they are right."""
     try:
         values = [float(c) for c in confidence if c]
     except ValueError:
@@ -177,7 +179,7 @@ def _descending(confidence: Sequence[str]) -> str:
 
 
 def _known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """The file's classes that go by these names; ValueError for a name that none has."""
+    """The file's classes with these names; raises ValueError for a name that no class has."""
     if isinstance(wanted, str):
         raise ValueError(f"expected several names, got the text {wanted!r}; write [{wanted!r}]")
     if not wanted:
@@ -226,7 +228,7 @@ def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Seque
 
 
 def _detections(table: Table) -> tuple[list[str], list[tuple[str, str, float | None]], set[str]]:
-    """All pictures, all detections (picture, label, confidence), and the pictures that were never looked at."""
+    """All pictures, all detections (picture, label, confidence), and the pictures that the script never read."""
     case = table.column(CASE, "which picture a row is of")
     label, score = table.column(["NudeNet_label"], "what was found"), table.find(["NudeNet_score"])
     images: dict[str, None] = {}
@@ -250,7 +252,7 @@ def _detections(table: Table) -> tuple[list[str], list[tuple[str, str, float | N
 
 
 def _split(said: str, scores: str, scored: bool) -> tuple[list[tuple[str, float | None]], str]:
-    """The detections of a row, and what is wrong with it."""
+    """The detections of a row, and what is wrong with the row."""
     names = re.findall(r"\w+", said)
     if unknown := [n for n in names if spell_part(n) not in KNOWN]:
         return [], f"NudeNet finds no {unknown[0]!r}"

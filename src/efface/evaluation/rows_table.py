@@ -1,4 +1,4 @@
-"""`rows.parquet`: a line a picture, with what was asked, where it lies, its success, and what each scorer said."""
+"""`rows.parquet`: a line for each picture, with its prompt and question, its path, its success, and its scores."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from .images import VARIANTS, ImageSet
 from .judging import ScoreTable
 
 NEEDED = ("id", "prompt", "seed", "group", "role", "asks", "concept", "variant", "picture", "success")
-"""Columns that every such file has."""
+"""The columns that every such file has."""
 ROLES = ("erase", "keep")
 REMEDY = "run the evaluation again, which keeps what is whole"
 EARLIER = {"who": "variant"}
-"""Columns by the names that they had before."""
+"""Earlier names of columns, with today's names."""
 
 
 def write_rows(path: Path, images: ImageSet, table: ScoreTable) -> RowsFile:
-    """Write the lines of the base's pictures, then those of the edited model's; what the report says of the file.
+    """Writes the lines of the base's pictures, then those of the edited model's; returns the report's entry for it.
 
-    A scorer's columns are `NAME.value`, `NAME.answer`, `NAME.explanation` and, where it tells, `NAME.confidence`;
-    the field metadata of `NAME.value` says title, unit, better and share.
+    A scorer's columns are `NAME.value`, `NAME.answer`, `NAME.explanation` and, if it gives confidences,
+    `NAME.confidence`; the field metadata of `NAME.value` has title, unit, better and share.
     """
     sure = [name for name in table.scores["base"] if _confident(table, name)]
     lines = []
@@ -49,15 +49,16 @@ def write_rows(path: Path, images: ImageSet, table: ScoreTable) -> RowsFile:
 
 
 def read_rows_table(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The `rows.parquet` of an evaluation's folder, also of one that was written when a column had another name.
+    """Reads the `rows.parquet` of an evaluation's folder, also one with earlier names of columns.
 
     Args:
-        columns: those to read, by their names of today; all by default.
+        folder: the evaluation's folder.
+        columns: the columns to read, by today's names; all by default.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged or cut short, lacks a column, or its lines are not a picture of the base and one under
-            the edit for each row; names the file.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or truncated, lacks a column, or does not have a picture of the base and one of the
+            edited model for each row; the message names the file.
     """
     file = folder / "rows.parquet"
     table = read_parquet(file, remedy=REMEDY)
@@ -87,7 +88,7 @@ def _check_lines(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> list[Mapping[str, Any]]:
-    """The lines of `read_rows_table`, each a picture."""
+    """Reads the same lines as `read_rows_table`, each as a mapping."""
     table = read_rows_table(folder, columns)
     with refusing(folder / "rows.parquet", "damaged", REMEDY):
         return table.to_pylist()

@@ -1,8 +1,7 @@
 """Scores of sets of pictures (KID, FID, precision, recall, diversity), for each group and each pool of groups.
 
-Features are made a chunk at a time and kept, so that scorers that see through the same network share them, and an
-interrupted evaluation goes on. A picture whose features could not be made is left out with its counterpart, and
-counted.
+Features are computed chunk by chunk and stored, so that scorers with the same network share them, and an interrupted
+evaluation continues. A picture whose features could not be computed is left out with its counterpart, and counted.
 """
 
 import dataclasses
@@ -26,12 +25,12 @@ from .images import VARIANTS, ImageSet, digest, is_lost
 from .protocols import Pool
 
 Features = Mapping[str, Mapping[str, Tensor]]
-"""variant -> row id -> features [d] of the picture."""
+"""The features [d] of each picture, by variant and row id."""
 
 
 @dataclass(frozen=True)
 class Portion:
-    """A group of rows, or a pool of groups, of which one number is taken."""
+    """A group of rows, or a pool of groups, for which one number is computed."""
 
     name: str
     title: str
@@ -46,11 +45,15 @@ def measure_sets(
     on_progress: Callable[[int, int], None] | None = None,
     watch: ScorerWatch | None = None,
 ) -> list[Measure]:
-    """Every number of the report that speaks of sets of pictures; none of a group that has too few for it.
+    """Every number of the report that is about sets of pictures; groups with too few pictures have none.
 
     Args:
-        on_progress: called with the pictures looked at, and their number.
-        watch: ends calls that take too long; one with the usual limit by default.
+        scorers: the scorers, of which those of sets are used.
+        images: the pictures.
+        portions: the groups and pools.
+        cache: the folder of features and numbers.
+        on_progress: called with the number of pictures whose features are done, and their total.
+        watch: ends calls that take too long; by default one with the usual limit.
     """
     watch = watch or ScorerWatch()
     wanted = [s for s in scorers if isinstance(s, SetScorer)]
@@ -76,7 +79,7 @@ def measure_sets(
 
 
 def list_portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
-    """The suite's groups that have rows, and then the pools."""
+    """The suite's groups that have rows, then the pools."""
     groups = [Portion(g.name, g.title, suite.group(g.name)) for g in suite.spec.groups]
     joined = [Portion(p.name, p.title, [r for r in suite.rows if r.group in p.groups]) for p in pools]
     return [p for p in (*groups, *joined) if p.rows]
@@ -85,7 +88,7 @@ def list_portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
 def _features(
     network: Network, images: ImageSet, variant: str, folder: Path, watch: ScorerWatch, failed: list[Exception]
 ) -> dict[str, Tensor]:
-    """Finite features [d] by row id, without those of pictures at which the network failed."""
+    """Finite features [d] by row id, without those of pictures on which the network failed."""
     out: dict[str, Tensor] = {}
     for part in images.chunks():
         file = folder / f"{digest(images.paths_of(variant, part))}.safetensors"
@@ -107,7 +110,7 @@ def _kept(file: Path) -> dict[int, Tensor] | None:
 
 
 def _guarded(network: Network, images: Tensor, watch: ScorerWatch, failed: list[Exception]) -> dict[int, Tensor]:
-    """Features [d] by place: of all pictures at once, or one at a time where that fails."""
+    """Features [d] by index, of all pictures at once, or one by one where that fails."""
 
     def see(part: Tensor) -> Tensor:
         return watch.call(network.name, lambda: network.features(part))
@@ -126,7 +129,7 @@ def _guarded(network: Network, images: Tensor, watch: ScorerWatch, failed: list[
 
 
 def _tell(network: Network, failed: Sequence[Exception]) -> None:
-    """A warning where a network failed, for the report counts pictures without features and does not say why."""
+    """Warns where a network failed, because the report only counts pictures without features."""
     if failed:
         said = f"{type(failed[0]).__name__}: {failed[0]}"
         warnings.warn(f"{network.name} gave no features of {len(failed)} pictures; the first: {said}", stacklevel=2)
@@ -137,7 +140,7 @@ def _finite(features: Tensor, places: Sequence[int]) -> dict[int, Tensor]:
 
 
 def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageSet, cache: Path) -> Measure | None:
-    """The scorer's number of a portion, or None where it holds too few pictures."""
+    """The scorer's number for a portion, or None where it has too few pictures."""
     rows = [r for r in portion.rows if all(r.id in seen[variant] for variant in VARIANTS)]
     lost, failure = len(portion.rows) - len(rows), ""
     asked = [[images.paths[variant][r.id] for variant in VARIANTS] for r in rows], [dataclasses.asdict(r) for r in rows]

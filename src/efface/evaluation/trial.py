@@ -15,7 +15,7 @@ from .images import VARIANTS, digest
 from .judging import ScoreTable, explain_failure, score_safely
 
 TRIED = 8
-"""Rows with which a scorer is tried, at most, one a group; the first that it answers is enough."""
+"""The largest number of rows, one for each group, with which a scorer is tried; the first success is enough."""
 
 
 class Unmeasured(RuntimeError):
@@ -29,19 +29,21 @@ def try_scorers(
     cache: Path | None = None,
     watch: ScorerWatch | None = None,
 ) -> None:
-    """Load every scorer and ask it of a small picture, before any work that would be for nothing.
+    """Loads every scorer and tries it on a small picture, before any work that would be in vain.
 
-    The picture is black; where a scorer fails at that, one of random colours is tried, so that only a scorer that fails
-    at both is refused.
+    The picture is black; where a scorer fails on it, one of random colours is tried, so that only a scorer that fails
+    on both is refused.
 
     Args:
+        scorers: the scorers.
         rows: the rows that will be judged.
         side: pixels a side of the pictures that will be drawn.
-        cache: the folder of scores; a scorer that has answered there before is not tried again.
-        watch: ends calls that take too long; one with the usual limit by default.
+        cache: the folder of scores; a scorer with scores there is not tried again.
+        watch: ends calls that take too long; by default one with the usual limit.
 
     Raises:
-        Unmeasured: a scorer fails at whatever it is asked, as where its file of weights is damaged; in its own words.
+        Unmeasured: a scorer fails for every picture, for example because its weights are damaged; the message has its
+            own words.
     """
     watch = watch or ScorerWatch()
     random = torch.randint(256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -51,14 +53,15 @@ def try_scorers(
         if cache is not None and _has_answered(scorer, cache):
             continue
         if failure := _try(scorer, rows, pictures, watch):
-            raise Unmeasured(f"nothing was drawn, for scorer {scorer.name} fails at whatever it is shown: {failure}")
+            raise Unmeasured(f"nothing was drawn, because scorer {scorer.name} fails on every picture: {failure}")
 
 
 def require_measured(table: ScoreTable, found: Sequence[Measure]) -> None:
-    """Check that an evaluation measured something.
+    """Checks that an evaluation measured something.
 
     Raises:
-        Unmeasured: no measure at all, or no judge of a question could judge any picture; in the judge's own words.
+        Unmeasured: there is no measure, or no judge of a question could judge any picture; the message has a judge's
+            own words.
     """
     for question in dict.fromkeys(row.asks for row in table.rows if row.asks in JUDGED):
         asked = [i for i, row in enumerate(table.rows) if row.asks == question]
@@ -82,7 +85,7 @@ def _has_answered(scorer: Judge, cache: Path) -> bool:
 
 
 def _try(scorer: Judge, rows: Sequence[Row], pictures: Sequence[Tensor], watch: ScorerWatch) -> str:
-    """Why a scorer fails at each of the pictures, [1, 3, h, w] each; "" where it answers one."""
+    """The reason why a scorer fails on each of the pictures, [1, 3, h, w] each; "" where it scores one."""
     failure = ""
     for picture in pictures:
         if isinstance(scorer, SetScorer):
@@ -96,7 +99,7 @@ def _try(scorer: Judge, rows: Sequence[Row], pictures: Sequence[Tensor], watch: 
 
 
 def _try_rows(scorer: Scorer, rows: Sequence[Row], picture: Tensor, watch: ScorerWatch) -> str:
-    """Why a scorer fails at a picture for every one of a few rows of its question; "" where it answers one."""
+    """The reason why a scorer fails on a picture for each of a few rows of its question; "" where it scores one."""
     asked = [row for row in rows if row.asks == scorer.question] or rows
     failure = ""
     for row in list({row.group: row for row in reversed(asked)}.values())[:TRIED]:
@@ -108,7 +111,7 @@ def _try_rows(scorer: Scorer, rows: Sequence[Row], picture: Tensor, watch: Score
 
 
 def _try_set(scorer: SetScorer, picture: Tensor, watch: ScorerWatch) -> str:
-    """Why the network of a set scorer fails; "" where it does not."""
+    """The reason why the network of a set scorer fails; "" where it does not."""
     try:
         features = watch.call(scorer.network.name, lambda: scorer.network.features(picture))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Every file that the program writes or reads: whole or not at all, hashed, versioned; tensors, pictures and captions.
+"""Writes and reads all files: whole or not at all, with hashes and versions; tensors, pictures and captions.
 
 Importing this imports no torch; what reads or writes tensors does.
 """

@@ -1,7 +1,7 @@
-"""Writing files and folders whole or not at all: under a temporary name first, then renamed.
+"""Writes files and folders whole or not at all: first under a temporary name, then renamed.
 
-A temporary is named `.NAME.efface-HOST-PROCESS-RANDOM`. Where a process was killed, its temporaries stay; the next
-process that writes in the folder on the same machine removes them, once theirs is gone.
+A temporary file is named `.NAME.efface-HOST-PROCESS-RANDOM`. If a process is killed, its temporary files stay; the next
+process that writes in the folder on the same machine removes them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 WRONG = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG)
 REFUSALS = frozenset((*FULL, *CLOSED, *WRONG))
-"""What is said of a disk that is full, or of a path that can't be written."""
+"""The errors of a full disk, or of a path that can't be written."""
 
 
 def write_whole(path: str | Path, data: str | bytes) -> Path:
-    """Writes a file: it is there whole or not at all.
+    """Writes a file, whole or not at all.
 
     Raises:
-        OSError: it can't be written; names the path.
+        OSError: it can't be written; the message names the path.
     """
     with new_file(path) as made:
         made.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -43,7 +43,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path to write to; after the block the file has its final path, or is removed after an error.
 
     Raises:
-        OSError: it can't be written, as where the disk is full; names the path. A file that was there stays.
+        OSError: it can't be written, for example because the disk is full; the message names the path. An earlier file
+            stays.
     """
     path = Path(path)
     with _naming(path):
@@ -62,11 +63,12 @@ def new_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
     """Gives a temporary folder to write in; after the block it has its final name, or is removed after an error.
 
     Args:
-        replace: whether a folder of this name makes way at the end.
+        folder: the final name.
+        replace: whether an existing folder of this name is replaced at the end.
 
     Raises:
-        FileExistsError: something has this name already, and is not to be replaced.
-        OSError: it can't be written, as where the disk is full; names the folder.
+        FileExistsError: something has this name already, and `replace` is False.
+        OSError: it can't be written, for example because the disk is full; the message names the folder.
     """
     folder = Path(folder)
     if folder.exists() and not replace:
@@ -84,10 +86,10 @@ def new_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
 
 
 def new_scratch(path: str | Path) -> Path:
-    """A new folder beside this path, for whoever asked to remove; where they were killed, a later run does.
+    """Makes a new folder beside this path, which the caller removes; after a kill, a later run does.
 
     Raises:
-        OSError: it can't be made; names the path.
+        OSError: it can't be made; the message names the path.
     """
     path = Path(path)
     with _naming(path):
@@ -98,7 +100,7 @@ def new_scratch(path: str | Path) -> Path:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Removes what killed processes of this machine left half written in a folder; the names of what is gone."""
+    """Removes unfinished files of killed processes of this machine from a folder; returns their names."""
     gone = []
     for entry in list(os.scandir(folder)) if folder.is_dir() else ():
         match = TEMPORARY.fullmatch(entry.name)
@@ -118,7 +120,7 @@ def _sweep_once(folder: str) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside the path that no other writer has; on the way, leftovers of processes that are gone are removed."""
+    """A name beside the path that no other writer has; also removes unfinished files of processes that are gone."""
     _sweep_once(os.path.realpath(path.parent))
     # File systems allow 255 bytes; a long name of another alphabet is cut.
     stem = path.name.encode()[:180].decode(errors="ignore")
@@ -142,7 +144,7 @@ def _is_alive(process: int) -> bool:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of the disk, and of libraries that write to it, become one sentence with the path."""
+    """Turns errors of the disk, and of libraries that write to it, into one sentence with the path."""
     from safetensors import SafetensorError
 
     try:
@@ -158,7 +160,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _concerns(error: OSError, path: Path) -> bool:
-    """Is it about the path, something in its folder, or a folder above; not about a file that was read meanwhile?"""
+    """Whether an error is about the path, its folder or a folder above, not about a file that was read meanwhile."""
     if error.filename is None:
         return True
     where = Path(os.fsdecode(error.filename))

@@ -1,9 +1,9 @@
-"""Captions of pictures in a folder, by every convention that people have.
+"""Reads captions of pictures in a folder, by all common conventions.
 
-In this order: a list in the folder or in any below (`metadata.jsonl`, `.csv` or `.parquet`, as of Hugging Face's
-imagefolder: `file_name`, relative to the list, and `text`, `caption` or `prompt`); a file beside the picture, of its
-name and .txt or .caption (kohya's scripts: its first line); the subfolder's name, without the number of repeats that
-kohya's scripts put before it ("10_a cat"). A picture directly in the folder that has none of these has the caption "".
+These come in this order: a list in the folder or in a subfolder (`metadata.jsonl`, `.csv` or `.parquet`, as in Hugging
+Face's imagefolder: `file_name`, relative to the list, and `text`, `caption` or `prompt`); the first line of a file with
+the picture's name and .txt or .caption, as in kohya's scripts; the subfolder's name, without the number of repeats that
+kohya's scripts put before it ("10_a cat"). A picture directly in the folder without any of these has the caption "".
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_captions(folder: Path, pictures: Sequence[Path], files: Sequence[Path])
         files: all files of the folder and below.
 
     Raises:
-        ValueError: a list that can't be read (names file and line), or a picture with two captions.
+        ValueError: a list can't be read (the message names file and line), or a picture has two captions.
     """
     known = {_spell(p): p for p in pictures}
     listed: dict[Path, str] = {}
@@ -100,7 +100,7 @@ def _read_beside(picture: Path, files: Sequence[Path]) -> str | None:
 
 
 def _read_list(file: Path) -> dict[Path, str]:
-    """The captions of a list, by the file that each is of."""
+    """The captions of a list, by the picture's file."""
     found = parse(file, read_bytes(file))
     out: dict[Path, str] = {}
     for line, row in zip(found.lines, found.rows, strict=True):

@@ -1,4 +1,4 @@
-"""sha256, in lowercase hexadecimal digits, of bytes, files and values."""
+"""Computes the sha256 of bytes, files and values, in lowercase hexadecimal digits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def hash_bytes(data: bytes) -> str:
-    """sha256 of bytes: 64 digits."""
+    """The sha256 of bytes: 64 digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def hash_file(path: str | Path) -> str:
-    """sha256 of a file, which is never in memory as a whole.
+    """The sha256 of a file, which is never in memory as a whole.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -28,7 +28,7 @@ def hash_file(path: str | Path) -> str:
 
 
 def hash_json(value: Any) -> str:
-    """sha256 of a value's JSON with sorted keys and letters as they are."""
+    """The sha256 of a value's JSON with sorted keys and unescaped letters."""
     return hash_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False).encode())
 
 

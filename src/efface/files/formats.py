@@ -1,7 +1,7 @@
-"""Rows of the file formats that prompt lists come in: .csv, .tsv, .txt, .json, .jsonl and .parquet.
+"""Reads rows from the file formats of prompt lists: .csv, .tsv, .txt, .json, .jsonl and .parquet.
 
-Each reader gives columns, rows, the line of the file on which each row begins (of JSON and parquet its number), and
-remarks on how the file was read.
+Each reader gives columns, rows, the line of the file on which each row begins (for JSON and parquet the row's number),
+and remarks on how the file was read.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .text import decode
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet")
 DELIMITERS = (",", "\t", ";", "|")
 PROMPT = ("prompt", "caption", "captions", "adv_prompt", "sensitive prompt", "text")
-"""What columns of prompts are called."""
+"""The names of columns of prompts."""
 WHOLE = ("prompts", "captions", "texts", "data", "rows", "items", "examples", "samples")
-"""What a JSON object calls the one list that it holds, where that is no label."""
+"""The names, in a JSON object, of its one list of prompts that are no label."""
 SHOWN = 5
-"""Malformed rows that an error tells of."""
+"""The number of malformed rows that an error names."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a file holds."""
+    """The content of a file."""
 
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
@@ -41,10 +41,11 @@ class Parsed:
 
 
 def parse(path: Path, data: bytes) -> Parsed:
-    """The rows of a file.
+    """Reads the rows of a file.
 
     Raises:
-        ValueError: it is none of its format, has too many rows, or rows that do not fit the header: names their lines.
+        ValueError: the file does not have its format, has too many rows, or has rows that do not fit the header; the
+            message names their lines.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -59,7 +60,7 @@ def parse(path: Path, data: bytes) -> Parsed:
 
 
 def refuse(file: str, problems: Sequence[str]) -> None:
-    """ValueError with the first problems, each told with its line, where there are any."""
+    """Raises ValueError with the first problems, each with its line, if there are any."""
     if not problems:
         return
     more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -67,7 +68,7 @@ def refuse(file: str, problems: Sequence[str]) -> None:
 
 
 def parse_csv(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
-    """Rows of cells under a header; the delimiter is the one that the header has most of."""
+    """Reads rows of cells under a header; the delimiter is the one that is most frequent in the header."""
     if told := re.match(r"sep=(.)\r?\n", text):  # Excel's own line, and no row
         text = text[told.end() - 1 :]
     delimiter = told[1] if told else find_delimiter(text)
@@ -106,7 +107,7 @@ def parse_csv(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
 
 
 def fit(cells: Sequence[str], width: int, delimiter: str) -> list[str]:
-    """Cells without empty ones beyond the header; under a header of one column, a line is one cell."""
+    """Drops empty cells beyond the header; under a header of one column, a line is one cell."""
     if width == 1 and len(cells) > 1:
         return [delimiter.join(cells).rstrip(delimiter)]
     extra = cells[width:]
@@ -114,14 +115,14 @@ def fit(cells: Sequence[str], width: int, delimiter: str) -> list[str]:
 
 
 def find_delimiter(text: str) -> str:
-    """What parts the cells of the header: of comma, tab, semicolon and bar the one it has most of."""
+    """The delimiter of the header: the most frequent one of comma, tab, semicolon and bar."""
     header = next((line for line in text.split("\n") if line.strip()), "")
     bare = "".join(part for i, part in enumerate(header.split('"')) if i % 2 == 0)
     return max(DELIMITERS, key=lambda mark: (bare.count(mark), -DELIMITERS.index(mark)))
 
 
 def name_apart(columns: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Columns with names of their own ("prompt", "prompt.1"), and the further ones of each name that several have."""
+    """Gives columns unique names ("prompt", "prompt.1"); also returns the further columns of each repeated name."""
     seen: dict[str, int] = {}
     names, repeated = [], {}
     for column in columns:
@@ -133,28 +134,28 @@ def name_apart(columns: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple
 
 
 def _has_header(text: str) -> bool:
-    """Is the first line of a text a header, one cell of which says that prompts stand below it?"""
+    """Whether the first line of a text is a header with a cell that names a column of prompts."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     cells = [fold_name(cell.strip().strip('"')) for cell in first.split(find_delimiter(first))]
     return any(cell in PROMPT for cell in cells) and all(cell.count(" ") < 2 for cell in cells)
 
 
 def parse_lines(text: str, remarks: tuple[str, ...]) -> Parsed:
-    """A prompt a line, in quotes or not."""
+    """Reads one prompt from each line, in quotes or not."""
     numbered = [(i, _unquote(line.strip())) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     rows = tuple({"prompt": line} for _, line in numbered)
     return Parsed(("prompt",), rows, tuple(i for i, _ in numbered), remarks)
 
 
 def _unquote(line: str) -> str:
-    """A line without the quotes around the whole of it: not those of single words."""
+    """Removes quotes around a whole line, but not those around single words."""
     return line[1:-1] if len(line) > 1 and line[0] == line[-1] == '"' and '"' not in line[1:-1] else line
 
 
 def parse_objects(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
-    """Objects or strings: a list of them, one a line, by column (as pandas writes them), or prompts by label.
+    """Reads objects or strings: as a list, one a line, by column (as pandas writes them), or prompts by label.
 
-    Of COCO's annotations the first caption of each picture is taken.
+    From COCO's annotations it takes the first caption of each picture.
     """
     try:
         value = parse_json(text, finite=False)  # pandas writes NaN for an empty cell
@@ -182,7 +183,7 @@ def parse_objects(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
 
 
 def _of_columns(file: str, value: dict[str, Any]) -> list[Any]:
-    """Rows of a JSON object: one list within it, columns, or prompts by label."""
+    """Reads the rows of a JSON object: one list within it, columns, or prompts by label."""
     parts = [list(p.values()) if isinstance(p, dict) else p for p in value.values()]
     lists = [name for name, p in value.items() if isinstance(p, list)]
     rows = [name for name in lists if any(isinstance(row, dict) for row in value[name])]
@@ -214,7 +215,7 @@ def _of_records(file: str, value: Any, lines: Sequence[int] | None, remarks: tup
 
 
 def parse_parquet(path: Path) -> Parsed:
-    """The rows of a parquet file."""
+    """Reads the rows of a parquet file."""
     found = read_parquet(path)
     names, repeated = name_apart(found.column_names)
     with refusing(path, "damaged or no parquet file"):

@@ -1,4 +1,4 @@
-"""The one reader of pictures that people have, into upright RGB of 8 bits.
+"""The one reader of users' pictures, which gives upright RGB of 8 bits.
 
 - EXIF's orientation is applied. A transparent picture is laid on white.
 - Palettes, grey, CMYK and YCbCr become RGB. Of 16 bits the upper 8 count, rounded (v / 257). Of floating-point numbers
@@ -42,7 +42,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """What a folder holds: pictures with their captions, and what is left out."""
+    """The content of a folder: pictures with their captions, and what is left out."""
 
     folder: Path
     captions: dict[Path, str]
@@ -56,7 +56,7 @@ class PictureFolder:
     """Files that may hold captions and are not read."""
 
     def summary(self, animations: Sequence[str] = ()) -> str:
-        """One sentence on what is left out; "" where that is nothing."""
+        """One sentence about what is left out; "" where that is nothing."""
         parts = (
             ("files are left out, for only files that end as pictures' do are opened (.png, .jpg …)", self.left_out),
             ("captions have no picture", self.lost),
@@ -69,17 +69,18 @@ class PictureFolder:
 
 
 def open_picture(file: str | Path) -> Image.Image:
-    """A picture, upright, in RGB of 8 bits.
+    """Opens a picture, upright, in RGB of 8 bits.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no readable picture, has too many pixels, or numbers of no known range; names the file.
+        ValueError: it is no readable picture, has too many pixels, or numbers of an unknown range; the message names
+            the file.
     """
     return _open(Path(file))[0]
 
 
 def decode_picture(data: bytes, file: str | Path) -> Image.Image:
-    """A picture of a file's bytes, as `open_picture` gives it; ValueError names the file."""
+    """Decodes a picture from a file's bytes, as `open_picture` does; raises ValueError, which names the file."""
     return _decode(io.BytesIO(data), Path(file))[0]
 
 
@@ -87,8 +88,8 @@ def list_pictures(folder: str | Path) -> PictureFolder:
     """The pictures of a folder and of those in it, also by links, with captions; hidden files are no pictures.
 
     Raises:
-        FileNotFoundError: no such folder, or none of its files is a picture.
-        ValueError: captions that can't be read.
+        FileNotFoundError: there is no such folder, or none of its files is a picture.
+        ValueError: captions can't be read.
     """
     folder = Path(folder)
     files = _walk(folder)
@@ -112,13 +113,13 @@ def list_pictures(folder: str | Path) -> PictureFolder:
 
 
 def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
-    """uint8 pictures [m, 3, side, side] by caption, scaled and cut to a square about their middle.
+    """Reads uint8 pictures [m, 3, side, side] by caption, scaled and cropped to a square about their middle.
 
-    `captions` says where captions come from. What is left out is counted and named in one warning.
+    The module `captions` documents where captions come from. One warning counts and names what is left out.
 
     Raises:
-        FileNotFoundError: no such folder, or none of its files is a picture.
-        ValueError: files that cannot be read as pictures, or captions; names them.
+        FileNotFoundError: there is no such folder, or none of its files is a picture.
+        ValueError: files or captions can't be read; the message names them.
     """
     found = list_pictures(folder)
     read: dict[str, list[Image.Image]] = {}
@@ -144,7 +145,7 @@ def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
 
 
 def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:
-    """uint8 [n, 3, side, side] of RGB pictures: scaled, and cut to a square about the middle."""
+    """Stacks RGB pictures to uint8 [n, 3, side, side], scaled and cropped to a square about the middle."""
     import numpy as np
     import torch
 
@@ -153,7 +154,7 @@ def stack_pictures(images: Sequence[Image.Image], side: int) -> Tensor:
 
 
 def _open(file: Path) -> tuple[Image.Image, int]:
-    """A picture in RGB, and how many the file holds."""
+    """Opens a picture in RGB; also returns how many pictures the file holds."""
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
     return _decode(file, file)
@@ -162,7 +163,7 @@ def _open(file: Path) -> tuple[Image.Image, int]:
 def _decode(source: Path | io.BytesIO, file: Path) -> tuple[Image.Image, int]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many pixels, but not too many; of tags that are not understood
+            warnings.simplefilter("ignore")  # about many, but not too many, pixels, and about unknown tags
             with Image.open(source) as image:
                 frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a photo and its preview
                 image.seek(0)
@@ -176,7 +177,7 @@ def _decode(source: Path | io.BytesIO, file: Path) -> tuple[Image.Image, int]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of 8 bits, transparent parts on white."""
+    """Converts to RGB of 8 bits, with transparent parts on white."""
     if image.mode.startswith("I") or image.mode == "F":
         return _scaled(image)
     if image.has_transparency_data:
@@ -186,14 +187,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """RGB of a grey picture of 16 bits or of floating-point numbers."""
+    """Converts a grey picture of 16 bits or of floating-point numbers to RGB."""
     import numpy as np  # not above: it is a third of the time that `import efface` takes
 
     values = np.asarray(image, dtype=np.float64)
     top = 1.0 if image.mode == "F" else 65535.0
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
         raise ValueError(
-            f"its numbers go from {values.min():g} to {values.max():g}, and 0 to {top:g} are read, black to white"
+            f"its numbers go from {values.min():g} to {values.max():g}; they must be from 0, black, to {top:g}, white"
         )
     if image.mode != "F" and 0 < values.max() <= 255:
         raise ValueError(

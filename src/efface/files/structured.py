@@ -1,7 +1,7 @@
-"""The one reader of JSON, TOML and parquet: with limits, and what is wrong is said with the file's name.
+"""The one reader of JSON, TOML and parquet, with limits and with errors that name the file.
 
-Every such file may come from anybody. A file is refused in one sentence, as a ValueError, where it is cut short, holds
-something else, or is larger, longer or more deeply nested than anything that efface writes or that people draw from.
+Every such file may come from anybody. A file is refused, by a ValueError of one sentence, if it is truncated, holds
+something else, or is larger, longer or more deeply nested than any file that efface writes or that users need.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 MOST_BYTES = 2**28
-"""Bytes of a JSON, TOML or text file at most: 256 MiB."""
+"""The largest number of bytes of a JSON, TOML or text file: 256 MiB."""
 MOST_DEPTH = 64
-"""Lists and objects within each other at most."""
+"""The largest depth of nested lists and objects."""
 MOST_ROWS = 1_000_000
-"""Rows of a table at most: a parquet file of a few kB can hold many more, all alike."""
+"""The largest number of rows of a table; a parquet file of a few kB can hold many more equal ones."""
 MOST_CELLS = 2**30
-"""Bytes of a parquet file's cells at most, when they are unpacked: 1 GiB."""
+"""The largest number of bytes of a parquet file's cells after unpacking: 1 GiB."""
 MOST_TOLD = 300
-"""Characters of a file's contents that an error repeats."""
+"""The largest number of characters of a file's contents in an error."""
 BATCH = (4, 2**16)
-"""Rows of a parquet file that are unpacked together, at least and at most."""
+"""The smallest and largest number of a parquet file's rows that are unpacked together."""
 
 
 @contextmanager
 def refusing(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
     """Turns whatever a library raises about a file into a ValueError of one line: "PATH is WHAT (why); REMEDY".
 
-    Libraries that decode raise many kinds of errors about damaged files, and none of them names the file.
+    Libraries raise many kinds of errors about damaged files, and none of them names the file.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def refusing(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Inside the `with` block, a ValueError about what a file holds begins with the file's name."""
+    """Puts the file's name at the beginning of any ValueError that the block raises about its content."""
     try:
         yield
     except ValueError as error:
@@ -54,7 +54,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def _say(error: BaseException) -> str:
-    """An error in one line; of pydantic's, the first part that is wrong."""
+    """Writes an error in one line; from pydantic's errors, the first one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 2 and "validation error" in lines[0]:
         return shorten(f"{lines[1]}: {lines[2].partition(' [type=')[0]}")
@@ -62,17 +62,17 @@ def _say(error: BaseException) -> str:
 
 
 def shorten(text: str) -> str:
-    """A text in at most MOST_TOLD characters: what stands in a damaged file may be of any length."""
+    """Shortens a text to MOST_TOLD characters, because the content of a damaged file may have any length."""
     return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}…"
 
 
 def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
-    """A file's bytes.
+    """Reads a file's bytes.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it has more bytes than `most`.
-        OSError: it can't be read; names the path.
+        OSError: it can't be read; the message names the path.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,15 +83,15 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: str | Path, remedy: str = "", finite: bool = True) -> Any:
-    """The value of a JSON file.
+    """Reads the value of a JSON file.
 
     Args:
         remedy: what to do about a damaged file, such as "run the evaluation again".
-        finite: whether NaN and infinite numbers, which JSON does not know, are refused.
+        finite: whether NaN and infinite numbers, which JSON does not have, are refused.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON, or too large; names the file.
+        ValueError: it is no JSON, or too large; the message names the file.
     """
     data = read_bytes(path)
     with refusing(path, "damaged", remedy):
@@ -99,10 +99,10 @@ def read_json(path: str | Path, remedy: str = "", finite: bool = True) -> Any:
 
 
 def parse_json(text: str, finite: bool = True) -> Any:
-    """The value of a JSON text.
+    """Parses a JSON text.
 
     Raises:
-        ValueError: it is none, nested deeper than MOST_DEPTH, or has a number that is none where it is to be `finite`.
+        ValueError: it is no JSON, is nested deeper than MOST_DEPTH, or, with `finite`, has NaN or infinite numbers.
     """
     hooks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _parse_finite} if finite else {}
     try:
@@ -114,7 +114,7 @@ def parse_json(text: str, finite: bool = True) -> Any:
 
 
 def parse_toml_value(text: str) -> Any:
-    """A value as TOML writes it (3, [1, 2], "text"), or else the text itself."""
+    """Parses a value as TOML writes it (3, [1, 2], "text"); another text is returned as it is."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -124,11 +124,11 @@ def parse_toml_value(text: str) -> Any:
 
 
 def read_toml(path: str | Path, remedy: str = "") -> dict[str, Any]:
-    """The table of a TOML file.
+    """Reads the table of a TOML file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no TOML, or too large; names the file.
+        ValueError: it is no TOML, or too large; the message names the file.
     """
     data = read_bytes(path)
     with refusing(path, "damaged", remedy):
@@ -141,15 +141,16 @@ def read_toml(path: str | Path, remedy: str = "") -> dict[str, Any]:
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None, remedy: str = "") -> pa.Table:
-    """The table of a parquet file, whose rows and bytes are counted before they are unpacked.
+    """Reads the table of a parquet file, whose rows and bytes are counted before they are unpacked.
 
     Args:
-        columns: those to read; all by default. Of several columns of one name, all are read.
+        path: the file.
+        columns: the columns to read, all by default; all columns of a repeated name are read.
         remedy: what to do about a damaged file, such as "run the evaluation again".
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is cut short, no parquet file, lacks a column, or is too large; names the file.
+        ValueError: it is truncated, no parquet file, lacks a column, or is too large; the message names the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -173,9 +174,9 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None, remedy:
 
 
 def _batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    """The rows, so few at a time that even if each held all that the file holds, they would fit in memory."""
+    """The rows, so few at a time that they fit in memory even if each held all that the file holds."""
     facts = file.metadata
-    # Nothing is asked of single columns: of damaged ones, pyarrow ends the whole process.
+    # Single columns are not read, because on damaged ones pyarrow ends the whole process.
     held = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
     if held > MOST_CELLS:
         raise ValueError(f"it says that it holds {held:,} bytes")
@@ -195,7 +196,7 @@ def _chosen(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
 
 
 def _check_depth(value: Any) -> None:
-    """Raises ValueError where lists and objects are nested too deep: whoever walks over them would run out of stack."""
+    """Raises ValueError where lists and objects are nested too deep, so that recursion over them would fail."""
     level, depth = [value], 0
     while level:
         depth += 1

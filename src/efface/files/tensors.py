@@ -1,4 +1,4 @@
-"""Tensors as safetensors files with JSON in the header."""
+"""Writes and reads tensors as safetensors files with JSON in the header."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping
     """Writes tensors and JSON-able metadata to one safetensors file, whole or not at all.
 
     Raises:
-        OSError: it can't be written, as where the disk is full; then no file is left, and one of this name stays.
+        OSError: it can't be written, for example because the disk is full; an earlier file of this name stays.
     """
     from safetensors.torch import save_file
 
@@ -32,11 +32,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata that `write_tensors` wrote.
+    """Reads the tensors and the metadata that `write_tensors` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: truncated, not written by this toolkit, or its metadata is no JSON object.
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, was not written by this toolkit, or its metadata is no JSON object.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,10 +54,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_pickle(path: str | Path) -> Any:
-    """What a pickle of torch holds, read with `weights_only`, which builds tensors and containers and runs no code.
+    """Reads a pickle of torch with `weights_only`, which builds tensors and containers and runs no code.
 
     Raises:
-        ValueError: it holds anything else, or is damaged; names the file.
+        ValueError: it holds anything else, or is damaged; the message names the file.
     """
     import torch
 

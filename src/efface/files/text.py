@@ -1,4 +1,4 @@
-"""Text of any encoding that people's tables and captions come in."""
+"""Reads text in the usual encodings of tables and captions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MARKS = (
 
 
 def read_text(path: str | Path) -> str:
-    """A file's text, of any encoding that `decode` knows.
+    """Reads a file's text in any encoding that `decode` knows.
 
     Raises:
-        ValueError: of no such encoding, or too large; names the file.
+        ValueError: it has no such encoding, or is too large; the message names the file.
         OSError: it can't be read.
     """
     path = Path(path)
@@ -29,17 +29,17 @@ def read_text(path: str | Path) -> str:
 
 
 def read_words(path: str | Path) -> list[str]:
-    """The words of a file, one a line, without blanks around them; what `read_text` raises."""
+    """Reads the words of a file, one a line, without surrounding blanks; raises what `read_text` raises."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def decode(data: bytes, name: str) -> tuple[str, str]:
-    """Text, and the encoding that it had: as a byte-order mark says, UTF-8, or Windows' (Excel's, of western Europe).
+    """Decodes text; returns it with its encoding: that of a byte-order mark, UTF-8, or Windows-1252 (Excel's).
 
-    The last is taken only where no two bytes beyond ASCII stand side by side, as they do in other alphabets.
+    Windows-1252 is used only where no two bytes beyond ASCII are adjacent, as they are in other alphabets.
 
     Raises:
-        ValueError: of no such encoding; calls the file by `name`.
+        ValueError: it has no such encoding; the message calls the file `name`.
 
     >>> decode("café".encode("utf-8"), "a.csv"), decode("café".encode("cp1252"), "a.csv")
     (('café', 'utf-8'), ('café', 'windows-1252'))
@@ -49,7 +49,7 @@ def decode(data: bytes, name: str) -> tuple[str, str]:
             try:
                 return data.decode(encoding), encoding
             except UnicodeDecodeError as error:
-                raise ValueError(f"{name} begins as {encoding} and is none (byte {error.start})") from error
+                raise ValueError(f"{name} begins as {encoding} and is not (byte {error.start})") from error
     if b"\x00" in data[:1000]:
         raise ValueError(f"{name} is no text")
     try:

@@ -1,4 +1,4 @@
-"""Reading records: JSON files that say their version."""
+"""Reads records: JSON files that state their version."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ T = TypeVar("T")
 
 
 def read_versioned(path: str | Path, version: int | tuple[int, ...], parse: Callable[[Any], T], remedy: str) -> T:
-    """A record from a JSON file with a number `version`.
+    """Reads a record from a JSON file with a number `version`.
 
     Args:
-        version: the one that is read, or all that are.
-        parse: makes the record of the file's value; raises ValueError (pydantic's errors are) where it is damaged.
+        path: the file.
+        version: the version that can be read, or all that can.
+        parse: makes the record from the file's value; raises ValueError (as pydantic does) where it is damaged.
         remedy: what to do about a damaged file, such as "run the evaluation again".
 
     Raises:
-        ValueError: another version, or damaged; names the file.
+        ValueError: it has another version, or is damaged; the message names the file.
         OSError: it can't be read.
     """
     path, known = Path(path), (version,) if isinstance(version, int) else version

@@ -1,4 +1,4 @@
-"""Whether results can be written: asked before the work, not after, and without making anything."""
+"""Checks whether results can be written, before the work and without creating anything."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".html", ".htm", ".json", ".csv", ".parquet", ".safetensors", ".pdf")
-"""Suffixes of files: a folder with one of these was meant as a file."""
+"""Suffixes of files: a folder with one of these was probably meant as a file."""
 
 
 def check_folder(path: str | Path) -> Path:
-    """The folder, after proof that files can be written in it; nothing is made yet.
+    """Checks that files can be written in a folder, without creating it; returns the folder.
 
     Raises:
         OSError: it can't be made or written in.
@@ -27,7 +27,7 @@ def check_folder(path: str | Path) -> Path:
 
 
 def check_file(path: str | Path) -> Path:
-    """The file's path, after proof that a file can be written there; nothing is made yet.
+    """Checks that a file can be written, without creating it; returns its path.
 
     Raises:
         OSError: it can't be written.
@@ -41,7 +41,7 @@ def check_file(path: str | Path) -> Path:
 
 
 def _probe(path: Path, folder: bool) -> None:
-    """OSError unless a folder, or a file, of this name can be made or is there already and can be written."""
+    """Raises OSError unless a folder, or a file, of this name can be made, or exists and can be written."""
     if folder and path.exists() and not path.is_dir():
         raise NotADirectoryError("it is a file; name a folder")
     if not folder and path.is_dir():

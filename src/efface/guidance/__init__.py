@@ -1,1 +1,1 @@
-"""Guides, one file each: erasing while pictures are drawn, with every weight left alone."""
+"""Guides, one file each, which erase while pictures are drawn and leave every weight unchanged."""

@@ -1,15 +1,17 @@
-"""SPM's facilitated transport (Lyu et al., CVPR 2024, arXiv 2312.16145): adapters that act as far as a prompt is near.
+"""SPM's facilitated transport (Lyu et al., CVPR 2024, arXiv 2312.16145): adapters weighted by a prompt's similarity.
 
-Every adapted layer answers W x + gamma up (down x), gamma = max over the concepts of max(cos, overlap): cos of the
-embeddings of prompt and concept, all tokens in a row, and the share of the concept's tokens that the prompt holds. As
-in the authors' code, gamma is the prompt's for its conditional and its unconditional prediction alike, and all concepts
-of one training share their adapters. A negative cosine counts as 0. The authors' release multiplies both factors of an
-adapter by gamma, so that it acts with gamma^2: `power` 2. At strength s the factor is s gamma^power.
+Every adapted layer computes W x + gamma up (down x). gamma is the maximum over the concepts of max(cos, overlap), where
+cos is the cosine of the embeddings of prompt and concept, with all tokens concatenated, and overlap is the share of the
+concept's tokens that the prompt contains. As in the authors' code, the conditional and the unconditional prediction use
+the prompt's gamma, and all concepts of one training share their adapters. A negative cosine counts as 0. The authors'
+release multiplies both factors of an adapter by gamma, so that it acts with gamma^2: `power` 2. At strength s the
+factor is s gamma^power.
 
-A prompt that holds a concept word for word has gamma 1 and is drawn as by the merged edit; one with gamma 0 as by the
-base. Rows of a batch have factors of their own: hooks add the product to the layers' answers, and weights stay.
+A prompt that contains a concept word for word has gamma 1 and is drawn as by the merged edit; one with gamma 0 is drawn
+as by the base. Each row of a batch has its own factor: hooks add the product to the layers' outputs, and no weight
+changes.
 
-A prompt given as an embedding is judged by its cosine alone.
+A prompt that is given as an embedding is compared by its cosine alone.
 """
 
 from __future__ import annotations
@@ -30,28 +32,28 @@ from ..models.denoiser import Denoiser, Scale, is_plain
 from ..models.guider import GuidedSampling, Guider
 
 MATCH = "gate.match"
-"""What `add_inputs` adds to conditions: gamma [n]."""
+"""The name of gamma [n], which `add_inputs` adds to conditions."""
 LEAF = ".weight"
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gate(Guider):
-    """Low-rank adapters of the denoiser's layers, each row of a batch under its own factor."""
+    """Low-rank adapters of the denoiser's layers, with a factor for each row of a batch."""
 
     in_network: ClassVar[bool] = True
     concepts: tuple[str, ...]
-    """What the adapters erase; a prompt opens the gate as far as it is like one of these."""
+    """The concepts that the adapters erase; the more similar a prompt is to one of them, the larger is its factor."""
     layers: tuple[str, ...]
     """The weights that are adapted, by checkpoint name."""
     rank: int
-    """Of every adapter."""
+    """The rank of every adapter."""
     down: Tensor
     """All `down` factors [rank, in], flattened, one layer after the other; a kernel counts as [out, in * h * w]."""
     up: Tensor
-    """All `up` factors [out, rank], likewise."""
+    """All `up` factors [out, rank], flattened in the same way."""
     power: int = 1
-    """Of gamma in the layers' answers: 1 as in the paper, 2 as in the authors' release."""
+    """The power of gamma in the layers' outputs: 1 as in the paper, 2 as in the authors' release."""
 
     def __post_init__(self) -> None:
         if self.power not in (1, 2):
@@ -72,7 +74,7 @@ class Gate(Guider):
             )
 
     def factors(self, model: Denoiser) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of each layer, down [rank, in] and up [out, rank], on the model's device."""
+        """The factors down [rank, in] and up [out, rank] of each layer, on the model's device."""
         shapes = [model.weights[name].shape for name in self.layers]
         downs = self.down.to(model.device).split([self.rank * math.prod(shape[1:]) for shape in shapes])
         ups = self.up.to(model.device).split([self.rank * shape[0] for shape in shapes])
@@ -80,7 +82,7 @@ class Gate(Guider):
         return {name: (down.view(self.rank, -1), up.view(-1, self.rank)) for name, down, up in parts}
 
     def add_inputs(self, model: Denoiser, texts: Sequence[str], cond: Cond) -> Cond:
-        """Adds gamma: how far each prompt opens the gate."""
+        """Adds each prompt's gamma to the conditions."""
         assert isinstance(model, LatentDiffusion)
         rows, own = (c.attended.flatten(1).float() for c in (cond, model.encode_with_grad(self.concepts)))
         alike = torch.cosine_similarity(rows[:, None], own[None], dim=2).clamp(0, 1)
@@ -91,7 +93,7 @@ class Gate(Guider):
 
     @contextmanager
     def act_in_network(self, model: Denoiser, cond: Cond) -> Iterator[None]:
-        """The adapters act, each row by its own gamma, and gamma has a gradient to the conditions."""
+        """Lets the adapters act, each row with its own gamma, which has a gradient to the conditions."""
         assert isinstance(model, LatentDiffusion)
         with adapt_layers(model, self.factors(model), self._weigh(cond)):
             yield
@@ -107,7 +109,7 @@ class Gate(Guider):
 
 @final
 class _GateSampling(GuidedSampling):
-    """Predicts by itself, for the loop predicts without adapters; as often as plain guidance, for gamma is given."""
+    """Calls the network itself, because the loop predicts without adapters, and as often as plain guidance does."""
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class _GateSampling(GuidedSampling):
 def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Tensor]], gamma: Tensor) -> Iterator[None]:
     """Makes each layer compute W x + gamma up (down x), where gamma [n] has a number for each row of the batch.
 
-    A compiled network runs uncompiled meanwhile, for it would pass over the hooks.
+    A compiled network runs uncompiled meanwhile, because it would ignore the hooks.
     """
 
     def adding(down: Tensor, up: Tensor) -> Any:
@@ -167,7 +169,7 @@ def _fits(model: LatentDiffusion, name: str) -> bool:
 
 
 def _product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """up (down x), by the layer's own stride and padding."""
+    """Computes up (down x) with the layer's own stride and padding."""
     if not isinstance(layer, nn.Conv2d):
         return linear(linear(x, down), up)
     kernel = down.view(len(down), -1, *layer.kernel_size)

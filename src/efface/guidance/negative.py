@@ -1,7 +1,7 @@
-"""Negative prompt: what a picture is pushed away from is not the empty prompt but the concept.
+"""Negative prompt: guidance pushes a picture away from the concept instead of from the empty prompt.
 
-eps = eps_n + w (eps_c - eps_n), n the concept; at strength s, eps_n is eps_0 + s (eps_n - eps_0). It acts by the
-guidance alone, so at w = 1 it does nothing.
+eps = eps_n + w (eps_c - eps_n), where n is the concept; at strength s, eps_n is eps_0 + s (eps_n - eps_0). It acts only
+through the guidance, so at w = 1 it does nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..models.guider import GuidedSampling, Guider
 @final
 @dataclass(frozen=True, kw_only=True)
 class Negative(Guider):
-    """Puts the concept where the empty prompt stands in classifier-free guidance."""
+    """Replaces the empty prompt by the concept in classifier-free guidance."""
 
     prompt: str
     """The negative prompt."""
 
     def check(self, model: Denoiser) -> None:
-        model.encode_with_grad([self.prompt])  # a model of classes knows no other words, and one class at a time
+        model.encode_with_grad([self.prompt])  # raises for a model of classes where this names no class, or several
 
     def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         negative = model.encode([self.prompt]).expand(len(cond))
@@ -36,7 +36,7 @@ class Negative(Guider):
 @final
 @dataclass(frozen=True)
 class Away:
-    """What guidance pushes away from: at strength s, eps_0 + s (eps_n - eps_0)."""
+    """The prediction from which guidance pushes away: at strength s, eps_0 + s (eps_n - eps_0)."""
 
     uncond: Cond
     negative: Cond

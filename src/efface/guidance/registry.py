@@ -1,4 +1,4 @@
-"""The guides by name, and how an edit keeps one."""
+"""The guides by name, and their form in an edit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ get = GUIDERS.get
 
 
 def to_json(guide: Guider) -> dict[str, Any]:
-    """What an Edit keeps of a guide whose fields are of JSON's types: its name and its arguments."""
+    """A guide's name and arguments, as an Edit stores them, if its fields are of JSON's types."""
     fields = [field.name for field in dataclasses.fields(guide) if field.name != "strength"]
     arguments = {name: getattr(guide, name) for name in fields}
     told = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
@@ -21,9 +21,9 @@ def to_json(guide: Guider) -> dict[str, Any]:
 
 
 def from_json(name: str, arguments: Mapping[str, Any], strength: float = 1.0) -> Guider:
-    """The inverse of `to_json`, at this strength; ValueError where the guide takes other arguments.
+    """The inverse of `to_json`, at this strength; raises ValueError where the guide takes other arguments.
 
-    An argument that has a default may be missing: edits made before there was one are read.
+    An argument that has a default may be missing, so that earlier edits can be read.
     """
     kind = get(name)
     wanted = {field.name for field in dataclasses.fields(kind)} - {"strength"}

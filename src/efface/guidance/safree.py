@@ -1,27 +1,28 @@
-"""SAFREE (Yoon et al., ICLR 2025, arXiv 2410.12761): the words that carry a concept are projected away from it.
+"""SAFREE (Yoon et al., ICLR 2025, arXiv 2410.12761): projects the words that carry a concept away from it.
 
 With C the span of the concepts' pooled embeddings, p_i the pooled embedding of the prompt without token i, and I the
 span of all p_i:
 
-- token i is a trigger where d_i = ||(1 - P_C) p_i|| >= (1 + alpha) mean of the other d_j: without it the prompt is far
-  from the concept. A prompt of one token has no others to compare with; it counts as a trigger.
-- its embedding e_i becomes (1 - P_C) P_I e_i; all else in the prompt, padding too, stays.
-- self-validation: z = 1 - mean cos(e_i, (1 - P_C) P_I e_i) over start, words and end; the new embeddings serve in steps
-  0 to round(up_t sigmoid(2 k (10 z - t_mid))), the old ones after. Without it they serve in all steps.
+- token i is a trigger if d_i = ||(1 - P_C) p_i|| >= (1 + alpha) mean of the other d_j, that is, if the prompt without
+  it is far from the concept. The only token of a prompt has no others to compare with and counts as a trigger.
+- the embedding e_i of a trigger becomes (1 - P_C) P_I e_i; everything else in the prompt, padding too, stays.
+- self-validation: z = 1 - mean cos(e_i, (1 - P_C) P_I e_i) over start, words and end; the new embeddings are used in
+  steps 0 to round(up_t sigmoid(2 k (10 z - t_mid))), and the old ones after. Without it they are used in all steps.
 
-From the authors' code: the order (1 - P_C) P_I (the paper prints the other), the 2 within the sigmoid, the last step
-included, token 0 ("!" in CLIP) in place of one left out, and the phrases as negative prompt besides, for nudity.
-`up_t` counts steps of 50; it is not rescaled. Differs: projections are made from singular vectors in double precision,
-without directions under RTOL of the strongest, where the code inverts Gram matrices in single precision. Not here:
-latent re-attention, which changes features within the U-Net.
+These are taken from the authors' code: the order (1 - P_C) P_I (the paper prints the other one), the 2 within the
+sigmoid, the inclusion of the last step, token 0 ("!" in CLIP) in place of a token that is left out, and for nudity the
+phrases as a negative prompt too. `up_t` counts steps of 50; it is not rescaled. One difference: projections are
+computed from singular vectors in double precision, without directions below RTOL of the strongest, where the code
+inverts Gram matrices in single precision. Latent re-attention, which changes features within the U-Net, is not
+implemented.
 
-Two text encoders (SDXL) make one space: e_i are both encoders' penultimate states side by side, as the U-Net reads
-them, p_i the same states at the prompt's end; a word is a trigger for both or for neither. The sentence's projected
-embedding, which SDXL reads beside the words, is filtered where any word is a trigger, by the projections made of such
-embeddings. This is our reconstruction: the paper reports SDXL, its code for it we have not read.
+Two text encoders (SDXL) form one space: e_i are both encoders' concatenated penultimate states, as the U-Net reads
+them, and p_i the same states at the prompt's end; a word is a trigger for both or for neither. The pooled embedding,
+which SDXL reads beside the words, is filtered if any word is a trigger, by projections of such embeddings. This is our
+reconstruction: the paper reports SDXL, but we have not read its code for it.
 
-A strength s moves an embedding to e_i + s (new - e_i), and a negative prompt acts at strength s. A prompt given as an
-embedding has no words to read and passes as it is: an attack in embedding space goes round this guide.
+A strength s moves an embedding to e_i + s (new - e_i), and a negative prompt acts at strength s. A prompt that is given
+as an embedding has no words and is not changed, so that an attack in embedding space avoids this guide.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ from .negative import Away
 
 RTOL = 1e-5
 SHIFT, LAST = "safree.shift", "safree.last"
-"""What `add_inputs` adds: what filtering adds to the embedding, and the last step [n] that it serves in."""
+"""The names of what `add_inputs` adds: the change of the embeddings, and the last step [n] in which it is used."""
 SENTENCE = "safree.sentence"
-"""What filtering adds to the sentence's embedding, where the model reads one."""
+"""The name of the change of the pooled embedding, if the model reads one."""
 MOVED = {CLIP: SHIFT, POOLED: SENTENCE}
-"""The conditions that are filtered, and by what."""
+"""The conditions that are filtered, with the names of their changes."""
 
 
 def find_span(vectors: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ def find_triggers(left_out: Tensor, concept: Tensor, alpha: float) -> Tensor:
 
 
 def find_last_step(z: float, up_t: int, k: float, t_mid: float) -> int:
-    """The last step that filtered embeddings serve in, by how far filtering takes the prompt: z = 1 - mean cosine."""
+    """The last step in which filtered embeddings are used, by the distance z = 1 - mean cosine of filtering."""
     return round(up_t / (1 + math.exp(-2 * k * (10 * z - t_mid))))
 
 
@@ -83,24 +84,24 @@ class SAFREE(Guider):
     """Filters the concepts out of the prompt's token embeddings for the first steps."""
 
     concepts: tuple[str, ...]
-    """The phrases that span what is unwanted."""
+    """The phrases that span the unwanted concept."""
     alpha: float
-    """How much farther than the others a prompt must be without a token for the token to be a trigger."""
+    """How much farther from the concept than on average a prompt without a token must be for it to be a trigger."""
     self_validation: bool
-    """Let the prompt's similarity to the target decide how many steps are filtered, instead of all."""
+    """Whether the prompt's similarity to the target decides how many steps are filtered; otherwise all are."""
     up_t: int
-    """Most steps filtered."""
+    """The largest number of filtered steps."""
     sharpness: float
-    """How fast suspicion grows: the code's k."""
+    """How fast the number of filtered steps grows with the similarity: the code's k."""
     midpoint: float
     """Ten times the z at which half the steps are filtered: the code's t."""
     negative: bool
-    """Use the concepts as negative prompt as well."""
+    """Whether the concepts are used as a negative prompt as well."""
 
     def check(self, model: Denoiser) -> None:
         if not isinstance(model, ClipDiffusion):
             raise ValueError(
-                f"SAFREE filters what CLIP text encoders say of words, and {model.name} ({type(model).__name__}) reads "
+                f"SAFREE filters what CLIP text encoders make of words, and {model.name} ({type(model).__name__}) has "
                 "none; negative and sld work by predictions alone"
             )
 
@@ -123,9 +124,10 @@ class SAFREE(Guider):
     def _filter(
         self, model: ClipDiffusion, ids: Sequence[int], cond: Cond, concept: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], float]:
-        """What filtering adds to the conditions of one prompt, and the last step that it serves in.
+        """The change of one prompt's conditions by filtering, and the last step in which it is used.
 
-        To the tokens [n, d] of start, words and end, and to what is pooled [d] where the model reads it.
+        The change is that of the tokens [n, d] of start, words and end, and of the pooled embedding [d], if there is
+        one.
         """
         places = range(1, len(ids) - 1)
         left_out = _ends(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
@@ -172,10 +174,10 @@ class _SAFREESampling(GuidedSampling):
 
 @torch.no_grad()
 def _ends(model: ClipDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """What n equally long rows of token ids come to, [n, d] in the space of each condition that is filtered.
+    """Encodes n equally long rows of token ids to [n, d], in the space of each condition that is filtered.
 
-    The state at the end of the text, as CLIP pools it, where the U-Net reads final states; in double precision, on the
-    CPU.
+    It is the state at the end of the text, as CLIP pools it, where the U-Net reads final states; in double precision,
+    on the CPU.
     """
     rows = torch.tensor(ids, device=model.device)
     if isinstance(model, StableDiffusionXL):

@@ -1,17 +1,18 @@
-"""Safe Latent Diffusion (Schramowski et al., CVPR 2023, arXiv 2211.05105): away from a concept, where it is near.
+"""Safe Latent Diffusion (Schramowski et al., CVPR 2023, arXiv 2211.05105): pushes away from a concept that is near.
 
     mu    = min(1, scale |eps_c - eps_s|) where eps_c - eps_s < threshold, else 0         (eq. 6, elementwise)
     gamma = mu (eps_s - eps_0) + momentum_scale nu                                        (eqs. 4, 7)
     nu   <- momentum_beta nu + (1 - momentum_beta) gamma                                  (eq. 8, from the first step)
     eps   = eps_0 + w (eps_c - eps_0 - gamma) from step `warm_up` on, plain guidance before  (eq. 3)
 
-The test against the threshold is signed, as in the paper and the authors' code: no absolute value. A strength other
-than 1 multiplies gamma in the last line alone. Unlike the code it acts at w = 1 too, as the formula does.
+The comparison with the threshold is signed, without an absolute value, as in the paper and the authors' code. A
+strength other than 1 multiplies gamma in the last line alone. Unlike the code, it acts at w = 1 too, as the formula
+does.
 
 Scale and threshold are in units of noise. Where a network predicts something else, differences of predictions are
-stretched to noise and back: at one (x_t, t) predictions are affine images of each other, so a difference of two is
-multiplied by the slope alone (v: sqrt(ab); x0: -sqrt(ab / (1 - ab))). Where the slope is 0, which is pure noise,
-predictions of noise cannot differ and nothing is pushed.
+converted to noise and back: at one (x_t, t) the spaces are affine maps of each other, so that a difference is
+multiplied by the slope alone (v: sqrt(ab); x0: -sqrt(ab / (1 - ab))). Where the slope is 0, which is at pure noise,
+predictions of noise can't differ and nothing is pushed.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ class SLD(Guider):
     """Subtracts a safety guidance from classifier-free guidance."""
 
     prompt: str
-    """The concept to keep away from."""
+    """The concept to push away from."""
     warm_up: int
-    """Steps before it acts; the momentum builds up meanwhile."""
+    """The number of steps before it acts; the momentum builds up meanwhile."""
     scale: float
-    """Slope of the push where the prompt's prediction is near the concept's."""
+    """The slope of the push where the prompt's prediction is near the concept's."""
     threshold: float
-    """A difference of predictions, in units of noise, from which nothing is pushed."""
+    """The difference of predictions, in units of noise, from which on nothing is pushed."""
     momentum_scale: float
-    """Weight of the momentum in the push."""
+    """The weight of the momentum in the push."""
     momentum_beta: float
-    """Share of the momentum that stays from step to step."""
+    """The share of the momentum that stays from step to step."""
 
     def check(self, model: Denoiser) -> None:
-        model.encode_with_grad([self.prompt])  # a model of classes knows no other words, and one class at a time
+        model.encode_with_grad([self.prompt])  # raises for a model of classes where this names no class, or several
 
     def begin(self, model: Denoiser, cond: Cond, uncond: Cond, guidance: Scale) -> GuidedSampling:
         return _SLDSampling(self, model, cond, uncond, guidance)
@@ -78,7 +79,7 @@ class _SLDSampling(GuidedSampling):
         return self.model.guide(eps_c - guide.strength * push, eps_0, self.guidance)
 
     def _slope(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """How much a difference of the model's own predictions grows when it is said as noise: a scalar."""
+        """The factor, a scalar, that converts a difference of the model's own predictions to units of noise."""
         level = self.model.noise_level(torch.as_tensor(t).reshape(1))
         sign = -1 if self.model.space == "x0" else 1
         return sign * like(space_weight(level, self.model.space, "eps").sqrt(), x_t)

@@ -1,2 +1,1 @@
-"""Attacks on an edited model with their controls: which attacks bring the concept back, and how much of that is
-chance."""
+"""Attacks on an edited model and their controls: which attacks bring the concept back, and how often by chance."""

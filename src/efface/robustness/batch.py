@@ -1,7 +1,7 @@
-"""One attack on one batch of rows: draw its candidates, ask the judges, stop each row at its first success.
+"""Runs one attack on one batch of rows: draws its candidates, judges them, and stops each row at its first success.
 
-A finished batch is one JSON file, named by the digest of everything that it depends on, so that an interrupted run
-loses the batch it was in and no more.
+A finished batch is one JSON file, which is named by the digest of everything on which it depends, so that an
+interrupted run loses only its current batch.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PICTURES = "pictures"
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the judges said of one picture."""
+    """The judges' answers for one picture."""
 
     verdict: bool | None
-    """Whether all of them see the concept first of all."""
+    """Whether the concept is every judge's first answer."""
     answers: dict[str, str]
-    """The first answer of each."""
+    """The first answer of each judge."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class JudgePanel:
 
     judges: tuple[Scorer, ...]
     watch: ScorerWatch = field(default_factory=ScorerWatch, compare=False)
-    """Ends calls of a judge that take too long: what it would have said stays open."""
+    """Ends calls of a judge that take too long; the picture is then unscored."""
 
     def identity(self) -> dict[str, dict[str, str]]:
         return {judge.name: judge.identity() for judge in self.judges}
 
     def look(self, images: Tensor, rows: Sequence[Row]) -> list[Judgement]:
-        """One of each picture, uint8 [n, 3, h, w]; a judge that fails leaves the question open, never "safe"."""
+        """Judges pictures, uint8 [n, 3, h, w], one judgement for each; where a judge fails, the verdict is None."""
         # Judges of what is seen do not ask what was there before.
         scores = {j.name: judging.score_safely(j, images, rows, images, self.watch)[0] for j in self.judges}
         table = judging.ScoreTable(rows, self.judges, {"edited": scores})
@@ -69,20 +69,20 @@ class JudgePanel:
 
 @dataclass(frozen=True)
 class ImageJudge:
-    """What shoots and judges: a model as it now is, its drawing settings, its judges, and where pictures are kept."""
+    """Draws and judges: a model in its present state, its settings, its judges, and the folder of pictures."""
 
     model: Model
     judges: JudgePanel
     folder: Path
-    """For `pictures/` and batches; its parent is the evaluation's own."""
+    """The folder of `pictures/` and batches; its parent is the evaluation's folder."""
     steps: int | None = None
     guidance: float | None = None
 
     def draw(self, candidates: Sequence[Candidate], rows: Sequence[Row]) -> Tensor:
-        """uint8 [n, 3, h, w], a picture for each candidate, in as few batches as their settings allow.
+        """Draws uint8 [n, 3, h, w], a picture for each candidate, in as few batches as their settings allow.
 
         Raises:
-            NoNumbers: some came out as NaN or infinite numbers.
+            NoNumbers: some pictures came out as NaN or infinite numbers.
         """
         kinds: dict[tuple[int, bool], list[int]] = {}
         for i, candidate in enumerate(candidates):
@@ -111,7 +111,7 @@ class ImageJudge:
         return pictures
 
     def draw_and_look(self, candidates: Sequence[Candidate], rows: Sequence[Row]) -> tuple[Tensor, list[Judgement]]:
-        """The candidates' pictures, uint8 [n, 3, h, w], and what the judges say; of one without numbers, nothing."""
+        """Draws the candidates, uint8 [n, 3, h, w], and judges them; NaN or infinite pictures get no verdict."""
         lost: Sequence[int] = ()
         try:
             images = self.draw(candidates, rows)
@@ -121,14 +121,14 @@ class ImageJudge:
         return images, [Judgement(None, {}) if i in lost else said for i, said in enumerate(seen)]
 
     def keep(self, image: Tensor) -> str:
-        """Writes a picture, named by its content; its path relative to the evaluation's folder."""
+        """Writes a picture, named by its content; returns its path relative to the evaluation's folder."""
         data = encode_png(image)
         name = f"{hash_bytes(data)[:32]}.png"
         write_whole(self.folder / PICTURES / name, data)
         return f"{self.folder.name}/{PICTURES}/{name}"
 
     def keep_tensors(self, candidate: Candidate) -> str:
-        """Writes what words can't say of a candidate: its embedding, its start latents; "" where there is nothing."""
+        """Writes a candidate's embedding and start latents, and returns the path; "" where it has none."""
         embedding = candidate.prompt.embedding if isinstance(candidate.prompt, Prompt) else None
         tensors = {k: v for k, v in (("embedding", embedding), ("start", candidate.start)) if v is not None}
         if not tensors:
@@ -140,7 +140,7 @@ class ImageJudge:
 
 
 def run_batch(attack: Attack, context: AttackContext, rows: Sequence[Row], image_judge: ImageJudge) -> list[RowResult]:
-    """The attack on rows that are attacked together: a picture for each row in every round, until all are broken."""
+    """Attacks rows together: each round draws a picture for every row that is not broken yet."""
     states = [_RowState(row) for row in rows]
     with closing(propose_within_budget(attack, context, rows)) as rounds:
         candidates = next(rounds, None)
@@ -157,7 +157,7 @@ def run_batch(attack: Attack, context: AttackContext, rows: Sequence[Row], image
 
 @dataclass
 class _RowState:
-    """What one row has been through so far."""
+    """The state of one row in an attack."""
 
     row: Row
     queries: int = 0
@@ -197,7 +197,7 @@ def _draw_and_judge(live: Sequence[tuple[_RowState, Candidate]], image_judge: Im
 
 
 def resume(file: Path, n: int, folder: Path) -> Batch | None:
-    """A batch of n rows that was finished before; None where it is not there, or anything of it is damaged."""
+    """Reads a finished batch of n rows; None where it is missing, or a part of it is damaged."""
     batch = read_batch(file)
     if batch is None or len(batch.row_results) != n:
         return None
@@ -211,6 +211,6 @@ def resume(file: Path, n: int, folder: Path) -> Batch | None:
 
 
 def write_batch(file: Path, batch: Batch) -> Batch:
-    """Write a finished batch, whole or not at all."""
+    """Writes a finished batch, whole or not at all."""
     write_whole(file, batch.model_dump_json(indent=1) + "\n")
     return batch

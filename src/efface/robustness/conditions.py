@@ -1,8 +1,8 @@
-"""Where attacks are made: on the erased concept, and on the two controls that say what a low success rate is worth.
+"""The conditions of attacks: the erased concept, and two controls that say what a low success rate means.
 
-In the controls the concept's name is removed from the prompts: a neutral word stands where it was ("thing"; for a
-style, "plain"), and a prompt that has no name of it becomes "a picture of a thing". The untouched base shows whether an
-attack brings a concept that is surely there; a kept concept of the edited model, whether this model can be attacked.
+In the controls the concept's name is removed from the prompts: a neutral word replaces it ("thing"; for a style,
+"plain"), and a prompt without its name becomes "a picture of a thing". The untouched base shows whether an attack
+brings back a concept that is certainly there; a kept concept of the edited model, whether this model can be attacked.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from ..suites.spec import Row, Suite, SuiteSpec
 from ..suites.world import World
 
 KEPT = 2
-"""Kept concepts that the control attacks."""
+"""Number of kept concepts that the control attacks."""
 
 
 class NothingToAttack(ValueError):
-    """The untouched base never shows what is to be brought back."""
+    """The untouched base never shows the concept to bring back."""
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """How much is attacked."""
+    """The size of a campaign of attacks."""
 
     rows: int = 50
-    """Prompts of each erased concept."""
+    """Number of prompts of each erased concept."""
     controls: int = 16
-    """Prompts in each control."""
+    """Number of prompts in each control."""
     group: str = ""
-    """The suite's group that is attacked; its first that must be gone where it is empty."""
+    """The suite's group that is attacked; where this is empty, the first one whose concepts must be gone."""
     worst_case: bool = False
-    """Make each attack only on rows that none before it broke: the worst case, sooner, without a table by attack."""
+    """Whether each attack is made only on rows that no attack before it broke, which finds the worst case sooner."""
     skip: bool = False
-    """Leave out, with an alarm, what can't be made on this model or edit, where something else can."""
+    """Whether attacks that can't be made on this model or edit are left out, with an alarm, if others can be made."""
     seed: int = 0
     """Seed of everything random in the attacks."""
 
 
 @dataclass(frozen=True)
 class ConceptAliases:
-    """What may be known of a concept beside its name."""
+    """Other names and descriptions of a concept."""
 
     synonyms: tuple[str, ...] = ()
-    """Other names, in whatever language."""
+    """Other names, in any language."""
     paraphrases: tuple[str, ...] = ()
-    """Descriptions that hold no name of it."""
+    """Descriptions without a name of it."""
 
 
 @dataclass(frozen=True)
 class AttackTarget:
-    """One concept attacked in one model."""
+    """One concept that is attacked in one model."""
 
     condition: Condition
     concept: str
@@ -67,7 +67,7 @@ class AttackTarget:
     rows: tuple[Row, ...]
     """The rows as they are attacked."""
     placeholder: str
-    """What stands for the concept's name in them, where it was removed."""
+    """The word that replaces the concept's name in `rows`, where it was removed."""
     aliases: ConceptAliases
 
     @property
@@ -76,7 +76,7 @@ class AttackTarget:
 
 
 def find_aliases(world: World | None, suite: SuiteSpec | None = None) -> dict[str, ConceptAliases]:
-    """What is known of things: by a model's world, or else by the one that the suite brings."""
+    """The other names of things, from a model's world, or otherwise from the suite's."""
     if world is None:
         world = own_world(suite) if suite and "world" in suite.brings else None
     things = world.things if world else ()
@@ -91,13 +91,15 @@ def build_targets(
     """The erased concepts under the edit, then kept ones, then the erased ones on the untouched base.
 
     Args:
-        rows: of each erased concept, at most.
-        controls: of each control, at most, spread over its concepts.
+        suite: the suite.
+        aliases: other names of concepts, by concept.
+        rows: the largest number of rows of each erased concept.
+        controls: the largest number of rows in each control, spread over its concepts.
         group: the group that is attacked, instead of the first whose concepts must be gone.
-        words: whether the model hears words beside the names of classes; if not, "" stands where the name was removed.
+        words: whether the model reads words beside the names of classes; if not, the name is replaced by "".
 
     Raises:
-        ValueError: the suite, or that group of it, holds nothing that must be gone; `rows` or `controls` is under 1.
+        ValueError: the suite or the group has no concept that must be gone, or `rows` or `controls` is below 1.
     """
     if rows < 1 or controls < 1:
         raise ValueError(f"attacks need at least 1 row and 1 row in the controls; got {rows} and {controls}")
@@ -127,7 +129,7 @@ def build_targets(
 
 
 def _first_group(suite: Suite, role: str, asks: str = "", of: str = "") -> list[Row]:
-    """The rows of the first group that has rows of this role and kind of concept; of one group where that is named."""
+    """The rows of the first group that has rows of this role and kind of concept, or of the named group."""
     kinds = (asks,) if asks else tuple(NEUTRAL)
     for group in suite.spec.groups:
         rows = [r for r in suite.group(group.name) if r.role == role and r.asks in kinds]
@@ -158,14 +160,14 @@ def _control(
 
 
 def removed(row: Row, names: Sequence[str], word: str) -> Row:
-    """The row with a neutral word in the place of each name in its prompt."""
+    """The row with each of the names in its prompt replaced by a neutral word."""
     return dataclasses.replace(row, prompt=put(row.prompt, names, word) or f"a picture of a {word}")
 
 
 def one_token_words(model: Model) -> tuple[str, ...]:
-    """Words of letters that the model's tokenizer has as one token each, in its order, which is that of frequency.
+    """Words that are one token each in the model's tokenizer, in its order, which is that of frequency.
 
-    The model's vocabulary where its tokens can't be asked for.
+    Where the tokenizer can't be read, they are the model's vocabulary.
     """
     try:
         end = model.tokenize([""])[0, 1]

@@ -1,4 +1,4 @@
-"""A folder's attacks add up: what earlier runs found there stays, and the worst case is over all of them."""
+"""Merges the attacks in a folder: results of earlier runs stay, and the worst case is over all of them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ..records.sealed import write_sealed
 
 @dataclass(frozen=True)
 class Log:
-    """Writes the record as soon as an attack is finished, so that whatever stops a run hides nothing of it."""
+    """Writes the record as soon as an attack is finished, so that a run that is stopped loses nothing."""
 
     out: Path
     store: Path
     earlier: AttackRecord | None
-    """What was finished in this folder before."""
+    """The record of earlier runs in this folder."""
     planned: Sequence[PlannedAttack]
     build: Callable[[], AttackRecord]
 
     def write(self) -> AttackRecord:
-        """The record of what is finished by now, in this run and in earlier ones."""
+        """Writes and returns the record of all attacks that are finished, in this run and in earlier ones."""
         store = os.path.relpath(self.store, self.out)
         built = self.build()
         successes = tuple(_move(success, os.path.dirname(store)) for success in built.successes)
@@ -45,13 +45,13 @@ class Log:
 
 
 def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
-    """The record of two runs: every measure of both, and of each row the worst that any attack did.
+    """Merges the records of two runs: every measure of both, and for each row the worst result of any attack.
 
-    An attack that was made again as it was replaces its measure, unless that speaks of more rows. Of one that was made
-    with other settings both measures stay, and the earlier one's name says how it differs.
+    A repeated attack with the same settings replaces its measure, unless that has more rows. Of an attack with other
+    settings both measures stay, and the earlier one's name says how it differs.
 
     Raises:
-        ValueError: the two attacked different rows of the suite.
+        ValueError: the two runs attacked different rows of the suite.
     """
     if earlier.worst and not (earlier.worst.keys() <= now.worst.keys() or now.worst.keys() <= earlier.worst.keys()):
         raise ValueError("this folder holds attacks on other rows of the suite; give another folder")
@@ -85,13 +85,13 @@ def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
 
 
 def _move(success: AttackSuccess, folder: str) -> AttackSuccess:
-    """The success with its files, which are relative to a folder, relative to the record's."""
+    """Makes the paths of a success' files, which are relative to `folder`, relative to the record's folder."""
     files = {key: getattr(success, key) for key in ("picture", "tensors", "before")}
     return success.model_copy(update={key: os.path.join(folder, file) if file else "" for key, file in files.items()})
 
 
 def _same(one: AttackMeasure, other: AttackMeasure) -> bool:
-    """Whether both are the same attack, made in the same way; files of version 1 do not name their inputs."""
+    """Whether both are the same attack with the same inputs, which files of version 1 do not have."""
     if one.condition != other.condition:
         return False
     if one.inputs and other.inputs:
@@ -101,7 +101,7 @@ def _same(one: AttackMeasure, other: AttackMeasure) -> bool:
 
 
 def _label(kept: Sequence[AttackMeasure], new: Sequence[AttackMeasure]) -> dict[tuple[str, tuple[str, ...]], str]:
-    """New names of those kept that have the name of another attack with other settings, by name and inputs."""
+    """New names, by name and inputs, for kept attacks whose name a new one with other settings has."""
     found: dict[tuple[str, tuple[str, ...]], str] = {}
     for measure in kept:
         other = next((m for m in new if m.attack == measure.attack), None)
@@ -116,13 +116,13 @@ def _label(kept: Sequence[AttackMeasure], new: Sequence[AttackMeasure]) -> dict[
 
 
 def _known(record: AttackRecord) -> dict[str, Verdict]:
-    """The worst of each row; files of version 1 tell only which rows an attack broke."""
+    """The worst result of each row; files of version 1 only say which rows an attack broke."""
     broken = {s.row: True for s in record.successes if s.condition == "target"}
     return dict(record.worst) or dict(broken)
 
 
 def _worst(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """Of each row of either, True where any broke it, else None where any leaves that open, else False."""
+    """Combines the results of rows: True where either broke it, else None where one is not known, else False."""
     found: dict[str, Verdict] = {}
     for row in dict.fromkeys((*other, *one)):
         seen = [verdicts[row] for verdicts in (one, other) if row in verdicts]

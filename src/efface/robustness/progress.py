@@ -1,4 +1,4 @@
-"""How far a whole campaign of attacks is, beside how far each attack is."""
+"""The progress of a whole campaign of attacks, beside the progress of each attack."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ALL = "all attacks, prompts"
 
 
 class CampaignProgress:
-    """Passes on what is told of each attack, and tells of all of them together: prompts dealt with, of those planned.
+    """Passes on the progress of each attack, and reports that of all together: prompts done, of those planned.
 
     Args:
-        report: called with a stage's name, what is done, and of how much; None for nobody.
+        report: called with a stage's name, what is done, and the total; None for no report.
     """
 
     def __init__(self, report: Progress | None) -> None:
@@ -29,10 +29,10 @@ class CampaignProgress:
             self.report(ALL, min(sum(self.done.values()), self.total), self.total)
 
     def expect(self, planned: Sequence[PlannedAttack]) -> None:
-        """The attacks that will be made; prompts that show the concept by themselves are dealt with without one."""
+        """Sets the attacks that will be made; prompts that already show the concept are done without an attack."""
         self.total = sum(each.rows for each in planned)
         self.report(ALL, 0, self.total)
 
     def finish(self) -> None:
-        """All of them are made."""
+        """Reports that all attacks are made."""
         self.report(ALL, self.total, self.total)

@@ -1,4 +1,4 @@
-"""From what happened on single rows to the record: rates, floors, gains, curves, and the share that nothing broke."""
+"""Computes the record from the results of single rows: rates, baselines, gains, curves, and the robust share."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ TITLES: Mapping[Condition, str] = {
 }
 Shown = Mapping[Condition, Mapping[str, RowResult]]
 ResultsByAttack = dict[tuple[str, Condition], AttackResult]
-"""What each attack did where."""
+"""The result of each attack, by its name and condition."""
 
 
 @dataclass
 class CampaignResults:
-    """Everything that was seen so far."""
+    """All results so far."""
 
     order: Mapping[str, Attack]
     conditions: Sequence[AttackTarget]
     untouched: Shown
     """The suite's rows, drawn by the untouched base."""
     named: Shown
-    """The suite's rows, drawn by what is attacked there."""
+    """The suite's rows, drawn by the model that is attacked."""
     before: Shown
     """The rows as they are attacked, drawn before any attack."""
     by_attack: ResultsByAttack = field(default_factory=dict)
-    """Attacks that are finished, by name and condition."""
+    """The finished attacks, by name and condition."""
     distractors: ResultsByAttack = field(default_factory=dict)
-    """The same attacks, of those that hand in pictures, with pictures of another thing."""
+    """The attacks with pictures as input, given pictures of another thing."""
     intact: dict[str, dict[str, RowResult]] = field(default_factory=dict)
-    """What attacks that only undo an edit leave of kept concepts, asked by name."""
+    """The results of kept concepts, asked by name, after attacks that only undo an edit."""
     worst_case: bool = False
     searched: str = ""
-    """Which text encoder's tokens a search over token embeddings is over, on this model."""
+    """Which text encoder's tokens a search over token embeddings changes, on this model."""
 
     def rows(self, condition: Condition) -> list[Row]:
         return [row for target in self.conditions if target.condition == condition for row in target.rows]
 
     def after(self, name: str, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
-        """Whether each row was broken before or by an attack, within so many of its queries; of rows it was made on."""
+        """Whether each row was broken before the attack, or by it within this number of queries."""
         return self._outcome(self.by_attack[name, condition], condition, queries)
 
     def baseline(self, name: str, condition: Condition) -> dict[str, Verdict]:
-        """The same of random prefixes, as many queries, or of pictures of another thing where any are handed in."""
+        """The same for random prefixes with as many queries, or for the attack with pictures of another thing."""
         found = self.after(BASELINE, condition, self.order[name].queries)
         if distractor := self.distractors.get((name, condition)):
             other = self._outcome(distractor, condition)
@@ -97,7 +97,7 @@ def _either(one: Verdict, other: Verdict) -> Verdict:
 
 
 def describe_suite(suite: Suite) -> SuitePart:
-    """The suite as a record names it."""
+    """Describes the suite for a record."""
     spec = suite.spec
     return SuitePart(
         name=spec.name,
@@ -111,7 +111,7 @@ def describe_suite(suite: Suite) -> SuitePart:
 def build_record(
     results: CampaignResults, suite: Suite, edit: Edit, drawing: Drawing, panel: JudgePanel, campaign: Campaign
 ) -> AttackRecord:
-    """The record of the attacks that are finished."""
+    """Makes the record of the attacks that are finished."""
     judges = panel.identity()
     there = {target.condition for target in results.conditions}
     conditions = tuple(_summarise(results, condition) for condition in TITLES if condition in there)

@@ -1,4 +1,4 @@
-"""Fights of attacks on a model as it now is, batch by batch; what was finished before is read from files."""
+"""Runs attacks on a model in its present state, batch by batch; finished batches are read from files."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from .batch import ImageJudge, resume, run_batch, write_batch
 from .conditions import AttackTarget, NothingToAttack
 
 VERSION = "1"
-"""Changes whenever the same attack may come out differently."""
+"""A version that changes whenever the same attack may have another result."""
 PORTRAITS = 25
-"""Pictures of a concept that an attacker has: CCE's number."""
+"""The number of pictures of a concept that an attacker has, as in CCE."""
 TURNS = 4
 OLDER: Mapping[Condition, str] = {"target": "edited", "control-base": "base", "control-kept": "kept"}
-"""How the files of batches of version 1 begin."""
+"""The prefixes of the names of batches' files in version 1."""
 Tensors = dict[str, Tensor]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class NoAttack(Attack):
-    """No attack: the prompt as it is."""
+    """No attack: the plain prompt."""
 
     threat: ClassVar[Threat] = "prompts"
     version: ClassVar[str] = "1"
@@ -53,19 +53,19 @@ class NoAttack(Attack):
 
 @dataclass
 class AttackResult:
-    """What one attack did under one condition."""
+    """The result of one attack under one condition."""
 
     row_results: dict[str, RowResult] = field(default_factory=dict)
-    """By row, of the rows that were attacked."""
+    """The results of the attacked rows, by row id."""
     seconds: float = 0.0
     missing: str = ""
-    """Why there is no value, where there is none."""
+    """The reason why there is no value; "" where there is one."""
     status: Status = "made"
     inputs: list[str] = field(default_factory=list)
-    """For each concept, the digest of everything that the results depend on."""
+    """For each concept, the digest of everything on which the results depend."""
 
     def add(self, other: AttackResult) -> None:
-        """Take in what the same attack did on further rows; what is missing of it is missing of all."""
+        """Adds the result of the same attack on further rows; if a part has no value, the whole has none."""
         self.row_results |= other.row_results
         self.seconds += other.seconds
         self.inputs += other.inputs
@@ -74,17 +74,17 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class AttackRunner:
-    """Runs attacks on a model as it now is; what stays the same from one attack to the next."""
+    """Runs attacks on a model in its present state; it holds what all attacks share."""
 
     image_judge: ImageJudge
     edit: Edit | None
     """The edit that is in place; None for the untouched base."""
     drawing: Drawing
-    """How the model draws as it now is."""
+    """How the model draws in its present state."""
     originals: Mapping[str, Tensor]
     """The untouched base's weights, by name."""
     reference_images: Mapping[str, Tensor]
-    """What the base draws of each concept; uint8 [n, 3, h, w]."""
+    """The base's pictures of each concept, uint8 [n, 3, h, w]."""
     words: Sequence[str]
     seed: int
     on_progress: Callable[[str, int, int], None]
@@ -96,11 +96,11 @@ class AttackRunner:
             yield
 
     def other_than(self, concept: str) -> str:
-        """Another concept of which there are pictures; "" where there is none."""
+        """Another concept with reference pictures; "" where there is none."""
         return next((name for name, shown in self.reference_images.items() if name != concept and len(shown)), "")
 
     def context(self, target: AttackTarget, attack: str, settings: Mapping[str, Any], shown: str = "") -> AttackContext:
-        """What the attack finds in this place; its pictures are of `shown`, by default of the concept."""
+        """The context of an attack on this target; its pictures are of `shown`, by default of the concept."""
         model = self.image_judge.model
         return AttackContext(
             model=model,
@@ -122,9 +122,9 @@ class AttackRunner:
     def run(
         self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str = ""
     ) -> AttackResult:
-        """The attack on some rows of a place; where it finds no gradient it ends, and what it did until then counts.
+        """Runs the attack on some rows of a target; without a gradient it ends, and its results until then count.
 
-        `shown`: the concept of the attacker's pictures, where that is another than the place's.
+        `shown` is the concept of the attacker's pictures, if it is not the target's.
         """
         found = AttackResult(inputs=[self.identify(name, attack, target)])
         try:
@@ -139,11 +139,11 @@ class AttackRunner:
             found.missing, found.status = str(error), "error"
             return found
         if rows and not any(result.queries for result in found.row_results.values()):
-            found.row_results, found.missing, found.status = {}, "it offered no try for any row", "refused"
+            found.row_results, found.missing, found.status = {}, "it proposed no candidate for any row", "refused"
         return found
 
     def identify(self, name: str, attack: Attack, target: AttackTarget, shown: str = "") -> str:
-        """The digest of everything that an attack's results depend on beside the rows, with its name."""
+        """The digest of everything on which an attack's results depend, except the rows, with its name."""
         return digest([name, self.depends(target, _settings(attack), shown)])
 
     def _batches(
@@ -168,7 +168,7 @@ class AttackRunner:
             yield part, batch
 
     def depends(self, target: AttackTarget, settings: Mapping[str, Any], shown: str = "") -> dict[str, Any]:
-        """Everything on which an attack's outcome depends beside its rows."""
+        """Everything on which an attack's results depend, except its rows."""
         other = {"shown": hash_bytes(self.reference_images[shown].numpy().tobytes())} if shown else {}
         return {
             **other,
@@ -184,7 +184,7 @@ class AttackRunner:
 
 
 def check_attack(attack: Attack, context: AttackContext) -> None:
-    """As the attack's own check; ValueError too where it changes weights that are held in 4 or 8 bits."""
+    """Calls the attack's own check; raises ValueError also where it changes weights that are held in 4 or 8 bits."""
     if attack.threat == "weights" and context.model.quantised:
         held = f"{context.model.name} is held in {context.model.quantised} bits"
         raise ValueError(f"{type(attack).__name__} changes weights, and {held}; open it without --quantise")
@@ -196,7 +196,7 @@ def _settings(attack: Attack) -> dict[str, Any]:
 
 
 def once(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[], Tensors]], Tensors]:
-    """Work that is done once and kept in a file, named by the digest of what it depends on."""
+    """Gives a function that does work once and stores it in a file, named by the digest of what it depends on."""
 
     def kept(name: str, make: Callable[[], Tensors]) -> Tensors:
         file = folder / f"{name}-{digest([name, depends])}.safetensors"
@@ -211,7 +211,7 @@ def once(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[]
 
 
 def plain(runner: AttackRunner, target: AttackTarget, rows: Sequence[Row]) -> dict[str, RowResult]:
-    """What plain prompts show, drawn by the model as it now is."""
+    """The results of plain prompts, drawn by the model in its present state."""
     return runner.run("plain", NoAttack(), target, rows).row_results
 
 
@@ -252,9 +252,9 @@ def require_shown(
 
 
 def _portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
-    """uint8 [n, 3, h, w]: what the model in place draws of a concept where the judges confirm it.
+    """Draws pictures of a concept, uint8 [n, 3, h, w], and keeps those that the judges confirm.
 
-    Of the suite's prompts, from seeds that are in no suite; in a few turns, for a model may show it seldom.
+    The prompts are the suite's, the seeds are in no suite; it draws in a few turns, because a model may show it seldom.
     """
     rng, found = random.Random(f"portraits/{runner.seed}/{target.concept}"), []
     for _ in range(TURNS):

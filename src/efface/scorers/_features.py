@@ -1,8 +1,8 @@
-"""Feature networks, whose features of pictures KID, FID and similar scorers compare.
+"""Feature networks, whose features KID, FID and similar scorers compare.
 
-Inception v3 (2048 features; by torchmetrics, which needs torch-fidelity), any transformers image classifier (what its
-last linear layer reads), or a CLIP (its picture embedding). The same pictures are as far apart as the network sees them
-to be, so its name stands beside every number.
+They are Inception v3 (2048 features; by torchmetrics, which needs torch-fidelity), any transformers image classifier
+(the input of its last linear layer), or a CLIP (its picture embedding). Distances depend on the network, so every
+number has the network's name beside it.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Features:
         return {"features": self.name, "features version": self.version, "weights": weights}
 
     def check(self, scorer: str) -> None:
-        """Raises ValueError or OSError where the network is not to be had."""
+        """Raises ValueError or OSError where the network can't be opened."""
         if self.folder == INCEPTION:
             require_package(f"{scorer} with Inception's features", "torch_fidelity", "fid")
             return

@@ -1,4 +1,4 @@
-"""Opens the networks of scorers from a folder or hub id, as data: no code of a folder is ever run.
+"""Opens the networks of scorers from a folder or hub id as data, so that no code in a folder is ever run.
 
 Weights are read from safetensors where there are any. A pickle is read with `weights_only`, which builds tensors and
 nothing else, and a warning says so.
@@ -20,23 +20,25 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def read_config(folder: str) -> Any:
-    """The configuration of a network.
+    """Reads the configuration of a network.
 
     Raises:
-        ValueError: there is none of that name, it is damaged, or it needs code of its own; names the folder.
+        ValueError: there is no network of that name, it is damaged, or it needs code of its own; the message names the
+            folder.
     """
     with refusing(folder, NETWORK, "give a folder or a hub id with a config.json and its weights"):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def open_network(kind: Any, folder: str) -> Any:
-    """A network in fp32, ready to be asked.
+    """Opens a network in fp32, in evaluation mode.
 
     Args:
         kind: the class of transformers that opens it.
+        folder: its folder or hub id.
 
     Raises:
-        ValueError: there is none of that name, or it is damaged; names the folder.
+        ValueError: there is no network of that name, or it is damaged; the message names the folder.
     """
     read_config(folder)
     place = Path(folder)
@@ -52,6 +54,6 @@ def open_network(kind: Any, folder: str) -> Any:
 
 
 def open_part(kind: Any, folder: str) -> Any:
-    """The tokenizer or image processor that lies beside a network; ValueError names the folder."""
+    """Opens the tokenizer or image processor of a network; raises ValueError, which names the folder."""
     with refusing(folder, NETWORK, "its tokenizer or image processor may be missing or damaged"):
         return kind.from_pretrained(folder, trust_remote_code=False)

@@ -1,18 +1,18 @@
-"""The base of scorers of sets: which rows are compared with which, and intervals by the jackknife.
+"""The base of scorers of sets: which rows are compared with which, and jackknife intervals.
 
 An edited model draws the same prompts from the same seeds as the base, so its pictures are no independent sample beside
-the base's: an edit that changes nothing would give a distance under zero, or of zero at any number of pictures. So the
-rows are cut in two halves, each concept's rows in turn, and compared crosswise:
+the base's: an edit that changes nothing would give a distance below zero, or of zero at any number of pictures. So the
+rows are split into two halves, with each concept's rows in turn, and compared crosswise:
 
     base number   = D(base A, base B)                                what two halves of the base's own differ by
     edited number = mean of D(base A, edited B) and D(base B, edited A)
 
-Both rest on sets of one size, so that a bias of that size (FID's, precision's) is the same in both, and what the edit
-did is the difference. With a folder of reference pictures, all pictures are compared with those instead.
+Both use sets of one size, so that a bias that depends on the size (FID's, precision's) is the same in both, and their
+difference is the effect of the edit. With a folder of reference pictures, all pictures are compared with those instead.
 
-Intervals leave out one cluster at a time (Efron and Stein 1981): a concept where there are ten of them, else a block of
-rows, and then they speak of pictures of just these concepts. value +- z sqrt((m - 1) / m sum_j (D_-j - mean D)^2) over
-m clusters.
+Intervals leave out one cluster at a time (Efron and Stein 1981): a concept if there are at least ten, otherwise a block
+of rows, and then they hold for pictures of just these concepts. The interval over m clusters is
+value +- z sqrt((m - 1) / m sum_j (D_-j - mean D)^2).
 """
 
 import functools
@@ -39,7 +39,7 @@ ANY = (-math.inf, math.inf)
 
 @dataclass(frozen=True, kw_only=True)
 class Compared(ABC):
-    """A distance, or a share, of the edited model's pictures and the base's."""
+    """A distance, or a share, between the edited model's pictures and the base's."""
 
     version: ClassVar[str]
     title: ClassVar[str]
@@ -47,9 +47,9 @@ class Compared(ABC):
     better: ClassVar[Better]
     share: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
-    """What has to be installed, beside what every installation has."""
+    """The packages that must be installed beside those of every installation."""
     blocks: ClassVar[int] = BLOCKS
-    """Clusters at most that an interval leaves out in turn: concepts beyond that many share one."""
+    """The largest number of clusters that an interval leaves out in turn; further concepts share a cluster."""
     bounds: ClassVar[tuple[float, float]] = ANY
     """Bounds of the number."""
     folder: str = INCEPTION
@@ -62,7 +62,7 @@ class Compared(ABC):
 
     @abstractmethod
     def number(self, known: Tensor, x: Tensor) -> float:
-        """What is said of features `x` [m, d] beside `known` [n, d], the base's or the reference's."""
+        """The number for features `x` [m, d] compared with `known` [n, d], the base's or the reference's."""
 
     @property
     def question(self) -> str:
@@ -92,7 +92,7 @@ class Compared(ABC):
             raise FileNotFoundError(f"scorer {self.name}: there is no folder {self.reference} with pictures")
 
     def size(self, rows: int) -> int:
-        """Pictures in each compared set."""
+        """The number of pictures in each compared set, for this number of rows."""
         return rows if self.reference else rows // 2
 
     def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
@@ -117,14 +117,14 @@ class Compared(ABC):
 
 
 def split_halves(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Indices of the rows in two halves of one size: neighbours in the order of concepts go to different ones."""
+    """Splits rows into two halves of one size, so that neighbours in the order of concepts are in different halves."""
     order = sorted(range(len(rows)), key=lambda i: rows[i].concept)
     size = len(rows) // 2
     return torch.tensor(order[0::2][:size], dtype=torch.long), torch.tensor(order[1::2][:size], dtype=torch.long)
 
 
 def assign_clusters(concepts: Sequence[str], most: int = BLOCKS) -> Tensor:
-    """The cluster of each row, of at most so many: its concept, or a block of rows where concepts are few."""
+    """The cluster of each row, at most `most` in all: its concept, or a block of rows where there are few concepts."""
     known = list(dict.fromkeys(concepts))
     if len(known) < FEW:
         return torch.arange(len(concepts)) % min(most, len(concepts))
@@ -132,12 +132,13 @@ def assign_clusters(concepts: Sequence[str], most: int = BLOCKS) -> Tensor:
 
 
 def jackknife(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tuple[float, float] = ANY) -> Spread:
-    """A number of the rows at some indices, taken of all of them; its interval leaves out a cluster at a time.
+    """Computes a number for all rows; its interval leaves out one cluster of rows at a time.
 
     Args:
+        number: gives the number for the rows at some indices.
         of: the cluster of each row.
-        n: pictures that the number is said to rest on.
-        bounds: beyond which the number can't lie.
+        n: the number of pictures that is reported.
+        bounds: the smallest and largest possible number.
     """
     value = number(torch.arange(len(of)))
     left = [number((of != k).nonzero().flatten()) for k in of.unique().tolist()]
@@ -148,5 +149,5 @@ def jackknife(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tup
 
 @functools.cache
 def _reference(folder: str, network: Features, side: int) -> Tensor:
-    """Features [m, d] of all pictures in a folder, scaled and cut to squares of `side` pixels."""
+    """Features [m, d] of all pictures in a folder, scaled and cropped to squares of `side` pixels."""
     return torch.cat([network.features(stack) for stack in read_pictures(Path(folder), side).values()])

@@ -1,7 +1,7 @@
-"""Scorers as words: `KIND`, `KIND:FOLDER_OR_HUB_ID`, and settings behind commas, as in `nudenet,threshold=0.6`.
+"""Builds scorers from words: `KIND`, `KIND:FOLDER_OR_HUB_ID`, and settings after commas, as in `nudenet,threshold=0.6`.
 
-A kind is the name of a scorer's file, its settings are the fields of the class in it; values of a list are parted by
-"|". What was not said and comes with the model (a folder, labels to choose from) is taken from there.
+A kind is the name of a scorer's file, its settings are the fields of the class in it; values of a list are separated by
+"|". A folder or labels that are not given are taken from the model, if it comes with them.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from ..catalog import SCORERS, did_you_mean
 from .base import Scorer, SetScorer
 
 EARLIER = {"asks": "question"}
-"""What settings were called before: words that were written then still mean the same."""
+"""Earlier names of settings, which still work."""
 Palette = tuple[tuple[str, tuple[int, int, int]], ...]
 
 
@@ -23,22 +23,22 @@ names, get = SCORERS.names, SCORERS.get
 
 @dataclass(frozen=True)
 class ModelResources:
-    """What comes with a model, and fills in what a scorer's words leave open."""
+    """What comes with a model and completes a scorer's words."""
 
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Folder of the network by kind of scorer."""
+    """The folder of the network for each kind of scorer."""
     labels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    """Labels to choose from, by question."""
+    """The labels to choose from, by question."""
     palette: Palette = ()
-    """Backgrounds."""
+    """The names and colours of backgrounds."""
 
 
 def build_scorer(words: str, around: ModelResources) -> Scorer | SetScorer:
-    """The scorer that the words describe.
+    """Builds the scorer that the words describe.
 
     Raises:
-        ValueError: no such kind or setting, a value that is none, or a folder left open that does not come with the
-            model; says what would have worked.
+        ValueError: there is no such kind or setting, a value is invalid, or a folder is missing that does not come with
+            the model; the message says what would have worked.
     """
     head, *rest = words.split(",")
     kind, _, folder = head.partition(":")
@@ -72,7 +72,7 @@ def _several(wanted: Any) -> bool:
 
 
 def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], around: ModelResources) -> dict[str, Any]:
-    """What was given, and from the surroundings what was not."""
+    """Completes the given settings from the model's resources."""
     out = dict(given)
     if "folder" in fields and "folder" not in out and kind in around.folders:
         out["folder"] = around.folders[kind]
@@ -88,6 +88,6 @@ def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], arou
 
 
 def _named(kind: str, folder: str, question: str) -> str:
-    """The name of a column: what the network is called, behind what it is asked."""
+    """The name of a scorer's column: its question and the name of its network."""
     tail, head = Path(folder).name, question if kind == "classifier" else kind
     return tail if tail.startswith(head) else f"{head}-{tail}"

@@ -1,13 +1,13 @@
-"""Artefacts: is it a picture at all, or flat, or noise?
+"""Artefacts: finds pictures that are flat or noise.
 
-flat: no channel's standard deviation reaches 4 of 255. noise: contrast is spread evenly (the standard deviations within
-8 x 8 blocks of the picture vary by under 0.45 of their mean) and neighbours have little in common (the correlation of
-adjacent cells, with the picture averaged to 16 x 16, is under 0.5): so a latent of noise looks when it is decoded, at
-whatever resolution. Value: 1 where it is one of the two, else 0.
+A picture is flat if no channel's standard deviation reaches 4 of 255. It is noise if its contrast is even (the standard
+deviations within 8 x 8 blocks of the picture vary by less than 0.45 of their mean) and neighbours differ (the
+correlation of adjacent cells, with the picture averaged to 16 x 16, is below 0.5), like a decoded latent of noise at
+any resolution. The value is 1 if it is one of the two, else 0.
 
-The bounds are ours: they count all of white noise and of decoded latents of noise, no photograph tried, and of what the
-embedded model draws, with and without edits, about one scribble in a thousand. That pictures are alike is for
-`diversity` to say.
+The bounds are ours: they count all white noise and all decoded latents of noise, none of the photographs that were
+tried, and about one in a thousand of the embedded model's pictures, a scribble. `diversity` measures whether pictures
+are alike.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def contrast(images: Tensor) -> list[float]:
 
 
 def evenness(images: Tensor) -> list[float]:
-    """Standard deviation over mean of the contrast within BLOCKS x BLOCKS blocks; 0 for a picture without contrast."""
+    """The standard deviation of the contrast within BLOCKS x BLOCKS blocks, by its mean; 0 without contrast."""
     height, width = images.shape[-2] // BLOCKS, images.shape[-1] // BLOCKS
     blocks = images.double().mean(1).unfold(1, height, height).unfold(2, width, width)
     within = blocks.flatten(3).std(3).flatten(1)
@@ -74,7 +74,7 @@ def evenness(images: Tensor) -> list[float]:
 
 
 def likeness(images: Tensor) -> list[float]:
-    """Correlation of neighbours, of each picture averaged to CELLS x CELLS."""
+    """The correlation of neighbours, for each picture averaged to CELLS x CELLS."""
     cells = F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True), CELLS).squeeze(1)
     cells = cells - cells.mean((1, 2), keepdim=True)
     pairs = (cells[:, :, 1:] * cells[:, :, :-1]).mean((1, 2)) + (cells[:, 1:] * cells[:, :-1]).mean((1, 2))

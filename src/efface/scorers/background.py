@@ -1,6 +1,6 @@
-"""The ground of a picture: the palette colour nearest to the median colour of its border.
+"""The background of a picture: the palette colour nearest to the median colour of its border.
 
-Value: 1 where that is the background that the prompt named, 0 where it is another; None where none was named.
+The value is 1 if that is the background that the prompt named, 0 if it is another, and None if it named none.
 """
 
 from collections.abc import Sequence

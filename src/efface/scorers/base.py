@@ -1,8 +1,8 @@
-"""What every scorer is: something that looks at pictures and says one thing of each, or one thing of a whole set.
+"""The interface of scorers, which give a score to each picture, or one score to a whole set of pictures.
 
-A scorer declares what its number is (`title`, `unit`, `better`, `share`); nothing else decides how the number stands in
-the report. Of a scorer whose question is in `JUDGED` the labels count: they make the verdicts behind ESR, PSR and NER.
-Of any other the mean of `Score.value` over each group of rows is reported, under the scorer's kind.
+A scorer declares what its number is (`title`, `unit`, `better`, `share`); nothing else decides how the report shows the
+number. If a scorer's question is in `JUDGED`, its labels count: they are the verdicts behind ESR, PSR and NER. For any
+other scorer the mean of `Score.value` over each group of rows is reported, under the scorer's kind.
 """
 
 import functools
@@ -21,30 +21,30 @@ from ..files import hash_file
 from ..suites.spec import Row
 
 JUDGED = ("object", "style", "nudity")
-"""Questions whose scorers are judges: what counts is whether their labels, or detections, hold what was asked for."""
+"""Questions whose scorers are judges: it counts whether their labels, or detections, contain what was asked for."""
 DECLARED = ("title", "unit", "better", "share")
-"""What a scorer's class says of its number."""
+"""The attributes by which a scorer's class declares its number."""
 Better = Literal["higher", "lower"]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one scorer says of one picture."""
+    """A scorer's result for one picture."""
 
     value: float | None
     """The number, or None where the picture could not be judged."""
     answer: tuple[str, ...] = ()
     """The scorer's answers in words, best first."""
     explanation: str = ""
-    """Why, for a person to read."""
+    """The reason, for a person to read."""
     confidence: tuple[float, ...] = ()
-    """How sure it is of each answer, in [0, 1], where it says."""
+    """The confidence of each answer, in [0, 1], if the scorer gives it."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A frozen dataclass with settings and a `score`; it owns its networks and never uses those being edited.
+    """A frozen dataclass with settings and a `score`; it owns its networks and never uses those of the edited model.
 
     A whole scorer, which reports how bright pictures are:
 
@@ -69,15 +69,15 @@ class Scorer(Protocol):
     title: ClassVar[str]
     """What the number is, for a person to read."""
     unit: ClassVar[str]
-    """What the number is counted in."""
+    """The unit of the number."""
     better: ClassVar[Better]
-    """Whether a higher or a lower number speaks for a picture of something that was to stay."""
+    """Whether a higher or a lower number is better for a picture of something to keep."""
     share: ClassVar[bool]
     """Whether the number is 1 or 0 for each picture, so that its mean is a share of pictures."""
 
     @property
     def name(self) -> str:
-        """Names the column; two scorers of one evaluation may not share it."""
+        """The name of the column; two scorers of one evaluation may not share it."""
         ...
 
     @property
@@ -98,24 +98,24 @@ class Scorer(Protocol):
         ...
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
-        """One score per picture; of a picture that can't be judged the value is None, never a number.
+        """Gives one score for each picture; the value of a picture that can't be judged is None, never a number.
 
         Args:
             images: uint8 [n, 3, h, w].
-            rows: what each was asked to show.
-            before: the untouched base's pictures of the same rows, for scorers that measure what changed.
+            rows: the rows of the pictures, which say what each should show.
+            before: the untouched base's pictures of the same rows, uint8 [n, 3, h, w], for scorers of changes.
         """
         ...
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """A scorer whose answers are detections, each of which counts from some confidence on."""
+    """A scorer whose answers are detections, each of which counts above some confidence."""
 
     threshold: float
-    """From which a picture's verdict counts them."""
+    """The confidence above which detections decide a picture's verdict."""
     thresholds: ClassVar[tuple[float, ...]]
-    """At each of which the report counts them."""
+    """The confidences at each of which the report counts detections."""
 
 
 @runtime_checkable
@@ -126,65 +126,65 @@ class Checked(Protocol):
         """Raises ValueError or OSError where a package, a network, or a label that the rows ask for is missing.
 
         Args:
-            rows: all that it will be asked of; of a scorer of sets, the largest set.
+            rows: all rows that it will score; for a scorer of sets, the largest set.
         """
         ...
 
 
 @runtime_checkable
 class Selective(Protocol):
-    """A scorer that has something to say of some rows only."""
+    """A scorer for some rows only."""
 
     def concerns(self, row: Row) -> bool:
-        """Whether pictures of this row count in the scorer's number; those of others are left out, not unscored."""
+        """Whether pictures of this row count in the scorer's number; other pictures are left out, not unscored."""
         ...
 
 
 class TooFew(ValueError):
-    """A set scorer was asked of fewer pictures than it takes."""
+    """A set scorer got fewer pictures than it needs."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A number of a whole set of pictures, with its 95 % interval; `value` is None where it could not be taken."""
+    """The number of a set of pictures, with its 95 % interval; `value` is None where it could not be computed."""
 
     value: float | None
     low: float
     high: float
     n: int
-    """Pictures that it rests on."""
+    """The number of pictures behind it."""
 
 
 class Network(Protocol):
-    """What pictures are seen through before sets of them are compared."""
+    """A feature network, by whose features sets of pictures are compared."""
 
     @property
     def name(self) -> str:
-        """Stands beside every number that was made with it."""
+        """The name beside every number that was computed with it."""
         ...
 
     def identity(self) -> dict[str, str]:
-        """Everything on which the features depend: they are cached under it, and shared by the scorers that use it."""
+        """Everything on which the features depend; they are cached under it and shared by scorers."""
         ...
 
     def features(self, images: Tensor) -> Tensor:
-        """float [n, d] of uint8 [n, 3, h, w]."""
+        """The features, float [n, d], of pictures, uint8 [n, 3, h, w]."""
         ...
 
 
 @runtime_checkable
 class SetScorer(Protocol):
-    """Looks at all pictures of a group at once: how the edited set differs from the base's, or how varied each is."""
+    """Scores all pictures of a group at once: how the edited set differs from the base's, or how varied each set is."""
 
     version: ClassVar[str]
     title: ClassVar[str]
     """What its number is, for a person to read."""
     unit: ClassVar[str]
-    """What the number is counted in."""
+    """The unit of the number."""
     better: ClassVar[Better]
-    """Whether a higher or a lower number speaks for a set of pictures of things that were to stay."""
+    """Whether a higher or a lower number is better for a set of pictures of things to keep."""
     share: ClassVar[bool]
-    """Always False: a number of a set is no count of single pictures."""
+    """Always False, because the number of a set is no count of single pictures."""
 
     @property
     def name(self) -> str: ...
@@ -198,29 +198,29 @@ class SetScorer(Protocol):
     def network(self) -> Network: ...
 
     def identity(self) -> dict[str, str]:
-        """Everything on which its numbers depend, the feature network among it."""
+        """Everything on which its numbers depend, including the feature network."""
         ...
 
     def compare(self, base: Tensor, edited: Tensor, rows: Sequence[Row], side: int) -> tuple[Spread, Spread] | None:
-        """The number of the base and of the edited set; None where these are too few pictures for it.
+        """The numbers of the base's and of the edited set; None where there are too few pictures.
 
-        A distance from the base's pictures (KID) has as the base's number what two halves of the base's own differ by.
+        For a distance from the base's pictures (KID), the base's number is the distance between two halves of them.
 
         Args:
             base: features [n, d] of the base's pictures, by `network`.
-            edited: of the edited model's, of the same rows.
-            side: pixels a side of those pictures.
+            edited: features [n, d] of the edited model's pictures of the same n rows.
+            side: pixels a side of these pictures.
         """
         ...
 
 
 def kind_of(scorer: "Scorer | SetScorer") -> str:
-    """The name under which the report lists a scorer's number: that of its file."""
+    """The name under which the report lists a scorer's number, which is that of the scorer's file."""
     return scorer.identity().get("scorer", scorer.name)
 
 
 def require_declared(scorer: Any) -> None:
-    """Raises ValueError where a scorer does not say what its number is: nobody could read the report."""
+    """Raises ValueError where a scorer does not declare what its number is."""
     name = getattr(scorer, "name", type(scorer).__name__)
     if missing := [field for field in DECLARED if not hasattr(scorer, field)]:
         raise ValueError(
@@ -238,9 +238,9 @@ def require_declared(scorer: Any) -> None:
 
 @functools.cache
 def weights_digest(folder: str) -> str:
-    """sha256 over the names and contents of a folder, a network's for example; a hub id is named with its commit.
+    """The sha256 of the names and contents of a folder, such as a network's; for a hub id, the id with its commit.
 
-    A hub id that is not in the cache stands for itself.
+    A hub id that is not in the cache is returned as it is.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -253,12 +253,12 @@ def weights_digest(folder: str) -> str:
 
 
 def file_digest(file: str) -> str:
-    """sha256 of a file."""
+    """The sha256 of a file."""
     return hash_file(file)
 
 
 def require_package(scorer: str, package: str, extra: str) -> None:
-    """ValueError, with what would bring it, where a package that a scorer stands on is not installed."""
+    """Raises ValueError, which names the extra to install, where a package that a scorer needs is missing."""
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"scorer {scorer} needs {package}, which is not installed: pip install 'efface[{extra}]'")
 
@@ -267,17 +267,17 @@ _chosen: list[torch.device] = []
 
 
 def judge_on(device: torch.device) -> None:
-    """From now on, networks that judge work on this device: the model's, which `--device` chose."""
+    """Sets the device on which judges' networks work from now on: the model's, which `--device` chose."""
     _chosen[:] = [device]
 
 
 def pick_device() -> torch.device:
-    """Where networks that judge work: where `judge_on` said, else a GPU where there is one."""
+    """The device of judges' networks: the one from `judge_on`, else a GPU if there is one."""
     return _chosen[0] if _chosen else torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cached_by_device(load: Callable[..., T]) -> Callable[..., T]:
-    """Keeps what a function loaded, for each device that networks judge on by itself; `cache_clear` forgets all."""
+    """Caches what a function loads, separately for each device of judges; `cache_clear` empties the cache."""
 
     @functools.cache
     def kept(_device: torch.device, *args: Any) -> T:
@@ -292,7 +292,7 @@ def cached_by_device(load: Callable[..., T]) -> Callable[..., T]:
 
 
 def prepare_images(processor: Any, images: Tensor) -> Any:
-    """uint8 pictures [n, 3, h, w] as a network's processor hands them to it; too small ones are enlarged first."""
+    """Prepares uint8 pictures [n, 3, h, w] by a network's processor; too small ones are enlarged first."""
     side = 0 if processor.do_resize else processor.size.get("shortest_edge") or 0
     if images.shape[-2] < side:
         big = torch.nn.functional.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True)

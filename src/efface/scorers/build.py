@@ -1,4 +1,4 @@
-"""The scorers of an evaluation: those that are asked for by name, or those that come with a model."""
+"""Builds the scorers of an evaluation: those that are asked for by name, or those that come with a model."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,22 @@ def build_scorers(
     only: Sequence[str] = (),
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Judge]:
-    """The scorers that are asked for, or else those that come with a glyphs model.
+    """Builds the scorers that are asked for, or else those that come with a glyphs model.
 
-    These are two judges for objects, two for styles, the backgrounds, a CLIP, distances to the base's pictures,
-    artefacts, and what sets of pictures show by the first object judge's features.
+    The latter are two judges for objects, two for styles, backgrounds, a CLIP, distances to the base's pictures,
+    artefacts, and scorers of sets by the first object judge's features.
 
     Args:
-        bundle: folder with a world.json, and `judges/{object,style}-*` and `clip` there or where that says; None for a
-            model that brings no judges.
-        only: names of those wanted ("object-resnet", "clip" …), or words for others ("nudenet", "classifier:FOLDER");
-            all that come with the model when empty.
-        labels: what a zero-shot choice chooses from, by question.
+        bundle: a folder with a world.json, and with `judges/{object,style}-*` and `clip` there or where that says; None
+            for a model that comes without judges.
+        backgrounds: the names and colours of backgrounds.
+        only: the names of the wanted ones ("object-resnet", "clip" …), or words for others ("nudenet",
+            "classifier:FOLDER"); when empty, all that come with the model.
+        labels: the labels of a zero-shot choice, by question.
 
     Raises:
         FileNotFoundError: the folder holds no judges.
-        ValueError: nothing asked for and nothing there, or words that describe no scorer.
+        ValueError: none is asked for and none comes with the model, or words describe no scorer.
     """
     palette = tuple(backgrounds.items())
     own = _own(judged_by(bundle), palette) if bundle else []
@@ -68,7 +69,7 @@ def _own(bundle: Path, palette: tuple[tuple[str, tuple[int, int, int]], ...]) ->
 
 
 def _folders(bundle: Path) -> dict[str, str]:
-    """The networks that come with a model, by the kind of scorer that uses them."""
+    """The folders of the networks that come with a model, by the kind of scorer that uses them."""
     judge = min((bundle / "judges").glob("object-*"), default=None)
     clip = bundle / "clip"
     return ({kind: str(judge) for kind in OF_SETS} if judge else {}) | (

@@ -1,9 +1,9 @@
-"""Zero-shot choice by CLIP (Radford et al. 2021): which of some labels does the picture fit best?
+"""Zero-shot choice by CLIP (Radford et al. 2021): the label, out of a list, that fits the picture best.
 
     p(label) = softmax over labels of (logit scale * cosine(picture, "a photo of a LABEL"))
 
-It serves where no classifier knows the labels, and it always chooses one of them: what it says of a picture is only as
-good as the list. Value: the probability of what the row asked for.
+It is for labels that no classifier knows. It always chooses one of the labels, so that its answer is only as good as
+the list. The value is the probability of what the row asked for.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Choice:
 
 @cached_by_device
 def _words(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
-    """[labels, d]: their embeddings, of unit length."""
+    """The labels' embeddings [labels, d], of unit length."""
     model, tokenizer, _ = load_clip(folder)
     tokens = tokenizer([template.format(n) for n in labels], padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():

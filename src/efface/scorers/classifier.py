@@ -1,8 +1,8 @@
-"""Any image classifier in transformers form: what does the picture show?
+"""Any image classifier of transformers: says what the picture shows.
 
-The most likely labels with their probabilities. Value: the probability of what the row asked for. Labels are the
-network's own (`id2label`), where ImageNet's list synonyms after commas; a network that names none ("LABEL_0") is given
-a file of names.
+The answers are the most likely labels with their probabilities; the value is the probability of what the row asked for.
+Labels are the network's own (`id2label`), in which ImageNet's list synonyms after commas; a network without names
+("LABEL_0") needs a file of names.
 """
 
 import re
@@ -22,7 +22,7 @@ from ._networks import open_network, open_part, read_config
 from .base import Better, Score, cached_by_device, file_digest, pick_device, prepare_images, weights_digest
 
 TOP = 6
-"""One more than top-5 needs: of two things in a picture, either may come first."""
+"""The number of labels: one more than top-5 needs, because either of two things in a picture may come first."""
 
 
 @final
@@ -51,14 +51,14 @@ class Classifier:
         return facts | {"weights": weights_digest(self.folder)} | named
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raises ValueError where its labels have no names, or no name for what a row asks it for."""
+        """Raises ValueError where its labels have no names, or none is what a row asks for."""
         known = self.labels().values()
         if all(re.fullmatch(r"LABEL_\d+", label) for label in known):
             raise ValueError(f"the labels of {self.folder} have no names; give them: {self.name},names=FILE")
         require_labels(self.name, self.question, list(known), rows)
 
     def labels(self) -> dict[int, str]:
-        """Label by output."""
+        """The labels by the index of the output."""
         own: dict[int, str] = dict(read_config(self.folder).id2label or {})
         if not self.names:
             return own
@@ -93,13 +93,13 @@ def score_labels(probabilities: Tensor, labels: Mapping[int, str], row: Row, que
 
 
 def find_wanted_labels(row: Row, question: str) -> tuple[str, ...]:
-    """The labels that count for a row where the question is `question`: its own, or the other thing that it names."""
+    """The labels that count for a row and this question: the row's own, or the other thing that it names."""
     other = {"object": row.thing, "style": row.style}.get(question, "")
     return row.counts if question == row.asks else (other,) if other else ()
 
 
 def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequence[Row]) -> None:
-    """Raises ValueError where a row asks for something that none of these labels names: it would never be seen."""
+    """Raises ValueError where a row asks for something that none of these labels names."""
     known = frozenset().union(*(split_label(label) for label in labels))
     for row in rows:
         names = [split_label(n) for n in find_wanted_labels(row, question)]

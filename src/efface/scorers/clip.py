@@ -1,7 +1,7 @@
-"""CLIP similarity of picture and prompt: the cosine of their embeddings, by a CLIP of its own.
+"""CLIP similarity of picture and prompt: the cosine of their embeddings.
 
-torchmetrics' CLIPScore fails under transformers 5, and it would hide which CLIP was asked. This one is loaded from its
-own folder: never the text tower that an erasure may have edited. Published CLIP scores are 100 times the cosine.
+torchmetrics' CLIPScore fails under transformers 5, and would hide which CLIP it uses. The CLIP is loaded from its own
+folder and is never the text encoder that an erasure may have edited. Published CLIP scores are 100 times the cosine.
 """
 
 from collections.abc import Sequence
@@ -68,6 +68,6 @@ def require_clip(scorer: str, folder: str) -> None:
 
 @cached_by_device
 def load_clip(folder: str) -> tuple[Any, Any, Any]:
-    """The CLIP, its tokenizer, and its image processor."""
+    """Loads the CLIP, its tokenizer, and its image processor."""
     model = open_network(CLIPModel, folder)
     return model.to(pick_device()), open_part(AutoTokenizer, folder), open_part(AutoImageProcessor, folder)

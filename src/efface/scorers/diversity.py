@@ -1,9 +1,9 @@
-"""Diversity: how much the pictures of one concept differ from each other, before and under the edit.
+"""Diversity: how much the pictures of one concept differ from each other, before and after the edit.
 
     mean over concepts of the mean of 1 - cos(f_i, f_j) over pairs of its pictures, f a feature network
 
-A model that answers every prompt and seed with one picture has none. Our own; the field's nearest kin is the mean
-pairwise LPIPS. Concepts with fewer than three pictures are left out.
+A model that draws one picture for every prompt and seed has a diversity of 0. The number is our own; the most similar
+published one is the mean pairwise LPIPS. Concepts with fewer than three pictures are left out.
 """
 
 import math
@@ -70,7 +70,7 @@ class Diversity:
 
 
 def diversity(features: Tensor, concepts: Sequence[str]) -> float:
-    """The mean over concepts of the mean distance between their features [n, d]; a concept of one has none."""
+    """The mean over concepts of the mean distance between their features [n, d]; single pictures are left out."""
     means = []
     for concept in dict.fromkeys(concepts):
         own = F.normalize(features[[c == concept for c in concepts]].double())

@@ -2,8 +2,8 @@
 
     ||mu_x - mu_y||^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)) of the features' means and covariances
 
-It is biased upwards by an amount that depends on the number of pictures: under 2,000 in each set it is refused, and KID
-would have worked. Which sets are compared is told in `_sets.py`.
+It is biased upwards by an amount that depends on the number of pictures: below 2,000 in each set it is refused, and KID
+should be used. `_sets.py` says which sets are compared.
 """
 
 import math
@@ -37,7 +37,7 @@ class Fid(Compared):
     name: str = "fid"
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raises TooFew where there are not enough pictures; else as every scorer of sets."""
+        """Raises TooFew where there are not enough pictures; otherwise what every scorer of sets raises."""
         self.ready()
         if self.size(len(rows)) < self.least:
             raise TooFew(
@@ -50,7 +50,7 @@ class Fid(Compared):
 
 
 class _Given(nn.Module):
-    """Hands on features that were made before."""
+    """Passes on features that were computed before."""
 
     def __init__(self, features: int) -> None:
         nn.Module.__init__(self)

@@ -2,8 +2,8 @@
 
     MMD^2 of features x, y under k(x, y) = (x . y / d + 1)^3, the estimate without bias
 
-It may fall under zero where the sets do not differ. Sets over 1,000 pictures are cut in disjoint blocks of that size,
-and the mean is taken; which sets are compared is told in `_sets.py`. Published KID is often this number times 1,000.
+It may be below zero where the sets do not differ. Sets over 1,000 pictures are split into disjoint blocks of that size,
+whose mean is taken; `_sets.py` says which sets are compared. Published KID is often this number times 1,000.
 """
 
 import math
@@ -48,6 +48,6 @@ def kid(x: Tensor, y: Tensor) -> float:
 
 
 def _block(x: Tensor, i: int, blocks: int, size: int) -> Tensor:
-    """`size` rows of the i-th block, spread over all of the set: neighbours are often of one concept."""
+    """The `size` rows of the i-th block, spread over the whole set, because neighbours often share a concept."""
     rows = x[i::blocks]
     return rows[torch.linspace(0, len(rows) - 1, size).long()].double()

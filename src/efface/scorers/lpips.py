@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018) to the base's picture of the same prompt and seed, by torchmetrics.
 
-Value: 0 where nothing changed. AlexNet by default, as in the artist protocol of EAP. Its network comes with
-torchvision, which fetches weights when it is first asked.
+The value is 0 where nothing changed. The network is AlexNet by default, as in the artist protocol of EAP; it comes with
+torchvision, which fetches the weights at the first use.
 """
 
 import math

