@@ -252,7 +252,7 @@ def test_other_files_and_paths_that_are_not_there(tmp_path, monkeypatch, folder)
         efface.load(str(folder / "model_index.json"), device="cpu")
     with pytest.raises(ValueError, match=r"unet is one part of a pipeline, a UNet2DConditionModel; name the folder"):
         efface.load(str(folder / "unet"), device="cpu")
-    with pytest.raises(ValueError, match=r"a variant .* only a folder or a hub id can have a variant"):
+    with pytest.raises(ValueError, match=r"only a folder or a hub id can have a variant"):
         efface.load("glyphs", device="cpu", variant="fp16")
     with pytest.raises(ValueError, match="this pipeline is in memory already"):
         efface.load(tiny_pipeline(), variant="fp16")
