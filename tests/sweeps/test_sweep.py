@@ -234,7 +234,7 @@ def test_judges_that_fail_are_found_before_anything_is_erased(tmp_path: Path, mo
         raise RuntimeError("its file of weights is damaged")
 
     monkeypatch.setattr(Classifier, "score", fail)
-    with pytest.raises(ValueError, match=r"nothing was drawn, for scorer .* its file of weights is damaged"):
+    with pytest.raises(ValueError, match=r"nothing was drawn, because scorer .* its file of weights is damaged"):
         efface.sweep(write(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

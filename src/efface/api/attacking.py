@@ -153,12 +153,12 @@ def chosen_attacks(
 def check_attackable(
     suite: Suite, scorers: Sequence[Judge], settings: Settings, rows: int | None = None, controls: int | None = None
 ) -> None:
-    """ValueError where attacks would find nothing to attack or to judge with, before the evaluation.
+    """Raises ValueError before the evaluation where the attacks would have no row to attack or no judge.
 
     Args:
         rows, controls: prompts, at most, as in `attack`; those of the standard attacks by default.
     """
-    from ..robustness.campaign import Campaign, check_sampler, find_judges
+    from ..robustness.campaign import Campaign
     from ..robustness.conditions import build_targets
     from ..robustness.refusing import check_sampler, find_judges
 
