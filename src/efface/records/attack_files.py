@@ -10,7 +10,6 @@ from .attacks import (
     FILE,
     FOLDER,
     FORMAT_VERSION,
-    INTERRUPTED,
     OTHER_WORK,
     AttackRecord,
     Batch,
@@ -21,6 +20,9 @@ from .attacks import (
 from .attacks_v1 import upgrade
 from .report import Alarm
 from .sealed import parse_sealed, read_sealed
+
+INTERRUPTED = "an attack was interrupted"
+"""The name of the alarm for an attack that was interrupted."""
 
 
 def read(folder: Path) -> AttackRecord | None:

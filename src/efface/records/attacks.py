@@ -13,8 +13,6 @@ from .report import ROUNDING, Alarm, Drawing, Drop, Estimate, Part, Share, Suite
 FORMAT_VERSION = 2
 FILE = "attacks.json"
 FOLDER = "attacks"
-INTERRUPTED = "an attack was interrupted"
-"""The name of the alarm for an attack that was interrupted."""
 Rate = Annotated[float, Field(ge=-ROUNDING, le=1 + ROUNDING)]
 OTHER_WORK = ("plain", "portraits", "reference-images")
 """Folders that belong to no attack: the pictures of plain prompts, and the attacker's pictures."""
