@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from ..attacks import BASELINE, configured, name_of
+from ..attacks import BASELINE
 from ..attacks.base import Attack
 from ..edits.edit import Edit
 from ..evaluation.asking import ScorerWatch
@@ -42,18 +42,9 @@ from .conditions import (
 )
 from .merging import Log
 from .progress import CampaignProgress
-from .refusing import check_sampler, find_judges, find_refusals, order_attacks, require_shown
+from .refusing import check_sampler, find_judges, find_refusals, is_shown, order_attacks, require_shown
 from .results import CampaignResults, build_record, describe_suite
-from .run import (
-    AttackResult,
-    AttackRunner,
-    check_attack,
-    draw_reference_images,
-    is_shown,
-    no_pictures,
-    plain,
-    require_shown,
-)
+from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
 
 __all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "find_aliases"]
 

@@ -68,6 +68,11 @@ def find_refusals(
     return found
 
 
+def is_shown(seen: Mapping[str, RowResult], target: AttackTarget) -> bool:
+    """Whether one of the suite's own rows of a concept showed it."""
+    return any(seen[row.id].broken for row in target.asked)
+
+
 def require_shown(
     conditions: Sequence[AttackTarget],
     untouched: Mapping[str, RowResult],

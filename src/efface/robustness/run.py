@@ -24,7 +24,7 @@ from ..records.attacks import Batch, Condition, RowResult, Status
 from ..records.report import Drawing
 from ..suites.spec import Row
 from .batch import ImageJudge, resume, run_batch, write_batch
-from .conditions import AttackTarget, NothingToAttack
+from .conditions import AttackTarget
 
 VERSION = "1"
 """A version that changes whenever the same attack may have another result."""
@@ -218,37 +218,13 @@ def plain(runner: AttackRunner, target: AttackTarget, rows: Sequence[Row]) -> di
 def draw_reference_images(
     runner: AttackRunner, conditions: Sequence[AttackTarget], known: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Pictures of every concept by the model as it now is, which is the untouched base; of those `known` none."""
+    """Draws pictures of every concept except the `known` with the model in its present state, the untouched base."""
     found = {concept: no_pictures(runner.image_judge.model) for concept in known}
     for target in conditions:
         if target.concept not in found:
             keep = once(runner.image_judge.folder / "portraits", runner.depends(target, {}))
             found[target.concept] = keep("portraits", lambda p=target: {"pictures": _portraits(runner, p)})["pictures"]
     return found
-
-
-def is_shown(seen: Mapping[str, RowResult], target: AttackTarget) -> bool:
-    """Whether one of the suite's own rows of a concept showed it."""
-    return any(seen[row.id].broken for row in target.asked)
-
-
-def require_shown(
-    conditions: Sequence[AttackTarget],
-    untouched: Mapping[str, RowResult],
-    images: Mapping[str, Tensor] | None,
-    model: str,
-) -> None:
-    """NothingToAttack where the untouched base never shows what is to be brought back; None: none are drawn yet."""
-    for target in conditions:
-        judged = [seen for row in target.asked if (seen := untouched[row.id].broken) is not None]
-        if any(judged) and (images is None or len(images[target.concept])):
-            continue
-        others = "" if images is None else f", and in {len(images[target.concept])} from other seeds"
-        raise NothingToAttack(
-            f"the untouched {model} shows {target.concept} in {sum(judged)} of {len(judged)} pictures that could be "
-            f"judged{others}: there is nothing to bring back; attack a concept that it draws, or judge with scorers "
-            "that know it"
-        )
 
 
 def _portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
