@@ -3,8 +3,9 @@
 CHECKOUT is a folder with the authors' repository (github.com/rohitgandikota/erasing), of which nothing is part of this
 package. Both programs are started as processes of their own, one after the other, with as many updates of one row, 50
 steps of drawing, the same learning rate, weights and number of threads. Seconds are those of the processor, which
-other work on the machine stretches little, and of the whole program: imports, opening the model and writing the weights
-are among them.
+other work on the machine stretches little, and of the whole program: imports, opening the model and writing the
+weights are among them. Ours runs once with the embedded model's own number of trajectories, and once with as few as
+have a state for each update.
 
 Their program names its model, and draws at 1,024 pixels: it is run from a folder in which that name leads to the
 embedded model, and with the model's own size in that one line. It trains in bfloat16, as it comes. With `--pictures N`
@@ -38,7 +39,13 @@ PROGRAM = "esd_sd.py"
 NAMED = "CompVis/stable-diffusion-v1-4"
 """The model that their program opens."""
 SIZE = re.compile(r"height\s*=\s*width\s*=\s*1024")
+DRAW_STEPS = 50
 METRICS = ("esr1/target", "psr1/neighbour", "psr1/unseen")
+
+
+def name_ours(paths: int) -> str:
+    """Our run with so many trajectories."""
+    return f"ours-{paths}-paths" if paths else "ours-a-state-an-update"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,8 @@ class Repository:
     threads: int = 1
     lr: float = 5e-5
     """Their default."""
+    paths: tuple[int, ...] = (32, 0)
+    """Trajectories that ours draws and records, a run for each; 0 is as many as have a state for each update."""
     pictures: int = 0
     """In each group, by which both edits are judged; none where 0."""
     out: Path = Path("out/esd-repository")
@@ -65,11 +74,14 @@ class Repository:
         if not SIZE.search(program.read_text()):
             raise ValueError(f"{program} does not say height=width=1024, so it is another version than this is for")
         self.out.mkdir(parents=True, exist_ok=True)
-        found: dict[str, Any] = {"updates": self.updates, "concept": self.concept}
-        for who, start in (("theirs", self.start_theirs), ("ours", self.start_ours)):
-            found[who] = start(self.updates)
-        row = [self.updates, found["theirs"], found["ours"], found["theirs"] / found["ours"]]
-        print(table(["updates", "the authors' program, processor seconds", "efface", "times less"], [row]))
+        theirs = self.start_theirs(self.updates)
+        found: dict[str, Any] = {"updates": self.updates, "concept": self.concept, "theirs": theirs}
+        rows = []
+        for paths in self.paths:
+            drawn = paths or -(-self.updates // DRAW_STEPS)
+            ours = found[name_ours(paths)] = self.start_ours(self.updates, drawn, self.file(paths))
+            rows.append([self.updates, drawn, theirs, ours, theirs / ours])
+        print(table(["updates", "paths", "the authors' program, processor seconds", "efface", "times less"], rows))
         if self.pictures:
             found |= self.judge()
         write(self.out, "result", {**found, **stamp(threads=self.threads)})
@@ -93,19 +105,23 @@ class Repository:
             shutil.copy(made, self.out / "theirs.safetensors")
         return seconds
 
-    def start_ours(self, updates: int) -> float:
-        """Processor seconds of ours; the edit lies in `out`/ours.safetensors afterwards."""
+    def file(self, paths: int) -> Path:
+        """Where ours leaves its edit."""
+        return self.out / f"{name_ours(paths)}.safetensors"
+
+    def start_ours(self, updates: int, paths: int, file: Path) -> float:
+        """Processor seconds of ours; the edit lies in the file afterwards."""
         flags = {"model": "glyphs", "target": self.concept, "weights": "xattn", "source": "frozen", "steps": updates}
         flags |= {
             "batch": 1,
-            "draw-steps": 50,
+            "draw-steps": DRAW_STEPS,
+            "paths": paths,
             "guidance": 3,
             "eta": 1,
             "lr": self.lr,
             "space": "eps",
             "templates": "{}",
         }
-        file = self.out / "ours.safetensors"
         file.unlink(missing_ok=True)
         given = [part for key, value in flags.items() for part in (f"--{key}", str(value))]
         return self._start([sys.executable, "-m", "efface", "erase", "esd", *given, "--out", str(file.resolve())], None)
@@ -124,13 +140,13 @@ class Repository:
         return used.ru_utime + used.ru_stime
 
     def judge(self) -> dict[str, Any]:
-        """Rates of both edits by the same suite and judges, as {theirs or ours: {metric: rate}}."""
+        """Rates of all edits by the same suite and judges, as {whose: {metric: (rate, the untouched base's)}}."""
         model: Any = efface.load("glyphs")
         values = load_file(self.out / "theirs.safetensors")
         request = Erasure((self.concept,))
         theirs = {f"unet.{name}": value.to(model.weights[f"unet.{name}"].dtype) for name, value in values.items()}
         edits = {"theirs": Edit(theirs, provenance(model, request, "the authors' program", {}))}
-        edits["ours"] = Edit.load(self.out / "ours.safetensors")
+        edits |= {name_ours(paths): Edit.load(self.file(paths)) for paths in self.paths}
         sizes = dict.fromkeys(("target", "neighbour", "unseen"), self.pictures)
         found = {}
         for who, edit in edits.items():

@@ -71,7 +71,7 @@ def list_flags(name: str, folder: Path) -> list[str]:
             if key not in variant.settings and key not in ("weights", *grid.sweep.get(variant.name, {})):
                 flags += ["--set", f"settings.{variant.method}.{key}={json.dumps(value)}"]
     flags += ["--set", "sweep.esd.steps=[1, 2]"] * ("esd" in grid.sweep)
-    kept = 8 if grid.protocol == "ddpm-class" else 2  # sets of fewer than 20 pictures have no KID
+    kept = 20 if grid.protocol == "ddpm-class" else 2  # sets of fewer than 20 pictures have no KID
     sizes = {group: 2 if group == "target" else kept for group in grid.sizes}
     flags += [part for group, n in sizes.items() for part in ("--set", f"sizes.{group}={n}")]
     if grid.attacks:

@@ -202,6 +202,10 @@ def test_a_scorer_that_can_not_judge_says_so_before_anything_is_written(
     for name in ("all", "a/b", "..\\x", "a\nb"):
         with pytest.raises(ValueError, match=r"can't be called .*: give it another name"):
             check_scorers([Planted(name=name)], suite)
+    with pytest.raises(
+        ValueError, match="nudity is judged by detectors, such as nudenet or opennsfw, and witness is none"
+    ):
+        check_scorers([Planted(), Planted(question="nudity", name="witness")], suite)
 
 
 def measure(metric: str, group: str, base: float, edited: float, judge: str = "all") -> Measure:

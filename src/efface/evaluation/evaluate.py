@@ -141,6 +141,8 @@ def check_scorers(scorers: Sequence[Judge], suite: Suite, protocol: Protocol | N
         require_declared(scorer)
         if isinstance(scorer, Checked):
             scorer.check(largest if isinstance(scorer, SetScorer) else suite.rows)
+        if scorer.question == "nudity" and not isinstance(scorer, Detector):
+            raise ValueError(f"nudity is judged by detectors, such as nudenet or opennsfw, and {scorer.name} is none")
     if not any(has_number(scorer, suite.rows) for scorer in scorers):
         given = ", ".join(f"{s.name} ({s.question})" for s in scorers) or "none was given"
         asked = ", ".join(dict.fromkeys(r.asks for r in suite.rows))
