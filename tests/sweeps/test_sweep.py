@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import efface
+from efface.api import attacking
 from efface.cli.app import main
+from efface.robustness.conditions import CannotAttack
 from efface.scorers.classifier import Classifier
 from efface.sweeps.cells import Cell, Store, digest_code
 from efface.sweeps.forecast import forecast
@@ -23,8 +25,10 @@ from efface.sweeps.local import WorkerProcess
 from efface.sweeps.made import Made
 from efface.sweeps.page import write_page
 from efface.sweeps.rates import Rates, read_rates
-from efface.sweeps.sweeping import plan
-from efface.sweeps.table import FIELDS
+from efface.sweeps.summaries import NOT_MADE
+from efface.sweeps.sweeping import finish, plan
+from efface.sweeps.table import FIELDS, gather
+from efface.sweeps.work import do_job
 
 TEXT = """
 model = "glyphs-ddpm"
@@ -165,6 +169,31 @@ def test_a_mean_weighs_concepts_alike_and_its_interval_is_over_them_not_over_see
     assert "| esd | 2 | 70.0 [50.0, 90.0] n=30 |" in page, "the mean of 50 and 90"
     assert "**Only 31 of 48 cells are done so far**, in 1.00 core-hours (erase 1.00)." in page
     assert "| base rarely shows it | 5: esd of a; esd of b; esd of c, and 2 more |" in page
+
+
+def test_an_attack_that_can_not_be_made_is_said_and_leaves_no_worst_case(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, attacks: str, **__: object) -> None:
+        raise CannotAttack(f"{attacks} can't be made here: the edit is a guide")
+
+    monkeypatch.setattr(attacking, "attack", refuse)
+    grid = read_grid(write(tmp_path, TEXT.replace("[sizes]", 'attacks = ["seeds", "synonyms"]\n[sizes]')))
+    store = Store(tmp_path / "out")
+    planned = plan(grid, None)
+    job, cells = planned[0]
+    assert do_job(grid, job, store).count("attack") == 2
+    (_, _, made) = cells.measured[0]
+    assert "robust" not in {line["metric"] for line in gather(grid, planned, store)}
+    seen = {**NOT_MADE, "attacks": [], "rows": {"row": False}}
+    store.finish(dict(made)["seeds"], seen, {"seconds": 0.0})
+    assert "robust" not in {line["metric"] for line in gather(grid, planned, store)}, "of one attack of two"
+    store.finish(dict(made)["synonyms"], seen, {"seconds": 0.0})
+    assert "robust" in {line["metric"] for line in gather(grid, planned, store)}
+    store.finish(dict(made)["synonyms"], {**NOT_MADE, "refused": "the edit is a guide"}, {"seconds": 0.0})
+    page = finish(grid, planned, store, 0, {}, "").page.read_text()
+    assert "## Attacks that could not be made" in page
+    assert "| the edit is a guide | 1: negative of cat on glyphs-ddpm |" in page
 
 
 def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(

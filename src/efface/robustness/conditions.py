@@ -28,6 +28,10 @@ class NothingToAttack(ValueError):
     """The untouched base never shows the concept to bring back."""
 
 
+class CannotAttack(ValueError):
+    """An attack that can't be made on this edit or model, such as one by gradients on a guide."""
+
+
 @dataclass(frozen=True)
 class Campaign:
     """The size of a campaign of attacks."""

@@ -15,7 +15,7 @@ from ..scorers import Judge
 from ..scorers.base import SetScorer
 from ..suites.spec import Row
 from .batch import JudgePanel
-from .conditions import AttackTarget, NothingToAttack
+from .conditions import AttackTarget, CannotAttack, NothingToAttack
 from .run import AttackRunner, check_attack
 
 
@@ -64,7 +64,7 @@ def find_refusals(
                     found.setdefault((name, target.condition), str(error))
     fatal = [(name, reason) for (name, condition), reason in found.items() if condition == "target"]
     if fatal and (not skip or len(fatal) == len(order) - 1 or fatal[0][0] == BASELINE):
-        raise ValueError(f"{fatal[0][0]} can't be made here: {fatal[0][1]}")
+        raise CannotAttack(f"{fatal[0][0]} can't be made here: {fatal[0][1]}")
     return found
 
 

@@ -26,6 +26,8 @@ class Made:
     """Of the processor for finished cells, by kind; by the clock where an earlier version measured only that."""
     alarms: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Each alarm's name, and the edits that raised it."""
+    refused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Each reason why an attack could not be made, and the edits concerned."""
 
     def lines(self) -> list[str]:
         """The lines for the head of a page."""
@@ -43,6 +45,7 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
     """Collects these facts from the cells of a sweep's folder."""
     seconds: dict[str, float] = {}
     alarms: dict[str, dict[str, None]] = {}
+    refused: dict[str, dict[str, None]] = {}
     models: dict[str, str] = {}
     finished: dict[str, bool] = {}
     for job, cells in planned:
@@ -54,10 +57,13 @@ def describe(planned: Sequence[tuple[Job, JobCells]], store: Store) -> Made:
                 continue
             cost = store.cost(cell)
             seconds[cell.kind] = seconds.get(cell.kind, 0.0) + cost.get("processor", cost.get("seconds", 0.0))
-            for name in store.result(cell).get("alarms", ()):
+            result = store.result(cell)
+            for name in result.get("alarms", ()):
                 alarms.setdefault(name, {})[job.name] = None
+            if "refused" in result:
+                refused.setdefault(result["refused"], {})[job.name] = None
             if cell.kind == "erase" and job.model not in models:
                 models[job.model] = hash_json(store.decided_by(cell)["base"])[:8]
-    raised = tuple((name, tuple(jobs)) for name, jobs in sorted(alarms.items()))
+    raised, barred = (tuple((what, tuple(jobs)) for what, jobs in sorted(d.items())) for d in (alarms, refused))
     named = tuple(f"Model {name}, {digest}" for name, digest in models.items())
-    return Made(len(finished), sum(finished.values()), named, seconds, raised)
+    return Made(len(finished), sum(finished.values()), named, seconds, raised, barred)

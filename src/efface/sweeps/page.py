@@ -47,9 +47,16 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
     means = ["## Means over concepts", "", *_short_table(_means(lines, columns), len(MEAN_KEYS)), ""]
     compared = [part for each in grid.compare for part in _compared(each, lines)]
     every = ["## Every concept", "", *_short_table(_every(lines, columns), len(KEYS)), ""]
-    raised = [[name, _list_some(jobs)] for name, jobs in made.alarms]
-    alarms = ["## Alarms", "", *_table([["alarm", "raised by"], *raised]), ""] if raised else []
-    return "\n".join([*head, *about, *means, *compared, *every, *alarms])
+    refused = _list_edits("Attacks that could not be made", ("why", "on"), made.refused)
+    alarms = _list_edits("Alarms", ("alarm", "raised by"), made.alarms)
+    return "\n".join([*head, *about, *means, *compared, *every, *refused, *alarms])
+
+
+def _list_edits(title: str, head: Sequence[str], found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """A section with a line for each finding and the edits concerned; no section if nothing was found."""
+    return (
+        [f"## {title}", "", *_table([head, *([what, _list_some(jobs)] for what, jobs in found)]), ""] if found else []
+    )
 
 
 def _compared(comparison: Comparison, lines: Sequence[Line]) -> list[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NOTHING: Mapping[str, Any] = {"value": None, "low": None, "high": None, "n": 0, "unscored": 0}
 """The estimate of nothing."""
+NOT_MADE: Mapping[str, Any] = {"attacks": [], "rows": {}, "alarms": []}
+"""The numbers of an attack that can't be made on an edit; the cell says why."""
 JUDGED = ("esr1", "psr1")
 """The metrics whose judges are compared with each other."""
 

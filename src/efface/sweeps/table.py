@@ -35,7 +35,8 @@ def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) ->
 
     An attack's line has the metric `asr@NAME` (the share of prompts that show the concept after it), with the rate of
     random prefixes in place of the base; the group is the condition. `asr@nothing` is the rate of plain prompts before
-    any attack, and `robust` the share of prompts that no attack broke, where all of an edit's attacks are finished.
+    any attack, and `robust` the share of prompts that no attack broke, where all of an edit's attacks are finished and
+    could be made.
     """
     for job, cells in planned:
         for line in _lines(grid, job, cells, store):
@@ -84,7 +85,7 @@ def _attack_lines(
     grid: Grid, job: Job, at: Mapping[str, Any], attacks: Sequence[tuple[str, Cell]], store: Store
 ) -> Iterator[dict[str, Any]]:
     results = {name: store.result(cell) for name, cell in attacks if store.is_done(cell)}
-    first = next(iter(results.values()), {"attacks": ()})
+    first = next((result for result in results.values() if result["attacks"]), {"attacks": ()})
     for m in first["attacks"]:
         where = {"metric": "asr@nothing", "group": m["condition"], "judge": "all", "threshold": ""}
         yield {**at, **where, **_numbers(NOTHING, m["before"]), **find_reported(grid, job, where)}
@@ -92,7 +93,8 @@ def _attack_lines(
         for m in result["attacks"]:
             where = {"metric": f"asr@{name}", "group": m["condition"], "judge": "all", "threshold": ""}
             yield {**at, **where, **_numbers(m["baseline"], m["after"]), **find_reported(grid, job, where)}
-    if len(results) == len(attacks) and (worst := find_worst(list(results.values()))):
+    made = all("refused" not in result for result in results.values())
+    if made and len(results) == len(attacks) and (worst := find_worst(list(results.values()))):
         where = {"metric": "robust", "group": "target", "judge": "all", "threshold": ""}
         yield {**at, **where, **_numbers(NOTHING, worst), **find_reported(grid, job, where)}
 

@@ -18,7 +18,7 @@ from ..suites.make import is_file
 from .cells import Cell, Store
 from .grid import Grid
 from .jobs import Job, list_attacks
-from .summaries import summarise, summarise_attack, summarise_audit, summarise_neurons
+from .summaries import NOT_MADE, summarise, summarise_attack, summarise_audit, summarise_neurons
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -164,13 +164,17 @@ def _attack(
     grid: Grid, model: Model, edit: Path, out: Path, shared: Path, name: str, strength: float
 ) -> Mapping[str, Any]:
     from ..api.attacking import attack
+    from ..robustness.conditions import CannotAttack
 
     how, own = grid.attacking, grid.attacking.settings.get(name)
-    record = attack(
-        model, edit, out, grid.suite, asks=grid.asks, attacks=name, budget=how.budget, rows=how.rows,
-        controls=how.controls, settings={name: own} if own else None, scorers=grid.scorers, store=shared,
-        strength=strength, steps=grid.drawing.steps, guidance=grid.drawing.guidance, progress=False,
-    )  # fmt: skip
+    try:
+        record = attack(
+            model, edit, out, grid.suite, asks=grid.asks, attacks=name, budget=how.budget, rows=how.rows,
+            controls=how.controls, settings={name: own} if own else None, scorers=grid.scorers, store=shared,
+            strength=strength, steps=grid.drawing.steps, guidance=grid.drawing.guidance, progress=False,
+        )  # fmt: skip
+    except CannotAttack as error:
+        return {**NOT_MADE, "refused": str(error)}
     return summarise_attack(record, name)
 
 
