@@ -125,17 +125,18 @@ ATTACKS: dict[str, Row] = {
 
 HEAD = """# How far each method and attack is from its paper
 
-The default of every method is what its paper and the authors' code do. What we do otherwise, where we hold it for
-better, is an option that its documentation calls ours; what differs beyond that stands at the head of the method's file
-(`src/efface/methods/`).
+By default, every method and attack does what its paper and the authors' code do. Where we think that something else is better, it
+is an option, and its documentation says that it is ours. Any further difference is described at the head of the
+file of the method or attack (`src/efface/methods/`, `src/efface/attacks/`).
 
-The figures are the largest relative differences between the package and a second writing of the formula that shares
-no code with it (`benchmarks/published/`), on a tiny random Stable Diffusion in single precision, with the student moved
-away from the base: of each loss; of the gradient, by its norm; of a closed form's change of the weights, by its norm;
-of the latent that is drawn. The states x_t are the package's own. Made by `python -m benchmarks.faithfulness`; one row
-by `python -m benchmarks.faithfulness esd`; every row is a test (`tests/methods/test_faithfulness.py`), which fails
-above 1e-5. Default values are compared with a table of the papers' in `tests/methods/test_published_defaults.py`.
-The diagnosis of neurons is compared in tests of its own (`tests/functional/`).
+The figures are the largest relative differences between the package and an independent implementation of the formula
+that shares no code with it (`benchmarks/published/`). They are measured on a tiny random Stable Diffusion in single
+precision, with a student that differs from the base: for each loss; for the gradient, by its norm; for a closed form's
+change of the weights, by its norm; and for the latent that is drawn. Both use the package's states x_t. The table is
+made by `python -m benchmarks.faithfulness`, and one row by `python -m benchmarks.faithfulness esd`. Every row is a test
+(`tests/methods/test_faithfulness.py`), which fails above 1e-5. `tests/methods/test_published_defaults.py` compares the
+default values with a table of the papers' values. The diagnosis of neurons is compared in other tests
+(`tests/functional/`).
 
 | method | compared with | loss | gradient | closed form | drawn latent | options and variants |
 | --- | --- | --- | --- | --- | --- | --- |
