@@ -87,7 +87,7 @@ def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
     assert (
         found["sentence"].startswith(("Ready: ", "Not ready: ", "Undecided: ")) and "Method: esd." in found["sentence"]
     )
-    told = ("time: about", "erasing (esd)", "esd: drawing the base", "esd: judging", "esd, before attacks: ")
+    told = ("time: about", "erasing (esd)", "esd: drawing the base", "esd: judging", "esd, before any attack: ")
     told += ("attacks on esd: ", "audit of esd: ")
     assert sorted(told, key=first.err.index) == list(told)
     for name in ("edit", "report", "record", "export"):
@@ -121,6 +121,8 @@ def test_a_name_on_a_model_of_ones_own(
     assert code in (0, 1, 3), told.err
     assert (out / "suite.csv").is_file() and f"a photo of {PERSON}" in (out / "suite.csv").read_text()
     last = told.out.splitlines()[-1]
+    assert f"draws {PERSON} in only 0% of 3 pictures before anything is erased" in told.err
+    assert "the judges (choice-clip) do not recognise it" in told.err and "No attack was made" not in told.err
     assert f"“{PERSON}”" in last and last.startswith(("Ready: ", "Not ready: ", "Undecided: "))
     assert (out / "report.html").is_file() and (out / "uce" / "export" / "model_index.json").is_file()
     assert Edit.load(out / "uce" / "edit.safetensors").meta["request"]["targets"] == [PERSON]

@@ -24,6 +24,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert link.startswith(("https://", "http://", "mailto:")) or (page.parent / link).exists(), link
 
 
+FILES = r"(?<![\w/.-])((?:tests|src|benchmarks|recipes|workshop)/[\w./-]*\w|[a-z]+/\w+\.py)(?![\w/<*])"
+"""Files and folders that a page names, from the repository's root or from the package's."""
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *PAGES], ids=lambda p: p.name)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    modules = re.findall(r"python -m ((?:benchmarks|recipes|workshop)[\w.]*\w)", text)
+    named = {*re.findall(FILES, text), *(f"{name.replace('.', '/')}.py" for name in modules)}
+    assert [f for f in sorted(named) if not any((r / f).exists() for r in (ROOT, ROOT / "src/efface"))] == []
+
+
 SHORT = {"per_group=2": "per_group=1, steps=4", "rows=4, controls=2": "rows=2, controls=1, steps=4"}
 """What the notebook does in a few minutes, done in seconds."""
 

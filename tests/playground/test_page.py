@@ -78,6 +78,35 @@ def test_a_visitor_draws_attacks_and_draws_the_same_by_the_commands(
     assert {u.hostname for url in requests if (u := urlsplit(url)).scheme in own} == {"127.0.0.1"}
 
 
+def test_axe_finds_nothing_wrong_in_the_page(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed: the page was not tried")
+    from axe_playwright_python.sync_playwright import Axe
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = str(write_bundle(tmp_path / "bundle") / "model")
+    edit = edit_of(load(model), tmp_path / "cat.safetensors")
+    playground = Playground(load=load, models=(model,), edits=(edit.name,), detectors=())
+    with serve(playground, port=free_port()) as address:
+        for width, scheme in ((1400, "light"), (400, "dark")):
+            tab = chromium.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
+            tab.set_default_timeout(WAIT)
+            tab.goto(address)
+            tab.fill("#steps textarea, #steps input", "1")
+            tab.click("#draw")
+            tab.wait_for_selector(".efface-pair img")
+            tab.wait_for_function("/1\\. drawn/.test(document.querySelector('.efface-tries').innerText)")
+            for _ in range(20):  # fields are pale for a moment after the picture has come
+                found = [(v["id"], v["nodes"][0]["html"][:90]) for v in Axe().run(tab).response["violations"]]
+                if not found:
+                    break
+                tab.wait_for_timeout(500)
+            assert found == [], (width, scheme)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            tab.close()
+
+
 def draw_and_compare(tab: Any) -> None:
     """Type a prompt, draw, see two pictures; the commands under them draw the same pixels."""
     tab.fill("#prompt textarea, #prompt input", "a <b>cat</b>")

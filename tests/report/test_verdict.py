@@ -15,7 +15,7 @@ from efface.records.report import Alarm, Drop, Estimate, Measure
 from efface.reporting.boxes import group_alarms
 from efface.reporting.gallery import build_evaluation_gallery, pick_proof
 from efface.reporting.verdict import build_verdict, describe_rule, format_rule
-from efface.reporting.wording import format_drop, format_more
+from efface.reporting.wording import format_drop, format_more, format_title
 from report_fixtures import TITLES, attacked, evaluation, measure, record, share
 
 
@@ -61,8 +61,10 @@ def test_where_the_interval_fails_and_the_value_does_not_the_interval_is_said() 
 def test_undecided_says_how_many_more_pictures_would_decide() -> None:
     found = build_verdict(record([measure("esr1", "target", share(64, 64), share(2, 64))]))
     assert found.outcome == "undecided"
-    assert "whether “cat” appears in at most 5 % of pictures" in found.sentence
-    assert "(about 9 more pictures would decide)" in found.sentence
+    assert found.sentence.startswith(
+        "Undecided: about 9 more pictures would decide whether “cat” appears in at most 5 % of pictures; it is not "
+        "known whether "
+    )
     erased = next(r for r in found.rules if r.finding.metric == "esr1")
     assert format_rule(erased) == (
         "“cat” appears in at most 5 % of pictures: undecided; about 9 more pictures would decide"
@@ -159,3 +161,19 @@ def test_a_metric_without_words_is_called_by_its_name() -> None:
     told = describe_rule(found, record(sweep))
     assert told.claim == "ner of “the target” is at most 0.1"
     assert told.found == "ner of “the target” is 0.2, at most 0.1 wanted"
+
+
+@pytest.mark.parametrize(
+    ("title", "judge", "words"),
+    [
+        ("gone from top 1: the target", "all", "no judge sees it: the target"),
+        ("shown in top 1: its near neighbours", "all", "every judge sees it: its near neighbours"),
+        ("gone from top 5: the target", "all", "no judge sees it among its first 5 answers: the target"),
+        ("gone from top 1: the target", "resnet", "the judge does not see it: the target"),
+        ("shown in top 5: birds", "resnet", "the judge sees it among its first 5 answers: birds"),
+        ("KID of kept pictures", "all", "KID of kept pictures"),
+    ],
+)
+def test_what_a_rate_counts_is_said_in_words(title: str, judge: str, words: str) -> None:
+    given = measure("esr1", "target", share(1, 2), share(1, 2)).model_copy(update={"title": title, "judge": judge})
+    assert format_title(given) == words

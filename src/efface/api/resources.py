@@ -159,7 +159,6 @@ def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
     known = world_of(name)
     if known is None:
         return None
-    from ..evaluation.evaluate import Settings, measure_target_rate
     from ..scorers.base import judge_on
 
     judge_on(model.device)
@@ -168,14 +167,27 @@ def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
     except ValueError as error:
         warnings.warn(f"whether {name} draws the target can't be measured: {error}", stacklevel=2)
         return None
-    judges = [s for s in judges_of(name, suite, (), known) if s.question == suite.rows[0].asks]
-    rows = suite.rows[:: max(1, len(suite.rows) // LOOK)][:LOOK]
-    seen = measure_target_rate(model, rows, judges, Settings())
+    return warn_if_undrawn(model, erasure.targets, suite, judges_of(name, suite, (), known))
+
+
+def warn_if_undrawn(model: Model, targets: Sequence[str], suite: Suite, judges: Sequence[Judge]) -> float | None:
+    """The share of a few of the suite's target pictures that show it on the untouched model; warns where it is low.
+
+    None where no judge answers the question.
+    """
+    from ..evaluation.evaluate import Settings, measure_target_rate
+
+    rows = suite.group("target")
+    rows = rows[:: max(1, len(rows) // LOOK)][:LOOK]
+    able = [judge for judge in judges if rows and judge.question == rows[0].asks]
+    if not able:
+        return None
+    seen = measure_target_rate(model, rows, able, Settings())
     if seen.value is not None and seen.value < ENOUGH:
-        what = ", ".join(erasure.targets)
         warnings.warn(
-            f"{name} draws {what} in only {seen.value:.0%} of {seen.n} pictures before anything is erased "
-            f"(95 % interval {seen.low:.0%} to {seen.high:.0%}); erasing it will show little",
+            f"{model.name} draws {', '.join(targets)} in only {seen.value:.0%} of {seen.n} pictures before anything is "
+            f"erased (95 % interval {seen.low:.0%} to {seen.high:.0%}): either it can't draw this, or the judges "
+            f"({', '.join(judge.name for judge in able)}) do not recognise it; erasing it will show little",
             stacklevel=2,
         )
     return seen.value

@@ -17,7 +17,7 @@ from .drafting import draft_suite, propose_judges
 from .erasing import request
 from .progress import Progress, shown
 from .publishing import record, report
-from .resources import LazyModel, judges_of, lazy, suite_for, world_of
+from .resources import LazyModel, judges_of, lazy, open_to_judge, suite_for, warn_if_undrawn, world_of
 from .takedown_stages import Trial, Work, attack_trial, audit_trial, choose_trial, export_trial, try_method
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..planning.plan import Plan
     from .takedown_plan import TakedownPlan
 
+LOOKING = "whether the untouched model draws the target"
+"""The stage before the first method: what the model does not draw can't be shown to be erased."""
 REQUEST = "request.json"
 """What was asked, so that a folder is gone on with for the same request alone."""
 
@@ -92,6 +94,7 @@ def takedown(
     Raises:
         ValueError: a request, profile, method, suite or judge that can't work, or `out` holds another takedown.
     """
+    from ..reporting.verdict import UNATTACKED
     from . import takedown_plan
 
     folder, opening = Path(out), lazy(model)
@@ -107,7 +110,7 @@ def takedown(
     _require_same(folder, asked)
     uses_world = known is not None and not suite and not kind and _knows(known, erasure)
     judges = tuple(scorers) or (() if uses_world else tuple(propose_judges(own)))
-    opened = opening.open()
+    opened = open_to_judge(opening)
     name = str(suite) or (suite_for(erasure, known) if known and uses_world else "")
     drafted = _draft(opened, erasure, own.name, folder, how.per_group) if not name else None
     methods = choose_methods(opened, erasure, method, how.tries)
@@ -116,8 +119,9 @@ def takedown(
     groups = tuple(g.name for g in made.spec.groups if g.name in how.groups) if how.groups else ()
     made = make(name or str(drafted), erasure, known, per_group=size, only=groups) if groups else made
     table = read_choice_table().describe(opened) if method == "auto" else ""
-    panel = [s.name for s in judges_of(opening.name, made, judges, known)]
-    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, made, panel, table)
+    panel = judges_of(opening.name, made, judges, known)
+    named = [judge.name for judge in panel]
+    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, made, named, table)
     if on_plan:
         on_plan(plan)
     if dry_run:
@@ -142,11 +146,15 @@ def takedown(
             settings=settings or {},
             report=told,
         )
+        if not any((folder / each / "evaluation").exists() for each in methods):
+            told(LOOKING, 0, 1)
+            warn_if_undrawn(opened, erasure.targets, made, panel)
+            told(LOOKING, 1, 1)
         trials = []
         for each in methods:
             trials.append(try_method(work, each, on_memory))
             if on_trial:
-                on_trial(each, trials[-1].verdict.sentence)
+                on_trial(each, trials[-1].verdict.sentence.removesuffix(UNATTACKED))
         return _answer(work, plan, trials)
 
 

@@ -94,7 +94,7 @@ class TakedownCommand:
                 progress=report,
                 on_plan=lambda plan: say("\n".join(plan.lines())),
                 on_memory=tell_plan,
-                on_trial=lambda method, sentence: say(f"{method}, before attacks: {sentence}"),
+                on_trial=lambda method, sentence: say(f"{method}, before any attack: {sentence}"),
             )
         files = {name: str(path) for name, path in (found.files or {}).items()}
         data = {"outcome": found.outcome, "sentence": found.sentence, "method": found.method, "files": files}

@@ -84,7 +84,8 @@ class _Page:
                 self.pair = gr.HTML(show_pair(None), label="Pictures")
                 self.commands = gr.Code(
                     label="The same on the command line",
-                    language="shell",
+                    language=None,  # the colours of its shell commands stand out too little
+                    lines=2,
                     interactive=False,
                     wrap_lines=True,
                     elem_id="commands",
@@ -139,7 +140,7 @@ class _Page:
 
     def _lay_out_attack(self) -> None:
         gr.Markdown(
-            "### Try to break it\nAsks for what was erased in other words or by other seeds, until the judges see it."
+            "## Try to break it\nAsks for what was erased in other words or by other seeds, until the judges see it."
         )
         with gr.Group():
             self.attack = gr.Dropdown(list_attacks(), value=list_attacks()[-1], label="Attack", elem_id="attack")

@@ -25,6 +25,9 @@ STYLE = """
 .efface-tries img { width: 96px; height: 96px; object-fit: contain; image-rendering: pixelated; border-radius: 4px; }
 .efface-tries figcaption { font-size: 0.85em; overflow-wrap: anywhere; }
 .efface-shown { font-weight: 600; }
+[data-testid=min-value], [data-testid=max-value], .subdued, ::placeholder {
+  color: color-mix(in srgb, var(--body-text-color) 75%, transparent) !important; opacity: 1;
+}
 """
 
 

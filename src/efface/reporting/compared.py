@@ -11,6 +11,7 @@ from ..records.basis import require_comparable
 from ..records.report import Measure, Record
 from .data import Claim, make_claims
 from .svg import Point, draw_scatter
+from .wording import format_title
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
         gone = next((m for m in heads if m.metric.startswith("esr")), None)
         stays = next((m for m in reversed(heads) if m.metric.startswith("psr")), None)
         if gone and stays:
-            kept = stays.title
+            kept = format_title(stays)
             edits += _point(number, title, "edit", gone, stays)
             bases += _point(number, f"base of {title}", "base", gone, stays)
     distinct = {(p.x, p.y): p for p in bases}

@@ -18,6 +18,7 @@ FILTERS = {
     "stacked_lift": wording.format_stacked_lift,
     "drop": wording.format_drop,
     "named": wording.format_name,
+    "counted": wording.format_title,
     "card_title": wording.format_card_title,
     "brief": wording.format_brief,
     "rule": verdict.format_rule,

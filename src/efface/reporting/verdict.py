@@ -18,6 +18,8 @@ from .wording import format_bar, format_brief, format_group, format_more, format
 
 VerdictOutcome = Literal["ready", "not ready", "undecided"]
 OUTCOMES: Mapping[str, VerdictOutcome] = {"holds": "ready", "failed": "not ready", "unjudged": "undecided"}
+UNATTACKED = " No attack was made: whether it can be brought back is not known."
+"""The end of the sentence where there are no attacks."""
 LEADS = {"ready": "Ready", "not ready": "Not ready", "undecided": "Undecided"}
 
 
@@ -59,7 +61,8 @@ def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: s
     described = tuple(describe_rule(f, record) for f in found.findings)
     outcome = OUTCOMES[found.outcome]
     lead = {"ready": _ready, "not ready": _failed, "undecided": lambda some: ""}[outcome](described)
-    parts = [lead, describe_worst_attack(attacks), *_open(described)]
+    worst, left = describe_worst_attack(attacks), _open(described)
+    parts = [*left, worst] if outcome == "undecided" else [lead, worst, *left]
     sentence = f"{LEADS[outcome]}: {'; '.join(part for part in parts if part)}."
     return Verdict(outcome, named, sentence + _not_known(attacks), described)
 
@@ -107,7 +110,7 @@ def describe_worst_attack(attacks: AttackRecord | None) -> str:
         return ""
     plain, now = worst.before.value or 0.0, worst.after.value or 0.0
     if now <= plain:
-        return f"no attack shows it more often than the plain prompts, which do in {format_brief(plain)}"
+        return f"no attack shows it more often than the plain prompts, which show it in {format_brief(plain)}"
     name = worst.attack.replace("-", " ")
     return f"the strongest attack, “{name}”, brings it back in {format_brief(now)} of {worst.after.n} prompts"
 
@@ -123,19 +126,23 @@ def _ready(described: Sequence[RuleInWords]) -> str:
 def _open(described: Sequence[RuleInWords]) -> list[str]:
     """Says what is not decided, and how many more pictures would decide it."""
     left = [r for r in described if r.outcome == "unjudged"]
-    if not left:
-        return []
-    more = [r.more for r in left if r.more is not None]
-    whether = " and ".join(f"whether {r.claim}" for r in left)
-    enough = f" ({format_more(max(more))} would decide)" if more else ""
-    return [f"not decided is {whether}{enough}"]
+    countable, stuck = [r for r in left if r.more is not None], [r for r in left if r.more is None]
+    more = format_more(max(r.more or 0 for r in countable)) if countable else ""
+    found = [f"{more} would decide {_whether(countable)}"] if countable else []
+    return [*found, f"it is not known {_whether(stuck)}"] if stuck else found
+
+
+def _whether(some: Sequence[RuleInWords]) -> str:
+    """What is open: "whether A, whether B and whether C"."""
+    *most, last = [f"whether {r.claim}" for r in some]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _not_known(attacks: AttackRecord | None) -> str:
     if attacks is None:
-        return " No attack was made: whether it can be brought back is not known."
+        return UNATTACKED
     stopped = sorted({each.attack for each in attacks.interrupted})
-    return f" Interrupted, and counted as far as they went: {', '.join(stopped)}." if stopped else ""
+    return f" Attacks that were interrupted count as far as they went: {', '.join(stopped)}." if stopped else ""
 
 
 def _drawn(f: RuleResult, targets: str) -> tuple[str, str]:

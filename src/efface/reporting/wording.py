@@ -1,5 +1,6 @@
 """Writes numbers and names for pages."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
@@ -86,6 +87,18 @@ def format_card_title(m: Measure) -> str:
     if m.metric.startswith("esr"):
         return f"Erased: {m.group}"
     return f"Kept: {GROUPS.get(m.group, m.group)}" if m.metric.startswith("psr") else f"{m.metric}: {m.group}"
+
+
+def format_title(m: Measure) -> str:
+    """What a number counts, in words: "no judge sees it: the target"; other titles as they are."""
+    found = re.fullmatch(r"(gone from|shown in) top (\d+): (.*)", m.title)
+    if found is None:
+        return m.title
+    gone, k = found[1] == "gone from", int(found[2])
+    who = ("no judge" if gone else "every judge") if m.judge == "all" else "the judge"
+    sees = "does not see it" if gone and m.judge != "all" else "sees it"
+    among = f" among its first {k} answers" if k > 1 else ""
+    return f"{who} {sees}{among}: {found[3]}"
 
 
 def format_more(pictures: int) -> str:
