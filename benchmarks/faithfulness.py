@@ -125,9 +125,9 @@ ATTACKS: dict[str, Row] = {
 
 HEAD = """# How far each method and attack is from its paper
 
-By default, every method and attack does what its paper and the authors' code do. Where we think that something else is better, it
-is an option, and its documentation says that it is ours. Any further difference is described at the head of the
-file of the method or attack (`src/efface/methods/`, `src/efface/attacks/`).
+By default, every method and attack does what its paper and the authors' code do. Where we think that something else is
+better, it is an option, and its documentation says that it is ours. Any further difference is described at the head of
+the file of the method or attack (`src/efface/methods/`, `src/efface/attacks/`).
 
 The figures are the largest relative differences between the package and an independent implementation of the formula
 that shares no code with it (`benchmarks/published/`). They are measured on a tiny random Stable Diffusion in single

@@ -32,8 +32,9 @@ FILES = r"(?<![\w/.-])((?:tests|src|benchmarks|recipes|workshop)/[\w./-]*\w|[a-z
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     modules = re.findall(r"python -m ((?:benchmarks|recipes|workshop)[\w.]*\w)", text)
-    named = {*re.findall(FILES, text), *(f"{name.replace('.', '/')}.py" for name in modules)}
-    assert [f for f in sorted(named) if not any((r / f).exists() for r in (ROOT, ROOT / "src/efface"))] == []
+    named = {*re.findall(FILES, text), *(name.replace(".", "/") for name in modules)}
+    near = [base / end for base in (ROOT, ROOT / "src/efface") for end in ("{}", "{}.py", "{}/__main__.py")]
+    assert [name for name in sorted(named) if not any(Path(str(n).format(name)).exists() for n in near)] == []
 
 
 SHORT = {"per_group=2": "per_group=1, steps=4", "rows=4, controls=2": "rows=2, controls=1, steps=4"}
