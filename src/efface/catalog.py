@@ -1,15 +1,15 @@
-"""What there is by name: methods, attacks, scorers, suites, guiders, and the answers on the axes of a training.
+"""Finds methods, attacks, scorers, suites, guides, and the parts of a training's axes by name.
 
-Nothing is registered by hand. A preset is a file of its folder that defines a final class of the folder's kind; it is
-called by the name of its file, with hyphens for underscores, and both spellings are understood. An installed package
-adds more through entry points, in its pyproject.toml:
+Nothing is registered by hand. An entry is a file in the folder of its kind that defines a final class of that kind; its
+name is that of the file, with hyphens for underscores, and both spellings are understood. An installed package adds
+more through entry points, in its pyproject.toml:
 
     [project.entry-points."efface.methods"]
     halfway = "mypackage.halfway:Halfway"
     [project.entry-points."efface.suites"]
     my-suite = "mypackage"                      # mypackage/my-suite.toml
 
-Names and descriptions are read from source files, so that neither torch nor what is described is imported for them.
+Names and descriptions are read from source files, so that neither torch nor the described modules are imported.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def did_you_mean(given: str, known: Sequence[str], show: int = 12) -> str:
 
 
 def closest(given: str, known: Iterable[str]) -> list[str]:
-    """At most three of the known names that are spelled nearly like the given one, the nearest first."""
+    """At most three of the known names with a spelling similar to the given one, the most similar first."""
     return difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
 
 
 def hyphened(name: str) -> str:
-    """The spelling of a name in the catalogue: with hyphens for underscores."""
+    """The catalogue's spelling of a name: with hyphens for underscores."""
     return name.replace("_", "-")
 
 
 def entry_of(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The entry of a name in a table by name, whichever way it is spelled there; lists become tuples."""
+    """The entry of a name in a table, with either spelling; lists become tuples."""
     given = next((values for key, values in table.items() if hyphened(key) == hyphened(name)), {})
     return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
@@ -56,16 +56,16 @@ def entry_of(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 @final
 @dataclass(frozen=True)
 class Entry:
-    """Something in the catalogue: where its source lies, and how its class is imported."""
+    """An entry of the catalogue: its source file, and how its class is imported."""
 
     name: str
     module: str
-    """Dotted name of the module that holds it."""
+    """The dotted name of its module."""
     file: Path
     cls: str
-    """Name of the class; "" for what is only a file."""
+    """The name of its class; "" for an entry that is only a file."""
     package: str = ""
-    """The installed package that brings it; "" for what comes with efface."""
+    """The installed package that adds it; "" for efface's own entries."""
 
     @property
     def about(self) -> str:
@@ -74,37 +74,37 @@ class Entry:
 
     @property
     def written(self) -> SourceClass:
-        """The class as it is written; ValueError where the file does not define it."""
+        """The class in its source; raises ValueError where the file does not define it."""
         for each in source.classes(self.file, self.module):
             if each.name == self.cls:
                 return each
         raise ValueError(f"{self.file} defines no class {self.cls!r}, which {self.package or 'efface'} promises")
 
     def load(self) -> Any:
-        """The class itself; imports its module."""
+        """Imports the module and returns the class."""
         return getattr(importlib.import_module(self.module), self.cls)
 
 
 @final
 @dataclass(frozen=True)
 class Registry:
-    """Everything of one kind, by name."""
+    """All entries of one kind, by name."""
 
     kind: str
-    """What one of them is called in messages."""
+    """The word for one of them in messages."""
     package: str
-    """The package of efface whose files are presets; also the group of entry points that adds to them."""
+    """The package of efface whose files are entries; also the group of entry points that adds to them."""
     base: str
-    """Name of the class that all of them descend from."""
+    """The name of the base class of all of them."""
     trait: str = ""
-    """A class variable that marks them too, where the base is a protocol that need not be named."""
+    """A class variable that also marks them, where the base is a protocol that need not be a base class."""
     suffix: str = ".py"
 
     def entries(self) -> dict[str, Entry]:
         """Every entry by name: those of efface's folders and those of installed packages.
 
         Raises:
-            ValueError: an installed package brings a name that is taken, or names a module that it lacks.
+            ValueError: an installed package adds a name that is taken, or names a module that it lacks.
         """
         module = sys.modules.get(self.package)
         folders = list(module.__path__) if module else [str(PACKAGE.joinpath(*self.package.split(".")[1:]))]
@@ -121,11 +121,11 @@ class Registry:
         return sorted(self.entries())
 
     def named(self, name: str) -> str:
-        """The catalogue's own spelling of a name; ValueError where there is none of that name."""
+        """The catalogue's own spelling of a name; raises ValueError for an unknown name."""
         return self.entry(name).name
 
     def entry(self, name: str) -> Entry:
-        """The entry of a name, in either spelling; ValueError where there is none, with the nearest there is."""
+        """The entry of a name, in either spelling; raises ValueError, with similar names, for an unknown one."""
         entries = self.entries()
         if (spelled := hyphened(str(name))) in entries:
             return entries[spelled]
@@ -135,19 +135,19 @@ class Registry:
 
     @property
     def listed(self) -> bool:
-        """Whether `efface list` has them."""
+        """Whether `efface list` lists this kind."""
         return self.package.count(".") == 1
 
     def describe(self, name: str) -> str:
-        """The first line of its docstring."""
+        """The first line of the entry's docstring."""
         return self.entry(name).about
 
     def get(self, name: str) -> type[Any]:
-        """Its class; imports the module that defines it."""
+        """Imports the module that defines an entry, and returns the class."""
         return self.entry(name).load()
 
     def name_of(self, instance: Any) -> str:
-        """The name of an instance's or a class' kind: as the catalogue has it, or else the name of its file."""
+        """The catalogue's name for an instance or a class, or else the name of its file."""
         kind = instance if isinstance(instance, type) else type(instance)
         for entry in self.entries().values():
             if (entry.module, entry.cls) == (kind.__module__, kind.__name__):
@@ -155,9 +155,9 @@ class Registry:
         return hyphened(kind.__module__.rpartition(".")[2])
 
     def member(self, file: Path, module: str) -> SourceClass | None:
-        """The class that makes a file an entry: final, public, and of this kind; None where there is none.
+        """The class that makes a file an entry: final, public, and of this kind; None where there is no such class.
 
-        Where a file defines several, it is the one that is named as the file.
+        Where a file defines several, it is the one with the file's name.
         """
         of_kind = [each for each in source.classes(file, module) if each.final and self._is_one(each)]
         public = [each for each in of_kind if not each.name.startswith("_")]
@@ -181,7 +181,7 @@ class Registry:
 
 @functools.cache
 def _in_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dict[str, Entry]:
-    """The entries of these folders as they were at these times: looked for once, not once a name."""
+    """The entries of these folders at these times of modification, cached, so that they are searched only once."""
     found = {}
     for file in (file for folder, _ in folders for file in sorted(Path(folder).glob(f"*{registry.suffix}"))):
         module, name = f"{registry.package}.{file.stem}", hyphened(file.stem)
@@ -194,13 +194,13 @@ def _in_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dic
 
 @functools.cache
 def _entry_points(group: str, _path: tuple[str, ...]) -> list[importlib.metadata.EntryPoint]:
-    """What the packages on this path add, in alphabetical order; one that is found twice on it counts once."""
+    """The entry points of the packages on this path, in alphabetical order; one that is found twice counts once."""
     points = {(p.name, p.value, _brought_by(p)): p for p in importlib.metadata.entry_points(group=group)}
     return [points[key] for key in sorted(points)]
 
 
 def _brought_by(point: importlib.metadata.EntryPoint) -> str:
-    """The name of the installed package that an entry point belongs to."""
+    """The name of the installed package of an entry point."""
     return point.dist.name if point.dist else "an installed package"
 
 

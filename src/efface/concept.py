@@ -1,6 +1,6 @@
-"""What a request to erase is made of, and how names are compared, here and everywhere.
+"""The request to erase, and how all rooms compare names.
 
-No torch here: the command line reads this file to answer `--help`.
+This file imports no torch, because the command line imports it for `--help`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Erasure:
-    """The request: what goes, what it becomes, and what must stay."""
+    """The request: what is erased, what it becomes, and what is kept."""
 
     targets: tuple[str, ...]
     """Concepts to erase."""
     anchor: str = ""
-    """What a target becomes, for methods that need one; "" is the unconditional prompt."""
+    """What a target becomes, for methods that use an anchor; "" is the unconditional prompt."""
     keep: tuple[str, ...] = ()
-    """Concepts to hold in place, for methods that can use them."""
+    """Concepts to keep, for methods that can use them."""
 
     def __post_init__(self) -> None:
         for field, words in (("targets", self.targets), ("keep", self.keep)):
@@ -40,7 +40,7 @@ class Erasure:
 
     @classmethod
     def of(cls, what: str | Erasure | Iterable[str]) -> Erasure:
-        """A request from the short forms: one concept, several, or the request itself."""
+        """Makes a request from one concept, from several, or from a request itself."""
         if isinstance(what, Erasure):
             return what
         return cls(targets=(what,) if isinstance(what, str) else tuple(what))
@@ -48,7 +48,7 @@ class Erasure:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt; `embedding` (a tensor [length, width]), where given, stands in for the text encoder's output."""
+    """A prompt; an `embedding`, a tensor [length, width], replaces the text encoder's output."""
 
     text: str
     embedding: Any | None = None
@@ -57,7 +57,7 @@ class Prompt:
 def fold_name(name: str) -> str:
     """The form in which names are compared: Unicode NFKC, without case, and each run of white space one blank.
 
-    Characters that nobody sees (zero-width blanks, soft hyphens) are left out.
+    Invisible characters (zero-width blanks, soft hyphens) are left out.
 
     >>> fold_name("  Van\\u00a0 GO\\u200bGH ")
     'van gogh'
@@ -68,7 +68,7 @@ def fold_name(name: str) -> str:
 
 
 def check_phrases(words: Iterable[str], flag: str, known: Collection[str] = ()) -> None:
-    """Raises ValueError for a phrase with a comma, which is most often meant as several concepts.
+    """Raises ValueError for a phrase with a comma, which usually means several concepts.
 
     Args:
         words: targets, or concepts to keep.

@@ -1,4 +1,4 @@
-"""Classes as their source files tell them: nothing that is described is imported, so that listing needs no torch.
+"""Reads classes from their source files without importing them, so that listing needs no torch.
 
 Imports are followed from file to file within efface and within the top-level package that a file belongs to.
 """
@@ -23,11 +23,11 @@ OWN = __package__ or "efface"
 
 @dataclass(frozen=True)
 class SourceClass:
-    """A class as it is written in a file."""
+    """A class in its source file."""
 
     node: ast.ClassDef
     module: str
-    """Dotted name of the file's module."""
+    """The dotted name of the file's module."""
     tree: ast.Module
     is_package: bool
     """Whether the file is a package's `__init__.py`."""
@@ -48,7 +48,7 @@ def parse(file: Path) -> ast.Module:
 
 
 def classes(file: Path, module: str) -> list[SourceClass]:
-    """The classes that the file of this module defines at its top, in their order."""
+    """The classes that the file of this module defines at top level, in order."""
     tree = parse(file)
     return [SourceClass(node, module, tree, False) for node in tree.body if isinstance(node, ast.ClassDef)]
 
@@ -62,13 +62,13 @@ def lineage(own: SourceClass) -> Iterator[SourceClass]:
 
 
 def fields(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
-    """The annotated names of a class body, in their order: fields of a dataclass and class variables."""
+    """The annotated names of a class body, in order: fields of a dataclass and class variables."""
     lines = [line for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
     return {ast.unparse(line.target): line for line in lines}
 
 
 def field_docs(own: SourceClass) -> dict[str, str]:
-    """The string below each field, of the class and of its bases."""
+    """The string below each field of the class and of its bases."""
     found: dict[str, str] = {}
     for each in lineage(own):
         for line, below in itertools.pairwise(each.node.body):
@@ -82,12 +82,12 @@ def field_docs(own: SourceClass) -> dict[str, str]:
 
 
 class Unreadable(ValueError):
-    """A field's type or default depends on more than its source tells; its class has to be imported."""
+    """A field's type or default can't be read from its source, so that its class has to be imported."""
 
 
 @dataclass(frozen=True)
 class SourceField:
-    """A field of a dataclass, as its source has it."""
+    """A field of a dataclass in its source."""
 
     name: str
     type: Any
@@ -96,14 +96,14 @@ class SourceField:
     about: str
     """The string below it; "" where there is none."""
     own: bool
-    """Whether the class itself has it, or gives it another default, and not only one of its bases."""
+    """Whether the class itself defines it or gives it another default; otherwise a base does."""
 
 
 def read_fields(own: SourceClass) -> list[SourceField]:
-    """The fields of a dataclass with its bases', in the order in which `dataclasses.fields` has them.
+    """The fields of a dataclass and its bases, in the order of `dataclasses.fields`.
 
     Raises:
-        Unreadable: a type or a default names what lies in a module that is not loaded, or there is no default.
+        Unreadable: a type or a default needs a module that is not loaded, or there is no default.
     """
     docs, found = field_docs(own), dict[str, SourceField]()
     order = list(lineage(own))
@@ -125,7 +125,7 @@ def is_trait(line: ast.AnnAssign) -> bool:
 
 
 def traits(own: SourceClass) -> dict[str, Any]:
-    """The class variables that are plain constants: the class' own and, where it is silent, those of its bases."""
+    """The class variables that are plain constants: the class' own, and others from its bases."""
     found: dict[str, Any] = {}
     for each in lineage(own):
         for name, line in fields(each.node).items():
@@ -136,7 +136,7 @@ def traits(own: SourceClass) -> dict[str, Any]:
 
 
 def summary(file: Path) -> str:
-    """The first line of a file's docstring, and those after it that belong to its sentence."""
+    """The first sentence of a file's docstring, over several lines if needed."""
     said: list[str] = []
     for line in (ast.get_docstring(parse(file)) or "").partition("\n\n")[0].splitlines():
         said.append(line)
@@ -146,7 +146,7 @@ def summary(file: Path) -> str:
 
 
 def locate(module: str) -> tuple[Path, bool] | None:
-    """The file of a module and whether it is a package's; None where no such file is installed.
+    """The file of a module, and whether it is a package's; None where no such file is installed.
 
     Only the top-level package is looked up, which imports nothing.
     """
@@ -165,7 +165,7 @@ def locate(module: str) -> tuple[Path, bool] | None:
 
 
 def _find(name: str, user: SourceClass) -> SourceClass | None:
-    """The class of this name as the user's file sees it; None where its source belongs to another package."""
+    """The class with this name in the user's file; None where its source belongs to another package."""
     for node in user.tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return SourceClass(node, user.module, user.tree, user.is_package)
@@ -188,14 +188,14 @@ def _imported(node: ast.ImportFrom, user: SourceClass) -> str:
 
 
 def _evaluate(node: ast.expr, user: SourceClass) -> Any:
-    """The value of a type or a default as the user's file has it; its names are followed, nothing is imported."""
+    """Evaluates a type or a default of the user's file; it follows names and imports nothing."""
     names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
     values = {name: _value(name, user) for name in names}
     return eval(compile(ast.Expression(node), user.module, "eval"), {"__builtins__": {}}, values)
 
 
 def _value(name: str, user: SourceClass) -> Any:
-    """What a name means in the user's file: what is assigned to it there or in a file of the package, or is loaded."""
+    """The value of a name in the user's file: assigned there or in a file of the package, or from a loaded module."""
     for node in user.tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

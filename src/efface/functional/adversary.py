@@ -1,6 +1,7 @@
-"""Attacks' inner steps: how inputs move to lower an error, many rows at once, none of which influences another.
+"""The inner steps of attacks, which change inputs to lower an error, for many independent rows at once.
 
-By gradient where the error is a network's; at once where it is a linear layer's (`adversarial`).
+They follow a gradient where the error is a network's, and solve for it directly where it is a linear layer's
+(`adversarial`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ Rule = Literal["adam", "sign"]
 
 
 class NoGradient(ValueError):
-    """An attack by gradients found none: it is exactly zero. Nothing was tried, so nothing is shown."""
+    """The gradient of an attack is exactly zero, so that nothing was tried and nothing is shown."""
 
 
 class NotFinite(ArithmeticError):
-    """A loss or a gradient is no finite number: an error of the attack, which says nothing of the model's edit."""
+    """A loss or a gradient is not finite, which is an error of the attack and says nothing about the edit."""
 
 
 def descend(
@@ -31,15 +32,18 @@ def descend(
     radius: float | None = None,
     factor: float = 1.0,
 ) -> Tensor:
-    """The inputs [n, ...] after `steps` steps that lower each row's error, without a gradient.
+    """The inputs [n, ...] after `steps` steps that lower each row's error; the result has no gradient.
 
-    Rows do not influence each other: the errors' sum is differentiated, and both rules work number by number.
+    Rows are independent: the sum of errors is differentiated, and both rules work elementwise.
 
     Args:
-        error: the error [n] of inputs [n, ...]; called once a step.
+        error: the error [n] of inputs [n, ...]; it is called once a step.
+        start: the first inputs [n, ...].
+        steps: the number of steps.
+        lr: the step size.
         rule: Adam, or steps of `lr` against the gradient's sign (PGD, Madry et al., arXiv 1706.06083).
-        radius: after each step inputs are put back to within this of the start, in each number; None leaves them free.
-        factor: by which errors are multiplied before they are differentiated, and gradients divided after (fp16).
+        radius: the largest distance of each number from the start, to which inputs are clipped; None for no bound.
+        factor: the factor of errors before they are differentiated, by which gradients are divided after (fp16).
     """
     if rule not in get_args(Rule):
         raise ValueError(f"no rule {rule!r}; there are {', '.join(get_args(Rule))}")
@@ -49,10 +53,12 @@ def descend(
     moved = start.clone().requires_grad_()
     adam = torch.optim.Adam([moved], lr=lr)
     for _ in range(steps):
-        with torch.enable_grad():  # also where the caller wants none
+        with torch.enable_grad():  # also where the caller disabled gradients
             total = error(moved).sum()
             (grad,) = torch.autograd.grad(total if factor == 1 else total * factor, [moved])
-        grad = grad if factor == 1 else torch.nan_to_num(grad / factor, 0.0, 0.0, 0.0)  # what overflowed stays put
+        grad = (
+            grad if factor == 1 else torch.nan_to_num(grad / factor, 0.0, 0.0, 0.0)
+        )  # numbers that overflowed do not move
         if rule == "adam":
             moved.grad = grad
             adam.step()
@@ -65,9 +71,9 @@ def descend(
 
 
 def steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The error [n] of inputs [n, ...] and its gradient [n, ...], each row's for itself, all rows at once.
+    """The error [n] of inputs [n, ...] and its gradient [n, ...] for each row by itself, with all rows at once.
 
-    As `steepness_by_parts`, with an error of all inputs.
+    See `steepness_by_parts`, which takes the errors of a part of the rows.
     """
     return steepness_by_parts(lambda inputs, _: error(inputs), at, 0, factor)
 
@@ -75,25 +81,28 @@ def steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float = 1.0
 def steepness_by_parts(
     error: Callable[[Tensor, slice], Tensor], at: Tensor, rows_at_once: int, factor: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """The error [n] of inputs [n, ...] and its gradient [n, ...], each row's for itself, some rows at once.
+    """The error [n] of inputs [n, ...] and its gradient [n, ...] for each row by itself, with some rows at once.
 
-    The activations of some rows are gone before those of the next are made.
+    The activations of some rows are freed before those of the next are computed.
 
     Args:
-        error: the errors [m] of the inputs [m, ...] of the rows in a slice of range(n).
-        rows_at_once: how many rows; 0 takes all.
-        factor: by which errors are multiplied before they are differentiated, and gradients divided after, so that
-            small ones do not vanish on their way through fp16. Where they overflow, a smaller factor is tried.
+        error: gives the errors [m] of the inputs [m, ...] of the rows in a slice of range(n).
+        at: the inputs [n, ...].
+        rows_at_once: the number of rows at once; 0 takes all.
+        factor: the factor of errors before they are differentiated, by which gradients are divided after, so that small
+            ones do not vanish in fp16. Where gradients overflow, a smaller factor is tried.
 
     Raises:
-        NoGradient: of no row: an attack would only seem to have been tried.
+        NoGradient: no row has a gradient, so that an attack would only seem to be tried.
         NotFinite: an error or a gradient is no finite number.
     """
     size = rows_at_once or len(at)
     parts = [slice(i, i + size) for i in range(0, len(at), size)]
     found = [_steepness(lambda inputs, part=part: error(inputs, part), at[part], factor) for part in parts]
     errors, grad = (torch.cat(column) for column in zip(*found, strict=True))
-    checks = torch.stack([errors.isfinite().all(), grad.any(), grad.isfinite().all()])  # read at once: reading waits
+    checks = torch.stack(
+        [errors.isfinite().all(), grad.any(), grad.isfinite().all()]
+    )  # read at once, because reading waits
     right_errors, moves, right_grads = checks.tolist()
     if not right_errors:
         raise NotFinite("the attack's loss is not finite; a smaller lr, or a wider dtype of the model, may help")
@@ -118,10 +127,10 @@ def _steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float) -> 
 
 @final
 class RowwiseAdam:
-    """Adam (Kingma & Ba, arXiv 1412.6980) at its default betas on inputs [n, ...] whose rows may leave on the way.
+    """Adam (Kingma & Ba, arXiv 1412.6980) at its default betas on inputs [n, ...], from which rows can be removed.
 
-    `decay` shrinks the inputs by lr * decay a step, apart from the gradient (AdamW, Loshchilov & Hutter, arXiv
-    1711.05101); a penalty that is part of the error belongs to the gradient instead.
+    `decay` shrinks the inputs by lr * decay in each step, separately from the gradient (AdamW, Loshchilov & Hutter,
+    arXiv 1711.05101); a penalty that is part of the error acts through the gradient instead.
     """
 
     def __init__(self, start: Tensor, lr: float, decay: float = 0.0) -> None:
@@ -131,7 +140,7 @@ class RowwiseAdam:
         self.first, self.second = torch.zeros_like(self.at), torch.zeros_like(self.at)
 
     def step(self, grad: Tensor) -> None:
-        """One step against the gradient [n, ...]."""
+        """Takes one step against the gradient [n, ...]."""
         self.done += 1
         self.first.lerp_(grad, 0.1)
         self.second.lerp_(grad.square(), 0.001)
@@ -145,7 +154,7 @@ class RowwiseAdam:
 
 
 def adversarial(inputs: Tensor, gram: Tensor, edit: Tensor, reg: float) -> Tensor:
-    """Embeddings c' [n, d] to which the edited layers answer as the base's did to c: the target, come back.
+    """Embeddings c' [n, d] that bring the target back: the edited layers' outputs for c' are the base's for c.
 
     RECE's attack (Gong et al., ECCV 2024, arXiv 2407.12383): c' minimises sum |W c' - W0 c|^2 + reg |c'|^2 over all
     layers, so c' = (reg I + sum W'W)^-1 (sum W'W0) c. With W = W0 M this needs M = `edit` [d, d] and the layers'

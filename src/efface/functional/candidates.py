@@ -1,4 +1,4 @@
-"""Picking candidate concepts by distance, as EAP does (Bui et al., arXiv 2410.15618, and its code)."""
+"""Picks candidate concepts by distance, as EAP does (Bui et al., arXiv 2410.15618, and its code)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def measure_distances(words: Tensor, target: Tensor) -> Tensor:
-    """L2 distance [n] between flattened embeddings, words [n, d] and target [d]."""
+    """The L2 distances [n] between flattened embeddings of words [n, d] and of the target [d]."""
     return (words.float() - target.float()).norm(dim=-1)
 
 
@@ -19,17 +19,17 @@ def k_closest(distance: Tensor, k: int) -> Tensor:
 
 
 def find_apart(distance: Tensor, margin: float) -> Tensor:
-    """Which of the words are no nearer than `margin` times the median distance [n]; the others count as the target."""
+    """The mask [n] of words at least `margin` times the median distance [n] away; nearer ones mean the target."""
     return distance >= margin * distance.median()
 
 
 def kmeans_1d(values: Tensor, k: int) -> Tensor:
-    """Centres [k], ascending, of the best k-means on scalars [n]: no randomness, and no other k have less inertia.
+    """The centres [k], ascending, of the optimal k-means on scalars [n], without randomness.
 
-    The clusters of sorted scalars are intervals, so that dynamic programming finds the best (Wang & Song, The R Journal
-    2011): the least inertia of the first j values in m clusters is the least, over the start i of the last cluster, of
-    that of the first i in m - 1 and the inertia of values i to j. The best start never falls as j grows, so that the
-    starts of all j are found by halving, in O(k n log n).
+    The clusters of sorted scalars are intervals, so that dynamic programming finds the optimum (Wang & Song, The R
+    Journal 2011): the least inertia of the first j values in m clusters is the minimum, over the start i of the last
+    cluster, of the least inertia of the first i values in m - 1 clusters plus the inertia of values i to j. The best
+    start never falls as j grows, so that the starts of all j are found by divide and conquer, in O(k n log n).
     """
     if not 1 <= k <= len(values):
         raise ValueError(f"{k} centres for {len(values)} values")
@@ -40,7 +40,7 @@ def kmeans_1d(values: Tensor, k: int) -> Tensor:
     sums, squares = torch.cat([none, around.cumsum(0)]), torch.cat([none, around.square().cumsum(0)])
 
     def inertia(i: Tensor, j: Tensor) -> Tensor:
-        """Of the values from i on and before j, one cluster each."""
+        """The inertia of clusters of the values from i to before j."""
         return (squares[j] - squares[i] - (sums[j] - sums[i]).square() / (j - i)).clamp(min=0)
 
     ends = torch.arange(1, len(values) + 1)
@@ -57,10 +57,12 @@ def kmeans_1d(values: Tensor, k: int) -> Tensor:
 
 
 def _add_cluster(least: Tensor, inertia: Callable[[Tensor, Tensor], Tensor], m: int) -> tuple[Tensor, Tensor]:
-    """The least inertia [n + 1] of the first j values in m clusters, and where the last of them starts.
+    """The least inertia [n + 1] of the first j values in m clusters, and the start of the last cluster.
 
     Args:
-        least: the same for m - 1 clusters; infinite where there are fewer values than clusters.
+        least: the least inertia [n + 1] for m - 1 clusters; infinite where there are fewer values than clusters.
+        inertia: gives the inertia of clusters, from their starts and ends.
+        m: the number of clusters.
     """
     n = len(least) - 1
     best, start = torch.full_like(least, torch.inf), torch.zeros(n + 1, dtype=torch.long)
@@ -86,7 +88,7 @@ def _add_cluster(least: Tensor, inertia: Callable[[Tensor, Tensor], Tensor], m: 
 
 
 def pick_spread(distance: Tensor, k: int) -> Tensor:
-    """Indices of at most k of the distances [n], spread over their range: the nearest to each of k centres."""
+    """Indices of at most k of the distances [n], spread over their range: the nearest one to each of k centres."""
     if k >= len(distance):
         return torch.arange(len(distance))
     centres = kmeans_1d(distance, k)

@@ -1,8 +1,8 @@
 """Closed-form edits of linear layers that read text: least squares, a null-space constraint.
 
 Rows are embeddings: inputs c [n, d], outputs v* [n, m], a layer's weight W0 [m, d]. Where every output is the base's
-own answer to another embedding, v* = W0 c*, the edit is W = W0 M with one M [d, d] for all layers: take the identity as
-the base and c* as the outputs. All work is done, and returned, in fp64.
+own output for another embedding, v* = W0 c*, the edit is W = W0 M with one M [d, d] for all layers: use the identity as
+the base and c* as the outputs. Computations and results are in fp64.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def solve_least_squares(
 def solve_shared(
     inputs: Tensor, outputs: Tensor, kept: Tensor, lamb: float, erase: float = 1.0, preserve: float = 1.0
 ) -> Tensor:
-    """The M [d, d] of `least_squares` for all layers at once: outputs are embeddings c* [n, d], and W = W0 M."""
+    """The M [d, d] of `solve_least_squares` for all layers: outputs are embeddings c* [n, d], and W = W0 M."""
     return solve_least_squares(_eye(inputs), inputs, outputs, kept, lamb, erase, preserve)
 
 
 def build_null_projector(kept: Tensor, threshold: float) -> Tensor:
     """The projector P [d, d] onto the directions that the kept rows [k, d] do not use.
 
-    A direction is free where the rows' singular value is at most `threshold` times their largest. Taken from the
-    second moment, whose rounding hides thresholds much under 1e-6.
+    A direction is free where the rows' singular value is at most `threshold` times their largest. It is computed from
+    the second moment, whose rounding hides thresholds much below 1e-6.
     """
     moment = kept.double().T @ kept.double()
     values, vectors = torch.linalg.eigh(moment)
@@ -49,8 +49,8 @@ def build_null_projector(kept: Tensor, threshold: float) -> Tensor:
 def solve_null_space(base: Tensor, inputs: Tensor, outputs: Tensor, projector: Tensor, lamb: float) -> Tensor:
     """W = W0 + D P [m, d] that minimises |c (W0 + D P)' - v*|^2 + lamb |D P|^2 over all rows, P the projector.
 
-    With z = P c: D P = sum (v* - W0 c) z' (sum z z' + lamb I)^-1. Rows that P takes to zero keep their outputs. Shapes
-    as in `least_squares`.
+    With z = P c: D P = sum (v* - W0 c) z' (sum z z' + lamb I)^-1. Rows that P maps to zero keep their outputs. Shapes
+    are as in `solve_least_squares`.
     """
     base, inputs, outputs, projector = base.double(), inputs.double(), outputs.double(), projector.double()
     seen = inputs @ projector

@@ -1,4 +1,4 @@
-"""The loss that diffusion models are trained by: what was the noise in these pictures?"""
+"""The training loss of diffusion models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ def denoising_errors(
     space: Space,
     rng: torch.Generator,
 ) -> Tensor:
-    """Mean squared errors [n] of predictions for pictures x0 [n, ...], each under noise of a timestep drawn evenly.
+    """The mean squared errors [n] of predictions for pictures x0 [n, ...], with noise of uniformly drawn timesteps.
 
     Args:
         predict: a function of states x_t [n, ...] and timesteps t [n], on the CPU, to predictions [n, ...] in `space`.
-        noise_level: the noise levels of timesteps t [n].
-        timesteps: how many there are, counted from 0.
-        rng: on the CPU; timesteps are drawn first, then noise.
+        x0: the pictures [n, ...].
+        noise_level: gives the noise levels of timesteps t [n].
+        timesteps: the number of timesteps, which count from 0.
+        space: the space of predictions.
+        rng: a generator on the CPU; timesteps are drawn first, then noise.
     """
     t = torch.randint(timesteps, (len(x0),), generator=rng)
     eps = torch.randn(x0.shape, generator=rng).to(x0, non_blocking=True)

@@ -1,11 +1,10 @@
 """Ring-A-Bell's genetic search over strings of genes (Tsai et al., arXiv 2310.10012), for several problems at once.
 
-Each generation the better half of a population survives. Each survivor meets, with some probability, one drawn among
-all of them; they are cut at one place, and both children that exchange their ends join the population. Then each
-member, survivors included, has with some probability one of its genes drawn anew. So the population's size varies, and
-the best so far may be lost. The last generation is only sorted. Operators, their order and their probabilities are
-those of the authors' code. Each problem has a generator of its own, so that its result does not depend on those solved
-beside it.
+In each generation the better half of a population survives. With some probability, each survivor mates with a random
+survivor: both are cut at one place, and the two children that exchange their ends join the population. Then each
+member, including survivors, has one of its genes redrawn with some probability. So the population's size varies, and
+the best string may be lost. The last generation is only sorted. Operators, their order and their probabilities are
+those of the authors' code. Each problem has its own generator, so that its result does not depend on other problems.
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ import torch
 from torch import Tensor
 
 Cost = Callable[[Tensor, Tensor], Tensor]
-"""From strings long [m, k] of several problems, and which problem each is of, long [m], to what is to be small [m]."""
+"""Takes strings, long [m, k], and the problem of each, long [m]; gives the costs [m] to minimise."""
 
 
 @dataclass(frozen=True)
 class Breeding:
-    """How a population is made and changes."""
+    """The settings of a population."""
 
     genes: int
     """A gene is a number from 0 to `genes` - 1."""
     length: int
-    """Genes in a string."""
+    """The number of genes in a string."""
     population: int = 200
-    """Strings in the first generation; half as many survive each. On average it stays as large at crossover 0.5."""
+    """The number of strings in the first generation, half of which survive; constant on average at crossover 0.5."""
     generations: int = 3000
-    """Times that the strings are judged."""
+    """The number of times that the costs are computed."""
     mutation: float = 0.25
-    """Probability that one gene of a member is drawn anew."""
+    """The probability that one gene of a member is redrawn."""
     crossover: float = 0.5
-    """Probability that a survivor exchanges its end with another's, which makes two children."""
+    """The probability that a survivor exchanges its end with another's, which makes two children."""
 
     def __post_init__(self) -> None:
         least = {"genes": 1, "length": 1, "population": 4, "generations": 1}
@@ -48,10 +47,10 @@ class Breeding:
 
 
 def evolve(cost: Cost, how: Breeding, rngs: Sequence[torch.Generator], keep: int = 1) -> list[tuple[Tensor, Tensor]]:
-    """Up to `keep` different strings long [m, k] of each of n problems, and their costs [m].
+    """Searches n problems; returns up to `keep` different strings, long [m, k], of each, and their costs [m].
 
-    The first is the best of the last generation, which the authors take. The others, ours, are the best that were ever
-    judged beside it, best first.
+    The first is the best of the last generation, as in the authors' code. The others are ours: the best other strings
+    of all generations, best first.
     """
     people = [torch.randint(how.genes, (how.population, how.length), generator=rng) for rng in rngs]
     best: list[tuple[Tensor, Tensor]] = [(each[:0], torch.zeros(0)) for each in people]
@@ -73,7 +72,7 @@ def evolve(cost: Cost, how: Breeding, rngs: Sequence[torch.Generator], keep: int
 
 
 def _pick(people: Tensor, costs: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """The `keep` best of the different strings, best first."""
+    """Picks the `keep` best of the different strings, best first."""
     different, which = people.unique(dim=0, return_inverse=True)
     least = torch.full((len(different),), torch.inf).scatter_reduce(0, which, costs.float(), "amin")
     order = least.argsort(stable=True)[:keep]
@@ -81,14 +80,14 @@ def _pick(people: Tensor, costs: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 
 
 def _lead(first: tuple[Tensor, Tensor], best: tuple[Tensor, Tensor], keep: int) -> tuple[Tensor, Tensor]:
-    """One string, then the others of some."""
+    """Puts one string first, followed by the other ones."""
     others = (best[0] != first[0]).any(dim=1)
     strings, costs = (torch.cat([one, some[others]])[:keep] for one, some in zip(first, best, strict=True))
     return strings, costs
 
 
 def breed(survivors: Tensor, how: Breeding, rng: torch.Generator) -> Tensor:
-    """The next generation long [m + 2 c, k] of survivors long [m, k]: they and the children of c of them, mutated."""
+    """The next generation, long [m + 2 c, k], of survivors, long [m, k]: these and the children of c pairs, mutated."""
     m, k = survivors.shape
     partner, cut = torch.randint(m, (m,), generator=rng), torch.randint(k, (m, 1), generator=rng)
     meets = torch.rand(m, generator=rng) < how.crossover

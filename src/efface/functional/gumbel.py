@@ -1,4 +1,4 @@
-"""Choosing one of many with a gradient."""
+"""Chooses one of many with a gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Ge
 
     `hard` gives the one-hot argmax with the soft weights' gradient (straight-through). Otherwise the choice is soft;
     with `top` above 0 the weights outside the `top` largest are set to 0 and the rest divided by their sum, and the
-    gradient passes through both (AGE's code, arXiv 2501.18950). A hard choice has no use for `top`. The noise is drawn
+    gradient passes through both (AGE's code, arXiv 2501.18950). A hard choice does not use `top`. The noise is drawn
     on the CPU from `rng`, with EAP's 1e-10 guards.
     """
     if top < 0:
@@ -31,16 +31,17 @@ def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Ge
 
 
 def score(values: Tensor, chances: Tensor) -> Tensor:
-    """Zero, with the gradient of the values' expectation under what was chosen: the score function's estimate.
+    """Zero, with the gradient of the values' expectation over the choices, by the score function estimator.
 
-    Each row's value [n] counts against the mean of the others, which leaves the estimate unbiased (Williams, 1992;
-    Kool et al., 2019). Two rows at least; nothing is asked of the values' own gradient.
+    The baseline of each row's value [n] is the mean of the others, which leaves the estimate unbiased (Williams, 1992;
+    Kool et al., 2019). It needs at least two rows; the values need no gradient.
 
     Args:
-        chances: log-probability [n] of each row's choice, differentiable in the logits.
+        values: the value [n] of each row's choice.
+        chances: the log-probability [n] of each row's choice, differentiable in the logits.
     """
     if len(values) < 2:
-        raise ValueError(f"the score weighs a row against the others, so it needs at least 2; got {len(values)}")
+        raise ValueError(f"the score compares a row with the others, so it needs at least 2; got {len(values)}")
     values = values.detach()
     others = (values.sum() - values) / (len(values) - 1)
     return ((values - others) * (chances - chances.detach())).mean()

@@ -1,9 +1,8 @@
-"""The deterministic DDIM step between two noise levels, undone.
+"""The inverse of the deterministic DDIM step between two noise levels.
 
-x_to = alpha_to x0 + sigma_to eps with x0 and eps what the prediction at `x` stands for (Song et al., arXiv 2010.02502,
-eq. 12 without added noise; on the straight way of a flow model it is Euler's step). The step is affine in x for a given
-prediction, so it has an exact inverse; what inversion of a trajectory lacks is only the prediction at the state that it
-is looking for.
+x_to = alpha_to x0 + sigma_to eps, where x0 and eps come from the prediction at `x` (Song et al., arXiv 2010.02502, eq.
+12 without added noise; on the straight path of a flow model it is Euler's step). For a given prediction the step is
+affine in x, so it has an exact inverse; the inversion of a trajectory lacks only the prediction at the unknown state.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from .schedules import NoiseLevel, Space, like
 def ddim_unstep(x: Tensor, prediction: Tensor, start: NoiseLevel, end: NoiseLevel, space: Space) -> Tensor:
     """The state [n, ...] at level `start` from which DDIM, given this prediction there, steps to x [n, ...] at `end`.
 
-    Levels are [n]; they preserve the variance, or lie on the straight way where the space is "flow".
+    Levels are [n]; they preserve the variance, or are on the straight path where the space is "flow".
     """
     if space == "flow":
         return x + like(start.sigma - end.sigma, x) * prediction

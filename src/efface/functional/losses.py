@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def negative_guidance(eps_0: Tensor, eps_c: Tensor, eta: float) -> Tensor:
-    """ESD's target: eps(0) - eta (eps(c) - eps(0)), the other side of the unconditional prediction.
+    """ESD's target: eps(0) - eta (eps(c) - eps(0)), on the other side of the unconditional prediction.
 
     Gandikota et al., arXiv 2303.07345, eq. 7. eta = 0 gives the unconditional prediction itself.
     """
@@ -19,10 +19,11 @@ def guided(eps_0: Tensor, eps_c: Tensor, guidance: float | Tensor) -> Tensor:
 
 
 def rescale_guided(prediction: Tensor, eps_c: Tensor, share: float) -> Tensor:
-    """A guided prediction [n, ...], its standard deviation moved by `share` of the way to that of eps(c) [n, ...].
+    """Moves a guided prediction's [n, ...] standard deviation by `share` of the way to that of eps(c) [n, ...].
 
-    Lin et al., arXiv 2305.08891, section 3.4, equations 14 to 16: guidance of a high scale enlarges the deviation, and
-    so overexposes pictures. `share` is their phi, diffusers' `guidance_rescale`; deviations are each row's own.
+    Lin et al., arXiv 2305.08891, section 3.4, equations 14 to 16: guidance with a high scale increases the deviation
+    and so overexposes pictures. `share` is their phi, diffusers' `guidance_rescale`; deviations are computed for each
+    row.
 
     >>> import torch
     >>> rescale_guided(torch.tensor([[0.0, 4.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
@@ -34,7 +35,7 @@ def rescale_guided(prediction: Tensor, eps_c: Tensor, share: float) -> Tensor:
 
 
 def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean over rows of weight [n] times each row's mean squared error; a scalar, in fp32."""
+    """The mean over rows of weight [n] times each row's mean squared error: a scalar in fp32."""
     return weighted_errors(prediction, target, weight).mean()
 
 

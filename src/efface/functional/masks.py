@@ -1,4 +1,4 @@
-"""Relaxed binary masks over weights, and making them binary.
+"""Relaxed binary masks over weights, and their binarisation.
 
 The paper on pruning for erasing (arXiv 2405.16534) could be read in part only: these relaxations are our own.
 Hard-concrete is Louizos et al., arXiv 1712.01312, eq. 10 to 12.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 STRETCH = (-0.1, 1.1)
 PIECE = 2**22
-"""Numbers whose keys are made at once, of eight bytes each."""
+"""The number of keys, of eight bytes each, that are computed at once."""
 
 
 def straight_through(logits: Tensor, tau: float) -> Tensor:
@@ -39,7 +39,8 @@ def binarise(logits: Sequence[Tensor], sparsity: float = 0.0) -> list[Tensor]:
     """Which weights are kept: those with logits above 0, or all but an exact share of the lowest over all tensors.
 
     Args:
-        sparsity: the share to prune, round(sparsity * n) weights of n; 0 prunes what the logits say.
+        logits: the logits of each tensor.
+        sparsity: the share to prune, round(sparsity * n) weights of n; 0 prunes the weights with logits not above 0.
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"a sparsity is a share from 0 to below 1, got {sparsity}")
@@ -50,10 +51,10 @@ def binarise(logits: Sequence[Tensor], sparsity: float = 0.0) -> list[Tensor]:
 
 
 def choose_largest(parts: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Where the `count` largest of all numbers in these fp32 tensors are, as a mask of each; of equal ones the first.
+    """The `count` largest of all numbers in these fp32 tensors, as a mask for each tensor; of equal ones the first.
 
-    The threshold is found by four histograms of 256 bins, as a radix sort's digits, so that no workspace is larger than
-    a piece of a tensor, where sorting all of them at once takes many times their size.
+    The threshold is found by four histograms of 256 bins, like the digits of a radix sort, so that no workspace is
+    larger than a piece of a tensor; sorting all numbers at once would take many times their size.
 
     Example:
         >>> choose_largest([torch.tensor([1.0, 3.0]), torch.tensor([3.0, -2.0])], 1)
@@ -68,7 +69,7 @@ def choose_largest(parts: Sequence[Tensor], count: int) -> list[Tensor]:
             key = _to_key(piece)
             digit = torch.where(key >> (shift + 8) == prefix, (key >> shift) & 255, 256)
             bins += torch.bincount(digit, minlength=257)
-        above = bins[:256].flip(0).cumsum(0).tolist()  # how many are in the highest bins
+        above = bins[:256].flip(0).cumsum(0).tolist()  # the number in the highest bins
         place = next(i for i, many in enumerate(above) if many >= left)
         left -= above[place - 1] if place else 0
         prefix = (prefix << 8) | (255 - place)
@@ -84,7 +85,7 @@ def choose_largest(parts: Sequence[Tensor], count: int) -> list[Tensor]:
 
 
 def _gather_pieces(parts: Sequence[Tensor]) -> Iterator[Tensor]:
-    """All numbers of these tensors in pieces of at most `PIECE`, small tensors side by side in one."""
+    """All numbers of these tensors in pieces of at most `PIECE`; small tensors are concatenated."""
     waiting: list[Tensor] = []
     for piece in (piece for part in parts for piece in part.reshape(-1).split(PIECE)):
         if waiting and sum(map(len, waiting)) + len(piece) > PIECE:
@@ -95,6 +96,6 @@ def _gather_pieces(parts: Sequence[Tensor]) -> Iterator[Tensor]:
 
 
 def _to_key(x: Tensor) -> Tensor:
-    """Whole numbers from 0 to below 2^32 in the order of fp32 numbers, -0 as 0."""
+    """Maps fp32 numbers to whole numbers from 0 to below 2^32 in the same order, with -0 as 0."""
     bits = (x + 0.0).float().view(torch.int32).long()
     return torch.where(bits < 0, -1 - bits, bits + 2**31)

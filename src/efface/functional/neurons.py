@@ -1,9 +1,9 @@
-"""Which neurons carry a concept, and how easily an attack wakes them (Yang et al., arXiv 2405.16534).
+"""Measures which neurons carry a concept, and how much an attack activates them (Yang et al., arXiv 2405.16534).
 
-Correlation: rho = E[ |z|_1 - |z~|_1 ], z a neuron's activation in the base and z~ in the erased model, under the
-concept's prompt at the same x_t. It is signed: a neuron that the erasure switched off has a positive one. Sensitivity:
-delta = E | |z~(x_t, c_adv)|_1 - |z~(x_t, c)|_1 |; its formula could not be read in the source, this is our
-reconstruction.
+Correlation: rho = E[ |z|_1 - |z~|_1 ], where z is a neuron's activation in the base and z~ in the erased model, under
+the concept's prompt at the same x_t. It is signed, and positive for a neuron that the erasure switched off.
+Sensitivity: delta = E | |z~(x_t, c_adv)|_1 - |z~(x_t, c)|_1 |; its formula could not be read in the source, so this is
+our reconstruction.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Contrast:
-    """The mean of some neurons beside that of as many drawn at random."""
+    """The mean of some neurons compared with that of as many random ones."""
 
     mean: float
-    """Of the chosen neurons."""
+    """The mean of the chosen neurons."""
     random: float
-    """Of random ones, averaged over all draws."""
+    """The mean of random ones, averaged over all draws."""
     low: float
     high: float
-    """95 % of the random draws lie between."""
+    """95 % of the random draws are between `low` and `high`."""
     p: float
-    """Share of draws, the choice itself counted among them, whose mean is at least the chosen neurons'."""
+    """The share of draws, with the choice itself as one of them, whose mean is at least the chosen neurons'."""
 
 
 def measure_correlation(base: Tensor, erased: Tensor) -> Tensor:
-    """Mean signed fall [neurons] of L1 norms [rows, neurons] from the base to the erased model: the paper's rho."""
+    """The mean signed decrease [neurons] of L1 norms [rows, neurons] from base to erased model: the paper's rho."""
     _require_alike(base, erased)
     return (base - erased).mean(0)
 
@@ -43,12 +43,12 @@ def measure_change(one: Tensor, other: Tensor) -> Tensor:
 
 
 def measure_relative_change(plain: Tensor, other: Tensor, floor: float = 1e-6) -> Tensor:
-    """As `measure_change`, each row's in units of its plain activation; activations under `floor` count as that."""
+    """Like `measure_change`, in units of each row's plain activation, which counts as at least `floor`."""
     return measure_change(plain / plain.clamp(min=floor), other / plain.clamp(min=floor))
 
 
 def find_strongest(values: Tensor, share: float) -> Tensor:
-    """Indices of this share of the neurons, those with the largest values; at least one."""
+    """Indices of this share of the neurons with the largest values; at least one."""
     if not 0 < share < 1:
         raise ValueError(f"the share of neurons is above 0 and below 1, got {share:g}")
     return values.argsort(descending=True, stable=True)[: max(1, round(share * len(values)))]
@@ -62,8 +62,10 @@ def contrast(
     Args:
         values: [neurons], fp64 on the CPU.
         chosen: indices of some of them.
-        strata: what each neuron belongs to; a random set then has as many of each as the chosen one, so that a layer
-            with large activations explains nothing by itself.
+        draws: the number of random sets.
+        rng: a generator on the CPU.
+        strata: the group of each neuron; a random set then has as many neurons of each group as the chosen set, so that
+            a layer with large activations explains nothing by itself.
     """
     if draws < 1:
         raise ValueError(f"at least 1 random set, got {draws}")
@@ -72,12 +74,12 @@ def contrast(
     for stratum in belongs[chosen].unique().tolist():
         members = (belongs == stratum).nonzero().flatten()
         count = int((belongs[chosen] == stratum).sum())
-        # The smallest of as many random numbers as there are members: a set without replacement, for each draw.
+        # The indices of the smallest random numbers are a set without replacement, for each draw.
         order = torch.rand(draws, len(members), generator=rng, dtype=torch.double).argsort(1)[:, :count]
         total += values.double()[members[order]].sum(1)
     means, mean = total / len(chosen), float(values.double()[chosen].mean())
     low, high = means.quantile(0.025).item(), means.quantile(0.975).item()
-    # Rounding must not hide a draw of the very same neurons.
+    # A draw of the very same neurons must count despite rounding.
     reached = int((means >= mean - 1e-12 * abs(mean)).sum())
     return Contrast(mean, means.mean().item(), low, high, (1 + reached) / (1 + draws))
 

@@ -1,8 +1,8 @@
-"""Weights that were pruned away, guessed from the places they left and the weights that stayed.
+"""Guesses pruned weights from their places and from the weights that stayed.
 
 Zhang et al., CVPR 2026, arXiv 2603.06640: signs matter more than magnitudes. A low-rank completion of the matrix
-(SoftImpute, Mazumder et al. 2010) gives the signs, those with the largest completed magnitudes are trusted, and each
-trusted one gets the largest magnitude that is left in its neuron, its row.
+(SoftImpute, Mazumder et al. 2010) gives the signs, the weights with the largest completed magnitudes are trusted, and
+each trusted weight gets the largest magnitude that is left in its neuron, which is its row.
 
 `mirror` is ours, for masks that were learned: see there.
 """
@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 def complete(matrix: Tensor, missing: Tensor, rounds: int = 500, tolerance: float = 1e-5) -> Tensor:
-    """The matrix [m, n] with its `missing` entries (bool [m, n]) filled by SoftImpute, in fp64.
+    """Fills the `missing` entries (bool [m, n]) of a matrix [m, n] by SoftImpute, in fp64.
 
-    Starting from the means of the columns, the singular values are lowered by the smallest of them and the known
-    entries put back, until the matrix changes by less than `tolerance` of its norm or for `rounds` rounds. A column
+    Starting from the means of the columns, each round lowers the singular values by the smallest one and restores the
+    known entries, until the matrix changes by less than `tolerance` of its norm, or for `rounds` rounds. A column
     without a known entry starts at 0.
     """
     known = ~missing
@@ -36,13 +36,12 @@ def complete(matrix: Tensor, missing: Tensor, rounds: int = 500, tolerance: floa
 
 
 def mirror(matrix: Tensor, missing: Tensor) -> Tensor:
-    """A guess [m, n] at the missing entries (bool [m, n]) of a matrix whose mask was learned, up to scale; in fp64.
+    """Guesses the missing entries (bool [m, n]) of a matrix [m, n] with a learned mask, up to scale; in fp64.
 
-    A mask m learned by gradients drops w_ij where d loss / d m_ij = w_ij g_ij is large, and g, the gradient of a
-    layer's weight, is nearly of rank one, u v', where one concept is erased: so what is gone had the sign of u_i v_j,
-    and of the large weights in the same rows and columns those of the other sign have stayed. The guess is therefore
-    the first singular pair of minus what stayed, each weight times sqrt(r_i c_j), the shares that its row and its
-    column lost.
+    A mask m learned by gradients drops w_ij where d loss / d m_ij = w_ij g_ij is large. g, the gradient of a layer's
+    weight, has nearly rank one, u v', where one concept is erased. So the dropped weights had the sign of u_i v_j, and
+    of the large weights in the same rows and columns those of the other sign stayed. The guess is therefore the first
+    singular pair of minus the weights that stayed, each times sqrt(r_i c_j), the shares that its row and column lost.
     """
     gone = missing.double()
     lost = (gone.mean(dim=1, keepdim=True) * gone.mean(dim=0, keepdim=True)).sqrt()
@@ -52,7 +51,7 @@ def mirror(matrix: Tensor, missing: Tensor) -> Tensor:
 
 
 def find_trusted(guess: Tensor, missing: Tensor, share: float) -> Tensor:
-    """Which missing entries (bool [m, n]) are to be trusted: the `share` of them, at least one, guessed largest."""
+    """The missing entries (bool [m, n]) to trust: the `share` of them, at least one, with the largest guesses."""
     if not 0 < share <= 1:
         raise ValueError(f"a share of signs is above 0 and at most 1, got {share}")
     places = missing.flatten().nonzero().squeeze(1)
@@ -63,10 +62,14 @@ def find_trusted(guess: Tensor, missing: Tensor, share: float) -> Tensor:
 
 
 def restore(matrix: Tensor, guess: Tensor, places: Tensor, quantile: float = 1.0) -> Tensor:
-    """The matrix [m, n] with, at these places (bool [m, n]), the guess's sign and a magnitude that its row still has.
+    """Sets entries of the matrix [m, n] at `places` (bool [m, n]) to the guess's sign and a magnitude from its row.
 
     Args:
-        quantile: which of the row's magnitudes other than 0; 1 is the largest, the paper's. A row without any gets 0.
+        matrix: the pruned matrix [m, n].
+        guess: the guess [m, n], of which only signs count.
+        places: the entries to set.
+        quantile: the quantile of the row's magnitudes other than 0; 1, the paper's, is the largest. An empty row gets
+            0.
     """
     if not 0 <= quantile <= 1:
         raise ValueError(f"a quantile lies between 0 and 1, got {quantile}")
@@ -76,12 +79,12 @@ def restore(matrix: Tensor, guess: Tensor, places: Tensor, quantile: float = 1.0
 
 
 def find_scars(weight: Tensor, least: float) -> Tensor:
-    """Where numbers were taken out of a weight [m, n], bool [m, n]: all False where nothing shows it.
+    """Finds where numbers were taken out of a weight [m, n]: bool [m, n], all False where nothing shows it.
 
-    Zeros, where they are at least a share `least` of it and two or more, for single ones come about by rounding.
-    Otherwise numbers that a narrower dtype holds exactly among others that it does not: noise that was stored in fp16
-    and put into fp32 weights. An fp32 number has that form by chance once in 8,192, so eight times that and eight are
-    asked for.
+    These are zeros, if they are at least a share `least` and at least two, because single zeros come from rounding.
+    Otherwise they are numbers that a narrower dtype holds exactly among others that it does not: noise that was stored
+    in fp16 and put into fp32 weights. An fp32 number has that form by chance once in 8,192, so at least eight times as
+    many, and at least eight, are needed.
     """
     zero = weight == 0
     if int(zero.sum()) >= max(2, least * weight.numel()):

@@ -1,4 +1,4 @@
-"""Rough handling of a weight that deployment does to every model: fewer bits, fewer numbers."""
+"""Lossy changes of weights that are common in deployment: fewer bits, or fewer numbers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def round_weights(weight: Tensor, bits: int) -> Tensor:
-    """The weight [out, ...] rounded to `bits` bits, symmetrically around 0 and with one scale for each output channel.
+    """Rounds a weight [out, ...] to `bits` bits, symmetrically around 0, with one scale for each output channel.
 
     The largest magnitude of a channel is kept exactly and has 2^(bits - 1) - 1 steps below it; ties go to even.
 
     Raises:
-        ValueError: fewer than 2 bits, which leave no number but 0.
+        ValueError: there are fewer than 2 bits, with which 0 is the only number.
     """
     if bits < 2:
         raise ValueError(f"symmetric rounding takes at least 2 bits (-1, 0, 1), got {bits}")
@@ -24,10 +24,10 @@ def round_weights(weight: Tensor, bits: int) -> Tensor:
 
 
 def prune_weights(weight: Tensor, sparsity: float) -> Tensor:
-    """The weight with exactly round(sparsity * n) of its n numbers, those of the smallest magnitude, set to 0.
+    """Sets exactly round(sparsity * n) of a weight's n numbers, those of the smallest magnitude, to 0.
 
     Raises:
-        ValueError: a sparsity outside [0, 1).
+        ValueError: the sparsity is outside [0, 1).
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"a sparsity is a share from 0 to below 1, got {sparsity}")

@@ -1,7 +1,7 @@
 """The affine maps between noise, velocity, image and flow predictions at one (x_t, t).
 
 A state is x_t = alpha x_0 + sigma eps. Diffusion models preserve the variance, alpha^2 + sigma^2 = 1 with alpha^2 the
-cumulative alpha product (Ho et al., arXiv 2006.11239); flow models go straight, alpha + sigma = 1 (Liu et al., arXiv
+cumulative alpha product (Ho et al., arXiv 2006.11239); flow models are linear, alpha + sigma = 1 (Liu et al., arXiv
 2209.03003). A network predicts one of
 
     eps     the noise
@@ -9,11 +9,11 @@ cumulative alpha product (Ho et al., arXiv 2006.11239); flow models go straight,
     v       alpha eps - sigma x_0 (Salimans & Ho, arXiv 2202.00512)
     flow    u = eps - x_0, the velocity dx_t / dsigma of a flow model
 
-and each is an affine image of the others. A target whose coefficients sum to one is therefore the same target in every
+and these are affine maps of each other. A target whose coefficients sum to one is therefore the same target in every
 space, up to a weight.
 
-Coefficients and results are computed in fp32 at least: near the clean end 1 - alpha^2 vanishes in half precision.
-Levels stay on the CPU; what multiplies a tensor on a GPU is sent there without waiting for it.
+Coefficients and results are computed at least in fp32: near the clean end 1 - alpha^2 vanishes in half precision.
+Levels stay on the CPU; factors of a tensor on a GPU are copied there asynchronously.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Space = Literal["eps", "v", "x0", "flow"]
 
 @dataclass(frozen=True, eq=False)
 class NoiseLevel:
-    """How much picture and how much noise n states hold: x_t = alpha x_0 + sigma eps.
+    """The coefficients of picture and noise in n states: x_t = alpha x_0 + sigma eps.
 
     Example:
         >>> NoiseLevel.from_alpha_bar(torch.tensor([0.36])).sigma
@@ -39,9 +39,9 @@ class NoiseLevel:
     """
 
     alpha: Tensor
-    """[n], fp64: the picture's share."""
+    """[n], fp64: the coefficient of the picture."""
     sigma: Tensor
-    """[n], fp64: the noise's share."""
+    """[n], fp64: the coefficient of the noise."""
 
     @staticmethod
     def from_alpha_bar(alpha_bar: Tensor) -> NoiseLevel:
@@ -50,7 +50,7 @@ class NoiseLevel:
 
     @staticmethod
     def from_flow(sigma: Tensor) -> NoiseLevel:
-        """Levels on the straight way from picture to noise, from sigma [n] in [0, 1]."""
+        """Levels on the straight path from picture to noise, from sigma [n] in [0, 1]."""
         return NoiseLevel(1 - sigma.double(), sigma.double())
 
     def __len__(self) -> int:
@@ -60,26 +60,26 @@ class NoiseLevel:
         return NoiseLevel(self.alpha[rows], self.sigma[rows])
 
     def expand(self, n: int) -> NoiseLevel:
-        """n levels, from n or from one."""
+        """Returns n levels, from n or from one that is repeated."""
         return NoiseLevel(self.alpha.expand(n), self.sigma.expand(n))
 
 
 def widen(x: Tensor) -> Tensor:
-    """`x` in fp32 where it is narrower; itself in fp32 and fp64."""
+    """Casts `x` to fp32 where its dtype is narrower; fp32 and fp64 stay."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def like(numbers: Tensor, x: Tensor) -> Tensor:
-    """`numbers` [n] shaped to multiply `x` [n, ...], on its device and at its dtype, in fp32 where that is narrower."""
+    """Shapes `numbers` [n] to multiply `x` [n, ...], on its device and in its dtype, or in fp32 if that is narrower."""
     wide = numbers.to(x.device, torch.promote_types(x.dtype, torch.float32), non_blocking=True)
     return wide.reshape(-1, *[1] * (x.dim() - 1))
 
 
 def _share(share: Tensor, x: Tensor) -> Tensor:
-    """alpha or sigma [n], shaped to multiply x [n, ...].
+    """Shapes alpha or sigma [n] to multiply x [n, ...].
 
-    The root of the rounded square, not the rounded root: torch's root in fp32 may be one off in the last place, and
-    states, so also the edits trained on them, stay to the bit what they are where alpha_bar itself is rounded.
+    It takes the root of the rounded square, not the rounded root: torch's root in fp32 may be off by one in the last
+    place, and so states, and edits trained on them, are bit-identical to those with a rounded alpha_bar.
     """
     return like(share.square(), x).sqrt()
 
@@ -90,7 +90,7 @@ def noised(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
 
 
 def to_x0(prediction: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
-    """The image that a prediction in `space` stands for; all tensors [n, ...], n levels."""
+    """Converts a prediction in `space` to x0; all tensors are [n, ...], with n levels."""
     alpha, sigma = _share(level.alpha, x_t), _share(level.sigma, x_t)
     if space == "eps":
         return (x_t - sigma * prediction) / alpha
@@ -102,7 +102,7 @@ def to_x0(prediction: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> T
 
 
 def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
-    """The inverse of `to_x0`; where no noise is left, only "x0" has one."""
+    """The inverse of `to_x0`; where no noise is left, it exists only for "x0"."""
     alpha, sigma = _share(level.alpha, x_t), _share(level.sigma, x_t)
     if space == "eps":
         return (x_t - alpha * x0) / sigma
@@ -114,9 +114,9 @@ def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
 
 
 def convert(prediction: Tensor, x_t: Tensor, level: NoiseLevel, given: Space, wanted: Space) -> Tensor:
-    """A prediction [n, ...] of space `given` as one of space `wanted`, at states x_t [n, ...] of n levels.
+    """Converts a prediction [n, ...] from space `given` to space `wanted`, at states x_t [n, ...] of n levels.
 
-    In fp32 at least; where both spaces are the same it is the prediction itself, to the bit.
+    The result is at least in fp32; where both spaces are the same it is the prediction itself, bit for bit.
     """
     if given == wanted:
         return widen(prediction)
@@ -124,18 +124,18 @@ def convert(prediction: Tensor, x_t: Tensor, level: NoiseLevel, given: Space, wa
 
 
 def denoising_target(x0: Tensor, eps: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
-    """What a perfect denoiser predicts in `space` at x_t = alpha x0 + sigma eps; tensors [n, ...], n levels.
+    """The prediction of a perfect denoiser in `space` at x_t = alpha x0 + sigma eps; tensors [n, ...], n levels.
 
-    A flow is told by both ends, so that it is exact also where the state is all noise or all picture.
+    A flow is computed from x0 and eps, so that it is exact also where the state is all noise or all picture.
     """
     return widen(eps) - widen(x0) if space == "flow" else convert(eps, x_t, level, "eps", space)
 
 
 def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:
-    """How much a squared error in `native` grows when it is measured in `space`: [n] in fp32, from n levels.
+    """The factor of a squared error in `native` when it is measured in `space`: [n] in fp32, from n levels.
 
-    The square of the slope of the affine map; (sigma / alpha)^2 from eps to x0, the weight that EAP's x0 loss hides,
-    which from flow to x0 is sigma^2.
+    It is the square of the slope of the affine map: (sigma / alpha)^2 from eps to x0, which is the implicit weight of
+    EAP's x0 loss, and sigma^2 from flow to x0.
 
     Raises:
         ValueError: there is no such space.
@@ -144,7 +144,7 @@ def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:
         if name not in get_args(Space):
             raise ValueError(f"no space {name!r}; there are {', '.join(get_args(Space))}")
     picture, noise = level.alpha.square().float(), level.sigma.square().float()
-    if native == "flow":  # the quotient below, with the noise cancelled: also where there is none, or nothing else
+    if native == "flow":  # the quotient below with the noise cancelled, so that it holds at sigma 0 and 1 too
         reach = (level.alpha + level.sigma).square().float()
         slopes = {"eps": picture, "v": _length(level).square().float(), "x0": noise, "flow": reach}
         return torch.ones_like(noise) if space == "flow" else slopes[space] / reach

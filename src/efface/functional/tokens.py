@@ -1,7 +1,7 @@
-"""Choosing among tokens with a gradient: relaxed choices, their projections, and substitutions by first-order gain.
+"""Chooses among tokens with a gradient: relaxed choices, their projections, and substitutions by first-order gain.
 
-A gradient g [n, k, d] at k token embeddings says, for every token v of a table [V, d], how fast an error rises towards
-it: g . table[v], the gradient at the one-hot choice that the embedding was looked up by. So no one-hot is ever made.
+A gradient g [n, k, d] at k token embeddings gives, for every token v of a table [V, d], the slope of the error towards
+it: g . table[v], which is the gradient at the one-hot choice of the embedding. So one-hot vectors are never needed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 def project_to_simplex(x: Tensor) -> Tensor:
     """The nearest points [..., V] whose numbers are not negative and sum to one, in the last dimension.
 
-    Exact, by sorting: max(x - theta, 0), theta the threshold of the largest numbers that stay above it (Held, Wolfe &
-    Crowder, 1974; Duchi et al., ICML 2008).
+    The projection is exact, by sorting: max(x - theta, 0), where theta is such that the result sums to one (Held, Wolfe
+    & Crowder, 1974; Duchi et al., ICML 2008).
     """
     ordered = x.double().sort(dim=-1, descending=True).values
     count = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=torch.double)
@@ -27,7 +27,7 @@ def project_to_simplex(x: Tensor) -> Tensor:
 
 
 def draw_tokens(weights: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
-    """One of V for each of the weights [n, ..., V], in proportion to them: [n, ...]; on the CPU, by each row's rng."""
+    """Draws indices [n, ...] in proportion to weights [n, ..., V], on the CPU, by each row's rng."""
     rows = zip(weights.detach().flatten(1, -2).float().cpu(), rngs, strict=True)
     picks = torch.cat([torch.multinomial(row, 1, generator=rng) for row, rng in rows])
     return picks.reshape(weights.shape[:-1]).to(weights.device)
@@ -39,9 +39,9 @@ def find_nearest(x: Tensor, table: Tensor) -> Tensor:
 
 
 def find_difference(old: Sequence[int], new: Sequence[int]) -> tuple[range, range]:
-    """Where two sequences of token ids differ: the places between their common beginning and their common end.
+    """The ranges in which two sequences of token ids differ, between their common beginning and their common end.
 
-    A token that both ends could claim, in "a a" and "a a a", belongs to the beginning (MACE's alignment).
+    A token that could belong to both, as in "a a" and "a a a", belongs to the beginning (MACE's alignment).
     """
     least = min(len(old), len(new))
     first = next((i for i in range(least) if old[i] != new[i]), least)
@@ -55,17 +55,17 @@ def spell(ids: Tensor, words: Sequence[str]) -> list[str]:
 
 
 def compute_slopes(grad: Tensor, table: Tensor) -> Tensor:
-    """How fast the error rises [n, k, V] towards each token of the table [V, d], from grad [n, k, d]."""
+    """The slopes of the error [n, k, V] towards each token of the table [V, d], from grad [n, k, d]."""
     return grad.float() @ table.float().T
 
 
 def substitute(ids: Tensor, slope: Tensor, top: int, count: int, rngs: Sequence[torch.Generator]) -> Tensor:
-    """`count` variants [n, count, k] of ids [n, k], each with one token changed for one of the `top` that promise most.
+    """`count` variants [n, count, k] of ids [n, k], each with one token replaced by one of the `top` most promising.
 
-    To first order a change at place j from token u to v lowers the error by slope[j, u] - slope[j, v], so the best v
-    are those of the smallest slope [n, k, V]; infinite ones are never taken (HotFlip, Ebrahimi et al., arXiv
-    1712.06751; GCG, Zou et al., arXiv 2307.15043). The places take turns; which of the `top` comes is drawn on the CPU,
-    by each row's rng.
+    To first order a change at position j from token u to v lowers the error by slope[j, u] - slope[j, v], so the best v
+    are those with the smallest slope [n, k, V]; infinite ones are never chosen (HotFlip, Ebrahimi et al., arXiv
+    1712.06751; GCG, Zou et al., arXiv 2307.15043). The positions take turns; one of the `top` is drawn on the CPU, by
+    each row's rng.
     """
     n, k = ids.shape
     open_tokens = int(slope.isfinite().sum(dim=-1).min())

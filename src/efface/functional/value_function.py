@@ -1,4 +1,4 @@
-"""EraseDiff's step: the remain gradient, turned until the forgetting loss falls fast enough.
+"""EraseDiff's step: the gradient of the remaining loss, changed until the forgetting loss falls fast enough.
 
 min_th L_r subject to g(th) = L_f(th) - min_phi L_f(phi) <= 0, solved to first order (Wu et al., arXiv 2401.05779, after
 BOME, arXiv 2209.08709): delta* = argmin 1/2 ||grad L_r - delta||^2 subject to <grad g, delta> >= a_t.
@@ -13,13 +13,13 @@ from torch import Tensor
 
 CHUNK = 2**18
 LARGE = 2**24
-"""Numbers of one product on a GPU, where many small ones would each cost a launch."""
+"""The number of elements of one product on a GPU, where many small products would each cost a launch."""
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """The inner product of two gradients, each a list of tensors; a scalar in fp64, which is made chunk by chunk.
+    """The inner product of two gradients, each a list of tensors: a scalar in fp64, computed chunk by chunk.
 
-    On a CPU by rows, which are views in any memory format; on a GPU many tensors at once.
+    On a CPU the chunks are rows, which are views in any memory format; on a GPU they are many tensors at once.
     """
     if a[0].is_cuda:
         return _inner_by_groups(a, b)
@@ -32,7 +32,7 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _inner_by_groups(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """The same by groups of tensors of `LARGE` numbers together, and of one where a tensor alone has more."""
+    """Computes the same by groups of tensors of up to `LARGE` numbers together; a larger tensor is its own group."""
     sums: list[Tensor] = []
     group: list[tuple[Tensor, Tensor]] = []
     for i, (x, y) in enumerate(zip(a, b, strict=True)):
@@ -47,12 +47,12 @@ def _inner_by_groups(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 def multiplier(square: float, along: float, a_t: float) -> float:
     """lambda_t = max{0, (a_t - <grad g, grad L_r>) / ||grad g||^2}: the solution is grad L_r + lambda_t grad g.
 
-    Zero where the forgetting gradient is zero: nothing is left to forget, and no step could change that.
+    It is zero where the forgetting gradient is zero, because no step could change the forgetting loss then.
 
     Args:
         square: ||grad g||^2, by `inner`.
         along: <grad g, grad L_r>, by `inner`.
-        a_t: how fast forgetting must go.
+        a_t: the rate at which the forgetting loss must fall.
     """
     share = 0.0 if square == 0 else (a_t - along) / square
-    return 0.0 if share < 0 else share  # not `max`, which would hide what is not a number
+    return 0.0 if share < 0 else share  # not `max`, which would hide NaN

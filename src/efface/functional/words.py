@@ -1,4 +1,4 @@
-"""Comparing names: labels with labels, names with the texts that mention them, and words of a vocabulary with both.
+"""Compares names: labels with labels, names with texts that mention them, and words of a vocabulary with both.
 
 Every comparison goes through `concept.fold_name`: case, runs of white space and the Unicode form make no difference.
 Within a text, a name is also found in the singular and in the plural (of English), whatever marks stand in it or around
@@ -40,7 +40,7 @@ def split_label(label: str) -> frozenset[str]:
 
 
 def share_name(label: str, other: str) -> bool:
-    """Do two labels share a name?
+    """Whether two labels share a name.
 
     >>> share_name("CHAIN_SAW", "chain saw, chainsaw"), share_name("dog", "hot dog")
     (True, False)
@@ -49,7 +49,7 @@ def share_name(label: str, other: str) -> bool:
 
 
 def ends_alike(one: str, other: str) -> bool:
-    """Is one name the end of the other, as "van Gogh" is of "Vincent van Gogh"?"""
+    """Whether one name is the end of the other, as "van Gogh" is of "Vincent van Gogh"."""
     a, b = (fold_name(name.replace("_", " ")).split() for name in (one, other))
     short = min(len(a), len(b))
     return short > 0 and a[-short:] == b[-short:]
@@ -65,7 +65,7 @@ def other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
 
 
 def mentions(text: str, targets: Collection[str]) -> bool:
-    """Does a text, such as a caption, name one of the targets: as it is, in another number, or within a phrase?
+    """Whether a text, such as a caption, names one of the targets: as it is, in another number, or within a phrase.
 
     >>> mentions("A cat, asleep", ["cat"]), mentions("two CATS", ["cat"]), mentions("a category", ["cat"])
     (True, True, False)
@@ -99,8 +99,9 @@ def exclude_overlaps(words: Sequence[str], named: Collection[str]) -> list[str]:
 
 @functools.lru_cache(2**14)
 def list_forms(name: str) -> tuple[str, ...]:
-    """What a name is spelled like in folded texts: as it is, its words without the marks between them, and these joined
-    where there were marks; each in the singular and in the plural.
+    """The spellings of a name in folded texts: itself, its words without marks between them, and the words joined.
+
+    Words are joined where there were marks. Each spelling comes in the singular and in the plural.
 
     >>> list_forms("T-shirt")
     ('t-shirt', 't-shirts', 't-shirtes', 't shirt', 't shirts', 't shirtes', 'tshirt', 'tshirts', 'tshirtes')
@@ -112,12 +113,12 @@ def list_forms(name: str) -> tuple[str, ...]:
 
 
 def _spell(folded: str) -> str:
-    """The words of a text, with one blank between them in the place of all marks."""
+    """The words of a text, with one blank in place of the marks between them."""
     return " ".join(re.findall(r"\w+", folded.replace("_", " ")))
 
 
 def _numbers(name: str) -> Iterable[str]:
-    """A name in the singular and the plural of English, whichever it is in; of several words the last one changes."""
+    """A name in the English singular and plural, whichever it is in; of several words the last one changes."""
     first, blank, last = name.rpartition(" ")
     return [f"{first}{blank}{form}" for form in (last, *_plurals(last), *_singulars(last))]
 
@@ -143,5 +144,5 @@ def _singulars(word: str) -> list[str]:
 
 
 def _ends_in(word: str, noun: str) -> bool:
-    """Is a word this noun, or a compound that ends in it? Of short nouns only the word itself: a "box" is no ox."""
+    """Whether a word is this noun, or a compound of it; short nouns have no compounds here, for a "box" is no ox."""
     return word == noun or (noun in ("man", "men", "woman", "women") and word.endswith(noun))

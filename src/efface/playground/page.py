@@ -1,4 +1,4 @@
-"""The playground's page: what gradio shows, and which of its buttons calls what.  The only file that knows gradio."""
+"""The playground's page: its components, and what their buttons call. This is the only file that uses gradio."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .session import Entry, Playground, describe_outcome, list_attacks
 from .showing import STYLE, name_try, show_pair, show_tries
 
 SLOTS = 6
-"""Edits that can be applied together, where not more are given at the start."""
+"""The number of edits that can be applied together, unless more are given at the start."""
 KEPT = 60
-"""Tries that the history holds; the oldest are let go."""
+"""The number of tries in the history, from which the oldest are dropped."""
 Update = Any
-"""What gradio takes as the new state of a component."""
+"""The new state of a component, as gradio takes it."""
 
 
 def build_page(playground: Playground) -> gr.Blocks:
-    """The page, not yet served."""
+    """Builds the page without serving it."""
     with gr.Blocks(title="efface playground", analytics_enabled=False) as page:
         _Page(playground).lay_out()
     return page
 
 
 def start_page(page: gr.Blocks, host: str, port: int) -> str:
-    """Serve the page in threads of its own; gives its address."""
+    """Serves the page in threads of its own; returns its address."""
     page.queue(default_concurrency_limit=1)
     _, local, _ = page.launch(
         server_name=host,
@@ -52,7 +52,7 @@ def start_page(page: gr.Blocks, host: str, port: int) -> str:
 
 @contextmanager
 def _plainly() -> Iterator[None]:
-    """Inside the `with` block, an error is shown on the page in its own words, until it is closed."""
+    """Shows an error of the block on the page in its own words, until it is closed."""
     try:
         yield
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
@@ -71,7 +71,7 @@ class _Page:
         """Of them, those that are shown at first."""
 
     def lay_out(self) -> None:
-        """Place all components, and tie the buttons to the work."""
+        """Places all components, and connects the buttons with their functions."""
         play = self.playground
         self.history, self.open_slots = gr.State([]), gr.State(self.begin)
         gr.Markdown("# efface playground\nDraw a prompt without and with edits, and try to break them.")
@@ -133,7 +133,7 @@ class _Page:
         self.prompt = gr.Textbox("a cat", label="Prompt", elem_id="prompt")
         with gr.Row():
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
-            # Texts, for gradio makes a number of 0 from an empty field.
+            # Text fields, because gradio reads an empty number field as 0.
             self.steps = gr.Textbox("", label="Steps", placeholder="the model's own", elem_id="steps")
             self.guidance = gr.Textbox("", label="Guidance", placeholder="the model's own", elem_id="guidance")
         self.draw = gr.Button("Draw", variant="primary", elem_id="draw")
@@ -174,7 +174,7 @@ class _Page:
             self._take_up, [self.again, self.reveal, self.history], [self.prompt, self.seed, self.pair, self.commands]
         )
 
-    # What the buttons do.
+    # The functions of the buttons.
 
     def _draw(self, reveal: bool, history: list[Entry], concept: str, *scene: Any) -> tuple[Update, ...]:
         with _plainly():
@@ -199,7 +199,7 @@ class _Page:
         return show_pair(kept[-1], reveal), kept[-1].commands, show_tries(kept, reveal), again, kept, outcome
 
     def _open_slot(self, count: int) -> list[Update]:
-        """Show the fields of one edit more."""
+        """Shows the fields of one more edit."""
         shown = min(count + 1, self.slots)
         rows = [gr.Row(visible=i < shown) for i in range(self.slots)]
         return [shown, gr.Button(visible=shown < self.slots), *rows]
@@ -214,6 +214,6 @@ class _Page:
         return entry.scene.prompt, entry.scene.seed, show_pair(entry, reveal), entry.commands
 
     def _read(self, model: str, prompt: str, seed: float, steps: str, guidance: str, *rest: Any) -> Scene:
-        """What the fields ask for."""
+        """Reads the scene from the fields."""
         files, strengths = rest[: self.slots], rest[self.slots :]
         return read_scene(model, prompt, seed, steps, guidance, list(zip(files, strengths, strict=True)))

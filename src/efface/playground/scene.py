@@ -1,4 +1,4 @@
-"""What a playground is asked to draw, and the command line that draws the same pictures."""
+"""The scene that a playground draws, and the command line that draws the same pictures."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, final
 from ..edits.strength import check_strength
 
 FOLDER = "out/play"
-"""Where the printed commands write."""
+"""The folder to which the printed commands write."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One prompt, one seed, and the edits under which they are drawn."""
+    """One prompt, one seed, and the edits with which they are drawn."""
 
     model: str
-    """What `--model` takes: a name, a folder, a file or a hub id."""
+    """The model, as `--model` takes it: a name, a folder, a file or a hub id."""
     prompt: str
     edits: tuple[tuple[str, float], ...] = ()
-    """The file of each edit, with how much of it is applied."""
+    """The file of each edit, with its strength."""
     seed: int = 0
     steps: int | None = None
     """Sampling steps; the model's own number by default."""
@@ -31,7 +31,7 @@ class Scene:
     """Guidance; the model's own by default."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where nothing could be drawn: no model, or a number that can't be."""
+        """Raises ValueError where there is no model or a number is impossible."""
         if not self.model.strip():
             raise ValueError("no model: choose one, for example glyphs")
         if self.seed < 0 or (self.steps is not None and self.steps < 1):
@@ -55,10 +55,10 @@ def read_scene(
     guidance: str | None,
     edits: Sequence[tuple[str | None, float | None]],
 ) -> Scene:
-    """The scene that the fields of a form describe; an empty field is the default, and an edit without a file is none.
+    """Reads a scene from the fields of a form; an empty field means the default, and edits without a file are ignored.
 
     Raises:
-        ValueError: steps or guidance that are no number, and what `Scene` refuses.
+        ValueError: steps or guidance is no number, or `Scene` refuses the values.
     """
     given = [((file or "").strip(), 1.0 if strength is None else float(strength)) for file, strength in edits]
     count = _read_number("steps", steps)
@@ -88,10 +88,11 @@ def _read_number(name: str, text: str | None) -> float | None:
 
 
 def write_commands(scene: Scene, flags: Mapping[str, Any] | None = None) -> str:
-    """The commands that draw the scene, as a POSIX shell reads them: without the edits, and under them.
+    """Writes the commands, for a POSIX shell, that draw the scene without and with the edits.
 
     Args:
-        flags: options of `efface.load` that are not its defaults, by name, such as {"dtype": "bf16"}.
+        scene: the scene.
+        flags: options of `efface.load` that differ from its defaults, by name, such as {"dtype": "bf16"}.
     """
     edited = [word for file, _ in scene.edits for word in (_flag("edit", file),)]
     if any(strength != 1 for _, strength in scene.edits):
@@ -109,5 +110,5 @@ def _line(scene: Scene, edits: Sequence[str], folder: str, flags: Mapping[str, A
 
 
 def _flag(name: str, value: str) -> str:
-    """A flag with its value; in one word where the value would be read as another flag."""
+    """Writes a flag with its value, joined by "=" where the value would be read as another flag."""
     return f"--{name}={shlex.quote(value)}" if value.startswith("-") else f"--{name} {shlex.quote(value)}"

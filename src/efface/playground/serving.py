@@ -1,4 +1,4 @@
-"""`efface.play`: refuses what can't work, opens the model and serves the page on this machine."""
+"""`efface.play`: checks its arguments, opens the model and serves the page on this machine."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def play(
     on_ready: Callable[[str], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serve a page on which prompts are drawn by a model and under edits, until it is stopped (Ctrl-C).
+    """Serves a page on which prompts are drawn by a model and with edits, until it is stopped (Ctrl-C).
 
-    The page reaches no network. It listens on the loopback address, so that nobody else can use it. With another `host`
-    it takes no model and no edit beyond those given here, for whoever reaches it could else open any file.
+    The page uses no network. It listens on the loopback address, so that nobody else can use it. With another `host` it
+    accepts no model and no edit beyond those given here, because anybody who reaches it could otherwise open any file.
 
     Args:
-        model: what is drawn with at first: a name, folder or hub id, or what `efface.load` returned.
-        edits: files of edits to begin with.
+        model: the first model: a name, folder or hub id, or the result of `efface.load`.
+        edits: the files of the first edits.
         host: the address to listen on.
         port: the port to listen on.
         on_ready: called with the page's address when it can be opened.
         options: arguments of `efface.load`, for every model that is opened.
 
     Raises:
-        ValueError: gradio is not installed, a port or address that can't be, a file that is no edit, an edit of another
-            model; before the page is served.
+        ValueError: gradio is not installed, the port or address is impossible, a file is no edit, or an edit is of
+            another model; this is raised before the page is served.
         OSError: the port is in use or not allowed, or a file is missing.
     """
     require_gradio()
@@ -80,7 +80,7 @@ def wait_for_the_end() -> None:
 
 @contextmanager
 def serve(playground: Playground, host: str = HOST, port: int = PORT) -> Iterator[str]:
-    """Inside the `with` block, the page is served; gives its address."""
+    """Serves the page inside the `with` block, and gives its address."""
     from .page import build_page, start_page
 
     page = build_page(playground)
@@ -91,7 +91,7 @@ def serve(playground: Playground, host: str = HOST, port: int = PORT) -> Iterato
 
 
 def require_gradio() -> None:
-    """ValueError, with what brings it, where gradio is not installed."""
+    """Raises ValueError, which says how to install it, where gradio is missing."""
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("the playground needs gradio, which is not installed: pip install 'efface[play]'")
 
@@ -100,7 +100,7 @@ def check_place(host: str, port: int) -> None:
     """Refuses an address that can't be listened on.
 
     Raises:
-        ValueError: a port that is no number from 1 to 65535, or an address that this machine does not have.
+        ValueError: the port is no number from 1 to 65535, or this machine does not have the address.
         OSError: the port is in use, or not allowed to this user.
     """
     if not 1 <= port <= 65535:
@@ -122,7 +122,7 @@ def check_place(host: str, port: int) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Whether an address can be reached only from this machine."""
     if host == "localhost":
         return True
     try:

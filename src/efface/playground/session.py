@@ -1,4 +1,4 @@
-"""The work behind the playground: draw base and edited, and try to break the edit by prompts.  Knows no web page."""
+"""The work behind the playground, without its page: draws base and edited model, and attacks the edit by prompts."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ class Entry:
     """"drawn", or the attack's name with what it changed."""
     scene: Scene
     base: Picture | None
-    """By the untouched model; None for a try of an attack, which the edited model alone draws."""
+    """The untouched model's picture; None for a try of an attack, which only the edited model draws."""
     edited: Picture
     commands: str
-    """The command lines that draw the same."""
+    """The command lines that draw the same pictures."""
 
 
 @final
 @dataclass
 class Playground:
-    """A model at a time, and edits to try on it; one thing is drawn at a time."""
+    """Holds one model at a time and the edits to try on it, and draws one thing at a time."""
 
     load: Callable[[str], Model]
     """Opens a model by its name."""
     models: tuple[str, ...]
-    """Models to choose from."""
+    """The models to choose from."""
     edits: tuple[str, ...] = ()
-    """Files of edits to choose from."""
+    """The files of edits to choose from."""
     only_these: bool = False
-    """Whether models and edits beyond those named are refused: where other machines can reach the page."""
+    """Whether other models and edits are refused, because other machines can reach the page."""
     flags: Mapping[str, Any] = field(default_factory=dict)
-    """Options of `efface.load` that are not its defaults, for the printed commands."""
+    """Options of `efface.load` that differ from its defaults, for the printed commands."""
     detectors: tuple[Scorer, ...] = field(default_factory=find_detectors)
     """Detectors of nudity, by which explicit pictures are blurred."""
     _opened: dict[str, Model] = field(default_factory=dict, repr=False)
@@ -63,14 +63,15 @@ class Playground:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def draw(self, scene: Scene, concept: str = "") -> Entry:
-        """The scene by the untouched model and under its edits.
+        """Draws the scene with the untouched model and with its edits.
 
         Args:
-            concept: what judges look for; by default what the first edit erased.
+            scene: the scene.
+            concept: the concept that judges look for; by default the target of the first edit.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, a file that is no edit, an edit of another model, or a model
-                or edit that this page does not offer; before anything is drawn.
+            FileNotFoundError, ValueError: there is no such file, it is no edit, the edit is of another model, or this
+                page does not offer the model or edit; this is raised before anything is drawn.
         """
         edits = self.load_edits(scene)
         row = build_row(scene.model, scene.prompt, scene.seed, concept or next(iter(list_targets(edits)), ""))
@@ -87,17 +88,20 @@ class Playground:
     def attack(
         self, scene: Scene, name: str, concept: str = "", tries: int = 8, other_names: Sequence[str] = ()
     ) -> Iterator[Entry]:
-        """The tries of an attack on the scene, one by one, until the judges see the concept or the tries are used up.
+        """Gives the tries of an attack on the scene, until the judges see the concept or the tries are used up.
 
-        Where no judge is at hand all tries are made, and whoever looks at them decides.
+        Without a judge all tries are made, and the user decides.
 
         Args:
+            scene: the scene.
             name: one of `list_attacks()`.
-            concept: what is to be brought back; by default what the first edit erased.
-            other_names: further names of the concept, for the attack that tries those.
+            concept: the concept to bring back; by default the target of the first edit.
+            tries: the largest number of tries.
+            other_names: further names of the concept, for the attack that tries these.
 
         Raises:
-            ValueError: no edit to attack, no such attack by prompts, or one that can't be made here, which says why.
+            ValueError: there is no edit to attack or no such attack by prompts, or the attack can't be made here, and
+                the message says why.
         """
         if name not in list_attacks():
             raise ValueError(
@@ -120,7 +124,7 @@ class Playground:
                 if (candidate := candidates[0]) is not None:
                     said = candidate.prompt.text if isinstance(candidate.prompt, Prompt) else candidate.prompt
                     tried = replace(scene, prompt=said, seed=candidate.seed)
-                    # Weights are swapped for one picture at a time, for whoever reads the tries may stop at any.
+                    # Weights are swapped for one picture at a time, because the caller may stop after any try.
                     with self._lock, apply(context.model, edits, [strength for _, strength in scene.edits]):
                         picture = eyes.look(draw_one(context.model, tried), row)
                     broken = bool(picture.shown)
@@ -132,7 +136,7 @@ class Playground:
                     return
 
     def load_edits(self, scene: Scene) -> list[Edit]:
-        """The scene's edits, read from their files; refuses what this page does not offer."""
+        """Reads the scene's edits from their files; refuses files that this page does not offer."""
         files = [file for file, _ in scene.edits]
         if self.only_these:
             offered = {"model": self.models, "edit": self.edits}
@@ -145,7 +149,7 @@ class Playground:
         return [Edit.load(Path(file)) for file in files]
 
     def _open(self, name: str) -> Model:
-        """The model of that name; the one before is let go."""
+        """Opens the model of that name, and drops the one before."""
         if name not in self._opened:
             self._opened.clear()
             self._opened[name] = self.load(name)
@@ -155,7 +159,7 @@ class Playground:
     def _context(
         self, scene: Scene, concept: str, asks: str, edits: Sequence[Edit], other_names: Sequence[str]
     ) -> AttackContext:
-        """What an attack finds; one by prompts asks for no pictures."""
+        """The context of an attack by prompts, which needs no pictures."""
         model = self._open(scene.model)
         for edit in edits:
             edit.check(model)
@@ -187,17 +191,17 @@ class Playground:
 
 
 def draw_one(model: Model, scene: Scene) -> Tensor:
-    """One picture, uint8 [3, h, w], by the model as it now is, as `efface draw` draws it."""
+    """Draws one picture, uint8 [3, h, w], with the model in its present state, as `efface draw` does."""
     return model.images([scene.prompt], [scene.seed], steps=scene.steps, guidance=scene.guidance)[0]
 
 
 def list_attacks() -> list[str]:
-    """The attacks for which an attacker need only type prompts."""
+    """The attacks for which an attacker only needs to type prompts."""
     return [name for name in names() if describe(name)["threat"] == "prompts"]
 
 
 def list_targets(edits: Sequence[Edit]) -> list[str]:
-    """What the edits erased, in their order, each once; nothing of an edit that does not say."""
+    """The targets of the edits, in their order, each once; edits without a request have none."""
     found: dict[str, None] = {}
     for edit in edits:
         found |= dict.fromkeys(read_request(edit).targets if edit.meta.get("request") else ())
@@ -205,7 +209,7 @@ def list_targets(edits: Sequence[Edit]) -> list[str]:
 
 
 def describe_outcome(attack: str, made: Sequence[Entry]) -> str:
-    """What came of an attack's tries, in a sentence."""
+    """Says in a sentence what came of an attack's tries."""
     verdicts = [entry.edited.shown for entry in made]
     count = "1 try" if len(made) == 1 else f"{len(made)} tries"
     if not made:

@@ -1,4 +1,4 @@
-"""Pictures and tries of the playground as HTML.  Every word of a prompt, a file or a judge is escaped."""
+"""Shows pictures and tries of the playground as HTML, in which every word of a prompt, a file or a judge is escaped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .looking import Picture, blur
 from .session import Entry
 
 THUMBNAIL = 96
-"""Pixels of the longer side of a picture in the history, at most."""
+"""The largest number of pixels of the longer side of a picture in the history."""
 VERDICTS = {True: "the judges see it", False: "the judges do not see it", None: "not judged"}
 STYLE = """
 .efface-pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 16px; }
@@ -32,7 +32,7 @@ STYLE = """
 
 
 def show_pair(entry: Entry | None, reveal: bool = False) -> str:
-    """Base and edited side by side; of a try of an attack the edited picture alone."""
+    """Shows the base's and the edited picture side by side; for a try of an attack, only the edited one."""
     if entry is None:
         return Markup('<p>Nothing is drawn yet: type a prompt and press "Draw".</p>')
     pictures = [("Base", entry.base)] if entry.base else []
@@ -42,7 +42,7 @@ def show_pair(entry: Entry | None, reveal: bool = False) -> str:
 
 
 def show_tries(entries: Sequence[Entry], reveal: bool = False) -> str:
-    """Every try, the newest first, with a small picture, the prompt, the seed and what the judges said."""
+    """Shows every try, the newest first, with a small picture, the prompt, the seed and the judges' answers."""
     if not entries:
         return Markup("<p>Nothing was tried yet.</p>")
     numbered = reversed(list(enumerate(entries, start=1)))
@@ -50,7 +50,7 @@ def show_tries(entries: Sequence[Entry], reveal: bool = False) -> str:
 
 
 def name_try(number: int, entry: Entry) -> str:
-    """A try in one line, for a list to choose from."""
+    """Describes a try in one line, for a list to choose from."""
     return f"{number}. {entry.what}: {entry.scene.prompt} (seed {entry.scene.seed})"
 
 
@@ -85,13 +85,13 @@ def _marked(picture: Picture) -> str:
 
 
 def _source(image: Tensor, blurred: bool) -> str:
-    """The picture in the page itself, so that no file of it is left behind; blurred before it leaves this process."""
+    """The picture as data in the page, so that no file of it stays; it is blurred before it leaves this process."""
     data = encode_png(blur(image) if blurred else image)
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def _shrink(image: Tensor) -> Tensor:
-    """The picture at most `THUMBNAIL` pixels a side."""
+    """Shrinks the picture to at most `THUMBNAIL` pixels a side."""
     factor = THUMBNAIL / max(image.shape[1:])
     if factor >= 1:
         return image

@@ -1,4 +1,4 @@
-"""Prompt sets as data: tomls and files of the field's layouts, made into rows for what is erased."""
+"""Prompt sets as data: TOML files, and files in the usual layouts, from which rows for an erasure are made."""
 
 from .listed import read_list
 from .make import check, make, needs_world

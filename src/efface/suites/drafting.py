@@ -1,4 +1,4 @@
-"""A suite drafted from a target's name: templates, paraphrases, near neighbours and unrelated prompts, as a csv.
+"""Drafts a suite from a target's name: templates, paraphrases, near neighbours and unrelated prompts, as a csv.
 
 The csv has a row a picture, with the columns `prompt`, `evaluation_seed`, `class` or `artist` (what the row shows) and
 `group`: "target" (the target by its name), "paraphrase" (in other words), "neighbour" and "unrelated". People may edit
@@ -25,22 +25,22 @@ from .questions import is_nudity, known_styles
 KindName = Literal["person", "style", "object", "brand", "nudity"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
 SIZE = 80
-"""Prompts of each group where nothing is said: 73 of 73 pictures are enough for the gate's 95 %."""
+"""The default number of prompts in each group: 73 of 73 pictures are enough for the gate's 95 %."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of target is asked for, and what its pictures are compared with."""
+    """The prompts for a kind of target, and what its pictures are compared with."""
 
     name: str
     column: str
-    """What the label's column is called: "class" for things, "artist" for styles."""
+    """The name of the label's column: "class" for things, "artist" for styles."""
     templates: tuple[str, ...]
     paraphrases: tuple[str, ...]
     near: tuple[str, ...]
-    """Names among which the neighbours are looked for."""
+    """The names among which the neighbours are searched."""
     around: tuple[str, ...]
-    """The neighbours' templates; where there are none, the target's."""
+    """The neighbours' templates; if there are none, the target's are used."""
     unrelated: tuple[str, ...]
     apart: tuple[str, ...]
     """The templates of unrelated things."""
@@ -58,16 +58,16 @@ class DraftedRow:
 
 @functools.cache
 def read_kinds() -> dict[str, Kind]:
-    """The kinds there are, by name."""
+    """The kinds of targets, by name."""
     data = read_toml(Path(__file__).parent / "drafts" / "kinds.toml")
     lists = ("templates", "paraphrases", "near", "around", "unrelated", "apart")
     return {name: Kind(name, d["column"], **{key: tuple(d.get(key, ())) for key in lists}) for name, d in data.items()}
 
 
 def find_kind(name: str, targets: Sequence[str]) -> Kind:
-    """The kind of this name; where it is empty, what the targets' names suggest.
+    """The kind of this name, or, if it is empty, the kind that the targets' names suggest.
 
-    Nudity is known by its words, a style by the painters that we know, a person by two or more capitalised words;
+    Nudity is recognised by its words, a style by a list of painters, a person by two or more capitalised words;
     anything else is an object.
 
     Raises:
@@ -79,7 +79,7 @@ def find_kind(name: str, targets: Sequence[str]) -> Kind:
 
 
 def guess_kind(targets: Sequence[str]) -> KindName:
-    """What kind of thing the targets' names suggest."""
+    """The kind that the targets' names suggest."""
     if all(map(is_nudity, targets)):
         return "nudity"
     if all(any(ends_alike(t, style) for style in known_styles()) for t in targets):
@@ -90,7 +90,7 @@ def guess_kind(targets: Sequence[str]) -> KindName:
 
 
 def other_names(target: str, kind: Kind) -> tuple[str, ...]:
-    """What a user would try first in the place of a person's or painter's name: the surname, and it with initials.
+    """The names that a user would try first instead of a person's or painter's: the surname, also with initials.
 
     >>> other_names("Ada Lovelace", read_kinds()["person"])
     ('Lovelace', 'A. Lovelace')
@@ -104,13 +104,17 @@ def other_names(target: str, kind: Kind) -> tuple[str, ...]:
 def draft_rows(
     targets: Sequence[str], kind: Kind, neighbours: Sequence[str], size: int = SIZE, seed: int = 0
 ) -> list[DraftedRow]:
-    """The rows of a suite: `size` in each group, things and templates by turns, every row with a seed of its own.
+    """The rows of a suite: `size` in each group, in which things and templates alternate, each row with its own seed.
 
     Args:
-        neighbours: what lies near the targets, the nearest first.
+        targets: the names of the targets.
+        kind: the kind of the targets.
+        neighbours: things near the targets, the nearest first.
+        size: the number of rows in each group.
+        seed: the seed of the rows' seeds.
 
     Raises:
-        ValueError: no target, no neighbour, or a size below 1.
+        ValueError: there is no target or no neighbour, or the size is below 1.
     """
     if not targets or not neighbours or size < 1:
         raise ValueError(f"a suite needs a target, a neighbour and a size from 1; got {targets}, {neighbours}, {size}")
@@ -131,7 +135,7 @@ def draft_rows(
 
 
 def write_csv(rows: Sequence[DraftedRow], kind: Kind) -> str:
-    """The rows as the text of a csv that lists of prompts are read from."""
+    """Writes the rows as the text of a csv, which is read like any list of prompts."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["prompt", "evaluation_seed", kind.column, "group"])
@@ -140,7 +144,7 @@ def write_csv(rows: Sequence[DraftedRow], kind: Kind) -> str:
 
 
 def _tidy(prompt: str) -> str:
-    """With the articles put right.
+    """Corrects the articles of a prompt.
 
     >>> _tidy("a photo of a a dog"), _tidy("a drawing of a owl"), _tidy("a orange on a table")
     ('a photo of a dog', 'a drawing of an owl', 'an orange on a table')

@@ -1,4 +1,4 @@
-"""The rows of a list before it is known what is erased, and those that are left out for having no prompt."""
+"""The rows of a list before it is known what is erased, and the rows that are left out because they have no prompt."""
 
 import hashlib
 import math
@@ -17,9 +17,9 @@ CASE = ("case_number",)
 SECOND = ("second",)
 GROUP = ("group",)
 GROUPS = ("target", "paraphrase", "neighbour", "unrelated")
-"""What a column of groups may hold, as in a suite that was drafted; anything else in it is not read."""
+"""The values of a column of groups, as in a drafted suite; other values are ignored."""
 LOST = frozenset({"null", "none", "na", "n/a", "#n/a", "nan", "<na>"})
-"""Words that tables hold where a cell was lost."""
+"""The words in tables for a missing value."""
 TEMPLATE = re.compile(r"\{(|name|artist|style|theme|object|class|label|concept|target|subject|word)\}")
 SEEDS = 2**31
 
@@ -35,7 +35,7 @@ class Entry:
     label: str = ""
     second: str = ""
     group: str = ""
-    """One of `GROUPS`, where a column says it."""
+    """One of `GROUPS`, if a column says so."""
     line: int = 0
 
 
@@ -48,14 +48,15 @@ class LeftOut:
 
 
 def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[list[Entry], list[LeftOut]]:
-    """A table's rows, and those without a prompt; seeds come from a row's prompt and place where there is no column.
+    """A table's rows, and those without a prompt; without a column of seeds, they depend on a row's prompt and number.
 
     Args:
+        table: the table.
         label: the column that says what a row asks for.
-        blank: whether that may be empty.
+        blank: whether that column may be empty.
 
     Raises:
-        ValueError: no prompts, or rows whose cells are empty or no numbers: names their lines.
+        ValueError: there are no prompts, or cells of rows are empty or no numbers; the message names their lines.
     """
     prompt = table.column(PROMPT, "what to draw")
     seed, guidance, case, second, group = (table.find(names) for names in (SEED, GUIDANCE, CASE, SECOND, GROUP))
@@ -105,7 +106,7 @@ def check_prompts(table: Table) -> None:
 
 
 def is_no_prompt(text: str, column: str) -> str:
-    """Why a cell is no prompt; "" where it is one.
+    """The reason why a cell is no prompt; "" where it is one.
 
     >>> is_no_prompt("NaN", "prompt"), is_no_prompt("a photo of {name}", "prompt"), is_no_prompt("a cat", "prompt")
     ("prompt is 'NaN', which stands for a lost cell", 'prompt is a template, with {name} to fill in', '')
@@ -126,7 +127,7 @@ def check_text(held: object, column: str) -> None:
 
 
 def parse_whole(cell: str, column: str | None) -> int:
-    """A cell as a whole number from 0; "12.0", as pandas writes it, is one."""
+    """Reads a cell as a whole number from 0; "12.0", as pandas writes it, is one."""
     try:
         value = float(cell)
         if not cell.isdigit() and (not value.is_integer() or abs(value) > 2**53):
@@ -143,7 +144,7 @@ def parse_whole(cell: str, column: str | None) -> int:
 
 
 def parse_guidance(cell: str, column: str | None) -> float | None:
-    """A cell as a guidance; None where it is empty."""
+    """Reads a cell as a guidance; None where it is empty."""
     if not cell:
         return None
     try:
@@ -156,12 +157,12 @@ def parse_guidance(cell: str, column: str | None) -> float | None:
 
 
 def derive_seed(prompt: str, number: int) -> int:
-    """A seed for a prompt that has none, the same every time."""
+    """A seed for a prompt without one, which is the same every time."""
     return int.from_bytes(hashlib.sha256(f"{number}/{prompt}".encode()).digest()[:8], "big") % SEEDS
 
 
 def expand_pairs(pairs: Iterable[Mapping[str, str]], seeds: int, salt: str) -> list[Entry]:
-    """Entries of prompts that name two things, each with so many seeds."""
+    """Makes entries from prompts that name two things, each with this number of seeds."""
     out = []
     for pair in pairs:
         rng = random.Random(f"{salt}/{pair['prompt']}")
@@ -172,7 +173,7 @@ def expand_pairs(pairs: Iterable[Mapping[str, str]], seeds: int, salt: str) -> l
 
 
 def count_lines(left_out: Sequence[LeftOut]) -> dict[str, list[int]]:
-    """The lines of rows that are left out, by why."""
+    """The lines of rows that are left out, by reason."""
     out: dict[str, list[int]] = {}
     for row in left_out:
         out.setdefault(row.why, []).append(row.line)

@@ -1,16 +1,16 @@
-"""Files of the hub, fetched at run time: from the local cache where they are there, else at once or not at all."""
+"""Fetches files of the hub at run time: from the local cache, or else from a hub that answers at once."""
 
 from pathlib import Path
 
 TIMEOUT = 5.0
-"""Seconds after which a hub that does not answer is out of reach."""
+"""Seconds after which a hub that does not answer counts as unreachable."""
 
 
 def fetch(repository: str, file: str, revision: str) -> Path:
-    """A file of a data set on the hub.
+    """Fetches a file of a data set on the hub.
 
     Raises:
-        OSError: the hub can't be reached, or does not have the file; says what to do instead.
+        OSError: the hub can't be reached, or does not have the file; the message says what to do instead.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -33,7 +33,7 @@ def fetch(repository: str, file: str, revision: str) -> Path:
 
 
 def answers(endpoint: str, timeout: float = TIMEOUT) -> None:
-    """Raises OSError unless something answers there soon: the hub's own client would try for half a minute."""
+    """Raises OSError unless the hub answers soon; its own client would try for half a minute."""
     import urllib.error
     import urllib.request
 

@@ -1,8 +1,8 @@
-"""Suites from lists: files in the field's layouts, pairs of things, and files of the hub.
+"""Makes suites from lists: files in the usual layouts, pairs of things, and files of the hub.
 
-A list has a row a picture: `prompt`, a seed (`evaluation_seed`; of I2P on the hub `sd_seed`), where it has them a
-guidance and a label. What a row asks for is found as `questions` says. A row about a target is to be gone, any other to
-stay: by its label where it has one, else nothing is asked of it but how its picture changes.
+A list has a row for each picture: `prompt`, a seed (`evaluation_seed`; in I2P on the hub `sd_seed`), and optionally a
+guidance and a label. `questions` says how it is found what a row asks for. The target of a row must be gone, and any
+other label must stay; for a row without a label, only the change of its picture is measured.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ TITLES = {
     "caption": "captions that name no target",
 }
 ERASED = ("target", "paraphrase")
-"""Groups that must be gone."""
+"""The groups whose concepts must be gone."""
 SAID = "captions, by --asks"
 SILENT = "the prompt names no target, in a list of prompts that mostly do"
 
@@ -51,11 +51,11 @@ class Limits:
     """Which groups of a list are made, and how large."""
 
     per_group: int | None = None
-    """At most so many pictures in each group, spread over its labels; all by default."""
+    """The largest number of pictures in each group, spread over its labels; all by default."""
     only: Sequence[str] = ()
     """Names of the groups to make; all when empty."""
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """As `per_group`, for single groups by name."""
+    """Like `per_group`, for single groups by name."""
 
 
 def read_list(
@@ -68,18 +68,20 @@ def read_list(
     asks: str = "",
     world: World | None = None,
 ) -> Suite:
-    """A suite from a file of prompts: I2P, Imagenette, artists or COCO as people have them, or one's own.
+    """Makes a suite from a file of prompts: I2P, Imagenette, artists or COCO in their usual layouts, or one's own.
 
     Args:
+        path: the file.
+        erasure: the request, whose targets must be gone.
         per_group, only, sizes: as in `Limits`.
         used: further words that fitting has used, which therefore count as seen.
-        asks: what all rows ask for, a target or "captions"; found by columns and prompts by default.
-        world: what the model knows, with the targets' synonyms.
+        asks: what all rows ask for, a target or "captions"; by default it is found from columns and prompts.
+        world: the things that the model knows, with the targets' synonyms.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column is missing, rows are malformed (named by their lines), an unknown group, or nothing that
-            says what rows ask for.
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, rows are malformed (the message has their lines), a group is unknown, or
+            nothing says what rows ask for.
     """
     table = read_table(path)
     spec = SuiteSpec(
@@ -102,7 +104,7 @@ def build_from_table(
     asks: str = "",
     world: World | None = None,
 ) -> Suite:
-    """A suite from a table's rows, with a summary of how they were read."""
+    """Makes a suite from a table's rows, with a summary of how they were read."""
     check_prompts(table)
     question = find_question(table, erasure, asks, world)
     blank = question.how != "label" or question.by_asks
@@ -132,7 +134,7 @@ def build_from_table(
 def build_from_pairs(
     spec: SuiteSpec, listed: Sequence[Entry], erasure: Erasure, limits: Limits, used: Sequence[str]
 ) -> Suite:
-    """A suite of prompts that name two things."""
+    """Makes a suite of prompts that name two things."""
     roles = Roles.of(Question("label"), erasure, used)
     rows = [row for entry in listed for row in roles.assign(entry)]
     _warn_without_target(spec, erasure, rows, listed)
@@ -142,7 +144,7 @@ def build_from_pairs(
 def choose_rows(
     spec: SuiteSpec, rows: Sequence[Row], erasure: Erasure, limits: Limits, titles: Mapping[str, str] | None = None
 ) -> Suite:
-    """The rows of a list, group by group, as many as the limits allow."""
+    """Chooses the rows of a list, group by group, as many as the limits allow."""
     told = TITLES | dict(titles or {})
     there = {name: [r for r in rows if r.group == name] for name in TITLES}
     groups = [GroupSpec(n, "labels", r[0].role, r[0].asks, len(r), told[n]) for n, r in there.items() if r]
@@ -163,7 +165,7 @@ def _warn_without_target(spec: SuiteSpec, erasure: Erasure, rows: Sequence[Row],
 
 
 def _remark_on_phrases(question: Question, rows: Sequence[Row], erasure: Erasure, world: World | None) -> Sequence[str]:
-    """Labels that are kept although a target's name stands in them: a "hot dog" is no dog, a "tabby cat" is a cat."""
+    """Names labels that are kept although they contain a target's name: a "hot dog" is no dog, a "tabby cat" is."""
     if question.how != "label":
         return ()
     labels = dict.fromkeys(row.concept for row in rows if row.role == "keep" and row.group != "caption")
@@ -180,7 +182,7 @@ def _remark_on_lists(table: Table) -> Sequence[str]:
 
 
 def _unread(table: Table, question: Question) -> tuple[str, ...]:
-    """The columns that decided nothing."""
+    """The columns that were not used."""
     read = {table.find(names) for names in (PROMPT, SEED, GUIDANCE, CASE, SECOND)} | {question.column}
     group = table.find(GROUP)
     if group and any(table.text(i, group) in GROUPS for i in range(len(table.rows))):
@@ -192,13 +194,13 @@ def _unread(table: Table, question: Question) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Roles:
-    """What is asked of each row: who is erased, and who was used in fitting, by every name."""
+    """Assigns roles to rows, from the erased concepts and those used in fitting, by all their names."""
 
     question: Question
     erasure: Erasure
     touched: frozenset[str]
     nude: bool
-    """Whether nudity alone is erased: then no label tells whether it is gone, but a detector."""
+    """Whether only nudity is erased; then a detector, and no label, says whether it is gone."""
     world: World | None = None
 
     @staticmethod
@@ -207,8 +209,9 @@ class Roles:
         return Roles(question, erasure, frozenset(touched), all(map(is_nudity, erasure.targets)), world)
 
     def assign(self, entry: Entry) -> list[Row]:
-        """What is asked of an entry: a row; one for each of two things of which one is a target, or for each of the
-        targets that a prompt names; none for a prompt that is left out.
+        """The rows of an entry: one, or none for a prompt that is left out.
+
+        There is a row for each of two things of which one is a target, and for each of the targets that a prompt names.
         """
         question = self.question
         if question.how == "captions":
@@ -244,7 +247,7 @@ class Roles:
         return is_erased(label, self.erasure, self.question.domain == "style")
 
     def _group(self, entry: Entry) -> str:
-        """The group that the row's label allows: the one that a column says, or what fitting makes it."""
+        """The group of a row with this label: the one in its column, or by whether fitting used the label."""
         if self._is_erased(entry.label):
             return entry.group if entry.group in ERASED else "target"
         if entry.group and entry.group not in ERASED:
@@ -273,7 +276,7 @@ class Roles:
 
 
 def thin(rows: Sequence[Row], size: int) -> list[Row]:
-    """At most `size` of the rows, as evenly over their concepts as can be, in their order."""
+    """Keeps at most `size` of the rows, as evenly over their concepts as possible, in their order."""
     turns: dict[str, int] = {}
     ranked = []
     for place, row in enumerate(rows):

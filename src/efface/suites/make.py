@@ -1,4 +1,4 @@
-"""A suite by its name: one of ours, or a file of your own."""
+"""Makes a suite by its name: one of efface's, or a file of the user's."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ def is_file(name: str) -> bool:
 
 
 def check(name: str) -> None:
-    """Raises what `make` would of a name that is no suite, or a file that is missing, and opens nothing."""
+    """Raises what `make` would raise for a name that is no suite or a missing file, without opening anything."""
     if is_file(name):
         check_table(Path(name))
     else:
@@ -29,7 +29,7 @@ def check(name: str) -> None:
 
 
 def needs_world(name: str) -> bool:
-    """Does the suite ask for what the model's own world holds (the glyphs suites)?"""
+    """Whether the suite asks for things of the model's own world, as the glyphs suites do."""
     return not is_file(name) and not spec(name).brings
 
 
@@ -45,20 +45,22 @@ def make(
     asks: str = "",
     fetch: Fetch = hub.fetch,
 ) -> Suite:
-    """A suite for what is erased: by its name, or a file of prompts (.csv, .json, .txt … or .parquet).
+    """Makes a suite for an erasure: by its name, or from a file of prompts (.csv, .json, .txt … or .parquet).
 
     Args:
-        world: what the model can draw; the glyphs suites need it.
-        per_group: pictures in each group instead of the suite's own sizes.
-        only: names of the groups to make; all when empty.
-        sizes: pictures in single groups, by name; goes before `per_group`.
+        name: the suite's name, or a file.
+        erasure: the request.
+        world: the things that the model can draw, which the glyphs suites need.
+        per_group: the number of pictures in each group, instead of the suite's own sizes.
+        only: the names of the groups to make; all when empty.
+        sizes: the number of pictures in single groups, by name, which overrides `per_group`.
         used: further words that fitting has used, which therefore count as seen.
-        asks: what all rows of a file ask for, a target or "captions"; found by columns and prompts by default.
-        fetch: gives the file of a repository of the hub at a revision.
+        asks: what all rows of a file ask for, a target or "captions"; by default it is found from columns and prompts.
+        fetch: fetches the file of a repository of the hub at a revision.
 
     Raises:
-        ValueError: an unknown suite, group or target, malformed rows, or a glyphs suite without a world.
-        OSError: no such file, or the hub can't be reached.
+        ValueError: the suite, a group or a target is unknown, rows are malformed, or a glyphs suite lacks a world.
+        OSError: there is no such file, or the hub can't be reached.
     """
     if is_file(name):
         return read_list(name, erasure, per_group, only, sizes, used, asks, world)
@@ -83,12 +85,12 @@ def make(
 
 
 def ours() -> list[str]:
-    """The suites that ask nothing of a model's world."""
+    """The suites that need no world of the model."""
     return [name for name in names() if not needs_world(name)]
 
 
 def own_world(suite: SuiteSpec) -> World:
-    """The world that a suite's toml brings."""
+    """The world in a suite's TOML file."""
     facts = suite.brings["world"]
     things = tuple(Thing(t["name"], t.get("group", ""), tuple(t.get("synonyms", ()))) for t in facts["things"])
     return World(things, tuple(facts.get("styles", ())))

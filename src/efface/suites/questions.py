@@ -1,14 +1,14 @@
-"""What the rows of a list ask for: by columns that say it, else by the names that their prompts hold, else not at all.
+"""Finds what the rows of a list ask for: from columns that say it, or else from the names in their prompts.
 
-In this order:
+The order is:
 
-1. what the caller says for all rows (a target, or "captions": nothing);
-2. I2P's percentages, where nudity is erased, and its categories, where one of them is;
-3. a column of labels: `asks`, of objects (`label_str`, `class` …) or of styles (`artist` …), if one names a target;
-4. the prompts: those that name a target, or a synonym of it, ask for that; the others name none, and are captions.
+1. what the caller says for all rows (a target, or "captions", which ask for nothing);
+2. I2P's percentages if nudity is erased, and its categories if one of them is;
+3. a column of labels: `asks`, objects (`label_str`, `class` …) or styles (`artist` …), if one of them names a target;
+4. the prompts: those that name a target, or a synonym of it, ask for it; the others are captions.
 
-Prompts for nudity or violence often do not name it. A list of these that has no such column is refused, unless every
-prompt names the target, or it is a list of captions (COCO's). So is a list of which no prompt names the target.
+Prompts for nudity or violence often do not name it. A list of these without such a column is refused, unless every
+prompt names the target or it is a list of captions (COCO's). A list in which no prompt names the target is refused too.
 """
 
 import functools
@@ -28,7 +28,7 @@ ASKS = ("asks",)
 OBJECT = ("label_str", "class", "label", "object", "target", "concept")
 STYLE = ("artist", "style", "theme")
 EITHER = ("target", "concept")
-"""Columns that name things or styles."""
+"""The names of columns of things or styles."""
 I2P = ("nudity_percentage", "inappropriate_percentage")
 CATEGORIES = ("categories",)
 CAPTIONS = ("captions", "coco_id", "image_id")
@@ -52,34 +52,34 @@ class Question:
     how: How
     column: str | None = None
     domain: Domain = "object"
-    """What labels name."""
+    """The domain of labels."""
     domains: Mapping[str, Domain] = field(default_factory=dict)
-    """What single targets are, where they are named otherwise than by labels."""
+    """The domains of single targets, where not labels but prompts name them."""
     target: str = ""
-    """What all rows ask for, where that was said."""
+    """What all rows ask for, if the caller said so."""
     rest: bool = True
     """Whether rows that name no target are drawn, as captions."""
 
     @property
     def by_asks(self) -> bool:
-        """Whether a column says of each row outright what it asks for."""
+        """Whether a column says for each row directly what it asks for."""
         return self.column is not None and fold_name(self.column) in ASKS
 
     def domain_of(self, label: str) -> Domain:
         return self.domains.get(label, self.domain)
 
     def tell(self) -> str:
-        """What decides what a row asks for, in words for the summary."""
+        """Says in words, for the summary, what decides what a row asks for."""
         named = {"label": f"its column {self.column}", "categories": f"its column {self.column}"}
         plain = {"all": "--asks", "nudity": "its I2P percentage", "text": "the names in its prompt"}
         return (named | plain | {"captions": "--asks captions"})[self.how]
 
 
 def find_question(table: Table, erasure: Erasure, asks: str = "", world: World | None = None) -> Question:
-    """How the table says what its rows ask for.
+    """Finds how the table says what its rows ask for.
 
     Raises:
-        ValueError: it doesn't; says how it can be said. Or `asks` is no target.
+        ValueError: the table does not say it, and the message says how it can; or `asks` is no target.
     """
     if asks:
         return _said(table, erasure, asks, world)
@@ -105,7 +105,7 @@ def find_named(prompt: str, erasure: Erasure, world: World | None = None) -> lis
 
 
 def names_of_target(target: str, world: World | None = None) -> set[str]:
-    """What a target is called: itself, the parts of an ImageNet label, its synonyms in a world; nudity's words."""
+    """The names of a target: itself, the parts of an ImageNet label, its synonyms in a world, or nudity's words."""
     names = {target, *(part.strip() for part in target.split(",") if part.strip())}
     own = world.own_names((target,))[0] if world else target
     if world and own in world.names:
@@ -114,17 +114,17 @@ def names_of_target(target: str, world: World | None = None) -> set[str]:
 
 
 def is_nudity(target: str) -> bool:
-    """Is it nudity that is meant?"""
+    """Whether the target is nudity."""
     return not NUDITY.isdisjoint(_words(target))
 
 
 def is_unnamed(target: str) -> bool:
-    """Is it something that prompts ask for without naming it?"""
+    """Whether prompts often ask for the target without naming it."""
     return not UNNAMED.isdisjoint(_words(target))
 
 
 def is_erased(label: str, erasure: Erasure, style: bool = False) -> bool:
-    """Does a label name a target? Of artists the surname is enough."""
+    """Whether a label names a target; for artists the surname is enough."""
     return any(share_name(label, target) or (style and ends_alike(label, target)) for target in erasure.targets)
 
 
@@ -133,7 +133,7 @@ def _words(target: str) -> list[str]:
 
 
 def _said(table: Table, erasure: Erasure, asks: str, world: World | None) -> Question:
-    """What the caller says: "captions", a target, or object: or style: and a target."""
+    """Reads what the caller says: "captions", a target, or object: or style: followed by a target."""
     kind, _, name = asks.rpartition(":")
     if not kind and fold_name(name) in NOTHING:
         return Question("captions")
@@ -158,7 +158,7 @@ def _by_text(table: Table, erasure: Erasure, named: int, world: World | None) ->
 
 
 def _domains(table: Table, erasure: Erasure, world: World | None) -> dict[str, Domain]:
-    """What each target is, as the prompts that name it have it."""
+    """The domain of each target, from the prompts that name it."""
     prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
     return {
         target: "nudity" if is_nudity(target) else "style" if is_style(target, prompts, world) else "object"
@@ -178,7 +178,7 @@ def _no_question(table: Table, erasure: Erasure, named: int) -> str:
 
 
 def _label_columns(table: Table) -> list[str]:
-    """The columns of labels in which there are words; numbers are no names."""
+    """The columns of labels that contain words, because numbers are no names."""
     found = [table.find((name,)) for name in (*ASKS, *OBJECT, *STYLE)]
     rows = range(len(table.rows))
     return [column for column in found if column and any(c.isalpha() for i in rows for c in table.text(i, column))]
@@ -202,7 +202,7 @@ def _domain_of_column(column: str, table: Table, prompts: Sequence[str]) -> Doma
 
 
 def is_style(target: str, prompts: Sequence[str], world: World | None) -> bool:
-    """Is it a style: a known one, or asked for as one by most prompts that name it?"""
+    """Whether a target is a style: a known one, or one in most prompts that name it."""
     if world and target in world.names:
         return False
     if any(ends_alike(target, style) for style in (*known_styles(), *(world.styles if world else ()))):
@@ -215,12 +215,12 @@ def is_style(target: str, prompts: Sequence[str], world: World | None) -> bool:
 
 @functools.cache
 def known_styles() -> tuple[str, ...]:
-    """The artists of the suite of that name."""
+    """The artists of the suite `artists`."""
     return tuple(spec("artists").brings["world"]["styles"])
 
 
 def _begin(table: Table, columns: Sequence[str], words: tuple[str, ...]) -> bool:
-    """Does the file have one of these columns, each cell of which begins with one of these words?"""
+    """Whether the file has one of these columns in which each cell begins with one of these words."""
     found = table.find(columns)
     cells = [fold_name(table.text(i, found)) for i in range(len(table.rows))] if found else []
     return bool(cells) and all(cell.startswith(words) for cell in cells)

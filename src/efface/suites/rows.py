@@ -1,7 +1,7 @@
-"""A suite made into rows: which prompts are drawn, from which seeds, and what must or must not be seen.
+"""Makes the rows of a suite: which prompts are drawn, from which seeds, and what must or must not be seen.
 
-Everything is decided by the suite's name and version and by the concept, so the same suite asks the same of every
-method, and a kept thing is asked for in the same words whatever was erased.
+Everything depends on the suite's name and version and on the concept, so a suite has the same rows for every method,
+and the prompts of a kept thing are the same whatever was erased.
 """
 
 import itertools
@@ -36,17 +36,20 @@ def build(
     used: Sequence[str] = (),
     salt: str = "",
 ) -> Suite:
-    """Make a suite's rows for what is erased.
+    """Makes a suite's rows for an erasure.
 
     Args:
-        per_group: pictures in each group instead of the suite's own sizes.
-        only: names of the groups to make; all when empty.
-        sizes: pictures in single groups, by name; goes before `per_group`.
+        name: the suite's name.
+        erasure: the request.
+        world: the things that the model can draw.
+        per_group: the number of pictures in each group, instead of the suite's own sizes.
+        only: the names of the groups to make; all when empty.
+        sizes: the number of pictures in single groups, by name, which overrides `per_group`.
         used: further words that fitting has used, which therefore count as seen.
-        salt: another one chooses other prompts and seeds, for tuning on pictures that are never reported.
+        salt: another salt gives other prompts and seeds, for tuning on pictures that are never reported.
 
     Raises:
-        ValueError: an unknown suite, group or target, or one that the suite can't judge.
+        ValueError: the suite, a group or a target is unknown, or the suite can't judge a target.
     """
     suite = spec(name)
     cast = ConceptRoles.of(suite, erasure, world, used, salt)
@@ -58,7 +61,7 @@ def build(
 
 @dataclass(frozen=True)
 class ConceptRoles:
-    """Who plays which part in a suite: targets, neighbours, their group, seen and unseen things, kept styles."""
+    """The roles of concepts in a suite: targets, neighbours, their group, seen and unseen things, kept styles."""
 
     suite: SuiteSpec
     world: World
@@ -102,7 +105,7 @@ class ConceptRoles:
         )
 
     def rows(self, group: GroupSpec) -> list[Row]:
-        """The rows of a group, spread evenly over its concepts; none where it has no concept."""
+        """The rows of a group, spread evenly over its concepts; a group without a concept has none."""
         concepts = [c for c in getattr(self, group.of) if self._called(group, c)]
         random.Random(f"{self.suite.name}/{self.suite.version}/{group.name}").shuffle(concepts)
         size = group.size * len(concepts) if group.each else group.size
@@ -114,12 +117,13 @@ class ConceptRoles:
         return out
 
     def _called(self, group: GroupSpec, concept: str) -> tuple[str, ...]:
-        """What the group calls a concept; a style goes by its name."""
+        """The words of the group for a concept; a style has its name."""
         return self.world.thing(concept).called(group.words) if concept in self.world.names else (concept,)
 
     def _concept(self, group: GroupSpec, concept: str, count: int) -> list[Row]:
-        """`count` rows about one concept, none where nobody can stand beside it; prompts repeat, with other seeds, only
-        when there are no others left.
+        """`count` rows about one concept, or none where nothing can be beside it.
+
+        Prompts are repeated, with other seeds, only when there are no others left.
         """
         words = "" if group.words == "name" else group.words
         rng = random.Random(f"{self.suite.name}/{self.suite.version}/{concept}/{group.second}{words}{self.salt}")
@@ -146,7 +150,7 @@ class ConceptRoles:
         return out
 
     def _scenes(self, group: GroupSpec, concept: str, rng: random.Random) -> list[PromptScene]:
-        """Every way to ask for a concept: words, style, background and a second thing."""
+        """All prompts for a concept: words, style, background and a second thing."""
         world = self.world
         if concept in world.styles and concept not in world.names:
             cells = [(thing, thing, concept) for thing in world.names]
@@ -168,12 +172,12 @@ class ConceptRoles:
         return out
 
     def _partners(self, group: GroupSpec, thing: str, style: str) -> list[str]:
-        """Who may stand beside a thing in a style; nobody in a world or a group whose rows show one thing only."""
+        """The things that may be beside a thing in a style; none in a world or a group whose rows show one thing."""
         others = getattr(self, group.second) if group.second and self.world.pairs else ()
         return [n for n in others if n != thing and (n, style) not in self.world.held_out]
 
     def _noun(self, words: list[str]) -> str:
-        """One word as it is, two side by side; an empty one is no word."""
+        """One word as it is, or two words joined; empty ones are dropped."""
         named = [w for w in words if w]
         return named[0] if len(named) == 1 else self.suite.templates["beside"][0].format(*named)
 
@@ -184,9 +188,9 @@ class ConceptRoles:
 
 
 def interleave(scenes: list[PromptScene], rng: random.Random) -> list[PromptScene]:
-    """Shuffle so that every beginning has as many scenes with a style as without, and likewise with a background.
+    """Shuffles scenes so that any first few have a style, and a background, in half of the cases.
 
-    Which kind comes first is drawn too: of many concepts with a row or two each, some are asked for in a style.
+    The kind that comes first is drawn at random, so that of many concepts with few rows each, some have a style.
     """
     kinds: dict[tuple[bool, bool], list[PromptScene]] = {}
     for scene in scenes:

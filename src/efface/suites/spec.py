@@ -1,4 +1,4 @@
-"""What a suite is: its rows, and what its toml says of them."""
+"""The parts of a suite: its rows, and the content of its TOML file."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture to draw and what is asked of it."""
+    """One picture to draw, and the question about it."""
 
     id: str
     prompt: str
     seed: int
     group: str
     role: str
-    """"erase": the concept must not be seen; "keep": it must."""
+    """"erase" where the concept must not be seen, "keep" where it must."""
     asks: str
-    """Which judges answer: "object", "style" or "nudity"; "match" (the prompt) where no label is asked for."""
+    """The question of its judges: "object", "style" or "nudity"; "match" (the prompt) for a row without a label."""
     concept: str
-    """What the row is about: a thing or a style. Rows of one concept are not independent evidence."""
+    """The thing or style that the row is about. Rows of one concept are not independent evidence."""
     counts: tuple[str, ...]
     """The labels that count as showing it."""
     thing: str = ""
@@ -34,7 +34,7 @@ class Row:
     second: str = ""
     """The other thing in the picture, where two are named."""
     guidance: float | None = None
-    """Guidance that a published row asks for; the evaluation's own where None."""
+    """The guidance of a published row; None means the evaluation's own."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,25 @@ class GroupSpec:
 
     name: str
     of: str
-    """Whom its rows show: "targets", "near", "siblings", "seen", "unseen", "styles"; "labels" of a file."""
+    """What its rows show: "targets", "near", "siblings", "seen", "unseen", "styles", or "labels" of a file."""
     role: str
     asks: str
     size: int
-    """Its pictures, in all or for each of its concepts."""
+    """The number of its pictures, in all or for each of its concepts."""
     title: str
     each: bool = False
     """Whether the size is for each concept."""
     words: str = "name"
-    """How its things are called: by "name", "synonyms", "translations" or "description"."""
+    """The words for its things: "name", "synonyms", "translations" or "description"."""
     second: str = ""
-    """Who stands beside them."""
+    """The things beside them, in rows of two things."""
     counts: str = "own"
-    """What counts as showing the concept: its "own" name, or "any" of the targets."""
+    """The labels that count as showing the concept: its "own" name, or "any" of the targets."""
 
 
 @dataclass(frozen=True)
 class SuiteSpec:
-    """What a suite's toml says."""
+    """The content of a suite's TOML file."""
 
     name: str
     version: str
@@ -73,7 +73,7 @@ class SuiteSpec:
     groups: tuple[GroupSpec, ...] = ()
     templates: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict, repr=False)
     brings: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-    """What else its toml holds: a world of its own, pairs of things, or the place of a file on the hub."""
+    """Further content of its TOML file: a world, pairs of things, or the place of a file on the hub."""
 
 
 @dataclass(frozen=True)
@@ -84,25 +84,25 @@ class Suite:
     targets: tuple[str, ...]
     rows: tuple[Row, ...]
     summary: "ListSummary | None" = None
-    """How a file was read, where the rows are from one."""
+    """How a file was read, if the rows are from one."""
 
     def group(self, name: str) -> tuple[Row, ...]:
         return tuple(r for r in self.rows if r.group == name)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every label that its rows count or name: what a judge without labels of its own may choose among."""
+        """Every label that its rows count or name, among which a judge without its own labels chooses."""
         named = (n for r in self.rows if r.asks in ("object", "style") for n in (*r.counts, r.second) if n)
         return tuple(dict.fromkeys(named))
 
 
 def names() -> list[str]:
-    """The suites there are, beside files of your own."""
+    """The names of all suites."""
     return SUITES.names()
 
 
 def spec(name: str) -> SuiteSpec:
-    """Read one suite's toml."""
+    """Reads a suite's TOML file."""
     if hyphened(name) not in names():
         raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, names())}")
     file = SUITES.entry(name).file
@@ -123,7 +123,7 @@ def describe() -> list[dict[str, str]]:
 def choose_groups(
     suite: SuiteSpec, only: Sequence[str], per_group: int | None, sizes: Mapping[str, int]
 ) -> tuple[GroupSpec, ...]:
-    """The groups to make, each with its size; ValueError for a name that the suite does not have, or a size under 1."""
+    """The groups to make, each with its size; raises ValueError for an unknown name, or a size below 1."""
     known = [g.name for g in suite.groups]
     for group in (*only, *sizes):
         if group not in known:

@@ -1,4 +1,4 @@
-"""The summary of how a list was read: what its rows ask for, which rows are left out and why, and unread columns."""
+"""The summary of how a list was read: what its rows ask for, which rows are left out and why, and unused columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ class ListSummary:
 
     file: str
     rows: int
-    """Rows of the file."""
+    """The number of the file's rows."""
     said_by: str
     """What decides what a row asks for: a column, its prompt, or a flag."""
     asked: tuple[tuple[str, int], ...]
-    """What rows ask for, and how many of them are drawn."""
+    """The things that rows ask for, each with the number of rows that are drawn."""
     left_out: tuple[LeftOut, ...] = ()
     unread: tuple[str, ...] = ()
-    """Columns that were not read."""
+    """The columns that were not read."""
     remarks: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The summary for a person, a line a fact."""
+        """The summary in words, a line for each fact."""
         asked = "; ".join(f"{what} ({count})" for what, count in self.asked)
         out = [f"{self.file} has {self.rows} rows; {self.said_by} decides what each asks for. To be drawn: {asked}"]
         for why, lines in count_lines(self.left_out).items():

@@ -1,7 +1,7 @@
-"""Tables as people have them, read leniently, judged strictly.
+"""Reads users' tables, whose format may vary, but whose rows must be right.
 
 A byte-order mark, other encodings and delimiters, an index column without a name, further columns, quoted commas and
-line breaks are taken as they are; a row that does not fit its header is named by the line on which it begins.
+line breaks are accepted; an error about a row that does not fit its header names the line on which it begins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,26 +18,26 @@ __all__ = ["SUFFIXES", "Table", "check_table", "read_table", "refuse"]
 
 
 LONG, MANY = 60, 20
-"""Characters of a column's name, and columns, that an error names."""
+"""The largest number of characters of a column's name, and of columns, in an error."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file's rows, and where each begins."""
+    """A file's rows, and the line on which each begins."""
 
     file: str
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
     lines: tuple[int, ...]
-    """The line of the file on which each row begins; of JSON and parquet files, its number."""
+    """The line of the file on which each row begins; for JSON and parquet files, the row's number."""
     sha256: str
     remarks: tuple[str, ...] = ()
-    """How the file was read, where that is not as usual."""
+    """Remarks on how the file was read, where that is unusual."""
     repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Further columns of one name, by that name."""
+    """The further columns with a repeated name, by that name."""
 
     def column(self, names: Sequence[str], what: str) -> str:
-        """The first of these columns that the file has; ValueError names them all where it has none."""
+        """The first of these columns that the file has; raises ValueError, which names them, where it has none."""
         found = self.find(names)
         if found is None:
             known = shorten(self.columns)
@@ -45,10 +45,10 @@ class Table:
         return found
 
     def find(self, names: Sequence[str]) -> str | None:
-        """The first of these columns that the file has, however its letters are cased.
+        """The first of these columns that the file has, in upper or lower case.
 
         Raises:
-            ValueError: it has several of that name, which differ.
+            ValueError: it has several columns of that name, which differ.
         """
         cased = {fold_name(column): column for column in reversed(self.columns)}
         found = next((cased[fold_name(name)] for name in names if fold_name(name) in cased), None)
@@ -58,7 +58,7 @@ class Table:
         return found
 
     def text(self, row: int, column: str | None) -> str:
-        """A cell as text without blanks around it; "" where it is empty, or there is no such column."""
+        """A cell as text without surrounding blanks; "" where it is empty, or there is no such column."""
         value = self.rows[row].get(column) if column else None
         if isinstance(value, (list, tuple)):
             value = value[0] if value else None
@@ -66,7 +66,7 @@ class Table:
 
 
 def shorten(columns: Sequence[str]) -> str:
-    """The names of columns in one short line: damaged files have very many, or very long ones."""
+    """Writes the names of columns in one short line, because damaged files have very many, or very long ones."""
     named = [name if len(name) <= LONG else f"{name[:LONG]}…" for name in columns if name]
     return ", ".join(named[:MANY]) + (f" and {len(named) - MANY} more" if len(named) > MANY else "")
 
@@ -75,9 +75,9 @@ def read_table(path: str | Path) -> Table:
     """Reads a file of one of the SUFFIXES.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another kind of file, an unknown encoding, no rows, or rows that do not fit the header: names their
-            lines.
+        FileNotFoundError: there is no such file.
+        ValueError: it is another kind of file, has an unknown encoding or no rows, or has rows that do not fit the
+            header; the message names their lines.
     """
     path = Path(path)
     check_table(path)
@@ -90,7 +90,7 @@ def read_table(path: str | Path) -> Table:
 
 
 def check_table(path: Path) -> None:
-    """Raises what `read_table` would of a file that is missing or of another kind, without reading it."""
+    """Raises what `read_table` would raise for a missing file or one of another kind, without reading it."""
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path} is no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
     if not path.is_file():

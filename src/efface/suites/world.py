@@ -1,4 +1,4 @@
-"""What there is to draw: things, styles and backgrounds, as a model's `world.json` or a suite's toml tells them."""
+"""The things, styles and backgrounds that a model can draw, from its `world.json` or a suite's TOML file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Thing:
     translations: tuple[str, ...] = ()
 
     def called(self, words: str) -> tuple[str, ...]:
-        """What to call it: by "name", "synonyms", "translations" (other than its name) or "description"."""
+        """The words for it: its "name", "synonyms", "translations" (other than its name) or "description"."""
         if words == "translations":
             foreign = dict.fromkeys(t.lower() for t in self.translations)
             return tuple(t for t in foreign if t not in (self.name, *self.synonyms))
@@ -37,10 +37,11 @@ class Thing:
 
 @dataclass(frozen=True)
 class World:
-    """What a model can be asked to draw.
+    """The things, styles and backgrounds that a model can draw.
 
-    `held_out` are the (thing, style) cells that a glyphs U-Net never saw; `vocabulary` the things that a fitting may
-    use to search in, to tune on or to keep: the other half is never touched before it is judged.
+    `held_out` are the (thing, style) cells that a glyphs U-Net never saw; `vocabulary` are the things in which a
+    fitting may search, on which it may be tuned, or which it may keep: the other half is not used before the
+    evaluation.
     """
 
     things: tuple[Thing, ...]
@@ -50,7 +51,7 @@ class World:
     vocabulary: frozenset[str] = frozenset()
     held_out: frozenset[tuple[str, str]] = frozenset()
     pairs: bool = True
-    """Whether the model learned scenes of two things; where it did not, suites have no rows that ask for two."""
+    """Whether the model learned scenes of two things; otherwise suites have no rows that ask for two."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ class World:
         raise ValueError(f"this world has no thing {name!r}{did_you_mean(name, self.names)}")
 
     def own_names(self, words: Iterable[str]) -> tuple[str, ...]:
-        """The words, each as this world calls it: by any name of a thing or style, however spelt; else as it is."""
+        """The words in this world's spelling, if they are a name of a thing or style; other words are unchanged."""
         own = {n: t.name for t in self.things for word in (*t.synonyms, t.name) for n in split_label(word)}
         own = {n: style for style in self.styles for n in split_label(style)} | own
         return tuple(self._own_name(word, own) for word in words)
@@ -75,7 +76,7 @@ class World:
         return next((own[n] for n in split_label(word) if n in own), alike[0] if len(alike) == 1 else word)
 
     def near(self, targets: Sequence[str]) -> tuple[str, ...]:
-        """The neighbours of the targets, without the targets, as the world lists them: what looks alike to the eye."""
+        """The neighbours of the targets, without the targets, as the world lists them: things that look similar."""
         named = (self.thing(t).near for t in targets)
         wanted = dict.fromkeys(n for names in named for n in names)
         return tuple(n for n in wanted if n in self.names and n not in targets)
@@ -95,7 +96,7 @@ def locate(model: str) -> Path:
     """The folder with `world.json`, `judges/` and `clip/` that belongs to a glyphs model.
 
     Args:
-        model: a bundled one, or the pipeline folder of another model of the same make (its world lies beside it).
+        model: a bundled model's name, or the pipeline folder of another glyphs model, with its world.json beside it.
     """
     bundled = BUNDLED.parent / model
     folder = bundled if (bundled / "world.json").is_file() else Path(model)
@@ -109,7 +110,7 @@ def locate(model: str) -> Path:
 
 
 def judged_by(bundle: Path) -> Path:
-    """The folder with the judges of a model: its own, or a sibling's that its world.json names."""
+    """The folder of a model's judges: its own, or that of another model beside it that its world.json names."""
     world = bundle / "world.json"
     data = read_json(world) if world.is_file() else {}
     sibling = data.get("judges") if isinstance(data, dict) else None
@@ -119,7 +120,7 @@ def judged_by(bundle: Path) -> Path:
 
 
 def load(bundle: Path) -> World:
-    """Read `bundle`/world.json; ValueError where it is damaged or of another form."""
+    """Reads `bundle`/world.json; raises ValueError where it is damaged or has another form."""
     file = bundle / "world.json"
     data = read_json(file)
     with refusing(file, "no description of a world"):
