@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from efface.evaluation.images import read_image
 from efface.files import decode_picture
-from efface.records import attacks
+from efface.records import attack_files
 from efface.records.report import read_report
 from efface.reporting.gallery import Pair, build_attack_gallery, build_evaluation_gallery
 
@@ -46,7 +46,7 @@ def choose(folder: Path, each: int) -> list[tuple[str, list[Pair]]]:
         pairs = [pair for pair in gallery.pairs if pair.group == group][:each]
         if pairs:
             blocks.append((title, pairs))
-    if record := attacks.read(folder):
+    if record := attack_files.read(folder):
         won = build_attack_gallery(record, folder).pairs
         blocks.append(("brought back by attacks", take_turns([p for p in won if "erased" in p.verdict], each)))
     return [block for block in blocks if block[1]]

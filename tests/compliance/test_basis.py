@@ -22,7 +22,7 @@ from efface.evaluation.alarms import warn_of_left_out
 from efface.evaluation.places import read_places
 from efface.evaluation.rows_table import read_rows
 from efface.files import hash_file
-from efface.records import attacks as attack_record
+from efface.records import attack_files
 from efface.records.attacks import Batch, PlannedAttack, RowResult
 from efface.records.basis import read_results
 from efface.records.report import RowsFile, read_report
@@ -32,7 +32,7 @@ from report_fixtures import attacked, evaluation, record, share
 
 def change_attacks(folder: Path, **changes: Any) -> None:
     """Rewrite `folder`/attacks.json as if it had been made otherwise; fields of the drawing are taken too."""
-    made = attack_record.read_file(folder)
+    made = attack_files.read_file(folder)
     assert made is not None
     drawing = {k: v for k, v in changes.items() if k in made.drawing.model_fields_set}
     rest = {k: v for k, v in changes.items() if k not in drawing}
@@ -122,7 +122,7 @@ def test_a_gate_on_attacks_does_not_pass_on_interrupted_ones(folder: Path, capsy
 
 
 def test_a_gate_on_attacks_does_not_pass_on_one_that_ended_in_an_error(folder: Path) -> None:
-    attacks = attack_record.read_file(folder)
+    attacks = attack_files.read_file(folder)
     assert attacks is not None
     broken = attacks.measures[0].model_copy(update={"status": "error", "missing": "its loss is NaN"})
     change_attacks(folder, measures=(broken, *attacks.measures[1:]), robust=share(20, 20))
@@ -247,7 +247,7 @@ def test_shares_that_are_none_make_damaged_attacks(folder: Path) -> None:
     data["robust"]["value"] = 1.5
     (folder / "attacks.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"attacks\.json is damaged .*a share is between 0 and 1, got 1.5"):
-        attack_record.read(folder)
+        attack_files.read(folder)
 
 
 def test_a_report_that_was_changed_after_it_was_written_is_refused(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_attacks_that_were_changed_after_they_were_written_are_refused(folder: P
     data = json.loads((folder / "attacks.json").read_text())
     (folder / "attacks.json").write_text(json.dumps({**data, "worst": {}, "method": "UCE"}))
     with pytest.raises(ValueError, match="it was changed after it was written"):
-        attack_record.read(folder)
+        attack_files.read(folder)
 
 
 def test_a_finding_that_pictures_cannot_decide_says_no_number_of_them(folder: Path) -> None:

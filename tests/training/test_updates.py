@@ -190,7 +190,7 @@ def test_bad_masks(bad, message):
 
 
 def test_pruning_nothing_is_refused_before_and_told_after():
-    with pytest.raises(ValueError, match=r"in 40 steps of 0\.05 no logit gets from 4 to 0.* 0\.1 the least"):
+    with pytest.raises(ValueError, match=r"in 40 steps of 0\.05 no logit gets from 4 to 0.* 0\.1 is the least"):
         PESD(steps=40)
     assert PESD(steps=40, sparsity=0.1).sparsity
     dear = PESD(**{**PRUNING, "lr": 0.3}, beta=1e6)
