@@ -17,28 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from efface import methods
-from efface.concept import Erasure
+from efface import attacks, methods
 from efface.models.adapters.latent import SLICE
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.fingerprint import CASTS
-from efface.planning.gradients import plan_gradients
-from efface.planning.plan import DoesNotFit, estimate_from_shapes
-from efface.planning.shapes import shapes_alone
 
 from .common import stamp, table, write
+from .peaks import measure_attack, measure_autoencoder, measure_method
 from .sizes import Size, pipeline
 
 PIXELS: dict[Size, int] = {"sd": 512, "sdxl": 1024}
 BARS: dict[Size, float] = {"sd": 10e9, "sdxl": 22e9}
 """Bytes that each attack by gradients is to do with."""
-TRAINED = ("esd", "eap", "abo", "ac", "erasediff", "salun", "neggrad", "finetune", "spm", "p-esd", "age", "advunlearn")
-CAT = Erasure(("cat",), anchor="dog")
 TESTS = Path(__file__).parents[1] / "tests"
 
 
@@ -49,7 +43,7 @@ class Plans:
     sizes: tyro.conf.UseAppendAction[tuple[Size, ...]] = ()
     """sd (1.5 at 512 pixels), sdxl (at 1024); both where none is given."""
     methods: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Trained methods; all where none is given."""
+    """Methods; all where none is given."""
     dtype: str = "bf16"
     """Of the weights; on a GPU the default."""
     micro_batch: int = 1
@@ -63,10 +57,11 @@ class Plans:
         found: dict[str, Any] = {}
         for size in self.sizes or tuple(PIXELS):
             model = open_shapes(size, self.dtype)
+            served = [name for name in methods.names() if size in methods.capabilities(name).architectures]
             found[size] = {
                 "autoencoder": self.autoencoder(model),
-                "attacks": [_told(self.attack(model, size))],
-                "methods": [_told(self.method(name, model)) for name in self.methods or TRAINED],
+                "attacks": [_told(self.attack(name, model, size)) for name in attacks.STANDARD],
+                "methods": [_told(self.method(name, model)) for name in self.methods or served],
             }
             for rows in found[size].values():
                 print(f"{size}, {PIXELS[size]} pixels, {self.dtype}", _table(rows), sep="\n\n", end="\n\n", flush=True)
@@ -76,60 +71,21 @@ class Plans:
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         write(self.out, "plans", {"stamp": stamp(flags=flags), **found})
 
-    def method(self, name: str, model: Any) -> dict[str, Any]:
-        """A training at its paper's settings, some rows at once."""
-        kind = methods.get(name)
-        fields = {field.name for field in dataclasses.fields(kind)}
-        more: dict[str, Any] = {"micro_batch": self.micro_batch} if "micro_batch" in fields else {}
-        asked = CAT if kind.uses_anchor else Erasure(("cat",))
-        try:
-            plan = estimate_from_shapes(kind(**more).build_trainer(model, asked))
-        except (RuntimeError, ValueError) as error:
-            return {
-                "method": name,
-                "weights": "",
-                "what learns": "",
-                "a step": "",
-                "drawing": "",
-                "peak GB": str(error),
-            }
-        return {
-            "method": name,
-            "weights": plan.weights / 1e9,
-            "what learns": plan.trained / 1e9,
-            "a step": plan.learning / 1e9,
-            "drawing": plan.sampling / 1e9,
-            "peak GB": (plan.need - plan.kept) / 1e9,  # what is kept lies in the host's memory
-        }
+    def attack(self, name: str, model: Any, size: Size) -> dict[str, Any]:
+        """An attack of the standard ones, within the bytes that it is to do with."""
+        return {"attack": name, **measure_attack(name, model, int(BARS[size]))}
 
-    def attack(self, model: Any, size: Size) -> dict[str, Any]:
-        """An attack by gradients on sixteen rows; all that are in `standard` take the same passes."""
-        whole = plan_gradients(model, 16, None)
+    def method(self, name: str, model: Any) -> dict[str, Any]:
+        """A method at its paper's settings, some rows at once."""
         try:
-            plan = plan_gradients(model, 16, int(BARS[size]))
-        except DoesNotFit as error:
-            return {"attack": "by gradients", "rows at once": str(error)}
-        return {
-            "attack": "by gradients (unlearndiff, soft-prompt)",
-            "a row": whole.step.each / 1e9,
-            "all 16 at once, GB": whole.need / 1e9,
-            "bar, GB": BARS[size] / 1e9,
-            "rows at once": plan.at_once,
-            "peak GB": plan.need / 1e9,
-        }
+            return {"method": name, **measure_method(name, model, self.micro_batch)}
+        except (RuntimeError, ValueError) as error:
+            return {"method": name, "how": f"not known from shapes: {str(error)[:160]}"}
 
     def autoencoder(self, model: Any) -> list[dict[str, Any]]:
-        """Decoding and encoding as many pictures as are taken at once, whatever their number, beside the weights."""
-        n, side = max(1, SLICE // model.resolution**2), model.resolution
-        works = {
-            "decode": lambda: model.vae.decode(torch.zeros(n, *model.latent_shape, dtype=model.vae.dtype)),
-            "encode": lambda: model.vae.encode(torch.zeros(n, 3, side, side, dtype=model.vae.dtype)),
-        }
-        peaks = {}
-        for what, work in works.items():
-            with torch.no_grad(), shapes_alone(model, [*model.vae.parameters()]) as tracker:
-                work()
-            peaks[f"{what}, GB"] = tracker.peak / 1e9
+        """Decoding and encoding as many pictures as are taken at once, whatever their number."""
+        n = max(1, SLICE // model.resolution**2)
+        peaks = {f"{what}, GB": measure_autoencoder(model, what) / 1e9 for what in ("decode", "encode")}
         return [_told({"pictures at once": n, **peaks})]
 
 

@@ -12,6 +12,7 @@ from efface import methods
 from efface.api.exporting import write_export
 from efface.edits.deltas import pack
 from efface.edits.edit import Edit
+from efface.interchange.fitting import KOHYA
 from efface.interchange.formats import FORMATS, READERS, WHOLE, Format
 from efface.interchange.names import is_matrix
 from efface.models.architectures import ARCHITECTURES
@@ -32,6 +33,8 @@ def opened(kind: str) -> Model:
 def mixed(model: Model, format: Format) -> Edit:
     """New values, factors and masks of every matrix of the denoiser that the format has a place for, a third each."""
     names = [name for name in matrices(model, f"{model.denoiser}.") if is_matrix(model.owners[name])]
+    if format == "kohya":
+        names = [name for name in names if name.startswith(KOHYA.get(model.architecture, ("",)))]
     if model.architecture == "flux" and format == "kohya":
         # Of single blocks diffusers converts the published width alone.
         names = [name for name in names if ".transformer_blocks." in name]

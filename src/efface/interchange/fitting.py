@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..edits.edit import Edit
 from ..models import consumer
 from ..models.base import Model
@@ -10,8 +12,15 @@ from .formats import FORMATS, WHOLE, Format, check_architecture
 from .lora import check_package
 from .original import PREFIXES, check_original
 
-BLOCKS = ("transformer.transformer_blocks.", "transformer.single_transformer_blocks.", "text_encoder.")
-"""Prefixes of the FLUX.1 layers that diffusers reads from a kohya file."""
+_BLOCKS = ("transformer.transformer_blocks.", "transformer.single_transformer_blocks.")
+_ENDS = ("x_embedder.", "context_embedder.", "proj_out.", "time_guidance_embed.timestep_embedder.")
+KOHYA: Mapping[str, tuple[str, ...]] = {
+    "flux": (*_BLOCKS, "text_encoder."),
+    "flux2": (*_BLOCKS, *(f"transformer.{name}" for name in _ENDS)),
+    "z-image": ("transformer.",),
+    "qwen-image": ("transformer.",),
+}
+"""How the weights begin that diffusers reads from a kohya file, of architectures where it does not read all."""
 
 
 def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None = None) -> None:
@@ -33,11 +42,12 @@ def check_format(model: Model, edit: Edit, format: Format, choice: Choice | None
     check_package(model, edit, format, choice or Choice())
     if format == "lora":
         consumer.check_reader(model, edit.names)
-    lost = [name for name in edit.names if not name.startswith(BLOCKS)]
-    if format == "kohya" and model.architecture == "flux" and lost:
+    read = KOHYA.get(model.architecture, ("",)) if format == "kohya" else ("",)
+    if lost := [name for name in edit.names if not name.startswith(read)]:
+        parts = ", ".join(each.removesuffix(".") for each in read)
         raise ValueError(
-            f"diffusers reads only the blocks and CLIP from a kohya file of FLUX.1, and the edit changes {lost[0]} "
-            f"({len(lost)} such weights); --format lora, or comfy for ComfyUI, may hold it"
+            f"diffusers reads only {parts} from a kohya file of a model of the kind {model.architecture}, and the edit "
+            f"changes {lost[0]} ({len(lost)} such weights); --format lora may hold it"
         )
 
 

@@ -21,7 +21,10 @@ READERS: Mapping[Format, Mapping[str, Reader]] = {
     "diffusers": dict.fromkeys(ARCHITECTURES, "from_pretrained"),
     "single-file": dict.fromkeys(("sd", "sdxl", "sd3", "flux"), "from_single_file"),
     "lora": dict.fromkeys(BY_LORA, "load_lora_weights"),
-    "kohya": {**dict.fromkeys(("sd", "sdxl", "flux"), "load_lora_weights"), "sd3": "efface import"},
+    "kohya": {
+        **dict.fromkeys(("sd", "sdxl", "flux", "z-image", "qwen-image", "flux2"), "load_lora_weights"),
+        "sd3": "efface import",
+    },
     "comfy": {**dict.fromkeys(("sd", "sdxl"), "load_lora_weights"), **dict.fromkeys(("sd3", "flux"), "efface import")},
 }
 """The readers of a file, by format and architecture; an architecture that is not named has no such file.
@@ -36,7 +39,11 @@ def check_architecture(format: Format, architecture: str) -> None:
     if architecture in READERS[format]:
         return
     others, fits = [other for other in FORMATS if architecture in READERS[other]], ", ".join(READERS[format])
+    why = ""
+    if architecture in BY_LORA:
+        why = "; ComfyUI reads the `lora` file of it" if format == "comfy" else ""
+        why = "; diffusers converts no such file of it" if format == "kohya" else why
     raise ValueError(
-        f"--format {format} can't hold a model of the kind {architecture}, only {fits}; --format "
+        f"--format {format} can't hold a model of the kind {architecture}, only {fits}{why}; --format "
         f"{' or '.join(others)} would have worked"
     )

@@ -1,8 +1,9 @@
 """The names that LoRA files give to the layers of a model.
 
 - `lora` (diffusers, PEFT): the layer's own name behind its part of the pipeline, `unet.mid_block…attn2.to_k`.
-- `kohya`: dots become underscores behind `lora_unet_`, `lora_te_`, `lora_te1_` …. Stable Diffusion 1.x and 2.x keep
-  diffusers' names; SDXL, SD3 and FLUX.1 have those of the original code, where q, k and v are one matrix.
+- `kohya`: dots become underscores behind `lora_unet_`, `lora_te_`, `lora_te1_` …. Stable Diffusion 1.x and 2.x, Z-Image
+  and Qwen-Image keep diffusers' names; SDXL, SD3, FLUX.1 and FLUX.2 have those of the original code, where q, k and v
+  are one matrix.
 - `comfy`: kohya's names; beside factors a file may hold exact differences, `.diff` of a weight and `.diff_b` of a bias.
 """
 
@@ -17,7 +18,7 @@ from torch import nn
 from ..models.adapters.single_file import unet_names
 from ..models.base import Model
 from .formats import LoraFormat, check_architecture
-from .native import flux_names, sd3_names
+from .native import flux2_names, flux_names, sd3_names
 
 ENCODERS = {
     "sd": {"text_encoder": "te"},
@@ -26,6 +27,8 @@ ENCODERS = {
     "flux": {"text_encoder": "te1", "text_encoder_2": "te3"},
 }
 """kohya's names of the text encoders, by architecture."""
+OWN_NAMES = ("sd", "z-image", "qwen-image")
+"""Architectures whose kohya files call the denoiser's layers as diffusers does."""
 
 
 @final
@@ -60,10 +63,10 @@ def name_stems(model: Model, format: LoraFormat) -> dict[str, Stem]:
     if format == "lora":
         return {layer: Stem((layer,)) for layer in layers}
     check_architecture(format, model.architecture)
-    plain = model.architecture == "sd"
+    plain = model.architecture in OWN_NAMES
     network = _strip(layers, model.denoiser) if plain else name_native(model)
     named = {f"lora_unet_{_flat(name)}": stem for name, stem in network.items()}
-    for part, short in ENCODERS[model.architecture].items():
+    for part, short in ENCODERS.get(model.architecture, {}).items():
         named |= {f"lora_{short}_{_flat(name)}": stem for name, stem in _strip(layers, part).items()}
     return named
 
@@ -106,7 +109,7 @@ def name_all(model: Model) -> dict[str, Stem]:
                 if each == short or part == "text_encoder"
             }
             named[f"{part}.{name.removeprefix('text_model.')}"] = stem
-    if model.architecture in ENCODERS:
+    if model.architecture in ENCODERS or model.architecture in _STACKED:
         native = name_native(model)
         named |= {f"lora_unet_{_flat(name)}": stem for name, stem in native.items()}
         named |= {f"diffusion_model.{name}": stem for name, stem in native.items()}
@@ -124,4 +127,4 @@ def _flat(name: str) -> str:
     return name.replace(".", "_")
 
 
-_STACKED = {"sd3": sd3_names, "flux": flux_names}
+_STACKED = {"sd3": sd3_names, "flux": flux_names, "flux2": flux2_names}

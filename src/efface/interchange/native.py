@@ -1,7 +1,8 @@
-"""The names of SD3's and FLUX.1's layers in their authors' code, which joins some layers of diffusers.
+"""The names of SD3's, FLUX.1's and FLUX.2's layers in their authors' code, which joins some layers of diffusers.
 
-FLUX.1: github.com/black-forest-labs/flux, `double_blocks`, `single_blocks`; SD3: github.com/Stability-AI/sd3.5,
-`joint_blocks`. Where diffusers' last normalisation puts scale before shift, the original puts shift before scale.
+FLUX.1 and FLUX.2: github.com/black-forest-labs/flux and flux2, `double_blocks`, `single_blocks`; SD3:
+github.com/Stability-AI/sd3.5, `joint_blocks`. Where diffusers' last normalisation puts scale before shift, the original
+puts shift before scale.
 """
 
 from __future__ import annotations
@@ -44,6 +45,32 @@ _FLUX_ENDS = {
     "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
     "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
     "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "final_layer.adaLN_modulation.1": "norm_out.linear",
+    "final_layer.linear": "proj_out",
+}
+_FLUX2_DOUBLE = {
+    **{name: parts for name, parts in _FLUX_DOUBLE.items() if "attn" in name},
+    "img_mlp.0": ("ff.linear_in",),
+    "img_mlp.2": ("ff.linear_out",),
+    "txt_mlp.0": ("ff_context.linear_in",),
+    "txt_mlp.2": ("ff_context.linear_out",),
+}
+_FLUX2_SINGLE = {
+    "linear1": ("attn.to_qkv_mlp_proj",),
+    "norm.query_norm": ("attn.norm_q",),
+    "norm.key_norm": ("attn.norm_k",),
+    "linear2": ("attn.to_out",),
+}
+_FLUX2_ENDS = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    "time_in.in_layer": "time_guidance_embed.timestep_embedder.linear_1",
+    "time_in.out_layer": "time_guidance_embed.timestep_embedder.linear_2",
+    "guidance_in.in_layer": "time_guidance_embed.guidance_embedder.linear_1",
+    "guidance_in.out_layer": "time_guidance_embed.guidance_embedder.linear_2",
+    "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
+    "double_stream_modulation_txt.lin": "double_stream_modulation_txt.linear",
+    "single_stream_modulation.lin": "single_stream_modulation.linear",
     "final_layer.adaLN_modulation.1": "norm_out.linear",
     "final_layer.linear": "proj_out",
 }
@@ -90,6 +117,19 @@ def flux_names(layers: list[str]) -> Named:
         **_expand(layers, "single_transformer_blocks", "single_blocks", _FLUX_SINGLE),
     }
     return _complete(layers, blocks, _FLUX_ENDS)
+
+
+def flux2_names(layers: list[str]) -> Named:
+    """Original names of FLUX.2's layers, from diffusers' names of those that a model has.
+
+    Raises:
+        ValueError: a layer has no original name.
+    """
+    blocks = {
+        **_expand(layers, "transformer_blocks", "double_blocks", _FLUX2_DOUBLE),
+        **_expand(layers, "single_transformer_blocks", "single_blocks", _FLUX2_SINGLE),
+    }
+    return _complete(layers, blocks, _FLUX2_ENDS)
 
 
 def sd3_names(layers: list[str]) -> Named:
