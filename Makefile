@@ -6,6 +6,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing efface and what it needs into $(VENV): this takes a few minutes"
 	$(PIP) --editable .
 	touch $@
 

@@ -19,7 +19,7 @@ def test_a_folder_has_a_card_and_the_edits_record_and_no_path_of_this_machine(
     out = efface.export(base, edit, tmp_path / "out", strength=0.5)
     card = (out / "README.md").read_text()
     assert "base_model: base" in card and "no longer draws **cat**" in card and "Asked to keep: dog" in card
-    assert "UCE" in card and "strength\n0.5" in card
+    assert "UCE" in card and "at strength 0.5" in card
     record = json.loads((out / "efface.json").read_text())
     assert record["edit"]["request"]["targets"] == ["cat"] and record["strength"] == 0.5
     assert record["edit"]["base"] and record["edit"]["arguments"]

@@ -92,6 +92,8 @@ def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
     assert sorted(told, key=first.err.index) == list(told)
     for name in ("edit", "report", "record", "export"):
         assert Path(found["files"][name]).exists(), name
+    card = (Path(found["files"]["export"]) / "README.md").read_text()
+    assert card.count("## Result") == 1 and found["sentence"].partition(" Method:")[0] in card
     page = Path(found["files"]["report"]).read_text()
     assert found["sentence"].partition(" Method:")[0].split(";")[0].replace("'", "&#39;") in page
     signed = json.loads((out / "esd" / "evaluation" / "takedown.json").read_text())

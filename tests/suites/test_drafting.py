@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,10 @@ def test_the_command_writes_a_suite_and_names_the_judges(tmp_path: Path, capsys:
     args = ["suite", "new", "--model", str(tmp_path / "model"), "--target", PERSON, "--out", str(tmp_path / "s.csv")]
     assert main([*args, "--size", "2"]) == 0
     told = capsys.readouterr().out
-    assert "a person; no judge of a person is at hand" in told and (tmp_path / "s.csv").is_file()
+    assert "8 prompts, 2 in each of the groups target, paraphrase, neighbour, unrelated" in told
+    near = re.search(r"neighbours \(--near names others\): (.*), (.*)\n", told)
+    rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines() if line.endswith(",neighbour")]
+    assert near and set(near.groups()) == {row[-2] for row in rows} and PERSON not in near.groups()
+    assert "kind: person, guessed from the name" in told and "no judge of a person is at hand" in told
     assert main([*args, "--size", "2"]) == 2
     assert "--overwrite" in capsys.readouterr().err

@@ -69,15 +69,13 @@ tags:
   - efface
 ---
 
-# {about["model"]} without {targets}
+# {about["model"]}, edited to erase {targets}
 
-The weights of `{about["model"]}`, changed so that it no longer draws **{targets}**. {anchor}{keep}
-The change was fitted with {edit.get("method", "an unknown method")} by efface and applied at strength
-{about["strength"]:g}.
+The weights of `{about["model"]}`, edited with the aim that it no longer draws **{targets}**. {anchor}{keep}The edit was
+made with {edit.get("method", "an unknown method")} by efface and applied at strength {about["strength"]:g}.
 
-An erasure is never complete. How often the concept still appears, what else was changed, and which
-attacks bring it back is measured by `efface evaluate`, `efface attack` and `efface audit`; ask whoever
-published this for their record.
+An erasure is never complete. `efface evaluate`, `efface attack` and `efface audit` measure how often the concept still
+appears, what else was changed, and which attacks bring it back. Whoever published this can give you their record.
 
 | argument | value |
 | --- | --- |

@@ -168,8 +168,8 @@ def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
     page = report([t.folder for t in (best, *(t for t in trials if t is not best))], work.out / "report.html")
     record(best.folder, best.edit, **work.signed)
     files = {"edit": best.edit, "report": page, "record": best.folder / "takedown.html"}
-    files |= export_trial(work, best)
     verdict = build_verdict(best.record, fought)
+    files |= export_trial(work, best, verdict)
     tried = ", ".join(t.method for t in trials if t is not best)
     sentence = f"{verdict.sentence} Method: {best.method}{f', chosen over {tried}' if tried else ''}."
     return Answer(verdict.outcome, sentence, plan, best.method, files)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import hash_file
+from ..files import hash_file, write_whole
 from ..methods import capabilities
 from ..suites.drafting import Kind, other_names
 from .attacking import attack
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ..suites.world import World
     from .takedown_plan import Profile
 
+RESULT = "\n## Result\n"
+"""The heading of the verdict in an export's card."""
 AUDITORS = ("clip", "classifier")
 """Judges that an audit can ask: they know any word, or labels of their own."""
 
@@ -158,15 +160,18 @@ def audit_trial(work: Work, best: Trial) -> None:
     audit(work.model, best.edit, place, scorers=scorers, progress=report, **work.how.audit)
 
 
-def export_trial(work: Work, best: Trial) -> dict[str, Path]:
-    """The edited model as a folder, of an edit that changes weights."""
+def export_trial(work: Work, best: Trial, verdict: Verdict) -> dict[str, Path]:
+    """The edited model as a folder whose card has the verdict, of an edit that changes weights."""
     from ..edits.edit import Edit
 
     place = work.out / best.method / "export"
-    if place.exists():
-        return {"export": place}
     try:
         Edit.load(best.edit).check_exportable()
     except ValueError:  # a guide acts while drawing: its file is all there is to hand on
         return {}
-    return {"export": export(work.model, best.edit, place)}
+    if not place.exists():
+        export(work.model, best.edit, place)
+    card, policy = place / "README.md", f"By the rules of `efface verify --policy {verdict.policy}`:"
+    text = card.read_text(encoding="utf-8").partition(RESULT)[0].rstrip()
+    write_whole(card, f"{text}\n{RESULT}\n{policy} {verdict.sentence}\n")
+    return {"export": place}

@@ -52,7 +52,7 @@ class SuiteCommand:
             raise ValueError('no target: name at least one, for example --target "a cat"')
         check_file(self.out)
         from ..api.drafting import draft_suite, propose_judges
-        from ..suites.drafting import find_kind
+        from ..suites.drafting import find_kind, read_groups
 
         file = draft_suite(
             self.loading.lazily(self.model),
@@ -71,5 +71,14 @@ class SuiteCommand:
         except ValueError as error:
             judges, advice = [], str(error)
         told = f"judges at hand: {', '.join(judges)}" if judges else advice
-        data = {"suite": str(file), "kind": kind.name, "judges": judges}
-        result(data, self.json, f"{file}\na {kind.name}; {told}")
+        groups = read_groups(file.read_text(encoding="utf-8"))
+        near = list(dict.fromkeys(groups["neighbour"]))
+        data = {"suite": str(file), "kind": kind.name, "neighbours": near, "judges": judges}
+        lines = [
+            str(file),
+            f"{sum(map(len, groups.values()))} prompts, {self.size} in each of the groups {', '.join(groups)}",
+            f"neighbours (--near names others): {', '.join(near)}",
+            f"kind: {kind.name}" + ("" if self.kind else ", guessed from the name; --kind sets it"),
+            told,
+        ]
+        result(data, self.json, "\n".join(lines))

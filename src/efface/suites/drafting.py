@@ -143,6 +143,14 @@ def write_csv(rows: Sequence[DraftedRow], kind: Kind) -> str:
     return out.getvalue()
 
 
+def read_groups(text: str) -> dict[str, list[str]]:
+    """The label of each row of such a csv, by its group."""
+    found: dict[str, list[str]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        found.setdefault(row["group"], []).append(row.get("class") or row["artist"])
+    return found
+
+
 def _tidy(prompt: str) -> str:
     """Corrects the articles of a prompt.
 
