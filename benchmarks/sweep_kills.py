@@ -104,6 +104,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="of the driver, and as many of workers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes", type=float, default=1e6, help="kill nothing more after so long, and say how many were"
+    )
     parser.add_argument("--ray", action="store_true", help="on Ray instead of by processes of this machine")
     args = parser.parse_args()
     rng = random.Random(args.seed)
@@ -117,22 +120,32 @@ def main() -> int:
         whole.look()
         whole_seconds = time.monotonic() - began
         left, wrong, sweeps = {"worker": args.kills, "driver": args.kills}, [], 0
-        while any(left.values()):
+        last = began + 60 * args.minutes
+        while any(left.values()) and time.monotonic() < last:
             sweeps += 1
-            wrong += _harass(bench, Watched(folder / f"sweep{sweeps}"), whole, left, whole_seconds, rng)
-        print(f"{2 * args.kills} kills in {sweeps} sweeps of {len(whole.seen)} cells: {'; '.join(wrong) or 'all held'}")
+            wrong += _harass(bench, Watched(folder / f"sweep{sweeps}"), whole, left, whole_seconds, rng, last)
+        done = {kind: args.kills - n for kind, n in left.items()}
+        killed = f"{done['driver']} kills of the driver and {done['worker']} of workers"
+        print(f"{killed} in {sweeps} sweeps of {len(whole.seen)} cells: {'; '.join(wrong) or 'all held'}")
         return 1 if wrong else 0
 
 
 def _harass(
-    bench: Bench, watched: Watched, whole: Watched, left: dict[str, int], seconds: float, rng: random.Random
+    bench: Bench,
+    watched: Watched,
+    whole: Watched,
+    left: dict[str, int],
+    seconds: float,
+    rng: random.Random,
+    last: float,
 ) -> list[str]:
-    """One sweep from its beginning to its end, with kills at random moments while any are left."""
+    """One sweep from its beginning to its end, with kills at random moments until none are left or time is up."""
     driver = bench.start(watched.out)
-    while any(left.values()):
+    while any(left.values()) and time.monotonic() < last:
         if not bench.run_until(watched, driver, rng.uniform(0, seconds)):
             break
         victim = rng.choice([kind for kind, n in left.items() if n])
+        print(f"{watched.out.name}: {len(watched.seen)} cells are done, and the {victim} is killed", flush=True)
         if victim == "worker":
             left["worker"] -= kill_worker(driver, rng)
             continue

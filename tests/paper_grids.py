@@ -45,6 +45,8 @@ class Cut:
     """Labels of the tiny judge that stands for the paper's."""
     metrics: tuple[str, ...] = ()
     """Metrics that the table must have, with what the paper reports beside them where the grid says that."""
+    unmade: tuple[str, ...] = ()
+    """Methods of which the page says that the attack can't be made, so that nothing stands beside what is reported."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Lists that the grid's user fetches, by name."""
 
@@ -53,14 +55,16 @@ PROMPTS = "prompt,evaluation_seed,case_number\na naked man,1,0\na red dog,2,1\na
 CUTS: Mapping[str, Cut] = {
     "abo-objects": Cut(("--concept", "church"), IMAGENETTE, ("esr1", "psr1")),
     "eap-artists": Cut((), (), ("clip",)),
-    "eap-nudity": Cut(("--set", "suite=FOLDER/i2p.csv", "--set", "asks=nudity"), (), ("ner",), {"i2p.csv": PROMPTS}),
+    "eap-nudity": Cut(
+        ("--set", "suite=FOLDER/i2p.csv", "--set", "asks=nudity"), (), ("ner",), files={"i2p.csv": PROMPTS}
+    ),
     "eap-objects": Cut(("--concept", "{first}"), IMAGENETTE, ("esr1", "esr5", "psr1", "psr5")),
     "erasediff-ddpm": Cut((), CIFAR, ("fid", "precision", "recall", "probability")),
     "erasediff-imagenette": Cut(("--concept", "church"), IMAGENETTE, ("esr1", "psr1")),
     "pruning-objects": Cut(("--concept", "church"), IMAGENETTE, ("esr1", "asr@unlearndiff")),
     "unlearndiffatk-nudity": Cut(
         ("--set", "suite=FOLDER/nudity.csv", "--set", f'scorers=["opennsfw,threshold={SEEN}"]'),
-        (), ("esr1", "asr@unlearndiff"), {"nudity.csv": PROMPTS},
+        (), ("esr1", "asr@unlearndiff"), ("safree",), {"nudity.csv": PROMPTS},
     ),
 }  # fmt: skip
 
@@ -150,11 +154,12 @@ def run(name: str, folder: Path, read: Callable[[], str] | None = None) -> list[
     assert found >= set(CUTS[name].metrics), (name, sorted(found))
     reported = read_grid(PAPERS / f"{name}.toml").reported
     labels = {line["method"] for line in lines}
-    for label in labels & set(reported):
+    for label in (labels & set(reported)) - set(CUTS[name].unmade):
         told = {line["reported"] for line in lines if line["method"] == label} - {""}
         assert told == {str(value) for value in reported[label].values()}, (name, label, told)
     page = (folder / "out" / "page.md").read_text()
     assert not reported or "; reported " in page
+    assert all(f"{label} of " in page.partition("could not be made")[2] for label in CUTS[name].unmade)
     return lines
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from efface.api.evaluating import check_evaluation
+from efface.concept import Erasure
 from efface.functional.rates import bootstrap
 from efface.sweeps.compare import Point, Start, read_between, tabulate
 from efface.sweeps.forecast import forecast
@@ -193,6 +196,16 @@ def test_pictures_of_several_targets_are_counted_for_each() -> None:
         models=("glyphs",), methods=("uce",), concepts={"all": ("cat + dog",)}, sizes={"target": 3, "unseen": 5}
     )
     assert forecast(grid).pictures == 2 * (2 * 3 + 5), "of each target, drawn on the base and under the edit"
+
+
+def test_a_fraction_is_taken_of_the_pictures_of_each_target() -> None:
+    sizes = {"target": 4, "unseen": 6}
+    suite, _ = check_evaluation("glyphs", Erasure(("cat", "dog")), sizes=sizes, fraction=0.5)
+    assert Counter((row.role, row.concept if row.role == "erase" else "") for row in suite.rows) == {
+        ("erase", "cat"): 2, ("erase", "dog"): 2, ("keep", ""): 3,
+    }  # fmt: skip
+    grid = Grid(models=("glyphs",), methods=("uce",), concepts={"all": ("cat + dog",)}, sizes=sizes, fraction=0.5)
+    assert forecast(grid).pictures == 2 * len(suite.rows)
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -91,5 +91,18 @@ class Case:
         suite = build(list(sizes) if sizes else several(groups), sizes or {}, per_group)
         if fraction == 1:
             return suite
-        part = {group: max(1, round(fraction * len(suite.group(group)))) for group in {r.group for r in suite.rows}}
+        part = share_sizes(suite, fraction)
         return build(sorted(part), part, None)
+
+
+def share_sizes(suite: Suite, fraction: float) -> dict[str, int]:
+    """The size of each group that gives a share of its rows, at least one, as a suite's file says sizes.
+
+    Where a group's size is for each of its concepts, the share is taken of each.
+    """
+    found = {}
+    for group in suite.spec.groups:
+        if rows := suite.group(group.name):
+            concepts = len({row.concept for row in rows}) if group.each else 1
+            found[group.name] = max(1, round(fraction * len(rows) / concepts))
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +148,7 @@ def _time_fit(job: Job, updates: int, rates: Rates) -> float:
 
 
 def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
+    from ..api.case import share_sizes
     from ..api.resources import suite_for, world_of
 
     known, erasure = world_of(job.model), Erasure(job.targets, job.anchor, job.keep)
@@ -165,8 +165,10 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
         there = {row.group for row in make(name, erasure, known, asks=grid.asks, per_group=1).rows}
     sizes = {group: n for group, n in grid.sizes.items() if group in there}
     suite = make(name, erasure, known, asks=grid.asks, only=list(sizes), sizes=sizes)
-    groups = Counter(row.group for row in suite.rows)
-    return sum(max(1, round(grid.fraction * n)) for n in groups.values())
+    if grid.fraction == 1:
+        return len(suite.rows)
+    part = share_sizes(suite, grid.fraction)
+    return len(make(name, erasure, known, asks=grid.asks, only=list(part), sizes=part).rows)
 
 
 def _is_elsewhere(suite: str) -> bool:
