@@ -180,7 +180,7 @@ def run(cases: int, seed: int = 0, readers: Sequence[Reader] = READERS) -> Itera
             if file.is_dir():
                 shutil.rmtree(file)
             file.write_bytes(damage(reader, whole[reader.name], rng))
-            yield case, reader, *examine(reader, file.parent)
+            yield case, reader, *examine(reader, folders[reader.name])
 
 
 def main() -> int:

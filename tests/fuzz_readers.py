@@ -42,6 +42,7 @@ from efface.scorers._networks import read_config
 from efface.suites.listed import read_list
 from efface.suites.world import load as load_world
 from efface.sweeps.grid import read_grid
+from fuzz_stored import STORED
 from lora_fixtures import low_rank
 from report_fixtures import attacked, evaluation
 from tiny import tiny_model
@@ -224,6 +225,9 @@ READERS = (
         lambda folder: ResNetConfig(depths=[1], hidden_sizes=[4]).save_pretrained(folder),
         lambda folder: read_config(str(folder)),
     ),
+    listed("sep.csv", "sep=;\n" + CSV.replace(",", ";")),
+    listed("within.json", json.dumps({"data": ROWS})),
+    *(Reader(*example) for example in STORED),
 )
 """Every reader, some with several examples."""
 

@@ -34,6 +34,14 @@ def check_same_run(file: Path, found: Mapping[str, Any], ours: Mapping[str, Any]
         raise ValueError(f"{file} belongs to another run (differs in {', '.join(differ)}); remove it to start afresh")
 
 
+def read_done(found: Mapping[str, Any], steps: int) -> int:
+    """The number of steps that a checkpoint says are done; ValueError where it says none, or more than there are."""
+    done = found.get("done")
+    if type(done) is not int or not 0 <= done <= steps:
+        raise ValueError(f"it says that {done!r} of {steps} steps are done")
+    return done
+
+
 def versions() -> dict[str, str]:
     """The versions of the packages that an Edit's numbers depend on."""
     return {name: version(name) for name in ("efface", "torch", "diffusers", "transformers")}

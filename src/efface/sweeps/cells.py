@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..files import hash_bytes, hash_json, read_json, write_whole
+from ..files import hash_bytes, hash_json, read_json, refusing, write_whole
 from ..source import PACKAGE
 
 AGAIN = "remove it, and run the sweep again"
@@ -124,15 +124,23 @@ class Store:
 
     def result(self, cell: Cell) -> Mapping[str, Any]:
         """The result of a finished cell; raises FileNotFoundError where it is not finished."""
-        return read_json(self._result(cell), AGAIN)["result"]
+        return self._read(cell, "result")
 
     def decided_by(self, cell: Cell) -> Mapping[str, Any]:
         """Everything that determined the result of a finished cell."""
-        return read_json(self._result(cell), AGAIN)["decided_by"]
+        return self._read(cell, "decided_by")
 
     def cost(self, cell: Cell) -> Mapping[str, float]:
         """The seconds and memory of a finished cell."""
-        return read_json(self._cost(cell), AGAIN)
+        found = read_json(file := self._cost(cell), AGAIN)
+        with refusing(file, "damaged", AGAIN):
+            return {str(name): float(value) for name, value in dict(found).items()}
+
+    def _read(self, cell: Cell, part: str) -> Mapping[str, Any]:
+        found = read_json(file := self._result(cell), AGAIN)
+        if not isinstance(found, dict) or not isinstance(found.get(part), dict):
+            raise ValueError(f"{file} is damaged (it has no {part}); {AGAIN}")
+        return found[part]
 
     def _result(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.id}.json"

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..edits.edit import Edit
-from ..edits.provenance import check_same_run, provenance, versions
-from ..files import check_file, read_tensors, write_tensors
+from ..edits.provenance import check_same_run, provenance, read_done, versions
+from ..files import check_file, read_tensors, refusing, write_tensors
 from ..models.base import Model
 from .config import TrainConfig
 from .data import LossRole, Query
@@ -291,7 +291,7 @@ class Trainer:
         """Restores the checkpoint's state; returns the number of steps taken."""
         tensors, meta = read_tensors(file)
         check_same_run(file, meta, {**self._record(), "kind": "checkpoint"})
-        for i, part in enumerate(self._checkpointed()):
-            prefix = f"{i}/"
-            part.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        return meta["done"]
+        with refusing(file, "damaged", "remove it to start afresh"):
+            for i, part in enumerate(self._checkpointed()):
+                part.load_state_dict({k.removeprefix(f"{i}/"): v for k, v in tensors.items() if k.startswith(f"{i}/")})
+            return read_done(meta, sum(1 for _ in self.schedule()))

@@ -30,6 +30,8 @@ WHOLE = re.compile(
 SHARDED = re.compile(
     r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)\.(?P<kind>safetensors|bin)\.index(\.(?P<variant>[^.]+))?\.json"
 )
+LONGEST_NAME = 250
+"""Bytes of a file's name, at most."""
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -174,9 +176,14 @@ def _files_of(folder: Path, weights: Weights) -> list[Path]:
     if file.suffix != ".json":
         return [file]
     shards = read_object(file).get("weight_map")
-    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
+    if not isinstance(shards, dict) or not shards or not all(_is_name(shard) for shard in shards.values()):
         raise ValueError(f"{file} lists no shards; fetch it again")
     return [folder / Path(shard).name for shard in sorted(set(shards.values()))]
+
+
+def _is_name(shard: Any) -> bool:
+    """Whether that can be the name of a file."""
+    return isinstance(shard, str) and 0 < len(Path(shard).name.encode()) < LONGEST_NAME and "\x00" not in shard
 
 
 def _check_tokenizer(folder: Path) -> None:
