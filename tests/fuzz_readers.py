@@ -125,10 +125,12 @@ def make_picture(name: str, mode: str = "RGB") -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         rng = np.random.default_rng(0)
         colours = Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8))
-        grey = Image.fromarray(np.asarray(colours.convert("L"), dtype=np.float32) / 255)
-        (grey if mode == "F" else colours.convert("L").convert(mode) if ";" in mode else colours.convert(mode)).save(
-            folder / name
-        )
+        grey = np.asarray(colours.convert("L"))
+        made = {
+            "F": lambda: Image.fromarray(grey.astype(np.float32) / 255),
+            "I;16": lambda: Image.fromarray(grey.astype(np.uint16) * 257),
+        }
+        (made[mode]() if mode in made else colours.convert(mode)).save(folder / name)
 
     return make
 

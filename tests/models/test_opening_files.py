@@ -221,6 +221,27 @@ def test_a_pickle_that_holds_more_than_tensors_is_refused(folder: Path, part: st
     assert not Path("/tmp/efface-was-run").exists()
 
 
+@pytest.mark.parametrize(
+    ("part", "kind", "settings"),
+    [("text_encoder", "AutoModel", "config.json"), ("tokenizer", "AutoTokenizer", "tokenizer_config.json")],
+)
+def test_code_that_a_part_brings_for_an_open_class_is_not_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, kind: str, settings: str
+) -> None:
+    """transformers would ask whether to run it, and whoever says yes runs it."""
+    run = tmp_path / "was-run"
+    (folder / part / "mine.py").write_text(f"open({str(run)!r}, 'w')\nclass Mine: pass\n")
+    named = {"AutoConfig": "mine.Mine", "AutoModel": "mine.Mine", "AutoTokenizer": ["mine.Mine", None]}
+    edit_json(folder / part / settings, auto_map=named)
+    edit_json(folder / "model_index.json", **{part: ["transformers", kind]})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(
+        ValueError, match=rf"{settings} names code that comes with the model \(auto_map\), .* {kind} would"
+    ):
+        efface.load(str(folder), device="cpu")
+    assert not run.exists()
+
+
 @pytest.mark.parametrize("name", ["x.ckpt", "x.pt", "x.bin", "x.pth", "x.CKPT"])
 @pytest.mark.parametrize("tail", ["", "@plain"])
 @pytest.mark.parametrize("there", [True, False])

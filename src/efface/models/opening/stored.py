@@ -102,6 +102,7 @@ def check_parts(folder: Path, variant: str = "") -> list[Part]:
         inside = folder / name
         if not inside.is_dir():
             raise ValueError(f"{inside} is missing: {folder}/{INDEX} names this part ({kind}); fetch the folder again")
+        _refuse_code(inside, package, kind)
         parts.append(Part(name, package, kind, _check_part(inside, kind, variant)))
     found = {part.weights.variant for part in parts if part.weights}
     if variant and variant not in found:
@@ -112,10 +113,23 @@ def check_parts(folder: Path, variant: str = "") -> list[Part]:
 
 def check_settings(folder: Path) -> None:
     """Checks, as `check_parts` does, a folder that gives a single file its configuration; its weights are skipped."""
-    for name, (_, kind) in list_used(folder).items():
+    for name, (package, kind) in list_used(folder).items():
         if not (folder / name).is_dir():
             raise ValueError(f"{folder / name} is missing: {folder}/{INDEX} names this part ({kind})")
+        _refuse_code(folder / name, package, kind)
         _check_settings(folder / name, kind)
+
+
+def _refuse_code(folder: Path, package: str, kind: str) -> None:
+    """Raises ValueError where a part is opened by whatever class its files name, and they name code of their own."""
+    if package != "transformers" or not kind.startswith("Auto"):
+        return
+    for file in sorted(folder.glob("*.json")):
+        if "auto_map" in file.read_text(encoding="utf-8", errors="replace"):
+            raise ValueError(
+                f"{file} names code that comes with the model (auto_map), which is not run; an {INDEX} that names "
+                f"a class of {' or '.join(LIBRARIES)} in the place of {kind} would have worked"
+            )
 
 
 def _check_part(folder: Path, kind: str, variant: str) -> Weights | None:
