@@ -203,7 +203,7 @@ def _check_scale(name: str, pipeline: Any) -> None:
     if not isinstance(config, Mapping) or "scaling_factor" not in config or config.get("latents_std") is not None:
         return
     scale = config["scaling_factor"]
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not (math.isfinite(scale) and scale > 0):
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
         raise ValueError(
             f"the vae of {name} has scaling_factor {scale!r}; a number above 0 would have worked, 0.18215 for Stable "
             "Diffusion: set it in vae/config.json, or call pipe.vae.register_to_config(scaling_factor=0.18215)"

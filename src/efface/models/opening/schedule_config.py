@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,4 +39,4 @@ def check_schedule_config(config: Mapping[str, Any], where: str) -> None:
 
 def _is_share(number: Any) -> bool:
     plain = isinstance(number, int | float) and not isinstance(number, bool)
-    return plain and math.isfinite(number) and 0 < number <= 1
+    return plain and 0 < number <= 1  # of numbers that are none, and of whole ones of any length, false
