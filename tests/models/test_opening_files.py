@@ -54,6 +54,12 @@ def with_nan(file: Path) -> None:
     save_file(held, file, {"format": "pt"})
 
 
+def make_index(part: Path, shard: str) -> None:
+    """A list of shards in the place of the weights."""
+    (part / "model.safetensors").unlink()
+    (part / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": shard}}))
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "pointer in the text encoder": (lambda f: (f / TEXT).write_text(POINTER), "text_encoder.*git-lfs pointer"),
     "pointer in the unet": (lambda f: (f / UNET).write_text(POINTER), "unet.*git-lfs pointer.*git lfs pull"),
@@ -106,6 +112,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "endless schedule": (
         lambda f: edit_json(f / "scheduler/scheduler_config.json", num_train_timesteps=10**9),
         "num_train_timesteps is 1000000000; a whole number up to",
+    ),
+    "betas of very many digits": (
+        lambda f: edit_json(f / "scheduler/scheduler_config.json", beta_end=10**400),
+        "beta_end is 10+; a number between 0 and 1",
+    ),
+    "a shard that can be no file": (
+        lambda f: make_index(f / "text_encoder", "[" * 100_000),
+        "index.json lists no shards; fetch it again",
     ),
     "negative betas": (
         lambda f: edit_json(f / "scheduler/scheduler_config.json", beta_start=-1.0),
