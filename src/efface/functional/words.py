@@ -72,14 +72,13 @@ def mentions(text: str, targets: Collection[str]) -> bool:
     >>> mentions("Two garbage trucks.", ["garbage truck"]), mentions("knives", ["knife"])
     (True, True)
     """
+    forms, longest, unspaced = _list_all_forms(tuple(targets))
     folded = fold_name(text)
-    dresses = [f" {folded} ", f" {_spell(folded)} "]
-    for target in targets:
-        if any(f" {form} " in dress for form in list_forms(target) for dress in dresses):
+    for words in (folded.split(), _spell(folded).split()):
+        spans = ((i, i + n) for n in range(1, longest + 1) for i in range(len(words) - n + 1))
+        if any(" ".join(words[i:j]) in forms for i, j in spans):
             return True
-        if UNSPACED.search(target) and fold_name(target) in folded:
-            return True
-    return False
+    return any(name in folded for name in unspaced)
 
 
 def exclude_overlaps(words: Sequence[str], named: Collection[str]) -> list[str]:
@@ -110,6 +109,14 @@ def list_forms(name: str) -> tuple[str, ...]:
     spelled = _spell(folded)
     joined = "".join(_spell(part).replace(" ", "") + " " for part in folded.split()).strip()
     return tuple(dict.fromkeys(form for dress in (folded, spelled, joined) if dress for form in _numbers(dress)))
+
+
+@functools.lru_cache(256)
+def _list_all_forms(names: tuple[str, ...]) -> tuple[frozenset[str], int, tuple[str, ...]]:
+    """All forms of these names, the words of the longest one, and the names in scripts without blanks between words."""
+    forms = frozenset(form for name in names for form in list_forms(name))
+    longest = max((form.count(" ") + 1 for form in forms), default=0)
+    return forms, longest, tuple(fold_name(name) for name in names if UNSPACED.search(name))
 
 
 def _spell(folded: str) -> str:
