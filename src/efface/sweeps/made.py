@@ -33,6 +33,8 @@ class Made:
         """The lines for the head of a page."""
         if not self.cells:
             return []
+        if not self.done:
+            return [f"**None of {self.cells} cells is done so far.** What follows was fixed beforehand."]
         took = ", ".join(f"{kind} {seconds / 3600:.2f}" for kind, seconds in self.seconds.items())
         total = sum(self.seconds.values()) / 3600
         done = f"All {self.cells} cells are done"

@@ -49,7 +49,8 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
     every = ["## Every concept", "", *_short_table(_every(lines, columns), len(KEYS)), ""]
     refused = _list_edits("Attacks that could not be made", ("why", "on"), made.refused)
     alarms = _list_edits("Alarms", ("alarm", "raised by"), made.alarms)
-    return "\n".join([*head, *about, *means, *compared, *every, *refused, *alarms])
+    shown = [*means, *compared, *every] if lines else []
+    return "\n".join([*head, *about, *shown, *refused, *alarms])
 
 
 def _list_edits(title: str, head: Sequence[str], found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
