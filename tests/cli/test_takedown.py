@@ -87,7 +87,14 @@ def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
     assert (
         found["sentence"].startswith(("Ready: ", "Not ready: ", "Undecided: ")) and "Method: esd." in found["sentence"]
     )
-    told = ("time: about", "erasing (esd)", "esd: drawing the base", "esd: judging", "esd, before any attack: ")
+    told = (
+        "time: about",
+        "checking that the untouched model draws the target",
+        "erasing (esd)",
+        "esd: drawing the base",
+        "esd: judging",
+        "esd, before any attack: ",
+    )
     told += ("attacks on esd: ", "audit of esd: ")
     assert sorted(told, key=first.err.index) == list(told)
     for name in ("edit", "report", "record", "export"):
@@ -128,6 +135,18 @@ def test_a_name_on_a_model_of_ones_own(
     assert f"“{PERSON}”" in last and last.startswith(("Ready: ", "Not ready: ", "Undecided: "))
     assert (out / "report.html").is_file() and (out / "uce" / "export" / "model_index.json").is_file()
     assert Edit.load(out / "uce" / "edit.safetensors").meta["request"]["targets"] == [PERSON]
+
+
+def test_a_style_without_other_words_is_attacked_by_what_can_be_made(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(command(bundle / "model", tmp_path / "out", "pixel", "--method", "uce", "--json"))
+    told = capsys.readouterr()
+    assert code in (0, 1, 3), told.err
+    assert "synonyms is not among the attacks: no other word is known for 'pixel'" in told.err
+    found = json.loads((tmp_path / "out" / "uce" / "evaluation" / "attacks.json").read_text())
+    assert {m["attack"] for m in found["measures"]} >= {"seeds", "random-prefix"}
+    assert "synonyms" not in {m["attack"] for m in found["measures"]}
 
 
 def test_nudity_has_two_judges_of_different_kinds_at_once(

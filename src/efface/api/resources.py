@@ -14,6 +14,7 @@ from ..files import read_json
 from ..suites import world
 from ..suites.rows import build
 from ..suites.world import World, locate
+from .progress import Report, silent
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..scorers import Judge
     from ..suites.spec import Suite
 
+LOOKING = "checking that the untouched model draws the target"
+"""A stage: what the model does not draw can't be shown to be erased."""
 ENOUGH = 0.5
 """A target that the base shows less often is warned about before it is erased."""
 LOOK = 24
@@ -151,7 +154,7 @@ def judges_of(
     return [scorer for some in found for scorer in some]
 
 
-def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
+def check_target(name: str, model: Model, erasure: Erasure, report: Report = silent) -> float | None:
     """The share of pictures in which the untouched model draws the target, with a warning where it seldom does.
 
     None for a model without a world, and for a target that its judges do not know.
@@ -167,10 +170,12 @@ def check_target(name: str, model: Model, erasure: Erasure) -> float | None:
     except ValueError as error:
         warnings.warn(f"whether {name} draws the target can't be measured: {error}", stacklevel=2)
         return None
-    return warn_if_undrawn(model, erasure.targets, suite, judges_of(name, suite, (), known))
+    return warn_if_undrawn(model, erasure.targets, suite, judges_of(name, suite, (), known), report)
 
 
-def warn_if_undrawn(model: Model, targets: Sequence[str], suite: Suite, judges: Sequence[Judge]) -> float | None:
+def warn_if_undrawn(
+    model: Model, targets: Sequence[str], suite: Suite, judges: Sequence[Judge], report: Report = silent
+) -> float | None:
     """The share of a few of the suite's target pictures that show it on the untouched model; warns where it is low.
 
     None where no judge answers the question.
@@ -182,7 +187,9 @@ def warn_if_undrawn(model: Model, targets: Sequence[str], suite: Suite, judges: 
     able = [judge for judge in judges if rows and judge.question == rows[0].asks]
     if not able:
         return None
+    report(LOOKING, 0, len(rows))
     seen = measure_target_rate(model, rows, able, Settings())
+    report(LOOKING, len(rows), len(rows))
     if seen.value is not None and seen.value < ENOUGH:
         warnings.warn(
             f"{model.name} draws {', '.join(targets)} in only {seen.value:.0%} of {seen.n} pictures before anything is "

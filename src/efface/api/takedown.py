@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..planning.plan import Plan
     from .takedown_plan import TakedownPlan
 
-LOOKING = "whether the untouched model draws the target"
-"""The stage before the first method: what the model does not draw can't be shown to be erased."""
 REQUEST = "request.json"
 """What was asked, so that a folder is gone on with for the same request alone."""
 
@@ -138,6 +136,7 @@ def takedown(
             known=known if uses_world else None,
             out=folder,
             suite=name or str(drafted),
+            spec=made.spec,
             per_group=size,
             groups=groups,
             scorers=judges,
@@ -147,9 +146,7 @@ def takedown(
             report=told,
         )
         if not any((folder / each / "evaluation").exists() for each in methods):
-            told(LOOKING, 0, 1)
-            warn_if_undrawn(opened, erasure.targets, made, panel)
-            told(LOOKING, 1, 1)
+            warn_if_undrawn(opened, erasure.targets, made, panel, told)
         trials = []
         for each in methods:
             trials.append(try_method(work, each, on_memory))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..records.attacks import AttackRecord
     from ..records.report import Record
     from ..reporting.verdict import Verdict
+    from ..suites.spec import SuiteSpec
     from ..suites.world import World
     from .takedown_plan import Profile
 
@@ -56,6 +57,7 @@ class Work:
     known: World | None
     out: Path
     suite: str
+    spec: SuiteSpec
     per_group: int | None
     groups: tuple[str, ...]
     scorers: tuple[str, ...]
@@ -128,14 +130,16 @@ def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
     how = work.how
     names = {target: other_names(target, work.kind) for target in work.erasure.targets}
     called = {target: words for target, words in names.items() if words} if work.known is None else {}
-    blind = work.known is None and not called  # no other word for the target is known
+    nameless = _list_nameless(work, called)
+    if nameless and "synonyms" in how.attacks:
+        warnings.warn(f"synonyms is not among the attacks: no other word is known for {nameless[0]!r}", stacklevel=2)
     try:
         return attack(
             work.model,
             best.edit,
             best.folder,
             work.suite,
-            attacks=tuple(a for a in how.attacks if a != "synonyms" or not blind),
+            attacks=tuple(a for a in how.attacks if a != "synonyms" or not nameless),
             synonyms=called,
             budget=how.budget,
             scorers=work.scorers,
@@ -146,6 +150,15 @@ def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
     except NothingToAttack as error:
         warnings.warn(f"no attack was made: {error}", stacklevel=2)
         return None
+
+
+def _list_nameless(work: Work, called: Mapping[str, Sequence[str]]) -> list[str]:
+    """The targets for which neither the world of model or suite nor their own names give another word."""
+    from ..robustness.conditions import find_aliases
+
+    aliases = find_aliases(work.known, work.spec)
+    known = {name for name, words in aliases.items() if words.synonyms or words.paraphrases}
+    return [target for target in work.erasure.targets if target not in known and target not in called]
 
 
 def audit_trial(work: Work, best: Trial) -> None:

@@ -92,7 +92,7 @@ class Request:
         drawn: list[float | None] = []
 
         def look(model: Model, erasure: Erasure) -> None:
-            drawn.append(check_target(self.request.model, model, erasure))
+            drawn.append(check_target(self.request.model, model, erasure, report))
 
         with join_process_group(self.loading.device) as group, progress(group.is_main) as report:
             edit = self.erase(method, report, tell_plan if group.is_main else None, look)
