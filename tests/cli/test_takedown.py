@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import torch
 
 import efface
 from efface.api.takedown_plan import PROFILES, Profile
-from efface.api.takedown_stages import Trial, choose_trial
+from efface.api.takedown_stages import Trial, attack_trial, choose_trial
 from efface.cli.app import main
+from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.records.audit import read_audit
 from efface.reporting.verdict import build_verdict
-from judging_fixtures import world_model, write_bundle, write_clip
+from efface.robustness.conditions import NothingToAttack
+from efface.suites.drafting import find_kind
+from efface.suites.spec import SuiteSpec
+from efface.suites.world import load as load_world
+from judging_fixtures import world_model, write_bundle, write_clip, write_world
 from report_fixtures import measure, record, share
 
 PERSON = "Ada Lovelace"
@@ -137,16 +143,32 @@ def test_a_name_on_a_model_of_ones_own(
     assert Edit.load(out / "uce" / "edit.safetensors").meta["request"]["targets"] == [PERSON]
 
 
-def test_a_style_without_other_words_is_attacked_by_what_can_be_made(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = main(command(bundle / "model", tmp_path / "out", "pixel", "--method", "uce", "--json"))
-    told = capsys.readouterr()
-    assert code in (0, 1, 3), told.err
-    assert "synonyms is not among the attacks: no other word is known for 'pixel'" in told.err
-    found = json.loads((tmp_path / "out" / "uce" / "evaluation" / "attacks.json").read_text())
-    assert {m["attack"] for m in found["measures"]} >= {"seeds", "random-prefix"}
-    assert "synonyms" not in {m["attack"] for m in found["measures"]}
+def test_a_style_without_other_words_is_attacked_by_what_can_be_made(tmp_path: Path) -> None:
+    """What the attack is asked for: the world knows other words of things, and none of styles."""
+    write_world(tmp_path, ("cat", "dog"))
+    world = load_world(tmp_path)
+    spec = SuiteSpec("own", "1", "", "", "", "things")
+    asked: list[tuple[str, ...]] = []
+
+    def refuse(*_: object, attacks: tuple[str, ...], **__: object) -> None:
+        asked.append(attacks)
+        raise NothingToAttack("the base shows nothing")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("efface.api.takedown_stages.attack", refuse)
+        for target in ("cat", "pixel"):
+            work = types.SimpleNamespace(
+                how=TINY, erasure=Erasure((target,)), kind=find_kind("", (target,)), known=world, spec=spec, model=None,
+                suite="own", scorers=(), report=None,
+            )  # fmt: skip
+            trial = types.SimpleNamespace(method="uce", edit=None, folder=None)
+            with pytest.warns(UserWarning) as told:
+                assert attack_trial(work, trial) is None  # type: ignore[arg-type]
+            named = [str(w.message) for w in told if "synonyms is not among the attacks" in str(w.message)]
+            assert named == [f"synonyms is not among the attacks: no other word is known for {target!r}"] * (
+                target == "pixel"
+            )
+    assert asked == [("synonyms", "seeds"), ("seeds",)]
 
 
 def test_nudity_has_two_judges_of_different_kinds_at_once(
