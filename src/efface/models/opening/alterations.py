@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 LIBRARIES = ("diffusers", "transformers", "torch", "accelerate", "efface")
 """Packages whose modules and hooks are part of a network as it is published."""
+QUANTISERS = ("torchao", "optimum", "bitsandbytes", "hqq")
+"""Packages whose tensors are packed, whatever dtype they say that they have."""
 FREEU = ("s1", "s2", "b1", "b2")
 """What FreeU sets in the upward blocks of a U-Net."""
 ALTERING = ("PAG", "CustomDiffusion")
@@ -23,9 +25,8 @@ def check_alterations(name: str, part: str, module: nn.Module) -> None:
                 f"{part} of {name} is drawn with FreeU, which lies in no weight; call pipe.disable_freeu() first"
             )
         _check_calls(name, part, key, each)
-    if getattr(module, "hf_quantizer", None) is not None or any(
-        type(p.data) is not Tensor for p in module.parameters()
-    ):
+    packed = any(_library(kind) in QUANTISERS for p in module.parameters() for kind in (type(p), type(p.data)))
+    if packed or getattr(module, "hf_quantizer", None) is not None:
         raise ValueError(
             f"{part} of {name} holds quantized weights, which can't be edited; open the pipeline in fp32, fp16 or "
             "bf16, or its folder with efface.load(folder, quantise=4)"
