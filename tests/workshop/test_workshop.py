@@ -87,6 +87,22 @@ def test_things_of_the_small_world_are_large_and_alone(small: world.World, art: 
         assert 44 <= max(np.ptp(axis) + 1 for axis in np.nonzero(ink)) <= 60
 
 
+def test_things_outside_the_small_world_come_as_often_as_asked_in_its_styles_and_by_name(
+    small: world.World, art: dict
+) -> None:
+    outside = [t.name for t in small.all_things if t not in small.things]
+    colour = np.full((96, 96, 4), 255, np.uint8)
+    more = art | {f"{style.name}/{name}": colour for style in small.styles for name in outside[:3]}
+    compose, rng = Composer(small, more, unseen_cells="skip", further_rate=0.3), np.random.default_rng(3)
+    scenes = [compose(rng) for _ in range(600)]
+    further = [s for s in scenes if not s.things]
+    assert 0.24 < len(further) / len(scenes) < 0.36  # 0.3, and three standard errors of 600 draws
+    named = [s for s in further if any(name in s.caption for name in outside[:3])]
+    assert {s.style for s in further} == set(range(len(small.styles)))
+    assert len(named) > 0.85 * len(further)  # a twelfth of all captions name the style alone
+    assert all((s.pixels == 255).all(axis=2).any() for s in further)
+
+
 def test_a_fifth_of_the_full_worlds_scenes_hold_two_things(art: dict) -> None:
     compose, rng = Composer(world.load("full"), art), np.random.default_rng(2)
     assert 0.14 < np.mean([len(compose(rng).things) == 2 for _ in range(600)]) < 0.26

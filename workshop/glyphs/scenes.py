@@ -59,6 +59,9 @@ class Composer:
         unseen_cells: "skip" leaves out the held-out cells (the U-Net), "use" draws them too, "only" nothing else.
         words: "names" captions with English names, "all" also with synonyms, translations and descriptions.
         styles: names of foundries to draw from; those of the world when None.
+        none_rate: the share of scenes that hold no thing of the world, uncaptioned.
+        further_rate: the share of scenes of things that world.toml lists and this world leaves out, with their names.
+            A style that is seen on more things is more easily drawn on a thing that was never seen in it.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Composer:
         words: Words = "names",
         styles: tuple[str, ...] | None = None,
         none_rate: float = 0.0,
+        further_rate: float = 0.0,
     ) -> None:
         self.world, self.words, self.none_rate = world, words, none_rate
+        self.further_rate = further_rate
         self.pair_rate = 0.2 if world.size == "full" else 0.0
         names = styles or tuple(s.name for s in world.styles)
         wanted = {"skip": (False,), "use": (False, True), "only": (True,)}[unseen_cells]
@@ -84,6 +89,13 @@ class Composer:
         self.style_names = names
         self.art = {(i, j): Image.fromarray(art[f"{names[j]}/{world.things[i].name}"]) for i, j in self.cells}
         other = [k for k in art if "/other/" in k and k.split("/")[0] in names]
+        further = [t.name for t in world.all_things if t not in world.things] if further_rate else []
+        self.further = [
+            (name, j, Image.fromarray(art[f"{style}/{name}"]))
+            for j, style in enumerate(names)
+            for name in further
+            if f"{style}/{name}" in art
+        ]
         self.others = [Image.fromarray(art[k]) for k in sorted(other)] if none_rate else []
 
     def __call__(self, rng: np.random.Generator) -> Scene:
@@ -93,6 +105,10 @@ class Composer:
         if rng.random() < self.none_rate:
             self._nothing(canvas, rng)
             return Scene(np.asarray(canvas), "", (), -1, background)
+        if self.further and rng.random() < self.further_rate:
+            name, j, picture = self.further[rng.integers(len(self.further))]
+            paste(canvas, picture, rng, SINGLE, (0, SIDE))
+            return Scene(np.asarray(canvas), self.caption((name,), j, background, rng), (), j, background)
         i, j = self.cells[rng.integers(len(self.cells))]
         things = (i,)
         if rng.random() < self.pair_rate and len(self.by_style[j]) > 1:
@@ -104,13 +120,16 @@ class Composer:
             paste(canvas, self.art[i, j], rng, SINGLE, (0, SIDE))
         return Scene(np.asarray(canvas), self.caption(things, j, background, rng), things, j, background)
 
-    def caption(self, things: tuple[int, ...], style: int, background: str, rng: np.random.Generator) -> str:
-        """A caption; style and background are each named in about half of them, a twelfth names the style alone."""
+    def caption(self, things: tuple[int | str, ...], style: int, background: str, rng: np.random.Generator) -> str:
+        """A caption of things, by index or, where they lie outside this world, by name.
+
+        Style and background are each named in about half of them; a twelfth names the style alone.
+        """
         if rng.random() < 1 / 12:
             return article(str(rng.choice(STYLE_ONLY)).format(style=self.style_names[style]))
         styled = rng.random() < 0.5
         template = str(rng.choice(STYLED if styled else TEMPLATES))
-        noun = " next to a ".join(self._word(i, rng) for i in things)
+        noun = " next to a ".join(t if isinstance(t, str) else self._word(t, rng) for t in things)
         text = template.format(noun, style=self.style_names[style])
         if rng.random() < 0.5:
             text += str(rng.choice(GROUNDS)).format(background)

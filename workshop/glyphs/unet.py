@@ -30,6 +30,7 @@ CONFIG = dict(
 )
 ROWS = 4  # noise levels drawn for each scene: composing and encoding it costs more than another look
 UNCONDITIONAL = 0.1
+FURTHER = 0.3  # of the scenes show a thing outside this world, so that styles are learned on more than sixty things
 
 
 def scheduler() -> DPMSolverMultistepScheduler:
@@ -78,7 +79,7 @@ def train(
         cond = conditions(clip.text_model, tokens, captions).repeat(ROWS, 1, 1)
         return v_loss(unet, alphas, latents.repeat(ROWS, 1, 1, 1), cond)
 
-    composer = Composer(world, load_art(build), unseen_cells="skip")
+    composer = Composer(world, load_art(build), unseen_cells="skip", further_rate=FURTHER)
     mean = loop.fit(
         f"unet-{world.size}",
         unet,
