@@ -1,5 +1,6 @@
 """Measure the bundled model as its consumers load it, and write the figures and picture grids of the README."""
 
+import argparse
 import json
 import time
 import tomllib
@@ -93,6 +94,14 @@ def weakest(hits: np.ndarray, things: Sequence[str]) -> str:
 
 def top1(judged: dict[str, np.ndarray], task: str, labels: Sequence[str]) -> dict[str, np.ndarray]:
     return {k.split("-")[1]: v[:, 0] == np.array(labels) for k, v in judged.items() if k.startswith(task)}
+
+
+def again(studio: Studio, names: Sequence[str], count: int = 96) -> dict[str, str]:
+    """Things by name, drawn `count` times from seeds of their own: twelve pictures of each tell little of one thing."""
+    rows = [name for name in names for _ in range(count)]
+    hits = top1(studio.judge(studio.draw([article(f"a {name}") for name in rows], 7000)), "object", rows)
+    chosen = {name: np.array(rows) == name for name in names}
+    return {f"{name}, {judge}": rate(h[mask]) for name, mask in chosen.items() for judge, h in hits.items()}
 
 
 def ground(images: np.ndarray, world: World) -> np.ndarray:
@@ -265,6 +274,16 @@ def report(world: World, build: Path, seeds: int = 2) -> None:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--again", nargs="+", metavar="THING", help="draw these things 96 times, and nothing else")
+    args = parser.parse_args()
     torch.set_num_threads(2)
-    report(load(), Path("build/glyphs"))
+    if args.again:
+        print("\n".join(f"{name}: {figure}" for name, figure in again(Studio(), args.again).items()))
+    else:
+        report(load(), Path("build/glyphs"))
+
+
+if __name__ == "__main__":
+    main()
