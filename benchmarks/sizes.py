@@ -41,6 +41,37 @@ def pipeline(
     return made
 
 
+def small_pipeline(size: Size, dtype: torch.dtype) -> Any:
+    """A small pipeline of the same classes, 16 pixels a side, on the CPU: every case of a benchmark runs on it.
+
+    Weights are random, so that a picture shows nothing.
+    """
+    torch.manual_seed(0)
+    unet: dict[str, Any] = {"sample_size": 8, "block_out_channels": (32, 64), "layers_per_block": 1}
+    unet |= {"attention_head_dim": 2, "cross_attention_dim": 32}
+    unet["down_block_types"] = ("CrossAttnDownBlock2D", "DownBlock2D")
+    unet["up_block_types"] = ("UpBlock2D", "CrossAttnUpBlock2D")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    with _made("cpu", dtype):
+        vae = AutoencoderKL(block_out_channels=(32, 32), latent_channels=4, sample_size=16, **blocks)
+        text = {"vae": vae, "text_encoder": CLIPTextModel(_text(32, 1, 2)), "tokenizer": _tokenizer()}
+        if size == "sd":
+            scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **SCHEDULE)
+            checks = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+            made: Any = StableDiffusionPipeline(
+                unet=UNet2DConditionModel(**unet), scheduler=scheduler, **text, **checks
+            )
+        else:
+            unet |= {"cross_attention_dim": 64, "addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+            unet |= {"use_linear_projection": True, "projection_class_embeddings_input_dim": 32 + 6 * 8}
+            text |= {"text_encoder_2": CLIPTextModelWithProjection(_text(32, 1, 2)), "tokenizer_2": _tokenizer()}
+            scheduler = EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading")
+            network = UNet2DConditionModel(**unet)
+            made = StableDiffusionXLPipeline(unet=network, scheduler=scheduler, add_watermarker=False, **text)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
 def _sd(side: int, shapes: AbstractContextManager[Any]) -> StableDiffusionPipeline:
     with shapes:
         unet = UNet2DConditionModel(
