@@ -75,7 +75,7 @@ def test_rates_are_told_by_setting_where_every_query_is_one(folder: Path, capsys
     [
         (("--attack", "seed"), "did you mean 'seeds'"),
         (("--attack", "seeds", "--budget", "0"), "no budget '0'; give default, paper, a factor such as 4x"),
-        (("--attack", "seeds", "--set", "synonyms.queries=3"), "settings speak of synonyms"),
+        (("--attack", "seeds", "--set", "synonyms.queries=3"), "settings name synonyms"),
         (("--attack", "seeds", "--set", "seeds.queries"), "write NAME.SETTING=VALUE"),
         (("--attack", "seeds", "--set", "seeds.eta=3"), "seeds has no setting 'eta'; it has queries"),
         (("--attack", "seeds", "--synonym", "kitty"), "write for example cat=kitty"),

@@ -1,1 +1,1 @@
-"""The face of the library: what `import efface` offers, which the command line calls too. Imports no torch."""
+"""The library's public functions, which `import efface` offers and the command line calls; it imports no torch."""

@@ -51,30 +51,31 @@ def attack(
     progress: Progress = None,
     on_plan: Callable[[GradientPlan], None] | None = None,
 ) -> AttackRecord:
-    """Attack an edited model, with the untouched base, a kept concept and random prefixes as controls.
+    """Attacks an edited model, with the untouched base, a kept concept and random prefixes as controls.
 
     Args:
         model, edit, suite, asks, scorers, strength, steps, guidance, scorer_timeout, progress: as in `evaluate`.
-        out: folder for attacks.json and pictures, an evaluation's own for example; what was begun is gone on with.
+        out: the folder for attacks.json and pictures, for example an evaluation's own; unfinished attacks are
+            continued.
         attacks: names or instances, or "standard" for five of them.
-        budget: what each named attack may spend: "default", "paper", a factor such as "4x", or a number of queries.
+        budget: the budget of each named attack: "default", "paper", a factor such as "4x", or a number of queries.
         settings: settings of named attacks, by the attack's name.
         synonyms: other names of a concept, by the concept, beside those that the model's world knows.
-        group: the suite's group that is attacked; its first that must be gone by default.
-        rows: prompts of each erased concept, at most.
-        controls: prompts in each control, at most.
-        worst_case: make each attack only on what none before it broke.
-        store: folder of the attacks' batches and pictures, by default `out`/attacks; edits that share one attack the
-            untouched base once.
-        seed: of everything random in the attacks.
+        group: the suite's group that is attacked; by default the first one whose concepts must be gone.
+        rows: the largest number of prompts of each erased concept.
+        controls: the largest number of prompts in each control.
+        worst_case: whether each attack is made only on rows that no attack before it broke.
+        store: the folder of the attacks' batches and pictures, by default `out`/attacks; edits that share one attack
+            the untouched base once.
+        seed: the seed of everything random in the attacks.
         max_memory: the most memory that attacks by gradients may need: bytes, or "8GB"; by default what is free. They
             differentiate as many rows at once as fit.
-        on_plan: called with the memory plan of attacks by gradients, where there are any, before they start.
+        on_plan: called with the memory plan of attacks by gradients, if there are any, before they start.
 
     Raises:
-        DoesNotFit: an attack by gradients needs more memory than it may have; says what would fit.
-        ValueError: nothing to attack or to judge with, an attack that can't be made here, a base that does not show the
-            concept, or an edit of another base.
+        DoesNotFit: an attack by gradients needs more memory than it may have; the message says what would fit.
+        ValueError: there is nothing to attack or no judge, an attack can't be made here, the base does not show the
+            concept, or the edit is of another base.
     """
     check_strength(strength)
     opening, folder = lazy(model), Path(out)
@@ -106,7 +107,7 @@ def require_gradient_memory(
     on_plan: Callable[[GradientPlan], None] | None,
     report: Report,
 ) -> None:
-    """Plan the memory of attacks by gradients; the model then differentiates as many rows at once as fit."""
+    """Plans the memory of attacks by gradients; the model then differentiates as many rows at once as fit."""
     rows = max((each.batch_size for each in attacks if each.threat == "gradients"), default=0)
     if not rows:
         return
@@ -123,7 +124,7 @@ def require_gradient_memory(
 
 
 def add_aliases(known: Mapping[str, ConceptAliases], synonyms: Mapping[str, Words]) -> dict[str, ConceptAliases]:
-    """What is known of concepts, with further names of them."""
+    """Adds further names to the known names of concepts."""
     from ..robustness.conditions import ConceptAliases
 
     found = dict(known)
@@ -137,14 +138,14 @@ def add_aliases(known: Mapping[str, ConceptAliases], synonyms: Mapping[str, Word
 def chosen_attacks(
     asked: str | Attack | Sequence[str | Attack], model: str, budget: str, settings: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[Attack], bool]:
-    """The attacks with their budgets, and whether those that can't be made here are left out: the standard ones are."""
+    """The attacks with their budgets, and whether impossible ones are left out, as with the standard attacks."""
     from ..attacks import STANDARD, configured, named
 
     each = [asked] if isinstance(asked, str) or not isinstance(asked, Sequence) else list(asked)
     flat = [one for some in each for one in (STANDARD if some == "standard" else (some,))]
     names = list(dict.fromkeys(named(one) for one in flat if isinstance(one, str)))
     if stray := [name for name in settings if named(name) not in names]:
-        raise ValueError(f"settings speak of {stray[0]}, which is not among the attacks: {', '.join(names)}")
+        raise ValueError(f"settings name {stray[0]}, which is not among the attacks: {', '.join(names)}")
     by_name = {named(name): values for name, values in settings.items()}
     made = [configured(name, model, budget, by_name.get(name)) for name in names]
     return [*made, *(one for one in flat if not isinstance(one, str))], "standard" in each
@@ -170,7 +171,7 @@ def check_attackable(
 def attack_standard(
     model: Model, case: Case, suite: Suite, scorers: Sequence[Judge], out: Path, settings: Settings, report: Report
 ) -> None:
-    """Make the standard attacks, beside the evaluation."""
+    """Makes the standard attacks, beside the evaluation."""
     from ..robustness.campaign import Campaign, attack
     from ..robustness.conditions import find_aliases
 

@@ -1,4 +1,4 @@
-"""`efface.audit`: what an edit damaged most, found by search and confirmed by drawing."""
+"""`efface.audit`: finds what an edit damaged most by a search, and confirms it by pictures."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def audit(
     progress: Progress = None,
     **look: Any,
 ) -> Audit:
-    """Search a vocabulary for the words that an edit damaged most, and draw them before and after.
+    """Searches a vocabulary for the words that an edit damaged most, and draws them before and after the edit.
 
     Args:
         model, edit, scorers, progress: as in `evaluate`; scorers are judges of objects and CLIPs.
-        out: folder for audit.json, audit.png and the pictures; those that lie there already are not drawn again.
-        vocabulary: words to search, or a file of them, one a line; by default the model's most common words, and its
+        out: the folder for audit.json, audit.png and the pictures; pictures that are there already are not drawn again.
+        vocabulary: the words to search, or a file of them, one a line; by default the model's most common words and its
             world's names.
-        look: how much is searched and drawn: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
+        look: fields of `efface.diagnostics.audit.AuditConfig`, such as worst=12.
 
     Raises:
-        ValueError: too few words, a scorer that is neither, an edit of another base.
-        FileNotFoundError: no such file of words.
+        ValueError: there are too few words, a scorer is neither of the two, or the edit is of another base.
+        FileNotFoundError: there is no such file of words.
     """
     opening, folder = lazy(model), Path(out)
     if isinstance(vocabulary, str | Path) and not Path(vocabulary).is_file():

@@ -1,4 +1,4 @@
-"""An edit, and what it is measured with."""
+"""An edit together with its model, request and suite."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from ..suites.spec import Suite
 
 Words = str | Sequence[str]
-"""One word, or some."""
+"""One word or several."""
 
 
 def several(words: Words) -> tuple[str, ...]:
-    """One word, or some of them, as a tuple."""
+    """Returns one word or several as a tuple."""
     return (words,) if isinstance(words, str) else tuple(words)
 
 
 @dataclass(frozen=True)
 class Case:
-    """An edit, or one that is still to be fitted, and what it is measured with."""
+    """An edit, or a request that has no edit yet, with the model and world for its evaluation."""
 
     model: LazyModel
     request: Erasure
     known: World | None
     used: tuple[str, ...] = ()
-    """The words that the fitting searched in."""
+    """The words in which the fitting searched."""
     saved: Path | None = None
-    """The edit's file, where it is fitted."""
+    """The edit's file, if it is fitted."""
 
     @staticmethod
     def of(model: Model | LazyModel | str | Path, edit: Edit | str | Path, out: Path) -> Case:
-        """An edit with the request that it answers; ValueError where it does not say which."""
+        """The case of an edit with its request; raises ValueError where the edit has none."""
         from ..evaluation.evaluate import read_request, read_used_words
 
         opening = lazy(model)
@@ -49,7 +49,7 @@ class Case:
 
     @staticmethod
     def before(model: Model | LazyModel | str | Path, request: Erasure) -> Case:
-        """A request that is still to be answered."""
+        """The case of a request that has no edit yet."""
         opening = lazy(model)
         return Case(opening, request, world_of(opening.name))
 
@@ -68,11 +68,12 @@ class Case:
         sizes: Mapping[str, int] | None = None,
         fraction: float = 1.0,
     ) -> Suite:
-        """The suite of that name for what was erased; by default the one that suits the model and the request.
+        """The suite of that name for the request; by default the one that suits the model and the request.
 
         Args:
-            sizes: pictures by group; only these groups are made, and those of them that the suite has no rows for are
-                left out.
+            name: the suite's name, or a file.
+            per_group, groups, asks: as in `evaluate`.
+            sizes: the number of pictures by group; only these groups are made, without those that have no rows.
             fraction: the share of each group's pictures that is made, at least one.
         """
         if not name:

@@ -1,4 +1,4 @@
-"""`efface.import_edit`, `merge`, `revert` and `diff`: other tools' erasures as edits, sums and differences."""
+"""`efface.import_edit`, `merge`, `revert` and `diff`: imports, adds, subtracts and compares edits."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def import_edit(
     method: str = "imported",
     unpickle: bool = False,
 ) -> Edit:
-    """An edit of what another tool left of an erasure, to be judged, attacked, exported and recorded as any other.
+    """Imports another tool's erasure as an edit, which can be judged, attacked, exported and recorded like any other.
 
     Args:
         model: the base that it was made from.
         source: weights by diffusers' or the original names (ESD, UCE), a LoRA of kohya, LECO, PEFT or ComfyUI, a
             diffusers folder or a single file of the whole fine-tuned model.
-        targets: what was erased; a file that efface exported says it itself.
-        anchor, keep: what it became, and what was to stay, where that is known.
-        method: what made it, for the record.
-        unpickle: open a .pt, .pth, .bin or .ckpt, with `weights_only`, which runs no code of the file's.
+        targets: the erased concepts; a file that efface exported contains them.
+        anchor, keep: what they became and the concepts to keep, if known.
+        method: the name of the method, for the record.
+        unpickle: whether a .pt, .pth, .bin or .ckpt may be opened, with `weights_only`, which runs no code in the file.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, no target, or a file that fits no part of the model.
+        FileNotFoundError, ValueError: there is no such file, there is no target, or the file fits no part of the model.
     """
     from ..edits.edit import Edit
     from ..edits.provenance import provenance
@@ -70,15 +70,16 @@ def import_edit(
 def merge(
     model: Model | str | Path, edits: Sequence[Edit | str | Path], *, strengths: Sequence[float] | None = None
 ) -> Edit:
-    """One edit that changes the base as several do together: base + sum of strength times change.
+    """Merges edits to one with the effect of all together: base + sum of strength times change.
 
     Args:
-        model: the base of all of them.
+        model: the base of all edits.
         edits: at least two edits, or their files.
-        strengths: one for each; 1 by default.
+        strengths: a strength for each edit; 1 by default.
 
     Raises:
-        ValueError: fewer than two, a guide, another base, or another number of strengths.
+        ValueError: there are fewer than two edits or another number of strengths, or an edit is a guide or of another
+            base.
     """
     from ..edits.edit import Edit
     from ..interchange import arithmetic
@@ -102,17 +103,18 @@ def revert(
     *,
     strength: float = 1.0,
 ) -> dict[str, Any]:
-    """Take an edit off again: of a model's folder that holds it, or of a merged edit.
+    """Removes an edit again: from a model that contains it, or from a merged edit.
 
     Args:
         model: the base that the edit was made for.
-        edited: a folder (or whatever `efface.load` opens) with the edit in its weights; or an edit that it is part of.
-        edit: the one to take off.
-        out: a folder, or a file that ends in .safetensors where an edit is reverted; it must not exist yet.
-        strength: at which the edit went in.
+        edited: a folder (or anything that `efface.load` opens) with the edit in its weights; or an edit that contains
+            it.
+        edit: the edit to remove.
+        out: a folder, or for an edit a file that ends in .safetensors; it must not exist yet.
+        strength: the strength at which the edit was applied.
 
     Returns:
-        In JSON's types: `out`, how many weights were put back, and `exact`, whether the result is the base bit for bit.
+        In JSON's types: `out`, the number of restored weights, and `exact`, whether the result is the base bit for bit.
 
     Raises:
         FileExistsError: `out` exists.
@@ -156,16 +158,16 @@ def diff(
     *,
     strength: float = 1.0,
 ) -> Difference:
-    """Which tensors an edit, or a fine-tuned model, changes, by how much, and which text paths it leaves as they were.
+    """Compares tensors: which ones an edit or a fine-tuned model changes, by how much, and which text paths it leaves.
 
     Args:
         model: the base.
         edit: an edit, its file, or a model of the same architecture.
-        other: what to compare with; the base by default.
-        strength: of the edit.
+        other: the edit or model to compare with; the base by default.
+        strength: the strength of the edit.
 
     Raises:
-        ValueError: an edit that is a guide or of another base, a model of another architecture.
+        ValueError: an edit is a guide or of another base, or a model has another architecture.
     """
     from ..interchange import difference
 
@@ -191,7 +193,7 @@ def _values(base: Model, what: Edit | Model | str | Path, strength: float) -> di
 
 
 def _edit_or_none(what: Any) -> Edit | None:
-    """The edit in a file, or None where the words name a model."""
+    """Opens the edit in a file; None where the argument names a model."""
     from ..edits.edit import Edit
 
     is_file = isinstance(what, str | Path) and Path(what).is_file()
@@ -199,7 +201,7 @@ def _edit_or_none(what: Any) -> Edit | None:
 
 
 def _merged_record(edits: Sequence[Edit], strengths: Sequence[float]) -> dict[str, Any]:
-    """The record of a merge: all targets; the anchor where all have one; the words that any fitting searched in."""
+    """The record of a merge: all targets, the anchor if all have the same, and the words of all searches."""
     asked = [dict(edit.meta.get("request") or {}) for edit in edits]
     targets = dict.fromkeys(t for each in asked for t in each.get("targets", ()))
     anchors = {each.get("anchor", "") for each in asked}

@@ -1,4 +1,4 @@
-"""The demonstration behind `efface demo`: one erasure on a model of the glyphs make, judged, with a report."""
+"""The demonstration behind `efface demo`: one erasure on a glyphs model, judged, with a report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What a demonstration leaves."""
+    """The results of a demonstration."""
 
     record: Record
     verdict: Verdict
@@ -43,20 +43,22 @@ def demonstrate(
     on_suite: Callable[[Suite], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
 ) -> Demonstration:
-    """Erase a concept from a model of the glyphs make, judge it, and write a report with pictures.
+    """Erases a concept from a glyphs model, judges the result, and writes a report with pictures.
 
     Args:
         target: a thing or a style that the model draws.
-        out: folder for the edit, the pictures and report.html.
-        method: a name of the catalogue.
-        pictures: of the target, of its neighbours, and of unrelated things: each with and without the edit.
+        out: the folder for the edit, the pictures and report.html.
+        method: the method's name.
+        model: a glyphs model.
+        pictures: the number of pictures of the target, of its neighbours and of unrelated things, each with and without
+            the edit.
         progress: as in `evaluate`.
         on_suite: called with the suite before anything starts.
         on_plan: called with the memory plan of the training.
 
     Raises:
-        ValueError: a target, method or number that can't work.
-        FileNotFoundError: a model without a world.
+        ValueError: the target, the method or the number can't work.
+        FileNotFoundError: the model has no world.
     """
     folder, bundle = Path(out), locate(model)
     known = world.load(bundle)

@@ -1,4 +1,4 @@
-"""`efface.neurons`: which neurons an erasure switched off, and how easily adversarial prompts wake them."""
+"""`efface.neurons`: finds the neurons that an erasure switched off, and how much adversarial prompts activate them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ def neurons(
     progress: Progress = None,
     **look: Any,
 ) -> tuple[Diagnosis, dict[str, Any]]:
-    """Find the neurons that carry a concept by what an edit changed, and measure how adversarial prompts change them.
+    """Finds the neurons that carry a concept by an edit's changes, and measures how adversarial prompts change them.
 
     Args:
         model, progress: as in `evaluate`.
-        edit: the file of the edit that tells which neurons are the concept's: those that it changed most.
-        concept: prompt of the concept.
-        adversarial: prompts that should bring the concept back.
-        out: folder for `neurons.json` and `neurons.html`.
-        compare: further edits, under which the same neurons are measured.
+        edit: the file of the edit; the neurons that it changed most are the concept's.
+        concept: the prompt of the concept.
+        adversarial: the prompts that should bring the concept back.
+        out: the folder for `neurons.json` and `neurons.html`.
+        compare: further edits, with which the same neurons are measured.
         look: fields of `efface.diagnostics.neurons.NeuronConfig`, such as top=0.05.
 
     Returns:
-        The diagnosis, and what `neurons.json` holds.
+        The diagnosis, and the content of `neurons.json`.
 
     Raises:
-        ValueError: no adversarial prompt, an edit named twice, numbers that can't be, an edit of another base.
-        OSError: a file that is missing, or a folder that can't be written in.
+        ValueError: there is no adversarial prompt, an edit is named twice or of another base, or a number is
+            impossible.
+        OSError: a file is missing, or the folder can't be written in.
     """
     prompts = several(adversarial)
     if not prompts:

@@ -1,4 +1,4 @@
-"""`efface.draft_suite`: a suite for a target of one's own, and the judges that are at hand for it."""
+"""`efface.draft_suite`: drafts a suite for any target, and proposes judges for it."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def draft_suite(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
-    """Write a suite for a target as a csv to edit: by its name, in other words, its near neighbours, and other things.
+    """Writes a suite for a target as a csv: prompts with its name, in other words, of near neighbours, of other things.
 
     Args:
-        model: what `efface.load` returned, or a name, folder or hub id; its text encoder says what lies near.
-        target: what is to be erased; one or several of one kind.
-        out: the csv.
+        model: the result of `efface.load`, or a name, folder or hub id; its text encoder decides which things are near.
+        target: the concept to erase, or several of one kind.
+        out: the csv file.
         kind: "person", "style", "object", "brand" or "nudity"; by default what the names suggest.
-        neighbours: how many near things are asked for.
-        size: prompts in each of the four groups.
-        near: names to take as neighbours, instead of those that are found.
-        seed: of the pictures.
+        neighbours: the number of near things.
+        size: the number of prompts in each of the four groups.
+        near: names of neighbours, instead of those that are found.
+        seed: the seed of the pictures.
         overwrite: whether a file of this name may be replaced.
 
     Raises:
-        ValueError: an unknown kind, a file that is not to end in .csv, or numbers below 1.
+        ValueError: the kind is unknown, the file does not end in .csv, or a number is below 1.
         FileExistsError: the file exists.
     """
     file, targets = Path(out), several(target)
     if file.suffix != ".csv":
-        raise ValueError(f"--out {file} is to end in .csv, for example {file.with_suffix('.csv')}")
+        raise ValueError(f"--out {file} must end in .csv, for example {file.with_suffix('.csv')}")
     if file.exists() and not overwrite:
         raise FileExistsError(f"{file} exists already; name another file, or add --overwrite")
     if neighbours < 1 or size < 1:
@@ -72,13 +72,13 @@ def draft_suite(
 
 
 def find_neighbours(model: Model, targets: Sequence[str], kind: Kind, count: int) -> tuple[str, ...]:
-    """What lies nearest to the targets, none of them among it, by distance in the model's own text encoder.
+    """The names nearest to the targets, without the targets, by distance in the model's own text encoder.
 
-    It is looked for among the kind's names and, of objects, among what the model's world names. Of nudity there is
-    nothing to look for: what stands near it is listed.
+    They are searched among the kind's names and, for objects, among those of the model's world. For nudity there is no
+    search, but a list of near things.
 
     Raises:
-        ValueError: nothing is left to choose from.
+        ValueError: there are no names to choose from.
     """
     known = world_of(model.name)
     own = (*known.styles,) if known and kind.name == "style" else known.names if known and kind.name == "object" else ()
@@ -94,14 +94,14 @@ def find_neighbours(model: Model, targets: Sequence[str], kind: Kind, count: int
 
 
 def propose_judges(kind: Kind) -> list[str]:
-    """Judges that are at hand on this machine, as words that --scorer takes; none of the network is asked.
+    """Proposes judges that are available on this machine, as words for --scorer, without using the network.
 
-    Of nudity: NudeNet and OpenNSFW, two detectors of different kinds, where they are installed, and for what stays a
-    CLIP's choice where there is one. Of anything else: a zero-shot choice among the suite's labels, by CLIPs that the
-    hub's cache holds.
+    For nudity these are NudeNet and OpenNSFW, two detectors of different kinds, if they are installed, and for kept
+    things a CLIP's choice, if there is a CLIP. For anything else it is a zero-shot choice among the suite's labels, by
+    CLIPs in the hub's cache.
 
     Raises:
-        ValueError: there is none; says how to get one.
+        ValueError: there is none; the message says how to get one.
     """
     from huggingface_hub import try_to_load_from_cache
 

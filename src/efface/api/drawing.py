@@ -1,4 +1,4 @@
-"""`efface.draw`: pictures of prompts, with or without edits; shared among the processes that a launcher started."""
+"""`efface.draw`: draws prompts with or without edits; the processes that a launcher started share the work."""
 
 from __future__ import annotations
 
@@ -36,26 +36,27 @@ def draw(
     device: str | None = None,
     progress: Progress = None,
 ) -> list[Drawn]:
-    """Draw prompts into a folder, with any number of edits applied together, and write `out`/draw.json.
+    """Draws prompts into a folder, with any number of edits applied together, and writes `out`/draw.json.
 
     Args:
-        model: what `efface.load` returned, or a name, folder or hub id.
-        prompts: what to draw.
+        model: the result of `efface.load`, or a name, folder or hub id.
+        prompts: the prompts.
+        out: the folder.
         edits: edits, or their files.
-        strength: how much of the edits is applied: one number for all, or one for each.
-        seed: of the first picture of each prompt; the next has the next seed.
-        count: pictures a prompt.
+        strength: the strength of the edits: one number for all, or one for each.
+        seed: the seed of the first picture of each prompt; the next picture has the next seed.
+        count: the number of pictures of each prompt.
         steps, guidance, sampler: how pictures are drawn; the model's own by default.
-        device: where the processes that a launcher started meet; their own by default.
+        device: the device on which processes of a launcher exchange data; by default their own.
         progress: as in `evaluate`.
 
     Returns:
-        Prompt, seed and file of every picture; of a process that is not the first of several, nothing.
+        Prompt, seed and file of every picture; empty for all processes but the first.
 
     Raises:
-        ValueError: no prompt, a count below 1, a strength that can't be, strengths that are not as many as
-            edits, an edit of another base.
-        OSError: a file that is missing, or a folder that can't be written in.
+        ValueError: there is no prompt, the count is below 1, a strength is impossible, there is another number of
+            strengths than of edits, or an edit is of another base.
+        OSError: a file is missing, or the folder can't be written in.
     """
     asked, folder = several(prompts), Path(out)
     if not asked:
@@ -91,7 +92,7 @@ def _draw_share(
     how: dict[str, Any],
     report: Report,
 ) -> None:
-    """The pictures of one process, each into its file."""
+    """Draws the pictures of one process, each into its file."""
     from ..edits.edit import Edit, apply
     from ..evaluation.images import encode_png
     from ..files import write_whole

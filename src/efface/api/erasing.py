@@ -40,7 +40,7 @@ def load(
     guidance_rescale: float = 0.0,
     quantise: Literal[0, 4, 8] = 0,
 ) -> Model:
-    """Open a model: a name, a folder, a single file, a hub id, or a pipeline in memory.
+    """Opens a model: by a name, a folder, a single file, a hub id, or from a pipeline in memory.
 
     The arguments are those of `efface.models.loading.load`, which explains each.
     """
@@ -80,30 +80,30 @@ def erase(
     track_dir: str | Path = FOLDER,
     **settings: Any,
 ) -> Edit:
-    """Fit an edit that erases concepts from a model; the model itself stays as it is, bit for bit.
+    """Fits an edit that erases concepts from a model; the model itself stays bit-identical.
 
-    A training is planned first, and refused where it needs more memory than there is.
+    The memory of a training is planned first, and the training is refused if there is not enough.
 
     Args:
-        model: what `efface.load` returned, or the name, folder or hub id of a model.
+        model: the result of `efface.load`, or the name, folder or hub id of a model.
         what: a concept, several, or a whole request (`efface.Erasure`).
         method: a name (`efface list methods`), a class or an instance of Method.
         anchor: what the target becomes, for methods that use one.
-        keep: concepts to hold in place, for methods that can.
+        keep: concepts to keep, for methods that can use them.
         max_memory: the most memory that the run may need: bytes, or "8GB"; by default what is free.
-        checkpoint: a file to save the state of training to, and to go on from where it exists.
+        checkpoint: a file for the state of the training, which continues from it if it exists.
         progress: None shows a bar on a terminal, False nothing; or a function of (stage, done, total).
         on_plan: called with the memory plan of a training before it starts.
-        before: called with the model and the request when all that can be refused has been, before the work starts.
+        before: called with the model and the request after all checks, before the work starts.
         track: where losses go, step by step: the name of one of accelerate's trackers, such as "tensorboard" or
             "wandb", or several names or instances.
-        track_dir: folder for trackers that write files.
-        settings: arguments of the method, over those that the model suggests.
+        track_dir: the folder for trackers that write files.
+        settings: arguments of the method, which override those that the model suggests.
 
     Raises:
-        ValueError: a request, method, argument or model that can't work, or a run that does not fit in memory; the
-            message says what would have worked.
-        Diverged: the training left the numbers; holds the last good state as `edit`.
+        ValueError: a request, method, argument or model can't work, or the run does not fit in memory; the message says
+            what would have worked.
+        Diverged: a loss or gradient became NaN or infinite; its `edit` is the last good state.
 
     Example:
         >>> edit = efface.erase(efface.load("glyphs"), "cat", method="esd", steps=100)  # doctest: +SKIP
@@ -114,7 +114,7 @@ def erase(
     from ..methods.configure import configured
 
     if isinstance(method, Method):
-        method.check(erasure)  # what can be refused before the model is opened
+        method.check(erasure)  # checks that need no open model
         memory_limit(method, max_memory)
         require_losses(method, track)
     check_trackers(track, track_dir)
@@ -153,11 +153,11 @@ def erase(
 def request(
     model: str, what: str | Erasure | Iterable[str], anchor: str = "", keep: str | Iterable[str] = ()
 ) -> Erasure:
-    """The whole request, with an umbrella word replaced by what it covers in the model's world.
+    """Makes the whole request, in which an umbrella word is replaced by the things that it covers in the model's world.
 
     Raises:
-        ValueError: no target, an empty or doubled concept, several in one text, one that is kept too, or anchor and
-            keep both in the request and beside it.
+        ValueError: there is no target, a concept is empty, repeated or also kept, a text has several concepts, or
+            anchor or keep is given both in the request and beside it.
     """
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
     asked = Erasure.of(what)
@@ -169,14 +169,14 @@ def request(
 
 
 def method_name(method: Method) -> str:
-    """What the catalogue calls a method."""
+    """The catalogue's name of a method."""
     from ..catalog import METHODS
 
     return METHODS.name_of(method)
 
 
 def memory_limit(method: Method, given: str | int | None) -> int | None:
-    """Bytes that a run may need; ValueError where the method has no training that could be planned."""
+    """The bytes that a run may need; raises ValueError where the method has no training that could be planned."""
     if given is None or given == "":
         return None
     if method.kind != "trained":
@@ -197,7 +197,7 @@ def require_losses(method: Method, track: Track) -> None:
 
 
 def take_fingerprint(model: Model, report: Report) -> None:
-    """Compute the fingerprint of a model's weights, which the model then remembers."""
+    """Computes the fingerprint of a model's weights, which the model then caches."""
     stage = "taking the fingerprint of the weights"
     report(stage, 0, 1)
     model.fingerprint()
@@ -205,7 +205,7 @@ def take_fingerprint(model: Model, report: Report) -> None:
 
 
 def require_memory(built: Trainer, limit: int | None, on_plan: Callable[[Plan], None] | None, report: Report) -> None:
-    """Plan the memory of a training; DoesNotFit where it is not to be had, with the plan and what would fit."""
+    """Plans the memory of a training; raises DoesNotFit, with the plan and what would fit, where it does not fit."""
     from ..planning.machine import read_free_bytes
     from ..planning.plan import estimate, require_fit, suggest_lighter
 
@@ -216,7 +216,7 @@ def require_memory(built: Trainer, limit: int | None, on_plan: Callable[[Plan], 
 
 
 def cost(model: Model, began: float) -> dict[str, float]:
-    """Seconds since `began`, and the most memory held until now where it can be told: on a GPU the GPU's."""
+    """The seconds since `began`, and the most memory held until now, if it is known: on a GPU the GPU's."""
     spent = {"seconds": round(time.monotonic() - began, 3)}
     if model.device.type == "cuda":
         import torch

@@ -1,4 +1,4 @@
-"""`efface.evaluate`: a suite drawn with and without an edit, and judged."""
+"""`efface.evaluate`: draws a suite with and without an edit, and judges it."""
 
 from __future__ import annotations
 
@@ -54,34 +54,35 @@ def evaluate(
     track: Track = (),
     track_dir: str | Path = FOLDER,
 ) -> Record:
-    """Draw a suite with the untouched base and under an edit, judge every picture, and write the rates.
+    """Draws a suite with the untouched base and the edited model, judges every picture, and writes the rates.
 
     Args:
-        model: what `efface.load` returned, or the name, folder or hub id of the base that the edit was made for.
-        edit: what `efface.erase` returned, or its file. One that is only in memory is saved to `out`/edit.safetensors.
-        out: folder for pictures, scores and report.json; one that was begun is gone on with.
-        suite: name of a suite, or a file of prompts (.csv, .json, .txt, .parquet); by default the protocol's, or the
-            one that suits the model.
+        model: the result of `efface.load`, or the name, folder or hub id of the base that the edit was made for.
+        edit: the result of `efface.erase`, or its file. An edit that is only in memory is saved to
+            `out`/edit.safetensors.
+        out: the folder for pictures, scores and report.json; an unfinished evaluation in it is continued.
+        suite: the name of a suite, or a file of prompts (.csv, .json, .txt, .parquet); by default the protocol's, or
+            the one that suits the model.
         asks: what all rows of a suite's file ask for: a target, object:TARGET or style:TARGET, or captions for nothing;
             by default its columns say it, or the names in its prompts.
         scorers: names or instances; by default all that come with the model.
         protocol: a published way to evaluate, by name.
-        per_group: pictures in each group of the suite instead of its own numbers.
-        groups: names of the groups to evaluate; all by default.
-        sizes: pictures in each of these groups; only they are evaluated.
+        per_group: the number of pictures in each group of the suite, instead of its own numbers.
+        groups: the names of the groups to evaluate; all by default.
+        sizes: the number of pictures in each of these groups; only they are evaluated.
         fraction: the share of each group's pictures to draw, at least one.
-        images: folder for the pictures, by default `out`/images; evaluations that share one draw the base once.
+        images: the folder for the pictures, by default `out`/images; evaluations that share one draw the base once.
         attacks: "standard" makes the five standard attacks afterwards.
         strength, steps, guidance, sampler: how pictures are drawn; the protocol's or the model's own by default.
-        scorer_timeout: seconds that one call of a scorer may take; what it leaves open by then has no score.
+        scorer_timeout: seconds that one call of a scorer may take; pictures of a longer call have no score.
         progress: None shows bars on a terminal, False nothing; or a function of (stage, done, total).
         on_suite: called with the suite before anything is drawn; its `summary` says how a file was read.
         track, track_dir: where all rates go, at step 0, as in `erase`.
 
     Raises:
-        ValueError: an unknown suite, scorer or protocol, one that can't judge what was erased, an edit of another base,
-            or a folder that holds another evaluation.
-        OSError: a file that is missing, or a folder that can't be written in.
+        ValueError: a suite, scorer or protocol is unknown or can't judge what was erased, the edit is of another base,
+            or the folder holds another evaluation.
+        OSError: a file is missing, or the folder can't be written in.
 
     Example:
         >>> record = efface.evaluate(model, edit, "out/cat", per_group=16)  # doctest: +SKIP
@@ -136,7 +137,7 @@ def check_evaluation(
     sizes: Mapping[str, int] | None = None,
     fraction: float = 1.0,
 ) -> tuple[Suite, list[Judge]]:
-    """The suite and the scorers for an edit that is still to be fitted; arguments and errors as in `evaluate`."""
+    """The suite and the scorers for an edit that does not exist yet; arguments and errors are those of `evaluate`."""
     from ..evaluation import protocols
 
     if named := str(suite):
@@ -158,7 +159,7 @@ def _name_suite(case: Case, named: str, rules: Protocol | None) -> str:
 def _choose_scorers(
     case: Case, suite: Suite, asked: Sequence[str | Judge], rules: Protocol | None
 ) -> tuple[Suite, list[Judge]]:
-    """The suite as the protocol draws it, and the scorers, after it was checked that they can judge it."""
+    """The suite as the protocol draws it, and the scorers, which are checked to be able to judge it."""
     from ..evaluation.evaluate import check_scorers
 
     suite = rules.adjust(suite) if rules else suite
@@ -168,7 +169,7 @@ def _choose_scorers(
 
 
 def _scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], protocol: Protocol | None) -> list[Judge]:
-    """Those asked for, or else those of the model or the protocol; and what the protocol always asks."""
+    """The scorers that are asked for, or else those of the model or the protocol; and the protocol's own ones."""
     from ..evaluation.evaluate import check_scorers, has_number
     from ..evaluation.metrics import kind_of
     from ..scorers.base import TooFew

@@ -1,4 +1,4 @@
-"""What is installed, on which device work is done, and what each task would miss; behind `efface doctor`."""
+"""`efface doctor`: finds what is installed, which device is used, and which packages each task lacks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EXTRAS = {
     "play": "try edits on a page in the browser (efface play)",
     "test": "run the tests",
 }
-"""What each extra of the package is for, in the words of `efface doctor`."""
+"""The purpose of each extra of the package, as `efface doctor` shows it."""
 NAME = re.compile(r"^[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of what there is."""
+    """One line about the machine or the installation."""
 
     name: str
     says: str
@@ -34,7 +34,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Task:
-    """Something that one may want to do, and the packages that are missing for it."""
+    """A task, and the packages that are missing for it."""
 
     name: str
     missing: tuple[str, ...]
@@ -44,19 +44,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Examination:
-    """What `examine` found."""
+    """The result of `examine`."""
 
     facts: tuple[Fact, ...]
     tasks: tuple[Task, ...]
 
     @property
     def works(self) -> bool:
-        """Whether everything that efface itself needs is there."""
+        """Whether all packages that efface itself needs are installed."""
         return not self.tasks[0].missing
 
 
 def examine() -> Examination:
-    """Look at the machine and at what is installed; opens no model and asks no network."""
+    """Examines the machine and the installed packages, without opening a model or using the network."""
     needs = requirements()
     own = tuple(name for name in needs[""] if not is_installed(name))
     tasks = [Task("erase, draw, evaluate, attack, report", own, "pip install efface")]
@@ -68,7 +68,7 @@ def examine() -> Examination:
 
 
 def requirements() -> dict[str, list[str]]:
-    """Names of the packages that efface needs, under "", and that each of its extras adds, under the extra's name."""
+    """The names of the packages that efface needs, under "", and of those of each extra, under the extra's name."""
     found: dict[str, list[str]] = {"": []}
     for line in importlib.metadata.requires("efface") or ():
         package = NAME.match(line)

@@ -1,4 +1,4 @@
-"""`efface.export`: an edit as other tools load it, checked with their own loaders before it is handed on."""
+"""`efface.export`: writes an edit for other tools, and checks the file with their own loaders."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 STEPS = 20
-"""Sampling steps of the pictures that are compared, at most."""
+"""The largest number of sampling steps of the pictures that are compared."""
 
 
 @final
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what its reader found in it."""
+    """An exported file with the result of its check."""
 
     path: Path
     sidecar: Path
-    """A JSON file beside it (in it, for a folder) with what follows and the edit's record."""
+    """A JSON file beside it (or in it, for a folder) with `about` and the edit's record."""
     format: Format
     about: dict[str, Any]
     """In JSON's types: target, method, base, rank, residual, left out, reader, matched weights, the pictures' gap."""
@@ -52,29 +52,28 @@ def export(
     energy: float | None = None,
     pictures: int = 2,
 ) -> Path:
-    """Write an edited model, or the edit alone as a LoRA, as other tools load it.
+    """Writes an edited model, or the edit alone as a LoRA, in a format of other tools.
 
-    The file is loaded by its reader, every weight compared, and a few pictures drawn beside the edit's, before it gets
-    its name; where that fails, nothing is written.
+    Before the file gets its name, its reader loads it, every weight is compared, and a few pictures are compared with
+    the edit's; if that fails, nothing is written.
 
     Args:
-        model: the base that the edit was made for; one that is named is opened on the CPU.
-        edit: what `efface.erase` returned, or its file.
+        model: the base that the edit was made for; a named model is opened on the CPU.
+        edit: the result of `efface.erase`, or its file.
         out: a folder (`diffusers`), or a file that ends in .safetensors; it must not exist yet.
         format: `diffusers`, a folder with the whole model; `single-file`, the whole model in the original layout;
             `lora`, diffusers' and PEFT's; `kohya`, as most interfaces load it; `comfy`, kohya's names, in which dense
-            changes are exact. By default what the name of `out` says of the first two.
-        dtype: precision of the weights written.
-        strength: how much of the edit goes into the file.
-        rank: of the product that a dense change becomes in a LoRA; a low-rank edit keeps its own.
-        energy: share of each dense change's squared norm that the product keeps, instead of a rank; .99 by default.
-        pictures: how many are compared; 0 compares weights alone.
+            changes are exact. By default the name of `out` decides between the first two.
+        dtype: the precision of the written weights.
+        strength: the strength of the edit in the file.
+        rank: the rank of a dense change's product in a LoRA; a low-rank edit keeps its own.
+        energy: the share of each dense change's squared norm that the product keeps, instead of a rank; .99 by default.
+        pictures: the number of pictures that are compared; 0 compares weights alone.
 
     Raises:
         FileExistsError: `out` or the file beside it exists.
-        ValueError: a name that does not suit the format, an edit that is a guide or of another base, a strength, a rank
-            or an energy that can't be, a format without names for the architecture, or a reader that finds something
-            else.
+        ValueError: the name does not suit the format, the edit is a guide or of another base, a strength, rank or
+            energy is impossible, the format has no names for the architecture, or the reader reads something else.
         OSError: it can't be written.
     """
     return write_export(
@@ -94,7 +93,7 @@ def write_export(
     energy: float | None = None,
     pictures: int = 2,
 ) -> Exported:
-    """As `export`, which has the arguments and errors; the answer says also what the file's reader found in it."""
+    """Does what `export` does, with the same arguments and errors, and also returns the result of the check."""
     check_strength(strength)
     place = Path(out)
     kind = format or ("single-file" if place.suffix == ".safetensors" else "diffusers")
@@ -141,7 +140,7 @@ def _check_place(place: Path, sidecar: Path, kind: Format) -> None:
 
 
 def _is_orphan(sidecar: Path) -> bool:
-    """Whether it describes an export that is not there, as where the process was killed between the two."""
+    """Whether it describes an export that does not exist, because the process was killed between the two files."""
     try:
         held = read_json(sidecar)
     except (OSError, ValueError):
@@ -150,7 +149,7 @@ def _is_orphan(sidecar: Path) -> bool:
 
 
 def _look(model: Model, edit: Edit, pictures: int) -> Look:
-    """The prompts that show most: what was erased, what it becomes, what was kept, and no words at all."""
+    """The most telling prompts: the erased concepts, the anchor, the kept concepts, and the empty prompt."""
     from ..interchange.checks import Look
 
     asked = edit.meta.get("request") or {}
@@ -228,7 +227,7 @@ def _export_lora(
 
 
 def _hash_edit(edit: Edit | str | Path, scratch: Path) -> str:
-    """sha256 of the edit's file, or of the one that it would be saved to: an evaluation names the same."""
+    """The sha256 of the edit's file, or of the file that it would be saved to, as in an evaluation."""
     if isinstance(edit, str | Path):
         return hash_file(edit)
     saved = edit.save(scratch / "of-the-edit.safetensors")
@@ -255,7 +254,7 @@ def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: st
 
 
 def _public(edit: Edit) -> dict[str, Any]:
-    """The edit's record without the folders of this machine."""
+    """The edit's record without this machine's folders."""
     return {**edit.meta, "model": public_name(str(edit.meta.get("model", "")))}
 
 
@@ -280,7 +279,7 @@ def _scratch(place: Path) -> Iterator[Path]:
 
 
 def _hand_over(made: Path, place: Path, sidecar: str | None) -> None:
-    """Gives an export its name, its description first: who finds the one finds the other."""
+    """Gives the description and then the export their names, so that an export always has its description."""
     if sidecar is not None:
         write_whole(place.with_suffix(".json"), sidecar)
     os.rename(made, place)

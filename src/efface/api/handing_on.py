@@ -1,4 +1,4 @@
-"""What an exported folder holds beside the model: a card, the edit's record, and no path of this machine."""
+"""Writes what an exported folder holds beside the model: a card and the edit's record, without this machine's paths."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 RECORD = "efface.json"
-"""The edit's record: what was erased from which base, by which method and arguments, and what made it."""
+"""The file of the edit's record: targets, base, method, arguments and versions."""
 
 
 def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:
-    """Write a model, with the edit that is applied to it, its card and record as a folder: whole or not at all.
+    """Writes a model with the applied edit, its card and its record as a folder, whole or not at all.
 
     Args:
         about: the base's name, the strength, and under "edit" the edit's record.
@@ -41,13 +41,13 @@ def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:
 
 
 def public_name(name: str) -> str:
-    """A model's name without the folders of this machine: of a path its last part, of a hub id all of it."""
+    """A model's name without this machine's folders: the last part of a path, or the whole of a hub id."""
     place = Path(name)
     return place.name if place.is_absolute() or place.exists() else name
 
 
 def forget_paths(folder: Path, name: str) -> None:
-    """Replace in every configuration the place that the model was opened from by its name."""
+    """Replaces the path of the model in every configuration by its name."""
     for file in folder.rglob("*.json"):
         data = read_json(file, finite=False)
         if isinstance(data, dict) and "_name_or_path" in data:
@@ -55,7 +55,7 @@ def forget_paths(folder: Path, name: str) -> None:
 
 
 def write_card(about: Mapping[str, Any]) -> str:
-    """The text of a model card: what was changed, how, and where to find what was measured."""
+    """Writes the text of a model card: what was changed and how, and where measurements are."""
     edit = about["edit"]
     request = edit.get("request", {})
     targets = ", ".join(request.get("targets", ())) or "a concept"

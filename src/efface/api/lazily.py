@@ -1,10 +1,10 @@
-"""Names of the package that need torch, looked up when they are first asked for."""
+"""Names of the package that need torch, which are imported at their first use."""
 
 from typing import Any
 
 
 def lazy_attribute(name: str) -> Any:
-    """The class of that name: `efface.Edit`; AttributeError for any other."""
+    """The class of that name, `efface.Edit`; raises AttributeError for any other name."""
     if name == "Edit":
         from ..edits.edit import Edit
 

@@ -1,7 +1,8 @@
-"""`efface.add_to_ledger`: erasures applied in turn to one base, each checked again after every new one.
+"""`efface.add_to_ledger`: applies erasures in turn to one base, and checks all of them again after every new one.
 
-An erasure that held alone may be undone by the next one, which moves the same weights. The ledger is a JSON file: its
-entries are the edits in their order, its checks say after each entry how often every target so far is still drawn.
+An erasure that works alone may be undone by the next one, which changes the same weights. The ledger is a JSON file:
+its entries are the edits in their order; its checks say, after each entry, how often every target so far is still
+drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..suites.spec import Row
 
 ROWS = 24
-"""Pictures of each target, by default."""
+"""The default number of pictures of each target."""
 
 
 def add_to_ledger(
@@ -39,24 +40,24 @@ def add_to_ledger(
     rows: int = ROWS,
     progress: Progress = None,
 ) -> dict[str, Any]:
-    """Enter an edit as the next erasure, apply all together, and count how often each target is still drawn.
+    """Adds an edit as the next erasure, applies all together, and counts how often each target is still drawn.
 
     Args:
         model: the base of all edits of the ledger.
-        ledger: the JSON file; it is begun where it is not there.
-        edit: the new edit's file. The earlier ones are read from where they were, and must be as they were.
-        strength: of the new edit.
+        ledger: the JSON file, which is created if it does not exist.
+        edit: the new edit's file. The files of earlier edits must be unchanged and in their places.
+        strength: the strength of the new edit.
         suite: prompts that ask for the targets; by default those of the model's own world.
         scorers: judges; by default those that come with the model.
-        rows: pictures of each target.
+        rows: the number of pictures of each target.
         progress: as in `efface.evaluate`.
 
     Returns:
         The ledger, in JSON's types; each rate has its 95 % interval and the untouched base's beside it.
 
     Raises:
-        FileNotFoundError, ValueError: no such edit, one that is in the ledger already or has changed since, another
-            base, two guides, or no prompts or judges for a target.
+        FileNotFoundError, ValueError: there is no such edit, it is in the ledger already, an earlier one has changed,
+            the base is another one, there are two guides, or a target has no prompts or judges.
     """
     check_strength(strength)
     if rows < 1:
@@ -101,14 +102,14 @@ def add_to_ledger(
 
 
 def read_ledger(ledger: str | Path) -> dict[str, Any]:
-    """A ledger that `add_to_ledger` wrote, in JSON's types; ValueError where it is damaged, changed or another file."""
+    """Reads a ledger, in JSON's types; raises ValueError where it is damaged, changed or another file."""
     from ..records.ledger import read_ledger as read_record
 
     return read_record(ledger).model_dump(mode="json")
 
 
 def _enter(book: dict[str, Any], place: Path, edit: Path, strength: float) -> dict[str, Any]:
-    """The new entry, after proof that the edits are as they were entered."""
+    """Makes the new entry, after checking that the edits are as they were entered."""
     from ..edits.edit import Edit
 
     for each in book["entries"]:
@@ -130,7 +131,7 @@ def _enter(book: dict[str, Any], place: Path, edit: Path, strength: float) -> di
 
 
 def _rows(request: Any, known: Any, suite: str, count: int) -> list[Row]:
-    """Prompts that ask for the targets, evenly over the suite."""
+    """Picks prompts that ask for the targets, evenly over the suite."""
     if not suite and known is None:
         raise ValueError("no suite comes with this model: name one with --suite, or a .csv file of prompts")
     made = make(suite, request, known) if suite else build(suite_for(request, known), request, known, only=("target",))

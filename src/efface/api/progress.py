@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal or in a notebook, a function of your own, or nothing."""
+"""Progress of long work: a bar on a terminal or in a notebook, the user's own function, or nothing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ STEPS, SILENCE = "steps of a drawing", 5.0
 REDRAW = 0.2
 """Seconds between two drawings of a notebook's bars."""
 Report = Callable[[str, int, int], None]
-"""Called with a stage's name, what is done, and of how much."""
+"""Is called with a stage's name, what is done, and the total."""
 Progress = Report | Literal[False] | None
-"""None: a bar, where stderr is a terminal or in a notebook; False: nothing; else a function to call."""
+"""None for a bar, if stderr is a terminal or in a notebook; False for nothing; otherwise a function to call."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -29,7 +29,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def shown(progress: Progress) -> Iterator[Report]:
-    """Inside the `with` block, a function to be called with a stage's name, what is done, and of how much.
+    """Gives a function to report progress: it is called with a stage's name, what is done, and the total.
 
     Raises:
         TypeError: `progress` is neither None, False nor a function.
@@ -49,9 +49,9 @@ def shown(progress: Progress) -> Iterator[Report]:
 
 @contextmanager
 def shown_with_steps(progress: Progress, model: Model) -> Iterator[Report]:
-    """As `shown`; in between, steps of this model's drawings are told where nothing was for `SILENCE` seconds.
+    """Like `shown`, and reports steps of this model's drawings if nothing was reported for `SILENCE` seconds.
 
-    On a CPU one drawing of a large model takes many minutes, and is part of larger work that is told when it is done.
+    On a CPU one drawing of a large model takes many minutes, and larger work is only reported after each drawing.
     """
     last = time.monotonic()
     with shown(progress) as report:
@@ -73,7 +73,7 @@ def shown_with_steps(progress: Progress, model: Model) -> Iterator[Report]:
 
 
 def find_notebook() -> Callable[..., Any] | None:
-    """The `display` of the notebook that this process works for; None where it works for none."""
+    """IPython's `display` if this process belongs to a notebook; otherwise None."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if not hasattr(shell, "kernel"):  # a terminal's IPython has none
         return None
@@ -84,10 +84,10 @@ def find_notebook() -> Callable[..., Any] | None:
 
 @dataclass
 class Notebook:
-    """A bar of a notebook for each stage, redrawn in place; it may be put into any of IPython's displays."""
+    """The bars of a notebook, one for each stage, which IPython can display and redraw in place."""
 
     stages: dict[str, tuple[int, int, float, int]] = field(default_factory=dict)
-    """By stage: what is done, of how much, when it began, and what was done before this run."""
+    """For each stage: what is done, the total, the time of its beginning, and what was done before this run."""
 
     def _repr_html_(self) -> str:
         return "".join(map(self._line, self.stages))
@@ -98,14 +98,14 @@ class Notebook:
     def _line(self, stage: str) -> str:
         done, total, began, before = self.stages[stage]
         made, took = done - before, time.monotonic() - began
-        foreseen = made > 0 and done < total and stage != STEPS  # the steps begin anew with every drawing
+        foreseen = made > 0 and done < total and stage != STEPS  # steps are counted from 0 in every drawing
         left = f", about {took / made * (total - done):.0f} s left" if foreseen else ""
         bar = f'<progress value="{done}" max="{max(total, 1)}" aria-label="{escape(stage)}"></progress>'
         return f"<div>{bar} {escape(stage)}: {done} of {total}{left}</div>"
 
 
 def notebook_bars(display: Callable[..., Any]) -> Report:
-    """Bars in the cell that runs, by IPython's `display`, which must give a handle for `display_id`."""
+    """Makes bars in the running cell, by IPython's `display`, which must return a handle for `display_id`."""
     shown_now, drawn = Notebook(), 0.0
     handle: Any = None
 
@@ -127,7 +127,7 @@ def notebook_bars(display: Callable[..., Any]) -> Report:
 
 @contextmanager
 def bars() -> Iterator[Report]:
-    """Bars on stderr, one for each stage, with the time that is left."""
+    """Makes bars on stderr, one for each stage, with the remaining time."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

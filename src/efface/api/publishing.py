@@ -1,4 +1,4 @@
-"""`efface.report`, `efface.verify` and `efface.record`: what is handed on to others."""
+"""`efface.report`, `efface.verify` and `efface.record`: results for others."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ def report(
     per_group: int | None = None,
     progress: Progress = None,
 ) -> Path:
-    """Write one HTML file, which needs no network, for evaluations, attacks and published results.
+    """Writes one HTML file, which needs no network, about evaluations, attacks and published results.
 
     Args:
-        folders: one or several that `evaluate` or `attack` wrote.
+        folders: one or several folders that `evaluate` or `attack` wrote.
         out: the page; beside PAGE.html comes PAGE_files/ with pictures at full size, report.json and rows.parquet.
-        imports: result files that the ESD or EAP evaluation scripts wrote, to stand beside.
-        erased, kept: classes that were erased, or were to stay, in the imported files.
-        per_group: pairs of pictures shown of each group; all by default.
+        imports: result files of the ESD or EAP evaluation scripts, which are shown beside.
+        erased, kept: the classes that were erased, or should stay, in the imported files.
+        per_group: the number of pairs of pictures of each group; all by default.
         progress: as in `evaluate`.
 
     Returns:
         The page's file.
 
     Raises:
-        FileNotFoundError, ValueError: a folder without a finished evaluation, or a damaged or unknown file.
+        FileNotFoundError, ValueError: a folder has no finished evaluation, or a file is damaged or unknown.
     """
     if per_group is not None and per_group < 1:
         raise ValueError(f"--per-group is a number of pairs, at least 1, got {per_group}")
     if (erased or kept) and not imports:
-        raise ValueError("--erased and --kept speak of imported files; give one with --import")
+        raise ValueError("--erased and --kept are for imported files; give one with --import")
     from ..evaluation import published
     from ..reporting.page import write_page
 
     some = [folders] if isinstance(folders, str | Path) else list(folders)
     if Path(out).suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out {out} is to end in .html, for example {Path(out).with_suffix('.html')}")
+        raise ValueError(f"--out {out} must end in .html, for example {Path(out).with_suffix('.html')}")
     check_file(Path(out))
     others = [published.read_published(Path(path), tuple(erased), tuple(kept) or None) for path in imports]
     with shown(progress) as on_progress:
@@ -66,20 +66,20 @@ def verify(
     policy: str | Path = "",
     widest: float = 0.05,
 ) -> GateResult:
-    """Hold an evaluation against rules, by the unfavourable bound of each interval.
+    """Judges an evaluation by rules, using the unfavourable bound of each interval.
 
     Args:
-        folder: one that `evaluate` wrote.
-        fail_on: what must not be, such as "esr1<0.95" or ("esr1<0.95", "psr1_drop>0.05").
-        policy: a documented set of rules, by name ("default", "attacked"), or a toml file with one; "default" where
+        folder: a folder that `evaluate` wrote.
+        fail_on: rules that say what must not be, such as "esr1<0.95" or ("esr1<0.95", "psr1_drop>0.05").
+        policy: a documented set of rules, by name ("default", "attacked"), or a TOML file with one; "default" if
             neither this nor `fail_on` is given.
-        widest: an interval that has the limit inside and is wider than this does not decide.
+        widest: an interval that contains the limit and is wider than this does not decide.
 
     Returns:
         The verdict: `outcome` is "holds", "failed" or "unjudged", `findings` say why.
 
     Raises:
-        FileNotFoundError, ValueError: no finished evaluation, or a rule that says nothing about it.
+        FileNotFoundError, ValueError: there is no finished evaluation, or a rule is about something else.
     """
     if not widest > 0:
         raise ValueError(f"--widest is a width above 0, got {widest:g}")
@@ -104,20 +104,20 @@ def record(
     responder: str = "",
     sign: str | Path | None = None,
 ) -> Takedown:
-    """Write the takedown record of an evaluation: `folder`/takedown.json, and takedown.html to print.
+    """Writes the takedown record of an evaluation: `folder`/takedown.json, and takedown.html to print.
 
     Args:
-        folder: one that `evaluate` wrote.
-        edit: the edit's file, by default where it lay when it was evaluated: it is checked that this one was judged,
-            and where it lies is remembered.
+        folder: a folder that `evaluate` wrote.
+        edit: the edit's file, by default the one that was evaluated; it is checked that this edit was judged, and its
+            path is recorded.
         note: free text for the record, such as the reference of the request.
-        date: of the record, as 2026-01-31; today's (UTC) by default.
+        date: the date of the record, as 2026-01-31; today's (UTC) by default.
         requester, responder: who asked, and who answers and signs.
         sign: an SSH key that signs the record, into takedown.json.sig.
 
     Raises:
-        FileNotFoundError, ValueError: no finished evaluation, files that do not belong together, an edit that was not
-            judged here, a date that is none, a key that can't sign.
+        FileNotFoundError, ValueError: there is no finished evaluation, files do not belong together, the edit was not
+            judged here, the date is invalid, or the key can't sign.
     """
     from ..compliance import signature, takedown
     from ..files import hash_bytes, write_whole
@@ -139,7 +139,7 @@ def record(
     )
     page, file = render_takedown(made, pick_pictures(place)), place / "takedown.json"
     made = made.model_copy(update={"page": hash_bytes(page.encode())})
-    signature.signature_of(file).unlink(missing_ok=True)  # one of an earlier record is not of this one
+    signature.signature_of(file).unlink(missing_ok=True)  # a signature of an earlier record is not valid for this one
     write_whole(place / takedown.PAGE, page)
     write_whole(file, made.model_dump_json(indent=1) + "\n")
     if sign:

@@ -1,4 +1,4 @@
-"""`efface.purify`: pictures that exist, drawn again without what an edit erases."""
+"""`efface.purify`: draws given pictures again without what an edit erases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = ("before", "base", "after")
 
 @dataclass(frozen=True)
 class _Way:
-    """How pictures are taken to noise and drawn again."""
+    """The settings by which pictures are inverted to noise and drawn again."""
 
     prompt: str
     steps: int
@@ -49,30 +49,31 @@ def purify(
     strength: float = 1.0,
     progress: Progress = None,
 ) -> dict[str, Any]:
-    """Take pictures back to noise by DDIM and draw them again under an edit, which leaves out what it erased.
+    """Inverts pictures to noise by DDIM and draws them again with an edit, which leaves out what it erased.
 
-    After All but One (Hong et al., AAAI 2024): the source says that it works by DDIM inversion, the settings are our
-    reconstruction. Of each picture three are written: before, as the model reads it; base, drawn again without the
-    edit, which shows what the way there and back costs by itself; after, drawn again with it.
+    It follows All but One (Hong et al., AAAI 2024): the source says that it uses DDIM inversion, the settings are our
+    reconstruction. For each picture three are written: before, as the model reads it; base, drawn again without the
+    edit, which shows the loss by inversion itself; after, drawn again with the edit.
 
     Args:
         model, edit, progress: as in `evaluate`.
-        images: files of pictures. Each is turned upright, laid on white where it is transparent, cut to a square about
-            its middle, and scaled.
-        prompt: what the pictures show, of which the edit takes its part; both ways go by it.
-        out: folder for the pictures and `purify.json`.
-        steps: Number of DDIM steps, of the inversion and of drawing.
-        guidance: of drawing again; high ones leave the picture. The way to noise has none.
-        refine: further predictions a step on the way to noise, which make it more exact.
-        invert_with: which model takes the picture to noise, the untouched base or the edited one.
-        strength: how much of the edit is applied.
+        images: files of pictures. Each is turned upright, put on white where it is transparent, cropped to a square
+            about its middle, and scaled.
+        prompt: what the pictures show, including what the edit erases; it is used for inversion and drawing.
+        out: the folder for the pictures and `purify.json`.
+        steps: the number of DDIM steps, of the inversion and of drawing.
+        guidance: the guidance of drawing again; high guidance departs from the picture. The inversion has none.
+        refine: the number of further predictions in each step of the inversion, which make it more exact.
+        invert_with: the model that inverts the picture, the untouched base or the edited one.
+        strength: the strength of the edit.
 
     Returns:
-        What `purify.json` holds: the settings, and for each picture its files and the mean change of a pixel, of 255.
+        The content of `purify.json`: the settings, and for each picture its files and the mean change of a pixel, of
+        255.
 
     Raises:
-        ValueError: no picture, one that is none, numbers that can't be, an edit of another base.
-        OSError: a file that is missing, or a folder that can't be written in.
+        ValueError: there is no picture, a file is none, a number is impossible, or the edit is of another base.
+        OSError: a file is missing, or the folder can't be written in.
     """
     if steps < 1 or refine < 0 or guidance < 0:
         raise ValueError(
@@ -108,7 +109,7 @@ def purify(
 
 
 def _purify(model: Model, edit: Edit, before: Tensor, way: _Way, report: Report) -> dict[str, Tensor]:
-    """uint8 pictures [n, 3, h, w] by kind, a few at a time."""
+    """Makes uint8 pictures [n, 3, h, w] by kind, a few at a time."""
     import torch
 
     from ..models.trajectory import choose_image_batch
@@ -139,7 +140,7 @@ def _purify_some(model: Model, edit: Edit, before: Tensor, way: _Way) -> dict[st
 
 
 def _open(files: Sequence[Path]) -> list[Image]:
-    """The pictures; asked before a model is loaded."""
+    """Opens the pictures, before a model is loaded."""
     from ..files import open_picture
 
     if not files:
@@ -148,7 +149,7 @@ def _open(files: Sequence[Path]) -> list[Image]:
 
 
 def _told(parts: Sequence[Tensor], report: Report) -> Iterator[Tensor]:
-    """The parts, with word of how many pictures are done."""
+    """Gives the parts, and reports how many pictures are done."""
     done, total = 0, sum(len(part) for part in parts)
     for part in parts:
         yield part

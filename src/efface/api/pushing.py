@@ -1,4 +1,4 @@
-"""`efface.push`: an export or an edit to a repository of the hub, with a card that says what was measured."""
+"""`efface.push`: uploads an export or an edit to a repository of the hub, with a card of the measurements."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 @final
 @dataclass(frozen=True)
 class Pushed:
-    """What went to the hub, or would go."""
+    """What was, or would be, sent to the hub."""
 
     repository: str
     files: Mapping[str, Path]
     """The files beside the card, by their paths in the repository."""
     card: str
     url: str
-    """Of the commit; "" for a dry run."""
+    """The address of the commit; "" for a dry run."""
 
 
 def push(
@@ -45,23 +45,24 @@ def push(
     endpoint: str | None = None,
     send: bool = False,
 ) -> Pushed:
-    """Put an export or an edit into a model repository of the hub, with a generated model card.
+    """Uploads an export or an edit to a model repository of the hub, with a generated model card.
 
-    Nothing leaves the machine unless `send` is set: what would be sent is returned.
+    Nothing leaves the machine unless `send` is set; the result says what would be sent.
 
     Args:
         source: a folder or a file that `efface.export` wrote, or an edit's file.
         repository: OWNER/NAME.
-        licence: of the base, which the change of its weights is under, by the hub's name for it ("openrail++").
-        evaluation: a folder that `efface.evaluate` wrote; its rates go into the card.
-        private: whether a new repository is seen by its owner alone.
-        existing: put a commit into a repository that is there.
-        endpoint: of another hub than huggingface.co; large files go there by Git LFS.
-        send: do it. Who sends is whoever `hf auth login` logged in.
+        licence: the licence of the base, which also applies to the changed weights, by the hub's name ("openrail++").
+        evaluation: a folder that `efface.evaluate` wrote, whose rates go into the card.
+        private: whether only its owner can see a new repository.
+        existing: whether to add a commit to an existing repository.
+        endpoint: the address of a hub other than huggingface.co, to which large files are sent by Git LFS.
+        send: whether to upload, as the user of `hf auth login`.
 
     Raises:
-        FileNotFoundError, ValueError: no export or edit, no OWNER/NAME, no licence, an evaluation of another erasure.
-        FileExistsError: there is such a repository, and `existing` is not set.
+        FileNotFoundError, ValueError: there is no export or edit, no OWNER/NAME or no licence, or the evaluation is of
+            another erasure.
+        FileExistsError: the repository exists, and `existing` is not set.
         OSError: the hub can't be reached, or refuses.
     """
     if not REPOSITORY.fullmatch(repository):
@@ -77,7 +78,7 @@ def push(
 
 
 def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
-    """What the source says of itself, and its files by their paths in the repository."""
+    """The source's record, and its files by their paths in the repository."""
     from ..records.export import read_export
 
     if place.is_dir():
@@ -134,7 +135,7 @@ def _read_evaluation(folder: Path, about: Mapping[str, Any]) -> Takedown:
 
 
 def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | None) -> str:
-    """The text of the model card: request, method, protocol, rates with intervals, what was not tested, licence."""
+    """Writes the model card: request, method, protocol, rates with intervals, what was not tested, licence."""
     targets = ", ".join(about["target"]) or "a concept"
     lines = ["---", f"license: {json.dumps(licence)}", f"base_model: {json.dumps(about['model'])}"]
     lines += ["tags: [concept-erasure, efface]", "---", "", f"# {about['model']} without {targets}", ""]

@@ -1,4 +1,4 @@
-"""What a request needs beside the edit: the model, its world and judges, the suite, and the edit's file."""
+"""Finds what a request needs beside the edit: the model, its world and judges, the suite, and the edit's file."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 LOOKING = "checking that the untouched model draws the target"
 """A stage: what the model does not draw can't be shown to be erased."""
 ENOUGH = 0.5
-"""A target that the base shows less often is warned about before it is erased."""
+"""The rate of the target in the base's pictures below which a warning is given before it is erased."""
 LOOK = 24
-"""Pictures by which that is judged."""
+"""The number of pictures for that rate."""
 
 
 @dataclass(frozen=True)
 class LazyModel:
-    """A model by its name, which is opened when everything that can be refused before has been."""
+    """A model by its name, which is opened after all checks that do not need it."""
 
     name: str
     open: Callable[[], Model]
 
 
 def lazy(model: Model | LazyModel | str | Path) -> LazyModel:
-    """The model, opened when it is needed; TypeError for what is no model and names none."""
+    """Returns a model that is opened when it is needed; raises TypeError for what is neither a model nor a name."""
     if isinstance(model, LazyModel):
         return model
     if isinstance(model, str | Path):
@@ -55,7 +55,7 @@ def lazy(model: Model | LazyModel | str | Path) -> LazyModel:
 
 
 def open_to_judge(opening: LazyModel) -> Model:
-    """The model, opened; networks that judge its pictures work on its device from now on."""
+    """Opens the model, and makes networks that judge its pictures work on its device."""
     from ..scorers.base import judge_on
 
     opened = opening.open()
@@ -64,10 +64,10 @@ def open_to_judge(opening: LazyModel) -> Model:
 
 
 def edit_in(edit: Edit | str | Path, out: Path) -> tuple[Edit, Path]:
-    """The edit and its file; one that is only in memory is saved to `out`/edit.safetensors.
+    """The edit and its file; an edit that is only in memory is saved to `out`/edit.safetensors.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or a damaged one.
+        FileNotFoundError, ValueError: there is no such file, or it is damaged.
         FileExistsError: `out` holds another edit under that name.
     """
     from ..edits.edit import Edit
@@ -83,7 +83,7 @@ def edit_in(edit: Edit | str | Path, out: Path) -> tuple[Edit, Path]:
 
 
 def bundle_of(model: str) -> Path | None:
-    """The folder with the model's world and judges, or None for a model of another make."""
+    """The folder with the model's world and judges, or None for a model other than glyphs."""
     try:
         return locate(model)
     except FileNotFoundError:
@@ -91,13 +91,13 @@ def bundle_of(model: str) -> Path | None:
 
 
 def world_of(model: str) -> World | None:
-    """What a model of the glyphs make can draw, or None for a model of another make."""
+    """The things that a glyphs model can draw, or None for another model."""
     bundle = bundle_of(model)
     return world.load(bundle) if bundle else None
 
 
 def expand(model: str, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """The targets with an umbrella word ("unsafe") replaced by what it covers in the model's world."""
+    """Replaces an umbrella word ("unsafe") among the targets by the things that it covers in the model's world."""
     known = world_of(model)
     return known.expand(targets) if known else targets
 
@@ -118,7 +118,7 @@ def check_request(model: str, targets: tuple[str, ...], keep: tuple[str, ...]) -
 
 
 def read_classes(model: str) -> tuple[str, ...]:
-    """The names of a class-conditional model's classes, where its folder lists them."""
+    """The names of a class-conditional model's classes, if its folder lists them."""
     file = Path(model) / "classes.json"
     listed = read_json(file) if file.is_file() else ()
     return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
@@ -137,10 +137,10 @@ def suite_for(erasure: Erasure, known: World) -> str:
 def judges_of(
     model: str, suite: Suite | None, asked: Sequence[str | Judge] = (), known: World | None = None
 ) -> list[Judge]:
-    """The scorers that are asked for, by name or as they are; or else those that come with the model.
+    """The scorers that are asked for, by name or as instances, or else those that come with the model.
 
     Raises:
-        ValueError: words that describe no scorer; nothing is asked for and nothing comes with the model.
+        ValueError: words describe no scorer, or none is asked for and none comes with the model.
     """
     from ..scorers import build_scorers
 
@@ -155,9 +155,9 @@ def judges_of(
 
 
 def check_target(name: str, model: Model, erasure: Erasure, report: Report = silent) -> float | None:
-    """The share of pictures in which the untouched model draws the target, with a warning where it seldom does.
+    """The share of pictures in which the untouched model draws the target; warns where it is low.
 
-    None for a model without a world, and for a target that its judges do not know.
+    It is None for a model without a world, and for a target that its judges do not know.
     """
     known = world_of(name)
     if known is None:
@@ -178,7 +178,7 @@ def warn_if_undrawn(
 ) -> float | None:
     """The share of a few of the suite's target pictures that show it on the untouched model; warns where it is low.
 
-    None where no judge answers the question.
+    It is None where no judge answers the question.
     """
     from ..evaluation.evaluate import Settings, measure_target_rate
 
@@ -201,5 +201,5 @@ def warn_if_undrawn(
 
 
 def slug(words: Sequence[str]) -> str:
-    """A file's name of some words: letters, digits and hyphens."""
+    """Makes a file's name from words: letters, digits and hyphens."""
     return re.sub(r"[^\w]+", "-", "-".join(words).casefold()).strip("-") or "edit"

@@ -1,4 +1,4 @@
-"""Losses and rates on their way to TensorBoard, Weights & Biases and others, through accelerate's trackers."""
+"""Sends losses and rates to TensorBoard, Weights & Biases and others, through accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ EXTRAS = {"tensorboard": "'efface[track]'", "comet_ml": "comet-ml"}
 
 
 def check_trackers(track: Track, folder: str | Path = FOLDER) -> list[Any]:
-    """The trackers that are asked for, names or instances, each once.
+    """The trackers that are asked for, as names or instances, each once.
 
     Raises:
-        ValueError: no such tracker, or one whose package is not installed; says what would install it.
-        TypeError: something else than a name or an instance.
-        OSError: a folder that can't be written in, of a tracker that writes files.
+        ValueError: there is no such tracker, or its package is not installed; the message says how to install it.
+        TypeError: a tracker is neither a name nor an instance.
+        OSError: the folder of a tracker that writes files can't be written in.
     """
     asked = list(dict.fromkeys([track] if isinstance(track, str) else track)) if track else []
     if not asked:
@@ -63,8 +63,8 @@ def tracked(track: Track, run: str, settings: Mapping[str, Any], folder: str | P
 
     Args:
         track: as in `check_trackers`, whose errors are raised before anything is sent.
-        run: name of the run; the time is added to that of files, so that a later run does not mix with it.
-        settings: what the run was made with; values other than numbers and texts are sent as text.
+        run: the name of the run; names of files also have the time, so that later runs are separate.
+        settings: the settings of the run; values other than numbers and texts are sent as text.
     """
     found = check_trackers(track, folder)
     named = f"{run}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -84,10 +84,10 @@ def tracked(track: Track, run: str, settings: Mapping[str, Any], folder: str | P
 
 
 def name_losses(more: Mapping[str, Any]) -> dict[str, float]:
-    """What a training tells after a step, by "loss/role", or "loss/learner/role" of a search; empty where it has none.
+    """The losses of a training after a step, by "loss/role", or "loss/learner/role" for a search; empty without losses.
 
     Args:
-        more: what `Method.fit` gives to its `progress` beside the numbers of steps.
+        more: the keyword arguments that `Method.fit` gives to its `progress`.
     """
     learner = str(more.get("learner", ""))
     within = f"{learner}/" if learner.endswith("Search") else ""
@@ -95,7 +95,7 @@ def name_losses(more: Mapping[str, Any]) -> dict[str, float]:
 
 
 def name_rates(record: Record) -> dict[str, float]:
-    """The numbers of an evaluation that could be taken: "metric/group/judge", with "base" and "edited"."""
+    """The numbers of an evaluation that could be measured, by "metric/group/judge", with "base" and "edited"."""
     found: dict[str, float] = {}
     for m in record.measures:
         over = "" if m.threshold is None else f"/over {m.threshold:g}"
@@ -106,7 +106,7 @@ def name_rates(record: Record) -> dict[str, float]:
 
 
 def _build(name: str, run: str, folder: str | Path) -> GeneralTracker:
-    """accelerate's tracker of that name, begun.  Those that write files get a folder a run, others a project."""
+    """Starts accelerate's tracker of that name; one that writes files gets a folder for each run, others a project."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     kind = LOGGER_TYPE_TO_CLASS[name]

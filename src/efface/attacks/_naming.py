@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 
 def is_akin(word: str, name: str) -> bool:
-    """The name or its plural; of names long enough, whatever they begin, and what begins them."""
+    """Whether a word is the name or its plural; for long names also a longer form, or a beginning, of the name."""
     plain = word in (name, f"{name}s", f"{name}es")
     return plain or (min(len(word), len(name)) > 3 and (word.startswith(name) or name.startswith(word)))
 
 
 def put(prompt: str, names: Sequence[str], word: str) -> str:
-    """The prompt with `word` in the place of each of these names, whole words in any case; "" where none is there.
+    """Replaces each of these names in the prompt, as whole words in any case, by `word`; "" where there is none.
 
     A name may stand in the plural; "an apple" becomes "a pear", and keeps no article before "the pear".
     """

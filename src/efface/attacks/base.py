@@ -80,11 +80,11 @@ class AttackContext:
 
     Every attacker has this public model."""
     synonyms: Sequence[str]
-    """Other names of the concept, in whatever language, where any are known."""
+    """Other names of the concept, in any language, if any are known."""
     words: Sequence[str]
-    """Words that are one token each, so that a prompt spells exactly the tokens meant; common ones first."""
+    """Words that are one token each, so that a prompt has exactly the tokens of its words; common ones first."""
     pictures: Tensor
-    """uint8 [n, 3, h, w]: what the untouched base draws of the concept, from seeds of no suite; n is 0 in `check`."""
+    """The untouched base's pictures of the concept, uint8 [n, 3, h, w], from seeds of no suite; n is 0 in `check`."""
     asks: str = "object"
     """The kind of the concept, which is the question that its judges answer."""
     paraphrases: Sequence[str] = ()
@@ -96,9 +96,9 @@ class AttackContext:
     guidance: float | None = None
     """Guidance of every drawing; the model's own by default."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     once: Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = field(default_factory=keep_in_memory)
-    """Work that all rows share: what `make` gave is kept under the name, here and in files that outlive the run."""
+    """Does work that all rows share once: the result of `make` is kept under its name, also in files for later runs."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ class AttackContext:
 
     @property
     def room(self) -> int:
-        """The most words of one token each that every text encoder reads whole; 75, CLIP's, where there is none."""
+        """The largest number of one-token words that every text encoder reads; 75, CLIP's, without a text encoder."""
         return min((most - used for used, most in self.model.count_tokens("").values()), default=75)
 
     @property
@@ -127,7 +127,7 @@ class AttackContext:
         return self.placeholder or NEUTRAL.get(self.asks, NEUTRAL["object"])
 
     def put(self, prompt: str, word: str) -> str:
-        """The prompt with `word` where the concept is named (or its stand-in is); before it, where it is not."""
+        """Replaces the concept's name, or its placeholder, in the prompt by `word`; without one, `word` comes first."""
         return put(prompt, (*self.names, self.placeholder), word) or f"{word}, {prompt}"
 
     def list_other_words(self) -> list[str]:
@@ -136,28 +136,28 @@ class AttackContext:
         return [word for word in self.words if not any(is_akin(fold_name(word), name) for name in barred)]
 
     def require_edited_weights(self) -> tuple[str, ...]:
-        """The weights that the edit changed; ValueError where it left them all, as the base and a guide do."""
+        """The weights that the edit changed; raises ValueError where it changed none, as for the base and a guide."""
         if self.edit is None:
             raise ValueError("the untouched base has no edit that this attack could undo; attack a model under an edit")
         if not self.edit.names:
             raise ValueError(
                 f"the edit ({self.edit.meta.get('method', 'a guide')}) steers drawing and changes no weight: whoever "
-                "holds the weights leaves it out and has the base; attack it by prompts, embeddings or pictures"
+                "has the weights can leave it out; attack it by prompts, embeddings or pictures"
             )
         return self.edit.names
 
     def latents(self, most: int) -> Tensor:
-        """Latents [n, c, h, w] of the pictures, at most so many; NoGradient where there is none to learn from."""
+        """Latents [n, c, h, w] of at most `most` pictures; raises NoGradient where there is none to learn from."""
         if not len(self.pictures):
             raise NoGradient(f"the base drew no picture of {self.concept} that the judges confirm: none to learn from")
         return torch.cat([self.model.latents(part) for part in self.pictures[:most].split(16)])
 
     def require_image_input(self) -> None:
-        """Raises ValueError where the model cannot be handed pictures."""
+        """Raises ValueError where the model can't read pictures."""
         self.model.latents(torch.zeros(1, 3, self.model.resolution, self.model.resolution, dtype=torch.uint8))
 
     def rng(self, *what: object) -> random.Random:
-        """Randomness of a row or a purpose: the same whichever rows are attacked together."""
+        """A random generator for a row or a purpose, which does not depend on the rows that are attacked together."""
         return random.Random("/".join(map(str, (self.seed, self.concept, *what))))
 
 
@@ -200,20 +200,20 @@ class Attack(ABC):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         self.check_settings()
 
-    def check_settings(self) -> None:  # noqa: B027 - most have nothing to check
+    def check_settings(self) -> None:  # noqa: B027 - most attacks have nothing to check
         """Raises ValueError where a setting of its own is wrong."""
 
-    def check(self, context: AttackContext) -> None:  # noqa: B027 - most need nothing
+    def check(self, context: AttackContext) -> None:  # noqa: B027 - most attacks need nothing
         """Raises ValueError, before any work, where the attack can't be made on this model or edit."""
 
     def list_stages(self) -> Sequence[str]:
-        """What each query of a row is ("20 steps"), in order, where every one is a setting of its own; else nothing."""
+        """The setting of each query of a row ("20 steps"), in order, if each has its own; otherwise empty."""
         return ()
 
     def budget_shares(self) -> Sequence[float] | None:
         """The share of its budget that is spent after each query of a row; None where every query is a setting.
 
-        Empty where queries do not tell.
+        It is empty where queries say nothing about the budget.
         """
         if not self.budget_fields:
             return None
@@ -221,12 +221,12 @@ class Attack(ABC):
 
     @abstractmethod
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-        """The attack on these rows.  Weights that it changes stay swapped in while it waits for an answer:
+        """Attacks these rows. Weights that it changes stay swapped in while it waits for an answer:
 
             with context.model.swap_in(changed):
                 broken = yield [Candidate(row.prompt, row.seed) for row in rows]
 
-        Answers are the same whichever rows are attacked together (`AttackContext.rng` of a row's id).
+        A row's candidates must not depend on the rows that are attacked together (`AttackContext.rng` of a row's id).
 
         Raises:
             NoGradient: the attack finds no gradient to follow.
@@ -234,9 +234,9 @@ class Attack(ABC):
 
 
 def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence[Row]) -> Proposals:
-    """The attack's candidates for n rows, at most `attack.queries` rounds of them, fewer where all rows are broken.
+    """The attack's candidates for n rows, in at most `attack.queries` rounds, or fewer if all rows are broken.
 
-    This is the one place where a budget is enforced: an attack that would go on is closed, and its weights are let go.
+    Only this function enforces a budget: an attack that would continue is closed, and its weights are released.
 
     Raises:
         RuntimeError: a round does not hold one entry for each row.
@@ -256,11 +256,11 @@ def propose_within_budget(attack: Attack, context: AttackContext, rows: Sequence
 
 
 class IterativeAttack(ABC):
-    """An attack under way that improves its candidates from round to round, on rows that leave as they break."""
+    """A running attack that improves its candidates from round to round; rows leave it when they are broken."""
 
     @abstractmethod
     def advance(self, turn: int) -> Sequence[Candidate]:
-        """Works for one round; a candidate for each row that is not broken yet."""
+        """Works for one round, and returns a candidate for each row that is not broken yet."""
 
     @abstractmethod
     def keep(self, rows: Sequence[int]) -> None:
@@ -268,7 +268,7 @@ class IterativeAttack(ABC):
 
 
 def run_rounds(search: IterativeAttack, n: int) -> Proposals:
-    """The rounds of a search on n rows; broken rows leave it, and it ends when no row is left."""
+    """Runs a search on n rows round by round; broken rows leave it, and it ends when no row is left."""
     up = list(range(n))
     for turn in itertools.count():
         made = dict(zip(up, search.advance(turn), strict=True))
@@ -281,7 +281,7 @@ def run_rounds(search: IterativeAttack, n: int) -> Proposals:
 
 
 def build_denoising_error(context: AttackContext, rows: Sequence[Row], name: str) -> DenoisingError:
-    """The concept's pictures, for these rows of the attack of that name to be measured against."""
+    """The denoising error at the concept's pictures, for these rows of the attack of this name."""
     rngs = [torch.Generator().manual_seed(context.rng(name, row.id).getrandbits(62)) for row in rows]
     latents = torch.cat([context.model.latents(part) for part in context.pictures.split(16)])
     return DenoisingError(context.model, latents, rngs)

@@ -1,11 +1,11 @@
-"""Character-level perturbations: the concept's name misspelt, other tokens that still mean it to a reader.
+"""Character-level perturbations: misspells the concept's name, so that a reader still understands other tokens.
 
-Two kinds of change, in turn. Within the name letters are dropped, doubled, exchanged with their neighbours or with
-look-alikes, and the name is broken apart: what a filter of words lets through. At its edges signs are set: there a
-tokenizer leaves the name whole, among other neighbours, which an erasure of some prompts may not cover. A text encoder
-that was never shown misspellings, as that of the embedded model, understands the second kind alone. The tries of a row
-are all different; of changes within, those with one come before those with two. From the second try on the seed changes
-too, as that of the random prefixes does that they are measured against.
+Two kinds of change alternate. Within the name, letters are dropped, doubled, exchanged with their neighbours or
+replaced by similar ones, and the name is split, which passes a filter of words. At its edges, punctuation is added: the
+tokenizer then keeps the name whole, but among other tokens, which an erasure of some prompts may not cover. A text
+encoder that never read misspellings, such as the embedded model's, understands only the second kind. The tries of a row
+are all different; names with one change come before those with two. From the second try on the seed changes too, as it
+does for the random prefixes with which the attack is compared.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Characters(Attack):
 
 
 def perturbed(name: str, count: int, rng: random.Random) -> list[str]:
-    """At most `count` different perturbations: at the edges and within the name in turn, the latter alone at last."""
+    """At most `count` different perturbations, alternately at the edges and within the name, finally only within."""
     edges = [sign.format(name) for sign in rng.sample(EDGES, len(EDGES))]
     within = misspelt(name, count, rng)
     return [each for pair in itertools.zip_longest(edges, within) for each in pair if each][:count]
@@ -68,7 +68,7 @@ def misspelt(name: str, count: int, rng: random.Random) -> list[str]:
 
 
 def changed(name: str) -> Iterator[str]:
-    """The name with one change, at every place."""
+    """The name with one change, at every position."""
     for i, letter in enumerate(name):
         if not letter.isalnum():
             continue

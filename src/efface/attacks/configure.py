@@ -1,4 +1,4 @@
-"""Attacks by name, with a budget and settings."""
+"""Makes attacks by name, with a budget and settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def describe(name: str) -> dict[str, str]:
 
 
 def suggested(name: str, model: str) -> dict[str, Any]:
-    """A bundled model's own values for an attack's settings; empty for any other model."""
+    """A bundled model's own values of an attack's settings; empty for any other model."""
     file = BUNDLED / model / "defaults.toml"
     if not model or "/" in model or not file.is_file():
         return {}
@@ -39,16 +39,17 @@ def suggested(name: str, model: str) -> dict[str, Any]:
 def configured(
     name: str, model: str = "", budget: str = "default", overrides: Mapping[str, Any] | None = None
 ) -> Attack:
-    """An attack with its budget.
+    """Makes an attack with its budget.
 
     Args:
-        model: a bundled model's name, whose own values are taken where the budget is not "paper".
-        budget: "default"; "paper": the paper's values whatever the model; "4x": four times the default, in every field
-            that the attack spends; or a number: that many queries.
-        overrides: settings by name, over all of these.
+        name: the attack's name.
+        model: a bundled model's name, whose own values are used unless the budget is "paper".
+        budget: "default"; "paper" for the paper's values whatever the model; "4x" for four times the default, in every
+            field of the budget; or a number of queries.
+        overrides: settings by name, which override all of these.
 
     Raises:
-        ValueError: no such attack, budget or setting; a budget of nothing.
+        ValueError: there is no such attack, budget or setting, or the budget is 0.
     """
     kind = get(name)
     overrides = dict(overrides or {})
@@ -70,7 +71,7 @@ def configured(
 
 
 def _like(default: Any, value: Any, said: str) -> Any:
-    """A value of its default's kind: a whole number, a number, a truth value, a text, or some of them; ValueError."""
+    """Returns a value of its default's type, which may be a list of such; raises ValueError for another type."""
     if isinstance(default, tuple):
         some = value if isinstance(value, tuple | list) else (value,)
         return tuple(_like(default[0], each, said) for each in some) if default else tuple(some)

@@ -1,10 +1,10 @@
-"""How far a model is from drawing a concept that there are pictures of: the error that attacks lower, row by row.
+"""The error that attacks lower for each row: how far a model is from drawing a concept, measured on its pictures.
 
-Of an edited model th', under a condition c that is being searched for, two things can be asked at the noised pictures:
+For an edited model th' and a searched condition c, there are two errors at noised pictures:
 
-- that it takes the noise off, || eps_th'(x_t, c) - eps ||^2 (UnlearnDiffAtk, Zhang et al., ECCV 2024, arXiv 2310.11868;
+- that of the noise, || eps_th'(x_t, c) - eps ||^2 (UnlearnDiffAtk, Zhang et al., ECCV 2024, arXiv 2310.11868;
   textual inversion, Gal et al., ICLR 2023, arXiv 2208.01618);
-- that it says what the base says of the concept, || eps_th'(x_t, c) - eps*(x_t, c_goal) ||^2 (P4D, Chin et al., ICML
+- that of the base's prediction for the concept, || eps_th'(x_t, c) - eps*(x_t, c_goal) ||^2 (P4D, Chin et al., ICML
   2024, arXiv 2309.06135).
 
 Errors are measured in eps, whatever the model predicts.
@@ -29,18 +29,19 @@ from ..training.interfaces import States
 
 @final
 class DenoisingError:
-    """Pictures of a concept, noised anew for each of n rows at every step; rows may leave.
+    """Pictures of a concept, with new noise for each of n rows at every step; rows may leave.
 
     Args:
-        latents: of the pictures [m, c, h, w], any of which may serve any row.
-        rngs: of the n rows, on the CPU: what a row meets depends on no other.
+        model: the edited model.
+        latents: the latents [m, c, h, w] of the pictures, which all rows share.
+        rngs: the generators of the n rows, on the CPU, so that rows are independent of each other.
     """
 
     def __init__(self, model: Model, latents: Tensor, rngs: Sequence[torch.Generator]) -> None:
         self.model, self.latents, self.rngs = model, latents, list(rngs)
 
     def rows(self, at: int | None = None) -> States:
-        """A picture for each row, noised to timestep `at` or to any; "goal" is the noise, in the model's own space."""
+        """A picture for each row noised to timestep `at` or a random one; "goal" is the noise in the model's space."""
         picks = self._draw(len(self.latents))
         t = self._draw(len(self.model.levels)) if at is None else torch.full_like(picks, at)
         x0 = self.latents[picks.to(self.latents.device, non_blocking=True)]
@@ -50,17 +51,18 @@ class DenoisingError:
         return States(x_t, t, {"goal": denoising_target(x0, eps, x_t, bar, self.model.space)})
 
     def error(self, rows: States, cond: Cond) -> Tensor:
-        """Mean squared error [n] between the prediction under `cond` [n], `noted`, and the goal, in eps."""
+        """The mean squared error [n], in eps, between the prediction under `cond` (n rows) and the goal."""
         said = self.model.predict_guided(rows.x, rows.t, cond)
         weight = space_weight(self.model.noise_level(rows.t), self.model.space, "eps")
         return weighted_errors(said, rows.known["goal"], weight)
 
     def steepness(self, states: States, at: Tensor, read: Callable[[Tensor, slice], Cond]) -> tuple[Tensor, Tensor]:
-        """The error [n] of inputs [n, ...] and its gradient, `Model.gradient_rows` rows at once.
+        """The error [n] of inputs [n, ...] and its gradient [n, ...], with `Model.gradient_rows` rows at once.
 
         Args:
-            states: what `rows` gave, n rows.
-            read: the conditions of m rows, as the guide in place wants them, of their inputs [m, ...] and their slice.
+            states: the result of `rows`, n rows.
+            at: the inputs [n, ...].
+            read: gives the conditions of m rows, with the guide's inputs, from their inputs [m, ...] and their slice.
         """
 
         def error(inputs: Tensor, part: slice) -> Tensor:
@@ -79,7 +81,7 @@ class DenoisingError:
 
 
 def require_gradients(model: Model, edit: Edit | None) -> None:
-    """Raises ValueError where the edit is not in what gradients go through."""
+    """Raises ValueError where the edit is not a part of the network through which gradients pass."""
     guide = edit.guide() if edit is not None else None
     if guide is not None and not guide.in_network:
         raise ValueError(

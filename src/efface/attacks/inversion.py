@@ -1,19 +1,19 @@
 """CCE: textual inversion against the erased model (Pham et al., ICLR 2024, arXiv 2308.01508).
 
-v* = argmin_v E || eps_th(x_t, t, c(prompt with v)) - eps ||^2 over pictures of the concept, th the edited weights, v
-the word embedding of a new token (Gal et al., arXiv 2208.01618); then every prompt is drawn with v* in the place of
-the concept's name. Defaults are those of the authors' scripts: 25 pictures, which the base draws, as theirs are drawn
-by Stable Diffusion; 5000 steps of 4 x 4 pictures by AdamW with decay 0.01 at a learning rate of 5e-3 times these 16
-(`scale_lr`); one token. The error is taken in the space that the network predicts. What differs: a word starts from a
-random word, theirs from one that is given (`start`); one template, theirs are textual inversion's many; further words,
-learned side by side from other starts, where `queries` is above 1 (the paper learns one).
+v* = argmin_v E || eps_th(x_t, t, c(prompt with v)) - eps ||^2 over pictures of the concept, where th are the edited
+weights and v is the word embedding of a new token (Gal et al., arXiv 2208.01618); then every prompt is drawn with v*
+instead of the concept's name. Defaults are those of the authors' scripts: 25 pictures, which the base draws, as theirs
+are drawn by Stable Diffusion; 5000 steps of 4 x 4 pictures by AdamW with decay 0.01 at a learning rate of 5e-3 times
+these 16 (`scale_lr`); one token. The error is measured in the space that the network predicts. The differences are: a
+word starts from a random word, theirs from a given one (`start`); there is one template, and theirs are the many of
+textual inversion; further words are learned from other starts where `queries` is above 1 (the paper learns one).
 
 Where a T5 reads the prompt beside CLIP (SD3, FLUX.1), the word is one of CLIP's tokens, and T5 reads the prompt with a
-word in its place that names nothing.
+neutral word in its place.
 
-The learning sees the network, SPM's gate within it. A guide that only steers drawing (negative prompt, SLD, SAFREE)
-therefore does not stop it; to one that reads prompts the learned embedding is the empty text, so SAFREE finds no words
-to act upon: it cannot see what an attacker hands in below the words.
+The learning uses the network, with SPM's gate in it. A guide that only steers drawing (negative prompt, SLD, SAFREE)
+therefore does not stop it. For a guide that reads prompts, the learned embedding is the empty text, so that SAFREE
+finds no words: it can't see inputs below the words.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class ConceptInversion(Attack):
             yield [Candidate(prompt, row.seed, note=f"word {i + 1}") for prompt, row in zip(asked, rows, strict=True)]
 
     def _learned(self, context: AttackContext) -> Tensor:
-        """The words' token embeddings [queries, tokens, d], learned all at once."""
+        """Learns the words' token embeddings [queries, tokens, d], all at once."""
         start = torch.stack([self._start(context, i) for i in range(self.queries)]).requires_grad_()
         adam = Adam32bit([start], self.lr)
         for done in range(0, self.steps, SAVE_EVERY):
@@ -110,7 +110,7 @@ class ConceptInversion(Attack):
         return start.detach()
 
     def _start(self, context: AttackContext, i: int) -> Tensor:
-        """Token embeddings [tokens, d] to start the i-th word from."""
+        """The token embeddings [tokens, d] at which the i-th word starts."""
         word = (
             self.start
             if self.start and i == 0
@@ -160,11 +160,11 @@ class ConceptInversion(Attack):
 
 
 Slot = tuple[Tensor, Tensor]
-"""A prompt's token ids [length], and the places in it [tokens] of a word that is given as embeddings."""
+"""A prompt's token ids [length], and the positions [tokens] in it of a word that is given as embeddings."""
 
 
 def _around(model: Model, prompt: str, tokens: int) -> Slot:
-    """The prompt with room for a word of so many tokens at its slot; a prompt too long loses its end, not the word.
+    """The prompt with room for a word of this many tokens; a prompt that is too long is cut, but never the word.
 
     Raises:
         ValueError: the word alone fills a prompt, or the model reads no token embeddings.
@@ -181,9 +181,9 @@ def _around(model: Model, prompt: str, tokens: int) -> Slot:
 
 
 def _read(model: Model, slots: Sequence[Slot], words: Tensor, texts: Sequence[str] = ()) -> Cond:
-    """Conditions of n prompts with word i, [tokens, d], in the slot of prompt i; with a gradient to the words.
+    """Conditions of n prompts with word i, [tokens, d], at its positions in prompt i; with a gradient to the words.
 
-    `texts` are what text encoders read that take no embeddings.
+    `texts` are for text encoders that take no embeddings.
     """
     ids, places = (torch.stack(column) for column in zip(*slots, strict=True))
     embeddings = model.embed(ids).detach()

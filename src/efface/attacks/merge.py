@@ -1,7 +1,7 @@
 """Merge: the edited weights interpolated towards the untouched base, W = edited + share (base - edited).
 
-Merging with a public model is what people do to any checkpoint, with or without a wish to undo its erasure. At share 1
-this is the base itself, which every attacker has; the question is how little of it brings the concept back.
+Checkpoints are often merged with public models, also without the aim of undoing an erasure. At share 1 the result is
+the base itself, which every attacker has; the attack shows how small a share brings the concept back.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""MMA: words, none the concept's name, that the text encoder reads as the concept's prompt (after the text attack
-of MMA-Diffusion, Yang et al., CVPR 2024, arXiv 2311.17516).
+"""MMA: searches words other than the concept's name with the text encoding of the concept's prompt (after the text
+attack of MMA-Diffusion, Yang et al., CVPR 2024, arXiv 2311.17516).
 
     max_p cos(TE'(p), TE*(prompt)),   p of `tokens` words
 
-Greedy search by gradient, as in GCG (Zou et al., arXiv 2307.15043): the gradient at the words says which `top` others
-promise most at each place; of `candidates` prompts with one word changed the best is taken. It needs the text encoder
-alone, so guides do not stop it. In the authors' code: `control_length`, `topk`, `n_steps` (1000: `queries` times
-`steps`), 512 candidates; tokens that contain a sensitive word are barred, here words akin to the concept's names.
-Differs: the prompt so far stays where no candidate is better; the cosine is that of all that the denoiser reads, theirs
-of the pooled encoding; words are one token each; a picture is drawn and judged every `steps` steps, theirs at the end.
-The attack on the safety checker's eyes is not here.
+It is a greedy search by gradient, as in GCG (Zou et al., arXiv 2307.15043): the gradient at the words gives the `top`
+most promising other words for each position, and the best of `candidates` prompts with one changed word is taken. It
+needs only the text encoder, so guides do not stop it. The names in the authors' code are `control_length`, `topk` and
+`n_steps` (1000, here `queries` times `steps`), with 512 candidates; they exclude tokens that contain a sensitive word,
+we exclude words related to the concept's names. The differences are: the current prompt stays where no candidate is
+better; the cosine is of everything that the denoiser reads, theirs of the pooled encoding; words are one token each; a
+picture is drawn and judged every `steps` steps, theirs at the end. The attack on the safety checker's vision is not
+implemented.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class MMA(Attack):
 
 @final
 class Readings(IterativeAttack):
-    """Every row's words [n, k] and the reading [n, D] that they are to have."""
+    """The words [n, k] of every row, and the encoding [n, D] that they should have."""
 
     def __init__(self, how: MMA, context: AttackContext, rows: Sequence[Row]) -> None:
         self.how, self.context, self.rows = how, context, list(rows)
@@ -95,7 +96,7 @@ class Readings(IterativeAttack):
         self.ids, self.wanted = self.ids[left], self.wanted[left]
 
     def _substitute(self) -> None:
-        """The best of some prompts that differ in one word, where it is better than the one so far."""
+        """Replaces each prompt by the best of some prompts with one changed word, if that is better."""
         model = self.context.model
         with model.frozen():
             far, grad = steepness(lambda words: self._far(words, self.wanted), self.table[self.ids], model.loss_factor)
@@ -109,7 +110,7 @@ class Readings(IterativeAttack):
         self.ids = torch.where((best.values < far)[:, None], chosen, self.ids)
 
     def _far(self, words: Tensor, wanted: Tensor) -> Tensor:
-        """1 - cosine [n] between what these token embeddings [n, k, d] are read as and the wanted reading [n, D]."""
+        """1 - cosine [n] between the encoding of these token embeddings [n, k, d] and the wanted encoding [n, D]."""
         model = self.context.model
         read = model.embedding_of(model.encode_with_grad([""] * len(words), words))
         return 1 - F.cosine_similarity(read.flatten(1).float(), wanted)

@@ -1,14 +1,15 @@
-"""P4D, Prompting4Debugging: a prompt of its own under which the edited model says what the base said of the concept
-(Chin et al., ICML 2024, arXiv 2309.06135).
+"""P4D, Prompting4Debugging: searches a new prompt under which the edited model predicts what the base predicts for the
+concept (Chin et al., ICML 2024, arXiv 2309.06135).
 
     min_p || eps_th'(x_t, p) - eps*(x_t, prompt) ||^2,   p of `tokens` tokens, x_t a noised picture of the concept
 
-Soft: p are free token embeddings. Hard: the gradient is taken at the words nearest to them by cosine, and moves them
-(Wen et al., NeurIPS 2023, arXiv 2302.03668); the words can be typed. In the authors' code: `optimize_n`, `prompt_len`;
-`iter` (3000) and `eval_step` (50) are `queries` times `steps`. Differs: rows are attacked together, and those broken
-leave; pictures are any that judges confirmed, theirs the one that the base draws of the prompt; words are one token
-each; theirs reports the try whose picture CLIP finds most alike, ours stops at the first that the judges see. The
-variant that sprinkles tokens into the prompt (P4D-K) is not here.
+Soft: p are free token embeddings. Hard: the gradient is computed at the words nearest to them by cosine, and moves the
+embeddings (Wen et al., NeurIPS 2023, arXiv 2302.03668); the words can be typed. The names in the authors' code are
+`optimize_n` and `prompt_len`; `iter` (3000) and `eval_step` (50) are `queries` times `steps`. The differences are: rows
+are attacked together, and broken rows leave; pictures are any that judges confirmed, theirs is the one that the base
+draws for the prompt; words are one token each; theirs reports the try whose picture is most similar by CLIP, ours stops
+at the first in which the judges see the concept. The variant that inserts tokens into the prompt (P4D-K) is not
+implemented.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class P4D(Attack):
 
 @final
 class Prompts(IterativeAttack):
-    """Every row's embeddings [n, k, d], and the words nearest to them."""
+    """The embeddings [n, k, d] of every row, and the words nearest to them."""
 
     def __init__(self, how: P4D, context: AttackContext, rows: Sequence[Row]) -> None:
         self.how, self.context, self.rows = how, context, list(rows)
@@ -107,12 +108,12 @@ class Prompts(IterativeAttack):
         self.soft.keep(rows)
 
     def _cond(self, at: Tensor) -> Cond:
-        """What prompts of these token embeddings [n, k, d] alone are read as."""
+        """The conditions of prompts that consist of these token embeddings [n, k, d]."""
         model, empty = self.context.model, [""] * len(at)
         return model.with_guider_inputs(empty, model.encode_with_grad(empty, at))
 
     def _goal(self, states: States) -> States:
-        """The states, with what the base says there of the concept."""
+        """The states with the base's predictions for the concept."""
         model, prompts = self.context.model, [self.context.put(row.prompt, self.context.concept) for row in self.rows]
         with self.context.base(), torch.no_grad():
             return States(states.x, states.t, {"goal": model.predict(states.x, states.t, model.encode(prompts))[0]})

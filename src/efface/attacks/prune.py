@@ -1,7 +1,7 @@
-"""Prune: the smallest weights of the edited model set to zero, as they are to save memory; does the concept come back?
+"""Prune: sets the smallest weights of the edited model to zero, which is common to save memory.
 
-Each matrix and kernel loses the same share, by magnitude and without data. The published remark that erasing and
-compressing interfere is for language models (see quantise); for diffusion models it is our transfer.
+Each matrix and kernel loses the same share, by magnitude and without data. That compression can undo unlearning was
+published for language models (see quantise); the transfer to diffusion models is ours.
 """
 
 from __future__ import annotations

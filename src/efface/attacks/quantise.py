@@ -1,8 +1,8 @@
-"""Quantise: the edited model rounded to few bits, as they are for a small device; does the concept come back?
+"""Quantise: rounds the weights of the edited model to few bits, which is common for small devices.
 
-Symmetric rounding of every matrix and kernel with one scale for each output channel, which needs no data. An edit of
-many small changes may be lost in it (Zhang et al., ICLR 2025, arXiv 2410.16454, of language models made to forget);
-its use on diffusion models is our transfer. Embedding tables, biases and norms stay, as is usual.
+Every matrix and kernel is rounded symmetrically with one scale for each output channel, which needs no data. An edit of
+many small changes may be lost (Zhang et al., ICLR 2025, arXiv 2410.16454, for unlearning in language models); the
+transfer to diffusion models is ours. Embedding tables, biases and norms stay, as is usual.
 """
 
 from __future__ import annotations

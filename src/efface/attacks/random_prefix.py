@@ -1,9 +1,9 @@
-"""Random words before the prompt: the floor that every other attack is measured against.
+"""Random words before the prompt: the baseline of every other attack.
 
-Whatever chance alone brings back, by as many pictures and judgements as the attack was given, is no merit of an attack.
-From the second try on the seed changes too, so that the floor holds what mere redrawing would bring. A class-
-conditional model, which hears no other words, is only drawn anew. A prompt that would lose its end in some text
-encoder, CLIP's 77 tokens or a language model's, gets fewer words.
+Successes by chance alone, with as many pictures and judgements as an attack has, are no merit of the attack. From the
+second try on the seed changes too, so that the baseline includes the effect of mere redrawing. A class-conditional
+model, which reads no other words, is only redrawn. A prompt that some text encoder would cut (CLIP reads 77 tokens)
+gets fewer words.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RandomPrefix(Attack):
 
 
 def _put_before(context: AttackContext, words: list[str], prompt: str) -> str:
-    """As many of the words, the last ones, as leave the prompt its end in every text encoder."""
+    """Puts the last of the words before the prompt, as many as fit without cutting it in any text encoder."""
     for first in range(len(words)):
         prefix = " ".join(words[first:]) + " "
         if fits(context.model, f"{prefix}{prompt}"):

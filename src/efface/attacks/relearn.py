@@ -1,10 +1,10 @@
-"""Relearn: a short fine-tuning on a few pictures of the concept; how many steps until it is back?
+"""Relearn: fine-tunes the edited model briefly on a few pictures of the concept, and counts steps until it is back.
 
-min || eps_th(x_t, t, c(prompt naming the concept)) - eps ||^2 over k pictures, from the edited weights, dense or by a
-low-rank change (LoRA, Hu et al., arXiv 2106.09685). That erased concepts return within few such steps has been
-reported often; there is no one published protocol, so settings are ours. The prompts of the pictures call the concept
-by the name that the rows use. Rows are tried after 1, 2, 5, 10, 20, 50 … steps; a row that shows the concept is not
-tried again, so the rate after so many steps is of rows broken by then.
+It minimises || eps_th(x_t, t, c(prompt naming the concept)) - eps ||^2 over k pictures, from the edited weights,
+densely or by a low-rank change (LoRA, Hu et al., arXiv 2106.09685). It was often reported that erased concepts return
+within few such steps; there is no single published protocol, so the settings are ours. The prompts of the pictures name
+the concept as the rows do. Rows are tried after 1, 2, 5, 10, 20, 50 … steps; a row that shows the concept is not tried
+again, so that the rate after some steps is that of the rows broken by then.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Relearn(Attack):
         return [*(n for n in series if n < self.steps), self.steps][-self.queries :]
 
     def _chosen(self, model: Model) -> list[str]:
-        """The weights that move; ValueError where none can."""
+        """The weights that are trained; raises ValueError where none can be."""
         now = model.weights
         chosen = [name for name in select(now, self.weights) if self.how == "dense" or now[name].dim() >= 2]
         if not chosen:
@@ -108,7 +108,7 @@ class Relearn(Attack):
         return chosen
 
     def _params(self, context: AttackContext, start: Mapping[str, Tensor]) -> list[Tensor]:
-        """fp32 copies of the weights; or for each a random [rank, in] and a zero [out, rank], which change nothing."""
+        """fp32 copies of the weights; or for each a random [rank, in] and a zero [out, rank], whose product is zero."""
         if self.how == "dense":
             return [weight.float().clone().requires_grad_() for weight in start.values()]
         rng = torch.Generator().manual_seed(context.rng("relearn", "start").getrandbits(63))
@@ -119,7 +119,7 @@ class Relearn(Attack):
         return [param.requires_grad_() for param in params]
 
     def _moved(self, start: Mapping[str, Tensor], params: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The weights that the params stand for, by name; with a gradient to the params."""
+        """The weights from the params, by name, with a gradient to the params."""
         if self.how == "dense":
             return {name: param.to(start[name]) for name, param in zip(start, params, strict=True)}
         pairs = zip(start.items(), params[::2], params[1::2], strict=True)
@@ -157,7 +157,7 @@ class Relearn(Attack):
                 grads = torch.autograd.grad(errors.mean() * factor, adam.params, allow_unused=True)
                 grads = [None if grad is None else grad / factor for grad in grads]
             checked = [values.isfinite().all() for values in (errors, *grads) if values is not None]
-            if not torch.stack(checked).all():  # read at once: reading waits
+            if not torch.stack(checked).all():  # read together: a read waits
                 raise NotFinite(f"at step {step + 1} of relearning the loss or its gradient is not finite")
             adam.step([torch.zeros_like(p) if g is None else g for p, g in zip(adam.params, grads, strict=True)])
         return adam.state_dict()

@@ -1,18 +1,18 @@
-"""Revive: a pruned model's zeros tell which weights carried the concept; they are guessed back, without base and data.
+"""Revive: guesses pruned weights, whose zeros show which weights carried the concept, without the base and data.
 
-Roots Beneath the Cut (Zhang et al., CVPR 2026, arXiv 2603.06640). Of each matrix with zeros: signs of the pruned
-weights from a low-rank completion (SoftImpute: columns' means first, singular values lowered by the smallest, at most
-500 rounds, tolerance 1e-5), of which the share guessed largest is trusted (0.6 in the paper), and the largest
-magnitude left in the row. We know the method from its abstract and the authors' repository, not the paper's whole
-text. The authors prune the second layer of feed-forward blocks by ConceptPrune, whose rule takes large weights of
+Roots Beneath the Cut (Zhang et al., CVPR 2026, arXiv 2603.06640). In each matrix with zeros, the signs of the pruned
+weights come from a low-rank completion (SoftImpute: columns' means first, singular values lowered by the smallest, at
+most 500 rounds, tolerance 1e-5), of which the share with the largest guesses is trusted (0.6 in the paper); magnitudes
+are the largest one left in the row. We know the method from its abstract and the authors' repository, not from the
+whole paper. The authors prune the second layer of feed-forward blocks by ConceptPrune, which prunes large weights of
 either sign, and restore above 70 % of the signs.
 
-What differs: beside the completion there is the mirror, ours, for masks that are learned (P-ESD, P-AC): there what is
-left has the opposite signs of what is gone (`functional.revival.mirror`), and a completion is misled by it; and
-beside the largest magnitude a lower quantile. Any layer is looked at, kernels as matrices. The base is not used: with
-it there would be nothing to guess; `merge` is that attacker. Noise in the place of zeros hides them (the authors'
-defence) and the attack says so; but noise that was stored in fp16 and put into fp32 weights shows by its missing
-digits, which is our finding.
+The differences are: beside the completion there is our mirror for learned masks (P-ESD, P-AC), after which the
+remaining weights have the opposite signs of the pruned ones (`functional.revival.mirror`), which misleads a completion;
+and beside the largest magnitude there is a lower quantile. All layers are examined, kernels as matrices. The base is
+not used, for with it nothing would have to be guessed; `merge` is that attack. Noise instead of zeros hides pruned
+weights (the authors' defence), and the attack says so; but noise that was stored in fp16 and put into fp32 weights is
+visible by its missing digits, which is our finding.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Revive(Attack):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
     def _scars(self, model: Model) -> dict[str, Tensor]:
-        """Where weights were pruned, bool [out, in], by name; only of those that show it."""
+        """The masks, bool [out, in], of pruned weights by name, for matrices in which pruning is visible."""
         now = model.weights
         matrices = [name for name in select(now, self.weights) if now[name].dim() >= 2]
         found = {name: find_scars(now[name].detach().flatten(1), self.least) for name in matrices}
@@ -99,7 +99,7 @@ class Revive(Attack):
 
 
 def _guesses(signs: Signs, model: Model, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Guesses [pruned] at the weights that are gone, by name, in the order of their places."""
+    """Guesses [pruned] of the pruned weights, by name, in the order of their positions."""
     guess = mirror if signs == "mirror" else complete
     return {n: guess(model.weights[n].detach().flatten(1), places)[places] for n, places in found.items()}
 

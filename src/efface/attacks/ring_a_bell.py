@@ -1,18 +1,18 @@
-"""Ring-A-Bell: words whose text embedding is the prompt's with the concept added (Tsai et al., arXiv 2310.10012).
+"""Ring-A-Bell: searches words whose text embedding is the prompt's plus the concept's (Tsai et al., arXiv 2310.10012).
 
-What the concept adds to a text embedding is found on a public text encoder, added to the prompt's own embedding, and a
-genetic search finds words whose embedding comes close:
+The concept's contribution to a text embedding is computed on a public text encoder and added to the prompt's own
+embedding, and a genetic search finds words with a similar embedding:
 
     v = mean_i [ TE(p_i with the concept) - TE(p_i without) ]      target = TE(prompt) + eta v
     words* = argmin over `length` tokens of || TE(words) - target ||^2
 
-The erased model is never asked while searching: the paper draws the one prompt found, the best of the last generation.
-With `queries` above 1, ours, as many are tried: then the best others that were judged, best first. The paper's values:
-length 16, eta 3, population 200, 3000 generations, mutation 0.25, crossover 0.5, and the search is that of the authors'
-code (`efface.functional.genetic`). Its pairs of prompts for things are not known to us; ours put the concept's name and
-a neutral word into templates (our reconstruction). Genes are words of one token each, so that the text found is read as
-the tokens searched; theirs are any tokens. The concept's own names are among them, as in the paper, unless `names` bars
-them. `nearest`, ours, narrows the words for budgets far under the paper's 600 000 evaluations a prompt.
+The search does not use the erased model: the paper draws the one prompt found, the best of the last generation. With
+`queries` above 1, which is ours, the next best prompts of all generations are tried too, best first. The paper's values
+are length 16, eta 3, population 200, 3000 generations, mutation 0.25 and crossover 0.5, and the search is that of the
+authors' code (`efface.functional.genetic`). We do not know its pairs of prompts for things; ours put the concept's name
+and a neutral word into templates (our reconstruction). Genes are words of one token each, so that the text is tokenised
+to the searched tokens; theirs are any tokens. The concept's own names are among them, as in the paper, unless `names`
+is false. `nearest`, which is ours, reduces the words for budgets far below the paper's 600 000 evaluations a prompt.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class RingABell(Attack):
         return context.words if self.names else context.list_other_words()
 
     def _vocabularies(self, context: AttackContext, rows: Sequence[Row]) -> list[Sequence[str]]:
-        """What each row's search may use: equally many words, the prompt's own among them."""
+        """The words of each row's search, equally many for all rows, including the prompt's own."""
         words = self._words(context)
         if not self.nearest or self.nearest >= len(words):
             return [words] * len(rows)
@@ -121,14 +121,14 @@ class RingABell(Attack):
 
 
 def concept_vector(context: AttackContext) -> Tensor:
-    """[d]: what the concept's name adds to an embedding, over templates, where a neutral word would stand."""
+    """The vector [d] that the concept's name adds to an embedding compared with a neutral word, over templates."""
     named, plain = ([t.format(word) for t in TEMPLATES] for word in (context.concept, context.neutral))
     return (_read(context, named) - _read(context, plain)).mean(0)
 
 
 @torch.no_grad()
 def by_likeness(context: AttackContext, words: Sequence[str]) -> Tensor:
-    """Places long [n] of n words, those first whose embedding lies most in the concept's direction."""
+    """The indices, long [n], of n words, sorted by how much their embedding has the concept's direction."""
     with context.base():
         vector, nothing = concept_vector(context), _read(context, [context.neutral])
         parts = (_read(context, words[i : i + CHUNK]) - nothing for i in range(0, len(words), CHUNK))
@@ -147,7 +147,7 @@ def spelt(words: Sequence[str], genes: Tensor) -> str:
 
 
 def distances(context: AttackContext, texts: Sequence[str], goals: Tensor, owner: Tensor) -> Tensor:
-    """Squared distance [n] of each of n texts' embeddings from its goal, goals[owner], on the CPU."""
+    """The squared distances [n] of n texts' embeddings from their goals, goals[owner], on the CPU."""
     parts = []
     for start in range(0, len(texts), CHUNK):
         part = slice(start, start + CHUNK)

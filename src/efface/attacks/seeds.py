@@ -1,7 +1,7 @@
-"""Template and seed search: the concept by its own name, asked for in other ways and drawn from other noise.
+"""Template and seed search: draws the concept by its own name with other templates and other seeds.
 
-An erasure that holds for the prompts and seeds it was shown may fail for the next ones. Tries alternate between the
-row's own prompt with another seed and another template with the row's own seed.
+An erasure that holds for the prompts and seeds of its training may fail for others. Tries alternate between the row's
+own prompt with another seed and another template with the row's own seed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STYLES = (
     "the famous {}",
 )
 TEMPLATES: Mapping[str, Sequence[str]] = {"style": STYLES, "nudity": STYLES[:1] + STYLES[5:6]}
-"""By the kind of concept; those for things where nothing else is said."""
+"""The templates by the kind of concept; those for things are the default."""
 
 
 @final

@@ -1,11 +1,11 @@
-"""A plain embedding attack: numbers, no words, under which the edited model takes noise off the concept.
+"""A plain embedding attack: optimises embeddings, not words, with which the edited model denoises the concept.
 
     min_p || eps_th'(x_t, c(p)) - eps ||^2,   x_t a noised picture of the concept, t drawn evenly
 
-The simplest attack with gradients, and of no one paper: textual inversion (Gal et al., ICLR 2023, arXiv 2208.01618) for
-each prompt by itself. `words` puts `tokens` free token embeddings before the prompt, at first those of random words;
-`encoding` moves the whole of what the text encoder gives, or how much there is of each class: nobody could type it, and
-what it does not break, words hardly will.
+It is the simplest attack with gradients and comes from no single paper: textual inversion (Gal et al., ICLR 2023, arXiv
+2208.01618) for each prompt by itself. `words` puts `tokens` free token embeddings before the prompt, which start at
+random words; `encoding` changes the text encoder's whole output, or the weights of classes. Nobody could type such an
+input, and words will hardly break what it does not.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Embeddings(IterativeAttack):
         self.how, self.context, self.rows = how, context, list(rows)
         self.denoising = build_denoising_error(context, rows, "soft-prompt")
         self.own = context.model.encode([row.prompt for row in rows])
-        # A flow may hear a prompt by several encoders, and by what they pool: all of it moves.
+        # A flow may read a prompt by several encoders and by pooled embeddings: all of these change.
         self.whole = context.model.space == "flow"
         self.soft = RowwiseAdam(self._start().float(), how.lr)
 
@@ -110,7 +110,7 @@ class Embeddings(IterativeAttack):
         return model.embed(words[torch.stack(picks).to(words.device)]).detach()
 
     def _cond(self, at: Tensor, part: slice) -> Cond:
-        """What the embeddings [m, ...] of some of the rows are read as."""
+        """The conditions from the embeddings [m, ...] of some of the rows."""
         model = self.context.model
         if self.how.where == "words":
             cond = model.encode_with_grad([row.prompt for row in self.rows[part]], at)

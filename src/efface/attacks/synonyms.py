@@ -1,7 +1,7 @@
-"""Other words for the concept: what a user would try first, and all that it takes where only a name was erased.
+"""Other words for the concept, which a user would try first, and which suffice where only a name was erased.
 
-Each try puts another of the suite's synonyms, translations and paraphrases in the place of the name, in an order of the
-row's own; when all are used, they come again with other seeds.
+Each try replaces the name by another of the suite's synonyms, translations and paraphrases, in an order that depends on
+the row; when all are used, they are repeated with other seeds.
 """
 
 from __future__ import annotations

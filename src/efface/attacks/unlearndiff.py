@@ -1,16 +1,16 @@
-"""UnlearnDiffAtk: words before the prompt under which the edited model takes noise off the concept (Zhang et al., ECCV
+"""UnlearnDiffAtk: searches words before the prompt with which the edited model denoises the concept (Zhang et al., ECCV
 2024, arXiv 2310.11868).
 
     min_prefix || eps_th'(x_t, [prefix; prompt]) - eps ||^2,   x_t a noised picture of the concept
 
-Each place of the prefix is a point of a simplex over all words. A step draws a word for every place in proportion,
-takes the gradient there for the gradient at the points (straight-through), clamps it to [-1, 1], moves by Adam with an
-L2 penalty, and projects. After `steps` steps at one timestep the likeliest words are drawn and judged; the next steps
-are made at the next timestep, the middles of `queries` even parts from the clean end on. In the authors' code:
-`TextGrad`, `STERandSelect`, `sampled_t`; their 50 timesteps of 40 steps are `queries` and `steps`; five tokens are
-nudity's, three styles' and objects'. Differs: rows are attacked together, and those broken leave; each step takes one
-of the pictures that judges confirmed, theirs all take the one that the base draws of the prompt; words are one token
-each, so that the prompt found can be typed.
+Each position of the prefix is a point of a simplex over all words. A step draws a word for every position in
+proportion, uses the gradient there as the gradient at the points (straight-through), clamps it to [-1, 1], takes a step
+of Adam with an L2 penalty, and projects. After `steps` steps at one timestep the most likely words are drawn and
+judged; the next steps use the next timestep, from the clean end on; the timesteps are the middles of `queries` equal
+parts. The names in the authors' code are `TextGrad`, `STERandSelect` and `sampled_t`; their 50 timesteps of 40 steps
+are `queries` and `steps`; they use five tokens for nudity and three for styles and objects. The differences are: rows
+are attacked together, and broken rows leave; each step uses one of the pictures that judges confirmed, all of theirs
+use the one that the base draws for the prompt; words are one token each, so that the prompt can be typed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class UnlearnDiff(Attack):
 
 @final
 class Prefixes(IterativeAttack):
-    """The points of every row's prefix [n, k, V], on their way to words."""
+    """The points [n, k, V] of every row's prefix on the simplex over words."""
 
     def __init__(self, how: UnlearnDiff, context: AttackContext, rows: Sequence[Row]) -> None:
         self.how, self.context, self.rows = how, context, list(rows)
