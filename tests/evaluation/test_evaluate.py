@@ -25,11 +25,10 @@ from efface.records.basis import require_comparable
 from efface.records.report import Estimate, Measure, Record, read_report
 from efface.robustness.campaign import attack
 from efface.scorers.base import Better, Score
-from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite
 from efface.suites.world import World
-from judging_fixtures import Planted, edit_of, world_model, write_world
+from judging_fixtures import Planted, edit_of, world_model
 
 JUDGES = (
     Planted(),
@@ -39,23 +38,8 @@ JUDGES = (
 
 
 @pytest.fixture(scope="module")
-def model() -> StableDiffusion:
-    return world_model()
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return world.load(write_world(tmp_path_factory.mktemp("bundle")))
-
-
-@pytest.fixture(scope="module")
 def suite(small: World) -> Suite:
     return build("glyphs-objects", Erasure(("cat",)), small, per_group=12)
-
-
-@pytest.fixture(scope="module")
-def edit(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return edit_of(model, tmp_path_factory.mktemp("edit") / "cat.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from efface.scorers.base import Better, Score
 from efface.suites import make, world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite, names
-from judging_fixtures import STYLES, THINGS, write_world
+from judging_fixtures import STYLES, THINGS
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,6 @@ def scored(suite: Suite, seed: int = 0) -> ScoreTable:
                 found.append(Score(rng.random(), tuple(labels[:6])))
             scores[variant][judge.name] = found
     return ScoreTable(suite.rows, JUDGES, scores)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> world.World:
-    return world.load(write_world(tmp_path_factory.mktemp("bundle")))
 
 
 def by_hand(table: ScoreTable, variant: str, rows: list[int], field: str, role: str, judges: list[str]) -> list[bool]:

@@ -19,10 +19,10 @@ from efface.evaluation.trial import Unmeasured
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.report import Estimate, Measure
 from efface.scorers.base import Better, Spread
-from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row, Suite
-from judging_fixtures import Planted, edit_of, world_model, write_world
+from efface.suites.world import World
+from judging_fixtures import Planted
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,8 @@ class Gap:
 
 
 @pytest.fixture(scope="module")
-def model() -> StableDiffusion:
-    return world_model()
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    known = world.load(write_world(tmp_path_factory.mktemp("bundle")))
-    return build("glyphs-objects", Erasure(("cat",)), known, per_group=6, only=("target", "unseen"))
-
-
-@pytest.fixture(scope="module")
-def edit(model: StableDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return edit_of(model, tmp_path_factory.mktemp("edit") / "cat.safetensors")
+def suite(small: World) -> Suite:
+    return build("glyphs-objects", Erasure(("cat",)), small, per_group=6, only=("target", "unseen"))
 
 
 TRIED = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..api.resources import LazyModel
@@ -70,19 +70,8 @@ class Loading:
         """The model, set up as the flags say; `more` are further arguments of `efface.load`."""
         from .. import load
 
-        made = load(
-            model,
-            self.device,
-            self.dtype,
-            self.compute,
-            compile=self.compile,
-            offload=self.offload,
-            variant=self.variant,
-            guidance_rescale=self.guidance_rescale,
-            quantise=self.quantise or 0,
-            deterministic=self.deterministic,
-            **more,
-        )
+        flags = {field.name: getattr(self, field.name) for field in fields(Loading)}
+        made = load(model, **flags | {"quantise": self.quantise or 0}, **more)
         if made.device.type != "cpu":
             computed = f", computed in {_name(made.compute)}" if made.compute else ""
             say(f"{made.name}: weights in {_name(made.dtype)}{computed}, on {made.device}; --dtype chooses another")

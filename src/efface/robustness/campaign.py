@@ -17,6 +17,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from ..attacks import BASELINE
 from ..attacks.base import Attack
 from ..edits.edit import Edit
@@ -124,18 +126,9 @@ def attack(
     try_scorers(judges.judges, [row for target in conditions for row in target.asked], model.resolution, watch=watch)
     own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
     asked, kept = ([p for p in own if (p.condition == "target") == target] for target in (True, False))
-    untouched = _seen(base, asked, named=True)
-    require_shown(asked, untouched["target"], None, model.name)  # before the kept concepts are drawn
-    untouched |= _seen(base, kept, named=True)
-    # Where no attack learns from pictures, they are drawn only of kept concepts that the base did not show by now.
-    learning = any(each.learns_from_images for each in order.values())
-    shown = set() if learning else {t.concept for t in own if is_shown(untouched[t.condition], t)}
-    reference_images = draw_reference_images(base, conditions, shown)
-    if learning:
-        require_shown(asked, untouched["target"], reference_images, model.name)
+    untouched, reference_images, shown = _draw_untouched(base, asked, kept, conditions, order)
     own = [target for target in own if target.concept in shown or len(reference_images[target.concept])]
     base, edited = (replace(runner, reference_images=reference_images) for runner in (base, edited))
-    untouched["control-base"] = untouched["target"]
 
     with edit.apply(model, settings.strength):
         named, before = (_seen(edited, own, named=each) for each in (True, False))
@@ -153,6 +146,35 @@ def attack(
     _attack_all(base, results, controls, refused, log)
     told.finish()
     return log.write()
+
+
+def _draw_untouched(
+    base: AttackRunner,
+    asked: Sequence[AttackTarget],
+    kept: Sequence[AttackTarget],
+    conditions: Sequence[AttackTarget],
+    order: Mapping[str, Attack],
+) -> tuple[dict[Condition, dict[str, RowResult]], dict[str, Tensor], set[str]]:
+    """Draws the suite's rows and the reference pictures with the untouched base.
+
+    Returns:
+        The rows' results, the reference pictures [n, 3, h, w] by concept, and the concepts that need none: where no
+        attack learns from pictures, these are drawn only of concepts that the base has not shown by then.
+
+    Raises:
+        NothingToAttack: the base never shows an erased concept.
+    """
+    model = base.image_judge.model.name
+    seen = _seen(base, asked, named=True)
+    require_shown(asked, seen["target"], None, model)  # before the kept concepts are drawn
+    seen |= _seen(base, kept, named=True)
+    learning = any(each.learns_from_images for each in order.values())
+    shown = set() if learning else {t.concept for t in (*asked, *kept) if is_shown(seen[t.condition], t)}
+    images = draw_reference_images(base, conditions, shown)
+    if learning:
+        require_shown(asked, seen["target"], images, model)
+    seen["control-base"] = seen["target"]
+    return seen, images, shown
 
 
 def _seen(
