@@ -387,7 +387,9 @@ def test_rows_of_an_earlier_version_of_an_attack_are_not_counted_as_todays(
 def test_what_an_interrupted_attack_broke_is_in_the_record(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    setup.run(monkeypatch, plain_plan, tmp_path, [Seeds(queries=1)])
+    with monkeypatch.context() as before:
+        before.setattr(Seeds, "learns_from_images", True)  # so that it draws what Magic learns from
+        setup.run(before, plain_plan, tmp_path, [Seeds(queries=1)])
     _, drawn = setup.run(monkeypatch, plain_plan, tmp_path / "whole", [Magic(turn=1)])
     last = max(i for i, (text, _, edited) in enumerate(drawn.calls) if text.startswith("magic cat") and edited)
     with pytest.raises(KeyboardInterrupt):

@@ -183,7 +183,7 @@ def test_pictures_that_are_there_are_told_before_any_is_drawn(tmp_path: Path) ->
     ("args", "says"),
     [
         (["draw", "--model", "glyphs", "--prompt", "a cat", "--out", "{tmp}/cat.png"], "a folder is to be made"),
-        (["report", "{tmp}", "--out", "{tmp}/page.pdf"], "is to end in .html"),
+        (["report", "{tmp}", "--out", "{tmp}/page.pdf"], "must end in .html"),
         (["erase", "esd", "--model", "glyphs", "--target", "cat", "--out", "{tmp}/x.pt"], "end in .safetensors"),
     ],
 )

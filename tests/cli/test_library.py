@@ -170,7 +170,7 @@ def test_an_edit_is_not_overwritten_and_nothing_is_left_of_what_is_refused(
     base = ["erase", "esd", "--model", "glyphs"]
     for flags, says in (
         (["--target", "cat", "--out", str(there)], "exists already; name another file, or add --overwrite"),
-        (["--target", "cat", "--out", str(tmp_path / "new" / "cat.pt")], "is to end in .safetensors"),
+        (["--target", "cat", "--out", str(tmp_path / "new" / "cat.pt")], "must end in .safetensors"),
         (["--out", str(tmp_path / "new" / "cat.safetensors")], "no target"),
     ):
         assert main([*base, *flags]) == 2

@@ -137,7 +137,7 @@ class Request:
         """Raises, before the work, where a result can't be written or would replace another."""
         out = self.output.out
         if out.suffix != ".safetensors":
-            raise ValueError(f"--out {out} is to end in .safetensors, for example {out.stem}.safetensors")
+            raise ValueError(f"--out {out} must end in .safetensors, for example {out.stem}.safetensors")
         if out.exists() and not self.output.overwrite:
             raise FileExistsError(f"{out} exists already; name another file, or add --overwrite")
         for file in (out, self.output.checkpoint):

@@ -66,7 +66,7 @@ def check_out(out: Path, overwrite: bool) -> None:
     from ..files import check_file
 
     if out.suffix != ".safetensors":
-        raise ValueError(f"--out {out} is to end in .safetensors")
+        raise ValueError(f"--out {out} must end in .safetensors")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already; name another file, or add --overwrite")
     check_file(out)
