@@ -36,6 +36,8 @@ from efface.models.offload import choose_dtype
 from efface.planning.gradients import plan_gradients
 from efface.planning.machine import read_free_bytes
 from efface.planning.plan import estimate
+from efface.planning.probe_steps import list_tensors
+from efface.training.trainer import Trainer
 
 from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
 from .sizes import Size, pipeline, small_pipeline
@@ -105,7 +107,8 @@ class GPU:
         fields = {field.name for field in dataclasses.fields(kind)}
         steps = 3 if self.rehearse else 2 + self.updates
         method: Any = kind(**{k: v for k, v in {**SMALL, "steps": steps}.items() if k in fields})
-        plan = estimate(method.build_trainer(model, CAT))
+        built = method.build_trainer(model, CAT)
+        plan = estimate(built)
         marks: list[float] = []
 
         def mark(done: int, of: int, **_: Any) -> None:
@@ -113,7 +116,7 @@ class GPU:
                 settle()
                 marks.append(time.perf_counter())
 
-        used = peak_of(lambda: method.fit(model, CAT, progress=mark), _weights(model))
+        used = peak_of(lambda: built.train(mark), _resting(model, built))
         update = median(b - a for a, b in pairwise(sorted(set(marks))))
         rows = int(getattr(method, "batch", 1))
         return {
@@ -145,14 +148,15 @@ class GPU:
         steps = 2 + self.updates
         kind: Any = methods.get("gem")
         method = kind(steps=steps, source="frozen", paths=1, draw_steps=4, guidance=model.defaults.guidance)
-        plan = estimate(method.build_trainer(model, CAT))
+        built = method.build_trainer(model, CAT)
+        plan = estimate(built)
         marks: list[float] = []
 
         def mark(*_: Any, **__: Any) -> None:
             settle()
             marks.append(time.perf_counter())
 
-        used = peak_of(lambda: method.fit(model, CAT, progress=mark), _weights(model))
+        used = peak_of(lambda: built.train(mark), _resting(model, built))
         update = median(b - a for a, b in pairwise(marks))
         return {"seconds": update, "rows": method.batch, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
@@ -209,6 +213,13 @@ class GPU:
         page += [", ".join(f"{name} {value}" for name, value in facts.items() if name != "flags"), ""]
         write_whole(self.out / "gpu.md", "\n".join(page))
         print("\n".join(page))
+
+
+def _resting(model: Any, built: Trainer) -> list[torch.Tensor]:
+    """The weights, the trained tensors, and what is searched: all that a prepared training holds."""
+    tables = [table for learner in built.learners for table in getattr(learner, "tables", {}).values()]
+    searched = [tensor for table in tables for tensor in table.tensors.values()]
+    return [*_weights(model), *list_tensors(built), *searched]
 
 
 def _weights(model: Any) -> list[torch.Tensor]:

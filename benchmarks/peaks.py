@@ -19,10 +19,11 @@ from efface.methods.guided import Guided
 from efface.models.adapters.latent import SLICE
 from efface.models.guider import guided_prediction
 from efface.models.hooks.attention import record_cross_attention
+from efface.models.offload import list_resting
 from efface.models.trajectory import choose_image_batch
 from efface.planning import plan as planning
 from efface.planning.gradients import plan_gradients
-from efface.planning.plan import DoesNotFit, estimate_from_shapes, list_resting
+from efface.planning.plan import DoesNotFit, estimate_from_shapes
 from efface.planning.shapes import shapes_alone
 from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.training.objectives.attention import Attention

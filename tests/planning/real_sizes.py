@@ -36,6 +36,7 @@ from efface.models.adapters.sdxl import StableDiffusionXL
 from efface.models.base import CASTS, Model
 from efface.planning.machine import format_size
 from efface.planning.plan import SPARE
+from efface.planning.probe_steps import find_peak
 from efface.planning.shapes import measure_drawing_shapes, measure_step_shapes
 from efface.planning.tracker import count_bytes
 from tiny import tiny_tokenizer
@@ -211,15 +212,15 @@ def measure(name: str) -> Needs:
     own = [tensor for key, tensor in weights.items() if key.startswith(f"{model.denoiser}.")]
     rest = [tensor for key, tensor in weights.items() if not key.startswith(f"{model.denoiser}.")]
     trained = [tensor for learner in trainer.learners for tensor in learner.learning()]
-    step, network = measure_step_shapes(trainer, 1)[0], model.network
+    step, network = find_peak(measure_step_shapes(trainer, 1)[0]), model.network
     network.enable_gradient_checkpointing()
     return Needs(
         count_bytes(own),
         count_bytes([*rest, *model.pipeline.vae.parameters()]),
         3 * count_bytes(trained),
         step,
-        measure_step_shapes(trainer, 1)[0],
-        measure_drawing_shapes(model, 1),
+        find_peak(measure_step_shapes(trainer, 1)[0]),
+        find_peak(measure_drawing_shapes(model, 1)),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 import efface
 from efface.planning.machine import format_size, read_free_bytes, read_size
 from efface.planning.plan import Plan
-from efface.planning.probe_steps import LinearFit
+from efface.planning.probe_steps import LinearFit, PeakFit
 from efface.planning.tracker import AllocationTracker, count_bytes
 from tiny import tiny_pipeline
 
@@ -29,6 +29,17 @@ def test_lines_and_sizes():
             read_size(wrong)
     assert (format_size(2.5e9), format_size(3.21e6)) == ("2.50 GB", "3.2 MB")
     assert (read_free_bytes(torch.device("cpu")) or 1) > 0
+
+
+def test_a_peak_moves_from_one_moment_to_another_as_rows_grow():
+    """Gradients take most with few rows and activations with many; one row needs one operation fewer."""
+    one, two = [("forward", 20.0), ("sum", 110.0)], [("forward", 40.0), ("copy", 45.0), ("sum", 112.0)]
+    fit = PeakFit.through(one, two)
+    assert [fit(rows) for rows in (1, 2, 4, 10)] == [110, 112, 116, 250]
+    assert fit.steepest == 25
+    assert PeakFit.through(one, one) == PeakFit((LinearFit(110, 0),))
+    assert PeakFit.through([], [])(3) == 0
+    assert PeakFit.constant(7)(100) == 7
 
 
 def test_tally_counts_storages_once_and_forgets_the_freed():
@@ -52,8 +63,8 @@ def test_the_table_leaves_out_what_is_nothing():
         0,
         50,
         0,
-        LinearFit(10, 5),
-        LinearFit(0, 0),
+        PeakFit((LinearFit(10, 5),)),
+        PeakFit.constant(0),
         rows=4,
         micro=2,
         waiting=1.5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -18,12 +19,15 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
 from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.plan import SPARE, DoesNotFit, estimate, require_fit, suggest_lighter
+from efface.planning.probe_steps import LinearFit
 from efface.planning.shapes import ask_terms, trial_is_cheap
 from efface.planning.tracker import AllocationTracker, count_bytes
 from tiny import WORDS, tiny_pipeline
 
 TOLERANCE = 0.1
 """Of the peak: what the plan may be wrong by."""
+CHANNELS = 64
+"""Of a wide network, whose gradients are larger than the activations of a few rows."""
 SHORT = {"steps": 2, "draw_steps": 3, "paths": 4, "lr": 1e-3, "pictures": 4, "remain_words": 2, "label": "dog"}
 CASES = {
     "esd, one row": {"batch": 1, "source": "frozen"},
@@ -39,7 +43,7 @@ CASES = {
 }
 
 
-def tiny_model() -> StableDiffusion:
+def tiny_model(channels: int = 8) -> StableDiffusion:
     """The tiny Stable Diffusion with half of its network: a plan and a run are both made in every test."""
     pipeline = tiny_pipeline()
     torch.manual_seed(0)
@@ -47,7 +51,7 @@ def tiny_model() -> StableDiffusion:
         sample_size=8,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(8,),
+        block_out_channels=(channels,),
         norm_num_groups=4,
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",),
@@ -127,6 +131,17 @@ def test_the_plan_from_shapes_is_what_a_short_run_takes(eps_model):
     assert "from the shapes of tensors" in plan.table()
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert plan.need == pytest.approx(taken(method, tiny_model()), rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("from_shapes", [True, False])
+def test_the_plan_knows_where_activations_outgrow_two_sets_of_gradients(from_shapes):
+    """Of a wide network the gradients take most with one and two rows, from which the plan is made, and not with 16."""
+    method = methods.get("erasediff")(**settings("erasediff", batch=16))
+    built = method.build_trainer if from_shapes else partial(long_game, method)
+    plan = estimate(built(tiny_model(CHANNELS), *[Erasure(("cat",))] * from_shapes))
+    assert plan.from_shapes == from_shapes
+    assert LinearFit.through(plan.turn(2), plan.turn(4), 2)(32) < 0.9 * plan.turn(32), "a line would have been enough"
+    assert plan.need == pytest.approx(taken(method, tiny_model(CHANNELS)), rel=TOLERANCE)
 
 
 def test_trial_steps_cost_at_most_a_tenth_of_the_run(eps_model):

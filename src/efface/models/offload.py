@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .cond import Cond
+
+if TYPE_CHECKING:
+    from .base import Model
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 SERVED = ("cpu", "cuda")
@@ -107,6 +110,13 @@ def prepare(
                 park(encoder, device, ("forward",), staying, clears=False)
         if getattr(pipeline, "vae", None) is not None:
             park(pipeline.vae, device, ("encode", "decode"), staying, clears=True)
+
+
+def list_resting(model: Model) -> list[Tensor]:
+    """Lists the weights on the device that a denoiser's training does not use: text encoders and autoencoder."""
+    parts = [getattr(model.pipeline, name, None) for name in (*ENCODERS, "vae")]
+    lying = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
+    return [tensor for tensor in lying if tensor.device == model.device]
 
 
 def park(module: nn.Module, device: str, calls: tuple[str, ...], staying: set[nn.Module], *, clears: bool) -> None:

@@ -1,7 +1,7 @@
 """Plans the memory of an attack by gradients before it starts, and how many rows of it fit at once.
 
-need = weights + step(m): the weights of the model, and what differentiating m rows adds, a straight line fitted to
-passes of one and two rows. These passes run with the shapes of tensors alone, or really, where a network needs numbers.
+need = weights + step(m): the weights of the model, and what differentiating m rows adds, which is fitted to passes of
+one and two rows. These passes run with the shapes of tensors alone, or really, where a network needs numbers.
 No weight requires a gradient meanwhile, so that activations are kept for the prompt's gradient alone.
 """
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
+from ..models.offload import list_resting
 from .machine import format_size
-from .plan import SPARE, DoesNotFit, list_resting
-from .probe_steps import LinearFit
+from .plan import SPARE, DoesNotFit
+from .probe_steps import Moments, PeakFit
 from .shapes import shapes_alone
 from .tracker import AllocationTracker, count_bytes
 
@@ -31,7 +32,7 @@ class GradientPlan:
 
     weights: int
     """Bytes of the model's parameters on the device."""
-    step: LinearFit
+    step: PeakFit
     """Bytes that a gradient adds, by the number of rows that are differentiated at once."""
     rows: int
     """Number of rows that are attacked together."""
@@ -77,27 +78,27 @@ def plan_gradients(model: Model, rows: int, limit: int | None) -> GradientPlan:
     return plan
 
 
-def measure_gradient(model: Model) -> LinearFit:
+def measure_gradient(model: Model) -> PeakFit:
     """Bytes that a gradient to the prompts adds, by the number of rows that are differentiated at once."""
     try:
         sizes = [_measure_shapes(model, n) for n in (1, 2)]
     except RuntimeError:  # a network or a kernel that needs numbers
         sizes = [_measure_pass(model, n) for n in (1, 2)]
-    return LinearFit.through(*sizes)
+    return PeakFit.through(*sizes)
 
 
-def _measure_shapes(model: Model, n: int) -> int:
+def _measure_shapes(model: Model, n: int) -> Moments:
     start = _start(model)
     with shapes_alone(model, list(model.weights.values())) as tracker:
         _differentiate(model, n, start)
-    return tracker.peak
+    return tracker.moments
 
 
-def _measure_pass(model: Model, n: int) -> int:
+def _measure_pass(model: Model, n: int) -> Moments:
     start = _start(model)
     with AllocationTracker(model.weights.values()) as tracker:
         _differentiate(model, n, start)
-    return tracker.peak
+    return tracker.moments
 
 
 def _start(model: Model) -> Tensor | None:

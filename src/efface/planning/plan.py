@@ -3,12 +3,15 @@
 need = weights + trained + kept + max(step(m), drawing(d)), in bytes on the device. `weights` are all parameters of the
 model; `trained` are the trained tensors and Adam's two moments of each; `step(m)` is what one step adds with m rows at
 once in the student's pass; `drawing(d)` is what a sampling step of d pictures adds; `kept`, on a CPU alone, are the
-last good state and the recordings that the store holds in memory. Step and drawing are straight lines in their rows.
+last good state and the recordings that the store holds in memory. Each moment of a step and of drawing is a straight
+line in the rows, and the largest moment counts. The training's preparation, such as the encoding of a vocabulary, is
+over when the plan is made, and is no part of it.
 
 The lines are fitted to trial steps (`probe_steps`), which never have more rows at once in the student's pass than the
-run: steps of two and four rows of each term run row by row, another one of four runs by twos, and one of at most two
-rows runs whole if the run's own steps do. Where that would cost more than a tenth of the run, the lines are fitted to
-steps of one and two rows with the shapes of tensors alone (`shapes`). `SPARE` allows for memory inside kernels.
+run: steps of two and four rows of each term run row by row; then one of four by twos where the run's own steps run in
+pieces, or those of one and two rows whole where they run whole. Where that would cost more than a tenth of the run, the
+lines are fitted to steps of one and two rows with the shapes of tensors alone (`shapes`). `SPARE` allows for memory
+inside kernels.
 """
 
 from __future__ import annotations
@@ -19,16 +22,14 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
-from ..models.base import Model
-from ..models.offload import ENCODERS
+from ..models.offload import list_resting
 from ..models.quantised import list_scales
 from ..training.distributed import process_group
 from ..training.interfaces import MemoryFootprint
 from ..training.trainer import Trainer
 from .machine import format_size
-from .probe_steps import LinearFit, RowwiseCost, list_tensors, measure_drawing, measure_rowwise, measure_step
+from .probe_steps import PeakFit, RowwiseCost, find_peak, list_tensors, measure_drawing, measure_rowwise, measure_step
 from .shapes import measure_shapes, trial_is_cheap
 from .tracker import count_bytes
 
@@ -56,9 +57,9 @@ class Plan:
     kept: int
     """Bytes that stay on the device: a search's embeddings of words, and on a CPU the last good state, pictures, and
     recordings in memory."""
-    turn: LinearFit
+    turn: PeakFit
     """Bytes that a step adds, by the number of rows at once in the student's pass."""
-    drawing: LinearFit
+    drawing: PeakFit
     """Bytes that drawing adds, by the number of pictures at once."""
     rows: int
     """Number of rows in the student's pass, in a step of the weights."""
@@ -67,7 +68,7 @@ class Plan:
     waiting: float
     """Bytes of each of the other rows meanwhile."""
     apart: int
-    """Further bytes where rows are read piece by piece: the gradients of two pieces, which are summed."""
+    """Further bytes where rows are read one by one: the gradients of two pieces, which are summed."""
     pictures: int
     """Number of pictures that are drawn together."""
     traced: int
@@ -154,12 +155,12 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
         progress(0, 3)
         one = measure_rowwise(trainer)
         progress(1, 3)
-        drawing = LinearFit.through(*(measure_drawing(model, n) for n in (1, 2)))
+        drawing = PeakFit.through(*(measure_drawing(model, n) for n in (1, 2)))
     except torch.OutOfMemoryError as error:
         sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(trainer))]
         said = f"{sizes[0]} of weights and {sizes[1]} of trained tensors"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
-    least = _plan(trainer, one.each, LinearFit(one.turn, 0), one.waiting, drawing)
+    least = _plan(trainer, one.each, PeakFit.constant(one.turn), one.waiting, drawing)
     progress(2, 3)
     try:
         plan = _by_more(trainer, least, one)
@@ -170,7 +171,7 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
     return plan
 
 
-def _plan(trainer: Trainer, each: int, turn: LinearFit, waiting: float, drawing: LinearFit) -> Plan:
+def _plan(trainer: Trainer, each: int, turn: PeakFit, waiting: float, drawing: PeakFit) -> Plan:
     """The plan with one row at once; the student's pass has `each` rows for one row of each term."""
     model, takes = trainer.model, _takes(trainer)
     resting, scales = list_resting(model), list_scales(model.network) if model.quantised else []
@@ -197,12 +198,15 @@ def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
     micro = min(least.rows, trainer.config.micro_batch or least.rows)
     if micro == 1 < least.rows:
         return least
-    slope = 0 if micro == 1 else max(0, measure_step(trainer, 2 * one.terms, 2)[0] - one.larger + one.waiting)
-    fixed = one.turn - slope
     if micro < least.rows:
-        return replace(least, turn=LinearFit(fixed, slope), micro=micro)
-    whole = measure_step(trainer, one.terms)[0] - slope * one.terms * one.each
-    return replace(least, turn=LinearFit(whole, slope), micro=micro, apart=round(max(0, fixed - whole)))
+        waits = one.waiting * (one.terms * one.each - 1)  # in as many pieces of twice as many rows, twice as much waits
+        by_twos = measure_step(trainer, 2 * one.terms, 2)[0]
+        singly = [(made, live - waits) for made, live in one.moments]
+        turn = PeakFit.through(singly, [(made, live - 2 * waits) for made, live in by_twos])
+        return replace(least, turn=turn, micro=micro)
+    whole = [measure_step(trainer, n)[0] for n in range(1, one.terms + 1)]
+    turn = PeakFit.through(*whole, one.each) if len(whole) == 2 else PeakFit.constant(find_peak(whole[0]))
+    return replace(least, turn=turn, micro=micro, apart=round(one.turn - turn(1)))
 
 
 def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan]]) -> None:
@@ -290,10 +294,3 @@ def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     if trainer.model.device.type != "cpu":
         return 0
     return count_bytes(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)
-
-
-def list_resting(model: Model) -> list[Tensor]:
-    """Lists the weights on the device that a denoiser's training does not use: text encoders and autoencoder."""
-    parts = [getattr(model.pipeline, name, None) for name in (*ENCODERS, "vae")]
-    lying = [t for part in parts if part is not None for t in (*part.parameters(), *part.buffers())]
-    return [tensor for tensor in lying if tensor.device == model.device]

@@ -23,7 +23,15 @@ from ..models.cond import Cond
 from ..training.interfaces import Context, Query, Step, Term
 from ..training.loss_scale import gradients
 from ..training.trainer import Trainer
-from .probe_steps import Asked, LinearFit, count_student_rows, list_tensors, replace_sources
+from .probe_steps import (
+    Asked,
+    Moments,
+    PeakFit,
+    count_student_rows,
+    find_peak,
+    list_tensors,
+    replace_sources,
+)
 from .tracker import AllocationTracker, count_bytes
 
 SHARE = 0.1
@@ -51,13 +59,13 @@ class ShapeCost:
 
     each: int
     """Number of rows in the student's largest pass for one row of each term."""
-    turn: LinearFit
+    turn: PeakFit
     """Bytes that a step adds, by the number of rows at once in the student's pass."""
     waiting: float
     """Bytes of each further row while it waits."""
     apart: int
     """Further bytes where rows are read piece by piece: the gradients of two pieces, which are summed."""
-    drawing: LinearFit
+    drawing: PeakFit
     """Bytes that a sampling step adds, by the number of pictures."""
 
 
@@ -72,8 +80,8 @@ def trial_is_cheap(trainer: Trainer) -> bool:
     teacher, n = _count_rows(asked, "teacher"), min(2, config.batch)
     rows = each * config.batch
     micro = min(rows, config.micro_batch or rows)
-    by_pieces = 3 * n + (2 * n if micro > 1 else 0)
-    whole = n if micro == rows else 0
+    by_pieces = 3 * n + (2 * n if 1 < micro < rows else 0)
+    whole = sum(range(n + 1)) if micro == rows else 0
     trial = by_pieces * (4 * student + teacher) + whole * (3 * student + teacher) + 6
     return trial <= SHARE * config.steps * config.batch * (3 * student + teacher)
 
@@ -93,18 +101,18 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     each = max(1, rows)
     progress(1, 3)
     alone = each * trainer.config.batch == 1
-    turn = LinearFit(few, 0) if alone else LinearFit.through(few, measure_step_shapes(trainer, 2)[0], each)
+    turn = PeakFit.constant(find_peak(few)) if alone else PeakFit.through(few, measure_step_shapes(trainer, 2)[0], each)
     progress(2, 3)
-    drawing = LinearFit.through(*(measure_drawing_shapes(trainer.model, n) for n in (1, 2)))
+    drawing = PeakFit.through(*(measure_drawing_shapes(trainer.model, n) for n in (1, 2)))
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
-    waiting = turn.each if hardened else _waiting_bytes(trainer, asked) / each  # an attack reads all rows at once
+    waiting = turn.steepest if hardened else _waiting_bytes(trainer, asked) / each  # an attack reads all rows at once
     return ShapeCost(each, turn, waiting, count_bytes(trainer.update.params()), drawing)
 
 
-def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, int]:
-    """Bytes that a step of the weights with n rows of each term would add, and rows in the student's largest pass."""
+def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[Moments, int]:
+    """The moments of a step of the weights with n rows of each term, and the rows in the student's largest pass."""
     small, step, asked = ask_terms(trainer, n, micro)
     small.terms = [Replayed(term, queries) for term, queries in asked]
     held = []
@@ -114,16 +122,17 @@ def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[int, 
                 if losses:
                     total = torch.stack(list(losses.values())).sum()
                     held.append(gradients(step.learner.params(), total))  # type: ignore[attr-defined]
-    return tracker.peak + count_bytes(_states(asked)), count_student_rows(trainer, asked)
+    states = count_bytes(_states(asked))
+    return [(made, live + states) for made, live in tracker.moments], count_student_rows(trainer, asked)
 
 
-def measure_drawing_shapes(model: Model, n: int) -> int:
-    """Bytes that one guided sampling step of n pictures would add."""
+def measure_drawing_shapes(model: Model, n: int) -> Moments:
+    """The moments of one guided sampling step of n pictures."""
     uncond = model.encode([""])
     with torch.no_grad(), shapes_alone(model, list(model.weights.values())) as tracker:
         x = torch.zeros(n, *model.latent_shape, device=model.device, dtype=model.state_dtype)
         model.predict(x, 1, uncond.expand(n), uncond.expand(n))
-    return tracker.peak
+    return tracker.moments
 
 
 def ask_terms(trainer: Trainer, n: int, micro: int = 0) -> tuple[Trainer, Step, Asked]:

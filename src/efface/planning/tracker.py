@@ -20,6 +20,8 @@ from torch.utils._pytree import tree_leaves
 class AllocationTracker(TorchDispatchMode):
     """Counts in `live` the bytes of tensors that were made inside the block and not yet freed; `peak` is its maximum.
 
+    `moments` lists the operations that made new storages, in their order, each with the value of `live` after it.
+
     Args:
         known: tensors that are there already and do not count, such as a model's weights.
     """
@@ -27,14 +29,17 @@ class AllocationTracker(TorchDispatchMode):
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         TorchDispatchMode.__init__(self)
         self.live = self.peak = 0
+        self.moments: list[tuple[Any, int]] = []
         self.known = [tensor.untyped_storage() for tensor in known]
         self.seen: dict[int, Any] = {id(storage): None for storage in self.known}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out, before = func(*args, **(kwargs or {})), self.live
         for leaf in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._note(leaf)
+        if self.live > before:
+            self.moments.append((func, self.live))
         return out
 
     def _note(self, tensor: Tensor) -> None:
