@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,21 @@ def test_a_whole_model_is_opened_and_compared(kind: str, tmp_path: Path) -> None
     made = write_export(model, edit, tmp_path / "x", format="diffusers", pictures=pictures)
     assert made.about["reader"].endswith("from_pretrained") and made.about["matched"] == len(edit.names)
     assert not pictures or made.about["gap"]["largest"] == 0 < made.about["gap"]["edit"]
+
+
+def test_no_format_is_suggested_that_the_architecture_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of FLUX.2 there is no comfy file: neither before the work nor after the reader's check is it named."""
+    model, file = tiny_flux2(), tmp_path / "x.safetensors"
+    with pytest.raises(ValueError, match=r"changes transformer.norm_out.* --format lora or diffusers may hold it$"):
+        write_export(model, low_rank(model, "norm_out", "to_q"), file, format="kohya")
+    whole = consumer.read_lora
+    monkeypatch.setattr(consumer, "read_lora", lambda model, loaded: list(whole(model, loaded))[1:])
+    with pytest.raises(ValueError, match=r"leaves out 'transformer.* --format lora or diffusers may hold it$"):
+        write_export(model, low_rank(model, "to_q"), file, format="kohya")
+    norm = next(name for name, weight in model.weights.items() if name.startswith("transformer.") and weight.dim() == 1)
+    lone = replace(dense(model, "to_q"), values={norm: model.weights[norm] + 1})
+    with pytest.raises(ValueError, match=r"hold none of it; --format diffusers holds the whole model$"):
+        write_export(model, lone, file, format="lora")
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -219,7 +219,7 @@ def _export_lora(
         made = write_tensors(scratch / place.name, packed.tensors, {**about, "kind": "lora", "edit": _public(edit)})
         if checks.reads(model, kind, bool(packed.exact)):
             consumer.check_reader(model)
-            about |= _tell(checks.check_lora(model, edit, packed, made, strength, look))
+            about |= _tell(checks.check_lora(model, edit, kind, packed, made, strength, look))
         else:
             about |= _tell(reading.check_own(model, edit, packed, made, strength, look))
         _hand_over(made, place, _json(about))

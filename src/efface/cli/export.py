@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..interchange.formats import Format
+from ..interchange.formats import Format, find_exact
 from .console import result, say, warn
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def tell(made: Exported) -> None:
             f"of a matrix ({about['worst_weight']})"
         )
         if about["residual"] > LARGE:
-            warn("much of the edit is left out; a higher --rank or --energy keeps more, --format comfy all")
+            exact = find_exact(about["architecture"])
+            all_of_it = "neither of them" if exact == made.format else f"--format {exact}"
+            warn(f"much of the edit is left out; a higher --rank or --energy keeps more, {all_of_it} all")
         if lost := about["left_out"]:
             say(f"{len(lost)} biases, norms or embeddings have no place in it, first {lost[0]}")
     say(f"read by {about['reader']}: {about['matched']} weights match")

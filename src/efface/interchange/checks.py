@@ -15,7 +15,7 @@ from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import load
-from .formats import READERS, LoraFormat
+from .formats import READERS, LoraFormat, suggest_others
 from .lora import Package, product
 
 
@@ -64,7 +64,9 @@ def reads(model: Model, format: LoraFormat, exact: bool) -> bool:
     return not exact and READERS[format].get(model.architecture) == "load_lora_weights"
 
 
-def check_lora(model: Model, edit: Edit, package: Package, file: Path, strength: float, look: Look | None) -> Check:
+def check_lora(
+    model: Model, edit: Edit, format: LoraFormat, package: Package, file: Path, strength: float, look: Look | None
+) -> Check:
     """Loads a LoRA file with diffusers' loader and compares every weight's change with the file's, then pictures.
 
     Raises:
@@ -85,7 +87,7 @@ def check_lora(model: Model, edit: Edit, package: Package, file: Path, strength:
     if missing := sorted(set(package.factors) - found):
         raise ValueError(
             f"diffusers matches {len(found)} of {len(package.factors)} weights in {file.name} and leaves out "
-            f"{missing[0]!r}; --format lora, or comfy for ComfyUI, may hold it"
+            f"{missing[0]!r}; {suggest_others(format, model.architecture)} may hold it"
         )
     gap = _compare(model, edit, strength, loaded, look) if look else None
     return Check(f"diffusers' {type(loaded).__name__}.load_lora_weights", len(found), gap)

@@ -47,3 +47,19 @@ def check_architecture(format: Format, architecture: str) -> None:
         f"--format {format} can't hold a model of the kind {architecture}, only {fits}{why}; --format "
         f"{' or '.join(others)} would have worked"
     )
+
+
+def suggest_others(format: Format, architecture: str) -> str:
+    """Writes the flag with the other formats that may hold what this one can't, of those that the architecture has.
+
+    Example:
+        >>> suggest_others("kohya", "flux"), suggest_others("kohya", "flux2")
+        ('--format lora, comfy or diffusers', '--format lora or diffusers')
+    """
+    others = [other for other in (*LORA_FORMATS, "diffusers") if other != format and architecture in READERS[other]]
+    return f"--format {' or '.join(filter(None, [', '.join(others[:-1]), others[-1]]))}"
+
+
+def find_exact(architecture: str) -> Format:
+    """The smallest format that holds every change exactly: `comfy` where the architecture has it, else `diffusers`."""
+    return "comfy" if architecture in READERS["comfy"] else "diffusers"

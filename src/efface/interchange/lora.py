@@ -13,7 +13,7 @@ from ..edits.deltas import changed
 from ..edits.edit import Edit
 from ..models.base import Model
 from .factors import Choice, Residual, factor
-from .formats import LoraFormat
+from .formats import LoraFormat, find_exact
 from .names import Stem, is_matrix, layers_of, name_stems
 
 SUFFIXES = {"lora": ("lora_A.weight", "lora_B.weight"), "kohya": ("lora_down.weight", "lora_up.weight")}
@@ -59,9 +59,10 @@ def check_package(model: Model, edit: Edit, format: LoraFormat, choice: Choice) 
         name for name in changes if name.endswith(".weight") and is_matrix(layers[name.removesuffix(".weight")])
     ]
     if not matrices and format != "comfy":
+        exact = "--format comfy holds exact differences, " if find_exact(model.architecture) == "comfy" else ""
         raise ValueError(
-            f"the edit changes no matrix ({next(iter(changes), 'nothing')}): a LoRA could hold none of it; --format "
-            "comfy holds exact differences, --format diffusers the whole model"
+            f"the edit changes no matrix ({next(iter(changes), 'nothing')}): a LoRA could hold none of it; {exact}"
+            "--format diffusers holds the whole model"
         )
     largest = max((min(base[name].flatten(1).shape) for name in matrices), default=0)
     if choice.rank is not None and choice.rank > largest:
