@@ -86,13 +86,13 @@ def test_commands_open_a_model_as_they_are_told(
     monkeypatch.setattr("efface.load", load)
     more = {"draw": ["--prompt", "a cat"], "evaluate": ["--edit", str(edit), "--suite", "glyphs-objects"]}
     more["attack"] = more["evaluate"]
-    how = ["--device", "cpu", "--dtype", "bf16", "--compute", "own", "--compile", "--offload"]
+    how = ["--device", "cpu", "--dtype", "bf16", "--compute", "own", "--compile", "--offload", "--deterministic"]
     more["erase"] = ["--target", "cat", "--store", str(tmp_path), "--store-memory", "1KB", "--checkpointing"]
     more["erase"] += ["--draw-batch", "2"]
     own = {"checkpointing": True, "store": tmp_path, "store_bound": 1000, "draw_batch": 2}
     own = own if command == "erase" else {}
-    common = {"compile": True, "offload": True, "variant": "", "deterministic": False}
-    common |= {"guidance_rescale": 0.0, "quantise": 0}
+    common = {"compile": True, "offload": True, "variant": "", "deterministic": True}
+    common |= {"device": "cpu", "dtype": "bf16", "compute": "own", "guidance_rescale": 0.0, "quantise": 0}
     named = ["erase", "esd"] if command == "erase" else [command]
     assert (
         main(
@@ -108,7 +108,19 @@ def test_commands_open_a_model_as_they_are_told(
         )
         == 2
     )
-    assert asked == [(model, "cpu", "bf16", "own", common | own)]
+    assert asked == [(model, common | own)]
+
+
+def test_every_command_that_opens_a_model_on_a_device_has_deterministic(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([*(("erase", "esd") if name == "erase" else (name,)), "--help"])
+        said = capsys.readouterr().out
+        if "--compute " in said:
+            found[name] = "--deterministic" in said
+    assert {"erase", "draw", "evaluate", "attack", "audit", "neurons", "takedown"} <= set(found)
+    assert all(found.values()), found
 
 
 def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
