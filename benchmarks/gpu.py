@@ -216,7 +216,11 @@ class GPU:
 
 
 def _resting(model: Any, built: Trainer) -> list[torch.Tensor]:
-    """The weights, the trained tensors, and what is searched: all that a prepared training holds."""
+    """The weights, the trained tensors, and what is searched: all that a prepared training holds in its steps.
+
+    The encodings of its preparation are forgotten, as the training itself does first.
+    """
+    model.forget_encodings()
     tables = [table for learner in built.learners for table in getattr(learner, "tables", {}).values()]
     searched = [tensor for table in tables for tensor in table.tensors.values()]
     return [*_weights(model), *list_tensors(built), *searched]

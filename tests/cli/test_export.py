@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 import efface
+from efface.api.exporting import Exported
 from efface.api.handing_on import public_name
+from efface.cli.export import tell
 from efface.models.adapters.sd import StableDiffusion
 
 
@@ -35,3 +39,20 @@ def test_a_folder_has_a_card_and_the_edits_record_and_no_path_of_this_machine(
 def test_a_hub_id_stays_whole_and_a_path_is_its_last_part(tmp_path: Path) -> None:
     assert public_name("stabilityai/sdxl-turbo") == "stabilityai/sdxl-turbo"
     assert public_name(str(tmp_path / "my model")) == "my model" and public_name("glyphs") == "glyphs"
+
+
+@pytest.mark.parametrize(
+    ("format", "architecture", "says"),
+    [
+        ("lora", "sd", "keeps more, --format comfy all"),
+        ("comfy", "sd", "keeps more, neither of them all"),
+        ("kohya", "flux2", "keeps more, --format diffusers all"),
+    ],
+)
+def test_what_a_low_rank_leaves_out_is_kept_by_a_format_that_the_architecture_has(
+    format: str, architecture: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"architecture": architecture, "lowest_rank": 1, "rank": 2, "left_out": [], "reader": "x", "matched": 3}
+    about |= {"residual": 0.5, "worst_residual": 0.6, "worst_weight": "w", "gap": None}
+    tell(Exported(Path("x"), Path("x.json"), format, about))  # type: ignore[arg-type]
+    assert says in capsys.readouterr().err
