@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ...files.structured import shorten
 from .place import INDEX, is_pointer, read_object, warn_of_pickle
 from .schedule_config import check_schedule_config
 
@@ -80,8 +81,8 @@ def list_used(folder: Path, index: Path | None = None) -> dict[str, tuple[str, s
             continue
         if len(said) != 2 or said[0] not in LIBRARIES or not isinstance(said[1], str):
             raise ValueError(
-                f"{folder}/{INDEX} says that {name} is {said}; a class of {' or '.join(LIBRARIES)} would have worked, "
-                "for code that comes with a model is not run"
+                f"{folder}/{INDEX} says that {name} is {shorten(str(said))}; "
+                f"a class of {' or '.join(LIBRARIES)} would have worked, for code that comes with a model is not run"
             )
         used[name] = (said[0], said[1])
     return used
