@@ -95,7 +95,7 @@ def test_what_no_reader_would_load_is_refused_before_any_work(kind: str, tmp_pat
     file = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match=r"loads a LoRA into transformer alone, and the edit changes text_encoder\."):
         write_export(model, low_rank(model, "text_encoder"), file, format="lora")
-    for format in ("kohya", "comfy"):
+    for format in ("kohya", "comfy") if kind == "sana" else ("comfy",):  # diffusers reads a kohya file of the others
         with pytest.raises(ValueError, match=f"--format {format} can't hold a model of the kind"):
             write_export(model, low_rank(model, "to_k"), file, format=format)
     with pytest.raises(ValueError, match="can't hold a model of the kind"):
