@@ -92,6 +92,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit_json(f / "model_index.json", unet=["my_unet", "MyUNet"]),
         "code that comes with a model is not run",
     ),
+    "class of any length": (
+        lambda f: edit_json(f / "model_index.json", unet=["diffusers" + "[" * 9000, "UNet2DConditionModel"]),
+        r"says that unet is .{200,700}; a class of diffusers or transformers would have worked",
+    ),
+    "part of any length": (
+        lambda f: edit_json(f / "model_index.json", **{"unet" * 900: ["diffusers", "UNet2DConditionModel"]}),
+        "names a part 'unet.{100,700}; a name of letters, digits and underscores",
+    ),
     "lacking tensors": (lambda f: without(f / UNET, "mid_block"), r"unet.* lacks \d+ tensors .*mid_block"),
     "lacking tensors of the text encoder": (
         lambda f: without(f / TEXT, "self_attn.q_proj"),

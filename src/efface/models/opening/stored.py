@@ -73,12 +73,17 @@ def list_used(folder: Path, index: Path | None = None) -> dict[str, tuple[str, s
     """The library and class of each part that is used, by the part's name in `model_index.json`.
 
     Raises:
-        ValueError: a part of the pipeline needs code that comes with the model.
+        ValueError: a part of the pipeline needs code that comes with the model, or its name can't be a folder's.
     """
     used: dict[str, tuple[str, str]] = {}
     for name, said in read_object(index or folder / INDEX).items():
         if name.startswith("_") or name in UNUSED or not isinstance(said, list) or said == [None, None]:
             continue
+        if not name.isidentifier() or len(name) > LONGEST_NAME:
+            raise ValueError(
+                f"{folder}/{INDEX} names a part {shorten(name)!r}; a name of letters, digits and underscores, "
+                f"at most {LONGEST_NAME} of them, would have worked"
+            )
         if len(said) != 2 or said[0] not in LIBRARIES or not isinstance(said[1], str):
             raise ValueError(
                 f"{folder}/{INDEX} says that {name} is {shorten(str(said))}; "
