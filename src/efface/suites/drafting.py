@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..concept import fold_name
+from ..files.formats import parse_csv
 from ..files.structured import read_toml
 from ..functional.words import ends_alike
 from .entries import derive_seed
@@ -146,7 +147,7 @@ def write_csv(rows: Sequence[DraftedRow], kind: Kind) -> str:
 def read_groups(text: str) -> dict[str, list[str]]:
     """The label of each row of such a csv, by its group."""
     found: dict[str, list[str]] = {}
-    for row in csv.DictReader(io.StringIO(text)):
+    for row in parse_csv("the drafted suite", text, ()).rows:
         found.setdefault(row["group"], []).append(row.get("class") or row["artist"])
     return found
 
