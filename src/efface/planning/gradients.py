@@ -81,10 +81,10 @@ def plan_gradients(model: Model, rows: int, limit: int | None) -> GradientPlan:
 def measure_gradient(model: Model) -> PeakFit:
     """Bytes that a gradient to the prompts adds, by the number of rows that are differentiated at once."""
     try:
-        sizes = [_measure_shapes(model, n) for n in (1, 2)]
+        one, two = (_measure_shapes(model, n) for n in (1, 2))
     except RuntimeError:  # a network or a kernel that needs numbers
-        sizes = [_measure_pass(model, n) for n in (1, 2)]
-    return PeakFit.through(*sizes)
+        one, two = (_measure_pass(model, n) for n in (1, 2))
+    return PeakFit.through(one, two)
 
 
 def _measure_shapes(model: Model, n: int) -> Moments:

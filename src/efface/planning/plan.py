@@ -155,7 +155,7 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
         progress(0, 3)
         one = measure_rowwise(trainer)
         progress(1, 3)
-        drawing = PeakFit.through(*(measure_drawing(model, n) for n in (1, 2)))
+        drawing = PeakFit.through(measure_drawing(model, 1), measure_drawing(model, 2))
     except torch.OutOfMemoryError as error:
         sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(trainer))]
         said = f"{sizes[0]} of weights and {sizes[1]} of trained tensors"
@@ -205,7 +205,7 @@ def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
         turn = PeakFit.through(singly, [(made, live - 2 * waits) for made, live in by_twos])
         return replace(least, turn=turn, micro=micro)
     whole = [measure_step(trainer, n)[0] for n in range(1, one.terms + 1)]
-    turn = PeakFit.through(*whole, one.each) if len(whole) == 2 else PeakFit.constant(find_peak(whole[0]))
+    turn = PeakFit.through(whole[0], whole[1], one.each) if len(whole) == 2 else PeakFit.constant(find_peak(whole[0]))
     return replace(least, turn=turn, micro=micro, apart=round(one.turn - turn(1)))
 
 

@@ -103,7 +103,7 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     alone = each * trainer.config.batch == 1
     turn = PeakFit.constant(find_peak(few)) if alone else PeakFit.through(few, measure_step_shapes(trainer, 2)[0], each)
     progress(2, 3)
-    drawing = PeakFit.through(*(measure_drawing_shapes(trainer.model, n) for n in (1, 2)))
+    drawing = PeakFit.through(measure_drawing_shapes(trainer.model, 1), measure_drawing_shapes(trainer.model, 2))
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
