@@ -24,7 +24,8 @@ from efface.models.trajectory import choose_image_batch
 from efface.planning import plan as planning
 from efface.planning.gradients import plan_gradients
 from efface.planning.plan import DoesNotFit, estimate_from_shapes
-from efface.planning.shapes import shapes_alone
+from efface.planning.probe_steps import find_peak
+from efface.planning.shapes import measure_drawing_shapes, shapes_alone
 from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.training.objectives.attention import Attention
 from efface.training.trainer import Trainer
@@ -89,11 +90,7 @@ def measure_attack(name: str, model: Any, limit: int) -> dict[str, Any]:
 
 def measure_drawing(model: Any) -> int:
     """Bytes of a guided step of as many pictures as are drawn at once."""
-    n, uncond = choose_image_batch(model.resolution), model.encode([""])
-    with torch.no_grad(), shapes_alone(model, list(model.weights.values())) as tracker:
-        x = torch.zeros(n, *model.latent_shape, dtype=model.state_dtype)
-        model.predict(x, 1, uncond.expand(n), uncond.expand(n))
-    return tracker.peak
+    return round(find_peak(measure_drawing_shapes(model, choose_image_batch(model.resolution))))
 
 
 def measure_autoencoder(model: Any, what: str) -> int:

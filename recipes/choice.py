@@ -6,6 +6,7 @@ file that `auto` reads, and `docs/choice.md`, its page.
 
 import argparse
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -99,10 +100,8 @@ def render_file(table: ChoiceTable) -> str:
 
 
 def write_value(value: object) -> str:
-    """A text, a number or a list of texts as TOML writes it."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(write_value, value))}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    """A text, a number or a list of texts as TOML writes it, which is how JSON does."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 HEAD = (
