@@ -29,7 +29,16 @@ from ..training.distributed import process_group
 from ..training.interfaces import MemoryFootprint
 from ..training.trainer import Trainer
 from .machine import format_size
-from .probe_steps import PeakFit, RowwiseCost, find_peak, list_tensors, measure_drawing, measure_rowwise, measure_step
+from .probe_steps import (
+    PeakFit,
+    RowwiseCost,
+    find_least_rows,
+    find_peak,
+    list_tensors,
+    measure_drawing,
+    measure_rowwise,
+    measure_step,
+)
 from .shapes import measure_shapes, trial_is_cheap
 from .tracker import count_bytes
 
@@ -127,7 +136,7 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
     """Plans a training that is set up, and leaves everything as it was.
 
     It makes trial steps where these cost at most a tenth of the run's steps. Otherwise it makes no pass of the network,
-    unless a method needs numbers, or a loss needs more than one row.
+    unless a method needs numbers.
 
     Args:
         progress: called as progress(done, of) before each part of the work and after the last.
@@ -136,7 +145,7 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
         DoesNotFit: trial steps did not fit on the GPU; the message has the part of the plan that is known.
     """
     if process_group().size == 1 and not trial_is_cheap(trainer):
-        with suppress(RuntimeError, ValueError):
+        with suppress(RuntimeError):
             return estimate_from_shapes(trainer, progress)
     return _estimate_by_trial(trainer, progress)
 
@@ -204,8 +213,9 @@ def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
         singly = [(made, live - waits) for made, live in one.moments]
         turn = PeakFit.through(singly, [(made, live - 2 * waits) for made, live in by_twos])
         return replace(least, turn=turn, micro=micro)
-    whole = [measure_step(trainer, n)[0] for n in range(1, one.terms + 1)]
-    turn = PeakFit.through(whole[0], whole[1], one.each) if len(whole) == 2 else PeakFit.constant(find_peak(whole[0]))
+    few, batch = find_least_rows(trainer), trainer.config.batch
+    whole = [measure_step(trainer, n)[0] for n in ((few, 2 * few) if 2 * few <= batch else (batch,))]
+    turn = PeakFit.through(*whole, few * one.each) if len(whole) == 2 else PeakFit.constant(find_peak(whole[0]))
     return replace(least, turn=turn, micro=micro, apart=round(one.turn - turn(1)))
 
 

@@ -97,6 +97,11 @@ def _pair_moments(one: Moments, two: Moments) -> Iterator[tuple[float, float]]:
             yield max(ones[i : i_end + 1]), max(twos[j : j_end + 1])
 
 
+def find_least_rows(trainer: Trainer) -> int:
+    """The fewest rows of each term that a step can have."""
+    return max((term.least_rows for term in trainer.terms), default=1)
+
+
 @final
 class ZeroStates(Source):
     """States of zeros, with all of the teacher's predictions known; all terms get the same object in a step."""

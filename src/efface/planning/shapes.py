@@ -28,6 +28,7 @@ from .probe_steps import (
     Moments,
     PeakFit,
     count_student_rows,
+    find_least_rows,
     find_peak,
     list_tensors,
     replace_sources,
@@ -47,6 +48,10 @@ class Replayed(Term):
 
     def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         return self.given
+
+    @property
+    def least_rows(self) -> int:
+        return self.term.least_rows
 
     def loss(self, context: Context, queries: Mapping[str, Query], predictions: Mapping[str, Tensor]) -> Tensor:
         return self.term.loss(context, queries, predictions)
@@ -94,14 +99,15 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
 
     Raises:
         RuntimeError: a term, a network or a kernel needs numbers where there are shapes alone.
-        ValueError: a loss needs more than one row, as one with the score gradient does.
     """
     progress(0, 3)
-    few, rows = measure_step_shapes(trainer, 1)
-    each = max(1, rows)
+    n = find_least_rows(trainer)
+    few, rows = measure_step_shapes(trainer, n)
+    each = max(1, rows // n)
     progress(1, 3)
     alone = each * trainer.config.batch == 1
-    turn = PeakFit.constant(find_peak(few)) if alone else PeakFit.through(few, measure_step_shapes(trainer, 2)[0], each)
+    more = few if alone else measure_step_shapes(trainer, 2 * n)[0]
+    turn = PeakFit.constant(find_peak(few)) if alone else PeakFit.through(few, more, n * each)
     progress(2, 3)
     drawing = PeakFit.through(measure_drawing_shapes(trainer.model, 1), measure_drawing_shapes(trainer.model, 2))
     progress(3, 3)

@@ -238,6 +238,11 @@ class Term(Checkpointable, ABC):
 
     role: LossRole
 
+    @property
+    def least_rows(self) -> int:
+        """The fewest rows that the loss can be computed of."""
+        return 1
+
     def prepare(self, context: Context) -> None:
         """Prepares the first step: makes checks, finds candidates, and announces prompts to its source.
 

@@ -39,8 +39,12 @@ class Adversarial(Term):
         """Whether pi learns from the losses alone, without a gradient through the condition."""
         return self.search.config.gradient == "score"
 
+    @property
+    def least_rows(self) -> int:
+        return 2 if self.scored else 1
+
     def prepare(self, context: Context) -> None:
-        if self.scored and context.config.batch < 2:
+        if context.config.batch < self.least_rows:
             raise ValueError(
                 "search-gradient score compares the words of a batch with each other: give a batch of at least 2, "
                 f"got {context.config.batch}"
