@@ -31,8 +31,8 @@ from efface import methods
 from efface.attacks.denoising_error import DenoisingError
 from efface.concept import Erasure
 from efface.files import check_file, write_whole
+from efface.models.devices import choose_dtype
 from efface.models.fingerprint import CASTS
-from efface.models.offload import choose_dtype
 from efface.planning.gradients import plan_gradients
 from efface.planning.machine import read_free_bytes
 from efface.planning.plan import estimate

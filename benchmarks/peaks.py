@@ -117,7 +117,7 @@ def _planned(trainer: Trainer, how: str) -> dict[str, Any]:
         plan = estimate_from_shapes(trainer)
     return {
         "weights": plan.weights / 1e9,
-        "what learns": plan.trained / 1e9,
+        "trained weights": plan.trained / 1e9,
         "a step": plan.learning / 1e9,
         "drawing": plan.sampling / 1e9,
         "peak GB": plan.need / 1e9,
@@ -141,7 +141,7 @@ def _with_maps(trainer: Trainer, how: str) -> dict[str, Any]:
         torch.autograd.grad(loss, params, allow_unused=True)
     learns, drawing = 3 * count_bytes(params), measure_drawing(model)  # with Adam's two moments
     row = _row(model, learns + max(tracker.peak, drawing), how)
-    return {**row, "what learns": learns / 1e9, "a step": tracker.peak / 1e9, "drawing": drawing / 1e9}
+    return {**row, "trained weights": learns / 1e9, "a step": tracker.peak / 1e9, "drawing": drawing / 1e9}
 
 
 def _row(model: Any, beside: int, how: str) -> dict[str, Any]:

@@ -4,8 +4,9 @@
     python -m benchmarks.plans --sizes sd --methods esd --no-waits
 
 Denoiser and autoencoder have shapes and no numbers, so that no memory is taken and no GPU is needed; only the text
-encoders are made. Bytes are those of tensors that are alive on the device: weights, what learns with its moments, and a
-step, or a drawing step with what it records. Waits are counted on the stand-in for a GPU of the tests, on a tiny model.
+encoders are made. Bytes are those of tensors that are alive on the device: the weights, the trained weights with their
+moments, and a step of the training, or a step of a drawing with what it records. Waits of the host are counted on the
+stand-in for a GPU of the tests, on a tiny model.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class SDSize:
     micro_batch: int = 0
     """Rows at once in the student's pass; 0 is all."""
     dtype: str = "bf16"
-    """Of the weights; what learns has fp32 masters."""
+    """The dtype of the weights; trained weights have fp32 masters."""
     device: str = ""
     """A GPU where there is one."""
     compile: bool = False

@@ -14,6 +14,7 @@ import efface
 from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.methods.esd import ESD
+from efface.models import devices
 from efface.models import offload as placement
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
@@ -134,9 +135,9 @@ def test_what_the_machine_lacks_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ValueError, match="there are 2 GPUs"):
-        placement.check_device("cuda:2")
+        devices.check_device("cuda:2")
     with pytest.raises(ValueError, match=r"'mps' is not supported: .* fp64.* give --device cpu or cuda"):
-        placement.check_device("mps")
+        devices.check_device("mps")
 
 
 def test_whether_a_gpu_computes_in_bf16_is_asked_of_that_gpu(monkeypatch):
@@ -144,12 +145,12 @@ def test_whether_a_gpu_computes_in_bf16_is_asked_of_that_gpu(monkeypatch):
     newer = {"cuda": (9, 0), "cuda:0": (9, 0), "cuda:1": (7, 5)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: newer[str(device)])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Old GPU")
-    placement.check_bf16("cuda:0")
+    devices.check_bf16("cuda:0")
     with pytest.raises(ValueError, match="Old GPU does not compute in bf16; give --compute own"):
-        placement.check_bf16("cuda:1")
+        devices.check_bf16("cuda:1")
     assert efface.models.loading._compute("auto", "cuda:1") is None
     assert efface.models.loading._compute("auto", "cuda:0") == torch.bfloat16
-    assert [placement.choose_dtype(each) for each in ("cpu", "cuda:0", "cuda:1")] == [None, "bf16", "fp16"]
+    assert [devices.choose_dtype(each) for each in ("cpu", "cuda:0", "cuda:1")] == [None, "bf16", "fp16"]
 
 
 def test_the_bound_of_what_is_recorded_is_the_callers(tmp_path):

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import efface
+from efface.api.drafting import draft_suite
 from efface.api.takedown_plan import PROFILES, Profile
-from efface.api.takedown_stages import Trial, attack_trial, choose_trial
+from efface.api.takedown_stages import ChosenSuite, Trial, attack_trial, choose_trial
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.edits.edit import Edit
@@ -21,7 +22,7 @@ from efface.records.audit import read_audit
 from efface.reporting.verdict import build_verdict
 from efface.robustness.conditions import NothingToAttack
 from efface.suites.drafting import find_kind
-from efface.suites.spec import SuiteSpec
+from efface.suites.spec import Suite, SuiteSpec
 from efface.suites.world import load as load_world
 from judging_fixtures import world_model, write_bundle, write_clip, write_world
 from report_fixtures import measure, record, share
@@ -79,6 +80,17 @@ def test_the_plan_comes_first_and_a_dry_run_starts_and_leaves_nothing(
     assert plan["queries"] > 0 and plan["minutes"] > 0 and plan["memory"] > 0 and plan["trained"] > 0
     assert re.search(r"pictures: \d+, and at most \d+ of attacks", told.err) and "time: about" in told.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_keeps_a_suite_that_was_there_before(own: tuple[Path, Path], tmp_path: Path) -> None:
+    """A person edits the drafted suite, and then asks for the plan once more."""
+    out, suite = tmp_path / "out", tmp_path / "out" / "suite.csv"
+    efface.takedown(own[0], PERSON, out, profile="quick", method="uce", scorers=[f"choice:{own[1]}"], dry_run=True)
+    assert not out.exists()
+    draft_suite(efface.load(own[0]), (PERSON,), suite, size=12)
+    before = suite.read_bytes()
+    efface.takedown(own[0], PERSON, out, profile="quick", method="uce", scorers=[f"choice:{own[1]}"], dry_run=True)
+    assert suite.read_bytes() == before
 
 
 def test_cat_on_a_model_with_a_world_from_the_plan_to_the_export(
@@ -147,7 +159,7 @@ def test_a_style_without_other_words_is_attacked_by_what_can_be_made(tmp_path: P
     """What the attack is asked for: the world knows other words of things, and none of styles."""
     write_world(tmp_path, ("cat", "dog"))
     world = load_world(tmp_path)
-    spec = SuiteSpec("own", "1", "", "", "", "things")
+    chosen = ChosenSuite("own", Suite(SuiteSpec("own", "1", "", "", "", "things"), (), ()), None, ())
     asked: list[tuple[str, ...]] = []
 
     def refuse(*_: object, attacks: tuple[str, ...], **__: object) -> None:
@@ -158,8 +170,8 @@ def test_a_style_without_other_words_is_attacked_by_what_can_be_made(tmp_path: P
         patch.setattr("efface.api.takedown_stages.attack", refuse)
         for target in ("cat", "pixel"):
             work = types.SimpleNamespace(
-                how=TINY, erasure=Erasure((target,)), kind=find_kind("", (target,)), known=world, spec=spec, model=None,
-                suite="own", scorers=(), report=None,
+                how=TINY, erasure=Erasure((target,)), kind=find_kind("", (target,)), known=world, model=None,
+                chosen=chosen, scorers=(), report=None,
             )  # fmt: skip
             trial = types.SimpleNamespace(method="uce", edit=None, folder=None)
             with pytest.warns(UserWarning) as told:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..concept import Erasure
 from .progress import Progress, Report, shown_with_steps
 from .resources import LazyModel, check_request, expand, lazy, slug
-from .tracking import FOLDER, Track, check_trackers, name_losses, tracked
+from .tracking import FOLDER, Log, Track, check_trackers, name_losses, tracked
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -140,14 +140,20 @@ def erase(
         name = method_name(chosen)
         run, facts = f"erase-{name}-{slug(erasure.targets)}", {"model": opened.name, "method": name}
         with tracked(track, run, {**facts, **asdict(erasure), **asdict(chosen)}, track_dir) as log:
-
-            def on_progress(done: int, of: int, **more: Any) -> None:
-                report(f"erasing ({name})", done, of)
-                if losses := name_losses(more):
-                    log(losses, done)
-
-            edit = chosen.fit(opened, erasure, progress=on_progress, checkpoint=checkpoint, estimate=estimate)
+            told = _tell_losses(name, report, log)
+            edit = chosen.fit(opened, erasure, progress=told, checkpoint=checkpoint, estimate=estimate)
     return dataclasses.replace(edit, meta={**edit.meta, "cost": cost(opened, began + aside)})
+
+
+def _tell_losses(name: str, report: Report, log: Log) -> Callable[..., None]:
+    """A function that is called after each step: it reports the progress and sends the losses to the trackers."""
+
+    def on_progress(done: int, of: int, **more: Any) -> None:
+        report(f"erasing ({name})", done, of)
+        if losses := name_losses(more):
+            log(losses, done)
+
+    return on_progress
 
 
 def request(

@@ -104,14 +104,8 @@ def evaluate(
     if on_suite:
         on_suite(chosen)
     chosen, judges = _choose_scorers(case, chosen, scorers, rules)
-    theirs = rules if rules and not case.known else None
-    settings = Settings(
-        theirs.steps if steps is None and theirs else steps,
-        theirs.guidance if guidance is None and theirs else guidance,
-        strength,
-        sampler,
-        scorer_timeout,
-    )
+    steps, guidance = _choose_drawing(case, rules, steps, guidance)
+    settings = Settings(steps, guidance, strength, sampler, scorer_timeout)
     if attacks == "standard":
         check_attackable(chosen, judges, settings)
     opened = open_to_judge(opening)
@@ -120,10 +114,24 @@ def evaluate(
         record = measure(opened, case.file, chosen, judges, folder, settings, where, report, protocol=rules)
         if attacks == "standard":
             attack_standard(opened, case, chosen, judges, folder, settings, report)
-    facts = {"model": opening.name, "method": record.method, "targets": record.targets, "suite": record.suite.name}
+    _track_rates(opening.name, record, track, track_dir)
+    return record
+
+
+def _choose_drawing(
+    case: Case, rules: Protocol | None, steps: int | None, guidance: float | None
+) -> tuple[int | None, float | None]:
+    """The steps and the guidance: as asked for, or the protocol's where the model has no world of its own."""
+    if not rules or case.known:
+        return steps, guidance
+    return rules.steps if steps is None else steps, rules.guidance if guidance is None else guidance
+
+
+def _track_rates(model: str, record: Record, track: Track, track_dir: str | Path) -> None:
+    """Sends all rates of an evaluation to the trackers, at step 0."""
+    facts = {"model": model, "method": record.method, "targets": record.targets, "suite": record.suite.name}
     with tracked(track, f"evaluate-{slug((record.method, *record.targets))}", facts, track_dir) as log:
         log(name_rates(record), 0)
-    return record
 
 
 def check_evaluation(

@@ -18,13 +18,23 @@ from .erasing import request
 from .progress import Progress, shown
 from .publishing import record, report
 from .resources import LazyModel, judges_of, lazy, open_to_judge, suite_for, warn_if_undrawn, world_of
-from .takedown_stages import Trial, Work, attack_trial, audit_trial, choose_trial, export_trial, try_method
+from .takedown_stages import (
+    ChosenSuite,
+    Trial,
+    Work,
+    attack_trial,
+    audit_trial,
+    choose_trial,
+    export_trial,
+    try_method,
+)
 
 if TYPE_CHECKING:
     from ..concept import Erasure
     from ..models.base import Model
     from ..planning.plan import Plan
-    from .takedown_plan import TakedownPlan
+    from ..suites.world import World
+    from .takedown_plan import Profile, TakedownPlan
 
 REQUEST = "request.json"
 """What was asked, so that a folder is gone on with for the same request alone."""
@@ -92,7 +102,6 @@ def takedown(
     Raises:
         ValueError: a request, profile, method, suite or judge that can't work, or `out` holds another takedown.
     """
-    from ..reporting.verdict import UNATTACKED
     from . import takedown_plan
 
     folder, opening = Path(out), lazy(model)
@@ -101,58 +110,75 @@ def takedown(
     check_folder(folder)
     how = takedown_plan.PROFILES[profile]
     erasure = request(opening.name, several(target), anchor, keep)
-    known = world_of(opening.name)
     own = find_kind(kind, erasure.targets)
     asked = {"model": opening.name, "request": asdict(erasure), "kind": own.name, "profile": profile}
     asked |= {"method": method, "suite": str(suite), "scorers": list(scorers), "settings": settings or {}}
     _require_same(folder, asked)
+    known = world_of(opening.name)
     uses_world = known is not None and not suite and not kind and _knows(known, erasure)
     judges = tuple(scorers) or (() if uses_world else tuple(propose_judges(own)))
     opened = open_to_judge(opening)
-    name = str(suite) or (suite_for(erasure, known) if known and uses_world else "")
-    drafted = _draft(opened, erasure, own.name, folder, how.per_group) if not name else None
     methods = choose_methods(opened, erasure, method, how.tries)
-    size = None if drafted else how.per_group
-    made = make(name or str(drafted), erasure, known, per_group=size, only=())
-    groups = tuple(g.name for g in made.spec.groups if g.name in how.groups) if how.groups else ()
-    made = make(name or str(drafted), erasure, known, per_group=size, only=groups) if groups else made
+    chosen = _choose_suite(opened, erasure, str(suite), known, uses_world, own.name, folder, how)
+    panel = judges_of(opening.name, chosen.suite, judges, known)
     table = read_choice_table().describe(opened) if method == "auto" else ""
-    panel = judges_of(opening.name, made, judges, known)
     named = [judge.name for judge in panel]
-    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, made, named, table)
+    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, chosen.suite, named, table)
     if on_plan:
         on_plan(plan)
     if dry_run:
-        if drafted:
-            drafted.unlink()
-            _remove_if_empty(folder)
+        chosen.remove_draft()
         return Answer("planned", "Nothing was started.", plan)
     write_whole(folder / REQUEST, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
+    signed = {"note": note, "requester": requester, "responder": responder}
+    world = known if uses_world else None
     with shown(progress) as told:
-        work = Work(
-            model=opened,
-            erasure=erasure,
-            kind=own,
-            known=known if uses_world else None,
-            out=folder,
-            suite=name or str(drafted),
-            spec=made.spec,
-            per_group=size,
-            groups=groups,
-            scorers=judges,
-            how=how,
-            signed={"note": note, "requester": requester, "responder": responder},
-            settings=settings or {},
-            report=told,
-        )
+        work = Work(opened, erasure, own, world, folder, chosen, judges, how, signed, settings or {}, told)
         if not any((folder / each / "evaluation").exists() for each in methods):
-            warn_if_undrawn(opened, erasure.targets, made, panel, told)
-        trials = []
-        for each in methods:
-            trials.append(try_method(work, each, on_memory))
-            if on_trial:
-                on_trial(each, trials[-1].verdict.sentence.removesuffix(UNATTACKED))
-        return _answer(work, plan, trials)
+            warn_if_undrawn(opened, erasure.targets, chosen.suite, panel, told)
+        return _answer(work, plan, _try_methods(work, methods, on_memory, on_trial))
+
+
+def _choose_suite(
+    model: Model,
+    erasure: Erasure,
+    named: str,
+    known: World | None,
+    uses_world: bool,
+    kind: str,
+    folder: Path,
+    how: Profile,
+) -> ChosenSuite:
+    """The suite that is named, or that of the model's world, or one that is drafted into the folder."""
+    name, size, draft = named, how.per_group, None
+    if known and uses_world:
+        name = suite_for(erasure, known)
+    elif not named:
+        file = folder / "suite.csv"
+        if not file.is_file():  # one that people edited stays
+            draft = draft_suite(model, erasure.targets, file, kind=kind, size=size or 160)
+        name, size = str(file), None  # a draft has its own numbers of pictures
+    suite = make(name, erasure, known, per_group=size)
+    groups = tuple(g.name for g in suite.spec.groups if g.name in how.groups)
+    suite = make(name, erasure, known, per_group=size, only=groups) if groups else suite
+    return ChosenSuite(name, suite, size, groups, draft)
+
+
+def _try_methods(
+    work: Work,
+    methods: Sequence[str],
+    on_memory: Callable[[Plan], None] | None,
+    on_trial: Callable[[str, str], None] | None,
+) -> list[Trial]:
+    """Fits and evaluates each method, and tells what its evaluation says."""
+    from ..reporting.verdict import UNATTACKED
+
+    trials = []
+    for method in methods:
+        trials.append(try_method(work, method, on_memory))
+        if on_trial:
+            on_trial(method, trials[-1].verdict.sentence.removesuffix(UNATTACKED))
+    return trials
 
 
 def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
@@ -172,12 +198,6 @@ def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
     return Answer(verdict.outcome, sentence, plan, best.method, files)
 
 
-def _draft(model: Model, erasure: Erasure, kind: str, folder: Path, size: int | None) -> Path:
-    """The suite of this folder, drafted where none is there; one that people edited stays."""
-    file = folder / "suite.csv"
-    return file if file.is_file() else draft_suite(model, erasure.targets, file, kind=kind, size=size or 160)
-
-
 def _knows(known: Any, erasure: Erasure) -> bool:
     """Whether the model's world names every target, so that its own suite and judges serve."""
     return all(own in (*known.names, *known.styles) for own in known.own_names(erasure.targets))
@@ -195,8 +215,3 @@ def _require_same(folder: Path, asked: dict[str, Any]) -> None:
         raise ValueError(f"{file} is damaged (it holds a {type(before).__name__}); {remedy}")
     if different := list_differences(before, json.loads(json.dumps(asked))):
         raise ValueError(f"{folder} holds another takedown ({'; '.join(different[:3])}); give another --out")
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

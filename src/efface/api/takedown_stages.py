@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..records.attacks import AttackRecord
     from ..records.report import Record
     from ..reporting.verdict import Verdict
-    from ..suites.spec import SuiteSpec
+    from ..suites.spec import Suite
     from ..suites.world import World
     from .takedown_plan import Profile
 
@@ -47,24 +47,45 @@ class Trial:
     verdict: Verdict
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class ChosenSuite:
+    """The suite that judges a takedown, cut to its profile."""
+
+    name: str
+    """Its name, or its file."""
+    suite: Suite
+    per_group: int | None
+    """The number of pictures in each group; None where the suite has its own numbers."""
+    groups: tuple[str, ...]
+    """The groups that are drawn; all where none is named."""
+    draft: Path | None = None
+    """The file, where this call drafted it."""
+
+    def remove_draft(self) -> None:
+        """Removes what this call drafted, with its folder if that is empty; a file that was there before stays."""
+        if self.draft:
+            self.draft.unlink()
+            if not any(self.draft.parent.iterdir()):
+                self.draft.parent.rmdir()
+
+
+@dataclass(frozen=True)
 class Work:
-    """What the stages share."""
+    """What all stages of a takedown need to know."""
 
     model: Model
     erasure: Erasure
     kind: Kind
     known: World | None
+    """The model's world, where it names every target."""
     out: Path
-    suite: str
-    spec: SuiteSpec
-    per_group: int | None
-    groups: tuple[str, ...]
+    chosen: ChosenSuite
     scorers: tuple[str, ...]
     how: Profile
     signed: dict[str, str]
-    """What stands in the record beside the numbers: its note, who asked, who answers."""
+    """What stands in the record beside the numbers: its note, who made the request, who answers it."""
     settings: dict[str, dict[str, Any]]
+    """Arguments of single methods, by the method's name."""
     report: Report
 
 
@@ -113,10 +134,10 @@ def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None
         work.model,
         file,
         folder,
-        work.suite,
+        work.chosen.name,
         scorers=work.scorers,
-        per_group=work.per_group,
-        groups=work.groups,
+        per_group=work.chosen.per_group,
+        groups=work.chosen.groups,
         images=work.out / "images",
         progress=name_stages(work.report, method),
     )
@@ -138,7 +159,7 @@ def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
             work.model,
             best.edit,
             best.folder,
-            work.suite,
+            work.chosen.name,
             attacks=tuple(a for a in how.attacks if a != "synonyms" or not nameless),
             synonyms=called,
             budget=how.budget,
@@ -156,7 +177,7 @@ def _list_nameless(work: Work, called: Mapping[str, Sequence[str]]) -> list[str]
     """The targets for which neither the world of model or suite nor their own names give another word."""
     from ..robustness.conditions import find_aliases
 
-    aliases = find_aliases(work.known, work.spec)
+    aliases = find_aliases(work.known, work.chosen.suite.spec)
     known = {name for name, words in aliases.items() if words.synonyms or words.paraphrases}
     return [target for target in work.erasure.targets if target not in known and target not in called]
 

@@ -186,6 +186,20 @@ def mark_near_targets(
     ]
 
 
+def _require_words(words: Sequence[str], look: AuditConfig) -> None:
+    if len(words) < look.worst + look.controls:
+        raise ValueError(
+            f"{len(words)} words to search, but {look.worst} of the worst and {look.controls} others to draw; give more"
+        )
+
+
+def _choose_words(damage: Sequence[float], look: AuditConfig) -> tuple[list[int], list[int]]:
+    """The places of all words by falling damage, and of those that are drawn: the worst, then random others."""
+    ranked = sorted(range(len(damage)), key=lambda i: (-damage[i], i))
+    others = random.Random(f"audit/{look.seed}").sample(ranked[look.worst :], look.controls)
+    return ranked, [*ranked[: look.worst], *sorted(others, key=ranked.index)]
+
+
 def audit_edit(
     model: Model,
     edit_file: Path,
@@ -218,10 +232,7 @@ def audit_edit(
     on_progress = progress or (lambda stage, done, total: None)
     edit, sha256 = Edit.load(edit_file), hash_file(edit_file)
     edit.check(model)
-    if len(words) < look.worst + look.controls:
-        raise ValueError(
-            f"{len(words)} words to search, but {look.worst} of the worst and {look.controls} others to draw; give more"
-        )
+    _require_words(words, look)
     asked = [s for s in scorers if s.question in ("object", "match")]
     first = [row for word in words for row in build_rows(word, look.template, 1, look.seed, known)]
     try_scorers(asked, first, model.resolution, out / "scores")
@@ -229,9 +240,7 @@ def audit_edit(
     targets = known.expand(erasure.targets) if known else erasure.targets
     places = rank_closeness(model, words, targets, look.template)
     marked = mark_near_targets(words, places, targets, look.near, known)
-    ranked = sorted(range(len(words)), key=lambda i: (-damage[i], i))
-    others = random.Random(f"audit/{look.seed}").sample(ranked[look.worst :], look.controls)
-    drawn = [*ranked[: look.worst], *sorted(others, key=ranked.index)]
+    ranked, drawn = _choose_words(damage, look)
     rows = [row for i in drawn for row in build_rows(words[i], look.template, look.count, look.seed, known)]
     drawings = Drawings.of(model, Settings(look.steps, look.guidance, look.strength), sha256)
     shown = draw_and_judge(model, edit, rows, drawings, asked, out, on_progress)
@@ -247,6 +256,7 @@ def audit_edit(
         )
         for place, i in enumerate(drawn)
     )
+    paths = find_text_paths(model, edit)
     record = Audit(
         format="efface-audit",
         version=FORMAT_VERSION,
@@ -258,9 +268,9 @@ def audit_edit(
         scorers={s.name: s.identity() for s in asked},
         findings=findings,
         worst=mean_over_words([f for f in findings if f.part == "worst"]),
-        controls=mean_over_words([f for f in findings if f.part == "control"]) if others else None,
+        controls=mean_over_words([f for f in findings if f.part == "control"]) if look.controls else None,
         ranking=tuple(Searched(word=words[i], damage=damage[i]) for i in ranked),
-        text_paths=(paths := find_text_paths(model, edit)),
+        text_paths=paths,
         open_paths=tuple(name_open_paths(paths)),
     )
     write_whole(out / "audit.png", draw_sheet(findings, out))

@@ -88,26 +88,13 @@ def load(
             was changed in a way that is not supported, the device lacks what an argument needs, `draw_batch` is below
             0, or `guidance_rescale` is given where the pipeline has none.
     """
-    import torch
-
-    from .fingerprint import CASTS
-    from .offload import check_bf16, check_device, choose_dtype, prepare
-    from .quantised import check_quantise, check_source
+    from .devices import choose_device_and_dtype
+    from .offload import prepare
     from .trajectory_cache import BOUND, TrajectoryCache
 
-    if isinstance(dtype, str) and dtype not in CASTS:
-        raise ValueError(f"no dtype {dtype!r}; there are {', '.join(CASTS)}")
     if draw_batch < 0:
         raise ValueError(f"draw_batch has to be 0 or a number of pictures, got {draw_batch}")
-    if quantise:
-        check_source(quantise, source)
-    where = check_device(str(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    if quantise:
-        check_quantise(quantise, where, compile)
-    dtype = choose_dtype(where) if dtype is None and isinstance(source, str | Path) else dtype
-    cast = CASTS[dtype] if isinstance(dtype, str) else dtype
-    if cast == torch.bfloat16 or compute == "bf16":
-        check_bf16(where)
+    where, cast = choose_device_and_dtype(source, device, dtype, compute, compile, quantise)
     if isinstance(source, str | Path):
         model = _from_files(str(source), where, cast, compute, variant, guidance_rescale, quantise)
     elif variant:
@@ -278,7 +265,7 @@ def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
 def _compute(compute: Compute, device: str) -> torch.dtype | None:
     import torch
 
-    from .offload import computes_bf16
+    from .devices import computes_bf16
 
     if compute not in ("own", "bf16", "auto"):
         raise ValueError(f"no compute {compute!r}; there are own, bf16, auto")

@@ -31,9 +31,10 @@ from ..models.text_room import describe_search
 from ..records.attack_files import read_file
 from ..records.attacks import FOLDER, AttackRecord, Condition, PlannedAttack, RowResult
 from ..records.basis import require_before_attacking, require_same_basis
+from ..records.report import Drawing
 from ..scorers import Judge
 from ..suites.spec import Suite
-from .batch import ImageJudge
+from .batch import ImageJudge, JudgePanel
 from .conditions import (
     AttackTarget,
     Campaign,
@@ -112,16 +113,10 @@ def attack(
     )
     drawing = describe_drawing(model, settings, hash_file(edit_file))
     edited = replace(base, edit=edit, drawing=drawing)
-    suite_now = describe_suite(suite)
-    require_before_attacking(out, drawing, suite_now)
-    if earlier := read_file(out):
-        targets = tuple(target.concept for target in conditions if target.condition == "target")
-        now = {"targets": targets, "suite": suite_now, "scorers": judges.identity(), "drawing": drawing}
-        require_same_basis(earlier, now)
+    earlier = _read_earlier(out, suite, conditions, judges, drawing)
+    runners: dict[Condition, AttackRunner] = {"control-base": base, "target": edited, "control-kept": edited}
     with edit.apply(model, settings.strength):
-        refused = find_refusals(
-            {"control-base": base, "target": edited, "control-kept": edited}, order, conditions, campaign.skip
-        )
+        refused = find_refusals(runners, order, conditions, campaign.skip)
 
     try_scorers(judges.judges, [row for target in conditions for row in target.asked], model.resolution, watch=watch)
     own, controls = ([p for p in conditions if (p.condition == "control-base") == control] for control in (False, True))
@@ -146,6 +141,19 @@ def attack(
     _attack_all(base, results, controls, refused, log)
     told.finish()
     return log.write()
+
+
+def _read_earlier(
+    out: Path, suite: Suite, conditions: Sequence[AttackTarget], judges: JudgePanel, drawing: Drawing
+) -> AttackRecord | None:
+    """The record of earlier attacks in this folder; ValueError where they, or its evaluation, have another basis."""
+    suite_now = describe_suite(suite)
+    require_before_attacking(out, drawing, suite_now)
+    if earlier := read_file(out):
+        targets = tuple(target.concept for target in conditions if target.condition == "target")
+        now = {"targets": targets, "suite": suite_now, "scorers": judges.identity(), "drawing": drawing}
+        require_same_basis(earlier, now)
+    return earlier
 
 
 def _draw_untouched(
