@@ -9,14 +9,17 @@ import argparse
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import efface
 from efface import methods
 from efface.api.resources import suite_for
 from efface.concept import Erasure
 from efface.evaluation.evaluate import Settings, evaluate
+from efface.evaluation.rows_table import read_rows
 from efface.scorers import build_scorers
 from efface.suites import world
 from efface.suites.rows import build
@@ -45,6 +48,12 @@ def value(text: str) -> object:
     return tuple(found) if isinstance(found, list) else found
 
 
+def count_failures(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The number of the edited model's pictures that did not go as they should, by group and concept."""
+    failed = (f"{row['group']}: {row['concept']}" for row in rows if row["variant"] == "edited" and not row["success"])
+    return dict(Counter(failed).most_common())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("method")
@@ -67,12 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             methods.configured(args.method, model, settings).fit(model, erasure).save(edit)
             seconds = time.perf_counter() - start
             record = evaluate(model, edit, suite, judges, Path(folder), Settings(), image_store=OUT / "images")
+            lost = count_failures(read_rows(Path(folder)))
         rates = {g: record.find(m, g) for g, m in GROUPS.items()}
         shown = {g: [round(100 * (e.value or 0)) for e in (r.base, r.edited)] for g, r in rates.items() if r}
         line = {"method": args.method, "target": target, "settings": settings, "n": args.pictures, **shown}
         with (OUT / "tried.jsonl").open("a") as file:
-            file.write(json.dumps(line | {"anchor": args.anchor, "seconds": round(seconds)}) + "\n")
-        print(json.dumps(line | {"seconds": round(seconds)}), flush=True)
+            file.write(json.dumps(line | {"anchor": args.anchor, "seconds": round(seconds), "lost": lost}) + "\n")
+        print(json.dumps(line | {"seconds": round(seconds), "lost": lost}), flush=True)
 
 
 if __name__ == "__main__":
