@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for target in args.target or ["cat"]:
         erasure = Erasure(known.expand((target,)), anchor=args.anchor)
-        suite = build_suite(erasure, known, dict.fromkeys(GROUPS, args.pictures))
+        suite = build_suite(erasure, known, {group: args.pictures for group in GROUPS})
         with tempfile.TemporaryDirectory() as folder:
             edit, start = Path(folder) / "edit.safetensors", time.perf_counter()
             methods.configured(args.method, model, settings).fit(model, erasure).save(edit)

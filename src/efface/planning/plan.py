@@ -215,7 +215,9 @@ def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
         return replace(least, turn=turn, micro=micro)
     few, batch = find_least_rows(trainer), trainer.config.batch
     whole = [measure_step(trainer, n)[0] for n in ((few, 2 * few) if 2 * few <= batch else (batch,))]
-    turn = PeakFit.through(*whole, few * one.each) if len(whole) == 2 else PeakFit.constant(find_peak(whole[0]))
+    turn = PeakFit.constant(find_peak(whole[0]))
+    if len(whole) == 2:
+        turn = PeakFit.through(whole[0], whole[1], few * one.each)
     return replace(least, turn=turn, micro=micro, apart=round(one.turn - turn(1)))
 
 
