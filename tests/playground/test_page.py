@@ -31,6 +31,8 @@ pytestmark = [
 WAIT = 60_000
 """Milliseconds within which the page answers: many times what a machine that does nothing else needs."""
 
+COLOUR = "button => getComputedStyle(button).backgroundColor"
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -104,6 +106,7 @@ def test_axe_finds_nothing_wrong_in_the_page(chromium: Any, tmp_path: Path, monk
                 tab.wait_for_timeout(500)
             assert found == [], (width, scheme)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert len({tab.eval_on_selector(each, COLOUR) for each in ("#break", "#stop", "#another")}) == 3
             tab.close()
 
 

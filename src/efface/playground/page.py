@@ -18,6 +18,8 @@ SLOTS = 6
 """The number of edits that can be applied together, unless more are given at the start."""
 KEPT = 60
 """The number of tries in the history, from which the oldest are dropped."""
+BUTTONS = {"primary": ("#2563eb", "#1d4ed8"), "cancel": ("#b91c1c", "#991b1b")}
+"""The colours of buttons that act and that stop, at rest and under the pointer; white text on them can be read."""
 Update = Any
 """The new state of a component, as gradio takes it."""
 
@@ -44,10 +46,22 @@ def start_page(page: gr.Blocks, host: str, port: int) -> str:
         enable_monitoring=False,
         run_history=False,
         footer_links=[],
-        theme=Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+        theme=_build_theme(),
         css=STYLE,
     )
     return local
+
+
+def _build_theme() -> Base:
+    """Fonts of this machine, and the colours of `BUTTONS`: gradio's own theme draws the button that stops as any."""
+    colours = {}
+    for kind, (rest, pointed) in BUTTONS.items():
+        for dark in ("", "_dark"):
+            colours[f"button_{kind}_background_fill{dark}"] = rest
+            colours[f"button_{kind}_background_fill_hover{dark}"] = pointed
+            colours[f"button_{kind}_text_color{dark}"] = "white"
+            colours[f"button_{kind}_text_color_hover{dark}"] = "white"
+    return Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")).set(**colours)
 
 
 @contextmanager
@@ -148,8 +162,8 @@ class _Page:
             self.concept = gr.Textbox("", label="Concept (empty: what the first edit erased)", elem_id="concept")
             self.names = gr.Textbox("", label="Other names of it, separated by commas", elem_id="names")
             with gr.Row():
-                self.breaking = gr.Button("Try to break it", elem_id="break")
-                self.stop = gr.Button("Stop", elem_id="stop")
+                self.breaking = gr.Button("Try to break it", variant="primary", elem_id="break")
+                self.stop = gr.Button("Stop", variant="stop", elem_id="stop")
 
     def _tie(self) -> None:
         scene = [self.model, self.prompt, self.seed, self.steps, self.guidance, *self.files, *self.strengths]

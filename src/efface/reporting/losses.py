@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from .svg import PLOT, spread_labels
+from .svg import PLOT, name_ends
 
 Values = Sequence[float | None]
 WIDE = 20.0
@@ -60,13 +60,14 @@ def draw_losses(series: LossSeries) -> Markup:
         role: _pieces([None if v is None else place(s, v) for s, v in zip(series.steps, values, strict=True)])
         for role, values in series.roles.items()
     }
-    heights = spread_labels([PLOT.y(found[-1][-1][1]) - 5 for found in pieces.values()])
+    ends = []
     for number, (role, found) in enumerate(pieces.items()):
+        style = f'class="line{number % 4}"'
         paths = [" ".join(f"{PLOT.x(x)},{PLOT.y(y)}" for x, y in part) for part in found]
         lines = "".join(f'<polyline points="{path}"/>' for path in paths)
-        end = f'x="{PLOT.x(found[-1][-1][0]) - 4}" y="{heights[number]:.1f}"'
-        label = f'<text {end} text-anchor="end">{escape(role)}</text>'
-        marks.append(f'<g class="line{number % 4}"><title>{escape(role)}</title>{lines}{label}</g>')
+        ends.append((role, style, (PLOT.x(found[-1][-1][0]), PLOT.y(found[-1][-1][1]))))
+        marks.append(f"<g {style}><title>{escape(role)}</title>{lines}</g>")
+    marks += name_ends(ends)
     return PLOT.draw(marks, "step of the training", "loss, logarithmic" if by_log else "loss")
 
 

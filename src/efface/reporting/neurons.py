@@ -54,7 +54,7 @@ def plot_contrasts(found: Diagnosis) -> Markup:
             'fill="var(--line)"/>'
             f'<line x1="{x:.1f}" y1="{PLOT.y(low / reach)}" x2="{x:.1f}" y2="{PLOT.y(high / reach)}"/>'
             f'<circle cx="{x:.1f}" cy="{PLOT.y(among.mean / reach)}" r="5"/>'
-            f'<text x="{x:.1f}" y="{PLOT.y(0) + 16}" text-anchor="middle">{escape(name)}</text></g>'
+            f'<text x="{x:.1f}" y="{PLOT.y(0) + 18}" text-anchor="middle">{escape(name)}</text></g>'
         )
     return _plot(marks, "", "mean delta", reach)
 

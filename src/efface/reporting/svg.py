@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from ..records.report import Estimate, Measure, Record
+from .labels import ASCENT, Box, place_labels, spread_labels
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Canvas:
 
     width: int = 460
     height: int = 320
-    left: int = 52
+    left: int = 66
     top: int = 14
     right: int = 22
     bottom: int = 44
@@ -36,7 +37,7 @@ class Canvas:
         x = self.x(v)
         return (
             f'<line class="grid" x1="{x}" y1="{self.y(0)}" x2="{x}" y2="{self.y(1)}"/>'
-            f'<text x="{x}" y="{self.y(0) + 16}" text-anchor="middle">{text}</text>'
+            f'<text x="{x}" y="{self.y(0) + 18}" text-anchor="middle">{text}</text>'
         )
 
     def tick_y(self, v: float, text: str) -> str:
@@ -61,8 +62,20 @@ class Canvas:
             f"{titles}{''.join(marks)}</svg>"
         )
 
+    def area(self) -> Box:
+        """The area within the axes."""
+        return Box(self.x(0), self.y(1), self.x(1), self.y(0))
+
+    def spread(self, heights: Sequence[float]) -> list[float]:
+        """Moves the baselines of labels apart, above the horizontal axis."""
+        return spread_labels(heights, ASCENT, self.y(0) - 2)
+
 
 PLOT = Canvas()
+DOT = 5.0
+"""The radius of a point's mark."""
+NAME = 40
+"""The number of letters of a line's name that a plot has room for."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +110,16 @@ class Curve:
 
 
 def draw_scatter(points: Sequence[Point], x_title: str, y_title: str) -> Markup:
-    """Draws numbered points with crosses for their intervals; each shows its numbers on hover."""
+    """Draws points with crosses for their intervals; each shows its numbers on hover.
+
+    The numbers of edits stand beside their marks where neither another number nor a mark is.
+    """
     ticks = [PLOT.tick_x(v / 4, f"{v / 4:.0%}") + PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
-    return PLOT.draw([*ticks, *(_mark(p) for p in points)], x_title, y_title)
+    marks = [(PLOT.x(p.x[0]), PLOT.y(p.y[0])) for p in points]
+    numbered = [(p, mark) for p, mark in zip(points, marks, strict=True) if p.kind == "edit"]
+    placed = place_labels([(str(p.number), mark) for p, mark in numbered], PLOT.area(), marks, DOT + 1)
+    numbers = [label.draw(_describe(p)) for label, (p, _) in zip(placed, numbered, strict=True)]
+    return PLOT.draw([*ticks, *(_mark(p) for p in points), *numbers], x_title, y_title)
 
 
 def plot_thresholds(record: Record) -> list[Curve]:
@@ -130,11 +150,12 @@ def draw_curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Mar
     """Draws lines over the thresholds of a detector, with bands for their intervals."""
     highest = max([e.high for line in lines for _, e in line.points if e.value is not None], default=0.0)
     top = next((t for t in (0.1, 0.25, 0.5) if highest <= t), 1.0) if share else max(highest, 1e-12)
-    ticks = [PLOT.tick_y(v / 4, f"{v / 4 * top:.3g}" if not share else f"{v / 4 * top:.1%}") for v in range(5)]
+    ticks = [PLOT.tick_y(v / 4, f"{v / 4 * top:.3g}" if not share else f"{v * 25 * top:g}%") for v in range(5)]
     places = sorted({t for line in lines for t, _ in line.points})
     reach = (places[-1] - places[0]) or 1.0
     ticks += [PLOT.tick_x((t - places[0]) / reach, f"{t:g}") for t in places]
     marks = [_line(line, [(t - places[0]) / reach for t, _ in line.points], top) for line in lines]
+    marks += _name_lines(lines, places[0], reach, top)
     return PLOT.draw([*ticks, *marks], "threshold from which a detection counts", y_title)
 
 
@@ -143,16 +164,15 @@ def draw_climbs(rates: Mapping[str, Sequence[float]], y_title: str) -> Markup:
     most = max((len(r) for r in rates.values()), default=1) - 1
     ticks = [PLOT.tick_y(v / 4, f"{v / 4:.0%}") for v in range(5)]
     ticks += [PLOT.tick_x(q / max(most, 1), f"{q}") for q in sorted({0, most // 4, most // 2, most})]
-    marks = []
-    heights = spread_labels([PLOT.y(rate[-1]) - 5 for rate in rates.values()])
+    marks, ends = [], []
     for number, (name, rate) in enumerate(rates.items()):
         path = " ".join(f"{PLOT.x(q / max(most, 1))},{PLOT.y(v)}" for q, v in enumerate(rate))
         dash = ("", ' stroke-dasharray="6 3"', ' stroke-dasharray="2 2"')[number // 4 % 3]
-        end = f'x="{PLOT.x((len(rate) - 1) / max(most, 1)) - 4}" y="{heights[number]:.1f}"'
-        marks.append(
-            f'<g class="line{number % 4}"><title>{escape(name)}: {rate[-1]:.1%} after {len(rate) - 1}</title>'
-            f'<polyline points="{path}"{dash}/><text {end} text-anchor="end">{escape(name)}</text></g>'
-        )
+        style = f'class="line{number % 4}"{dash}'
+        ends.append((name, style, (PLOT.x((len(rate) - 1) / max(most, 1)), PLOT.y(rate[-1]))))
+        title = f"<title>{escape(name)}: {rate[-1]:.1%} after {len(rate) - 1}</title>"
+        marks.append(f'<g {style}>{title}<polyline points="{path}"/></g>')
+    marks += name_ends(ends)
     return PLOT.draw([*ticks, *marks], "queries of a row", y_title)
 
 
@@ -179,14 +199,14 @@ def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
     )
 
 
-def spread_labels(heights: Sequence[float], gap: float = 12.0) -> list[float]:
-    """Moves upper labels up until none covers another; returns their heights."""
-    out = list(heights)
-    below = float("inf")
-    for i in sorted(range(len(out)), key=lambda i: -out[i]):
-        out[i] = min(out[i], below - gap)
-        below = out[i]
-    return out
+def name_ends(ends: Sequence[tuple[str, str, tuple[float, float]]]) -> list[str]:
+    """Names lines at their ends (x, y), beside a sample of each line's style, given as SVG attributes."""
+    heights = PLOT.spread([y - 5 for _, _, (_, y) in ends])
+    return [
+        f'<g {style}><polyline points="{x - 24:.1f},{y - 4:.1f} {x - 4:.1f},{y - 4:.1f}"/>'
+        f'<text x="{x - 28:.1f}" y="{y:.1f}" text-anchor="end">{escape(name)}</text></g>'
+        for (name, style, (x, _)), y in zip(ends, heights, strict=True)
+    ]
 
 
 def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
@@ -200,16 +220,17 @@ def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
     return out
 
 
+def _describe(p: Point) -> str:
+    return f"{p.label}: erased {p.x[0]:.1%}, kept {p.y[0]:.1%}"
+
+
 def _mark(p: Point) -> str:
     (x, x_low, x_high), (y, y_low, y_high) = p.x, p.y
-    says = escape(f"{p.label}: erased {x:.1%}, kept {y:.1%}")
-    beside = 'text-anchor="end" dx="-8"' if x > 0.9 else 'dx="8"'
-    number = f'<text x="{PLOT.x(x)}" y="{PLOT.y(y)}" dy="-6" {beside}>{p.number}</text>' if p.kind == "edit" else ""
     return (
-        f'<g class="{escape(p.kind)}"><title>{says}</title>'
+        f'<g class="{escape(p.kind)}"><title>{escape(_describe(p))}</title>'
         f'<line x1="{PLOT.x(x_low)}" y1="{PLOT.y(y)}" x2="{PLOT.x(x_high)}" y2="{PLOT.y(y)}"/>'
         f'<line x1="{PLOT.x(x)}" y1="{PLOT.y(y_low)}" x2="{PLOT.x(x)}" y2="{PLOT.y(y_high)}"/>'
-        f'<circle cx="{PLOT.x(x)}" cy="{PLOT.y(y)}" r="5"/>{number}</g>'
+        f'<circle cx="{PLOT.x(x)}" cy="{PLOT.y(y)}" r="{DOT:g}"/></g>'
     )
 
 
@@ -228,8 +249,19 @@ def _line(line: Series, places: Sequence[float], top: float) -> str:
         f"<title>{name} at {t:g}: {value:.3g} ({e.low:.3g} to {e.high:.3g}), n = {e.n}</title></circle>"
         for x, t, e, value in taken
     )
-    x, _, _, value = taken[len(taken) // 2]
     return (
         f'<g class="{escape(line.kind)}"><polygon points="{" ".join([*high, *low])}"/><polyline points="{path}"/>{dots}'
-        f'<text x="{x}" y="{PLOT.y(value / top) - 9}" text-anchor="middle">{name}</text></g>'
+        "</g>"
     )
+
+
+def _name_lines(lines: Sequence[Series], first: float, reach: float, top: float) -> list[str]:
+    """The lines' names, each beside a middle point of its line; thresholds go from `first` over `reach`."""
+    dots = [
+        [(PLOT.x((t - first) / reach), PLOT.y(e.value / top)) for t, e in line.points if e.value is not None]
+        for line in lines
+    ]
+    named = [(line.label, taken[len(taken) // 2]) for line, taken in zip(lines, dots, strict=True) if taken]
+    short = [(name if len(name) <= NAME else f"{name[: NAME - 1]}…", mark) for name, mark in named]
+    placed = place_labels(short, PLOT.area(), [d for taken in dots for d in taken], 4.5)
+    return [label.draw(name) for label, (name, _) in zip(placed, named, strict=True)]
