@@ -98,6 +98,21 @@ def test_a_bootstrapped_loss_shrinks_with_the_root_of_the_pictures() -> None:
     assert count_deciding(found.model_copy(update={"unscored": 50})) is None
 
 
+def test_a_gain_and_a_score_are_undecided_without_an_error() -> None:
+    """The edited model can draw a group better than the base: with 16 pictures a loss of -6 points is undecided."""
+    gained = measure("psr1", "neighbour", share(16, 16), share(15, 16), drop=(-1 / 16, -0.19, 0.06))
+    (found,) = gate.verify(record([gained]), [parse_rule("psr1_drop>0.05")]).findings
+    # By Wilson's bound of 0 of 16, 0.1936, the upper bound is so far above the value that is 0.1125 below the bar:
+    # at 16 * (0.1936 / 0.1125) ** 2 = 47.4 pictures it is on the bar.
+    assert found.outcome == "unjudged" and count_deciding(found) == 32
+    assert (
+        "about 32 more pictures would decide whether near neighbours lose at most 5 points"
+        in build_verdict(record([gained])).sentence
+    )
+    score = found.model_copy(update={"rule": "clip<26", "value": 26.5, "low": 25.5, "high": 27.5, "bar": 26.0})
+    assert count_deciding(score) == 48  # at 16 * (1 / 0.5) ** 2 = 64 pictures the lower bound is on the bar
+
+
 def test_numbers_of_pictures_are_rounded_up_to_two_digits() -> None:
     assert [format_more(n) for n in (9, 140, 141, 12345)] == [
         f"about {n} more pictures" for n in ("9", "140", "150", "13,000")

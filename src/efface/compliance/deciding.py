@@ -56,8 +56,9 @@ def _is_decided(finding: RuleResult, n: int, widest: float) -> bool:
 
 def _interval(finding: RuleResult, n: int) -> tuple[float, float]:
     value = finding.value or 0.0
-    own = wilson(round(value * finding.n), finding.n)
-    if math.isclose(own[0], finding.low, abs_tol=1e-9) and math.isclose(own[1], finding.high, abs_tol=1e-9):
-        return wilson(round(value * n), n)
+    if 0.0 <= value <= 1.0:  # losses are negative where something is gained, and scores can be any number
+        own = wilson(round(value * finding.n), finding.n)
+        if math.isclose(own[0], finding.low, abs_tol=1e-9) and math.isclose(own[1], finding.high, abs_tol=1e-9):
+            return wilson(round(value * n), n)
     shrink = math.sqrt(finding.n / n)
     return value - (value - finding.low) * shrink, value + (finding.high - value) * shrink
