@@ -38,6 +38,17 @@ CONTRAST = """() => {
   });
 }"""
 """Contrast of all text that is shown, by WCAG's formula."""
+BROKEN = """(cells) => cells.filter((cell) => {
+  const text = document.createNodeIterator(cell, NodeFilter.SHOW_TEXT), range = document.createRange();
+  for (let node = text.nextNode(); node; node = text.nextNode())
+    for (const word of node.data.matchAll(/[\\w@]+/g)) {
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) return true;
+    }
+  return false;
+}).map((cell) => cell.innerText)"""
+"""The cells in which a word goes over the end of its line."""
 ACTIVE = "(({ dataset, className, tagName }) => dataset.filter || className || tagName)(document.activeElement)"
 
 
@@ -240,6 +251,9 @@ def test_print_shows_what_is_folded_away_and_no_controls(page: Path, visit: Visi
     assert tab.evaluate("document.documentElement.scrollWidth") <= 700
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert tab.locator("details:not([open])").count() == 0
+    # Tables stay tables on paper, which is narrower than most screens, and no heading of a row or column is broken.
+    assert tab.locator("table.stack").first.evaluate("t => getComputedStyle(t.rows[0]).display") == "table-row"
+    assert tab.locator("th").evaluate_all(BROKEN) == []
     assert not tab.locator(".filters label").first.is_visible() and not tab.locator(".more").first.is_visible()
     assert shown(tab).count() == 36
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -17,7 +17,7 @@ from efface.records.report import read_report
 from efface.reporting.data import PageData, make_claims
 from efface.reporting.gallery import describe_outcome
 from efface.reporting.page import write_page
-from efface.reporting.wording import format_estimate
+from efface.reporting.wording import format_estimate, format_fact, format_number
 from report_fixtures import attacked, evaluation, measure, record, share
 
 EVIL = '<script>window.hacked = 1</script> a cat & a "dog" </script><img src=x onerror=window.hacked=1>'
@@ -173,7 +173,7 @@ def test_headlines_intervals_alarms_cost_and_provenance_are_there(parsed: Reader
 
 
 def test_attacks_stand_with_their_controls(parsed: Reader) -> None:
-    for words in ("Attacks: ESD on cat", "45.0 %", "+30.0 points+10.0 to +50.0", "no value: no gradient", "3.5"):
+    for words in ("Attacks: ESD on cat", "45.0 %", "+30.0 points +10.0 to +50.0", "no value: no gradient", "3.5"):
         assert words in parsed.text
     row = parsed.text[parsed.text.index("synonyms", parsed.text.index("By attack")) :]
     numbers = [share(n, 20).value for n in (2, 10, 4, 19, 15)]
@@ -248,3 +248,16 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(folders: 
         write_page(folders, tmp_path / "mine.html")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "mine_files"]
     assert (tmp_path / "mine_files" / "thesis.txt").is_file()
+
+
+def test_settings_are_written_without_the_brackets_of_a_program() -> None:
+    assert format_fact({"scorer": "kid", "features_version": 1}) == "scorer: kid; features version: 1"
+    assert [format_fact(v) for v in (["{}", "a {}"], [], None, "", True, 0.5)] == [
+        "{}, a {}",
+        "none",
+        "none",
+        "none",
+        "yes",
+        "0.5",
+    ]
+    assert [format_number(v, "number") for v in (1267.4, 0.1957, 53.86)] == ["1,267", "0.196", "53.9"]

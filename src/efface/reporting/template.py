@@ -20,6 +20,7 @@ FILTERS = {
     "named": wording.format_name,
     "counted": wording.format_title,
     "card_title": wording.format_card_title,
+    "fact": wording.format_fact,
     "brief": wording.format_brief,
     "rule": verdict.format_rule,
 }

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -20,10 +21,23 @@ GROUPS = {
 
 
 def format_number(value: float | None, unit: str = "share") -> str:
-    """Writes a share as a percentage, another number with three digits, and None as a dash."""
+    """Writes a share as a percentage, another number with at least three digits, and None as a dash."""
     if value is None:
         return "—"
-    return f"{value:.3g}" if unit == "number" else f"{100 * value:.1f} %"
+    if unit != "number":
+        return f"{100 * value:.1f} %"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def format_fact(fact: Any) -> str:
+    """Writes an argument or a setting of any kind: names with their values, and lists, without Python's brackets."""
+    if isinstance(fact, Mapping):
+        return "; ".join(f"{str(name).replace('_', ' ')}: {format_fact(value)}" for name, value in fact.items())
+    if isinstance(fact, list | tuple):
+        return ", ".join(format_fact(each) for each in fact) or "none"
+    if fact is None or fact == "":
+        return "none"
+    return ("yes" if fact else "no") if isinstance(fact, bool) else str(fact)
 
 
 def format_estimate(e: Estimate, unit: str = "share") -> str:
@@ -74,7 +88,7 @@ def format_stacked_lift(d: Drop | None) -> Markup:
 
 def _below(line: str) -> Markup:
     value, _, rest = line.partition(" (")
-    below = Markup('<br><span class="interval">{}</span>').format(rest.removesuffix(")")) if rest else ""
+    below = Markup(' <br><span class="interval">{}</span>').format(rest.removesuffix(")")) if rest else ""
     return escape(value) + below
 
 
