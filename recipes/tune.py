@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             lost = count_failures(read_rows(Path(folder)))
         rates = {g: record.find(m, g) for g, m in GROUPS.items()}
         shown = {g: [round(100 * (e.value or 0)) for e in (r.base, r.edited)] for g, r in rates.items() if r}
-        line = {"method": args.method, "target": target, "settings": settings, "n": args.pictures, **shown}
+        line = {"method": args.method, "concept": target, "settings": settings, "n": args.pictures, **shown}
         with (OUT / "tried.jsonl").open("a") as file:
             file.write(json.dumps(line | {"anchor": args.anchor, "seconds": round(seconds), "lost": lost}) + "\n")
         print(json.dumps(line | {"seconds": round(seconds), "lost": lost}), flush=True)
