@@ -24,7 +24,7 @@ from efface.robustness.conditions import NothingToAttack
 from efface.suites.drafting import find_kind
 from efface.suites.spec import Suite, SuiteSpec
 from efface.suites.world import load as load_world
-from judging_fixtures import world_model, write_bundle, write_clip, write_world
+from judging_fixtures import STYLES, world_model, write_bundle, write_clip, write_world
 from report_fixtures import measure, record, share
 
 PERSON = "Ada Lovelace"
@@ -80,6 +80,12 @@ def test_the_plan_comes_first_and_a_dry_run_starts_and_leaves_nothing(
     assert plan["queries"] > 0 and plan["minutes"] > 0 and plan["memory"] > 0 and plan["trained"] > 0
     assert re.search(r"pictures: \d+, and at most \d+ of attacks", told.err) and "time: about" in told.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_calls_a_style_of_the_models_world_a_style(bundle: Path, tmp_path: Path) -> None:
+    style = STYLES[0]
+    answer = efface.takedown(bundle / "model", style, tmp_path / "out", profile="quick", method="uce", dry_run=True)
+    assert answer.plan.kind == "style"
 
 
 def test_a_dry_run_keeps_a_suite_that_was_there_before(own: tuple[Path, Path], tmp_path: Path) -> None:

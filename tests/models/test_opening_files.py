@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -310,3 +311,16 @@ def test_a_model_of_classes_and_xl_are_looked_at_too(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "xl/tokenizer_2")
     with pytest.raises(ValueError, match="tokenizer_2 is missing"):
         efface.load(str(tmp_path / "xl"), device="cpu")
+
+
+def test_opening_says_nothing_of_modules_that_need_not_stay_in_fp32(
+    saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning of diffusers with an empty list; other warnings of its are still printed."""
+    logging.getLogger("diffusers").addHandler(caplog.handler)  # it does not propagate
+    try:
+        efface.load(saved)
+        logging.getLogger("diffusers.models.modeling_utils").warning("another")
+    finally:
+        logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert "should be kept in float32" not in caplog.text and "another" in caplog.text

@@ -123,7 +123,9 @@ def takedown(
     panel = judges_of(opening.name, chosen.suite, judges, known)
     table = read_choice_table().describe(opened) if method == "auto" else ""
     named = [judge.name for judge in panel]
-    plan = takedown_plan.build_plan(opened, erasure, own.name, profile, methods, chosen.suite, named, table)
+    styles = known is not None and set(known.own_names(erasure.targets)) <= set(known.styles)
+    told_kind = "style" if uses_world and styles else own.name  # of the model's own names, its world knows the kind
+    plan = takedown_plan.build_plan(opened, erasure, told_kind, profile, methods, chosen.suite, named, table)
     if on_plan:
         on_plan(plan)
     if dry_run:

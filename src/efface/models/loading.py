@@ -132,7 +132,7 @@ def _from_files(
     """Opens a model by its name, folder, hub id or file."""
     import torch
 
-    from .opening.pipeline import check_pipeline
+    from .opening.pipeline import cast_pipeline, check_pipeline
     from .opening.place import locate
     from .quantised import check_source
 
@@ -154,7 +154,7 @@ def _from_files(
     adapter = _adapters()[place.kind][1]
     adapter.check_guidance_rescale(rescale, name)
     # The weights are cast after opening, so that parts that are stored in different dtypes get the same one.
-    pipeline = check_pipeline(_open(place, variant).to(device, cast or torch.float32), name)
+    pipeline = check_pipeline(cast_pipeline(_open(place, variant), device, cast or torch.float32), name)
     if native and device == "cpu" and hasattr(pipeline, "unet"):
         from .adapters.sd import lay_out_for_amx
 

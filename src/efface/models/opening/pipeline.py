@@ -8,6 +8,7 @@ message names the call that helps.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,14 @@ from torch import nn
 
 from .alterations import check_alterations
 from .text import check_text
+
+
+class _EmptyWarning(logging.Filter):
+    """Drops the warning that no module has to stay in fp32."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "should be kept in float32: []" not in record.getMessage()
+
 
 DENOISERS = ("unet", "transformer")
 LORA = re.compile(r"(^|\.)(lora_\w+|base_layer|hada_\w+|lokr_\w+|oft_\w+|lora_layer)(\.|$)")
@@ -52,6 +61,19 @@ def check_pipeline(pipeline: Any, name: str, packed: Sequence[str] = ()) -> Any:
     _check_scale(name, pipeline)
     check_text(name, pipeline)
     return pipeline
+
+
+def cast_pipeline(pipeline: Any, device: str | torch.device, dtype: torch.dtype) -> Any:
+    """The pipeline on the device, with all its weights in one dtype.
+
+    diffusers warns of modules that should stay in fp32 also where its list of them is empty; only that is silenced.
+    """
+    log, silence = logging.getLogger("diffusers.models.modeling_utils"), _EmptyWarning()
+    log.addFilter(silence)
+    try:
+        return pipeline.to(device, dtype)
+    finally:
+        log.removeFilter(silence)
 
 
 def modules_of(pipeline: Any) -> dict[str, nn.Module]:
