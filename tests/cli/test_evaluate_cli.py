@@ -50,6 +50,16 @@ def command(work: Path, out: Path, *more: str) -> list[str]:
     return ["evaluate", *files, "--suite", str(work / "mine.csv"), "--out", str(out), *more]
 
 
+@pytest.mark.parametrize("command_name", ["evaluate", "attack"])
+def test_without_a_suite_a_model_that_brings_none_is_refused(
+    command_name: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--model", str(work / "model"), "--edit", str(work / "cat.safetensors"), "--out", str(tmp_path / "out")]
+    assert main([command_name, *files, "--scorer", "pixels"]) == 2
+    assert "model: name one, or a .csv file of prompts" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_any_model_any_prompts_any_judges(
     work: Path, judges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,9 +30,9 @@ class AttackCommand:
     """A name (`efface list models`), a diffusers folder, a file FILE.safetensors@FOLDER, or a hub id."""
     edit: Path
     """The edit to attack."""
-    suite: str
-    """Name of the suite, or a file of prompts. The attacks are made on its first group of prompts for the erased
-    concept."""
+    suite: str = ""
+    """Name of the suite, or a file of prompts; by default the one that suits the model, if it comes with any. The
+    attacks are made on its first group of prompts for the erased concept."""
     asks: str = ""
     """What every row of a suite's file asks for; give the same value as to `efface evaluate`."""
     out: Path

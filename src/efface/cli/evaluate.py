@@ -31,8 +31,8 @@ class Evaluate:
     out: Path
     """Folder for pictures, scores and report.json; one that was begun is gone on with."""
     suite: str = ""
-    """Name of the suite (`efface list suites`), or a file of prompts (.csv, .json, .txt, .parquet); the
-    protocol's own by default."""
+    """Name of the suite (`efface list suites`), or a file of prompts (.csv, .json, .txt, .parquet); by default the
+    protocol's, or the one that suits the model, if it comes with any."""
     asks: str = ""
     """What all rows of a suite's file ask for: a target, object:TARGET or style:TARGET, or captions for nothing. By
     default this is read from its columns, or from the names in its prompts."""
@@ -64,8 +64,6 @@ class Evaluate:
     loading: Loading = field(default_factory=Loading)
 
     def run(self) -> None:
-        if not (self.suite or self.protocol):
-            raise ValueError("nothing to draw: give --suite, a name or a .csv file, or --protocol")
         check_folder(self.out)
         from ..api.evaluating import evaluate
 
