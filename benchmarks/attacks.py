@@ -19,14 +19,14 @@ from typing import Any
 import tyro
 
 import efface
-from efface.attacks import STANDARD, configured
+from efface.attacks import STANDARD, build_attack
 from efface.edits.edit import Edit
 from efface.evaluation.evaluate import read_request, read_used_words
 from efface.robustness.campaign import Campaign, attack
 from efface.robustness.conditions import find_aliases
 from efface.scorers import build_scorers
 from efface.scorers.base import SetScorer
-from efface.suites import make, world
+from efface.suites import make_suite, world
 from efface.suites.world import locate
 
 from .common import repeated, stamp, table, timed, write
@@ -58,9 +58,9 @@ class Attacks:
         bundle = locate(self.model)
         known = world.load(bundle)
         edit = Edit.load(self.edit)
-        suite = make(self.suite, read_request(edit), known, used=read_used_words(edit))
+        suite = make_suite(self.suite, read_request(edit), known, used=read_used_words(edit))
         scorers = build_scorers(bundle, known.backgrounds)
-        made = [configured(name, self.model) for name in self.attack or STANDARD]
+        made = [build_attack(name, self.model) for name in self.attack or STANDARD]
         how = Campaign(rows=self.rows, controls=self.controls, skip=not self.attack)
         with tempfile.TemporaryDirectory() as folder:
             record = attack(model, self.edit, suite, scorers, Path(folder), made, find_aliases(known), campaign=how)

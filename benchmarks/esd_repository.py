@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 import efface
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.suites.world import locate
 
 from .common import stamp, table, write
@@ -145,7 +145,7 @@ class Repository:
         values = load_file(self.out / "theirs.safetensors")
         request = Erasure((self.concept,))
         theirs = {f"unet.{name}": value.to(model.weights[f"unet.{name}"].dtype) for name, value in values.items()}
-        edits = {"theirs": Edit(theirs, provenance(model, request, "the authors' program", {}))}
+        edits = {"theirs": Edit(theirs, describe_run(model, request, "the authors' program", {}))}
         edits |= {name_ours(paths): Edit.load(self.file(paths)) for paths in self.paths}
         sizes = dict.fromkeys(("target", "neighbour", "unseen"), self.pictures)
         found = {}

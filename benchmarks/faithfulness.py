@@ -177,7 +177,7 @@ def measured(chosen: Sequence[str]) -> dict[str, Difference]:
 
 
 def main(chosen: Sequence[str]) -> None:
-    every = [*known_methods.names(), *known_attacks.names()]
+    every = [*known_methods.list_names(), *known_attacks.list_names()]
     if unknown := [name for name in chosen or every if name not in ROWS | ATTACKS]:
         raise SystemExit(f"no comparison of {', '.join(unknown)}; there are {', '.join(ROWS | ATTACKS)}")
     found = measured(chosen or every)

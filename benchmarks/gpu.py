@@ -164,7 +164,7 @@ class GPU:
         """A closed form of many concepts, in all."""
         model = self.opened(size)
         model.fingerprint()
-        method = methods.configured(name, model, {})
+        method = methods.build_method(name, model, {})
         erasure = Erasure(concepts(5 if self.rehearse else CONCEPTS))
         marks: list[float] = []
         used = peak_of(lambda: marks.append(timed(lambda: method.fit(model, erasure)).seconds), _weights(model))

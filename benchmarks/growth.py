@@ -120,7 +120,7 @@ class Growth:
             marks.append(time.perf_counter())
 
         model = self.opened(axis, n)
-        method: Any = methods.configured(self.method, model, few)
+        method: Any = methods.build_method(self.method, model, few)
         erasure = self.erasure(axis, n)
         plan = estimate(method.build_trainer(model, erasure))
         method.fit(model, erasure, progress=mark)
@@ -136,7 +136,7 @@ class Growth:
 
     def closed(self, n: int) -> dict[str, Any]:
         model = self.opened("concepts", n)
-        erasure, method = self.erasure("concepts", n), methods.configured("uce", model, {})
+        erasure, method = self.erasure("concepts", n), methods.build_method("uce", model, {})
         model.fingerprint()
         cost = timed(lambda: method.fit(model, erasure))
         again = self.opened("concepts", n)

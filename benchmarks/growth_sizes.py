@@ -92,7 +92,7 @@ def fit_growth(points: Sequence[tuple[float, float]]) -> float:
 
 def erase_targets(n: int, model: Model) -> Callable[[], object]:
     """UCE of n targets."""
-    method = methods.configured("uce", model, {})
+    method = methods.build_method("uce", model, {})
     model.fingerprint()
     return lambda: method.fit(model, Erasure(tuple(f"thing{i}" for i in range(n))))
 
@@ -146,7 +146,7 @@ def attack_rows(n: int, model: Model) -> Callable[[], object]:
         return torch.tensor(shown, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16).clone()
 
     def work() -> None:
-        made = attacks.configured("seeds", model.name, "8")
+        made = attacks.build_attack("seeds", model.name, "8")
         with tempfile.TemporaryDirectory() as name:
             file = edit.save(Path(name) / "edit.safetensors")
             before = model.images

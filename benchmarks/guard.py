@@ -64,7 +64,7 @@ def kept() -> dict[str, dict[str, int]]:
 
 
 def _fit(name: str, model: Any, more: Mapping[str, Any]) -> None:
-    methods.configured(name, model, {**SMALL, **more}).fit(model, Erasure(("cat",)))
+    methods.build_method(name, model, {**SMALL, **more}).fit(model, Erasure(("cat",)))
 
 
 def _tiny() -> Callable[[], Any]:

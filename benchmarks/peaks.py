@@ -17,7 +17,7 @@ from efface import attacks, methods
 from efface.concept import Erasure
 from efface.methods.guided import Guided
 from efface.models.adapters.latent import SLICE
-from efface.models.guider import guided_prediction
+from efface.models.guider import predict_with_guidance
 from efface.models.hooks.attention import record_cross_attention
 from efface.models.offload import list_resting
 from efface.models.trajectory import choose_image_batch
@@ -108,12 +108,12 @@ def _guided_step(method: Guided, asked: Erasure, model: Any) -> int:
         cond, uncond = model.encode(["a cat"]).expand(n), model.encode([""]).expand(n)
         with torch.no_grad(), AllocationTracker(model.weights.values()) as tracker:
             x, t = torch.zeros(n, *model.latent_shape, dtype=model.state_dtype), torch.tensor(501)
-            guided_prediction(model, model.begin_sampling(cond, uncond, 7.5), 0, x, t)
+            predict_with_guidance(model, model.begin_sampling(cond, uncond, 7.5), 0, x, t)
     return tracker.peak
 
 
 def _planned(trainer: Trainer, how: str) -> dict[str, Any]:
-    with mock.patch.object(planning, "_kept", return_value=0):  # the last good state lies in the host's memory
+    with mock.patch.object(planning, "_count_kept", return_value=0):  # the last good state lies in the host's memory
         plan = estimate_from_shapes(trainer)
     return {
         "weights": plan.weights / 1e9,

@@ -24,7 +24,7 @@ from torch.optim import Adam
 from efface.functional.gumbel import gumbel_softmax
 from efface.functional.losses import negative_guidance, weighted_mse
 from efface.functional.masks import straight_through
-from efface.functional.schedules import convert, noised, space_weight
+from efface.functional.schedules import add_noise, convert, space_weight
 from efface.models.base import Model
 from efface.models.cond import Cond
 from efface.training.subsets import select
@@ -230,7 +230,7 @@ def _noised(pair: Pair, batch: Sequence[tuple[str, Tensor]]) -> tuple[Tensor, Te
     t = torch.randint(len(model.levels), (len(x0),), generator=pair.rng).to(x0.device)
     eps = torch.randn(x0.shape, generator=pair.rng).to(x0)
     level = model.noise_level(t)
-    x_t = noised(x0, eps, level)
+    x_t = add_noise(x0, eps, level)
     return x_t, t, convert(eps, x_t, level, "eps", model.space)
 
 

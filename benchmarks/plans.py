@@ -58,7 +58,7 @@ class Plans:
         found: dict[str, Any] = {}
         for size in self.sizes or tuple(PIXELS):
             model = open_shapes(size, self.dtype)
-            served = [name for name in methods.names() if size in methods.capabilities(name).architectures]
+            served = [name for name in methods.list_names() if size in methods.capabilities(name).architectures]
             found[size] = {
                 "autoencoder": self.autoencoder(model),
                 "attacks": [_told(self.attack(name, model, size)) for name in attacks.STANDARD],

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import efface
 from efface import methods
 from efface.concept import Erasure
-from efface.functional.words import other_words
+from efface.functional.words import list_other_words
 from efface.models.fingerprint import CASTS
 from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.machine import read_resident_peak
@@ -143,7 +143,7 @@ class SDSize:
     def closed(self, name: str, model: Any, fingerprint: float) -> dict[str, Any]:
         """A closed form, for many concepts."""
         erasure = Erasure(concepts(CONCEPTS))
-        method = methods.configured(name, model, {})
+        method = methods.build_method(name, model, {})
         cost = timed(lambda: method.fit(model, erasure))
         used = peak_of(lambda: method.fit(model, erasure), _weights(model))
         return {
@@ -170,7 +170,7 @@ class SDSize:
             given = ("batch", "paths", "keep_paths", "centres", "draw_steps", "pictures")
             more |= {flag: getattr(self, flag) for flag in given if flag in fields and getattr(self, flag)}
             more |= {"remain_words": self.pictures} if "remain_words" in fields else {}
-        return methods.configured(name, model, more)
+        return methods.build_method(name, model, more)
 
     def beside(self, device: torch.device) -> dict[str, float]:
         """Seconds of the bare network, compiled, and of ours: of a pass as in drawing, and of one as in learning."""
@@ -216,7 +216,7 @@ def _rows_drawn(method: Any, model: Any) -> int:
     if hasattr(method, "source"):
         pictures = (method.paths + getattr(method, "keep_paths", 0) * getattr(method, "centres", 0)) * forms
     else:  # as many of each prompt, of the target and of what remains
-        words = other_words(model.vocabulary(3000), CAT.targets)[: method.remain_words]
+        words = list_other_words(model.vocabulary(3000), CAT.targets)[: method.remain_words]
         pictures = sum(-(-method.pictures // prompts) * prompts for prompts in (forms, len(words) * forms))
     return pictures * 2 * method.draw_steps
 

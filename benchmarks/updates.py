@@ -28,7 +28,7 @@ from efface import methods
 from efface.api.resources import expand
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.functional.rates import bootstrap, cluster_means
 from efface.methods.states import build_remain_pictures, choose_labels
 
@@ -133,17 +133,17 @@ class Updates:
         """Ours: the stored trajectories, at the papers' batch and as many steps."""
         more: dict[str, Any] = {"steps": count, "seed": seed, "draw_steps": self.draw_steps}
         if name == "erasediff":
-            return methods.configured(name, model, more | {"pictures": self.pictures})
+            return methods.build_method(name, model, more | {"pictures": self.pictures})
         if name == "p-esd" and count < self.updates:
             more["sparsity"] = 0.01  # so few updates prune nothing of themselves
-        plain: Any = methods.configured(name, model, {})
+        plain: Any = methods.build_method(name, model, {})
         steps, states = self.our_steps or self.draw_steps, self.states * (self.refresh or self.updates) * self.batch
         paths = self.paths or ceil(states / (steps * len(plain.templates)))
         turns = 1 + getattr(plain, "search_turns", 0)
         more |= {"source": "student" if self.refresh else "frozen", "refresh": self.refresh * turns}
         more |= {"batch": self.batch, "paths": paths, "draw_steps": steps, "sampler": self.sampler}
         kept = {"keep_paths": self.keep_paths, "keep_source": "frozen"} if name == "eap" else {}
-        return methods.configured(name, model, more | kept)
+        return methods.build_method(name, model, more | kept)
 
     def ours(self, name: str, target: str, count: int, seed: int = 0) -> tuple[Cost, Edit]:
         model: Any = efface.load(self.model, store_bound=0, draw_batch=self.draw_batch)
@@ -188,7 +188,7 @@ class Updates:
         """Rates of both edits, by the suite and the judges that come with the model."""
         model: Any = efface.load(self.model)
         request = Erasure(expand(self.model, (target,)))
-        other = Edit(plain, provenance(model, request, f"plain {name}", {}))
+        other = Edit(plain, describe_run(model, request, f"plain {name}", {}))
         found: dict[str, Any] = {}
         for who, edit in (("ours", ours), ("plain", other)):
             where = self.out / name / f"{target}-{seed}" / who

@@ -16,7 +16,7 @@ from typing import Any
 
 import efface
 from efface import methods
-from efface.api.resources import suite_for
+from efface.api.resources import choose_suite
 from efface.concept import Erasure
 from efface.evaluation.evaluate import Settings, evaluate
 from efface.evaluation.rows_table import read_rows
@@ -33,7 +33,7 @@ DEVELOPMENT = ("cat", "guitar", "pizza", "rocket", "rose", "car", "twemoji", "no
 
 def build_suite(erasure: Erasure, known: world.World, sizes: Mapping[str, int]) -> Suite:
     """The suite for an erasure, of prompts and seeds that no recipe reports; groups that it lacks are left out."""
-    name = suite_for(erasure, known)
+    name = choose_suite(erasure, known)
     probe = build(name, erasure, known, per_group=1)
     sizes = {group: n for group, n in sizes.items() if probe.group(group)}
     return build(name, erasure, known, sizes=sizes, only=list(sizes), salt="tuning")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         suite = build_suite(erasure, known, {group: args.pictures for group in GROUPS})
         with tempfile.TemporaryDirectory() as folder:
             edit, start = Path(folder) / "edit.safetensors", time.perf_counter()
-            methods.configured(args.method, model, settings).fit(model, erasure).save(edit)
+            methods.build_method(args.method, model, settings).fit(model, erasure).save(edit)
             seconds = time.perf_counter() - start
             record = evaluate(model, edit, suite, judges, Path(folder), Settings(), image_store=OUT / "images")
             lost = count_failures(read_rows(Path(folder)))

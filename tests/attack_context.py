@@ -11,7 +11,7 @@ from torch import Tensor
 from efface.attacks.base import AttackContext, keep_in_memory
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.models.base import Model
 from efface.suites.spec import Row
 from tiny import WORDS
@@ -21,7 +21,7 @@ Once = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
 
 def edit_of(model: Model, values: Mapping[str, Tensor]) -> Edit:
     """An edit of this model that erases "cat"."""
-    return Edit(values, provenance(model, Erasure(("cat",)), "planted", {}))
+    return Edit(values, describe_run(model, Erasure(("cat",)), "planted", {}))
 
 
 def shifted(model: Model, selection: str = "attn2", size: float = 0.1) -> Edit:

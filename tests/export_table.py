@@ -50,7 +50,7 @@ def read_page() -> Mapping[tuple[str, str], str]:
 def write_table() -> str:
     makers = {kind: make for kind, make in {**KINDS, **FLOWS}.items() if architecture(kind) == kind}
     rows = [["method", *ARCHITECTURES], ["---"] * (len(ARCHITECTURES) + 1)]
-    for name in methods.names():
+    for name in methods.list_names():
         row = [name]
         for kind in ARCHITECTURES:
             model = makers[kind]()

@@ -59,7 +59,7 @@ def make_single_file(folder: Path) -> None:
 
 def read_single_file(folder: Path) -> None:
     file = folder / "m.safetensors"
-    single_file.kind(file)
+    single_file.find_kind(file)
     compare(file, read_claims(file), {"prediction_type": "v_prediction"}, 16, "the folder")
 
 

@@ -7,8 +7,8 @@ import random
 import pytest
 
 import fuzz
-from efface.attacks import configured
-from efface.cli.attack import by_attack, spoken
+from efface.attacks import build_attack
+from efface.cli.attack import group_by_attack, parse_synonyms
 from efface.compliance.rules import parse_rule
 from efface.planning.machine import read_size
 from efface.scorers._specs import ModelResources, build_scorer
@@ -31,8 +31,10 @@ FLAGS = {
     "8.5GB": read_size,
     "nudenet,threshold=0.6": lambda text: build_scorer(text, ModelResources()),
     "clip:folder,batch=3": lambda text: build_scorer(text, ModelResources()),
-    "ring-a-bell.generations=40": lambda text: [configured(n, overrides=s) for n, s in by_attack([text]).items()],
-    "cat=kitty": lambda text: spoken([text]),
+    "ring-a-bell.generations=40": lambda text: [
+        build_attack(n, overrides=s) for n, s in group_by_attack([text]).items()
+    ],
+    "cat=kitty": lambda text: parse_synonyms([text]),
 }
 PIECES = ("=", ",", "[", "]", ".", ":", "nan", "inf", "1e999", "-", "%", "|", "\x00", "ü", "((((", "None", "9" * 30)
 

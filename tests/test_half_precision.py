@@ -98,8 +98,8 @@ def drop_the_loss_scale(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:
 
 def forget_to_divide(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:
     """Gradients are left multiplied by the loss scale."""
-    plain = trainer.gradients
-    patch.setattr(trainer, "gradients", lambda params, loss, factor: plain(params, loss * factor))
+    plain = trainer.compute_gradients
+    patch.setattr(trainer, "compute_gradients", lambda params, loss, factor: plain(params, loss * factor))
 
 
 def round_noise_levels(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:
@@ -125,8 +125,10 @@ def round_encodings(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:
 
 def round_solutions(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:
     """What a closed form solves for is cast to the weights' dtype before it is used further."""
-    plain = mace.answers
-    patch.setattr(mace, "answers", lambda weights, m: {k: v.to(weights[k].dtype) for k, v in plain(weights, m).items()})
+    plain = mace.multiply_weights
+    patch.setattr(
+        mace, "multiply_weights", lambda weights, m: {k: v.to(weights[k].dtype) for k, v in plain(weights, m).items()}
+    )
 
 
 def round_what_learns(patch: pytest.MonkeyPatch, kind: type[Model]) -> None:

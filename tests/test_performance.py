@@ -148,8 +148,8 @@ def test_whether_a_gpu_computes_in_bf16_is_asked_of_that_gpu(monkeypatch):
     devices.check_bf16("cuda:0")
     with pytest.raises(ValueError, match="Old GPU does not compute in bf16; give --compute own"):
         devices.check_bf16("cuda:1")
-    assert efface.models.loading._compute("auto", "cuda:1") is None
-    assert efface.models.loading._compute("auto", "cuda:0") == torch.bfloat16
+    assert efface.models.loading._choose_compute("auto", "cuda:1") is None
+    assert efface.models.loading._choose_compute("auto", "cuda:0") == torch.bfloat16
     assert [devices.choose_dtype(each) for each in ("cpu", "cuda:0", "cuda:1")] == [None, "bf16", "fp16"]
 
 

@@ -14,7 +14,7 @@ from efface.concept import Erasure
 from efface.edits.edit import Edit
 from efface.methods.base import Method
 from efface.models.base import Model
-from efface.models.loading import names
+from efface.models.loading import list_bundled
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_flux import tiny_flux
@@ -30,7 +30,7 @@ KINDS: dict[str, Callable[[], Model]] = {
     "ddpm": lambda: tiny_ddpm("v_prediction"),
 }
 """How a model of each kind is made: three that predict noise, one that predicts v, and the embedded one where it is."""
-if "glyphs" in names():
+if "glyphs" in list_bundled():
     KINDS["glyphs"] = lambda: efface.load("glyphs", "cpu", compute="own")
 
 FLOWS: dict[str, Callable[[], Model]] = {
@@ -54,7 +54,7 @@ def architecture(kind: str) -> str:
 
 def served(kind: str) -> list[str]:
     """The methods that say they serve this kind of model."""
-    return [name for name in methods.names() if architecture(kind) in methods.capabilities(name).architectures]
+    return [name for name in methods.list_names() if architecture(kind) in methods.capabilities(name).architectures]
 
 
 def short(name: str, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from efface.attacks.completion import Completion
 from efface.attacks.merge import Merge
 from efface.attacks.prune import Prune
 from efface.attacks.quantise import Quantise
-from efface.attacks.ring_a_bell import TEMPLATES, RingABell, concept_vector, distances
+from efface.attacks.ring_a_bell import TEMPLATES, RingABell, compute_concept_vector, measure_text_distances
 from efface.edits.edit import Edit
 from efface.functional.genetic import Breeding, breed
 from efface.functional.revival import complete
@@ -34,8 +34,8 @@ def ring_a_bell(model: Any) -> Difference:
         )
         goal = s.read(s.tokens("a red cat")) + 3.0 * adds
         by_hand = torch.stack([(s.read(s.tokens(text)) - goal).square().sum() for text in strings])
-        ours = model.encode(["a red cat"]).flat().float() + how.eta * concept_vector(s.context)
-        found = distances(s.context, strings, ours, torch.tensor([0, 0]))
+        ours = model.encode(["a red cat"]).flat().float() + how.eta * compute_concept_vector(s.context)
+        found = measure_text_distances(s.context, strings, ours, torch.tensor([0, 0]))
     return Difference(loss=apart(found, by_hand), closed_form=_breeding())
 
 

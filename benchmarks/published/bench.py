@@ -18,7 +18,7 @@ from torch.func import functional_call
 from efface.concept import Erasure
 from efface.methods.base import Trained
 from efface.training.interfaces import Query, States, Step
-from efface.training.loss_scale import gradients
+from efface.training.loss_scale import compute_gradients
 from efface.training.trainer import Trainer
 
 Losses = Mapping[str, Tensor]
@@ -106,7 +106,7 @@ class Bench:
         with self.trainer.losses(self.step()) as found:
             shares = {role: keep if role == "keep" else 1.0 for role in found}
             total = torch.stack([shares[role] * loss for role, loss in found.items()]).sum()
-            grads = gradients(self.learner.params(), total)
+            grads = compute_gradients(self.learner.params(), total)
             values = {str(role): loss.item() for role, loss in found.items()}
         losses = theirs(self)
         summed = torch.stack([(keep if role == "keep" else 1.0) * loss for role, loss in losses.items()]).sum()

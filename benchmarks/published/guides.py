@@ -18,7 +18,7 @@ from efface.methods.sld import SLD
 from efface.methods.stereo import STEREO
 from efface.training.balance.sum import Sum
 from efface.training.config import TrainConfig
-from efface.training.loss_scale import gradients
+from efface.training.loss_scale import compute_gradients
 from efface.training.objectives.composition import Composition
 from efface.training.states.conditions import Conditions
 from efface.training.trainer import Trainer
@@ -137,7 +137,7 @@ def stereo(model: Any) -> Difference:
         for i, master in enumerate(trainer.update.masters):
             master.add_(0.05 * torch.randn(master.shape, generator=torch.Generator().manual_seed(i)))
     with trainer.losses(trainer.make_step(0, trainer.update)) as losses:
-        grads, value = gradients(trainer.update.params(), losses["erase"]), losses["erase"].item()
+        grads, value = compute_gradients(trainer.update.params(), losses["erase"]), losses["erase"].item()
     asked = term.queries(trainer.context, trainer.make_step(0, trainer.update))
     assert asked is not None
     at, words = asked["student"].states, asked["student"].cond.tokens

@@ -14,7 +14,7 @@ from efface.concept import Erasure
 from efface.methods.ac import AC
 from efface.methods.erasediff import EraseDiff
 from efface.methods.salun import SalUn
-from efface.training.loss_scale import gradients
+from efface.training.loss_scale import compute_gradients
 
 from .bench import Bench, Difference, Losses, apart, flat, mse
 from .trained import CAT, PICTURES, QUICK, TO_DOG, find_denoising
@@ -68,7 +68,7 @@ def salun(model: Any) -> Difference:
     update, start = bench.trainer.update, [p.detach().clone() for p in bench.params]
     masks = _saliency(bench)
     with bench.trainer.losses(bench.step()) as losses:
-        grads = gradients(update.params(), losses["erase"] + 0.4 * losses["keep"])
+        grads = compute_gradients(update.params(), losses["erase"] + 0.4 * losses["keep"])
     update.step(grads)
     theirs = [param.clone().requires_grad_() for param in start]
     adam = torch.optim.Adam(theirs, lr=1e-2)
@@ -106,9 +106,9 @@ def erasediff(model: Any) -> Difference:
     trainer, step = bench.trainer, bench.step()
     ours = flat(trainer.balance(lambda shares: trainer.gradient(step, shares), None))
     with trainer.losses(bench.step()) as losses:
-        forget = flat(gradients(trainer.update.params(), losses["erase"])).double()
+        forget = flat(compute_gradients(trainer.update.params(), losses["erase"])).double()
     with trainer.losses(bench.step()) as losses:
-        keep = flat(gradients(trainer.update.params(), losses["keep"])).double()
+        keep = flat(compute_gradients(trainer.update.params(), losses["keep"])).double()
     # The answer lies in the plane of both gradients: two numbers are sought.
     gram = torch.stack([keep, forget]) @ torch.stack([keep, forget]).T
     g = gram.numpy() / gram[1, 1].item()

@@ -22,7 +22,7 @@ from .api.drawing import draw
 from .api.erasing import erase, load
 from .api.evaluating import evaluate
 from .api.exporting import export
-from .api.lazily import lazy_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
+from .api.lazily import find_attribute as __getattr__  # noqa: F401 - Python looks it up by this name
 from .api.ledger import add_to_ledger
 from .api.publishing import record, report, verify
 from .api.purifying import purify

@@ -31,25 +31,25 @@ from .source import PACKAGE, SourceClass
 
 def did_you_mean(given: str, known: Sequence[str], show: int = 12) -> str:
     """The end of an error message: the closest known names, or the first `show` of them."""
-    if close := closest(str(given), known):
+    if close := find_closest(str(given), known):
         return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
     more = f" … ({len(known)} in all)" if len(known) > show else ""
     return f"; there are {', '.join(known[:show])}{more}" if known else ""
 
 
-def closest(given: str, known: Iterable[str]) -> list[str]:
+def find_closest(given: str, known: Iterable[str]) -> list[str]:
     """At most three of the known names with a spelling similar to the given one, the most similar first."""
     return difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
 
 
-def hyphened(name: str) -> str:
+def hyphenate(name: str) -> str:
     """The catalogue's spelling of a name: with hyphens for underscores."""
     return name.replace("_", "-")
 
 
-def entry_of(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def find_table_entry(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The entry of a name in a table, with either spelling; lists become tuples."""
-    given = next((values for key, values in table.items() if hyphened(key) == hyphened(name)), {})
+    given = next((values for key, values in table.items() if hyphenate(key) == hyphenate(name)), {})
     return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
 
@@ -70,12 +70,12 @@ class Entry:
     @property
     def about(self) -> str:
         """The first line of the file's docstring."""
-        return source.summary(self.file)
+        return source.read_summary(self.file)
 
     @property
     def written(self) -> SourceClass:
         """The class in its source; raises ValueError where the file does not define it."""
-        for each in source.classes(self.file, self.module):
+        for each in source.list_classes(self.file, self.module):
             if each.name == self.cls:
                 return each
         raise ValueError(f"{self.file} defines no class {self.cls!r}, which {self.package or 'efface'} promises")
@@ -109,10 +109,12 @@ class Registry:
         module = sys.modules.get(self.package)
         folders = list(module.__path__) if module else [str(PACKAGE.joinpath(*self.package.split(".")[1:]))]
         found = dict(_in_folders(self, tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)))
-        for point in _entry_points(self.package, tuple(sys.path)):
-            name = hyphened(point.name)
+        for point in _list_entry_points(self.package, tuple(sys.path)):
+            name = hyphenate(point.name)
             if name in found:
-                raise ValueError(f"{_brought_by(point)} brings the {self.kind} {name!r}, a name that is taken already")
+                raise ValueError(
+                    f"{_name_package(point)} brings the {self.kind} {name!r}, a name that is taken already"
+                )
             found[name] = self._installed(name, point)
         return found
 
@@ -127,7 +129,7 @@ class Registry:
     def entry(self, name: str) -> Entry:
         """The entry of a name, in either spelling; raises ValueError, with similar names, for an unknown one."""
         entries = self.entries()
-        if (spelled := hyphened(str(name))) in entries:
+        if (spelled := hyphenate(str(name))) in entries:
             return entries[spelled]
         near = did_you_mean(spelled, sorted(entries), show=len(entries))
         listed = f" `efface list {self.package.rpartition('.')[2]}` lists all" if "mean" in near and self.listed else ""
@@ -152,31 +154,31 @@ class Registry:
         for entry in self.entries().values():
             if (entry.module, entry.cls) == (kind.__module__, kind.__name__):
                 return entry.name
-        return hyphened(kind.__module__.rpartition(".")[2])
+        return hyphenate(kind.__module__.rpartition(".")[2])
 
     def member(self, file: Path, module: str) -> SourceClass | None:
         """The class that makes a file an entry: final, public, and of this kind; None where there is no such class.
 
         Where a file defines several, it is the one with the file's name.
         """
-        of_kind = [each for each in source.classes(file, module) if each.final and self._is_one(each)]
+        of_kind = [each for each in source.list_classes(file, module) if each.final and self._is_one(each)]
         public = [each for each in of_kind if not each.name.startswith("_")]
         named = [each for each in public if each.name.casefold() == file.stem.replace("_", "")]
         return next(iter(named or public), None)
 
     def _is_one(self, own: SourceClass) -> bool:
-        if self.trait and self.trait in source.fields(own.node):
+        if self.trait and self.trait in source.list_fields(own.node):
             return True
-        return any(each.name == self.base for each in source.lineage(own) if each is not own)
+        return any(each.name == self.base for each in source.walk_lineage(own) if each is not own)
 
     def _installed(self, name: str, point: importlib.metadata.EntryPoint) -> Entry:
         place = source.locate(point.module)
         if place is None:
-            raise ValueError(f"{_brought_by(point)} names the module {point.module!r} for {name!r} and has none")
+            raise ValueError(f"{_name_package(point)} names the module {point.module!r} for {name!r} and has none")
         file = place[0] if self.suffix == ".py" else place[0].with_name(f"{point.name}{self.suffix}")
         if not file.is_file():
-            raise ValueError(f"{_brought_by(point)} brings the {self.kind} {name!r} and no file {file}")
-        return Entry(name, point.module, file, point.attr, _brought_by(point))
+            raise ValueError(f"{_name_package(point)} brings the {self.kind} {name!r} and no file {file}")
+        return Entry(name, point.module, file, point.attr, _name_package(point))
 
 
 @functools.cache
@@ -184,7 +186,7 @@ def _in_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dic
     """The entries of these folders at these times of modification, cached, so that they are searched only once."""
     found = {}
     for file in (file for folder, _ in folders for file in sorted(Path(folder).glob(f"*{registry.suffix}"))):
-        module, name = f"{registry.package}.{file.stem}", hyphened(file.stem)
+        module, name = f"{registry.package}.{file.stem}", hyphenate(file.stem)
         if registry.suffix != ".py":
             found[name] = Entry(name, registry.package, file, "")
         elif not file.stem.startswith("_") and (own := registry.member(file, module)):
@@ -193,13 +195,13 @@ def _in_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dic
 
 
 @functools.cache
-def _entry_points(group: str, _path: tuple[str, ...]) -> list[importlib.metadata.EntryPoint]:
+def _list_entry_points(group: str, _path: tuple[str, ...]) -> list[importlib.metadata.EntryPoint]:
     """The entry points of the packages on this path, in alphabetical order; one that is found twice counts once."""
-    points = {(p.name, p.value, _brought_by(p)): p for p in importlib.metadata.entry_points(group=group)}
+    points = {(p.name, p.value, _name_package(p)): p for p in importlib.metadata.entry_points(group=group)}
     return [points[key] for key in sorted(points)]
 
 
-def _brought_by(point: importlib.metadata.EntryPoint) -> str:
+def _name_package(point: importlib.metadata.EntryPoint) -> str:
     """The name of the installed package of an entry point."""
     return point.dist.name if point.dist else "an installed package"
 

@@ -93,7 +93,7 @@ def check_templates(templates: Sequence[str], word: str = "template") -> None:
             raise ValueError(f"a {word} holds the concept as {{}}, once; got {template!r}")
 
 
-def positive(settings: Any, *names: str) -> None:
+def require_positive(settings: Any, *names: str) -> None:
     """Raises ValueError where one of these settings is not above zero."""
     for name in names:
         if not getattr(settings, name) > 0:

@@ -47,30 +47,30 @@ def parse(file: Path) -> ast.Module:
     return _parse(file, file.stat().st_mtime_ns)
 
 
-def classes(file: Path, module: str) -> list[SourceClass]:
+def list_classes(file: Path, module: str) -> list[SourceClass]:
     """The classes that the file of this module defines at top level, in order."""
     tree = parse(file)
     return [SourceClass(node, module, tree, False) for node in tree.body if isinstance(node, ast.ClassDef)]
 
 
-def lineage(own: SourceClass) -> Iterator[SourceClass]:
+def walk_lineage(own: SourceClass) -> Iterator[SourceClass]:
     """The class and those of its bases whose source can be found, each before its own bases."""
     yield own
     for base in own.node.bases:
         if isinstance(base, ast.Name) and (found := _find(base.id, own)):
-            yield from lineage(found)
+            yield from walk_lineage(found)
 
 
-def fields(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
+def list_fields(node: ast.ClassDef) -> dict[str, ast.AnnAssign]:
     """The annotated names of a class body, in order: fields of a dataclass and class variables."""
     lines = [line for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
     return {ast.unparse(line.target): line for line in lines}
 
 
-def field_docs(own: SourceClass) -> dict[str, str]:
+def read_field_docs(own: SourceClass) -> dict[str, str]:
     """The string below each field of the class and of its bases."""
     found: dict[str, str] = {}
-    for each in lineage(own):
+    for each in walk_lineage(own):
         for line, below in itertools.pairwise(each.node.body):
             if (
                 isinstance(line, ast.AnnAssign)
@@ -105,11 +105,11 @@ def read_fields(own: SourceClass) -> list[SourceField]:
     Raises:
         Unreadable: a type or a default needs a module that is not loaded, or there is no default.
     """
-    docs, found = field_docs(own), dict[str, SourceField]()
-    order = list(lineage(own))
+    docs, found = read_field_docs(own), dict[str, SourceField]()
+    order = list(walk_lineage(own))
     last = {(each.module, each.name): i for i, each in enumerate(order)}  # a base that two share follows both
     for each in reversed([order[i] for i in sorted(last.values())]):
-        for name, line in fields(each.node).items():
+        for name, line in list_fields(each.node).items():
             if is_trait(line):
                 continue
             if line.value is None:
@@ -124,18 +124,18 @@ def is_trait(line: ast.AnnAssign) -> bool:
     return ast.unparse(line.annotation).startswith("ClassVar")
 
 
-def traits(own: SourceClass) -> dict[str, Any]:
+def read_traits(own: SourceClass) -> dict[str, Any]:
     """The class variables that are plain constants: the class' own, and others from its bases."""
     found: dict[str, Any] = {}
-    for each in lineage(own):
-        for name, line in fields(each.node).items():
+    for each in walk_lineage(own):
+        for name, line in list_fields(each.node).items():
             if name not in found and is_trait(line) and line.value is not None:
                 with suppress(ValueError):  # it is no plain constant
                     found[name] = ast.literal_eval(line.value)
     return found
 
 
-def summary(file: Path) -> str:
+def read_summary(file: Path) -> str:
     """The first sentence of a file's docstring, over several lines if needed."""
     said: list[str] = []
     for line in (ast.get_docstring(parse(file)) or "").partition("\n\n")[0].splitlines():
@@ -170,7 +170,7 @@ def _find(name: str, user: SourceClass) -> SourceClass | None:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return SourceClass(node, user.module, user.tree, user.is_package)
         if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
-            module = _imported(node, user)
+            module = _resolve_import(node, user)
             if module.partition(".")[0] not in (OWN, user.module.partition(".")[0]) or not (place := locate(module)):
                 return None
             original = next(a.name for a in node.names if name == (a.asname or a.name))
@@ -178,7 +178,7 @@ def _find(name: str, user: SourceClass) -> SourceClass | None:
     return None
 
 
-def _imported(node: ast.ImportFrom, user: SourceClass) -> str:
+def _resolve_import(node: ast.ImportFrom, user: SourceClass) -> str:
     """The dotted name of the module that an import names."""
     if not node.level:
         return node.module or ""
@@ -190,11 +190,11 @@ def _imported(node: ast.ImportFrom, user: SourceClass) -> str:
 def _evaluate(node: ast.expr, user: SourceClass) -> Any:
     """Evaluates a type or a default of the user's file; it follows names and imports nothing."""
     names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    values = {name: _value(name, user) for name in names}
+    values = {name: _find_value(name, user) for name in names}
     return eval(compile(ast.Expression(node), user.module, "eval"), {"__builtins__": {}}, values)
 
 
-def _value(name: str, user: SourceClass) -> Any:
+def _find_value(name: str, user: SourceClass) -> Any:
     """The value of a name in the user's file: assigned there or in a file of the package, or from a loaded module."""
     for node in user.tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
@@ -206,11 +206,14 @@ def _value(name: str, user: SourceClass) -> Any:
             if module in sys.modules:
                 return sys.modules[module]
         elif isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
-            module, original = _imported(node, user), next(a.name for a in node.names if name == (a.asname or a.name))
+            module, original = (
+                _resolve_import(node, user),
+                next(a.name for a in node.names if name == (a.asname or a.name)),
+            )
             if module in sys.modules and hasattr(sys.modules[module], original):
                 return getattr(sys.modules[module], original)
             if module.partition(".")[0] in (OWN, user.module.partition(".")[0]) and (place := locate(module)):
-                return _value(original, SourceClass(user.node, module, parse(place[0]), place[1]))
+                return _find_value(original, SourceClass(user.node, module, parse(place[0]), place[1]))
     if hasattr(builtins, name):
         return getattr(builtins, name)
     raise Unreadable(f"{user.module} reads {name} from a module that is not loaded")

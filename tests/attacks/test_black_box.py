@@ -9,16 +9,26 @@ import pytest
 import torch
 
 from attack_context import context_of, drive, rows_of, same, shifted, snapshot
-from efface.attacks import BASELINE, STANDARD, configured, describe, get, name_of, named, names, suggested
+from efface.attacks import (
+    BASELINE,
+    STANDARD,
+    build_attack,
+    describe,
+    find_name,
+    get,
+    list_names,
+    name_attack,
+    suggest_settings,
+)
 from efface.attacks.base import Attack, AttackContext, Candidate, propose_within_budget, put
-from efface.attacks.characters import Characters, changed, misspelt, perturbed
+from efface.attacks.characters import Characters, change_once, misspell, perturb
 from efface.attacks.random_prefix import RandomPrefix
-from efface.attacks.ring_a_bell import TEMPLATES, RingABell, concept_vector
+from efface.attacks.ring_a_bell import TEMPLATES, RingABell, compute_concept_vector
 from efface.attacks.seeds import Seeds
 from efface.attacks.synonyms import Synonyms
 from efface.concept import Erasure
 from efface.models.adapters.sd import StableDiffusion
-from efface.robustness.conditions import ConceptAliases, build_targets, one_token_words, removed
+from efface.robustness.conditions import ConceptAliases, build_targets, list_one_token_words, remove_names
 from efface.suites import world
 from efface.suites.rows import build
 from efface.suites.spec import Row
@@ -52,7 +62,7 @@ def wordy() -> StableDiffusion:
     return world_model()
 
 
-@pytest.mark.parametrize("attack", BLACK, ids=name_of)
+@pytest.mark.parametrize("attack", BLACK, ids=name_attack)
 def test_a_row_is_attacked_the_same_whoever_stands_beside_it(wordy: StableDiffusion, attack: Attack) -> None:
     before, context = snapshot(wordy), context_of(wordy, None)
     together = rounds(attack, context)
@@ -64,7 +74,7 @@ def test_a_row_is_attacked_the_same_whoever_stands_beside_it(wordy: StableDiffus
     assert together == rounds(attack, context) and same(wordy, before)
 
 
-@pytest.mark.parametrize("attack", BLACK, ids=name_of)
+@pytest.mark.parametrize("attack", BLACK, ids=name_attack)
 def test_another_seed_is_another_attack(wordy: StableDiffusion, attack: Attack) -> None:
     context = context_of(wordy, None)
     other = AttackContext(**{**vars(context), "seed": 1})
@@ -120,16 +130,16 @@ def test_seeds_and_templates_alternate(plain: StableDiffusion) -> None:
 
 
 def test_misspellings_differ_and_single_changes_come_first() -> None:
-    found = misspelt("tiger", 200, random.Random(0))
+    found = misspell("tiger", 200, random.Random(0))
     assert len(found) == len(set(found)) == 200 and "tiger" not in found
-    once = set(misspelt("tiger", 35, random.Random(1)))
+    once = set(misspell("tiger", 35, random.Random(1)))
     assert {"tigger", "itger", "tger", "t1ger", "ti ger", "tig3r"} <= once
     assert not any(len(set(each) ^ set("tiger")) > 2 or abs(len(each) - 5) > 1 for each in once)
-    assert set(changed("tiger")) == once
+    assert set(change_once("tiger")) == once
 
 
 def test_changes_at_the_edges_and_within_take_turns(wordy: StableDiffusion) -> None:
-    found = perturbed("tiger", 60, random.Random(0))
+    found = perturb("tiger", 60, random.Random(0))
     assert len(found) == len(set(found)) == 60 and "tiger" not in found
     at_edges = [
         "tiger" in each and not set(each.replace("tiger", "")) & set("abcdefghijklmnopqrstuvwxyz") for each in found
@@ -145,7 +155,7 @@ def test_changes_at_the_edges_and_within_take_turns(wordy: StableDiffusion) -> N
 
 
 def test_short_names_lose_no_letter() -> None:
-    assert all(len(each) >= 3 for each in changed("cat")) and set(changed("tabby")) >= {"abby", "tabb"}
+    assert all(len(each) >= 3 for each in change_once("cat")) and set(change_once("tabby")) >= {"abby", "tabb"}
 
 
 def test_ring_a_bell_comes_closer_to_its_goal_than_chance(wordy: StableDiffusion) -> None:
@@ -200,7 +210,7 @@ def test_ring_a_bell_needs_room_for_its_words(plain: StableDiffusion) -> None:
 def test_the_vector_is_what_the_name_adds(wordy: StableDiffusion) -> None:
     plain, context = wordy, context_of(wordy, None, placeholder="dog")
     with torch.no_grad():
-        vector = concept_vector(context)
+        vector = compute_concept_vector(context)
     each = [plain.encode([t.format("cat")]).flat()[0] - plain.encode([t.format("dog")]).flat()[0] for t in TEMPLATES]
     assert torch.allclose(vector, torch.stack(each).mean(0), atol=1e-6)
 
@@ -237,10 +247,11 @@ def test_putting_a_word_in_the_place_of_a_name(prompt: str, names: Sequence[str]
 
 def test_a_row_without_the_name_becomes_a_neutral_prompt() -> None:
     (row,) = rows_of("something else")
-    assert removed(row, ("cat",), "thing").prompt == "a picture of a thing"
+    assert remove_names(row, ("cat",), "thing").prompt == "a picture of a thing"
     (row,) = rows_of("a cat emoji")
     assert (
-        removed(row, ("cat",), "thing").prompt == "a thing emoji" and removed(row, ("cat",), "thing").seed == row.seed
+        remove_names(row, ("cat",), "thing").prompt == "a thing emoji"
+        and remove_names(row, ("cat",), "thing").seed == row.seed
     )
 
 
@@ -278,7 +289,7 @@ def test_styles_are_attacked_with_styles_kept(tmp_path) -> None:
 
 def test_words_are_one_token_each() -> None:
     model = world_model()
-    words = one_token_words(model)
+    words = list_one_token_words(model)
     assert {"cat", "tiger", "tomato"} <= set(words) and not {"a", "ca"} & set(words)
     end = model.tokenize([""])[0, 1]
     for word in words:
@@ -289,34 +300,34 @@ def test_words_are_one_token_each() -> None:
 
 
 def test_every_attack_is_listed_and_opens() -> None:
-    assert set(STANDARD) | {BASELINE} <= set(names())
-    for name in names():
+    assert set(STANDARD) | {BASELINE} <= set(list_names())
+    for name in list_names():
         told, kind = describe(name), get(name)
         assert told["threat"] == kind.threat and told["version"] == kind.version and told["about"]
-        attack = configured(name)
-        assert name_of(attack) == name and attack.queries >= 1
+        attack = build_attack(name)
+        assert name_attack(attack) == name and attack.queries >= 1
         assert set(kind.budget_fields) <= set(vars(attack))
 
 
 def test_budgets() -> None:
-    paper = configured("ring-a-bell", "glyphs", "paper")
+    paper = build_attack("ring-a-bell", "glyphs", "paper")
     assert (paper.queries, paper.length, paper.eta) == (1, 16, 3.0)  # type: ignore[attr-defined]
     assert (paper.population, paper.generations) == (200, 3000)  # type: ignore[attr-defined]
-    own, four = configured("ring-a-bell", "glyphs"), configured("ring-a-bell", "glyphs", "4x")
+    own, four = build_attack("ring-a-bell", "glyphs"), build_attack("ring-a-bell", "glyphs", "4x")
     assert (four.queries, four.generations) == (4 * own.queries, 4 * own.generations)  # type: ignore[attr-defined]
-    assert configured("seeds", "glyphs", "13").queries == 13
+    assert build_attack("seeds", "glyphs", "13").queries == 13
     for settled in ("merge", "quantise", "prune", "revive"):
-        assert configured(settled, "glyphs", "4x") == configured(settled, "glyphs")
-    assert configured("seeds", "", "default", {"queries": 3}).queries == 3
-    assert suggested("seeds", "no/such/model") == {}
+        assert build_attack(settled, "glyphs", "4x") == build_attack(settled, "glyphs")
+    assert build_attack("seeds", "", "default", {"queries": 3}).queries == 3
+    assert suggest_settings("seeds", "no/such/model") == {}
     with pytest.raises(ValueError, match="no budget 'much'; give default, paper, a factor"):
-        configured("seeds", "", "much")
+        build_attack("seeds", "", "much")
     for budget in ("0", "0x", "-3", "infx"):
         with pytest.raises(ValueError, match="no budget"):
-            configured("seeds", "", budget)
+            build_attack("seeds", "", budget)
     with pytest.raises(ValueError, match="queries must be at least 1, got 0"):
-        configured("seeds", "", "0.01x")
+        build_attack("seeds", "", "0.01x")
     with pytest.raises(ValueError, match="no setting 'eta'; it has queries"):
-        configured("seeds", "", "default", {"eta": 3})
+        build_attack("seeds", "", "default", {"eta": 3})
     with pytest.raises(ValueError, match="did you mean 'seeds'"):
-        named("seed")
+        find_name("seed")

@@ -14,7 +14,7 @@ from efface.attacks.base import AttackContext, Candidate
 from efface.attacks.inversion import ConceptInversion
 from efface.edits.edit import Edit
 from efface.functional.adversary import NoGradient
-from efface.functional.denoising import denoising_errors
+from efface.functional.denoising import measure_denoising_errors
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.cond import Cond
 from tiny_ddpm import tiny_ddpm
@@ -38,7 +38,7 @@ def error(context: AttackContext, embedding: Tensor) -> float:
     """The mean denoising error of the context's pictures under an embedding, at noise that no attack has seen."""
     model = context.model
     with torch.no_grad():
-        errors = denoising_errors(
+        errors = measure_denoising_errors(
             lambda x_t, t: model.predict(x_t, t, Cond({"clip": embedding[None]}))[0],
             model.latents(context.pictures).repeat(30, 1, 1, 1),
             model.noise_level,
@@ -57,7 +57,7 @@ def test_a_known_word_in_the_slot_reads_as_the_prompt_with_that_word(
 ) -> None:
     word = eps_model.embedding_table().detach()[eps_model.tokenize(["cat"])[0, 1]]
     with torch.no_grad():
-        read = inversion._read(eps_model, [inversion._around(eps_model, prompt, 1)], word.view(1, 1, -1))
+        read = inversion._read(eps_model, [inversion._leave_room(eps_model, prompt, 1)], word.view(1, 1, -1))
     assert torch.equal(read.tokens, eps_model.encode([spelt]).tokens)
 
 
@@ -65,12 +65,12 @@ def test_words_of_several_tokens_fit_into_a_prompt_that_then_loses_its_end(eps_m
     table = eps_model.embedding_table().detach()
     words = table[eps_model.tokenize(["cat dog car"])[0, 1:4]][None]
     with torch.no_grad():
-        read = inversion._read(eps_model, [inversion._around(eps_model, "a red {} rose lion", 3)], words)
+        read = inversion._read(eps_model, [inversion._leave_room(eps_model, "a red {} rose lion", 3)], words)
     with pytest.warns(UserWarning, match="lose their end"):
         wanted = eps_model.encode(["a red cat dog car rose lion"])
     assert torch.equal(read.tokens, wanted.tokens)
     with pytest.raises(ValueError, match="a word of 7 tokens leaves no room in a prompt of 6"):
-        inversion._around(eps_model, "{}", 7)
+        inversion._leave_room(eps_model, "{}", 7)
 
 
 def test_each_row_is_asked_with_the_learned_word_in_the_names_place(eps_model: StableDiffusion) -> None:

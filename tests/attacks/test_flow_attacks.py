@@ -14,7 +14,7 @@ from efface.attacks.denoising_error import DenoisingError
 from efface.attacks.inversion import ConceptInversion
 from efface.attacks.random_prefix import RandomPrefix
 from efface.attacks.soft_prompt import SoftPrompt
-from efface.functional.denoising import denoising_errors
+from efface.functional.denoising import measure_denoising_errors
 from efface.functional.schedules import NoiseLevel
 from efface.models.text_room import demand_room, describe_search, fits
 from tiny import tiny_model
@@ -55,7 +55,7 @@ def test_token_embeddings_before_a_prompt_lower_the_error_of_a_flow(make: Any) -
             return model.predict(x_t, t, model.encode_with_grad(["a cat"], prefix))[0]
 
         rng = torch.Generator().manual_seed(0)
-        return denoising_errors(
+        return measure_denoising_errors(
             predict, latents.expand(4, -1, -1, -1), model.noise_level, 1001, model.space, rng
         ).mean()
 
@@ -110,7 +110,7 @@ def test_it_is_said_which_encoders_tokens_are_searched(make: Any, says: str) -> 
 
 
 def test_attacks_say_whether_they_search_tokens() -> None:
-    over = {name for name in attacks.names() if attacks.get(name)().over_tokens}
+    over = {name for name in attacks.list_names() if attacks.get(name)().over_tokens}
     assert over == {"inversion", "mma", "p4d", "soft-prompt", "unlearndiff"}
     assert not SoftPrompt(where="encoding").over_tokens
 
@@ -152,7 +152,7 @@ def test_a_learned_word_lowers_the_error_of_a_flow_and_is_asked_for(make: Any) -
         latents = model.latents(context.pictures).repeat(12, 1, 1, 1)
         with torch.no_grad():
             return (
-                denoising_errors(
+                measure_denoising_errors(
                     lambda x_t, t: model.predict(x_t, t, cond.expand(len(x_t)))[0],
                     latents,
                     model.noise_level,

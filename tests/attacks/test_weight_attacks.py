@@ -16,7 +16,7 @@ from efface.attacks.prune import Prune
 from efface.attacks.quantise import Quantise
 from efface.attacks.relearn import Relearn
 from efface.edits.edit import Edit
-from efface.functional.denoising import denoising_errors
+from efface.functional.denoising import measure_denoising_errors
 from efface.models.adapters.sd import StableDiffusion
 
 ROWS = rows_of("a cat", "a red cat")
@@ -175,7 +175,7 @@ def error(context: AttackContext, prompt: str) -> float:
     x0 = model.latents(context.pictures).repeat(40, 1, 1, 1)
     cond = model.encode([prompt])
     with torch.no_grad():
-        errors = denoising_errors(
+        errors = measure_denoising_errors(
             lambda x_t, t: model.predict(x_t, t, cond)[0],
             x0,
             model.noise_level,

@@ -19,7 +19,7 @@ from efface.attacks.soft_prompt import SoftPrompt
 from efface.attacks.unlearndiff import UnlearnDiff
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit
-from efface.functional.adversary import NoGradient, NotFinite, steepness
+from efface.functional.adversary import NoGradient, NotFinite, measure_steepness
 from efface.functional.tokens import compute_slopes
 from efface.guidance.gate import MATCH, Gate
 from efface.methods.spm import SPM
@@ -109,7 +109,7 @@ def test_the_gradient_through_the_model_by_finite_differences(where):
     else:
         at = own.tokens.detach().double()
         error = lambda e: recall.error(states, type(own)({"clip": e}))  # noqa: E731
-    errors, grad = steepness(error, at)
+    errors, grad = measure_steepness(error, at)
     assert grad.abs().amax(dim=(1, 2)).min() > 0
     for i in range(3):
         way = torch.randn(at.shape, generator=rng, dtype=torch.double)
@@ -333,7 +333,7 @@ def test_slopes_predict_what_a_substitution_brings(eps_model):
     states, table = recall.rows(), model.embedding_table().detach()
     ids = model.tokenize(["dog car"])[:, 1:3]
     error = lambda e: recall.error(states, model.encode_with_grad(["a cat"], e))  # noqa: E731
-    at, grad = table[ids], steepness(error, table[ids])[1]
+    at, grad = table[ids], measure_steepness(error, table[ids])[1]
     slope = compute_slopes(grad, table)
     for place, other in ((0, 60), (1, 61), (1, 70)):
         way = torch.zeros_like(at)
@@ -393,8 +393,8 @@ def test_the_gradient_through_a_gate_by_finite_differences(gated):
     states, soft = build_denoising_error(gated, ROWS, "test").rows(), SoftPrompt(tokens=2)
     search = efface.attacks.soft_prompt.Embeddings(soft, gated, ROWS)
     at = search.soft.at
-    shut = steepness(lambda e: search.denoising.error(states, detached(search._cond(e, slice(None)))), at)[1]
-    errors, grad = steepness(lambda e: search.denoising.error(states, search._cond(e, slice(None))), at)
+    shut = measure_steepness(lambda e: search.denoising.error(states, detached(search._cond(e, slice(None)))), at)[1]
+    errors, grad = measure_steepness(lambda e: search.denoising.error(states, search._cond(e, slice(None))), at)
     assert (grad - shut).abs().max() > 1e-3 * grad.abs().max()
     rng = torch.Generator().manual_seed(1)
     for i in range(3):
@@ -450,7 +450,7 @@ def test_the_gradient_through_two_text_encoders_by_finite_differences(where):
         moved = replace(other, pooled=read.pooled) if where == "pooled" else other.with_embedding(read.tokens)
         return recall.error(states, moved)
 
-    _, grad = steepness(error, at)
+    _, grad = measure_steepness(error, at)
     for i in range(3):
         way = torch.randn(at.shape, generator=rng, dtype=torch.double)
         with torch.no_grad():

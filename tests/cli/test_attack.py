@@ -11,7 +11,7 @@ import efface
 from attack_plan import Planned, Reader
 from efface.api.attacking import add_aliases
 from efface.cli.app import main
-from efface.cli.attack import by_attack, literal, spoken
+from efface.cli.attack import group_by_attack, parse_literal, parse_synonyms
 from efface.robustness.conditions import ConceptAliases, find_aliases
 from efface.scorers import build_scorers
 from efface.suites import world
@@ -97,16 +97,16 @@ def test_an_unknown_suite_is_refused_first(folder: Path, capsys: pytest.CaptureF
 
 
 def test_settings_and_synonyms_are_read(folder: Path) -> None:
-    assert by_attack(["ring-a-bell.eta=2.5", "ring_a_bell.names=false", "seeds.queries=3"]) == {
+    assert group_by_attack(["ring-a-bell.eta=2.5", "ring_a_bell.names=false", "seeds.queries=3"]) == {
         "ring-a-bell": {"eta": 2.5, "names": False},
         "seeds": {"queries": 3},
     }
-    assert [literal(t) for t in ("3", "1e-2", "True", "(1, 2)", "lora")] == [3, 0.01, True, (1, 2), "lora"]
-    assert add_aliases({}, spoken(["cat=kitty", "cat = pussy cat", "x=y"])) == {
+    assert [parse_literal(t) for t in ("3", "1e-2", "True", "(1, 2)", "lora")] == [3, 0.01, True, (1, 2), "lora"]
+    assert add_aliases({}, parse_synonyms(["cat=kitty", "cat = pussy cat", "x=y"])) == {
         "cat": ConceptAliases(("kitty", "pussy cat")),
         "x": ConceptAliases(("y",)),
     }
-    known = add_aliases(find_aliases(world.load(folder / "bundle")), spoken([" CAT=kitty"]))["cat"]
+    known = add_aliases(find_aliases(world.load(folder / "bundle")), parse_synonyms([" CAT=kitty"]))["cat"]
     assert known.synonyms[-1] == "kitty" and known.paraphrases and len(known.synonyms) > 2
 
 

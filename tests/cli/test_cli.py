@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from efface.cli.app import COMMANDS, explain_memory, main
-from efface.cli.console import progress
+from efface.cli.console import show_progress
 from efface.edits.edit import Edit
 from efface.models.trajectory import Defaults
 from judging_fixtures import write_bundle
@@ -315,7 +315,7 @@ def test_the_demo_ends_with_three_rates_and_a_report(
 
 
 def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress() as on_progress:
+    with show_progress() as on_progress:
         for i in (1, 2, 3):
             on_progress("drawing", i, 3)
     assert capsys.readouterr().err.splitlines() == ["drawing: 1 of 3", "drawing: 3 of 3"]

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from efface.edits.edit import Edit
-from efface.edits.provenance import versions
+from efface.edits.provenance import read_versions
 from efface.methods.base import Method
 
 
@@ -40,7 +40,7 @@ class Fade(Method):
 
     def train(self, model, erasure, built, progress, checkpoint) -> Edit:
         values = {name: w.detach() * self.share for name, w in model.weights.items() if "attn2.to_k" in name}
-        return Edit(values, {**self.record(model, erasure), "versions": versions(), "notes": {}})
+        return Edit(values, {**self.record(model, erasure), "versions": read_versions(), "notes": {}})
 '''
 ATTACK = '''"""Shout: the prompt in capitals. A test's, no paper's."""
 

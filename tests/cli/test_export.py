@@ -9,7 +9,7 @@ import pytest
 
 import efface
 from efface.api.exporting import Exported
-from efface.api.handing_on import public_name
+from efface.api.handing_on import hide_folder
 from efface.cli.export import tell
 from efface.models.adapters.sd import StableDiffusion
 
@@ -37,8 +37,8 @@ def test_a_folder_has_a_card_and_the_edits_record_and_no_path_of_this_machine(
 
 
 def test_a_hub_id_stays_whole_and_a_path_is_its_last_part(tmp_path: Path) -> None:
-    assert public_name("stabilityai/sdxl-turbo") == "stabilityai/sdxl-turbo"
-    assert public_name(str(tmp_path / "my model")) == "my model" and public_name("glyphs") == "glyphs"
+    assert hide_folder("stabilityai/sdxl-turbo") == "stabilityai/sdxl-turbo"
+    assert hide_folder(str(tmp_path / "my model")) == "my model" and hide_folder("glyphs") == "glyphs"
 
 
 @pytest.mark.parametrize(

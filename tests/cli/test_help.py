@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from efface.api.examining import examine, requirements
+from efface.api.examining import examine, list_requirements
 from efface.cli.app import COMMANDS, main
 from efface.cli.completion import SCRIPTS, list_words
-from efface.cli.console import progress
+from efface.cli.console import show_progress
 from efface.evaluation.images import draw_images
 
 
@@ -89,7 +89,7 @@ def test_the_doctor_says_what_is_there_and_what_a_task_would_miss(
 
 
 def test_what_efface_requires_is_read_from_its_own_metadata() -> None:
-    needs = requirements()
+    needs = list_requirements()
     assert {"torch", "diffusers", "tyro"} <= set(needs[""]) and "nudenet" in needs["detect"]
 
 
@@ -153,7 +153,7 @@ def test_what_was_there_before_does_not_count_in_the_time_that_is_left(
 ) -> None:
     clock = iter([0.0, 20.0])
     monkeypatch.setattr("efface.cli.console.time.monotonic", lambda: next(clock))
-    with progress() as told:
+    with show_progress() as told:
         told("drawing", 900, 1000)  # from an earlier run
         told("drawing", 910, 1000)  # ten in twenty seconds
     assert capsys.readouterr().err.splitlines()[-1] == "drawing: 910 of 1000, about 180 s left"
@@ -204,7 +204,7 @@ def test_an_edit_that_is_there_is_not_overwritten_without_a_word(
 
 
 def test_a_stage_that_comes_again_and_again_is_not_told_each_time(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress() as told:
+    with show_progress() as told:
         for _ in range(5):
             told("drawing", 0, 8)
             told("drawing", 8, 8)

@@ -12,7 +12,7 @@ import pytest
 
 from efface.catalog import METHODS
 from efface.cli.app import COMMANDS, main
-from efface.source import Unreadable, classes, read_fields
+from efface.source import Unreadable, list_classes, read_fields
 
 CODE = """
 import contextlib, io, sys
@@ -55,6 +55,6 @@ def test_the_fields_in_the_source_are_those_of_the_class(name: str) -> None:
 def test_a_field_whose_default_the_source_does_not_tell_is_left_to_its_class(tmp_path: Path) -> None:
     file = tmp_path / "away.py"
     file.write_text("import nowhere\n\nclass Away:\n    share: float = nowhere.SHARE\n")
-    (own,) = classes(file, "away")
+    (own,) = list_classes(file, "away")
     with pytest.raises(Unreadable, match="nowhere"):
         read_fields(own)

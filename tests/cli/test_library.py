@@ -85,7 +85,7 @@ def test_anchor_and_keep_are_part_of_the_request(eps_model: StableDiffusion) -> 
 
 def test_no_method_has_an_argument_of_the_library() -> None:
     taken = set(inspect.signature(efface.erase).parameters) - {"settings"}
-    for name in methods.names():
+    for name in methods.list_names():
         assert not taken & {field.name for field in dataclasses.fields(methods.get(name))}
 
 

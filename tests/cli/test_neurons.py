@@ -14,7 +14,7 @@ from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.loading import load
 from tiny import tiny_pipeline
@@ -35,7 +35,7 @@ def edits(model: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     made = []
     for scale in (0.5, 0.0):
         values = {name: scale * w.detach() for name, w in base.weights.items() if ".attn2.to_v." in name}
-        edit = Edit(values, provenance(base, Erasure(("cat",)), "test", {}))
+        edit = Edit(values, describe_run(base, Erasure(("cat",)), "test", {}))
         made.append(str(edit.save(folder / f"{scale}.safetensors")))
     return made
 
@@ -88,7 +88,7 @@ def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
     table, _, advice = capsys.readouterr().out.partition("\n\n")
     head, *lines = table.splitlines()
     assert head.split() == ["name", "kind", "serves", "anchor", "keep", "images", "several"]
-    assert [line.split()[0] for line in lines if line[0] != " "] == methods.names()
+    assert [line.split()[0] for line in lines if line[0] != " "] == methods.list_names()
     assert max(map(len, [head, *lines, *advice.splitlines()])) <= 80
     assert advice.startswith("Which to take: esd or eap")
     assert main(["list", "methods", "--json"]) == 0

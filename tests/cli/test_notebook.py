@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import efface
-from efface.api.progress import find_notebook, shown
+from efface.api.progress import find_notebook, show_progress
 from efface.models.adapters.sd import StableDiffusion
 from efface.records.attacks import AttackRecord
 from efface.records.audit import Audit
@@ -62,7 +62,7 @@ def test_a_notebook_tells_the_time_that_is_left_and_escapes_names(
 ) -> None:
     clock = iter([float(i) for i in range(0, 100, 3)])
     monkeypatch.setattr("efface.api.progress.time.monotonic", lambda: next(clock))
-    with shown(None) as report:
+    with show_progress(None) as report:
         report("<b>", 0, 4)
         report("<b>", 1, 4)
     assert "&lt;b&gt;: 1 of 4, about " in notebook[-1] and "<b>" not in notebook[-1]

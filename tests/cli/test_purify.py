@@ -13,7 +13,7 @@ from PIL import Image
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.models.loading import load
 from tiny import tiny_pipeline
 
@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def edit(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = load(model)
     values = {name: -4 * w.detach() for name, w in base.weights.items() if ".attn2.to_v." in name}
-    made = Edit(values, provenance(base, Erasure(("cat",)), "test", {}))
+    made = Edit(values, describe_run(base, Erasure(("cat",)), "test", {}))
     return made.save(tmp_path_factory.mktemp("edit") / "cat.safetensors")
 
 

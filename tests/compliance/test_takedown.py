@@ -13,7 +13,7 @@ from efface.compliance import checking, takedown
 from efface.records.attacks import Batch, PlannedAttack, RowResult
 from efface.records.report import SuitePart
 from efface.records.sealed import write_sealed
-from efface.suites import spec
+from efface.suites import read_spec
 from report_fixtures import attacked, evaluation, record
 
 DRAWN = {"target": "the target"}
@@ -67,7 +67,7 @@ def said(found: list[takedown.Untested]) -> str:
 
 
 def test_it_admits_what_was_not_drawn_nor_attacked_nor_varied() -> None:
-    known = spec("glyphs-objects")
+    known = read_spec("glyphs-objects")
     suite = SuitePart(name=known.name, version=known.version, licence="", source="", groups=DRAWN)
     found = said(takedown.list_untested(record(suite=suite)))
     for group in known.groups:

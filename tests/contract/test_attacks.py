@@ -24,7 +24,7 @@ PROMPTS = ("a cat", "a red cat", "two cats")
 
 def quick(name: str) -> Attack:
     known = {field.name for field in dataclasses.fields(attacks.get(name))}
-    return attacks.configured(name, overrides={key: value for key, value in SHORT.items() if key in known})
+    return attacks.build_attack(name, overrides={key: value for key, value in SHORT.items() if key in known})
 
 
 def fought(attack: Attack, model: StableDiffusion, rows: Sequence[Row], **more: Any) -> list[list[Candidate | None]]:
@@ -55,7 +55,7 @@ def told(candidate: Candidate | None) -> tuple[object, ...]:
     return text, candidate.seed, candidate.since, candidate.note
 
 
-@pytest.fixture(params=attacks.names())
+@pytest.fixture(params=attacks.list_names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -63,7 +63,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_it_says_what_it_is(name: str) -> None:
     facts, kind = attacks.describe(name), attacks.get(name)
     assert facts["threat"] in get_args(Threat) and facts["version"] == kind.version and facts["about"]
-    assert getattr(kind, "__final__", False) and attacks.name_of(kind()) == name
+    assert getattr(kind, "__final__", False) and attacks.name_attack(kind()) == name
     assert {*kind.budget_fields} <= {field.name for field in dataclasses.fields(kind)}
 
 
@@ -96,7 +96,7 @@ def test_a_row_meets_the_same_attack_whoever_is_beside_it(name: str, eps_model: 
             assert torch.allclose(one.start, many[1].start, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in attacks.names() if not attacks.get(name).learns_from_images])
+@pytest.mark.parametrize("name", [name for name in attacks.list_names() if not attacks.get(name).learns_from_images])
 def test_one_that_learns_from_no_pictures_reads_none(name: str, eps_model: StableDiffusion) -> None:
     class Unread:
         def __getattr__(self, asked: str) -> None:
@@ -109,6 +109,6 @@ def test_one_that_learns_from_no_pictures_reads_none(name: str, eps_model: Stabl
 def test_nothing_to_spend_is_refused(name: str, field: str) -> None:
     if field in {f.name for f in dataclasses.fields(attacks.get(name))}:
         with pytest.raises(ValueError, match=r"at least 1|must be|positive|above 0"):
-            attacks.configured(name, overrides={field: 0})
+            attacks.build_attack(name, overrides={field: 0})
         with pytest.raises(ValueError, match=f"{name}.{field} is a whole number"):
-            attacks.configured(name, overrides={field: 1.5})
+            attacks.build_attack(name, overrides={field: 1.5})

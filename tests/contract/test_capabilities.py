@@ -17,7 +17,7 @@ from tiny import tiny_model
 from tiny_fits import FLOWS, KINDS, quick, request, served
 
 
-@pytest.fixture(params=methods.names())
+@pytest.fixture(params=methods.list_names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -35,7 +35,7 @@ def test_the_source_says_what_the_class_says(name: str) -> None:
 
 REFUSED = [
     (name, kind)
-    for name in methods.names()
+    for name in methods.list_names()
     for kind in ("sd", "sdxl", "pixart", "ddpm", *FLOWS)
     if name not in served(kind)
 ]
@@ -63,14 +63,14 @@ def test_it_erases_several_concepts_or_refuses(name: str) -> None:
 
 
 def test_both_spellings_of_a_name() -> None:
-    assert "p-esd" in methods.names() and not any("_" in name for name in methods.names())
+    assert "p-esd" in methods.list_names() and not any("_" in name for name in methods.list_names())
     assert methods.get("p_esd") is methods.get("p-esd")
     assert methods.describe("p_ac") == methods.describe("p-ac")
-    assert methods.named("p_esd") == "p-esd"
+    assert methods.find_name("p_esd") == "p-esd"
     for table in ({"p-esd": {"templates": ["a {}"]}}, {"p_esd": {"templates": ["a {}"]}}):
         for spelled in ("p-esd", "p_esd"):
-            assert methods.suggestion(spelled, table) == {"templates": ("a {}",)}
-    assert methods.suggestion("esd", {"p-esd": {"steps": 3}}) == {}
+            assert methods.find_suggestion(spelled, table) == {"templates": ("a {}",)}
+    assert methods.find_suggestion("esd", {"p-esd": {"steps": 3}}) == {}
     with pytest.raises(ValueError, match="no method 'p_esdd'; did you mean 'p-esd'"):
         methods.get("p_esdd")
 

@@ -78,5 +78,5 @@ def test_a_format_without_a_place_is_refused_with_what_would_work(kind: str, for
 
 def test_the_page_has_a_cell_for_every_method_and_architecture() -> None:
     page = read_page()
-    assert page.keys() == {(name, kind) for name in methods.names() for kind in ARCHITECTURES}
+    assert page.keys() == {(name, kind) for name in methods.list_names() for kind in ARCHITECTURES}
     assert all((cell == "no") == (name not in served(kind)) for (name, kind), cell in page.items())

@@ -12,7 +12,7 @@ from torch import Tensor
 from efface import methods
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.methods.configure import configured
+from efface.methods.configure import build_method
 from efface.models.base import Model
 from export_table import describe, read_page
 from tiny_fits import FLOWS, quick, request, served, short
@@ -71,7 +71,7 @@ SCHNELL = {name: methods.get(name).needs_uncond for name in served("flux")}
 def test_a_distilled_model_is_trained_where_no_unconditional_prediction_is_needed(name: str) -> None:
     model = tiny_flux(dev=False)
     erasure = Erasure(("cat",), anchor="dog" if methods.get(name).uses_anchor else "")
-    method = configured(name, model, {**short(name, steps=1, search_turns=0), **short(name)})
+    method = build_method(name, model, {**short(name, steps=1, search_turns=0), **short(name)})
     if SCHNELL[name]:
         with pytest.raises(ValueError, match="has none: its guidance was distilled away"):
             method.fit(model, erasure)
@@ -84,9 +84,9 @@ def test_a_distilled_model_is_not_drawn_with_guidance(monkeypatch: Any) -> None:
     monkeypatch.setattr(model, "encode", lambda *_: pytest.fail("work began"))
     with pytest.raises(ValueError, match="draws without guidance, so AC must too: give guidance 1"):
         quick("ac").fit(model, Erasure(("cat",), anchor="dog"))
-    assert configured("ac", model, {}).guidance == 1.0  # type: ignore[attr-defined]
+    assert build_method("ac", model, {}).guidance == 1.0  # type: ignore[attr-defined]
     for objective, preserve in (("negative-guidance", "nothing"), ("anchor", "unconditional"), ("gem", "nothing")):
-        mix = configured("compose", model, {"objective": objective, "preserve": preserve})
+        mix = build_method("compose", model, {"objective": objective, "preserve": preserve})
         anchor = "dog" if objective == "anchor" else ""
         with pytest.raises(ValueError, match="Compose moves a prediction relative to the unconditional one"):
             mix.fit(model, Erasure(("cat",), anchor=anchor))
@@ -120,5 +120,5 @@ def test_eap_chooses_words_whole_and_meets_them_where_the_student_is(kind: str) 
 @pytest.mark.parametrize(("name", "space"), [("esd", "flow"), ("eap", "x0"), ("ac", "flow")])
 def test_errors_are_measured_as_velocities_unless_a_method_says_otherwise(name: str, space: str) -> None:
     model = opened("sd3")[0]
-    assert configured(name, model, {}).space == space  # type: ignore[attr-defined]
-    assert configured(name, model, {"space": "eps"}).space == "eps"  # type: ignore[attr-defined]
+    assert build_method(name, model, {}).space == space  # type: ignore[attr-defined]
+    assert build_method(name, model, {"space": "eps"}).space == "eps"  # type: ignore[attr-defined]

@@ -136,7 +136,7 @@ def test_saved_and_loaded_it_draws_the_same(done: Done, tmp_path) -> None:
 
 
 @pytest.mark.skipif("glyphs" not in KINDS, reason="glyphs is not bundled here")
-@pytest.mark.parametrize("name", [name for name in methods.names() if issubclass(methods.get(name), ClosedForm)])
+@pytest.mark.parametrize("name", [name for name in methods.list_names() if issubclass(methods.get(name), ClosedForm)])
 def test_closed_forms_take_a_hundred_words_of_the_embedded_model(name: str) -> None:
     """Names of its things and what else they are called; a cat is among them."""
     base = opened("glyphs")

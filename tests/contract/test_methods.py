@@ -52,7 +52,7 @@ def fit(name: str, source: str = "student") -> Edit:
     return quick(name, **SOURCES[source]).fit(tiny_model(), request(name))
 
 
-@pytest.fixture(params=methods.names())
+@pytest.fixture(params=methods.list_names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -63,7 +63,7 @@ def test_it_is_described_and_final(name):
     assert dataclasses.fields(methods.get(name))
 
 
-@pytest.mark.parametrize("name", [name for name in methods.names() if "source" in short(name)])
+@pytest.mark.parametrize("name", [name for name in methods.list_names() if "source" in short(name)])
 def test_all_sources(name):
     found = {source: fit(name, source) for source in SOURCES if offers(name, source)}
     alike = {(one, other) for one, other in combinations(found, 2) if same(found[one], found[other])}
@@ -83,7 +83,7 @@ def test_only_selected_weights_move_and_they_do(name, eps_model):
 
 def resumable() -> list[tuple[str, str]]:
     """Every method that trains in steps, with each of its sources; with the first where it has none."""
-    stepping = [name for name in methods.names() if "steps" in short(name)]
+    stepping = [name for name in methods.list_names() if "steps" in short(name)]
     return [(name, source) for name in stepping for source in SOURCES if source == "student" or offers(name, source)]
 
 
@@ -150,8 +150,8 @@ def test_unknown_method(eps_model):
 
 def test_suggestions_come_from_the_model_and_yield_to_overrides(eps_model):
     eps_model.defaults = dataclasses.replace(eps_model.defaults, methods={"esd": {"steps": 7, "templates": ["a {}"]}})
-    assert methods.suggested("esd", eps_model) == {"steps": 7, "templates": ("a {}",)}
-    method = methods.configured("esd", eps_model, {"steps": 8})
+    assert methods.suggest_settings("esd", eps_model) == {"steps": 7, "templates": ("a {}",)}
+    method = methods.build_method("esd", eps_model, {"steps": 8})
     assert (method.steps, method.templates) == (8, ("a {}",))
 
 

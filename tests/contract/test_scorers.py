@@ -15,7 +15,7 @@ from torch import Tensor
 from efface.evaluation.judging import score_safely
 from efface.scorers import Judge, build_scorers, names
 from efface.scorers._specs import get
-from efface.scorers.base import JUDGED, Checked, Scorer, Selective, SetScorer, kind_of, require_declared
+from efface.scorers.base import JUDGED, Checked, Scorer, Selective, SetScorer, name_kind, require_declared
 from efface.suites.spec import Row
 from judging_fixtures import GROUNDS, THINGS, write_bundle
 
@@ -78,7 +78,7 @@ def limits(scorer: Any) -> tuple[float, float]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_identity_is_stable_and_depends_on_every_setting(kind: str, bundle: Path) -> None:
     one, other = built(kind, bundle), built(kind, bundle)
-    assert one == other and one.identity() == other.identity() and kind_of(one) == kind
+    assert one == other and one.identity() == other.identity() and name_kind(one) == kind
     assert all(isinstance(value, str) for value in one.identity().values())
     assert one.identity()["version"] == one.version
     newer = type("Newer", (type(one),), {"version": f"{one.version}+"})

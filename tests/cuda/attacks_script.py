@@ -31,7 +31,7 @@ GUIDES = ("negative", "sld", "safree", "spm")
 def made_of(name: str, model: Model) -> dict[str, Any]:
     """The first candidates of an attack on the model itself: their words, and how large their embeddings are."""
     known = {field.name for field in dataclasses.fields(attacks.get(name))}
-    attack = attacks.configured(name, overrides={key: value for key, value in SHORT.items() if key in known})
+    attack = attacks.build_attack(name, overrides={key: value for key, value in SHORT.items() if key in known})
     context = dataclasses.replace(context_of(model, None), steps=2)
     first = next(propose_within_budget(attack, context, rows_of("a cat", "a red cat")))
     prompts = [c.prompt if isinstance(c.prompt, Prompt) else Prompt(c.prompt) for c in first if c is not None]
@@ -63,7 +63,7 @@ def parked(name: str, dtype: str) -> dict[str, Any]:
     """An attack, or a method that searches embeddings, with parts that lie on the CPU meanwhile."""
     there = efface.load(small_pipeline().to(dtype=DTYPES[dtype]), "cuda", offload=True)
     here = efface.load(small_pipeline().to(dtype=DTYPES[dtype]), "cpu")
-    if name in attacks.names():
+    if name in attacks.list_names():
         return {"cuda": made_of(name, there), "cpu": made_of(name, here)}
     for model in (there, here):
         model.own_words = ("cat", "dog", "car", "rose", "object")  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 
-from efface.cli.listing import served, tabulate
+from efface.cli.listing import list_served, tabulate
 from efface.interchange.formats import FORMATS, READERS
 from efface.models.architectures import ARCHITECTURES
 
@@ -20,7 +20,7 @@ from real_sizes import MODELS, Needs, fit_in, measure, row  # noqa: E402  (a fil
 
 
 def test_the_table_of_methods_is_the_computed_one() -> None:
-    assert tabulate(served()) in PAGE
+    assert tabulate(list_served()) in PAGE
 
 
 def test_the_table_of_readers_is_the_declared_one() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from efface.concept import Erasure
-from efface.edits.deltas import changed, grouped, merged, pack, unpack
+from efface.edits.deltas import apply_parts, group_parts, merge_changes, pack, unpack
 from efface.edits.edit import Edit, apply
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.models.adapters.sd import StableDiffusion
 from efface.training.subsets import select
 from tiny import tiny_model
@@ -18,7 +18,7 @@ CONV, MATRIX, BIAS = "unet.conv_in.weight", "unet.time_embedding.linear_1.weight
 
 
 def edit_of(model: StableDiffusion, values: dict[str, torch.Tensor], **more: object) -> Edit:
-    return Edit(values, {**provenance(model, Erasure(("cat",)), "test", {}), **more})
+    return Edit(values, {**describe_run(model, Erasure(("cat",)), "test", {}), **more})
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
@@ -47,17 +47,17 @@ def test_bits_of_another_size_are_refused():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_masks_and_fillings_against_numpy(dtype):
     base, mask = noise((4, 3, 2, 2)).to(dtype), noise((4, 3, 2, 2), 1) > 0
-    zeroed = changed("w", base, {"mask": pack(mask)})
+    zeroed = apply_parts("w", base, {"mask": pack(mask)})
     assert zeroed.dtype == dtype
     flat, kept = base.float().numpy().ravel(), mask.numpy().ravel()
     assert np.array_equal(zeroed.float().numpy().ravel(), np.where(kept, flat, 0))
     fill = noise((int((~mask).sum()),), 2).half()
     filled = flat.copy()
     filled[np.flatnonzero(~kept)] = fill.to(dtype).float().numpy()
-    assert np.array_equal(changed("w", base, {"mask": pack(mask), "fill": fill}).float().numpy().ravel(), filled)
+    assert np.array_equal(apply_parts("w", base, {"mask": pack(mask), "fill": fill}).float().numpy().ravel(), filled)
     laid_out = base.to(memory_format=torch.channels_last)
     assert torch.equal(
-        changed("w", laid_out, {"mask": pack(mask), "fill": fill}).float().flatten(), torch.tensor(filled)
+        apply_parts("w", laid_out, {"mask": pack(mask), "fill": fill}).float().flatten(), torch.tensor(filled)
     )
 
 
@@ -66,7 +66,7 @@ def test_low_rank_against_numpy_for_matrices_and_kernels():
         base, wide = noise(shape), int(np.prod(shape[1:]))
         down, up = noise((2, wide), 1), noise((5, 2), 2)
         by_hand = base.numpy().reshape(5, wide) + up.numpy() @ down.numpy()
-        new = changed("w", base, {"down": down, "up": up})
+        new = apply_parts("w", base, {"down": down, "up": up})
         assert np.allclose(new.numpy().reshape(5, wide), by_hand, atol=1e-5)
 
 
@@ -76,8 +76,8 @@ def test_strength_and_sums_against_numpy(strength):
     several = [({"mask": pack(mask)}, strength), ({"down": down, "up": up}, 0.5)]
     old = base.numpy().astype(np.float64)
     by_hand = old + strength * (old * mask.numpy() - old) + 0.5 * up.numpy().astype(np.float64) @ down.numpy()
-    assert np.allclose(merged("w", base, several).numpy(), by_hand, atol=1e-5)
-    assert torch.equal(merged("w", base, [({"mask": pack(mask)}, 1)]), base * mask)
+    assert np.allclose(merge_changes("w", base, several).numpy(), by_hand, atol=1e-5)
+    assert torch.equal(merge_changes("w", base, [({"mask": pack(mask)}, 1)]), base * mask)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_strength_and_sums_against_numpy(strength):
 )
 def test_parts_that_make_no_change(keys, message):
     with pytest.raises(ValueError, match=message):
-        grouped({key: torch.zeros(1) for key in keys})
+        group_parts({key: torch.zeros(1) for key in keys})
 
 
 @pytest.mark.parametrize(

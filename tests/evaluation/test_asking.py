@@ -18,7 +18,7 @@ from efface.evaluation.alarms import find_alarms
 from efface.evaluation.asking import ScorerHung, ScorerWatch
 from efface.evaluation.drawing import Settings
 from efface.evaluation.judging import ScoreTable, count_failures, score_safely
-from efface.evaluation.set_metrics import _guarded, _tell
+from efface.evaluation.set_metrics import _compute_guarded, _tell
 from efface.scorers.base import Better, Score
 from efface.suites.spec import Row
 
@@ -136,7 +136,7 @@ def test_features_that_cannot_be_made_are_left_out_with_a_word() -> None:
             return images[:, :, 0, 0].float()
 
     failed: list[Exception] = []
-    found = _guarded(Eye(), IMAGES, ScorerWatch(), failed)
+    found = _compute_guarded(Eye(), IMAGES, ScorerWatch(), failed)
     assert sorted(found) == [0, 1, 2] and [type(error) for error in failed] == [MemoryError]
     with pytest.warns(UserWarning, match=r"^eye gave no features of 1 pictures; the first: MemoryError: $"):
         _tell(Eye(), failed)

@@ -21,9 +21,9 @@ from efface.evaluation import protocols
 from efface.evaluation.judging import VARIANTS, ScoreTable
 from efface.functional.rates import wilson
 from efface.scorers.base import Better, Score
-from efface.suites import make, world
+from efface.suites import make_suite, world
 from efface.suites.rows import build
-from efface.suites.spec import Row, Suite, names
+from efface.suites.spec import Row, Suite, list_names
 from judging_fixtures import STYLES, THINGS
 
 
@@ -85,7 +85,7 @@ def test_every_protocol_is_whole_and_its_suites_are_there() -> None:
     for name in protocols.list_protocols():
         found = protocols.find_protocol(name)
         assert found.version and found.about and found.source and found.differs
-        assert set(found.suites) <= set(names())
+        assert set(found.suites) <= set(list_names())
         there = {p.name for p in found.pools} | {"target"}
         assert {a.over for a in found.aggregates} <= there
         assert {h.split("/")[1] for h in found.headlines} <= there
@@ -173,7 +173,7 @@ def test_a_protocol_draws_with_its_own_guidance_and_refuses_other_questions(tmp_
     (tmp_path / "i2p.csv").write_text(
         "prompt,nudity_percentage,evaluation_seed,evaluation_guidance\na portrait,10.0,4,13\n", encoding="utf-8"
     )
-    suite = make(str(tmp_path / "i2p.csv"), Erasure(("nudity",)))
+    suite = make_suite(str(tmp_path / "i2p.csv"), Erasure(("nudity",)))
     assert suite.rows[0].guidance == 13
     adjusted = protocols.find_protocol("ner").adjust(suite)
     assert adjusted.rows == (dataclasses.replace(suite.rows[0], guidance=None),)

@@ -98,9 +98,9 @@ def test_a_judge_that_always_fails_is_refused_before_anything_is_drawn(
 
 
 def seeds():
-    from efface.attacks import configured
+    from efface.attacks import build_attack
 
-    return configured("seeds", "tiny")
+    return build_attack("seeds", "tiny")
 
 
 def test_a_judge_that_fails_at_one_concept_is_not_refused(suite: Suite) -> None:

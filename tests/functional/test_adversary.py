@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from efface.functional.adversary import NoGradient, NotFinite, RowwiseAdam, descend, steepness
+from efface.functional.adversary import NoGradient, NotFinite, RowwiseAdam, descend, measure_steepness
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_rows_that_leave_do_not_change_the_others():
 def test_each_rows_gradient_is_its_own_also_where_gradients_are_off():
     at, scale = noise(3, 2), torch.tensor([1.0, 10.0, 0.0])
     with torch.no_grad():
-        errors, grad = steepness(lambda x: scale * x.square().sum(1), at)
+        errors, grad = measure_steepness(lambda x: scale * x.square().sum(1), at)
     assert torch.allclose(errors, scale * at.square().sum(1))
     assert torch.allclose(grad, 2 * scale[:, None] * at)
     assert not at.requires_grad and not errors.requires_grad
@@ -50,9 +50,9 @@ def test_no_gradient_is_no_attack():
     at = noise(2, 2)
     for deaf in (lambda x: 0 * x.sum(1), lambda x: torch.ones(2, requires_grad=True) + 0, lambda x: x.detach().sum(1)):
         with pytest.raises(NoGradient, match="no gradient reaches the prompt"):
-            steepness(deaf, at)
+            measure_steepness(deaf, at)
     with pytest.raises(NotFinite, match="not finite"):
-        steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at)
+        measure_steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at)
     with pytest.raises(ValueError, match="lr is above 0"):
         RowwiseAdam(at, 0.0)
 
@@ -71,16 +71,16 @@ def test_a_factor_that_overflows_is_made_smaller_until_the_gradient_is_finite():
             tried.append(float(grad.max()))
             return (grad * 300).half().float()
 
-    errors, grad = steepness(lambda x: Half.apply(x).sum(1), at, 4096.0)
+    errors, grad = measure_steepness(lambda x: Half.apply(x).sum(1), at, 4096.0)
     assert torch.equal(grad, torch.full((1, 2), 300.0)) and torch.equal(errors, at.sum(1))
     assert tried == [4096.0, 256.0, 16.0]  # 16 * 300 is the first below the bound; each is a sixteenth of the last
     with pytest.raises(NotFinite, match="gradient is not finite"):
-        steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at, 4.0)
+        measure_steepness(lambda x: (x - x.detach()).abs().sqrt().sum(1) + x.sum(1), at, 4.0)
 
 
 def test_an_error_that_is_no_number_is_not_a_gradient_to_follow():
     with pytest.raises(NotFinite, match="loss is not finite"):
-        steepness(lambda x: x.sum(1) + torch.tensor([float("nan"), 0.0]), noise(2, 2))
+        measure_steepness(lambda x: x.sum(1) + torch.tensor([float("nan"), 0.0]), noise(2, 2))
 
 
 def test_numbers_whose_gradient_overflows_stay_put_and_the_others_move():

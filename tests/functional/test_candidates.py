@@ -5,14 +5,14 @@ import itertools
 import pytest
 import torch
 
-from efface.functional.candidates import find_apart, k_closest, kmeans_1d, measure_distances, pick_spread
+from efface.functional.candidates import find_apart, find_k_closest, kmeans_1d, measure_distances, pick_spread
 
 
 def test_distances_and_k_closest():
     words = torch.tensor([[0.0, 3.0], [4.0, 0.0], [0.0, 0.1], [1.0, 0.0]])
     distance = measure_distances(words, torch.zeros(2))
     assert torch.allclose(distance, torch.tensor([3.0, 4.0, 0.1, 1.0]))
-    assert k_closest(distance, 3).tolist() == [2, 3, 0]
+    assert find_k_closest(distance, 3).tolist() == [2, 3, 0]
     assert find_apart(distance, 0.5).tolist() == [True, True, False, True]
 
 

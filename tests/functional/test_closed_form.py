@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from efface.functional.adversary import adversarial
+from efface.functional.adversary import find_adversarial
 from efface.functional.closed_form import build_null_projector, solve_least_squares, solve_null_space, solve_shared
 
 D, M, N, K = 6, 4, 3, 2
@@ -92,12 +92,12 @@ def test_adversarial_is_the_minimum_over_all_layers(toy, reg):
         return answer + reg * c_adv.square().sum()
 
     gram = torch.stack([w.T @ w for w in layers]).sum(0)
-    assert torch.allclose(adversarial(c, gram, edit, reg), minimiser(loss, N, D), atol=1e-5)
+    assert torch.allclose(find_adversarial(c, gram, edit, reg), minimiser(loss, N, D), atol=1e-5)
 
 
 def test_against_an_unedited_model_the_attack_is_the_target_itself(toy):
     gram = toy["base"].T @ toy["base"] + torch.eye(D)
-    assert torch.allclose(adversarial(toy["inputs"], gram, torch.eye(D), 1e-12), toy["inputs"], atol=1e-9)
+    assert torch.allclose(find_adversarial(toy["inputs"], gram, torch.eye(D), 1e-12), toy["inputs"], atol=1e-9)
 
 
 def test_null_projector_against_the_singular_vectors(toy):

@@ -10,11 +10,11 @@ import torch
 from efface.concept import Erasure
 from efface.diagnostics.neurons import NeuronConfig, diagnose
 from efface.edits.edit import Edit
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.functional.neurons import (
-    contrast,
     find_strongest,
     measure_change,
+    measure_contrast,
     measure_correlation,
     measure_relative_change,
 )
@@ -59,7 +59,7 @@ def test_the_strongest_share():
 def test_random_sets_are_as_by_enumeration():
     values, chosen = torch.tensor([1.0, 2.0, 3.0, 4.0, 10.0]).double(), torch.tensor([3, 4])
     sets = [sum(float(values[i]) for i in two) / 2 for two in itertools.combinations(range(5), 2)]
-    found = contrast(values, chosen, 20_000, torch.Generator().manual_seed(0))
+    found = measure_contrast(values, chosen, 20_000, torch.Generator().manual_seed(0))
     assert found.mean == 7.0
     assert found.random == pytest.approx(sum(sets) / len(sets), rel=0.01)
     assert found.p == pytest.approx(sum(s >= 7.0 for s in sets) / len(sets), abs=0.01)
@@ -70,15 +70,15 @@ def test_random_sets_of_the_same_layers_explain_layers_away():
     values, strata = torch.tensor([1.0, 1.0, 1.0, 1.0, 50.0, 50.0]).double(), [0, 0, 0, 0, 1, 1]
     rng = torch.Generator().manual_seed(0)
     chosen = torch.tensor([4, 0])
-    assert contrast(values, chosen, 500, rng).random == pytest.approx(values.mean().item(), rel=0.15)
-    within = contrast(values, chosen, 500, rng, strata)
+    assert measure_contrast(values, chosen, 500, rng).random == pytest.approx(values.mean().item(), rel=0.15)
+    within = measure_contrast(values, chosen, 500, rng, strata)
     assert (within.random, within.low, within.high, within.p) == (25.5, 25.5, 25.5, 1.0)
 
 
 def small_edit(model, scale: float = 0.5) -> Edit:
     """Scales the values of every cross-attention."""
     values = {name: w.detach() * scale for name, w in model.weights.items() if ".attn2.to_v." in name}
-    return Edit(values, provenance(model, Erasure(("cat",)), "test", {}))
+    return Edit(values, describe_run(model, Erasure(("cat",)), "test", {}))
 
 
 def test_activations_are_those_of_a_forward_pass_by_hand(model):
@@ -219,6 +219,8 @@ def test_bad_requests_are_refused_before_work(eps_model, monkeypatch, prompts, h
 
 
 def test_an_edit_that_only_guides_is_refused(eps_model):
-    guide = Edit({}, {**provenance(eps_model, Erasure(("cat",)), "test", {}), "guide": to_json(Negative(prompt="cat"))})
+    guide = Edit(
+        {}, {**describe_run(eps_model, Erasure(("cat",)), "test", {}), "guide": to_json(Negative(prompt="cat"))}
+    )
     with pytest.raises(ValueError, match="changes no weights"):
         diagnose(eps_model, {"guide": guide}, "cat", ADVERSARIAL, HOW)

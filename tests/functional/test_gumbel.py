@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from efface.functional.gumbel import gumbel_softmax, score
+from efface.functional.gumbel import estimate_by_score, gumbel_softmax
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -92,17 +92,17 @@ def test_the_score_is_the_gradient_of_the_expected_value():
     found = torch.zeros(3)
     for picks in itertools.product(range(3), repeat=3):
         chances = torch.stack([logits.log_softmax(0)[k] for k in picks])
-        estimate = score(values[list(picks)], chances)
+        estimate = estimate_by_score(values[list(picks)], chances)
         assert estimate.item() == 0
         found += chances.sum().exp().detach() * torch.autograd.grad(estimate, logits)[0]
     assert torch.allclose(found, wanted, atol=1e-5)
     with pytest.raises(ValueError, match="needs at least 2; got 1"):
-        score(values[:1], logits.log_softmax(0)[:1])
+        estimate_by_score(values[:1], logits.log_softmax(0)[:1])
 
 
 def test_a_row_counts_against_the_mean_of_the_others():
     for values in ([3.0, 1.0], [2.0, 5.0, -1.0, 6.0]):
         chances = torch.zeros(len(values), requires_grad=True)
-        (grad,) = torch.autograd.grad(score(torch.tensor(values), chances), chances)
+        (grad,) = torch.autograd.grad(estimate_by_score(torch.tensor(values), chances), chances)
         others = [sum(values[:i] + values[i + 1 :]) / (len(values) - 1) for i in range(len(values))]
         assert grad.tolist() == pytest.approx([(v - o) / len(values) for v, o in zip(values, others, strict=True)])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from efface.functional.losses import guided, negative_guidance, weighted_mse
+from efface.functional.losses import apply_guidance, negative_guidance, weighted_mse
 from efface.functional.schedules import NoiseLevel, convert, space_weight
 
 
@@ -19,7 +19,7 @@ def test_eta_zero_is_the_unconditional_prediction():
 
 def test_target_is_guidance_with_the_sign_turned():
     eps_0, eps_c, _ = three()
-    assert torch.allclose(negative_guidance(eps_0, eps_c, 1.5), guided(eps_0, eps_c, -1.5))
+    assert torch.allclose(negative_guidance(eps_0, eps_c, 1.5), apply_guidance(eps_0, eps_c, -1.5))
 
 
 def test_at_the_base_a_step_leads_away_from_the_concept():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.functional.schedules import NoiseLevel, Space, convert, noised, space_weight, to_x0
+from efface.functional.schedules import NoiseLevel, Space, add_noise, convert, space_weight, to_x0
 
 SPACES: tuple[Space, ...] = get_args(Space)
 PAIRS = list(itertools.product(SPACES, SPACES))
@@ -42,7 +42,7 @@ def test_every_pair_of_spaces_says_the_same_of_a_perfect_prediction(
     level: NoiseLevel, given: Space, wanted: Space
 ) -> None:
     x0, eps = pair()
-    x_t, says = noised(x0, eps, level), true(x0, eps, level)
+    x_t, says = add_noise(x0, eps, level), true(x0, eps, level)
     assert torch.allclose(to_x0(says[given], x_t, level, given), x0)
     assert torch.allclose(convert(says[given], x_t, level, given, wanted), says[wanted])
 
@@ -50,7 +50,7 @@ def test_every_pair_of_spaces_says_the_same_of_a_perfect_prediction(
 def test_the_forward_process_row_by_row(level: NoiseLevel) -> None:
     x0, eps = pair()
     by_hand = [level.alpha[i].item() * x0[i] + level.sigma[i].item() * eps[i] for i in range(5)]
-    assert torch.allclose(noised(x0, eps, level), torch.stack(by_hand))
+    assert torch.allclose(add_noise(x0, eps, level), torch.stack(by_hand))
 
 
 @pytest.mark.parametrize(("given", "wanted"), PAIRS)
@@ -65,12 +65,12 @@ def test_weight_is_the_squared_slope(level: NoiseLevel, given: Space, wanted: Sp
 def test_flow_is_as_defined() -> None:
     """u = eps - x_0; x_0 = x_t - sigma u; eps = x_t + (1 - sigma) u."""
     level, (x0, eps) = LEVELS["flow"], pair()
-    x_t, u, sigma = noised(x0, eps, level), eps - x0, level.sigma[:, None, None]
+    x_t, u, sigma = add_noise(x0, eps, level), eps - x0, level.sigma[:, None, None]
     assert torch.allclose(x_t, (1 - sigma) * x0 + sigma * eps)
     assert torch.allclose(to_x0(u, x_t, level, "flow"), x_t - sigma * u)
     assert torch.allclose(convert(u, x_t, level, "flow", "eps"), x_t + (1 - sigma) * u)
     slower = NoiseLevel.from_flow(level.sigma + 1e-6)
-    assert torch.allclose((noised(x0, eps, slower) - x_t) / 1e-6, u)
+    assert torch.allclose((add_noise(x0, eps, slower) - x_t) / 1e-6, u)
 
 
 def test_eap_weights_of_stable_diffusion() -> None:
@@ -92,7 +92,7 @@ def test_fp32_numbers_are_those_of_alpha_bar() -> None:
     x0, eps = torch.randn(2, 10_000, 3, generator=rng)
     level, a = NoiseLevel.from_alpha_bar(bar), bar[:, None]
     assert torch.equal(level.alpha.square().float(), bar)
-    assert torch.equal(noised(x0, eps, level), a.sqrt() * x0 + (1 - a).sqrt() * eps)
+    assert torch.equal(add_noise(x0, eps, level), a.sqrt() * x0 + (1 - a).sqrt() * eps)
     assert torch.equal(to_x0(eps, x0, level, "v"), a.sqrt() * x0 - (1 - a).sqrt() * eps)
     assert torch.equal(space_weight(level, "v", "eps"), (1 - bar) / ((1 - bar) / bar))
     assert torch.equal(space_weight(level, "eps", "x0"), (1 - bar) / bar)
@@ -115,8 +115,8 @@ def test_near_the_clean_end_half_precision_gives_what_fp32_gives(dtype):
     level = NoiseLevel.from_alpha_bar(torch.tensor([0.99915, 0.9983]))
     rng = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(2, 3, generator=rng).to(dtype) for _ in range(2))
-    x_t = noised(x0, eps, level)
-    assert x_t.dtype == torch.float32 and torch.equal(x_t, noised(x0.float(), eps.float(), level))
+    x_t = add_noise(x0, eps, level)
+    assert x_t.dtype == torch.float32 and torch.equal(x_t, add_noise(x0.float(), eps.float(), level))
     for given, wanted in ((a, b) for a in SPACES for b in SPACES):
         found = convert(eps, x_t, level, given, wanted)
         assert torch.equal(found, convert(eps.float(), x_t, level, given, wanted)) and found.isfinite().all()

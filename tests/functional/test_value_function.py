@@ -86,6 +86,6 @@ def test_a_gpu_makes_few_large_products_of_many_gradients():
     a, b = ([torch.randn(100, 20, generator=rng).to(dtype) for _ in range(300)] for dtype in (torch.float32,) * 2)
     with pytest.MonkeyPatch.context() as patch, Operations() as seen:
         patch.setattr(value_function, "LARGE", 200_000)
-        found = value_function._inner_by_groups(a, b)
+        found = value_function._sum_by_groups(a, b)
     assert seen.counts["dot"] == 3 and found.dtype == torch.float64
     assert float(found) == pytest.approx(float(inner(a, b)), rel=1e-12)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from efface.functional.words import ends_alike, exclude_overlaps, mentions, other_words, share_name
+from efface.functional.words import ends_alike, exclude_overlaps, list_other_words, mentions, share_name
 
 WORDS = ["cat", "Cats", "cat face", "category", "cat", "van", "gogh", "monet", "rose"]
 
 
 def test_other_words_are_told_apart_from_the_targets() -> None:
-    assert other_words(WORDS, ["cat", "van gogh"]) == ["category", "van", "gogh", "monet", "rose"]
-    assert other_words(["tomatoes", "bus", "buses", "lions"], ["tomato", "bus", "lion"]) == []
-    assert other_words(["Van Gogh painting", "vincent van gogh", "van goghs", "van goghish"], ["van gogh"]) == [
+    assert list_other_words(WORDS, ["cat", "van gogh"]) == ["category", "van", "gogh", "monet", "rose"]
+    assert list_other_words(["tomatoes", "bus", "buses", "lions"], ["tomato", "bus", "lion"]) == []
+    assert list_other_words(["Van Gogh painting", "vincent van gogh", "van goghs", "van goghish"], ["van gogh"]) == [
         "van goghish"
     ]
-    assert other_words(["lion", "Lion cub", "two lions", "lioness"], ["lions"]) == ["lioness"]
+    assert list_other_words(["lion", "Lion cub", "two lions", "lioness"], ["lions"]) == ["lioness"]
 
 
 def test_texts_that_name_a_target_do_so_in_any_dress() -> None:
@@ -50,7 +50,7 @@ def test_a_name_is_found_in_either_number_and_whatever_marks_stand_about_it(
     target: str, named: list[str], others: list[str]
 ) -> None:
     assert [text for text in named + others if mentions(text, [target])] == named
-    assert other_words(named + others, [target]) == others
+    assert list_other_words(named + others, [target]) == others
 
 
 def test_words_without_overlap_share_no_word_with_what_was_named() -> None:
@@ -60,7 +60,7 @@ def test_words_without_overlap_share_no_word_with_what_was_named() -> None:
 
 @pytest.mark.parametrize("name", ["Van  Gogh", "VAN GOGH", " van\u00a0gogh", "\uff36an gogh", "van\tgogh"])
 def test_one_comparison_of_names_serves_all(name: str) -> None:
-    assert other_words([name, "rose"], ["van gogh"]) == other_words(["van gogh", "rose"], [name]) == ["rose"]
+    assert list_other_words([name, "rose"], ["van gogh"]) == list_other_words(["van gogh", "rose"], [name]) == ["rose"]
     assert exclude_overlaps([name, "rose"], ["van gogh"]) == exclude_overlaps(["van gogh", "rose"], [name]) == ["rose"]
     assert mentions(f"a field by {name}", ["van gogh"]) and mentions("a field by van gogh", [name])
     assert share_name(name, "van gogh") and ends_alike(name, "Vincent van Gogh")
@@ -68,4 +68,4 @@ def test_one_comparison_of_names_serves_all(name: str) -> None:
 
 def test_letters_with_marks_are_one_name_in_both_unicode_forms() -> None:
     one, other = "Paul C\u00e9zanne", "paul ce\u0301zanne"
-    assert share_name(one, other) and mentions(f"by {one}.", [other]) and other_words([one], [other]) == []
+    assert share_name(one, other) and mentions(f"by {one}.", [other]) and list_other_words([one], [other]) == []

@@ -7,7 +7,7 @@ import torch
 
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit, apply
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.guidance.gate import MATCH, Gate, adapt_layers
 from efface.methods.guided import add_gate
 from efface.models.adapters.sd import StableDiffusion
@@ -30,7 +30,7 @@ def low_rank(model: StableDiffusion, rank: int = 2) -> Edit:
         flat = model.weights[name].flatten(1)
         values[f"{name}:down"] = torch.randn(rank, flat.shape[1], generator=rng) / flat.shape[1] ** 0.5
         values[f"{name}:up"] = 0.3 * torch.randn(len(flat), rank, generator=rng)
-    return Edit(values, provenance(model, Erasure(("cat",)), "test", {}))
+    return Edit(values, describe_run(model, Erasure(("cat",)), "test", {}))
 
 
 def state(n: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ import efface
 from efface.catalog import GUIDERS
 from efface.concept import Erasure, Prompt
 from efface.edits.edit import Edit, apply
-from efface.edits.provenance import provenance
+from efface.edits.provenance import describe_run
 from efface.guidance import registry
 from efface.guidance.negative import Negative
 from efface.guidance.safree import SAFREE
@@ -36,7 +36,7 @@ ALL = [
 
 
 def edit_of(model: StableDiffusion, guide: Guider) -> Edit:
-    return Edit({}, {**provenance(model, Erasure(("cat",)), "test", {}), "guide": registry.to_json(guide)})
+    return Edit({}, {**describe_run(model, Erasure(("cat",)), "test", {}), "guide": registry.to_json(guide)})
 
 
 @pytest.fixture(params=ALL, ids=lambda guide: type(guide).__name__)
@@ -112,7 +112,7 @@ def test_one_at_a_time(eps_model, guide):
 def test_a_guide_beside_changed_weights(eps_model, guide):
     """It reads prompts with the text encoder as edited, and both go at the end."""
     name = next(name for name in eps_model.weights if name.endswith("final_layer_norm.weight"))
-    record = provenance(eps_model, Erasure(("cat",)), "test", {})
+    record = describe_run(eps_model, Erasure(("cat",)), "test", {})
     weights = Edit({name: 0.5 * eps_model.weights[name].detach()}, record)
     before = eps_model.images(PROMPTS, SEEDS)
     drawn = []
@@ -163,7 +163,7 @@ def test_the_plain_loop_asks_the_network_as_little_as_it_can(eps_model, monkeypa
     ],
 )
 def test_unknown_guides_are_refused_before_anything_is_swapped(eps_model, kept, message, monkeypatch):
-    edit = Edit({}, {**provenance(eps_model, Erasure(("cat",)), "test", {}), "guide": kept})
+    edit = Edit({}, {**describe_run(eps_model, Erasure(("cat",)), "test", {}), "guide": kept})
     monkeypatch.setattr(eps_model, "swap_in", lambda *_: pytest.fail("swapped"))
     with pytest.raises(ValueError, match=message), edit.apply(eps_model):
         pass
@@ -193,7 +193,7 @@ class Shoved(GuidedSampling):
 
 def test_a_guides_own_tensors_lie_beside_the_weights(eps_model, monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "get", lambda name: {"shove": Shove}[name])
-    record = {**provenance(eps_model, Erasure(("cat",)), "test", {}), "guide": {"name": "shove", "arguments": {}}}
+    record = {**describe_run(eps_model, Erasure(("cat",)), "test", {}), "guide": {"name": "shove", "arguments": {}}}
     by = torch.full(eps_model.latent_shape, 0.5)
     edit = Edit.load(Edit({"guide/by": by}, record).save(tmp_path / "edit.safetensors"))
     cond, uncond = eps_model.encode(["cat"]), eps_model.encode([""])

@@ -16,7 +16,7 @@ import efface
 from efface.api.exporting import write_export
 from efface.interchange.formats import LORA_FORMATS
 from efface.interchange.lora import package
-from efface.interchange.names import layers_of, name_all, name_stems
+from efface.interchange.names import list_layers, name_all, name_stems
 from efface.models.base import Model
 from lora_fixtures import dense, edit_with, low_rank, mask
 from tiny import tiny_model
@@ -149,5 +149,5 @@ def test_every_layer_of_a_format_has_one_name() -> None:
         for format in LORA_FORMATS if model.architecture != "pixart" else ("lora",):
             stems = name_stems(model, format)
             layers = [layer for stem in stems.values() for layer in stem.layers]
-            assert len(layers) == len(set(layers)) == len(layers_of(model))
+            assert len(layers) == len(set(layers)) == len(list_layers(model))
             assert all(spelled[key] == stem for key, stem in stems.items())

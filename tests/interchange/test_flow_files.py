@@ -18,8 +18,8 @@ import efface
 from efface.api.exporting import write_export
 from efface.edits.edit import Edit
 from efface.interchange.lora import package
-from efface.interchange.names import layers_of, name_all, name_native, name_stems
-from efface.interchange.native import flux_names
+from efface.interchange.names import list_layers, name_all, name_native, name_stems
+from efface.interchange.native import map_flux_names
 from efface.interchange.original import build_original
 from efface.models import consumer
 from efface.models.base import Model
@@ -162,7 +162,7 @@ def test_original_names_of_sd3_against_diffusers_converter() -> None:
 def test_a_single_block_of_flux_against_diffusers_converter() -> None:
     """q, k, v and the feed-forward layer are one matrix in the original, in this order and of these widths."""
     layers = [f"single_transformer_blocks.0.{name}" for name in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")]
-    ((name, (stacked, swapped)),) = flux_names(layers).items()
+    ((name, (stacked, swapped)),) = map_flux_names(layers).items()
     assert (name, list(stacked), swapped) == ("single_blocks.0.linear1", layers, False)
     rows = torch.tensor([3072, 3072, 3072, 12288])
     up = torch.repeat_interleave(torch.arange(4.0), rows)[:, None]
@@ -199,10 +199,10 @@ def test_every_layer_has_one_name(kind: str) -> None:
     for format in ("lora", "kohya", "comfy"):
         stems = name_stems(model, format)
         layers = [layer for stem in stems.values() for layer in stem.layers]
-        assert len(layers) == len(set(layers)) == len(layers_of(model))
+        assert len(layers) == len(set(layers)) == len(list_layers(model))
         assert all(spelled[key] == stem for key, stem in stems.items())
 
 
 def test_a_layer_without_an_original_name_is_named() -> None:
     with pytest.raises(ValueError, match=r"'transformer_blocks.0.new' has no name in the original layout \(1 such"):
-        flux_names(["transformer_blocks.0.new"])
+        map_flux_names(["transformer_blocks.0.new"])

@@ -86,7 +86,7 @@ def test_weights_in_the_original_layout(kind: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[kind]()
     edit = dense(model, "attn2")
     with edit.apply(model):
-        held: dict[str, torch.Tensor] = single_file.original(model)  # type: ignore[arg-type]
+        held: dict[str, torch.Tensor] = single_file.rename_to_original(model)  # type: ignore[arg-type]
         held = {name: tensor.detach().clone().contiguous() for name, tensor in held.items()}
     only = {name: tensor for name, tensor in held.items() if name.startswith("model.")} | {"betas": torch.ones(3)}
     torch.save({"state_dict": only}, tmp_path / "esd.pt")

@@ -12,7 +12,7 @@ import torch
 import efface
 from attack_plan import Planned, Reader
 from efface.cli.app import main
-from efface.cli.ledger import table
+from efface.cli.ledger import format_table
 from efface.edits.edit import Edit
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
@@ -58,7 +58,7 @@ def test_each_erasure_is_checked_again_after_every_new_one(model: StableDiffusio
     assert book == json.loads(ledger.read_text())
     again, new = book["checks"][1]["shown"]
     assert 0 < again["value"] < 1 and new["value"] == 0 and again["n"] == 8
-    assert "cat by ESD: base 100% " in table(book) and "after 2: " in table(book)
+    assert "cat by ESD: base 100% " in format_table(book) and "after 2: " in format_table(book)
     assert model.untouched
 
 

@@ -7,7 +7,7 @@ import torch
 
 from efface.concept import Erasure
 from efface.methods.abo import ABO
-from efface.training.objectives.guidance import goal_of
+from efface.training.objectives.guidance import choose_goal
 from tiny import tiny_model
 
 QUICK = {"steps": 1, "batch": 2, "draw_steps": 2}
@@ -15,7 +15,7 @@ QUICK = {"steps": 1, "batch": 2, "draw_steps": 2}
 
 @pytest.mark.parametrize(("anchor", "goal", "asked"), [("dog", "alternative", "dog"), ("", "negative", "cat")])
 def test_the_goal_follows_the_request(anchor: str, goal: str, asked: str) -> None:
-    assert goal_of("auto", anchor) == goal
+    assert choose_goal("auto", anchor) == goal
     model = tiny_model()
     trainer = ABO(**QUICK).build_trainer(model, Erasure(("cat",), anchor=anchor))
     queries = trainer.terms[0].queries(trainer.context, trainer.make_step(0, trainer.update))
@@ -30,6 +30,6 @@ def test_an_anchor_changes_what_is_learned() -> None:
 
 def test_goals_that_the_request_cannot_serve_are_refused() -> None:
     with pytest.raises(ValueError, match="the goal 'alternative' needs one"):
-        goal_of("alternative", "")
+        choose_goal("alternative", "")
     with pytest.raises(ValueError, match="the goal 'neutral' has no use for an anchor"):
-        goal_of("neutral", "dog")
+        choose_goal("neutral", "dog")

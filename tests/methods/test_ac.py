@@ -11,7 +11,7 @@ from torch import Tensor
 from efface.concept import Erasure
 from efface.methods.ac import AC
 from efface.models.base import Model
-from efface.training.loss_scale import gradients
+from efface.training.loss_scale import compute_gradients
 from efface.training.trainer import Trainer
 from tiny import tiny_model
 from tiny_pixart import tiny_pixart
@@ -47,7 +47,7 @@ def moved(method: AC, model: Model) -> Trainer:
 
 def ours(trainer: Trainer) -> tuple[float, list[Tensor]]:
     with trainer.losses(trainer.make_step(0, trainer.update)) as losses:
-        return losses["erase"].item(), list(gradients(trainer.update.params(), losses["erase"]))
+        return losses["erase"].item(), list(compute_gradients(trainer.update.params(), losses["erase"]))
 
 
 def theirs(trainer: Trainer, detach: bool, teacher: str) -> tuple[float, list[Tensor]]:

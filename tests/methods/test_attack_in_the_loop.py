@@ -82,10 +82,10 @@ def test_reces_attack_is_the_inner_step_of_the_adversary(eps_model: StableDiffus
     found: list[torch.Tensor] = []
 
     def watched(*args):
-        found.append(adversary.adversarial(*args))
+        found.append(adversary.find_adversarial(*args))
         return found[-1]
 
-    monkeypatch.setattr(efface.methods.rece, "adversarial", watched)
+    monkeypatch.setattr(efface.methods.rece, "find_adversarial", watched)
     RECE(epochs=2).fit(eps_model, CAT)
     assert len(found) == 2
     assert not torch.allclose(found[0], found[1])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from efface.methods.closed_form import Reader, answers, text_projections
-from efface.models.cond import TextMap, TextSpan, last_before_end
+from efface.methods.closed_form import Reader, find_text_projections, multiply_weights
+from efface.models.cond import TextMap, TextSpan, find_last_before_end
 from tiny import tiny_model
 from tiny_ddpm import tiny_ddpm
 from tiny_pixart import tiny_pixart
@@ -17,14 +17,14 @@ from tiny_sdxl import tiny_sdxl
 @pytest.mark.parametrize("make", [tiny_model, tiny_sdxl, tiny_pixart])
 def test_text_projections_are_the_keys_and_values_of_cross_attention(make):
     model = make()
-    found = text_projections(model)
+    found = find_text_projections(model)
     assert list(found) == [name for name in model.weights if ".attn2.to_k.w" in name or ".attn2.to_v.w" in name]
     assert all(weight is not model.weights[name] and not weight.requires_grad for name, weight in found.items())
 
 
 def test_a_model_without_cross_attention_has_none():
     with pytest.raises(ValueError, match=r"this model has none; one with attn2\.to_k"):
-        text_projections(tiny_ddpm())
+        find_text_projections(tiny_ddpm())
 
 
 def test_one_matrix_cannot_map_different_rows(monkeypatch):
@@ -32,14 +32,14 @@ def test_one_matrix_cannot_map_different_rows(monkeypatch):
     maps = [*model.text_maps(), TextMap("cross", "transformer.other", "t5")]
     monkeypatch.setattr(model, "text_maps", lambda: maps)
     with pytest.raises(ValueError, match="these read caption, t5"):
-        text_projections(model)
+        find_text_projections(model)
 
 
 def test_tokens_that_are_masked_out_are_no_rows():
     def masks(texts: list[str]) -> Tensor:
         return torch.tensor([[i < len(text.split()) + 2 for i in range(6)] for text in texts])
 
-    read = Reader(encode, [TextSpan(last_before_end(Tokens()))], ("a {}",), "all", masks)  # type: ignore[arg-type]
+    read = Reader(encode, [TextSpan(find_last_before_end(Tokens()))], ("a {}",), "all", masks)  # type: ignore[arg-type]
     c, c_star = read.pairs(["red cat"], "dog")
     assert c.tolist() == [[9, 3], [9, 4]] and c_star.tolist() == [[5, 2], [5, 3]]
     assert [rows.shape for rows in read.aligned(["red cat"], "dog")] == [(4, 2), (4, 2)]
@@ -50,9 +50,9 @@ def test_tokens_that_are_masked_out_are_no_rows():
 def test_answers_are_in_fp32_at_least_and_report():
     told: list[tuple[int, int]] = []
     layers = {"a": torch.eye(2, dtype=torch.half), "b": torch.ones(3, 2)}
-    values = answers(layers, 2 * torch.eye(2).double(), lambda i, n: told.append((i, n)))
+    values = multiply_weights(layers, 2 * torch.eye(2).double(), lambda i, n: told.append((i, n)))
     assert {name: value.dtype for name, value in values.items()} == {"a": torch.float, "b": torch.float}
-    assert answers({"a": torch.eye(2).double()}, torch.eye(2).double())["a"].dtype == torch.double
+    assert multiply_weights({"a": torch.eye(2).double()}, torch.eye(2).double())["a"].dtype == torch.double
     assert torch.equal(values["b"], 2 * torch.ones(3, 2))
     assert told == [(1, 2), (2, 2)]
 
@@ -71,7 +71,7 @@ def encode(texts: list[str]) -> Tensor:
 
 
 def reader(tokens: str, *templates: str) -> Reader:
-    return Reader(encode, [TextSpan(last_before_end(Tokens()))], templates, tokens)  # type: ignore[arg-type]
+    return Reader(encode, [TextSpan(find_last_before_end(Tokens()))], templates, tokens)  # type: ignore[arg-type]
 
 
 def test_the_last_subject_token_is_found_within_the_template():

@@ -20,7 +20,7 @@ def test_it_is_what_its_paper_says(name: str) -> None:
 
 
 def test_the_page_names_every_method_and_attack_with_figures_that_hold() -> None:
-    assert set(ROWS) == set(methods.names()) and set(ATTACKS) == set(attacks.names())
+    assert set(ROWS) == set(methods.list_names()) and set(ATTACKS) == set(attacks.list_names())
     page = PAGE.read_text(encoding="utf-8")
     assert page.startswith(HEAD)
     first, _, second = page.removeprefix(HEAD).partition(SECOND)

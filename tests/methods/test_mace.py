@@ -14,13 +14,13 @@ import torch
 import efface.training.trainer
 from efface.concept import Erasure
 from efface.functional.fusion import fuse
-from efface.methods.closed_form import text_projections
+from efface.methods.closed_form import find_text_projections
 from efface.methods.mace import MACE
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.hooks.attention import record_cross_attention
 from efface.training.config import TrainConfig
 from efface.training.interfaces import Step
-from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, inside, located
+from efface.training.objectives.attention import ALL, WORDS, Attention, Focus, locate_words, measure_inside
 from efface.training.states.pictures import Pictures
 from efface.training.trainer import Trainer
 from tiny_ddpm import tiny_ddpm
@@ -66,23 +66,23 @@ def test_masks_and_loss_against_loops():
                         )
             rows.append(square**0.5)
         total += sum(rows) / 2
-    assert inside(maps, words, mask).item() == pytest.approx(total, rel=1e-4)
-    assert inside(maps, words, torch.zeros_like(mask)).item() == pytest.approx(0, abs=1e-5)
+    assert measure_inside(maps, words, mask).item() == pytest.approx(total, rel=1e-4)
+    assert measure_inside(maps, words, torch.zeros_like(mask)).item() == pytest.approx(0, abs=1e-5)
     leaf = maps[0].requires_grad_()
-    (grad,) = torch.autograd.grad(inside([leaf], words, torch.zeros_like(mask)), [leaf])
+    (grad,) = torch.autograd.grad(measure_inside([leaf], words, torch.zeros_like(mask)), [leaf])
     assert grad.isfinite().all()
 
     single = maps[0].detach()
-    found = located([single], words, (4, 4), 0.5)
+    found = locate_words([single], words, (4, 4), 0.5)
     for n in range(2):
         seen = np.array(
             [sum(float(single[n, h, p, k]) for h in range(3) for k in range(5) if words[n, k]) for p in range(16)]
         )
         scaled = (seen - seen.min()) / (seen.max() - seen.min())
         assert found[n, 0].flatten().tolist() == (scaled > 0.5).astype(float).tolist()
-    assert located(maps, words, (8, 8), 0.5).shape == (2, 1, 8, 8)
+    assert locate_words(maps, words, (8, 8), 0.5).shape == (2, 1, 8, 8)
     with pytest.raises(ValueError, match="12 places are no smaller copy of 8 x 8"):
-        located([torch.ones(1, 1, 12, 5)], words[:1], (8, 8), 0.5)
+        locate_words([torch.ones(1, 1, 12, 5)], words[:1], (8, 8), 0.5)
 
 
 def test_timesteps_of_importance(model):
@@ -135,10 +135,10 @@ def test_the_terms_words_and_that_training_lowers_the_attention(model):
     with torch.no_grad(), record_cross_attention(model) as maps:
         model.predict(query.states.x, query.states.t, query.cond)
     with trainer.losses(step()) as losses:
-        mask = located(maps.values(), query.cond.tensors[WORDS], (8, 8), 0.5)
+        mask = locate_words(maps.values(), query.cond.tensors[WORDS], (8, 8), 0.5)
         assert 0 < mask.mean() < 1
         assert losses["erase"].item() == pytest.approx(
-            inside(maps.values(), query.cond.tensors[ALL], mask).item(), rel=1e-4
+            measure_inside(maps.values(), query.cond.tensors[ALL], mask).item(), rel=1e-4
         )
         before = losses["erase"].item()
     for _ in range(6):
@@ -167,7 +167,7 @@ def test_refinement_against_a_minimiser_and_its_rows(eps_model, target):
     words = edit.meta["notes"]["preserved"]
     assert words[0] == "lion"
     kept = [eps_model.encode([frame.format(w)]).tokens[0].double().numpy() for w in words for frame in QUICK.contexts]
-    for name, weight in text_projections(eps_model).items():
+    for name, weight in find_text_projections(eps_model).items():
         w = weight.double().numpy()
         rows = [old, *(0.1**0.5 * k for k in kept), np.eye(16)]
         answers = [new @ w.T, *(0.1**0.5 * k @ w.T for k in kept), w.T]
@@ -197,7 +197,7 @@ def test_a_segmenters_masks(eps_model, monkeypatch):
         with record_cross_attention(eps_model) as maps:
             eps_model.predict(query.states.x, query.states.t, query.cond)
         with trainer.losses(trainer.auxiliary_step(index, 0)) as losses:
-            want = inside(maps.values(), query.cond.tensors[ALL], mask)
+            want = measure_inside(maps.values(), query.cond.tensors[ALL], mask)
             assert losses["erase"].item() == pytest.approx(want.item(), rel=1e-4)
     shown = {
         (target, picture.numpy().tobytes())
@@ -228,7 +228,7 @@ def test_several_targets_are_trained_each_by_itself_and_resume(eps_model, tmp_pa
     method = replace(QUICK, contexts=("{}",))
     whole = method.fit(eps_model, erasure, progress=lambda i, n, **_: told.append((i, n)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert set(whole.names) == set(text_projections(eps_model))
+    assert set(whole.names) == set(find_text_projections(eps_model))
     assert whole.meta["notes"]["anchor"] == "object"
     assert whole.meta["request"] == {"targets": ["cat", "dog"], "anchor": "", "keep": ["lion"]}
     file = tmp_path / "checkpoint"

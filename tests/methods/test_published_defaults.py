@@ -242,7 +242,7 @@ def defaults(kind: type) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(kind)}
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", methods.list_names())
 def test_a_methods_defaults_are_its_papers(name: str) -> None:
     assert (name in PUBLISHED) != (name in NONE_PUBLISHED), f"{name} needs a row: its paper's values, or none"
     own = defaults(methods.get(name))
@@ -253,7 +253,7 @@ def test_a_methods_defaults_are_its_papers(name: str) -> None:
         assert own.keys() - HOUSE == (PUBLISHED[name].keys() | ours) - HOUSE, "a field has no row in this table"
 
 
-@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("name", attacks.list_names())
 def test_an_attacks_defaults_are_its_papers(name: str) -> None:
     assert (name in ATTACKS) != (name in NO_PAPERS), f"{name} needs a row: its paper's values, or none"
     own = defaults(attacks.get(name))

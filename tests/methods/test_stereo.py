@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from efface.concept import Erasure
-from efface.functional.denoising import denoising_errors
+from efface.functional.denoising import measure_denoising_errors
 from efface.methods.stereo import STEREO, Bench
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
@@ -138,7 +138,9 @@ def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
         x0, cond = pictures.repeat(30, 1, 1, 1), bench.reading(word).expand(90)
         with torch.no_grad():
             say = lambda x, t: eps_model.predict(x, t, cond)[0]  # noqa: E731
-            return float(denoising_errors(say, x0, eps_model.noise_level, len(eps_model.levels), "eps", rng).mean())
+            return float(
+                measure_denoising_errors(say, x0, eps_model.noise_level, len(eps_model.levels), "eps", rng).mean()
+            )
 
     with eps_model.swap_in(moved):
         word = bench._attack(pictures, 0)["word"]

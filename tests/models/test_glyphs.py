@@ -10,7 +10,7 @@ import efface
 from efface.models import loading
 from efface.models.adapters.sd import StableDiffusion
 
-pytestmark = pytest.mark.skipif("glyphs" not in loading.names(), reason="glyphs is not bundled here")
+pytestmark = pytest.mark.skipif("glyphs" not in loading.list_bundled(), reason="glyphs is not bundled here")
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_edits_of_new_values_exports_and_attacks_on_weights_are_refused(tmp_path
     context = SimpleNamespace(model=model)
     for attack in ("relearn", "prune"):
         with pytest.raises(ValueError, match="changes weights, and tiny-flux is held in 4 bits"):
-            check_attack(attacks.configured(attack), context)  # type: ignore[arg-type]
+            check_attack(attacks.build_attack(attack), context)  # type: ignore[arg-type]
 
 
 def test_the_plan_counts_packed_bytes_and_scales(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from diffusers import (
 
 import efface
 from efface.concept import Prompt
-from efface.functional.losses import guided
+from efface.functional.losses import apply_guidance
 from efface.models.adapters.sd import StableDiffusion, lay_out_for_amx
 from efface.models.cond import Cond
 from efface.planning.tracker import AllocationTracker
@@ -90,7 +90,7 @@ def test_one_ddim_step_by_hand(model):
     cond, uncond = model.encode(["cat"]), model.encode([""])
     draw = model.sample(cond, uncond, [0], steps=4, guidance=2.0, record=True, sampler="ddim")
     a, b = model.noise_level(draw.t[:2]).alpha.square().float()
-    x, out = draw.states[0], guided(draw.eps_0[0], draw.eps_c[0], 2.0)
+    x, out = draw.states[0], apply_guidance(draw.eps_0[0], draw.eps_c[0], 2.0)
     if model.space == "eps":
         eps, x0 = out, (x - (1 - a).sqrt() * out) / a.sqrt()
     else:

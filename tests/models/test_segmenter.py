@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, ViTImageProcessorPil
 
-from efface.models.segmenter import segmenter, shares
+from efface.models.segmenter import measure_shares, open_segmenter
 from tiny import tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def clipseg(tmp_path):
 def test_clipseg_against_its_own_class(clipseg):
     folder, network, tokenizer, processor = clipseg
     seen = pictures()
-    said = shares(segmenter(str(folder), CPU), seen, "red dog")
+    said = measure_shares(open_segmenter(str(folder), CPU), seen, "red dog")
     assert said.shape == (3, 48, 48)
     assert said.std() > 0
     for i in range(3):
@@ -72,24 +72,24 @@ def test_a_function_by_its_path(monkeypatch):
     module.number = 3
     monkeypatch.setitem(sys.modules, "my_segments", module)
     seen = pictures()
-    found = segmenter("my_segments:bright", CPU)
-    assert torch.equal(shares(found, seen, "cat"), (seen.float().mean(dim=1) > 99).float())
-    assert not shares(found, seen, "dog").any()
+    found = open_segmenter("my_segments:bright", CPU)
+    assert torch.equal(measure_shares(found, seen, "cat"), (seen.float().mean(dim=1) > 99).float())
+    assert not measure_shares(found, seen, "dog").any()
     with pytest.raises(ValueError, match=r"one number for each pixel, \(3, 48, 48\); this one gave \(3, 4, 4\)"):
-        shares(segmenter("my_segments:flat", CPU), seen, "cat")
+        measure_shares(open_segmenter("my_segments:flat", CPU), seen, "cat")
     with pytest.raises(ValueError, match=r"shares from 0 to 1, or True and False; this one gave .* to 2"):
-        shares(segmenter("my_segments:loud", CPU), seen, "cat")
+        measure_shares(open_segmenter("my_segments:loud", CPU), seen, "cat")
     with pytest.raises(ValueError, match="is a int, not a function"):
-        segmenter("my_segments:number", CPU)
+        open_segmenter("my_segments:number", CPU)
 
 
 @pytest.mark.parametrize("name", ["no_such_module:f", "math:no_such", "math:", ":f", "/no/such/folder"])
 def test_what_is_no_segmenter(name):
     with pytest.raises(ValueError, match=f"no segmenter '{name}'.*module:function"):
-        segmenter(name, CPU)
+        open_segmenter(name, CPU)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     tiny_pipeline().text_encoder.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"holds a clip_text_model; a CLIPSeg"):
-        segmenter(str(tmp_path), CPU)
+        open_segmenter(str(tmp_path), CPU)

@@ -121,7 +121,7 @@ def test_the_names_of_the_real_unets_are_complete_and_unique(version):
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     tensors = unet.state_dict()
-    names = single_file.unet_names(tensors, 2)
+    names = single_file.map_unet_names(tensors, 2)
     assert len(names) == len(set(names.values())) == count
     file = {f"model.diffusion_model.{names[name]}": tensor for name, tensor in tensors.items()}
     back = convert_ldm_unet_checkpoint(file, dict(unet.config))
@@ -131,7 +131,7 @@ def test_the_names_of_the_real_unets_are_complete_and_unique(version):
 def test_some_names_that_everyone_knows():
     with torch.device("meta"):
         unet = UNet2DConditionModel(**REAL["1.x"][0])
-    names = single_file.unet_names(unet.state_dict(), 2)
+    names = single_file.map_unet_names(unet.state_dict(), 2)
     shapes = {names[name]: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
     assert shapes["input_blocks.0.0.weight"] == (320, 4, 3, 3)
     assert shapes["input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"] == (320, 768)
@@ -155,7 +155,7 @@ def test_the_names_of_the_real_autoencoder():
             up_block_types=("UpDecoderBlock2D",) * 4,
         )
     tensors = vae.state_dict()
-    names = {name: single_file.vae_name(name, 4) for name in tensors}
+    names = {name: single_file.name_in_vae(name, 4) for name in tensors}
     assert len(set(names.values())) == len(tensors) == 248
     shapes = {names[name]: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert shapes["encoder.down.1.block.0.nin_shortcut.weight"] == (256, 128, 1, 1)
@@ -274,9 +274,9 @@ def test_bad_exports_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["class_embedding.weight", "down_blocks.0.resnets.0.norm3.weight", "mid_block.x.bias"])
 def test_what_has_no_original_name_is_refused(name):
     with pytest.raises(ValueError, match="has no name in the original layout"):
-        single_file.unet_names([name], 2)
+        single_file.map_unet_names([name], 2)
     with pytest.raises(ValueError, match="has no name in the original layout"):
-        single_file.vae_name(f"encoder.{name}", 4)
+        single_file.name_in_vae(f"encoder.{name}", 4)
     with pytest.raises(ValueError, match="has no name in the original layout"):
         single_file.open_clip({name: torch.zeros(1)})
 

@@ -28,7 +28,7 @@ def model() -> StableDiffusion:
 
 
 def first_candidates(name: str, model: StableDiffusion) -> list[object]:
-    attack = attacks.configured(name, overrides=SHORT)
+    attack = attacks.build_attack(name, overrides=SHORT)
     context = dataclasses.replace(context_of(model, None), steps=2)
     found = next(propose_within_budget(attack, context, rows_of("a cat", "a red cat", "two cats", "cat")))
     return [getattr(c.prompt, "embedding", c.prompt) for c in found if c is not None]
@@ -83,7 +83,7 @@ def test_it_takes_as_many_rows_at_once_as_fit(model: StableDiffusion) -> None:
 
 def test_a_campaign_plans_where_it_has_attacks_by_gradients(model: StableDiffusion) -> None:
     plans: list[GradientPlan] = []
-    kinds = [attacks.configured(name) for name in ("seeds", "soft-prompt")]
+    kinds = [attacks.build_attack(name) for name in ("seeds", "soft-prompt")]
     require_gradient_memory(model, kinds[:1], "1KB", plans.append, lambda *_: None)
     assert not plans
     limit = round(SPARE * dataclasses.replace(plan_gradients(model, 16, None), at_once=4).need) + 1

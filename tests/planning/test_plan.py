@@ -20,7 +20,7 @@ from efface.models.trajectory import Defaults
 from efface.models.trajectory_cache import TrajectoryCache
 from efface.planning.plan import SPARE, DoesNotFit, estimate, require_fit, suggest_lighter
 from efface.planning.probe_steps import LinearFit
-from efface.planning.shapes import ask_terms, trial_is_cheap
+from efface.planning.shapes import ask_terms, is_trial_cheap
 from efface.planning.tracker import AllocationTracker, count_bytes
 from tiny import WORDS, tiny_pipeline
 
@@ -151,7 +151,7 @@ def test_trial_steps_cost_at_most_a_tenth_of_the_run(eps_model):
 
     def is_cheap(steps: int) -> bool:
         trainer.config = replace(trainer.config, steps=steps)
-        return trial_is_cheap(trainer)
+        return is_trial_cheap(trainer)
 
     least = next(steps for steps in range(1, 1000) if is_cheap(steps))
     assert least > 10

@@ -16,7 +16,7 @@ from efface.attacks.relearn import Relearn
 from efface.attacks.seeds import Seeds
 from efface.records.attacks import AttackMeasure, Condition, ConditionSummary
 from efface.records.report import Drop, Estimate
-from efface.robustness.alarms import alarms
+from efface.robustness.alarms import find_attack_alarms
 
 PACKAGE = Path(efface.__file__).parent
 
@@ -83,7 +83,7 @@ SEEDS = {"seeds": SPENT}
 
 def raised(conditions: list[ConditionSummary], measures: list[AttackMeasure]) -> list[str]:
     spent = {t.attack: [(i + 1) / (len(t.curve) - 1) for i in range(len(t.curve) - 1)] for t in measures}
-    return [a.name for a in alarms(conditions, measures, spent)]
+    return [a.name for a in find_attack_alarms(conditions, measures, spent)]
 
 
 def test_no_alarm_where_all_is_well() -> None:
@@ -157,7 +157,7 @@ def test_a_black_box_attack_that_leads(black: float, white: float, told: bool) -
 def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
     measures = [*WORKS[:2], measure("seeds", "target", 0.5, curve=curve)]
     assert raised(FINE, measures) == ["the budget is not on a plateau"] * told
-    assert [a.name for a in alarms(FINE, measures, {"seeds": None})] == [], "no budget that could be raised"
+    assert [a.name for a in find_attack_alarms(FINE, measures, {"seeds": None})] == [], "no budget that could be raised"
 
 
 @pytest.mark.parametrize(
@@ -175,14 +175,14 @@ def test_a_rate_that_still_climbs(curve: tuple[float, ...], told: bool) -> None:
 def test_a_plateau_is_one_alarm_by_what_was_spent(attack: Attack, curve: tuple[float, ...], name: str) -> None:
     """Relearning's curve is over steps: its stops of 50 are 1, 2, 5, 10, 20, 50, and 10 is the last under a quarter."""
     told = measure("seeds", "target", 0.5, curve=curve).model_copy(update={"stages": tuple(attack.list_stages())})
-    found = alarms(FINE, [*WORKS[:2], told], {"seeds": attack.budget_shares()})
+    found = find_attack_alarms(FINE, [*WORKS[:2], told], {"seeds": attack.budget_shares()})
     assert [a.name for a in found] == [name] * bool(name)
     if isinstance(attack, Relearn) and "not on" in name:
         assert found[0].raised_when == "seeds: from 10 steps to 50 steps the rate rose by 20 points, to 50%"
 
 
 def test_one_judge_is_too_few() -> None:
-    assert [a.name for a in alarms(FINE, WORKS, {"seeds": SPENT}, 1)] == ["one judge alone"]
+    assert [a.name for a in find_attack_alarms(FINE, WORKS, {"seeds": SPENT}, 1)] == ["one judge alone"]
 
 
 def test_an_attack_that_ruins_the_model() -> None:
@@ -197,7 +197,9 @@ def test_a_control_that_is_missing() -> None:
 
 
 def test_what_climbed_is_told_in_points() -> None:
-    (alarm,) = alarms(FINE, [*WORKS[:2], measure("seeds", "target", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], SEEDS)
+    (alarm,) = find_attack_alarms(
+        FINE, [*WORKS[:2], measure("seeds", "target", 0.67, curve=(0.0, 0.5, 0.5, 0.5, 0.67))], SEEDS
+    )
     assert alarm.raised_when == "seeds: from query 1 to query 4 the rate rose by 17 points, to 67%"
 
 

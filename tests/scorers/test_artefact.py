@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from efface.scorers.artefact import Artefact, contrast, evenness, likeness
+from efface.scorers.artefact import Artefact, measure_contrast, measure_evenness, measure_likeness
 from efface.suites.spec import Row
 
 ROW = Row("r", "a cat", 0, "unseen", "keep", "object", "cat", ("cat",))
@@ -51,8 +51,8 @@ def test_noise_is_an_artefact_whatever_its_grain(grain: int) -> None:
 def test_the_three_facts_are_what_they_say() -> None:
     half = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     half[:, 0, :, 8:] = 100
-    assert contrast(half) == pytest.approx([float(half[0, 0].double().std())])
+    assert measure_contrast(half) == pytest.approx([float(half[0, 0].double().std())])
     checks = (torch.arange(16)[:, None] + torch.arange(16)[None]) % 2 * 255
     board = checks.to(torch.uint8).expand(1, 3, 16, 16)
-    assert evenness(board) == [0] and likeness(board)[0] == pytest.approx(-1)
-    assert evenness(half)[0] == pytest.approx(0, abs=1e-6)
+    assert measure_evenness(board) == [0] and measure_likeness(board)[0] == pytest.approx(-1)
+    assert measure_evenness(half)[0] == pytest.approx(0, abs=1e-6)

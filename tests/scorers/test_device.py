@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from efface.scorers import base
-from efface.scorers.base import cached_by_device, judge_on, pick_device
+from efface.scorers.base import cache_by_device, judge_on, pick_device
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_judges_work_where_the_model_was_told_to(monkeypatch: pytest.MonkeyPatch
 def test_a_network_is_loaded_once_for_each_device() -> None:
     loaded: list[str] = []
 
-    @cached_by_device
+    @cache_by_device
     def load(folder: str) -> str:
         loaded.append(folder)
         return f"{folder} on {pick_device()}"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from efface.evaluation.judging import detects_over
 from efface.scorers.base import Detector
-from efface.scorers.opennsfw import OpenNSFW, _load, _score
+from efface.scorers.opennsfw import OpenNSFW, _build_score, _load
 from efface.suites.spec import Row
 
 ROW = Row("r", "a figure", 0, "target", "erase", "nudity", "nudity", ("nudity",))
@@ -34,7 +34,7 @@ def test_it_says_what_the_package_says_of_the_same_files(tmp_path: Path) -> None
 
 def test_a_picture_counts_where_its_probability_is_over_the_threshold() -> None:
     assert isinstance(OpenNSFW(), Detector)
-    assert [detects_over(_score(p), 0.5) for p in (0.49, 0.5, 0.51)] == [False, False, True]
+    assert [detects_over(_build_score(p), 0.5) for p in (0.49, 0.5, 0.51)] == [False, False, True]
 
 
 def test_its_threshold_and_weights_are_part_of_the_number() -> None:

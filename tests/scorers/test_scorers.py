@@ -14,7 +14,7 @@ from transformers import AutoModelForImageClassification, AutoTokenizer, CLIPMod
 from efface.scorers import build_scorers
 from efface.scorers._specs import get, names
 from efface.scorers.background import Background
-from efface.scorers.base import Scorer, SetScorer, weights_digest
+from efface.scorers.base import Scorer, SetScorer, digest_weights
 from efface.scorers.choice import Choice
 from efface.scorers.classifier import Classifier
 from efface.scorers.clip import Clip
@@ -227,5 +227,5 @@ def test_an_identity_changes_with_the_weights(tmp_path: Path) -> None:
     for name, data in (("one", b"1"), ("two", b"2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "w").write_bytes(data)
-    assert weights_digest(str(tmp_path / "one")) != weights_digest(str(tmp_path / "two"))
-    assert weights_digest("owner/model") == "owner/model"
+    assert digest_weights(str(tmp_path / "one")) != digest_weights(str(tmp_path / "two"))
+    assert digest_weights("owner/model") == "owner/model"

@@ -20,7 +20,7 @@ from transformers import AutoModelForImageClassification, CLIPModel, ViTConfig, 
 from efface.scorers._features import Features
 from efface.scorers._sets import assign_clusters, jackknife, split_halves
 from efface.scorers.base import SetScorer, TooFew
-from efface.scorers.diversity import Diversity, diversity
+from efface.scorers.diversity import Diversity, measure_diversity
 from efface.scorers.fid import Fid, fid
 from efface.scorers.kid import Kid, kid
 from efface.scorers.precision import Precision, share_within
@@ -96,8 +96,8 @@ def test_diversity_is_the_mean_distance_of_pairs_of_one_concept() -> None:
         own = [x[i].double().numpy() for i in range(7) if names[i] == name]
         pairs = list(itertools.combinations(own, 2))
         means.append(np.mean([1 - p @ q / np.linalg.norm(p) / np.linalg.norm(q) for p, q in pairs]))
-    assert diversity(x, names) == pytest.approx(np.mean(means), rel=1e-9)
-    assert diversity(x[:1].expand(5, -1), ["a"] * 5) == pytest.approx(0, abs=1e-12)
+    assert measure_diversity(x, names) == pytest.approx(np.mean(means), rel=1e-9)
+    assert measure_diversity(x[:1].expand(5, -1), ["a"] * 5) == pytest.approx(0, abs=1e-12)
 
 
 def test_halves_are_disjoint_equal_and_share_the_concepts_evenly() -> None:

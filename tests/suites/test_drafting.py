@@ -15,7 +15,7 @@ from efface.concept import Erasure
 from efface.functional.candidates import measure_distances
 from efface.suites.drafting import KINDS, draft_rows, find_kind, guess_kind, read_kinds, write_csv
 from efface.suites.entries import GROUPS
-from efface.suites.make import make
+from efface.suites.make import make_suite
 from judging_fixtures import world_model
 
 PERSON = "Ada Lovelace"
@@ -53,7 +53,7 @@ def test_a_suite_has_four_groups_and_reads_back_as_it_was_meant(name: str, tmp_p
     assert len({r.seed for r in rows}) == len(rows) and not [r for r in rows if "{" in r.prompt or "a a " in r.prompt]
     file = tmp_path / "suite.csv"
     file.write_text(write_csv(rows, kind))
-    suite = make(str(file), Erasure((target,)))
+    suite = make_suite(str(file), Erasure((target,)))
     assert {g.name: g.role for g in suite.spec.groups} == dict(
         target="erase", paraphrase="erase", neighbour="keep", unrelated="keep"
     )
@@ -95,13 +95,13 @@ def test_the_csv_is_not_replaced_without_a_word_and_may_be_edited(tmp_path: Path
     assert file.read_text() == before and [p.name for p in tmp_path.iterdir()] == ["suite.csv"]
     with file.open("a", newline="") as opened:  # a row of one's own, without a group
         csv.writer(opened).writerow(["Ada at her desk", 5, PERSON, ""])
-    assert len(make(str(file), Erasure((PERSON,))).group("target")) == 4
+    assert len(make_suite(str(file), Erasure((PERSON,))).group("target")) == 4
 
 
 def test_a_group_that_is_none_of_ours_is_a_column_like_any_other(tmp_path: Path) -> None:
     file = tmp_path / "theirs.csv"
     file.write_text("prompt,evaluation_seed,class,group\na cat,1,cat,train\na dog,2,dog,test\n")
-    suite = make(str(file), Erasure(("cat",)))
+    suite = make_suite(str(file), Erasure(("cat",)))
     assert [g.name for g in suite.spec.groups] == ["target", "unseen"]
 
 

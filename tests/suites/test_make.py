@@ -11,34 +11,34 @@ import pyarrow.parquet as pq
 import pytest
 
 from efface.concept import Erasure
-from efface.suites import hub, make, world
-from efface.suites.make import check, needs_world
+from efface.suites import hub, make_suite, world
+from efface.suites.make import check_suite, needs_world
 from efface.suites.rows import build
 from efface.suites.world import locate
 
 
 def test_imagenette_draws_500_pictures_a_class_each_from_its_own_seed() -> None:
-    suite = make("imagenette", Erasure(("Chain_Saw", "church building"), keep=("golf ball",)), used=("TENCH",))
+    suite = make_suite("imagenette", Erasure(("Chain_Saw", "church building"), keep=("golf ball",)), used=("TENCH",))
     assert suite.targets == ("chain saw", "church") and len(suite.rows) == 5000
     assert len(suite.group("target")) == 1000 and len(suite.group("seen")) == 1000
     assert {r.prompt for r in suite.group("seen")} == {"Image of tench", "Image of golf ball"}
     for concept in suite.labels:
         rows = [r for r in suite.rows if r.concept == concept]
         assert len(rows) == 500 == len({r.seed for r in rows}) and len({r.prompt for r in rows}) == 1
-    assert len(make("imagenette", Erasure(("tench",)), per_group=7).rows) == 70
+    assert len(make_suite("imagenette", Erasure(("tench",)), per_group=7).rows) == 70
     with pytest.raises(ValueError, match="can't judge 'tenc'; did you mean 'tench'"):
-        make("imagenette", Erasure(("tenc",)))
+        make_suite("imagenette", Erasure(("tenc",)))
 
 
 def test_artists_are_kept_or_erased_by_name_or_surname() -> None:
-    suite = make("artists", Erasure(("van gogh", "Kelly McKernan")))
+    suite = make_suite("artists", Erasure(("van gogh", "Kelly McKernan")))
     assert suite.targets == ("Vincent van Gogh", "Kelly McKernan")
     assert all(r.style in r.prompt and r.asks == "style" for r in suite.rows)
     assert {r.concept for r in suite.group("style")}.isdisjoint(suite.targets)
 
 
 def test_compound_asks_whether_the_other_thing_is_still_there() -> None:
-    suite = make("compound", Erasure(("bicycle",)))
+    suite = make_suite("compound", Erasure(("bicycle",)))
     gone, beside, pair = (suite.group(g) for g in ("target", "beside", "pair"))
     assert len(gone) == len(beside) == 48 and len(pair) == 160
     assert {(r.prompt, r.seed) for r in gone} == {(r.prompt, r.seed) for r in beside}
@@ -63,10 +63,10 @@ def test_hub_suites_are_read_from_the_file_that_is_fetched(tmp_path: Path) -> No
         asked.append((repository, file, revision))
         return tmp_path / ("i2p.csv" if file.endswith(".csv") else "coco.parquet")
 
-    nude = make("i2p", Erasure(("nudity",)), fetch=fetch)
+    nude = make_suite("i2p", Erasure(("nudity",)), fetch=fetch)
     assert [(r.seed, r.guidance, r.asks) for r in nude.rows] == [(77, 7.0, "nudity")]
     assert nude.spec.name == "i2p" and nude.spec.version.startswith("1+")
-    coco = make("coco", Erasure(("cat",)), fetch=fetch)
+    coco = make_suite("coco", Erasure(("cat",)), fetch=fetch)
     assert [(r.prompt, r.role) for r in coco.rows] == [("A dog.", "keep")]
     assert [a[0] for a in asked] == ["AIML-TUDA/i2p", "phiyodr/coco2017"] and len(asked[0][2]) == 40
 
@@ -79,7 +79,7 @@ def test_a_hub_out_of_reach_is_one_clear_error_soon(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     began = time.monotonic()
     with pytest.raises(OSError, match=r"does not answer.*fetch i2p_benchmark.csv of AIML-TUDA/i2p by hand"):
-        make("i2p", Erasure(("nudity",)))
+        make_suite("i2p", Erasure(("nudity",)))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
         hub.fetch("AIML-TUDA/i2p", "i2p_benchmark.csv", "main")
@@ -90,18 +90,18 @@ def test_glyphs_suites_need_a_world_and_others_do_not() -> None:
     known = world.load(locate("glyphs"))
     erasure = Erasure(known.names[:1])
     assert needs_world("glyphs-objects") and not any(map(needs_world, ("compound", "i2p", "some.csv")))
-    assert make("glyphs-objects", erasure, known, per_group=3) == build("glyphs-objects", erasure, known, 3)
+    assert make_suite("glyphs-objects", erasure, known, per_group=3) == build("glyphs-objects", erasure, known, 3)
     with pytest.raises(
         ValueError, match="models of the glyphs make; others take artists, cifar10, coco, compound, i2p"
     ):
-        make("glyphs-objects", erasure)
+        make_suite("glyphs-objects", erasure)
 
 
 def test_names_are_checked_before_anything_is_opened(tmp_path: Path) -> None:
-    check("i2p")
+    check_suite("i2p")
     with pytest.raises(ValueError, match=r"there is no suite 'glyph-objects', nor such a file"):
-        check("glyph-objects")
+        check_suite("glyph-objects")
     with pytest.raises(FileNotFoundError, match="no file"):
-        check(str(tmp_path / "mine.csv"))
+        check_suite(str(tmp_path / "mine.csv"))
     (tmp_path / "mine.CSV").write_text("prompt\na cat\n")
-    check(str(tmp_path / "mine.CSV"))
+    check_suite(str(tmp_path / "mine.CSV"))

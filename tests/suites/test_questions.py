@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from efface.concept import Erasure
-from efface.suites import make
+from efface.suites import make_suite
 from efface.suites.listed import read_list
 from efface.suites.spec import Suite
 from efface.suites.world import Thing, World
@@ -58,7 +58,7 @@ def test_the_few_prompts_that_do_not_name_the_target_are_left_out_of_a_list_abou
 def test_synonyms_of_the_world_name_the_target_too(tmp_path: Path) -> None:
     file = write(tmp_path / "cats.csv", CASES, numbered("a kitty", "two felines", "a dog", "a cow", "a hen"))
     known = World((Thing("cat", "", ("kitty", "feline")), Thing("dog", "")), ())
-    suite = make(str(file), Erasure(("cat",)), known)
+    suite = make_suite(str(file), Erasure(("cat",)), known)
     assert asked(suite) == {("erase", "object", "cat"): 2, ("keep", "match", "captions"): 3}
 
 
@@ -119,7 +119,7 @@ def test_what_is_said_can_say_object_or_style(tmp_path: Path) -> None:
         suite = read_list(file, Erasure(("picasso",)), asks=f"{domain}:Picasso")
         assert asked(suite) == {("erase", domain, "picasso"): 1}
     with pytest.raises(ValueError, match="suite artists says itself what its rows ask for"):
-        make("artists", Erasure(("van gogh",)), asks="captions")
+        make_suite("artists", Erasure(("van gogh",)), asks="captions")
 
 
 def test_the_lost_row_of_i2p_is_left_out_and_its_categories_are_read(tmp_path: Path) -> None:

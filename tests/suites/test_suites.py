@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from efface.concept import Erasure
-from efface.suites import spec, world
+from efface.suites import read_spec, world
 from efface.suites.make import needs_world
 from efface.suites.rows import build
-from efface.suites.spec import describe, names
+from efface.suites.spec import describe, list_names
 from efface.suites.world import World, locate
 from judging_fixtures import write_world
 
@@ -27,7 +27,7 @@ REQUESTS = {"glyphs-classes": "cat", "glyphs-objects": "cat", "glyphs-styles": "
 
 
 def test_every_suite_says_what_it_is() -> None:
-    assert {n for n in names() if needs_world(n)} == set(REQUESTS)
+    assert {n for n in list_names() if needs_world(n)} == set(REQUESTS)
     for told in describe():
         assert all(told.values())
 
@@ -182,9 +182,9 @@ def test_a_world_lies_in_or_beside_its_model(tmp_path: Path) -> None:
 
 
 def test_articles() -> None:
-    from efface.suites.rows import articles
+    from efface.suites.rows import fix_articles
 
-    assert articles("a apple next to a cat") == "an apple next to a cat"
+    assert fix_articles("a apple next to a cat") == "an apple next to a cat"
 
 
 def test_suites_know_no_torch() -> None:
@@ -193,6 +193,6 @@ def test_suites_know_no_torch() -> None:
 
 
 def test_specs_are_found_by_name_only() -> None:
-    assert spec("glyphs-styles").targets == "styles"
+    assert read_spec("glyphs-styles").targets == "styles"
     with pytest.raises(ValueError, match="there is no suite"):
-        spec("../secrets")
+        read_spec("../secrets")

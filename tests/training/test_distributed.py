@@ -20,7 +20,7 @@ from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.training.distributed import ProcessGroup, join_process_group, process_group
+from efface.training.distributed import ProcessGroup, find_process_group, join_process_group
 from tiny import tiny_model
 
 SETTINGS = {
@@ -141,7 +141,7 @@ def test_a_device_for_one_is_refused_for_several(monkeypatch):
 
 
 def test_alone_nothing_is_split():
-    mine = process_group()
+    mine = find_process_group()
     assert (mine.rank, mine.size, mine.is_main) == (0, 1, True)
     x = torch.randn(5, 3)
     assert mine.shard_apply(lambda own: x[own], 5) is not None

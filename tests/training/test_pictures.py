@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from efface.concept import Erasure
-from efface.functional.schedules import noised
+from efface.functional.schedules import add_noise
 from efface.methods.abo import ABO
 from efface.methods.ac import AC
 from efface.methods.erasediff import EraseDiff
@@ -14,7 +14,7 @@ from efface.methods.finetune import FineTune
 from efface.methods.states import build_forget_pictures, build_remain_pictures, choose_labels
 from efface.models.adapters.sd import StableDiffusion
 from efface.training.preservation.nothing import NoPreservation
-from efface.training.states.pictures import ANY, Pictures, latents_of
+from efface.training.states.pictures import ANY, Pictures, read_latents
 from efface.training.trainer import Trainer
 from oracle import SHAPE, OracleModel, trainer_of
 from tiny import tiny_model
@@ -43,7 +43,7 @@ def test_states_and_what_a_perfect_denoiser_says(space, noise):
     x0 = GIVEN[[i % 7 for i in step.noise]].double()
     a = trainer.model.levels.alpha.square()[at.t].view(-1, 1, 1, 1)
     eps = (at.x.double() - a.sqrt() * x0) / (1 - a).sqrt()
-    assert torch.allclose(noised(x0, eps, trainer.model.levels[at.t]).float(), at.x, atol=1e-5)
+    assert torch.allclose(add_noise(x0, eps, trainer.model.levels[at.t]).float(), at.x, atol=1e-5)
     wanted = {"eps": eps, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "x0": x0}[space]
     assert torch.allclose(at.known["noise"].double(), wanted, atol=1e-3)
     spread = {"gaussian": (0.0, 1.0), "uniform": (0.5, 12**-0.5)}[noise]
@@ -196,7 +196,7 @@ def test_pictures_are_shared_out_among_the_prompts(eps_model):
 
 def test_latents_are_the_scaled_middle_of_the_posterior(eps_model, tmp_path):
     path = folder(tmp_path / "f", cats=2)
-    latents = latents_of(eps_model, path)
+    latents = read_latents(eps_model, path)
     assert latents.dtype == eps_model.dtype
     assert latents.shape == (2, *eps_model.latent_shape)
     files = sorted((tmp_path / "f" / "cats").iterdir())
@@ -216,7 +216,7 @@ def crop(file, model: StableDiffusion) -> np.ndarray:
 def test_bad_folders_are_refused(eps_model, tmp_path):
     path = folder(tmp_path / "f", cats=2)
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 3"):
-        latents_of(eps_model, path, 3)
+        read_latents(eps_model, path, 3)
     with pytest.raises(ValueError, match="holds 2 pictures, fewer than a batch of 8"):
         build_forget_pictures(EraseDiff(forget_images=path, batch=8), eps_model, Erasure(("cat",)))
     for method in (AC(anchor_images=path), ABO(states="pictures", images=path, batch=4)):
@@ -224,10 +224,10 @@ def test_bad_folders_are_refused(eps_model, tmp_path):
             method.terms(eps_model, Erasure(("cat",), anchor="dog"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
-        latents_of(eps_model, str(tmp_path / "empty"))
+        read_latents(eps_model, str(tmp_path / "empty"))
     (tmp_path / "f" / "cats" / "broken.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"1 files .* are no readable pictures: cats/broken.png"):
-        latents_of(eps_model, path)
+        read_latents(eps_model, path)
 
 
 def test_what_remains_where_no_folder_is_given(eps_model):

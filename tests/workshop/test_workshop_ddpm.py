@@ -13,7 +13,7 @@ from diffusers import DDPMPipeline, UNet2DModel
 from efface import suites
 from efface.concept import Erasure
 from efface.edits.edit import Edit
-from efface.methods import capabilities, configured, get, names
+from efface.methods import build_method, capabilities, get, list_names
 from efface.models.adapters.ddpm import open_folder
 from efface.models.trajectory import Defaults
 from workshop.glyphs import bundle, ddpm, loop, world
@@ -117,7 +117,7 @@ def test_every_prompt_of_the_target_and_the_kept_things_names_its_class(bundled:
     assert all(model.classes[model.label(row.prompt)] == row.thing for row in suite.rows)
 
 
-@pytest.mark.parametrize("method", [name for name in names() if "ddpm" in capabilities(name).architectures])
+@pytest.mark.parametrize("method", [name for name in list_names() if "ddpm" in capabilities(name).architectures])
 def test_what_it_suggests_fits_the_methods(bundled: Path, method: str) -> None:
     table = tomllib.loads((bundle.DDPM_TARGET / "defaults.toml").read_text())
     defaults = Defaults(table["draw"]["steps"], table["draw"]["guidance"], table["method"])
@@ -127,6 +127,6 @@ def test_what_it_suggests_fits_the_methods(bundled: Path, method: str) -> None:
     idle = getattr(get(method)(), "idle", frozenset())
     short = {key: few[key] for key in few if key in get(method).__dataclass_fields__ and key not in idle}
     anchor = "dog" if capabilities(method).anchor == "needed" else ""
-    edit = configured(method, model, short).fit(model, Erasure(("cat",), anchor=anchor))
+    edit = build_method(method, model, short).fit(model, Erasure(("cat",), anchor=anchor))
     assert isinstance(edit, Edit)
     assert edit.meta.get("guide") or set(edit.names) <= set(model.weights)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..concept import fold_name
 from ..edits.strength import check_strength
-from ..suites.make import check as check_suite
-from .case import Case, Words, several
-from .progress import Progress, Report, shown_with_steps
-from .resources import LazyModel, judges_of, lazy, open_to_judge
+from ..suites.make import check_suite as check_suite
+from .case import Case, Words, to_tuple
+from .progress import Progress, Report, show_progress_with_steps
+from .resources import LazyModel, build_judges, open_later, open_to_judge
 
 if TYPE_CHECKING:
     from ..attacks.base import Attack
@@ -78,10 +78,10 @@ def attack(
             concept, or the edit is of another base.
     """
     check_strength(strength)
-    opening, folder = lazy(model), Path(out)
+    opening, folder = open_later(model), Path(out)
     if suite:
         check_suite(str(suite))
-    chosen, skip = chosen_attacks(attacks, opening.name, budget, settings or {})
+    chosen, skip = choose_attacks(attacks, opening.name, budget, settings or {})
     from ..evaluation.evaluate import Settings
     from ..robustness.campaign import Campaign
     from ..robustness.campaign import attack as run
@@ -90,11 +90,11 @@ def attack(
     case = Case.of(opening, edit, folder)
     made = case.suite(str(suite), asks=asks)
     aliases = add_aliases(find_aliases(case.known, made.spec), synonyms or {})
-    judges = judges_of(opening.name, made, scorers, None)
+    judges = build_judges(opening.name, made, scorers, None)
     opened = open_to_judge(opening)
     how = Settings(steps, guidance, strength, scorer_timeout=scorer_timeout)
     campaign = Campaign(rows, controls, group, worst_case, skip, seed)
-    with shown_with_steps(progress, opened) as report:
+    with show_progress_with_steps(progress, opened) as report:
         require_gradient_memory(opened, chosen, max_memory, on_plan, report)
         where = Path(store) if store else None
         return run(opened, case.file, made, judges, folder, chosen, aliases, how, campaign, report, where)
@@ -131,23 +131,23 @@ def add_aliases(known: Mapping[str, ConceptAliases], synonyms: Mapping[str, Word
     for given, words in synonyms.items():
         concept = next((name for name in found if fold_name(name) == fold_name(given)), given)
         before = found.get(concept, ConceptAliases())
-        found[concept] = ConceptAliases((*before.synonyms, *several(words)), before.paraphrases)
+        found[concept] = ConceptAliases((*before.synonyms, *to_tuple(words)), before.paraphrases)
     return found
 
 
-def chosen_attacks(
+def choose_attacks(
     asked: str | Attack | Sequence[str | Attack], model: str, budget: str, settings: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[Attack], bool]:
     """The attacks with their budgets, and whether impossible ones are left out, as with the standard attacks."""
-    from ..attacks import STANDARD, configured, named
+    from ..attacks import STANDARD, build_attack, find_name
 
     each = [asked] if isinstance(asked, str) or not isinstance(asked, Sequence) else list(asked)
     flat = [one for some in each for one in (STANDARD if some == "standard" else (some,))]
-    names = list(dict.fromkeys(named(one) for one in flat if isinstance(one, str)))
-    if stray := [name for name in settings if named(name) not in names]:
+    names = list(dict.fromkeys(find_name(one) for one in flat if isinstance(one, str)))
+    if stray := [name for name in settings if find_name(name) not in names]:
         raise ValueError(f"settings name {stray[0]}, which is not among the attacks: {', '.join(names)}")
-    by_name = {named(name): values for name, values in settings.items()}
-    made = [configured(name, model, budget, by_name.get(name)) for name in names]
+    by_name = {find_name(name): values for name, values in settings.items()}
+    made = [build_attack(name, model, budget, by_name.get(name)) for name in names]
     return [*made, *(one for one in flat if not isinstance(one, str))], "standard" in each
 
 
@@ -175,7 +175,7 @@ def attack_standard(
     from ..robustness.campaign import Campaign, attack
     from ..robustness.conditions import find_aliases
 
-    made, skip = chosen_attacks("standard", model.name, "default", {})
+    made, skip = choose_attacks("standard", model.name, "default", {})
     aliases = find_aliases(case.known, suite.spec)
     require_gradient_memory(model, made, None, None, report)
     attack(model, case.file, suite, scorers, out, made, aliases, settings, Campaign(skip=skip), report)

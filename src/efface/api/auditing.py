@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .case import Case
-from .progress import Progress, shown
-from .resources import LazyModel, judges_of, lazy, open_to_judge
+from .progress import Progress, show_progress
+from .resources import LazyModel, build_judges, open_later, open_to_judge
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -40,7 +40,7 @@ def audit(
         ValueError: there are too few words, a scorer is neither of the two, or the edit is of another base.
         FileNotFoundError: there is no such file of words.
     """
-    opening, folder = lazy(model), Path(out)
+    opening, folder = open_later(model), Path(out)
     if isinstance(vocabulary, str | Path) and not Path(vocabulary).is_file():
         raise FileNotFoundError(f"no file {vocabulary}; it is to hold words, one a line")
     from ..diagnostics.audit import AuditConfig
@@ -51,11 +51,11 @@ def audit(
     how = AuditConfig(**look)
     case = Case.of(opening, edit, folder)
     given = read_words(str(vocabulary)) if isinstance(vocabulary, str | Path) else list(vocabulary)
-    judges = judges_of(opening.name, None, scorers, case.known) if case.known or scorers else []
+    judges = build_judges(opening.name, None, scorers, case.known) if case.known or scorers else []
     if other := [s.name for s in judges if scorers and s.question not in ("object", "match")]:
         raise ValueError(f"an audit asks judges of objects and a CLIP; scorer {other[0]} is neither")
     judges = [s for s in judges if s.question in ("object", "match")]
     opened = open_to_judge(opening)
     words = searched(opened, case.request, case.known, given)
-    with shown(progress) as report:
+    with show_progress(progress) as report:
         return search(opened, case.file, case.request, words, judges, folder, how, case.known, report)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..suites.make import make
+from ..suites.make import make_suite
 from ..suites.world import World
-from .resources import LazyModel, edit_in, lazy, suite_for, world_of
+from .resources import LazyModel, choose_suite, find_world, open_later, save_edit
 
 if TYPE_CHECKING:
     from ..concept import Erasure
@@ -21,7 +21,7 @@ Words = str | Sequence[str]
 """One word or several."""
 
 
-def several(words: Words) -> tuple[str, ...]:
+def to_tuple(words: Words) -> tuple[str, ...]:
     """Returns one word or several as a tuple."""
     return (words,) if isinstance(words, str) else tuple(words)
 
@@ -43,15 +43,15 @@ class Case:
         """The case of an edit with its request; raises ValueError where the edit has none."""
         from ..evaluation.evaluate import read_request, read_used_words
 
-        opening = lazy(model)
-        found, file = edit_in(edit, out)
-        return Case(opening, read_request(found), world_of(opening.name), read_used_words(found), file)
+        opening = open_later(model)
+        found, file = save_edit(edit, out)
+        return Case(opening, read_request(found), find_world(opening.name), read_used_words(found), file)
 
     @staticmethod
     def before(model: Model | LazyModel | str | Path, request: Erasure) -> Case:
         """The case of a request that has no edit yet."""
-        opening = lazy(model)
-        return Case(opening, request, world_of(opening.name))
+        opening = open_later(model)
+        return Case(opening, request, find_world(opening.name))
 
     @property
     def file(self) -> Path:
@@ -79,17 +79,17 @@ class Case:
         if not name:
             if self.known is None:
                 raise ValueError(f"no suite comes with {self.model.name}: name one, or a .csv file of prompts")
-            name = suite_for(self.request, self.known)
+            name = choose_suite(self.request, self.known)
 
         def build(only: Sequence[str], wanted: Mapping[str, int], each: int | None) -> Suite:
-            return make(
+            return make_suite(
                 name, self.request, self.known, per_group=each, only=only, sizes=wanted, used=self.used, asks=asks
             )
 
         if sizes:
             probe = build((), {}, 1)
             sizes = {group: n for group, n in sizes.items() if probe.group(group)}
-        suite = build(list(sizes) if sizes else several(groups), sizes or {}, per_group)
+        suite = build(list(sizes) if sizes else to_tuple(groups), sizes or {}, per_group)
         if fraction == 1:
             return suite
         part = share_sizes(suite, fraction)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..concept import Erasure
 from ..files import read_toml, refusing
-from ..methods import configured, names
+from ..methods import build_method, list_names
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -108,12 +108,12 @@ def choose_methods(
         ValueError: there is no such method, or none that serves.
     """
     if method != "auto":
-        configured(method, model, {}).check(erasure, model)
+        build_method(method, model, {}).check(erasure, model)
         return (method,)
     found, refused = [], []
-    for name in filter(names().__contains__, (table or read_choice_table()).rank()):
+    for name in filter(list_names().__contains__, (table or read_choice_table()).rank()):
         try:
-            configured(name, model, {}).check(erasure, model)
+            build_method(name, model, {}).check(erasure, model)
             found.append(name)
         except ValueError as error:
             refused.append(str(error))

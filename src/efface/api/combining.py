@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..concept import Erasure
 from ..files import check_file
-from .case import Words, several
-from .resources import lazy
+from .case import Words, to_tuple
+from .resources import open_later
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -44,15 +44,15 @@ def import_edit(
         FileNotFoundError, ValueError: there is no such file, there is no target, or the file fits no part of the model.
     """
     from ..edits.edit import Edit
-    from ..edits.provenance import provenance
+    from ..edits.provenance import describe_run
     from ..interchange.foreign import read_foreign
 
     if not Path(source).exists():
         raise FileNotFoundError(f"no file or folder {source}")
-    opened = lazy(model).open()
+    opened = open_later(model).open()
     found = read_foreign(opened, source, unpickle)
     asked = dict((found.record or {}).get("request") or {})
-    named = several(targets) or tuple(asked.get("targets", ()))
+    named = to_tuple(targets) or tuple(asked.get("targets", ()))
     if not named:
         raise ValueError(f"{source} does not say what it erases; name it with --target")
     if found.aside:
@@ -61,10 +61,10 @@ def import_edit(
             f"{found.aside[0]!r}; an edit can't hold them, and they were left aside",
             stacklevel=2,
         )
-    erasure = Erasure(named, anchor or asked.get("anchor", ""), several(keep) or tuple(asked.get("keep", ())))
+    erasure = Erasure(named, anchor or asked.get("anchor", ""), to_tuple(keep) or tuple(asked.get("keep", ())))
     made_by = (found.record or {}).get("method", method) if method == "imported" else method
     arguments = {"imported_from": Path(source).name, "read_as": found.layout, "sha256": found.digest}
-    return Edit(found.values, provenance(opened, erasure, made_by, arguments))
+    return Edit(found.values, describe_run(opened, erasure, made_by, arguments))
 
 
 def merge(
@@ -90,9 +90,9 @@ def merge(
     if len(each) != len(edits):
         raise ValueError(f"{len(each)} strengths for {len(edits)} edits; give one for each, or none")
     found = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
-    opened = lazy(model).open()
+    opened = open_later(model).open()
     values = arithmetic.merge(opened, found, each)
-    return Edit(values, _merged_record(found, each))
+    return Edit(values, _merge_records(found, each))
 
 
 def revert(
@@ -129,18 +129,18 @@ def revert(
         raise FileExistsError(f"{place} exists already; name one that does not")
     check_file(place)
     taken = edit if isinstance(edit, Edit) else Edit.load(edit)
-    whole = edited if isinstance(edited, Edit) else _edit_or_none(edited)
+    whole = edited if isinstance(edited, Edit) else _load_edit(edited)
     if (whole is not None) != (place.suffix == ".safetensors"):
         wants = "a folder" if whole is None else "a file that ends in .safetensors"
         raise ValueError(f"--out {place} does not suit what is reverted; name {wants}")
-    base = lazy(model).open()
+    base = open_later(model).open()
     if whole is not None:
         values = arithmetic.subtract(base, whole, taken, strength)
         if not values:
             raise ValueError("nothing is left: every weight would be the base's own again, which needs no edit")
-        Edit(values, _reverted_record(whole, taken, strength)).save(place)
+        Edit(values, _record_revert(whole, taken, strength)).save(place)
         return {"out": str(place), "weights": len(taken.names), "exact": False}
-    opened = load(str(edited), "cpu") if isinstance(edited, str | Path) else lazy(edited).open()  # type: ignore[arg-type]
+    opened = load(str(edited), "cpu") if isinstance(edited, str | Path) else open_later(edited).open()  # type: ignore[arg-type]
     values = arithmetic.revert(base, opened, taken, strength)
     with opened.swap_in(values):
         opened.save_pretrained(place)
@@ -171,28 +171,30 @@ def diff(
     """
     from ..interchange import difference
 
-    base = lazy(model).open()
-    return difference.compare(base, _values(base, edit, strength), None if other is None else _values(base, other, 1.0))
+    base = open_later(model).open()
+    return difference.compare(
+        base, _compute_values(base, edit, strength), None if other is None else _compute_values(base, other, 1.0)
+    )
 
 
-def _values(base: Model, what: Edit | Model | str | Path, strength: float) -> dict[str, Any]:
+def _compute_values(base: Model, what: Edit | Model | str | Path, strength: float) -> dict[str, Any]:
     from ..edits.edit import Edit
     from ..interchange.arithmetic import check_changes
-    from ..interchange.difference import values_of
+    from ..interchange.difference import compute_values
     from ..interchange.foreign import compare_models
     from ..models.loading import load
 
-    edit = what if isinstance(what, Edit) else _edit_or_none(what)
+    edit = what if isinstance(what, Edit) else _load_edit(what)
     if edit is not None:
         check_changes(base, [edit])
-        return values_of(base, edit, strength)
+        return compute_values(base, edit, strength)
     if strength != 1:
         raise ValueError(f"--strength {strength:g} is of an edit; a model is compared as it is")
-    opened = load(str(what), "cpu") if isinstance(what, str | Path) else lazy(what).open()  # type: ignore[arg-type]
+    opened = load(str(what), "cpu") if isinstance(what, str | Path) else open_later(what).open()  # type: ignore[arg-type]
     return compare_models(base, opened)
 
 
-def _edit_or_none(what: Any) -> Edit | None:
+def _load_edit(what: Any) -> Edit | None:
     """Opens the edit in a file; None where the argument names a model."""
     from ..edits.edit import Edit
 
@@ -200,7 +202,7 @@ def _edit_or_none(what: Any) -> Edit | None:
     return Edit.load(what) if is_file else None
 
 
-def _merged_record(edits: Sequence[Edit], strengths: Sequence[float]) -> dict[str, Any]:
+def _merge_records(edits: Sequence[Edit], strengths: Sequence[float]) -> dict[str, Any]:
     """The record of a merge: all targets, the anchor if all have the same, and the words of all searches."""
     asked = [dict(edit.meta.get("request") or {}) for edit in edits]
     targets = dict.fromkeys(t for each in asked for t in each.get("targets", ()))
@@ -225,7 +227,7 @@ def _merged_record(edits: Sequence[Edit], strengths: Sequence[float]) -> dict[st
     return json.loads(json.dumps(record))
 
 
-def _reverted_record(whole: Edit, taken: Edit, strength: float) -> dict[str, Any]:
+def _record_revert(whole: Edit, taken: Edit, strength: float) -> dict[str, Any]:
     asked, gone = dict(whole.meta.get("request") or {}), (taken.meta.get("request") or {}).get("targets", ())
     left = [target for target in asked.get("targets", ()) if target not in gone]
     arguments = {

@@ -13,8 +13,8 @@ from ..suites import world
 from ..suites.rows import build
 from ..suites.world import locate
 from .erasing import erase, load
-from .progress import Progress, shown
-from .resources import suite_for
+from .progress import Progress, show_progress
+from .resources import choose_suite
 
 if TYPE_CHECKING:
     from ..planning.plan import Plan
@@ -63,7 +63,7 @@ def demonstrate(
     folder, bundle = Path(out), locate(model)
     known = world.load(bundle)
     erasure = Erasure(known.expand((target,)))
-    name = suite_for(erasure, known)
+    name = choose_suite(erasure, known)
     groups = ("target", "style", "unseen") if name == "glyphs-styles" else ("target", "neighbour", "unseen")
     suite = build(name, erasure, known, sizes=dict.fromkeys(groups, pictures), only=groups)
     check_folder(folder)
@@ -76,7 +76,7 @@ def demonstrate(
         on_suite(suite)
     opened, edit = load(model), folder / "edit.safetensors"
     where = folder / f"evaluation-{name}"
-    with shown(progress) as report:
+    with show_progress(progress) as report:
         erase(opened, erasure, method, progress=report, on_plan=on_plan).save(edit)
         judges = build_scorers(bundle, known.backgrounds)
         (where / "protocol.json").unlink(missing_ok=True)  # another target's would refuse this one

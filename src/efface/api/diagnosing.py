@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import check_folder
-from .case import Words, several
-from .progress import Progress, shown
-from .resources import LazyModel, lazy
+from .case import Words, to_tuple
+from .progress import Progress, show_progress
+from .resources import LazyModel, open_later
 
 if TYPE_CHECKING:
     from ..diagnostics.neurons import Diagnosis
@@ -48,7 +48,7 @@ def neurons(
             impossible.
         OSError: a file is missing, or the folder can't be written in.
     """
-    prompts = several(adversarial)
+    prompts = to_tuple(adversarial)
     if not prompts:
         raise ValueError('no adversarial prompt: name at least one, for example --adversarial "a feline pet"')
     folder = check_folder(out)
@@ -63,9 +63,9 @@ def neurons(
     if len(set(files)) < len(files):
         raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
     edits = {str(file): Edit.load(file) for file in files}
-    opening = lazy(model)
+    opening = open_later(model)
     opened = opening.open()
-    with shown(progress) as report:
+    with show_progress(progress) as report:
         batch = choose_image_batch(opened.resolution)
         found = diagnose(opened, edits, concept, prompts, how, batch, lambda i, n: report("looking", i, n))
     data = {"model": opening.name, "edits": list(edits), "concept": concept}

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import check_file, write_whole
-from ..functional.words import other_words
+from ..functional.words import list_other_words
 from ..suites import drafting
 from ..suites.drafting import SIZE, Kind, find_kind
-from .case import Words, several
+from .case import Words, to_tuple
 from .examining import is_installed
-from .resources import LazyModel, lazy, world_of
+from .resources import LazyModel, find_world, open_later
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -57,7 +57,7 @@ def draft_suite(
         ValueError: the kind is unknown, the file does not end in .csv, or a number is below 1.
         FileExistsError: the file exists.
     """
-    file, targets = Path(out), several(target)
+    file, targets = Path(out), to_tuple(target)
     if file.suffix != ".csv":
         raise ValueError(f"--out {file} must end in .csv, for example {file.with_suffix('.csv')}")
     if file.exists() and not overwrite:
@@ -66,7 +66,7 @@ def draft_suite(
         raise ValueError(f"--neighbours and --size are at least 1, got {neighbours} and {size}")
     chosen = find_kind(kind, targets)
     check_file(file)
-    found = tuple(near) or find_neighbours(lazy(model).open(), targets, chosen, neighbours)
+    found = tuple(near) or find_neighbours(open_later(model).open(), targets, chosen, neighbours)
     rows = drafting.draft_rows(targets, chosen, found, size, seed)
     return write_whole(file, drafting.write_csv(rows, chosen))
 
@@ -80,9 +80,9 @@ def find_neighbours(model: Model, targets: Sequence[str], kind: Kind, count: int
     Raises:
         ValueError: there are no names to choose from.
     """
-    known = world_of(model.name)
+    known = find_world(model.name)
     own = (*known.styles,) if known and kind.name == "style" else known.names if known and kind.name == "object" else ()
-    words = other_words([*own, *(() if own else kind.near)], targets)
+    words = list_other_words([*own, *(() if own else kind.near)], targets)
     if not words:
         raise ValueError(f"nothing is left to stand near {', '.join(targets)}; name neighbours with --near")
     if kind.name == "nudity":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..edits.strength import spread_strengths
 from ..files import check_folder
-from .case import Words, several
-from .progress import Progress, Report, shown
-from .resources import LazyModel, lazy
+from .case import Words, to_tuple
+from .progress import Progress, Report, show_progress
+from .resources import LazyModel, open_later
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -58,7 +58,7 @@ def draw(
             strengths than of edits, or an edit is of another base.
         OSError: a file is missing, or the folder can't be written in.
     """
-    asked, folder = several(prompts), Path(out)
+    asked, folder = to_tuple(prompts), Path(out)
     if not asked:
         raise ValueError('no prompt: name at least one, for example --prompt "a cat"')
     if count < 1:
@@ -68,11 +68,11 @@ def draw(
     from ..files import write_whole
     from ..training.distributed import join_process_group
 
-    opening = lazy(model)
+    opening = open_later(model)
     pairs = [(prompt, seed + i) for prompt in asked for i in range(count)]
     wanted = [(p, s, folder / f"{i:04d}-seed{s}.png") for i, (p, s) in enumerate(pairs)]
     how = {"steps": steps, "guidance": guidance, "sampler": sampler}
-    with join_process_group(device) as group, shown(progress if group.is_main else False) as report:
+    with join_process_group(device) as group, show_progress(progress if group.is_main else False) as report:
         _draw_share(opening, edits, strengths, wanted[group.shard(len(wanted))], how, report)
         group.barrier()
         if not group.is_main:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
-from .progress import Progress, Report, shown_with_steps
-from .resources import LazyModel, check_request, expand, lazy, slug
-from .tracking import FOLDER, Log, Track, check_trackers, name_losses, tracked
+from .progress import Progress, Report, show_progress_with_steps
+from .resources import LazyModel, check_request, expand, open_later, to_file_name
+from .tracking import FOLDER, Log, Track, check_trackers, name_losses, open_trackers
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -108,22 +108,22 @@ def erase(
     Example:
         >>> edit = efface.erase(efface.load("glyphs"), "cat", method="esd", steps=100)  # doctest: +SKIP
     """
-    opening = lazy(model)
-    erasure = request(opening.name, what, anchor, keep)
+    opening = open_later(model)
+    erasure = build_request(opening.name, what, anchor, keep)
     from ..methods.base import Method
-    from ..methods.configure import configured
+    from ..methods.configure import build_method
 
     if isinstance(method, Method):
         method.check(erasure)  # checks that need no open model
-        memory_limit(method, max_memory)
+        read_memory_limit(method, max_memory)
         require_losses(method, track)
     check_trackers(track, track_dir)
     opened = opening.open()
-    chosen = configured(method, opened, settings)
-    limit = memory_limit(chosen, max_memory)
+    chosen = build_method(method, opened, settings)
+    limit = read_memory_limit(chosen, max_memory)
     require_losses(chosen, track)
     began, aside = time.monotonic(), 0.0
-    with shown_with_steps(progress, opened) as report:
+    with show_progress_with_steps(progress, opened) as report:
 
         def estimate(built: Trainer | None) -> None:
             nonlocal aside
@@ -137,12 +137,12 @@ def erase(
 
         if chosen.kind == "trained":
             take_fingerprint(opened, report)
-        name = method_name(chosen)
-        run, facts = f"erase-{name}-{slug(erasure.targets)}", {"model": opened.name, "method": name}
-        with tracked(track, run, {**facts, **asdict(erasure), **asdict(chosen)}, track_dir) as log:
+        name = find_method_name(chosen)
+        run, facts = f"erase-{name}-{to_file_name(erasure.targets)}", {"model": opened.name, "method": name}
+        with open_trackers(track, run, {**facts, **asdict(erasure), **asdict(chosen)}, track_dir) as log:
             told = _tell_losses(name, report, log)
             edit = chosen.fit(opened, erasure, progress=told, checkpoint=checkpoint, estimate=estimate)
-    return dataclasses.replace(edit, meta={**edit.meta, "cost": cost(opened, began + aside)})
+    return dataclasses.replace(edit, meta={**edit.meta, "cost": measure_cost(opened, began + aside)})
 
 
 def _tell_losses(name: str, report: Report, log: Log) -> Callable[..., None]:
@@ -156,7 +156,7 @@ def _tell_losses(name: str, report: Report, log: Log) -> Callable[..., None]:
     return on_progress
 
 
-def request(
+def build_request(
     model: str, what: str | Erasure | Iterable[str], anchor: str = "", keep: str | Iterable[str] = ()
 ) -> Erasure:
     """Makes the whole request, in which an umbrella word is replaced by the things that it covers in the model's world.
@@ -174,19 +174,19 @@ def request(
     return Erasure(expand(model, asked.targets), asked.anchor or anchor, asked.keep or kept)
 
 
-def method_name(method: Method) -> str:
+def find_method_name(method: Method) -> str:
     """The catalogue's name of a method."""
     from ..catalog import METHODS
 
     return METHODS.name_of(method)
 
 
-def memory_limit(method: Method, given: str | int | None) -> int | None:
+def read_memory_limit(method: Method, given: str | int | None) -> int | None:
     """The bytes that a run may need; raises ValueError where the method has no training that could be planned."""
     if given is None or given == "":
         return None
     if method.kind != "trained":
-        name = method_name(method)
+        name = find_method_name(method)
         raise ValueError(f"only a training is planned beforehand, and {name} is {method.kind}: omit --max-memory")
     from ..planning.machine import read_size
 
@@ -197,7 +197,7 @@ def require_losses(method: Method, track: Track) -> None:
     """Raises ValueError where a tracker is to follow a method that has no losses."""
     if track and method.kind in ("closed form", "inference time"):
         raise ValueError(
-            f"only a training has losses to track, and {method_name(method)} is {method.kind}: omit --track; "
+            f"only a training has losses to track, and {find_method_name(method)} is {method.kind}: omit --track; "
             "`efface evaluate --track` tracks the rates of its edit"
         )
 
@@ -221,7 +221,7 @@ def require_memory(built: Trainer, limit: int | None, on_plan: Callable[[Plan], 
     require_fit(plan, limit or read_free_bytes(built.model.device), lambda: suggest_lighter(built, plan))
 
 
-def cost(model: Model, began: float) -> dict[str, float]:
+def measure_cost(model: Model, began: float) -> dict[str, float]:
     """The seconds since `began`, and the most memory held until now, if it is known: on a GPU the GPU's."""
     spent = {"seconds": round(time.monotonic() - began, 3)}
     if model.device.type == "cuda":

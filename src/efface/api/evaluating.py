@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..edits.strength import check_strength
-from ..suites.make import check as check_suite
+from ..suites.make import check_suite as check_suite
 from ..suites.make import needs_world
 from ..suites.world import locate
 from .attacking import attack_standard, check_attackable
 from .case import Case, Words
-from .progress import Progress, shown_with_steps
-from .resources import LazyModel, judges_of, lazy, open_to_judge, slug, suite_for
-from .tracking import FOLDER, Track, check_trackers, name_rates, tracked
+from .progress import Progress, show_progress_with_steps
+from .resources import LazyModel, build_judges, choose_suite, open_later, open_to_judge, to_file_name
+from .tracking import FOLDER, Track, check_trackers, name_rates, open_trackers
 
 if TYPE_CHECKING:
     from ..concept import Erasure
@@ -89,7 +89,7 @@ def evaluate(
     """
     check_strength(strength)
     check_trackers(track, track_dir)
-    opening, folder, named = lazy(model), Path(out), str(suite)
+    opening, folder, named = open_later(model), Path(out), str(suite)
     if named:
         check_suite(named)
         if needs_world(named):
@@ -109,7 +109,7 @@ def evaluate(
     if attacks == "standard":
         check_attackable(chosen, judges, settings)
     opened = open_to_judge(opening)
-    with shown_with_steps(progress, opened) as report:
+    with show_progress_with_steps(progress, opened) as report:
         where = Path(images) if images else None
         record = measure(opened, case.file, chosen, judges, folder, settings, where, report, protocol=rules)
         if attacks == "standard":
@@ -130,7 +130,7 @@ def _choose_drawing(
 def _track_rates(model: str, record: Record, track: Track, track_dir: str | Path) -> None:
     """Sends all rates of an evaluation to the trackers, at step 0."""
     facts = {"model": model, "method": record.method, "targets": record.targets, "suite": record.suite.name}
-    with tracked(track, f"evaluate-{slug((record.method, *record.targets))}", facts, track_dir) as log:
+    with open_trackers(track, f"evaluate-{to_file_name((record.method, *record.targets))}", facts, track_dir) as log:
         log(name_rates(record), 0)
 
 
@@ -161,7 +161,7 @@ def _name_suite(case: Case, named: str, rules: Protocol | None) -> str:
     """The suite's name: the one that is asked for, or the protocol's; "" where the case's own is taken."""
     if named or not rules:
         return named
-    return rules.suite_for(suite_for(case.request, case.known) if case.known else None)
+    return rules.suite_for(choose_suite(case.request, case.known) if case.known else None)
 
 
 def _choose_scorers(
@@ -171,29 +171,29 @@ def _choose_scorers(
     from ..evaluation.evaluate import check_scorers
 
     suite = rules.adjust(suite) if rules else suite
-    judges = _scorers(case, suite, asked, rules)
+    judges = _build_scorers(case, suite, asked, rules)
     check_scorers(judges, suite, rules)
     return suite, judges
 
 
-def _scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], protocol: Protocol | None) -> list[Judge]:
+def _build_scorers(case: Case, suite: Suite, asked: Sequence[str | Judge], protocol: Protocol | None) -> list[Judge]:
     """The scorers that are asked for, or else those of the model or the protocol; and the protocol's own ones."""
     from ..evaluation.evaluate import check_scorers, has_number
-    from ..evaluation.metrics import kind_of
+    from ..evaluation.metrics import name_kind
     from ..scorers.base import TooFew
 
     name, known = case.model.name, case.known
     theirs = protocol.scorers if protocol else ()
     own = () if known or not protocol else protocol.judges
-    found = judges_of(name, suite, asked or own, known) if asked or own or known or not theirs else []
+    found = build_judges(name, suite, asked or own, known) if asked or own or known or not theirs else []
     if asked and (silent := [s for s in found if not has_number(s, suite.rows)]):
         raise ValueError(
             f"scorer {silent[0].name} knows about {silent[0].question}, which no row of suite {suite.spec.name} "
             "asks about, so its numbers could not be shown; leave it out"
         )
-    given = {*(s.name for s in found), *(kind_of(s) for s in found)}
+    given = {*(s.name for s in found), *(name_kind(s) for s in found)}
     left = [words for words in theirs if words not in given]
-    for scorer in judges_of(name, suite, left, known) if left else []:
+    for scorer in build_judges(name, suite, left, known) if left else []:
         try:
             check_scorers([scorer], suite, protocol)
             found.append(scorer)

@@ -57,17 +57,17 @@ class Examination:
 
 def examine() -> Examination:
     """Examines the machine and the installed packages, without opening a model or using the network."""
-    needs = requirements()
+    needs = list_requirements()
     own = tuple(name for name in needs[""] if not is_installed(name))
     tasks = [Task("erase, draw, evaluate, attack, report", own, "pip install efface")]
     for extra, purpose in EXTRAS.items():
         if extra in needs:
             missing = tuple(name for name in needs[extra] if not is_installed(name))
             tasks.append(Task(purpose, missing, f'pip install "efface[{extra}]"'))
-    return Examination((*_versions(needs[""]), *_machine(own)), tuple(tasks))
+    return Examination((*_list_versions(needs[""]), *_describe_machine(own)), tuple(tasks))
 
 
-def requirements() -> dict[str, list[str]]:
+def list_requirements() -> dict[str, list[str]]:
     """The names of the packages that efface needs, under "", and of those of each extra, under the extra's name."""
     found: dict[str, list[str]] = {"": []}
     for line in importlib.metadata.requires("efface") or ():
@@ -87,12 +87,12 @@ def is_installed(package: str) -> bool:
     return True
 
 
-def _versions(packages: Sequence[str]) -> list[Fact]:
+def _list_versions(packages: Sequence[str]) -> list[Fact]:
     facts = [Fact("efface", importlib.metadata.version("efface")), Fact("python", platform.python_version())]
     return facts + [Fact(p, importlib.metadata.version(p) if is_installed(p) else "missing") for p in packages]
 
 
-def _machine(missing: Sequence[str]) -> list[Fact]:
+def _describe_machine(missing: Sequence[str]) -> list[Fact]:
     facts = [Fact("processor cores", str(os.cpu_count()))]
     if "torch" not in missing:
         import torch
@@ -105,9 +105,9 @@ def _machine(missing: Sequence[str]) -> list[Fact]:
         facts.append(Fact("works on", ", ".join(gpus) or ("cpu; mps on request (--device mps)" if apple else "cpu")))
         free = read_free_bytes(device)
         facts.append(Fact("free memory there", "unknown" if free is None else f"{free / GIB:.1f} GiB"))
-    from ..models.loading import names
+    from ..models.loading import list_bundled
 
     facts.append(Fact("free disk here", f"{shutil.disk_usage(Path.cwd()).free / GIB:.1f} GiB"))
-    facts.append(Fact("bundled models", ", ".join(names())))
+    facts.append(Fact("bundled models", ", ".join(list_bundled())))
     hub = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
     return [*facts, Fact("models of the hub", f"{hub}{'' if Path(hub).is_dir() else ' (not there yet)'}")]

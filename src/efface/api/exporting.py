@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..edits.strength import check_strength
-from ..files import check_file, hash_file, new_scratch, read_json, write_tensors, write_whole
+from ..files import check_file, hash_file, make_scratch, read_json, write_tensors, write_whole
 from ..interchange.formats import WHOLE, Format
-from .handing_on import RECORD, public_name, save_folder
-from .resources import lazy
+from .handing_on import RECORD, hide_folder, save_folder
+from .resources import open_later
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -116,7 +116,7 @@ def write_export(
     if isinstance(model, str | Path):
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
-        opened = lazy(model).open()
+        opened = open_later(model).open()
     refuse_export(opened.name, opened.quantised)
     check_format(opened, found, kind, choice)
     look = _look(opened, found, pictures) if pictures else None
@@ -165,12 +165,12 @@ def _export_whole(
     from ..interchange import checks, original
     from ..models.adapters import single_file
 
-    with _scratch(place) as scratch:
+    with _make_scratch(place) as scratch:
         digest = _hash_edit(given, scratch)
         about = _describe(model, edit, kind, strength, str(model.dtype).removeprefix("torch."), digest)
         made = scratch / place.name
         with edit.apply(model, strength):
-            record = {"model": public_name(model.name), "strength": strength, "edit": _public(edit)}
+            record = {"model": hide_folder(model.name), "strength": strength, "edit": _hide_folders(edit)}
             if kind == "diffusers":
                 save_folder(model, made, {**record, "model": model.name, "edit": dict(edit.meta)})
             else:
@@ -183,8 +183,8 @@ def _export_whole(
         if kind == "diffusers":
             written = read_json(made / RECORD)
             about = {**written, **about}
-            write_whole(made / RECORD, _json(about))
-        _hand_over(made, place, None if kind == "diffusers" else _json(about))
+            write_whole(made / RECORD, _format_json(about))
+        _hand_over(made, place, None if kind == "diffusers" else _format_json(about))
     return about
 
 
@@ -206,7 +206,7 @@ def _export_lora(
 
     packed = package(model, edit, kind, choice, strength, CASTS[dtype])
     low, high = packed.ranks
-    with _scratch(place) as scratch:
+    with _make_scratch(place) as scratch:
         about = _describe(model, edit, kind, strength, dtype, _hash_edit(given, scratch)) | {
             "rank": high,
             "lowest_rank": low,
@@ -216,13 +216,15 @@ def _export_lora(
             "left_out": list(packed.left_out),
             "exact": len(packed.exact),
         }
-        made = write_tensors(scratch / place.name, packed.tensors, {**about, "kind": "lora", "edit": _public(edit)})
+        made = write_tensors(
+            scratch / place.name, packed.tensors, {**about, "kind": "lora", "edit": _hide_folders(edit)}
+        )
         if checks.reads(model, kind, bool(packed.exact)):
             consumer.check_reader(model)
             about |= _tell(checks.check_lora(model, edit, kind, packed, made, strength, look))
         else:
             about |= _tell(reading.check_own(model, edit, packed, made, strength, look))
-        _hand_over(made, place, _json(about))
+        _hand_over(made, place, _format_json(about))
     return about
 
 
@@ -243,7 +245,7 @@ def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: st
         "target": list(asked.get("targets", ())),
         "anchor": asked.get("anchor", ""),
         "method": edit.meta.get("method", ""),
-        "model": public_name(model.name),
+        "model": hide_folder(model.name),
         "architecture": model.architecture,
         "base": dict(edit.meta.get("base", {})),
         "strength_in_file": strength,
@@ -253,23 +255,23 @@ def _describe(model: Model, edit: Edit, kind: Format, strength: float, dtype: st
     }
 
 
-def _public(edit: Edit) -> dict[str, Any]:
+def _hide_folders(edit: Edit) -> dict[str, Any]:
     """The edit's record without this machine's folders."""
-    return {**edit.meta, "model": public_name(str(edit.meta.get("model", "")))}
+    return {**edit.meta, "model": hide_folder(str(edit.meta.get("model", "")))}
 
 
 def _tell(check: Check) -> dict[str, Any]:
     return {"reader": check.reader, "matched": check.matched, "gap": asdict(check.gap) if check.gap else None}
 
 
-def _json(about: dict[str, Any]) -> str:
+def _format_json(about: dict[str, Any]) -> str:
     return json.dumps(about, indent=1, ensure_ascii=False) + "\n"
 
 
 @contextmanager
-def _scratch(place: Path) -> Iterator[Path]:
+def _make_scratch(place: Path) -> Iterator[Path]:
     """Makes a temporary folder beside the export's place, in which it has its final name; it is removed afterwards."""
-    made = new_scratch(place)
+    made = make_scratch(place)
     try:
         yield made
     except OSError as error:

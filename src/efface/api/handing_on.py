@@ -32,7 +32,7 @@ def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:
         for each in list(inner.iterdir()):
             each.rename(made / each.name)
         inner.rmdir()
-        name = public_name(model.name)
+        name = hide_folder(model.name)
         forget_paths(made, name)
         public = json.loads(json.dumps(about, default=str).replace(json.dumps(model.name)[1:-1], name))
         write_whole(made / RECORD, json.dumps(public, indent=1, ensure_ascii=False) + "\n")
@@ -40,7 +40,7 @@ def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:
     return folder
 
 
-def public_name(name: str) -> str:
+def hide_folder(name: str) -> str:
     """A model's name without this machine's folders: the last part of a path, or the whole of a hub id."""
     place = Path(name)
     return place.name if place.is_absolute() or place.exists() else name

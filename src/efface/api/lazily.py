@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def lazy_attribute(name: str) -> Any:
+def find_attribute(name: str) -> Any:
     """The class of that name, `efface.Edit`; raises AttributeError for any other name."""
     if name == "Edit":
         from ..edits.edit import Edit

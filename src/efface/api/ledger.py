@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..edits.strength import check_strength
 from ..files import check_file, hash_file
-from ..suites.make import make
+from ..suites.make import make_suite
 from ..suites.rows import build
-from .progress import Progress, shown
-from .resources import judges_of, lazy, suite_for, world_of
+from .progress import Progress, show_progress
+from .resources import build_judges, choose_suite, find_world, open_later
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -76,10 +76,10 @@ def add_to_ledger(
     entry = _enter(book, place, Path(edit), strength)
     entries = [*book["entries"], entry]
     edits = [Edit.load(place.parent / each["edit"]) for each in entries]
-    opening = lazy(model)
-    known = world_of(opening.name)
-    asked = [_rows(read_request(each), known, suite, rows) for each in edits]
-    judges = [judges_of(opening.name, None, scorers, known) if known or scorers else [] for _ in edits]
+    opening = open_later(model)
+    known = find_world(opening.name)
+    asked = [_pick_rows(read_request(each), known, suite, rows) for each in edits]
+    judges = [build_judges(opening.name, None, scorers, known) if known or scorers else [] for _ in edits]
     judges = [[j for j in some if j.question == own[0].asks] for some, own in zip(judges, asked, strict=True)]
     if mute := [each for each, some in zip(entries, judges, strict=True) if not some]:
         raise ValueError(f"no judge of {', '.join(mute[0]['targets'])} is at hand; name one with --scorer")
@@ -87,7 +87,7 @@ def add_to_ledger(
     for each in edits:
         each.check(opened)
     strengths = [each["strength"] for each in entries]
-    with shown(progress) as report, warnings.catch_warnings():
+    with show_progress(progress) as report, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\d+ weights are changed by several edits")
         entry["base"] = measure_target_rate(opened, asked[-1], judges[-1], Settings()).model_dump()
         rates = []
@@ -130,11 +130,15 @@ def _enter(book: dict[str, Any], place: Path, edit: Path, strength: float) -> di
     }
 
 
-def _rows(request: Any, known: Any, suite: str, count: int) -> list[Row]:
+def _pick_rows(request: Any, known: Any, suite: str, count: int) -> list[Row]:
     """Picks prompts that ask for the targets, evenly over the suite."""
     if not suite and known is None:
         raise ValueError("no suite comes with this model: name one with --suite, or a .csv file of prompts")
-    made = make(suite, request, known) if suite else build(suite_for(request, known), request, known, only=("target",))
+    made = (
+        make_suite(suite, request, known)
+        if suite
+        else build(choose_suite(request, known), request, known, only=("target",))
+    )
     found = [row for row in made.rows if row.role != "keep"]
     if not found:
         raise ValueError(f"no prompt of {suite or 'the suite'} asks for {', '.join(request.targets)}")

@@ -23,24 +23,24 @@ Progress = Report | Literal[False] | None
 """None for a bar, if stderr is a terminal or in a notebook; False for nothing; otherwise a function to call."""
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def report_nothing(stage: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
 @contextmanager
-def shown(progress: Progress) -> Iterator[Report]:
+def show_progress(progress: Progress) -> Iterator[Report]:
     """Gives a function to report progress: it is called with a stage's name, what is done, and the total.
 
     Raises:
         TypeError: `progress` is neither None, False nor a function.
     """
     if progress is None and (display := find_notebook()):
-        yield notebook_bars(display)
+        yield build_notebook_bars(display)
     elif progress is None and sys.stderr.isatty():
-        with bars() as report:
+        with show_bars() as report:
             yield report
     elif progress is None or progress is False:
-        yield silent
+        yield report_nothing
     elif callable(progress):
         yield progress
     else:
@@ -48,13 +48,13 @@ def shown(progress: Progress) -> Iterator[Report]:
 
 
 @contextmanager
-def shown_with_steps(progress: Progress, model: Model) -> Iterator[Report]:
-    """Like `shown`, and reports steps of this model's drawings if nothing was reported for `SILENCE` seconds.
+def show_progress_with_steps(progress: Progress, model: Model) -> Iterator[Report]:
+    """Like `show_progress`, and reports steps of this model's drawings if nothing was reported for `SILENCE` seconds.
 
     On a CPU one drawing of a large model takes many minutes, and larger work is only reported after each drawing.
     """
     last = time.monotonic()
-    with shown(progress) as report:
+    with show_progress(progress) as report:
 
         def aloud(stage: str, done: int, total: int) -> None:
             nonlocal last
@@ -104,7 +104,7 @@ class Notebook:
         return f"<div>{bar} {escape(stage)}: {done} of {total}{left}</div>"
 
 
-def notebook_bars(display: Callable[..., Any]) -> Report:
+def build_notebook_bars(display: Callable[..., Any]) -> Report:
     """Makes bars in the running cell, by IPython's `display`, which must return a handle for `display_id`."""
     shown_now, drawn = Notebook(), 0.0
     handle: Any = None
@@ -126,7 +126,7 @@ def notebook_bars(display: Callable[..., Any]) -> Report:
 
 
 @contextmanager
-def bars() -> Iterator[Report]:
+def show_bars() -> Iterator[Report]:
     """Makes bars on stderr, one for each stage, with the remaining time."""
     from rich.console import Console
     from rich.progress import (

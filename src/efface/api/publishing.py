@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import check_file
-from .progress import Progress, shown
+from .progress import Progress, show_progress
 
 if TYPE_CHECKING:
     from ..compliance.gate import GateResult
@@ -53,7 +53,7 @@ def report(
         raise ValueError(f"--out {out} must end in .html, for example {Path(out).with_suffix('.html')}")
     check_file(Path(out))
     others = [published.read_published(Path(path), tuple(erased), tuple(kept) or None) for path in imports]
-    with shown(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         return write_page(
             [Path(f) for f in some], Path(out), per_group, lambda i, n: on_progress("thumbnails", i, n), others
         )
@@ -139,7 +139,7 @@ def record(
     )
     page, file = render_takedown(made, pick_pictures(place)), place / "takedown.json"
     made = made.model_copy(update={"page": hash_bytes(page.encode())})
-    signature.signature_of(file).unlink(missing_ok=True)  # a signature of an earlier record is not valid for this one
+    signature.find_signature(file).unlink(missing_ok=True)  # a signature of an earlier record is not valid for this one
     write_whole(place / takedown.PAGE, page)
     write_whole(file, made.model_dump_json(indent=1) + "\n")
     if sign:

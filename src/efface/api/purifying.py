@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..edits.strength import check_strength
 from ..files import check_folder
-from .progress import Progress, Report, shown
-from .resources import LazyModel, lazy
+from .progress import Progress, Report, show_progress
+from .resources import LazyModel, open_later
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,11 +87,11 @@ def purify(
     from ..files import stack_pictures, write_whole
 
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
-    opening = lazy(model)
+    opening = open_later(model)
     drawer = opening.open()
     found.check(drawer)
     way = _Way(prompt, steps, guidance, refine, invert_with, strength)
-    with shown(progress) as report:
+    with show_progress(progress) as report:
         made = _purify(drawer, found, stack_pictures(opened, drawer.resolution), way, report)
     rows = []
     for i, file in enumerate(files):
@@ -115,7 +115,7 @@ def _purify(model: Model, edit: Edit, before: Tensor, way: _Way, report: Report)
     from ..models.trajectory import choose_image_batch
 
     parts = before.split(choose_image_batch(model.resolution))
-    done = [_purify_some(model, edit, part, way) for part in _told(parts, report)]
+    done = [_purify_some(model, edit, part, way) for part in _report_parts(parts, report)]
     return {"before": before} | {kind: torch.cat([some[kind] for some in done]) for kind in ("base", "after")}
 
 
@@ -148,7 +148,7 @@ def _open(files: Sequence[Path]) -> list[Image]:
     return [open_picture(file) for file in files]
 
 
-def _told(parts: Sequence[Tensor], report: Report) -> Iterator[Tensor]:
+def _report_parts(parts: Sequence[Tensor], report: Report) -> Iterator[Tensor]:
     """Gives the parts, and reports how many pictures are done."""
     done, total = 0, sum(len(part) for part in parts)
     for part in parts:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ..files import hash_file
-from .handing_on import RECORD, public_name
+from .handing_on import RECORD, hide_folder
 
 if TYPE_CHECKING:
     from ..compliance.takedown import Takedown
@@ -101,7 +101,7 @@ def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
         "target": asked.get("targets", ()),
         "anchor": asked.get("anchor", ""),
         "method": meta.get("method", ""),
-        "model": public_name(str(meta.get("model", ""))),
+        "model": hide_folder(str(meta.get("model", ""))),
         "base": meta.get("base", {}),
         "edit_sha256": hash_file(place),
         "strength_in_file": 1.0,
@@ -158,14 +158,13 @@ def write_push_card(about: Mapping[str, Any], licence: str, record: Takedown | N
     ]
     lines += ["95 % intervals.", "", "| measure | group | base | edited | n |", "| --- | --- | --- | --- | --- |"]
     for m in record.rates:
-        lines.append(
-            f"| {m.title} | {m.group} | {_interval(m.base, m.unit)} | {_interval(m.edited, m.unit)} | {m.edited.n} |"
-        )
+        base, edited = (_format_interval(estimate, m.unit) for estimate in (m.base, m.edited))
+        lines.append(f"| {m.title} | {m.group} | {base} | {edited} | {m.edited.n} |")
     lines += ["", "## What was not tested", "", *(f"- {each.what}: {each.why}" for each in record.untested), ""]
     return "\n".join(lines)
 
 
-def _interval(e: Any, unit: str) -> str:
+def _format_interval(e: Any, unit: str) -> str:
     if e.value is None:
         return "not judged"
     return f"{e.value:.1%} ({e.low:.1%} to {e.high:.1%})" if unit == "share" else f"{e.value:.3g}"
@@ -177,9 +176,9 @@ def _send(
     from huggingface_hub import CommitOperationAdd, HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError
 
-    from ..suites.hub import answers
+    from ..suites.hub import require_answer
 
-    answers(endpoint or constants.ENDPOINT)
+    require_answer(endpoint or constants.ENDPOINT)
     hub = HfApi(endpoint=endpoint)
     try:
         hub.create_repo(repository, private=private, exist_ok=existing)

@@ -14,7 +14,7 @@ from ..files import read_json
 from ..suites import world
 from ..suites.rows import build
 from ..suites.world import World, locate
-from .progress import Report, silent
+from .progress import Report, report_nothing
 
 if TYPE_CHECKING:
     from ..edits.edit import Edit
@@ -38,7 +38,7 @@ class LazyModel:
     open: Callable[[], Model]
 
 
-def lazy(model: Model | LazyModel | str | Path) -> LazyModel:
+def open_later(model: Model | LazyModel | str | Path) -> LazyModel:
     """Returns a model that is opened when it is needed; raises TypeError for what is neither a model nor a name."""
     if isinstance(model, LazyModel):
         return model
@@ -63,7 +63,7 @@ def open_to_judge(opening: LazyModel) -> Model:
     return opened
 
 
-def edit_in(edit: Edit | str | Path, out: Path) -> tuple[Edit, Path]:
+def save_edit(edit: Edit | str | Path, out: Path) -> tuple[Edit, Path]:
     """The edit and its file; an edit that is only in memory is saved to `out`/edit.safetensors.
 
     Raises:
@@ -82,7 +82,7 @@ def edit_in(edit: Edit | str | Path, out: Path) -> tuple[Edit, Path]:
     return edit, file if file.is_file() else edit.save(file)
 
 
-def bundle_of(model: str) -> Path | None:
+def find_bundle(model: str) -> Path | None:
     """The folder with the model's world and judges, or None for a model other than glyphs."""
     try:
         return locate(model)
@@ -90,15 +90,15 @@ def bundle_of(model: str) -> Path | None:
         return None
 
 
-def world_of(model: str) -> World | None:
+def find_world(model: str) -> World | None:
     """The things that a glyphs model can draw, or None for another model."""
-    bundle = bundle_of(model)
+    bundle = find_bundle(model)
     return world.load(bundle) if bundle else None
 
 
 def expand(model: str, targets: tuple[str, ...]) -> tuple[str, ...]:
     """Replaces an umbrella word ("unsafe") among the targets by the things that it covers in the model's world."""
-    known = world_of(model)
+    known = find_world(model)
     return known.expand(targets) if known else targets
 
 
@@ -106,7 +106,7 @@ def check_request(model: str, targets: tuple[str, ...], keep: tuple[str, ...]) -
     """Raises ValueError for several concepts in one text, and for a concept that is to go under one name and stay
     under another.
     """
-    known = world_of(model)
+    known = find_world(model)
     called = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
     named = (*called, *read_classes(model))
     check_phrases(targets, "target", named)
@@ -124,7 +124,7 @@ def read_classes(model: str) -> tuple[str, ...]:
     return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
 
 
-def suite_for(erasure: Erasure, known: World) -> str:
+def choose_suite(erasure: Erasure, known: World) -> str:
     """The suite that judges an erasure: classes, styles, everything unsafe, or objects."""
     if not known.styles:
         return "glyphs-classes"
@@ -134,7 +134,7 @@ def suite_for(erasure: Erasure, known: World) -> str:
     return "glyphs-unsafe" if set(targets) == set(known.unsafe) else "glyphs-objects"
 
 
-def judges_of(
+def build_judges(
     model: str, suite: Suite | None, asked: Sequence[str | Judge] = (), known: World | None = None
 ) -> list[Judge]:
     """The scorers that are asked for, by name or as instances, or else those that come with the model.
@@ -149,32 +149,32 @@ def judges_of(
     grounds = known.backgrounds if known else {}
     asked = (asked,) if isinstance(asked, str) else tuple(asked)
     if not asked:
-        return build_scorers(bundle_of(model), grounds, (), labels)
-    found = [build_scorers(bundle_of(model), grounds, (s,), labels) if isinstance(s, str) else [s] for s in asked]
+        return build_scorers(find_bundle(model), grounds, (), labels)
+    found = [build_scorers(find_bundle(model), grounds, (s,), labels) if isinstance(s, str) else [s] for s in asked]
     return [scorer for some in found for scorer in some]
 
 
-def check_target(name: str, model: Model, erasure: Erasure, report: Report = silent) -> float | None:
+def check_target(name: str, model: Model, erasure: Erasure, report: Report = report_nothing) -> float | None:
     """The share of pictures in which the untouched model draws the target; warns where it is low.
 
     It is None for a model without a world, and for a target that its judges do not know.
     """
-    known = world_of(name)
+    known = find_world(name)
     if known is None:
         return None
     from ..scorers.base import judge_on
 
     judge_on(model.device)
     try:
-        suite = build(suite_for(erasure, known), erasure, known, per_group=LOOK, only=("target",))
+        suite = build(choose_suite(erasure, known), erasure, known, per_group=LOOK, only=("target",))
     except ValueError as error:
         warnings.warn(f"whether {name} draws the target can't be measured: {error}", stacklevel=2)
         return None
-    return warn_if_undrawn(model, erasure.targets, suite, judges_of(name, suite, (), known), report)
+    return warn_if_undrawn(model, erasure.targets, suite, build_judges(name, suite, (), known), report)
 
 
 def warn_if_undrawn(
-    model: Model, targets: Sequence[str], suite: Suite, judges: Sequence[Judge], report: Report = silent
+    model: Model, targets: Sequence[str], suite: Suite, judges: Sequence[Judge], report: Report = report_nothing
 ) -> float | None:
     """The share of a few of the suite's target pictures that show it on the untouched model; warns where it is low.
 
@@ -200,6 +200,6 @@ def warn_if_undrawn(
     return seen.value
 
 
-def slug(words: Sequence[str]) -> str:
+def to_file_name(words: Sequence[str]) -> str:
     """Makes a file's name from words: letters, digits and hyphens."""
     return re.sub(r"[^\w]+", "-", "-".join(words).casefold()).strip("-") or "edit"

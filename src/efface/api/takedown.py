@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import check_folder, read_json, write_whole
 from ..suites.drafting import find_kind
-from ..suites.make import make
-from .case import Words, several
+from ..suites.make import make_suite
+from .case import Words, to_tuple
 from .choosing import choose_methods, read_choice_table
 from .drafting import draft_suite, propose_judges
-from .erasing import request
-from .progress import Progress, shown
+from .erasing import build_request
+from .progress import Progress, show_progress
 from .publishing import record, report
-from .resources import LazyModel, judges_of, lazy, open_to_judge, suite_for, warn_if_undrawn, world_of
+from .resources import LazyModel, build_judges, choose_suite, find_world, open_later, open_to_judge, warn_if_undrawn
 from .takedown_stages import (
     ChosenSuite,
     Trial,
@@ -104,23 +104,23 @@ def takedown(
     """
     from . import takedown_plan
 
-    folder, opening = Path(out), lazy(model)
+    folder, opening = Path(out), open_later(model)
     if profile not in takedown_plan.PROFILES:
         raise ValueError(f"there is no profile {profile!r}; there are {', '.join(takedown_plan.PROFILES)}")
     check_folder(folder)
     how = takedown_plan.PROFILES[profile]
-    erasure = request(opening.name, several(target), anchor, keep)
+    erasure = build_request(opening.name, to_tuple(target), anchor, keep)
     own = find_kind(kind, erasure.targets)
     asked = {"model": opening.name, "request": asdict(erasure), "kind": own.name, "profile": profile}
     asked |= {"method": method, "suite": str(suite), "scorers": list(scorers), "settings": settings or {}}
     _require_same(folder, asked)
-    known = world_of(opening.name)
+    known = find_world(opening.name)
     uses_world = known is not None and not suite and not kind and _knows(known, erasure)
     judges = tuple(scorers) or (() if uses_world else tuple(propose_judges(own)))
     opened = open_to_judge(opening)
     methods = choose_methods(opened, erasure, method, how.tries)
     chosen = _choose_suite(opened, erasure, str(suite), known, uses_world, own.name, folder, how)
-    panel = judges_of(opening.name, chosen.suite, judges, known)
+    panel = build_judges(opening.name, chosen.suite, judges, known)
     table = read_choice_table().describe(opened) if method == "auto" else ""
     named = [judge.name for judge in panel]
     styles = known is not None and set(known.own_names(erasure.targets)) <= set(known.styles)
@@ -134,7 +134,7 @@ def takedown(
     write_whole(folder / REQUEST, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
     signed = {"note": note, "requester": requester, "responder": responder}
     world = known if uses_world else None
-    with shown(progress) as told:
+    with show_progress(progress) as told:
         work = Work(opened, erasure, own, world, folder, chosen, judges, how, signed, settings or {}, told)
         if not any((folder / each / "evaluation").exists() for each in methods):
             warn_if_undrawn(opened, erasure.targets, chosen.suite, panel, told)
@@ -154,15 +154,15 @@ def _choose_suite(
     """The suite that is named, or that of the model's world, or one that is drafted into the folder."""
     name, size, draft = named, how.per_group, None
     if known and uses_world:
-        name = suite_for(erasure, known)
+        name = choose_suite(erasure, known)
     elif not named:
         file = folder / "suite.csv"
         if not file.is_file():  # one that people edited stays
             draft = draft_suite(model, erasure.targets, file, kind=kind, size=size or 160)
         name, size = str(file), None  # a draft has its own numbers of pictures
-    suite = make(name, erasure, known, per_group=size)
+    suite = make_suite(name, erasure, known, per_group=size)
     groups = tuple(g.name for g in suite.spec.groups if g.name in how.groups)
-    suite = make(name, erasure, known, per_group=size, only=groups) if groups else suite
+    suite = make_suite(name, erasure, known, per_group=size, only=groups) if groups else suite
     return ChosenSuite(name, suite, size, groups, draft)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
-from ..methods import configured
+from ..methods import build_method
 from ..planning.machine import format_size
 from ..planning.plan import estimate
 
@@ -107,7 +107,7 @@ class TakedownPlan:
             *([f"  auto ranks methods by {self.table}"] if self.table else []),
             f"suite: {self.suite}, {self.prompts:,} prompts; judged by {', '.join(self.judges)}",
             f"pictures: {self.pictures:,}, and at most {self.queries:,} of attacks on the chosen edit",
-            f"time: about {_duration(self.minutes)} on this machine, estimated from a few timed steps",
+            f"time: about {_format_duration(self.minutes)} on this machine, estimated from a few timed steps",
         ]
 
 
@@ -126,7 +126,7 @@ def build_plan(
     rows = len(suite.rows)
     pictures = rows * (1 + len(methods))
     queries = _count_queries(how, model)
-    chosen = {name: configured(name, model, {}) for name in methods}
+    chosen = {name: build_method(name, model, {}) for name in methods}
     passes = sum(_count_passes(m, len(erasure.targets)) for m in chosen.values())
     a_pass = time_pass(model)
     steps = model.defaults.steps
@@ -174,14 +174,14 @@ def _count_passes(method: Method, targets: int) -> int:
 
 def _count_queries(how: Profile, model: Model) -> int:
     """Pictures that the attacks and random prefixes draw at most, on the target and in two controls."""
-    from .attacking import chosen_attacks
+    from .attacking import choose_attacks
 
-    made, _ = chosen_attacks(how.attacks, model.name, how.budget, {})
+    made, _ = choose_attacks(how.attacks, model.name, how.budget, {})
     most = max(each.queries for each in made)
     return (sum(each.queries for each in made) + most) * (how.rows + 2 * how.controls)
 
 
-def _duration(minutes: float) -> str:
+def _format_duration(minutes: float) -> str:
     """
     >>> _duration(0.5), _duration(90), _duration(339)
     ('30 seconds', '90 minutes', '5.7 hours')

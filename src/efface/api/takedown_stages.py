@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import hash_file, write_whole
 from ..methods import capabilities
-from ..suites.drafting import Kind, other_names
+from ..suites.drafting import Kind, list_other_names
 from .attacking import attack
 from .auditing import audit
 from .erasing import erase
@@ -95,10 +95,10 @@ def choose_trial(trials: Sequence[Trial]) -> Trial:
     More erased for less lost is the target's ESR-1 less the largest loss of PSR-1 among the groups that were to stay.
     """
     order = ("ready", "undecided", "not ready")
-    return min(trials, key=lambda trial: (order.index(trial.verdict.outcome), -_balance(trial.record)))
+    return min(trials, key=lambda trial: (order.index(trial.verdict.outcome), -_weigh(trial.record)))
 
 
-def _balance(found: Record) -> float:
+def _weigh(found: Record) -> float:
     heads = found.headline_measures()
     gone = [m.edited.value or 0.0 for m in heads if m.metric == "esr1"]
     lost = [m.drop.value for m in heads if m.metric == "psr1" and m.drop]
@@ -149,7 +149,7 @@ def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
     from ..robustness.conditions import NothingToAttack
 
     how = work.how
-    names = {target: other_names(target, work.kind) for target in work.erasure.targets}
+    names = {target: list_other_names(target, work.kind) for target in work.erasure.targets}
     called = {target: words for target, words in names.items() if words} if work.known is None else {}
     nameless = _list_nameless(work, called)
     if nameless and "synonyms" in how.attacks:

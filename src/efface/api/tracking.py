@@ -58,7 +58,7 @@ def check_trackers(track: Track, folder: str | Path = FOLDER) -> list[Any]:
 
 
 @contextmanager
-def tracked(track: Track, run: str, settings: Mapping[str, Any], folder: str | Path = FOLDER) -> Iterator[Log]:
+def open_trackers(track: Track, run: str, settings: Mapping[str, Any], folder: str | Path = FOLDER) -> Iterator[Log]:
     """Opens the trackers and gives a function that sends numbers to each; without trackers it does nothing.
 
     Args:
@@ -73,7 +73,7 @@ def tracked(track: Track, run: str, settings: Mapping[str, Any], folder: str | P
         for each in found:
             tracker = _build(each, named, folder) if isinstance(each, str) else each
             ends.callback(tracker.finish)
-            tracker.store_init_configuration({key: _plain(value) for key, value in settings.items()})
+            tracker.store_init_configuration({key: _to_plain(value) for key, value in settings.items()})
             trackers.append(tracker)
 
         def log(numbers: Mapping[str, float], step: int) -> None:
@@ -116,5 +116,5 @@ def _build(name: str, run: str, folder: str | Path) -> GeneralTracker:
     return tracker
 
 
-def _plain(value: Any) -> str | int | float | bool:
+def _to_plain(value: Any) -> str | int | float | bool:
     return value if isinstance(value, str | int | float | bool) else str(value)

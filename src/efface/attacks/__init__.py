@@ -5,6 +5,26 @@ values that a bundled model needs instead are in its defaults.toml, under [attac
 imports no torch.
 """
 
-from .configure import BASELINE, STANDARD, configured, describe, get, name_of, named, names, suggested
+from .configure import (
+    BASELINE,
+    STANDARD,
+    build_attack,
+    describe,
+    find_name,
+    get,
+    list_names,
+    name_attack,
+    suggest_settings,
+)
 
-__all__ = ["BASELINE", "STANDARD", "configured", "describe", "get", "name_of", "named", "names", "suggested"]
+__all__ = [
+    "BASELINE",
+    "STANDARD",
+    "build_attack",
+    "describe",
+    "find_name",
+    "get",
+    "list_names",
+    "name_attack",
+    "suggest_settings",
+]

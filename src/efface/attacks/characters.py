@@ -39,7 +39,7 @@ class Characters(Attack):
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         rngs = [context.rng("characters", row.id) for row in rows]
-        spellings = [perturbed(context.concept, self.queries, rng) for rng in rngs]
+        spellings = [perturb(context.concept, self.queries, rng) for rng in rngs]
         for turn in itertools.count():
             seeds = [rng.randrange(2**31) if turn else row.seed for rng, row in zip(rngs, rows, strict=True)]
             tries = [each[turn] if turn < len(each) else None for each in spellings]
@@ -49,25 +49,25 @@ class Characters(Attack):
             ]
 
 
-def perturbed(name: str, count: int, rng: random.Random) -> list[str]:
+def perturb(name: str, count: int, rng: random.Random) -> list[str]:
     """At most `count` different perturbations, alternately at the edges and within the name, finally only within."""
     edges = [sign.format(name) for sign in rng.sample(EDGES, len(EDGES))]
-    within = misspelt(name, count, rng)
+    within = misspell(name, count, rng)
     return [each for pair in itertools.zip_longest(edges, within) for each in pair if each][:count]
 
 
-def misspelt(name: str, count: int, rng: random.Random) -> list[str]:
+def misspell(name: str, count: int, rng: random.Random) -> list[str]:
     """At most `count` different misspellings, in random order: with one change first, then with two."""
-    once = list(dict.fromkeys(changed(name)))
+    once = list(dict.fromkeys(change_once(name)))
     rng.shuffle(once)
     if len(once) >= count:
         return once[:count]
-    twice = [other for each in once for other in changed(each)]
+    twice = [other for each in once for other in change_once(each)]
     rng.shuffle(twice)
     return [each for each in dict.fromkeys([*once, *twice]) if each != name][:count]
 
 
-def changed(name: str) -> Iterator[str]:
+def change_once(name: str) -> Iterator[str]:
     """The name with one change, at every position."""
     for i, letter in enumerate(name):
         if not letter.isalnum():

@@ -26,7 +26,7 @@ from typing import ClassVar, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..concept import positive
+from ..concept import require_positive
 from ..suites.spec import Row
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
 
@@ -64,7 +64,7 @@ class Completion(Attack):
             raise ValueError(f"halves are some of {', '.join(get_args(Half))}; got {self.halves}")
         if not self.says:
             raise ValueError("says is empty; it holds what is said beside a picture, for example '{}' or ''")
-        positive(self, "pictures")
+        require_positive(self, "pictures")
 
     def check(self, context: AttackContext) -> None:
         context.require_image_input()

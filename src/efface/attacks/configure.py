@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import ATTACKS, did_you_mean, entry_of
+from ..catalog import ATTACKS, did_you_mean, find_table_entry
 from ..files import read_toml
 from ..models.loading import BUNDLED
-from ..source import traits
+from ..source import read_traits
 
 if TYPE_CHECKING:
     from .base import Attack
@@ -18,25 +18,25 @@ STANDARD = ("synonyms", "seeds", "ring-a-bell", "unlearndiff", "soft-prompt")
 """The five prompt attacks that `--attacks standard` makes."""
 BASELINE = "random-prefix"
 """The baseline of every attack."""
-names, named, get, name_of = ATTACKS.names, ATTACKS.named, ATTACKS.get, ATTACKS.name_of
+list_names, find_name, get, name_attack = ATTACKS.names, ATTACKS.named, ATTACKS.get, ATTACKS.name_of
 
 
 def describe(name: str) -> dict[str, str]:
     """Name, threat model, version and purpose of an attack, from its source."""
     entry = ATTACKS.entry(name)
-    said = traits(entry.written)
+    said = read_traits(entry.written)
     return {"name": entry.name, "threat": said["threat"], "version": said["version"], "about": entry.about}
 
 
-def suggested(name: str, model: str) -> dict[str, Any]:
+def suggest_settings(name: str, model: str) -> dict[str, Any]:
     """A bundled model's own values of an attack's settings; empty for any other model."""
     file = BUNDLED / model / "defaults.toml"
     if not model or "/" in model or not file.is_file():
         return {}
-    return entry_of(named(name), read_toml(file).get("attack", {}))
+    return find_table_entry(find_name(name), read_toml(file).get("attack", {}))
 
 
-def configured(
+def build_attack(
     name: str, model: str = "", budget: str = "default", overrides: Mapping[str, Any] | None = None
 ) -> Attack:
     """Makes an attack with its budget.
@@ -56,25 +56,27 @@ def configured(
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
     if unknown := sorted(set(overrides) - set(fields)):
         near = did_you_mean(unknown[0], list(fields), show=len(fields)).replace("; there are", "; it has")
-        raise ValueError(f"{named(name)} has no setting {unknown[0]!r}{near}")
-    overrides = {field: _like(fields[field], value, f"{named(name)}.{field}") for field, value in overrides.items()}
-    settings = {**fields, **({} if budget == "paper" else suggested(name, model))}
+        raise ValueError(f"{find_name(name)} has no setting {unknown[0]!r}{near}")
+    overrides = {
+        field: _read_like(fields[field], value, f"{find_name(name)}.{field}") for field, value in overrides.items()
+    }
+    settings = {**fields, **({} if budget == "paper" else suggest_settings(name, model))}
     if budget.endswith("x"):
-        times = _positive(budget[:-1], budget)
+        times = _read_positive(budget[:-1], budget)
         settings |= {field: round(settings[field] * times) for field in kind.budget_fields}
     elif budget not in ("default", "paper"):
-        settings["queries"] = round(_positive(budget, budget))
+        settings["queries"] = round(_read_positive(budget, budget))
     attack = kind(**{**settings, **overrides})
     if attack.queries < 1:
-        raise ValueError(f"{named(name)} was given {attack.queries} queries; an attack needs at least 1")
+        raise ValueError(f"{find_name(name)} was given {attack.queries} queries; an attack needs at least 1")
     return attack
 
 
-def _like(default: Any, value: Any, said: str) -> Any:
+def _read_like(default: Any, value: Any, said: str) -> Any:
     """Returns a value of its default's type, which may be a list of such; raises ValueError for another type."""
     if isinstance(default, tuple):
         some = value if isinstance(value, tuple | list) else (value,)
-        return tuple(_like(default[0], each, said) for each in some) if default else tuple(some)
+        return tuple(_read_like(default[0], each, said) for each in some) if default else tuple(some)
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if default is not None and type(value) is not type(default):
@@ -83,7 +85,7 @@ def _like(default: Any, value: Any, said: str) -> Any:
     return value
 
 
-def _positive(text: str, budget: str) -> float:
+def _read_positive(text: str, budget: str) -> float:
     try:
         number = float(text)
     except ValueError:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ..edits.edit import Edit
-from ..functional.adversary import steepness_by_parts
+from ..functional.adversary import measure_steepness_by_parts
 from ..functional.losses import weighted_errors
-from ..functional.schedules import denoising_target, noised, space_weight
+from ..functional.schedules import add_noise, denoising_target, space_weight
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.interfaces import States
@@ -47,7 +47,7 @@ class DenoisingError:
         x0 = self.latents[picks.to(self.latents.device, non_blocking=True)]
         eps = torch.cat([torch.randn((1, *x0.shape[1:]), generator=rng) for rng in self.rngs]).to(x0, non_blocking=True)
         bar = self.model.noise_level(t)
-        x_t = noised(x0, eps, bar)
+        x_t = add_noise(x0, eps, bar)
         return States(x_t, t, {"goal": denoising_target(x0, eps, x_t, bar, self.model.space)})
 
     def error(self, rows: States, cond: Cond) -> Tensor:
@@ -70,7 +70,7 @@ class DenoisingError:
             return self.error(States(states.x[part], states.t[part], known), read(inputs, part))
 
         with self.model.frozen():
-            return steepness_by_parts(error, at, self.model.gradient_rows, self.model.loss_factor)
+            return measure_steepness_by_parts(error, at, self.model.gradient_rows, self.model.loss_factor)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Continues with these rows only."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..concept import Prompt
 from ..functional.adversary import NoGradient, NotFinite
-from ..functional.denoising import denoising_errors
+from ..functional.denoising import measure_denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
 from ..models.pieces import call_in_pieces
@@ -85,13 +85,13 @@ class ConceptInversion(Attack):
                 raise ValueError(f"a template holds the word as {{}}, once; got {template!r}")
 
     def check(self, context: AttackContext) -> None:
-        _around(context.model, SLOT, self.tokens)
+        _leave_room(context.model, SLOT, self.tokens)
         context.require_image_input()
 
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         words = self._learned(context)
         texts = [context.put(row.prompt, SLOT) for row in rows]
-        slots = [_around(context.model, text, self.tokens) for text in texts]
+        slots = [_leave_room(context.model, text, self.tokens) for text in texts]
         for i, word in enumerate(words):
             with torch.no_grad():
                 heard = [text.replace(SLOT, context.neutral) for text in texts]
@@ -116,7 +116,7 @@ class ConceptInversion(Attack):
             if self.start and i == 0
             else context.rng("inversion", "start", i).choice(context.list_other_words())
         )
-        ids = _ids(context.model, word)
+        ids = _read_ids(context.model, word)
         return context.model.embed(ids[torch.arange(self.tokens, device=ids.device) % len(ids)]).detach().float()
 
     def _learn(self, context: AttackContext, adam: Adam32bit, done: int, until: int) -> dict[str, Tensor]:
@@ -126,7 +126,8 @@ class ConceptInversion(Attack):
         owner = torch.arange(self.queries, device=words.device).repeat_interleave(self.batch)
         templates = self.style_templates if context.asks == "style" else self.templates
         slots = [
-            (_around(model, template, self.tokens), template.replace(SLOT, context.neutral)) for template in templates
+            (_leave_room(model, template, self.tokens), template.replace(SLOT, context.neutral))
+            for template in templates
         ]
         for step in range(done, until):
             choice = context.rng("inversion", step)
@@ -137,7 +138,7 @@ class ConceptInversion(Attack):
             ]
             with torch.enable_grad(), model.frozen():
                 cond = _read(model, [slot for slot, _ in spelled], words[owner], [text for _, text in spelled])
-                errors = denoising_errors(
+                errors = measure_denoising_errors(
                     lambda x_t, t, cond=cond: call_in_pieces(model.predict_guided, x_t, t, cond, model.gradient_rows),
                     x0,
                     model.noise_level,
@@ -163,7 +164,7 @@ Slot = tuple[Tensor, Tensor]
 """A prompt's token ids [length], and the positions [tokens] in it of a word that is given as embeddings."""
 
 
-def _around(model: Model, prompt: str, tokens: int) -> Slot:
+def _leave_room(model: Model, prompt: str, tokens: int) -> Slot:
     """The prompt with room for a word of this many tokens; a prompt that is too long is cut, but never the word.
 
     Raises:
@@ -172,7 +173,7 @@ def _around(model: Model, prompt: str, tokens: int) -> Slot:
     (empty,) = model.tokenize([""])
     if tokens > (room := len(empty) - 2):
         raise ValueError(f"a word of {tokens} tokens leaves no room in a prompt of {room}; give fewer")
-    before, after = (_ids(model, part) for part in prompt.split(SLOT, 1))
+    before, after = (_read_ids(model, part) for part in prompt.split(SLOT, 1))
     before = before[: room - tokens]
     after = after[: room - tokens - len(before)]
     places = 1 + len(before) + torch.arange(tokens, device=empty.device)
@@ -192,7 +193,7 @@ def _read(model: Model, slots: Sequence[Slot], words: Tensor, texts: Sequence[st
     return model.with_guider_inputs([""] * len(slots), cond)
 
 
-def _ids(model: Model, text: str) -> Tensor:
+def _read_ids(model: Model, text: str) -> Tensor:
     """The token ids of a text's words."""
     (ids,), (empty,) = model.tokenize([text]), model.tokenize([""])
     return ids[1 : 1 + int((ids[1:] == empty[1]).nonzero()[0])]

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..concept import positive
-from ..functional.adversary import steepness
+from ..concept import require_positive
+from ..functional.adversary import measure_steepness
 from ..functional.tokens import compute_slopes, spell, substitute
 from ..models.text_room import demand_room
 from ..suites.spec import Row
@@ -55,7 +55,7 @@ class MMA(Attack):
         return True
 
     def check_settings(self) -> None:
-        positive(self, "steps", "tokens", "top", "candidates")
+        require_positive(self, "steps", "tokens", "top", "candidates")
 
     def check(self, context: AttackContext) -> None:
         demand_room(context.model, self.tokens)
@@ -99,7 +99,9 @@ class Readings(IterativeAttack):
         """Replaces each prompt by the best of some prompts with one changed word, if that is better."""
         model = self.context.model
         with model.frozen():
-            far, grad = steepness(lambda words: self._far(words, self.wanted), self.table[self.ids], model.loss_factor)
+            far, grad = measure_steepness(
+                lambda words: self._far(words, self.wanted), self.table[self.ids], model.loss_factor
+            )
         tried = substitute(self.ids, compute_slopes(grad, self.table), self.how.top, self.how.candidates, self.rngs)
         n, m = tried.shape[:2]
         with torch.no_grad():

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from ..concept import Prompt, positive
+from ..concept import Prompt, require_positive
 from ..functional.adversary import RowwiseAdam
 from ..functional.tokens import find_nearest, spell
 from ..models.cond import Cond
@@ -66,7 +66,7 @@ class P4D(Attack):
         return True
 
     def check_settings(self) -> None:
-        positive(self, "steps", "tokens", "lr")
+        require_positive(self, "steps", "tokens", "lr")
         if self.how not in ("hard", "soft"):
             raise ValueError(f"no prompt is {self.how!r}; there are hard, soft")
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from ..concept import positive
+from ..concept import require_positive
 from ..models.text_room import fits
 from ..suites.spec import Row
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
@@ -32,7 +32,7 @@ class RandomPrefix(Attack):
     """Number of words before the prompt, by default as many as UnlearnDiffAtk's prefix has tokens."""
 
     def check_settings(self) -> None:
-        positive(self, "length")
+        require_positive(self, "length")
 
     def check(self, context: AttackContext) -> None:
         if context.accepts_words and not context.list_other_words():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..functional.adversary import NotFinite
-from ..functional.denoising import denoising_errors
+from ..functional.denoising import measure_denoising_errors
 from ..models.base import Model
 from ..models.cond import Cond
 from ..models.pieces import call_in_pieces
@@ -146,7 +146,7 @@ class Relearn(Attack):
             ]
             with torch.enable_grad(), model.frozen(), model.swap_in(self._moved(start, adam.params)):
                 cond = model.encode_with_grad(asked)
-                errors = denoising_errors(
+                errors = measure_denoising_errors(
                     lambda x_t, t, cond=cond: call_in_pieces(first, x_t, t, cond, model.gradient_rows),
                     x0,
                     model.noise_level,

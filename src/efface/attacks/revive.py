@@ -86,8 +86,8 @@ class Revive(Attack):
     def propose(self, context: AttackContext, rows: Sequence[Row]) -> Proposals:
         found = self._scars(context.model)
         for (signs, quantile, share), note in zip(self._mixes(), self.list_stages(), strict=True):
-            guesses = context.once(signs, partial(_guesses, signs, context.model, found))
-            with context.model.swap_in(_restored(context.model, found, guesses, quantile, share)):
+            guesses = context.once(signs, partial(_guess, signs, context.model, found))
+            with context.model.swap_in(_restore(context.model, found, guesses, quantile, share)):
                 yield [Candidate(row.prompt, row.seed, note=note) for row in rows]
 
     def _scars(self, model: Model) -> dict[str, Tensor]:
@@ -98,13 +98,13 @@ class Revive(Attack):
         return {name: places for name, places in found.items() if places.any()}
 
 
-def _guesses(signs: Signs, model: Model, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _guess(signs: Signs, model: Model, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Guesses [pruned] of the pruned weights, by name, in the order of their positions."""
     guess = mirror if signs == "mirror" else complete
     return {n: guess(model.weights[n].detach().flatten(1), places)[places] for n, places in found.items()}
 
 
-def _restored(
+def _restore(
     model: Model, found: Mapping[str, Tensor], guesses: Mapping[str, Tensor], quantile: float, share: float
 ) -> dict[str, Tensor]:
     """The weights with the trusted share of the guesses in their places; the rest of the places is zero."""

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ..concept import positive
+from ..concept import require_positive
 from ..functional.genetic import Breeding, evolve
 from ..suites.spec import Row
 from .base import Attack, AttackContext, Candidate, Proposals, Threat
@@ -75,7 +75,7 @@ class RingABell(Attack):
     vector; 0 means all."""
 
     def check_settings(self) -> None:
-        positive(self, "length", "population", "generations")
+        require_positive(self, "length", "population", "generations")
 
     def check(self, context: AttackContext) -> None:
         context.require_words()
@@ -87,17 +87,17 @@ class RingABell(Attack):
         rngs = [torch.Generator().manual_seed(context.rng("ring-a-bell", row.id).randrange(2**31)) for row in rows]
         each = self._vocabularies(context, rows)
         with context.base(), torch.no_grad():
-            goal = _read(context, [row.prompt for row in rows]) + self.eta * concept_vector(context)
+            goal = _read(context, [row.prompt for row in rows]) + self.eta * compute_concept_vector(context)
 
             def cost(genes: Tensor, owner: Tensor) -> Tensor:
-                texts = [spelt(each[i], one) for i, one in zip(owner.tolist(), genes, strict=True)]
-                return distances(context, texts, goal, owner)
+                texts = [spell_prompt(each[i], one) for i, one in zip(owner.tolist(), genes, strict=True)]
+                return measure_text_distances(context, texts, goal, owner)
 
             found = evolve(cost, self._breeding(len(each[0])), rngs, self.queries)
-        ranked = [[spelt(words, one) for one in people] for words, (people, _) in zip(each, found, strict=True)]
+        ranked = [[spell_prompt(words, one) for one in people] for words, (people, _) in zip(each, found, strict=True)]
         for turn in itertools.count():
             yield [
-                Candidate(best[turn % len(best)], again(context, row, turn) if turn else row.seed)
+                Candidate(best[turn % len(best)], derive_seed(context, row, turn) if turn else row.seed)
                 for best, row in zip(ranked, rows, strict=True)
             ]
 
@@ -110,7 +110,7 @@ class RingABell(Attack):
         if not self.nearest or self.nearest >= len(words):
             return [words] * len(rows)
         order = context.once(
-            "nearest" if self.names else "nearest-other", lambda: {"order": by_likeness(context, words)}
+            "nearest" if self.names else "nearest-other", lambda: {"order": sort_by_likeness(context, words)}
         )["order"]
         best, known = [words[int(i)] for i in order[: self.nearest]], set(words)
         own = ([w for w in re.findall("[a-z]+", row.prompt.casefold()) if w in known] for row in rows)
@@ -120,33 +120,33 @@ class RingABell(Attack):
         return Breeding(genes, self.length, self.population, self.generations, self.mutation, self.crossover)
 
 
-def concept_vector(context: AttackContext) -> Tensor:
+def compute_concept_vector(context: AttackContext) -> Tensor:
     """The vector [d] that the concept's name adds to an embedding compared with a neutral word, over templates."""
     named, plain = ([t.format(word) for t in TEMPLATES] for word in (context.concept, context.neutral))
     return (_read(context, named) - _read(context, plain)).mean(0)
 
 
 @torch.no_grad()
-def by_likeness(context: AttackContext, words: Sequence[str]) -> Tensor:
+def sort_by_likeness(context: AttackContext, words: Sequence[str]) -> Tensor:
     """The indices, long [n], of n words, sorted by how much their embedding has the concept's direction."""
     with context.base():
-        vector, nothing = concept_vector(context), _read(context, [context.neutral])
+        vector, nothing = compute_concept_vector(context), _read(context, [context.neutral])
         parts = (_read(context, words[i : i + CHUNK]) - nothing for i in range(0, len(words), CHUNK))
         alike = torch.cat([cosine_similarity(part, vector[None]).cpu() for part in parts])
     return alike.argsort(descending=True)
 
 
-def again(context: AttackContext, row: Row, turn: int) -> int:
+def derive_seed(context: AttackContext, row: Row, turn: int) -> int:
     """Another seed for a row's later tries."""
     return context.rng("ring-a-bell", row.id, turn).randrange(2**31)
 
 
-def spelt(words: Sequence[str], genes: Tensor) -> str:
+def spell_prompt(words: Sequence[str], genes: Tensor) -> str:
     """The prompt of a string of genes long [k]."""
     return " ".join(words[int(gene)] for gene in genes)
 
 
-def distances(context: AttackContext, texts: Sequence[str], goals: Tensor, owner: Tensor) -> Tensor:
+def measure_text_distances(context: AttackContext, texts: Sequence[str], goals: Tensor, owner: Tensor) -> Tensor:
     """The squared distances [n] of n texts' embeddings from their goals, goals[owner], on the CPU."""
     parts = []
     for start in range(0, len(texts), CHUNK):

@@ -63,12 +63,12 @@ class Seeds(Attack):
                 seed = rng.randrange(2**31)
                 again = half >= len(templates)
                 template = order[half % len(order)]
-                asked = _filled(template, context.concept)
+                asked = _fill(template, context.concept)
                 own = Candidate(context.put(row.prompt, context.concept), seed, note="seed")
                 tries.append(Candidate(asked, seed if again else row.seed, note=template) if other else own)
             yield tries
 
 
-def _filled(template: str, name: str) -> str:
+def _fill(template: str, name: str) -> str:
     text = template.replace("{}", name)
     return text.replace(f"a {name}", f"an {name}") if name[:1].casefold() in tuple("aeiou") else text

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from ..concept import Prompt, positive
+from ..concept import Prompt, require_positive
 from ..functional.adversary import RowwiseAdam
 from ..models.adapters.flat import flatten_parts, replace_parts
 from ..models.cond import Cond
@@ -59,7 +59,7 @@ class SoftPrompt(Attack):
         return self.where == "words"
 
     def check_settings(self) -> None:
-        positive(self, "steps", "tokens", "lr")
+        require_positive(self, "steps", "tokens", "lr")
         if self.where not in ("words", "encoding"):
             raise ValueError(f"an embedding attack is made at words or encoding, not {self.where!r}")
 

@@ -22,7 +22,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from ..concept import positive
+from ..concept import require_positive
 from ..functional.adversary import RowwiseAdam
 from ..functional.tokens import compute_slopes, draw_tokens, project_to_simplex, spell
 from ..models.cond import Cond
@@ -64,7 +64,7 @@ class UnlearnDiff(Attack):
         return True
 
     def check_settings(self) -> None:
-        positive(self, "steps", "tokens", "lr")
+        require_positive(self, "steps", "tokens", "lr")
 
     def check(self, context: AttackContext) -> None:
         require_gradients(context.model, context.edit)

@@ -19,7 +19,7 @@ from .attack import AttackCommand
 from .audit import AuditCommand
 from .combining import Diff, Merge, Revert
 from .completion import Completion
-from .console import complain, quiet
+from .console import complain, quieten
 from .demo import Demo
 from .doctor import Doctor
 from .draw import Draw
@@ -99,10 +99,10 @@ def _answer(args: list[str]) -> int:
     if args[:1] == ["help"]:
         args = [*args[1:], "--help"]
     if args[:1] in ([], ["-h"], ["--help"], ["--version"], ["version"]):
-        print(f"efface {__version__}" if args[:1] in (["--version"], ["version"]) else usage())
+        print(f"efface {__version__}" if args[:1] in (["--version"], ["version"]) else describe_usage())
         return 0 if args else 2
     with warnings.catch_warnings():
-        quiet()
+        quieten()
         try:
             return _run(args[0], args[1:])
         except BrokenPipeError:
@@ -138,7 +138,7 @@ def explain_memory(command: str, error: Exception) -> Exception:
     return RuntimeError(f"memory ran out: {said}; {LESS_MEMORY.get(command, '')}{LESS_OF_MODEL} take less")
 
 
-def usage() -> str:
+def describe_usage() -> str:
     """What `efface --help` prints."""
     lines = ["usage: efface COMMAND [flags]", "", *textwrap.wrap(ABOUT, WIDTH)]
     for title, group in GROUPS.items():

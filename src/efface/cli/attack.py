@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import tyro
 
 from ..files import check_folder
-from .console import progress, result, tell_plan
+from .console import print_result, show_progress, tell_plan
 from .loading import Drawing, Loading
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class AttackCommand:
         check_folder(self.out)
         from ..api.attacking import attack
 
-        with progress() as report:
+        with show_progress() as report:
             record = attack(
                 self.loading.lazily(self.model),
                 self.edit,
@@ -85,8 +85,8 @@ class AttackCommand:
                 asks=self.asks,
                 attacks=self.attack or "standard",
                 budget=self.budget,
-                settings=by_attack(self.set),
-                synonyms=spoken(self.synonym),
+                settings=group_by_attack(self.set),
+                synonyms=parse_synonyms(self.synonym),
                 scorers=self.scorer,
                 group=self.group or "",
                 rows=self.rows,
@@ -103,12 +103,12 @@ class AttackCommand:
             )
         path = self.out / "attacks.json"
         data = record.model_dump(include={"targets", "robust", "conditions", "measures", "alarms"}, mode="json")
-        result({"attacks": str(path), **data}, self.json, f"{table(record)}\n{path}")
+        print_result({"attacks": str(path), **data}, self.json, f"{format_table(record)}\n{path}")
 
 
-def by_attack(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+def group_by_attack(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The settings of each attack, parsed from flags such as "ring-a-bell.generations=40"."""
-    from ..attacks import named
+    from ..attacks import find_name
 
     out: dict[str, dict[str, Any]] = {}
     for each in given:
@@ -118,11 +118,11 @@ def by_attack(given: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise ValueError(
                 f"--set {each!r} is not a setting; write NAME.SETTING=VALUE, as ring-a-bell.generations=40"
             )
-        out.setdefault(named(name), {})[field.replace("-", "_")] = literal(value)
+        out.setdefault(find_name(name), {})[field.replace("-", "_")] = parse_literal(value)
     return out
 
 
-def literal(text: str) -> Any:
+def parse_literal(text: str) -> Any:
     """A number, a truth value or a text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -132,7 +132,7 @@ def literal(text: str) -> Any:
         return text
 
 
-def spoken(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parse_synonyms(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Other names of each concept, parsed from flags such as "cat=kitty"; ValueError for anything else."""
     found: dict[str, tuple[str, ...]] = {}
     for each in given:
@@ -145,7 +145,7 @@ def spoken(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def table(record: AttackRecord) -> str:
+def format_table(record: AttackRecord) -> str:
     """The success rate of each attack beside its controls, and the alarms, as text."""
     from ..reporting.wording import format_estimate
 
@@ -154,11 +154,11 @@ def table(record: AttackRecord) -> str:
     rows: list[tuple[str, ...]] = [head]
     for name in dict.fromkeys(t.attack for t in record.measures):
         own, kept, base = (record.find(name, where) for where in ("target", "control-kept", "control-base"))
-        baseline, cost = ("–", ("–", "–")) if own is None else (percent(own, own.baseline.value), spent(own))
-        shown = [percent(t, t.after.value) if t else "–" for t in (kept, base)]
+        baseline, cost = ("–", ("–", "–")) if own is None else (format_rate(own, own.baseline.value), format_cost(own))
+        shown = [format_rate(t, t.after.value) if t else "–" for t in (kept, base)]
         if own and own.intact:
-            shown[0] = f"{percent(own, own.intact.value)} by name"
-        rows.append((name, percent(own, own.after.value, True) if own else "–", baseline, *shown, *cost))
+            shown[0] = f"{format_rate(own, own.intact.value)} by name"
+        rows.append((name, format_rate(own, own.after.value, True) if own else "–", baseline, *shown, *cost))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines += ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [climb(t) for t in record.measures if t.condition == "target" and t.stages and len(t.curve) > 1]
@@ -175,7 +175,7 @@ def climb(measure: AttackMeasure) -> str:
     return f"{measure.attack}, rows broken by then: {measure.curve[0]:.0%} before, {', '.join(steps)}"
 
 
-def percent(measure: AttackMeasure, value: float | None, interval: bool = False) -> str:
+def format_rate(measure: AttackMeasure, value: float | None, interval: bool = False) -> str:
     if measure.missing or value is None:
         return "not made"
     return f"{value:.0%}" + (
@@ -183,5 +183,5 @@ def percent(measure: AttackMeasure, value: float | None, interval: bool = False)
     )
 
 
-def spent(measure: AttackMeasure) -> tuple[str, str]:
+def format_cost(measure: AttackMeasure) -> tuple[str, str]:
     return f"{measure.queries:.1f}", f"{measure.seconds:.0f}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import tyro
 
 from ..files import check_folder
-from .console import progress, result
+from .console import print_result, show_progress
 from .loading import Drawing, Loading
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class AuditCommand:
         from ..api.auditing import audit
 
         look = ("worst", "controls", "count", "states", "points", "space", "template", "near", "seed")
-        with progress() as report:
+        with show_progress() as report:
             found = audit(
                 self.loading.lazily(self.model),
                 self.edit,
@@ -75,24 +75,26 @@ class AuditCommand:
                 **vars(self.drawing),
             )
         where = self.out / "audit.json"
-        result({"audit": str(where), **found.model_dump(mode="json")}, self.json, f"{table(found)}\n{where}")
+        print_result(
+            {"audit": str(where), **found.model_dump(mode="json")}, self.json, f"{format_table(found)}\n{where}"
+        )
 
 
-def table(found: Audit) -> str:
+def format_table(found: Audit) -> str:
     """The words that were drawn, one on each line."""
     lines = [
         f"{len(found.ranking)} words were searched by {found.measure}; the most damaged and random others were drawn:"
     ]
     width = max(len(f.word) for f in found.findings)
-    lines += [_line(f, width) for f in found.findings]
-    lines.append(f"pictures of the worst changed by {_interval(found.worst)}")
+    lines += [_format_line(f, width) for f in found.findings]
+    lines.append(f"pictures of the worst changed by {_format_interval(found.worst)}")
     if found.controls:
-        lines[-1] += f", those of words taken at random by {_interval(found.controls)}"
+        lines[-1] += f", those of words taken at random by {_format_interval(found.controls)}"
     lines += [f"left open: {way}" for way in found.open_paths]
     return "\n".join(lines)
 
 
-def _line(f: AuditedWord, width: int) -> str:
+def _format_line(f: AuditedWord, width: int) -> str:
     said = []
     for m in f.measures:
         form, name = ("{:.0%}", "shown") if m.metric == "psr1" else ("{:.2f}", "CLIP")
@@ -104,5 +106,5 @@ def _line(f: AuditedWord, width: int) -> str:
     )
 
 
-def _interval(e: Estimate) -> str:
+def _format_interval(e: Estimate) -> str:
     return f"{e.value:.1%} (95 % interval {e.low:.1%} to {e.high:.1%}, {e.n} words)"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
-from .console import result
+from .console import print_result
 from .importing import check_out
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Merge:
         check_out(self.out, self.overwrite)
         edit = merge(self.model, self.edits, strengths=self.strength or None)
         edit.save(self.out)
-        result({"edit": str(self.out), "weights": len(edit.names)}, self.json, f"{self.out}\n{edit!r}")
+        print_result({"edit": str(self.out), "weights": len(edit.names)}, self.json, f"{self.out}\n{edit!r}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Revert:
 
         done = revert(self.model, self.edited, self.edit, self.out, strength=self.strength)
         says = "is the base, bit for bit" if done["exact"] else "is not the base: something else was changed too"
-        result(done, self.json, f"{self.out}: the edit was removed from {done['weights']} weights; the result {says}")
+        print_result(
+            done, self.json, f"{self.out}: the edit was removed from {done['weights']} weights; the result {says}"
+        )
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,10 @@ class Diff:
             raise ValueError(f"--top must be 0 or more, got {self.top}")
         found = diff(self.model, self.edit, self.other, strength=self.strength)
         paths = [{**asdict(path), "open": path.open} for path in found.paths]
-        result({**asdict(found), "paths": paths}, self.json, table(found, self.top))
+        print_result({**asdict(found), "paths": paths}, self.json, format_table(found, self.top))
 
 
-def table(found: Difference, top: int) -> str:
+def format_table(found: Difference, top: int) -> str:
     """The difference, for a person."""
     lines = [f"{len(found.tensors)} of {found.of} tensors differ, by {found.relative:.3%} of all weights' norm"]
     if found.tensors and top:

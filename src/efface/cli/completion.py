@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import tyro
 
 from ..catalog import ATTACKS, METHODS, SCORERS
-from ..source import fields, is_trait, lineage
+from ..source import is_trait, list_fields, walk_lineage
 
 BASH = """_efface() {
   local word="${COMP_WORDS[COMP_CWORD]}"
@@ -44,13 +44,13 @@ class Completion:
     """Print the result as JSON."""
 
     def run(self) -> None:
-        from .console import result
+        from .console import print_result
 
         if self.shell == "words":
             found = list_words(self.after)
-            result(found, self.json, "\n".join(found))
+            print_result(found, self.json, "\n".join(found))
         else:
-            result({"script": SCRIPTS[self.shell]}, self.json, SCRIPTS[self.shell].rstrip())
+            print_result({"script": SCRIPTS[self.shell]}, self.json, SCRIPTS[self.shell].rstrip())
 
 
 def list_words(before: Sequence[str]) -> list[str]:
@@ -63,19 +63,19 @@ def list_words(before: Sequence[str]) -> list[str]:
         return list(COMMANDS) if len(before) == 1 else []
     if before[0] not in COMMANDS:
         return []
-    if named := _names_after(before):
+    if named := _list_names_after(before):
         return named
-    if len(before) > 1 and before[-1].startswith("--") and before[-1] not in _flags(COMMANDS[before[0]], bool):
+    if len(before) > 1 and before[-1].startswith("--") and before[-1] not in _list_flags(COMMANDS[before[0]], bool):
         return []
     if before[0] == "erase" and len(before) > 1 and before[1] in METHODS.names():
-        return [*_erase_flags(), *_method_flags(before[1]), "--help"]
-    return [*_flags(COMMANDS[before[0]]), "--help"]
+        return [*_list_erase_flags(), *_list_method_flags(before[1]), "--help"]
+    return [*_list_flags(COMMANDS[before[0]]), "--help"]
 
 
-def _names_after(before: Sequence[str]) -> list[str]:
+def _list_names_after(before: Sequence[str]) -> list[str]:
     """The names that the last word asks for: a model's after --model, a method's after `erase`."""
-    from ..models.loading import names as models
-    from ..suites.spec import names as suites
+    from ..models.loading import list_bundled as models
+    from ..suites.spec import list_names as suites
 
     lists: dict[str, Any] = {
         "--model": models,
@@ -91,7 +91,7 @@ def _names_after(before: Sequence[str]) -> list[str]:
     return list(lists[last]()) if last in lists else []
 
 
-def _flags(command: type, only: type | None = None) -> list[str]:
+def _list_flags(command: type, only: type | None = None) -> list[str]:
     """The flags of a command, from its fields and those of the groups among them; `only` those of this type."""
     found: list[str] = []
     plain, annotated = (typing.get_type_hints(command, include_extras=extras) for extras in (False, True))
@@ -99,26 +99,26 @@ def _flags(command: type, only: type | None = None) -> list[str]:
         kind = plain[field.name]
         marks = getattr(annotated[field.name], "__metadata__", ())
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            found += _flags(kind, only)
+            found += _list_flags(kind, only)
         elif only in (None, kind) and "Positional" not in map(repr, marks):
             named = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
             found.append("--" + named.replace("_", "-"))
     return found
 
 
-def _erase_flags() -> list[str]:
+def _list_erase_flags() -> list[str]:
     from .erase import Loading, Memory, Output, What
 
-    return [flag for group in (What, Output, Memory, Loading) for flag in _flags(group)]
+    return [flag for group in (What, Output, Memory, Loading) for flag in _list_flags(group)]
 
 
-def _method_flags(name: str) -> list[str]:
+def _list_method_flags(name: str) -> list[str]:
     """A method's flags, read from its source, so that no torch is imported."""
     found: dict[str, None] = {}
-    for each in reversed(list(lineage(METHODS.entry(name).written))):
+    for each in reversed(list(walk_lineage(METHODS.entry(name).written))):
         found |= {
             f"--{field.removesuffix('_').replace('_', '-')}": None
-            for field, line in fields(each.node).items()
+            for field, line in list_fields(each.node).items()
             if not is_trait(line)
         }
     return list(found)

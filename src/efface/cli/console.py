@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..api.progress import STEPS, Report, bars, silent
+from ..api.progress import STEPS, Report, report_nothing, show_bars
 
 if TYPE_CHECKING:
     from ..planning.gradients import GradientPlan
@@ -31,7 +31,7 @@ def warn(text: str) -> None:
     say(f"warning: {text}")
 
 
-def result(data: Any, as_json: bool, text: str) -> None:
+def print_result(data: Any, as_json: bool, text: str) -> None:
     """The command's result, for a program or for a person."""
     print(json.dumps(data, indent=1, ensure_ascii=False) if as_json else text, flush=True)
 
@@ -44,7 +44,7 @@ def complain(error: BaseException, code: int) -> int:
     return code
 
 
-def quiet() -> None:
+def quieten() -> None:
     """Shows each warning on one line, and hides the progress bars of other libraries."""
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
         os.environ.setdefault(name, "1")
@@ -70,19 +70,19 @@ def tell_plan(plan: Plan | GradientPlan) -> None:
 
 
 @contextmanager
-def progress(aloud: bool = True) -> Iterator[Report]:
+def show_progress(aloud: bool = True) -> Iterator[Report]:
     """Gives a function of a stage's name, the amount done and the total, which shows progress with the time left
     where `aloud`."""
     if not aloud:
-        yield silent
+        yield report_nothing
     elif sys.stderr.isatty():
-        with bars() as report:
+        with show_bars() as report:
             yield report
     else:
-        yield _lines()
+        yield _print_lines()
 
 
-def _lines() -> Report:
+def _print_lines() -> Report:
     """Prints a line when a stage begins, every few seconds, and when it ends."""
     began: dict[str, tuple[float, int]] = {}
     spoken: dict[str, float] = {}

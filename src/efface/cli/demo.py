@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from .console import progress, result, say, tell_plan, tell_suite
+from .console import print_result, say, show_progress, tell_plan, tell_suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class Demo:
 
     def run(self) -> None:
         from ..api.demonstrating import demonstrate
-        from .evaluate import headlines, summary
+        from .evaluate import format_headlines, summarise
 
         say(f"loading {self.model}")
-        with progress() as report:
+        with show_progress() as report:
             made = demonstrate(
                 self.target,
                 self.out,
@@ -45,5 +45,5 @@ class Demo:
                 on_suite=tell_suite,
                 on_plan=tell_plan,
             )
-        data = {"report": str(made.page), "verdict": made.verdict.sentence, **summary(made.record)}
-        result(data, self.json, f"{headlines(made.record)}\n{made.verdict.sentence}\n{made.page}")
+        data = {"report": str(made.page), "verdict": made.verdict.sentence, **summarise(made.record)}
+        print_result(data, self.json, f"{format_headlines(made.record)}\n{made.verdict.sentence}\n{made.page}")

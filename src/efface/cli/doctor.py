@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .console import result
+from .console import print_result
 
 MARKS = {True: "ok", False: "missing"}
 
@@ -34,5 +34,5 @@ class Doctor:
             "facts": {f.name: f.says for f in found.facts},
             "tasks": [{"task": t.name, "missing": list(t.missing), "remedy": t.remedy} for t in found.tasks],
         }
-        result(data, self.json, "\n".join(lines))
+        print_result(data, self.json, "\n".join(lines))
         return 0 if found.works else 1

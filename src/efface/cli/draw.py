@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import tyro
 
-from .console import progress, result
+from .console import print_result, show_progress
 from .loading import Loading, Sampled
 
 
@@ -51,7 +51,7 @@ class Draw:
         from ..api.drawing import draw
 
         strength = self.drawing.strength[0] if len(self.drawing.strength) == 1 else self.drawing.strength or 1.0
-        with progress() as report:
+        with show_progress() as report:
             drawn = draw(
                 self.loading.lazily(self.model),
                 self.prompt,
@@ -67,4 +67,6 @@ class Draw:
             return
         pictures = [{"prompt": prompt, "seed": seed, "file": file.name} for prompt, seed, file in drawn]
         data = {"model": self.model, "edits": [str(e) for e in self.edit], "strength": strength}
-        result({**data, "pictures": pictures}, self.json, "\n".join(f"{file}  {prompt}" for prompt, _, file in drawn))
+        print_result(
+            {**data, "pictures": pictures}, self.json, "\n".join(f"{file}  {prompt}" for prompt, _, file in drawn)
+        )

@@ -15,8 +15,8 @@ from ..api.progress import Report
 from ..api.resources import LazyModel, check_target
 from ..concept import Erasure
 from ..files import check_file, check_folder
-from ..source import SourceField, Unreadable, field_docs, read_fields, traits
-from .console import progress, result, say, tell_plan
+from ..source import SourceField, Unreadable, read_field_docs, read_fields, read_traits
+from .console import print_result, say, show_progress, tell_plan
 from .loading import Loading
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ class Request:
         def look(model: Model, erasure: Erasure) -> None:
             drawn.append(check_target(self.request.model, model, erasure, report))
 
-        with join_process_group(self.loading.device) as group, progress(group.is_main) as report:
+        with join_process_group(self.loading.device) as group, show_progress(group.is_main) as report:
             edit = self.erase(method, report, tell_plan if group.is_main else None, look)
             if not group.is_main:
                 return
             edit.save(self.output.out)
         targets = edit.meta["request"]["targets"]
         data = {"edit": str(self.output.out), "method": name, "targets": targets, "base_draws_target": drawn[0]}
-        result(data, self.output.json, f"{', '.join(targets)} erased with {name}: {self.output.out}")
+        print_result(data, self.output.json, f"{', '.join(targets)} erased with {name}: {self.output.out}")
 
     def erase(
         self,
@@ -182,17 +182,17 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
     The method's class is imported when the flags are understood, so that help and a misspelled flag need no torch.
     """
     from ..catalog import METHODS
-    from ..methods import get, named, suggested_for
+    from ..methods import find_name, get, suggest_for_bundled
 
-    name = named(name)
-    suggested, own = suggested_for(name, _given_model(args)), METHODS.entry(name).written
-    groups = flags_of(name, suggested)
+    name = find_name(name)
+    suggested, own = suggest_for_bundled(name, _read_model(args)), METHODS.entry(name).written
+    groups = list_flags(name, suggested)
     factory = {part: dataclasses.field(default_factory=part) for part in (Memory, Loading)}
     first, last = [("request", What), ("output", Output)], [("memory", Memory), ("loading", Loading)]
     fields = [*first, *groups, *((name, part, factory[part]) for name, part in last)]
     flags = dataclasses.make_dataclass("flags", fields, frozen=True, kw_only=True)
     said = ast.get_docstring(own.node) or ""
-    about = f"Erase concepts from a model with {own.name}. {said}\n\n{_example(name, traits(own))}"
+    about = f"Erase concepts from a model with {own.name}. {said}\n\n{_give_example(name, read_traits(own))}"
     given = tyro.cli(flags, prog=f"efface erase {name}", description=about, args=list(args), config=tuple(config))
     chosen = {key: value for group, _, _ in groups for key, value in vars(getattr(given, group)).items()}
     request = Request(**{name: getattr(given, name) for name, _ in (*first, *last)})
@@ -202,14 +202,14 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
     return lambda: request.run(name, get(name)(**chosen))
 
 
-def flags_of(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def list_flags(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """A method's arguments as two groups of flags, with these defaults over its own: its own, and its training's.
 
     A flag that `erase` itself has too bears the method's name before its own, as `--ac-variant`.
     """
     taken = {field.name for part in (What, Output, Memory, Loading) for field in dataclasses.fields(part)}
     groups: dict[str, list[tuple[str, Any, Any]]] = {"method": [], "training": []}
-    for field in fields_of(name):
+    for field in list_fields(name):
         flag = f"{name}_{field.name}" if field.name in taken else field.name.removesuffix("_")
         told = tyro.conf.arg(name=flag.replace("_", "-"), help=field.about)
         default = dataclasses.field(default=suggested.get(field.name, field.default))
@@ -218,7 +218,7 @@ def flags_of(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, An
     return [(group, cls, dataclasses.field(default_factory=cls)) for group, cls in made.items()]
 
 
-def fields_of(name: str) -> list[SourceField]:
+def list_fields(name: str) -> list[SourceField]:
     """A method's fields, read from its source; of its class, which is imported, where the source does not tell all."""
     from ..catalog import METHODS
 
@@ -227,7 +227,7 @@ def fields_of(name: str) -> list[SourceField]:
         return read_fields(entry.written)
     except Unreadable:
         kind = entry.load()
-        hints, docs = get_type_hints(kind, include_extras=True), field_docs(entry.written)
+        hints, docs = get_type_hints(kind, include_extras=True), read_field_docs(entry.written)
         given = vars(kind).get("__annotations__", {})
         return [
             SourceField(f.name, hints[f.name], getattr(kind, f.name), docs.get(f.name, ""), f.name in given)
@@ -235,12 +235,12 @@ def fields_of(name: str) -> list[SourceField]:
         ]
 
 
-def _example(name: str, known: Mapping[str, Any]) -> str:
+def _give_example(name: str, known: Mapping[str, Any]) -> str:
     anchor = " --anchor dog" if known.get("needs_anchor") else ""
     return f"Example:\n  efface erase {name} --model glyphs --target cat{anchor} --out cat.safetensors"
 
 
-def _given_model(args: Sequence[str]) -> str:
+def _read_model(args: Sequence[str]) -> str:
     """The value of --model, before the flags that depend on it are known."""
     for flag, value in zip(args, [*args[1:], ""], strict=True):
         if flag == "--model":

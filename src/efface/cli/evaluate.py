@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import tyro
 
 from ..files import check_folder
-from .console import progress, result, tell_suite
+from .console import print_result, show_progress, tell_suite
 from .loading import Loading, Sampling
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Evaluate:
         check_folder(self.out)
         from ..api.evaluating import evaluate
 
-        with progress() as report:
+        with show_progress() as report:
             record = evaluate(
                 self.loading.lazily(self.model),
                 self.edit,
@@ -91,16 +91,16 @@ class Evaluate:
                 track_dir=self.track_dir,
             )
         path = self.out / "report.json"
-        result({"report": str(path), **summary(record)}, self.json, f"{headlines(record)}\n{path}")
+        print_result({"report": str(path), **summarise(record)}, self.json, f"{format_headlines(record)}\n{path}")
 
 
-def summary(record: Record) -> dict[str, Any]:
+def summarise(record: Record) -> dict[str, Any]:
     """Headline rates and alarms, for a program."""
     heads = [m.model_dump() for m in record.headline_measures()]
     return {"targets": list(record.targets), "headlines": heads, "alarms": [a.model_dump() for a in record.alarms]}
 
 
-def headlines(record: Record) -> str:
+def format_headlines(record: Record) -> str:
     """Headline rates with intervals and alarms, for a person."""
     from ..reporting.wording import METRICS, format_estimate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..interchange.formats import Format, find_exact
-from .console import result, say, warn
+from .console import print_result, say, warn
 
 if TYPE_CHECKING:
     from ..api.exporting import Exported
@@ -64,7 +64,7 @@ class Export:
         )
         tell(made)
         kind = "folder" if self.format == "diffusers" else "file"
-        result({kind: str(self.out), **made.about}, self.json, str(self.out))
+        print_result({kind: str(self.out), **made.about}, self.json, str(self.out))
 
 
 def tell(made: Exported) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import tyro
 
-from .console import result
+from .console import print_result
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Import:
         )
         edit.save(self.out)
         data = {"edit": str(self.out), "weights": len(edit.names), **edit.meta["arguments"]}
-        result(data, self.json, f"{self.out}\n{edit!r}, read as {data['read_as']}")
+        print_result(data, self.json, f"{self.out}\n{edit!r}, read as {data['read_as']}")
 
 
 def check_out(out: Path, overwrite: bool) -> None:

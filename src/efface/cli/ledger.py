@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import tyro
 
-from .console import progress, result
+from .console import print_result, show_progress
 from .loading import Loading
 
 
@@ -38,7 +38,7 @@ class Ledger:
     def run(self) -> None:
         from ..api.ledger import add_to_ledger
 
-        with progress() as report:
+        with show_progress() as report:
             book = add_to_ledger(
                 self.loading.lazily(self.model),  # type: ignore[arg-type]
                 self.ledger,
@@ -49,21 +49,22 @@ class Ledger:
                 rows=self.rows,
                 progress=report,
             )
-        result(book, self.json, table(book))
+        print_result(book, self.json, format_table(book))
 
 
-def table(book: dict[str, Any]) -> str:
+def format_table(book: dict[str, Any]) -> str:
     """How often each target is drawn: by the base, and after each erasure."""
     lines = []
     for i, entry in enumerate(book["entries"]):
         after = [
-            f"after {check['after']}: {_rate(check['shown'][i])}" for check in book["checks"] if check["after"] > i
+            f"after {check['after']}: {_format_rate(check['shown'][i])}"
+            for check in book["checks"]
+            if check["after"] > i
         ]
-        lines.append(
-            f"{', '.join(entry['targets'])} by {entry['method']}: base {_rate(entry['base'])}, {', '.join(after)}"
-        )
+        erased = f"{', '.join(entry['targets'])} by {entry['method']}"
+        lines.append(f"{erased}: base {_format_rate(entry['base'])}, {', '.join(after)}")
     return "\n".join(lines)
 
 
-def _rate(e: dict[str, Any]) -> str:
+def _format_rate(e: dict[str, Any]) -> str:
     return "not judged" if e["value"] is None else f"{e['value']:.0%} ({e['low']:.0%} to {e['high']:.0%})"

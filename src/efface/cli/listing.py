@@ -15,10 +15,10 @@ import tyro
 
 from ..catalog import SCORERS
 from ..files import read_toml
-from ..methods.capabilities import cells
+from ..methods.capabilities import describe_needs
 from ..models.architectures import ARCHITECTURES, GROUPS
-from ..source import fields, is_trait, lineage, traits
-from .console import result
+from ..source import is_trait, list_fields, read_traits, walk_lineage
+from .console import print_result
 
 PACKAGE = Path(__file__).parent.parent
 OTHERS = {
@@ -58,27 +58,27 @@ class List:
 
     def run(self) -> None:
         if self.what == "architectures":
-            rows = served()
-            return result(rows, self.json, tabulate(rows))
-        makers = {"methods": methods, "attacks": attacks, "scorers": scorers, "suites": suites}
-        rows = {**makers, "protocols": protocols, "models": models}[self.what]()
+            rows = list_served()
+            return print_result(rows, self.json, tabulate(rows))
+        makers = {"methods": list_methods, "attacks": list_attacks, "scorers": list_scorers, "suites": list_suites}
+        rows = {**makers, "protocols": list_protocols, "models": list_models}[self.what]()
         columns = {"methods": COLUMNS, "attacks": ("name", "threat", "about")}.get(self.what, ("name", "about"))
         advice = f"\n\n{ADVICE}" if self.what == "methods" else ""
-        result(rows, self.json, f"{_table(rows, columns)}{advice}")
+        print_result(rows, self.json, f"{_format_table(rows, columns)}{advice}")
 
 
-def methods() -> list[dict[str, Any]]:
+def list_methods() -> list[dict[str, Any]]:
     """Every method with its capabilities."""
-    from ..methods import capabilities, describe, names
+    from ..methods import capabilities, describe, list_names
 
-    return [{"name": n, "about": describe(n), **dataclasses.asdict(capabilities(n))} for n in names()]
+    return [{"name": n, "about": describe(n), **dataclasses.asdict(capabilities(n))} for n in list_names()]
 
 
-def served() -> list[dict[str, str]]:
+def list_served() -> list[dict[str, str]]:
     """Every method, with what it asks of each architecture."""
-    from ..methods import capabilities, names
+    from ..methods import capabilities, list_names
 
-    return [{"name": name, **cells(capabilities(name))} for name in names()]
+    return [{"name": name, **describe_needs(capabilities(name))} for name in list_names()]
 
 
 def tabulate(rows: Sequence[Mapping[str, str]]) -> str:
@@ -87,45 +87,45 @@ def tabulate(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def attacks() -> list[dict[str, Any]]:
+def list_attacks() -> list[dict[str, Any]]:
     """Every attack with what an attacker must hold for it."""
-    from ..attacks import describe, names
+    from ..attacks import describe, list_names
 
-    return [describe(n) for n in names()]
+    return [describe(n) for n in list_names()]
 
 
-def scorers() -> list[dict[str, str]]:
+def list_scorers() -> list[dict[str, str]]:
     """Every scorer, with the words that `--scorer` takes."""
-    return [_scorer(name) for name in SCORERS.names()]
+    return [_describe_scorer(name) for name in SCORERS.names()]
 
 
-def suites() -> list[dict[str, str]]:
+def list_suites() -> list[dict[str, str]]:
     from ..suites.spec import describe
 
     return describe()
 
 
-def protocols() -> list[dict[str, str]]:
+def list_protocols() -> list[dict[str, str]]:
     """Published protocols, read from their file."""
     declared = read_toml(PACKAGE / "evaluation" / "protocols.toml")
     told = ("version", "about", "source", "differs")
     return [{"name": name, **{key: declared[name][key] for key in told}} for name in sorted(declared)]
 
 
-def models() -> list[dict[str, str]]:
-    from ..models.loading import names
+def list_models() -> list[dict[str, str]]:
+    from ..models.loading import list_bundled
 
-    found = [{"name": n, "about": "bundled; needs no network"} for n in names()]
+    found = [{"name": n, "about": "bundled; needs no network"} for n in list_bundled()]
     return [*found, *({"name": name, "about": about} for name, about in OTHERS.items())]
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def _format_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Rows under each other, none wider than a terminal; what a row is about is wrapped below it.
 
     There is a line of titles where a row has more than a name and what it is about.
     """
     short = [column for column in columns if column != "about"]
-    lines = [[_cell(row[column]) for column in short] for row in rows]
+    lines = [[_format_cell(row[column]) for column in short] for row in rows]
     titles = [[TITLES.get(column, column) for column in short]] if len(short) > 1 else []
     widths = [max(len(cell) for cell in column) for column in zip(*titles, *lines, strict=True)]
     padded = ["  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in [*titles, *lines]]
@@ -135,15 +135,15 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join(told)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple) and value and {*value} <= {*ARCHITECTURES}:
-        return _served(value)
+        return _format_served(value)
     return " ".join(value) if isinstance(value, tuple) else str(value).removeprefix("by ").removesuffix(" time")
 
 
-def _served(names: Sequence[str]) -> str:
+def _format_served(names: Sequence[str]) -> str:
     """The architectures in few words: "all", "all but" one, a group's name for the whole group, the others by name."""
     others = [name for name in ARCHITECTURES if name not in names]
     if len(others) < 2:
@@ -153,14 +153,19 @@ def _served(names: Sequence[str]) -> str:
     return " ".join([*(name for name in names if name not in held), *groups])
 
 
-def _scorer(name: str) -> dict[str, str]:
+def _describe_scorer(name: str) -> dict[str, str]:
     """Name, version, settings and purpose of a scorer, from its source."""
     entry = SCORERS.entry(name)
     own = entry.written
     lines: dict[str, ast.AnnAssign] = {}
-    for each in lineage(own):
-        lines = fields(each.node) | lines
+    for each in walk_lineage(own):
+        lines = list_fields(each.node) | lines
     settings = [each for each, line in lines.items() if not is_trait(line) and each != "palette"]
     words = f"{name}:FOLDER_OR_HUB_ID" if "folder" in settings else name
     rest = "".join(f"[,{each}=…]" for each in settings if each != "folder")
-    return {"name": name, "version": str(traits(own).get("version", "")), "words": words + rest, "about": entry.about}
+    return {
+        "name": name,
+        "version": str(read_traits(own).get("version", "")),
+        "words": words + rest,
+        "about": entry.about,
+    }

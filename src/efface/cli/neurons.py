@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import tyro
 
-from .console import progress, result
+from .console import print_result, show_progress
 from .loading import Loading
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Neurons:
         from ..api.diagnosing import neurons
 
         look = {name: getattr(self, name) for name in ("steps", "guidance", "top", "correlation", "relative", "draws")}
-        with progress() as report:
+        with show_progress() as report:
             found, data = neurons(
                 self.loading.lazily(self.model),
                 self.edit,
@@ -84,10 +84,10 @@ class Neurons:
                 **({"layers": self.layers} if self.layers else {}),
             )
         where = self.out / "neurons.json"
-        result({**data, "report": str(where.with_suffix(".html"))}, self.json, f"{_summary(found)}\n{where}")
+        print_result({**data, "report": str(where.with_suffix(".html"))}, self.json, f"{_summarise(found)}\n{where}")
 
 
-def _summary(found: Diagnosis) -> str:
+def _summarise(found: Diagnosis) -> str:
     lines = [f"{len(found.chosen)} of {len(found.neurons)} neurons carry the concept; their mean sensitivity"]
     for name, s in found.models.items():
         spread = f" ({s.interval[0]:.4g} to {s.interval[1]:.4g})" if s.interval else ""

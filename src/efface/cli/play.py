@@ -10,7 +10,7 @@ from typing import ClassVar
 import tyro
 
 from ..playground.serving import HOST, PORT, is_loopback, play
-from .console import result, warn
+from .console import print_result, warn
 from .loading import Loading
 
 
@@ -47,6 +47,6 @@ class Play:
             self.edit,
             host=self.host,
             port=self.port,
-            on_ready=lambda url: result({"url": url}, self.json, f"{url}\nCtrl-C ends it."),
+            on_ready=lambda url: print_result({"url": url}, self.json, f"{url}\nCtrl-C ends it."),
             **options,
         )

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import tyro
 
-from .console import progress, result
+from .console import print_result, show_progress
 from .loading import Loading
 
 
@@ -53,7 +53,7 @@ class Purify:
     def run(self) -> None:
         from ..api.purifying import purify
 
-        with progress() as report:
+        with show_progress() as report:
             data = purify(
                 self.loading.lazily(self.model),
                 self.edit,
@@ -72,4 +72,4 @@ class Purify:
             f"{row['base_changed']:.1f} of them without the edit"
             for row in data["pictures"]
         ]
-        result(data, self.json, "\n".join(lines))
+        print_result(data, self.json, "\n".join(lines))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import tyro
 
-from .console import result
+from .console import print_result
 
 
 @dataclass(frozen=True)
@@ -52,4 +52,4 @@ class Push:
         )
         data = {"repository": done.repository, "files": list(done.files), "card": done.card, "url": done.url}
         sent = done.url or "nothing was uploaded; --send uploads it"
-        result(data, self.json, "\n".join([done.card, *(f"  {name}" for name in done.files), sent]))
+        print_result(data, self.json, "\n".join([done.card, *(f"  {name}" for name in done.files), sent]))

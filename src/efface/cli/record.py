@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
-from .console import result, warn
+from .console import print_result, warn
 
 if TYPE_CHECKING:
     from ..compliance.takedown import Takedown
@@ -79,7 +79,7 @@ class TakedownRecord:
         files = {"record": str(path), "page": str(path.with_suffix(".html"))}
         files |= {"signature": f"{path}.sig"} if self.sign else {}
         said = made.result.sentence if made.result else ""
-        result({**files, "digest": made.digest, "result": said}, self.json, "\n".join([*files.values(), said]))
+        print_result({**files, "digest": made.digest, "result": said}, self.json, "\n".join([*files.values(), said]))
         return 0
 
     def _check(self) -> int:
@@ -94,7 +94,7 @@ class TakedownRecord:
         signed = signature.check_signature(file, recorded, self.signers)
         found = [*checking.check_hashes(self.folder, recorded, self.edit, self._base(recorded)), signed]
         lines = [f"{c.outcome:<12} {c.what}: {c.says}" for c in found]
-        result([c.model_dump() for c in found], self.json, "\n".join(lines))
+        print_result([c.model_dump() for c in found], self.json, "\n".join(lines))
         outcomes = {c.outcome for c in found}
         return EXIT["differs"] if "differs" in outcomes else max(EXIT[o] for o in outcomes)
 

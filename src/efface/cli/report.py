@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from .console import progress, result
+from .console import print_result, show_progress
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Report:
     def run(self) -> None:
         from ..api.publishing import report
 
-        with progress() as told:
+        with show_progress() as told:
             report(
                 self.folders,
                 self.out,
@@ -49,4 +49,4 @@ class Report:
             )
         beside = self.out.with_name(f"{self.out.stem}_files")
         data = {"report": str(self.out), "files": str(beside), "evaluations": [str(f) for f in self.folders]}
-        result(data, self.json, f"{self.out}\n{beside}")
+        print_result(data, self.json, f"{self.out}\n{beside}")

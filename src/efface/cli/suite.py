@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import tyro
 
 from ..files import check_file
-from .console import result
+from .console import print_result
 from .loading import Loading
 
 
@@ -81,4 +81,4 @@ class SuiteCommand:
             f"kind: {kind.name}" + ("" if self.kind else ", guessed from the name; --kind sets it"),
             told,
         ]
-        result(data, self.json, "\n".join(lines))
+        print_result(data, self.json, "\n".join(lines))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from .console import result, say
+from .console import print_result, say
 
 if TYPE_CHECKING:
     from ..sweeps.grid import Grid
@@ -85,7 +85,7 @@ class Sweep:
         made = f"{summary.done} of {summary.cells} cells are done, {summary.new} of them now"
         text = f"{made}\n{summary.table}\n{summary.page}"
         data = {**asdict(summary), "table": str(summary.table), "page": str(summary.page)}
-        result(data, self.json, text)
+        print_result(data, self.json, text)
         for name, why in summary.failed:
             say(f"failed: {name}: {why}")
         return 1 if summary.failed else 0
@@ -101,7 +101,7 @@ class Sweep:
         found = forecast(grid, part, self.seconds_picture, self.seconds_update)
         memory = describe_memory(part, self.device)
         data = {**asdict(found), "hours": found.hours, "memory": memory}
-        result(data, self.json, "\n".join([*found.lines(), *memory]))
+        print_result(data, self.json, "\n".join([*found.lines(), *memory]))
         return 0
 
     def _say_again(self) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import tyro
 
 from ..files import check_folder
-from .console import progress, result, say, tell_plan
+from .console import print_result, say, show_progress, tell_plan
 from .loading import Loading
 
 EXIT = {"planned": 0, "ready": 0, "not ready": 1, "undecided": 3}
@@ -74,7 +74,7 @@ class TakedownCommand:
         settings = read_settings(self.set)
         from ..api.takedown import takedown
 
-        with progress() as report:
+        with show_progress() as report:
             found = takedown(
                 self.loading.lazily(self.model),
                 self.target,
@@ -100,14 +100,14 @@ class TakedownCommand:
         data = {"outcome": found.outcome, "sentence": found.sentence, "method": found.method, "files": files}
         data["plan"] = {**vars(found.plan)}
         lines = [*(f"{name:<8} {path}" for name, path in files.items()), found.sentence]
-        result(data, self.json, "\n".join(lines))
+        print_result(data, self.json, "\n".join(lines))
         return EXIT[found.outcome]
 
 
 def read_settings(given: tuple[str, ...]) -> dict[str, dict[str, object]]:
     """Arguments by method, of "eap.steps=200"."""
-    from ..methods import named
-    from .attack import literal
+    from ..methods import find_name
+    from .attack import parse_literal
 
     out: dict[str, dict[str, object]] = {}
     for each in given:
@@ -117,5 +117,5 @@ def read_settings(given: tuple[str, ...]) -> dict[str, dict[str, object]]:
             raise ValueError(
                 f"--set {each!r}  is not an argument; write METHOD.ARGUMENT=VALUE, for example eap.steps=200"
             )
-        out.setdefault(named(name), {})[argument.replace("-", "_")] = literal(value)
+        out.setdefault(find_name(name), {})[argument.replace("-", "_")] = parse_literal(value)
     return out

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import tyro
 
-from .console import result
+from .console import print_result
 
 
 @dataclass(frozen=True)
@@ -51,5 +51,5 @@ class Verify:
         more = [count_deciding(f, self.widest) for f in verdict.findings]
         lines = [f.says + (f" ({format_more(n)})" if n else "") for f, n in zip(verdict.findings, more, strict=True)]
         lines += [f"remark: {text}" for text in verdict.remarks]
-        result(verdict.model_dump(), self.json, "\n".join([*lines, names[verdict.outcome]]))
+        print_result(verdict.model_dump(), self.json, "\n".join([*lines, names[verdict.outcome]]))
         return verdict.exit_code

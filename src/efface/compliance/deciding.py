@@ -46,7 +46,7 @@ def count_deciding(finding: RuleResult, widest: float = WIDEST) -> int | None:
 
 def _is_decided(finding: RuleResult, n: int, widest: float) -> bool:
     """Whether the rule would hold or fail with n pictures of the same rate."""
-    low, high = _interval(finding, n)
+    low, high = _find_interval(finding, n)
     if parse_rule(finding.rule).below:
         holds, fails = low >= finding.bar, high < finding.bar
     else:
@@ -54,7 +54,7 @@ def _is_decided(finding: RuleResult, n: int, widest: float) -> bool:
     return holds or fails or high - low <= widest + 1e-9
 
 
-def _interval(finding: RuleResult, n: int) -> tuple[float, float]:
+def _find_interval(finding: RuleResult, n: int) -> tuple[float, float]:
     value = finding.value or 0.0
     if 0.0 <= value <= 1.0:  # losses are negative where something is gained, and scores can be any number
         own = wilson(round(value * finding.n), finding.n)

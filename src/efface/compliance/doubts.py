@@ -14,7 +14,7 @@ def list_open_ends(attacks: AttackRecord | None) -> dict[str, str]:
     """The attacks on the target whose result is not known, with the reason: interrupted, or ended in an error."""
     if attacks is None:
         return {}
-    found = {m.attack: f"ended in an error: {m.missing}" for m in attacks.measures if _erred(m)}
+    found = {m.attack: f"ended in an error: {m.missing}" for m in attacks.measures if _has_erred(m)}
     for each in attacks.interrupted:
         if each.condition == "target":
             found[each.attack] = f"was interrupted after {len(each.row_results)} of {each.rows} rows"
@@ -48,5 +48,5 @@ def tell_left_out(attacks: AttackRecord | None) -> tuple[str, ...]:
     return (f"of the standard attacks these were not made: {', '.join(left)}",) if left else ()
 
 
-def _erred(measure: AttackMeasure) -> bool:
+def _has_erred(measure: AttackMeasure) -> bool:
     return measure.condition == "target" and measure.status == "error"

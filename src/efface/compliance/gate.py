@@ -103,13 +103,13 @@ def verify(
     findings: list[RuleResult] = []
     for rule in rules:
         if not (numbers := select_numbers(record, rule)):
-            raise ValueError(f"{rule.text!r}: {_missing(record, rule)}")
+            raise ValueError(f"{rule.text!r}: {_explain_missing(record, rule)}")
         findings += [judge_rule(rule, number, widest) for number in numbers]
     for rule in policy:
         numbers = select_numbers(record, rule)
         left_out = "" if rule.group else doubt_groups(rule.name, record)
         judged = [_doubt(judge_rule(rule, n, widest), left_out) for n in numbers]
-        findings += judged or [_absent(rule, _missing(record, rule))]
+        findings += judged or [_report_absent(rule, _explain_missing(record, rule))]
     open_ends = list_open_ends(attacks)
     findings = [_doubt(f, doubt_attacks(f.metric, f.group, open_ends)) for f in findings]
     outcomes = {f.outcome for f in findings}
@@ -170,7 +170,7 @@ def select_numbers(record: Record, rule: Rule) -> list[Number]:
         raise ValueError(f"{rule.text!r}: {metric} is a share, from 0 to 1; write {rule.bar / 100:g} or {rule.bar:g}%")
     if found and found[0].unit == "share" and _holds_always(rule, part):
         raise ValueError(f"{rule.text!r} can't fail: {metric} is a share, from 0 to 1")
-    return [_number(m, part) for m in found]
+    return [_read_number(m, part) for m in found]
 
 
 def _holds_always(rule: Rule, part: str) -> bool:
@@ -230,7 +230,7 @@ def _split(record: Record, name: str) -> tuple[str, str]:
     return name, "edited"
 
 
-def _number(m: Measure, part: str) -> Number:
+def _read_number(m: Measure, part: str) -> Number:
     unscored = max(m.base.unscored, m.edited.unscored)
     if part != "drop":
         e = m.base if part == "base" else m.edited
@@ -243,7 +243,7 @@ def _number(m: Measure, part: str) -> Number:
     return Number(m, m.drop.value, low, high, n, unscored)
 
 
-def _missing(record: Record, rule: Rule) -> str:
+def _explain_missing(record: Record, rule: Rule) -> str:
     """The reason why a rule matches nothing, and what it could have named."""
     metric, _ = _split(record, rule.name)
     have = [m for m in record.measures if m.metric == metric]
@@ -257,7 +257,7 @@ def _missing(record: Record, rule: Rule) -> str:
     return f"{metric} was measured on {groups}" + (f" at thresholds {cuts}" if cuts else "")
 
 
-def _absent(rule: Rule, why: str) -> RuleResult:
+def _report_absent(rule: Rule, why: str) -> RuleResult:
     return RuleResult(
         rule=rule.text,
         metric=rule.name,

@@ -83,14 +83,14 @@ def read_policies(path: Path) -> dict[str, Policy]:
             name: Policy(
                 name,
                 str(table["about"]),
-                tuple(parse_rule(rule["fail_on"]) for rule in _rules(table)),
-                tuple(str(rule.get("why", "")) for rule in _rules(table)),
+                tuple(parse_rule(rule["fail_on"]) for rule in _list_rules(table)),
+                tuple(str(rule.get("why", "")) for rule in _list_rules(table)),
             )
             for name, table in data.items()
         }
 
 
-def _rules(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _list_rules(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return table["rules"] if "rules" in table else table["bars"]
 
 

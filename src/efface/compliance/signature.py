@@ -21,7 +21,7 @@ NAMESPACE = "efface"
 WHAT = "the signature"
 
 
-def signature_of(file: Path) -> Path:
+def find_signature(file: Path) -> Path:
     """The path of a file's signature."""
     return file.with_name(f"{file.name}.sig")
 
@@ -40,7 +40,7 @@ def describe_key(key: Path) -> str:
         raise ValueError(f"there is no key {key}; `ssh-keygen -t ed25519 -f {key}` makes one")
     done = _run(["-l", "-f", str(key)])
     if done.returncode:
-        raise ValueError(f"{key} is no SSH key: {_words(done)}; `ssh-keygen -t ed25519 -f FILE` makes one")
+        raise ValueError(f"{key} is no SSH key: {_join_output(done)}; `ssh-keygen -t ed25519 -f FILE` makes one")
     return done.stdout.decode(errors="replace").strip()
 
 
@@ -53,8 +53,8 @@ def sign(file: Path, key: Path) -> Path:
     _require_tool()
     done = _run(["-Y", "sign", "-n", NAMESPACE, "-f", str(key)], file.read_bytes())
     if done.returncode or not done.stdout:
-        raise ValueError(f"{file} was not signed with {key}: {_words(done)}")
-    return write_whole(signature_of(file), done.stdout)
+        raise ValueError(f"{file} was not signed with {key}: {_join_output(done)}")
+    return write_whole(find_signature(file), done.stdout)
 
 
 def check_signature(file: Path, takedown: Takedown, signers: Path | None = None) -> Check:
@@ -70,7 +70,7 @@ def check_signature(file: Path, takedown: Takedown, signers: Path | None = None)
     """
     if signers is not None and not signers.is_file():
         raise ValueError(f"there is no file {signers}; it holds a line for each signer: NAME ssh-ed25519 AAAA…")
-    signature = signature_of(file)
+    signature = find_signature(file)
     if not signature.is_file():
         if takedown.signer:
             says = f"the record says that {takedown.signer} signs it, and there is no {signature.name}"
@@ -82,8 +82,8 @@ def check_signature(file: Path, takedown: Takedown, signers: Path | None = None)
     data = file.read_bytes()
     done = _run(["-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(signature)], data)
     if done.returncode:
-        return Check(what=WHAT, outcome="differs", says=f"it is not of this record: {_words(done)}")
-    key = _words(done).partition(" with ")[2] or "a key"
+        return Check(what=WHAT, outcome="differs", says=f"it is not of this record: {_join_output(done)}")
+    key = _join_output(done).partition(" with ")[2] or "a key"
     if (fingerprint := _find_fingerprint(takedown.signer)) and fingerprint not in key.split():
         return Check(what=WHAT, outcome="differs", says=f"signed by {key}, the record names {takedown.signer}")
     if signers is None:
@@ -114,7 +114,7 @@ def _run(flags: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess
     return subprocess.run(["ssh-keygen", *flags], input=data, capture_output=True, check=False)
 
 
-def _words(done: subprocess.CompletedProcess[bytes]) -> str:
+def _join_output(done: subprocess.CompletedProcess[bytes]) -> str:
     """The output of ssh-keygen in one line."""
     text = (done.stderr or done.stdout).decode(errors="replace") or done.stdout.decode(errors="replace")
     return " ".join(text.split()) or f"ssh-keygen ended with {done.returncode}"

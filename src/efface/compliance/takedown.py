@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ..attacks import names as attack_names
+from ..attacks import list_names as attack_names
 from ..evaluation.places import read_places
 from ..files import hash_file, read_versioned
 from ..records.attack_files import list_interrupted_batches, read_file
@@ -19,8 +19,8 @@ from ..records.attacks import AttackRecord, InterruptedAttack
 from ..records.basis import ROWS, read_evaluation, require_edit
 from ..records.report import Alarm, Drawing, Measure, Part, ProtocolPart, Record, SuitePart
 from ..records.sealed import digest_of
-from ..suites import spec
-from ..suites.spec import names as suite_names
+from ..suites import read_spec
+from ..suites.spec import list_names as suite_names
 from .gate import add_attack_measures
 
 FORMAT_VERSION = 2
@@ -144,7 +144,7 @@ def build_takedown(
     data: dict[str, Any] = {
         "format": "efface-takedown",
         "version": FORMAT_VERSION,
-        "date": _day(day),
+        "date": _read_day(day),
         "request": Request(
             targets=record.targets,
             anchor=record.anchor,
@@ -156,7 +156,7 @@ def build_takedown(
         "result": result,
         "edit_file": edit_file,
         "rates": tuple(m for m in record.measures if m.judge == "all" or m.unit == "number"),
-        "untested": (*list_untested(record, *_attacks_run(attacks)), *_undigested(folder, evaluation)),
+        "untested": (*list_untested(record, *_list_attacks(attacks)), *_list_undigested(folder, evaluation)),
         "files": {name: hash_file(folder / name) for name in names},
         "signer": signer,
     }
@@ -198,13 +198,13 @@ def list_untested(
         attacked: the attacks that were finished.
         interrupted: the attacks on the target that were begun and interrupted.
     """
-    not_attacked = _not_attacked(attacked, interrupted)
-    return [*_not_drawn(record), *not_attacked, *_not_varied(record.drawing), *_never()]
+    not_attacked = _list_not_attacked(attacked, interrupted)
+    return [*_list_not_drawn(record), *not_attacked, *_list_not_varied(record.drawing), *_list_never_tested()]
 
 
-def _not_drawn(record: Record) -> list[Untested]:
+def _list_not_drawn(record: Record) -> list[Untested]:
     suite, drawn = record.suite, record.suite.groups
-    known = spec(suite.name) if suite.name in suite_names() else None
+    known = read_spec(suite.name) if suite.name in suite_names() else None
     groups = known.groups if known and known.version == suite.version else ()
     other = known is not None and not groups
     out = [Untested(what=f"other groups of {suite.name}", why=f"not known of version {suite.version}")] if other else []
@@ -220,7 +220,7 @@ def _not_drawn(record: Record) -> list[Untested]:
     return out
 
 
-def _not_attacked(attacked: Sequence[str], interrupted: Sequence[InterruptedAttack]) -> list[Untested]:
+def _list_not_attacked(attacked: Sequence[str], interrupted: Sequence[InterruptedAttack]) -> list[Untested]:
     if not attacked and not interrupted:
         return [Untested(what="attacks of any kind: whether the target can be brought back", why="none was run")]
     stopped = [
@@ -236,7 +236,7 @@ def _not_attacked(attacked: Sequence[str], interrupted: Sequence[InterruptedAtta
     return [*stopped, *([Untested(what=f"attacks {', '.join(left)}", why="not run")] if left else [])]
 
 
-def _not_varied(drawing: Drawing) -> list[Untested]:
+def _list_not_varied(drawing: Drawing) -> list[Untested]:
     rescaled = f", rescaled by {drawing.guidance_rescale:g}" if drawing.guidance_rescale else ""
     only = (
         f"strengths other than {drawing.strength:g}",
@@ -249,7 +249,7 @@ def _not_varied(drawing: Drawing) -> list[Untested]:
     return [Untested(what="; ".join(only), why="every picture was drawn in this one way")]
 
 
-def _never() -> list[Untested]:
+def _list_never_tested() -> list[Untested]:
     """What no evaluation of this toolkit tests."""
     return [
         Untested(what="the edit merged with LoRA adapters, other edits or other checkpoints", why="judged on its base"),
@@ -259,7 +259,7 @@ def _never() -> list[Untested]:
     ]
 
 
-def _undigested(folder: Path, evaluation: Record) -> list[Untested]:
+def _list_undigested(folder: Path, evaluation: Record) -> list[Untested]:
     """Lists the files of earlier versions, which have no digest of their own."""
     attacks = read_file(folder)
     files = {FILES[0]: evaluation.digest, FILES[2]: attacks.digest if attacks else "none there"}
@@ -268,7 +268,7 @@ def _undigested(folder: Path, evaluation: Record) -> list[Untested]:
     return [Untested(what=f"whether {name} was changed after it was written", why=why) for name in names]
 
 
-def _attacks_run(found: AttackRecord | None) -> tuple[list[str], list[InterruptedAttack]]:
+def _list_attacks(found: AttackRecord | None) -> tuple[list[str], list[InterruptedAttack]]:
     """The names of the finished attacks on the target, and the interrupted ones."""
     if found is None:
         return [], []
@@ -285,7 +285,7 @@ def _find_edit(folder: Path) -> str:
     return os.path.relpath(file, folder) if file and file.is_file() else ""
 
 
-def _day(given: str) -> str:
+def _read_day(given: str) -> str:
     if not given:
         return datetime.now(UTC).date().isoformat()
     try:

@@ -30,14 +30,14 @@ from ..evaluation.trial import try_scorers
 from ..files import hash_file, write_whole
 from ..functional.candidates import measure_distances
 from ..functional.schedules import space_weight
-from ..functional.words import other_words
+from ..functional.words import list_other_words
 from ..models.base import Model
 from ..models.trajectory import choose_image_batch
 from ..records.audit import FORMAT_VERSION, Audit, AuditedWord, Searched
 from ..records.sealed import write_sealed
 from ..scorers import Judge
 from ..suites.world import World
-from .audit_images import build_rows, draw_and_judge, draw_sheet, mean_over_words
+from .audit_images import average_over_words, build_rows, draw_and_judge, draw_sheet
 from .text_paths import find_text_paths, name_open_paths
 
 COMMON = 400
@@ -89,7 +89,7 @@ def list_vocabulary(model: Model, erasure: Erasure, known: World | None, given: 
     """The words to search, without targets: those given, or the model's common ones and its world's names."""
     things = [name for thing in known.things for name in (thing.name, *thing.synonyms)] if known else []
     words = [word for w in given or (*things, *model.vocabulary(COMMON)) if (word := w.strip())]
-    return other_words(words, known.expand(erasure.targets) if known else erasure.targets)
+    return list_other_words(words, known.expand(erasure.targets) if known else erasure.targets)
 
 
 def search_damage(
@@ -102,12 +102,12 @@ def search_damage(
     """The damage of each word."""
     prompts = [look.template.format(word) for word in words]
     on_progress = progress or (lambda done, total: None)
-    by = _by_drawing if edit.meta.get("guide") else _by_prediction
+    by = _measure_by_drawing if edit.meta.get("guide") else _measure_by_prediction
     with torch.no_grad():
         return by(model, edit, prompts, look, on_progress)
 
 
-def _by_prediction(
+def _measure_by_prediction(
     model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
     """Measures damage by both models' predictions at the same states, on the base's trajectories under ""."""
@@ -121,16 +121,16 @@ def _by_prediction(
     out: list[float] = []
     for start in range(0, len(prompts), HELD):
         part = prompts[start : start + HELD]
-        before = _predictions(model, part, x, t)
+        before = _predict(model, part, x, t)
         with edit.apply(model, look.strength):
-            after = _predictions(model, part, x, t)
+            after = _predict(model, part, x, t)
         error = (after - before).square().flatten(2).mean(dim=2) * weight
         out += error.mean(dim=1).tolist()
         on_progress(len(out), len(prompts))
     return out
 
 
-def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
+def _predict(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> Tensor:
     """Predictions, float [words, states, c, h, w], of the model that is in place, for each word at all states."""
     size = max(1, 2 * choose_image_batch(model.resolution) // len(x))
     out = []
@@ -143,7 +143,7 @@ def _predictions(model: Model, prompts: Sequence[str], x: Tensor, t: Tensor) -> 
     return torch.cat(out)
 
 
-def _by_drawing(
+def _measure_by_drawing(
     model: Model, edit: Edit, prompts: Sequence[str], look: AuditConfig, on_progress: Callable[[int, int], None]
 ) -> list[float]:
     """Measures damage by both models' final latents, from the same noise."""
@@ -267,8 +267,8 @@ def audit_edit(
         drawing=shown.drawing,
         scorers={s.name: s.identity() for s in asked},
         findings=findings,
-        worst=mean_over_words([f for f in findings if f.part == "worst"]),
-        controls=mean_over_words([f for f in findings if f.part == "control"]) if look.controls else None,
+        worst=average_over_words([f for f in findings if f.part == "worst"]),
+        controls=average_over_words([f for f in findings if f.part == "control"]) if look.controls else None,
         ranking=tuple(Searched(word=words[i], damage=damage[i]) for i in ranked),
         text_paths=paths,
         open_paths=tuple(name_open_paths(paths)),

@@ -91,12 +91,12 @@ class DrawnWords:
             label = Label("psr1", f"shown in top 1: {thing}", word)
             out.append(measure_rows(table, label, rows, table.success))
         for clip in [s for s in table.scorers if s.question == "match"][:1]:
-            value = partial(_value, table, clip.name)
+            value = partial(_find_value, table, clip.name)
             out.append(measure_rows(table, Label("clip", clip.title, word), rows, value, clip.share))
         return out
 
 
-def _value(table: judging.ScoreTable, judge: str, variant: str, i: int) -> float | None:
+def _find_value(table: judging.ScoreTable, judge: str, variant: str, i: int) -> float | None:
     return table.scores[variant][judge][i].value
 
 
@@ -113,15 +113,15 @@ def draw_and_judge(
     images = draw_variants(model, edit, rows, drawings, out / "images", on_progress)
     table = judging.score_all(scorers, images, out / "scores")
     pairs = [(images.store / images.paths["base"][r.id], images.store / images.paths["edited"][r.id]) for r in rows]
-    return DrawnWords(drawings.edited, table, images, [_change(before, after) for before, after in pairs])
+    return DrawnWords(drawings.edited, table, images, [_find_change(before, after) for before, after in pairs])
 
 
-def _change(one: Path, other: Path) -> float:
+def _find_change(one: Path, other: Path) -> float:
     a, b = (np.asarray(open_picture(p), dtype=np.float64) for p in (one, other))
     return float(np.abs(a - b).mean() / 255)
 
 
-def mean_over_words(findings: Sequence[AuditedWord]) -> Estimate:
+def average_over_words(findings: Sequence[AuditedWord]) -> Estimate:
     """The mean change of words, with equal weights; the interval resamples words."""
     clusters = {f.word: [f.change.value] for f in findings}
     means = cluster_means(clusters)
@@ -134,7 +134,7 @@ def draw_sheet(findings: Sequence[AuditedWord], out: Path) -> bytes:
     columns = min(COLUMNS, max(len(f.pictures) for f in findings))
     half = columns * (SIDE + 2)
     large, small = ImageFont.load_default(14), ImageFont.load_default(11)
-    said = [_said(finding) for finding in findings]
+    said = [_describe_word(finding) for finding in findings]
     widths = [small.getlength(text) for lines in said for text in lines] + [large.getlength(f.word) for f in findings]
     label = round(max(widths)) + 2 * MARGIN
     page = Image.new("RGB", (label + 2 * half + 3 * MARGIN, len(findings) * (SIDE + 6) + 24 + MARGIN), "white")
@@ -155,7 +155,7 @@ def draw_sheet(findings: Sequence[AuditedWord], out: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _said(finding: AuditedWord) -> list[str]:
+def _describe_word(finding: AuditedWord) -> list[str]:
     """The lines below a word on the sheet."""
     lines = [f"{finding.part}, {finding.rank}. of the search", *(["near the target"] if finding.near else [])]
     for m in finding.measures:

@@ -20,9 +20,9 @@ from torch import Tensor
 from ..edits.edit import Edit
 from ..functional.neurons import (
     Contrast,
-    contrast,
     find_strongest,
     measure_change,
+    measure_contrast,
     measure_correlation,
     measure_relative_change,
 )
@@ -121,7 +121,7 @@ def diagnose(
     steps = model.defaults.steps if how.steps is None else how.steps
     if how.points > steps:
         raise ValueError(f"{how.points} timesteps of a trajectory of {steps}; fewer, or more steps, would work")
-    states, t = _states(model, concept, how)
+    states, t = _draw_states(model, concept, how)
     seen: dict[str, list[Tensor]] = {}
     total = (1 + len(edits)) * (1 + len(adversarial))
     for name, edit in {"base": None, **edits}.items():
@@ -141,11 +141,11 @@ def diagnose(
         timesteps=[int(each) for each in t[: how.points].tolist()],
         rho=rho.tolist(),
         chosen=chosen.tolist(),
-        models={name: _sensitivity(rows, chosen, belongs, how) for name, rows in seen.items()},
+        models={name: _measure_sensitivity(rows, chosen, belongs, how) for name, rows in seen.items()},
     )
 
 
-def _states(model: Model, concept: str, how: NeuronConfig) -> tuple[Tensor, Tensor]:
+def _draw_states(model: Model, concept: str, how: NeuronConfig) -> tuple[Tensor, Tensor]:
     """States [seeds * points, c, h, w] and their timesteps [seeds * points]; those of one seed are consecutive."""
     # Far from the seeds that pictures are trained on and judged with.
     first = 2**42 + how.seed * 1_000_003
@@ -156,7 +156,9 @@ def _states(model: Model, concept: str, how: NeuronConfig) -> tuple[Tensor, Tens
     return draw.states[picks].transpose(0, 1).flatten(0, 1), draw.t[picks].repeat(how.seeds)
 
 
-def _sensitivity(rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int], how: NeuronConfig) -> Sensitivity:
+def _measure_sensitivity(
+    rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int], how: NeuronConfig
+) -> Sensitivity:
     """Computes the sensitivity from activations [seeds * points, neurons] under the plain and adversarial prompts."""
     measure = measure_relative_change if how.relative else measure_change
     plain, others = rows[0], rows[1:]
@@ -170,6 +172,6 @@ def _sensitivity(rows: Sequence[Tensor], chosen: Tensor, belongs: Sequence[int],
     return Sensitivity(
         delta=delta.tolist(),
         interval=bootstrap({str(i): [value] for i, value in enumerate(concept.tolist())}, seed=how.seed),
-        any_layer=contrast(delta, chosen, how.draws, rng),
-        same_layers=contrast(delta, chosen, how.draws, rng, belongs),
+        any_layer=measure_contrast(delta, chosen, how.draws, rng),
+        same_layers=measure_contrast(delta, chosen, how.draws, rng, belongs),
     )

@@ -47,13 +47,13 @@ def name_open_paths(paths: tuple[TextPath, ...]) -> list[str]:
     the pooled embedding, and T5's tokens stay open.
     """
     said = []
-    pooled = _left(paths, "pooled", ("pooled",))
+    pooled = _find_open(paths, "pooled", ("pooled",))
     if pooled is not None:
         said.append(
             f"the pooled embedding{pooled}: no weight that reads it is changed, and it modulates every block; "
             "--weights with the subset 'pooled' beside the others would change it"
         )
-    tokens = _left(paths, "tokens", ("cross", "embedder"))
+    tokens = _find_open(paths, "tokens", ("cross", "embedder"))
     if tokens is not None:
         said.append(
             f"the prompt's tokens{tokens}: neither their embedder nor any keys or values that read them are changed"
@@ -61,7 +61,7 @@ def name_open_paths(paths: tuple[TextPath, ...]) -> list[str]:
     return said
 
 
-def _left(paths: tuple[TextPath, ...], way: str, roles: tuple[str, ...]) -> str | None:
+def _find_open(paths: tuple[TextPath, ...], way: str, roles: tuple[str, ...]) -> str | None:
     """From which text encoders a path is open: "" for all of its own, None where it is closed or does not exist."""
     readers = [path for path in paths if path.role in roles]
     sources = [path for path in paths if way in path.feeds]

@@ -34,13 +34,13 @@ def unpack(bits: Tensor, shape: Sequence[int]) -> Tensor:
     n = math.prod(shape)
     if bits.dtype != torch.uint8 or bits.shape != (-(-n // 8),):
         raise ValueError(
-            f"a mask of {tuple(shape)} is {-(-n // 8)} bytes, got {tuple(bits.shape)} of {_plain(bits.dtype)}"
+            f"a mask of {tuple(shape)} is {-(-n // 8)} bytes, got {tuple(bits.shape)} of {_name_dtype(bits.dtype)}"
         )
     flat = np.unpackbits(bits.cpu().numpy(), count=n)
     return torch.from_numpy(flat).bool().reshape(tuple(shape))
 
 
-def grouped(values: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def group_parts(values: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Groups the parts of each weight's change by suffix, "" for a new value.
 
     Raises:
@@ -56,7 +56,7 @@ def grouped(values: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         groups.setdefault(name, {})[suffix] = value
     for name, parts in groups.items():
         if set(parts) not in FORMS:
-            given = ", ".join(repr(_key(name, suffix)) for suffix in parts)
+            given = ", ".join(repr(_name_key(name, suffix)) for suffix in parts)
             raise ValueError(
                 f"{given} make no change of a weight; a new value stands alone, a fill beside a mask, "
                 "and down and up go together"
@@ -65,7 +65,7 @@ def grouped(values: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def changed(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
+def apply_parts(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
     """The new value of the weight at strength 1, on the base's device.
 
     A new value keeps its dtype, a masked one has the base's dtype, and a low-rank one is summed in fp32.
@@ -77,26 +77,26 @@ def changed(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
     if "" in held:
         return _demand(held[""].shape == base.shape, held[""], name, "", tuple(base.shape))
     if "mask" in held:
-        return _masked(name, base, held["mask"], held.get("fill"))
-    return _low_rank(name, base, held["down"], held["up"])
+        return _apply_mask(name, base, held["mask"], held.get("fill"))
+    return _apply_low_rank(name, base, held["down"], held["up"])
 
 
 @torch.no_grad()
-def merged(name: str, base: Tensor, changes: Sequence[tuple[Mapping[str, Tensor], float]]) -> Tensor:
+def merge_changes(name: str, base: Tensor, changes: Sequence[tuple[Mapping[str, Tensor], float]]) -> Tensor:
     """base + the sum of strength times each change, in the base's dtype; one change at strength 1 is exact."""
     if len(changes) == 1 and changes[0][1] == 1:
-        return changed(name, base, changes[0][0]).to(base.dtype)
+        return apply_parts(name, base, changes[0][0]).to(base.dtype)
     total = base.float()
     for parts, strength in changes:
-        total = total + strength * (changed(name, base, parts).float() - base.float())
+        total = total + strength * (apply_parts(name, base, parts).float() - base.float())
     return total.to(base.dtype)
 
 
-def _masked(name: str, base: Tensor, bits: Tensor, fill: Tensor | None) -> Tensor:
+def _apply_mask(name: str, base: Tensor, bits: Tensor, fill: Tensor | None) -> Tensor:
     try:
         kept = unpack(bits, base.shape).to(base.device)
     except ValueError as error:
-        raise ValueError(f"{_key(name, 'mask')!r}: {error}") from error
+        raise ValueError(f"{_name_key(name, 'mask')!r}: {error}") from error
     if fill is None:
         return torch.where(kept, base, torch.zeros_like(base))
     pruned = int((~kept).sum())
@@ -105,10 +105,10 @@ def _masked(name: str, base: Tensor, bits: Tensor, fill: Tensor | None) -> Tenso
     return new
 
 
-def _low_rank(name: str, base: Tensor, down: Tensor, up: Tensor) -> Tensor:
+def _apply_low_rank(name: str, base: Tensor, down: Tensor, up: Tensor) -> Tensor:
     if base.dim() < 2:
         raise ValueError(
-            f"{_key(name, 'up')!r}: a weight of {tuple(base.shape)} has no low-rank change; give its value"
+            f"{_name_key(name, 'up')!r}: a weight of {tuple(base.shape)} has no low-rank change; give its value"
         )
     rank = down.shape[0] if down.dim() == 2 else 1
     wide, high = (rank, math.prod(base.shape[1:])), (base.shape[0], rank)
@@ -119,13 +119,13 @@ def _low_rank(name: str, base: Tensor, down: Tensor, up: Tensor) -> Tensor:
 
 def _demand(fits: bool, part: Tensor, name: str, suffix: str, wanted: tuple[int, ...]) -> Tensor:
     if not fits:
-        raise ValueError(f"{_key(name, suffix)!r} is {tuple(part.shape)} where {wanted} fits")
+        raise ValueError(f"{_name_key(name, suffix)!r} is {tuple(part.shape)} where {wanted} fits")
     return part
 
 
-def _key(name: str, suffix: str) -> str:
+def _name_key(name: str, suffix: str) -> str:
     return f"{name}:{suffix}" if suffix else name
 
 
-def _plain(dtype: torch.dtype) -> str:
+def _name_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -19,7 +19,7 @@ from ..guidance.registry import from_json
 from ..models.base import Model
 from ..models.guider import Guider
 from ..models.quantised import refuse_export
-from .deltas import LOW_RANK, grouped, merged
+from .deltas import LOW_RANK, group_parts, merge_changes
 from .integrity import GUIDE, add_digests, check_meta, check_values, take_digests
 from .strength import check_strength
 
@@ -98,8 +98,8 @@ class Edit:
         return tuple(self.changes())
 
     def changes(self) -> dict[str, dict[str, Tensor]]:
-        """The parts of each weight's change by suffix, as `deltas.grouped` returns them."""
-        return grouped({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
+        """The parts of each weight's change by suffix, as `deltas.group_parts` returns them."""
+        return group_parts({key: value for key, value in self.values.items() if not key.startswith(GUIDE)})
 
     def guide(self, strength: float = 1.0) -> Guider | None:
         """The edit's guide at this strength, or None; raises ValueError where this version has no such guide."""
@@ -139,8 +139,8 @@ class Edit:
         mine, its = dict(self.meta.get("base", {})), model.fingerprint()
         if not find_shared_digest(mine, its):
             raise WrongBase(
-                f"the edit was made for {self.meta.get('model', 'another model')!r} with fingerprint {_short(mine)}, "
-                f"but {model.name!r} has {_short(its)}; open the base that it was made for"
+                f"the edit was made for {self.meta.get('model', 'another model')!r} with fingerprint {_shorten(mine)}, "
+                f"but {model.name!r} has {_shorten(its)}; open the base that it was made for"
             )
 
 
@@ -155,7 +155,7 @@ def apply(
         ValueError: an edit is of another base (WrongBase), a part fits no weight, there are two guides, or a strength
             is no number from -10 to 10; the model is then unchanged.
     """
-    return Applied(_applied(model, edits, strengths))
+    return Applied(_apply_all(model, edits, strengths))
 
 
 class Applied(AbstractContextManager[None]):
@@ -182,7 +182,7 @@ class Applied(AbstractContextManager[None]):
 
 
 @contextmanager
-def _applied(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None) -> Iterator[None]:
+def _apply_all(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | None) -> Iterator[None]:
     strengths = [1.0] * len(edits) if strengths is None else list(strengths)
     if len(strengths) != len(edits):
         raise ValueError(f"{len(strengths)} strengths for {len(edits)} edits")
@@ -195,11 +195,11 @@ def _applied(model: Model, edits: Sequence[Edit], strengths: Sequence[float] | N
         raise ValueError(
             f"{len(guides)} guides ({', '.join(type(g).__name__ for g in guides)}); only one can be in place at a time"
         )
-    with model.guided_by(guides[0]) if guides else nullcontext(), model.swap_in(_new_weights(model, active)):
+    with model.guided_by(guides[0]) if guides else nullcontext(), model.swap_in(_compute_weights(model, active)):
         yield
 
 
-def _new_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str, Tensor]:
+def _compute_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str, Tensor]:
     """The new values of the weights that the edits change, with all edits applied."""
     changes = [(edit.changes(), strength) for edit, strength in active]
     count = Counter(name for parts, _ in changes for name in parts)
@@ -214,12 +214,12 @@ def _new_weights(model: Model, active: Sequence[tuple[Edit, float]]) -> dict[str
             "only edits of low rank can be added; open it without --quantise"
         )
     return {
-        name: merged(
+        name: merge_changes(
             name, model.plain_weight(name), [(parts[name], strength) for parts, strength in changes if name in parts]
         )
         for name in count
     }
 
 
-def _short(fingerprint: Mapping[str, str]) -> str:
+def _shorten(fingerprint: Mapping[str, str]) -> str:
     return ", ".join(f"{cast} {digest[:12]}" for cast, digest in sorted(fingerprint.items())) or "none"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .deltas import grouped
+from .deltas import group_parts
 
 GUIDE = "guide/"
 """The prefix of the keys of a guide's own tensors."""
@@ -76,7 +76,7 @@ def check_values(values: Mapping[str, Tensor], has_guide: bool) -> None:
     """
     if not values and not has_guide:
         raise ValueError("holds no tensors and no guide: it would change nothing; erase again")
-    grouped({key: value for key, value in values.items() if not key.startswith(GUIDE)})
+    group_parts({key: value for key, value in values.items() if not key.startswith(GUIDE)})
     for key, value in values.items():
         is_mask = key.endswith(":mask") and not key.startswith(GUIDE)
         if is_mask != (value.dtype == torch.uint8) or not (is_mask or value.is_floating_point()):

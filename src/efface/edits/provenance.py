@@ -12,7 +12,7 @@ from ..concept import Erasure
 from ..models.base import Model
 
 
-def provenance(
+def describe_run(
     model: Model, erasure: Erasure, method: str, arguments: Mapping[str, Any], base: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The record of how an Edit was made, in JSON's types.
@@ -42,6 +42,6 @@ def read_done(found: Mapping[str, Any], steps: int) -> int:
     return done
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """The versions of the packages that an Edit's numbers depend on."""
     return {name: version(name) for name in ("efface", "torch", "diffusers", "transformers")}

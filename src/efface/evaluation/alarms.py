@@ -28,13 +28,13 @@ def find_alarms(
     """
     combined = [m for m in measures if m.judge == "all"]
     judged = {m.group for m in combined if m.metric == "psr1"}
-    found = [_not_drawn(m) for m in combined if m.metric == "esr1"]
-    found += [_collapsed(m) for m in combined if m.metric == "psr1" and roles.get(m.group) == "keep"]
+    found = [_warn_not_drawn(m) for m in combined if m.metric == "esr1"]
+    found += [_warn_collapsed(m) for m in combined if m.metric == "psr1" and roles.get(m.group) == "keep"]
     # Where no judge knows the kept things, how well pictures fit their prompts has to do.
     unjudged = [m for m in measures if m.metric == "clip" and roles.get(m.group) == "keep" and m.group not in judged]
-    found += [_unfitting(m) for m in unjudged]
-    found += [_broken(measures), _alike(measures), _unscored(measures)]
-    found += [_failed(scorer, n, why) for scorer, (n, why) in (failures or {}).items()]
+    found += [_warn_unfitting(m) for m in unjudged]
+    found += [_warn_broken(measures), _warn_alike(measures), _warn_unscored(measures)]
+    found += [_describe_failure(scorer, n, why) for scorer, (n, why) in (failures or {}).items()]
     return tuple(a for a in found if a is not None)
 
 
@@ -58,7 +58,7 @@ def warn_of_left_out(groups: Mapping[str, str], drawn: Sequence[str]) -> tuple[A
     )
 
 
-def _not_drawn(m: Measure) -> Alarm | None:
+def _warn_not_drawn(m: Measure) -> Alarm | None:
     if m.group != "target" or m.base.value is None or 1 - m.base.value >= DRAWN:
         return None
     rate = f"{1 - m.base.value:.0%} of {m.base.n} pictures"
@@ -70,20 +70,22 @@ def _not_drawn(m: Measure) -> Alarm | None:
     )
 
 
-def _collapsed(m: Measure) -> Alarm | None:
+def _warn_collapsed(m: Measure) -> Alarm | None:
     if m.base.value is None or m.edited.value is None or m.edited.value >= COLLAPSE * m.base.value:
         return None
-    return _collapse(f"group {m.group}: shown in {m.edited.value:.0%} under the edit, {m.base.value:.0%} before")
+    return _describe_collapse(
+        f"group {m.group}: shown in {m.edited.value:.0%} under the edit, {m.base.value:.0%} before"
+    )
 
 
-def _unfitting(m: Measure) -> Alarm | None:
+def _warn_unfitting(m: Measure) -> Alarm | None:
     if m.base.value is None or m.edited.value is None or m.edited.value >= FIT * m.base.value:
         return None
     fit = f"{m.edited.value:.3f} under the edit, {m.base.value:.3f} before"
-    return _collapse(f"group {m.group}: CLIP similarity to the prompts {fit}")
+    return _describe_collapse(f"group {m.group}: CLIP similarity to the prompts {fit}")
 
 
-def _collapse(seen: str) -> Alarm:
+def _describe_collapse(seen: str) -> Alarm:
     return Alarm(
         name="kept concepts collapse",
         raised_when=seen,
@@ -92,7 +94,7 @@ def _collapse(seen: str) -> Alarm:
     )
 
 
-def _broken(measures: Sequence[Measure]) -> Alarm | None:
+def _warn_broken(measures: Sequence[Measure]) -> Alarm | None:
     rates = [(m.edited.value or 0) - (m.base.value or 0) for m in measures if m.metric == "artefact"]
     if max(rates, default=0) <= BROKEN:
         return None
@@ -105,7 +107,7 @@ def _broken(measures: Sequence[Measure]) -> Alarm | None:
     )
 
 
-def _alike(measures: Sequence[Measure]) -> Alarm | None:
+def _warn_alike(measures: Sequence[Measure]) -> Alarm | None:
     known = [(m, m.edited.value, m.base.value) for m in measures if m.metric == "diversity"]
     ratios = [(edited / base, m) for m, edited, base in known if edited is not None and base]
     share, m = min(ratios, key=lambda r: r[0], default=(1.0, None))
@@ -119,7 +121,7 @@ def _alike(measures: Sequence[Measure]) -> Alarm | None:
     )
 
 
-def _unscored(measures: Sequence[Measure]) -> Alarm | None:
+def _warn_unscored(measures: Sequence[Measure]) -> Alarm | None:
     worst = max(measures, key=_share_unscored, default=None)
     if worst is None or _share_unscored(worst) <= UNSCORED:
         return None
@@ -131,7 +133,7 @@ def _unscored(measures: Sequence[Measure]) -> Alarm | None:
     )
 
 
-def _failed(scorer: str, pictures: int, why: str) -> Alarm:
+def _describe_failure(scorer: str, pictures: int, why: str) -> Alarm:
     return Alarm(
         name="a scorer failed",
         raised_when=f"{scorer} failed on {pictures} pictures of base and edited model; first {why}",

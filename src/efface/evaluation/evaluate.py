@@ -28,9 +28,9 @@ from ..records.report import (
 )
 from ..records.sealed import write_sealed
 from ..scorers import Judge
-from ..scorers.base import JUDGED, Checked, Detector, SetScorer, kind_of, require_declared
-from ..suites.spec import Row, Suite, spec
-from ..suites.spec import names as suite_names
+from ..scorers.base import JUDGED, Checked, Detector, SetScorer, name_kind, require_declared
+from ..suites.spec import Row, Suite, read_spec
+from ..suites.spec import list_names as suite_names
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics, trial
 from .alarms import find_alarms, warn_of_left_out
@@ -103,7 +103,7 @@ def evaluate(
     watch = ScorerWatch(settings.scorer_timeout, report)
     drawings = Drawings.of(model, settings, hash_file(edit_file))
     store = image_store or out / "images"
-    require_before_evaluating(out, drawings.edited, _suite_part(suite))
+    require_before_evaluating(out, drawings.edited, _describe_suite(suite))
     trial.try_scorers(scorers, suite.rows, model.resolution, out / "scores", watch)
     write_protocol(out, _describe(suite, drawings.edited, protocol), store, edit_file)
 
@@ -201,7 +201,7 @@ def list_packages() -> dict[str, str]:
     return found
 
 
-def _suite_part(suite: Suite) -> SuitePart:
+def _describe_suite(suite: Suite) -> SuitePart:
     drawn = {g.name: g.title for g in suite.spec.groups if suite.group(g.name)}
     s = suite.spec
     return SuitePart(name=s.name, version=s.version, licence=s.licence, source=s.source, groups=drawn)
@@ -209,7 +209,7 @@ def _suite_part(suite: Suite) -> SuitePart:
 
 def _list_headline_groups(suite: Suite) -> dict[str, str]:
     """The titles of the groups of kept things that headlines are about, in the whole suite, by name."""
-    whole = spec(suite.spec.name) if suite.spec.name in suite_names() else suite.spec
+    whole = read_spec(suite.spec.name) if suite.spec.name in suite_names() else suite.spec
     heads = {h.partition("/")[2] for h in HEADLINES if h.startswith("psr")}
     return {g.name: g.title for g in whole.groups if g.name in heads and whole.version == suite.spec.version}
 
@@ -221,7 +221,7 @@ def find_image_store(folder: Path) -> Path:
 
 def _describe(suite: Suite, drawing: Drawing, protocol: Protocol | None) -> dict[str, Any]:
     """What determines an evaluation's numbers, in JSON's types."""
-    ours: dict[str, Any] = {"suite": _suite_part(suite).model_dump(), "rows": digest_rows(suite.rows)}
+    ours: dict[str, Any] = {"suite": _describe_suite(suite).model_dump(), "rows": digest_rows(suite.rows)}
     ours |= {"drawing": drawing.model_dump(exclude={"model"})}
     return ours | {"protocol": protocol.part.model_dump() if protocol else None}
 
@@ -246,11 +246,11 @@ def _record(
         keep=request.keep,
         method=str(edit.meta.get("method", "unknown")),
         arguments=dict(edit.meta.get("arguments", {})),
-        suite=_suite_part(suite),
+        suite=_describe_suite(suite),
         rows=len(suite.rows),
         rows_digest=digest_rows(suite.rows),
         drawing=drawing,
-        scorers={s.name: s.identity() | {"scorer": kind_of(s), "asks": s.question} for s in scorers},
+        scorers={s.name: s.identity() | {"scorer": name_kind(s), "asks": s.question} for s in scorers},
         packages=list_packages(),
         rule=judging.RULE,
         measures=tuple(found),

@@ -131,12 +131,12 @@ def score_all(
     scores: dict[str, dict[str, list[Score]]] = {variant: {} for variant in VARIANTS}
     total = len(single) * len(VARIANTS) * len(images.rows)
     for i, (scorer, variant) in enumerate((s, v) for s in single for v in VARIANTS):
-        report = _shifted(on_progress, i * len(images.rows), total)
+        report = _shift(on_progress, i * len(images.rows), total)
         scores[variant][scorer.name] = score_images(scorer, images, variant, cache, report, watch)
     return ScoreTable(images.rows, single, scores)
 
 
-def _shifted(on_progress: Progress | None, start: int, total: int) -> Callable[[int, int], None] | None:
+def _shift(on_progress: Progress | None, start: int, total: int) -> Callable[[int, int], None] | None:
     """Reports the progress of a part of the work as progress of the whole."""
     return (lambda done, _: on_progress(start + done, total)) if on_progress else None
 
@@ -156,7 +156,7 @@ def score_images(
     for part in images.chunks():
         files, bases = images.paths_of(variant, part), images.paths_of("base", part)
         file = folder / f"{digest([files, bases, [dataclasses.asdict(r) for r in part]])}.json"
-        found = _cached(file, len(part))
+        found = _read_cached(file, len(part))
         if found is None:
             pictures = images.load(variant, part)
             before = pictures if bases == files else images.load("base", part)
@@ -183,7 +183,7 @@ def score_safely(
     watch = watch or ScorerWatch()
 
     def ask(part: slice) -> list[Score]:
-        return watch.call(scorer.name, lambda: _checked(scorer, images[part], rows[part], before[part]))
+        return watch.call(scorer.name, lambda: _score_checked(scorer, images[part], rows[part], before[part]))
 
     try:
         return _require_numbers(scorer, ask(slice(None)))
@@ -202,12 +202,12 @@ def score_safely(
 
 def explain_failure(name: str, error: Exception) -> str:
     """The explanation of a picture on which a scorer failed."""
-    return f"{failed_prefix(name)}{type(error).__name__}: {error}"
+    return f"{begin_failure(name)}{type(error).__name__}: {error}"
 
 
 def _require_numbers(scorer: Scorer, scores: Sequence[Score]) -> tuple[list[Score], int]:
     """Replaces scores with NaN or infinite numbers by scores without a value; returns all scores and their number."""
-    lost = Score(None, (), f"{failed_prefix(scorer.name)}its numbers are NaN or infinite")
+    lost = Score(None, (), f"{begin_failure(scorer.name)}its numbers are NaN or infinite")
     out = [score if _is_finite(score) else lost for score in scores]
     return out, sum(score is lost for score in out)
 
@@ -217,7 +217,7 @@ def _is_finite(score: Score) -> bool:
     return all(math.isfinite(number) for number in numbers)
 
 
-def failed_prefix(scorer: str) -> str:
+def begin_failure(scorer: str) -> str:
     """The beginning of the explanation of a picture on which a scorer failed."""
     return f"{scorer} failed: "
 
@@ -226,21 +226,21 @@ def count_failures(table: ScoreTable) -> dict[str, tuple[int, str]]:
     """For each scorer that failed, on how many pictures of both variants, and its first explanation."""
     found = {}
     for scorer in table.scorers:
-        start = failed_prefix(scorer.name)
+        start = begin_failure(scorer.name)
         said = [s.explanation for scores in table.scores.values() for s in scores.get(scorer.name, ())]
         if failed := [words.removeprefix(start) for words in said if words.startswith(start)]:
             found[scorer.name] = (len(failed), failed[0])
     return found
 
 
-def _checked(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
+def _score_checked(scorer: Scorer, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
     found = scorer.score(images, rows, before)
     if len(found) != len(rows):
         raise RuntimeError(f"{scorer.name} gave {len(found)} scores for {len(rows)} pictures")
     return found
 
 
-def _cached(file: Path, n: int) -> list[Score] | None:
+def _read_cached(file: Path, n: int) -> list[Score] | None:
     try:
         found = [
             Score(s["value"], tuple(s["answer"]), s["explanation"], tuple(s["confidence"])) for s in read_json(file)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..records.report import Measure
-from ..scorers.base import JUDGED, Detector, Scorer, Selective, kind_of
+from ..scorers.base import JUDGED, Detector, Scorer, Selective, name_kind
 from ..suites.spec import GroupSpec, Row, Suite
 from .estimates import estimate, estimate_drop
 from .images import VARIANTS
@@ -31,9 +31,13 @@ def measure_groups(table: ScoreTable, suite: Suite) -> list[Measure]:
     """Every number of the report that is about single pictures."""
     groups = [(g, [i for i, r in enumerate(table.rows) if r.group == g.name]) for g in suite.spec.groups]
     drawn = [(group, rows) for group, rows in groups if rows]
-    out = [m for group, rows in drawn for m in _rates(table, group, rows)]
+    out = [m for group, rows in drawn for m in _measure_rates(table, group, rows)]
     for group, rows in drawn:
-        out += [*_values(table, group, rows), *_kept(table, group, rows), *_detections(table, group, rows)]
+        out += [
+            *_measure_values(table, group, rows),
+            *_measure_kept(table, group, rows),
+            *_measure_detections(table, group, rows),
+        ]
     return out
 
 
@@ -70,7 +74,7 @@ def measure_rows(
     )
 
 
-def _rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
+def _measure_rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     erase = group.role == "erase"
     for k in table.depths(group.asks):
         title = f"{'gone from' if erase else 'shown in'} top {k}: {group.title}"
@@ -81,9 +85,9 @@ def _rates(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator
             yield measure_rate(table, label, rows, k)
 
 
-def _values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
+def _measure_values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     """Means of scorers' numbers for each picture; the judge is named where several scorers are of one kind."""
-    kinds = {s.name: kind_of(s) for s in table.scorers if isinstance(s, Scorer)}
+    kinds = {s.name: name_kind(s) for s in table.scorers if isinstance(s, Scorer)}
     for scorer in table.scorers:
         if not isinstance(scorer, Scorer) or scorer.question in JUDGED:
             continue
@@ -101,7 +105,7 @@ def _values(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterato
         yield measure_rows(table, label, asked, value, scorer.share)
 
 
-def _kept(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
+def _measure_kept(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> list[Measure]:
     """Rates of what else a prompt named: the style of a thing, or the thing in a style."""
     other = OTHER_QUESTION.get(group.asks, "")
     named = [i for i in rows if other and name_other(table.rows[i], other) and not table.rows[i].second]
@@ -120,7 +124,7 @@ def name_other(row: Row, question: str) -> str:
     return getattr(row, NAMED_FIELD[question])
 
 
-def _detections(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
+def _measure_detections(table: ScoreTable, group: GroupSpec, rows: Sequence[int]) -> Iterator[Measure]:
     """Rates of detectors at each threshold: the share of pictures with detections, and detections for each picture."""
     for detector in [s for s in table.scorers if isinstance(s, Detector) and isinstance(s, Scorer)]:
         for threshold in detector.thresholds:

@@ -143,7 +143,7 @@ def measure_protocol(protocol: Protocol, table: ScoreTable, suite: Suite) -> lis
         if not rows:
             continue
         for judge in judges if aggregate.what == "probability" else ("all", *judges):
-            value = _value(aggregate, table, question, judge)
+            value = _read_value(aggregate, table, question, judge)
             label = Label(aggregate.metric, aggregate.title, aggregate.over, judge)
             out.append(measure_rows(table, label, rows, value))
     return out
@@ -156,7 +156,7 @@ def _belongs(aggregate: Aggregate, row: Row, question: str) -> bool:
     return row.asks == question
 
 
-def _value(aggregate: Aggregate, table: ScoreTable, question: str, judge: str) -> Value:
+def _read_value(aggregate: Aggregate, table: ScoreTable, question: str, judge: str) -> Value:
     """Gives a row's verdict or probability, before or after the edit; None where it could not be judged."""
     if aggregate.what == "probability":
         return lambda variant, i: table.scores[variant][judge][i].value

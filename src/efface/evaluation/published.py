@@ -94,9 +94,9 @@ def read_published(
     """
     table = read_table(path)
     if table.find(["category_top1"]):
-        return _topk(table, Path(path).stem, erased, kept)
+        return _read_topk(table, Path(path).stem, erased, kept)
     if table.find(["NudeNet_label"]):
-        return _nudenet(table, Path(path).stem, tuple(labels), thresholds)
+        return _read_nudenet(table, Path(path).stem, tuple(labels), thresholds)
     known = shorten(table.columns)
     raise ValueError(
         f"{table.file} is no result file of the ESD or EAP scripts: it has neither category_top1 (ImageNet top-k) nor "
@@ -104,13 +104,13 @@ def read_published(
     )
 
 
-def _topk(table: Table, name: str, erased: Sequence[str], kept: Sequence[str] | None) -> Published:
+def _read_topk(table: Table, name: str, erased: Sequence[str], kept: Sequence[str] | None) -> Published:
     label = table.column(LABEL, "what each picture was asked to show")
     asked = [table.text(i, label) for i in range(len(table.rows))]
-    answers = _answers(table, asked)
+    answers = _list_answers(table, asked)
     classes = list(dict.fromkeys(asked))
-    gone = _known(table, "erased", erased, classes)
-    stay = [c for c in classes if c not in gone] if kept is None else _known(table, "kept", kept, classes)
+    gone = _list_known(table, "erased", erased, classes)
+    stay = [c for c in classes if c not in gone] if kept is None else _list_known(table, "kept", kept, classes)
     if both := [c for c in stay if c in gone]:
         raise ValueError(f"{table.file}: {both[0]!r} is said to be erased and kept")
     found = []
@@ -140,7 +140,7 @@ def _topk(table: Table, name: str, erased: Sequence[str], kept: Sequence[str] | 
     )
 
 
-def _answers(table: Table, asked: Sequence[str]) -> list[list[str] | None]:
+def _list_answers(table: Table, asked: Sequence[str]) -> list[list[str] | None]:
     """Each picture's labels, best first; None where it has none. Raises ValueError for rows that can't be right."""
     depth = 1
     while table.find([f"category_top{depth + 1}"]):
@@ -156,7 +156,7 @@ def _answers(table: Table, asked: Sequence[str]) -> list[list[str] | None]:
             problems.append(f"line {line}: it does not say what the picture was to show")
         if any(answer) and not all(answer):
             problems.append(f"line {line}: category_top{answer.index('') + 1} is empty")
-        elif problem := _descending(confidence):
+        elif problem := _check_descending(confidence):
             problems.append(f"line {line}: {problem}")
         key = (table.text(i, case), *answer, *confidence)
         if case and any(answer) and seen.setdefault(key, line) != line:
@@ -168,7 +168,7 @@ def _answers(table: Table, asked: Sequence[str]) -> list[list[str] | None]:
     return out
 
 
-def _descending(confidence: Sequence[str]) -> str:
+def _check_descending(confidence: Sequence[str]) -> str:
     """What is wrong with a row's confidences, which must fall for top-k; "" where they are right."""
     try:
         values = [float(c) for c in confidence if c]
@@ -178,7 +178,7 @@ def _descending(confidence: Sequence[str]) -> str:
     return f"scores {values} do not fall: the labels are not in the order of their likelihood" if wrong else ""
 
 
-def _known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str]) -> list[str]:
+def _list_known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str]) -> list[str]:
     """The file's classes with these names; raises ValueError for a name that no class has."""
     if isinstance(wanted, str):
         raise ValueError(f"expected several names, got the text {wanted!r}; write [{wanted!r}]")
@@ -190,10 +190,10 @@ def _known(table: Table, what: str, wanted: Sequence[str], classes: Sequence[str
     return [c for c in classes if any(share_name(name, c) for name in wanted)]
 
 
-def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Sequence[float]) -> Published:
+def _read_nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Sequence[float]) -> Published:
     if unknown := [x for x in labels if spell_part(x) not in KNOWN]:
         raise ValueError(f"NudeNet finds no part {unknown[0]!r}{did_you_mean(unknown[0].upper(), sorted(KNOWN))}")
-    images, found, unseen = _detections(table)
+    images, found, unseen = _read_detections(table)
     looked = [i for i in images if i not in unseen]
     smallest = min((c for _, _, c in found if c is not None), default=None)
     notes = [f"{len(unseen)} of {len(images)} pictures were never looked at"] if unseen else []
@@ -227,7 +227,7 @@ def _nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: Seque
     )
 
 
-def _detections(table: Table) -> tuple[list[str], list[tuple[str, str, float | None]], set[str]]:
+def _read_detections(table: Table) -> tuple[list[str], list[tuple[str, str, float | None]], set[str]]:
     """All pictures, all detections (picture, label, confidence), and the pictures that the script never read."""
     case = table.column(CASE, "which picture a row is of")
     label, score = table.column(["NudeNet_label"], "what was found"), table.find(["NudeNet_score"])

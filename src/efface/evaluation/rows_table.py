@@ -30,7 +30,7 @@ def write_rows(path: Path, images: ImageSet, table: ScoreTable) -> RowsFile:
     A scorer's columns are `NAME.value`, `NAME.answer`, `NAME.explanation` and, if it gives confidences,
     `NAME.confidence`; the field metadata of `NAME.value` has title, unit, better and share.
     """
-    sure = [name for name in table.scores["base"] if _confident(table, name)]
+    sure = [name for name in table.scores["base"] if _has_confidence(table, name)]
     lines = []
     for variant in VARIANTS:
         for i, row in enumerate(table.rows):
@@ -42,7 +42,7 @@ def write_rows(path: Path, images: ImageSet, table: ScoreTable) -> RowsFile:
                 line |= {f"{name}.confidence": list(found[i].confidence)} if name in sure else {}
             lines.append(line)
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(lines, schema=_schema(table.scorers, sure)), sink)
+    pq.write_table(pa.Table.from_pylist(lines, schema=_build_schema(table.scorers, sure)), sink)
     data = sink.getvalue().to_pybytes()
     write_whole(path, data)
     return RowsFile(lines=len(lines), sha256=hash_bytes(data))
@@ -112,11 +112,11 @@ def _check_types(table: pa.Table) -> None:
         raise ValueError(f"its column {wrong[0]} is no list")
 
 
-def _confident(table: ScoreTable, name: str) -> bool:
+def _has_confidence(table: ScoreTable, name: str) -> bool:
     return any(s.confidence for variant in VARIANTS for s in table.scores[variant][name])
 
 
-def _schema(scorers: Sequence[Judge], sure: Sequence[str]) -> pa.Schema:
+def _build_schema(scorers: Sequence[Judge], sure: Sequence[str]) -> pa.Schema:
     kinds = {"seed": pa.int64(), "counts": pa.list_(pa.string()), "guidance": pa.float64()}
     fields = [pa.field(f.name, kinds.get(f.name, pa.string())) for f in dataclasses.fields(Row)]
     fields += [pa.field("variant", pa.string()), pa.field("picture", pa.string()), pa.field("success", pa.bool_())]

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..files import read_json, read_tensors, write_tensors, write_whole
 from ..records.report import Estimate, Measure
 from ..scorers import Judge
-from ..scorers.base import Network, SetScorer, Spread, kind_of
+from ..scorers.base import Network, SetScorer, Spread, name_kind
 from ..suites.spec import Row, Suite
 from .asking import ScorerWatch
 from .images import VARIANTS, ImageSet, digest, is_lost
@@ -64,7 +64,7 @@ def measure_sets(
         found: dict[str, dict[str, Tensor]] = {}
         failed: list[Exception] = []
         for variant in VARIANTS:
-            found[variant] = _features(network, images, variant, cache / f"features-{key[:12]}", watch, failed)
+            found[variant] = _compute_features(network, images, variant, cache / f"features-{key[:12]}", watch, failed)
             done += len(images.rows)
             if on_progress:
                 on_progress(done, total)
@@ -85,16 +85,16 @@ def list_portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
     return [p for p in (*groups, *joined) if p.rows]
 
 
-def _features(
+def _compute_features(
     network: Network, images: ImageSet, variant: str, folder: Path, watch: ScorerWatch, failed: list[Exception]
 ) -> dict[str, Tensor]:
     """Finite features [d] by row id, without those of pictures on which the network failed."""
     out: dict[str, Tensor] = {}
     for part in images.chunks():
         file = folder / f"{digest(images.paths_of(variant, part))}.safetensors"
-        found = _kept(file)
+        found = _read_kept(file)
         if found is None:
-            found = _guarded(network, images.load(variant, part), watch, failed)
+            found = _compute_guarded(network, images.load(variant, part), watch, failed)
             if len(found) == len(part):
                 write_tensors(file, {"features": torch.stack(list(found.values()))}, {"kind": "features"})
         whole = [not is_lost(path) for path in images.paths_of(variant, part)]
@@ -102,27 +102,29 @@ def _features(
     return out
 
 
-def _kept(file: Path) -> dict[int, Tensor] | None:
+def _read_kept(file: Path) -> dict[int, Tensor] | None:
     try:
         return dict(enumerate(read_tensors(file)[0]["features"]))
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _guarded(network: Network, images: Tensor, watch: ScorerWatch, failed: list[Exception]) -> dict[int, Tensor]:
+def _compute_guarded(
+    network: Network, images: Tensor, watch: ScorerWatch, failed: list[Exception]
+) -> dict[int, Tensor]:
     """Features [d] by index, of all pictures at once, or one by one where that fails."""
 
     def see(part: Tensor) -> Tensor:
         return watch.call(network.name, lambda: network.features(part))
 
     try:
-        return _finite(see(images), range(len(images)))
+        return _keep_finite(see(images), range(len(images)))
     except Exception:
         pass
     found: dict[int, Tensor] = {}
     for i in range(len(images)):
         try:
-            found |= _finite(see(images[i : i + 1]), [i])
+            found |= _keep_finite(see(images[i : i + 1]), [i])
         except Exception as error:
             failed.append(error)
     return found
@@ -135,7 +137,7 @@ def _tell(network: Network, failed: Sequence[Exception]) -> None:
         warnings.warn(f"{network.name} gave no features of {len(failed)} pictures; the first: {said}", stacklevel=2)
 
 
-def _finite(features: Tensor, places: Sequence[int]) -> dict[int, Tensor]:
+def _keep_finite(features: Tensor, places: Sequence[int]) -> dict[int, Tensor]:
     return {i: f for i, f in zip(places, features, strict=True) if f.isfinite().all()}
 
 
@@ -146,7 +148,7 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
     asked = [[images.paths[variant][r.id] for variant in VARIANTS] for r in rows], [dataclasses.asdict(r) for r in rows]
     file = cache / f"{scorer.name}-{digest(scorer.identity())[:12]}" / f"{digest(asked)}.json"
     try:
-        found = _remembered(file)
+        found = _read_remembered(file)
         if found is None and rows:
             base, edited = (torch.stack([seen[variant][r.id] for r in rows]) for variant in VARIANTS)
             found = scorer.compare(base, edited, rows, images.resolution)
@@ -160,7 +162,7 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
         return None
     before, after = found or (Spread(None, 0.0, 0.0, 0),) * 2
     return Measure(
-        metric=kind_of(scorer),
+        metric=name_kind(scorer),
         title=f"{scorer.title}: {portion.title}{failure}",
         group=portion.name,
         judge=scorer.network.name,
@@ -171,7 +173,7 @@ def _measure(scorer: SetScorer, portion: Portion, seen: Features, images: ImageS
     )
 
 
-def _remembered(file: Path) -> tuple[Spread, Spread] | None:
+def _read_remembered(file: Path) -> tuple[Spread, Spread] | None:
     try:
         before, after = [Spread(**s) for s in read_json(file)]
         whole = _is_finite((before, after))

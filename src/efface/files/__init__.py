@@ -3,7 +3,7 @@
 Importing this imports no torch; what reads or writes tensors does.
 """
 
-from .atomic import new_file, new_folder, new_scratch, sweep, write_whole
+from .atomic import make_scratch, new_file, new_folder, sweep, write_whole
 from .digests import find_shared_digest, hash_bytes, hash_file, hash_json
 from .pictures import decode_picture, open_picture, read_pictures, stack_pictures
 from .structured import naming, parse_json, parse_toml_value, read_bytes, read_json, read_parquet, read_toml, refusing
@@ -21,10 +21,10 @@ __all__ = [
     "hash_bytes",
     "hash_file",
     "hash_json",
+    "make_scratch",
     "naming",
     "new_file",
     "new_folder",
-    "new_scratch",
     "open_picture",
     "parse_json",
     "parse_toml_value",

@@ -49,7 +49,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = _temporary(path)
+        made = _name_temporary(path)
         try:
             yield made
             made.chmod(0o644)
@@ -74,7 +74,7 @@ def new_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
     if folder.exists() and not replace:
         raise FileExistsError(f"{folder} exists; name a folder that does not")
     with _naming(folder):
-        made = new_scratch(folder)
+        made = make_scratch(folder)
         try:
             yield made
             made.chmod(0o755)
@@ -85,7 +85,7 @@ def new_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
-def new_scratch(path: str | Path) -> Path:
+def make_scratch(path: str | Path) -> Path:
     """Makes a new folder beside this path, which the caller removes; after a kill, a later run does.
 
     Raises:
@@ -94,7 +94,7 @@ def new_scratch(path: str | Path) -> Path:
     path = Path(path)
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = _temporary(path)
+        made = _name_temporary(path)
         made.mkdir(mode=0o700)
     return made
 
@@ -104,7 +104,7 @@ def sweep(folder: Path) -> list[str]:
     gone = []
     for entry in list(os.scandir(folder)) if folder.is_dir() else ():
         match = TEMPORARY.fullmatch(entry.name)
-        if match is None or match[2] != _host() or _is_alive(int(match[3])):
+        if match is None or match[2] != _name_host() or _is_alive(int(match[3])):
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -119,16 +119,16 @@ def _sweep_once(folder: str) -> None:
     sweep(Path(folder))
 
 
-def _temporary(path: Path) -> Path:
+def _name_temporary(path: Path) -> Path:
     """A name beside the path that no other writer has; also removes unfinished files of processes that are gone."""
     _sweep_once(os.path.realpath(path.parent))
     # File systems allow 255 bytes; a long name of another alphabet is cut.
     stem = path.name.encode()[:180].decode(errors="ignore")
-    return path.with_name(f".{stem}.efface-{_host()}-{os.getpid()}-{secrets.token_hex(4)}")
+    return path.with_name(f".{stem}.efface-{_name_host()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 @functools.cache
-def _host() -> str:
+def _name_host() -> str:
     return hash_bytes(platform.node().encode())[:8]
 
 

@@ -70,9 +70,9 @@ def read_captions(folder: Path, pictures: Sequence[Path], files: Sequence[Path])
     named = {_spell(p.with_suffix("")) for p, text in told.items() if text is not None}
     tables = [f for f in files if f.suffix.lower() in TABLES and f.name.lower() not in LISTS]
     return Captions(
-        of={p: _named_by_folder(folder, p) if text is None else text for p, text in told.items()},
+        of={p: _name_by_folder(folder, p) if text is None else text for p, text in told.items()},
         lost=(*(p for p in listed if _spell(p) not in known), *stray),
-        bare=tuple(p for p, text in told.items() if not (text or _named_by_folder(folder, p)))
+        bare=tuple(p for p, text in told.items() if not (text or _name_by_folder(folder, p)))
         if any(told.values())
         else (),
         unread=tuple(f for f in tables if _spell(f.with_suffix("")) not in named),
@@ -84,7 +84,7 @@ def _spell(path: Path) -> str:
     return unicodedata.normalize("NFC", str(path))
 
 
-def _named_by_folder(folder: Path, picture: Path) -> str:
+def _name_by_folder(folder: Path, picture: Path) -> str:
     return "" if picture.parent == folder else REPEATS.sub("", picture.parent.name)
 
 

@@ -169,20 +169,20 @@ def parse_objects(file: str, text: str, remarks: tuple[str, ...]) -> Parsed:
                     said = whole if number == 1 else error
                     raise ValueError(f"{file}, line {number}: it is no JSON ({said})") from error
                 lines.append(number)
-        return _of_records(file, value, lines, remarks)
+        return _read_records(file, value, lines, remarks)
     if isinstance(value, dict) and isinstance(value.get("annotations"), list):
         first: dict[Any, Any] = {}
         for row in value["annotations"]:
             if isinstance(row, dict):
                 first.setdefault(row.get("image_id"), row)
         remark = f"the first of each picture's captions is taken: {len(first)} of {len(value['annotations'])}"
-        return _of_records(file, list(first.values()), None, (*remarks, remark))
+        return _read_records(file, list(first.values()), None, (*remarks, remark))
     if isinstance(value, dict):
-        value = _of_columns(file, value)
-    return _of_records(file, value, None, remarks)
+        value = _read_columns(file, value)
+    return _read_records(file, value, None, remarks)
 
 
-def _of_columns(file: str, value: dict[str, Any]) -> list[Any]:
+def _read_columns(file: str, value: dict[str, Any]) -> list[Any]:
     """Reads the rows of a JSON object: one list within it, columns, or prompts by label."""
     parts = [list(p.values()) if isinstance(p, dict) else p for p in value.values()]
     lists = [name for name, p in value.items() if isinstance(p, list)]
@@ -203,7 +203,7 @@ def _of_columns(file: str, value: dict[str, Any]) -> list[Any]:
     return [{"prompt": prompt, "label_str": name} for name, p in zip(value, parts, strict=True) for prompt in p]
 
 
-def _of_records(file: str, value: Any, lines: Sequence[int] | None, remarks: tuple[str, ...]) -> Parsed:
+def _read_records(file: str, value: Any, lines: Sequence[int] | None, remarks: tuple[str, ...]) -> Parsed:
     if not isinstance(value, list):
         raise ValueError(f"{file} holds a {type(value).__name__}; a list of objects with a prompt would have worked")
     rows = [{"prompt": row} if isinstance(row, str) else row for row in value]

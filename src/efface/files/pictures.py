@@ -64,7 +64,7 @@ class PictureFolder:
             ("files may hold captions, which are read from metadata.jsonl, .csv or .parquet alone", self.unread),
             ("files hold several pictures, of which the first is read", animations),
         )
-        said = [f"{len(names)} {what}: {_some(names)}" for what, names in parts if names]
+        said = [f"{len(names)} {what}: {_list_some(names)}" for what, names in parts if names]
         return f"in {self.folder}, {'; '.join(said)}" if said else ""
 
 
@@ -105,7 +105,7 @@ def list_pictures(folder: str | Path) -> PictureFolder:
 
     if not pictures:
         what = "holds no picture" if folder.is_dir() else "is no folder"
-        there = f"; there are {_some(name(left_out))}" if left_out else ""
+        there = f"; there are {_list_some(name(left_out))}" if left_out else ""
         raise FileNotFoundError(f"{folder} {what}; wanted {', '.join(PICTURES)}{there}")
     captions = read_captions(folder, pictures, seen)
     others = name(captions.lost), name(captions.bare), name(captions.unread)
@@ -135,7 +135,7 @@ def read_pictures(folder: str | Path, side: int) -> dict[str, Tensor]:
             animations.append(name)
         read.setdefault(caption, []).append(ImageOps.fit(image, (side, side)))
     if unreadable:
-        names = _some([name for name, _ in unreadable])
+        names = _list_some([name for name, _ in unreadable])
         raise ValueError(
             f"{len(unreadable)} files in {folder} are no readable pictures: {names} (the first: {unreadable[0][1]})"
         )
@@ -179,14 +179,14 @@ def _decode(source: Path | io.BytesIO, file: Path) -> tuple[Image.Image, int]:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts to RGB of 8 bits, with transparent parts on white."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _scaled(image)
+        return _scale(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _scaled(image: Image.Image) -> Image.Image:
+def _scale(image: Image.Image) -> Image.Image:
     """Converts a grey picture of 16 bits or of floating-point numbers to RGB."""
     import numpy as np  # not above: it is a third of the time that `import efface` takes
 
@@ -224,6 +224,6 @@ def _is_hidden(folder: Path, file: Path) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts)
 
 
-def _some(names: Sequence[str]) -> str:
+def _list_some(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}"

@@ -167,13 +167,13 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None, remedy:
         if missing := [name for name in columns or () if name not in names]:
             raise ValueError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(names)}")
         with refusing(path, "damaged or no parquet file", remedy):
-            parts = list(_batches(file, list(columns) if columns else None))
-            table = pa.Table.from_batches(parts, parts[0].schema if parts else _chosen(file.schema_arrow, columns))
+            parts = list(_read_batches(file, list(columns) if columns else None))
+            table = pa.Table.from_batches(parts, parts[0].schema if parts else _choose(file.schema_arrow, columns))
             table.validate(full=True)
     return table
 
 
-def _batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+def _read_batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     """The rows, so few at a time that they fit in memory even if each held all that the file holds."""
     facts = file.metadata
     # Single columns are not read, because on damaged ones pyarrow ends the whole process.
@@ -189,7 +189,7 @@ def _batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.Rec
         yield batch
 
 
-def _chosen(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+def _choose(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
     import pyarrow as pa
 
     return schema if columns is None else pa.schema([schema.field(name) for name in columns])
@@ -202,10 +202,10 @@ def _check_depth(value: Any) -> None:
         depth += 1
         if depth > MOST_DEPTH:
             raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
-        level = [part for each in level for part in _parts(each) if isinstance(part, dict | list)]
+        level = [part for each in level for part in _list_parts(each) if isinstance(part, dict | list)]
 
 
-def _parts(value: Any) -> Sequence[Any]:
+def _list_parts(value: Any) -> Sequence[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else ()

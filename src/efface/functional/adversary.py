@@ -70,15 +70,15 @@ def descend(
     return moved.detach()
 
 
-def steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+def measure_steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
     """The error [n] of inputs [n, ...] and its gradient [n, ...] for each row by itself, with all rows at once.
 
     See `steepness_by_parts`, which takes the errors of a part of the rows.
     """
-    return steepness_by_parts(lambda inputs, _: error(inputs), at, 0, factor)
+    return measure_steepness_by_parts(lambda inputs, _: error(inputs), at, 0, factor)
 
 
-def steepness_by_parts(
+def measure_steepness_by_parts(
     error: Callable[[Tensor, slice], Tensor], at: Tensor, rows_at_once: int, factor: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """The error [n] of inputs [n, ...] and its gradient [n, ...] for each row by itself, with some rows at once.
@@ -98,7 +98,7 @@ def steepness_by_parts(
     """
     size = rows_at_once or len(at)
     parts = [slice(i, i + size) for i in range(0, len(at), size)]
-    found = [_steepness(lambda inputs, part=part: error(inputs, part), at[part], factor) for part in parts]
+    found = [_differentiate(lambda inputs, part=part: error(inputs, part), at[part], factor) for part in parts]
     errors, grad = (torch.cat(column) for column in zip(*found, strict=True))
     checks = torch.stack(
         [errors.isfinite().all(), grad.any(), grad.isfinite().all()]
@@ -109,13 +109,13 @@ def steepness_by_parts(
     if not moves:
         raise NoGradient("no gradient reaches the prompt: this model gives the attack nothing to follow")
     if not right_grads and factor > 1:
-        return steepness_by_parts(error, at, rows_at_once, max(1.0, factor / 16))
+        return measure_steepness_by_parts(error, at, rows_at_once, max(1.0, factor / 16))
     if not right_grads:
         raise NotFinite("the attack's gradient is not finite; a smaller lr, or a wider dtype of the model, may help")
     return errors, grad
 
 
-def _steepness(error: Callable[[Tensor], Tensor], at: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+def _differentiate(error: Callable[[Tensor], Tensor], at: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     leaf = at.detach().requires_grad_()
     with torch.enable_grad():
         errors = error(leaf)
@@ -153,7 +153,7 @@ class RowwiseAdam:
         self.at, self.first, self.second = self.at[left], self.first[left], self.second[left]
 
 
-def adversarial(inputs: Tensor, gram: Tensor, edit: Tensor, reg: float) -> Tensor:
+def find_adversarial(inputs: Tensor, gram: Tensor, edit: Tensor, reg: float) -> Tensor:
     """Embeddings c' [n, d] that bring the target back: the edited layers' outputs for c' are the base's for c.
 
     RECE's attack (Gong et al., ECCV 2024, arXiv 2407.12383): c' minimises sum |W c' - W0 c|^2 + reg |c'|^2 over all

@@ -13,7 +13,7 @@ def measure_distances(words: Tensor, target: Tensor) -> Tensor:
     return (words.float() - target.float()).norm(dim=-1)
 
 
-def k_closest(distance: Tensor, k: int) -> Tensor:
+def find_k_closest(distance: Tensor, k: int) -> Tensor:
     """Indices of the k smallest distances [n], nearest first."""
     return torch.argsort(distance, stable=True)[:k]
 

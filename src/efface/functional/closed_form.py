@@ -22,7 +22,7 @@ def solve_least_squares(
     kept [k, d].
     """
     base, inputs, outputs, kept = base.double(), inputs.double(), outputs.double(), kept.double()
-    moment = lamb * _eye(base) + erase * inputs.T @ inputs + preserve * kept.T @ kept
+    moment = lamb * _build_identity(base) + erase * inputs.T @ inputs + preserve * kept.T @ kept
     wanted = erase * inputs.T @ (outputs - inputs @ base.T)
     return base + torch.linalg.solve(moment, wanted).T
 
@@ -31,7 +31,7 @@ def solve_shared(
     inputs: Tensor, outputs: Tensor, kept: Tensor, lamb: float, erase: float = 1.0, preserve: float = 1.0
 ) -> Tensor:
     """The M [d, d] of `solve_least_squares` for all layers: outputs are embeddings c* [n, d], and W = W0 M."""
-    return solve_least_squares(_eye(inputs), inputs, outputs, kept, lamb, erase, preserve)
+    return solve_least_squares(_build_identity(inputs), inputs, outputs, kept, lamb, erase, preserve)
 
 
 def build_null_projector(kept: Tensor, threshold: float) -> Tensor:
@@ -54,9 +54,9 @@ def solve_null_space(base: Tensor, inputs: Tensor, outputs: Tensor, projector: T
     """
     base, inputs, outputs, projector = base.double(), inputs.double(), outputs.double(), projector.double()
     seen = inputs @ projector
-    moment = lamb * _eye(base) + seen.T @ seen
+    moment = lamb * _build_identity(base) + seen.T @ seen
     return base + torch.linalg.solve(moment, seen.T @ (outputs - inputs @ base.T)).T @ projector
 
 
-def _eye(like: Tensor) -> Tensor:
+def _build_identity(like: Tensor) -> Tensor:
     return torch.eye(like.shape[1], dtype=torch.double, device=like.device)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .schedules import NoiseLevel, Space, denoising_target, noised
+from .schedules import NoiseLevel, Space, add_noise, denoising_target
 
 
-def denoising_errors(
+def measure_denoising_errors(
     predict: Callable[[Tensor, Tensor], Tensor],
     x0: Tensor,
     noise_level: Callable[[Tensor], NoiseLevel],
@@ -31,6 +31,6 @@ def denoising_errors(
     t = torch.randint(timesteps, (len(x0),), generator=rng)
     eps = torch.randn(x0.shape, generator=rng).to(x0, non_blocking=True)
     level = noise_level(t)
-    x_t = noised(x0, eps, level)
+    x_t = add_noise(x0, eps, level)
     wanted = denoising_target(x0, eps, x_t, level, space)
     return (predict(x_t, t).float() - wanted.float()).square().flatten(1).mean(dim=1)

@@ -30,7 +30,7 @@ def gumbel_softmax(logits: Tensor, temperature: float, hard: bool, rng: torch.Ge
     return few / few.sum()
 
 
-def score(values: Tensor, chances: Tensor) -> Tensor:
+def estimate_by_score(values: Tensor, chances: Tensor) -> Tensor:
     """Zero, with the gradient of the values' expectation over the choices, by the score function estimator.
 
     The baseline of each row's value [n] is the mean of the others, which leaves the estimate unbiased (Williams, 1992;

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .schedules import NoiseLevel, Space, like
+from .schedules import NoiseLevel, Space, shape_like
 
 
 def ddim_unstep(x: Tensor, prediction: Tensor, start: NoiseLevel, end: NoiseLevel, space: Space) -> Tensor:
@@ -18,8 +18,8 @@ def ddim_unstep(x: Tensor, prediction: Tensor, start: NoiseLevel, end: NoiseLeve
     Levels are [n]; they preserve the variance, or are on the straight path where the space is "flow".
     """
     if space == "flow":
-        return x + like(start.sigma - end.sigma, x) * prediction
-    a, b = like(start.alpha.square(), x), like(end.alpha.square(), x)
+        return x + shape_like(start.sigma - end.sigma, x) * prediction
+    a, b = shape_like(start.alpha.square(), x), shape_like(end.alpha.square(), x)
     if space == "eps":
         return (a / b).sqrt() * (x - ((1 - b).sqrt() - (b * (1 - a) / a).sqrt()) * prediction)
     if space == "v":

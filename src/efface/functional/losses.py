@@ -13,7 +13,7 @@ def negative_guidance(eps_0: Tensor, eps_c: Tensor, eta: float) -> Tensor:
     return eps_0 - eta * (eps_c - eps_0)
 
 
-def guided(eps_0: Tensor, eps_c: Tensor, guidance: float | Tensor) -> Tensor:
+def apply_guidance(eps_0: Tensor, eps_c: Tensor, guidance: float | Tensor) -> Tensor:
     """Classifier-free guidance: eps(0) + w (eps(c) - eps(0)) (Ho & Salimans, arXiv 2207.12598)."""
     return eps_0 + guidance * (eps_c - eps_0)
 

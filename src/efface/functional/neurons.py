@@ -54,7 +54,7 @@ def find_strongest(values: Tensor, share: float) -> Tensor:
     return values.argsort(descending=True, stable=True)[: max(1, round(share * len(values)))]
 
 
-def contrast(
+def measure_contrast(
     values: Tensor, chosen: Tensor, draws: int, rng: torch.Generator, strata: Sequence[int] | None = None
 ) -> Contrast:
     """Compares the chosen neurons' mean with that of random sets of the same size.

@@ -97,16 +97,16 @@ def esr(labels: Sequence[str], topk: Sequence[Sequence[str] | None], erased: Col
         topk: each picture's most likely labels, best first; `None` where it could not be judged.
         erased: the erased labels; pictures of other labels are not counted.
     """
-    verdicts = _verdicts(labels, topk, erased, k)
+    verdicts = _judge_labels(labels, topk, erased, k)
     return tally(None if v is None else not v for v in verdicts)
 
 
 def psr(labels: Sequence[str], topk: Sequence[Sequence[str] | None], kept: Collection[str], k: int = 1) -> Tally:
     """The preservation success rate: of the pictures whose label is kept, how many have it in their top k."""
-    return tally(_verdicts(labels, topk, kept, k))
+    return tally(_judge_labels(labels, topk, kept, k))
 
 
-def _verdicts(
+def _judge_labels(
     labels: Sequence[str], topk: Sequence[Sequence[str] | None], wanted: Collection[str], k: int
 ) -> list[Verdict]:
     if isinstance(wanted, str):
@@ -146,7 +146,7 @@ def count_exposed(
         raise ValueError(f"expected a collection of labels, got the text {labels!r}; write [{labels!r}]")
     counted = {spell_part(label) for label in labels}
     found = dict.fromkeys(image_ids, 0)
-    for image, label, confidence in _located(list(detections), image_ids):
+    for image, label, confidence in _locate(list(detections), image_ids):
         if image not in found:
             raise ValueError(f"{label} was found in picture {image!r}, which is not among the {len(found)} listed")
         if not isinstance(label, str) or not label:
@@ -157,7 +157,7 @@ def count_exposed(
     return found
 
 
-def _located(
+def _locate(
     detections: Sequence[Detection], image_ids: Sequence[Image]
 ) -> list[tuple[Image, str | None, float | None]]:
     """The detections, each with its picture."""

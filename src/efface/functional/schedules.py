@@ -69,7 +69,7 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def like(numbers: Tensor, x: Tensor) -> Tensor:
+def shape_like(numbers: Tensor, x: Tensor) -> Tensor:
     """Shapes `numbers` [n] to multiply `x` [n, ...], on its device and in its dtype, or in fp32 if that is narrower."""
     wide = numbers.to(x.device, torch.promote_types(x.dtype, torch.float32), non_blocking=True)
     return wide.reshape(-1, *[1] * (x.dim() - 1))
@@ -81,10 +81,10 @@ def _share(share: Tensor, x: Tensor) -> Tensor:
     It takes the root of the rounded square, not the rounded root: torch's root in fp32 may be off by one in the last
     place, and so states, and edits trained on them, are bit-identical to those with a rounded alpha_bar.
     """
-    return like(share.square(), x).sqrt()
+    return shape_like(share.square(), x).sqrt()
 
 
-def noised(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
+def add_noise(x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
     """The forward process: x_t [n, ...] from x0 and eps [n, ...] at n levels, in fp32 at least."""
     return _share(level.alpha, x0) * x0 + _share(level.sigma, x0) * eps
 
@@ -95,9 +95,9 @@ def to_x0(prediction: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> T
     if space == "eps":
         return (x_t - sigma * prediction) / alpha
     if space == "v":
-        return (alpha * x_t - sigma * prediction) / like(_length(level), x_t)
+        return (alpha * x_t - sigma * prediction) / shape_like(_measure_length(level), x_t)
     if space == "flow":
-        return (x_t - sigma * prediction) / like(level.alpha + level.sigma, x_t)
+        return (x_t - sigma * prediction) / shape_like(level.alpha + level.sigma, x_t)
     return prediction
 
 
@@ -107,9 +107,9 @@ def from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel, space: Space) -> Tensor:
     if space == "eps":
         return (x_t - alpha * x0) / sigma
     if space == "v":
-        return (alpha * x_t - like(_length(level), x_t) * x0) / sigma
+        return (alpha * x_t - shape_like(_measure_length(level), x_t) * x0) / sigma
     if space == "flow":
-        return (x_t - like(level.alpha + level.sigma, x_t) * x0) / sigma
+        return (x_t - shape_like(level.alpha + level.sigma, x_t) * x0) / sigma
     return x0
 
 
@@ -146,18 +146,18 @@ def space_weight(level: NoiseLevel, native: Space, space: Space) -> Tensor:
     picture, noise = level.alpha.square().float(), level.sigma.square().float()
     if native == "flow":  # the quotient below with the noise cancelled, so that it holds at sigma 0 and 1 too
         reach = (level.alpha + level.sigma).square().float()
-        slopes = {"eps": picture, "v": _length(level).square().float(), "x0": noise, "flow": reach}
+        slopes = {"eps": picture, "v": _measure_length(level).square().float(), "x0": noise, "flow": reach}
         return torch.ones_like(noise) if space == "flow" else slopes[space] / reach
     in_x0 = {
         "eps": noise / picture,
-        "v": noise / _length(level).square().float(),
+        "v": noise / _measure_length(level).square().float(),
         "x0": torch.ones_like(noise),
         "flow": noise / (level.alpha + level.sigma).square().float(),
     }
     return torch.ones_like(noise) if native == space else in_x0[native] / in_x0[space]
 
 
-def _length(level: NoiseLevel) -> Tensor:
+def _measure_length(level: NoiseLevel) -> Tensor:
     """alpha^2 + sigma^2 [n]: exactly 1 where the variance is preserved, however alpha_bar was rounded."""
     length = level.alpha.square() + level.sigma.square()
     return torch.where((length - 1).abs() < 1e-6, 1.0, length)

@@ -22,7 +22,7 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     On a CPU the chunks are rows, which are views in any memory format; on a GPU they are many tensors at once.
     """
     if a[0].is_cuda:
-        return _inner_by_groups(a, b)
+        return _sum_by_groups(a, b)
     sums: list[Tensor] = []
     for x, y in (torch.atleast_1d(*pair) for pair in zip(a, b, strict=True)):
         rows = max(1, CHUNK * len(x) // x.numel())
@@ -31,7 +31,7 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack(sums).sum()
 
 
-def _inner_by_groups(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+def _sum_by_groups(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Computes the same by groups of tensors of up to `LARGE` numbers together; a larger tensor is its own group."""
     sums: list[Tensor] = []
     group: list[tuple[Tensor, Tensor]] = []

@@ -55,7 +55,7 @@ def ends_alike(one: str, other: str) -> bool:
     return short > 0 and a[-short:] == b[-short:]
 
 
-def other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
+def list_other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
     """The words that are none of the targets, in either number, nor a phrase with one; each once.
 
     >>> other_words(["cat", "Cats", "cat face", "category", "van"], ["cat", "van gogh"])
@@ -108,7 +108,7 @@ def list_forms(name: str) -> tuple[str, ...]:
     folded = fold_name(name)
     spelled = _spell(folded)
     joined = "".join(_spell(part).replace(" ", "") + " " for part in folded.split()).strip()
-    return tuple(dict.fromkeys(form for dress in (folded, spelled, joined) if dress for form in _numbers(dress)))
+    return tuple(dict.fromkeys(form for dress in (folded, spelled, joined) if dress for form in _list_numbers(dress)))
 
 
 @functools.lru_cache(256)
@@ -124,13 +124,13 @@ def _spell(folded: str) -> str:
     return " ".join(re.findall(r"\w+", folded.replace("_", " ")))
 
 
-def _numbers(name: str) -> Iterable[str]:
+def _list_numbers(name: str) -> Iterable[str]:
     """A name in the English singular and plural, whichever it is in; of several words the last one changes."""
     first, blank, last = name.rpartition(" ")
-    return [f"{first}{blank}{form}" for form in (last, *_plurals(last), *_singulars(last))]
+    return [f"{first}{blank}{form}" for form in (last, *_list_plurals(last), *_list_singulars(last))]
 
 
-def _plurals(word: str) -> list[str]:
+def _list_plurals(word: str) -> list[str]:
     found = [f"{word}s", f"{word}es"]
     if word.endswith("y"):
         found.append(f"{word[:-1]}ies")
@@ -139,7 +139,7 @@ def _plurals(word: str) -> list[str]:
     return found + [word[: -len(one)] + many for one, many in IRREGULAR.items() if _ends_in(word, one)]
 
 
-def _singulars(word: str) -> list[str]:
+def _list_singulars(word: str) -> list[str]:
     found = [word[:-1]] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 2 else []
     if word.endswith(("ches", "shes", "xes", "zes", "oes")):
         found.append(word[:-2])

@@ -86,8 +86,8 @@ class Gate(Guider):
         assert isinstance(model, LatentDiffusion)
         rows, own = (c.attended.flatten(1).float() for c in (cond, model.encode_with_grad(self.concepts)))
         alike = torch.cosine_similarity(rows[:, None], own[None], dim=2).clamp(0, 1)
-        concepts = [_words(model, concept) for concept in self.concepts]
-        held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _each(model, texts)]
+        concepts = [_tokenize(model, concept) for concept in self.concepts]
+        held = [[len(ours & words) / max(1, len(ours)) for ours in concepts] for words in _tokenize_each(model, texts)]
         match = torch.maximum(alike, torch.tensor(held).to(alike)).amax(dim=1)
         return cond.with_extra({MATCH: match})
 
@@ -142,12 +142,12 @@ def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Ten
 
     def adding(down: Tensor, up: Tensor) -> Any:
         def add(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            more = _product(layer, args[0], down.to(args[0].dtype), up.to(args[0].dtype))
+            more = _compute_product(layer, args[0], down.to(args[0].dtype), up.to(args[0].dtype))
             return out + (gamma.to(more).view(-1, *[1] * (more.dim() - 1)) * more).to(out.dtype)
 
         return add
 
-    handles = [_layer(model, name).register_forward_hook(adding(*parts)) for name, parts in factors.items()]
+    handles = [_find_layer(model, name).register_forward_hook(adding(*parts)) for name, parts in factors.items()]
     try:
         with model.uncompiled():
             yield
@@ -156,19 +156,19 @@ def adapt_layers(model: LatentDiffusion, factors: Mapping[str, tuple[Tensor, Ten
             handle.remove()
 
 
-def _layer(model: LatentDiffusion, name: str) -> nn.Module:
+def _find_layer(model: LatentDiffusion, name: str) -> nn.Module:
     return model.network.get_submodule(name.removeprefix(f"{model.denoiser}.").removesuffix(LEAF))
 
 
 def _fits(model: LatentDiffusion, name: str) -> bool:
     if not (name.startswith(f"{model.denoiser}.") and name.endswith(LEAF)):
         return False
-    layer = _layer(model, name)
+    layer = _find_layer(model, name)
     plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
     return isinstance(layer, nn.Linear) or plain
 
 
-def _product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+def _compute_product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     """Computes up (down x) with the layer's own stride and padding."""
     if not isinstance(layer, nn.Conv2d):
         return linear(linear(x, down), up)
@@ -176,11 +176,11 @@ def _product(layer: nn.Module, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     return conv2d(conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation), up[:, :, None, None])
 
 
-def _words(model: LatentDiffusion, text: str) -> set[int]:
+def _tokenize(model: LatentDiffusion, text: str) -> set[int]:
     """The tokens of a text, without the special ones."""
     ids = model.tokenizer(text, truncation=True, max_length=model.max_tokens)["input_ids"]
     return set(ids) - set(model.tokenizer.all_special_ids)
 
 
-def _each(model: LatentDiffusion, texts: Sequence[str]) -> list[set[int]]:
-    return [_words(model, text) for text in texts]
+def _tokenize_each(model: LatentDiffusion, texts: Sequence[str]) -> list[set[int]]:
+    return [_tokenize(model, text) for text in texts]

@@ -109,7 +109,7 @@ class SAFREE(Guider):
         assert isinstance(model, ClipDiffusion)
         limit = model.max_tokens
         phrases = model.tokenizer(list(self.concepts), truncation=True, max_length=limit)["input_ids"]
-        ends = [_ends(model, [ids]) for ids in phrases]
+        ends = [_encode_ends(model, [ids]) for ids in phrases]
         concept = {name: find_span(torch.cat([end[name] for end in ends])) for name in ends[0]}
         shifts = {MOVED[name]: torch.zeros_like(cond.tensors[name]) for name in concept}
         last = torch.full((len(cond),), -1.0, device=model.device)
@@ -130,7 +130,9 @@ class SAFREE(Guider):
         one.
         """
         places = range(1, len(ids) - 1)
-        left_out = _ends(model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places])
+        left_out = _encode_ends(
+            model, [[0 if i == place else token for i, token in enumerate(ids)] for place in places]
+        )
         e = cond.tokens[0, : len(ids)].double().cpu()
         new = filter_embeddings(e, find_span(left_out[CLIP]), concept[CLIP])
         carries = torch.zeros(len(ids), 1, dtype=torch.bool)
@@ -173,7 +175,7 @@ class _SAFREESampling(GuidedSampling):
 
 
 @torch.no_grad()
-def _ends(model: ClipDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+def _encode_ends(model: ClipDiffusion, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """Encodes n equally long rows of token ids to [n, d], in the space of each condition that is filtered.
 
     It is the state at the end of the text, as CLIP pools it, where the U-Net reads final states; in double precision,

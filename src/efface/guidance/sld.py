@@ -24,7 +24,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..functional.schedules import like, space_weight
+from ..functional.schedules import shape_like, space_weight
 from ..models.cond import Cond
 from ..models.denoiser import Denoiser, Scale
 from ..models.guider import GuidedSampling, Guider
@@ -82,4 +82,4 @@ class _SLDSampling(GuidedSampling):
         """The factor, a scalar, that converts a difference of the model's own predictions to units of noise."""
         level = self.model.noise_level(torch.as_tensor(t).reshape(1))
         sign = -1 if self.model.space == "x0" else 1
-        return sign * like(space_weight(level, self.model.space, "eps").sqrt(), x_t)
+        return sign * shape_like(space_weight(level, self.model.space, "eps").sqrt(), x_t)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..edits.deltas import changed, merged
+from ..edits.deltas import apply_parts, merge_changes
 from ..edits.edit import Edit
 from ..models.base import Model
 from .factors import Choice, factor
@@ -46,7 +46,7 @@ def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> di
             values[f"{name}:down"] = torch.cat([parts["down"].float() for parts, _ in changes])
             values[f"{name}:up"] = torch.cat([parts["up"].float() * s for parts, s in changes], dim=1)
         else:
-            values[name] = merged(name, base[name].detach().float(), changes)
+            values[name] = merge_changes(name, base[name].detach().float(), changes)
     return values
 
 
@@ -64,8 +64,8 @@ def subtract(model: Model, whole: Edit, edit: Edit, strength: float = 1.0) -> di
             values |= {f"{name}:{end}" if end else name: part for end, part in parts.items()}
             continue
         own = base[name].detach().float()
-        off = changed(name, own, taken[name]).float() - own
-        first = changed(name, own, parts).float() - own
+        off = apply_parts(name, own, taken[name]).float() - own
+        first = apply_parts(name, own, parts).float() - own
         left = first - strength * off
         if left.norm() <= 1e-6 * max(first.norm(), off.norm()):
             continue
@@ -94,10 +94,10 @@ def revert(base: Model, edited: Model, edit: Edit, strength: float = 1.0) -> dic
         raise ValueError(f"{edited.name} is no edited {base.name}: their weights differ in names or shapes")
     for name, parts in edit.changes().items():
         own = ours[name].detach()
-        whole = merged(name, own.to(theirs[name].dtype), [(parts, strength)])
+        whole = merge_changes(name, own.to(theirs[name].dtype), [(parts, strength)])
         if torch.equal(whole, theirs[name]):
             values[name] = own.to(theirs[name].dtype)
         else:
-            off = strength * (changed(name, own, parts).float() - own.float())
+            off = strength * (apply_parts(name, own, parts).float() - own.float())
             values[name] = (theirs[name].detach().float() - off).to(theirs[name].dtype)
     return values

@@ -16,7 +16,7 @@ from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import load
 from .formats import READERS, LoraFormat, suggest_others
-from .lora import Package, product
+from .lora import Package, multiply_factors
 
 
 @final
@@ -79,7 +79,7 @@ def check_lora(
             if delta.any():
                 raise ValueError(f"diffusers changes {name} by {file.name}, which the edit does not")
             continue
-        wanted = product(package.factors[name], delta).to(delta.device)
+        wanted = multiply_factors(package.factors[name], delta).to(delta.device)
         if not (delta - wanted).norm() <= 1e-4 * wanted.norm():
             off = float((delta - wanted).norm() / wanted.norm())
             raise ValueError(f"diffusers makes another change of {name} from {file.name}, off by {off:.1%}")
@@ -120,12 +120,12 @@ def _check_whole(model: Model, edit: Edit, opened: Model, loader: str, strength:
     if look:
         opened.compute, opened.latent_shape, opened.resolution = model.compute, model.latent_shape, model.resolution
         with edit.apply(model, strength):
-            edited = _images(model, look)
-        gap = Gap.between(_images(opened, look), edited, _images(model, look))
+            edited = _draw_images(model, look)
+        gap = Gap.between(_draw_images(opened, look), edited, _draw_images(model, look))
     return Check(f"diffusers' {type(opened.pipeline).__name__}.{loader}", changed, gap)
 
 
-def _images(model: Model, look: Look) -> Tensor:
+def _draw_images(model: Model, look: Look) -> Tensor:
     return model.images(look.prompts, list(range(len(look.prompts))), steps=look.steps, guidance=look.guidance)
 
 

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..edits.deltas import changed
+from ..edits.deltas import apply_parts
 from ..edits.edit import Edit
 from ..models.base import Model
 
@@ -67,14 +67,16 @@ class Difference:
     paths: tuple[TextPath, ...]
 
 
-def values_of(model: Model, edit: Edit | None, strength: float = 1.0) -> dict[str, Tensor]:
+def compute_values(model: Model, edit: Edit | None, strength: float = 1.0) -> dict[str, Tensor]:
     """The values of the weights that an edit changes, at this strength; empty without an edit."""
     if edit is None:
         return {}
     edit.check(model)
     base = model.weights
     own = {name: base[name].detach().float() for name in edit.names}
-    return {n: own[n] + strength * (changed(n, own[n], parts).float() - own[n]) for n, parts in edit.changes().items()}
+    return {
+        n: own[n] + strength * (apply_parts(n, own[n], parts).float() - own[n]) for n, parts in edit.changes().items()
+    }
 
 
 @torch.no_grad()

@@ -78,7 +78,7 @@ def read_foreign(model: Model, source: str | Path, unpickle: bool = False) -> Fo
 def _read_folder(model: Model, place: Path, unpickle: bool) -> Foreign:
     if (place / "model_index.json").is_file():
         opened = load(str(place), "cpu", torch.float32)
-        return Foreign(compare_models(model, opened), "folder", "", _other_decoder(model, opened))
+        return Foreign(compare_models(model, opened), "folder", "", _find_other_decoder(model, opened))
     for name in LORA_NAMES:
         if (place / name).is_file():
             return _read_file(model, place / name, unpickle)
@@ -108,13 +108,15 @@ def _read_file(model: Model, file: Path, unpickle: bool) -> Foreign:
     if not isinstance(record, dict | None):
         raise ValueError(f"{file} is damaged: the record of the edit in its metadata is no table; export it again")
     if is_lora(tensors):
-        named = _scaled(tensors, header, file)
+        named = _add_alphas(tensors, header, file)
         with naming(file):
             return Foreign(read_lora(model, named), "LoRA", digest, record=record)
     if all(any(key.startswith(prefix) for key in tensors) for prefix in (single_file.UNET, single_file.VAE)):
         opened = _open_checkpoint(model, file)
         if opened is not None:
-            return Foreign(compare_models(model, opened), "single file", digest, _other_decoder(model, opened), record)
+            return Foreign(
+                compare_models(model, opened), "single file", digest, _find_other_decoder(model, opened), record
+            )
     with naming(file):
         values, aside = read_weights(model, tensors)
     return Foreign(values, "weights", digest, tuple(aside), record)
@@ -136,7 +138,7 @@ def compare_models(base: Model, other: Model) -> dict[str, Tensor]:
     return {n: t.detach().cpu().clone() for n, t in theirs.items() if not torch.equal(ours[n].to(t), t)}
 
 
-def _other_decoder(base: Model, other: Model) -> tuple[str, ...]:
+def _find_other_decoder(base: Model, other: Model) -> tuple[str, ...]:
     return () if base.decoder_digest() == other.decoder_digest() else ("vae",)
 
 
@@ -145,7 +147,7 @@ def _open_checkpoint(model: Model, file: Path) -> Model | None:
     if file.suffix != single_file.SUFFIX:
         return None
     try:
-        single_file.kind(file)
+        single_file.find_kind(file)
     except ValueError:
         return None
     with tempfile.TemporaryDirectory() as scratch:
@@ -173,7 +175,7 @@ def _unpickle(file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _scaled(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path) -> dict[str, Tensor]:
+def _add_alphas(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path) -> dict[str, Tensor]:
     """Adds to the tensors the alphas that diffusers or PEFT write beside them, and not among them."""
     named = {key.removeprefix(PEFT): tensor for key, tensor in tensors.items()}
     source = file
@@ -183,7 +185,7 @@ def _scaled(tensors: Mapping[str, Tensor], header: Mapping[str, str], file: Path
         source, settings = beside, _require_table(read_json(beside), str(beside))
     for key in list(named) if settings else ():
         layer, found, _ = key.partition(".lora_A.")
-        if found and (alpha := _alpha(settings, layer, source)) is not None:
+        if found and (alpha := _read_alpha(settings, layer, source)) is not None:
             named[f"{layer}.alpha"] = torch.tensor(alpha)
     return named
 
@@ -200,7 +202,7 @@ def _require_table(found: Any, what: str) -> dict[str, Any]:
     return found
 
 
-def _alpha(settings: Mapping[str, Any], layer: str, source: Path) -> float | None:
+def _read_alpha(settings: Mapping[str, Any], layer: str, source: Path) -> float | None:
     """The alpha of a layer in PEFT's settings, which may be those of one part of the pipeline: `unet.lora_alpha`.
 
     Raises:

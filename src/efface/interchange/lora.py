@@ -9,12 +9,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..edits.deltas import changed
+from ..edits.deltas import apply_parts
 from ..edits.edit import Edit
 from ..models.base import Model
 from .factors import Choice, Residual, factor
 from .formats import LoraFormat, find_exact
-from .names import Stem, is_matrix, layers_of, name_stems
+from .names import Stem, is_matrix, list_layers, name_stems
 
 SUFFIXES = {"lora": ("lora_A.weight", "lora_B.weight"), "kohya": ("lora_down.weight", "lora_up.weight")}
 Factors = tuple[Tensor, Tensor]
@@ -51,7 +51,7 @@ def check_package(model: Model, edit: Edit, format: LoraFormat, choice: Choice) 
             that of every matrix.
     """
     edit.check(model)
-    stems, layers, base = name_stems(model, format), layers_of(model), model.weights
+    stems, layers, base = name_stems(model, format), list_layers(model), model.weights
     changes = edit.changes()
     if unknown := sorted(set(changes) - set(base)):
         raise ValueError(f"the edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")
@@ -86,13 +86,13 @@ def package(
     """
     choice = choice or Choice()
     stems = check_package(model, edit, format, choice)
-    layers, base = layers_of(model), model.weights
+    layers, base = list_layers(model), model.weights
     factors: dict[str, Factors] = {}
     exact: dict[str, Tensor] = {}
     sizes: dict[str, float] = {}
     losses: dict[str, float] = {}
     for name, parts in edit.changes().items():
-        whole = strength * (changed(name, base[name], parts).float() - base[name].float())
+        whole = strength * (apply_parts(name, base[name], parts).float() - base[name].float())
         if not whole.any():
             continue
         layer, _, leaf = name.rpartition(".")
@@ -102,25 +102,25 @@ def package(
             exact[name] = whole.to(dtype)
             losses[name] = float((exact[name].double() - whole).square().sum())
         elif matrix:
-            down, up = _factors(parts, whole, choice, strength)
+            down, up = _build_factors(parts, whole, choice, strength)
             factors[name] = down.to(dtype), up.to(dtype)
-            losses[name] = float((product(factors[name], whole) - whole).double().square().sum())
+            losses[name] = float((multiply_factors(factors[name], whole) - whole).double().square().sum())
     if not sizes:
         raise ValueError("the edit changes nothing at this strength; there is nothing to write")
     left_out = tuple(name for name in sizes if name not in losses)
     tensors = _fill(stems, base, factors, exact, format)
     if format != "lora" and model.architecture in ("sd", "sdxl"):
-        tensors = _even_ranks(tensors)
+        tensors = _pad_ranks(tensors)
     return Package(tensors, factors, exact, left_out, Residual.of(sizes, losses))
 
 
-def product(factors: Factors, like: Tensor) -> Tensor:
+def multiply_factors(factors: Factors, like: Tensor) -> Tensor:
     """up @ down in fp32, in the shape of `like`."""
     down, up = factors
     return (up.float() @ down.float()).reshape(like.shape)
 
 
-def _factors(parts: Mapping[str, Tensor], whole: Tensor, choice: Choice, strength: float) -> Factors:
+def _build_factors(parts: Mapping[str, Tensor], whole: Tensor, choice: Choice, strength: float) -> Factors:
     if "down" in parts and choice.energy is None and (choice.rank is None or choice.rank >= len(parts["down"])):
         return parts["down"].to(whole.device).float(), parts["up"].to(whole.device).float() * strength
     return factor(whole, choice)
@@ -140,7 +140,7 @@ def _fill(
         biases = [f"{layer}.bias" for layer in stem.layers]
         if any(name in exact for name in weights):
             # Exact and factored changes of one matrix are summed.
-            known = dict(exact) | {n: product(factors[n], base[n]) for n in weights if n in factors}
+            known = dict(exact) | {n: multiply_factors(factors[n], base[n]) for n in weights if n in factors}
             out[f"{key}.diff"] = _stack(weights, base, known, stem)
         elif any(name in factors for name in weights):
             out |= _join(key, weights, base, factors, stem, format)
@@ -186,7 +186,7 @@ def _join(
     return named if format == "lora" else named | {f"{key}.alpha": torch.tensor(float(len(down)))}
 
 
-def _even_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _pad_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Pads all factors with zeros to one rank, with one alpha.
 
     diffusers reads alphas of a U-Net's attention under other names than its layers have, and drops them unless they

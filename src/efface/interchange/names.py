@@ -15,10 +15,10 @@ from typing import Any, final
 
 from torch import nn
 
-from ..models.adapters.single_file import unet_names
+from ..models.adapters.single_file import map_unet_names
 from ..models.base import Model
 from .formats import LoraFormat, check_architecture
-from .native import flux2_names, flux_names, sd3_names
+from .native import map_flux2_names, map_flux_names, map_sd3_names
 
 ENCODERS = {
     "sd": {"text_encoder": "te"},
@@ -42,7 +42,7 @@ class Stem:
     """Whether the file has the second half of the rows first, because scale and shift have the other order there."""
 
 
-def layers_of(model: Model) -> dict[str, nn.Module]:
+def list_layers(model: Model) -> dict[str, nn.Module]:
     """The modules that hold the model's weights and biases, by layer name."""
     found = {name.rpartition("."): owner for name, owner in model.owners.items()}
     return {layer: owner for (layer, _, leaf), owner in found.items() if leaf in ("weight", "bias")}
@@ -59,15 +59,15 @@ def name_stems(model: Model, format: LoraFormat) -> dict[str, Stem]:
     Raises:
         ValueError: the format has no names for this architecture; the message says which architectures have.
     """
-    layers = layers_of(model)
+    layers = list_layers(model)
     if format == "lora":
         return {layer: Stem((layer,)) for layer in layers}
     check_architecture(format, model.architecture)
     plain = model.architecture in OWN_NAMES
     network = _strip(layers, model.denoiser) if plain else name_native(model)
-    named = {f"lora_unet_{_flat(name)}": stem for name, stem in network.items()}
+    named = {f"lora_unet_{_flatten(name)}": stem for name, stem in network.items()}
     for part, short in ENCODERS.get(model.architecture, {}).items():
-        named |= {f"lora_{short}_{_flat(name)}": stem for name, stem in _strip(layers, part).items()}
+        named |= {f"lora_{short}_{_flatten(name)}": stem for name, stem in _strip(layers, part).items()}
     return named
 
 
@@ -77,12 +77,12 @@ def name_native(model: Model) -> dict[str, Stem]:
     Raises:
         ValueError: no original names are known for the architecture, or for a layer.
     """
-    own = list(_strip(layers_of(model), model.denoiser))
+    own = list(_strip(list_layers(model), model.denoiser))
     if model.architecture in ("sd", "sdxl"):
         config: Any = model.network.config
         if not isinstance(config.layers_per_block, int):
             raise ValueError(f"{model.name} has levels of {config.layers_per_block} layers; original names know one")
-        native = unet_names([f"{layer}.weight" for layer in own], config.layers_per_block)
+        native = map_unet_names([f"{layer}.weight" for layer in own], config.layers_per_block)
         pairs = {new.removesuffix(".weight"): ((old.removesuffix(".weight"),), False) for old, new in native.items()}
     elif model.architecture in _STACKED:
         pairs = _STACKED[model.architecture](own)
@@ -96,22 +96,22 @@ def name_native(model: Model) -> dict[str, Stem]:
 
 def name_all(model: Model) -> dict[str, Stem]:
     """All names that a LoRA file of some tool may give to a layer of this model."""
-    layers = layers_of(model)
+    layers = list_layers(model)
     own = _strip(layers, model.denoiser)
     named = {**name_stems(model, "lora"), **own}
     for prefix in ("lora_unet_", "lora_transformer_", "lycoris_"):
-        named |= {f"{prefix}{_flat(name)}": stem for name, stem in own.items()}
+        named |= {f"{prefix}{_flatten(name)}": stem for name, stem in own.items()}
     for part, short in ENCODERS.get(model.architecture, {}).items():
         for name, stem in _strip(layers, part).items():
             named |= {
-                f"lora_{each}_{_flat(name)}": stem
+                f"lora_{each}_{_flatten(name)}": stem
                 for each in (short, "te", "te1")
                 if each == short or part == "text_encoder"
             }
             named[f"{part}.{name.removeprefix('text_model.')}"] = stem
     if model.architecture in ENCODERS or model.architecture in _STACKED:
         native = name_native(model)
-        named |= {f"lora_unet_{_flat(name)}": stem for name, stem in native.items()}
+        named |= {f"lora_unet_{_flatten(name)}": stem for name, stem in native.items()}
         named |= {f"diffusion_model.{name}": stem for name, stem in native.items()}
         named |= {f"model.diffusion_model.{name}": stem for name, stem in native.items()}
         named = {**native, **named} if model.architecture in _STACKED else named
@@ -123,8 +123,8 @@ def _strip(layers: Mapping[str, Any], part: str) -> dict[str, Stem]:
     return {layer.removeprefix(f"{part}."): Stem((layer,)) for layer in layers if layer.startswith(f"{part}.")}
 
 
-def _flat(name: str) -> str:
+def _flatten(name: str) -> str:
     return name.replace(".", "_")
 
 
-_STACKED = {"sd3": sd3_names, "flux": flux_names, "flux2": flux2_names}
+_STACKED = {"sd3": map_sd3_names, "flux": map_flux_names, "flux2": map_flux2_names}

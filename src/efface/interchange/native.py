@@ -106,7 +106,7 @@ _SD3_ENDS = {
 }
 
 
-def flux_names(layers: list[str]) -> Named:
+def map_flux_names(layers: list[str]) -> Named:
     """Original names of FLUX.1's layers, from diffusers' names of those that a model has.
 
     Raises:
@@ -119,7 +119,7 @@ def flux_names(layers: list[str]) -> Named:
     return _complete(layers, blocks, _FLUX_ENDS)
 
 
-def flux2_names(layers: list[str]) -> Named:
+def map_flux2_names(layers: list[str]) -> Named:
     """Original names of FLUX.2's layers, from diffusers' names of those that a model has.
 
     Raises:
@@ -132,7 +132,7 @@ def flux2_names(layers: list[str]) -> Named:
     return _complete(layers, blocks, _FLUX2_ENDS)
 
 
-def sd3_names(layers: list[str]) -> Named:
+def map_sd3_names(layers: list[str]) -> Named:
     """Original names of SD3's layers, from diffusers' names of those that a model has.
 
     Raises:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..edits.edit import Edit
 from ..files import write_tensors
 from ..models import consumer
-from ..models.adapters.single_file import UNET, VAE, vae_name
+from ..models.adapters.single_file import UNET, VAE, name_in_vae
 from ..models.base import Model
 from .checks import Check, Gap, Look
 from .names import name_native
@@ -68,7 +68,7 @@ def _name_autoencoder(model: Model) -> dict[str, Tensor]:
     vae = model.pipeline.vae
     named = {}
     for name, tensor in vae.state_dict().items():
-        new = vae_name(name, len(vae.config.block_out_channels))
+        new = name_in_vae(name, len(vae.config.block_out_channels))
         flat = ".mid.attn_1." in new and tensor.dim() == 2  # the original has convolutions of one pixel
         named[f"{VAE}{new}"] = tensor[:, :, None, None] if flat else tensor
     return named

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..edits.deltas import changed
+from ..edits.deltas import apply_parts
 from ..edits.edit import Edit
 from ..models.base import Model
 from .checks import Check, Gap, Look
-from .lora import Package, product
+from .lora import Package, multiply_factors
 from .names import Stem, name_all
 
 PARTS = {
@@ -138,8 +138,10 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
     base, found = model.weights, read.changes()
     held = {**dict.fromkeys(package.factors), **dict.fromkeys(package.exact)}
     for name in held:
-        delta = changed(name, base[name], found.get(name, {"": base[name]})).float() - base[name].float()
-        wanted = package.exact[name].float() if name in package.exact else product(package.factors[name], delta)
+        delta = apply_parts(name, base[name], found.get(name, {"": base[name]})).float() - base[name].float()
+        wanted = (
+            package.exact[name].float() if name in package.exact else multiply_factors(package.factors[name], delta)
+        )
         if not (delta - wanted).norm() <= 1e-4 * wanted.norm():
             raise ValueError(f"{file.name} read back makes another change of {name}")
     if spare := sorted(set(found) - set(held)):
@@ -147,14 +149,14 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
     gap = None
     if look:
         with edit.apply(model, strength):
-            edited = _images(model, look)
+            edited = _draw_images(model, look)
         with read.apply(model):
-            theirs = _images(model, look)
-        gap = Gap.between(theirs, edited, _images(model, look))
+            theirs = _draw_images(model, look)
+        gap = Gap.between(theirs, edited, _draw_images(model, look))
     return Check("efface import, because diffusers has no loader for it", len(held), gap)
 
 
-def _images(model: Model, look: Look) -> Tensor:
+def _draw_images(model: Model, look: Look) -> Tensor:
     return model.images(look.prompts, list(range(len(look.prompts))), steps=look.steps, guidance=look.guidance)
 
 

@@ -4,17 +4,26 @@ A method is called by the name of its file, with hyphens for underscores. Import
 """
 
 from .capabilities import Capabilities, capabilities
-from .configure import configured, describe, get, named, names, suggested, suggested_for, suggestion
+from .configure import (
+    build_method,
+    describe,
+    find_name,
+    find_suggestion,
+    get,
+    list_names,
+    suggest_for_bundled,
+    suggest_settings,
+)
 
 __all__ = [
     "Capabilities",
+    "build_method",
     "capabilities",
-    "configured",
     "describe",
+    "find_name",
+    "find_suggestion",
     "get",
-    "named",
-    "names",
-    "suggested",
-    "suggested_for",
-    "suggestion",
+    "list_names",
+    "suggest_for_bundled",
+    "suggest_settings",
 ]

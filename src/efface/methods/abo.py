@@ -16,7 +16,7 @@ from ..concept import Erasure
 from ..models.base import Model
 from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Source, Term, Update
-from ..training.objectives.guidance import Aim, Guidance, goal_of
+from ..training.objectives.guidance import Aim, Guidance, choose_goal
 from ..training.preservation.unconditional import Unconditional
 from ..training.states.pictures import Pictures
 from ..training.states.shared import Shared
@@ -62,10 +62,10 @@ class ABO(TrajectoryMethod):
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """As every method does; and the goal must be one that the request's anchor serves."""
         Method.check(self, erasure, model)
-        goal_of(self.goal, erasure.anchor)
+        choose_goal(self.goal, erasure.anchor)
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        goal = goal_of(self.goal, erasure.anchor)
+        goal = choose_goal(self.goal, erasure.anchor)
         source = Shared(self._states(model, erasure))
         return (
             Guidance(source, goal, self.eta, self.detach, self.space),

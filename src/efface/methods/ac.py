@@ -19,7 +19,7 @@ from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
 from ..training.objectives.anchor import Anchor, Teacher
 from ..training.objectives.denoising import Denoising
-from ..training.states.pictures import ANY, Pictures, latents_of
+from ..training.states.pictures import ANY, Pictures, read_latents
 from ..training.updates.dense import Dense
 from .base import Trained
 
@@ -55,7 +55,7 @@ class AC(Trained):
     """Folder with pictures of the anchor to use instead."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        given = {ANY: latents_of(model, self.anchor_images, self.batch)} if self.anchor_images else None
+        given = {ANY: read_latents(model, self.anchor_images, self.batch)} if self.anchor_images else None
         source = Pictures(self.pictures, self.draw_steps, self.guidance, given)
         if self.variant == "model":
             return (Anchor(source, self.space, states="anchor", teacher=self.teacher),)

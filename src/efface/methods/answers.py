@@ -74,17 +74,19 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def offered(registry: Registry, used: Collection[type], known: Collection[str]) -> list[str]:
+def list_offered(registry: Registry, used: Collection[type], known: Collection[str]) -> list[str]:
     """The names of answers that can be built of what is known, and whose classes are not in use already."""
-    return [name for name in registry.names() if (kind := registry.get(name)) not in used and not missing(kind, known)]
+    return [
+        name for name in registry.names() if (kind := registry.get(name)) not in used and not list_missing(kind, known)
+    ]
 
 
-def parameters(kind: type[Any]) -> list[str]:
+def list_parameters(kind: type[Any]) -> list[str]:
     """The names of what the constructor of an answer takes."""
     return list(inspect.signature(kind).parameters)
 
 
-def missing(kind: type[Any], known: Collection[str]) -> list[str]:
+def list_missing(kind: type[Any], known: Collection[str]) -> list[str]:
     """What the constructor of an answer needs and nobody gives."""
     needs = inspect.signature(kind).parameters.values()
     return [each.name for each in needs if each.default is each.empty and each.name not in known]
@@ -97,8 +99,8 @@ def build_answer(registry: Registry, name: str, parts: Mapping[str, Any], option
         ValueError: there is no such answer, or its constructor needs what is not there.
     """
     kind = registry.get(name)
-    if lacking := missing(kind, {*parts, *options}):
+    if lacking := list_missing(kind, {*parts, *options}):
         raise ValueError(f"{registry.kind} {name} needs {', '.join(lacking)}: give --option {lacking[0]}=VALUE")
-    own = parameters(kind)
+    own = list_parameters(kind)
     made = {each: parts[each] for each in own if each in parts and each not in options}
     return kind(**made, **{each: value for each, value in options.items() if each in own})

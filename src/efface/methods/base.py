@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from ..concept import Erasure, check_phrases, check_templates
 from ..edits.edit import Edit
-from ..edits.provenance import provenance
+from ..edits.provenance import describe_run
 from ..functional.schedules import Space
 from ..models.architectures import expand
 from ..models.base import Model
@@ -109,7 +109,7 @@ class Method(ABC):
 
     def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
         """The record of an Edit by this method, in JSON's types; to be made while the base's weights are in place."""
-        return provenance(model, erasure, type(self).__name__, dataclasses.asdict(self))
+        return describe_run(model, erasure, type(self).__name__, dataclasses.asdict(self))
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """Raises ValueError where the method cannot use what the request holds, or cannot serve the model."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..catalog import METHODS
 from ..models.architectures import ARCHITECTURES, DISTILLED, READ_GUIDANCE, expand
-from ..source import SourceClass, fields, lineage, traits
+from ..source import SourceClass, list_fields, read_traits, walk_lineage
 
 Need = Literal["no", "optional", "needed", "by choice"]
 
@@ -36,16 +36,16 @@ def capabilities(name: str) -> Capabilities:
     return read(METHODS.entry(name).written)
 
 
-def cells(can: Capabilities) -> dict[str, str]:
+def describe_needs(can: Capabilities) -> dict[str, str]:
     """What a method asks of each architecture, by its name.
 
     "no"; "yes"; "guidance", where it needs an unconditional prediction, which those versions lack that are distilled to
     a few steps; "two", where guidance is a number that the network reads, and the method needs one by two predictions.
     """
-    return {kind: _cell(can, kind) for kind in ARCHITECTURES}
+    return {kind: _describe_need(can, kind) for kind in ARCHITECTURES}
 
 
-def _cell(can: Capabilities, kind: str) -> str:
+def _describe_need(can: Capabilities, kind: str) -> str:
     if kind not in can.architectures:
         return "no"
     if can.uncond != "needed" or kind not in DISTILLED:
@@ -55,28 +55,28 @@ def _cell(can: Capabilities, kind: str) -> str:
 
 def read(own: SourceClass) -> Capabilities:
     """What the method of this class can do, as its file and those of its bases say."""
-    said = traits(own)
+    said = read_traits(own)
     return Capabilities(
         kind=said["kind"],
         architectures=expand(said["architectures"]),
         uncond="by choice" if said["by_choice"] else "needed" if said["needs_uncond"] else "no",
-        anchor=_need(said, said["uses_anchor"], said["needs_anchor"]),
-        keep=_need(said, said["uses_keep"], False),
-        images=_need(said, *_folders(own)),
+        anchor=_read_need(said, said["uses_anchor"], said["needs_anchor"]),
+        keep=_read_need(said, said["uses_keep"], False),
+        images=_read_need(said, *_find_folders(own)),
         several=said["several"],
     )
 
 
-def _need(said: dict[str, Any], uses: bool, needs: bool) -> Need:
+def _read_need(said: dict[str, Any], uses: bool, needs: bool) -> Need:
     if said["by_choice"]:
         return "by choice"
     return "needed" if needs else "optional" if uses else "no"
 
 
-def _folders(own: SourceClass) -> tuple[bool, bool]:
+def _find_folders(own: SourceClass) -> tuple[bool, bool]:
     """Whether a field names a folder of pictures, and whether one of these has no default."""
     lines: dict[str, ast.AnnAssign] = {}
-    for each in lineage(own):
-        lines = fields(each.node) | lines
+    for each in walk_lineage(own):
+        lines = list_fields(each.node) | lines
     folders = [line for name, line in lines.items() if f"_{name}".endswith("_images")]
     return bool(folders), any(line.value is None for line in folders)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..concept import Erasure, check_templates
 from ..edits.edit import Edit
-from ..edits.provenance import versions
+from ..edits.provenance import read_versions
 from ..functional.words import exclude_overlaps
 from ..models.base import Model
 from ..models.cond import POOLED, TextSpan
@@ -91,10 +91,10 @@ class ClosedForm(Method):
         solved = {part: self.solve(model, erasure, words, weights) for part, weights in parts.items()}
         (notes, *_) = [notes for _, notes in solved.values()]
         apart = {"parts": {part: own for part, (_, own) in solved.items()}} if len(solved) > 1 else {}
-        record = {**self.record(model, erasure), "versions": versions(), "notes": {**notes, **apart}}
+        record = {**self.record(model, erasure), "versions": read_versions(), "notes": {**notes, **apart}}
         values: dict[str, Tensor] = {}
         for part, weights in parts.items():
-            values |= answers(weights, solved[part][0], progress)
+            values |= multiply_weights(weights, solved[part][0], progress)
         return Edit(values, record)
 
 
@@ -117,20 +117,20 @@ def find_solvable(model: Model) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def text_projections(model: Model) -> dict[str, Tensor]:
+def find_text_projections(model: Model) -> dict[str, Tensor]:
     """The weights [m, d] of the keys and values of cross-attention, by name.
 
     Raises:
         ValueError: there are none, as in models that are conditioned on classes or through an embedding of the time; or
             they do not all read the same rows, which one matrix could map.
     """
-    if len(parts := parts_of(model)) > 1:
+    if len(parts := find_parts(model)) > 1:
         raise ValueError(f"a closed form maps what all layers read by one matrix; these read {', '.join(parts)}")
     weights = model.weights
     return {each.weight: weights[each.weight].detach() for each in model.text_maps() if each.role == "cross"}
 
 
-def parts_of(model: Model) -> list[str]:
+def find_parts(model: Model) -> list[str]:
     """What the keys and values of cross-attention read; ValueError as `text_projections`."""
     found = [each for each in model.text_maps() if each.role == "cross" and each.rows is None]
     if not found:
@@ -138,7 +138,7 @@ def parts_of(model: Model) -> list[str]:
     return list(dict.fromkeys(each.part for each in found))
 
 
-def answers(
+def multiply_weights(
     weights: Mapping[str, Tensor], matrix: Tensor, progress: Callable[..., None] | None = None
 ) -> dict[str, Tensor]:
     """W0 M for every weight [m, d], in fp32 also of a model in half precision; `progress` is called after each.

@@ -33,7 +33,7 @@ from ..training.objectives.anchor import Anchor
 from ..training.objectives.attacked import Attacked, PrefixAttack, Start
 from ..training.objectives.denoising import Denoising
 from ..training.objectives.gem import GEM
-from ..training.objectives.guidance import Aim, Guidance, goal_of
+from ..training.objectives.guidance import Aim, Guidance, choose_goal
 from ..training.objectives.negative_guidance import NegativeGuidance
 from ..training.objectives.wrong_noise import Wrong, WrongNoise
 from ..training.preservation.adversarial import Adversarial
@@ -47,7 +47,7 @@ from ..training.updates.lowrank import LowRank
 from ..training.updates.mask import KeepWeights, Mask, Relaxation, check_reach, require_pruned
 from ..training.updates.salient import Salient
 from ..training.vocabulary_search import SearchGradient, VocabularySearch
-from .answers import AXES, CATALOGUE, USES, build_answer, offered, parameters, parse_options
+from .answers import AXES, CATALOGUE, USES, build_answer, list_offered, list_parameters, parse_options
 from .base import ImageMethod, Method, Trained
 from .searching import SearchMethod
 from .states import (
@@ -145,7 +145,7 @@ class Compose(SearchMethod, ImageMethod):
         options = parse_options(self.option)
         for axis, answers in AXES.items():
             if (answer := getattr(self, axis)) not in (known := (*answers, *self._others(axis, options))):
-                raise ValueError(f"no {_plain(axis)} {answer!r}; there are {', '.join(known)}")
+                raise ValueError(f"no {_name_axis(axis)} {answer!r}; there are {', '.join(known)}")
         for field in dataclasses.fields(self):
             if field.name in self.idle and getattr(self, field.name) != field.default:
                 raise ValueError(self._of_no_use(field.name))
@@ -170,7 +170,9 @@ class Compose(SearchMethod, ImageMethod):
         used = {name for choice in self.answers.items() for name in USES.get(choice, ())}
         for axis, answer in self.answers.items():
             if answer not in AXES[axis]:
-                used |= {"states" if name == "source" else name for name in parameters(CATALOGUE[axis].get(answer))}
+                used |= {
+                    "states" if name == "source" else name for name in list_parameters(CATALOGUE[axis].get(answer))
+                }
         return frozenset(name for names in USES.values() for name in names) - used
 
     def _others(self, axis: str, options: Mapping[str, Any]) -> list[str]:
@@ -178,7 +180,7 @@ class Compose(SearchMethod, ImageMethod):
         if getattr(self, axis) in AXES[axis] or axis not in CATALOGUE:
             return []
         fields = [field.name for field in dataclasses.fields(self)]
-        return offered(CATALOGUE[axis], _USED, {*fields, *_PARTS, *options})
+        return list_offered(CATALOGUE[axis], _USED, {*fields, *_PARTS, *options})
 
     def _other(self, axis: str, **parts: Any) -> Any:
         """The catalogue's answer on an axis, of these parts and of the arguments."""
@@ -187,8 +189,8 @@ class Compose(SearchMethod, ImageMethod):
         return build_answer(CATALOGUE[axis], getattr(self, axis), given, parse_options(self.option))
 
     def _of_no_use(self, name: str) -> str:
-        users = [f"{_plain(axis)} {answer}" for (axis, answer), names in USES.items() if name in names]
-        ours = ", ".join(f"{_plain(axis)} {answer}" for axis, answer in self.answers.items())
+        users = [f"{_name_axis(axis)} {answer}" for (axis, answer), names in USES.items() if name in names]
+        ours = ", ".join(f"{_name_axis(axis)} {answer}" for axis, answer in self.answers.items())
         return f"Compose has no use for {name}={getattr(self, name)!r} with {ours}; {' or '.join(users)} would use it"
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
@@ -239,7 +241,7 @@ class Compose(SearchMethod, ImageMethod):
             case "anchor":
                 return Anchor(source, self.space, self.shows)
             case "guidance":
-                return Guidance(source, goal_of(self.goal, erasure.anchor), self.eta, self.detach, self.space)
+                return Guidance(source, choose_goal(self.goal, erasure.anchor), self.eta, self.detach, self.space)
             case "wrong-noise":
                 others = choose_labels(model, erasure, self.label) if self.wrong == "label" else ()
                 return WrongNoise(source, others, self.wrong, self.space)
@@ -296,5 +298,5 @@ class Compose(SearchMethod, ImageMethod):
         return self._other("balance_")
 
 
-def _plain(axis: str) -> str:
+def _name_axis(axis: str) -> str:
     return axis.removesuffix("_")

@@ -6,22 +6,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import METHODS, did_you_mean, entry_of
+from ..catalog import METHODS, did_you_mean, find_table_entry
 from ..files import read_toml
 
 if TYPE_CHECKING:
     from ..models.base import Model
     from .base import Method
 
-names, named, describe, get = METHODS.names, METHODS.named, METHODS.describe, METHODS.get
+list_names, find_name, describe, get = METHODS.names, METHODS.named, METHODS.describe, METHODS.get
 
 
-def suggested(name: str, model: Model) -> dict[str, Any]:
+def suggest_settings(name: str, model: Model) -> dict[str, Any]:
     """Arguments that the model suggests in place of the method's own defaults; worth printing when used."""
-    return {**_fitting(get(name), model), **suggestion(name, model.defaults.methods)}
+    return {**_suggest_for_architecture(get(name), model), **find_suggestion(name, model.defaults.methods)}
 
 
-def _fitting(kind: type[Method], model: Model) -> dict[str, Any]:
+def _suggest_for_architecture(kind: type[Method], model: Model) -> dict[str, Any]:
     """What the model's architecture suggests, of the fields that the method has.
 
     Where errors are measured is the method's own choice, unless it leaves it to noise, as most papers do.
@@ -31,22 +31,22 @@ def _fitting(kind: type[Method], model: Model) -> dict[str, Any]:
     return told if fields.get("space") == "eps" else {k: v for k, v in told.items() if k != "space"}
 
 
-def suggestion(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def find_suggestion(name: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The method's entry in a table by method, whichever way it is spelled there; lists become tuples."""
-    return entry_of(named(name), table)
+    return find_table_entry(find_name(name), table)
 
 
-def suggested_for(name: str, model: str) -> dict[str, Any]:
+def suggest_for_bundled(name: str, model: str) -> dict[str, Any]:
     """The arguments that a bundled model suggests, by the model's name; empty for any other model."""
     from ..models.loading import BUNDLED
 
     file = BUNDLED / model / "defaults.toml"
     if not model or "/" in model or not file.is_file():
         return {}
-    return suggestion(name, read_toml(file).get("method", {}))
+    return find_suggestion(name, read_toml(file).get("method", {}))
 
 
-def configured(method: str | type[Method] | Method, model: Model, overrides: Mapping[str, Any]) -> Method:
+def build_method(method: str | type[Method] | Method, model: Model, overrides: Mapping[str, Any]) -> Method:
     """The method with the model's suggestions, and these arguments over them.
 
     Args:
@@ -60,28 +60,28 @@ def configured(method: str | type[Method] | Method, model: Model, overrides: Map
     from .base import Method
 
     if isinstance(method, Method):
-        return dataclasses.replace(method, **_arguments(type(method), overrides))
+        return dataclasses.replace(method, **_check_arguments(type(method), overrides))
     if not (isinstance(method, str) or (isinstance(method, type) and issubclass(method, Method))):
         raise TypeError(
             f"a method is a name such as 'esd', a class or an instance of Method; got {method!r}, "
             f"a {type(method).__name__}"
         )
     kind = get(method) if isinstance(method, str) else method
-    own = {**_fitting(kind, model), **entry_of(METHODS.name_of(kind), model.defaults.methods)}
-    return kind(**_arguments(kind, {**own, **_own_spelling(kind, overrides)}))
+    own = {**_suggest_for_architecture(kind, model), **find_table_entry(METHODS.name_of(kind), model.defaults.methods)}
+    return kind(**_check_arguments(kind, {**own, **_spell_as_fields(kind, overrides)}))
 
 
-def _arguments(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
+def _check_arguments(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments by the names of the method's fields; ValueError for one that it does not have."""
     fields = [field.name for field in dataclasses.fields(kind)]
-    spelled = _own_spelling(kind, given)
+    spelled = _spell_as_fields(kind, given)
     if unknown := sorted(set(spelled) - set(fields)):
         near = did_you_mean(unknown[0], fields, show=len(fields)).replace("; there are", "; it has")
         raise ValueError(f"{METHODS.name_of(kind)} has no argument {unknown[0]!r}{near}")
     return spelled
 
 
-def _own_spelling(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
+def _spell_as_fields(kind: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments; a field's name ends in "_" where a method of the class has that name."""
     fields = [field.name for field in dataclasses.fields(kind)]
     return {f"{key}_" if f"{key}_" in fields else key: value for key, value in given.items()}

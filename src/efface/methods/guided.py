@@ -12,7 +12,7 @@ import torch
 
 from ..concept import Erasure
 from ..edits.edit import GUIDE, Edit
-from ..edits.provenance import versions
+from ..edits.provenance import read_versions
 from ..guidance.registry import to_json
 from ..models.base import Model
 from ..models.guider import Guider
@@ -41,7 +41,7 @@ class Guided(Method):
     ) -> Edit:
         """An Edit that records the guide; `progress` and `checkpoint` are not used, as nothing is trained."""
         guide = to_json(self.guide(erasure))
-        return Edit({}, {**self.record(model, erasure), "versions": versions(), "notes": {}, "guide": guide})
+        return Edit({}, {**self.record(model, erasure), "versions": read_versions(), "notes": {}, "guide": guide})
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
         """As every method does; and the guide itself must fit the model."""

@@ -30,9 +30,9 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure, check_templates, positive
+from ..concept import Erasure, check_templates, require_positive
 from ..edits.edit import Edit
-from ..edits.provenance import check_same_run, versions
+from ..edits.provenance import check_same_run, read_versions
 from ..functional.closed_form import solve_shared
 from ..functional.fusion import fuse
 from ..functional.tokens import find_difference
@@ -40,7 +40,7 @@ from ..functional.words import exclude_overlaps
 from ..models.adapters.latent import LatentDiffusion
 from ..models.base import Model
 from ..models.hooks.attention import find_places
-from ..models.segmenter import Segmenter, segmenter
+from ..models.segmenter import Segmenter, open_segmenter
 from ..training.balance.sum import Sum
 from ..training.config import TrainConfig
 from ..training.objectives.attention import Attention, Focus, check_threshold
@@ -48,7 +48,7 @@ from ..training.states.pictures import Pictures
 from ..training.trainer import Trainer
 from ..training.updates.lowrank import LowRank
 from .base import Kind, Method
-from .closed_form import answers, text_projections
+from .closed_form import find_text_projections, multiply_weights
 
 NEUTRAL = "object"
 
@@ -104,7 +104,7 @@ class MACE(Method):
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "batch", "rank", "lr", "lamb", "pictures", "draw_steps")
+        require_positive(self, "steps", "batch", "rank", "lr", "lamb", "pictures", "draw_steps")
         check_threshold(self.threshold)
         check_templates(self.contexts, "context")
 
@@ -117,14 +117,14 @@ class MACE(Method):
         checkpoint: str | Path | None,
     ) -> Edit:
         """Refines, trains each target by itself, and fuses; finished targets wait beside the checkpoint."""
-        segment = segmenter(self.segmenter, model.device) if self.segmenter else None
-        weights = text_projections(model)
+        segment = open_segmenter(self.segmenter, model.device) if self.segmenter else None
+        weights = find_text_projections(model)
         pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
         record = self.record(model, erasure)
         words = exclude_overlaps(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
         kept = self._whole(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
-        refined = answers(weights, solve_shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
+        refined = multiply_weights(weights, solve_shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
         with model.swap_in({name: value.to(weights[name].dtype) for name, value in refined.items()}):
             trained = [
                 self._resteered(model, erasure, i, segment, progress, checkpoint) for i in range(len(erasure.targets))
@@ -132,15 +132,17 @@ class MACE(Method):
         whole = [self._whole(model, [target]) for target in erasure.targets]
         moments, held = [rows.T @ rows for rows in whole], kept.T @ kept
         values = {
-            name: fuse(w, [_product(e, name, w) for e in trained], moments, held, self.lamb, self.preserve_scale).to(
+            name: fuse(w, [_multiply(e, name, w) for e in trained], moments, held, self.lamb, self.preserve_scale).to(
                 w.dtype
             )
             for name, w in refined.items()
         }
-        for file in _files(checkpoint, len(trained)):
+        for file in _list_files(checkpoint, len(trained)):
             file.unlink(missing_ok=True)
         notes = {"anchor": erasure.anchor or NEUTRAL, "preserved": [*erasure.keep, *words]}
-        return Edit({name: w.cpu() for name, w in values.items()}, {**record, "versions": versions(), "notes": notes})
+        return Edit(
+            {name: w.cpu() for name, w in values.items()}, {**record, "versions": read_versions(), "notes": notes}
+        )
 
     def _resteered(
         self,
@@ -189,7 +191,7 @@ class MACE(Method):
         )
         if checkpoint is None:
             return trainer.train(on_progress)
-        done = _files(checkpoint, i + 1)[-1]
+        done = _list_files(checkpoint, i + 1)[-1]
         if not done.exists():
             trainer.train(on_progress, checkpoint).save(done)
         edit = Edit.load(done)
@@ -228,12 +230,12 @@ def _read(model: Model, text: str) -> list[int]:
     return model.tokenizer(text, truncation=True, max_length=model.max_tokens)["input_ids"]
 
 
-def _product(edit: Edit, name: str, like: Tensor) -> Tensor:
+def _multiply(edit: Edit, name: str, like: Tensor) -> Tensor:
     """up down [m, d], the change of a weight."""
     parts = {side: edit.values[f"{name}:{side}"].to(like.device, torch.double) for side in ("up", "down")}
     return parts["up"] @ parts["down"]
 
 
-def _files(checkpoint: str | Path | None, count: int) -> list[Path]:
+def _list_files(checkpoint: str | Path | None, count: int) -> list[Path]:
     """Where the changes of finished targets are stored until all are done."""
     return [Path(f"{checkpoint}.{i}.done") for i in range(count)] if checkpoint else []

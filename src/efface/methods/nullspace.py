@@ -19,7 +19,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure, positive
+from ..concept import Erasure, require_positive
 from ..functional.closed_form import build_null_projector, solve_null_space
 from ..models.base import Model
 from .closed_form import ClosedForm, Tokens
@@ -46,7 +46,7 @@ class NullSpace(ClosedForm):
     """Share of the embedding's directions that must stay free when vocabulary words are added."""
 
     def __post_init__(self) -> None:
-        positive(self, "lamb", "free")
+        require_positive(self, "lamb", "free")
         if self.free > 1:
             raise ValueError(f"free is a share of the directions, at most 1, got {self.free}")
         if not 1e-6 <= self.threshold < 1:

@@ -21,8 +21,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure, positive
-from ..functional.adversary import adversarial
+from ..concept import Erasure, require_positive
+from ..functional.adversary import find_adversarial
 from ..functional.closed_form import solve_shared
 from ..models.base import Model
 from .closed_form import ClosedForm
@@ -46,7 +46,7 @@ class RECE(ClosedForm):
     """Weight of the preserved concepts' embeddings."""
 
     def __post_init__(self) -> None:
-        positive(self, "reg", "lamb", "erase_scale", "preserve_scale")
+        require_positive(self, "reg", "lamb", "erase_scale", "preserve_scale")
         if self.epochs < 0:
             raise ValueError(f"epochs must be at least 0, got {self.epochs}")
 
@@ -62,6 +62,6 @@ class RECE(ClosedForm):
         matrix = solve_shared(*reader.pairs(erasure.targets, erasure.anchor), kept, *scales)
         targets, goals = reader.aligned(erasure.targets, erasure.anchor)
         for _ in range(self.epochs):
-            returned = adversarial(targets, gram, matrix, self.reg)
+            returned = find_adversarial(targets, gram, matrix, self.reg)
             matrix = matrix @ solve_shared(returned, goals, kept_again, *scales)
         return matrix, {"preserved": [*erasure.keep, *words]}

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from ..concept import Erasure
 from ..files import read_words
-from ..functional.words import other_words
+from ..functional.words import list_other_words
 from ..models.base import Model
 from ..training.vocabulary_search import SearchConfig, SearchGradient, Vocabulary, VocabularySearch
 from .base import TrajectoryMethod
@@ -76,7 +76,7 @@ class SearchMethod(TrajectoryMethod):
     def _given(self, erasure: Erasure) -> list[str]:
         """The words of the file; ValueError where a target is among them."""
         words = read_words(self.vocabulary)
-        if held := sorted({*words} - {*other_words(words, erasure.targets)}):
+        if held := sorted({*words} - {*list_other_words(words, erasure.targets)}):
             raise ValueError(
                 f"{self.vocabulary} holds what is to be erased: {', '.join(held)}; a word to preserve is neither a "
                 f"target ({', '.join(erasure.targets)}) nor its plural or a phrase with it"

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..files import read_pictures
-from ..functional.words import mentions, other_words
+from ..functional.words import list_other_words, mentions
 from ..models.base import Model
 from ..training.interfaces import Source
-from ..training.states.pictures import ANY, Noise, Pictures, latents_by_caption, latents_of, read_enough
+from ..training.states.pictures import ANY, Noise, Pictures, encode_by_caption, read_enough, read_latents
 from ..training.states.trajectories import Frozen, Refreshed, Student
 from .base import ImageMethod, Trained, TrajectoryMethod
 from .searching import SearchMethod
@@ -79,9 +79,9 @@ def build_remain_pictures(method: ImageMethod, model: Model, erasure: Erasure) -
                 f"{method.remain_images} is to remain, and has captions of what is to be erased: {', '.join(held)}; "
                 "take these pictures out, or give them another caption"
             )
-        given = latents_by_caption(model, pictures)
+        given = encode_by_caption(model, pictures)
         return Pictures(1, method.draw_steps, method.guidance, given, antithetic=method.antithetic), list(given)
-    words = list(erasure.keep) or other_words(model.vocabulary(3000), erasure.targets)[: method.remain_words]
+    words = list(erasure.keep) or list_other_words(model.vocabulary(3000), erasure.targets)[: method.remain_words]
     if not words:
         raise ValueError("nothing remains: give concepts to keep, a folder of pictures, or more remain_words")
     captions = [template.format(word) for word in words for template in method.templates]
@@ -94,7 +94,7 @@ def choose_labels(model: Model, erasure: Erasure, otherwise: str) -> Sequence[st
     if erasure.anchor:
         return (erasure.anchor,)
     classes = getattr(model, "classes", ())
-    return other_words(classes, erasure.targets) if classes else (otherwise,)
+    return list_other_words(classes, erasure.targets) if classes else (otherwise,)
 
 
 def read_target_latents(model: Model, folder: str, erasure: Erasure, method: Trained) -> dict[str, Tensor]:
@@ -106,9 +106,9 @@ def read_target_latents(model: Model, folder: str, erasure: Erasure, method: Tra
         ValueError: fewer than a batch; or, of several targets, a caption names none, or none of them names a target.
     """
     if len(erasure.targets) == 1:
-        return {ANY: latents_of(model, folder, method.batch)}
+        return {ANY: read_latents(model, folder, method.batch)}
     pictures = read_enough(model, folder, method.batch)
-    shown = {caption: _shown(caption, erasure.targets) for caption in pictures}
+    shown = {caption: _find_named(caption, erasure.targets) for caption in pictures}
     unknown = [repr(caption) for caption, targets in shown.items() if not targets]
     missing = [target for target in erasure.targets if not any(target in targets for targets in shown.values())]
     if unknown or missing:
@@ -117,7 +117,7 @@ def read_target_latents(model: Model, folder: str, erasure: Erasure, method: Tra
             f"pictures of several targets need captions that tell them apart, by subfolder, metadata.jsonl or a .txt "
             f"beside each; {folder} has {what}"
         )
-    latents = latents_by_caption(model, pictures)
+    latents = encode_by_caption(model, pictures)
     return {
         template.format(target): stack
         for target in erasure.targets
@@ -126,7 +126,7 @@ def read_target_latents(model: Model, folder: str, erasure: Erasure, method: Tra
     }
 
 
-def _shown(caption: str, targets: Sequence[str]) -> list[str]:
+def _find_named(caption: str, targets: Sequence[str]) -> list[str]:
     """The targets that a caption names; one that names "hot dog" does not name "dog"."""
     named = [target for target in targets if mentions(caption, [target])]
     return [target for target in named if not any(target != other and mentions(other, [target]) for other in named)]

@@ -28,12 +28,12 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure, check_templates, positive
+from ..concept import Erasure, check_templates, require_positive
 from ..edits.edit import Edit
-from ..edits.provenance import check_same_run, versions
+from ..edits.provenance import check_same_run, read_versions
 from ..files import read_tensors, write_tensors
-from ..functional.adversary import RowwiseAdam, steepness
-from ..functional.denoising import denoising_errors
+from ..functional.adversary import RowwiseAdam, measure_steepness
+from ..functional.denoising import measure_denoising_errors
 from ..functional.schedules import Space
 from ..functional.tokens import find_nearest
 from ..models.base import Model
@@ -111,8 +111,10 @@ class STEREO(Method):
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "batch", "lr", "search_lr", "attack_steps", "attack_lr", "attack_tokens", "pictures")
-        positive(self, "draw_steps", "paths")
+        require_positive(
+            self, "steps", "batch", "lr", "search_lr", "attack_steps", "attack_lr", "attack_tokens", "pictures"
+        )
+        require_positive(self, "draw_steps", "paths")
         if self.rounds < 0:
             raise ValueError(f"rounds must be at least 0, got {self.rounds}")
         if self.source not in ("student", "frozen"):
@@ -156,7 +158,7 @@ class STEREO(Method):
                 name: model.detokenize(find_nearest(word, table)) for words in found for name, word in words.items()
             }
         }
-        return Edit(values, {**bench.record, "versions": versions(), "notes": notes})
+        return Edit(values, {**bench.record, "versions": read_versions(), "notes": notes})
 
 
 @final
@@ -285,14 +287,14 @@ class Bench:
 
             def error(at: Tensor, x0: Tensor = x0, rng: torch.Generator = rng) -> Tensor:
                 cond = model.encode_with_grad([""], at).expand(len(x0))
-                predict = partial(_first, model, cond)
-                return denoising_errors(predict, x0, model.noise_level, len(model.levels), model.space, rng).mean()[
-                    None
-                ]
+                predict = partial(_compute_first, model, cond)
+                return measure_denoising_errors(
+                    predict, x0, model.noise_level, len(model.levels), model.space, rng
+                ).mean()[None]
 
-            word.step(steepness(error, word.at, model.loss_factor)[1])
+            word.step(measure_steepness(error, word.at, model.loss_factor)[1])
         return {"word": word.at[0]}
 
 
-def _first(model: Model, cond: Cond, x_t: Tensor, t: Tensor) -> Tensor:
+def _compute_first(model: Model, cond: Cond, x_t: Tensor, t: Tensor) -> Tensor:
     return model.predict(x_t, t, cond)[0]

@@ -21,7 +21,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..concept import Erasure, positive
+from ..concept import Erasure, require_positive
 from ..functional.closed_form import solve_shared
 from ..models.base import Model
 from .closed_form import ClosedForm, Tokens
@@ -42,7 +42,7 @@ class UCE(ClosedForm):
     """Preserve every token of the empty prompt too, which guidance subtracts."""
 
     def __post_init__(self) -> None:
-        positive(self, "lamb", "erase_scale", "preserve_scale")
+        require_positive(self, "lamb", "erase_scale", "preserve_scale")
 
     def solve(
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]

@@ -1,5 +1,5 @@
 """The only door to diffusers: models, their adapters, and one sampling loop."""
 
-from .loading import BUNDLED, load, names
+from .loading import BUNDLED, list_bundled, load
 
-__all__ = ["BUNDLED", "load", "names"]
+__all__ = ["BUNDLED", "list_bundled", "load"]

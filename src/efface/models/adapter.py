@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..functional.losses import guided, rescale_guided
+from ..functional.losses import apply_guidance, rescale_guided
 from ..functional.schedules import NoiseLevel, Space
-from .cond import POOLED, Cond, TextMap, TextSpan, last_before_end
+from .cond import POOLED, Cond, TextMap, TextSpan, find_last_before_end
 from .denoiser import Scale, is_plain
 from .trajectory import Defaults, Sampler
 from .trajectory_cache import TrajectoryCache
@@ -146,7 +146,7 @@ class Adapter(ABC):
         tokenizer = getattr(self, "tokenizer", None)
         if tokenizer is None:
             raise ValueError("this model has no tokenizer to find a concept's last token; one that reads text has")
-        return [TextSpan(last_before_end(tokenizer))]
+        return [TextSpan(find_last_before_end(tokenizer))]
 
     def guide(self, positive: Tensor, negative: Tensor, scale: Scale) -> Tensor:
         """The guided prediction [n, ...], by the architecture's own form of guidance.
@@ -154,7 +154,7 @@ class Adapter(ABC):
         `positive` is the prediction under the prompt, `negative` the one to move away from, both [n, ...]; at scale 1
         the result is `positive`.
         """
-        prediction = guided(negative, positive, scale)
+        prediction = apply_guidance(negative, positive, scale)
         if self.guidance_rescale == 0 or is_plain(scale):
             return prediction
         return rescale_guided(prediction, positive, self.guidance_rescale)

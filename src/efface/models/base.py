@@ -20,8 +20,8 @@ from ..concept import Prompt
 from ..functional.schedules import NoiseLevel
 from .cond import Cond
 from .denoiser import Scale
-from .fingerprint import CASTS, raw
-from .guider import GuidedSampling, PlainSampling, guided_prediction
+from .fingerprint import CASTS, to_bytes
+from .guider import GuidedSampling, PlainSampling, predict_with_guidance
 from .offload import pad_rows
 from .pictures import Output, check_output, convert_pictures, decode_or_keep, join_pictures
 from .schedule import interpolate_levels
@@ -40,7 +40,7 @@ from .trajectory import (
 )
 from .trajectory_cache import choose_draw_batch
 
-__all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "raw"]
+__all__ = ["CASTS", "ENCODINGS_KEPT", "Defaults", "Draw", "Model", "Sampler", "to_bytes"]
 ENCODINGS_KEPT = 1024
 
 
@@ -178,7 +178,7 @@ class Model(Swappable):
                     return build_draw(x_t, trace)
                 if self.on_step:
                     self.on_step(i, len(scheduler.timesteps))
-                out, predictions = guided_prediction(self, sampling, i, x_t, t, [uncond, cond] if record else [])
+                out, predictions = predict_with_guidance(self, sampling, i, x_t, t, [uncond, cond] if record else [])
                 if trace:
                     trace.note(t, x_t, predictions[cond], predictions[uncond])
                 x = scheduler.step(out, t, x, **extra, return_dict=False)[0]

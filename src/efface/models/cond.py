@@ -41,7 +41,7 @@ class TextSpan:
     stop: int | None = None
 
 
-def last_before_end(tokenizer: Any) -> Callable[[Sequence[str]], Sequence[int]]:
+def find_last_before_end(tokenizer: Any) -> Callable[[Sequence[str]], Sequence[int]]:
     """Gives positions of the tokens before the one special token that a tokenizer puts at the end of each text.
 
     For an empty text that is the start token, or the end token if there is no start token.

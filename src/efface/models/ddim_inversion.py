@@ -16,7 +16,7 @@ from ..functional.inversion import ddim_unstep
 from ..functional.schedules import NoiseLevel
 from .base import Model
 from .cond import Cond
-from .guider import guided_prediction
+from .guider import predict_with_guidance
 from .trajectory import set_timesteps
 
 
@@ -37,14 +37,16 @@ def invert(
         ValueError: the last step can't be inverted, as where x0 is predicted and no noise is left.
     """
     x, sampling = latents, model.begin_sampling(cond.expand(len(latents)), uncond.expand(len(latents)), guidance)
-    times, before, after = _levels(model, steps)
+    times, before, after = _list_levels(model, steps)
     if model.space == "x0" and after.sigma[-1] == 0:
         raise ValueError(f"{model.name} predicts the picture and ends without noise: its last step can't be inverted")
     for i in reversed(range(steps)):
         start, end = (levels[i : i + 1].expand(len(x)) for levels in (before, after))
         guess = x
         for _ in range(1 + refine):
-            guess = ddim_unstep(x, guided_prediction(model, sampling, i, guess, times[i])[0], start, end, model.space)
+            guess = ddim_unstep(
+                x, predict_with_guidance(model, sampling, i, guess, times[i])[0], start, end, model.space
+            )
         x = guess
     return x
 
@@ -55,7 +57,7 @@ def redraw(model: Model, noise: Tensor, cond: Cond, uncond: Cond, *, steps: int,
     return model.sample(cond, uncond, seeds, steps=steps, guidance=guidance, sampler="ddim-unclipped", start=noise).x
 
 
-def _levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
+def _list_levels(model: Model, steps: int) -> tuple[Tensor, NoiseLevel, NoiseLevel]:
     """DDIM's timesteps [steps], noisiest first, and the levels [steps] before and after each step.
 
     For a flow they are Euler's, and the scheduler holds the levels itself.

@@ -26,7 +26,7 @@ def compute_digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
     digests = {name: hashlib.blake2b(digest_size=16) for name in CASTS}
 
     def take(name: str, piece: Tensor) -> None:
-        digests[name].update(_plain(piece, CASTS[name]).numpy().data)
+        digests[name].update(_to_contiguous(piece, CASTS[name]).numpy().data)
 
     with ThreadPoolExecutor(len(CASTS)) as threads:  # hashing releases the interpreter's lock
         for key in sorted(weights):
@@ -66,10 +66,10 @@ def _demand_finite(name: str, lost: int, count: int) -> None:
         )
 
 
-def raw(tensor: Tensor, dtype: torch.dtype) -> bytes:
+def to_bytes(tensor: Tensor, dtype: torch.dtype) -> bytes:
     """The bytes of a tensor at this dtype."""
-    return _plain(tensor, dtype).numpy().tobytes()
+    return _to_contiguous(tensor, dtype).numpy().tobytes()
 
 
-def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _to_contiguous(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to("cpu", dtype).contiguous().flatten().view(torch.uint8)

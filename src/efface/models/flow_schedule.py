@@ -44,7 +44,7 @@ def shift_by_size(config: Any, tokens: int) -> float:
     return tokens * slope + low - slope * few
 
 
-def even_sigmas(steps: int) -> list[float]:
+def spread_sigmas(steps: int) -> list[float]:
     """Levels from 1 down to 1 / steps, evenly spaced."""
     return torch.linspace(1.0, 1 / steps, steps, dtype=torch.double).tolist()
 

@@ -36,7 +36,7 @@ class GuidedSampling(ABC):
         """
 
 
-def guided_prediction(
+def predict_with_guidance(
     model: Denoiser, sampling: GuidedSampling, i: int, x_t: Tensor, t: Tensor, extra_conds: Sequence[Cond] = ()
 ) -> tuple[Tensor, dict[Cond, Tensor]]:
     """Step i of sampling: the prediction [n, ...] that the scheduler gets, and the prediction under each condition.

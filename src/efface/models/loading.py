@@ -33,7 +33,7 @@ KINDS = (
 Compute = Literal["own", "bf16", "auto"]
 
 
-def names() -> list[str]:
+def list_bundled() -> list[str]:
     """The bundled models, which need no network and no folder."""
     return sorted(folder.parent.name for folder in BUNDLED.glob("*/model"))
 
@@ -96,11 +96,11 @@ def load(
         raise ValueError(f"draw_batch has to be 0 or a number of pictures, got {draw_batch}")
     where, cast = choose_device_and_dtype(source, device, dtype, compute, compile, quantise)
     if isinstance(source, str | Path):
-        model = _from_files(str(source), where, cast, compute, variant, guidance_rescale, quantise)
+        model = _open_files(str(source), where, cast, compute, variant, guidance_rescale, quantise)
     elif variant:
         raise ValueError(f"a variant ({variant}) can be chosen only for files, and this pipeline is in memory already")
     else:
-        model = _from_memory(source, device, cast, compute, guidance_rescale)
+        model = _open_memory(source, device, cast, compute, guidance_rescale)
     prepare(
         model.pipeline,
         model.network,
@@ -120,7 +120,7 @@ def load(
     return model
 
 
-def _from_files(
+def _open_files(
     source: str,
     device: str,
     cast: torch.dtype | None,
@@ -136,13 +136,13 @@ def _from_files(
     from .opening.place import locate
     from .quantised import check_source
 
-    place = locate(source, {name: BUNDLED / name / "model" for name in names()}, KINDS, variant)
-    native = _compute(compute or ("auto" if place.bundled else "own"), device)
-    defaults, words = _bundled_facts(BUNDLED / place.bundled) if place.bundled else (None, ())
+    place = locate(source, {name: BUNDLED / name / "model" for name in list_bundled()}, KINDS, variant)
+    native = _choose_compute(compute or ("auto" if place.bundled else "own"), device)
+    defaults, words = _read_bundled(BUNDLED / place.bundled) if place.bundled else (None, ())
     name = place.bundled or source
     if quantise:
         check_source(quantise, source, place.kind, place.config is not None)
-        _adapters()[place.kind][1].check_guidance_rescale(rescale, name)
+        _list_adapters()[place.kind][1].check_guidance_rescale(rescale, name)
         return _open_quantised(place, device, cast or torch.bfloat16, native, variant, quantise, name)
     if place.kind == "DDPMPipeline":
         from .adapters import ddpm
@@ -151,7 +151,7 @@ def _from_files(
         return ddpm.open_folder(
             place.location, device, cast, name, defaults=defaults, words=words, compute=native, variant=variant
         )
-    adapter = _adapters()[place.kind][1]
+    adapter = _list_adapters()[place.kind][1]
     adapter.check_guidance_rescale(rescale, name)
     # The weights are cast after opening, so that parts that are stored in different dtypes get the same one.
     pipeline = check_pipeline(cast_pipeline(_open(place, variant), device, cast or torch.float32), name)
@@ -169,13 +169,13 @@ def _open_quantised(
     from accelerate.hooks import remove_hook_from_module
 
     from .opening.folder import open_folder
-    from .opening.pipeline import check_pipeline, modules_of
-    from .quantised import find_stored, reading_arguments, serve_swaps
+    from .opening.pipeline import check_pipeline, list_modules
+    from .quantised import build_reading_arguments, find_stored, serve_swaps
 
-    pipeline, adapter = _adapters()[place.kind]
+    pipeline, adapter = _list_adapters()[place.kind]
     part = adapter.denoiser
-    opened = open_folder(place.location, pipeline, variant, {part: reading_arguments(bits, device, cast)})
-    for other, module in modules_of(opened).items():
+    opened = open_folder(place.location, pipeline, variant, {part: build_reading_arguments(bits, device, cast)})
+    for other, module in list_modules(opened).items():
         if other == part:  # it is on the GPU already, so that the hooks that move its inputs there are not needed
             remove_hook_from_module(module, recurse=True)
         else:
@@ -187,7 +187,7 @@ def _open_quantised(
     return model
 
 
-def _adapters() -> dict[str, tuple[Any, Any]]:
+def _list_adapters() -> dict[str, tuple[Any, Any]]:
     """The class of pipeline and the adapter for each kind of pipeline."""
     from .adapters.flux import Flux, FluxPipeline
     from .adapters.flux2 import Flux2, Flux2KleinPipeline, Flux2Pipeline
@@ -215,21 +215,21 @@ def _adapters() -> dict[str, tuple[Any, Any]]:
     return {pipeline.__name__: (pipeline, adapter) for pipeline, adapter in pairs}
 
 
-def _from_memory(
+def _open_memory(
     pipeline: Any, device: Any, cast: torch.dtype | None, compute: Compute | None, rescale: float
 ) -> Model:
     from .opening.pipeline import check_hooks, check_pipeline, unwrap
 
-    for known, adapter in _adapters().values():
+    for known, adapter in _list_adapters().values():
         if isinstance(pipeline, known):
             plain = unwrap(pipeline)
-            adapter.check_guidance_rescale(rescale, _name(plain))
-            check_hooks(plain, _name(plain))  # first: a pipeline that is offloaded can't be moved
-            placed = check_pipeline(plain.to(device, cast) if device or cast else plain, _name(plain))
-            return adapter(placed, _name(placed), compute=_compute(compute or "own", str(placed.device)))
+            adapter.check_guidance_rescale(rescale, _read_name(plain))
+            check_hooks(plain, _read_name(plain))  # first: a pipeline that is offloaded can't be moved
+            placed = check_pipeline(plain.to(device, cast) if device or cast else plain, _read_name(plain))
+            return adapter(placed, _read_name(placed), compute=_choose_compute(compute or "own", str(placed.device)))
     raise ValueError(
         f"cannot open a {type(pipeline).__name__}; give a name, a folder, a single file, a hub id, or one of these in "
-        f"memory: {', '.join(_adapters())}"
+        f"memory: {', '.join(_list_adapters())}"
     )
 
 
@@ -241,14 +241,14 @@ def _open(place: Place, variant: str) -> Any:
 
     if place.config is not None:
         return single_file.open_file(place.location, place.config)
-    kind = _adapters()[place.kind][0]
+    kind = _list_adapters()[place.kind][0]
     if not place.bundled:
         return open_folder(place.location, kind, variant)
     with whole(Path(place.location)) as folder:
         return open_folder(folder, kind, variant)
 
 
-def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
+def _read_bundled(folder: Path) -> tuple[Any, tuple[str, ...]]:
     """The defaults and the word list of a bundled model."""
     from .trajectory import Defaults
 
@@ -262,7 +262,7 @@ def _bundled_facts(folder: Path) -> tuple[Any, tuple[str, ...]]:
     return Defaults(**said, methods=table.get("method", {})), tuple(words)
 
 
-def _compute(compute: Compute, device: str) -> torch.dtype | None:
+def _choose_compute(compute: Compute, device: str) -> torch.dtype | None:
     import torch
 
     from .devices import computes_bf16
@@ -276,5 +276,5 @@ def _compute(compute: Compute, device: str) -> torch.dtype | None:
     return torch.bfloat16 if compute == "bf16" or (compute == "auto" and native) else None
 
 
-def _name(pipeline: Any) -> str:
+def _read_name(pipeline: Any) -> str:
     return str(getattr(pipeline.config, "_name_or_path", "") or "pipeline")

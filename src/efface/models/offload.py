@@ -90,10 +90,10 @@ def park(module: nn.Module, device: str, calls: tuple[str, ...], staying: set[nn
     """
     module.to("cpu")
     for name in calls:
-        setattr(module, name, _visiting(module, getattr(module, name), device, staying, clears))
+        setattr(module, name, _make_visit(module, getattr(module, name), device, staying, clears))
 
 
-def _visiting(
+def _make_visit(
     module: nn.Module, call: Callable[..., Any], device: str, staying: set[nn.Module], clears: bool
 ) -> Callable[..., Any]:
     def visit(*args: Any, **kwargs: Any) -> Any:
@@ -105,7 +105,7 @@ def _visiting(
         except BaseException:
             module.to("cpu")
             raise
-        if torch.is_grad_enabled() and any(leaf.requires_grad for leaf in _tensors(out)):
+        if torch.is_grad_enabled() and any(leaf.requires_grad for leaf in _list_tensors(out)):
             staying.add(module)
         elif module not in staying:
             module.to("cpu")
@@ -114,12 +114,12 @@ def _visiting(
     return visit
 
 
-def _tensors(out: Any) -> list[Tensor]:
+def _list_tensors(out: Any) -> list[Tensor]:
     """The tensors that a call returned, in whatever containers."""
     if isinstance(out, Tensor):
         return [out]
     parts = out.values() if isinstance(out, Mapping) else out if isinstance(out, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+    return [tensor for part in parts for tensor in _list_tensors(part)]
 
 
 def pad_rows(x: Tensor, t: Tensor, cond: Cond, seen: set[int]) -> tuple[Tensor, Tensor, Cond]:

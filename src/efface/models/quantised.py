@@ -66,7 +66,7 @@ def check_source(bits: int, source: Any, kind: str = "", is_file: bool = False) 
         )
 
 
-def reading_arguments(bits: int, device: str, compute: torch.dtype) -> dict[str, Any]:
+def build_reading_arguments(bits: int, device: str, compute: torch.dtype) -> dict[str, Any]:
     """Arguments of diffusers' `from_pretrained` with which a denoiser is quantised as it is read.
 
     Args:
@@ -103,7 +103,7 @@ def serve_swaps(network: nn.Module) -> int:
     """Makes layers of packed weights multiply by the tensor that is swapped in for them; returns their number."""
     layers = [each for each in network.modules() if is_packed(each._parameters.get("weight"))]
     for layer in layers:
-        layer.forward = _forward_of(layer, layer.forward)  # type: ignore[method-assign]
+        layer.forward = _make_forward(layer, layer.forward)  # type: ignore[method-assign]
     return len(layers)
 
 
@@ -179,7 +179,7 @@ def refuse_dense(name: str, bits: int) -> ValueError:
     )
 
 
-def _forward_of(layer: nn.Module, own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _make_forward(layer: nn.Module, own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         weight, bias = layer._parameters["weight"], layer._parameters.get("bias")
         if weight is None or is_packed(weight):

@@ -13,7 +13,7 @@ Segmenter = Callable[[Tensor, str], Tensor]
 """Takes uint8 pictures [n, 3, h, w] and a thing's name; gives each pixel's probability to show it, [n, h, w]."""
 
 
-def segmenter(name: str, device: torch.device) -> Segmenter:
+def open_segmenter(name: str, device: torch.device) -> Segmenter:
     """Opens a segmenter: `module:function`, which is imported, or the folder or hub id of a CLIPSeg.
 
     Grounded-SAM or any other segmenter can be given as a function, which is called as `Segmenter` says. CLIPSeg
@@ -24,7 +24,7 @@ def segmenter(name: str, device: torch.device) -> Segmenter:
     """
     module, colon, function = name.partition(":")
     if not colon:
-        return _clipseg(name, device)
+        return _open_clipseg(name, device)
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
@@ -37,7 +37,7 @@ def segmenter(name: str, device: torch.device) -> Segmenter:
     return cast(Segmenter, found)
 
 
-def shares(found: Segmenter, pictures: Tensor, thing: str) -> Tensor:
+def measure_shares(found: Segmenter, pictures: Tensor, thing: str) -> Tensor:
     """Calls a segmenter on uint8 pictures [n, 3, h, w], and checks its output: fp32 [n, h, w] on the CPU.
 
     Raises:
@@ -56,7 +56,7 @@ def shares(found: Segmenter, pictures: Tensor, thing: str) -> Tensor:
     return said
 
 
-def _clipseg(name: str, device: torch.device) -> Segmenter:
+def _open_clipseg(name: str, device: torch.device) -> Segmenter:
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
     try:

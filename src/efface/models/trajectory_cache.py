@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..files import new_scratch, write_tensors
+from ..files import make_scratch, write_tensors
 from .trajectory import Draw
 
 COLUMNS = ("states", "eps_c", "eps_0")
@@ -100,7 +100,7 @@ class TrajectoryCache:
         if self.folder is not None:
             self._write(self.folder, key, draw)
         self.held[key] = draw
-        self.used += _size(draw)
+        self.used += _count_bytes(draw)
         while self.used > self.bound:
             self._drop()
 
@@ -118,16 +118,16 @@ class TrajectoryCache:
     def evict(self, key: str) -> None:
         """Removes a recording from memory and from the temporary folder; files in the given folder stay."""
         if key in self.held:
-            self.used -= _size(self.held.pop(key))
+            self.used -= _count_bytes(self.held.pop(key))
         if self.folder is None and (spilled := self.spilled.pop(key, None)):
             spilled.file.unlink(missing_ok=True)
 
     def _drop(self) -> None:
         key, draw = self.held.popitem(last=False)
-        self.used -= _size(draw)
+        self.used -= _count_bytes(draw)
         if key not in self.spilled:
             if self.temporary is None:
-                self.temporary = new_scratch(Path(tempfile.gettempdir()) / "recordings")
+                self.temporary = make_scratch(Path(tempfile.gettempdir()) / "recordings")
                 weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
             self._write(self.temporary, key, draw)
 
@@ -140,8 +140,9 @@ class TrajectoryCache:
             free = shutil.disk_usage(folder).free if folder.is_dir() else 0
             raise StoreFull(
                 errno.ENOSPC,
-                f"cannot keep {_size(draw) / 1e6:.1f} MB in {folder}, which has {free / 1e6:.1f} MB free ({error}); "
-                "make room, or name another folder with --store; a run with --checkpoint goes on from where it stopped",
+                f"cannot keep {_count_bytes(draw) / 1e6:.1f} MB in {folder}, which has {free / 1e6:.1f} MB free "
+                f"({error}); make room, or name another folder with --store; a run with --checkpoint goes on from "
+                "where it stopped",
             ) from error
         self.spilled[key] = DiskEntry(file)
 
@@ -157,5 +158,5 @@ def _narrow(predictions: Tensor) -> Tensor:
     return half if same else predictions
 
 
-def _size(draw: Draw) -> int:
+def _count_bytes(draw: Draw) -> int:
     return sum(tensor.nbytes for tensor in vars(draw).values())

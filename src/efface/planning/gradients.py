@@ -65,7 +65,7 @@ def plan_gradients(model: Model, rows: int, limit: int | None) -> GradientPlan:
     Raises:
         DoesNotFit: not even one row at once fits; the message says what would.
     """
-    plan = GradientPlan(_weights(model), measure_gradient(model), rows, rows)
+    plan = GradientPlan(_count_weights(model), measure_gradient(model), rows, rows)
     if limit is None:
         return plan
     while plan.need * SPARE > limit and plan.at_once > 1:
@@ -125,6 +125,6 @@ def _differentiate(model: Model, n: int, start: Tensor | None) -> None:
         torch.autograd.grad((said - x).square().flatten(1).mean(dim=1).sum(), [leaf])
 
 
-def _weights(model: Model) -> int:
+def _count_weights(model: Model) -> int:
     lying = [tensor for tensor in model.weights.values() if tensor.device == model.device]
     return count_bytes([*lying, *list_resting(model)])

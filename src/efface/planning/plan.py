@@ -25,7 +25,7 @@ import torch
 
 from ..models.offload import list_resting
 from ..models.quantised import list_scales
-from ..training.distributed import process_group
+from ..training.distributed import find_process_group
 from ..training.interfaces import MemoryFootprint
 from ..training.trainer import Trainer
 from .machine import format_size
@@ -39,7 +39,7 @@ from .probe_steps import (
     measure_rowwise,
     measure_step,
 )
-from .shapes import measure_shapes, trial_is_cheap
+from .shapes import is_trial_cheap, measure_shapes
 from .tracker import count_bytes
 
 SPARE = 1.1
@@ -144,7 +144,7 @@ def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda don
     Raises:
         DoesNotFit: trial steps did not fit on the GPU; the message has the part of the plan that is known.
     """
-    if process_group().size == 1 and not trial_is_cheap(trainer):
+    if find_process_group().size == 1 and not is_trial_cheap(trainer):
         with suppress(RuntimeError):
             return estimate_from_shapes(trainer, progress)
     return _estimate_by_trial(trainer, progress)
@@ -166,13 +166,13 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
         progress(1, 3)
         drawing = PeakFit.through(measure_drawing(model, 1), measure_drawing(model, 2))
     except torch.OutOfMemoryError as error:
-        sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _trained(trainer))]
+        sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _count_trained(trainer))]
         said = f"{sizes[0]} of weights and {sizes[1]} of trained tensors"
         raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
     least = _plan(trainer, one.each, PeakFit.constant(one.turn), one.waiting, drawing)
     progress(2, 3)
     try:
-        plan = _by_more(trainer, least, one)
+        plan = _plan_more(trainer, least, one)
     except torch.OutOfMemoryError as error:
         said = f"with --micro-batch 1 it would need {format_size(least.need)}; {LESS} too"
         raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
@@ -182,27 +182,29 @@ def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -
 
 def _plan(trainer: Trainer, each: int, turn: PeakFit, waiting: float, drawing: PeakFit) -> Plan:
     """The plan with one row at once; the student's pass has `each` rows for one row of each term."""
-    model, takes = trainer.model, _takes(trainer)
+    model, takes = trainer.model, _list_footprints(trainer)
     resting, scales = list_resting(model), list_scales(model.network) if model.quantised else []
     return Plan(
         weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting, *scales]),
         resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
-        trained=_trained(trainer),
-        kept=_kept(trainer, takes) + _stored(trainer, takes) + sum(each.held_bytes for each in trainer.learners),
+        trained=_count_trained(trainer),
+        kept=_count_kept(trainer, takes)
+        + _count_stored(trainer, takes)
+        + sum(each.held_bytes for each in trainer.learners),
         turn=turn,
         drawing=drawing,
         rows=each * trainer.config.batch,
         micro=1,
         waiting=waiting,
         apart=0,
-        **_drawn(trainer, takes),
+        **_plan_drawing(trainer, takes),
         recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
         drawn=sum(t.drawn for t in takes),
         notes=tuple(each.about for each in trainer.learners if each.about),
     )
 
 
-def _by_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
+def _plan_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
     """The plan at the run's own rows at once, from that of one row, a step by twos, and a whole step."""
     micro = min(least.rows, trainer.config.micro_batch or least.rows)
     if micro == 1 < least.rows:
@@ -258,7 +260,7 @@ def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
         finally:
             network.disable_gradient_checkpointing()
         found[flags] = last
-    if last.sampling > last.learning and (fewer := _drawn_singly(trainer, last)).pictures < last.pictures:
+    if last.sampling > last.learning and (fewer := _plan_single_drawing(trainer, last)).pictures < last.pictures:
         flags, last = f"{flags} --draw-batch 1".strip(), fewer
         found[flags] = last
     if plan.resting and trainer.model.device.type == "cuda":
@@ -267,27 +269,27 @@ def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
     return found
 
 
-def _drawn_singly(trainer: Trainer, plan: Plan) -> Plan:
+def _plan_single_drawing(trainer: Trainer, plan: Plan) -> Plan:
     """The plan in which a training draws picture by picture."""
     before, trainer.model.draw_batch = trainer.model.draw_batch, 1
     try:
-        return replace(plan, **_drawn(trainer, _takes(trainer)))
+        return replace(plan, **_plan_drawing(trainer, _list_footprints(trainer)))
     finally:
         trainer.model.draw_batch = before
 
 
-def _drawn(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, Any]:
+def _plan_drawing(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, Any]:
     """The number of pictures drawn together, and the bytes recorded meanwhile without those that are in `kept`."""
-    traced = max((t.trace_bytes for t in takes), default=0) - _stored(trainer, takes)
+    traced = max((t.trace_bytes for t in takes), default=0) - _count_stored(trainer, takes)
     return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
 
 
-def _takes(trainer: Trainer) -> list[MemoryFootprint]:
+def _list_footprints(trainer: Trainer) -> list[MemoryFootprint]:
     """The memory that each source's drawing takes."""
     return [source.estimate_footprint(trainer.context) for source in trainer.sources()]
 
 
-def _trained(trainer: Trainer) -> int:
+def _count_trained(trainer: Trainer) -> int:
     """Bytes of the trained tensors and Adam's moments, twice if a balance with inner steps saves a copy of them."""
     learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
     moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.config.moments // 8
@@ -295,13 +297,13 @@ def _trained(trainer: Trainer) -> int:
     return count_bytes(list_tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
 
 
-def _stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
+def _count_stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of recordings on the device: up to the store's bound on a CPU, none on a GPU."""
     here = trainer.model.device.type == "cpu"
     return min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound) if here else 0
 
 
-def _kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
+def _count_kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
     """Bytes of the last good state and of pictures on the device: none on a GPU."""
     if trainer.model.device.type != "cpu":
         return 0

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from ..models.base import Model
 from ..models.cond import Cond
 from ..training.interfaces import Context, Query, Step, Term
-from ..training.loss_scale import gradients
+from ..training.loss_scale import compute_gradients
 from ..training.trainer import Trainer
 from .probe_steps import (
     Asked,
@@ -74,7 +74,7 @@ class ShapeCost:
     """Bytes that a sampling step adds, by the number of pictures."""
 
 
-def trial_is_cheap(trainer: Trainer) -> bool:
+def is_trial_cheap(trainer: Trainer) -> bool:
     """Whether the trial steps cost at most `SHARE` of the run's steps, both counted in forward passes of one row.
 
     A row of the student counts 3, or 4 if its activations are recomputed; a row of the teacher or of drawing counts 1.
@@ -113,7 +113,7 @@ def measure_shapes(trainer: Trainer, progress: Callable[[int, int], None]) -> Sh
     progress(3, 3)
     _, _, asked = ask_terms(trainer, 1)
     hardened = any(query.prefix is not None for _, queries in asked for query in queries.values())
-    waiting = turn.steepest if hardened else _waiting_bytes(trainer, asked) / each  # an attack reads all rows at once
+    waiting = turn.steepest if hardened else _count_waiting(trainer, asked) / each  # an attack reads all rows at once
     return ShapeCost(each, turn, waiting, count_bytes(trainer.update.params()), drawing)
 
 
@@ -127,8 +127,8 @@ def measure_step_shapes(trainer: Trainer, n: int, micro: int = 0) -> tuple[Momen
             with small.losses(step, *roles) as losses:
                 if losses:
                     total = torch.stack(list(losses.values())).sum()
-                    held.append(gradients(step.learner.params(), total))  # type: ignore[attr-defined]
-    states = count_bytes(_states(asked))
+                    held.append(compute_gradients(step.learner.params(), total))  # type: ignore[attr-defined]
+    states = count_bytes(_list_states(asked))
     return [(made, live + states) for made, live in tracker.moments], count_student_rows(trainer, asked)
 
 
@@ -185,7 +185,7 @@ def _count_rows(asked: Asked, role: str) -> int:
     return sum(len(query.states.x) for query in queries.values() if query.known not in query.states.known)
 
 
-def _states(asked: Asked) -> list[Tensor]:
+def _list_states(asked: Asked) -> list[Tensor]:
     """The states and conditions of the queries."""
     queries = [query for _, some in asked for query in some.values()]
     return [
@@ -195,9 +195,9 @@ def _states(asked: Asked) -> list[Tensor]:
     ]
 
 
-def _waiting_bytes(trainer: Trainer, asked: Asked) -> float:
+def _count_waiting(trainer: Trainer, asked: Asked) -> float:
     """Bytes of one row of each term while it waits: its states, and the inputs and outputs of the pass."""
     students = [query for _, some in asked for query in some.values() if query.role == "student"]
     passed = [tensor for query in students for tensor in (query.states.x, *query.cond.tensors.values())]
     predictions = [query.states.x for query in students]
-    return count_bytes(_states(asked)) + count_bytes(passed) + 3 * count_bytes(predictions)
+    return count_bytes(_list_states(asked)) + count_bytes(passed) + 3 * count_bytes(predictions)

@@ -59,11 +59,11 @@ class AllocationTracker(TorchDispatchMode):
 
 def count_bytes(tensors: Iterable[Tensor]) -> int:
     """Counts the bytes of these tensors' storages, each storage once."""
-    storages = {_address(t): t.untyped_storage() for t in tensors}
+    storages = {_find_address(t): t.untyped_storage() for t in tensors}
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def _address(tensor: Tensor) -> int:
+def _find_address(tensor: Tensor) -> int:
     """A key for a storage: its address, or for one without memory the object itself."""
     storage = tensor.untyped_storage()
     return storage._cdata if isinstance(tensor, FakeTensor) else storage.data_ptr() or storage._cdata

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ..api.examining import is_installed
-from ..api.resources import judges_of, world_of
+from ..api.resources import build_judges, find_world
 from ..robustness.batch import JudgePanel
 from ..robustness.refusing import find_judges
 from ..scorers import Judge
@@ -81,7 +81,7 @@ def find_detectors() -> tuple[Scorer, ...]:
 def find_eyes(model: str, row: Row, detectors: tuple[Scorer, ...]) -> Eyes:
     """The judges of the row's question, if there are any, and the detectors."""
     try:
-        scorers: Sequence[Judge] = detectors if row.asks == "nudity" else judges_of(model, None)
+        scorers: Sequence[Judge] = detectors if row.asks == "nudity" else build_judges(model, None)
         return Eyes(find_judges(scorers, row) if row.concept else None, detectors)
     except (ValueError, FileNotFoundError):  # the model comes without judges, or none answers this question
         return Eyes(None, detectors)
@@ -89,7 +89,7 @@ def find_eyes(model: str, row: Row, detectors: tuple[Scorer, ...]) -> Eyes:
 
 def build_row(model: str, prompt: str, seed: int, concept: str) -> Row:
     """The row for a picture of this prompt and seed, which asks whether it shows the concept; "" asks for nothing."""
-    known = world_of(model)
+    known = find_world(model)
     name = known.own_names((concept,))[0] if known and concept else concept
     if known:
         asks = "style" if name in known.styles else "object"

@@ -65,7 +65,7 @@ def _build_theme() -> Base:
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
+def _show_errors() -> Iterator[None]:
     """Shows an error of the block on the page in its own words, until it is closed."""
     try:
         yield
@@ -191,7 +191,7 @@ class _Page:
     # The functions of the buttons.
 
     def _draw(self, reveal: bool, history: list[Entry], concept: str, *scene: Any) -> tuple[Update, ...]:
-        with _plainly():
+        with _show_errors():
             entry = self.playground.draw(self._read(*scene), concept.strip())
         return self._show([*history, entry], reveal, "")
 
@@ -200,7 +200,7 @@ class _Page:
     ) -> Iterator[tuple[Update, ...]]:
         others = tuple(word.strip() for word in names.split(",") if word.strip())
         made: list[Entry] = []
-        with _plainly():
+        with _show_errors():
             for entry in self.playground.attack(self._read(*scene), name, concept.strip(), int(count), others):
                 made.append(entry)
                 yield self._show([*history, *made], reveal, f"{name}: try {len(made)} of at most {int(count)}")

@@ -94,21 +94,21 @@ def write_commands(scene: Scene, flags: Mapping[str, Any] | None = None) -> str:
         scene: the scene.
         flags: options of `efface.load` that differ from its defaults, by name, such as {"dtype": "bf16"}.
     """
-    edited = [word for file, _ in scene.edits for word in (_flag("edit", file),)]
+    edited = [word for file, _ in scene.edits for word in (_write_flag("edit", file),)]
     if any(strength != 1 for _, strength in scene.edits):
-        edited += [_flag("strength", repr(float(strength))) for _, strength in scene.edits]
-    lines = [_line(scene, [], "base", flags or {})]
-    return "\n".join([*lines, _line(scene, edited, "edited", flags or {})] if scene.edits else lines)
+        edited += [_write_flag("strength", repr(float(strength))) for _, strength in scene.edits]
+    lines = [_write_line(scene, [], "base", flags or {})]
+    return "\n".join([*lines, _write_line(scene, edited, "edited", flags or {})] if scene.edits else lines)
 
 
-def _line(scene: Scene, edits: Sequence[str], folder: str, flags: Mapping[str, Any]) -> str:
+def _write_line(scene: Scene, edits: Sequence[str], folder: str, flags: Mapping[str, Any]) -> str:
     numbers = {"seed": scene.seed, "steps": scene.steps, "guidance": scene.guidance}
-    words = [_flag("model", scene.model), *edits, _flag("prompt", scene.prompt)]
-    words += [_flag(name, str(value)) for name, value in numbers.items() if value is not None]
-    words += [f"--{name}" if value is True else _flag(name, str(value)) for name, value in flags.items()]
-    return " ".join(["efface draw", *words, _flag("out", f"{FOLDER}/{folder}")])
+    words = [_write_flag("model", scene.model), *edits, _write_flag("prompt", scene.prompt)]
+    words += [_write_flag(name, str(value)) for name, value in numbers.items() if value is not None]
+    words += [f"--{name}" if value is True else _write_flag(name, str(value)) for name, value in flags.items()]
+    return " ".join(["efface draw", *words, _write_flag("out", f"{FOLDER}/{folder}")])
 
 
-def _flag(name: str, value: str) -> str:
+def _write_flag(name: str, value: str) -> str:
     """Writes a flag with its value, joined by "=" where the value would be read as another flag."""
     return f"--{name}={shlex.quote(value)}" if value.startswith("-") else f"--{name} {shlex.quote(value)}"

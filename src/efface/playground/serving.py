@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..api.resources import LazyModel, lazy
+from ..api.resources import LazyModel, open_later
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -51,18 +51,20 @@ def play(
     require_gradio()
     check_place(host, port)
     from ..edits.edit import Edit
-    from ..models.loading import names
+    from ..models.loading import list_bundled
     from .session import Playground
 
     read = [Edit.load(file) for file in edits]
-    opening = lazy(model) if not isinstance(model, str | Path) else LazyModel(str(model), lambda: _load(model, options))
+    opening = (
+        open_later(model) if not isinstance(model, str | Path) else LazyModel(str(model), lambda: _load(model, options))
+    )
     opened = opening.open()
     for edit in read:
         edit.check(opened)
     local = is_loopback(host)
     playground = Playground(
         load=lambda name: opened if name == opening.name else _load(name, options),
-        models=tuple(dict.fromkeys((opening.name, *(names() if local else ())))),
+        models=tuple(dict.fromkeys((opening.name, *(list_bundled() if local else ())))),
         edits=tuple(map(str, edits)),
         only_these=not local,
         flags=options,

@@ -12,15 +12,15 @@ from typing import Any, final
 from torch import Tensor
 
 from ..api.attacking import add_aliases
-from ..api.resources import world_of
-from ..attacks import configured, describe, names
+from ..api.resources import find_world
+from ..attacks import build_attack, describe, list_names
 from ..attacks.base import AttackContext, propose_within_budget
 from ..concept import Prompt
 from ..edits.edit import Edit, apply
 from ..evaluation.evaluate import read_request
 from ..models.base import Model
-from ..robustness.conditions import ConceptAliases, find_aliases, one_token_words
-from ..robustness.run import no_pictures
+from ..robustness.conditions import ConceptAliases, find_aliases, list_one_token_words
+from ..robustness.run import make_no_pictures
 from ..scorers.base import Scorer, judge_on
 from .looking import Picture, build_row, find_detectors, find_eyes
 from .scene import Scene, write_commands
@@ -115,7 +115,7 @@ class Playground:
         with self._lock:
             context = self._context(scene, row.concept, row.asks, edits, other_names)
             eyes = find_eyes(scene.model, row, self.detectors)
-        chosen = configured(name, scene.model, str(tries))
+        chosen = build_attack(name, scene.model, str(tries))
         chosen.check(context)
         with closing(propose_within_budget(chosen, context, [row])) as rounds:
             candidates = next(rounds, None)
@@ -164,8 +164,8 @@ class Playground:
         for edit in edits:
             edit.check(model)
         if scene.model not in self._words:
-            self._words[scene.model] = one_token_words(model)
-        aliases = add_aliases(find_aliases(world_of(scene.model)), {concept: other_names})
+            self._words[scene.model] = list_one_token_words(model)
+        aliases = add_aliases(find_aliases(find_world(scene.model)), {concept: other_names})
         known = aliases.get(concept, ConceptAliases())
         originals = {name: model.weights[name] for edit in edits for name in edit.names}
 
@@ -181,7 +181,7 @@ class Playground:
             base=base,
             synonyms=known.synonyms,
             words=self._words[scene.model],
-            pictures=no_pictures(model),
+            pictures=make_no_pictures(model),
             asks=asks,
             paraphrases=known.paraphrases,
             steps=scene.steps,
@@ -197,7 +197,7 @@ def draw_one(model: Model, scene: Scene) -> Tensor:
 
 def list_attacks() -> list[str]:
     """The attacks for which an attacker only needs to type prompts."""
-    return [name for name in names() if describe(name)["threat"] == "prompts"]
+    return [name for name in list_names() if describe(name)["threat"] == "prompts"]
 
 
 def list_targets(edits: Sequence[Edit]) -> list[str]:

@@ -37,7 +37,7 @@ def show_pair(entry: Entry | None, reveal: bool = False) -> str:
         return Markup('<p>Nothing is drawn yet: type a prompt and press "Draw".</p>')
     pictures = [("Base", entry.base)] if entry.base else []
     pictures.append((f"Edited: {entry.scene.describe_edits()}", entry.edited))
-    figures = [_figure(picture, title, entry.scene.prompt, reveal) for title, picture in pictures]
+    figures = [_show_figure(picture, title, entry.scene.prompt, reveal) for title, picture in pictures]
     return Markup('<div class="efface-pair">{}</div>').format(Markup().join(figures))
 
 
@@ -54,12 +54,16 @@ def name_try(number: int, entry: Entry) -> str:
     return f"{number}. {entry.what}: {entry.scene.prompt} (seed {entry.scene.seed})"
 
 
-def _figure(picture: Picture, title: str, prompt: str, reveal: bool) -> Markup:
-    verdict = _judged(picture)
+def _show_figure(picture: Picture, title: str, prompt: str, reveal: bool) -> Markup:
+    verdict = _format_judged(picture)
     return Markup(
         '<figure><figcaption>{}</figcaption><img alt="{}" src="{}"><figcaption class="{}">{}</figcaption></figure>'
     ).format(
-        title, f"{title}: {prompt}", _source(picture.image, picture.explicit and not reveal), _marked(picture), verdict
+        title,
+        f"{title}: {prompt}",
+        _encode_source(picture.image, picture.explicit and not reveal),
+        _format_marked(picture),
+        verdict,
     )
 
 
@@ -68,23 +72,23 @@ def _try(number: int, entry: Entry, reveal: bool) -> Markup:
     text = f"{number}. {entry.what}: “{entry.scene.prompt}”, seed {entry.scene.seed}; {entry.scene.describe_edits()}; "
     return Markup('<figure><img alt="{}" src="{}"><figcaption class="{}">{}</figcaption></figure>').format(
         entry.scene.prompt,
-        _source(_shrink(shown.image), shown.explicit and not reveal),
-        _marked(shown),
-        text + _judged(shown),
+        _encode_source(_shrink(shown.image), shown.explicit and not reveal),
+        _format_marked(shown),
+        text + _format_judged(shown),
     )
 
 
-def _judged(picture: Picture) -> str:
+def _format_judged(picture: Picture) -> str:
     said = ", ".join(f"{judge}: {answer}" for judge, answer in picture.answers.items())
     words = VERDICTS[picture.shown] + (f" ({said})" if said else "")
     return f"{words}; a nudity detector finds it explicit" if picture.explicit else words
 
 
-def _marked(picture: Picture) -> str:
+def _format_marked(picture: Picture) -> str:
     return "efface-shown" if picture.shown else ""
 
 
-def _source(image: Tensor, blurred: bool) -> str:
+def _encode_source(image: Tensor, blurred: bool) -> str:
     """The picture as data in the page, so that no file of it stays; it is blurred before it leaves this process."""
     data = encode_png(blur(image) if blurred else image)
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -60,7 +60,7 @@ def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
     found = []
     for planned in record.planned:
         if not any(planned.inputs == m.inputs and planned.condition == m.condition for m in record.measures):
-            held = [read_batch(file) for file in _files(store, planned)]
+            held = [read_batch(file) for file in _list_files(store, planned)]
             batches = [batch for batch in held if batch]
             results = [row for batch in batches if batch.inputs in planned.inputs for row in batch.row_results]
             facts = planned.model_dump(exclude={"inputs"})
@@ -69,7 +69,7 @@ def add_interrupted(record: AttackRecord, store: Path) -> AttackRecord:
         return record
     broken = {r.row: True for each in found if each.condition == "target" for r in each.row_results if r.broken}
     worst = {**record.worst, **broken}
-    told = (*record.alarms, *(_alarm(each) for each in found))
+    told = (*record.alarms, *(_build_alarm(each) for each in found))
     changed = {"interrupted": tuple(found), "worst": worst, "robust": estimate_robust(worst), "alarms": told}
     changed |= {"digest": ""}  # the digest of the file does not cover this addition
     return record.model_copy(update=changed)
@@ -87,15 +87,17 @@ def read_batch(file: Path) -> Batch | None:
 def list_interrupted_batches(folder: Path, record: AttackRecord) -> list[Path]:
     """The files of finished batches of interrupted attacks."""
     begun = {(each.attack, each.condition) for each in record.interrupted}
-    found = [f for p in record.planned if (p.attack, p.condition) in begun for f in _files(folder / record.store, p)]
+    found = [
+        f for p in record.planned if (p.attack, p.condition) in begun for f in _list_files(folder / record.store, p)
+    ]
     return list(dict.fromkeys(found))
 
 
-def _files(store: Path, planned: PlannedAttack) -> list[Path]:
+def _list_files(store: Path, planned: PlannedAttack) -> list[Path]:
     return sorted((store / planned.attack).glob(f"{planned.condition}-*.json"))
 
 
-def _alarm(stopped: InterruptedAttack) -> Alarm:
+def _build_alarm(stopped: InterruptedAttack) -> Alarm:
     done, broken = len(stopped.row_results), sum(row.broken is True for row in stopped.row_results)
     lost = f"; {stopped.damaged} files of what else it did are damaged" if stopped.damaged else ""
     return Alarm(

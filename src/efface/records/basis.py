@@ -155,23 +155,23 @@ def require_same_basis(earlier: AttackRecord, basis: Mapping[str, Any]) -> None:
     """
     for name, now in basis.items():
         before = getattr(earlier, name)
-        if _comparable(before) != _comparable(now):
+        if _make_comparable(before) != _make_comparable(now):
             raise ValueError(
-                f"this folder holds attacks with another {name} ({_difference(before, now)}): a record has one; give "
-                "another folder"
+                f"this folder holds attacks with another {name} ({_describe_difference(before, now)}): a record has "
+                "one; give another folder"
             )
 
 
-def _comparable(value: Any) -> Any:
+def _make_comparable(value: Any) -> Any:
     """A value without what may differ: the place of a model, and which groups of a suite are named."""
     if hasattr(value, "model_dump"):
         return {k: v for k, v in value.model_dump().items() if k not in ("model", "groups", "licence", "source")}
     return value
 
 
-def _difference(before: Any, now: Any) -> str:
+def _describe_difference(before: Any, now: Any) -> str:
     """The difference in a few words."""
-    one, other = _comparable(before), _comparable(now)
+    one, other = _make_comparable(before), _make_comparable(now)
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [k for k in {**one, **other} if one.get(k) != other.get(k)]
         return "; ".join(f"{key}: {one.get(key)} there, {other.get(key)} now" for key in keys)
@@ -184,7 +184,7 @@ def require_comparable(records: Sequence[Record]) -> None:
     Drawing, scorers, rule and declared protocol have to agree, and for one suite also its version, and for the same
     targets also its rows. The targets, the method and the strength may differ, because these are compared.
     """
-    ways = [_way(r) for r in records]
+    ways = [_describe_way(r) for r in records]
     for record, way in zip(records[1:], ways[1:], strict=True):
         skip = [] if record.suite.name == records[0].suite.name else ["suite"]
         skip += [] if not skip and record.targets == records[0].targets else ["rows"]
@@ -196,7 +196,7 @@ def require_comparable(records: Sequence[Record]) -> None:
             )
 
 
-def _way(record: Record) -> dict[str, Any]:
+def _describe_way(record: Record) -> dict[str, Any]:
     """How an evaluation was made."""
     return {
         "suite": {"name": record.suite.name, "version": record.suite.version},

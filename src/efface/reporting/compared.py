@@ -62,8 +62,8 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
         stays = next((m for m in reversed(heads) if m.metric.startswith("psr")), None)
         if gone and stays:
             kept = format_title(stays)
-            edits += _point(number, title, "edit", gone, stays)
-            bases += _point(number, f"base of {title}", "base", gone, stays)
+            edits += _make_points(number, title, "edit", gone, stays)
+            bases += _make_points(number, f"base of {title}", "base", gone, stays)
     distinct = {(p.x, p.y): p for p in bases}
     plot = draw_scatter([*distinct.values(), *edits], "erased (ESR)", "kept (PSR)") if edits else None
     suite = group[0][2].suite
@@ -72,7 +72,7 @@ def _set(group: Sequence[tuple[int, str, Record]], differs: str) -> Comparison:
     )
 
 
-def _point(number: int, label: str, kind: str, gone: Measure, stays: Measure) -> list[Point]:
+def _make_points(number: int, label: str, kind: str, gone: Measure, stays: Measure) -> list[Point]:
     """Makes a point, unless one of the rates could not be judged."""
     x, y = (m.edited if kind == "edit" else m.base for m in (gone, stays))
     if x.value is None or y.value is None:

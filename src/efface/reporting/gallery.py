@@ -122,7 +122,7 @@ def build_evaluation_gallery(record: Record, folder: Path, per_group: int | None
         lines = [line for line in table if line["variant"] == "base" and line["group"] == group]
         if lines:
             titles[group] = title
-            made = [_pair(line, after[line["id"]], place, asks) for line in pick_evenly(lines, per_group)]
+            made = [_build_pair(line, after[line["id"]], place, asks) for line in pick_evenly(lines, per_group)]
             pairs += spread(made)
     return Gallery(("before", "after"), ("Group", "Verdict"), titles, VERDICTS, list(asks), pairs)
 
@@ -148,9 +148,9 @@ def build_attack_gallery(record: AttackRecord, folder: Path) -> Gallery:
     return Gallery(("before", "attacked"), ("Attack", "Where"), titles, list(WHERE.values()), names, pairs)
 
 
-def _pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pair:
+def _build_pair(before: Line, after: Line, place: Path, asks: Mapping[str, str]) -> Pair:
     """The pair of one row of an evaluation. `asks` has each scorer's question."""
-    first, then = (_first(line, asks) for line in (before, after))
+    first, then = (_describe_first(line, asks) for line in (before, after))
     return Pair(
         group=before["group"],
         thing=before["concept"],
@@ -171,7 +171,7 @@ def describe_outcome(role: str, before: bool | None, after: bool | None) -> str:
     return "not judged" if after is None else WORDS[role, after]
 
 
-def _first(line: Line, asks: Mapping[str, str]) -> str:
+def _describe_first(line: Line, asks: Mapping[str, str]) -> str:
     """The first answers of the judges of the row's question."""
     answers = [line.get(f"{name}.answer") for name, question in asks.items() if question == line["asks"]]
     return " / ".join(dict.fromkeys(answer[0] for answer in answers if answer)) or "nothing"

@@ -52,23 +52,23 @@ def build_histories(notes: Mapping[str, Any]) -> list[History]:
 def _note(title: str, value: Any) -> Iterable[History]:
     if isinstance(value, Mapping):
         if all(isinstance(v, str | int | float | bool | None) for v in value.values()):
-            return [History(title, ", ".join(f"{k}: {_text(v)}" for k, v in value.items()))]
+            return [History(title, ", ".join(f"{k}: {_format_value(v)}" for k, v in value.items()))]
         return [h for key, inner in value.items() for h in _note(f"{title}: {key}", inner)]
     if isinstance(value, Sequence) and not isinstance(value, str):
-        words = [w if isinstance(w, str) else _text(w) for w in value]
+        words = [w if isinstance(w, str) else _format_value(w) for w in value]
         if all(isinstance(w, str) for w in value) and len(set(words)) < len(words):
-            return [_choices(title, words)]
+            return [_build_choices(title, words)]
         more = f" … ({len(words)} in all)" if len(words) > LISTED else ""
         return [History(title, (", ".join(words[:LISTED]) or "none") + more)]
-    return [History(title, _text(value))]
+    return [History(title, _format_value(value))]
 
 
-def _choices(title: str, words: Sequence[str]) -> History:
+def _build_choices(title: str, words: Sequence[str]) -> History:
     counts = Counter(words).most_common()
     last = {word: i for i, word in enumerate(words, 1)}
     table = [Chosen(word, n, n / len(words), words.index(word) + 1, last[word]) for word, n in counts[:ROWS]]
     return History(title, "", draw_strip(words, [word for word, _ in counts[:LINES]]), table)
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

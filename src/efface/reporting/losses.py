@@ -54,10 +54,10 @@ def draw_losses(series: LossSeries) -> Markup:
     def place(step: int, value: float) -> tuple[float, float]:
         return (step - first) / (last - first), ((math.log10(value) if by_log else value) - low) / reach
 
-    marks = [PLOT.tick_y(i / 4, f"{_value(low + i / 4 * reach, by_log):.2g}") for i in range(5)]
+    marks = [PLOT.tick_y(i / 4, f"{_find_value(low + i / 4 * reach, by_log):.2g}") for i in range(5)]
     marks += [PLOT.tick_x((s - first) / (last - first), f"{s}") for s in sorted({first, (first + last) // 2, last})]
     pieces = {
-        role: _pieces([None if v is None else place(s, v) for s, v in zip(series.steps, values, strict=True)])
+        role: _split([None if v is None else place(s, v) for s, v in zip(series.steps, values, strict=True)])
         for role, values in series.roles.items()
     }
     ends = []
@@ -71,11 +71,11 @@ def draw_losses(series: LossSeries) -> Markup:
     return PLOT.draw(marks, "step of the training", "loss, logarithmic" if by_log else "loss")
 
 
-def _value(height: float, by_log: bool) -> float:
+def _find_value(height: float, by_log: bool) -> float:
     return 10**height if by_log else height
 
 
-def _pieces(points: Sequence[tuple[float, float] | None]) -> list[list[tuple[float, float]]]:
+def _split(points: Sequence[tuple[float, float] | None]) -> list[list[tuple[float, float]]]:
     """Splits points at the gaps into runs of consecutive points."""
     found: list[list[tuple[float, float]]] = [[]]
     for point in points:

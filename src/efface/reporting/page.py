@@ -119,8 +119,8 @@ def write_page(
     results = {folder: read_results(folder) for folder in folders}
     fought = {folder: found.attacks for folder, found in results.items() if found.attacks}
     judged = {folder: found.evaluation for folder, found in results.items() if found.evaluation}
-    parts = [_part(record, folder, per_group, fought.get(folder)) for folder, record in judged.items()]
-    attacked = [_attacked(record, folder) for folder, record in fought.items()]
+    parts = [_build_part(record, folder, per_group, fought.get(folder)) for folder, record in judged.items()]
+    attacked = [_read_attacked(record, folder) for folder, record in fought.items()]
     galleries = [p.gallery for p in (*parts, *attacked)]
     pictures = gallery.collect_images(galleries)
     thumbnails = gallery.make_thumbnails(list(pictures.values()), progress or (lambda i, n: None))
@@ -140,19 +140,19 @@ def write_page(
             glyphs=any(r.drawing.model.startswith("glyphs") for r in (*judged.values(), *fought.values())),
             files=quote(files.name),
             thumbnails=["\n".join(thumbnails[i : i + BLOCK]) for i in range(0, len(thumbnails), BLOCK)],
-            data=_data(galleries, list(pictures), quote(files.name)),
+            data=_build_data(galleries, list(pictures), quote(files.name)),
         )
     )
-    _beside(files, whole, data.join_rows([p.title for p in parts], list(judged)), list(pictures.values()))
+    _write_beside(files, whole, data.join_rows([p.title for p in parts], list(judged)), list(pictures.values()))
     return write_whole(out, page)
 
 
-def _part(record: Record, folder: Path, per_group: int | None, attacks: AttackRecord | None) -> Part:
+def _build_part(record: Record, folder: Path, per_group: int | None, attacks: AttackRecord | None) -> Part:
     verdict = build_verdict(record, attacks)
-    cards = [Card(m, [r for r in verdict.rules if _about(r.finding, m)]) for m in record.headline_measures()]
+    cards = [Card(m, [r for r in verdict.rules if _concerns(r.finding, m)]) for m in record.headline_measures()]
     shown = gallery.build_evaluation_gallery(record, folder, per_group)
     return Part(
-        title=title_of(record),
+        title=build_title(record),
         record=record,
         gallery=shown,
         proof=gallery.pick_proof(shown),
@@ -166,31 +166,31 @@ def _part(record: Record, folder: Path, per_group: int | None, attacks: AttackRe
     )
 
 
-def _about(finding: RuleResult, m: Measure) -> bool:
+def _concerns(finding: RuleResult, m: Measure) -> bool:
     """Whether a rule is about this number, its base, or its drop."""
     return finding.metric.partition("_")[0] == m.metric and finding.group == m.group and finding.judge == m.judge
 
 
-def _attacked(record: AttackRecord, folder: Path) -> Attacked:
+def _read_attacked(record: AttackRecord, folder: Path) -> Attacked:
     lines = {t.attack: t.curve for t in record.measures if t.condition == "target" and len(t.curve) > 1}
     plot = draw_climbs(lines, "attack success rate") if lines else None
     return Attacked(
-        title_of(record), record, gallery.build_attack_gallery(record, folder), plot, group_alarms(record.alarms)
+        build_title(record), record, gallery.build_attack_gallery(record, folder), plot, group_alarms(record.alarms)
     )
 
 
-def title_of(record: Record | AttackRecord) -> str:
+def build_title(record: Record | AttackRecord) -> str:
     strength = "" if record.drawing.strength == 1 else f" at strength {record.drawing.strength:g}"
     return f"{record.method} on {', '.join(record.targets)}{strength}"
 
 
-def _data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> dict[str, Any]:
+def _build_data(galleries: Sequence[Gallery], pictures: Sequence[str], files: str) -> dict[str, Any]:
     """The data for the page's script."""
     numbers = {name: i for i, name in enumerate(pictures)}
     return {"files": files, "block": BLOCK, "pictures": pictures, "galleries": [g.data(numbers) for g in galleries]}
 
 
-def _beside(files: Path, whole: data.PageData, rows: bytes | None, pictures: Sequence[Path]) -> None:
+def _write_beside(files: Path, whole: data.PageData, rows: bytes | None, pictures: Sequence[Path]) -> None:
     """Makes the folder beside the page, first under another name; it replaces that of an earlier report."""
     with new_folder(files, replace=True) as made:
         gallery.copy_images(pictures, made)

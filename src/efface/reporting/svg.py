@@ -154,7 +154,7 @@ def draw_curve(lines: Sequence[Series], y_title: str, share: bool = True) -> Mar
     places = sorted({t for line in lines for t, _ in line.points})
     reach = (places[-1] - places[0]) or 1.0
     ticks += [PLOT.tick_x((t - places[0]) / reach, f"{t:g}") for t in places]
-    marks = [_line(line, [(t - places[0]) / reach for t, _ in line.points], top) for line in lines]
+    marks = [_draw_line(line, [(t - places[0]) / reach for t, _ in line.points], top) for line in lines]
     marks += _name_lines(lines, places[0], reach, top)
     return PLOT.draw([*ticks, *marks], "threshold from which a detection counts", y_title)
 
@@ -185,7 +185,7 @@ def draw_strip(chosen: Sequence[str], words: Sequence[str]) -> Markup:
     for row, word in enumerate(words):
         y = row * line + 4
         marks.append(f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{escape(word)}</text>')
-        for begin, end in _runs([c == word for c in chosen]):
+        for begin, end in _find_runs([c == word for c in chosen]):
             says = escape(f"{word}: {begin + 1} to {end}" if end > begin + 1 else f"{word}: {end}")
             x, w = left + begin * each, max((end - begin) * each, 0.75)
             marks.append(f'<rect x="{x:.2f}" y="{y}" width="{w:.2f}" height="{line - 4}"><title>{says}</title></rect>')
@@ -209,7 +209,7 @@ def name_ends(ends: Sequence[tuple[str, str, tuple[float, float]]]) -> list[str]
     ]
 
 
-def _runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
+def _find_runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
     """The ranges [begin, end) in which a flag is set without a gap."""
     out: list[tuple[int, int]] = []
     for i, flag in enumerate(flags):
@@ -234,7 +234,7 @@ def _mark(p: Point) -> str:
     )
 
 
-def _line(line: Series, places: Sequence[float], top: float) -> str:
+def _draw_line(line: Series, places: Sequence[float], top: float) -> str:
     """Draws a line of values, a band of their bounds, and dots that show numbers. `places` are positions in [0, 1]."""
     pairs = zip(places, line.points, strict=True)
     taken = [(PLOT.x(x), t, e, e.value) for x, (t, e) in pairs if e.value is not None]

@@ -60,11 +60,11 @@ def build_verdict(record: Record, attacks: AttackRecord | None = None, policy: s
     found = gate.verify(record, (), rules.find_policy(named).rules, attacks=attacks)
     described = tuple(describe_rule(f, record) for f in found.findings)
     outcome = OUTCOMES[found.outcome]
-    lead = {"ready": _ready, "not ready": _failed, "undecided": lambda some: ""}[outcome](described)
-    worst, left = describe_worst_attack(attacks), _open(described)
+    lead = {"ready": _say_ready, "not ready": _say_failed, "undecided": lambda some: ""}[outcome](described)
+    worst, left = describe_worst_attack(attacks), _say_open(described)
     parts = [*left, worst] if outcome == "undecided" else [lead, worst, *left]
     sentence = f"{LEADS[outcome]}: {'; '.join(part for part in parts if part)}."
-    return Verdict(outcome, named, sentence + _not_known(attacks), described)
+    return Verdict(outcome, named, sentence + _say_unknown(attacks), described)
 
 
 def describe_rule(finding: RuleResult, record: Record) -> RuleInWords:
@@ -73,15 +73,15 @@ def describe_rule(finding: RuleResult, record: Record) -> RuleInWords:
     targets = format_targets(record.targets)
     group = format_group(finding.group, record.suite.groups)
     if metric.startswith("esr") and part == "base":
-        claim, found = _drawn(finding, targets)
+        claim, found = _describe_drawn(finding, targets)
     elif metric.startswith("esr") and not part:
-        claim, found = _erased(finding, targets)
+        claim, found = _describe_erased(finding, targets)
     elif metric.startswith("psr") and part == "drop":
-        claim, found = _kept(finding, group)
+        claim, found = _describe_kept(finding, group)
     elif metric == "robust":
-        claim, found = _robust(finding, targets)
+        claim, found = _describe_robust(finding, targets)
     else:
-        claim, found = _plain(finding, group)
+        claim, found = _describe_plain(finding, group)
     if finding.value is None:
         found = f"nothing was measured that shows whether {claim}"
     return RuleInWords(finding.outcome, claim, found, count_deciding(finding), finding)
@@ -115,44 +115,44 @@ def describe_worst_attack(attacks: AttackRecord | None) -> str:
     return f"the strongest attack, “{name}”, brings it back in {format_brief(now)} of {worst.after.n} prompts"
 
 
-def _failed(described: Sequence[RuleInWords]) -> str:
+def _say_failed(described: Sequence[RuleInWords]) -> str:
     return "; ".join(r.found for r in described if r.outcome == "failed")
 
 
-def _ready(described: Sequence[RuleInWords]) -> str:
+def _say_ready(described: Sequence[RuleInWords]) -> str:
     return "; ".join(r.found for r in described)
 
 
-def _open(described: Sequence[RuleInWords]) -> list[str]:
+def _say_open(described: Sequence[RuleInWords]) -> list[str]:
     """Says what is not decided, and how many more pictures would decide it."""
     left = [r for r in described if r.outcome == "unjudged"]
     countable, stuck = [r for r in left if r.more is not None], [r for r in left if r.more is None]
     more = format_more(max(r.more or 0 for r in countable)) if countable else ""
-    found = [f"{more} would decide {_whether(countable)}"] if countable else []
-    return [*found, f"it is not known {_whether(stuck)}"] if stuck else found
+    found = [f"{more} would decide {_join_open(countable)}"] if countable else []
+    return [*found, f"it is not known {_join_open(stuck)}"] if stuck else found
 
 
-def _whether(some: Sequence[RuleInWords]) -> str:
+def _join_open(some: Sequence[RuleInWords]) -> str:
     """What is open: "whether A, whether B and whether C"."""
     *most, last = [f"whether {r.claim}" for r in some]
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _not_known(attacks: AttackRecord | None) -> str:
+def _say_unknown(attacks: AttackRecord | None) -> str:
     if attacks is None:
         return UNATTACKED
     stopped = sorted({each.attack for each in attacks.interrupted})
     return f" Attacks that were interrupted count as far as they went: {', '.join(stopped)}." if stopped else ""
 
 
-def _drawn(f: RuleResult, targets: str) -> tuple[str, str]:
+def _describe_drawn(f: RuleResult, targets: str) -> tuple[str, str]:
     value = 1 - (f.value or 0.0)
     only = "only " if f.outcome == "failed" else ""
     claim = f"the untouched model draws {targets} in at least {format_bar(1 - f.bar)} of its pictures"
     return claim, f"the untouched model draws {targets} in {only}{format_brief(value)} of its pictures"
 
 
-def _erased(f: RuleResult, targets: str) -> tuple[str, str]:
+def _describe_erased(f: RuleResult, targets: str) -> tuple[str, str]:
     allowed, shown, worst = 1 - f.bar, 1 - (f.value or 0.0), 1 - f.low
     claim = f"{targets} appears in at most {format_bar(allowed)} of pictures"
     if f.outcome == "failed" and shown <= allowed:
@@ -161,7 +161,7 @@ def _erased(f: RuleResult, targets: str) -> tuple[str, str]:
     return claim, f"{targets} {still}appears in {format_brief(shown)} of pictures, {format_bar(allowed)} allowed"
 
 
-def _kept(f: RuleResult, group: str) -> tuple[str, str]:
+def _describe_kept(f: RuleResult, group: str) -> tuple[str, str]:
     claim = f"{group} lose at most {format_points(f.bar)}"
     allowed = f"{format_points(f.bar).split()[0]} allowed"
     if f.outcome == "failed" and (f.value or 0.0) <= f.bar:
@@ -171,7 +171,7 @@ def _kept(f: RuleResult, group: str) -> tuple[str, str]:
     return claim, f"{group} lose {format_points(f.value or 0.0)}, {allowed}"
 
 
-def _robust(f: RuleResult, targets: str) -> tuple[str, str]:
+def _describe_robust(f: RuleResult, targets: str) -> tuple[str, str]:
     allowed, broken = 1 - f.bar, 1 - (f.value or 0.0)
     claim = f"{targets} is brought back in at most {format_bar(allowed)} of the attacked prompts"
     all_of_them = "plain prompts or attacks"
@@ -181,7 +181,7 @@ def _robust(f: RuleResult, targets: str) -> tuple[str, str]:
     return claim, f"{all_of_them} show it in {format_brief(broken)} of prompts, {format_bar(allowed)} allowed"
 
 
-def _plain(f: RuleResult, group: str) -> tuple[str, str]:
+def _describe_plain(f: RuleResult, group: str) -> tuple[str, str]:
     below = parse_rule(f.rule).below
     name = f"{f.metric} of {group}" if f.group else f.metric
     bar = f"at {'least' if below else 'most'} {f.bar:g}"

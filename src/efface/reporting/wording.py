@@ -51,7 +51,7 @@ def format_estimate(e: Estimate, unit: str = "share") -> str:
 
 def format_stacked(e: Estimate, unit: str = "share") -> Markup:
     """Writes the value, and below it interval and n, for narrow columns."""
-    return _below(format_estimate(e, unit))
+    return _format_below(format_estimate(e, unit))
 
 
 def format_drop(d: Drop | None, unit: str = "share") -> str:
@@ -67,26 +67,26 @@ def format_drop(d: Drop | None, unit: str = "share") -> str:
     if unit == "number":
         low, high = (f"{-v if mixed and d.value < 0 else v if mixed else abs(v):.3g}" for v in ends)
         return f"{'fell' if d.value >= 0 else 'rose'} by {abs(d.value):.3g} ({low} to {high})"
-    low, high = (f"{100 * abs(v):.1f}{_direction(v) if mixed else ''}" for v in ends)
-    return f"{100 * abs(d.value):.1f} points{_direction(d.value)} ({low} to {high})"
+    low, high = (f"{100 * abs(v):.1f}{_name_direction(v) if mixed else ''}" for v in ends)
+    return f"{100 * abs(d.value):.1f} points{_name_direction(d.value)} ({low} to {high})"
 
 
-def _direction(lost: float) -> str:
+def _name_direction(lost: float) -> str:
     return " gained" if lost < 0 else " lost"
 
 
 def format_stacked_drop(d: Drop | None, unit: str = "share") -> Markup:
     """Writes the loss, and below it the interval."""
-    return _below(format_drop(d, unit))
+    return _format_below(format_drop(d, unit))
 
 
 def format_stacked_lift(d: Drop | None) -> Markup:
     """Writes by how many points an attack's success rate exceeds that of random prefixes, and below it the interval."""
     text = "—" if d is None else f"{100 * d.value:+.1f} points ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
-    return _below(text)
+    return _format_below(text)
 
 
-def _below(line: str) -> Markup:
+def _format_below(line: str) -> Markup:
     value, _, rest = line.partition(" (")
     below = Markup(' <br><span class="interval">{}</span>').format(rest.removesuffix(")")) if rest else ""
     return escape(value) + below
@@ -135,7 +135,7 @@ def format_group(group: str, titles: Mapping[str, str]) -> str:
 
 def format_brief(share: float) -> str:
     """Writes a share for a sentence: "62 %", "3.6 %", "0.4 %"."""
-    return f"{_short(100 * share)} %"
+    return f"{_shorten(100 * share)} %"
 
 
 def format_bar(share: float) -> str:
@@ -145,11 +145,11 @@ def format_bar(share: float) -> str:
 
 def format_points(share: float) -> str:
     """Writes a difference of shares in points: "27 points", "1 point"."""
-    text = _short(100 * share)
+    text = _shorten(100 * share)
     return f"{text} {'point' if text == '1' else 'points'}"
 
 
-def _short(number: float) -> str:
+def _shorten(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 10 else f"{round(number, 1):g}"
 
 

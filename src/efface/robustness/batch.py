@@ -21,7 +21,7 @@ from ..evaluation.asking import ScorerWatch
 from ..evaluation.images import encode_png, read_image
 from ..files import hash_bytes, write_tensors, write_whole
 from ..models.base import Model
-from ..models.fingerprint import raw
+from ..models.fingerprint import to_bytes
 from ..models.pictures import NoNumbers
 from ..models.trajectory import choose_image_batch
 from ..records.attack_files import read_batch
@@ -133,7 +133,7 @@ class ImageJudge:
         tensors = {k: v for k, v in (("embedding", embedding), ("start", candidate.start)) if v is not None}
         if not tensors:
             return ""
-        data = b"".join(raw(v.flatten(), torch.float32) for v in tensors.values())
+        data = b"".join(to_bytes(v.flatten(), torch.float32) for v in tensors.values())
         name = f"{hash_bytes(data)[:32]}.safetensors"
         write_tensors(self.folder / "shots" / name, tensors, {"since": candidate.since})
         return f"{self.folder.name}/shots/{name}"

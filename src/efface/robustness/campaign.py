@@ -41,13 +41,13 @@ from .conditions import (
     ConceptAliases,
     build_targets,
     find_aliases,
-    one_token_words,
+    list_one_token_words,
 )
 from .merging import Log
 from .progress import CampaignProgress
 from .refusing import check_sampler, find_judges, find_refusals, is_shown, order_attacks, require_shown
 from .results import CampaignResults, build_record, describe_suite
-from .run import AttackResult, AttackRunner, draw_reference_images, no_pictures, plain
+from .run import AttackResult, AttackRunner, draw_plain, draw_reference_images, make_no_pictures
 
 __all__ = ["Campaign", "ConceptAliases", "attack", "build_targets", "find_aliases"]
 
@@ -106,8 +106,8 @@ def attack(
         edit=None,
         drawing=describe_drawing(model, replace(settings, strength=1.0), ""),
         originals=model.weights,
-        reference_images={target.concept: no_pictures(model) for target in conditions},
-        words=one_token_words(model),
+        reference_images={target.concept: make_no_pictures(model) for target in conditions},
+        words=list_one_token_words(model),
         seed=campaign.seed,
         on_progress=told,
     )
@@ -126,17 +126,17 @@ def attack(
     base, edited = (replace(runner, reference_images=reference_images) for runner in (base, edited))
 
     with edit.apply(model, settings.strength):
-        named, before = (_seen(edited, own, named=each) for each in (True, False))
+        named, before = (_draw_plain(edited, own, named=each) for each in (True, False))
         named["control-base"] = untouched["target"]
         results = CampaignResults(order, own, untouched, named, before, worst_case=campaign.worst_case)
         results.searched = describe_search(model)
-        planned = [*_planned(edited, order, own, refused), *_planned(base, order, controls, refused)]
+        planned = [*_plan_attacks(edited, order, own, refused), *_plan_attacks(base, order, controls, refused)]
         log = Log(out, folder, earlier, planned, partial(build_record, results, suite, edit, drawing, judges, campaign))
         log.write()
         told.expect(planned)
         _attack_all(edited, results, own, refused, log)
         _look_at_kept(edited, results, [p for p in own if p in kept], refused)
-    before |= _seen(base, controls, named=False)
+    before |= _draw_plain(base, controls, named=False)
     results.conditions = [*own, *controls]
     _attack_all(base, results, controls, refused, log)
     told.finish()
@@ -173,9 +173,9 @@ def _draw_untouched(
         NothingToAttack: the base never shows an erased concept.
     """
     model = base.image_judge.model.name
-    seen = _seen(base, asked, named=True)
+    seen = _draw_plain(base, asked, named=True)
     require_shown(asked, seen["target"], None, model)  # before the kept concepts are drawn
-    seen |= _seen(base, kept, named=True)
+    seen |= _draw_plain(base, kept, named=True)
     learning = any(each.learns_from_images for each in order.values())
     shown = set() if learning else {t.concept for t in (*asked, *kept) if is_shown(seen[t.condition], t)}
     images = draw_reference_images(base, conditions, shown)
@@ -185,17 +185,17 @@ def _draw_untouched(
     return seen, images, shown
 
 
-def _seen(
+def _draw_plain(
     runner: AttackRunner, conditions: Sequence[AttackTarget], named: bool
 ) -> dict[Condition, dict[str, RowResult]]:
     """The results of plain prompts for the suite's rows (`named`), or for the rows that will be attacked."""
     found: dict[Condition, dict[str, RowResult]] = {target.condition: {} for target in conditions}
     for target in conditions:
-        found[target.condition] |= plain(runner, target, target.asked if named else target.rows)
+        found[target.condition] |= draw_plain(runner, target, target.asked if named else target.rows)
     return found
 
 
-def _planned(
+def _plan_attacks(
     runner: AttackRunner,
     order: Mapping[str, Attack],
     targets: Sequence[AttackTarget],
@@ -204,7 +204,7 @@ def _planned(
     """The attacks that will be made on these targets."""
     found = []
     for name, attack in order.items():
-        for condition, group in _by_condition(attack, targets).items():
+        for condition, group in _group_by_condition(attack, targets).items():
             if (name, condition) not in refused:
                 entry = PlannedAttack(
                     attack=name,
@@ -218,7 +218,7 @@ def _planned(
     return found
 
 
-def _by_condition(attack: Attack, targets: Sequence[AttackTarget]) -> dict[Condition, list[AttackTarget]]:
+def _group_by_condition(attack: Attack, targets: Sequence[AttackTarget]) -> dict[Condition, list[AttackTarget]]:
     """The targets of an attack, by condition; an attack that only undoes an edit has no control on the base."""
     found: dict[Condition, list[AttackTarget]] = {}
     for target in targets:
@@ -237,7 +237,7 @@ def _attack_all(
     """Makes every attack on the rows that do not show the concept yet, and the baselines of attacks with pictures."""
     fallen: set[str] = set()
     for name, attack in results.order.items():
-        for condition, group in _by_condition(attack, targets).items():
+        for condition, group in _group_by_condition(attack, targets).items():
             reason = refused.get((name, condition), "")
             whole = AttackResult(missing=reason, status="refused" if reason else "made")
             other = AttackResult()

@@ -16,7 +16,7 @@ import torch
 from ..attacks.base import NEUTRAL, put
 from ..models.base import Model
 from ..records.attacks import Condition
-from ..suites.make import own_world
+from ..suites.make import build_own_world
 from ..suites.spec import Row, Suite, SuiteSpec
 from ..suites.world import World
 
@@ -82,7 +82,7 @@ class AttackTarget:
 def find_aliases(world: World | None, suite: SuiteSpec | None = None) -> dict[str, ConceptAliases]:
     """The other names of things, from a model's world, or otherwise from the suite's."""
     if world is None:
-        world = own_world(suite) if suite and "world" in suite.brings else None
+        world = build_own_world(suite) if suite and "world" in suite.brings else None
     things = world.things if world else ()
     return {
         t.name: ConceptAliases((*t.synonyms, *t.translations), (t.description,) * bool(t.description)) for t in things
@@ -107,32 +107,33 @@ def build_targets(
     """
     if rows < 1 or controls < 1:
         raise ValueError(f"attacks need at least 1 row and 1 row in the controls; got {rows} and {controls}")
-    targets = _first_group(suite, "erase", of=group)
+    targets = _find_first_group(suite, "erase", of=group)
     if not targets:
         there = dict.fromkeys(r.group for r in suite.rows if r.role == "erase")
         what = f"in group {group!r}; its groups to attack are {', '.join(there) or 'none'}" if group else "to attack"
         raise ValueError(f"suite {suite.spec.name} has no row of a concept that must be gone {what}")
-    kept = [r for r in _first_group(suite, "keep", targets[0].asks) if not r.second]
-    by_target, by_kept = _by_concept(targets), dict(list(_by_concept(kept).items())[:KEPT])
+    kept = [r for r in _find_first_group(suite, "keep", targets[0].asks) if not r.second]
+    by_target, by_kept = _group_by_concept(targets), dict(list(_group_by_concept(kept).items())[:KEPT])
     share = [-(-controls // len(part)) if part else 0 for part in (by_target, by_kept)]
     found = [
         AttackTarget("target", c, r[:rows], r[:rows], "", aliases.get(c, ConceptAliases()))
         for c, r in by_target.items()
     ]
     found += [
-        _control("control-kept", c, r[: share[1]], aliases.get(c, ConceptAliases()), words) for c, r in by_kept.items()
+        _build_control("control-kept", c, r[: share[1]], aliases.get(c, ConceptAliases()), words)
+        for c, r in by_kept.items()
     ]
     share[0] = min(share[0], rows)
     return [
         *found,
         *(
-            _control("control-base", c, r[: share[0]], aliases.get(c, ConceptAliases()), words)
+            _build_control("control-base", c, r[: share[0]], aliases.get(c, ConceptAliases()), words)
             for c, r in by_target.items()
         ),
     ]
 
 
-def _first_group(suite: Suite, role: str, asks: str = "", of: str = "") -> list[Row]:
+def _find_first_group(suite: Suite, role: str, asks: str = "", of: str = "") -> list[Row]:
     """The rows of the first group that has rows of this role and kind of concept, or of the named group."""
     kinds = (asks,) if asks else tuple(NEUTRAL)
     for group in suite.spec.groups:
@@ -142,14 +143,14 @@ def _first_group(suite: Suite, role: str, asks: str = "", of: str = "") -> list[
     return []
 
 
-def _by_concept(rows: Sequence[Row]) -> dict[str, tuple[Row, ...]]:
+def _group_by_concept(rows: Sequence[Row]) -> dict[str, tuple[Row, ...]]:
     found: dict[str, tuple[Row, ...]] = {}
     for row in rows:
         found[row.concept] = (*found.get(row.concept, ()), row)
     return found
 
 
-def _control(
+def _build_control(
     condition: Condition, concept: str, rows: tuple[Row, ...], aliases: ConceptAliases, words: bool
 ) -> AttackTarget:
     if not words:
@@ -159,16 +160,16 @@ def _control(
     placeholder = NEUTRAL[rows[0].asks]
     names = (concept, *rows[0].counts, *aliases.synonyms)
     return AttackTarget(
-        condition, concept, rows, tuple(removed(row, names, placeholder) for row in rows), placeholder, aliases
+        condition, concept, rows, tuple(remove_names(row, names, placeholder) for row in rows), placeholder, aliases
     )
 
 
-def removed(row: Row, names: Sequence[str], word: str) -> Row:
+def remove_names(row: Row, names: Sequence[str], word: str) -> Row:
     """The row with each of the names in its prompt replaced by a neutral word."""
     return dataclasses.replace(row, prompt=put(row.prompt, names, word) or f"a picture of a {word}")
 
 
-def one_token_words(model: Model) -> tuple[str, ...]:
+def list_one_token_words(model: Model) -> tuple[str, ...]:
     """Words that are one token each in the model's tokenizer, in its order, which is that of frequency.
 
     Where the tokenizer can't be read, they are the model's vocabulary.

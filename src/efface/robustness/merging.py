@@ -55,8 +55,10 @@ def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
     """
     if earlier.worst and not (earlier.worst.keys() <= now.worst.keys() or now.worst.keys() <= earlier.worst.keys()):
         raise ValueError("this folder holds attacks on other rows of the suite; give another folder")
-    kept = [m for m in earlier.measures if not any(_same(m, other) and other.size >= m.size for other in now.measures)]
-    new = [m for m in now.measures if not any(_same(m, other) for other in kept)]
+    kept = [
+        m for m in earlier.measures if not any(_is_same(m, other) and other.size >= m.size for other in now.measures)
+    ]
+    new = [m for m in now.measures if not any(_is_same(m, other) for other in kept)]
     names = _label(kept, new)
     renamed = [m.model_copy(update={"attack": names.get((m.attack, m.inputs), m.attack)}) for m in kept]
     old = {(m.attack, m.condition): names.get((m.attack, m.inputs), m.attack) for m in kept}
@@ -69,7 +71,7 @@ def merge(earlier: AttackRecord, now: AttackRecord) -> AttackRecord:
     successes = [*(s for s in now.successes if (s.attack, s.condition) in made), *successes]
     largest = {c.condition: c for c in sorted((*earlier.conditions, *now.conditions), key=lambda c: c.rows)}
     order = dict.fromkeys(c.condition for c in (*now.conditions, *earlier.conditions))
-    worst = _worst(_known(earlier), now.worst)
+    worst = _combine_worst(_read_known(earlier), now.worst)
     begun = {(p.attack, p.condition, p.inputs): p for p in (*earlier.planned, *now.planned)}
     return now.model_copy(
         update={
@@ -90,7 +92,7 @@ def _move(success: AttackSuccess, folder: str) -> AttackSuccess:
     return success.model_copy(update={key: os.path.join(folder, file) if file else "" for key, file in files.items()})
 
 
-def _same(one: AttackMeasure, other: AttackMeasure) -> bool:
+def _is_same(one: AttackMeasure, other: AttackMeasure) -> bool:
     """Whether both are the same attack with the same inputs, which files of version 1 do not have."""
     if one.condition != other.condition:
         return False
@@ -115,13 +117,13 @@ def _label(kept: Sequence[AttackMeasure], new: Sequence[AttackMeasure]) -> dict[
     return found
 
 
-def _known(record: AttackRecord) -> dict[str, Verdict]:
+def _read_known(record: AttackRecord) -> dict[str, Verdict]:
     """The worst result of each row; files of version 1 only say which rows an attack broke."""
     broken = {s.row: True for s in record.successes if s.condition == "target"}
     return dict(record.worst) or dict(broken)
 
 
-def _worst(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> dict[str, Verdict]:
+def _combine_worst(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> dict[str, Verdict]:
     """Combines the results of rows: True where either broke it, else None where one is not known, else False."""
     found: dict[str, Verdict] = {}
     for row in dict.fromkeys((*other, *one)):

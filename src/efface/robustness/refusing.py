@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..attacks import BASELINE, configured, name_of
+from ..attacks import BASELINE, build_attack, name_attack
 from ..attacks.base import Attack
 from ..evaluation.evaluate import Settings
 from ..records.attacks import Condition, RowResult
@@ -21,11 +21,11 @@ from .run import AttackRunner, check_attack
 
 def order_attacks(attacks: Sequence[Attack], model: str) -> dict[str, Attack]:
     """The attacks by name, random prefixes first, with as many queries as the attack that has most."""
-    named = {name_of(each): each for each in attacks}
+    named = {name_attack(each): each for each in attacks}
     if not attacks or len(named) < len(attacks):
         raise ValueError("name at least one attack, and each once; `efface list attacks` lists them")
     queries = max(each.queries for each in attacks)
-    baseline = named.pop(BASELINE, None) or configured(BASELINE, model)
+    baseline = named.pop(BASELINE, None) or build_attack(BASELINE, model)
     return {BASELINE: replace(baseline, queries=queries), **named}
 
 

@@ -25,7 +25,7 @@ from ..records.attacks import (
 )
 from ..records.report import Drawing, SuitePart
 from ..suites.spec import Row, Suite
-from .alarms import alarms
+from .alarms import find_attack_alarms
 from .batch import JudgePanel
 from .conditions import AttackTarget, Campaign
 from .run import AttackResult
@@ -75,7 +75,7 @@ class CampaignResults:
         found = self.after(BASELINE, condition, self.order[name].queries)
         if distractor := self.distractors.get((name, condition)):
             other = self._outcome(distractor, condition)
-            found = {row: _either(chance, other.get(row, False)) for row, chance in found.items()}
+            found = {row: _combine_either(chance, other.get(row, False)) for row, chance in found.items()}
         return found
 
     def _outcome(self, result: AttackResult, condition: Condition, queries: int | None = None) -> dict[str, Verdict]:
@@ -92,7 +92,7 @@ class CampaignResults:
         return found
 
 
-def _either(one: Verdict, other: Verdict) -> Verdict:
+def _combine_either(one: Verdict, other: Verdict) -> Verdict:
     return True if True in (one, other) else None if None in (one, other) else False
 
 
@@ -133,8 +133,8 @@ def build_record(
         worst=worst,
         conditions=conditions,
         measures=measures,
-        successes=tuple(_successes(results)),
-        alarms=alarms(
+        successes=tuple(_list_successes(results)),
+        alarms=find_attack_alarms(
             conditions, measures, {n: each.budget_shares() for n, each in results.order.items()}, len(judges)
         ),
     )
@@ -179,7 +179,7 @@ def _measure(results: CampaignResults, name: str, condition: Condition, seed: in
         if name == BASELINE
         else paired_lift([after[i] for i in ids], [baseline[i] for i in ids], [prompts[i] for i in ids]),
         intact=estimate([o.broken for o in kept.values()]) if (kept := results.intact.get(name)) else None,
-        curve=_curve(results, name, condition, attack.queries),
+        curve=_compute_curve(results, name, condition, attack.queries),
         stages=tuple(attack.list_stages()),
         queries=drawn / len(result.row_results) if result.row_results else 0.0,
         drawn=drawn,
@@ -193,7 +193,7 @@ def _measure(results: CampaignResults, name: str, condition: Condition, seed: in
     )
 
 
-def _curve(results: CampaignResults, name: str, condition: Condition, queries: int) -> tuple[float, ...]:
+def _compute_curve(results: CampaignResults, name: str, condition: Condition, queries: int) -> tuple[float, ...]:
     """The success rate after 0, 1, 2 … queries; empty where nothing could be judged."""
     rates = [estimate(list(results.after(name, condition, q).values())).value for q in range(queries + 1)]
     return tuple(rate for rate in rates if rate is not None)
@@ -214,7 +214,7 @@ def _find_worst(results: CampaignResults) -> dict[str, Verdict]:
     return out
 
 
-def _successes(results: CampaignResults) -> list[AttackSuccess]:
+def _list_successes(results: CampaignResults) -> list[AttackSuccess]:
     out = []
     for (name, condition), result in results.by_attack.items():
         for row in results.rows(condition):

@@ -116,7 +116,7 @@ class AttackRunner:
             steps=self.image_judge.steps,
             guidance=self.image_judge.guidance,
             seed=self.seed,
-            once=once(self.image_judge.folder / attack, self.depends(target, settings, shown)),
+            once=build_store(self.image_judge.folder / attack, self.depends(target, settings, shown)),
         )
 
     def run(
@@ -144,12 +144,12 @@ class AttackRunner:
 
     def identify(self, name: str, attack: Attack, target: AttackTarget, shown: str = "") -> str:
         """The digest of everything on which an attack's results depend, except the rows, with its name."""
-        return digest([name, self.depends(target, _settings(attack), shown)])
+        return digest([name, self.depends(target, _read_settings(attack), shown)])
 
     def _batches(
         self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str
     ) -> Iterator[tuple[Sequence[Row], Batch]]:
-        settings = _settings(attack)
+        settings = _read_settings(attack)
         depends, inputs = self.depends(target, settings, shown), self.identify(name, attack, target, shown)
         folder, size = self.image_judge.folder / name, attack.batch_size or len(rows)
         for start in range(0, len(rows), size):
@@ -191,11 +191,11 @@ def check_attack(attack: Attack, context: AttackContext) -> None:
     attack.check(context)
 
 
-def _settings(attack: Attack) -> dict[str, Any]:
+def _read_settings(attack: Attack) -> dict[str, Any]:
     return {"version": attack.version, **dataclasses.asdict(attack)}
 
 
-def once(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[], Tensors]], Tensors]:
+def build_store(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[], Tensors]], Tensors]:
     """Gives a function that does work once and stores it in a file, named by the digest of what it depends on."""
 
     def kept(name: str, make: Callable[[], Tensors]) -> Tensors:
@@ -210,7 +210,7 @@ def once(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Callable[[]
     return kept
 
 
-def plain(runner: AttackRunner, target: AttackTarget, rows: Sequence[Row]) -> dict[str, RowResult]:
+def draw_plain(runner: AttackRunner, target: AttackTarget, rows: Sequence[Row]) -> dict[str, RowResult]:
     """The results of plain prompts, drawn by the model in its present state."""
     return runner.run("plain", NoAttack(), target, rows).row_results
 
@@ -219,15 +219,17 @@ def draw_reference_images(
     runner: AttackRunner, conditions: Sequence[AttackTarget], known: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """Draws pictures of every concept except the `known` with the model in its present state, the untouched base."""
-    found = {concept: no_pictures(runner.image_judge.model) for concept in known}
+    found = {concept: make_no_pictures(runner.image_judge.model) for concept in known}
     for target in conditions:
         if target.concept not in found:
-            keep = once(runner.image_judge.folder / "portraits", runner.depends(target, {}))
-            found[target.concept] = keep("portraits", lambda p=target: {"pictures": _portraits(runner, p)})["pictures"]
+            keep = build_store(runner.image_judge.folder / "portraits", runner.depends(target, {}))
+            found[target.concept] = keep("portraits", lambda p=target: {"pictures": _draw_portraits(runner, p)})[
+                "pictures"
+            ]
     return found
 
 
-def _portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
+def _draw_portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
     """Draws pictures of a concept, uint8 [n, 3, h, w], and keeps those that the judges confirm.
 
     The prompts are the suite's, the seeds are in no suite; it draws in a few turns, because a model may show it seldom.
@@ -240,8 +242,8 @@ def _portraits(runner: AttackRunner, target: AttackTarget) -> Tensor:
         found += [picture for picture, said in zip(pictures, seen, strict=True) if said.verdict]
         if len(found) >= PORTRAITS:
             break
-    return torch.stack(found[:PORTRAITS]) if found else no_pictures(runner.image_judge.model)
+    return torch.stack(found[:PORTRAITS]) if found else make_no_pictures(runner.image_judge.model)
 
 
-def no_pictures(model: Model) -> Tensor:
+def make_no_pictures(model: Model) -> Tensor:
     return torch.empty((0, 3, model.resolution, model.resolution), dtype=torch.uint8)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ._networks import open_network, open_part, read_config
-from .base import cached_by_device, pick_device, prepare_images, require_package, weights_digest
+from .base import cache_by_device, digest_weights, pick_device, prepare_images, require_package
 from .clip import load_clip
 
 INCEPTION = "inception"
@@ -35,7 +35,7 @@ class Features:
         return "inception-v3" if self.folder == INCEPTION else Path(self.folder).name
 
     def identity(self) -> dict[str, str]:
-        weights = "pt_inception-2015-12-05" if self.folder == INCEPTION else weights_digest(self.folder)
+        weights = "pt_inception-2015-12-05" if self.folder == INCEPTION else digest_weights(self.folder)
         return {"features": self.name, "features version": self.version, "weights": weights}
 
     def check(self, scorer: str) -> None:
@@ -57,28 +57,28 @@ class Features:
         return torch.cat(parts)
 
 
-@cached_by_device
+@cache_by_device
 def _load(folder: str) -> Callable[[Tensor], Tensor]:
     if folder == INCEPTION:
-        return _inception()
+        return _load_inception()
     if read_config(folder).model_type == "clip":
-        return _clip(folder)
-    return _classifier(folder)
+        return _load_clip(folder)
+    return _load_classifier(folder)
 
 
-def _inception() -> Callable[[Tensor], Tensor]:
+def _load_inception() -> Callable[[Tensor], Tensor]:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]).to(pick_device())
     return lambda images: network(images.to(pick_device()))
 
 
-def _clip(folder: str) -> Callable[[Tensor], Tensor]:
+def _load_clip(folder: str) -> Callable[[Tensor], Tensor]:
     model, _, processor = load_clip(folder)
     return lambda images: model.get_image_features(**prepare_images(processor, images)).pooler_output
 
 
-def _classifier(folder: str) -> Callable[[Tensor], Tensor]:
+def _load_classifier(folder: str) -> Callable[[Tensor], Tensor]:
     model = open_network(AutoModelForImageClassification, folder)
     processor = open_part(AutoImageProcessor, folder)
     linear = [

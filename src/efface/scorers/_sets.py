@@ -30,7 +30,7 @@ from ..files import read_pictures
 from ..functional.rates import Z95
 from ..suites.spec import Row
 from ._features import INCEPTION, Features
-from .base import Better, Spread, require_package, weights_digest
+from .base import Better, Spread, digest_weights, require_package
 
 BLOCKS = 20
 FEW = 10
@@ -74,7 +74,7 @@ class Compared(ABC):
 
     def identity(self) -> dict[str, str]:
         facts = {"scorer": type(self).__name__.lower(), "version": self.version, "asks": "set"}
-        against = weights_digest(self.reference) if self.reference else "the base's pictures, by halves"
+        against = digest_weights(self.reference) if self.reference else "the base's pictures, by halves"
         own = {
             f.name: str(getattr(self, f.name)) for f in fields(self) if f.name not in ("folder", "reference", "name")
         }
@@ -100,7 +100,7 @@ class Compared(ABC):
         if size < self.least:
             return None
         if self.reference:
-            known = _reference(self.reference, self.network, side)
+            known = _read_reference(self.reference, self.network, side)
             of = assign_clusters([r.concept for r in rows], self.blocks)
             found = [
                 jackknife(lambda at, x=x: self.number(known, x[at]), of, size, self.bounds) for x in (base, edited)
@@ -148,6 +148,6 @@ def jackknife(number: Callable[[Tensor], float], of: Tensor, n: int, bounds: tup
 
 
 @functools.cache
-def _reference(folder: str, network: Features, side: int) -> Tensor:
+def _read_reference(folder: str, network: Features, side: int) -> Tensor:
     """Features [m, d] of all pictures in a folder, scaled and cropped to squares of `side` pixels."""
     return torch.cat([network.features(stack) for stack in read_pictures(Path(folder), side).values()])

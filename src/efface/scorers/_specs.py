@@ -46,15 +46,15 @@ def build_scorer(words: str, around: ModelResources) -> Scorer | SetScorer:
         raise ValueError(f"there is no scorer {kind!r}{did_you_mean(kind, names(), show=20)}")
     cls = get(kind)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    given = dict(_setting(kind, option, fields) for option in rest)
+    given = dict(_parse_setting(kind, option, fields) for option in rest)
     if folder:
         if "folder" not in fields:
             raise ValueError(f"scorer {kind} takes no network; write {kind}, or {kind},SETTING=VALUE")
-        given = {"name": _named(kind, folder, given.get("question", "object"))} | given | {"folder": folder}
-    return cls(**_filled(kind, fields, given, around))
+        given = {"name": _name_column(kind, folder, given.get("question", "object"))} | given | {"folder": folder}
+    return cls(**_fill(kind, fields, given, around))
 
 
-def _setting(kind: str, option: str, fields: Mapping[str, Any]) -> tuple[str, Any]:
+def _parse_setting(kind: str, option: str, fields: Mapping[str, Any]) -> tuple[str, Any]:
     key, equals, value = option.partition("=")
     key = EARLIER.get(key, key)
     free = [name for name in fields if name not in ("folder", "palette")]
@@ -62,16 +62,18 @@ def _setting(kind: str, option: str, fields: Mapping[str, Any]) -> tuple[str, An
         raise ValueError(f"scorer {kind} has no setting {option!r}; it has {', '.join(f'{n}=…' for n in free)}")
     wanted = fields[key].type
     try:
-        return key, wanted(value) if wanted in (int, float) else tuple(value.split("|")) if _several(wanted) else value
+        return key, wanted(value) if wanted in (int, float) else tuple(value.split("|")) if _takes_several(
+            wanted
+        ) else value
     except ValueError as error:
         raise ValueError(f"scorer {kind}: {key} is a number, not {value!r}") from error
 
 
-def _several(wanted: Any) -> bool:
+def _takes_several(wanted: Any) -> bool:
     return getattr(wanted, "__origin__", None) is tuple
 
 
-def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], around: ModelResources) -> dict[str, Any]:
+def _fill(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], around: ModelResources) -> dict[str, Any]:
     """Completes the given settings from the model's resources."""
     out = dict(given)
     if "folder" in fields and "folder" not in out and kind in around.folders:
@@ -87,7 +89,7 @@ def _filled(kind: str, fields: Mapping[str, Any], given: Mapping[str, Any], arou
     return out
 
 
-def _named(kind: str, folder: str, question: str) -> str:
+def _name_column(kind: str, folder: str, question: str) -> str:
     """The name of a scorer's column: its question and the name of its network."""
     tail, head = Path(folder).name, question if kind == "classifier" else kind
     return tail if tail.startswith(head) else f"{head}-{tail}"

@@ -49,10 +49,13 @@ class Artefact:
         return {"scorer": "artefact", "version": self.version, "asks": "artefact", "bounds": bounds}
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
-        return [_said(*facts) for facts in zip(contrast(images), evenness(images), likeness(images), strict=True)]
+        return [
+            _build_score(*facts)
+            for facts in zip(measure_contrast(images), measure_evenness(images), measure_likeness(images), strict=True)
+        ]
 
 
-def _said(contrast: float, evenness: float, likeness: float) -> Score:
+def _build_score(contrast: float, evenness: float, likeness: float) -> Score:
     if contrast < FLAT:
         return Score(1.0, ("flat",), f"flat: standard deviation {contrast:.1f}")
     words = f"contrast varies by {evenness:.2f}, neighbours correlate by {likeness:.2f}"
@@ -60,12 +63,12 @@ def _said(contrast: float, evenness: float, likeness: float) -> Score:
     return Score(float(noise), ("noise" if noise else "picture",), f"noise: {words}" if noise else words)
 
 
-def contrast(images: Tensor) -> list[float]:
+def measure_contrast(images: Tensor) -> list[float]:
     """The largest standard deviation of a channel, for each of n pictures [n, 3, h, w]."""
     return images.double().flatten(2).std(2).amax(1).tolist()
 
 
-def evenness(images: Tensor) -> list[float]:
+def measure_evenness(images: Tensor) -> list[float]:
     """The standard deviation of the contrast within BLOCKS x BLOCKS blocks, by its mean; 0 without contrast."""
     height, width = images.shape[-2] // BLOCKS, images.shape[-1] // BLOCKS
     blocks = images.double().mean(1).unfold(1, height, height).unfold(2, width, width)
@@ -73,7 +76,7 @@ def evenness(images: Tensor) -> list[float]:
     return (within.std(1) / within.mean(1).clamp(min=1e-9)).tolist()
 
 
-def likeness(images: Tensor) -> list[float]:
+def measure_likeness(images: Tensor) -> list[float]:
     """The correlation of neighbours, for each picture averaged to CELLS x CELLS."""
     cells = F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True), CELLS).squeeze(1)
     cells = cells - cells.mean((1, 2), keepdim=True)

@@ -214,7 +214,7 @@ class SetScorer(Protocol):
         ...
 
 
-def kind_of(scorer: "Scorer | SetScorer") -> str:
+def name_kind(scorer: "Scorer | SetScorer") -> str:
     """The name under which the report lists a scorer's number, which is that of the scorer's file."""
     return scorer.identity().get("scorer", scorer.name)
 
@@ -237,7 +237,7 @@ def require_declared(scorer: Any) -> None:
 
 
 @functools.cache
-def weights_digest(folder: str) -> str:
+def digest_weights(folder: str) -> str:
     """The sha256 of the names and contents of a folder, such as a network's; for a hub id, the id with its commit.
 
     A hub id that is not in the cache is returned as it is.
@@ -252,7 +252,7 @@ def weights_digest(folder: str) -> str:
     return total.hexdigest()
 
 
-def file_digest(file: str) -> str:
+def digest_file(file: str) -> str:
     """The sha256 of a file."""
     return hash_file(file)
 
@@ -276,7 +276,7 @@ def pick_device() -> torch.device:
     return _chosen[0] if _chosen else torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def cached_by_device(load: Callable[..., T]) -> Callable[..., T]:
+def cache_by_device(load: Callable[..., T]) -> Callable[..., T]:
     """Caches what a function loads, separately for each device of judges; `cache_clear` empties the cache."""
 
     @functools.cache

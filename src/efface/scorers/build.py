@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..suites.world import judged_by
+from ..suites.world import find_judges
 from ._specs import ModelResources, build_scorer, names
 from .base import Scorer, SetScorer
 
@@ -36,13 +36,13 @@ def build_scorers(
         ValueError: none is asked for and none comes with the model, or words describe no scorer.
     """
     palette = tuple(backgrounds.items())
-    own = _own(judged_by(bundle), palette) if bundle else []
+    own = _build_own(find_judges(bundle), palette) if bundle else []
     if not only and not own:
         raise ValueError(
             "no judges come with this model: name a scorer, such as classifier:FOLDER_OR_HUB_ID, clip:FOLDER_OR_HUB_ID "
             f"or nudenet; there are {', '.join(names())}"
         )
-    around = ModelResources(_folders(judged_by(bundle)) if bundle else {}, labels or {}, palette)
+    around = ModelResources(_find_folders(find_judges(bundle)) if bundle else {}, labels or {}, palette)
     known = {s.name: s for s in own}
     if unknown := [n for n in only if n not in known and n.partition(":")[0].partition(",")[0] not in names()]:
         here = f"; there are {', '.join([*known, *(n for n in names() if n not in known)])}"
@@ -50,7 +50,7 @@ def build_scorers(
     return [known[n] if n in known else build_scorer(n, around) for n in only] or own
 
 
-def _own(bundle: Path, palette: tuple[tuple[str, tuple[int, int, int]], ...]) -> list[Judge]:
+def _build_own(bundle: Path, palette: tuple[tuple[str, tuple[int, int, int]], ...]) -> list[Judge]:
     """The scorers that come with a glyphs model; without torchmetrics, those that need it are left out."""
     from .background import Background
     from .classifier import Classifier
@@ -61,14 +61,14 @@ def _own(bundle: Path, palette: tuple[tuple[str, tuple[int, int, int]], ...]) ->
     found: list[Judge] = [Classifier(str(f), question=f.name.split("-")[0], name=f.name) for f in folders]
     if palette:
         found.append(Background(palette))
-    around = ModelResources(_folders(bundle))
+    around = ModelResources(_find_folders(bundle))
     kinds = [*(["clip"] if "clip" in around.folders else []), "pixels", "artefact", "diversity"]
     if importlib.util.find_spec("torchmetrics"):
         kinds += ["ssim", "kid"]
     return found + [build_scorer(kind, around) for kind in kinds]
 
 
-def _folders(bundle: Path) -> dict[str, str]:
+def _find_folders(bundle: Path) -> dict[str, str]:
     """The folders of the networks that come with a model, by the kind of scorer that uses them."""
     judge = min((bundle / "judges").glob("object-*"), default=None)
     clip = bundle / "clip"

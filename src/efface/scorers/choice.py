@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..suites.spec import Row
-from .base import Better, Score, cached_by_device, prepare_images, weights_digest
+from .base import Better, Score, cache_by_device, digest_weights, prepare_images
 from .classifier import require_labels, score_labels
 from .clip import load_clip, require_clip
 
@@ -51,7 +51,7 @@ class Choice:
     def identity(self) -> dict[str, str]:
         facts = {"scorer": "choice", "version": self.version, "asks": self.question}
         said_how = {"labels": ", ".join(self.labels), "template": self.template}
-        return facts | said_how | {"weights": weights_digest(self.folder)}
+        return facts | said_how | {"weights": digest_weights(self.folder)}
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError or OSError where there is no CLIP, or no label for what a row asks it for."""
@@ -60,7 +60,7 @@ class Choice:
 
     def score(self, images: Tensor, rows: Sequence[Row], before: Tensor) -> list[Score]:
         model, _, processor = load_clip(self.folder)
-        words, labels = _words(self.folder, self.template, self.labels), dict(enumerate(self.labels))
+        words, labels = _embed_labels(self.folder, self.template, self.labels), dict(enumerate(self.labels))
         out: list[Score] = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
@@ -74,8 +74,8 @@ class Choice:
         return out
 
 
-@cached_by_device
-def _words(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
+@cache_by_device
+def _embed_labels(folder: str, template: str, labels: tuple[str, ...]) -> Tensor:
     """The labels' embeddings [labels, d], of unit length."""
     model, tokenizer, _ = load_clip(folder)
     tokens = tokenizer([template.format(n) for n in labels], padding=True, truncation=True, return_tensors="pt")

@@ -19,7 +19,7 @@ from ..files import read_text
 from ..functional.words import split_label
 from ..suites.spec import Row
 from ._networks import open_network, open_part, read_config
-from .base import Better, Score, cached_by_device, file_digest, pick_device, prepare_images, weights_digest
+from .base import Better, Score, cache_by_device, digest_file, digest_weights, pick_device, prepare_images
 
 TOP = 6
 """The number of labels: one more than top-5 needs, because either of two things in a picture may come first."""
@@ -47,8 +47,8 @@ class Classifier:
 
     def identity(self) -> dict[str, str]:
         facts = {"scorer": "classifier", "version": self.version, "asks": self.question}
-        named = {"names": file_digest(self.names)} if self.names else {}
-        return facts | {"weights": weights_digest(self.folder)} | named
+        named = {"names": digest_file(self.names)} if self.names else {}
+        return facts | {"weights": digest_weights(self.folder)} | named
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError where its labels have no names, or none is what a row asks for."""
@@ -112,7 +112,7 @@ def require_labels(scorer: str, question: str, labels: Sequence[str], rows: Sequ
             )
 
 
-@cached_by_device
+@cache_by_device
 def _load(folder: str) -> tuple[Any, Any]:
     model = open_network(AutoModelForImageClassification, folder)
     return model.to(pick_device()), open_part(AutoImageProcessor, folder)

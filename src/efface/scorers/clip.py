@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from ..suites.spec import Row
 from ._networks import open_network, open_part, read_config
-from .base import Better, Score, cached_by_device, pick_device, prepare_images, weights_digest
+from .base import Better, Score, cache_by_device, digest_weights, pick_device, prepare_images
 
 
 @final
@@ -39,7 +39,7 @@ class Clip:
         return "match"
 
     def identity(self) -> dict[str, str]:
-        return {"scorer": "clip", "version": self.version, "asks": "match", "weights": weights_digest(self.folder)}
+        return {"scorer": "clip", "version": self.version, "asks": "match", "weights": digest_weights(self.folder)}
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ValueError or OSError where there is no CLIP."""
@@ -66,7 +66,7 @@ def require_clip(scorer: str, folder: str) -> None:
         raise ValueError(f"scorer {scorer} needs a CLIP (model_type clip); {folder} holds a {kind}")
 
 
-@cached_by_device
+@cache_by_device
 def load_clip(folder: str) -> tuple[Any, Any, Any]:
     """Loads the CLIP, its tokenizer, and its image processor."""
     model = open_network(CLIPModel, folder)

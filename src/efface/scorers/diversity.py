@@ -63,13 +63,13 @@ class Diversity:
         names = [concepts[i] for i in several]
         of = assign_clusters(names)
         found = [
-            jackknife(lambda at, x=x[several]: diversity(x[at], [names[i] for i in at]), of, len(several))
+            jackknife(lambda at, x=x[several]: measure_diversity(x[at], [names[i] for i in at]), of, len(several))
             for x in (base, edited)
         ]
         return found[0], found[1]
 
 
-def diversity(features: Tensor, concepts: Sequence[str]) -> float:
+def measure_diversity(features: Tensor, concepts: Sequence[str]) -> float:
     """The mean over concepts of the mean distance between their features [n, d]; single pictures are left out."""
     means = []
     for concept in dict.fromkeys(concepts):

@@ -42,12 +42,14 @@ def kid(x: Tensor, y: Tensor) -> float:
     size = min(len(x), len(y), BLOCK)
     blocks = min(len(x), len(y)) // size
     return (
-        math.fsum(float(poly_mmd(_block(x, i, blocks, size), _block(y, i, blocks, size))) for i in range(blocks))
+        math.fsum(
+            float(poly_mmd(_take_block(x, i, blocks, size), _take_block(y, i, blocks, size))) for i in range(blocks)
+        )
         / blocks
     )
 
 
-def _block(x: Tensor, i: int, blocks: int, size: int) -> Tensor:
+def _take_block(x: Tensor, i: int, blocks: int, size: int) -> Tensor:
     """The `size` rows of the i-th block, spread over the whole set, because neighbours often share a concept."""
     rows = x[i::blocks]
     return rows[torch.linspace(0, len(rows) - 1, size).long()].double()

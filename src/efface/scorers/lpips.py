@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Better, Score, cached_by_device, pick_device, require_package
+from .base import Better, Score, cache_by_device, pick_device, require_package
 
 Net = Literal["alex", "vgg", "squeeze"]
 
@@ -62,7 +62,7 @@ class Lpips:
         return out
 
 
-@cached_by_device
+@cache_by_device
 def _load(net: Net):
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 

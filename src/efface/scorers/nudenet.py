@@ -20,7 +20,7 @@ from typing import Any, ClassVar, final
 from torch import Tensor
 
 from ..suites.spec import Row
-from .base import Better, Score, file_digest, require_package
+from .base import Better, Score, digest_file, require_package
 
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED",
@@ -84,7 +84,7 @@ class NudeNet:
             "version": self.version,
             "asks": "nudity",
             "nudenet": importlib.metadata.version("nudenet"),
-            "weights": file_digest(str(_package() / "320n.onnx")),
+            "weights": digest_file(str(_find_package() / "320n.onnx")),
             "labels": ", ".join(self.labels),
             "threshold": f"{self.threshold:g}",
             "unit": "a picture counts where any of its detections does",
@@ -109,7 +109,7 @@ class NudeNet:
         return Score(value, tuple(label for _, label in counted), words, tuple(sure for sure, _ in counted))
 
 
-def _package() -> Path:
+def _find_package() -> Path:
     """The package's folder, found without running its code."""
     spec = importlib.util.find_spec("nudenet")
     if spec is None or spec.origin is None:

@@ -68,10 +68,10 @@ class OpenNSFW:
         if 0 in images.shape[-2:]:
             raise ValueError("a picture without pixels can't be judged")
         pictures = [Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()) for image in images]
-        return [_score(float(found.nsfw)) for found in _load().classify_batch(pictures, max_workers=1)]
+        return [_build_score(float(found.nsfw)) for found in _load().classify_batch(pictures, max_workers=1)]
 
 
-def _score(probability: float) -> Score:
+def _build_score(probability: float) -> Score:
     """The score of one picture: one answer with its probability, which counts if that is above the threshold."""
     return Score(probability, (LABEL,), f"{LABEL} {probability:.2f}", (probability,))
 

@@ -21,7 +21,7 @@ from ..files.formats import parse_csv
 from ..files.structured import read_toml
 from ..functional.words import ends_alike
 from .entries import derive_seed
-from .questions import is_nudity, known_styles
+from .questions import is_nudity, list_styles
 
 KindName = Literal["person", "style", "object", "brand", "nudity"]
 KINDS: tuple[KindName, ...] = get_args(KindName)
@@ -83,14 +83,14 @@ def guess_kind(targets: Sequence[str]) -> KindName:
     """The kind that the targets' names suggest."""
     if all(map(is_nudity, targets)):
         return "nudity"
-    if all(any(ends_alike(t, style) for style in known_styles()) for t in targets):
+    if all(any(ends_alike(t, style) for style in list_styles()) for t in targets):
         return "style"
     if all(len(t.split()) > 1 and t == t.title() for t in targets):
         return "person"
     return "object"
 
 
-def other_names(target: str, kind: Kind) -> tuple[str, ...]:
+def list_other_names(target: str, kind: Kind) -> tuple[str, ...]:
     """The names that a user would try first instead of a person's or painter's: the surname, also with initials.
 
     >>> other_names("Ada Lovelace", read_kinds()["person"])

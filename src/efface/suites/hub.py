@@ -24,7 +24,7 @@ def fetch(repository: str, file: str, revision: str) -> Path:
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        answers(constants.ENDPOINT)
+        require_answer(constants.ENDPOINT)
         found = hf_hub_download(repository, file, repo_type="dataset", revision=revision, etag_timeout=TIMEOUT)
     except (OSError, HfHubHTTPError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -32,7 +32,7 @@ def fetch(repository: str, file: str, revision: str) -> Path:
     return Path(found)
 
 
-def answers(endpoint: str, timeout: float = TIMEOUT) -> None:
+def require_answer(endpoint: str, timeout: float = TIMEOUT) -> None:
     """Raises OSError unless the hub answers soon; its own client would try for half a minute."""
     import urllib.error
     import urllib.request

@@ -125,7 +125,7 @@ def build_from_table(
         said_by=question.tell(),
         asked=tuple((g.title, len(suite.group(g.name))) for g in suite.spec.groups if suite.group(g.name)),
         left_out=tuple(sorted((*left_out, *silent), key=lambda row: row.line)),
-        unread=_unread(table, question),
+        unread=_list_unread(table, question),
         remarks=(*table.remarks, *_remark_on_phrases(question, rows, erasure, world), *_remark_on_lists(table)),
     )
     return dataclasses.replace(suite, summary=summary)
@@ -181,7 +181,7 @@ def _remark_on_lists(table: Table) -> Sequence[str]:
     return (f"{several} rows hold several prompts, of which the first is read",) if several else ()
 
 
-def _unread(table: Table, question: Question) -> tuple[str, ...]:
+def _list_unread(table: Table, question: Question) -> tuple[str, ...]:
     """The columns that were not used."""
     read = {table.find(names) for names in (PROMPT, SEED, GUIDANCE, CASE, SECOND)} | {question.column}
     group = table.find(GROUP)

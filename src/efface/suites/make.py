@@ -9,7 +9,7 @@ from . import hub
 from .entries import expand_pairs
 from .listed import Limits, build_from_pairs, build_from_table, read_list
 from .rows import build
-from .spec import Suite, SuiteSpec, names, spec
+from .spec import Suite, SuiteSpec, list_names, read_spec
 from .table import SUFFIXES, check_table, read_table
 from .world import Thing, World
 
@@ -20,20 +20,20 @@ def is_file(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES
 
 
-def check(name: str) -> None:
+def check_suite(name: str) -> None:
     """Raises what `make` would raise for a name that is no suite or a missing file, without opening anything."""
     if is_file(name):
         check_table(Path(name))
     else:
-        spec(name)
+        read_spec(name)
 
 
 def needs_world(name: str) -> bool:
     """Whether the suite asks for things of the model's own world, as the glyphs suites do."""
-    return not is_file(name) and not spec(name).brings
+    return not is_file(name) and not read_spec(name).brings
 
 
-def make(
+def make_suite(
     name: str,
     erasure: Erasure,
     world: World | None = None,
@@ -64,11 +64,11 @@ def make(
     """
     if is_file(name):
         return read_list(name, erasure, per_group, only, sizes, used, asks, world)
-    suite = spec(name)
+    suite = read_spec(name)
     if asks and "hub" not in suite.brings:
         raise ValueError(f"suite {name} says itself what its rows ask for; asks is for files")
     if "world" in suite.brings:
-        world = own_world(suite)
+        world = build_own_world(suite)
     if "hub" in suite.brings:
         place = suite.brings["hub"]
         table = read_table(fetch(place["repository"], place["file"], place["revision"]))
@@ -80,16 +80,18 @@ def make(
         limits = {**(suite.brings["sizes"] if per_group is None else {}), **(sizes or {})}
         return build_from_pairs(suite, listed, erasure, Limits(per_group, only, limits), used)
     if world is None:
-        raise ValueError(f"suite {name} is for models of the glyphs make; others take {', '.join(ours())} or a file")
+        raise ValueError(
+            f"suite {name} is for models of the glyphs make; others take {', '.join(list_without_world())} or a file"
+        )
     return build(name, erasure, world, per_group, only, sizes, used)
 
 
-def ours() -> list[str]:
+def list_without_world() -> list[str]:
     """The suites that need no world of the model."""
-    return [name for name in names() if not needs_world(name)]
+    return [name for name in list_names() if not needs_world(name)]
 
 
-def own_world(suite: SuiteSpec) -> World:
+def build_own_world(suite: SuiteSpec) -> World:
     """The world in a suite's TOML file."""
     facts = suite.brings["world"]
     things = tuple(Thing(t["name"], t.get("group", ""), tuple(t.get("synonyms", ()))) for t in facts["things"])

@@ -20,7 +20,7 @@ from typing import Literal
 from ..concept import Erasure, fold_name
 from ..functional.words import ends_alike, mentions, share_name, split_label
 from .entries import PROMPT, SECOND
-from .spec import spec
+from .spec import read_spec
 from .table import Table
 from .world import World
 
@@ -82,29 +82,29 @@ def find_question(table: Table, erasure: Erasure, asks: str = "", world: World |
         ValueError: the table does not say it, and the message says how it can; or `asks` is no target.
     """
     if asks:
-        return _said(table, erasure, asks, world)
+        return _read_said(table, erasure, asks, world)
     if table.find(I2P) and any(map(is_nudity, erasure.targets)):
         return Question("nudity", domain="nudity")
     if (column := table.find(CATEGORIES)) and table.find(I2P) and _in_categories(table, column, erasure):
         return Question("categories", column)
     prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
     named = sum(bool(find_named(prompt, erasure, world)) for prompt in prompts)
-    labels = _label_columns(table)
+    labels = _find_label_columns(table)
     if labels and fold_name(labels[0]) in ASKS:
-        return Question("label", labels[0], domains=_domains(table, erasure, world))
+        return Question("label", labels[0], domains=_find_domains(table, erasure, world))
     telling = [column for column in labels if _labels_name_target(table, column, erasure)]
     column = next(iter(telling or labels), None)
     if column and (named == 0 or telling):
-        return Question("label", column, _domain_of_column(column, table, prompts))
-    return _by_text(table, erasure, named, world)
+        return Question("label", column, _find_domain(column, table, prompts))
+    return _find_by_text(table, erasure, named, world)
 
 
 def find_named(prompt: str, erasure: Erasure, world: World | None = None) -> list[str]:
     """The targets that a prompt names, by any of their names."""
-    return [target for target in erasure.targets if mentions(prompt, names_of_target(target, world))]
+    return [target for target in erasure.targets if mentions(prompt, list_target_names(target, world))]
 
 
-def names_of_target(target: str, world: World | None = None) -> set[str]:
+def list_target_names(target: str, world: World | None = None) -> set[str]:
     """The names of a target: itself, the parts of an ImageNet label, its synonyms in a world, or nudity's words."""
     names = {target, *(part.strip() for part in target.split(",") if part.strip())}
     own = world.own_names((target,))[0] if world else target
@@ -115,12 +115,12 @@ def names_of_target(target: str, world: World | None = None) -> set[str]:
 
 def is_nudity(target: str) -> bool:
     """Whether the target is nudity."""
-    return not NUDITY.isdisjoint(_words(target))
+    return not NUDITY.isdisjoint(_list_words(target))
 
 
 def is_unnamed(target: str) -> bool:
     """Whether prompts often ask for the target without naming it."""
-    return not UNNAMED.isdisjoint(_words(target))
+    return not UNNAMED.isdisjoint(_list_words(target))
 
 
 def is_erased(label: str, erasure: Erasure, style: bool = False) -> bool:
@@ -128,11 +128,11 @@ def is_erased(label: str, erasure: Erasure, style: bool = False) -> bool:
     return any(share_name(label, target) or (style and ends_alike(label, target)) for target in erasure.targets)
 
 
-def _words(target: str) -> list[str]:
+def _list_words(target: str) -> list[str]:
     return fold_name(target.replace("_", " ")).replace(",", " ").split()
 
 
-def _said(table: Table, erasure: Erasure, asks: str, world: World | None) -> Question:
+def _read_said(table: Table, erasure: Erasure, asks: str, world: World | None) -> Question:
     """Reads what the caller says: "captions", a target, or object: or style: followed by a target."""
     kind, _, name = asks.rpartition(":")
     if not kind and fold_name(name) in NOTHING:
@@ -141,23 +141,23 @@ def _said(table: Table, erasure: Erasure, asks: str, world: World | None) -> Que
     if target is None or kind not in ("", "object", "style"):
         erased = ", ".join(erasure.targets)
         raise ValueError(f"asks is {asks!r}, and {erased} is erased; name that, or captions if no row asks for it")
-    known = _domains(table, erasure, world)
+    known = _find_domains(table, erasure, world)
     chosen: Domain = "style" if kind == "style" else "object" if kind == "object" else known[target]
     return Question("all", target=target, domains={target: chosen})
 
 
-def _by_text(table: Table, erasure: Erasure, named: int, world: World | None) -> Question:
+def _find_by_text(table: Table, erasure: Erasure, named: int, world: World | None) -> Question:
     count = len(table.rows)
     unnamed = any(map(is_unnamed, erasure.targets))
     captions = any(table.find((name,)) for name in CAPTIONS) or _begin(table, ("source",), ("coco",))
     mixed = captions or (table.find(I2P) is not None and not unnamed)
     if not mixed and (named == 0 or (unnamed and named < count)):
-        raise ValueError(_no_question(table, erasure, named))
+        raise ValueError(_refuse_question(table, erasure, named))
     rest = mixed or named * 2 < count or _begin(table, ROLES, ("eras", "retain", "keep", "kept", "preserv"))
-    return Question("text", domains=_domains(table, erasure, world), rest=rest)
+    return Question("text", domains=_find_domains(table, erasure, world), rest=rest)
 
 
-def _domains(table: Table, erasure: Erasure, world: World | None) -> dict[str, Domain]:
+def _find_domains(table: Table, erasure: Erasure, world: World | None) -> dict[str, Domain]:
     """The domain of each target, from the prompts that name it."""
     prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
     return {
@@ -166,7 +166,7 @@ def _domains(table: Table, erasure: Erasure, world: World | None) -> dict[str, D
     }
 
 
-def _no_question(table: Table, erasure: Erasure, named: int) -> str:
+def _refuse_question(table: Table, erasure: Erasure, named: int) -> str:
     target = erasure.targets[0]
     quoted = repr(target) if " " in target else target
     count = f"{named} of them name" if named else "none of them names"
@@ -177,7 +177,7 @@ def _no_question(table: Table, erasure: Erasure, named: int) -> str:
     )
 
 
-def _label_columns(table: Table) -> list[str]:
+def _find_label_columns(table: Table) -> list[str]:
     """The columns of labels that contain words, because numbers are no names."""
     found = [table.find((name,)) for name in (*ASKS, *OBJECT, *STYLE)]
     rows = range(len(table.rows))
@@ -190,7 +190,7 @@ def _labels_name_target(table: Table, column: str, erasure: Erasure) -> bool:
     return any(is_erased(table.text(i, c), erasure, style) for i in range(len(table.rows)) for c in columns)
 
 
-def _domain_of_column(column: str, table: Table, prompts: Sequence[str]) -> Domain:
+def _find_domain(column: str, table: Table, prompts: Sequence[str]) -> Domain:
     if fold_name(column) in STYLE:
         return "style"
     labels = [table.text(i, column) for i in range(len(table.rows))]
@@ -205,7 +205,7 @@ def is_style(target: str, prompts: Sequence[str], world: World | None) -> bool:
     """Whether a target is a style: a known one, or one in most prompts that name it."""
     if world and target in world.names:
         return False
-    if any(ends_alike(target, style) for style in (*known_styles(), *(world.styles if world else ()))):
+    if any(ends_alike(target, style) for style in (*list_styles(), *(world.styles if world else ()))):
         return True
     name = r"[\W_]+".join(re.findall(r"\w+", fold_name(target))) or re.escape(fold_name(target))
     pattern = rf"(?:\bby|style of|manner of|inspired by)\s+(?!the\b|an?\b)(?:\w+\s+)?{name}\b|\b{name}(?:'s)? style\b"
@@ -214,9 +214,9 @@ def is_style(target: str, prompts: Sequence[str], world: World | None) -> bool:
 
 
 @functools.cache
-def known_styles() -> tuple[str, ...]:
+def list_styles() -> tuple[str, ...]:
     """The artists of the suite `artists`."""
-    return tuple(spec("artists").brings["world"]["styles"])
+    return tuple(read_spec("artists").brings["world"]["styles"])
 
 
 def _begin(table: Table, columns: Sequence[str], words: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..catalog import did_you_mean
 from ..concept import Erasure
-from .spec import GroupSpec, Row, Suite, SuiteSpec, choose_groups, spec
+from .spec import GroupSpec, Row, Suite, SuiteSpec, choose_groups, read_spec
 from .world import World
 
 
@@ -51,7 +51,7 @@ def build(
     Raises:
         ValueError: the suite, a group or a target is unknown, or the suite can't judge a target.
     """
-    suite = spec(name)
+    suite = read_spec(name)
     cast = ConceptRoles.of(suite, erasure, world, used, salt)
     rows: list[Row] = []
     for group in choose_groups(suite, only, per_group, sizes or {}):
@@ -167,7 +167,7 @@ class ConceptRoles:
                         continue
                     second = rng.choice(partners) if partners else ""
                     noun = self._noun([word, second] if rng.random() < 0.5 else [second, word])
-                    prompt = articles(phrase.format(noun, style=style) + ground)
+                    prompt = fix_articles(phrase.format(noun, style=style) + ground)
                     out.append(PromptScene(prompt, thing, style, background, second))
         return out
 
@@ -203,7 +203,7 @@ def interleave(scenes: list[PromptScene], rng: random.Random) -> list[PromptScen
     return [scene for turn in turns for scene in turn if scene is not None]
 
 
-def articles(text: str) -> str:
+def fix_articles(text: str) -> str:
     """ "a apple" becomes "an apple"."""
     words = text.split(" ")
     pairs = zip(words, [*words[1:], ""], strict=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import SUITES, did_you_mean, hyphened
+from ..catalog import SUITES, did_you_mean, hyphenate
 from ..files.structured import read_toml, refusing
 
 if TYPE_CHECKING:
@@ -96,15 +96,15 @@ class Suite:
         return tuple(dict.fromkeys(named))
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """The names of all suites."""
     return SUITES.names()
 
 
-def spec(name: str) -> SuiteSpec:
+def read_spec(name: str) -> SuiteSpec:
     """Reads a suite's TOML file."""
-    if hyphened(name) not in names():
-        raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, names())}")
+    if hyphenate(name) not in list_names():
+        raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, list_names())}")
     file = SUITES.entry(name).file
     data = read_toml(file)
     with refusing(file, "no suite"):
@@ -117,7 +117,7 @@ def spec(name: str) -> SuiteSpec:
 def describe() -> list[dict[str, str]]:
     """Name, version, licence and purpose of every suite."""
     fields = ("name", "version", "licence", "source", "about")
-    return [{f: getattr(spec(name), f) for f in fields} for name in names()]
+    return [{f: getattr(read_spec(name), f) for f in fields} for name in list_names()]
 
 
 def choose_groups(

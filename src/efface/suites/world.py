@@ -109,7 +109,7 @@ def locate(model: str) -> Path:
     )
 
 
-def judged_by(bundle: Path) -> Path:
+def find_judges(bundle: Path) -> Path:
     """The folder of a model's judges: its own, or that of another model beside it that its world.json names."""
     world = bundle / "world.json"
     data = read_json(world) if world.is_file() else {}
@@ -124,10 +124,10 @@ def load(bundle: Path) -> World:
     file = bundle / "world.json"
     data = read_json(file)
     with refusing(file, "no description of a world"):
-        return _world(data)
+        return _build_world(data)
 
 
-def _world(data: Any) -> World:
+def _build_world(data: Any) -> World:
     return World(
         things=tuple(
             Thing(

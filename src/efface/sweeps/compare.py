@@ -64,12 +64,12 @@ def list_curves(comparison: Comparison, lines: Sequence[Line]) -> dict[Key, tupl
         ]
         first = next(iter(whole.values()), {})
         attacked = comparison.of.startswith(("asr", "robust"))
-        of = untouched.get(key[1]) if attacked else _base(first.get(comparison.of))
-        curves[key] = Start(_base(first.get(comparison.at)), of), points
+        of = untouched.get(key[1]) if attacked else _find_base(first.get(comparison.of))
+        curves[key] = Start(_find_base(first.get(comparison.at)), of), points
     return curves
 
 
-def _base(line: Line | None) -> float | None:
+def _find_base(line: Line | None) -> float | None:
     return float(line["base"]) if line and line["base"] else None
 
 
@@ -102,7 +102,7 @@ def tabulate(comparison: Comparison, lines: Sequence[Line]) -> list[list[str]]:
                 told = "–" if gap is None else show(gap, comparison.of, signed=True)
                 rows.append([f"{first} / {second}", shown, concept, seed, *cells, told])
         if cluster_means(gaps):
-            told = _mean(gaps, comparison.of)
+            told = _format_mean(gaps, comparison.of)
             rows.append([f"**{first} / {second}**", shown, f"mean of {len(cluster_means(gaps))}", "", "", "", told])
     return rows
 
@@ -119,7 +119,7 @@ def _subtract(found: Sequence[float | None]) -> float | None:
     return None if first is None or second is None else first - second
 
 
-def _mean(gaps: Mapping[str, Sequence[float | None]], column: str) -> str:
+def _format_mean(gaps: Mapping[str, Sequence[float | None]], column: str) -> str:
     """The mean over concepts, with equal weights of a concept's seeds, and an interval from four concepts on."""
     judged = cluster_means(gaps)
     interval = bootstrap(gaps) if len(judged) >= LEAST else None

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..catalog import METHODS
 from ..concept import Erasure
-from ..methods.configure import suggested_for
-from ..suites.make import is_file, make, needs_world
-from ..suites.spec import spec
+from ..methods.configure import suggest_for_bundled
+from ..suites.make import is_file, make_suite, needs_world
+from ..suites.spec import read_spec
 from .grid import Grid
 from .jobs import Job, expand, list_attacks
 from .rates import Rates, read_rates
@@ -120,11 +120,11 @@ def _count(grid: Grid, job: Job, rows: int, rates: Rates) -> _Count:
     updates, drawn, applied = _count_updates(job), len(job.strengths) * rows, any(job.strengths)
     made = [name for strength in job.strengths for name in list_attacks(job.attacks_at(strength))]
     each = FLOORS * (grid.attacking.rows + CONTROLS * grid.attacking.controls)
-    tried = {name: each * _queries(name, grid) for name in set(made)}
+    tried = {name: each * _count_queries(name, grid) for name in set(made)}
     audited = 2 * (grid.audit.worst + grid.audit.controls) * grid.audit.count if grid.audit and applied else 0
     seeds = grid.neurons.seeds if grid.neurons and applied and job.concept in grid.neurons.adversarial else 0
     seconds = {
-        "erasures": _time_fit(job, updates, rates),
+        "erasures": _estimate_fit(job, updates, rates),
         "pictures": drawn * rates.picture,
         "attacks": sum(tried[name] * rates.query(name) for name in made),
         "audits": audited * rates.picture + rates.audit * (_count_words(grid) if audited else 0),
@@ -138,7 +138,7 @@ def _count_words(grid: Grid) -> int:
     return len(grid.audit.vocabulary) if grid.audit and grid.audit.vocabulary else WORDS
 
 
-def _time_fit(job: Job, updates: int, rates: Rates) -> float:
+def _estimate_fit(job: Job, updates: int, rates: Rates) -> float:
     """Seconds of an erasure: as measured, in proportion to its updates where they are not those the model suggests."""
     known = rates.fits.get(METHODS.named(job.method))
     if known is None:
@@ -149,10 +149,10 @@ def _time_fit(job: Job, updates: int, rates: Rates) -> float:
 
 def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
     from ..api.case import share_sizes
-    from ..api.resources import suite_for, world_of
+    from ..api.resources import choose_suite, find_world
 
-    known, erasure = world_of(job.model), Erasure(job.targets, job.anchor, job.keep)
-    name = grid.suite or (suite_for(erasure, known) if known else "")
+    known, erasure = find_world(job.model), Erasure(job.targets, job.anchor, job.keep)
+    name = grid.suite or (choose_suite(erasure, known) if known else "")
     if name and _is_elsewhere(name):
         if grid.expected_rows is None:
             unknown.append(f"rows of {name}: it has to be fetched; expected_rows in the grid can give their number")
@@ -160,20 +160,20 @@ def _count_rows(grid: Grid, job: Job, unknown: list[str]) -> int:
     if not name or (needs_world(name) and not known):
         unknown.append(f"rows for {job.model}: the grid names no suite for it" if not name else f"rows of {name}")
         return 0
-    there = () if is_file(name) else [group.name for group in spec(name).groups]
+    there = () if is_file(name) else [group.name for group in read_spec(name).groups]
     if not there:
-        there = {row.group for row in make(name, erasure, known, asks=grid.asks, per_group=1).rows}
+        there = {row.group for row in make_suite(name, erasure, known, asks=grid.asks, per_group=1).rows}
     sizes = {group: n for group, n in grid.sizes.items() if group in there}
-    suite = make(name, erasure, known, asks=grid.asks, only=list(sizes), sizes=sizes)
+    suite = make_suite(name, erasure, known, asks=grid.asks, only=list(sizes), sizes=sizes)
     if grid.fraction == 1:
         return len(suite.rows)
     part = share_sizes(suite, grid.fraction)
-    return len(make(name, erasure, known, asks=grid.asks, only=list(part), sizes=part).rows)
+    return len(make_suite(name, erasure, known, asks=grid.asks, only=list(part), sizes=part).rows)
 
 
 def _is_elsewhere(suite: str) -> bool:
     """Whether a suite's rows have to be fetched before they can be counted."""
-    return not Path(suite).exists() if is_file(suite) else "hub" in spec(suite).brings
+    return not Path(suite).exists() if is_file(suite) else "hub" in read_spec(suite).brings
 
 
 def _count_updates(job: Job) -> int:
@@ -187,24 +187,24 @@ def _count_updates(job: Job) -> int:
     return steps if isinstance(steps, int) else 0
 
 
-_suggest = functools.cache(suggested_for)
+_suggest = functools.cache(suggest_for_bundled)
 
 
-def _queries(name: str, grid: Grid) -> int:
-    from ..attacks import configured
+def _count_queries(name: str, grid: Grid) -> int:
+    from ..attacks import build_attack
 
     own = grid.attacking.settings.get(name)
-    return configured(name, grid.models[0], grid.attacking.budget, own).queries
+    return build_attack(name, grid.models[0], grid.attacking.budget, own).queries
 
 
 def _list_fetched(grid: Grid) -> list[str]:
-    from ..api.resources import bundle_of
+    from ..api.resources import find_bundle
 
-    found = [f"the model {name}" for name in grid.models if bundle_of(name) is None and not Path(name).exists()]
+    found = [f"the model {name}" for name in grid.models if find_bundle(name) is None and not Path(name).exists()]
     if is_file(grid.suite) and not Path(grid.suite).exists():
         found.append(f"the list {grid.suite}; give its path by --set suite=FILE")
     elif grid.suite and _is_elsewhere(grid.suite):
-        found.append(f"the suite {grid.suite}, of {spec(grid.suite).brings['hub']['repository']}")
+        found.append(f"the suite {grid.suite}, of {read_spec(grid.suite).brings['hub']['repository']}")
     for scorer in grid.scorers:
         kind, _, where = scorer.partition(":")
         place = where.partition(",")[0]

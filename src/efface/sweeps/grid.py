@@ -160,7 +160,7 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
     path = Path(path)
     found = read_toml(path, "write it as TOML")
     for change in changes:
-        _change(found, change)
+        _change_key(found, change)
     if isinstance(listed := found.get("concepts"), list):
         found["concepts"] = {ALL: listed}
     if isinstance(model := found.pop("model", None), str):
@@ -179,7 +179,7 @@ def read_grid(path: str | Path, fraction: float | None = None, changes: Sequence
     return grid
 
 
-def _change(found: dict[str, Any], change: str) -> None:
+def _change_key(found: dict[str, Any], change: str) -> None:
     """Sets one key of a grid's table; raises ValueError where `change` is no KEY=VALUE, or its parent is no table."""
     key, equals, value = change.partition("=")
     *parents, last = (part.strip() for part in key.split("."))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..api.resources import bundle_of
+from ..api.resources import find_bundle
 from ..concept import Erasure
 from .jobs import Job
 
 
 def is_local(model: str) -> bool:
     """Whether a model can be opened without the network."""
-    return bundle_of(model) is not None or Path(model).exists()
+    return find_bundle(model) is not None or Path(model).exists()
 
 
 def describe_memory(jobs: Sequence[Job], device: str | None = None) -> list[str]:
@@ -29,21 +29,21 @@ def describe_memory(jobs: Sequence[Job], device: str | None = None) -> list[str]
         if not is_local(model):
             lines.append(f"memory of trainings of {model} is known when its weights are there")
             continue
-        needs = {job.name: need for job in some.values() if (need := _plan(job, device))}
+        needs = {job.name: need for job in some.values() if (need := _plan_job(job, device))}
         most = max(needs, key=lambda name: needs[name], default="")
         lines += [f"memory: at most {_format(needs[most])} for each worker, by {most}"] if most else []
     return lines
 
 
-def _plan(job: Job, device: str | None) -> int:
+def _plan_job(job: Job, device: str | None) -> int:
     """Bytes that a job's training needs on the device; 0 where it has no training to plan."""
-    from ..methods.configure import configured
+    from ..methods.configure import build_method
     from ..planning.plan import estimate_from_shapes
     from .work import open_model
 
     try:
         model = open_model(job.model, device)
-        method = configured(job.method, model, dict(job.settings))
+        method = build_method(job.method, model, dict(job.settings))
         request = Erasure(job.targets, job.anchor, job.keep)
         method.check(request, model)
         trainer = method.build(model, request)

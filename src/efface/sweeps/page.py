@@ -44,9 +44,9 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
         "",
     ]
     about = [grid.about.strip(), ""] if grid.about else []
-    means = ["## Means over concepts", "", *_short_table(_means(lines, columns), len(MEAN_KEYS)), ""]
-    compared = [part for each in grid.compare for part in _compared(each, lines)]
-    every = ["## Every concept", "", *_short_table(_every(lines, columns), len(KEYS)), ""]
+    means = ["## Means over concepts", "", *_shorten_table(_list_means(lines, columns), len(MEAN_KEYS)), ""]
+    compared = [part for each in grid.compare for part in _write_comparison(each, lines)]
+    every = ["## Every concept", "", *_shorten_table(_list_every(lines, columns), len(KEYS)), ""]
     refused = _list_edits("Attacks that could not be made", ("why", "on"), made.refused)
     alarms = _list_edits("Alarms", ("alarm", "raised by"), made.alarms)
     shown = [*means, *compared, *every] if lines else []
@@ -56,15 +56,17 @@ def write_page(grid: Grid, table: Sequence[Line], command: str, made: Made = NO_
 def _list_edits(title: str, head: Sequence[str], found: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     """A section with a line for each finding and the edits concerned; no section if nothing was found."""
     return (
-        [f"## {title}", "", *_table([head, *([what, _list_some(jobs)] for what, jobs in found)]), ""] if found else []
+        [f"## {title}", "", *_write_table([head, *([what, _list_some(jobs)] for what, jobs in found)]), ""]
+        if found
+        else []
     )
 
 
-def _compared(comparison: Comparison, lines: Sequence[Line]) -> list[str]:
+def _write_comparison(comparison: Comparison, lines: Sequence[Line]) -> list[str]:
     """The section of a comparison."""
     told = f"{comparison.of} where {comparison.at} is the same, read off between two strengths of each."
     rows = tabulate(comparison, lines)
-    body = _table(rows) if len(rows) > 1 else ["No pair has results of both methods so far."]
+    body = _write_table(rows) if len(rows) > 1 else ["No pair has results of both methods so far."]
     return [f"## {comparison.title}", "", told, "", *body, ""]
 
 
@@ -88,20 +90,20 @@ def _is_default(line: Line) -> bool:
     return first or bool(line["reported"]) or (column.startswith("asr") and line["group"] == "target")
 
 
-def _means(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]]:
+def _list_means(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]]:
     rows = [[*MEAN_KEYS, "concepts", *columns]]
     found: dict[tuple[str, ...], dict[str, list[Line]]] = {}
     for line in lines:
         found.setdefault(tuple(line[k] for k in MEAN_KEYS), {}).setdefault(find_column(line), []).append(line)
     for key, mine in found.items():
         concepts = {line["concept"] for some in mine.values() for line in some}
-        rows.append([*key, str(len(concepts)), *(_mean(mine.get(column, []), column) for column in columns)])
+        rows.append([*key, str(len(concepts)), *(_format_mean(mine.get(column, []), column) for column in columns)])
     return rows
 
 
-def _mean(lines: Sequence[Line], column: str) -> str:
+def _format_mean(lines: Sequence[Line], column: str) -> str:
     """The mean of concepts, its interval, n, the base's mean, and what a paper reports."""
-    values, base = (_by_concept(lines, which) for which in ("value", "base"))
+    values, base = (_group_by_concept(lines, which) for which in ("value", "base"))
     if not values:
         return "–"
     interval = bootstrap(values)
@@ -109,10 +111,10 @@ def _mean(lines: Sequence[Line], column: str) -> str:
     before = f" ({show(statistics.fmean(cluster_means(base)), column)})" if base else ""
     n = sum(int(line["n"]) for line in lines if line["value"])
     mean = show(statistics.fmean(cluster_means(values)), column)
-    return f"{mean}{spread} n={n}{before}{_reported(lines[0], column)}"
+    return f"{mean}{spread} n={n}{before}{_format_reported(lines[0], column)}"
 
 
-def _by_concept(lines: Sequence[Line], which: str) -> dict[str, list[float]]:
+def _group_by_concept(lines: Sequence[Line], which: str) -> dict[str, list[float]]:
     """A number of these lines, by concept: one for each training seed."""
     found: dict[str, list[float]] = {}
     for line in lines:
@@ -127,7 +129,7 @@ def _list_some(jobs: Sequence[str]) -> str:
     return f"{len(jobs)}: {'; '.join(jobs[:SHOWN])}{more}"
 
 
-def _reported(line: Line, column: str) -> str:
+def _format_reported(line: Line, column: str) -> str:
     """The paper's number, with its base in brackets; "" where the paper has none."""
     if not line["reported"]:
         return ""
@@ -135,17 +137,17 @@ def _reported(line: Line, column: str) -> str:
     return f"; reported {show(float(line['reported']), column)}{base}"
 
 
-def _every(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]]:
+def _list_every(lines: Sequence[Line], columns: Sequence[str]) -> list[list[str]]:
     rows = [[*KEYS, *columns]]
     found: dict[tuple[str, ...], dict[str, Line]] = {}
     for line in lines:
         found.setdefault(tuple(line[k] for k in KEYS), {})[find_column(line)] = line
     for key, mine in found.items():
-        rows.append([*key, *(_one(mine.get(column), column) for column in columns)])
+        rows.append([*key, *(_format_one(mine.get(column), column) for column in columns)])
     return rows
 
 
-def _one(line: Line | None, column: str) -> str:
+def _format_one(line: Line | None, column: str) -> str:
     if line is None or not line["value"]:
         return "–"
     value, *ends = (show(float(line[k]), column) if line[k] else "" for k in ("value", "low", "high"))
@@ -155,14 +157,14 @@ def _one(line: Line | None, column: str) -> str:
     return f"{value}{spread} n={line['n']}{left}{base}"
 
 
-def _short_table(rows: Sequence[Sequence[str]], keys: int) -> list[str]:
+def _shorten_table(rows: Sequence[Sequence[str]], keys: int) -> list[str]:
     """A table without those of its first columns, the method's apart, that have one value, which stands above it."""
     values = [list(dict.fromkeys(row[i] for row in rows[1:])) for i in range(keys)]
     left = [i for i in range(keys) if len(values[i]) > 1 or rows[0][i] == "method"]
     same = [f"{rows[0][i]} {values[i][0]}" for i in range(keys) if i not in left and values[i] and values[i][0]]
-    table = _table([[*(row[i] for i in left), *row[keys:]] for row in rows])
+    table = _write_table([[*(row[i] for i in left), *row[keys:]] for row in rows])
     return [f"In all lines: {', '.join(same)}.", "", *table] if same else table
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _write_table(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]

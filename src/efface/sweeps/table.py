@@ -39,7 +39,7 @@ def gather(grid: Grid, planned: Sequence[tuple[Job, JobCells]], store: Store) ->
     could be made.
     """
     for job, cells in planned:
-        for line in _lines(grid, job, cells, store):
+        for line in _list_lines(grid, job, cells, store):
             yield {key: "" if line[key] is None else str(line[key]) for key in FIELDS}
 
 
@@ -63,7 +63,7 @@ def show(value: float, column: str, signed: bool = False) -> str:
     return f"{100 * value:{'+' * signed}.1f}" if column.startswith(SHARES) else f"{value:{'+' * signed}.3g}"
 
 
-def _lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator[dict[str, Any]]:
+def _list_lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator[dict[str, Any]]:
     same = {"model": job.model, "split": job.split, "concept": job.concept, "method": job.label}
     same |= {"setting": job.setting, "rank": job.rank, "seed": job.seed}
     for strength, evaluation, attacks in cells.measured:
@@ -71,32 +71,32 @@ def _lines(grid: Grid, job: Job, cells: JobCells, store: Store) -> Iterator[dict
         if store.is_done(evaluation):
             for m in store.result(evaluation)["measures"]:
                 where = {key: m[key] for key in ("metric", "group", "judge", "threshold")}
-                yield {**at, **where, **_numbers(m["base"], m["edited"]), **find_reported(grid, job, where)}
-        yield from _attack_lines(grid, job, at, attacks, store)
+                yield {**at, **where, **_read_numbers(m["base"], m["edited"]), **find_reported(grid, job, where)}
+        yield from _list_attack_lines(grid, job, at, attacks, store)
     for cell in cells.diagnosed:
         for name, number in store.result(cell)["numbers"].items() if store.is_done(cell) else ():
             metric, group = name.split("/")
             where = {"metric": metric, "group": group, "judge": "all", "threshold": ""}
-            numbers = {**_numbers(NOTHING, number), **find_reported(grid, job, where)}
+            numbers = {**_read_numbers(NOTHING, number), **find_reported(grid, job, where)}
             yield {**same, "strength": 1.0, **where, **numbers}
 
 
-def _attack_lines(
+def _list_attack_lines(
     grid: Grid, job: Job, at: Mapping[str, Any], attacks: Sequence[tuple[str, Cell]], store: Store
 ) -> Iterator[dict[str, Any]]:
     results = {name: store.result(cell) for name, cell in attacks if store.is_done(cell)}
     first = next((result for result in results.values() if result["attacks"]), {"attacks": ()})
     for m in first["attacks"]:
         where = {"metric": "asr@nothing", "group": m["condition"], "judge": "all", "threshold": ""}
-        yield {**at, **where, **_numbers(NOTHING, m["before"]), **find_reported(grid, job, where)}
+        yield {**at, **where, **_read_numbers(NOTHING, m["before"]), **find_reported(grid, job, where)}
     for name, result in results.items():
         for m in result["attacks"]:
             where = {"metric": f"asr@{name}", "group": m["condition"], "judge": "all", "threshold": ""}
-            yield {**at, **where, **_numbers(m["baseline"], m["after"]), **find_reported(grid, job, where)}
+            yield {**at, **where, **_read_numbers(m["baseline"], m["after"]), **find_reported(grid, job, where)}
     made = all("refused" not in result for result in results.values())
     if made and len(results) == len(attacks) and (worst := find_worst(list(results.values()))):
         where = {"metric": "robust", "group": "target", "judge": "all", "threshold": ""}
-        yield {**at, **where, **_numbers(NOTHING, worst), **find_reported(grid, job, where)}
+        yield {**at, **where, **_read_numbers(NOTHING, worst), **find_reported(grid, job, where)}
 
 
 def find_reported(grid: Grid, job: Job, where: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def find_reported(grid: Grid, job: Job, where: Mapping[str, Any]) -> dict[str, A
     return found if told_here and not alone else dict.fromkeys(found, "")
 
 
-def _numbers(base: Mapping[str, Any], edited: Mapping[str, Any]) -> dict[str, Any]:
+def _read_numbers(base: Mapping[str, Any], edited: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "base": base["value"], "base_low": base["low"], "base_high": base["high"],
         "value": edited["value"], "low": edited["low"], "high": edited["high"],

@@ -71,23 +71,25 @@ def list_cells(grid: Grid, job: Job, model: Model) -> JobCells:
         ValueError: the method, its settings or the request can't work.
         OSError: a suite's file is missing.
     """
-    from ..methods.configure import configured
+    from ..methods.configure import build_method
 
-    method = configured(job.method, model, dict(job.settings))
+    method = build_method(job.method, model, dict(job.settings))
     asked = {"targets": job.targets, "anchor": job.anchor, "keep": job.keep}
     erase = Cell(
         "erase",
-        _plain({"base": _identify_base(model), "method": job.method, "arguments": dataclasses.asdict(method)} | asked),
+        _to_plain(
+            {"base": _identify_base(model), "method": job.method, "arguments": dataclasses.asdict(method)} | asked
+        ),
     )
     suite = {"suite": grid.suite, "file": hash_file(Path(grid.suite)) if is_file(grid.suite) else ""}
     drawn = {"sizes": grid.sizes, "fraction": grid.fraction, "drawing": grid.drawing.model_dump(), "asks": grid.asks}
     how = {"edit": erase.id, **suite, **drawn, "protocol": grid.protocol, "scorers": _identify(grid, job.model)}
     measured = []
     for strength in job.strengths:
-        evaluation = Cell("evaluate", _plain({**how, "strength": strength}))
+        evaluation = Cell("evaluate", _to_plain({**how, "strength": strength}))
         spent = grid.attacking.model_dump(exclude={"settings"})
         attacks = tuple(
-            (name, Cell("attack", _plain({**evaluation.decided_by, **spent, "attack": name, "set": settings})))
+            (name, Cell("attack", _to_plain({**evaluation.decided_by, **spent, "attack": name, "set": settings})))
             for name, settings in _list_attacks(grid, job.attacks_at(strength)).items()
         )
         measured.append((strength, evaluation, attacks))
@@ -99,11 +101,11 @@ def _list_diagnoses(grid: Grid, job: Job, erase: Cell, scorers: Mapping[str, Any
     if not any(job.strengths):
         return
     if grid.audit:
-        yield Cell("audit", _plain({"edit": erase.id, "scorers": scorers, **grid.audit.model_dump()}))
+        yield Cell("audit", _to_plain({"edit": erase.id, "scorers": scorers, **grid.audit.model_dump()}))
     if grid.neurons and job.concept in grid.neurons.adversarial and METHODS.get(job.method).kind != "inference time":
         prompts = grid.neurons.adversarial[job.concept]
         how = grid.neurons.model_dump(exclude={"adversarial"})
-        yield Cell("neurons", _plain({"edit": erase.id, "targets": job.targets, "adversarial": prompts, **how}))
+        yield Cell("neurons", _to_plain({"edit": erase.id, "targets": job.targets, "adversarial": prompts, **how}))
 
 
 def do_job(grid: Grid, job: Job, store: Store, device: str | None = None) -> list[str]:
@@ -185,7 +187,9 @@ def _audit(grid: Grid, job: Job, model: Model, edit: Path, out: Path) -> Mapping
     from ..edits.edit import Edit
 
     assert grid.audit
-    how = grid.audit.model_dump(exclude={"vocabulary"}) | {k: v for k, v in _drawing(grid).items() if v is not None}
+    how = grid.audit.model_dump(exclude={"vocabulary"}) | {
+        k: v for k, v in _choose_drawing(grid).items() if v is not None
+    }
     record = audit(model, edit, out, vocabulary=grid.audit.vocabulary, scorers=grid.scorers, progress=False, **how)
     prompts = {"unconditional": "", "target": f"a picture of a {job.targets[0]}"}
     if model.architecture == "ddpm":
@@ -199,36 +203,36 @@ def _measure_neurons(grid: Grid, job: Job, model: Model, edit: Path, out: Path) 
 
     assert grid.neurons
     concept = grid.neurons.template.format(" and ".join(job.targets))
-    look = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **_drawing(grid)}
+    look = {"seeds": grid.neurons.seeds, "top": grid.neurons.top, **_choose_drawing(grid)}
     prompts = grid.neurons.adversarial[job.concept]
     found, _ = neurons(model, edit, concept, prompts, out, progress=False, **look)
     return summarise_neurons(found, str(edit))
 
 
-def _drawing(grid: Grid) -> dict[str, Any]:
+def _choose_drawing(grid: Grid) -> dict[str, Any]:
     return {"steps": grid.drawing.steps, "guidance": grid.drawing.guidance}
 
 
 def _list_attacks(grid: Grid, attacks: Sequence[str]) -> dict[str, Any]:
     """The attacks by name, with their settings."""
-    from ..attacks import named
+    from ..attacks import find_name
 
     names = list_attacks(attacks)
-    given = {named(name): values for name, values in grid.attacking.settings.items()}
-    return {named(name): given.get(named(name), {}) for name in names}
+    given = {find_name(name): values for name, values in grid.attacking.settings.items()}
+    return {find_name(name): given.get(find_name(name), {}) for name in names}
 
 
 @functools.cache
-def _identities(model: str, scorers: tuple[str, ...]) -> dict[str, Any]:
-    from ..api.resources import judges_of, world_of
+def _list_identities(model: str, scorers: tuple[str, ...]) -> dict[str, Any]:
+    from ..api.resources import build_judges, find_world
 
-    return {s.name: s.identity() for s in judges_of(model, None, scorers, world_of(model))}
+    return {s.name: s.identity() for s in build_judges(model, None, scorers, find_world(model))}
 
 
 def _identify(grid: Grid, model: str) -> Mapping[str, Any]:
     """What the scorers' answers depend on; just their names where they need the suite's labels to be built."""
     try:
-        return _identities(model, grid.scorers)
+        return _list_identities(model, grid.scorers)
     except ValueError:
         return {"named": list(grid.scorers)}
 
@@ -237,6 +241,6 @@ def _is_trained(method: str) -> bool:
     return METHODS.get(method).kind == "trained"
 
 
-def _plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
+def _to_plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """Converts values through JSON, so that a tuple and a list give the same hash."""
     return json.loads(json.dumps(value, default=str))

@@ -60,11 +60,11 @@ class Scale:
 
     def shares(self, device: torch.device) -> Tensor:
         """The share [levels + 1] of the largest number that each level stands for."""
-        return _shares(self, device)
+        return _build_shares(self, device)
 
 
 @cache
-def _shares(scale: Scale, device: torch.device) -> Tensor:
+def _build_shares(scale: Scale, device: torch.device) -> Tensor:
     level = torch.arange(scale.levels + 1, device=device, dtype=torch.float32)
     there = torch.exp2((level - scale.levels) * scale.octaves / (scale.levels - 1))
     return torch.where(level > 0, there, 0.0)
@@ -146,7 +146,7 @@ class Adam8bit:
         torch._foreach_copy_(g.split(sizes)[::2], own)  # pyright: ignore[reportPrivateImportUsage]
         g = g.view(-1, BLOCK)
         code, (top_m, top_v) = self._m[part], self._tops[:, part]
-        m = _signed_shares(code.device)[code.long() + FIRST.levels].mul_(top_m).lerp_(g, 1 - BETAS[0])
+        m = _build_signed_shares(code.device)[code.long() + FIRST.levels].mul_(top_m).lerp_(g, 1 - BETAS[0])
         v = SECOND.decode(self._v[part], top_v).mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
         level, top = FIRST.encode(m.abs(), 0, chance[0])
         self._m[part], top_m[:] = level.mul_(m.sign()), top
@@ -174,7 +174,7 @@ class Adam8bit:
 
 
 @cache
-def _signed_shares(device: torch.device) -> Tensor:
+def _build_signed_shares(device: torch.device) -> Tensor:
     """The shares [2 levels + 1] of the largest number that the first moment's codes -levels, …, levels stand for."""
     shares = FIRST.shares(device)
     return torch.cat([-shares[1:].flip(0), shares])

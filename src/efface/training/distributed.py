@@ -102,7 +102,7 @@ class _Gathered(torch.autograd.Function):
         return grads[0][ctx.mine.shard(ctx.n)] * ctx.mine.size, None, None
 
 
-def process_group() -> ProcessGroup:
+def find_process_group() -> ProcessGroup:
     """The processes inside `join_process_group`; outside of it, this process alone."""
     if not (is_available() and is_initialized()):
         return ProcessGroup()
@@ -116,8 +116,8 @@ def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
     Raises:
         ValueError: there are more processes than GPUs, or `device` names one of several GPUs.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or process_group().size > 1:
-        yield process_group()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or find_process_group().size > 1:
+        yield find_process_group()
         return
     from accelerate import PartialState
 
@@ -129,6 +129,6 @@ def join_process_group(device: str | None = None) -> Iterator[ProcessGroup]:
         raise ValueError(f"{local} processes on {gpus} GPUs; start one for each GPU, or give --device cpu")
     state = PartialState(cpu=cpu, backend="gloo" if cpu else "nccl")
     try:
-        yield process_group()
+        yield find_process_group()
     finally:
         state.destroy_process_group()

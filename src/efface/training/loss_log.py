@@ -50,7 +50,7 @@ class LossLog(Checkpointable):
             return {}
         size = -(-len(self.steps) // POINTS)
         parts = [slice(start, start + size) for start in range(0, len(self.steps), size)]
-        series = {role: [_mean(values[part]) for part in parts] for role, values in self.values.items()}
+        series = {role: [_average(values[part]) for part in parts] for role, values in self.values.items()}
         return {NOTE: {"step": [self.steps[part][-1] for part in parts], **series}}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -65,6 +65,6 @@ class LossLog(Checkpointable):
         self.values = {role: values.tolist() for role, values in state.items() if role != "step"}
 
 
-def _mean(values: list[float]) -> float | None:
+def _average(values: list[float]) -> float | None:
     there = [value for value in values if not math.isnan(value)]
     return float(f"{sum(there) / len(there):.6g}") if there else None

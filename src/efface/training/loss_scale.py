@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from .distributed import process_group
+from .distributed import find_process_group
 from .interfaces import Checkpointable
 
 CLEAN = 200
@@ -66,7 +66,7 @@ class LossScale(Checkpointable):
             self.clean, self.skipped = int(clean), int(skipped)
 
 
-def gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Sequence[Tensor]:
+def compute_gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Sequence[Tensor]:
     """The gradient of a scalar for each param, zero where it does not depend on it, averaged over the processes.
 
     The activations are freed meanwhile. The scalar is multiplied by `factor` before it is differentiated, and the
@@ -76,4 +76,4 @@ def gradients(params: Sequence[Tensor], loss: Tensor, factor: float = 1.0) -> Se
     for i, param in enumerate(params):  # one by one, so that not all are held in both dtypes
         grad = grads[i]
         grads[i] = torch.zeros_like(param) if grad is None else grad.float() / factor if factor != 1 else grad
-    return process_group().all_reduce_mean(grads)
+    return find_process_group().all_reduce_mean(grads)

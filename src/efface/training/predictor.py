@@ -12,7 +12,7 @@ from torch import Tensor
 from ..models.cond import Cond
 from ..models.pieces import call_in_pieces
 from .data import Query
-from .distributed import process_group
+from .distributed import find_process_group
 from .interfaces import Context
 
 
@@ -44,7 +44,9 @@ class Predictor:
         distinct = list({(id(query.states), id(query.cond)): query for query in queries}.values())
         x, t = torch.cat([query.states.x for query in distinct]), torch.cat([query.states.t for query in distinct])
         cond = Cond.cat([self._cond(query).expand(len(query.states.x)) for query in distinct])
-        out = process_group().shard_apply(lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x))
+        out = find_process_group().shard_apply(
+            lambda own: self._pieces(x[own], t[own], cond[own], rows_at_once), len(x)
+        )
         parts = out.split([len(query.states.x) for query in distinct])
         predictions = {(id(query.states), id(query.cond)): part for query, part in zip(distinct, parts, strict=True)}
         return {id(query): predictions[id(query.states), id(query.cond)] for query in queries}

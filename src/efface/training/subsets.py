@@ -28,7 +28,7 @@ _TIME = (
 _OUT = r"unet\.conv_(norm_)?out\.|transformer\.(proj_out\.|norm_out\.|all_final_layer\.|scale_shift_table$)"
 
 
-def _subsets(cross: str, keys: str, matching: str, both: str, self_: str) -> dict[str, tuple[str, str]]:
+def _list_subsets(cross: str, keys: str, matching: str, both: str, self_: str) -> dict[str, tuple[str, str]]:
     """The subsets by name, pattern and description, given patterns of the layers within an attention."""
     return {
         "xattn": (rf"^{_NET}.*{cross}", "cross-attention: queries, keys, values and outputs (ESD-x)"),
@@ -83,9 +83,11 @@ def _subsets(cross: str, keys: str, matching: str, both: str, self_: str) -> dic
     }
 
 
-SUBSETS = _subsets(r"\battn2\.", r"\battn2\.to_[kv]\.", r"\battn2\.to_[qkv]\.", r"\battn2\.to_[qk]\.", r"\battn1\.")
+SUBSETS = _list_subsets(
+    r"\battn2\.", r"\battn2\.to_[kv]\.", r"\battn2\.to_[qkv]\.", r"\battn2\.to_[qk]\.", r"\battn1\."
+)
 """The subsets of a network with cross-attention."""
-JOINT = _subsets(
+JOINT = _list_subsets(
     r"\battn\.(add_[qkv]_proj|to_add_out|norm_added_[qk])\.",
     r"\battn\.add_[kv]_proj\.",
     r"\battn\.add_[qkv]_proj\.",
@@ -95,7 +97,7 @@ JOINT = _subsets(
 """The subsets of a network with joint attention."""
 
 
-SINGLE = _subsets(
+SINGLE = _list_subsets(
     r"\blayers\.\d+\.attention\.",
     r"\blayers\.\d+\.attention\.to_[kv]\.",
     r"\blayers\.\d+\.attention\.to_[qkv]\.",
@@ -105,7 +107,7 @@ SINGLE = _subsets(
 """The subsets of a network with a single stream, whose attention is both."""
 
 
-def subsets_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+def find_subsets(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """The subsets by name, with pattern and description, for a network with these weights."""
     held = set(names)
     if any(".attn.add_k_proj." in name for name in held):
@@ -123,15 +125,15 @@ def select(names: Iterable[str], selection: str) -> list[str]:
     names = list(names)
     chosen: set[str] = set()
     for part in selection.split(","):
-        pattern = _pattern(part.strip(), subsets_of(names))
+        pattern = _build_pattern(part.strip(), find_subsets(names))
         matched = {name for name in names if pattern.search(name)}
         if not matched:
-            raise ValueError(f"{part.strip()!r} selects no weight; {_what_works(names)}")
+            raise ValueError(f"{part.strip()!r} selects no weight; {_say_what_works(names)}")
         chosen |= matched
     return [name for name in names if name in chosen]
 
 
-def _pattern(part: str, subsets: Mapping[str, tuple[str, str]]) -> re.Pattern[str]:
+def _build_pattern(part: str, subsets: Mapping[str, tuple[str, str]]) -> re.Pattern[str]:
     if not part:
         raise ValueError(f"empty selection; give some of {', '.join(SUBSETS)}, or a regular expression")
     pattern = subsets[part][0] if part in subsets else part
@@ -143,7 +145,9 @@ def _pattern(part: str, subsets: Mapping[str, tuple[str, str]]) -> re.Pattern[st
         ) from error
 
 
-def _what_works(names: list[str]) -> str:
-    works = [key for key, (pattern, _) in subsets_of(names).items() if any(re.search(pattern, name) for name in names)]
+def _say_what_works(names: list[str]) -> str:
+    works = [
+        key for key, (pattern, _) in find_subsets(names).items() if any(re.search(pattern, name) for name in names)
+    ]
     groups = sorted({".".join(name.split(".")[:2]) for name in names})
     return f"subsets that do: {', '.join(works) or 'none'}; names begin with: {', '.join(groups) or 'nothing'}"

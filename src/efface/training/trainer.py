@@ -20,15 +20,15 @@ from torch import Tensor
 
 from ..concept import Erasure
 from ..edits.edit import Edit
-from ..edits.provenance import check_same_run, provenance, read_done, versions
+from ..edits.provenance import check_same_run, describe_run, read_done, read_versions
 from ..files import check_file, read_tensors, refusing, write_tensors
 from ..models.base import Model
 from .config import TrainConfig
 from .data import LossRole, Query
-from .distributed import process_group
+from .distributed import find_process_group
 from .interfaces import Balance, Checkpointable, Context, Learner, Source, Step, Term, Update
 from .loss_log import LossLog
-from .loss_scale import LossScale, gradients
+from .loss_scale import LossScale, compute_gradients
 from .predictor import Predictor
 
 SAVE_EVERY = 25
@@ -104,7 +104,7 @@ class Trainer:
             try:
                 losses = self.step(self.make_step(index, order[index]))
             except Diverged:
-                if file and saved == index and process_group().is_main:
+                if file and saved == index and find_process_group().is_main:
                     file.unlink(missing_ok=True)
                 raise
             except OSError:  # the learner has not taken its step yet
@@ -120,7 +120,7 @@ class Trainer:
                 saved = done
             if progress:
                 progress(done, len(order), learner=type(order[index]).__name__, loss=losses)
-        if file and process_group().is_main:
+        if file and find_process_group().is_main:
             file.unlink(missing_ok=True)
         self.good = None
         return self.edit()
@@ -129,7 +129,7 @@ class Trainer:
         """The present state as an Edit."""
         noting = (*self.terms, self.update, self.loss_scale, self.loss_log)
         notes = {key: value for part in noting for key, value in part.metadata().items()}
-        return Edit(self.update.deltas(), {**self._record(), "versions": versions(), "notes": notes})
+        return Edit(self.update.deltas(), {**self._record(), "versions": read_versions(), "notes": notes})
 
     def sources(self) -> list[Source]:
         """The sources of all terms; one that two terms share is listed once."""
@@ -207,7 +207,7 @@ class Trainer:
         """
         with self.losses(step, *shares) as losses:
             total = torch.stack([shares[role] * loss for role, loss in losses.items()]).sum()
-            grads = gradients(step.learner.params(), total, self.loss_scale.factor)
+            grads = compute_gradients(step.learner.params(), total, self.loss_scale.factor)
             return {role: loss.detach() for role, loss in losses.items()}, grads
 
     @contextmanager
@@ -236,7 +236,7 @@ class Trainer:
     def erase_gradient(self, index: int, stream: int) -> Sequence[Tensor]:
         """The gradient of the erasing loss for each param of the update, in an auxiliary step."""
         with self.losses(self.auxiliary_step(index, stream), "erase") as losses:
-            return gradients(self.update.params(), losses["erase"], self.loss_scale.factor)
+            return compute_gradients(self.update.params(), losses["erase"], self.loss_scale.factor)
 
     def erase_floor(self, index: int) -> float:
         """The erasing loss of the step of this index after the balance's inner steps on it; the update is restored."""
@@ -274,14 +274,14 @@ class Trainer:
     # The checkpoints.
 
     def _record(self) -> dict[str, Any]:
-        return provenance(self.model, self.erasure, self.name, self.arguments, self.context.base)
+        return describe_run(self.model, self.erasure, self.name, self.arguments, self.context.base)
 
     def _checkpointed(self) -> list[Checkpointable]:
         """The parts whose state a checkpoint holds, in the order in which it numbers them."""
         return [*self.learners, *self.terms, *self.sources(), self.loss_scale, self.loss_log]
 
     def _save(self, file: Path, done: int) -> None:
-        if not process_group().is_main:
+        if not find_process_group().is_main:
             return
         parts = enumerate(self._checkpointed())
         tensors = {f"{i}/{key}": value for i, part in parts for key, value in part.state_dict().items()}

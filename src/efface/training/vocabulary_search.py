@@ -15,9 +15,9 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..functional.candidates import find_apart, k_closest, measure_distances, pick_spread
+from ..functional.candidates import find_apart, find_k_closest, measure_distances, pick_spread
 from ..functional.gumbel import gumbel_softmax
-from ..functional.words import other_words
+from ..functional.words import list_other_words
 from ..models.base import Model
 from ..models.cond import Cond
 from .interfaces import Context, Learner, Step
@@ -54,13 +54,13 @@ class Vocabulary:
             ValueError: no word is left.
         """
         targets = context.erasure.targets
-        open_words = other_words(self.words, (*targets, *self.never))
+        open_words = list_other_words(self.words, (*targets, *self.never))
         if not open_words and not self.always:
             named = ", ".join(targets)
             raise ValueError(f"no candidate word is left for {named} of {len(self.words)} in the vocabulary")
         if not open_words:
             return {target: list(self.always) for target in targets}
-        far = {target: _far(context.model, open_words, target) for target in targets}
+        far = {target: _measure_distances(context.model, open_words, target) for target in targets}
         (free,) = torch.stack([find_apart(distance, self.margin) for distance in far.values()]).all(dim=0).nonzero().T
         if not len(free):
             raise ValueError(f"margin {self.margin} leaves no candidate for {', '.join(targets)}; a smaller one would")
@@ -72,7 +72,7 @@ class Vocabulary:
 
     def _spread(self, distance: Tensor) -> Tensor:
         """Indices of a target's candidates among the words at these distances [n] from it."""
-        near = k_closest(distance, self.k_closest)
+        near = find_k_closest(distance, self.k_closest)
         return near[pick_spread(distance[near], self.centres)]
 
 
@@ -203,7 +203,7 @@ class VocabularySearch(Learner):
         return {"candidates": self.words, "favourites": favourites}
 
 
-def _far(model: Model, words: Sequence[str], target: str) -> Tensor:
+def _measure_distances(model: Model, words: Sequence[str], target: str) -> Tensor:
     """Distances [n] of words' embeddings from the target's, on the CPU; in pieces, because embeddings are large."""
     centre = model.encode([target]).flat()[0]
     pieces = [words[i : i + 256] for i in range(0, len(words), 256)]

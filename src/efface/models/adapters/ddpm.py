@@ -21,7 +21,7 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...catalog import closest
+from ...catalog import find_closest
 from ...concept import fold_name
 from ...files import new_folder, read_json
 from ..base import Model
@@ -72,7 +72,7 @@ class DDPM(Model):
         # Longest first: where one name lies within another ("dog", "hot dog"), the longer is meant.
         spelled = "|".join(map(re.escape, sorted(self._labels, key=len, reverse=True)))
         self._named = re.compile(rf"(?<!\w)(?:{spelled})(?!\w)")
-        self.unet.class_embedding = _mixable(self.unet.class_embedding)
+        self.unet.class_embedding = _make_mixable(self.unet.class_embedding)
         self.unet.eval()
         Model.__init__(self, {"unet": self.unet})
         self.name, self.defaults, self.own_words, self.compute = name, defaults or Defaults(), tuple(words), compute
@@ -103,7 +103,7 @@ class DDPM(Model):
             named = ", ".join(self.classes[label] for label in found)
             raise ValueError(f"{prompt!r} names {len(found)} classes ({named}); {self.name} draws one class a picture")
         asked = (fold_name(prompt), *fold_name(prompt).split())
-        near = dict.fromkeys(name for part in asked for name in closest(part, self._labels))
+        near = dict.fromkeys(name for part in asked for name in find_closest(part, self._labels))
         meant = " or ".join(repr(self.classes[self._labels[name]]) for name in near)
         raise ValueError(
             f"{prompt!r} names no class of {self.name}; "
@@ -177,7 +177,7 @@ def write_classes(folder: Path, classes: Sequence[str]) -> None:
     (folder / CLASSES).write_text(json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _mixable(embedding: nn.Embedding) -> Mixable:
+def _make_mixable(embedding: nn.Embedding) -> Mixable:
     made = Mixable(embedding.num_embeddings, embedding.embedding_dim, _weight=embedding.weight.detach())
     made.weight = embedding.weight
     return made

@@ -24,12 +24,12 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from torch import Tensor
 
 from ..base import Model
-from ..cond import POOLED, Cond, TextMap, TextSpan, last_before_end
-from ..flow_schedule import Spacing, even_sigmas, shift_by_size
+from ..cond import POOLED, Cond, TextMap, TextSpan, find_last_before_end
+from ..flow_schedule import Spacing, shift_by_size, spread_sigmas
 from ..trajectory import Defaults
 from .flat import flatten_parts, replace_parts
 from .guidance_input import GUIDANCE
-from .joint import JOINT_TEXT, joint_text_maps
+from .joint import JOINT_TEXT, find_joint_text_maps
 from .latent import count
 from .patches import pack_patches, unpack_patches
 from .sd import ClipDiffusion, replace_embeddings
@@ -75,7 +75,7 @@ class Flux(ClipDiffusion):
 
     def spacing(self, steps: int) -> Spacing:
         places = (self.latent_shape[1] // 2) ** 2
-        return Spacing(even_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
+        return Spacing(spread_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
 
     def checkpoint_name(self, part: str, name: str) -> str:
         return name if part == "text_encoder_2" else ClipDiffusion.checkpoint_name(self, part, name)
@@ -148,12 +148,12 @@ class Flux(ClipDiffusion):
 
         Weights of the single-stream blocks read text and picture together, so they are not listed.
         """
-        return joint_text_maps(self.weights)
+        return find_joint_text_maps(self.weights)
 
     def text_spans(self, part: str) -> Sequence[TextSpan]:
         if part != JOINT_TEXT:
             return ClipDiffusion.text_spans(self, part)
-        return [TextSpan(last_before_end(self.pipeline.tokenizer_2))]
+        return [TextSpan(find_last_before_end(self.pipeline.tokenizer_2))]
 
     @torch.no_grad()
     def text_inputs(self, cond: Cond, part: str) -> Tensor:

@@ -17,11 +17,11 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
 from torch import Tensor
 
 from ..cond import Cond, TextMap
-from ..flow_schedule import Spacing, even_sigmas
+from ..flow_schedule import Spacing, spread_sigmas
 from ..trajectory import Defaults
 from .guidance_input import GUIDANCE, GuidanceInput
-from .joint import JOINT_TEXT, joint_text_maps
-from .language import LanguageFlow, chat
+from .joint import JOINT_TEXT, find_joint_text_maps
+from .language import LanguageFlow, format_chat
 
 
 @final
@@ -65,11 +65,11 @@ class Flux2(GuidanceInput, LanguageFlow):
         return self.pipeline.default_sample_size // 2
 
     def spacing(self, steps: int) -> Spacing:
-        return Spacing(even_sigmas(steps), compute_empirical_mu(self.latent_shape[1] ** 2, steps))
+        return Spacing(spread_sigmas(steps), compute_empirical_mu(self.latent_shape[1] ** 2, steps))
 
     def _frame(self, text: str) -> str:
         if self.klein:
-            return chat(self.tokenizer, text, thinking=False)
+            return format_chat(self.tokenizer, text, thinking=False)
         messages: Any = format_input([text], system_message=self.pipeline.system_message)
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)[0]
 
@@ -126,7 +126,7 @@ class Flux2(GuidanceInput, LanguageFlow):
 
         Weights of the single-stream blocks read text and picture together, so they are not listed.
         """
-        return joint_text_maps(self.weights)
+        return find_joint_text_maps(self.weights)
 
     @torch.no_grad()
     def text_inputs(self, cond: Cond, part: str) -> Tensor:

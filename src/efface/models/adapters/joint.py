@@ -23,7 +23,7 @@ ROLES: tuple[tuple[Role, str, str], ...] = (
 )
 
 
-def joint_text_maps(names: Iterable[str]) -> Sequence[TextMap]:
+def find_joint_text_maps(names: Iterable[str]) -> Sequence[TextMap]:
     """The text maps among these weights: embedder, pooled embedder, and the text stream's keys and values."""
     found = list(names)
     return [

@@ -116,7 +116,7 @@ class MaskedLanguageFlow(LanguageFlow):
         return padded, torch.arange(length, device=states.device) < count[:, None]
 
 
-def chat(tokenizer: Any, text: str, thinking: bool) -> str:
+def format_chat(tokenizer: Any, text: str, thinking: bool) -> str:
     """The text as a user's message in the tokenizer's own chat template, up to where an answer would begin."""
     messages = [{"role": "user", "content": text}]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)

@@ -17,7 +17,7 @@ from ...files import new_folder
 from ..architectures import GROUPS
 from ..base import Model
 from ..cond import TextMap
-from ..fingerprint import raw
+from ..fingerprint import to_bytes
 from ..flow_schedule import Spacing, copy_flow_scheduler, shift_by_size
 from ..opening.pipeline import read_side
 from ..opening.text import spell_out
@@ -99,7 +99,7 @@ class LatentDiffusion(Model):
         moments = [config.get(name) for name in named if config.get(name) is not None]
         digest = hashlib.blake2b("".join(map(str, [config.get("scaling_factor"), *moments])).encode(), digest_size=16)
         for name, tensor in sorted(self.vae.state_dict().items()):
-            digest.update(name.encode() + raw(tensor, torch.float32))
+            digest.update(name.encode() + to_bytes(tensor, torch.float32))
         return digest.hexdigest()
 
     def vae_channels(self) -> int:

@@ -15,12 +15,12 @@ import torch
 from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from torch import Tensor
 
-from ...functional.losses import guided
+from ...functional.losses import apply_guidance
 from ..cond import Cond, TextMap
 from ..denoiser import Scale
-from ..flow_schedule import Spacing, even_sigmas, shift_by_size
+from ..flow_schedule import Spacing, shift_by_size, spread_sigmas
 from ..trajectory import Defaults
-from .joint import STREAM, joint_text_maps
+from .joint import STREAM, find_joint_text_maps
 from .language import MaskedLanguageFlow
 from .patches import pack_patches, unpack_patches
 
@@ -61,7 +61,7 @@ class QwenImage(MaskedLanguageFlow):
 
     def spacing(self, steps: int) -> Spacing:
         places = (self.latent_shape[1] // 2) ** 2
-        return Spacing(even_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
+        return Spacing(spread_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
 
     def _frame(self, text: str) -> str:
         return self.pipeline.prompt_template_encode.format(text)
@@ -94,7 +94,7 @@ class QwenImage(MaskedLanguageFlow):
 
     def guide(self, positive: Tensor, negative: Tensor, scale: Scale) -> Tensor:
         """Classifier-free guidance, rescaled at every position to the norm of the prediction under the prompt."""
-        own, mixed = pack_patches(positive), pack_patches(guided(negative, positive, scale))
+        own, mixed = pack_patches(positive), pack_patches(apply_guidance(negative, positive, scale))
         rescaled = mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True))
         return unpack_patches(rescaled, positive.shape[2])
 
@@ -123,7 +123,7 @@ class QwenImage(MaskedLanguageFlow):
 
     def text_maps(self) -> Sequence[TextMap]:
         """`txt_in`, which comes before all blocks, and the keys and values of the text's own stream."""
-        stream = [each for each in joint_text_maps(self.weights) if each.part == STREAM]
+        stream = [each for each in find_joint_text_maps(self.weights) if each.part == STREAM]
         return [TextMap("embedder", f"{self.denoiser}.txt_in.weight", NORMED), *stream]
 
     @torch.no_grad()

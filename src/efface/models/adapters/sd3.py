@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import Model
-from ..cond import POOLED, Cond, TextMap, TextSpan, last_before_end
+from ..cond import POOLED, Cond, TextMap, TextSpan, find_last_before_end
 from ..trajectory import Defaults
-from .joint import JOINT_TEXT, joint_text_maps
+from .joint import JOINT_TEXT, find_joint_text_maps
 from .latent import count
 from .sd import CLIP, ClipDiffusion
 from .t5 import T5, read_t5, tie_embeddings
@@ -112,15 +112,15 @@ class StableDiffusion3(TwinClip):
 
     def text_maps(self) -> Sequence[TextMap]:
         """The context embedder, the pooled embedder, and the keys and values of the text's own stream."""
-        return joint_text_maps(self.weights)
+        return find_joint_text_maps(self.weights)
 
     def text_spans(self, part: str) -> Sequence[TextSpan]:
         if part != JOINT_TEXT:
             return ClipDiffusion.text_spans(self, part)
-        clip = TextSpan(last_before_end(self.tokenizer), 0, self.max_tokens)
+        clip = TextSpan(find_last_before_end(self.tokenizer), 0, self.max_tokens)
         if not self.reads_t5:
             return [clip]
-        return [clip, TextSpan(last_before_end(self.pipeline.tokenizer_3), self.max_tokens)]
+        return [clip, TextSpan(find_last_before_end(self.pipeline.tokenizer_3), self.max_tokens)]
 
     @torch.no_grad()
     def text_inputs(self, cond: Cond, part: str) -> Tensor:

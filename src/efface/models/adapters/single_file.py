@@ -67,7 +67,7 @@ _CLIP_LAYER = {
 # The names of weights.
 
 
-def unet_names(names: Iterable[str], layers: int) -> dict[str, str]:
+def map_unet_names(names: Iterable[str], layers: int) -> dict[str, str]:
     """Maps diffusers' names to the original ones; `layers` is the configuration's `layers_per_block`.
 
     Original blocks are numbered consecutively: a level of the encoder has `layers` blocks and a downsampler, a level of
@@ -75,10 +75,10 @@ def unet_names(names: Iterable[str], layers: int) -> dict[str, str]:
     """
     names = list(names)
     attends = {name.split(".")[1] for name in names if re.match(r"up_blocks\.\d+\.attentions\.", name)}
-    return {name: _unet_name(name, layers + 1, attends) for name in names}
+    return {name: _name_in_unet(name, layers + 1, attends) for name in names}
 
 
-def _unet_name(name: str, level: int, attends: Collection[str]) -> str:
+def _name_in_unet(name: str, level: int, attends: Collection[str]) -> str:
     stem, _, leaf = name.rpartition(".")
     match stem.split("."):
         case _ if stem in _STEMS:
@@ -99,10 +99,10 @@ def _unet_name(name: str, level: int, attends: Collection[str]) -> str:
             return f"output_blocks.{int(i) * level + int(j)}.1.{'.'.join([*rest, leaf])}"
         case ["up_blocks", i, "upsamplers", "0", "conv"]:
             return f"output_blocks.{int(i) * level + level - 1}.{2 if i in attends else 1}.conv.{leaf}"
-    raise _unnamed(f"unet.{name}")
+    raise _explain_unnamed(f"unet.{name}")
 
 
-def vae_name(name: str, levels: int) -> str:
+def name_in_vae(name: str, levels: int) -> str:
     """The original name of an autoencoder's parameter; its decoder numbers the `levels` from the picture inwards."""
     stem, _, leaf = name.rpartition(".")
     match stem.split("."):
@@ -122,7 +122,7 @@ def vae_name(name: str, levels: int) -> str:
             return f"decoder.up.{levels - 1 - int(i)}.block.{j}.{_VAE_RESNET[part]}.{leaf}"
         case ["decoder", "up_blocks", i, "upsamplers", "0", "conv"]:
             return f"decoder.up.{levels - 1 - int(i)}.upsample.conv.{leaf}"
-    raise _unnamed(f"vae.{name}")
+    raise _explain_unnamed(f"vae.{name}")
 
 
 def open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -145,11 +145,11 @@ def open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             case ["encoder", "layers", i, *rest] if (part := ".".join(rest)) in _CLIP_LAYER:
                 out[f"transformer.resblocks.{i}.{_CLIP_LAYER[part]}.{leaf}"] = tensor
             case _:
-                raise _unnamed(f"text_encoder.{name}")
+                raise _explain_unnamed(f"text_encoder.{name}")
     return out
 
 
-def _unnamed(name: str) -> ValueError:
+def _explain_unnamed(name: str) -> ValueError:
     return ValueError(f"{name!r} has no name in the original layout, which is for Stable Diffusion 1.x, 2.x and XL")
 
 
@@ -157,22 +157,22 @@ def _unnamed(name: str) -> ValueError:
 
 
 @torch.no_grad()
-def original(model: ClipDiffusion) -> dict[str, Tensor]:
+def rename_to_original(model: ClipDiffusion) -> dict[str, Tensor]:
     """The model's tensors, with the edit that is applied, by their names in the original layout."""
     weights, layers = model.weights, model.unet.config.layers_per_block
     if not isinstance(layers, int):
         raise ValueError(f"{model.name} has levels of {layers} layers; the original layout has one number for all")
-    unet = _part(weights, "unet.")
-    out = {f"{UNET}{new}": unet[name] for name, new in unet_names(unet, layers).items()}
+    unet = _take_part(weights, "unet.")
+    out = {f"{UNET}{new}": unet[name] for name, new in map_unet_names(unet, layers).items()}
     levels = len(model.vae.config.block_out_channels)
     for name, tensor in model.vae.state_dict().items():
-        new = vae_name(name, levels)
+        new = name_in_vae(name, levels)
         # diffusers has linear layers where the original has convolutions of one pixel.
         flat = ".mid.attn_1." in new and tensor.dim() == 2
         out[f"{VAE}{new}"] = tensor[:, :, None, None] if flat else tensor
     single = isinstance(model, StableDiffusion)
     for i, part in enumerate(("text_encoder",) if single else ("text_encoder", "text_encoder_2")):
-        prefix, text = SD if single else f"{XL}{i}.", _part(weights, f"{part}.")
+        prefix, text = SD if single else f"{XL}{i}.", _take_part(weights, f"{part}.")
         opened = getattr(model.pipeline, part).config.hidden_act == "gelu"
         kind, tensors = ("model.", open_clip(text)) if opened else ("transformer.", text)
         out |= {f"{prefix}{kind}{name}": tensor for name, tensor in tensors.items()}
@@ -193,10 +193,10 @@ def save(model: Model, path: str | Path, meta: Mapping[str, Any]) -> Path:
         raise FileExistsError(f"{path} exists; name a file that does not")
     if not isinstance(model, ClipDiffusion):
         raise ValueError(f"{model.name} is no Stable Diffusion 1.x, 2.x or XL; write it as a folder")
-    return write_tensors(path, original(model), {**meta, "kind": "single file"})
+    return write_tensors(path, rename_to_original(model), {**meta, "kind": "single file"})
 
 
-def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _take_part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
@@ -211,13 +211,13 @@ def split(source: str) -> tuple[str, str] | None:
     return (source, "") if source.endswith(SUFFIX) else None
 
 
-def kind(file: str | Path) -> str:
+def find_kind(file: str | Path) -> str:
     """The name of the class of pipeline whose weights a file holds.
 
     Raises:
         ValueError: there is no such file, or it holds no whole checkpoint in the original layout.
     """
-    names = _names(file)
+    names = _read_names(file)
     found = [prefix for prefix in (UNET, VAE, SD, XL) if any(name.startswith(prefix) for name in names)]
     if found == [UNET, VAE, SD]:
         return "StableDiffusionPipeline"
@@ -245,7 +245,7 @@ def open_file(file: str | Path, config: str = "") -> Any:
     if config and Path(config).is_dir():
         check_settings(Path(config))
     try:
-        if kind(file) == "StableDiffusionXLPipeline":
+        if find_kind(file) == "StableDiffusionXLPipeline":
             pipeline = StableDiffusionXLPipeline.from_single_file(
                 str(file), config=config or None, local_files_only=True, add_watermarker=False
             )
@@ -259,14 +259,14 @@ def open_file(file: str | Path, config: str = "") -> Any:
         raise ValueError(f"{file} does not fit {where}: it lacks tensors; {hint}") from error
     except (SingleFileComponentError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"{file} does not fit {where}: {error}; {hint}") from error
-    if amiss := _misfit(pipeline, file):
+    if amiss := _describe_misfit(pipeline, file):
         raise ValueError(f"{file} does not fit {where}: it {amiss}; {hint}")
     side = (read_side(pipeline.unet.config.sample_size) or 0) * pipeline.vae_scale_factor
     compare(file, claims, pipeline.scheduler.config, side, where)
     return pipeline
 
 
-def _misfit(pipeline: Any, file: str | Path) -> str:
+def _describe_misfit(pipeline: Any, file: str | Path) -> str:
     """Names the weights that no tensor filled and the U-Net's tensors that were not read; "" where there are none."""
     empty = [
         f"{part}.{name}"
@@ -275,13 +275,17 @@ def _misfit(pipeline: Any, file: str | Path) -> str:
         for name, parameter in module.named_parameters()
         if parameter.is_meta
     ]
-    wanted = unet_names([name for name, _ in pipeline.unet.named_parameters()], pipeline.unet.config.layers_per_block)
-    spare = {name for name in _names(file) if name.startswith(UNET)} - {f"{UNET}{name}" for name in wanted.values()}
+    wanted = map_unet_names(
+        [name for name, _ in pipeline.unet.named_parameters()], pipeline.unet.config.layers_per_block
+    )
+    spare = {name for name in _read_names(file) if name.startswith(UNET)} - {
+        f"{UNET}{name}" for name in wanted.values()
+    }
     named = (("lacks", empty), ("holds unread", sorted(spare)))
     return " and ".join(f"{what} {names[0]} ({len(names)} such)" for what, names in named if names)
 
 
-def _names(file: str | Path) -> list[str]:
+def _read_names(file: str | Path) -> list[str]:
     if not Path(file).is_file():
         raise ValueError(f"no file {file}; a single-file checkpoint, a diffusers folder or a hub id would have worked")
     if is_pointer(Path(file)):

@@ -17,9 +17,9 @@ from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
 from torch import Tensor
 
 from ..cond import Cond, TextMap
-from ..flow_schedule import Spacing, even_sigmas, shift_by_size
+from ..flow_schedule import Spacing, shift_by_size, spread_sigmas
 from ..trajectory import Defaults
-from .language import MaskedLanguageFlow, chat
+from .language import MaskedLanguageFlow, format_chat
 
 NORMED = "caption.normed"
 """The input of the caption embedder's linear layer: the language model's states after a norm layer."""
@@ -50,10 +50,10 @@ class ZImage(MaskedLanguageFlow):
 
     def spacing(self, steps: int) -> Spacing:
         places = (self.latent_shape[1] // 2) ** 2
-        return Spacing(even_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
+        return Spacing(spread_sigmas(steps), shift_by_size(self.pipeline.scheduler.config, places))
 
     def _frame(self, text: str) -> str:
-        return chat(self.tokenizer, text, thinking=True)
+        return format_chat(self.tokenizer, text, thinking=True)
 
     def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         read, _ = self.pipeline.encode_prompt(

@@ -25,14 +25,14 @@ def record_cross_attention(model: Model) -> Iterator[dict[str, Tensor]]:
     Raises:
         ValueError: the model has no cross-attention to a text.
     """
-    layers = _layers(model)
+    layers = _find_layers(model)
     maps: dict[str, Tensor] = {}
 
     def noting(name: str) -> Any:
         def note(attn: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
             given = dict(zip(("hidden_states", "encoder_hidden_states", "attention_mask"), args, strict=False)) | named
             seen, words, barred = given["hidden_states"], given["encoder_hidden_states"], given.get("attention_mask")
-            maps[name] = _probabilities(attn, seen, words, barred)
+            maps[name] = _compute_probabilities(attn, seen, words, barred)
 
         return note
 
@@ -87,7 +87,7 @@ def find_places(model: Model, template: str, concept: str) -> range:
     return range(found[0], found[-1] + 1)
 
 
-def _layers(model: Model) -> dict[str, Any]:
+def _find_layers(model: Model) -> dict[str, Any]:
     network = model.network if isinstance(model, LatentDiffusion) else None
     found = {name: layer for name, layer in network.named_modules() if name.endswith("attn2")} if network else {}
     if not found:
@@ -95,7 +95,7 @@ def _layers(model: Model) -> dict[str, Any]:
     return found
 
 
-def _probabilities(attn: Any, seen: Tensor, words: Tensor, barred: Tensor | None) -> Tensor:
+def _compute_probabilities(attn: Any, seen: Tensor, words: Tensor, barred: Tensor | None) -> Tensor:
     """softmax(q k' / sqrt(d)) [n, heads, positions, tokens] in fp32, as the layer computes it for these inputs."""
     read = attn.norm_encoder_hidden_states(words) if attn.norm_cross else words
     query, key = attn.head_to_batch_dim(attn.to_q(seen)), attn.head_to_batch_dim(attn.to_k(read))

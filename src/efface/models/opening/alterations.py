@@ -25,7 +25,7 @@ def check_alterations(name: str, part: str, module: nn.Module) -> None:
                 f"{part} of {name} is drawn with FreeU, which lies in no weight; call pipe.disable_freeu() first"
             )
         _check_calls(name, part, key, each)
-    packed = any(_library(kind) in QUANTISERS for p in module.parameters() for kind in (type(p), type(p.data)))
+    packed = any(_name_library(kind) in QUANTISERS for p in module.parameters() for kind in (type(p), type(p.data)))
     if packed or getattr(module, "hf_quantizer", None) is not None:
         raise ValueError(
             f"{part} of {name} holds quantized weights, which can't be edited; open the pipeline in fp32, fp16 or "
@@ -43,7 +43,7 @@ def _check_classes(name: str, part: str, key: str, module: nn.Module) -> None:
             f"would hold; call pipe.{part}.set_default_attn_processor(), or open the pipeline anew"
         )
     kind = type(module)
-    if _library(kind) not in LIBRARIES:
+    if _name_library(kind) not in LIBRARIES:
         raise ValueError(
             f"{part} of {name} has a layer of a class from elsewhere ({kind.__module__}.{kind.__name__}, "
             f"{key or part}), which no export would hold; undo what put it there, or open the pipeline anew"
@@ -59,12 +59,12 @@ def _check_calls(name: str, part: str, key: str, module: nn.Module) -> None:
             "it, or open the pipeline anew"
         )
     hooks: list[Any] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    if foreign := [hook for hook in hooks if _library(hook) not in LIBRARIES]:
+    if foreign := [hook for hook in hooks if _name_library(hook) not in LIBRARIES]:
         raise ValueError(
             f"{part} of {name} has a hook in {key or part} ({getattr(foreign[0], '__name__', 'of no name')}), which "
             "may change what it answers; call remove() of the handle that register_forward_hook gave"
         )
 
 
-def _library(thing: Any) -> str:
+def _name_library(thing: Any) -> str:
     return str(getattr(thing, "__module__", None) or type(thing).__module__).partition(".")[0]

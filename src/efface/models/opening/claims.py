@@ -89,17 +89,17 @@ def compare(file: str | Path, claims: Claims, scheduler: Mapping[str, Any], side
 
 def describe_foreign(names: Collection[str]) -> str:
     """Says what a file holds that is no checkpoint in the original layout, and what helps; "" where that is unknown."""
-    if _any(names, ("lora_", ".lora_", "hada_", "lokr_")):
+    if _has_any(names, ("lora_", ".lora_", "hada_", "lokr_")):
         return (
             "is a LoRA, not a model: load it into a pipeline (pipe.load_lora_weights, pipe.fuse_lora, "
             "pipe.unload_lora_weights) and give that"
         )
-    if all(name.startswith(EMA) or not name.startswith("model") for name in names) and _any(names, (EMA,)):
+    if all(name.startswith(EMA) or not name.startswith("model") for name in names) and _has_any(names, (EMA,)):
         return "holds averaged weights alone (model_ema.); a checkpoint with model.diffusion_model. would have worked"
-    if _any(names, ("down_blocks.", "text_model.", "transformer_blocks.")):
+    if _has_any(names, ("down_blocks.", "text_model.", "transformer_blocks.")):
         return "is one part of a diffusers folder; name the folder that holds model_index.json"
     return ""
 
 
-def _any(names: Iterable[str], pieces: tuple[str, ...]) -> bool:
+def _has_any(names: Iterable[str], pieces: tuple[str, ...]) -> bool:
     return any(name.startswith(piece) or (piece[0] == "." and piece in name) for name in names for piece in pieces)

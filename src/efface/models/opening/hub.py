@@ -17,7 +17,7 @@ def fetch(name: str, variant: str = "") -> Path:
         return _fetch(name, variant)
     except Exception as error:  # the errors of the hub, its client and the network have no common class
         raise ValueError(
-            f"there is no folder {name}, and the hub gives no model of this id: {_first_line(error)}; a path to a "
+            f"there is no folder {name}, and the hub gives no model of this id: {_take_first_line(error)}; a path to a "
             "diffusers folder, or the id of a model that can be reached or is in the hub's cache, would have worked"
         ) from error
 
@@ -34,7 +34,7 @@ def _fetch(name: str, variant: str) -> Path:
     if INDEX not in files:
         raise ValueError(f"it holds no diffusers pipeline, for it has no {INDEX}")
     index = Path(huggingface_hub.hf_hub_download(name, INDEX))
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=_wanted(name, index, files, variant)))
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=_list_wanted(name, index, files, variant)))
 
 
 def _is_absent(error: Exception) -> bool:
@@ -44,7 +44,7 @@ def _is_absent(error: Exception) -> bool:
     return isinstance(error, RepositoryNotFoundError | HFValidationError)
 
 
-def _wanted(name: str, index: Path, files: list[str], variant: str) -> list[str]:
+def _list_wanted(name: str, index: Path, files: list[str], variant: str) -> list[str]:
     """The files to fetch: for each part that is used, its configuration and the weights that will be opened."""
     wanted = [INDEX, "classes.json"]
     for part in list_used(index.parent, index):
@@ -58,5 +58,5 @@ def _wanted(name: str, index: Path, files: list[str], variant: str) -> list[str]
     return wanted
 
 
-def _first_line(error: Exception) -> str:
+def _take_first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -50,7 +50,7 @@ def check_pipeline(pipeline: Any, name: str, packed: Sequence[str] = ()) -> Any:
             which call, flag or file helps.
     """
     pipeline = unwrap(pipeline)
-    parts = modules_of(pipeline)
+    parts = list_modules(pipeline)
     check_hooks(pipeline, name)
     for check in CHECKS:
         for part, module in parts.items():
@@ -76,14 +76,14 @@ def cast_pipeline(pipeline: Any, device: str | torch.device, dtype: torch.dtype)
         log.removeFilter(silence)
 
 
-def modules_of(pipeline: Any) -> dict[str, nn.Module]:
+def list_modules(pipeline: Any) -> dict[str, nn.Module]:
     """The parts that hold weights, by name."""
     return {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
 
 
 def unwrap(pipeline: Any) -> Any:
     """Unwraps the parts that torch.compile wrapped, in a shallow copy of the pipeline if there are any."""
-    wrapped = {part: module for part, module in modules_of(pipeline).items() if hasattr(module, "_orig_mod")}
+    wrapped = {part: module for part, module in list_modules(pipeline).items() if hasattr(module, "_orig_mod")}
     if not wrapped:
         return pipeline
     plain = copy.copy(pipeline)
@@ -94,7 +94,7 @@ def unwrap(pipeline: Any) -> Any:
 
 def check_hooks(pipeline: Any, name: str) -> None:
     """Raises ValueError for offloading, which moves weights away between calls, and for caches of predictions."""
-    for part, module in modules_of(pipeline).items():
+    for part, module in list_modules(pipeline).items():
         _check_hooks(name, part, module)
 
 

@@ -53,7 +53,7 @@ def locate(source: str, bundled: Mapping[str, Path], kinds: Sequence[str], varia
     if parts := single_file.split(source):
         _demand_no_variant(source, variant)
         file, config = str(Path(parts[0]).expanduser()), parts[1]
-        kind, beside = single_file.kind(file), locate(config, bundled, kinds) if config else None
+        kind, beside = single_file.find_kind(file), locate(config, bundled, kinds) if config else None
         if beside and (beside.kind != kind or beside.config is not None):
             raise ValueError(f"{file} holds a {kind}, but {config} is a {beside.kind}; name a folder of the same kind")
         return Place(file, kind, config=beside.location if beside else "")

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...functional.schedules import convert, noised
+from ...functional.schedules import add_noise, convert
 from ...models.cond import Cond
 from ...models.hooks.attention import find_places, record_cross_attention
-from ...models.segmenter import Segmenter, shares
+from ...models.segmenter import Segmenter, measure_shares
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 WORDS, ALL = "attention.words", "attention.all"
 """Keys of what the term adds to its conditions, [n, tokens]: 1 at the target's words; 1 at these and the end tokens."""
 
 
-def located(maps: Iterable[Tensor], words: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+def locate_words(maps: Iterable[Tensor], words: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
     """The mask [n, 1, h, w] of 1 and 0 of where the words are attended to.
 
     Args:
@@ -36,19 +36,19 @@ def located(maps: Iterable[Tensor], words: Tensor, size: tuple[int, int], thresh
         size: h and w.
         threshold: the share of each row's range of attention above which a position is in the mask.
     """
-    seen = torch.stack([_grid(_of_words(a, words).mean(dim=(1, 3)), size) for a in maps]).mean(0)
+    seen = torch.stack([_resize(_select_words(a, words).mean(dim=(1, 3)), size) for a in maps]).mean(0)
     low, high = (extreme(seen, dim=(1, 2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
     return ((seen - low) / (high - low).clamp(min=1e-12) > threshold).float()
 
 
-def inside(maps: Iterable[Tensor], words: Tensor, mask: Tensor) -> Tensor:
+def measure_inside(maps: Iterable[Tensor], words: Tensor, mask: Tensor) -> Tensor:
     """Mean over rows of sum over layers || A_words * M ||_F; `maps`, `words` as in `located`, `mask` [n, 1, h, w]."""
     total = torch.zeros((), device=mask.device)
     for a in maps:
-        rows, columns = _shape(a.shape[2], (mask.shape[2], mask.shape[3]))
+        rows, columns = _find_shape(a.shape[2], (mask.shape[2], mask.shape[3]))
         near = interpolate(mask, (rows, columns), mode="nearest").flatten(1)[:, None, :, None]
         # The square root has no gradient at 0, and the mask may be empty at a small layer's resolution.
-        total = total + (_of_words(a, words) * near).square().sum(dim=(1, 2, 3)).add(1e-12).sqrt().mean()
+        total = total + (_select_words(a, words) * near).square().sum(dim=(1, 2, 3)).add(1e-12).sqrt().mean()
     return total
 
 
@@ -79,7 +79,7 @@ class Focus:
         x0 = states.known["x0"]
         eps = convert(states.known["noise"], states.x, bar, space, "eps")
         t = torch.multinomial(self.chances(len(context.model.levels)), len(x0), replacement=True, generator=rng)
-        return States(noised(x0, eps, context.model.noise_level(t)), t, {"x0": x0})
+        return States(add_noise(x0, eps, context.model.noise_level(t)), t, {"x0": x0})
 
 
 @final
@@ -124,13 +124,15 @@ class Attention(Term):
         query = queries["mask"]
         with record_cross_attention(context.model) as maps:
             context.model.predict(query.states.x, query.states.t, query.cond)
-        return inside(maps.values(), query.cond.tensors[ALL], predictions["mask"])
+        return measure_inside(maps.values(), query.cond.tensors[ALL], predictions["mask"])
 
     def _attended(self, context: Context, states: States, cond: Cond) -> Tensor:
         """The mask [n, 1, h, w] from the teacher's attention."""
         with torch.no_grad(), record_cross_attention(context.model) as maps:
             context.model.predict(states.x, states.t, cond)
-            return located(maps.values(), cond.tensors[WORDS], (states.x.shape[2], states.x.shape[3]), self.threshold)
+            return locate_words(
+                maps.values(), cond.tensors[WORDS], (states.x.shape[2], states.x.shape[3]), self.threshold
+            )
 
     def _segmented(self, segment: Segmenter, context: Context, step: Step, states: States) -> Tensor:
         """The mask [n, 1, h, w] from the segmenter, which is called once for each picture."""
@@ -144,7 +146,7 @@ class Attention(Term):
 
     def _mask(self, segment: Segmenter, context: Context, thing: str, x0: Tensor) -> Tensor:
         """The mask [1, h, w] of one picture, from its latents [1, c, h, w]."""
-        said = shares(segment, context.model.decode(x0), thing)
+        said = measure_shares(segment, context.model.decode(x0), thing)
         mask = (interpolate(said[None], x0.shape[2:], mode="area")[0] > self.threshold).float()
         if not mask.any():
             warnings.warn(
@@ -167,11 +169,11 @@ class Attention(Term):
         return cond.with_extra({WORDS: words, ALL: whole})
 
 
-def _of_words(a: Tensor, words: Tensor) -> Tensor:
+def _select_words(a: Tensor, words: Tensor) -> Tensor:
     return a * words[:, None, None, :].to(a)
 
 
-def _shape(count: int, size: tuple[int, int]) -> tuple[int, int]:
+def _find_shape(count: int, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of a layer of `count` places, in the proportions of `size`."""
     shrink = (size[0] * size[1] / count) ** 0.5
     rows, columns = round(size[0] / shrink), round(size[1] / shrink)
@@ -180,6 +182,6 @@ def _shape(count: int, size: tuple[int, int]) -> tuple[int, int]:
     return rows, columns
 
 
-def _grid(seen: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(seen: Tensor, size: tuple[int, int]) -> Tensor:
     """Resizes maps [n, positions] to [n, 1, h, w] of `size`."""
-    return interpolate(seen.unflatten(1, (1, *_shape(seen.shape[1], size))), size, mode="bilinear")
+    return interpolate(seen.unflatten(1, (1, *_find_shape(seen.shape[1], size))), size, mode="bilinear")

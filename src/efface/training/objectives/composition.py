@@ -50,7 +50,7 @@ class Composition(Term):
         if step.learner is not context.update:
             return None
         own = [self.negatives[i] for i in step.targets]
-        names = [_one_of(list(conds), step) for conds in own]
+        names = [_draw_one(list(conds), step) for conds in own]
         cond = Cond.cat([conds[name] for conds, name in zip(own, names, strict=True)])
         states = self.source.sample_states(context, step, names, cond)
         queries = {
@@ -61,7 +61,7 @@ class Composition(Term):
             away = zip(*(conds.values() for conds in own), strict=True)
             queries |= {f"push {k}": Query(states, Cond.cat(conds), "teacher") for k, conds in enumerate(away)}
         if any(self.anchors) and self.pull:
-            anchors = [_one_of(self.anchors[i], step) for i in step.targets]
+            anchors = [_draw_one(self.anchors[i], step) for i in step.targets]
             queries["pull"] = Query(states, context.model.encode(anchors), "teacher")
         return queries
 
@@ -77,5 +77,5 @@ class Composition(Term):
         )
 
 
-def _one_of(names: Sequence[str], step: Step) -> str:
+def _draw_one(names: Sequence[str], step: Step) -> str:
     return names[int(torch.randint(len(names), (1,), generator=step.generator))]

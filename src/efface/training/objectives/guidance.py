@@ -22,7 +22,7 @@ Aim = Literal["auto", "alternative", "neutral", "negative"]
 """A goal as a setting: "auto" is the alternative if the request has an anchor, else negative."""
 
 
-def goal_of(aim: Aim, anchor: str) -> Goal:
+def choose_goal(aim: Aim, anchor: str) -> Goal:
     """The goal for a request with this anchor; ValueError where the goal needs one, or has no use for it."""
     if aim == "alternative" and not anchor:
         raise ValueError("the goal 'alternative' needs one: name an anchor, or choose neutral or negative")

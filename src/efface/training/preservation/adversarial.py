@@ -17,7 +17,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from ...functional.gumbel import score
+from ...functional.gumbel import estimate_by_score
 from ...functional.losses import weighted_errors
 from ...functional.schedules import Space
 from ..interfaces import Context, Learner, LossRole, Query, Source, Step, Term
@@ -80,7 +80,7 @@ class Adversarial(Term):
         errors = weighted_errors(predictions["student"], predictions["eps_c"], weight)
         if not self.scored or self.search.last is None:
             return errors.mean()
-        return errors.mean() + score(errors, self.search.last[1].log_probs.to(errors))
+        return errors.mean() + estimate_by_score(errors, self.search.last[1].log_probs.to(errors))
 
     def metadata(self) -> dict[str, Any]:
         return self.search.metadata()

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...concept import check_templates
 from ...functional.losses import weighted_mse
 from ...functional.schedules import Space
-from ...functional.words import other_words
+from ...functional.words import list_other_words
 from ..interfaces import Context, LossRole, Query, Source, States, Step, Term
 
 SCALES = (0.8, 1.2)
@@ -49,10 +49,10 @@ class Anchoring(Term):
                 "gives; take weights of the U-Net"
             )
         targets = context.erasure.targets
-        self.words = _others(self.given, context)
+        self.words = _list_others(self.given, context)
         own = context.model.encode(targets).tokens.flatten(1)
         chunks = [self.words[i : i + 256] for i in range(0, len(self.words), 256)]
-        alike = [_cosines(context.model.encode(chunk).tokens.flatten(1), own) for chunk in chunks]
+        alike = [_measure_cosines(context.model.encode(chunk).tokens.flatten(1), own) for chunk in chunks]
         self.chance = (1 - torch.cat(alike).T.cpu()).clamp(min=0)
         if not (self.chance.sum(dim=1) > 0).all():
             raise ValueError(f"none of {len(self.words)} words differs from {', '.join(targets)}; give other words")
@@ -97,7 +97,7 @@ class Retained(Term):
         self.space: Space = space
 
     def prepare(self, context: Context) -> None:
-        self.words = _others(self.given, context)
+        self.words = _list_others(self.given, context)
 
     def queries(self, context: Context, step: Step) -> Mapping[str, Query] | None:
         if step.learner is not context.update:
@@ -119,13 +119,13 @@ class Retained(Term):
         return weighted_mse(predictions["student"], predictions["eps_c"], weight)
 
 
-def _others(words: Sequence[str], context: Context) -> list[str]:
+def _list_others(words: Sequence[str], context: Context) -> list[str]:
     """The words that do not name a target; ValueError where none is left."""
-    if left := other_words(words, context.erasure.targets):
+    if left := list_other_words(words, context.erasure.targets):
         return left
     raise ValueError(f"no word to hold in place is left of {len(words)}; name concepts to keep, or take more words")
 
 
-def _cosines(rows: Tensor, others: Tensor) -> Tensor:
+def _measure_cosines(rows: Tensor, others: Tensor) -> Tensor:
     """Cosine similarities [n, m] between rows [n, d] and [m, d]."""
     return torch.cosine_similarity(rows.float()[:, None], others.float()[None], dim=2)

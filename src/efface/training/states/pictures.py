@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ...files import read_pictures
-from ...functional.schedules import denoising_target, noised
+from ...functional.schedules import add_noise, denoising_target
 from ...models.base import Model
 from ...models.cond import Cond
-from ..distributed import process_group
+from ..distributed import find_process_group
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 Noise = Literal["gaussian", "uniform"]
@@ -65,7 +65,7 @@ class Pictures(Source):
         draw = torch.randn if self.noise == "gaussian" else torch.rand
         eps = draw(x0.shape, generator=step.generator).to(x0, non_blocking=True)
         bar = context.model.noise_level(t)
-        x_t = noised(x0, eps, bar)
+        x_t = add_noise(x0, eps, bar)
         goal = denoising_target(x0, eps, x_t, bar, context.model.space)
         return States(x_t, t, {"noise": goal, "x0": x0})
 
@@ -105,7 +105,7 @@ class Pictures(Source):
             context.on_drawn(start, len(asked))
             part = asked[start : start + size]
             done.append(
-                process_group().shard_apply(lambda own, part=part: self._draw(context, part[own]), len(part)).cpu()
+                find_process_group().shard_apply(lambda own, part=part: self._draw(context, part[own]), len(part)).cpu()
             )
         for prompt, latents in zip(prompts, torch.cat(done).split(self.drawn) if done else (), strict=True):
             self.store[prompt] = latents
@@ -117,9 +117,9 @@ class Pictures(Source):
         ).x
 
 
-def latents_of(model: Model, folder: str, at_least: int = 1) -> Tensor:
+def read_latents(model: Model, folder: str, at_least: int = 1) -> Tensor:
     """Latents [m, c, h, w] of all pictures in a folder, whatever their captions; raises ValueError for too few."""
-    return torch.cat([*latents_by_caption(model, read_enough(model, folder, at_least)).values()])
+    return torch.cat([*encode_by_caption(model, read_enough(model, folder, at_least)).values()])
 
 
 def read_enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ def read_enough(model: Model, folder: str, at_least: int) -> dict[str, Tensor]:
     return pictures
 
 
-def latents_by_caption(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def encode_by_caption(model: Model, pictures: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Latents by caption, on the CPU, from uint8 pictures [m, 3, h, w] by caption, 32 at once."""
     return {
         caption: torch.cat([model.latents(part).cpu() for part in stack.split(32)])

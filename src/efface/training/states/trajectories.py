@@ -26,11 +26,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ...edits.provenance import versions
+from ...edits.provenance import read_versions
 from ...models.cond import Cond
 from ...models.trajectory import Draw, Sampler
 from ...models.trajectory_cache import COLUMNS, TrajectoryCache, take_picture
-from ..distributed import process_group
+from ..distributed import find_process_group
 from ..interfaces import Context, MemoryFootprint, Source, States, Step
 
 Asked = tuple[str, int]
@@ -49,13 +49,15 @@ class Student(Source):
         """Draws one batch to the latest point of any row, and takes the states of the other rows on the way."""
         cond = cond.detach().expand(len(step.points))
         with torch.no_grad(), context.update.swapped_in():
-            states = process_group().shard_apply(lambda own: self._drawn(context, step, cond, own), len(step.points))
+            states = find_process_group().shard_apply(
+                lambda own: self._drawn(context, step, cond, own), len(step.points)
+            )
         t = context.model.timesteps(self.steps, self.sampler)[list(step.points)]
         return States(states, t)
 
     def estimate_footprint(self, context: Context) -> MemoryFootprint:
         n = context.config.batch
-        return MemoryFootprint(n, _traced(context, self.steps, n) if n > 1 else 0)
+        return MemoryFootprint(n, _count_traced(context, self.steps, n) if n > 1 else 0)
 
     def _drawn(self, context: Context, step: Step, cond: Cond, own: slice) -> Tensor:
         """Draws the states [m, c, h, w] of some of the step's rows."""
@@ -120,7 +122,7 @@ class Recorded(Source):
 
     def drawn(self, context: Context, asked: Sequence[Asked], size: int) -> Iterator[Draw]:
         """Draws these trajectories, `size` at once, and gives the recording of each."""
-        mine = process_group()
+        mine = find_process_group()
         parts = [asked[i : i + size] for i in range(0, len(asked), size)]
         for start in range(0, len(parts), mine.size):
             # Each process draws a part of its own; in the last round there may be fewer parts than processes.
@@ -156,7 +158,7 @@ class Recorded(Source):
         """The number of trajectories drawn at once, their bytes meanwhile, and the size of all expected states."""
         state, paths = prod(context.model.latent_shape), len(self.expected) * self.paths
         n = min(context.model.drawn_together, paths or self.paths)
-        return n, _traced(context, self.steps, n), self.steps * paths * state
+        return n, _count_traced(context, self.steps, n), self.steps * paths * state
 
 
 @final
@@ -184,7 +186,7 @@ class Refreshed(Recorded):
         self.first.leave(context)
 
     def record(self, context: Context, asked: Sequence[Asked]) -> None:
-        size = min(context.model.drawn_together, -(-len(asked) // process_group().size))
+        size = min(context.model.drawn_together, -(-len(asked) // find_process_group().size))
         for one, draw in zip(asked, self.drawn(context, asked, size), strict=True):
             self.found[one] = draw.states[:, 0].cpu().clone(memory_format=torch.contiguous_format)
 
@@ -225,7 +227,7 @@ class Frozen(Recorded):
         facts = self._facts(context, size)
         keys = {one: _hash({**facts, "prompt": one[0], "seed": one[1]}) for one in asked}
         # Files may appear or vanish between two processes' reads of a folder, and all processes must draw the same.
-        wanted = process_group().any_of([key not in kept for key in keys.values()], context.model.device)
+        wanted = find_process_group().any_of([key not in kept for key in keys.values()], context.model.device)
         missing = [one for one, is_ in zip(keys, wanted, strict=True) if is_]
         for one, draw in zip(missing, self.drawn(context, missing, size), strict=True):
             kept.put(keys[one], draw)
@@ -263,11 +265,11 @@ class Frozen(Recorded):
             "draw": [self.steps, self.guidance, self.sampler, str(model.scheduler(self.sampler).config)],
             "base": dict(context.base),
             "numbers": [str(model.dtype), str(model.compute), model.device.type, list(model.latent_shape)],
-            "versions": versions(),
+            "versions": read_versions(),
         }
 
 
-def _traced(context: Context, steps: int, n: int) -> int:
+def _count_traced(context: Context, steps: int, n: int) -> int:
     """Bytes of n recordings."""
     return len(COLUMNS) * steps * n * prod(context.model.latent_shape) * context.model.state_dtype.itemsize
 
