@@ -46,7 +46,7 @@ def bench_of(model: StableDiffusion, how: STEREO = QUICK, erasure: Erasure | Non
 def trainer_of(model: StableDiffusion, pull: float, push: float, anchors: bool = True) -> tuple[Trainer, Composition]:
     word = torch.randn(1, 16, generator=torch.Generator().manual_seed(3)) * 0.1
     bench = bench_of(model, erasure=Erasure(("cat", "dog")))
-    negatives = [bench.plain(i) | {f"{name} #1": bench.reading(word)} for i, name in enumerate(("cat", "dog"))]
+    negatives = [bench.encode_prompts(i) | {f"{name} #1": bench.encode_word(word)} for i, name in enumerate(("cat", "dog"))]
     conds = {name: cond for each in negatives for name, cond in each.items()}
     around = [["a cat", "red cat"], ["a dog", "red dog"]] if anchors else [[], []]
     term = Composition(Conditions(conds, 3, 3.0, 2), negatives, around, pull, push, "eps")
@@ -124,7 +124,7 @@ def test_recorded_states_and_what_is_known_of_them(eps_model):
 def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
     how = replace(QUICK, attack_steps=60, attack_lr=0.3)
     bench = bench_of(eps_model, how)
-    pictures = bench._pictures(0)
+    pictures = bench._draw_pictures(0)
     assert pictures.shape == (3, 4, 8, 8)
     rng = torch.Generator().manual_seed(5)
     moved = {
@@ -135,7 +135,7 @@ def test_the_attack_lowers_the_error_of_the_erased_model(eps_model):
 
     def error(word: torch.Tensor) -> float:
         rng = torch.Generator().manual_seed(9)
-        x0, cond = pictures.repeat(30, 1, 1, 1), bench.reading(word).expand(90)
+        x0, cond = pictures.repeat(30, 1, 1, 1), bench.encode_word(word).expand(90)
         with torch.no_grad():
             say = lambda x, t: eps_model.predict(x, t, cond)[0]  # noqa: E731
             return float(
@@ -155,13 +155,13 @@ def test_rounds_build_on_one_another_and_the_last_erasing_starts_from_the_base(e
     seen: list[tuple[str, bool, set[str]]] = []
     base = eps_model.weights
     name = next(n for n in base if "attn2.to_k" in n)
-    erased = Bench.erased
+    erased = Bench.erase
 
     def watched(self, stage, erasure, negatives, lr, push):
         seen.append((stage, self.model.weights[name] is base[name], {key for each in negatives for key in each}))
         return erased(self, stage, erasure, negatives, lr, push)
 
-    monkeypatch.setattr(Bench, "erased", watched)
+    monkeypatch.setattr(Bench, "erase", watched)
     told: list[tuple[int, int]] = []
     edit = QUICK.fit(eps_model, Erasure(("cat", "dog")), progress=lambda i, n, **_: told.append((i, n)))
     assert seen == [
@@ -209,14 +209,14 @@ def test_it_erases_what_its_own_attack_found(eps_model):
     bench = bench_of(eps_model, how)
     word = bench.search(0)["cat #1"]
     edit = how.fit(eps_model, erasure)
-    source = Conditions({"cat #1": bench.reading(word)}, 3, 3.0, 4)
+    source = Conditions({"cat #1": bench.encode_word(word)}, 3, 3.0, 4)
     trainer, _ = trainer_of(eps_model, 1.0, 3.0)
     step = replace(trainer.auxiliary_step(0, 0), targets=[0] * 6)
-    states = source.sample_states(trainer.context, step, ["cat #1"] * 6, bench.reading(word))
+    states = source.sample_states(trainer.context, step, ["cat #1"] * 6, bench.encode_word(word))
 
     def shown() -> float:
         with torch.no_grad():
-            eps_c, eps_0 = Model.predict(eps_model, states.x, states.t, bench.reading(word), trainer.context.uncond)
+            eps_c, eps_0 = Model.predict(eps_model, states.x, states.t, bench.encode_word(word), trainer.context.uncond)
         direction = states.known["eps_c"] - states.known["eps_0"]
         return float(((eps_c - eps_0) * direction).sum() / direction.square().sum())
 

@@ -182,7 +182,7 @@ def test_what_remains_is_asked_for_in_one_way_and_is_no_target(eps_model, tmp_pa
     with pytest.raises(ValueError, match=r"a folder's pictures or the concepts to keep \(car\), not both"):
         build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("lion",), keep=("car",)))
     assert len(build_remain_pictures(EraseDiff(remain_images=path), eps_model, Erasure(("lion",)))[1]) == 4
-    with pytest.raises(ValueError, match="never meets the target and has no use for forget_images"):
+    with pytest.raises(ValueError, match="uses no pictures of the target, so leave forget_images"):
         FineTune(forget_images=path)
 
 

@@ -1,9 +1,10 @@
 """ABO: All but One, surgical concept erasing (Hong et al., AAAI 2024, arXiv 2312.12807).
 
-L = || eps_th(c_e) - sg eps_th("") - sg G ||^2 + lambda || eps_th("") - eps*("") ||^2 with G = eps*(c_alt) - eps*("")
-where the request names an anchor (the alternative), else -eta (eps*(c_e) - eps*("")), or 0. The abstract and a figure
-were all that could be read: the loss, the detached eps_th("") (`detach`), the states (`states`) and every default are
-our reconstruction. With eps_th("") = eps*("") it equals ESD's loss, or model-based concept ablation's.
+L = || eps_th(c_e) - sg eps_th("") - sg G ||^2 + lambda || eps_th("") - eps*("") ||^2 with G = eps*(c_alt) - eps*("") if
+the request names an anchor (the alternative), else G = -eta (eps*(c_e) - eps*("")), or G = 0. We could read only the
+abstract and a figure of the paper. The loss, the detached eps_th("") (`detach`), the states (`states`) and every
+default are therefore our reconstruction. If eps_th("") = eps*(""), the loss equals that of ESD, or that of model-based
+concept ablation.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class ABO(TrajectoryMethod):
             raise ValueError(f"states on {self.states} do not use images={self.images!r}; --states pictures does")
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
-        """As every method does; and the goal must be one that the request's anchor serves."""
+        """Checks as every method does, and that the goal has the anchor that it needs."""
         Method.check(self, erasure, model)
         choose_goal(self.goal, erasure.anchor)
 

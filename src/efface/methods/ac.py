@@ -1,10 +1,13 @@
 """AC: Ablating Concepts (Kumari et al., ICCV 2023, arXiv 2303.13516).
 
-Model-based: || eps_th(x_t, c_e) - sg eps_th(x_t, c_anchor) ||^2, eq. 4; noise-based: || eps_th(x_t, c_e) - eps ||^2,
-eq. 5; x_t are noised pictures of the anchor, which the model draws (1,000 in the code). Defaults are the code's for
-styles and objects: keys and values, 200 updates of batch 4 at 2e-6 x 4 (its --scale_lr), and as there the start token's
-keys and values give no gradient. `--teacher frozen`, ours, takes the base's prediction for the anchor. Differs: the
-code's prompts come from a language model, ours are templates; Adam without AdamW's decay of 1e-2; no augmentation.
+The model-based loss is || eps_th(x_t, c_e) - sg eps_th(x_t, c_anchor) ||^2 (eq. 4), the noise-based one is ||
+eps_th(x_t, c_e) - eps ||^2 (eq. 5). The states x_t are noised pictures of the anchor, which the model draws (1,000 in
+the authors' code). Defaults are those of the code for styles and objects: it trains keys and values by 200 updates of
+batch 4 at a learning rate of 2e-6 x 4 (its --scale_lr), and the keys and values of the start token give no gradient.
+`--teacher frozen` is ours; it takes the base's prediction for the anchor.
+
+This differs from the code in three points. Its prompts are written by a language model, ours are templates. It uses
+AdamW with a weight decay of 1e-2, we use Adam without decay. It augments the pictures, we do not.
 """
 
 from __future__ import annotations

@@ -4,13 +4,16 @@
     L = || eps_th(x_t, c + delta) - [eps*("") - eta (eps*(c) - eps*(""))] ||^2
         + retain_weight || eps_th(x_t, c_ret) - eps*(x_t, c_ret) ||^2
 
-th are the text encoder's weights without the token and position embeddings (their `text_encoder_full`), delta token
-embeddings before the prompt. In the authors' code: `attack_step`, `attack_lr`, `attack_init`, `adv_prompt_num`,
-`warmup_iter`, `retain_batch`, `retain_loss_w`, `retain_train`. Defaults are their README's command: `attack_init`
-random, `retain_loss_w` 0.3, `retain_train` reg; those of their command line alone are latest, 1 and iter. As there, x_t
-is drawn under the *frozen* encoder's embedding of the target, so a "student" trajectory is the frozen U-Net's, unless
-`--weights` names some of it; and each attack has a fresh Adam. Differs: an attack keeps one state for its steps, theirs
-draws one a step; words to retain are the kept concepts or the vocabulary's, theirs COCO's objects, filtered.
+th are the weights of the text encoder without the token and position embeddings (the authors' `text_encoder_full`), and
+delta are token embeddings before the prompt. Our settings are called `attack_step`, `attack_lr`, `attack_init`,
+`adv_prompt_num`, `warmup_iter`, `retain_batch`, `retain_loss_w` and `retain_train` in the authors' code. Defaults are
+those of the command in their README: `attack_init` random, `retain_loss_w` 0.3, `retain_train` reg. Without flags their
+program takes latest, 1 and iter. As in their code, x_t is drawn under the *frozen* encoder's embedding of the target,
+so that a "student" trajectory is that of the frozen U-Net, unless `--weights` names some of its weights; and every
+attack has a new Adam.
+
+This differs from the code in two points. Our attack keeps one state for all its steps, theirs draws one for each step.
+The words to retain are the concepts to keep or words of the model's vocabulary, theirs are COCO's objects, filtered.
 """
 
 from __future__ import annotations

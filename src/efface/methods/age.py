@@ -1,13 +1,18 @@
 """AGE: adaptive guided erasure (Bui et al., ICLR 2025, arXiv 2501.18950).
 
-|| x0_th(z_e, c_e) - [x0*(z_e, c_t) - eta (x0*(z_e, c_e) - x0*(z_e, c_t))] ||^2 + lambda || x0_th(z_t, c_t) - x0*(z_t,
-c_t) ||^2: EAP's skeleton with an adaptive target c_t, chosen among 100 candidates of each target. In the authors' code:
-`gumbel_hard` is `hard` (1 is one-hot and leaves `gumbel_topk` unused, 0 mixes the `top` likeliest, renormalised),
-`gumbel_temp` is `temperature`. Defaults are its scripts' for objects; nudity: `--weights noxattn --temperature 2`;
-artists: `--no-hard --temperature 2 --k-closest 1000`. As in the release, pi learns from the second term alone.
-Differs: exact t; the common words are the tokenizer's first, theirs ImageNet's classes, artists or EN3K, which
-`vocabulary` takes as a file; plurals of the target and phrases with it are no candidates; where trajectories are
-stored, a soft z_t is on one of the mixture's likeliest word.
+    || x0_th(z_e, c_e) - [x0*(z_e, c_t) - eta (x0*(z_e, c_e) - x0*(z_e, c_t))] ||^2
+        + lambda || x0_th(z_t, c_t) - x0*(z_t, c_t) ||^2
+
+This is EAP with an adaptive target c_t, which is chosen among 100 candidates of each concept to erase. In the authors'
+code, `gumbel_hard` is our `hard` (1 is one-hot and does not use `gumbel_topk`; 0 mixes the `top` most likely
+candidates, with weights that sum to 1), and `gumbel_temp` is our `temperature`. Defaults are those of their scripts for
+objects; for nudity use `--weights noxattn --temperature 2`, for artists `--no-hard --temperature 2 --k-closest 1000`.
+As in their release, pi learns from the second term alone.
+
+This differs from the code in four points. States are exactly at their timestep t. The common words are the first of the
+tokenizer, theirs are ImageNet's classes, artists or the list EN3K, which `vocabulary` can read from a file. Plurals of
+the target and phrases that contain it are no candidates. With stored trajectories, the state z_t of a mixture lies on
+the trajectory of its most likely word.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The answers that Compose chooses from: those with arguments of its own, and others of the catalogue, built by name.
+"""The answers that Compose chooses from: those that it has arguments for, and others of the catalogue, built by name.
 
-A file in the folder of an axis, or an entry point such as `efface.training.objectives`, is enough. The constructor of
-its class is called with what it names: `source` (states), `search` (the vocabulary search), `model`, `erasure`,
-`selection` (the weights), any argument of Compose, and whatever `--option NAME=VALUE` gives; the rest needs defaults.
+To add an answer, write a file in the folder of its axis, or an entry point such as `efface.training.objectives`. Its
+class is built with those arguments of its constructor that have one of these names: `source` (the states), `search`
+(the vocabulary search), `model`, `erasure`, `selection` (the weights that may change), an argument of Compose, or a
+name given by `--option NAME=VALUE`. All other arguments need defaults.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ AXES: Mapping[str, Sequence[str]] = {
     "update_": ("dense", "low-rank", "mask", "salient"),
     "states": ("trajectories", "pictures"),
 }
-"""The answers that have arguments here; the catalogue may have more."""
+"""The answers for which Compose has arguments; the catalogue may have more."""
 CATALOGUE = {"objective": OBJECTIVES, "preserve": PRESERVATIONS, "balance_": BALANCES, "update_": UPDATES}
 
 _PATHS = ("source", "sampler", "refresh")
@@ -61,7 +62,7 @@ USES: Mapping[tuple[str, str], Sequence[str]] = {
 
 
 def parse_options(given: Sequence[str]) -> dict[str, Any]:
-    """Settings by name, of "pull=2.0"; ValueError for what is no setting."""
+    """Parses settings such as "pull=2.0" by name; raises ValueError for what is no setting."""
     found: dict[str, Any] = {}
     for each in given:
         name, equals, value = each.partition("=")
@@ -75,19 +76,19 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def list_offered(registry: Registry, used: Collection[type], known: Collection[str]) -> list[str]:
-    """The names of answers that can be built of what is known, and whose classes are not in use already."""
+    """The names of answers that can be built from the known arguments, and whose classes are not used already."""
     return [
         name for name in registry.names() if (kind := registry.get(name)) not in used and not list_missing(kind, known)
     ]
 
 
 def list_parameters(kind: type[Any]) -> list[str]:
-    """The names of what the constructor of an answer takes."""
+    """The names of the arguments of an answer's constructor."""
     return list(inspect.signature(kind).parameters)
 
 
 def list_missing(kind: type[Any], known: Collection[str]) -> list[str]:
-    """What the constructor of an answer needs and nobody gives."""
+    """The names of arguments that an answer's constructor needs and that are not known."""
     needs = inspect.signature(kind).parameters.values()
     return [each.name for each in needs if each.default is each.empty and each.name not in known]
 

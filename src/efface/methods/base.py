@@ -1,4 +1,4 @@
-"""The base class of methods: hyper-parameters that can fit an Edit for a model and a request."""
+"""The base class of methods: their hyper-parameters, with which they fit an Edit for a model and a request."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Kind = Literal["trained", "closed form", "inference time", "in stages"]
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Hyper-parameters that can fit an Edit.
+    """The hyper-parameters of a method, which can fit an Edit.
 
-    The class variables say which architectures it serves and what of a request it can use; they are read from the
-    source without importing it, so each must be a plain constant. Most methods subclass `Trained`, `ClosedForm` or
-    `Guided`, which write `train`. This one writes it itself, and sets a weight to zero:
+    The class variables say which architectures a method serves and which parts of a request it can use. They are read
+    from the source without importing it, so each must be a plain constant. Most methods subclass `Trained`,
+    `ClosedForm` or `Guided`, which define `train`. This example defines it itself, and sets a weight to zero:
 
         @final
         @dataclass(frozen=True, kw_only=True)
@@ -40,22 +40,23 @@ class Method(ABC):
             def train(self, model, erasure, built, progress, checkpoint):
                 record = self.record(model, erasure)
                 values = {self.name: torch.zeros_like(model.weights[self.name], device="cpu")}
-                return Edit(values, {**record, "versions": versions(), "notes": {}})
+                return Edit(values, {**record, "versions": read_versions(), "notes": {}})
     """
 
     kind: ClassVar[Kind] = "closed form"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "flow")
     """Architectures and groups of them, as `models.architectures` names them."""
     unserved: ClassVar[Mapping[str, str]] = {}
-    """Why it does not serve an architecture, by its name or its group's, where there is more to say."""
+    """The reasons why the method does not serve an architecture, by the name of the architecture or its group."""
     needs_uncond: ClassVar[bool] = False
     """Whether it moves a prediction relative to the unconditional one, which models with distilled guidance lack."""
     uses_anchor: ClassVar[bool] = False
     needs_anchor: ClassVar[bool] = False
     uses_keep: ClassVar[bool] = False
     several: ClassVar[bool] = True
+    """Whether one Edit can erase several targets."""
     by_choice: ClassVar[bool] = False
-    """Whether what it uses depends on its settings; the other class variables are then those of the defaults."""
+    """Whether what the method uses depends on its settings; the other class variables then hold for the defaults."""
 
     def fit(
         self,
@@ -66,7 +67,7 @@ class Method(ABC):
         checkpoint: str | Path | None = None,
         estimate: Callable[[Trainer | None], None] | None = None,
     ) -> Edit:
-        """An Edit that erases the request's targets: check, build, estimate, train, finish.
+        """Fits an Edit that erases the request's targets; the steps are check, build, estimate, train and finish.
 
         The model is left bit for bit as it was. The same model, request and hyper-parameters give the same Edit, also
         after a resumption.
@@ -75,12 +76,12 @@ class Method(ABC):
             progress: called as progress(step, of, **more) after each step, steps counted from 1. Trainings add
                 learner=…, the name of what took the step, and loss=…, the losses by role.
             checkpoint: a file to resume from where it exists, and to save to meanwhile; removed at the end.
-            estimate: called with what was built, None where the method builds no training, when all that is known to be
-                wrong has been refused and before the work starts; what it raises refuses the run.
+            estimate: called after all checks and before the work starts, with what was built (None if the method builds
+                no training); an exception that it raises ends the run.
 
         Raises:
             ValueError: the method cannot serve the request or the model; says what would work, before any work.
-            Diverged: the training left the numbers; holds the last good state.
+            Diverged: a loss or gradient became NaN or infinite; its `edit` is the last good state.
         """
         self.check(erasure, model)
         built = self.build(model, erasure)
@@ -104,11 +105,11 @@ class Method(ABC):
         """Does the work of the method and returns its Edit; `built` is what `build` returned, the rest as in `fit`."""
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
-        """The method's Edit, made of the Edit that training returned; by default the same one."""
+        """Turns the Edit that `train` returned into the method's Edit; by default they are the same."""
         return edit
 
     def record(self, model: Model, erasure: Erasure) -> dict[str, Any]:
-        """The record of an Edit by this method, in JSON's types; to be made while the base's weights are in place."""
+        """The record of an Edit by this method, in JSON's types; it is made while the base's weights are in place."""
         return describe_run(model, erasure, type(self).__name__, dataclasses.asdict(self))
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
@@ -162,9 +163,9 @@ class Method(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Method):
-    """A method that trains: an answer on each axis, and the settings of the training loop.
+    """A method that trains: it has an answer on each axis, and the settings of the training loop.
 
-    A subclass writes `terms`, `update` and `balance`; CONTRIBUTING.md has a whole one.
+    A subclass defines `terms`, `update` and `balance`; CONTRIBUTING.md has a complete example.
     """
 
     kind: ClassVar[Kind] = "trained"
@@ -244,7 +245,7 @@ class Trained(Method):
     def build_trainer(self, model: Model, erasure: Erasure) -> Trainer:
         """The prepared training, before its first step."""
         self.check(erasure, model)
-        # Made before the terms, which may read folders, as these refuse impossible settings at once.
+        # These come before the terms, which may read folders, because they refuse impossible settings at once.
         update, balance = self.update(), self.balance()
         if model.quantised and not update.adds_factors:
             raise refuse_dense(type(self).__name__, model.quantised)

@@ -15,12 +15,12 @@ Need = Literal["no", "optional", "needed", "by choice"]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a method works on, and what of a request it uses."""
+    """What a method works on, and which parts of a request it uses."""
 
     kind: str
     """How it works: trained, closed form, inference time, or in stages."""
     architectures: tuple[str, ...]
-    """Models that it serves."""
+    """The architectures that it serves."""
     uncond: Need
     """Whether it needs an unconditional prediction, which models with distilled guidance lack."""
     anchor: Need
@@ -37,10 +37,11 @@ def capabilities(name: str) -> Capabilities:
 
 
 def describe_needs(can: Capabilities) -> dict[str, str]:
-    """What a method asks of each architecture, by its name.
+    """Whether a method serves each architecture, by the architecture's name: "no", "yes", "guidance" or "two".
 
-    "no"; "yes"; "guidance", where it needs an unconditional prediction, which those versions lack that are distilled to
-    a few steps; "two", where guidance is a number that the network reads, and the method needs one by two predictions.
+    "guidance" means that the method needs an unconditional prediction, which versions that are distilled to a few steps
+    lack. "two" means that the network reads its guidance as a number, while the method needs guidance by two
+    predictions.
     """
     return {kind: _describe_need(can, kind) for kind in ARCHITECTURES}
 

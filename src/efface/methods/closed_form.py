@@ -1,8 +1,9 @@
-"""Methods that solve for the weights that read a prompt in closed form, all layers at once, as W = W0 M.
+"""Methods that solve for the weights that read a prompt in closed form, in all layers at once, as W = W0 M.
 
-They are the keys and values of cross-attention. In joint attention these read states that change from block to block,
-which no prompt alone decides; there the context embedder is solved for, which comes before all blocks, and the pooled
-embedder beside it: what each reads has a matrix M of its own, and the solution is exact.
+These weights are the keys and values of cross-attention. In joint attention, keys and values read states that change
+from block to block and that the prompt alone does not determine. For such models, the context embedder, which comes
+before all blocks, and the pooled embedder are solved for instead. Each has a matrix M of its own, and the solution is
+exact.
 """
 
 from __future__ import annotations
@@ -53,14 +54,15 @@ class ClosedForm(Method):
     def solve(
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """The matrix M [d, d] in fp64, by which every weight W0 becomes W0 M, and notes for the record.
+        """Computes the matrix M [d, d] in fp64, by which every weight W0 becomes W0 M, and notes for the record.
 
         Args:
             words: words of the vocabulary that are to be preserved beside the kept concepts.
             weights: the weights [m, d] that read one part of the conditions, by name.
 
-        For example `shared(*reader.pairs(erasure.targets, erasure.anchor), reader.kept(words), self.lamb, 1.0, 1.0)`,
-        with `reader = self.reader(model, "last-subject", weights)`, and `{"preserved": [*words]}`.
+        For example, with `reader = self.reader(model, "last-subject", weights)`, the matrix is
+        `solve_shared(*reader.pairs(erasure.targets, erasure.anchor), reader.kept(words), self.lamb, 1.0, 1.0)`, and the
+        notes are `{"preserved": [*words]}`.
         """
 
     def reader(self, model: Model, tokens: Tokens, weights: Mapping[str, Tensor]) -> Reader:
@@ -84,7 +86,7 @@ class ClosedForm(Method):
         progress: Callable[..., None] | None,
         checkpoint: str | Path | None,
     ) -> Edit:
-        """Linear solves for all layers at once; there is nothing to resume, so the checkpoint stays unused."""
+        """Solves for all layers at once; there is nothing to resume, so the checkpoint is not used."""
         parts = find_solvable(model)
         named = (*erasure.targets, *erasure.keep, *self.exclude)
         words = exclude_overlaps(model.vocabulary(self.preserve_vocabulary), named)
@@ -131,7 +133,7 @@ def find_text_projections(model: Model) -> dict[str, Tensor]:
 
 
 def find_parts(model: Model) -> list[str]:
-    """What the keys and values of cross-attention read; ValueError as `text_projections`."""
+    """The parts that the keys and values of cross-attention read; errors are those of `find_text_projections`."""
     found = [each for each in model.text_maps() if each.role == "cross" and each.rows is None]
     if not found:
         raise ValueError(NONE)
@@ -141,9 +143,10 @@ def find_parts(model: Model) -> list[str]:
 def multiply_weights(
     weights: Mapping[str, Tensor], matrix: Tensor, progress: Callable[..., None] | None = None
 ) -> dict[str, Tensor]:
-    """W0 M for every weight [m, d], in fp32 also of a model in half precision; `progress` is called after each.
+    """Computes W0 M for every weight [m, d], by name; `progress` is called after each.
 
-    The change is often smaller than what rounding a weight to half precision takes from it.
+    The result is in fp32 also for a model in half precision, because the change is often smaller than the error of
+    rounding a weight to half precision.
     """
     values: dict[str, Tensor] = {}
     for name, weight in weights.items():
@@ -166,7 +169,7 @@ class Reader:
     templates: tuple[str, ...]
     tokens: Tokens
     masks: Callable[[Sequence[str]], Tensor | None] = lambda texts: None
-    """Which tokens [n, L] of n texts the network attends to, None for all; the others are no rows."""
+    """Which tokens [n, L] of n texts the network attends to, None for all; the others give no rows."""
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
@@ -211,7 +214,7 @@ class Reader:
 
     @property
     def rows_a_concept(self) -> int:
-        """How many rows a concept's last tokens are, in all templates."""
+        """The number of rows of a concept's last tokens, over all templates."""
         return len(self.templates) * len(self.spans)
 
     def _read(self, asked: Sequence[tuple[str, str]]) -> list[tuple[Tensor, Tensor, int]]:

@@ -1,14 +1,16 @@
 """Compose: one answer on each axis, chosen by name; most trained methods here are such a choice, and so is any new mix.
 
-objective: negative-guidance (ESD), anchor (concept ablation), guidance (ABO), wrong-noise (EraseDiff, SalUn), denoise-
-up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn), gem (GEM). preserve: nothing, unconditional (ABO), prompts,
-adversarial (EAP), remain (EraseDiff). balance: sum, constrained (EraseDiff). update: dense, low-rank, mask (pruning),
-salient (SalUn). What only one method has is not offered: the words that AdvUnlearn retains and SPM anchors by, SPM's
-gate, noise-based AC, training without a target, and the stages of MACE and STEREO. An answer of your own, a file in the
-folder of its axis, is offered by the file's name (`answers` says how it is built). The formulas stand in the files of
-the answers. Defaults are ESD's. A setting that no chosen answer uses is refused.
+The objectives are negative-guidance (ESD), anchor (concept ablation), guidance (ABO), wrong-noise (EraseDiff, SalUn),
+denoise-up (NegGrad), adaptive-anchor (AGE), attacked (AdvUnlearn) and gem (GEM). What is preserved is nothing,
+unconditional (ABO), prompts, adversarial (EAP) or remain (EraseDiff). The balance is sum or constrained (EraseDiff);
+the update is dense, low-rank, mask (pruning) or salient (SalUn). Parts that only one method has are not offered: the
+words that AdvUnlearn retains and by which SPM anchors, SPM's gate, noise-based AC, training without a target, and the
+stages of MACE and STEREO. An answer of your own is a file in the folder of its axis, and its name is the file's
+(`answers` says how it is built). The formulas stand in the files of the answers. Defaults are ESD's. A setting that no
+chosen answer uses is refused.
 
-Pruning that preserves what it damages most and is attacked in every update, a mix of three papers:
+This example mixes three papers: it prunes, preserves the word that pruning damages most, and is attacked in every
+update:
 
     efface erase compose --target cat --objective attacked --preserve adversarial --update mask --lr 0.05 --space x0
 """
@@ -88,7 +90,7 @@ class Compose(SearchMethod, ImageMethod):
     shows: Literal["target", "anchor"] = "target"
     """What the states of the objective "anchor" show."""
     eta: float = 1.0
-    """How far to the other side the target is pushed."""
+    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
     goal: Aim = "auto"
     """What the guidance term becomes: the anchor's, zero, or the target's reversed; auto prefers the anchor's."""
     detach: bool = True
@@ -110,7 +112,8 @@ class Compose(SearchMethod, ImageMethod):
     hard: bool = True
     """Choose one candidate (straight-through) rather than a mixture."""
     top: int = 0
-    """Number of candidates in a mixture, on the likeliest one's stored trajectories; 0 means all, on the student's."""
+    """Number of candidates in a mixture, on stored trajectories of the most likely one; 0 mixes all, on the
+    student's."""
     search_gradient: SearchGradient = "straight-through"
     """How the search learns: through the chosen word's embedding, as in EAP, or by the words' losses alone."""
     rate: Rate = "grad-norm"
@@ -144,11 +147,11 @@ class Compose(SearchMethod, ImageMethod):
         Trained.__post_init__(self)
         options = parse_options(self.option)
         for axis, answers in AXES.items():
-            if (answer := getattr(self, axis)) not in (known := (*answers, *self._others(axis, options))):
+            if (answer := getattr(self, axis)) not in (known := (*answers, *self._list_others(axis, options))):
                 raise ValueError(f"no {_name_axis(axis)} {answer!r}; there are {', '.join(known)}")
         for field in dataclasses.fields(self):
             if field.name in self.idle and getattr(self, field.name) != field.default:
-                raise ValueError(self._of_no_use(field.name))
+                raise ValueError(self._explain_idle(field.name))
         if self.objective == "adaptive-anchor" and self.preserve != "adversarial":
             raise ValueError("the adaptive anchor is what the adversarial search chose: it needs preserve adversarial")
         if self.balance_ == "constrained" and self.preserve == "nothing":
@@ -175,26 +178,26 @@ class Compose(SearchMethod, ImageMethod):
                 }
         return frozenset(name for names in USES.values() for name in names) - used
 
-    def _others(self, axis: str, options: Mapping[str, Any]) -> list[str]:
-        """The catalogue's further answers on an axis, which can be built of what there is here."""
+    def _list_others(self, axis: str, options: Mapping[str, Any]) -> list[str]:
+        """Lists other answers of the catalogue on an axis that can be built from the arguments."""
         if getattr(self, axis) in AXES[axis] or axis not in CATALOGUE:
             return []
         fields = [field.name for field in dataclasses.fields(self)]
         return list_offered(CATALOGUE[axis], _USED, {*fields, *_PARTS, *options})
 
-    def _other(self, axis: str, **parts: Any) -> Any:
-        """The catalogue's answer on an axis, of these parts and of the arguments."""
+    def _build_other(self, axis: str, **parts: Any) -> Any:
+        """Builds the catalogue's answer on an axis from these parts and the arguments."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         given = {**own, "selection": self.weights, **parts}
         return build_answer(CATALOGUE[axis], getattr(self, axis), given, parse_options(self.option))
 
-    def _of_no_use(self, name: str) -> str:
+    def _explain_idle(self, name: str) -> str:
         users = [f"{_name_axis(axis)} {answer}" for (axis, answer), names in USES.items() if name in names]
         ours = ", ".join(f"{_name_axis(axis)} {answer}" for axis, answer in self.answers.items())
         return f"Compose has no use for {name}={getattr(self, name)!r} with {ours}; {' or '.join(users)} would use it"
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
-        """As every method does; what it can use depends on the answers."""
+        """Checks as every method does, by what the chosen answers can use."""
         Method.check(self, Erasure(erasure.targets), model)
         alternative = self.objective == "guidance" and self.goal in ("auto", "alternative")
         relabels = self.objective == "wrong-noise" and self.wrong == "label"
@@ -213,20 +216,21 @@ class Compose(SearchMethod, ImageMethod):
             raise ValueError("preserve prompts holds the concepts to keep; name at least one")
 
     def relies_on_uncond(self, erasure: Erasure) -> bool:
-        """As the answers do: those that push, and those whose target becomes the empty prompt."""
+        """Whether an answer moves a prediction relative to the unconditional one, or makes the target the empty
+        prompt."""
         pushes = self.objective in ("negative-guidance", "guidance", "attacked")
         return pushes or self.preserve == "unconditional" or (self.objective == "gem" and not erasure.anchor)
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, search = self._states(model, erasure), self._search(model, erasure)
-        preservation = self._preservation(model, erasure, source, search)
+        source, search = self._build_states(model, erasure), self._search(model, erasure)
+        preservation = self._build_preservation(model, erasure, source, search)
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
-        return (self._objective(model, erasure, source, search), preservation, *cost)
+        return (self._build_objective(model, erasure, source, search), preservation, *cost)
 
     def _search(self, model: Model, erasure: Erasure) -> VocabularySearch:
         return self.search(model, erasure, self.hard, self.top, self.search_gradient)
 
-    def _states(self, model: Model, erasure: Erasure) -> Source:
+    def _build_states(self, model: Model, erasure: Erasure) -> Source:
         """The objective's source, shared with a preservation at the same states."""
         if self.answers["states"] == "trajectories":
             alike = self.objective == "anchor" and self.shows == "anchor"  # the anchor's, which all targets have
@@ -234,7 +238,7 @@ class Compose(SearchMethod, ImageMethod):
         uniform = self.objective == "wrong-noise" and self.wrong == "uniform-noised"
         return Shared(build_forget_pictures(self, model, erasure, "uniform" if uniform else "gaussian"))
 
-    def _objective(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
+    def _build_objective(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.objective:
             case "negative-guidance":
                 return NegativeGuidance(source, self.eta, self.space)
@@ -255,9 +259,9 @@ class Compose(SearchMethod, ImageMethod):
             case "adaptive-anchor":
                 return AdaptiveAnchor(source, search, self.eta, self.space)
             case _:
-                return self._other("objective", source=source, search=search, model=model, erasure=erasure)
+                return self._build_other("objective", source=source, search=search, model=model, erasure=erasure)
 
-    def _preservation(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
+    def _build_preservation(self, model: Model, erasure: Erasure, source: Source, search: VocabularySearch) -> Term:
         match self.preserve:
             case "nothing":
                 return NoPreservation()
@@ -272,7 +276,7 @@ class Compose(SearchMethod, ImageMethod):
                 pictures, captions = build_remain_pictures(self, model, erasure)
                 return Denoising(pictures, self.space, "keep", captions)
             case _:
-                return self._other("preserve", source=source, search=search, model=model, erasure=erasure)
+                return self._build_other("preserve", source=source, search=search, model=model, erasure=erasure)
 
     def update(self) -> Update:
         match self.update_:
@@ -285,7 +289,7 @@ class Compose(SearchMethod, ImageMethod):
             case "salient":
                 return Salient(self.weights, self.lr, self.share, self.looks)
             case _:
-                return self._other("update_")
+                return self._build_other("update_")
 
     def finish(self, edit: Edit, erasure: Erasure) -> Edit:
         return require_pruned(edit, self.steps, self.lr, self.beta) if self.update_ == "mask" else edit
@@ -295,7 +299,7 @@ class Compose(SearchMethod, ImageMethod):
             return Sum(keep=self.keep_weight)
         if self.balance_ == "constrained":
             return Constrained(self.rate, self.rate_eta, self.inner)
-        return self._other("balance_")
+        return self._build_other("balance_")
 
 
 def _name_axis(axis: str) -> str:

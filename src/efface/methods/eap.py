@@ -1,12 +1,17 @@
 """EAP: Erasing with Adversarial Preservation (Bui et al., NeurIPS 2024, arXiv 2410.15618).
 
-min_th max_pi || eps_th(z, c_e) - [eps*(0) - eta (eps*(c_e) - eps*(0))] ||^2 + || eps_th(z', c_a) - eps*(z', c_a) ||^2,
-c_a = G(pi) . T, both measured as x0 (weight (1 - ab)/ab over eps). Defaults: the code's for objects and artists; for
-nudity `--weights noxattn --centres 50 --k-closest 200`. The code's pgd_num_steps is `search_turns` + 1. Each of several
-targets has its own 100 candidates, as there. Differs: exact t; the common words are the tokenizer's first, not EN3K;
-plurals of the target and phrases with it are no candidates, the code filters nothing; the k-means is exact, theirs is
-Lloyd's from random starts; the choice of a target that a step does not ask about stays, while in theirs Adam's momentum
-moves it on. `--margin` and `--search-gradient score` are ours: see `efface.training.preservation.adversarial`.
+    min_th max_pi || eps_th(z, c_e) - [eps*(0) - eta (eps*(c_e) - eps*(0))] ||^2
+        + || eps_th(z', c_a) - eps*(z', c_a) ||^2
+
+with c_a = G(pi) . T. Both errors are measured as x0, that is with the weight (1 - ab)/ab on errors of eps. Defaults are
+those of the code for objects and artists; for nudity use `--weights noxattn --centres 50 --k-closest 200`. The code's
+pgd_num_steps is `search_turns` + 1. As in the code, each of several targets has 100 candidates of its own.
+
+This differs from the code in five points. States are exactly at their timestep t. The common words are the first of the
+tokenizer, not the list EN3K. Plurals of the target and phrases that contain it are no candidates, while the code
+filters nothing. The k-means is exact, theirs is Lloyd's algorithm from random starts. The choice for a target that has
+no row in a step stays as it is, while in the code Adam's momentum still moves it. `--margin` and `--search-gradient
+score` are ours, see `efface.training.preservation.adversarial`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
 """EraseDiff (Wu et al., CVPR 2025, arXiv 2401.05779 v4).
 
-min_th L_r subject to g(th) = L_f(th) - min L_f <= 0: th moves by grad L_r + lambda_t grad g, lambda_t = max{0, (a_t -
-<grad g, grad L_r>) / ||grad g||^2}. L_f learns a wrong noise on forget pictures (`wrong`), L_r is the training loss on
-remain pictures. Defaults are the scripts' for classes: whole U-Net, Adam 1e-5, batch 16, 60 steps; their lambda of 1 is
-what `eta` 1 gives where the gradients are orthogonal (`rate="fixed"` is theirs exactly). The label c_m is the anchor,
-else "a photo of a pokemon", for classes any other one. Differs: no inner loop where it changes nothing, one encoding a
-picture, each epoch's restore in its place, fresh batches (the scripts take the first one again and again).
+The problem is min_th L_r subject to g(th) = L_f(th) - min L_f <= 0. The weights th move by grad L_r + lambda_t grad g
+with lambda_t = max{0, (a_t - <grad g, grad L_r>) / ||grad g||^2}. L_f teaches a wrong noise on forget pictures
+(`wrong`), and L_r is the training loss on remain pictures. Defaults are those of the scripts for classes: the whole
+U-Net, Adam with 1e-5, batch 16, 60 steps. Their constant lambda of 1 is what `eta` 1 gives if the gradients are
+orthogonal; `rate="fixed"` is exactly theirs. The label c_m is the anchor, else "a photo of a pokemon", and any other
+class of a class-conditional model.
+
+This differs from the scripts in four points. There is no inner loop where it would change nothing. Each picture is
+encoded once. After its inner steps each epoch restores the weights at the place that the formula asks for, where the
+scripts misplace it. Every batch is new, while the scripts use the first one again and again.
 """
 
 from __future__ import annotations

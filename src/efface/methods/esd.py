@@ -1,12 +1,14 @@
 """ESD: Erasing Concepts from Diffusion Models (Gandikota et al., ICCV 2023, arXiv 2303.07345).
 
-L = || eps_th(x_t, c) - [eps*(x_t, "") - eta (eps*(x_t, c) - eps*(x_t, ""))] ||^2, with x_t partly denoised under c at
-guidance 3. Defaults are those of the first release. The second (diffusers) one is `--source frozen --steps 200
---lr 5e-5`; its eta 2 around eps*(c) is eta 1 here. ESD-x is `--weights xattn` (names, styles), ESD-u is
-`--weights noxattn` (nudity, objects), in the second release `--weights noxattn-layers`: linear layers and convolutions
-without attn2, the time embedding and the output among them and no norms, 815,358,084 numbers of Stable Diffusion 1.x
-where the first has 813,495,680. Differs: x_t is exactly at the t it is scored at, as in the second release; the second
-release trains in bfloat16.
+L = || eps_th(x_t, c) - [eps*(x_t, "") - eta (eps*(x_t, c) - eps*(x_t, ""))] ||^2, where x_t is partly denoised under c
+at guidance 3. Defaults are those of the first release. The second release (on diffusers) is `--source frozen --steps
+200 --lr 5e-5`; its eta of 2 around eps*(c) is our eta of 1. ESD-x is `--weights xattn` (for names and styles), and
+ESD-u is `--weights noxattn` (for nudity and objects). In the second release, ESD-u is `--weights noxattn-layers`:
+linear layers and convolutions outside attn2, including the time embedding and the output, but no norms. These are
+815,358,084 numbers of Stable Diffusion 1.x, while the first release has 813,495,680.
+
+This differs from the first release in one point: x_t is exactly at the timestep t at which it is scored, as in the
+second release. The second release trains in bfloat16.
 """
 
 from __future__ import annotations

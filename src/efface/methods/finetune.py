@@ -1,4 +1,4 @@
-"""Plain fine-tuning on what remains: a floor baseline that counts on the target being forgotten by itself.
+"""Fine-tuning on pictures that remain: a baseline that relies on the target being forgotten without further action.
 
 L_r = || eps_th(x_t, c) - eps ||^2 on remain pictures alone.
 """
@@ -22,7 +22,7 @@ from .states import build_remain_pictures
 @final
 @dataclass(frozen=True, kw_only=True)
 class FineTune(ImageMethod):
-    """Trains on remain pictures and never meets the target."""
+    """Trains on pictures that remain and never sees the target."""
 
     weights: str = "full"
     """Which weights may change: subsets or regular expressions, comma-separated."""
@@ -33,8 +33,8 @@ class FineTune(ImageMethod):
         ImageMethod.__post_init__(self)
         if self.forget_images:
             raise ValueError(
-                f"fine-tuning never meets the target and has no use for forget_images ({self.forget_images}); "
-                "remain_images it trains on"
+                f"fine-tuning uses no pictures of the target, so leave forget_images ({self.forget_images}) out; "
+                "it trains on remain_images"
             )
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:

@@ -1,11 +1,11 @@
 """GEM: Geometric Erasure by Contrastive Velocity Matching (Grebe et al., ICML 2026, arXiv 2606.00140).
 
-L = relu(d(v_th(x_t, c), v*(x_t, c_anchor)) - eta d(v_th(x_t, c), v*(x_t, c))), x_t on the student's own trajectories,
-in their first 10 steps; made for flows (FLUX, SD3), and the same formula for any prediction. The target moves until it
-is nearer to the anchor than to itself. The paper's abstract and a summary of its settings were all that could be read:
-queries and keys of both streams, learning rate 1e-3 on FLUX (2e-4 on SD3), 250 updates. d as the mean squared error of
-a row, eta 1, rank 16 and batch 1 are our reconstruction, and so is that nothing is preserved beside. Without an anchor
-the target becomes the empty prompt.
+L = relu(d(v_th(x_t, c), v*(x_t, c_anchor)) - eta d(v_th(x_t, c), v*(x_t, c))), where x_t lies on the student's own
+trajectories, within their first 10 steps. The prediction for the target moves until it is nearer to the anchor's than
+to its own former one. The method was made for flows (FLUX, SD3); the same formula serves any prediction. We could read
+only the paper's abstract and a summary of its settings: the queries and keys of both streams are trained, with a
+learning rate of 1e-3 on FLUX (2e-4 on SD3) and 250 updates. Our reconstruction is that d is the mean squared error of a
+row, eta 1, rank 16, batch 1, and that nothing else is preserved. Without an anchor the target becomes the empty prompt.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from .states import build_target_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class GEM(TrajectoryMethod):
-    """Pulls the target to the anchor and off itself at early states, and stops where it is nearer to the anchor."""
+    """Moves the target towards the anchor and away from itself at early states, until it is nearer to the anchor."""
 
     uses_anchor: ClassVar[bool] = True
     weights: str = "qk"
-    """Which weights may move: subsets or regular expressions, comma-separated; vectors stay."""
+    """Which weights may change: subsets or regular expressions, comma-separated; vectors among them do not."""
     steps: int = 250
     """Number of updates of the weights."""
     lr: float = 1e-3
     """Adam's learning rate for the factors."""
     eta: float = 1.0
-    """How much the distance from the target's own prediction counts."""
+    """Weight of the distance from the base's prediction for the target."""
     first: int = 10
-    """Steps of a trajectory, the noisiest, that states are taken from."""
+    """Number of steps, the noisiest of a trajectory, from which states are taken."""
     rank: int = 16
     """Rank of the change."""
 
@@ -51,7 +51,7 @@ class GEM(TrajectoryMethod):
             raise ValueError(f"first must be at least 1, got {self.first}; the paper's is 10")
 
     def relies_on_uncond(self, erasure: Erasure) -> bool:
-        """Only where there is no anchor, so that the target becomes the empty prompt."""
+        """Whether there is no anchor, so that the target becomes the empty prompt."""
         return not erasure.anchor
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:

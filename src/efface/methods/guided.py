@@ -1,4 +1,4 @@
-"""Methods that answer a request with a guide: they act while pictures are drawn and leave every weight alone."""
+"""Methods that answer a request with a guide, which acts while pictures are drawn and leaves every weight alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .base import Kind, Method
 
 @dataclass(frozen=True, kw_only=True)
 class Guided(Method):
-    """A method that needs no training: a subclass says which guide answers the request."""
+    """A method without training, whose subclass says which guide erases the targets."""
 
     kind: ClassVar[Kind] = "inference time"
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "ddpm", "flow")
@@ -44,7 +44,7 @@ class Guided(Method):
         return Edit({}, {**self.record(model, erasure), "versions": read_versions(), "notes": {}, "guide": guide})
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
-        """As every method does; and the guide itself must fit the model."""
+        """Checks as every method does, and that the guide fits the model."""
         Method.check(self, erasure, model)
         if model is not None and self.needs_uncond and not model.classifier_free:
             raise ValueError(
@@ -57,7 +57,7 @@ class Guided(Method):
 
 
 def add_gate(edit: Edit, concepts: Sequence[str], power: int = 1) -> Edit:
-    """An Edit whose guide is the gate, with the changes of a low-rank Edit as its adapters; it changes no weight.
+    """Makes an Edit whose guide is the gate, with the changes of a low-rank Edit as its adapters; it changes no weight.
 
     Args:
         concepts: what the adapters erase; prompts are compared with these.

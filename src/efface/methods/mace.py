@@ -1,22 +1,25 @@
 """MACE: Mass Concept Erasure (Lu et al., CVPR 2024, arXiv 2403.06135), in three stages.
 
-1. Refinement. In prompts that hold a target, every token but the target's own also carries it; keys and values of
-   cross-attention learn to read them as in the prompt with the anchor instead: W1 = argmin_W sum |W c_f - W0 c_g|^2 +
-   preserve_scale sum |W k - W0 k|^2 + lamb |W - W0|^2, c_f and c_g aligned before and after the tokens that differ: a
-   token that target and anchor share ("red car", "blue car") is aligned too.
-2. For each target by itself, on W1: low-rank D_i of keys and values that lower the attention to the target's tokens
-   where the target is seen; see `efface.training.objectives.attention`.
+1. Refinement. In a prompt that contains a target, every token besides the target's own also carries it. The keys and
+   values of cross-attention learn to read these tokens as in the prompt with the anchor instead: W1 = argmin_W sum |W
+   c_f - W0 c_g|^2 + preserve_scale sum |W k - W0 k|^2 + lamb |W - W0|^2. Here c_f and c_g are aligned before and after
+   the tokens that differ, so a token that target and anchor share ("red car", "blue car") is aligned too.
+2. For each target by itself, starting from W1: low-rank changes D_i of keys and values reduce the attention to the
+   target's tokens where the target is seen, see `efface.training.objectives.attention`.
 3. Fusion: W = argmin_W sum_i sum |W c_f - (W1 + D_i) c_f|^2 + preserve_scale sum |W k - W1 k|^2 + lamb |W - W1|^2, over
    all tokens of each target's own prompts.
 
-In the authors' code: `closed_form_refinement`, `AttnController.loss`, `fuse_lora_close_form`; the anchor is their
-`mapping_concept`. Defaults: 120 steps are explicit content's; importance sampling of timesteps (sigmoids at 200 and
-400) and rank 1 are objects', whose steps are 50; lamb 1000 is ship's alone, bird has 10 and automobile 100. Celebrities
-and explicit content have lamb 0, which leaves the inverse to what is preserved. Differs: without a segmenter masks are
-cut from the attention; the authors' 1e-5 moves `up` against a `down` of unit variance, ours has variance 1 / in, hence
-an lr sqrt(768) times theirs; Adam without decay or clipping. The contexts, and a vocabulary's words as what is
-preserved in place of cached COCO captions, are our own. Without an anchor a target becomes an "object": neutral, yet a
-word that a prompt can hold.
+In the authors' code these are `closed_form_refinement`, `AttnController.loss` and `fuse_lora_close_form`; the anchor is
+their `mapping_concept`. Of the defaults, 120 steps are theirs for explicit content; importance sampling of timesteps
+(sigmoids at 200 and 400) and rank 1 are those for objects, which have 50 steps; lamb 1000 is that of the ship alone,
+while bird has 10 and automobile 100. Celebrities and explicit content have lamb 0, so that only what is preserved makes
+the matrix invertible.
+
+This differs from the code in these points. Without a segmenter, masks are computed from the attention. The authors
+train `up` with 1e-5 against a `down` of unit variance; our `down` has variance 1 / in, so our lr is sqrt(768) times
+theirs. Adam has neither decay nor clipping. The contexts are our own, and so is preserving words of the vocabulary in
+place of cached COCO captions. Without an anchor a target becomes "object", which is neutral and still a word that fits
+into a prompt.
 """
 
 from __future__ import annotations
@@ -76,7 +79,7 @@ class MACE(Method):
     batch: int = 1
     """Batch size: rows of an update."""
     lamb: float = 1000.0
-    """Weight, in both closed forms, of the term that keeps the weights near their values before."""
+    """Weight, in both closed forms, of the term that keeps the weights near their former values."""
     preserve_scale: float = 0.1
     """Weight of the tokens of preserved words, in both closed forms. 0.1 and the words are ours: the authors preserve
     nothing for objects, and with weight 7e-7 the tokens of COCO's captions for explicit content."""
@@ -116,20 +119,22 @@ class MACE(Method):
         progress: Callable[..., None] | None,
         checkpoint: str | Path | None,
     ) -> Edit:
-        """Refines, trains each target by itself, and fuses; finished targets wait beside the checkpoint."""
+        """Refines, trains each target by itself, and fuses; changes of finished targets are stored beside the
+        checkpoint."""
         segment = open_segmenter(self.segmenter, model.device) if self.segmenter else None
         weights = find_text_projections(model)
-        pairs = [self._pairs(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
+        pairs = [self._align(model, target, erasure.anchor or NEUTRAL) for target in erasure.targets]
         record = self.record(model, erasure)
         words = exclude_overlaps(model.vocabulary(self.preserve_words), (*erasure.targets, *erasure.keep))
-        kept = self._whole(model, [*erasure.keep, *words])
+        kept = self._encode_all(model, [*erasure.keep, *words])
         inputs, outputs = (torch.cat([pair[side] for pair in pairs]) for side in (0, 1))
         refined = multiply_weights(weights, solve_shared(inputs, outputs, kept, self.lamb, 1.0, self.preserve_scale))
         with model.swap_in({name: value.to(weights[name].dtype) for name, value in refined.items()}):
             trained = [
-                self._resteered(model, erasure, i, segment, progress, checkpoint) for i in range(len(erasure.targets))
+                self._train_target(model, erasure, i, segment, progress, checkpoint)
+                for i in range(len(erasure.targets))
             ]
-        whole = [self._whole(model, [target]) for target in erasure.targets]
+        whole = [self._encode_all(model, [target]) for target in erasure.targets]
         moments, held = [rows.T @ rows for rows in whole], kept.T @ kept
         values = {
             name: fuse(w, [_multiply(e, name, w) for e in trained], moments, held, self.lamb, self.preserve_scale).to(
@@ -144,7 +149,7 @@ class MACE(Method):
             {name: w.cpu() for name, w in values.items()}, {**record, "versions": read_versions(), "notes": notes}
         )
 
-    def _resteered(
+    def _train_target(
         self,
         model: Model,
         erasure: Erasure,
@@ -153,7 +158,7 @@ class MACE(Method):
         progress: Callable[..., None] | None,
         checkpoint: str | Path | None,
     ) -> Edit:
-        """The low-rank change of the weights in place that draws attention from the i-th target."""
+        """Trains a low-rank change of the weights in place that reduces the attention to the i-th target."""
 
         def on_progress(step: int, of: int, **more: Any) -> None:
             if progress:
@@ -199,13 +204,14 @@ class MACE(Method):
         check_same_run(done, edit.meta, ours)
         return edit
 
-    def _pairs(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:
-        """Rows c_f [n, d] of the prompts around the target and c_g [n, d] around the anchor: all but what differs."""
-        for context in self.contexts:  # first of all, for it refuses what does not fit
+    def _align(self, model: Model, target: str, anchor: str) -> tuple[Tensor, Tensor]:
+        """The rows c_f [n, d] of the target's prompts and c_g [n, d] of the anchor's, without the tokens that
+        differ."""
+        for context in self.contexts:  # this comes first, because it refuses a concept that does not fit
             for concept in (target, anchor):
                 find_places(model, context, concept)
         ids = [[_read(model, context.format(concept)) for concept in (target, anchor)] for context in self.contexts]
-        old, new = self._prompts(model, target), self._prompts(model, anchor)
+        old, new = self._encode(model, target), self._encode(model, anchor)
         rows: list[tuple[Tensor, Tensor]] = []
         for (own, others), c, g in zip(ids, old, new, strict=True):
             at, there = find_difference(own, others)
@@ -214,14 +220,14 @@ class MACE(Method):
             rows.append((c[at.stop : at.stop + n], g[there.stop : there.stop + n]))
         return torch.cat([c for c, _ in rows]), torch.cat([g for _, g in rows])
 
-    def _prompts(self, model: Model, concept: str) -> Tensor:
-        """[contexts, tokens, d], in fp64."""
+    def _encode(self, model: Model, concept: str) -> Tensor:
+        """The embeddings [contexts, tokens, d] of a concept's prompts, in fp64."""
         return model.encode([template.format(concept) for template in self.contexts]).tokens.double()
 
-    def _whole(self, model: Model, concepts: Sequence[str]) -> Tensor:
-        """Every token of every prompt of some concepts: [n, d], in fp64."""
+    def _encode_all(self, model: Model, concepts: Sequence[str]) -> Tensor:
+        """The embeddings [n, d] of every token in every prompt of these concepts, in fp64."""
         nothing = model.encode([""]).tokens.double()[0, :0]
-        return torch.cat([nothing, *(self._prompts(model, concept).flatten(0, 1) for concept in concepts)])
+        return torch.cat([nothing, *(self._encode(model, concept).flatten(0, 1) for concept in concepts)])
 
 
 def _read(model: Model, text: str) -> list[int]:
@@ -231,11 +237,11 @@ def _read(model: Model, text: str) -> list[int]:
 
 
 def _multiply(edit: Edit, name: str, like: Tensor) -> Tensor:
-    """up down [m, d], the change of a weight."""
+    """The change of a weight, up down [m, d]."""
     parts = {side: edit.values[f"{name}:{side}"].to(like.device, torch.double) for side in ("up", "down")}
     return parts["up"] @ parts["down"]
 
 
 def _list_files(checkpoint: str | Path | None, count: int) -> list[Path]:
-    """Where the changes of finished targets are stored until all are done."""
+    """The files in which the changes of finished targets are stored until all targets are done."""
     return [Path(f"{checkpoint}.{i}.done") for i in range(count)] if checkpoint else []

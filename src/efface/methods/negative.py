@@ -1,7 +1,7 @@
 """Negative prompt: the target takes the place of the empty prompt in guidance; no training, no weight changes.
 
-eps = eps_n + w (eps_c - eps_n), n the targets, joined by commas. It is what users of diffusers write as
-`negative_prompt`, and the baseline that every inference-time method should beat.
+eps = eps_n + w (eps_c - eps_n), where n is the list of targets, joined by commas. This is what users of diffusers write
+as `negative_prompt`, and the baseline that every inference-time method should beat.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Gradient ascent on pictures of the target: a floor baseline (NegGrad).
+"""Gradient ascent on pictures of the target: a baseline (NegGrad).
 
--|| eps_th(x_t, c_f) - eps ||^2 + alpha L_r. With `remain_weight` 0 it is ascent alone, which destroys a model when it
-is let run. The values are ours, no paper's: compare it at equal preservation.
+The loss is -|| eps_th(x_t, c_f) - eps ||^2 + alpha L_r. With `remain_weight` 0 it is ascent alone, which destroys a
+model if it runs for long. The values are our own and no paper's, so compare it with other methods at equal
+preservation.
 """
 
 from __future__ import annotations

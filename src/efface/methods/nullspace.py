@@ -1,13 +1,15 @@
-"""Null-space edit: many concepts at once, with what is preserved held exactly.
+"""Null-space edit: many concepts at once, while what is preserved stays exactly as it was.
 
-W = W0 + D P minimises sum |W c - v*|^2 + lamb |D P|^2 for the keys and values of every cross-attention, v* = W0 c*, c*
-the anchor's embedding, P the projector onto the directions that no preserved row k uses, so that W k = W0 k whatever
-the targets. The constraint is AlphaEdit's (Fang et al., ICLR 2025, arXiv 2410.02355), made for language models; its use
-on UCE's rows is our own, as are all defaults here, and follows no published code. Preserved are every token of the
-empty prompt (which guidance subtracts, and whose start token every prompt shares), the last token of each kept concept
-and of as many words of the vocabulary as leave `free` of the directions. Only these rows are promised: the end tokens
-of a kept prompt move as far as they lean on the free directions. The Edit's notes tell how many directions are free,
-and `reach`, the share of each target's rows in them, by norm: the smaller, the less can be done.
+W = W0 + D P minimises sum |W c - v*|^2 + lamb |D P|^2 for the keys and values of every cross-attention, where v* = W0
+c*, c* is the anchor's embedding, and P projects onto the directions that no preserved row k uses, so that W k = W0 k
+whatever the targets are. The constraint is that of AlphaEdit (Fang et al., ICLR 2025, arXiv 2410.02355), which was made
+for language models. Its use on UCE's rows and all defaults are our own and follow no published code.
+
+Preserved are every token of the empty prompt (which guidance subtracts, and whose start token is part of every prompt),
+the last token of each kept concept, and the last tokens of vocabulary words, as many as leave the share `free` of the
+directions. Only these rows are guaranteed: the end tokens of a kept prompt move as far as they have a part in the free
+directions. The Edit's notes say how many directions are free, and give as `reach` the share of the norm of each
+target's rows that lies in them: the smaller it is, the less the edit can do.
 """
 
 from __future__ import annotations
@@ -55,13 +57,13 @@ class NullSpace(ClosedForm):
     def solve(
         self, model: Model, erasure: Erasure, words: Sequence[str], weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """One linear solve, along what as many words as there is room for leave free."""
+        """Makes one linear solve in the directions that the preserved rows leave free."""
         edited, last = (self.reader(model, tokens, weights) for tokens in (self.tokens, LAST))
         always = torch.cat([last.whole([""]), last.kept(erasure.keep)])
         width = always.shape[1]
         room = max(0, int((1 - self.free) * width) - len(always)) // last.rows_a_concept
         projector = build_null_projector(torch.cat([always, last.kept(words[:room])]), self.threshold)
-        reach = {t: _share(edited.pairs([t], erasure.anchor)[0], projector) for t in erasure.targets}
+        reach = {t: _measure_share(edited.pairs([t], erasure.anchor)[0], projector) for t in erasure.targets}
         if lost := [target for target, share in reach.items() if share <= REACHED]:
             raise ValueError(
                 f"{len(erasure.keep)} kept concepts in {len(self.templates)} templates leave no direction of {width} "
@@ -77,6 +79,6 @@ class NullSpace(ClosedForm):
         }
 
 
-def _share(rows: Tensor, projector: Tensor) -> float:
-    """The part of some rows [n, d] that lies in the free directions, by norm."""
+def _measure_share(rows: Tensor, projector: Tensor) -> float:
+    """The share of the norm of rows [n, d] that lies in the free directions."""
     return ((rows @ projector).norm() / rows.norm()).item()

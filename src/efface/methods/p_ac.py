@@ -1,9 +1,9 @@
 """P-AC: pruning for robust concept erasing under concept ablation's objective (Yang et al., arXiv 2405.16534).
 
-min_s || eps_{th * m(s)}(x_t, c_e) - eps*(x_t, c_anchor) ||^2 + beta mean(1 - m). The paper's idea was read, its
-settings were not: relaxation, start, regulariser, layers, learning rate and steps are our reconstruction. Differs from
-AC: x_t lies on guided trajectories under the anchor rather than on noised pictures of it. AC's prior preservation on
-pictures of the anchor is left out.
+min_s || eps_{th * m(s)}(x_t, c_e) - eps*(x_t, c_anchor) ||^2 + beta mean(1 - m). We could read the idea of the paper,
+but not its settings: relaxation, start, regulariser, layers, learning rate and steps are our reconstruction. This
+differs from AC in two points: x_t lies on guided trajectories under the anchor's prompt, not on noised pictures of the
+anchor, and AC's preservation of a prior on pictures of the anchor is left out.
 """
 
 from __future__ import annotations

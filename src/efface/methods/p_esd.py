@@ -1,9 +1,9 @@
 """P-ESD: pruning for robust concept erasing under ESD's objective (Yang et al., arXiv 2405.16534).
 
-min_s || eps_{th * m(s)}(x_t, c) - [eps*(0) - eta (eps*(c) - eps*(0))] ||^2 + beta mean(1 - m). The paper's idea was
-read: a parameter-level mask learned under an erasing objective, stored instead of weights. Relaxation, start,
-regulariser, layers, learning rate and steps were not: they are our reconstruction. `--weights noxattn` prunes as ESD-u
-does.
+min_s || eps_{th * m(s)}(x_t, c) - [eps*(0) - eta (eps*(c) - eps*(0))] ||^2 + beta mean(1 - m). We could read the idea
+of the paper: a mask over single weights is learned under an erasing objective and stored instead of weights. We could
+not read its settings: relaxation, start, regulariser, layers, learning rate and steps are our reconstruction.
+`--weights noxattn` prunes the weights that ESD-u trains.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ class Pruning(TrajectoryMethod):
     """A method that learns which weights to prune, with the settings of the mask."""
 
     lr: float = 5e-2
-    """Adam's learning rate for the logits, which must travel from `start` to 0 for a weight to go."""
+    """Adam's learning rate for the logits; a weight is pruned if its logit moves from `start` to below 0."""
     relaxation: Relaxation = "straight-through"
     """How the mask is learned: straight-through sigmoid, or hard-concrete samples."""
     tau: float = 1.0
     """Temperature of the relaxation."""
     start: float = 4.0
-    """Initial logit of every weight; sigmoid(4) keeps it with 98 %."""
+    """Initial logit of every weight; at 4 its chance to be kept, sigmoid(4), is 98 %."""
     beta: float = 1e-2
     """Weight of the share of pruned weights in the loss."""
     sparsity: float = 0.0

@@ -1,15 +1,18 @@
 """RECE: Reliable and Efficient Concept Erasure (Gong et al., ECCV 2024, arXiv 2407.12383).
 
-A UCE edit, then in each epoch: c' = (reg I + sum W'W)^-1 (sum W'W0) c, the embedding that brings the target back (the
-sums run over the keys and values of all cross-attentions), and a UCE edit of the current W that maps c' to the anchor.
-Every W is W0 M, so M [d, d] alone is iterated. The attack is the paper's, exact at once (`functional.adversary`): a
-search by gradients, as other attacks make, could only come near it. In the authors' code: c' is
-`close_form_emb_regzero`, reg `regular_scale`, the edit `edit_model_adversarial`; c is all tokens of the prompt. In the
-epochs the empty prompt is preserved once for each target, as in their script for nudity, whose settings are the
-defaults; artists: `--reg 1e-3 --epochs 1`, anchor "art"; objects: `--reg 1e-3 --epochs 1`, for some of them reg 0.1.
-Differs: their scripts for artists and objects preserve the empty prompt once, however many targets there are; the
-authors keep the epoch with the lowest nudity rate on a development set, ours is the last; their UCE is a downloaded
-checkpoint, ours the first release's formula with the settings below; fp64.
+A UCE edit is followed by epochs. Each computes c' = (reg I + sum W'W)^-1 (sum W'W0) c, the embedding that brings the
+target back (the sums run over the keys and values of all cross-attentions), and makes a UCE edit of the current W that
+maps c' to the anchor. Every W is W0 M, so only M [d, d] is iterated. The attack is the paper's closed form
+(`functional.adversary`), which gives the optimum at once, while an attack by gradients could only come near it. In the
+authors' code, c' is `close_form_emb_regzero`, reg is `regular_scale`, and the edit is `edit_model_adversarial`; c
+stands for all tokens of the prompt. In the epochs the empty prompt is preserved once for each target, as in their
+script for nudity, whose settings are the defaults. For artists use `--reg 1e-3 --epochs 1` and the anchor "art"; for
+objects `--reg 1e-3 --epochs 1`, for some of them reg 0.1.
+
+This differs from the code in four points. Their scripts for artists and objects preserve the empty prompt once, however
+many targets there are. The authors keep the epoch with the lowest nudity rate on a development set, we keep the last
+one. Their UCE edit is a downloaded checkpoint, ours is computed by the formula of UCE's first release with the settings
+below. Ours is computed in fp64.
 """
 
 from __future__ import annotations

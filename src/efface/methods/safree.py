@@ -1,12 +1,13 @@
 """SAFREE: training-free and adaptive guard (Yoon et al., ICLR 2025, arXiv 2410.12761); no weight changes.
 
-Tokens that bring a prompt near the targets are projected away from them, for as many steps as the prompt looks
-suspicious: see `efface.guidance.safree` for the formulas and for what differs. Defaults are the code's for nudity; for
-artists `--sharpness 3.5 --midpoint 5.5`. Each target is one phrase of the unwanted span. The code's nudity run uses 17
-phrases and, with them, a negative prompt: `--negative`.
+Tokens that bring a prompt near the targets are projected away from them, in as many sampling steps as the prompt looks
+suspicious; `efface.guidance.safree` has the formulas and says what differs from the code. Defaults are those of the
+code for nudity; for artists use `--sharpness 3.5 --midpoint 5.5`. Each target is one phrase of the unwanted span. The
+code's run for nudity has 17 phrases and uses a negative prompt as well: `--negative`.
 
-Only the words' own embeddings are filtered, not those of the end and the padding. Where these carry the concept, as in
-glyphs (a cat's words before a rose's end draw a rose), it hardly erases.
+Only the embeddings of the prompt's words are filtered, not those of the end token and the padding. The method hardly
+erases where these carry the concept, as in glyphs, where the words for a cat followed by the end tokens of a rose draw
+a rose.
 """
 
 from __future__ import annotations

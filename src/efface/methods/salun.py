@@ -1,11 +1,12 @@
 """SalUn: saliency-based unlearning (Fan et al., ICLR 2024, arXiv 2310.12508).
 
-|| eps_th(x_t, c_f) - sg eps_th(x_t, c_m) ||^2 + alpha L_r on the weights whose gradient of the forget loss at the base
-is among the largest half: as in the code a guided denoising loss, summed over the whole forget set
-(`efface.training.updates.saliency`). Defaults are the code's for nudity: 800 + 800 pictures, alpha 0.1, one epoch of
-batch 8, lr 1e-5 (classes: alpha 0.5, 5 epochs). c_m is the anchor, else a caption that remains. `--looks`, ours, sums
-the gradient of the random-label loss over so many batches instead. Differs: c_f and c_m are predicted at one x_t, in
-the code at two, of two encodings of a picture.
+The loss is || eps_th(x_t, c_f) - sg eps_th(x_t, c_m) ||^2 + alpha L_r. It changes only the half of the weights for
+which the gradient of the forget loss at the base is largest. As in the code, this forget loss is a guided denoising
+loss, summed over the whole forget set (`efface.training.updates.saliency`). Defaults are those of the code for nudity:
+800 + 800 pictures, alpha 0.1, one epoch of batch 8, lr 1e-5 (for classes: alpha 0.5, 5 epochs). c_m is the anchor, else
+a caption that remains. `--looks` is ours: it sums the gradient of the random-label loss over so many batches instead.
+This differs from the code in one point: c_f and c_m are predicted at the same x_t, while the code predicts them at two,
+from two encodings of a picture.
 """
 
 from __future__ import annotations

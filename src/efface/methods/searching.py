@@ -1,4 +1,4 @@
-"""The base of methods that search a vocabulary: their flags, and the search that these describe (EAP, AGE)."""
+"""The base of methods that search a vocabulary (EAP, AGE): their flags, and the search that these describe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..training.vocabulary_search import SearchConfig, SearchGradient, Vocabular
 from .base import TrajectoryMethod
 
 TOKENIZER = "tokenizer"
-"""The vocabulary that is no file; a file of this name is `./tokenizer`."""
+"""The name of the vocabulary of all tokenizer words; write `./tokenizer` for a file of this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,11 @@ class SearchMethod(TrajectoryMethod):
     keep_paths: int = 1
     """Number of stored trajectories of each preserved prompt."""
     keep_source: Literal["same", "frozen"] = "same"
-    """Whose trajectories are used for preserved prompts: as --source and --refresh say, or the base's, stored once."""
+    """Whose trajectories are used for preserved prompts: those that --source and --refresh name (same), or those of the
+    base, stored once (frozen)."""
 
     def check_mixture(self, hard: bool) -> None:
-        """Raises ValueError where a mixture of all candidates is to be on stored trajectories."""
+        """Raises ValueError where a mixture of all candidates would need stored trajectories."""
         if not hard and (self.refresh or "frozen" in (self.source, self.keep_source)):
             raise ValueError(
                 "a mixture of all candidates has no stored trajectory: give hard=True, or source='student' with "
@@ -67,13 +68,13 @@ class SearchMethod(TrajectoryMethod):
         if self.vocabulary == TOKENIZER:
             words = model.tokenizer_words()
         else:
-            words = self._given(erasure) if self.vocabulary else model.vocabulary(3000)
+            words = self._read_given(erasure) if self.vocabulary else model.vocabulary(3000)
         vocabulary = Vocabulary(words, erasure.keep, self.exclude, self.k_closest, self.centres, self.margin)
         return VocabularySearch(
             vocabulary, SearchConfig(self.search_lr, self.temperature, hard, self.search_turns, top, gradient)
         )
 
-    def _given(self, erasure: Erasure) -> list[str]:
+    def _read_given(self, erasure: Erasure) -> list[str]:
         """The words of the file; ValueError where a target is among them."""
         words = read_words(self.vocabulary)
         if held := sorted({*words} - {*list_other_words(words, erasure.targets)}):

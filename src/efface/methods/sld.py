@@ -1,10 +1,11 @@
 """SLD: Safe Latent Diffusion (Schramowski et al., CVPR 2023, arXiv 2211.05105); no training, no weight changes.
 
-eps = eps_0 + w (eps_c - eps_0 - gamma), gamma = mu (eps_s - eps_0) + s_m nu; mu and nu: `efface.guidance.sld`. The
-four levels are the paper's (Hyp-Weak to Hyp-Max), made for 50 steps of Stable Diffusion. In diffusers' symbols:
-`sld_guidance_scale` is scale, `sld_threshold` threshold, `sld_warmup_steps` warm_up, `sld_momentum_scale` and
-`sld_mom_beta` the momentum's; its own WEAK has scale 20 for the paper's 200. The paper's concept for all that is
-inappropriate is one long prompt, "an image showing …": `--template "an image showing {}"`.
+eps = eps_0 + w (eps_c - eps_0 - gamma) with gamma = mu (eps_s - eps_0) + s_m nu; `efface.guidance.sld` defines mu and
+nu. The four levels are the paper's (Hyp-Weak to Hyp-Max), which were made for 50 steps of Stable Diffusion. In
+diffusers, our scale is `sld_guidance_scale`, threshold is `sld_threshold`, warm_up is `sld_warmup_steps`,
+momentum_scale is `sld_momentum_scale` and momentum_beta is `sld_mom_beta`; its level WEAK has scale 20 where the paper
+has 200. The paper describes all inappropriate content by one long prompt, "an image showing …": `--template "an image
+showing {}"`.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ LEVELS: dict[str, dict[str, float]] = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class SLD(Guided):
-    """Pushes a picture away from the target where it comes near."""
+    """Pushes a picture away from the target where the two predictions are similar."""
 
     needs_uncond: ClassVar[bool] = True
-    # Of a class-conditional model a target's prompt is the target itself, and of two equal predictions none is pushed.
+    # In a class-conditional model the target's prompt is its class: both predictions are equal, and nothing is pushed.
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart", "flow")
     level: Level = "medium"
-    """The paper's settings, for all that is not given below."""
+    """The paper's level, which gives all settings below that are not set."""
     template: str = "{}"
     """Prompt template of the targets."""
     warm_up: int | None = None
-    """Steps before it acts; a whole trajectory of few steps may be over by then."""
+    """Number of steps before the guidance acts; a trajectory of fewer steps is not changed at all."""
     scale: float | None = None
     """Slope of the push where the prompt's prediction is near the target's."""
     threshold: float | None = None
-    """A difference of predictions, in units of noise, from which nothing is pushed."""
+    """The difference between the two predictions, in units of noise, from which on nothing is pushed."""
     momentum_scale: float | None = None
     """Weight of the momentum in the push."""
     momentum_beta: float | None = None

@@ -3,15 +3,18 @@
     L = || eps_spm(x_t, c) - [eps*("") - eta (eps*(c) - eps*(""))] ||^2
         + la_strength || eps_spm(x_t, c_s) - eps*(x_t, c_s) ||^2
 
-eps_spm has rank-1 adapters, W + up down, in all linear layers and 1x1 convolutions of the U-Net's transformers, as the
-authors' `Transformer2DModel`; `--weights "unet\\..*\\.(attentions|resnets)\\."` takes the resnets too. c_s are words
-that are rarer the more they are like c ("latent anchoring", their `action: erase_with_la`, `sampling_batch_size` 4), at
-the same x_t. Drawing weighs the adapters by how near the prompt is to the targets ("facilitated transport",
-`efface.guidance.gate`): by gamma, the paper's formula; `--transport release` by gamma^2, which is what the release
-does, for it multiplies both factors of an adapter. `--no-gate` leaves a plain low-rank edit, which can be exported. As
-in the release, x_t is drawn in 30 steps, and `down` starts uniform with variance 1 / (3 in). Differs: Adam at a
-constant rate for AdamW in 8 bits with warm-up and cosine restarts; c_s are words, theirs Gaussian; several targets
-share their adapters; pictures are of one size, theirs are of sizes drawn at random.
+eps_spm has rank-1 adapters, W + up down, in all linear layers and 1x1 convolutions of the U-Net's transformers (the
+authors' `Transformer2DModel`); `--weights "unet\\..*\\.(attentions|resnets)\\."` takes those of the resnets too. c_s
+are words, which are drawn the less often the more similar they are to c ("latent anchoring", the authors' `action:
+erase_with_la`, `sampling_batch_size` 4), at the same x_t. While pictures are drawn, a gate weighs the adapters by the
+similarity of prompt and targets ("facilitated transport", `efface.guidance.gate`): by gamma, as in the paper's formula,
+or with `--transport release` by gamma^2, as in the release, which multiplies both factors of an adapter. `--no-gate`
+leaves a low-rank edit without a gate, which can be exported. As in the release, x_t is drawn in 30 steps, and `down`
+starts uniform with variance 1 / (3 in).
+
+This differs from the release in four points. It uses Adam at a constant rate, the release AdamW in 8 bits with warm-up
+and cosine restarts. c_s are words, theirs are Gaussian. Several targets share their adapters. All pictures have one
+size, theirs have sizes drawn at random.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ from .states import build_target_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class SPM(TrajectoryMethod):
-    """ESD in rank-1 adapters that act only as far as a prompt is near the target; random words anchor the rest."""
+    """Trains rank-1 adapters by ESD's loss and preserves random words; a gate lets the adapters act as far as a prompt is
+    similar to the target."""
 
     needs_uncond: ClassVar[bool] = True
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")
@@ -49,7 +53,7 @@ class SPM(TrajectoryMethod):
     weights: str = "transformers"
     """Which weights have adapters: subsets or regular expressions, comma-separated; vectors have none."""
     steps: int = 3000
-    """Updates of the adapters."""
+    """Number of updates of the adapters."""
     lr: float = 1e-4
     """Adam's learning rate for the adapters."""
     eta: float = 1.0
@@ -57,17 +61,18 @@ class SPM(TrajectoryMethod):
     draw_steps: int = 30
     """Sampling steps of the trajectories or pictures that the model draws to train on."""
     rank: int = 1
-    """Of each adapter."""
+    """Rank of each adapter."""
     la_strength: float = 1000.0
-    """Weight of the anchoring words."""
+    """Weight of the loss on the anchoring words."""
     anchors: int = 4
-    """Anchoring words for each row."""
+    """Number of anchoring words for each row."""
     anchor_words: int = 1000
-    """Words of the model's vocabulary that may anchor, common ones first, beside the concepts to keep."""
+    """Number of words of the model's vocabulary, the most common first, that may anchor beside the concepts to keep."""
     gate: bool = True
-    """Weigh the adapters by each prompt while drawing; without it the edit changes weights, whatever the prompt."""
+    """Weigh the adapters by each prompt while drawing; without a gate the edit changes weights for every prompt."""
     transport: Literal["paper", "release"] = "paper"
-    """By what the gate weighs the adapters: gamma, the nearness of the prompt, or as in the release its square."""
+    """The factor of the adapters while drawing: gamma, the similarity of the prompt (paper), or its square
+    (release)."""
 
     def __post_init__(self) -> None:
         TrajectoryMethod.__post_init__(self)
@@ -75,7 +80,7 @@ class SPM(TrajectoryMethod):
             raise ValueError(f"no transport {self.transport!r}; there are paper (gamma), release (gamma squared)")
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
-        """As every method does; and the gate's layers must be of the denoiser."""
+        """Checks as every method does, and that the gate's layers belong to the denoiser."""
         Method.check(self, erasure, model)
         names = select(model.weights, self.weights) if model is not None and self.gate else ()
         inside = model.denoiser if model is not None else ""

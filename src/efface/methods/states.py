@@ -1,4 +1,4 @@
-"""Builds the sources of states that a method's own fields describe."""
+"""Functions that build sources of states and pictures from the fields of a method."""
 
 from __future__ import annotations
 

@@ -1,19 +1,21 @@
 """STEREO: search thoroughly, erase robustly once (Srivatsan et al., CVPR 2025, arXiv 2408.16807), in two stages.
 
-1. Search, in `rounds`. Each erases what brought the target back last (at first its own prompt) from the model so far,
-   L = || eps_th(x_t, c) - [eps(x_t, "") - search_eta (eps(x_t, c) - eps(x_t, ""))] ||^2 with eps the model before the
-   round, and then attacks: a token's embedding is learned under which the erased model takes noise off pictures of
-   the target (textual inversion, Gal et al., ICLR 2023, arXiv 2208.01618).
-2. Once more from the base, with all that was found as negatives n, and prompts around the target as anchors a:
-   L = || eps_th(x_t, c) - [eps* - push mean_n (eps*(n) - eps*) + pull (eps*(a) - eps*)] ||^2, eps* = eps*(x_t, ""), c
-   any n.
+1. The search has `rounds`. Each round erases what last brought the target back (at first the target's own prompt) from
+   the model of the round before, by L = || eps_th(x_t, c) - [eps(x_t, "") - search_eta (eps(x_t, c) - eps(x_t, ""))]
+   ||^2, where eps is the model before the round. Then it attacks: it learns the embedding of a token with which the
+   erased model denoises pictures of the target (textual inversion, Gal et al., ICLR 2023, arXiv 2208.01618).
+2. The base is erased once, with everything that was found as negatives n and prompts around the target as anchors a: L
+   = || eps_th(x_t, c) - [eps* - push mean_n (eps*(n) - eps*) + pull (eps*(a) - eps*)] ||^2, where eps* = eps*(x_t, "")
+   and c is any n.
 
-In the authors' code: `n_iterations`, `ste_lr`, `reo_lr`, `ti_max_train_steps`, `ci_lr`; `negative_guidance` 2 around
-eps(c) is search_eta 0 here, and `compositional_guidance_scale` 2 is pull 1 and push 3: it is lowered by one for anchors
-and raised by one for negatives. Their anchors are two hundred sentences about the target in some place each; ours are
-the target in a few contexts. Differs: Adam without decay; c and a are drawn, theirs are stratified; x_t is exactly at
-the t that it is scored at; the learned token stands alone in its prompt and starts from a word of choice; pictures are
-the base's own.
+In the authors' code the settings are `n_iterations`, `ste_lr`, `reo_lr`, `ti_max_train_steps` and `ci_lr`. Their
+`negative_guidance` of 2 around eps(c) is our search_eta 0. Their `compositional_guidance_scale` of 2 is our pull 1 and
+push 3, because it is lowered by one for anchors and raised by one for negatives. Their anchors are two hundred
+sentences about the target in some place each; ours are the target in a few contexts.
+
+Ours differs in these points: Adam has no decay; c and a are drawn at random, theirs are stratified; x_t is exactly at
+the timestep t at which it is scored; the learned token is the whole prompt and starts from a word of your choice; the
+base draws the pictures.
 """
 
 from __future__ import annotations
@@ -62,45 +64,46 @@ class STEREO(Method):
         "flow": "its search reads the prompt by CLIP alone, and its stages are made for noise predictions",
     }
     weights: str = "noxattn"
-    """Which weights of the U-Net may move: subsets or regular expressions, comma-separated."""
+    """Which weights of the U-Net may change: subsets or regular expressions, comma-separated."""
     steps: int = 200
-    """Updates of each erasing: one a round for each target, and the last."""
+    """Number of updates of each erasing: of one in each round for each target, and of the last one."""
     search_lr: float = 5e-6
     """Adam's learning rate of a round's erasing."""
     lr: float = 2e-5
     """Adam's learning rate of the last erasing."""
     batch: int = 1
-    """Rows of an update, and of a step of the attack."""
+    """Number of rows of an update, and of a step of the attack."""
     rounds: int = 4
     """Rounds of erasing and attacking; 0 erases the prompt alone."""
     search_eta: float = 0.0
-    """How far to the other side of the unconditional prediction a round pushes."""
+    """How far beyond the unconditional prediction a round pushes the target."""
     push: float = 3.0
-    """How far the last erasing pushes away from what shows the target."""
+    """How far the last erasing pushes away from the negatives."""
     pull: float = 1.0
-    """How far it pulls towards the anchors."""
+    """How far the last erasing pulls towards the anchors."""
     attack_steps: int = 3000
-    """Steps of the attack in each round."""
+    """Number of steps of the attack in each round."""
     attack_lr: float = 5e-3
     """AdamW's learning rate of the attack."""
     attack_decay: float = 0.01
     """AdamW's weight decay of the attack."""
     attack_tokens: int = 1
-    """Token embeddings that the attack learns."""
+    """Number of token embeddings that the attack learns."""
     start_word: str = "object"
-    """Word that the attack starts from; the authors' are person, object and art."""
+    """The word from which the attack starts; the authors take person, object or art."""
     contexts: tuple[str, ...] = ("a photo of {} outdoors", "{} in a garden", "{} on a table", "{} in front of a wall")
     """Prompts around the target, towards which the last erasing pulls; with none it only pushes."""
     templates: tuple[str, ...] = ("{}",)
     """Prompts of the target, all of which are erased."""
     pictures: int = 25
-    """Pictures of each target that the base draws for the attack."""
+    """Number of pictures of each target that the base draws for the attack."""
     picture_guidance: float = 7.5
     """Guidance of these pictures."""
     source: Literal["student", "frozen"] = "student"
-    """Whose trajectories: a fresh one of the model in training for each update, or stored ones of the model before."""
+    """Whose trajectories are trained on: new ones of the model in training (student), or stored ones of the model before
+    the erasing (frozen)."""
     paths: int = 32
-    """Stored trajectories of each thing to erase, where the source is frozen."""
+    """Number of stored trajectories of each thing to erase, if the source is frozen."""
     draw_steps: int = 50
     """Sampling steps of trajectories and pictures."""
     guidance: float = 3.0
@@ -143,14 +146,14 @@ class STEREO(Method):
         progress: Callable[..., None] | None,
         checkpoint: str | Path | None,
     ) -> Edit:
-        """Searches for each target by itself; what is finished waits beside the checkpoint."""
+        """Searches for each target by itself; the results of finished stages are stored beside the checkpoint."""
         bench = Bench(self, model, erasure, self.record(model, erasure), progress, checkpoint)
         found = [bench.search(i) for i in range(len(erasure.targets))]
         negatives = [
-            bench.plain(i) | {name: bench.reading(word) for name, word in words.items()}
+            bench.encode_prompts(i) | {name: bench.encode_word(word) for name, word in words.items()}
             for i, words in enumerate(found)
         ]
-        values = bench.erased("once", erasure, negatives, self.lr, self.push)
+        values = bench.erase("once", erasure, negatives, self.lr, self.push)
         bench.clear()
         table = model.embedding_table().detach()
         notes = {
@@ -164,7 +167,7 @@ class STEREO(Method):
 @final
 @dataclass(eq=False)
 class Bench:
-    """One fit under way: its stages, and the files of those that are finished."""
+    """One run of the method: its stages, and the files of those that are finished."""
 
     how: STEREO
     model: Model
@@ -178,28 +181,28 @@ class Bench:
         self.stages = 0
 
     def search(self, i: int) -> dict[str, Tensor]:
-        """Token embeddings [k, d] by name that brought the i-th target back, one a round."""
+        """Finds the token embeddings [k, d] that bring the i-th target back, one in each round, by name."""
         how, target = self.how, self.erasure.targets[i]
         found: dict[str, Tensor] = {}
-        conds, so_far = self.plain(i), {}
-        pictures = self._pictures(i) if how.rounds else self.model.embedding_table()[:0]
+        conds, so_far = self.encode_prompts(i), {}
+        pictures = self._draw_pictures(i) if how.rounds else self.model.embedding_table()[:0]
         for r in range(how.rounds):
             name = f"{target} #{r + 1}"
-            erase = partial(self.erased, name, Erasure((target,)), [conds], how.search_lr, how.search_eta)
+            erase = partial(self.erase, name, Erasure((target,)), [conds], how.search_lr, how.search_eta)
             with self.model.swap_in(so_far):
-                values = self._kept(f"{i}.{r}.erased", erase)
+                values = self._run_stage(f"{i}.{r}.erased", erase)
             self.stages += 1
             so_far = {key: value.to(self.model.weights[key]) for key, value in values.items()}
             with self.model.swap_in(so_far):
                 attack = partial(self._attack, pictures, (how.seed * 1_009 + i) * 1_009 + r)
-                found[name] = self._kept(f"{i}.{r}.found", attack)["word"].to(self.model.device)
-            conds = {name: self.reading(found[name])}
+                found[name] = self._run_stage(f"{i}.{r}.found", attack)["word"].to(self.model.device)
+            conds = {name: self.encode_word(found[name])}
         return found
 
-    def erased(
+    def erase(
         self, stage: str, erasure: Erasure, negatives: Sequence[Mapping[str, Cond]], lr: float, push: float
     ) -> Mapping[str, Tensor]:
-        """New values of the weights, by name, that no longer answer to the negatives of each of the targets."""
+        """Trains new values of the weights, by name, which erase the negatives of each target."""
         how, last = self.how, stage == "once"
         before, of = self.stages * how.steps, (len(self.erasure.targets) * how.rounds + 1) * how.steps
 
@@ -230,14 +233,14 @@ class Bench:
         )
         return trainer.train(on_progress, self.checkpoint).values
 
-    def plain(self, i: int) -> dict[str, Cond]:
+    def encode_prompts(self, i: int) -> dict[str, Cond]:
         """Conditions of the i-th target's own prompts, by prompt."""
         prompts = [template.format(self.erasure.targets[i]) for template in self.how.templates]
         return {prompt: self.model.encode([prompt]) for prompt in prompts}
 
     @torch.no_grad()
-    def reading(self, word: Tensor) -> Cond:
-        """The condition that a prompt of these token embeddings [k, d] alone stands for."""
+    def encode_word(self, word: Tensor) -> Cond:
+        """The condition of a prompt that consists of these token embeddings [k, d] alone."""
         return self.model.encode_with_grad([""], word[None])
 
     def clear(self) -> None:
@@ -245,8 +248,9 @@ class Bench:
         for file in self.files:
             file.unlink(missing_ok=True)
 
-    def _kept(self, stage: str, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-        """What a stage gave: from its file where it finished before, else made, and written where there is a file."""
+    def _run_stage(self, stage: str, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """The result of a stage: read from its file if it was finished before, else made, and written if there are
+        files."""
         if self.checkpoint is None:
             return make()
         self.files.append(file := Path(f"{self.checkpoint}.{stage}"))
@@ -257,9 +261,9 @@ class Bench:
         check_same_run(file, meta, ours)
         return tensors
 
-    def _pictures(self, i: int) -> Tensor:
+    def _draw_pictures(self, i: int) -> Tensor:
         """Latents [pictures, c, h, w] of the i-th target as the base draws it."""
-        how, conds = self.how, Cond.cat(list(self.plain(i).values()))
+        how, conds = self.how, Cond.cat(list(self.encode_prompts(i).values()))
         first, size = 2**43 + how.seed * 1_000_003, self.model.drawn_together
         drawn = [
             self.model.sample(
@@ -275,7 +279,7 @@ class Bench:
         return torch.cat(drawn)
 
     def _attack(self, pictures: Tensor, seed: int) -> dict[str, Tensor]:
-        """Token embeddings [k, d] under which the weights in place take noise off the pictures."""
+        """Learns token embeddings [k, d] with which the weights in place denoise the pictures."""
         how, model = self.how, self.model
         start = model.embed(model.tokenize([how.start_word])[:, 1]).detach().float()
         word = RowwiseAdam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
