@@ -1,6 +1,6 @@
-"""Adam with moments of 8 bits, a tensor at a time: what `efface.training.adam8bit` did before it took many together.
+"""Adam with moments of 8 bits, one tensor at a time, as `efface.training.adam8bit` did before it took many together.
 
-It is kept to count its operations beside (`python -m benchmarks.optimiser`), and to test that the numbers are the same.
+It serves to compare the number of operations (`python -m benchmarks.optimiser`), and to test that results are equal.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 @final
 @dataclass(frozen=True)
 class Scale:
-    """Levels 1 to `levels` are top * 2^(-octaves), …, top, evenly in the logarithm; level 0 is 0."""
+    """The levels of one moment: 1 to `levels` stand for top * 2^(-octaves), …, top, evenly in the logarithm; level 0 is
+    0."""
 
     levels: int
     octaves: int
 
     def encode(self, x: Tensor, floor: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Levels [b, BLOCK] as fp32 and the largest [b, 1] of each block, of x [b, BLOCK] not below 0.
+        """Returns the levels [b, BLOCK] as fp32, and the largest value [b, 1] of each block, of x [b, BLOCK] >= 0.
 
         The mean over the random choice is x itself, except that what lies under the level `floor` is raised to it.
         """
@@ -78,7 +79,7 @@ class Adam8bitByTensor:
                 self._step_chunk(i, start, flat[start : start + CHUNK], given[start : start + CHUNK].float(), rng)
 
     def _step_chunk(self, i: int, start: int, param: Tensor, grad: Tensor, rng: torch.Generator) -> None:
-        """One step of a chunk of a tensor, a whole number of blocks but at its end."""
+        """Takes one step of a chunk of a tensor, which is a whole number of blocks unless it is the last chunk."""
         g = torch.nn.functional.pad(grad, (0, -len(grad) % BLOCK)).view(-1, BLOCK)
         part = slice(start // BLOCK, start // BLOCK + len(g))
         code, (top_m, top_v) = self.m[i][part].float(), self.tops[i][:, part]

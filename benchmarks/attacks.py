@@ -3,8 +3,8 @@
     python -m benchmarks.attacks --edit out/cat.safetensors
     python -m benchmarks.attacks --edit out/cat.safetensors --attack ring-a-bell --attack p4d --rows 16
 
-An attack's prompts a minute are the rows that it was made on, over the seconds that it took with everything that it
-draws and judges; beside them stand the pictures that it drew. Judging is timed on pictures that are there already.
+An attack's prompts a minute are the number of attacked rows divided by the time of the attack, including all that it
+draws and judges. The number of pictures that it drew is printed beside it. Judging is timed on existing pictures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .common import repeated, stamp, table, timed, write
 
 @dataclass(frozen=True, kw_only=True)
 class Attacks:
-    """Prompts a minute, by attack and by scorer."""
+    """Measures prompts a minute, by attack and by scorer."""
 
     edit: Path
     """What is attacked, an edit of the model."""
@@ -72,7 +72,7 @@ class Attacks:
             print(table(list(lines[0]), [list(line.values()) for line in lines]) + "\n")
 
     def speed(self, measure: Any) -> dict[str, Any]:
-        """What one attack took, on the erased concept."""
+        """Measures what one attack takes on the erased concept."""
         fought = measure.drawn / measure.queries if measure.queries else 0
         return {
             "attack": measure.attack,
@@ -83,7 +83,7 @@ class Attacks:
         }
 
     def judging(self, model: Any, scorers: Any, suite: Any) -> list[dict[str, Any]]:
-        """Drawing, and each scorer that looks at single pictures."""
+        """Measures drawing, and each scorer that looks at single pictures."""
         rows = (suite.rows * self.pictures)[: self.pictures]
         prompts, seeds = [row.prompt for row in rows], list(range(len(rows)))
         images = model.images(prompts, seeds)

@@ -1,4 +1,4 @@
-"""What all benchmarks share: what is counted and how, the machine's stamp, and where results go."""
+"""What all benchmarks share: counting and timing, the description of the machine, and the files of results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGES = ("efface", "torch", "diffusers", "transformers", "accelerate", "numpy
 
 @dataclass
 class Count:
-    """What passed through the denoiser."""
+    """The number of rows and calls of a denoiser."""
 
     rows: int = 0
     """A row is one state under one condition; a guided step of one picture is two."""
@@ -36,7 +36,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work took."""
+    """The seconds, rows, calls and bytes of a piece of work."""
 
     seconds: float
     processor: float
@@ -48,7 +48,7 @@ class Cost:
 
 @contextmanager
 def counted(*denoisers: nn.Module) -> Iterator[Count]:
-    """Within, rows and calls of these modules are counted by a hook on their forward."""
+    """Counts rows and calls of these modules inside the block, by a hook on their forward pass."""
     count = Count()
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ def counted(*denoisers: nn.Module) -> Iterator[Count]:
 
 
 def timed(work: Callable[[], object], *denoisers: nn.Module) -> Cost:
-    """Seconds, rows and calls of one piece of work; waits for a GPU to finish."""
+    """Measures seconds, rows and calls of one piece of work, and waits for a GPU to finish."""
     with counted(*denoisers) as count:
         settle()
         start, busy = time.perf_counter(), time.process_time()
@@ -76,7 +76,8 @@ def timed(work: Callable[[], object], *denoisers: nn.Module) -> Cost:
 
 
 def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
-    """Most bytes of tensors alive at once during the work, `resting` (weights that are there already) among them.
+    """The most bytes of tensors that are alive at once during the work, including `resting` (weights that exist
+    already).
 
     On a GPU what its allocator had handed out; elsewhere counted by operation, which slows the work: time another run.
     """
@@ -92,7 +93,8 @@ def peak_of(work: Callable[[], object], resting: Sequence[Tensor]) -> int:
 
 
 def concepts(n: int) -> tuple[str, ...]:
-    """The first n names of what the embedded model's world knows, then their synonyms; ValueError beyond those."""
+    """The first n names of what the embedded model's world knows, followed by their synonyms; ValueError if n is
+    larger."""
     things = world.load(world.BUNDLED).things
     names = tuple(dict.fromkeys([*(t.name for t in things), *(word for t in things for word in t.synonyms)]))
     if n > len(names):
@@ -101,23 +103,24 @@ def concepts(n: int) -> tuple[str, ...]:
 
 
 def settle() -> None:
-    """Waits for what a GPU still has to do."""
+    """Waits until a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def weights_of(*modules: nn.Module) -> list[Tensor]:
-    """Parameters and buffers."""
+    """The parameters and buffers of a module."""
     return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
 
 def repeated(work: Callable[[], object], times: int, warm: int = 1) -> float:
-    """Median seconds of `times` goes, after `warm` that do not count."""
+    """The median seconds of `times` runs, after `warm` runs that do not count."""
     return median(alternating({"": work}, times, warm)[""])
 
 
 def alternating(works: Mapping[str, Callable[[], object]], times: int, warm: int = 1) -> dict[str, list[float]]:
-    """Seconds of each go of each, after `warm` that do not count; one after the other, so that all meet one load."""
+    """The seconds of each run of each piece of work, after `warm` runs that do not count; the pieces take turns, so
+    that the load of the machine affects all alike."""
     for work in [*works.values()] * warm:
         work()
     goes = [{name: timed(work).seconds for name, work in works.items()} for _ in range(times)]
@@ -125,7 +128,7 @@ def alternating(works: Mapping[str, Callable[[], object]], times: int, warm: int
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 0) -> float:
-    """FLOP/s of the best of ten products of two square matrices: the most this machine gives, measured here and now."""
+    """The FLOP/s of the best of ten products of two square matrices: the most that this machine reaches now."""
     side = side or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     best = min(timed(lambda: a @ b).seconds for _ in range(12))
@@ -133,7 +136,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 0) -> floa
 
 
 def stamp(**more: Any) -> dict[str, Any]:
-    """Machine, versions, settings: a result without these is none."""
+    """The machine, versions and settings, which belong to every result."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     facts = {
@@ -148,7 +151,7 @@ def stamp(**more: Any) -> dict[str, Any]:
 
 
 def write(out: Path, name: str, data: Mapping[str, Any]) -> None:
-    """The result as JSON, whole or not at all."""
+    """Writes the result as JSON, completely or not at all."""
     file = check_file(out / f"{name}.json")
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
@@ -158,13 +161,13 @@ def write(out: Path, name: str, data: Mapping[str, Any]) -> None:
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Markdown."""
+    """Formats rows as a Markdown table."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
 
 def facts(cost: Cost) -> dict[str, Any]:
-    """A cost, for JSON."""
+    """A cost in JSON's types."""
     return asdict(cost)
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.drawing                                   # the embedded model
     python -m benchmarks.drawing --size sd --dtype bf16 --compile  # on a GPU
 
-Goes of the two alternate, so that a machine whose load changes slows both; the ratio is the median of the pairs'.
+Runs of the two alternate, so that a changing load of the machine slows both; the ratio is the median over pairs of
+runs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .sizes import Size, pipeline
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """Pictures a minute, ours and the pipeline's."""
+    """Compares pictures a minute of our loop and of the pipeline."""
 
     size: Size | Literal["glyphs"] = "glyphs"
     """The embedded model, or random weights of Stable Diffusion's shapes."""
@@ -56,12 +57,12 @@ class Drawing:
         print(table(list(rows[0]), [list(row.values()) for row in rows]))
 
     def opened(self, device: str, compile: bool) -> Any:
-        """The model; each time anew, for compiling changes the network in place."""
+        """Opens the model, anew at each call, because compiling changes the network in place."""
         made = None if self.size == "glyphs" else pipeline(self.size, self.pixels, device, CASTS[self.dtype])
         return efface.load(made or "glyphs", device, compile=compile)
 
     def compare(self, model: Any, bare: Any, n: int) -> dict[str, float]:
-        """Pictures a minute at n at once, by our loop and by a pipeline's own."""
+        """Measures pictures a minute, n at once, by our loop and by a pipeline's own."""
         prompts, seeds = ["a cat", "a dog"] * n, list(range(n))
         steps, guidance = self.steps or model.defaults.steps, model.defaults.guidance
 

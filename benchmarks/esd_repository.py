@@ -44,13 +44,13 @@ METRICS = ("esr1/target", "psr1/neighbour", "psr1/unseen")
 
 
 def name_ours(paths: int) -> str:
-    """Our run with so many trajectories."""
+    """The name of our run with so many trajectories."""
     return f"ours-{paths}-paths" if paths else "ours-a-state-an-update"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """The authors' ESD beside ours."""
+    """Compares the authors' ESD with ours."""
 
     checkout: Annotated[Path, tyro.conf.Positional]
     """A folder with the authors' repository."""
@@ -67,7 +67,7 @@ class Repository:
     out: Path = Path("out/esd-repository")
 
     def run(self) -> dict[str, Any]:
-        """Both programs, with their processor seconds; writes them, and prints a table."""
+        """Runs both programs, writes their processor seconds, and prints a table."""
         program = self.checkout / PROGRAM
         if not program.is_file():
             raise FileNotFoundError(f"{self.checkout} holds no {PROGRAM}; give a checkout of the authors' repository")
@@ -88,7 +88,8 @@ class Repository:
         return found
 
     def start_theirs(self, updates: int) -> float:
-        """Processor seconds of their program; its weights lie in `out`/theirs.safetensors afterwards."""
+        """Runs their program and returns its processor seconds; its weights lie in `out`/theirs.safetensors
+        afterwards."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             size = efface.load("glyphs").resolution
@@ -106,11 +107,11 @@ class Repository:
         return seconds
 
     def file(self, paths: int) -> Path:
-        """Where ours leaves its edit."""
+        """The file of our edit."""
         return self.out / f"{name_ours(paths)}.safetensors"
 
     def start_ours(self, updates: int, paths: int, file: Path) -> float:
-        """Processor seconds of ours; the edit lies in the file afterwards."""
+        """Runs our program and returns its processor seconds; its edit lies in the file afterwards."""
         flags = {"model": "glyphs", "target": self.concept, "weights": "xattn", "source": "frozen", "steps": updates}
         flags |= {
             "batch": 1,

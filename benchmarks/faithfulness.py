@@ -26,7 +26,7 @@ BOUND = 1e-5
 
 @dataclass(frozen=True)
 class Row:
-    """A method's or an attack's comparison."""
+    """The comparison of a method or an attack with its paper."""
 
     measure: Callable[[Any], Difference] | None
     """None where there is no formula."""
@@ -154,7 +154,7 @@ way, on the same model with its cross-attention moved at random.
 
 
 def table(found: dict[str, Difference], rows: Mapping[str, Row] = ROWS) -> str:
-    """The page's rows."""
+    """Lists the rows of the page."""
 
     def say(value: float | None) -> str:
         return "–" if value is None else f"{value:.0e}".replace("e-0", "e-") if value else "0"
@@ -168,7 +168,7 @@ def table(found: dict[str, Difference], rows: Mapping[str, Row] = ROWS) -> str:
 
 
 def measured(chosen: Sequence[str]) -> dict[str, Difference]:
-    """The differences of some methods and attacks; KeyError where one has no row."""
+    """Measures the differences of some methods and attacks; KeyError for one that has no row."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from tiny import tiny_model
 

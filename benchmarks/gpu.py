@@ -1,13 +1,14 @@
-"""What tells most of a GPU, in about ten minutes, on one page.
+"""Measures the most informative speeds of a GPU on one page, in about ten minutes.
 
     python -m benchmarks.gpu                                  # SD 1.5 and SDXL with random weights
     python -m benchmarks.gpu --rehearse                       # the same cases on a tiny model, on any machine
     python -m benchmarks.gpu --quantised FOLDER               # FLUX.1-dev, say, held in 4 and in 8 bits
 
-SD 1.5 at 512 pixels: ESD, EAP, EraseDiff by a few updates, UCE of a hundred concepts, one attack by gradients, drawing;
-SDXL at 1024: ESD. Beside each the memory that the plan said before, and beside an update the bare network, compiled
-by nobody, at the same rows. Weights are random: speed does not look at them. A case that fails says so on the page, and
-the others go on. The page is Markdown, with the machine and the versions at its head.
+The cases are a few updates of ESD, EAP and EraseDiff, UCE of a hundred concepts, one attack by gradients and drawing
+with SD 1.5 at 512 pixels, and ESD with SDXL at 1024. Beside each case stands the memory that was planned before, and
+beside an update the time of the network alone, not compiled, for the same rows. Weights are random, because speed does
+not depend on them. If a case fails, the page says so and the other cases still run. The page is Markdown and begins
+with the machine and the versions.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ SMALL |= {"remain_words": 2, "label": "dog", "centres": 2, "k_closest": 4}
 
 @dataclass(frozen=True, kw_only=True)
 class GPU:
-    """Speed and memory of the main methods on this machine."""
+    """Measures speed and memory of the main methods on this machine."""
 
     rehearse: bool = False
     """Use a tiny random model, and few updates: shows that all of it runs."""
@@ -84,7 +85,7 @@ class GPU:
         self.write(lines, time.monotonic() - began)
 
     def cases(self) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
-        """Every case by the model's size and its own name, what tells most first."""
+        """Lists every case by the size of the model and the name of the case, the most informative first."""
         if self.quantised:
             return [(self.quantised, f"gem, {n} bits", lambda n=n: self.held_in(n)) for n in (4, 8)]
         made: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
@@ -102,7 +103,8 @@ class GPU:
         return efface.load(pipeline(size, SIDES[size], device, CASTS[choose_dtype(device) or "fp32"]), device)
 
     def trained(self, name: str, size: Size) -> dict[str, Any]:
-        """Seconds an update, and the peak beside the plan; the bare network's forward and backward pass beside it."""
+        """Measures seconds of an update, and the peak beside the plan; also the forward and backward pass of the
+        network alone."""
         model, kind = self.opened(size), methods.get(name)
         fields = {field.name for field in dataclasses.fields(kind)}
         steps = 3 if self.rehearse else 2 + self.updates
@@ -128,7 +130,7 @@ class GPU:
         }
 
     def bare(self, model: Any, rows: int) -> float:
-        """Seconds of the network's own pass and its gradient to the cross-attention, at so many rows."""
+        """Measures the pass of the network alone and its gradient to the cross-attention, for so many rows."""
         x = torch.zeros(rows, *model.latent_shape, device=model.device, dtype=model.dtype)
         cond = model.encode(["a cat"]).expand(rows)
         learning = [weight for name, weight in model.weights.items() if "attn2" in name]
@@ -143,7 +145,8 @@ class GPU:
         return median(timed(work).seconds for _ in range(3))
 
     def held_in(self, bits: Literal[4, 8]) -> dict[str, Any]:
-        """Updates of low rank on a base in so many bits, and how far its pictures are from those of the edit there."""
+        """Measures low-rank updates of a base in so many bits, and how far its pictures are from those of the same edit
+        at full precision."""
         model = efface.load(self.quantised, quantise=bits, checkpointing=True, offload=True)
         steps = 2 + self.updates
         kind: Any = methods.get("gem")
@@ -161,7 +164,7 @@ class GPU:
         return {"seconds": update, "rows": method.batch, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
     def closed(self, name: str, size: Size) -> dict[str, Any]:
-        """A closed form of many concepts, in all."""
+        """Measures a closed form of many concepts."""
         model = self.opened(size)
         model.fingerprint()
         method = methods.build_method(name, model, {})
@@ -171,7 +174,7 @@ class GPU:
         return {"seconds": marks[0], "rows": len(erasure.targets), "peak GB": used / 1e9}
 
     def attacked(self, size: Size) -> dict[str, Any]:
-        """One gradient step of an attack on so many rows, in as many at once as fit."""
+        """Measures one gradient step of an attack on so many rows, with as many at once as fit."""
         model = self.opened(size)
         rows = 4 if self.rehearse else self.rows
         plan = plan_gradients(model, rows, read_free_bytes(model.device))
@@ -191,7 +194,7 @@ class GPU:
         return {**at_once, "peak GB": used / 1e9, "planned GB": plan.need / 1e9}
 
     def drawn(self, size: Size) -> dict[str, Any]:
-        """Drawing four pictures, decoding among it."""
+        """Measures drawing four pictures, including their decoding."""
         model, n = self.opened(size), 4
         steps = 4 if self.rehearse else 50
 
@@ -202,7 +205,7 @@ class GPU:
         return {"seconds": timed(work).seconds, "rows": n, "peak GB": used / 1e9}
 
     def write(self, lines: list[dict[str, Any]], took: float) -> None:
-        """The page, and the same as JSON."""
+        """Writes the page, and the same as JSON."""
         flags = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         facts = stamp(flags=flags)
         write(self.out, "gpu", {"stamp": facts, "rows": lines, "seconds": took})
@@ -216,7 +219,7 @@ class GPU:
 
 
 def _resting(model: Any, built: Trainer) -> list[torch.Tensor]:
-    """The weights, the trained tensors, and what is searched: all that a prepared training holds in its steps.
+    """The weights, the trained tensors and the searched embeddings, which a prepared training holds in all its steps.
 
     The encodings of its preparation are forgotten, as the training itself does first.
     """

@@ -1,11 +1,12 @@
-"""How time and memory grow: with concepts, trained parameters, resolution and batch; and time with much to do.
+"""Measures how time and memory grow with concepts, trained parameters, resolution and batch, and time with much work.
 
     python -m benchmarks.growth                      # the embedded model, all axes
     python -m benchmarks.growth --only batch --most 16
     python -m benchmarks.growth --only targets --only rows --only edits --only "attack rows"
 
-Each point is a run of its own: seconds an update (for the closed form seconds in all), and the most bytes of tensors
-alive, beside what the planner said before. Plots are written as SVG. Of `growth_sizes` each axis is fitted.
+Each point is a run of its own. It gives the seconds of an update (for the closed form those of all its work) and the
+most bytes of tensors that are alive, beside what the planner estimated. Plots are written as SVG. For the axes of
+`growth_sizes` the power of the growth is fitted.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ SUBSETS = ("xattn-strict", "xattn", "selfattn", "noxattn", "full")
 
 
 def flags(axis: Axis, n: int) -> dict[str, Any]:
-    """Of a trained method at a point; the other axes change the model or the request."""
+    """The settings of a trained method at a point; the other axes change the model or the request."""
     return {"weights": SUBSETS[n]} if axis == "parameters" else {"batch": n} if axis == "batch" else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Time and memory along one axis at a time."""
+    """Measures time and memory along one axis at a time."""
 
     only: tyro.conf.UseAppendAction[tuple[Axis | Work, ...]] = ()
     """Axes; all where none is given."""
@@ -77,7 +78,7 @@ class Growth:
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
     def worked(self, axis: Work) -> list[dict[str, Any]]:
-        """Seconds at each point of an axis of `growth_sizes`, and the power that they grow by."""
+        """Measures seconds at each point of an axis of `growth_sizes`, and the power with which they grow."""
         model: Any = efface.load(self.model)
         measure(axis, POINTS[axis][0], model)  # the first time costs what later ones do not
         points = [n for n in POINTS[axis] if not self.most or n <= self.most]
@@ -87,14 +88,14 @@ class Growth:
         return [{**each, "power": power} for each in found]
 
     def points(self, axis: Axis) -> Sequence[int]:
-        """Where to measure; of the parameters the place in SUBSETS."""
+        """The points at which to measure; for the parameters, the place in SUBSETS."""
         all_ = {"concepts": (1, 2, 5, 10, 20, 50, 100), "resolution": (1, 2, 3, 4), "batch": (1, 2, 4, 8, 16, 32, 64)}
         if axis == "parameters":
             return range(len(SUBSETS))
         return [n for n in all_[axis] if not self.most or n <= self.most]
 
     def measured(self, axis: Axis, n: int) -> list[dict[str, Any]]:
-        """A trained method at this point; for concepts a closed form too."""
+        """Measures a trained method at this point, and for concepts a closed form too."""
         rows = [self.trained(axis, n, flags(axis, n))]
         if axis == "concepts":
             rows.append(self.closed(n))
@@ -111,7 +112,8 @@ class Growth:
         return Erasure(concepts(n) if axis == "concepts" else ("cat",))
 
     def trained(self, axis: Axis, n: int, more: dict[str, Any]) -> dict[str, Any]:
-        """Seconds an update and bytes, with few trajectories: their drawing is not what is asked here."""
+        """Measures seconds of an update and bytes, with few trajectories, because their drawing is not measured
+        here."""
         few = {"steps": self.updates + 1, "source": "frozen", "paths": 1, "draw_steps": 2, **more}
         marks: list[float] = []
 
@@ -144,7 +146,7 @@ class Growth:
         return {"of": "uce", "concepts": n, "seconds": cost.seconds, "MB": used / 1e6, "planned MB": float("nan")}
 
     def draw(self, axis: Axis, what: str, points: Sequence[dict[str, Any]]) -> None:
-        """A line a method."""
+        """Draws a line for each method."""
         names = list(dict.fromkeys(p["of"] for p in points))
         pick: Callable[[str], list[tuple[float, float]]] = lambda name: sorted(  # noqa: E731
             (p[axis], p[what]) for p in points if p["of"] == name

@@ -1,7 +1,8 @@
 """How the work around a network grows with how much is asked: targets, rows, edits, attacked rows.
 
-`python -m benchmarks.growth` calls this for these axes. The network itself draws nothing here, as its part is in step
-with the number of pictures: drawn are black pictures, at once, and the judge sees in each what it was asked for.
+`python -m benchmarks.growth` calls this for these axes. The network draws nothing here, because its time is
+proportional to the number of pictures. Black pictures stand for drawn ones, and the judge sees in each what it is asked
+for.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Seer:
 
 
 def measure(axis: str, n: int, model: Model) -> float:
-    """Seconds of the processor that the work takes at this point of an axis: others on the machine do not count."""
+    """Measures the processor seconds of the work at this point of an axis, in which other work on the machine does not
+    count."""
     work: Mapping[str, Callable[[int, Model], Callable[[], object]]] = {
         "targets": erase_targets,
         "rows": count_rows,
@@ -84,21 +86,23 @@ def measure(axis: str, n: int, model: Model) -> float:
 
 
 def fit_growth(points: Sequence[tuple[float, float]]) -> float:
-    """The p of seconds ~ n^p, by least squares in logarithms over the last three points, where fixed cost is least."""
+    """Fits the p of seconds ~ n^p by least squares in logarithms over the last three points, where fixed costs matter
+    least."""
     logs = [(math.log(n), math.log(seconds)) for n, seconds in points[-3:]]
     x, y = (sum(side) / len(logs) for side in zip(*logs, strict=True))
     return sum((a - x) * (b - y) for a, b in logs) / sum((a - x) ** 2 for a, _ in logs)
 
 
 def erase_targets(n: int, model: Model) -> Callable[[], object]:
-    """UCE of n targets."""
+    """Erases n targets by UCE."""
     method = methods.build_method("uce", model, {})
     model.fingerprint()
     return lambda: method.fit(model, Erasure(tuple(f"thing{i}" for i in range(n))))
 
 
 def count_rows(n: int, model: Model) -> Callable[[], object]:
-    """From a list of n rows to its chunks and their names, and from its scores to rates and to a table that is read."""
+    """Goes from a list of n rows to its chunks and their names, and from scores to rates and to a table that is
+    read."""
     rows = [dataclasses.replace((CAT, DOG)[i % 2], id=str(i), seed=i, guidance=1 + i % 40 / 8) for i in range(n)]
     scores = [Score(1.0, (row.thing if i % 3 else "stone",)) for i, row in enumerate(rows)]
 
@@ -116,7 +120,7 @@ def count_rows(n: int, model: Model) -> Callable[[], object]:
 
 
 def apply_edits(n: int, model: Model) -> Callable[[], object]:
-    """Put n edits of all keys and values in place, and take them away."""
+    """Puts n edits of all keys and values in place, and takes them away."""
     names = [name for name in model.weights if "attn2.to_k" in name or "attn2.to_v" in name]
     meta = {"method": "ESD", "arguments": {}, "request": {"targets": ["cat"]}, "base": model.fingerprint()}
     edits = [Edit({name: model.weights[name] + 1e-3 * (1 + i) for name in names}, dict(meta)) for i in range(n)]
@@ -131,7 +135,7 @@ def apply_edits(n: int, model: Model) -> Callable[[], object]:
 
 
 def attack_rows(n: int, model: Model) -> Callable[[], object]:
-    """Attack n rows of a target by other seeds, with controls and reference pictures."""
+    """Attacks n rows of a target by other seeds, with controls and reference pictures."""
     names = [name for name in model.weights if "attn2.to_k" in name][:1]
     meta = {"method": "ESD", "arguments": {"steps": 1}, "request": {"targets": ["cat"], "anchor": "", "keep": []}}
     values = {name: model.weights[name] + 1e-3 for name in names}
@@ -140,7 +144,7 @@ def attack_rows(n: int, model: Model) -> Callable[[], object]:
     suite, original = Suite(OWN, ("cat",), tuple(rows)), model.weights[names[0]]
 
     def images(prompts: Sequence[Any], seeds: Sequence[int], **_: Any) -> Tensor:
-        """White where the base draws, or a dog is asked for; black under the edit."""
+        """Returns white pictures where the base draws or a dog is asked for, and black ones under the edit."""
         edited = model.weights[names[0]] is not original
         shown = [255 * (not edited or "dog" in str(prompt)) for prompt in prompts]
         return torch.tensor(shown, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16).clone()
@@ -160,7 +164,7 @@ def attack_rows(n: int, model: Model) -> Callable[[], object]:
 
 
 def drawing_of(model: Model) -> Drawing:
-    """A drawing at the model's own settings."""
+    """Describes a drawing at the model's own settings."""
     facts = {"edit": "", "strength": 1.0, "scheduler": "DDIMScheduler", "dtype": "float32", "compute": "float32"}
     return Drawing(
         model=model.name,

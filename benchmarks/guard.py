@@ -1,9 +1,9 @@
-"""Evaluation counts and allocations of a small training, for a comparison with what they were: never of times.
+"""Compares evaluation counts and allocations of a small training with their former values; it measures no times.
 
-    python -m benchmarks.guard            # what differs from guard.json
-    python -m benchmarks.guard --renew    # writes it anew, where a change is wanted
+    python -m benchmarks.guard            # prints what differs from guard.json
+    python -m benchmarks.guard --renew    # writes guard.json anew, if a change is intended
 
-A change that makes a method ask the network more often, or hold more tensors, shows here before it shows on a clock.
+A change that makes a method call the network more often, or hold more tensors, is visible here before it is in times.
 tests/benchmarks/test_guard.py compares in the same way, on the same tiny model.
 """
 
@@ -34,7 +34,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
 
 
 def measured(opened: Callable[[], Any]) -> dict[str, dict[str, int]]:
-    """Denoiser rows, calls and bytes of each case, each on a model of its own."""
+    """Measures denoiser rows, calls and bytes of each case, each on a model of its own."""
     found = {}
     for name, more in CASES.items():
         model, again = opened(), opened()
@@ -47,7 +47,7 @@ def measured(opened: Callable[[], Any]) -> dict[str, dict[str, int]]:
 
 
 def worse(found: Mapping[str, Mapping[str, int]], kept: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What differs: counts at all, bytes by more than SLACK."""
+    """Lists what differs: counts by any amount, bytes by more than SLACK."""
     said = []
     for name in sorted({*found, *kept}):
         now, then = found.get(name, {}), kept.get(name, {})
@@ -59,7 +59,7 @@ def worse(found: Mapping[str, Mapping[str, int]], kept: Mapping[str, Mapping[str
 
 
 def kept() -> dict[str, dict[str, int]]:
-    """What it was when it was last looked at."""
+    """Reads the values that were written last."""
     return json.loads(KEPT.read_text(encoding="utf-8"))
 
 
@@ -68,7 +68,7 @@ def _fit(name: str, model: Any, more: Mapping[str, Any]) -> None:
 
 
 def _tiny() -> Callable[[], Any]:
-    """The tests' tiny random model."""
+    """Builds the tests' tiny random model."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from tiny import tiny_model
 

@@ -1,10 +1,10 @@
-"""Operations of a step of Adam with moments of 8 bits, before and after tensors were taken many together.
+"""Counts operations of a step of Adam with moments of 8 bits, for one tensor at a time and for many together.
 
     python -m benchmarks.optimiser                                   # keys and values of SD 1.5's cross-attention
     python -m benchmarks.optimiser --weights full --shrink 64        # every tensor of its U-Net, a sixty-fourth of each
 
-Each operation that PyTorch dispatches counts, on a GPU a launch each but for views. The tensors have the sizes of the
-published network, divided by `--shrink` along their first axis so that a step takes a CPU no minutes.
+Every operation that PyTorch dispatches is counted; on a GPU each is a launch, except for views. The tensors have the
+sizes of the published network, divided by `--shrink` along their first axis, so that a step on a CPU is short.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VIEWS = ("as_strided", "split", "slice", "select", "view", "alias", "unsqueeze",
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is dispatched within, by name."""
+    """Counts the operations that are dispatched inside the block, by name."""
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)
@@ -45,7 +45,7 @@ class Operations(TorchDispatchMode):
 
     @property
     def launches(self) -> int:
-        """Operations that compute or copy something; views do neither."""
+        """The number of operations that compute or copy something, which views do not."""
         return sum(
             n for name, n in self.counts.items() if name.removesuffix("_copy") not in VIEWS and name != "view_as"
         )
@@ -53,7 +53,7 @@ class Operations(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step asked for."""
+    """The operations, seconds and bytes of one step."""
 
     tensors: int
     numbers: int
@@ -64,7 +64,7 @@ class StepCost:
 
 
 def count_step(kind: Any, params: Sequence[Tensor], grads: Sequence[Tensor]) -> StepCost:
-    """The second step of an optimiser on these params, counted and timed apart."""
+    """Measures the second step of an optimiser on these params; counting and timing are separate runs."""
     adam = kind(params, 1e-3)
     began = perf_counter()
     adam.step(grads)

@@ -1,8 +1,8 @@
-"""The most bytes of tensors alive on a device under each method and each attack, from shapes; `plans` prints them.
+"""Estimates the most bytes of tensors on a device under each method and attack, from shapes; `plans` prints them.
 
-A trained method is planned as before its run. A method in stages is planned by the first training in it. A closed form
-is solved, with weights that are shapes and conditions that have numbers; a guide takes one step of a drawing. An attack
-by words draws and decodes; one by gradients differentiates as many rows as fit.
+A trained method is planned as before its run. A method in stages is planned by its first training. A closed form is
+solved with weights that have shapes only and conditions that have numbers. A guide takes one step of a drawing. An
+attack by words draws and decodes; an attack by gradients differentiates as many rows as fit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EVERY: dict[str, Any] = {"attack_words": 0, "preserve_words": 100}
 
 
 class Reached(Exception):
-    """The first training within a method."""
+    """Is raised when the first training within a method is reached, and holds it."""
 
     def __init__(self, trainer: Trainer) -> None:
         Exception.__init__(self)
@@ -46,7 +46,7 @@ class Reached(Exception):
 
 
 def measure_method(name: str, model: Any, micro_batch: int = 1, **settings: Any) -> dict[str, Any]:
-    """GB of a method, by what takes them; `how` says by which of the ways above.
+    """Estimates the GB of a method, by what takes them; `how` says which of the ways above was used.
 
     Args:
         micro_batch: rows at once in the student's pass.
@@ -74,7 +74,8 @@ def measure_method(name: str, model: Any, micro_batch: int = 1, **settings: Any)
 
 
 def measure_attack(name: str, model: Any, limit: int) -> dict[str, Any]:
-    """GB of an attack on sixteen rows, with as many at once as fit into `limit` bytes where it takes gradients."""
+    """Estimates the GB of an attack on sixteen rows; one by gradients takes as many at once as fit into `limit`
+    bytes."""
     drawing = _row(model, max(measure_drawing(model), measure_autoencoder(model, "decode")), "drawing")
     if attacks.get(name).threat != "gradients":
         return drawing
@@ -89,12 +90,12 @@ def measure_attack(name: str, model: Any, limit: int) -> dict[str, Any]:
 
 
 def measure_drawing(model: Any) -> int:
-    """Bytes of a guided step of as many pictures as are drawn at once."""
+    """The bytes of a guided step of as many pictures as are drawn at once."""
     return round(find_peak(measure_drawing_shapes(model, choose_image_batch(model.resolution))))
 
 
 def measure_autoencoder(model: Any, what: str) -> int:
-    """Bytes of decoding or encoding as many pictures as are taken at once, beside the weights."""
+    """The bytes of decoding or encoding as many pictures as are taken at once, without the weights."""
     n, side = max(1, SLICE // model.resolution**2), model.resolution
     shape = (n, *model.latent_shape) if what == "decode" else (n, 3, side, side)
     with torch.no_grad(), shapes_alone(model, [*model.vae.parameters()]) as tracker:
@@ -126,7 +127,8 @@ def _planned(trainer: Trainer, how: str) -> dict[str, Any]:
 
 
 def _with_maps(trainer: Trainer, how: str) -> dict[str, Any]:
-    """An update that lowers the attention to a word: of one row, with the probabilities of every layer."""
+    """Estimates an update that reduces the attention to a word, for one row, with the attention probabilities of every
+    layer."""
     model, params = trainer.model, trainer.update.params()
     cond = model.encode(["a cat"])
     known = [*model.weights.values(), *params]

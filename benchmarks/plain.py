@@ -1,13 +1,13 @@
-"""What the others are measured against, written out plainly: a draw for every update, two models, batch 1.
+"""The baseline of `updates`: the papers' procedures without optimisation, with a draw for every update and batch 1.
 
 `esd` and `eap` are the papers' procedures (Gandikota et al., arXiv 2303.07345; Bui et al., arXiv 2410.15618): for every
-update the student draws half a guided trajectory anew, one picture at a time, a deep copy of the whole model teaches,
-and every prediction is a call of its own. `abo`, `p_esd` and `erasediff` are our own unoptimised references, for the
-papers' code is not published or trains on other pictures: the same procedure around the respective loss; EraseDiff
-with its inner step on a copy of the network and pictures drawn one by one.
+update the student draws half of a new guided trajectory, one picture at a time, a deep copy of the whole model is the
+teacher, and every prediction is a call of its own. `abo`, `p_esd` and `erasediff` are our own unoptimised references,
+because the papers' code is not published or trains on other pictures. They use the same procedure with their loss;
+EraseDiff has its inner step on a copy of the network, and pictures that are drawn one by one.
 
-Drawing, network, precision and kernels are the toolkit's own: only the algorithm differs. States are scored exactly at
-their timestep, as in the second release of ESD.
+Drawing, network, precision and kernels are those of the toolkit, so that only the algorithm differs. States are scored
+exactly at their timestep, as in the second release of ESD.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from efface.training.subsets import select
 
 @dataclass(frozen=True)
 class Asked:
-    """One erasure, as plainly as it can be put."""
+    """The request of one erasure."""
 
     target: str
     """What is erased."""
@@ -47,7 +47,7 @@ class Asked:
 
 
 class Pair:
-    """A model and a deep copy of all of it: the copy learns, the model teaches."""
+    """A model and a deep copy of it: the copy is trained, and the model is the teacher."""
 
     def __init__(self, model: Any, asked: Asked) -> None:
         self.teacher, self.asked = model, asked
@@ -68,11 +68,11 @@ class Pair:
         return int(torch.randint(bound, (), generator=self.rng))
 
     def prompt(self) -> str:
-        """The target under a template."""
+        """The target in a template."""
         return self.asked.templates[self.any(len(self.asked.templates))].format(self.asked.target)
 
     def drawn(self, cond: Cond, point: int, seed: int) -> tuple[Tensor, Tensor]:
-        """The student's own state at a step of a fresh guided trajectory, and its timestep."""
+        """The student's state at a step of a new guided trajectory, and its timestep."""
         how = self.asked.settings
         draw = self.student.sample(
             cond.detach(),
@@ -87,7 +87,7 @@ class Pair:
         return draw.x, t
 
     def place(self) -> tuple[int, int]:
-        """How far to draw, and from which start noise."""
+        """Chooses how far to draw, and from which start noise."""
         return self.any(self.asked.settings["draw_steps"]), self.any(2**31)
 
     def weight(self, t: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def said(model: Model, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
 
 
 def esd(model: Model, asked: Asked) -> dict[str, Tensor]:
-    """The paper's ESD; the new values of the trained subset."""
+    """Runs the paper's ESD, and returns the new values of the trained subset."""
     pair = Pair(model, asked)
     masters = pair.masters()
     adam = Adam(masters, lr=asked.settings["lr"])
@@ -119,7 +119,7 @@ def esd(model: Model, asked: Asked) -> dict[str, Tensor]:
 
 
 def eap(model: Model, asked: Asked, candidates: Sequence[str]) -> dict[str, Tensor]:
-    """The paper's EAP, its search among these words."""
+    """Runs the paper's EAP, which searches among these words."""
     pair, how = Pair(model, asked), asked.settings
     masters = pair.masters()
     logits = torch.full((len(candidates),), 1.0 / len(candidates), device=model.device, requires_grad=True)
@@ -145,7 +145,7 @@ def eap(model: Model, asked: Asked, candidates: Sequence[str]) -> dict[str, Tens
 
 
 def abo(model: Model, asked: Asked) -> dict[str, Tensor]:
-    """Our unoptimised reference of All but One without an alternative."""
+    """Runs our unoptimised reference of All but One without an alternative."""
     pair, how = Pair(model, asked), asked.settings
     masters = pair.masters()
     adam = Adam(masters, lr=how["lr"])
@@ -161,7 +161,7 @@ def abo(model: Model, asked: Asked) -> dict[str, Tensor]:
 
 
 def p_esd(model: Model, asked: Asked) -> dict[str, Tensor]:
-    """Our unoptimised reference of P-ESD: the student draws and learns under the mask of the moment."""
+    """Runs our unoptimised reference of P-ESD: the student draws and learns under the current mask."""
     pair, how = Pair(model, asked), asked.settings
     base = {name: tensor.detach() for name, tensor in model.weights.items()}
     names = [name for name in pair.names if base[name].dim() >= 2]
@@ -181,7 +181,8 @@ def p_esd(model: Model, asked: Asked) -> dict[str, Tensor]:
 
 
 def erasediff(model: Model, asked: Asked, captions: Sequence[str], label: str, inner: int = 1) -> dict[str, Tensor]:
-    """Our unoptimised reference of EraseDiff: pictures one by one, an inner step on a copy, three passes an update."""
+    """Runs our unoptimised reference of EraseDiff, with pictures one by one, an inner step on a copy, and three passes
+    an update."""
     pair, how = Pair(model, asked), asked.settings
     masters, n = pair.masters(), how["pictures"]
     forget = [
@@ -203,7 +204,7 @@ def erasediff(model: Model, asked: Asked, captions: Sequence[str], label: str, i
 
 
 def _descend_copy(pair: Pair, batch: Sequence[tuple[str, Tensor]], label: str, inner: int) -> None:
-    """min L_f from where the student stands, on a copy with an optimiser of its own."""
+    """Estimates min L_f from the current weights, on a copy with an optimiser of its own."""
     scratch: Any = type(pair.teacher)(copy.deepcopy(pair.student.pipeline), "scratch", compute=pair.teacher.compute)
     masters = [scratch.weights[name] for name in pair.names]
     adam = Adam(masters, lr=pair.asked.settings["lr"])
@@ -212,14 +213,14 @@ def _descend_copy(pair: Pair, batch: Sequence[tuple[str, Tensor]], label: str, i
 
 
 def _wrong(pair: Pair, student: Any, batch: Sequence[tuple[str, Tensor]], label: str) -> Tensor:
-    """L_f: what the label's noise would be, learned on the target's pictures."""
+    """Computes L_f, which teaches the label's noise on pictures of the target."""
     x, t, _ = _noised(pair, batch)
     other = said(student, x, t, student.encode([label]))
     return weighted_mse(student.predict(x, t, student.encode([p for p, _ in batch]))[0], other, pair.weight(t))
 
 
 def _right(pair: Pair, batch: Sequence[tuple[str, Tensor]]) -> Tensor:
-    """L_r: plain denoising of what remains."""
+    """Computes L_r, the denoising loss on pictures that remain."""
     x, t, eps = _noised(pair, batch)
     return weighted_mse(pair.student.predict(x, t, pair.teacher.encode([p for p, _ in batch]))[0], eps, pair.weight(t))
 
@@ -239,7 +240,7 @@ def _batch(pair: Pair, pictures: Sequence[tuple[str, Tensor]], n: int) -> list[t
 
 
 def _picture(pair: Pair, prompt: str) -> Tensor:
-    """One picture's latents, drawn by itself."""
+    """Draws the latents of one picture."""
     how = pair.asked.settings
     cond, seed = pair.teacher.encode([prompt]), pair.any(2**31)
     return pair.teacher.sample(

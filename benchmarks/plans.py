@@ -1,4 +1,4 @@
-"""What each method and attack takes on a GPU at the sizes of Stable Diffusion 1.5 and SDXL, from shapes; and its waits.
+"""Estimates the memory of each method and attack for Stable Diffusion 1.5 and SDXL from shapes, and counts its waits.
 
     python -m benchmarks.plans                         # writes the tables of docs/performance.md
     python -m benchmarks.plans --sizes sd --methods esd --no-waits
@@ -39,7 +39,7 @@ TESTS = Path(__file__).parents[1] / "tests"
 
 @dataclass(frozen=True, kw_only=True)
 class Plans:
-    """Peak bytes by method and attack, and waits an update."""
+    """Estimates peak bytes by method and attack, and counts the waits of an update."""
 
     sizes: tyro.conf.UseAppendAction[tuple[Size, ...]] = ()
     """sd (1.5 at 512 pixels), sdxl (at 1024); both where none is given."""
@@ -73,18 +73,18 @@ class Plans:
         write(self.out, "plans", {"stamp": stamp(flags=flags), **found})
 
     def attack(self, name: str, model: Any, size: Size) -> dict[str, Any]:
-        """An attack of the standard ones, within the bytes that it is to do with."""
+        """Measures a standard attack within the bytes that it may use."""
         return {"attack": name, **measure_attack(name, model, int(BARS[size]))}
 
     def method(self, name: str, model: Any) -> dict[str, Any]:
-        """A method at its paper's settings, some rows at once."""
+        """Measures a method at its paper's settings, a few rows at once."""
         try:
             return {"method": name, **measure_method(name, model, self.micro_batch)}
         except (RuntimeError, ValueError) as error:
             return {"method": name, "how": f"not known from shapes: {str(error)[:160]}"}
 
     def autoencoder(self, model: Any) -> list[dict[str, Any]]:
-        """Decoding and encoding as many pictures as are taken at once, whatever their number."""
+        """Measures decoding and encoding as many pictures as are taken at once."""
         n = max(1, SLICE // model.resolution**2)
         peaks = {f"{what}, GB": measure_autoencoder(model, what) / 1e9 for what in ("decode", "encode")}
         return [_told({"pictures at once": n, **peaks})]
@@ -101,7 +101,8 @@ def open_shapes(size: Size, dtype: str) -> Any:
 
 
 def count_waits() -> list[dict[str, Any]]:
-    """Waits of the host for the device in an update of each method, the median; nothing where they can't be counted."""
+    """Counts the waits of the host for the device in an update of each method (the median); empty where they can't be
+    counted."""
     spec = importlib.util.spec_from_file_location("build_fake_cuda", TESTS / "fake_cuda" / "build.py")
     if spec is None or spec.loader is None:
         return []
@@ -117,7 +118,7 @@ def count_waits() -> list[dict[str, Any]]:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, after it was printed: at these sizes each takes its time."""
+    """Prints the row and returns it, because each row takes long at these sizes."""
     print(row, flush=True)
     return row
 

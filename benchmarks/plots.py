@@ -1,4 +1,4 @@
-"""Lines on two logarithmic axes, as SVG by hand: a plot that needs nothing to be made or shown."""
+"""Draws lines on two logarithmic axes as SVG, without a plotting package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Line:
 
 
 def plot(lines: Sequence[Line], x_title: str, y_title: str) -> str:
-    """The whole picture; ValueError where a point has no logarithm."""
+    """Draws the whole picture; ValueError where a point has no logarithm."""
     every = [point for line in lines for point in line.points]
     if not every or min(min(point) for point in every) <= 0:
         raise ValueError("a logarithmic plot needs points above 0")
@@ -56,14 +56,14 @@ def plot(lines: Sequence[Line], x_title: str, y_title: str) -> str:
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
-    """Exponents around the values, never equal."""
+    """The exponents around the values, which are never equal."""
     low, high = math.log10(min(values)), math.log10(max(values))
     room = max(0.05, 0.05 * (high - low))
     return low - room, high + room
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 of each power of ten within the exponents, the ones alone where there are many."""
+    """1, 2 and 5 times each power of ten within the exponents, or only the powers if there are many."""
     every = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
     inside = [v for v in every if low <= math.log10(v) <= high]
     return inside if len(inside) <= 8 else [v for v in inside if math.log10(v) == round(math.log10(v))]

@@ -1,8 +1,8 @@
 """Do two checkouts give the same results, bit for bit?  `python -m benchmarks.same_results OLD NEW [--only WORD]`.
 
 Each checkout erases, draws and evaluates through its own command line, with fixed seeds, on the bundle of OLD (glyphs
-and glyphs-ddpm) and on tiny random Stable Diffusion and SDXL folders that OLD builds.  Compared are the tensors of
-every edit, the pixels of every picture, and the numbers of every report.  Ends with 1 where any of them differ.
+and glyphs-ddpm) and on tiny random Stable Diffusion and SDXL folders that OLD builds.  It compares the tensors of
+every edit, the pixels of every picture and the numbers of every report, and ends with 1 if any of them differ.
 """
 
 import argparse
@@ -52,7 +52,7 @@ tiny_sdxl_pipeline().save_pretrained({out!r} + "/sdxl")
 
 
 def run(source: Path, *args: str) -> str:
-    """Run Python on a checkout's package; raises RuntimeError with what it said where it fails."""
+    """Runs Python on a checkout's package; raises RuntimeError with its output if it fails."""
     env = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, *args], env=env, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
@@ -61,7 +61,7 @@ def run(source: Path, *args: str) -> str:
 
 
 def digest_edit(file: Path) -> str:
-    """A hash of an edit's tensors and their names; what it says of versions is left out."""
+    """A hash of an edit's tensors and their names, without its versions."""
     h = hashlib.sha256()
     with safe_open(str(file), "pt") as tensors:
         for name in sorted(tensors.keys()):
@@ -88,7 +88,7 @@ def numbers(value: Any) -> Any:
 
 
 def results(source: Path, models: dict[str, str], out: Path, only: str) -> dict[str, str]:
-    """What one checkout gives: a hash or the numbers, by what was done."""
+    """Runs one checkout, and returns a hash or the numbers of each result."""
     found: dict[str, str] = {}
     for kind, model in models.items():
         for method, flags in ERASE.items():

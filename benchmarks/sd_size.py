@@ -1,13 +1,13 @@
-"""Stable Diffusion's size: seconds an update, the time of a whole run, memory, and the share of the matmul peak.
+"""Measures seconds of an update, time of a whole run, memory and share of the matmul peak at Stable Diffusion's size.
 
     python -m benchmarks.sd_size                                           # on a GPU: SD 1.5 at 512 px, all methods
     python -m benchmarks.sd_size --size sdxl --pixels 1024 --methods esd
     python -m benchmarks.sd_size --checkpointing --moments 8 --micro-batch 4 --methods erasediff   # goal: 14 GB
     python -m benchmarks.sd_size --updates 2 --warm 0 --paths 1 --draw-steps 2 --pictures 2  # on a CPU, to show it runs
 
-Weights are random: speed does not look at them. A run's time is projected from what one update and one drawn row took,
-at the method's own number of both; FLOPs are counted by torch, the peak is that of a product of two matrices in the
-same run. Beside it stands the bare diffusers network, compiled, at the same rows.
+Weights are random, because speed does not depend on them. A run's time is projected from the times of one update and
+one drawn row, with the method's own number of both. FLOPs are counted by torch, and the peak is that of a product of
+two matrices in the same run. The network of diffusers alone, compiled, is measured beside it for the same rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CAT = Erasure(("cat",))
 
 @dataclass(frozen=True, kw_only=True)
 class SDSize:
-    """Random weights of Stable Diffusion's shapes."""
+    """Measures methods with random weights of Stable Diffusion's shapes."""
 
     size: Size = "sd"
     """sd is 1.5."""
@@ -105,7 +105,7 @@ class SDSize:
         print(beside)
 
     def case(self, name: str, device: torch.device, peak: float) -> dict[str, Any]:
-        """One method, in this process."""
+        """Measures one method in this process."""
         model = self.opened(device)
         fingerprint = timed(model.fingerprint).seconds
         if methods.get(name).kind != "trained":
@@ -129,7 +129,7 @@ class SDSize:
         } | (self.counted(method, model, update, peak) if self.counts else {})
 
     def counted(self, method: Any, model: Any, update: float, peak: float) -> dict[str, float]:
-        """The most bytes alive in a fit, and an update's FLOPs.
+        """Measures the most bytes alive in a run, and the FLOPs of an update.
 
         By a fit each, for what counts FLOPs holds on to activations.
         """
@@ -141,7 +141,7 @@ class SDSize:
         return {"peak GB": used / 1e9, "TFLOP/s": flops / update / 1e12, "share of the peak": flops / update / peak}
 
     def closed(self, name: str, model: Any, fingerprint: float) -> dict[str, Any]:
-        """A closed form, for many concepts."""
+        """Measures a closed form for many concepts."""
         erasure = Erasure(concepts(CONCEPTS))
         method = methods.build_method(name, model, {})
         cost = timed(lambda: method.fit(model, erasure))
@@ -161,7 +161,8 @@ class SDSize:
         return efface.load(made, str(device), **how)
 
     def method(self, name: str, model: Any, updates: int) -> Any:
-        """The method with so many updates, and less drawing where the flags say so; with 0 as it comes, to project."""
+        """Builds the method with so many updates, and with less drawing if the flags say so; 0 keeps its own number, to
+        project from."""
         fields = {field.name for field in dataclasses.fields(methods.get(name))}
         more: dict[str, Any] = {"source": "frozen"} if "source" in fields else {}
         more |= {"moments": self.moments, "micro_batch": self.micro_batch} if "moments" in fields else {}
@@ -173,7 +174,8 @@ class SDSize:
         return methods.build_method(name, model, more)
 
     def beside(self, device: torch.device) -> dict[str, float]:
-        """Seconds of the bare network, compiled, and of ours: of a pass as in drawing, and of one as in learning."""
+        """Measures the seconds of the network alone, compiled, and of ours: of a pass as in drawing, and of one as in
+        training."""
         model = self.opened(device)
         for tensor in model.weights.values():
             tensor.requires_grad_(False)
@@ -199,7 +201,7 @@ def _clock() -> float:
 
 
 def _after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[float]:
-    """Fits; what `read` says after each round, which is an update and the moves of searches."""
+    """Fits an edit, and returns what `read` gives after each round, which is an update and the steps of searches."""
     marks: list[float] = []
 
     def mark(done: int, of: int, **_: Any) -> None:
@@ -211,7 +213,7 @@ def _after_rounds(method: Any, model: Any, read: Callable[[], float]) -> list[fl
 
 
 def _rows_drawn(method: Any, model: Any) -> int:
-    """Rows that the method draws before it learns, two for each step of a picture."""
+    """The number of rows that the method draws before it trains, two for each step of a picture."""
     forms = len(method.templates)
     if hasattr(method, "source"):
         pictures = (method.paths + getattr(method, "keep_paths", 0) * getattr(method, "centres", 0)) * forms
@@ -231,7 +233,7 @@ def _learned(network: Callable[[], Any], learning: Sequence[torch.Tensor]) -> No
 
 
 def _bare(network: Callable[..., Any], x: Any, t: Any, cond: Any) -> Any:
-    """The network's own call."""
+    """Calls the network alone."""
     held = cond.tensors
     added = {"text_embeds": held["pooled"], "time_ids": held["time_ids"]} if "pooled" in held else None
     return network(x, t, encoder_hidden_states=cond.tokens, added_cond_kwargs=added, return_dict=False)

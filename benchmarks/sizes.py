@@ -1,6 +1,6 @@
-"""Pipelines of the sizes of Stable Diffusion 1.5 and SDXL with random weights: speed and memory ask for no others.
+"""Pipelines of the sizes of Stable Diffusion 1.5 and SDXL with random weights, on which speed and memory do not depend.
 
-Shapes are those of the published configurations; the tokenizer is the embedded model's, for words do not matter here.
+Shapes are those of the published configurations. The tokenizer is the embedded model's, as words do not matter here.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _tokenizer() -> CLIPTokenizer:
 
 @contextmanager
 def _made(device: str, dtype: torch.dtype) -> Iterator[None]:
-    """Within, modules are made on the device at this dtype, so that nothing is held twice."""
+    """Makes modules inside the block on the device at this dtype, so that nothing is held twice."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -1,9 +1,9 @@
-"""Memory and time of a sweep of many tiny cells: `python -m benchmarks.sweep_cells [--cells 10000]`.
+"""Measures memory and time of a sweep of many tiny cells: `python -m benchmarks.sweep_cells [--cells 10000]`.
 
 The driver, its worker processes, the files and the gathering of the table are the real ones; only the work of a cell is
-left out (`benchmarks.trivial_worker`): an evaluation is finished at once with twenty numbers. A tenth of the cells and
-all of them are run by a process each, with one worker. Held to: from a tenth to all, the driver's memory and the
-worker's grow by less than 50 MB; and every cell is done once.
+left out (`benchmarks.trivial_worker`): an evaluation is finished at once with twenty numbers. One process runs a tenth
+of the cells and another one all of them, each with one worker. The benchmark requires that the memory of driver and
+worker grows by less than 50 MB from a tenth to all of the cells, and that every cell is done once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNIT = 2**20
 
 
 def build_grid(cells: int) -> Grid:
-    """Half as many edits as cells: each is an erasure and an evaluation."""
+    """Builds a grid of half as many edits as cells, because each is an erasure and an evaluation."""
     values = tuple(0.01 + i / cells for i in range(cells // 2 // len(CONCEPTS)))
     return Grid(
         models=("glyphs",),
@@ -42,7 +42,8 @@ def build_grid(cells: int) -> Grid:
 
 
 def run_one(cells: int, folder: Path) -> dict[str, float]:
-    """One sweep in this process: processor seconds of the driver, and MB of it and of its worker at their most."""
+    """Runs one sweep in this process; returns processor seconds of the driver, and the most MB of it and of its
+    worker."""
     local.WORKER = "benchmarks.trivial_worker"
     began, worker = time.process_time(), [0]
 

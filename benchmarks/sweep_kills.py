@@ -2,11 +2,12 @@
 
 `efface sweep` runs a small grid with two workers. As many times as asked for, at a random moment of its run, the driver
 is killed with SIGKILL and started again, and as many times one of its workers is, which the driver must replace. A
-worker whose driver was killed is left alone: it ends its job while the next driver is already at work. Where a sweep
-comes to its end before its moment, it is checked, and another one is begun.
+worker whose driver was killed is left alone: it ends its job while the next driver is already at work. If a sweep
+ends before the chosen moment, it is checked, and another one is begun.
 
-Held to, for every sweep that was begun: its table is that of an uninterrupted run to the byte, every cell is there, no
-finished cell is written again, and no job fails. With `--ray` the driver runs on Ray, and a worker is one of Ray's.
+For every sweep that was begun, the benchmark requires that its table equals that of an uninterrupted run byte for byte,
+that every cell is there, that no finished cell is written again, and that no job fails. With `--ray` the driver runs on
+Ray, and a worker is one of Ray's.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Bench:
         return subprocess.Popen(command + ["--ray", "local"] * self.ray, stdout=log, stderr=log)
 
     def run_until(self, watched: Watched, driver: subprocess.Popen, moment: float) -> bool:
-        """Wait until the moment, in seconds from now; False where the driver ended before it."""
+        """Waits until the moment, in seconds from now; False if the driver ended before it."""
         end = time.monotonic() + moment
         while time.monotonic() < end:
             watched.look()
@@ -77,7 +78,7 @@ class Bench:
 
 
 def kill_worker(driver: subprocess.Popen, rng: random.Random) -> bool:
-    """Kill one worker; False where there is none."""
+    """Kills one worker; False if there is none."""
     found = [p for p in psutil.Process(driver.pid).children(recursive=True) if _is_worker(p)]
     if found:
         rng.choice(found).kill()
@@ -92,7 +93,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def check(watched: Watched, whole: Watched) -> list[str]:
-    """What is wrong with a sweep that came to its end."""
+    """Lists what is wrong with a sweep that has ended."""
     same = (watched.out / "table.csv").read_bytes() == (whole.out / "table.csv").read_bytes()
     wrong = [] if same else ["another table"]
     wrong += ["other cells"] if set(watched.seen) != set(whole.seen) else []
@@ -139,7 +140,7 @@ def _harass(
     rng: random.Random,
     last: float,
 ) -> list[str]:
-    """One sweep from its beginning to its end, with kills at random moments until none are left or time is up."""
+    """Runs one sweep from beginning to end, with kills at random moments until none are left or time is up."""
     driver = bench.start(watched.out)
     while any(left.values()) and time.monotonic() < last:
         if not bench.run_until(watched, driver, rng.uniform(0, seconds)):

@@ -1,8 +1,8 @@
-"""What the pieces of a sweep took, as rates for forecasts: `python -m benchmarks.sweep_rates FOLDER`, a sweep's folder.
+"""Measures the rates for forecasts in a finished sweep: `python -m benchmarks.sweep_rates FOLDER`.
 
-Seconds of the processor, means over the finished cells of a kind. What it prints is the `seconds.toml` of a bundled
-model, which `efface sweep --dry-run` reads. A query of an attack is one of the pictures that a forecast counts at most,
-those that were not drawn because their prompt was broken earlier among them.
+FOLDER is the folder of the sweep. The rates are means of processor seconds over the finished cells of a kind. It prints
+the `seconds.toml` of a bundled model, which `efface sweep --dry-run` reads. A query of an attack is one of the pictures
+that a forecast counts at most, those that were not drawn because their prompt was broken earlier among them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AGAIN = "run the sweep again"
 
 
 def read_cells(folder: Path) -> list[Mapping[str, Any]]:
-    """Every finished cell that has its seconds of the processor, with them as `took`."""
+    """Reads every finished cell that has processor seconds, which it gives as `took`."""
     found = []
     for file in sorted((folder / "cells").glob("*.json")):
         cost = read_json(folder / "costs" / file.name, AGAIN)
@@ -31,7 +31,7 @@ def read_cells(folder: Path) -> list[Mapping[str, Any]]:
 
 
 def measure(cells: Iterable[Mapping[str, Any]]) -> Rates:
-    """The rates of these cells; 1 second, or 0, of what there is none of."""
+    """Computes the rates of these cells; a rate without a cell is 1 second, or 0."""
     fits: dict[str, list[float]] = {}
     queries: dict[str, list[float]] = {}
     pictures: list[float] = []

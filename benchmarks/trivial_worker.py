@@ -17,7 +17,7 @@ LINES = 20
 
 
 def finish_at_once(grid: Grid, job: Job, store: Store, device: str | None = None) -> list[str]:
-    """What `do_job` does, without the work."""
+    """Replaces `do_job` and does no work."""
     cells = work.list_cells(grid, job, work.open_model(job.model, device))
     done = [cell for cell in cells if not store.is_done(cell)]
     for cell in done:

@@ -1,12 +1,12 @@
-"""The same updates, the same quality: against the procedure written out in `benchmarks.plain`.
+"""Compares time and quality after the same updates with the procedure in `benchmarks.plain`.
 
     python -m benchmarks.updates                      # the papers' 1000 updates and 50 steps; hours on a CPU
     python -m benchmarks.updates --updates 40 --picture-updates 4 --pictures 16   # a look
     python -m benchmarks.updates --quality --targets cat --targets guitar --targets pizza
 
-Wall time and denoiser rows are those of one run each; bytes those of a short run of their own, for counting them slows
-it. Quality: both edits are drawn and judged as a recipe does; "not worse" is a paired loss whose upper bound is at most
-three points (design rule 6.6), which needs several targets.
+Wall time and denoiser rows are those of one run each. Bytes are those of a short run of their own, because counting
+them slows the run. For the quality, both edits are drawn and judged as a recipe does. "Not worse" means that the upper
+bound of a paired loss is at most three points, which needs several targets.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ALLOWED_LOSS = 0.03
 
 @dataclass(frozen=True, kw_only=True)
 class Updates:
-    """The same number of updates by the paper's procedure and by ours."""
+    """Compares the same number of updates by the paper's procedure and by ours."""
 
     methods: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Of esd, eap, abo, p-esd, erasediff; all of them where none is given."""
@@ -102,7 +102,7 @@ class Updates:
             print(_quality(rows))
 
     def compare(self, name: str, target: str, seed: int) -> dict[str, Any]:
-        """One method on one target, ours and the baseline."""
+        """Compares one method on one target with the baseline."""
         count = self.picture_updates if name == "erasediff" else self.updates
         ours, edit = self.ours(name, target, count, seed)
         asked = self.asked(name, target, count, edit, seed)
@@ -130,7 +130,7 @@ class Updates:
         return row | (self.judged(name, target, seed, edit, values) if self.quality else {})
 
     def method(self, name: str, model: Any, count: int, seed: int = 0) -> Any:
-        """Ours: the stored trajectories, at the papers' batch and as many steps."""
+        """Builds our method with stored trajectories, at the papers' batch and number of steps."""
         more: dict[str, Any] = {"steps": count, "seed": seed, "draw_steps": self.draw_steps}
         if name == "erasediff":
             return methods.build_method(name, model, more | {"pictures": self.pictures})
@@ -158,7 +158,7 @@ class Updates:
         return peak_of(lambda: method.fit(model, Erasure((target,))), _resting(model))
 
     def asked(self, name: str, target: str, count: int, edit: Edit, seed: int) -> Asked:
-        """The same request for the baseline, with the words that ours found."""
+        """Builds the same request for the baseline, with the words that ours found."""
         model: Any = efface.load(self.model)
         method = self.method(name, model, count, seed)
         more: dict[str, Any] = {}
@@ -174,7 +174,7 @@ class Updates:
         return Asked(target, method.templates, settings, count, seed, more)
 
     def baseline(self, name: str, asked: Asked) -> tuple[Cost, dict[str, Any]]:
-        """Both of its models are counted: a deep copy carries the hook along."""
+        """Measures the baseline; both of its models are counted, because a deep copy takes the hook along."""
         model: Any = efface.load(self.model)
         found: list[dict[str, Any]] = []
         cost = timed(lambda: found.append(REFERENCES[name](model, asked, **asked.more)), model.unet)
@@ -185,7 +185,7 @@ class Updates:
         return peak_of(lambda: REFERENCES[name](model, asked, **asked.more), _resting(model))
 
     def judged(self, name: str, target: str, seed: int, ours: Edit, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Rates of both edits, by the suite and the judges that come with the model."""
+        """Measures the rates of both edits, by the suite and the judges that come with the model."""
         model: Any = efface.load(self.model)
         request = Erasure(expand(self.model, (target,)))
         other = Edit(plain, describe_run(model, request, f"plain {name}", {}))

@@ -1,9 +1,9 @@
 """Make the picture of the README from a judged and attacked folder: `python -m recipes.picture FOLDER --out FILE.png`.
 
 Its columns are the erased concept, its near neighbours, things that fitting never saw, and successes of attacks; the
-upper row shows the untouched base (of attacks: the picture under the edit before the attack), the lower row the same
-seeds under the edit (of attacks: the picture that brings the concept back).  Nobody picks them: of each group the first
-pairs in the order of the report are taken, concepts by turns, whatever became of them.
+upper row shows the untouched base (for attacks, the picture under the edit before the attack), and the lower row the
+same seeds under the edit (for attacks, the picture that brings the concept back). Nobody selects them: each group shows
+its first pairs in the order of the report, concepts in turn, whatever their result is.
 """
 
 import argparse
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def choose(folder: Path, each: int) -> list[tuple[str, list[Pair]]]:
-    """The columns: a title and at most `each` pairs of each group, then those of attacks on the erased concept."""
+    """Chooses the columns: a title and at most `each` pairs of each group, then those of attacks on the erased
+    concept."""
     gallery = build_evaluation_gallery(read_report(folder), folder)
     blocks = []
     for group, title in TITLES.items():
@@ -53,7 +54,7 @@ def choose(folder: Path, each: int) -> list[tuple[str, list[Pair]]]:
 
 
 def take_turns(pairs: Sequence[Pair], each: int) -> list[Pair]:
-    """The first pairs that have both pictures, one of each attack by turns."""
+    """Takes the first pairs that have both pictures, one of each attack in turn."""
     by_attack: dict[str, list[Pair]] = {}
     for pair in pairs:
         if pair.before is not None:
@@ -63,7 +64,8 @@ def take_turns(pairs: Sequence[Pair], each: int) -> list[Pair]:
 
 
 def compose(blocks: Sequence[tuple[str, Sequence[Pair]]]) -> Image.Image:
-    """One image: blocks side by side, each under its title, each column over what was asked and what the judges saw."""
+    """Makes one image of blocks side by side, each under its title; each column stands over its prompt and the judges'
+    answers."""
     columns = sum(len(pairs) for _, pairs in blocks)
     width = LEFT + columns * (SIDE + GAP) + (len(blocks) - 1) * 3 * GAP + GAP
     image = Image.new("RGB", (width, 2 * (SIDE + GAP) + 3 * LINE + GAP), "white")
@@ -90,7 +92,7 @@ def enlarge(path: Path) -> Image.Image:
 
 
 def fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, cut with an ellipsis where it is wider than a picture."""
+    """Cuts the text with an ellipsis if it is wider than a picture."""
     while font.getlength(text) > SIDE and len(text) > 2:
         text = text.rstrip("…")[:-1] + "…"
     return text

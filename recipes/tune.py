@@ -1,7 +1,7 @@
 """Try settings of a method on development concepts: `python -m recipes.tune METHOD key=value … [--target cat …]`.
 
-Prompts and seeds are others than those that recipes report, and things that fitting never saw are not looked at: the
-columns are the target, its neighbours, and other things of the vocabulary. Every try is a line in
+Prompts and seeds differ from those that recipes report, and things that the training never saw are left out: the
+columns are the target, its neighbours and other things of the vocabulary. Every try adds a line to
 out/tuning/tried.jsonl.
 """
 

@@ -46,7 +46,9 @@ def bench_of(model: StableDiffusion, how: STEREO = QUICK, erasure: Erasure | Non
 def trainer_of(model: StableDiffusion, pull: float, push: float, anchors: bool = True) -> tuple[Trainer, Composition]:
     word = torch.randn(1, 16, generator=torch.Generator().manual_seed(3)) * 0.1
     bench = bench_of(model, erasure=Erasure(("cat", "dog")))
-    negatives = [bench.encode_prompts(i) | {f"{name} #1": bench.encode_word(word)} for i, name in enumerate(("cat", "dog"))]
+    negatives = [
+        bench.encode_prompts(i) | {f"{name} #1": bench.encode_word(word)} for i, name in enumerate(("cat", "dog"))
+    ]
     conds = {name: cond for each in negatives for name, cond in each.items()}
     around = [["a cat", "red cat"], ["a dog", "red dog"]] if anchors else [[], []]
     term = Composition(Conditions(conds, 3, 3.0, 2), negatives, around, pull, push, "eps")

@@ -20,50 +20,50 @@ if TYPE_CHECKING:
 
 CHOICE = Path(__file__).parent / "choice.toml"
 SHORT = 12
-"""Characters of a model's fingerprint that are shown and compared."""
+"""The number of characters of a model's fingerprint that are shown and compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What a method did, as means over concepts, in percent."""
+    """The rates of a method, as means over concepts, in percent."""
 
     esr1: float
     """ESR-1 of the target: the share of its pictures in which no judge sees it."""
     neighbour: float
-    """Points of PSR-1 that near neighbours lose, 0 where they gain."""
+    """The loss of PSR-1 of near neighbours, in points; 0 if they gain."""
     unseen: float
-    """Points of PSR-1 that things lose which the training never saw, 0 where they gain."""
+    """The loss of PSR-1 of things that the training never saw, in points; 0 if they gain."""
 
     @property
     def balance(self) -> float:
-        """What methods are ranked by: the share that is erased, less the points that others lose."""
+        """The number by which methods are ranked: ESR-1 minus both losses."""
         return self.esr1 - self.neighbour - self.unseen
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceTable:
-    """Measured rates of methods that need nothing but a name, and how they were measured."""
+    """Measured rates of the methods that need only the name of a concept, and how they were measured."""
 
     model: str
     fingerprint: str
-    """The first characters of the digest of the model's fp32 weights; empty where it was not noted."""
+    """The first characters of the digest of the model's fp32 weights; empty if it was not recorded."""
     concepts: tuple[str, ...]
     pictures: int
-    """Pictures of each group, for each concept and method."""
+    """The number of pictures of each group, for each concept and method."""
     seed: int
     """The training seed."""
     command: str
     versions: Mapping[str, str]
     methods: Mapping[str, Rates]
     note: str = ""
-    """What else is to be known of the measurement."""
+    """A remark on the measurement."""
 
     def rank(self) -> list[str]:
-        """The methods, the best balance first; of equal ones the first of the alphabet."""
+        """Lists the methods by falling balance; equal ones are in alphabetical order."""
         return sorted(self.methods, key=lambda name: (-self.methods[name].balance, name))
 
     def describe(self, model: Model) -> str:
-        """One line that names this table, and says where it is not of the model as it is today."""
+        """Describes this table in one line, which says if it was measured on another model or on other weights."""
         of = f"weights {self.fingerprint}" if self.fingerprint else "weights not noted"
         measured = f"{len(self.concepts)} concepts, {self.pictures} pictures a group"
         what = f"rates measured on {self.model} ({of}; {measured}; docs/choice.md)"
@@ -74,10 +74,10 @@ class ChoiceTable:
 
 
 def read_choice_table(path: Path = CHOICE) -> ChoiceTable:
-    """The table by which `auto` ranks.
+    """Reads the table by which `auto` ranks methods.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or it is not of that form.
+        FileNotFoundError, ValueError: there is no such file, or it is damaged.
     """
     data = read_toml(path, again := "write it anew with python -m recipes.choice")
     with refusing(path, "damaged", again):
@@ -95,13 +95,13 @@ def _parse(data: Mapping[str, Any]) -> dict[str, Any]:
 def choose_methods(
     model: Model, erasure: Erasure, method: str, tries: int, table: ChoiceTable | None = None
 ) -> tuple[str, ...]:
-    """The methods to try: the one that is named, or for "auto" the best of a table that serve model and request.
+    """Chooses the methods to try: the named one, or for "auto" the best of a table that serve model and request.
 
-    The best has the highest ESR-1 less the points that near neighbours and things never seen in training lose. Among
-    those that are tried, what is measured on the user's own model then decides.
+    The best method has the highest ESR-1 minus the losses of near neighbours and of things that the training never saw.
+    The choice among the methods that are tried is then made by measurements on the user's own model.
 
     Args:
-        tries: how many methods "auto" returns at most.
+        tries: the largest number of methods that "auto" returns.
         table: by default the one that comes with efface.
 
     Raises:

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from .takedown_plan import Profile, TakedownPlan
 
 REQUEST = "request.json"
-"""What was asked, so that a folder is gone on with for the same request alone."""
+"""The file of the request, so that a folder is continued only for the same request."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a takedown ended in."""
+    """The result of a takedown."""
 
     outcome: str
     """"ready", "not ready" or "undecided"; "planned" where nothing was started."""
@@ -76,16 +76,16 @@ def takedown(
     on_memory: Callable[[Plan], None] | None = None,
     on_trial: Callable[[str, str], None] | None = None,
 ) -> Answer:
-    """Answer a request to remove something from a model: plan, erase, judge, compare, attack, audit, report, record.
+    """Answers a request to remove something from a model: plan, erase, judge, compare, attack, audit, report, record.
 
-    Every stage leaves its files in `out` and is gone on with by the same call. The methods that are tried are judged on
-    one suite; the best is chosen by `choose_trial`, attacked and audited; the report has all of them.
+    Every stage leaves its files in `out`, and the same call continues an interrupted takedown. All methods that are
+    tried are judged on one suite. The best one, by `choose_trial`, is attacked and audited. The report shows all.
 
     Args:
         model: what `efface.load` returned, or a name, folder or hub id.
         target: what is to be erased.
         out: folder for everything.
-        kind: "person", "style", "object", "brand" or "nudity", for a suite of one's own; by default what names suggest.
+        kind: "person", "style", "object", "brand" or "nudity", for a drafted suite; by default what the names suggest.
         method: the method, or "auto": see `choosing.choose_methods`.
         profile: "quick", "standard" or "thorough": how much is drawn, tried and attacked.
         suite: a suite by name or a file; by default the model's own, or one that is drafted into `out`/suite.csv.
@@ -184,7 +184,7 @@ def _try_methods(
 
 
 def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
-    """Attack and audit the best edit, and write what answers the request."""
+    """Attacks and audits the best edit, and writes the files that answer the request."""
     from ..reporting.verdict import build_verdict
 
     best = choose_trial(trials)

@@ -1,4 +1,4 @@
-"""The plan of a takedown: which methods are tried, what is drawn and attacked, and about what that takes."""
+"""The plan of a takedown: which methods are tried, what is drawn and attacked, and an estimate of time and memory."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 ProfileName = Literal["quick", "standard", "thorough"]
 PASSES = 6
-"""Passes of the network, in units of one forward pass of one row, that a row of a training step costs, about."""
+"""The approximate cost of a row of a training step, in forward passes of the network with one row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How much is done."""
+    """How many pictures, methods and attacks a takedown has."""
 
     per_group: int | None
-    """Pictures in each group of the suite; the suite's own numbers where None."""
+    """The number of pictures in each group of the suite; None for the suite's own numbers."""
     groups: tuple[str, ...] = ()
-    """Groups of the suite that are drawn, of those that it has; all where none is named."""
+    """The groups of the suite that are drawn, if it has them; all where none is named."""
     tries: int
-    """Methods that `auto` tries."""
+    """The number of methods that `auto` tries."""
     attacks: tuple[str, ...]
     rows: int
-    """Prompts that are attacked."""
+    """The number of prompts that are attacked."""
     controls: int
     budget: str
     audit: Mapping[str, Any]
@@ -75,7 +75,7 @@ PROFILES: Mapping[str, Profile] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TakedownPlan:
-    """What a takedown will do, and about what it takes."""
+    """What a takedown will do, with an estimate of its time and memory."""
 
     model: str
     targets: tuple[str, ...]
@@ -86,20 +86,20 @@ class TakedownPlan:
     judges: tuple[str, ...]
     methods: tuple[str, ...]
     pictures: int
-    """Drawn and judged: by the base, and under each edit."""
+    """The number of pictures that are drawn and judged: by the base, and under each edit."""
     queries: int
-    """Pictures that attacks with their controls draw at most."""
+    """The largest number of pictures that attacks and their controls draw."""
     trained: int
-    """Passes of the network that trainings take, about."""
+    """The approximate number of passes of the network in all trainings."""
     minutes: float
-    """What all of it takes, about, estimated from the time of a few steps on this machine."""
+    """The time of all stages, estimated from a few timed steps on this machine."""
     memory: int
-    """Bytes that the largest training needs at most; 0 where none is planned."""
+    """The most bytes that the largest training needs; 0 if no training is planned."""
     table: str = ""
-    """What `auto` ranked the methods by; empty where the method was named."""
+    """The table by which `auto` ranked the methods; empty if the method was named."""
 
     def lines(self) -> list[str]:
-        """The plan for a person."""
+        """Formats the plan for a person to read."""
         need = f", at most {format_size(self.memory)} of memory" if self.memory else ""
         return [
             f"to be erased from {self.model}: {', '.join(self.targets)} ({self.kind})",
@@ -121,7 +121,7 @@ def build_plan(
     judges: Sequence[str],
     table: str = "",
 ) -> TakedownPlan:
-    """Count and time what a takedown will take: draws one picture in two steps, and makes the trial steps of plans."""
+    """Estimates what a takedown takes, by timing a short drawing and by the trial steps of memory plans."""
     how = PROFILES[profile]
     rows = len(suite.rows)
     pictures = rows * (1 + len(methods))
@@ -152,7 +152,7 @@ def build_plan(
 
 
 def time_pass(model: Model) -> float:
-    """Seconds that one row's pass of the network takes, drawing four pictures in two steps with guidance."""
+    """Measures the seconds of the network's pass for one row, by drawing four pictures in two steps with guidance."""
     count, steps = 4, 2
     model.images(["a picture"] * count, list(range(count)), steps=1)
     began = time.perf_counter()
@@ -161,7 +161,7 @@ def time_pass(model: Model) -> float:
 
 
 def _count_passes(method: Method, targets: int) -> int:
-    """Passes of the network in a training, about: its steps, and the trajectories that it draws to train on."""
+    """The approximate number of passes of the network in a training: in its steps, and in the trajectories it draws."""
     facts = {name: getattr(method, name, 0) for name in ("steps", "batch", "paths", "draw_steps")}
     if method.kind not in ("trained", "in stages") or not facts["steps"]:
         return 0
@@ -173,7 +173,7 @@ def _count_passes(method: Method, targets: int) -> int:
 
 
 def _count_queries(how: Profile, model: Model) -> int:
-    """Pictures that the attacks and random prefixes draw at most, on the target and in two controls."""
+    """The largest number of pictures that attacks and random prefixes draw, on the target and in two controls."""
     from .attacking import choose_attacks
 
     made, _ = choose_attacks(how.attacks, model.name, how.budget, {})

@@ -1,4 +1,4 @@
-"""The stages of a takedown: a method is tried, the best is chosen, attacked, audited and exported; each is resumed."""
+"""The stages of a takedown: try each method, choose the best, attack, audit and export it; each can be resumed."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 RESULT = "\n## Result\n"
 """The heading of the verdict in an export's card."""
 AUDITORS = ("clip", "classifier")
-"""Judges that an audit can ask: they know any word, or labels of their own."""
+"""The judges that an audit can use: they know any word, or have labels of their own."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A method that was tried."""
+    """A method that was tried, with its edit and its evaluation."""
 
     method: str
     edit: Path
     folder: Path
-    """Of its evaluation."""
+    """The folder of its evaluation."""
     record: Record
     verdict: Verdict
 
@@ -90,9 +90,9 @@ class Work:
 
 
 def choose_trial(trials: Sequence[Trial]) -> Trial:
-    """The best of the methods that were tried: the better verdict; of equal ones, more erased for less lost.
+    """Chooses the method with the best verdict, and among equal verdicts the one with the best balance.
 
-    More erased for less lost is the target's ESR-1 less the largest loss of PSR-1 among the groups that were to stay.
+    The balance is the target's ESR-1 minus the largest loss of PSR-1 among the groups that should be preserved.
     """
     order = ("ready", "undecided", "not ready")
     return min(trials, key=lambda trial: (order.index(trial.verdict.outcome), -_weigh(trial.record)))
@@ -106,12 +106,13 @@ def _weigh(found: Record) -> float:
 
 
 def name_stages(report: Report, what: str) -> Report:
-    """Tells progress under names that begin with `what`, so that the same stage of two methods is told apart."""
+    """Reports progress under names that begin with `what`, so that the same stages of two methods have different
+    names."""
     return lambda stage, done, total: report(stage if stage == STEPS else f"{what}: {stage}", done, total)
 
 
 def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None) -> Trial:
-    """One method: its edit, unless it is there already, and its evaluation."""
+    """Fits and evaluates one method; an edit that is there already is kept."""
     from ..reporting.verdict import build_verdict
 
     place = work.out / method
@@ -145,7 +146,7 @@ def try_method(work: Work, method: str, on_memory: Callable[[Plan], None] | None
 
 
 def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
-    """Attack the best edit; None where the untouched model never shows what could be brought back."""
+    """Attacks the best edit; returns None if the untouched model never shows the concept."""
     from ..robustness.conditions import NothingToAttack
 
     how = work.how
@@ -174,7 +175,7 @@ def attack_trial(work: Work, best: Trial) -> AttackRecord | None:
 
 
 def _list_nameless(work: Work, called: Mapping[str, Sequence[str]]) -> list[str]:
-    """The targets for which neither the world of model or suite nor their own names give another word."""
+    """The targets for which no other word is known, from the world of model or suite or from their own names."""
     from ..robustness.conditions import find_aliases
 
     aliases = find_aliases(work.known, work.chosen.suite.spec)
@@ -183,7 +184,7 @@ def _list_nameless(work: Work, called: Mapping[str, Sequence[str]]) -> list[str]
 
 
 def audit_trial(work: Work, best: Trial) -> None:
-    """Look for what else was damaged, unless this edit was audited here before."""
+    """Audits what else the edit damaged, unless this edit was audited here before."""
     from ..records.audit import read_audit
 
     place = work.out / best.method / "audit"
@@ -195,7 +196,7 @@ def audit_trial(work: Work, best: Trial) -> None:
 
 
 def export_trial(work: Work, best: Trial, verdict: Verdict) -> dict[str, Path]:
-    """The edited model as a folder whose card has the verdict, of an edit that changes weights."""
+    """Exports the edited model to a folder whose card has the verdict; an edit without weights has no export."""
     from ..edits.edit import Edit
 
     place = work.out / best.method / "export"

@@ -148,7 +148,7 @@ class Compose(SearchMethod, ImageMethod):
         options = parse_options(self.option)
         for axis, answers in AXES.items():
             if (answer := getattr(self, axis)) not in (known := (*answers, *self._list_others(axis, options))):
-                raise ValueError(f"no {_name_axis(axis)} {answer!r}; there are {', '.join(known)}")
+                raise ValueError(f"no {axis.removesuffix('_')} {answer!r}; there are {', '.join(known)}")
         for field in dataclasses.fields(self):
             if field.name in self.idle and getattr(self, field.name) != field.default:
                 raise ValueError(self._explain_idle(field.name))
@@ -192,8 +192,8 @@ class Compose(SearchMethod, ImageMethod):
         return build_answer(CATALOGUE[axis], getattr(self, axis), given, parse_options(self.option))
 
     def _explain_idle(self, name: str) -> str:
-        users = [f"{_name_axis(axis)} {answer}" for (axis, answer), names in USES.items() if name in names]
-        ours = ", ".join(f"{_name_axis(axis)} {answer}" for axis, answer in self.answers.items())
+        users = [f"{axis.removesuffix('_')} {answer}" for (axis, answer), names in USES.items() if name in names]
+        ours = ", ".join(f"{axis.removesuffix('_')} {answer}" for axis, answer in self.answers.items())
         return f"Compose has no use for {name}={getattr(self, name)!r} with {ours}; {' or '.join(users)} would use it"
 
     def check(self, erasure: Erasure, model: Model | None = None) -> None:
@@ -222,13 +222,11 @@ class Compose(SearchMethod, ImageMethod):
         return pushes or self.preserve == "unconditional" or (self.objective == "gem" and not erasure.anchor)
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        source, search = self._build_states(model, erasure), self._search(model, erasure)
+        source = self._build_states(model, erasure)
+        search = self.search(model, erasure, self.hard, self.top, self.search_gradient)
         preservation = self._build_preservation(model, erasure, source, search)
         cost = (KeepWeights(self.beta),) if self.update_ == "mask" else ()
         return (self._build_objective(model, erasure, source, search), preservation, *cost)
-
-    def _search(self, model: Model, erasure: Erasure) -> VocabularySearch:
-        return self.search(model, erasure, self.hard, self.top, self.search_gradient)
 
     def _build_states(self, model: Model, erasure: Erasure) -> Source:
         """The objective's source, shared with a preservation at the same states."""
@@ -300,7 +298,3 @@ class Compose(SearchMethod, ImageMethod):
         if self.balance_ == "constrained":
             return Constrained(self.rate, self.rate_eta, self.inner)
         return self._build_other("balance_")
-
-
-def _name_axis(axis: str) -> str:
-    return axis.removesuffix("_")

@@ -41,8 +41,8 @@ from .states import build_target_trajectories
 @final
 @dataclass(frozen=True, kw_only=True)
 class SPM(TrajectoryMethod):
-    """Trains rank-1 adapters by ESD's loss and preserves random words; a gate lets the adapters act as far as a prompt is
-    similar to the target."""
+    """Trains rank-1 adapters by ESD's loss and preserves random words; a gate lets the adapters act as far as a prompt
+    is similar to the target."""
 
     needs_uncond: ClassVar[bool] = True
     architectures: ClassVar[tuple[str, ...]] = ("sd", "sdxl", "pixart")

@@ -100,8 +100,8 @@ class STEREO(Method):
     picture_guidance: float = 7.5
     """Guidance of these pictures."""
     source: Literal["student", "frozen"] = "student"
-    """Whose trajectories are trained on: new ones of the model in training (student), or stored ones of the model before
-    the erasing (frozen)."""
+    """Whose trajectories are trained on: new ones of the model in training (student), or stored ones of the model
+    before the erasing (frozen)."""
     paths: int = 32
     """Number of stored trajectories of each thing to erase, if the source is frozen."""
     draw_steps: int = 50
@@ -285,20 +285,14 @@ class Bench:
         word = RowwiseAdam(start.expand(how.attack_tokens, -1)[None], how.attack_lr, how.attack_decay)
         for step in range(how.attack_steps):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-            x0 = pictures[
-                torch.randint(len(pictures), (how.batch,), generator=rng).to(pictures.device, non_blocking=True)
-            ]
+            rows = torch.randint(len(pictures), (how.batch,), generator=rng)
+            x0 = pictures[rows.to(pictures.device, non_blocking=True)]
 
             def error(at: Tensor, x0: Tensor = x0, rng: torch.Generator = rng) -> Tensor:
                 cond = model.encode_with_grad([""], at).expand(len(x0))
-                predict = partial(_compute_first, model, cond)
-                return measure_denoising_errors(
-                    predict, x0, model.noise_level, len(model.levels), model.space, rng
-                ).mean()[None]
+                how_noised = (model.noise_level, len(model.levels), model.space, rng)
+                errors = measure_denoising_errors(lambda x_t, t: model.predict(x_t, t, cond)[0], x0, *how_noised)
+                return errors.mean()[None]
 
             word.step(measure_steepness(error, word.at, model.loss_factor)[1])
         return {"word": word.at[0]}
-
-
-def _compute_first(model: Model, cond: Cond, x_t: Tensor, t: Tensor) -> Tensor:
-    return model.predict(x_t, t, cond)[0]
