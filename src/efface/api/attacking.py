@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..concept import fold_name
 from ..edits.strength import check_strength
-from ..suites.make import check_suite as check_suite
+from ..suites.make import check_suite
 from .case import Case, Words, to_tuple
 from .progress import Progress, Report, show_progress_with_steps
 from .resources import LazyModel, build_judges, open_later, open_to_judge

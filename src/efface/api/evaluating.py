@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..edits.strength import check_strength
-from ..suites.make import check_suite as check_suite
-from ..suites.make import needs_world
+from ..suites.make import check_suite, needs_world
 from ..suites.world import locate
 from .attacking import attack_standard, check_attackable
 from .case import Case, Words
