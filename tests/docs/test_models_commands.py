@@ -71,3 +71,22 @@ def test_a_line_writes_an_edit_of_its_model(
     with edit.apply(model):
         assert all(torch.isfinite(value.float()).all() for value in edit.values.values())
     assert list(edit.meta["request"]["targets"]) == ["Van Gogh"] and edit.meta["arguments"]["steps"] == 2
+    assert edit.meta["arguments"]["space"] == model.space
+    assert any(value.any() for key, value in edit.values.items() if not key.endswith(":down"))
+
+
+@pytest.mark.parametrize("given", [{}, {"space": "eps"}])
+def test_a_model_suggests_what_no_flag_says(
+    given: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A distilled flow is drawn in its few steps without guidance, and errors are velocities unless `--space` says."""
+    tiny_flux_pipeline(dev=False).save_pretrained(tmp_path / "schnell")
+    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    out = tmp_path / "x.safetensors"
+    asked = ["--model", str(tmp_path / "schnell"), "--target", "cat", "--anchor", "dog", "--steps", "1", "--out"]
+    assert main(["erase", "gem", *asked, str(out), *flags]) == 0
+    made, model = Edit.load(out).meta["arguments"], efface.load(tmp_path / "schnell")
+    assert (made["guidance"], made["draw_steps"]) == (1.0, model.defaults.steps)
+    assert made["space"] == given.get("space", "flow")
+    told = "defaults for this model: " + ("guidance" if given else "space = flow, guidance")
+    assert f"{told} = 1.0, draw_steps = {model.defaults.steps}" in capsys.readouterr().err

@@ -114,9 +114,7 @@ def erase(
     from ..methods.configure import build_method
 
     if isinstance(method, Method):
-        method.check(erasure)  # checks that need no open model
-        read_memory_limit(method, max_memory)
-        require_losses(method, track)
+        check_before_opening(method, erasure, max_memory, track)
     check_trackers(track, track_dir)
     opened = opening.open()
     chosen = build_method(method, opened, settings)
@@ -143,6 +141,13 @@ def erase(
             told = _tell_losses(name, report, log)
             edit = chosen.fit(opened, erasure, progress=told, checkpoint=checkpoint, estimate=estimate)
     return dataclasses.replace(edit, meta={**edit.meta, "cost": measure_cost(opened, began + aside)})
+
+
+def check_before_opening(method: Method, erasure: Erasure, max_memory: str | int | None, track: Track) -> None:
+    """Makes the checks of a method and a request that need no open model; raises ValueError as `erase`."""
+    method.check(erasure)
+    read_memory_limit(method, max_memory)
+    require_losses(method, track)
 
 
 def _tell_losses(name: str, report: Report, log: Log) -> Callable[..., None]:

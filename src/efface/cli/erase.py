@@ -85,17 +85,26 @@ class Request:
     memory: Memory = dataclasses.field(default_factory=Memory)
     loading: Loading = dataclasses.field(default_factory=Loading)
 
-    def run(self, name: str, method: Method) -> None:
+    def run(self, name: str, method: Method, given: Mapping[str, Any]) -> None:
+        """Erases by a method of this name.
+
+        Args:
+            name: the method's name.
+            method: the method with all flags, for checks before the model is opened.
+            given: the flags that were given, by field; for the others the opened model's suggestions come first.
+        """
         from ..training.distributed import join_process_group
 
         self.check_places()
         drawn: list[float | None] = []
 
         def look(model: Model, erasure: Erasure) -> None:
+            if group.is_main:
+                tell_suggestions(name, model, given)
             drawn.append(check_target(self.request.model, model, erasure, report))
 
         with join_process_group(self.loading.device) as group, show_progress(group.is_main) as report:
-            edit = self.erase(method, report, tell_plan if group.is_main else None, look)
+            edit = self.erase(name, method, given, report, tell_plan if group.is_main else None, look)
             if not group.is_main:
                 return
             edit.save(self.output.out)
@@ -105,22 +114,25 @@ class Request:
 
     def erase(
         self,
+        name: str,
         method: Method,
+        given: Mapping[str, Any],
         report: Report,
         on_plan: Callable[[Plan], None] | None,
         before: Callable[[Model, Erasure], None],
     ) -> Edit:
         """Fits the edit; a training that diverges saves its last good state beside `out`."""
-        from ..api.erasing import erase
+        from ..api.erasing import build_request, check_before_opening, erase
         from ..training.trainer import Diverged
 
+        asked = self.request
+        erasure = build_request(asked.model, asked.target, asked.anchor, asked.keep)
+        check_before_opening(method, erasure, self.memory.max_memory, self.output.track)
         try:
             return erase(
-                LazyModel(self.request.model, self.opened),
-                self.request.target,
-                method,
-                anchor=self.request.anchor,
-                keep=self.request.keep,
+                LazyModel(asked.model, self.opened),
+                erasure,
+                name,
                 max_memory=self.memory.max_memory,
                 checkpoint=self.output.checkpoint,
                 progress=report,
@@ -128,6 +140,7 @@ class Request:
                 before=before,
                 track=self.output.track,
                 track_dir=self.output.track_dir,
+                **given,
             )
         except Diverged as error:
             kept = error.edit.save(self.output.out.with_name(f"{self.output.out.stem}.last-good.safetensors"))
@@ -198,8 +211,30 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
     request = Request(**{name: getattr(given, name) for name, _ in (*first, *last)})
     request.check_places()  # before anything is told that would be for nothing
     if suggested:
-        say("defaults for this model: " + ", ".join(f"{k} = {v}" for k, v in suggested.items()))
-    return lambda: request.run(name, get(name)(**chosen))
+        _say_defaults(suggested)
+    named = {field: _name_flag(name, field) for field in chosen}
+    typed = {word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")}
+    own_words = {k: v for k, v in chosen.items() if {f"--{named[k]}", f"--no-{named[k]}"} & typed}
+    return lambda: request.run(name, get(name)(**chosen), own_words)
+
+
+def tell_suggestions(name: str, model: Model, given: Mapping[str, Any]) -> None:
+    """Says what the opened model suggests of its own, beyond the defaults that were said before it was opened."""
+    from ..methods import suggest_for_bundled, suggest_settings
+
+    told = suggest_for_bundled(name, model.name)
+    if more := {k: v for k, v in suggest_settings(name, model).items() if k not in told and k not in given}:
+        _say_defaults(more)
+
+
+def _say_defaults(suggested: Mapping[str, Any]) -> None:
+    say("defaults for this model: " + ", ".join(f"{k} = {v}" for k, v in suggested.items()))
+
+
+def _name_flag(method: str, field: str) -> str:
+    """The flag of a method's field: with the method's name before it where `erase` has the same flag itself."""
+    taken = {own.name for part in (What, Output, Memory, Loading) for own in dataclasses.fields(part)}
+    return (f"{method}_{field}" if field in taken else field.removesuffix("_")).replace("_", "-")
 
 
 def list_flags(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -207,11 +242,9 @@ def list_flags(name: str, suggested: Mapping[str, Any]) -> list[tuple[str, Any, 
 
     A flag that `erase` itself has too bears the method's name before its own, as `--ac-variant`.
     """
-    taken = {field.name for part in (What, Output, Memory, Loading) for field in dataclasses.fields(part)}
     groups: dict[str, list[tuple[str, Any, Any]]] = {"method": [], "training": []}
     for field in list_fields(name):
-        flag = f"{name}_{field.name}" if field.name in taken else field.name.removesuffix("_")
-        told = tyro.conf.arg(name=flag.replace("_", "-"), help=field.about)
+        told = tyro.conf.arg(name=_name_flag(name, field.name), help=field.about)
         default = dataclasses.field(default=suggested.get(field.name, field.default))
         groups["method" if field.own else "training"].append((field.name, Annotated[field.type, told], default))
     made = {group: dataclasses.make_dataclass(group, some, frozen=True) for group, some in groups.items() if some}
