@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from safetensors.torch import save_file
 
 from efface.files import (
     check_file,
+    check_folder,
+    check_room,
     new_file,
     new_folder,
     read_tensors,
@@ -24,6 +27,7 @@ from efface.files import (
     write_tensors,
     write_whole,
 )
+from efface.files.tensors import read_pickle
 
 
 def test_round_trip(tmp_path):
@@ -181,3 +185,25 @@ def test_a_record_is_what_its_parser_makes_of_it(tmp_path: Path) -> None:
 def test_files_can_be_written_without_torch() -> None:
     code = "import sys, efface.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_full_disk_is_noticed_before_the_work(tmp_path: Path) -> None:
+    """An empty file can be made on a full disk too."""
+    with full_disk():
+        for check in (check_file, check_folder):
+            with pytest.raises(OSError, match=rf"^cannot write (in )?{tmp_path}/deep/x: File too large$"):
+                check(tmp_path / "deep" / "x")
+    free = shutil.disk_usage(tmp_path).free
+    check_room(tmp_path / "deep" / "x", free // 2)
+    with pytest.raises(
+        OSError, match=r"^cannot write .*/x: it takes \d+\.\d MB or more, and the disk has \d+\.\d MB free"
+    ):
+        check_room(tmp_path / "deep" / "x", free * 2)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("held", [b"", b"hello", b"\x80", b"PK\x03\x04", b"q" * 40])
+def test_a_damaged_pickle_is_refused_in_one_sentence(held: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(held)
+    with pytest.raises(ValueError, match=r"^\S+x.pt can't be opened with weights_only \(.+\); a pickle of a dict of"):
+        read_pickle(tmp_path / "x.pt")

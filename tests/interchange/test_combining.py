@@ -171,3 +171,30 @@ def test_what_cannot_be_combined_is_refused_before_any_work(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="is of an edit; a model is compared as it is"):
         efface.diff(model, other, strength=0.5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+def test_what_needs_no_model_is_refused_before_one_is_opened(tmp_path: Path) -> None:
+    """The model that these calls name does not exist, which would be said if it were opened."""
+    edit = low_rank(tiny_model(), "attn2")
+    guide = Edit({}, {**edit.meta, "guide": {"name": "sld", "arguments": {}}})
+    out, lost = tmp_path / "x.safetensors", tmp_path / "lost.safetensors"
+    for strength in (float("nan"), 11.0):
+        for call in (
+            lambda s: efface.merge("nowhere", [edit, edit], strengths=[1.0, s]),
+            lambda s: efface.revert("nowhere", edit, edit, out, strength=s),
+            lambda s: efface.diff("nowhere", edit, strength=s),
+        ):
+            with pytest.raises(ValueError, match="a strength is a number from -10 to 10"):
+                call(strength)
+    for refused in (
+        lambda: efface.merge("nowhere", [edit, guide]),
+        lambda: efface.revert("nowhere", "other", guide, tmp_path / "x"),
+        lambda: efface.diff("nowhere", edit, guide),
+    ):
+        with pytest.raises(ValueError, match=r"an edit is a guide \(sld\)"):
+            refused()
+    # A file that is not there is no model's name.
+    for missing in (lambda: efface.revert("nowhere", lost, edit, out), lambda: efface.diff("nowhere", lost)):
+        with pytest.raises(FileNotFoundError, match=r"no file .*lost.safetensors"):
+            missing()
+    assert not list(tmp_path.iterdir())

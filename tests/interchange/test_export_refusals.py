@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import efface
 from efface.api.exporting import write_export
 from efface.edits.edit import Edit
 from efface.models import consumer
@@ -117,3 +120,21 @@ def test_the_description_of_an_export_that_was_killed_does_not_stop_the_next(tmp
     made.path.unlink()
     write_export(model, low_rank(model, "attn2.to_k"), made.path, format="lora", pictures=0)
     assert made.path.is_file() and made.sidecar.read_bytes() == whole
+
+
+@pytest.mark.parametrize("format", ["single-file", "diffusers"])
+def test_a_whole_model_is_not_begun_where_the_disk_lacks_room(
+    format: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    edit = low_rank(model, "attn2")
+    size = sum(weight.numel() * 4 for weight in model.weights.values())
+    monkeypatch.setattr("shutil.disk_usage", lambda _place: SimpleNamespace(free=size - 1))
+    monkeypatch.setattr(type(model), "images", None)  # no picture is drawn before
+    out = tmp_path / ("x" if format == "diffusers" else "x.safetensors")
+    with pytest.raises(OSError, match=r"cannot write .*x.*: it takes 0.\d MB or more, and the disk has 0.\d MB free"):
+        write_export(model, edit, out, format=format)
+    edit.export(model, tmp_path / "edited")
+    with pytest.raises(OSError, match="it takes"):
+        efface.revert(model, tmp_path / "edited", edit, tmp_path / "again")
+    assert [p.name for p in tmp_path.iterdir()] == ["edited"]

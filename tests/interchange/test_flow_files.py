@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,25 @@ def test_a_low_rank_edit_is_exact_in_every_format(cell: str, tmp_path: Path) -> 
     assert READERS[cell] in made.about["reader"] and made.about["matched"] == len(edit.names)
     assert made.about["residual"] < 1e-6 and made.about["gap"]["largest"] <= 2 and made.about["gap"]["edit"] > 0
     assert same_change(model, edit, efface.import_edit(model, made.path))
+
+
+@pytest.mark.parametrize("format", ["kohya", "comfy", "single-file"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_change_that_is_small_beside_the_weights_is_checked_without_their_rounding(
+    kind: str, format: Any, tmp_path: Path
+) -> None:
+    """As of the first steps of a training: 10^-5 of the weights, of which fp32 holds two digits beside them."""
+    model = ARCHITECTURES[kind]()
+    names = in_double_blocks(model, "attn.add_k_proj", "attn.to_v")
+    rng = torch.Generator().manual_seed(5)
+    values = {
+        n: w + 1e-5 * w.abs().mean() * torch.randn(w.shape, generator=rng)
+        for n in names
+        for w in (model.weights[n].detach(),)
+    }
+    edit = edit_with(model, values)
+    made = write_export(model, edit, tmp_path / "x.safetensors", format=format, pictures=0)
+    assert made.about["matched"] == len(names)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

@@ -21,7 +21,6 @@ from efface.models.adapters.sd import StableDiffusion
 from efface.models.base import Model
 from lora_fixtures import dense, low_rank, mask, same_change
 from tiny import tiny_model
-from tiny_ddpm import tiny_ddpm
 from tiny_sdxl import tiny_sdxl
 
 ARCHITECTURES: dict[str, Callable[[], Model]] = {"sd": tiny_model, "sdxl": tiny_sdxl}
@@ -165,59 +164,13 @@ def test_old_names_of_attention_processors(tmp_path: Path) -> None:
     )
 
 
-def broken(folder: Path, model: Model) -> dict[str, tuple[Path, str]]:
-    """Files that can't be read, with what is said of each."""
-    edit = low_rank(model, "attn2.to_k")
-    write_export(model, edit, folder / "good.safetensors", format="kohya", pictures=0)
-    good = load_file(folder / "good.safetensors")
-    first = min(good).partition(".")[0]
-    strange = {**good, "lora_unet_nowhere.lora_down.weight": torch.ones(2, 3)}
-    halved = {k: v for k, v in good.items() if k != f"{first}.lora_up.weight"}
-    longer = {**good, f"{first}.lora_down.weight": torch.ones(2, 99)}
-    dora = {**good, f"{first}.dora_scale": torch.ones(3)}
-    found = {}
-    for name, held, says in (
-        ("strange", strange, r"1 of the file's \d+ layers fit none of tiny \(sd\), first 'lora_unet_nowhere'"),
-        ("halved", halved, "a pair of down and up"),
-        ("longer", longer, r"is a product \[\d+, 99\], the model's is"),
-        ("dora", dora, "the file holds DoRA, which is no product of two matrices"),
-        ("vae", {"encoder.conv_in.weight": torch.ones(3)}, "1 of the file's 1 tensors fit none of tiny"),
-        ("shape", {"conv_in.weight": torch.ones(3, 3)}, r"'conv_in.weight' is \(3, 3\), the model's is"),
-        ("same", {"conv_in.weight": model.weights["unet.conv_in.weight"].detach().clone()}, "changes nothing of tiny"),
-    ):
-        save_file(held, folder / f"{name}.safetensors")
-        found[name] = (folder / f"{name}.safetensors", says)
-    (folder / "cut.safetensors").write_bytes((folder / "good.safetensors").read_bytes()[:-5])
-    torch.save(model.network, folder / "module.pt")
-    torch.save({"steps": 3}, folder / "empty.pt")
-    edit.save(folder / "edit.safetensors")
-    tiny_sdxl().save_pretrained(folder / "xl")
-    (folder / "bare").mkdir()
-    return found | {
-        "cut": (folder / "cut.safetensors", "truncated or no safetensors file"),
-        "module": (folder / "module.pt", "can't be opened with weights_only .* as state_dict"),
-        "empty": (folder / "empty.pt", "holds no tensors by name"),
-        "edit": (folder / "edit.safetensors", "is an edit of efface already"),
-        "other": (folder / "xl", r"xl \(sdxl\) is no fine-tuned tiny \(sd\)"),
-        "bare": (folder / "bare", "holds 0 files of weights and no model_index.json"),
-    }
-
-
-def test_what_fits_no_model_is_refused(tmp_path: Path) -> None:
+def test_an_exported_folder_says_what_it_erases(tmp_path: Path) -> None:
     model = tiny_model()
-    for file, says in broken(tmp_path, model).values():
-        with pytest.raises(ValueError, match=says):
-            efface.import_edit(model, file, "cat", unpickle=True)
-    with pytest.raises(ValueError, match=r"is a pickle, which can run code when it is opened; --pickle"):
-        efface.import_edit(model, tmp_path / "module.pt", "cat")
-    with pytest.raises(ValueError, match="does not say what it erases; name it with --target"):
-        bare = load_file(tmp_path / "good.safetensors")
-        save_file(bare, tmp_path / "bare.safetensors")
-        efface.import_edit(model, tmp_path / "bare.safetensors")
-    with pytest.raises(FileNotFoundError, match="no file or folder"):
-        efface.import_edit(model, tmp_path / "none", "cat")
-    with pytest.raises(ValueError, match="fit none of"):
-        efface.import_edit(tiny_ddpm("v_prediction"), tmp_path / "good.safetensors", "cat")
+    edit = dense(model, "attn2")
+    write_export(model, edit, tmp_path / "x", format="diffusers", pictures=0)
+    back = efface.import_edit(model, tmp_path / "x")
+    assert back.meta["request"] == edit.meta["request"] and back.meta["method"] == edit.meta["method"]
+    assert same_change(model, edit, back, 0)
 
 
 def test_the_command_writes_an_edit_that_is_used_as_any_other(

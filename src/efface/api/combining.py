@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..concept import Erasure
-from ..files import check_file
+from ..edits.strength import check_strength, spread_strengths
+from ..files import check_file, check_room, find_shared_digest
 from .case import Words, to_tuple
 from .resources import open_later
 
@@ -41,30 +42,47 @@ def import_edit(
         unpickle: whether a .pt, .pth, .bin or .ckpt may be opened, with `weights_only`, which runs no code in the file.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, there is no target, or the file fits no part of the model.
+        FileNotFoundError, ValueError: there is no such file, there is no target, or the file fits no part of the model;
+            efface exported the file for another base, and it holds whole weights.
     """
     from ..edits.edit import Edit
     from ..edits.provenance import describe_run
-    from ..interchange.foreign import read_foreign
+    from ..interchange.foreign import fit_source, open_source
 
-    if not Path(source).exists():
-        raise FileNotFoundError(f"no file or folder {source}")
-    opened = open_later(model).open()
-    found = read_foreign(opened, source, unpickle)
-    asked = dict((found.record or {}).get("request") or {})
+    held = open_source(source, unpickle)
+    record = held.record or {}
+    asked = dict(record.get("request") or {})
     named = to_tuple(targets) or tuple(asked.get("targets", ()))
     if not named:
         raise ValueError(f"{source} does not say what it erases; name it with --target")
+    erasure = Erasure(named, anchor or asked.get("anchor", ""), to_tuple(keep) or tuple(asked.get("keep", ())))
+    opened = open_later(model).open()
+    found = fit_source(opened, held)
+    if record.get("base"):
+        _check_origin(source, record, opened, whole=found.layout != "LoRA")
     if found.aside:
         warnings.warn(
             f"{len(found.aside)} parts of {source} are no weights of the denoiser or a text encoder, first "
             f"{found.aside[0]!r}; an edit can't hold them, and they were left aside",
             stacklevel=2,
         )
-    erasure = Erasure(named, anchor or asked.get("anchor", ""), to_tuple(keep) or tuple(asked.get("keep", ())))
-    made_by = (found.record or {}).get("method", method) if method == "imported" else method
+    made_by = record.get("method", method) if method == "imported" else method
     arguments = {"imported_from": Path(source).name, "read_as": found.layout, "sha256": found.digest}
     return Edit(found.values, describe_run(opened, erasure, made_by, arguments))
+
+
+def _check_origin(source: str | Path, record: Mapping[str, Any], base: Model, whole: bool) -> None:
+    """Compares the base in an exported file's record with the base that it is imported to.
+
+    Whole weights of another base would also contain the difference of the two bases, which is refused; a LoRA can be
+    added to another base, with a warning.
+    """
+    if find_shared_digest(record["base"], base.fingerprint()):
+        return
+    says = f"{source} was exported for the base {record.get('model', 'of another name')!r}, and {base.name!r} has other"
+    if whole:
+        raise ValueError(f"{says} weights: the edit would contain the difference of the two; open that base")
+    warnings.warn(f"{says} weights: what the edit does there was not measured", stacklevel=3)
 
 
 def merge(
@@ -78,18 +96,17 @@ def merge(
         strengths: a strength for each edit; 1 by default.
 
     Raises:
-        ValueError: there are fewer than two edits or another number of strengths, or an edit is a guide or of another
-            base.
+        ValueError: there are fewer than two edits or another number of strengths, a strength is no number from -10 to
+            10, or an edit is a guide or of another base.
     """
     from ..edits.edit import Edit
     from ..interchange import arithmetic
 
     if len(edits) < 2:
         raise ValueError(f"a merge takes two edits or more, got {len(edits)}")
-    each = [1.0] * len(edits) if strengths is None else list(strengths)
-    if len(each) != len(edits):
-        raise ValueError(f"{len(each)} strengths for {len(edits)} edits; give one for each, or none")
+    each = spread_strengths(1.0 if strengths is None else strengths, len(edits))
     found = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
+    arithmetic.refuse_guides(found)
     opened = open_later(model).open()
     values = arithmetic.merge(opened, found, each)
     return Edit(values, _merge_records(found, each))
@@ -125,11 +142,13 @@ def revert(
     from ..models.loading import load
 
     place = Path(out)
+    check_strength(strength)
     if place.exists():
         raise FileExistsError(f"{place} exists already; name one that does not")
     check_file(place)
     taken = edit if isinstance(edit, Edit) else Edit.load(edit)
-    whole = edited if isinstance(edited, Edit) else _load_edit(edited)
+    arithmetic.refuse_guides([taken])
+    whole = _load_edit(edited)
     if (whole is not None) != (place.suffix == ".safetensors"):
         wants = "a folder" if whole is None else "a file that ends in .safetensors"
         raise ValueError(f"--out {place} does not suit what is reverted; name {wants}")
@@ -141,6 +160,7 @@ def revert(
         Edit(values, _record_revert(whole, taken, strength)).save(place)
         return {"out": str(place), "weights": len(taken.names), "exact": False}
     opened = load(str(edited), "cpu") if isinstance(edited, str | Path) else open_later(edited).open()  # type: ignore[arg-type]
+    check_room(place, sum(weight.numel() * weight.element_size() for weight in opened.weights.values()))
     values = arithmetic.revert(base, opened, taken, strength)
     with opened.swap_in(values):
         opened.save_pretrained(place)
@@ -169,11 +189,17 @@ def diff(
     Raises:
         ValueError: an edit is a guide or of another base, or a model has another architecture.
     """
-    from ..interchange import difference
+    from ..edits.edit import Edit
+    from ..interchange import arithmetic, difference
 
+    check_strength(strength)
+    one, two = _load_edit(edit) or edit, None if other is None else _load_edit(other) or other
+    arithmetic.refuse_guides([each for each in (one, two) if isinstance(each, Edit)])
+    if strength != 1 and not isinstance(one, Edit):
+        raise ValueError(f"--strength {strength:g} is of an edit; a model is compared as it is")
     base = open_later(model).open()
     return difference.compare(
-        base, _compute_values(base, edit, strength), None if other is None else _compute_values(base, other, 1.0)
+        base, _compute_values(base, one, strength), None if two is None else _compute_values(base, two, 1.0)
     )
 
 
@@ -184,21 +210,20 @@ def _compute_values(base: Model, what: Edit | Model | str | Path, strength: floa
     from ..interchange.foreign import compare_models
     from ..models.loading import load
 
-    edit = what if isinstance(what, Edit) else _load_edit(what)
-    if edit is not None:
-        check_changes(base, [edit])
-        return compute_values(base, edit, strength)
-    if strength != 1:
-        raise ValueError(f"--strength {strength:g} is of an edit; a model is compared as it is")
+    if isinstance(what, Edit):
+        check_changes(base, [what])
+        return compute_values(base, what, strength)
     opened = load(str(what), "cpu") if isinstance(what, str | Path) else open_later(what).open()  # type: ignore[arg-type]
     return compare_models(base, opened)
 
 
 def _load_edit(what: Any) -> Edit | None:
-    """Opens the edit in a file; None where the argument names a model."""
+    """Opens the edit in a file; None for a model, or the name of one."""
     from ..edits.edit import Edit
 
-    is_file = isinstance(what, str | Path) and Path(what).is_file()
+    if isinstance(what, Edit):
+        return what
+    is_file = isinstance(what, str | Path) and (Path(what).is_file() or Path(what).suffix == ".safetensors")
     return Edit.load(what) if is_file else None
 
 

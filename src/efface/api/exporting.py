@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from ..edits.strength import check_strength
-from ..files import check_file, hash_file, make_scratch, read_json, write_tensors, write_whole
-from ..interchange.formats import WHOLE, Format
-from .handing_on import RECORD, hide_folder, save_folder
+from ..files import check_file, check_room, hash_file, make_scratch, read_json, write_tensors, write_whole
+from ..interchange.formats import RECORD, WHOLE, Format
+from .handing_on import hide_folder, save_folder
 from .resources import open_later
 
 if TYPE_CHECKING:
@@ -119,12 +119,23 @@ def write_export(
         opened = open_later(model).open()
     refuse_export(opened.name, opened.quantised)
     check_format(opened, found, kind, choice)
+    if kind in WHOLE:
+        check_room(place, _count_bytes(opened, kind))
     look = _look(opened, found, pictures) if pictures else None
     if kind in WHOLE:
         about = _export_whole(opened, found, place, kind, strength, look, edit)
     else:
         about = _export_lora(opened, found, place, kind, choice, strength, dtype, look, edit)
     return Exported(place, sidecar, kind, about)
+
+
+def _count_bytes(model: Model, kind: Format) -> int:
+    """The bytes that an export of the whole model takes at least: those of its weights, without the autoencoder's."""
+    from ..interchange.original import PREFIXES
+
+    alone = kind == "single-file" and model.architecture in PREFIXES  # such a file holds no text encoder
+    held = [w for name, w in model.weights.items() if not alone or name.startswith(f"{model.denoiser}.")]
+    return sum(weight.numel() * weight.element_size() for weight in held)
 
 
 def _check_place(place: Path, sidecar: Path, kind: Format) -> None:

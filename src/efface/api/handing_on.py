@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import new_folder, read_json, write_whole
+from ..interchange.formats import RECORD
 
 if TYPE_CHECKING:
     from ..models.base import Model
 
 CARD = "README.md"
-RECORD = "efface.json"
-"""The file of the edit's record: targets, base, method, arguments and versions."""
 
 
 def save_folder(model: Model, folder: Path, about: Mapping[str, Any]) -> Path:

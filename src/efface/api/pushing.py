@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ..files import hash_file
-from .handing_on import RECORD, hide_folder
+from ..interchange.formats import RECORD
+from .handing_on import hide_folder
 
 if TYPE_CHECKING:
     from ..compliance.takedown import Takedown

@@ -50,7 +50,10 @@ class Edit:
         values, found = read_tensors(path)
         meta: Mapping[str, Any] = found if isinstance(found, dict) else {}
         if meta.get("kind") != "edit":
-            raise ValueError(f"{path} holds a {meta.get('kind', 'file of unknown kind')}, not an edit")
+            raise ValueError(
+                f"{path} holds a {meta.get('kind', 'model or a file of unknown kind')}, not an edit; `efface import` "
+                "makes an edit of it, and a model in one file opens as FILE.safetensors@FOLDER"
+            )
         try:
             meta, digested = take_digests(values, meta)
             check_meta(meta)

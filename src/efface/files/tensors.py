@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,8 +62,11 @@ def read_pickle(path: str | Path) -> Any:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the unpickler raises errors of many kinds about damaged files, KeyError too
+        why = (str(error).splitlines() or [""])[0] if not isinstance(error, LookupError) else "it is damaged"
         raise ValueError(
-            f"{path} can't be opened with weights_only ({str(error).splitlines()[0]}); a pickle of a dict of tensors, "
+            f"{path} can't be opened with weights_only ({why or type(error).__name__}); a pickle of a dict of tensors, "
             "as state_dict() gives it, would have worked"
         ) from error

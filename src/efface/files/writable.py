@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
 OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".html", ".htm", ".json", ".csv", ".parquet", ".safetensors", ".pdf")
 """Suffixes of files: a folder with one of these was probably meant as a file."""
+BLOCK = 4096
+"""Bytes that are written to try a disk, as many as file systems give out at once."""
 
 
 def check_folder(path: str | Path) -> Path:
@@ -40,14 +43,35 @@ def check_file(path: str | Path) -> Path:
     return path
 
 
+def check_room(path: str | Path, needed: int) -> None:
+    """Checks that the disk of this path has room for so many bytes.
+
+    Raises:
+        OSError: it has less.
+    """
+    free = shutil.disk_usage(_find_existing(Path(path).parent)).free
+    if free < needed:
+        raise OSError(
+            f"cannot write {path}: it takes {needed / 1e6:.1f} MB or more, and the disk has {free / 1e6:.1f} MB free"
+        )
+
+
+def _find_existing(there: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    while not there.exists():
+        there = there.parent
+    return there
+
+
 def _probe(path: Path, folder: bool) -> None:
-    """Raises OSError unless a folder, or a file, of this name can be made, or exists and can be written."""
+    """Raises OSError unless a folder, or a file, of this name can be made, or exists and can be written.
+
+    A full disk still takes an empty file, so that one with a block of bytes is tried.
+    """
     if folder and path.exists() and not path.is_dir():
         raise NotADirectoryError("it is a file; name a folder")
     if not folder and path.is_dir():
         raise IsADirectoryError("it is a folder; name a file in it")
-    there = path if folder else path.parent
-    while not there.exists():
-        there = there.parent
-    with tempfile.TemporaryFile(dir=there):
-        pass
+    with tempfile.TemporaryFile(dir=_find_existing(path if folder else path.parent)) as tried:
+        tried.write(bytes(BLOCK))
+        tried.flush()

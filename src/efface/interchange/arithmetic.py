@@ -13,14 +13,20 @@ from ..models.base import Model
 from .factors import Choice, factor
 
 
-def check_changes(model: Model, edits: Sequence[Edit]) -> None:
-    """Raises ValueError where an edit is a guide, is of another base (WrongBase), or changes what the model lacks."""
+def refuse_guides(edits: Sequence[Edit]) -> None:
+    """Raises ValueError where an edit is a guide."""
     for edit in edits:
         if guide := edit.meta.get("guide"):
             raise ValueError(
                 f"an edit is a guide ({guide['name']}): it changes no weights that could be added up; apply it beside "
                 "the others instead, as `efface draw` does with several --edit"
             )
+
+
+def check_changes(model: Model, edits: Sequence[Edit]) -> None:
+    """Raises ValueError where an edit is a guide, is of another base (WrongBase), or changes what the model lacks."""
+    refuse_guides(edits)
+    for edit in edits:
         edit.check(model)
         if unknown := sorted(set(edit.names) - set(model.weights)):
             raise ValueError(f"an edit changes {unknown[0]!r}, which {model.name!r} lacks ({len(unknown)} such names)")

@@ -72,7 +72,11 @@ def check_lora(
     Raises:
         ValueError: the loader refuses the file, leaves out one of its weights, or changes one differently.
     """
-    loaded = consumer.load_lora(model, file)
+    others = suggest_others(format, model.architecture)
+    try:
+        loaded = consumer.load_lora(model, file)
+    except ValueError as error:
+        raise ValueError(f"{error}; {others} may hold it") from error
     found = set()
     for name, delta in consumer.read_lora(model, loaded):
         if name not in package.factors:
@@ -87,7 +91,7 @@ def check_lora(
     if missing := sorted(set(package.factors) - found):
         raise ValueError(
             f"diffusers matches {len(found)} of {len(package.factors)} weights in {file.name} and leaves out "
-            f"{missing[0]!r}; {suggest_others(format, model.architecture)} may hold it"
+            f"{missing[0]!r}; {others} may hold it"
         )
     gap = _compare(model, edit, strength, loaded, look) if look else None
     return Check(f"diffusers' {type(loaded).__name__}.load_lora_weights", len(found), gap)

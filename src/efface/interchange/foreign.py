@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..edits.integrity import check_meta
 from ..files import hash_file, naming, parse_json, read_json, refusing
 from ..files.structured import shorten
 from ..files.tensors import read_pickle
@@ -20,6 +21,7 @@ from ..models import consumer
 from ..models.adapters import single_file
 from ..models.base import Model
 from ..models.loading import load
+from .formats import RECORD
 from .reading import is_lora, read_lora, read_weights
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
@@ -49,6 +51,21 @@ class Foreign:
     """The record of the edit, if efface exported the file."""
 
 
+@final
+@dataclass(frozen=True)
+class Source:
+    """A file or folder of another tool, opened without the model that it was made for."""
+
+    place: Path
+    """The file that was read, or the folder of a whole pipeline."""
+    tensors: Mapping[str, Tensor] | None
+    """The file's tensors; None for the folder of a whole pipeline."""
+    header: Mapping[str, str]
+    """The metadata in the header of a safetensors file."""
+    record: Mapping[str, Any] | None
+    """The record of the edit, if efface exported it."""
+
+
 def read_foreign(model: Model, source: str | Path, unpickle: bool = False) -> Foreign:
     """Reads the change that another tool's file or folder makes to this model, its base.
 
@@ -63,52 +80,87 @@ def read_foreign(model: Model, source: str | Path, unpickle: bool = False) -> Fo
         FileNotFoundError: there is no such file or folder.
         ValueError: it fits no part of the model, is damaged, changes nothing, or is a pickle that may not be opened.
     """
+    return fit_source(model, open_source(source, unpickle))
+
+
+def open_source(source: str | Path, unpickle: bool = False) -> Source:
+    """Opens another tool's file or folder; raises as `read_foreign` where that needs no model."""
     place = Path(source)
     if place.is_dir():
-        found = _read_folder(model, place, unpickle)
-    elif place.is_file():
-        found = _read_file(model, place, unpickle)
-    else:
-        raise FileNotFoundError(f"no file or folder {place}")
+        file = _find_file(place)
+        if file is None:
+            return Source(place, None, {}, _read_record(place / RECORD))
+        return _open_file(file, unpickle)
+    if place.is_file():
+        return _open_file(place, unpickle)
+    raise FileNotFoundError(f"no file or folder {place}")
+
+
+def fit_source(model: Model, source: Source) -> Foreign:
+    """Finds the change that an opened file or folder makes to its base; raises as `read_foreign`."""
+    found = _fit_folder(model, source) if source.tensors is None else _fit_file(model, source, source.tensors)
     if not found.values:
-        raise ValueError(f"{place} changes nothing of {model.name}: every weight in it is the base's own")
+        raise ValueError(f"{source.place} changes nothing of {model.name}: every weight in it is the base's own")
     return found
 
 
-def _read_folder(model: Model, place: Path, unpickle: bool) -> Foreign:
+def _find_file(place: Path) -> Path | None:
+    """The file of weights in a folder; None for the folder of a whole pipeline."""
     if (place / "model_index.json").is_file():
-        opened = load(str(place), "cpu", torch.float32)
-        return Foreign(compare_models(model, opened), "folder", "", _find_other_decoder(model, opened))
+        return None
     for name in LORA_NAMES:
         if (place / name).is_file():
-            return _read_file(model, place / name, unpickle)
+            return place / name
     held = sorted(file for file in place.iterdir() if file.suffix in (".safetensors", *PICKLES))
     if len(held) != 1:
         raise ValueError(
             f"{place} holds {len(held)} files of weights and no model_index.json; a diffusers folder, or the name of "
             "one file, would have worked"
         )
-    return _read_file(model, held[0], unpickle)
+    return held[0]
 
 
-def _read_file(model: Model, file: Path, unpickle: bool) -> Foreign:
+def _read_record(file: Path) -> dict[str, Any] | None:
+    """The record of the edit that an exported folder contains; None where there is none."""
+    held = read_json(file) if file.is_file() else {}
+    return _check_record(_require_table(held, str(file)).get("edit"), str(file))
+
+
+def _check_record(record: Any, what: str) -> dict[str, Any] | None:
+    try:
+        if record is not None:
+            check_meta(_require_table(record, f"{what}: its record of the edit"))
+    except ValueError as error:
+        raise ValueError(f"{what} is damaged: its record of the edit {error}; export it again") from error
+    return record
+
+
+def _open_file(file: Path, unpickle: bool) -> Source:
     if file.suffix in PICKLES:
         if not unpickle:
             raise ValueError(
                 f"{file} is a pickle, which can run code when it is opened; --pickle opens it with weights_only, which "
                 "runs none, or convert it to .safetensors"
             )
-        tensors, header = _unpickle(file), {}
-    else:
-        tensors, header = _read_safetensors(file)
+        return Source(file, _unpickle(file), {}, None)
+    tensors, header = _read_safetensors(file)
     about = _parse_table(header.get("efface", "{}"), f"{file}: its metadata")
     if about.get("kind") == "edit":
         raise ValueError(f"{file} is an edit of efface already; give it to --edit as it is")
-    digest, record = hash_file(file), about.get("edit")
-    if not isinstance(record, dict | None):
-        raise ValueError(f"{file} is damaged: the record of the edit in its metadata is no table; export it again")
+    return Source(file, tensors, header, _check_record(about.get("edit"), str(file)))
+
+
+def _fit_folder(model: Model, source: Source) -> Foreign:
+    opened = load(str(source.place), "cpu", torch.float32)
+    aside = _find_other_decoder(model, opened)
+    return Foreign(compare_models(model, opened), "folder", "", aside, source.record)
+
+
+def _fit_file(model: Model, source: Source, tensors: Mapping[str, Tensor]) -> Foreign:
+    file, record = source.place, source.record
+    digest = hash_file(file)
     if is_lora(tensors):
-        named = _add_alphas(tensors, header, file)
+        named = _add_alphas(tensors, source.header, file)
         with naming(file):
             return Foreign(read_lora(model, named), "LoRA", digest, record=record)
     if all(any(key.startswith(prefix) for key in tensors) for prefix in (single_file.UNET, single_file.VAE)):

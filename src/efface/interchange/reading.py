@@ -119,6 +119,7 @@ def read_weights(model: Model, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
         )
     values: dict[str, Tensor] = {}
     for key in known:
+        _require_numbers(key, tensors[key])
         for name, value in _split_rows(_find(key, spelled, base), tensors[key], base, key).items():
             # A value that equals the base's at the file's precision was not changed.
             if not torch.equal(base[name].to(value), value):
@@ -138,11 +139,11 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
     base, found = model.weights, read.changes()
     held = {**dict.fromkeys(package.factors), **dict.fromkeys(package.exact)}
     for name in held:
-        delta = apply_parts(name, base[name], found.get(name, {"": base[name]})).float() - base[name].float()
+        delta, rounding = _measure_change(name, base[name], found.get(name, {"": base[name]}))
         wanted = (
             package.exact[name].float() if name in package.exact else multiply_factors(package.factors[name], delta)
         )
-        if not (delta - wanted).norm() <= 1e-4 * wanted.norm():
+        if not (delta - wanted).norm() <= 1e-4 * wanted.norm() + rounding:
             raise ValueError(f"{file.name} read back makes another change of {name}")
     if spare := sorted(set(found) - set(held)):
         raise ValueError(f"{file.name} read back changes {spare[0]}, which the edit does not ({len(spare)} such)")
@@ -154,6 +155,18 @@ def check_own(model: Model, edit: Edit, package: Package, file: Path, strength: 
             theirs = _draw_images(model, look)
         gap = Gap.between(theirs, edited, _draw_images(model, look))
     return Check("efface import, because diffusers has no loader for it", len(held), gap)
+
+
+def _measure_change(name: str, base: Tensor, parts: Mapping[str, Tensor]) -> tuple[Tensor, float]:
+    """The change of a weight, and the norm of its rounding error.
+
+    Factors are multiplied by themselves: added to the base in fp32, a small change would lose digits. A new value of
+    the weight has lost them already.
+    """
+    if "down" in parts:
+        return multiply_factors((parts["down"], parts["up"]), base), 0.0
+    change = apply_parts(name, base, parts).float() - base.float()
+    return change, torch.finfo(torch.float32).eps * float(base.detach().float().norm())
 
 
 def _draw_images(model: Model, look: Look) -> Tensor:
@@ -175,6 +188,8 @@ def _read_layer(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping
     pair = {"down", "up"} & set(parts)
     if pair not in (set(), {"down", "up"}) or not set(parts) <= {"down", "up", "alpha", "diff", "diff_b"}:
         raise ValueError(f"{key!r} has {', '.join(sorted(parts))}; a pair of down and up, or a diff, would have worked")
+    for part, tensor in parts.items():
+        _require_numbers(f"{key}.{part}", tensor)
     if pair and "diff" in parts:
         raise ValueError(f"{key!r} has factors and a difference of the same weight")
     weights, biases = ([f"{layer}.{leaf}" for layer in stem.layers] for leaf in ("weight", "bias"))
@@ -192,12 +207,16 @@ def _read_layer(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping
 
 def _read_pair(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     down, up = parts["down"].float(), parts["up"].float()
+    alpha = parts.get("alpha", torch.tensor(float(len(down)) if down.dim() else 0.0))
+    if min(down.dim(), up.dim()) < 2 or alpha.numel() != 1 or len(down) == 0:
+        shapes = ", ".join(f"{part} {tuple(parts[part].shape)}" for part in ("down", "up", "alpha") if part in parts)
+        raise ValueError(f"{key!r} has {shapes}; down [rank, in], up [out, rank] and one alpha would have worked")
     if up.dim() == 4 and up.shape[2:] != (1, 1):
         raise ValueError(f"{key!r} has an up of {tuple(up.shape)}; one of [out, rank, 1, 1] would have worked")
     down, up = down.flatten(1), up.flatten(1)
     if len(down) != up.shape[1]:
         raise ValueError(f"{key!r} has a down of rank {len(down)} and an up of rank {up.shape[1]}")
-    up = up * (float(parts["alpha"]) / len(down) if "alpha" in parts else 1.0)
+    up = up * (float(alpha) / len(down))
     names = [f"{layer}.weight" for layer in stem.layers]
     width = base[names[0]].flatten(1).shape[1] if base[names[0]].dim() > 1 else 0
     if down.shape[1] != width or len(up) != sum(len(base[name]) for name in names):
@@ -212,6 +231,17 @@ def _read_pair(key: str, parts: Mapping[str, Tensor], stem: Stem, base: Mapping[
         if used.any():
             values |= {f"{name}:down": down[used].contiguous(), f"{name}:up": own[:, used].contiguous()}
     return values
+
+
+def _require_numbers(key: str, tensor: Tensor) -> None:
+    """Raises ValueError where a tensor of a weight, or of its change, holds other than finite numbers."""
+    if not tensor.is_floating_point() and not key.endswith(".alpha"):
+        said = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{key!r} holds {said}, where floating-point numbers belong; save the file again in fp16 or fp32"
+        )
+    if not tensor.float().isfinite().all():
+        raise ValueError(f"{key!r} holds NaN or infinite numbers; a training that went wrong may have left them")
 
 
 def _find(key: str, spelled: Mapping[str, Stem], base: Mapping[str, Tensor]) -> tuple[list[str], bool] | None:
@@ -230,7 +260,7 @@ def _split_rows(
     """Each weight's own rows of a tensor, in the weight's shape."""
     names, swapped = found or ([], False)
     rows = sum(len(base[name]) for name in names)
-    if len(tensor) != rows or tensor[0].numel() != base[names[0]][0].numel():
+    if tensor.dim() == 0 or len(tensor) != rows or tensor[0].numel() != base[names[0]][0].numel():
         shape = (rows, *base[names[0]].shape[1:])
         raise ValueError(
             f"{key!r} is {tuple(tensor.shape)}, the model's is {shape}; open the model that it was made for"

@@ -67,7 +67,8 @@ def load_lora(model: Model, file: str | Path) -> Any:
         with _quietly():
             copied.load_lora_weights(str(Path(file).parent), weight_name=Path(file).name, adapter_name=ADAPTER)
     except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, AssertionError) as error:
-        raise ValueError(f"diffusers' load_lora_weights refuses {Path(file).name}: {error!r}") from error
+        why = f"{type(error).__name__}: {error}" if str(error) else f"{type(error).__name__} in its converter"
+        raise ValueError(f"diffusers' load_lora_weights refuses {Path(file).name} ({why})") from error
     return copied
 
 
