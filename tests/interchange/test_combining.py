@@ -153,6 +153,11 @@ def test_what_cannot_be_combined_is_refused_before_any_work(tmp_path: Path) -> N
         efface.merge(model, [edit])
     with pytest.raises(ValueError, match="1 strengths for 2 edits"):
         efface.merge(model, [edit, edit], strengths=[1.0])
+    with pytest.raises(ValueError, match="an edit at strength 0 changes nothing; merge the others"):
+        efface.merge(model, [edit, edit], strengths=[1.0, 0.0])
+    for made in (edit, dense(model, "attn2")):
+        with pytest.raises(ValueError, match="the edits cancel each other: together they change no weight"):
+            efface.merge(model, [made, made], strengths=[1.0, -1.0])
     with pytest.raises(ValueError, match=r"an edit is a guide \(sld\)"):
         efface.merge(model, [edit, guide])
     with pytest.raises(WrongBase):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..concept import Erasure
-from ..edits.strength import check_strength, spread_strengths
+from ..edits.strength import check_strength
 from ..files import check_file, check_room, find_shared_digest
 from .case import Words, to_tuple
 from .resources import open_later
@@ -96,19 +96,27 @@ def merge(
         strengths: a strength for each edit; 1 by default.
 
     Raises:
-        ValueError: there are fewer than two edits or another number of strengths, a strength is no number from -10 to
-            10, or an edit is a guide or of another base.
+        ValueError: there are fewer than two edits or another number of strengths, a strength is 0 or no number from -10
+            to 10, an edit is a guide or of another base, or together they change nothing.
     """
     from ..edits.edit import Edit
     from ..interchange import arithmetic
 
     if len(edits) < 2:
         raise ValueError(f"a merge takes two edits or more, got {len(edits)}")
-    each = spread_strengths(1.0 if strengths is None else strengths, len(edits))
+    each = [1.0] * len(edits) if strengths is None else [check_strength(strength) for strength in strengths]
+    if len(each) != len(edits):
+        raise ValueError(f"{len(each)} strengths for {len(edits)} edits; give one for each, or none")
+    if 0 in each:
+        raise ValueError("an edit at strength 0 changes nothing; merge the others without it")
     found = [edit if isinstance(edit, Edit) else Edit.load(edit) for edit in edits]
     arithmetic.refuse_guides(found)
     opened = open_later(model).open()
     values = arithmetic.merge(opened, found, each)
+    if not arithmetic.changes_anything(opened, values):
+        raise ValueError(
+            "the edits cancel each other: together they change no weight; other strengths would have worked"
+        )
     return Edit(values, _merge_records(found, each))
 
 

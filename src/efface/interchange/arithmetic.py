@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..edits.deltas import apply_parts, merge_changes
+from ..edits.deltas import apply_parts, group_parts, merge_changes
 from ..edits.edit import Edit
 from ..models.base import Model
 from .factors import Choice, factor
@@ -54,6 +54,27 @@ def merge(model: Model, edits: Sequence[Edit], strengths: Sequence[float]) -> di
         else:
             values[name] = merge_changes(name, base[name].detach().float(), changes)
     return values
+
+
+@torch.no_grad()
+def changes_anything(model: Model, values: Mapping[str, Tensor]) -> bool:
+    """Whether some weight of the model becomes another by these values of an edit.
+
+    What is as small as rounding errors counts as nothing: a product of factors below a millionth of their norms, and a
+    change of a weight below the last digit of fp32.
+    """
+    base = model.weights
+    for name, parts in group_parts(values).items():
+        if "down" in parts:
+            up, down = parts["up"].float(), parts["down"].float()
+            if (up @ down).norm() > 1e-6 * up.norm() * down.norm():
+                return True
+            continue
+        own = base[name].float()
+        change = apply_parts(name, base[name], parts).float() - own
+        if change.norm() > torch.finfo(torch.float32).eps * own.norm():
+            return True
+    return False
 
 
 @torch.no_grad()
