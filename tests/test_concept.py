@@ -60,7 +60,7 @@ def test_a_bare_string_is_no_tuple():
 def test_import_and_listing_load_no_torch():
     code = (
         "import sys, efface, efface.methods as m, efface.models as d, efface.training.subsets\n"
-        "print([m.describe(n) for n in m.names()], d.names())\n"
+        "print([m.describe(n) for n in m.list_names()], d.list_bundled())\n"
         "sys.exit(any(n in sys.modules for n in ('torch', 'diffusers', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

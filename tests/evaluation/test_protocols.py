@@ -182,7 +182,8 @@ def test_a_protocol_draws_with_its_own_guidance_and_refuses_other_questions(tmp_
 
 
 def test_protocols_are_listed_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
-    code = "import sys; from efface.cli.listing import protocols; protocols(); sys.exit('torch' in sys.modules)"
+    call = "from efface.cli.listing import list_protocols; list_protocols()"
+    code = f"import sys; {call}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert main(["list", "protocols", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)

@@ -58,7 +58,7 @@ def ends_alike(one: str, other: str) -> bool:
 def list_other_words(words: Sequence[str], targets: Sequence[str]) -> list[str]:
     """The words that are none of the targets, in either number, nor a phrase with one; each once.
 
-    >>> other_words(["cat", "Cats", "cat face", "category", "van"], ["cat", "van gogh"])
+    >>> list_other_words(["cat", "Cats", "cat face", "category", "van"], ["cat", "van gogh"])
     ['category', 'van']
     """
     return [word for word in dict.fromkeys(words) if not mentions(word, targets)]

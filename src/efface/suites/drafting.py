@@ -93,7 +93,7 @@ def guess_kind(targets: Sequence[str]) -> KindName:
 def list_other_names(target: str, kind: Kind) -> tuple[str, ...]:
     """The names that a user would try first instead of a person's or painter's: the surname, also with initials.
 
-    >>> other_names("Ada Lovelace", read_kinds()["person"])
+    >>> list_other_names("Ada Lovelace", read_kinds()["person"])
     ('Lovelace', 'A. Lovelace')
     """
     *first, last = target.split()
