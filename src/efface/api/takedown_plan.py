@@ -183,7 +183,7 @@ def _count_queries(how: Profile, model: Model) -> int:
 
 def _format_duration(minutes: float) -> str:
     """
-    >>> _duration(0.5), _duration(90), _duration(339)
+    >>> _format_duration(0.5), _format_duration(90), _format_duration(339)
     ('30 seconds', '90 minutes', '5.7 hours')
     """
     if minutes > 100:
