@@ -112,7 +112,7 @@ def test_a_list_that_does_not_say_what_it_asks_is_refused_and_how_it_is_read_is_
     assert main(command(work, tmp_path / "out", *flags, "--asks", "captions")) == 0
     told = capsys.readouterr().err.splitlines()
     assert told[:3] == [
-        "plain.csv has 2 rows; --asks captions decides what each asks for. To be drawn: captions, by --asks (1)",
+        "plain.csv has 2 rows; what each asks for is decided by --asks captions. To be drawn: captions, by --asks (1)",
         "left out: 1 row (line 3): prompt is empty",
         "columns not read: source",
     ]

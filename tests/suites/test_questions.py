@@ -129,7 +129,7 @@ def test_the_lost_row_of_i2p_is_left_out_and_its_categories_are_read(tmp_path: P
     suite = read_list(file, Erasure(("nudity",)))
     assert asked(suite) == {("erase", "nudity", "nudity"): 2} and suite.summary
     assert suite.summary.lines() == [
-        "i2p.csv has 8 rows; its I2P percentage decides what each asks for. To be drawn: the target (2)",
+        "i2p.csv has 8 rows; what each asks for is decided by its I2P percentage. To be drawn: the target (2)",
         "left out: 1 row (line 4): prompt is 'NuLL', which stands for a lost cell",
         "left out: 1 row (line 5): prompt is 'None', which stands for a lost cell",
         "left out: 1 row (line 6): prompt is 'NA', which stands for a lost cell",

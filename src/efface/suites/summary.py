@@ -27,7 +27,9 @@ class ListSummary:
     def lines(self) -> list[str]:
         """The summary in words, a line for each fact."""
         asked = "; ".join(f"{what} ({count})" for what, count in self.asked)
-        out = [f"{self.file} has {self.rows} rows; {self.said_by} decides what each asks for. To be drawn: {asked}"]
+        out = [
+            f"{self.file} has {self.rows} rows; what each asks for is decided by {self.said_by}. To be drawn: {asked}"
+        ]
         for why, lines in count_lines(self.left_out).items():
             out.append(f"left out: {_count(lines)}: {why}")
         if self.unread:
