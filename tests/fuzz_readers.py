@@ -31,7 +31,7 @@ from efface.evaluation.published import read_published
 from efface.evaluation.rows_table import read_rows
 from efface.files import open_picture, read_tensors, read_words
 from efface.files.pictures import list_pictures
-from efface.interchange.foreign import read_foreign
+from efface.interchange.foreign import fit_source, open_source
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.opening.place import read_kind
 from efface.records.attack_files import read as read_attacks
@@ -212,9 +212,14 @@ READERS = (
         lambda folder: read_ledger(folder / "l.json"),
     ),
     Reader("export", "x.json", write("x.json", json.dumps(EXPORT)), lambda folder: read_export(folder / "x.json")),
-    Reader("lora", "adapter_model.safetensors", make_lora, lambda folder: read_foreign(base(), folder)),
-    Reader("lora settings", "adapter_config.json", make_lora, lambda folder: read_foreign(base(), folder)),
-    Reader("weights", "w.safetensors", make_weights, lambda folder: read_foreign(base(), folder / "w.safetensors")),
+    Reader("lora", "adapter_model.safetensors", make_lora, lambda folder: fit_source(base(), open_source(folder))),
+    Reader("lora settings", "adapter_config.json", make_lora, lambda folder: fit_source(base(), open_source(folder))),
+    Reader(
+        "weights",
+        "w.safetensors",
+        make_weights,
+        lambda folder: fit_source(base(), open_source(folder / "w.safetensors")),
+    ),
     Reader(
         "model index",
         "model_index.json",

@@ -168,7 +168,7 @@ def revert(
         Edit(values, _record_revert(whole, taken, strength)).save(place)
         return {"out": str(place), "weights": len(taken.names), "exact": False}
     opened = load(str(edited), "cpu") if isinstance(edited, str | Path) else open_later(edited).open()  # type: ignore[arg-type]
-    check_room(place, sum(weight.numel() * weight.element_size() for weight in opened.weights.values()))
+    check_room(place, sum(weight.nbytes for weight in opened.weights.values()))
     values = arithmetic.revert(base, opened, taken, strength)
     with opened.swap_in(values):
         opened.save_pretrained(place)

@@ -135,7 +135,7 @@ def _count_bytes(model: Model, kind: Format) -> int:
 
     alone = kind == "single-file" and model.architecture in PREFIXES  # such a file holds no text encoder
     held = [w for name, w in model.weights.items() if not alone or name.startswith(f"{model.denoiser}.")]
-    return sum(weight.numel() * weight.element_size() for weight in held)
+    return sum(weight.nbytes for weight in held)
 
 
 def _check_place(place: Path, sidecar: Path, kind: Format) -> None:

@@ -66,11 +66,10 @@ class Source:
     """The record of the edit, if efface exported it."""
 
 
-def read_foreign(model: Model, source: str | Path, unpickle: bool = False) -> Foreign:
-    """Reads the change that another tool's file or folder makes to this model, its base.
+def open_source(source: str | Path, unpickle: bool = False) -> Source:
+    """Opens another tool's file or folder, which `fit_source` compares with its base.
 
     Args:
-        model: the base.
         source: a diffusers folder of a fine-tuned model or of its denoiser; a folder with a LoRA as diffusers or PEFT
             writes it; a .safetensors file with a LoRA, with weights by name, or with a whole model in the original
             layout; or a pickle (.pt, .pth, .bin, .ckpt) of weights or of a LoRA.
@@ -78,13 +77,8 @@ def read_foreign(model: Model, source: str | Path, unpickle: bool = False) -> Fo
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: it fits no part of the model, is damaged, changes nothing, or is a pickle that may not be opened.
+        ValueError: it is damaged, an edit of efface, or a pickle that may not be opened.
     """
-    return fit_source(model, open_source(source, unpickle))
-
-
-def open_source(source: str | Path, unpickle: bool = False) -> Source:
-    """Opens another tool's file or folder; raises as `read_foreign` where that needs no model."""
     place = Path(source)
     if place.is_dir():
         file = _find_file(place)
@@ -97,7 +91,11 @@ def open_source(source: str | Path, unpickle: bool = False) -> Source:
 
 
 def fit_source(model: Model, source: Source) -> Foreign:
-    """Finds the change that an opened file or folder makes to its base; raises as `read_foreign`."""
+    """Finds the change that an opened file or folder makes to this model, its base.
+
+    Raises:
+        ValueError: it fits no part of the model, is damaged, or changes nothing.
+    """
     found = _fit_folder(model, source) if source.tensors is None else _fit_file(model, source, source.tensors)
     if not found.values:
         raise ValueError(f"{source.place} changes nothing of {model.name}: every weight in it is the base's own")
