@@ -34,9 +34,9 @@ from efface.concept import Erasure
 from efface.files import check_file, write_whole
 from efface.models.devices import choose_dtype
 from efface.models.fingerprint import CASTS
+from efface.planning.estimating import estimate
 from efface.planning.gradients import plan_gradients
 from efface.planning.machine import read_free_bytes
-from efface.planning.plan import estimate
 from efface.planning.probe_steps import list_tensors
 from efface.training.trainer import Trainer
 

@@ -27,7 +27,7 @@ import efface
 from efface import methods
 from efface.concept import Erasure
 from efface.files import check_file
-from efface.planning.plan import estimate
+from efface.planning.estimating import estimate
 
 from .common import concepts, peak_of, settle, stamp, table, timed, weights_of, write
 from .growth_sizes import POINTS, fit_growth, measure

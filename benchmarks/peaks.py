@@ -21,9 +21,10 @@ from efface.models.guider import predict_with_guidance
 from efface.models.hooks.attention import record_cross_attention
 from efface.models.offload import list_resting
 from efface.models.trajectory import choose_image_batch
-from efface.planning import plan as planning
+from efface.planning import estimating
+from efface.planning.estimating import estimate_from_shapes
 from efface.planning.gradients import plan_gradients
-from efface.planning.plan import DoesNotFit, estimate_from_shapes
+from efface.planning.plan import DoesNotFit
 from efface.planning.probe_steps import find_peak
 from efface.planning.shapes import measure_drawing_shapes, shapes_alone
 from efface.planning.tracker import AllocationTracker, count_bytes
@@ -114,7 +115,7 @@ def _guided_step(method: Guided, asked: Erasure, model: Any) -> int:
 
 
 def _planned(trainer: Trainer, how: str) -> dict[str, Any]:
-    with mock.patch.object(planning, "_count_kept", return_value=0):  # the last good state lies in the host's memory
+    with mock.patch.object(estimating, "_count_kept", return_value=0):  # the last good state lies in the host's memory
         plan = estimate_from_shapes(trainer)
     return {
         "weights": plan.weights / 1e9,

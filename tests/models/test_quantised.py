@@ -20,7 +20,7 @@ from efface.edits.edit import Edit
 from efface.models.adapters.flux import Flux
 from efface.models.fingerprint import compute_digests
 from efface.models.quantised import check_quantise, find_stored, is_packed, list_scales, serve_swaps
-from efface.planning.plan import estimate_from_shapes
+from efface.planning.estimating import estimate_from_shapes
 from efface.robustness.run import check_attack
 from tiny_fits import quick
 from tiny_flux import tiny_flux, tiny_flux_pipeline

@@ -11,14 +11,15 @@ from diffusers import UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensor
 
 import efface
-import efface.planning.plan
+import efface.planning.estimating
 from efface import methods
 from efface.cli.app import main
 from efface.concept import Erasure
 from efface.models.adapters.sd import StableDiffusion
 from efface.models.trajectory import Defaults
 from efface.models.trajectory_cache import TrajectoryCache
-from efface.planning.plan import SPARE, DoesNotFit, estimate, require_fit, suggest_lighter
+from efface.planning.estimating import estimate, suggest_lighter
+from efface.planning.plan import SPARE, DoesNotFit, require_fit
 from efface.planning.probe_steps import LinearFit
 from efface.planning.shapes import ask_terms, is_trial_cheap
 from efface.planning.tracker import AllocationTracker, count_bytes
@@ -177,7 +178,7 @@ def test_what_needs_numbers_is_planned_by_trial_steps(eps_model, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("this kernel needs numbers")
 
-    monkeypatch.setattr(efface.planning.plan, "measure_shapes", fail)
+    monkeypatch.setattr(efface.planning.estimating, "measure_shapes", fail)
     assert not estimate(method_of("esd").build_trainer(eps_model, Erasure(("cat",)))).from_shapes
 
 

@@ -11,7 +11,7 @@ from efface.methods.eap import EAP
 from efface.methods.esd import ESD
 from efface.methods.states import share_paths
 from efface.models.adapters.sd import StableDiffusion
-from efface.planning.plan import estimate
+from efface.planning.estimating import estimate
 
 TARGETS = tuple(f"c{i}" for i in range(20))
 

@@ -21,7 +21,7 @@ from efface.methods.erasediff import EraseDiff
 from efface.methods.esd import ESD
 from efface.methods.states import build_trajectories
 from efface.models.adapters.sd import StableDiffusion
-from efface.planning.plan import estimate
+from efface.planning.estimating import estimate
 from efface.planning.probe_steps import list_tensors
 from efface.planning.tracker import AllocationTracker, count_bytes
 from efface.training.interfaces import Query, States, Step

@@ -217,8 +217,9 @@ def take_fingerprint(model: Model, report: Report) -> None:
 
 def require_memory(built: Trainer, limit: int | None, on_plan: Callable[[Plan], None] | None, report: Report) -> None:
     """Plans the memory of a training; raises DoesNotFit, with the plan and what would fit, where it does not fit."""
+    from ..planning.estimating import estimate, suggest_lighter
     from ..planning.machine import read_free_bytes
-    from ..planning.plan import estimate, require_fit, suggest_lighter
+    from ..planning.plan import require_fit
 
     plan = estimate(built, partial(report, "planning memory"))
     if on_plan:

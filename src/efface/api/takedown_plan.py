@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..concept import Erasure
 from ..methods import build_method
+from ..planning.estimating import estimate
 from ..planning.machine import format_size
-from ..planning.plan import estimate
 
 if TYPE_CHECKING:
     from ..methods.base import Method

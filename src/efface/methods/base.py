@@ -16,7 +16,7 @@ from ..functional.schedules import Space
 from ..models.architectures import expand
 from ..models.base import Model
 from ..models.quantised import refuse_dense
-from ..planning.plan import build_for_planning
+from ..planning.estimating import build_for_planning
 from ..training.config import TrainConfig
 from ..training.interfaces import Balance, Term, Update
 from ..training.trainer import Trainer

@@ -1,51 +1,23 @@
-"""Plans the memory of an erasure before it starts, and finds the flags that would make it fit.
+"""The plan of a run's memory: bytes by part, as text, and whether they fit.
 
 need = weights + trained + kept + max(step(m), drawing(d)), in bytes on the device. `weights` are all parameters of the
 model; `trained` are the trained tensors and Adam's two moments of each; `step(m)` is what one step adds with m rows at
 once in the student's pass; `drawing(d)` is what a sampling step of d pictures adds; `kept`, on a CPU alone, are the
-last good state and the recordings that the store holds in memory. Each moment of a step and of drawing is a straight
-line in the rows, and the largest moment counts. The training's preparation, such as the encoding of a vocabulary, is
-over when the plan is made, and is no part of it.
-
-The lines are fitted to trial steps (`probe_steps`), which never have more rows at once in the student's pass than the
-run: steps of two and four rows of each term run row by row; then one of four by twos where the run's own steps run in
-pieces, or those of one and two rows whole where they run whole. Where that would cost more than a tenth of the run, the
-lines are fitted to steps of one and two rows with the shapes of tensors alone (`shapes`). `SPARE` allows for memory
-inside kernels.
+last good state and the recordings that the store holds in memory. `SPARE` allows for memory inside kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import final
 
-import torch
-
-from ..models.offload import list_resting
-from ..models.quantised import list_scales
-from ..training.distributed import find_process_group
-from ..training.interfaces import MemoryFootprint
-from ..training.trainer import Trainer
 from .machine import format_size
-from .probe_steps import (
-    PeakFit,
-    RowwiseCost,
-    find_least_rows,
-    find_peak,
-    list_tensors,
-    measure_drawing,
-    measure_rowwise,
-    measure_step,
-)
-from .shapes import is_trial_cheap, measure_shapes
-from .tracker import count_bytes
+from .probe_steps import PeakFit
 
 SPARE = 1.1
 """The factor by which free memory must exceed the plan, for workspaces, fragmentation and the libraries' own memory."""
 SHAPES = "(from the shapes of tensors: trial steps would cost more than a tenth of this run)"
-LESS = "--checkpointing, --offload, --dtype bf16 and fewer --weights take less"
 
 
 class DoesNotFit(ValueError):
@@ -123,106 +95,6 @@ class Plan:
         return "\n".join([*rows, *(f"  {note}" for note in (*self.notes, *[SHAPES] * self.from_shapes))])
 
 
-def build_for_planning(make: Callable[[], Trainer], device: torch.device) -> Trainer:
-    """Sets a training up; raises DoesNotFit where there is no room for the trained tensors."""
-    try:
-        return make()
-    except torch.OutOfMemoryError as error:
-        less = "--dtype bf16, --offload, --moments 8 and fewer --weights take less"
-        raise DoesNotFit(f"the trained tensors do not fit on {device} beside the model; {less}") from error
-
-
-def estimate(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
-    """Plans a training that is set up, and leaves everything as it was.
-
-    It makes trial steps where these cost at most a tenth of the run's steps. Otherwise it makes no pass of the network,
-    unless a method needs numbers.
-
-    Args:
-        progress: called as progress(done, of) before each part of the work and after the last.
-
-    Raises:
-        DoesNotFit: trial steps did not fit on the GPU; the message has the part of the plan that is known.
-    """
-    if find_process_group().size == 1 and not is_trial_cheap(trainer):
-        with suppress(RuntimeError):
-            return estimate_from_shapes(trainer, progress)
-    return _estimate_by_trial(trainer, progress)
-
-
-def estimate_from_shapes(trainer: Trainer, progress: Callable[[int, int], None] = lambda done, of: None) -> Plan:
-    """Plans a training from shapes of tensors alone; `estimate` calls this where trial steps would cost too much."""
-    cost = measure_shapes(trainer, progress)
-    plan = _plan(trainer, cost.each, cost.turn, cost.waiting, cost.drawing)
-    micro = min(plan.rows, trainer.config.micro_batch or plan.rows)
-    return replace(plan, micro=micro, apart=cost.apart, from_shapes=True)
-
-
-def _estimate_by_trial(trainer: Trainer, progress: Callable[[int, int], None]) -> Plan:
-    model = trainer.model
-    try:
-        progress(0, 3)
-        one = measure_rowwise(trainer)
-        progress(1, 3)
-        drawing = PeakFit.through(measure_drawing(model, 1), measure_drawing(model, 2))
-    except torch.OutOfMemoryError as error:
-        sizes = [format_size(n) for n in (count_bytes(model.weights.values()), _count_trained(trainer))]
-        said = f"{sizes[0]} of weights and {sizes[1]} of trained tensors"
-        raise DoesNotFit(f"not even one row at once fits on {model.device} beside {said}; {LESS}") from error
-    least = _plan(trainer, one.each, PeakFit.constant(one.turn), one.waiting, drawing)
-    progress(2, 3)
-    try:
-        plan = _plan_more(trainer, least, one)
-    except torch.OutOfMemoryError as error:
-        said = f"with --micro-batch 1 it would need {format_size(least.need)}; {LESS} too"
-        raise DoesNotFit(f"not even two rows at once fit on {model.device}; {said}\n{least.table()}") from error
-    progress(3, 3)
-    return plan
-
-
-def _plan(trainer: Trainer, each: int, turn: PeakFit, waiting: float, drawing: PeakFit) -> Plan:
-    """The plan with one row at once; the student's pass has `each` rows for one row of each term."""
-    model, takes = trainer.model, _list_footprints(trainer)
-    resting, scales = list_resting(model), list_scales(model.network) if model.quantised else []
-    return Plan(
-        weights=count_bytes([*(t for t in model.weights.values() if t.device == model.device), *resting, *scales]),
-        resting=0 if trainer.context.trains_text_encoder else count_bytes(resting),
-        trained=_count_trained(trainer),
-        kept=_count_kept(trainer, takes)
-        + _count_stored(trainer, takes)
-        + sum(each.held_bytes for each in trainer.learners),
-        turn=turn,
-        drawing=drawing,
-        rows=each * trainer.config.batch,
-        micro=1,
-        waiting=waiting,
-        apart=0,
-        **_plan_drawing(trainer, takes),
-        recorded=sum(t.cache_bytes + t.image_bytes for t in takes),
-        drawn=sum(t.drawn for t in takes),
-        notes=tuple(each.about for each in trainer.learners if each.about),
-    )
-
-
-def _plan_more(trainer: Trainer, least: Plan, one: RowwiseCost) -> Plan:
-    """The plan at the run's own rows at once, from that of one row, a step by twos, and a whole step."""
-    micro = min(least.rows, trainer.config.micro_batch or least.rows)
-    if micro == 1 < least.rows:
-        return least
-    if micro < least.rows:
-        waits = one.waiting * (one.terms * one.each - 1)  # in as many pieces of twice as many rows, twice as much waits
-        by_twos = measure_step(trainer, 2 * one.terms, 2)[0]
-        singly = [(made, live - waits) for made, live in one.moments]
-        turn = PeakFit.through(singly, [(made, live - 2 * waits) for made, live in by_twos])
-        return replace(least, turn=turn, micro=micro)
-    few, batch = find_least_rows(trainer), trainer.config.batch
-    whole = [measure_step(trainer, n)[0] for n in ((few, 2 * few) if 2 * few <= batch else (batch,))]
-    turn = PeakFit.constant(find_peak(whole[0]))
-    if len(whole) == 2:
-        turn = PeakFit.through(whole[0], whole[1], few * one.each)
-    return replace(least, turn=turn, micro=micro, apart=round(one.turn - turn(1)))
-
-
 def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str, Plan]]) -> None:
     """Raises DoesNotFit where `limit` bytes are too few; the message has this plan and the flags that would fit.
 
@@ -243,68 +115,3 @@ def require_fit(plan: Plan, limit: int | None, others: Callable[[], Mapping[str,
         f"this run needs {format_size(plan.need)} and some to spare, {format_size(round(plan.need * SPARE))} in all; "
         f"there are {format_size(limit)}\n{plan.table()}\n{would}"
     )
-
-
-def suggest_lighter(trainer: Trainer, plan: Plan) -> dict[str, Plan]:
-    """Finds plans that need less, by their flags; each also has the flags of those before it."""
-    found: dict[str, Plan] = {}
-    flags, last = "", plan
-    if plan.micro > 1:
-        flags, last = "--micro-batch 1", replace(plan, micro=1)
-        found[flags] = last
-    network: Any = trainer.model.network
-    if not network.is_gradient_checkpointing:
-        network.enable_gradient_checkpointing()
-        try:
-            flags, last = f"{flags} --checkpointing".strip(), replace(estimate(trainer), micro=last.micro)
-        finally:
-            network.disable_gradient_checkpointing()
-        found[flags] = last
-    if last.sampling > last.learning and (fewer := _plan_single_drawing(trainer, last)).pictures < last.pictures:
-        flags, last = f"{flags} --draw-batch 1".strip(), fewer
-        found[flags] = last
-    if plan.resting and trainer.model.device.type == "cuda":
-        flags = f"{flags} --offload".strip()
-        found[flags] = replace(last, weights=last.weights - plan.resting)
-    return found
-
-
-def _plan_single_drawing(trainer: Trainer, plan: Plan) -> Plan:
-    """The plan in which a training draws picture by picture."""
-    before, trainer.model.draw_batch = trainer.model.draw_batch, 1
-    try:
-        return replace(plan, **_plan_drawing(trainer, _list_footprints(trainer)))
-    finally:
-        trainer.model.draw_batch = before
-
-
-def _plan_drawing(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> dict[str, Any]:
-    """The number of pictures drawn together, and the bytes recorded meanwhile without those that are in `kept`."""
-    traced = max((t.trace_bytes for t in takes), default=0) - _count_stored(trainer, takes)
-    return {"pictures": max((t.images_at_once for t in takes), default=0), "traced": max(0, traced)}
-
-
-def _list_footprints(trainer: Trainer) -> list[MemoryFootprint]:
-    """The memory that each source's drawing takes."""
-    return [source.estimate_footprint(trainer.context) for source in trainer.sources()]
-
-
-def _count_trained(trainer: Trainer) -> int:
-    """Bytes of the trained tensors and Adam's moments, twice if a balance with inner steps saves a copy of them."""
-    learning = [tensor for learner in trainer.learners for tensor in learner.learning()]
-    moments = 2 * sum(tensor.numel() for tensor in learning) * trainer.config.moments // 8
-    aside = count_bytes(learning) + moments if trainer.balance.inner else 0
-    return count_bytes(list_tensors(trainer)[len(trainer.model.weights) :]) + moments + aside
-
-
-def _count_stored(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
-    """Bytes of recordings on the device: up to the store's bound on a CPU, none on a GPU."""
-    here = trainer.model.device.type == "cpu"
-    return min(sum(t.cache_bytes for t in takes), trainer.model.recordings.bound) if here else 0
-
-
-def _count_kept(trainer: Trainer, takes: Sequence[MemoryFootprint]) -> int:
-    """Bytes of the last good state and of pictures on the device: none on a GPU."""
-    if trainer.model.device.type != "cpu":
-        return 0
-    return count_bytes(trainer.update.deltas().values()) + sum(t.image_bytes for t in takes)

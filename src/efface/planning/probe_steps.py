@@ -102,6 +102,12 @@ def find_least_rows(trainer: Trainer) -> int:
     return max((term.least_rows for term in trainer.terms), default=1)
 
 
+def choose_whole_sizes(trainer: Trainer) -> tuple[int, ...]:
+    """The rows of each term in trial steps that run whole: the fewest and twice as many, or all of a smaller run."""
+    few, batch = find_least_rows(trainer), trainer.config.batch
+    return (few, 2 * few) if 2 * few <= batch else (batch,)
+
+
 @final
 class ZeroStates(Source):
     """States of zeros, with all of the teacher's predictions known; all terms get the same object in a step."""

@@ -27,6 +27,7 @@ from .probe_steps import (
     Asked,
     Moments,
     PeakFit,
+    choose_whole_sizes,
     count_student_rows,
     find_least_rows,
     find_peak,
@@ -86,7 +87,7 @@ def is_trial_cheap(trainer: Trainer) -> bool:
     rows = each * config.batch
     micro = min(rows, config.micro_batch or rows)
     by_pieces = 3 * n + (2 * n if 1 < micro < rows else 0)
-    whole = sum(range(n + 1)) if micro == rows else 0
+    whole = sum(choose_whole_sizes(trainer)) if micro == rows else 0
     trial = by_pieces * (4 * student + teacher) + whole * (3 * student + teacher) + 6
     return trial <= SHARE * config.steps * config.batch * (3 * student + teacher)
 

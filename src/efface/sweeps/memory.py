@@ -38,7 +38,7 @@ def describe_memory(jobs: Sequence[Job], device: str | None = None) -> list[str]
 def _plan_job(job: Job, device: str | None) -> int:
     """Bytes that a job's training needs on the device; 0 where it has no training to plan."""
     from ..methods.configure import build_method
-    from ..planning.plan import estimate_from_shapes
+    from ..planning.estimating import estimate_from_shapes
     from .work import open_model
 
     try:
