@@ -1,5 +1,6 @@
 """How the embedded flow is made: its conditions, its loss, a training that resumes, and a bundle that opens."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import efface
 from efface.models import loading
 from efface.models.adapters.sd3 import StableDiffusion3, StableDiffusion3Pipeline
 from efface.models.opening.shared import assemble
-from workshop.glyphs import bundle, bundle_flow, flow, loop, world
+from workshop.glyphs import bundle, bundle_flow, flow, loop, unet, world
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,18 @@ def test_it_has_about_twelve_million_parameters(monkeypatch: pytest.MonkeyPatch,
     assert 11.5e6 < sum(p.numel() for p in made.parameters()) < 12.5e6
 
 
-def test_levels_are_logit_normal_and_the_loss_is_the_velocitys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_are_half_logit_normal_and_half_even() -> None:
+    torch.manual_seed(0)
+    sigma = flow.draw_levels(4000)
+    assert sigma.shape == (4000,) and sigma.min() > 0 and sigma.max() < 1
+    # The shares below a few levels are those of the mixture, whose parts have known distributions.
+    for level in (0.1, 0.5, 0.9):
+        normal = 0.5 * (1 + math.erf(math.log(level / (1 - level)) / math.sqrt(2)))
+        assert (sigma < level).float().mean().item() == pytest.approx((normal + level) / 2, abs=2e-3)
+    assert (sigma[:1000].mean() - 0.5).abs() < 0.05  # in random order
+
+
+def test_the_loss_is_the_velocitys_without_a_teacher() -> None:
     seen: dict[str, torch.Tensor] = {}
 
     def said(hidden_states: torch.Tensor, timestep: torch.Tensor, **_: object) -> tuple[torch.Tensor]:
@@ -53,13 +65,30 @@ def test_levels_are_logit_normal_and_the_loss_is_the_velocitys(monkeypatch: pyte
         return (torch.zeros_like(hidden_states),)
 
     torch.manual_seed(0)
-    x_0 = torch.zeros(4000, 1, 2, 2)
-    loss, _ = flow.flow_loss(said, x_0, torch.zeros(1), torch.zeros(1))  # type: ignore[arg-type]
-    logit = (seen["t"] / 1000).logit()
-    assert logit.mean().abs() < 0.02 and abs(logit.std().item() - 1) < 0.02
+    loss, _ = flow.flow_loss(said, torch.zeros(4000, 1, 2, 2), torch.zeros(1), torch.zeros(1))  # type: ignore[arg-type]
     # Of x_0 = 0 the state is sigma eps, and the velocity eps.
     assert loss.item() == pytest.approx(
         (seen["x"] / (seen["t"] / 1000).view(-1, 1, 1, 1)).square().mean().item(), rel=1e-4
+    )
+
+
+def test_a_teacher_that_knows_picture_and_noise_says_their_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    alphas = unet.scheduler().alphas_cumprod
+    teacher = flow.Teacher(None, alphas)  # type: ignore[arg-type]
+    wanted = torch.tensor([0.1, 0.5, 0.9, 0.97])
+    t, sigma = teacher.find_levels(wanted)
+    assert (sigma - wanted).abs().max() < 1e-3
+    x_0, noise, a = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3), alphas[t].view(-1, 1, 1, 1)
+
+    def oracle(_: object, x_t: torch.Tensor, steps: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        assert torch.equal(steps, t)
+        torch.testing.assert_close(x_t, a.sqrt() * x_0 + (1 - a).sqrt() * noise)
+        return a.sqrt() * noise - (1 - a).sqrt() * x_0
+
+    monkeypatch.setattr(flow, "predicted", oracle)
+    level = sigma.view(-1, 1, 1, 1)
+    torch.testing.assert_close(
+        teacher.velocity((1 - level) * x_0 + level * noise, t, torch.zeros(4, 1, 1)), noise - x_0
     )
 
 
