@@ -35,7 +35,7 @@ def build_suite(erasure: Erasure, known: world.World, sizes: Mapping[str, int]) 
     """The suite for an erasure, of prompts and seeds that no recipe reports; groups that it lacks are left out."""
     name = choose_suite(erasure, known)
     probe = build(name, erasure, known, per_group=1)
-    sizes = {group: n for group, n in sizes.items() if probe.group(group)}
+    sizes = {group: n for group, n in sizes.items() if probe.select_group(group)}
     return build(name, erasure, known, sizes=sizes, only=list(sizes), salt="tuning")
 
 

@@ -100,7 +100,7 @@ class Registry:
     """A class variable that also marks them, where the base is a protocol that need not be a base class."""
     suffix: str = ".py"
 
-    def entries(self) -> dict[str, Entry]:
+    def list_entries(self) -> dict[str, Entry]:
         """Every entry by name: those of efface's folders and those of installed packages.
 
         Raises:
@@ -115,20 +115,20 @@ class Registry:
                 raise ValueError(
                     f"{_name_package(point)} brings the {self.kind} {name!r}, a name that is taken already"
                 )
-            found[name] = self._installed(name, point)
+            found[name] = self._build_installed_entry(name, point)
         return found
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Every name, in alphabetical order."""
-        return sorted(self.entries())
+        return sorted(self.list_entries())
 
-    def named(self, name: str) -> str:
+    def find_name(self, name: str) -> str:
         """The catalogue's own spelling of a name; raises ValueError for an unknown name."""
-        return self.entry(name).name
+        return self.find_entry(name).name
 
-    def entry(self, name: str) -> Entry:
+    def find_entry(self, name: str) -> Entry:
         """The entry of a name, in either spelling; raises ValueError, with similar names, for an unknown one."""
-        entries = self.entries()
+        entries = self.list_entries()
         if (spelled := hyphenate(str(name))) in entries:
             return entries[spelled]
         near = did_you_mean(spelled, sorted(entries), show=len(entries))
@@ -142,21 +142,21 @@ class Registry:
 
     def describe(self, name: str) -> str:
         """The first line of the entry's docstring."""
-        return self.entry(name).about
+        return self.find_entry(name).about
 
     def get(self, name: str) -> type[Any]:
         """Imports the module that defines an entry, and returns the class."""
-        return self.entry(name).load()
+        return self.find_entry(name).load()
 
-    def name_of(self, instance: Any) -> str:
+    def get_name(self, instance: Any) -> str:
         """The catalogue's name for an instance or a class, or else the name of its file."""
         kind = instance if isinstance(instance, type) else type(instance)
-        for entry in self.entries().values():
+        for entry in self.list_entries().values():
             if (entry.module, entry.cls) == (kind.__module__, kind.__name__):
                 return entry.name
         return hyphenate(kind.__module__.rpartition(".")[2])
 
-    def member(self, file: Path, module: str) -> SourceClass | None:
+    def find_member(self, file: Path, module: str) -> SourceClass | None:
         """The class that makes a file an entry: final, public, and of this kind; None where there is no such class.
 
         Where a file defines several, it is the one with the file's name.
@@ -171,7 +171,7 @@ class Registry:
             return True
         return any(each.name == self.base for each in source.walk_lineage(own) if each is not own)
 
-    def _installed(self, name: str, point: importlib.metadata.EntryPoint) -> Entry:
+    def _build_installed_entry(self, name: str, point: importlib.metadata.EntryPoint) -> Entry:
         place = source.locate(point.module)
         if place is None:
             raise ValueError(f"{_name_package(point)} names the module {point.module!r} for {name!r} and has none")
@@ -189,7 +189,7 @@ def _in_folders(registry: Registry, folders: tuple[tuple[str, int], ...]) -> dic
         module, name = f"{registry.package}.{file.stem}", hyphenate(file.stem)
         if registry.suffix != ".py":
             found[name] = Entry(name, registry.package, file, "")
-        elif not file.stem.startswith("_") and (own := registry.member(file, module)):
+        elif not file.stem.startswith("_") and (own := registry.find_member(file, module)):
             found[name] = Entry(name, module, file, own.name)
     return found
 

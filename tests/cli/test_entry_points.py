@@ -218,4 +218,4 @@ def test_a_name_that_is_taken_is_refused(installed: Path, monkeypatch: pytest.Mo
     )
     monkeypatch.syspath_prepend(str(installed / "outsiders"))  # another path is looked through anew
     with pytest.raises(ValueError, match="outsiders brings the method 'esd', a name that is taken"):
-        catalog.METHODS.names()
+        catalog.METHODS.list_names()

@@ -29,7 +29,7 @@ for args in {commands!r}:
 
 
 def test_no_help_imports_torch() -> None:
-    commands = [[name] for name in COMMANDS] + [["erase", name] for name in METHODS.names()]
+    commands = [[name] for name in COMMANDS] + [["erase", name] for name in METHODS.list_names()]
     code = CODE.format(commands=commands)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -42,10 +42,10 @@ def test_a_flag_that_loading_has_too_is_named_after_the_method(capsys: pytest.Ca
     assert "--ac-variant {model,noise}" in said and "--variant STR" in said
 
 
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize("name", METHODS.list_names())
 def test_the_fields_in_the_source_are_those_of_the_class(name: str) -> None:
     kind = METHODS.get(name)
-    read, hints = read_fields(METHODS.entry(name).written), get_type_hints(kind, include_extras=True)
+    read, hints = read_fields(METHODS.find_entry(name).written), get_type_hints(kind, include_extras=True)
     assert [field.name for field in read] == [field.name for field in dataclasses.fields(kind)]
     for own, field in zip(read, dataclasses.fields(kind), strict=True):
         assert (own.type, own.default) == (hints[field.name], field.default), field.name

@@ -157,7 +157,7 @@ def test_whole_sentences_of_attacks_fit_a_terminal(capsys: pytest.CaptureFixture
     assert main(["list", "attacks"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for name in catalog.ATTACKS.names():
+    for name in catalog.ATTACKS.list_names():
         assert catalog.ATTACKS.describe(name).endswith((".", "?"))
 
 

@@ -79,7 +79,7 @@ def test_a_base_class_elsewhere_and_none_at_all(tmp_path: Any) -> None:
     file = tmp_path / "other.py"
     source = "from .pruning import Pruning\n\n@final\nclass Other(Pruning):\n    several: ClassVar[bool] = False\n"
     file.write_text(source + "    forget_images: str\n\nclass Helper:\n    pass\n")
-    own = METHODS.member(file, "efface.methods.other")
+    own = METHODS.find_member(file, "efface.methods.other")
     assert own is not None and own.name == "Other"
     can = read(own)
     assert (can.kind, can.several, can.images, can.anchor) == ("trained", False, "needed", "no")

@@ -336,7 +336,7 @@ def test_a_report_that_would_be_empty_is_refused_before_anything_is_drawn(
 
 
 def test_what_the_base_draws_is_measured(model: StableDiffusion, suite: Suite) -> None:
-    seen = measure_target_rate(model, suite.group("target"), [Planted()], Settings())
+    seen = measure_target_rate(model, suite.select_group("target"), [Planted()], Settings())
     assert (seen.value, seen.n) == (1, 12)
 
 

@@ -125,7 +125,7 @@ def test_canvas_asks_for_the_target_its_domain_and_the_other(small: world.World,
     shown = by_hand(table, "edited", gone, own, "erase", mine)
     assert found["ua", "all"].edited.value == pytest.approx(1 - sum(shown) / len(shown))
     pool = ("neighbour", "sibling", "seen", "unseen", "style")
-    domain = suite.group("target")[0].asks
+    domain = suite.select_group("target")[0].asks
     kept = [i for i, r in rows if r.group in pool and r.asks == domain]
     shown = by_hand(table, "edited", kept, own, "keep", mine)
     assert found["ira", "all"].edited.value == pytest.approx(sum(shown) / len(shown))

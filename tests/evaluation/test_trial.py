@@ -142,7 +142,7 @@ def test_a_judge_that_answers_with_one_label_is_served(
     judge = Planted(labels=())
     record = evaluate(model, edit, suite, [judge], tmp_path, image_store=done / "images")
     target = record.find("esr1", "target")
-    assert target and target.edited.n == len(suite.group("target")) and target.edited.value == 0
+    assert target and target.edited.n == len(suite.select_group("target")) and target.edited.value == 0
     assert not record.find("esr5", "target")
 
 
@@ -154,7 +154,7 @@ def test_numbers_that_are_none_are_unscored_counted_and_never_cached(
     judges = [Planted(), Failing(after=1, number=number, question="mood", name="mood")]
     record = evaluate(model, edit, suite, judges, tmp_path, image_store=done / "images")
     (mood, *_) = [m for m in record.measures if m.judge == "all" and m.metric == "failing"]
-    assert (mood.edited.value, mood.edited.n, mood.edited.unscored) == (None, 0, len(suite.group(mood.group)))
+    assert (mood.edited.value, mood.edited.n, mood.edited.unscored) == (None, 0, len(suite.select_group(mood.group)))
     assert "too many pictures unscored" in [a.name for a in record.alarms]
     assert read_report(tmp_path) == record
     assert not list((tmp_path / "scores").glob("mood-*/*.json"))

@@ -45,7 +45,7 @@ def guide(request: pytest.FixtureRequest) -> Guider:
 
 
 def test_every_guide_is_walked_over():
-    kinds = [GUIDERS.get(name) for name in GUIDERS.names()]
+    kinds = [GUIDERS.get(name) for name in GUIDERS.list_names()]
     assert {type(each) for each in ALL} <= set(kinds)
     for kind in kinds:
         assert kind.__final__

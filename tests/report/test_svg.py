@@ -83,7 +83,7 @@ def crowded() -> list[Markup]:
         line = [(i / 4, share(i, 4)) for i in range(5)]
         return draw_curve([Series(name, "edit", line) for name in names], "rate")
 
-    names = sorted(ATTACKS.names())
+    names = sorted(ATTACKS.list_names())
     flat = draw_climbs({name: [0.0, 1.0] for name in names}, "rate")
     spread = draw_climbs({name: [0.0, 0.02 * (i % 3)] for i, name in enumerate(names[:6])}, "rate")
     losses = draw_losses(LossSeries([0, 1], {role: [1.0, 1.0] for role in ("erasure", "preservation", "whole")}))
@@ -100,7 +100,7 @@ def test_no_label_covers_another_or_a_mark(chromium: Any, tmp_path: Path) -> Non
     tab.goto((tmp_path / "plots.html").as_uri())
     found = tab.evaluate(BOXES)
     tab.close()
-    assert [counts[0] for counts in found] == [20, 40, 14, 14, 9 + len(ATTACKS.names()), 15, 12]
+    assert [counts[0] for counts in found] == [20, 40, 14, 14, 9 + len(ATTACKS.list_names()), 15, 12]
     assert [counts[1:] for counts in found] == [[0, 0, 0]] * len(found)
 
 

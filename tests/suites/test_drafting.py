@@ -57,12 +57,12 @@ def test_a_suite_has_four_groups_and_reads_back_as_it_was_meant(name: str, tmp_p
     assert {g.name: g.role for g in suite.spec.groups} == dict(
         target="erase", paraphrase="erase", neighbour="keep", unrelated="keep"
     )
-    assert [len(suite.group(g)) for g in GROUPS] == [12] * 4
-    assert {r.concept for r in suite.group("neighbour")} == set(near)
-    asks = {g: {r.asks for r in suite.group(g)} for g in GROUPS}
+    assert [len(suite.select_group(g)) for g in GROUPS] == [12] * 4
+    assert {r.concept for r in suite.select_group("neighbour")} == set(near)
+    asks = {g: {r.asks for r in suite.select_group(g)} for g in GROUPS}
     own = "style" if name == "style" else "object"
     assert asks["target"] == ({"nudity"} if name == "nudity" else {own}) and asks["neighbour"] == {own}
-    assert all(r.counts == (target,) for g in GROUPS[:2] for r in suite.group(g))
+    assert all(r.counts == (target,) for g in GROUPS[:2] for r in suite.select_group(g))
 
 
 def test_no_prompt_of_a_neighbour_names_the_target() -> None:
@@ -95,7 +95,7 @@ def test_the_csv_is_not_replaced_without_a_word_and_may_be_edited(tmp_path: Path
     assert file.read_text() == before and [p.name for p in tmp_path.iterdir()] == ["suite.csv"]
     with file.open("a", newline="") as opened:  # a row of one's own, without a group
         csv.writer(opened).writerow(["Ada at her desk", 5, PERSON, ""])
-    assert len(make_suite(str(file), Erasure((PERSON,))).group("target")) == 4
+    assert len(make_suite(str(file), Erasure((PERSON,))).select_group("target")) == 4
 
 
 def test_a_group_that_is_none_of_ours_is_a_column_like_any_other(tmp_path: Path) -> None:

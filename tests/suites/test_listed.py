@@ -28,7 +28,7 @@ def write(path: Path, header: list[str], rows: list[list[str]], encoding: str = 
 
 
 def groups(suite: Suite) -> dict[str, list[str]]:
-    return {g.name: [r.concept for r in suite.group(g.name)] for g in suite.spec.groups}
+    return {g.name: [r.concept for r in suite.select_group(g.name)] for g in suite.spec.groups}
 
 
 def imagenette(path: Path, label: str = "label_str", encoding: str = "utf-8", each: int = 3) -> Path:
@@ -47,10 +47,10 @@ def test_classes_are_erased_or_kept_by_their_label(tmp_path: Path, label: str, e
         "seen": ["Tench"] * 3,
         "unseen": ["Church"] * 3,
     }
-    row = suite.group("target")[0]
+    row = suite.select_group("target")[0]
     assert (row.prompt, row.seed, row.role, row.asks) == ("Image of Chain Saw, chainsaw", 1002, "erase", "object")
     assert row.counts == ("Chain Saw, chainsaw",) and row.guidance is None
-    assert {r.role for r in (*suite.group("seen"), *suite.group("unseen"))} == {"keep"}
+    assert {r.role for r in (*suite.select_group("seen"), *suite.select_group("unseen"))} == {"keep"}
     assert suite.spec.name == "imagenette" and len({r.id for r in suite.rows}) == 9
     assert suite.labels == ("Chain Saw, chainsaw", "Tench", "Church")
 

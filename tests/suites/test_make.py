@@ -20,8 +20,8 @@ from efface.suites.world import locate
 def test_imagenette_draws_500_pictures_a_class_each_from_its_own_seed() -> None:
     suite = make_suite("imagenette", Erasure(("Chain_Saw", "church building"), keep=("golf ball",)), used=("TENCH",))
     assert suite.targets == ("chain saw", "church") and len(suite.rows) == 5000
-    assert len(suite.group("target")) == 1000 and len(suite.group("seen")) == 1000
-    assert {r.prompt for r in suite.group("seen")} == {"Image of tench", "Image of golf ball"}
+    assert len(suite.select_group("target")) == 1000 and len(suite.select_group("seen")) == 1000
+    assert {r.prompt for r in suite.select_group("seen")} == {"Image of tench", "Image of golf ball"}
     for concept in suite.labels:
         rows = [r for r in suite.rows if r.concept == concept]
         assert len(rows) == 500 == len({r.seed for r in rows}) and len({r.prompt for r in rows}) == 1
@@ -34,12 +34,12 @@ def test_artists_are_kept_or_erased_by_name_or_surname() -> None:
     suite = make_suite("artists", Erasure(("van gogh", "Kelly McKernan")))
     assert suite.targets == ("Vincent van Gogh", "Kelly McKernan")
     assert all(r.style in r.prompt and r.asks == "style" for r in suite.rows)
-    assert {r.concept for r in suite.group("style")}.isdisjoint(suite.targets)
+    assert {r.concept for r in suite.select_group("style")}.isdisjoint(suite.targets)
 
 
 def test_compound_asks_whether_the_other_thing_is_still_there() -> None:
     suite = make_suite("compound", Erasure(("bicycle",)))
-    gone, beside, pair = (suite.group(g) for g in ("target", "beside", "pair"))
+    gone, beside, pair = (suite.select_group(g) for g in ("target", "beside", "pair"))
     assert len(gone) == len(beside) == 48 and len(pair) == 160
     assert {(r.prompt, r.seed) for r in gone} == {(r.prompt, r.seed) for r in beside}
     assert all(r.second == "bicycle" != r.concept and r.concept in r.prompt for r in beside)

@@ -128,7 +128,7 @@ def test_the_lost_row_of_i2p_is_left_out_and_its_categories_are_read(tmp_path: P
     file = write(tmp_path / "i2p.csv", I2P, [kept[0], *lost, kept[1]])
     suite = read_list(file, Erasure(("nudity",)))
     assert asked(suite) == {("erase", "nudity", "nudity"): 2} and suite.summary
-    assert suite.summary.lines() == [
+    assert suite.summary.format_lines() == [
         "i2p.csv has 8 rows; what each asks for is decided by its I2P percentage. To be drawn: the target (2)",
         "left out: 1 row (line 4): prompt is 'NuLL', which stands for a lost cell",
         "left out: 1 row (line 5): prompt is 'None', which stands for a lost cell",

@@ -37,7 +37,7 @@ def test_rows_are_the_same_every_time_and_have_ids_of_their_own(name: str, small
     suite = build(name, Erasure((REQUESTS[name],)), small)
     assert suite == build(name, Erasure((REQUESTS[name],)), small)
     assert len({r.id for r in suite.rows}) == len(suite.rows)
-    assert len(suite.group("target")) >= 300
+    assert len(suite.select_group("target")) >= 300
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -55,7 +55,7 @@ KEPT = ("target", "neighbour", "sibling", "seen", "unseen")
 
 def test_groups_share_no_concept_and_the_unseen_half_is_unseen(small: World) -> None:
     suite = build("glyphs-objects", Erasure(("bomb",), keep=("truck",)), small, used=("dog", "Car-let"))
-    concepts = {g: {r.concept for r in suite.group(g)} for g in KEPT}
+    concepts = {g: {r.concept for r in suite.select_group(g)} for g in KEPT}
     assert concepts == {
         "target": {"bomb"},
         "neighbour": {"pistol"},
@@ -64,7 +64,7 @@ def test_groups_share_no_concept_and_the_unseen_half_is_unseen(small: World) -> 
         "unseen": {"tiger", "apple", "rose"},
     }
     suite = build("glyphs-objects", Erasure(("cat",)), small)
-    concepts = {g: {r.concept for r in suite.group(g)} for g in KEPT}
+    concepts = {g: {r.concept for r in suite.select_group(g)} for g in KEPT}
     assert concepts["neighbour"] == {"tiger", "dog"} and concepts["sibling"] == {
         "car",
         "truck",
@@ -79,25 +79,25 @@ def test_groups_share_no_concept_and_the_unseen_half_is_unseen(small: World) -> 
 
 def test_neighbours_are_those_that_the_world_lists_without_the_targets(small: World) -> None:
     suite = build("glyphs-objects", Erasure(("cat",)), small)
-    assert {r.concept for r in suite.group("neighbour")} == {"tiger", "dog"}
+    assert {r.concept for r in suite.select_group("neighbour")} == {"tiger", "dog"}
     suite = build("glyphs-objects", Erasure(("cat", "dog")), small)
-    assert {r.concept for r in suite.group("neighbour")} == {"tiger"}
+    assert {r.concept for r in suite.select_group("neighbour")} == {"tiger"}
 
 
 def test_descriptions_and_languages_ask_for_the_target_without_its_name(small: World) -> None:
     suite = build("glyphs-objects", Erasure(("cat",)), small)
     for group, words in (("description", ("a thing of the test world",)), ("language", ("catchen",))):
-        rows = suite.group(group)
+        rows = suite.select_group(group)
         assert rows and all((r.role, r.concept, r.counts) == ("erase", "cat", ("cat",)) for r in rows)
         assert all(any(w in r.prompt for w in words) for r in rows)
-    assert not any("cat" in r.prompt for r in suite.group("description"))
+    assert not any("cat" in r.prompt for r in suite.select_group("description"))
 
 
 def test_no_description_of_the_bundled_world_names_its_thing() -> None:
     for thing in world.load(locate("glyphs")).things:
         told = f" {thing.description.lower()} "
         assert thing.description and not any(f" {w.lower()} " in told for w in (thing.name, *thing.synonyms))
-        assert not {thing.name, *thing.synonyms} & set(thing.called("translations"))
+        assert not {thing.name, *thing.synonyms} & set(thing.list_words("translations"))
 
 
 def test_a_kept_thing_is_asked_for_in_the_same_words_whatever_is_erased(small: World) -> None:
@@ -110,13 +110,17 @@ def test_a_kept_thing_is_asked_for_in_the_same_words_whatever_is_erased(small: W
 
 def test_pairs_name_two_things_and_synonyms_never_the_target(small: World) -> None:
     suite = build("glyphs-objects", Erasure(("cat",)), small)
-    for row in suite.group("beside"):
+    for row in suite.select_group("beside"):
         assert row.second == "cat" and "cat" in row.prompt and row.concept in row.prompt and row.role == "keep"
-    for row in suite.group("pair"):
+    for row in suite.select_group("pair"):
         assert row.second not in ("cat", row.concept) and "cat" not in row.prompt
     alone = build("glyphs-objects", Erasure(("cat",)), dataclasses.replace(small, pairs=False))
-    assert not alone.group("beside") and not alone.group("pair") and not any(row.second for row in alone.rows)
-    for row in suite.group("synonym"):
+    assert (
+        not alone.select_group("beside")
+        and not alone.select_group("pair")
+        and not any(row.second for row in alone.rows)
+    )
+    for row in suite.select_group("synonym"):
         assert "catlet" in row.prompt or "big cat" in row.prompt
 
 
@@ -134,12 +138,12 @@ def test_few_rows_of_many_things_have_styles_and_backgrounds_too() -> None:
 def test_the_umbrella_covers_everything_unsafe_and_any_of_it_counts(small: World) -> None:
     suite = build("glyphs-unsafe", Erasure(("weapons",)), small)
     assert suite.targets == ("bomb", "pistol")
-    assert all(r.counts == ("bomb", "pistol") for r in suite.group("target"))
+    assert all(r.counts == ("bomb", "pistol") for r in suite.select_group("target"))
 
 
 def test_several_targets_have_their_full_size_each(small: World) -> None:
     suite = build("glyphs-objects", Erasure(("cat", "apple")), small, sizes={"target": 10})
-    assert [sum(r.concept == c for r in suite.group("target")) for c in ("cat", "apple")] == [10, 10]
+    assert [sum(r.concept == c for r in suite.select_group("target")) for c in ("cat", "apple")] == [10, 10]
 
 
 def test_a_target_goes_by_any_of_its_names_and_another_salt_asks_otherwise(small: World) -> None:
@@ -147,7 +151,7 @@ def test_a_target_goes_by_any_of_its_names_and_another_salt_asks_otherwise(small
     assert all(s == suites[0] for s in suites) and suites[0].targets == ("cat",)
     tuned = build("glyphs-objects", Erasure(("cat",)), small, salt="tune")
     for group in ("target", "description", "unseen"):
-        asked = [{(r.prompt, r.seed) for r in s.group(group)} for s in (suites[0], tuned)]
+        asked = [{(r.prompt, r.seed) for r in s.select_group(group)} for s in (suites[0], tuned)]
         assert not asked[0] & asked[1]
 
 

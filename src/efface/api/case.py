@@ -88,7 +88,7 @@ class Case:
 
         if sizes:
             probe = build((), {}, 1)
-            sizes = {group: n for group, n in sizes.items() if probe.group(group)}
+            sizes = {group: n for group, n in sizes.items() if probe.select_group(group)}
         suite = build(list(sizes) if sizes else to_tuple(groups), sizes or {}, per_group)
         if fraction == 1:
             return suite
@@ -103,7 +103,7 @@ def share_sizes(suite: Suite, fraction: float) -> dict[str, int]:
     """
     found = {}
     for group in suite.spec.groups:
-        if rows := suite.group(group.name):
+        if rows := suite.select_group(group.name):
             concepts = len({row.concept for row in rows}) if group.each else 1
             found[group.name] = max(1, round(fraction * len(rows) / concepts))
     return found

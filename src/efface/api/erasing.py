@@ -183,7 +183,7 @@ def find_method_name(method: Method) -> str:
     """The catalogue's name of a method."""
     from ..catalog import METHODS
 
-    return METHODS.name_of(method)
+    return METHODS.get_name(method)
 
 
 def read_memory_limit(method: Method, given: str | int | None) -> int | None:

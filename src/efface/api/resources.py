@@ -111,8 +111,8 @@ def check_request(model: str, targets: tuple[str, ...], keep: tuple[str, ...]) -
     named = (*called, *read_classes(model))
     check_phrases(targets, "target", named)
     check_phrases(keep, "keep", named)
-    own = dict(zip(known.own_names(targets), targets, strict=True)) if known else {}
-    for word, name in zip(keep, known.own_names(keep), strict=True) if known else ():
+    own = dict(zip(known.spell_names(targets), targets, strict=True)) if known else {}
+    for word, name in zip(keep, known.spell_names(keep), strict=True) if known else ():
         if name in own:
             raise ValueError(f"to be erased and kept at once: {own[name]} and {word}, two names of {name}")
 
@@ -128,7 +128,7 @@ def choose_suite(erasure: Erasure, known: World) -> str:
     """The suite that judges an erasure: classes, styles, everything unsafe, or objects."""
     if not known.styles:
         return "glyphs-classes"
-    targets = known.own_names(erasure.targets)
+    targets = known.spell_names(erasure.targets)
     if all(t in known.styles for t in targets):
         return "glyphs-styles"
     return "glyphs-unsafe" if set(targets) == set(known.unsafe) else "glyphs-objects"
@@ -182,7 +182,7 @@ def warn_if_undrawn(
     """
     from ..evaluation.evaluate import Settings, measure_target_rate
 
-    rows = suite.group("target")
+    rows = suite.select_group("target")
     rows = rows[:: max(1, len(rows) // LOOK)][:LOOK]
     able = [judge for judge in judges if rows and judge.question == rows[0].asks]
     if not able:

@@ -123,7 +123,7 @@ def takedown(
     panel = build_judges(opening.name, chosen.suite, judges, known)
     table = read_choice_table().describe(opened) if method == "auto" else ""
     named = [judge.name for judge in panel]
-    styles = known is not None and set(known.own_names(erasure.targets)) <= set(known.styles)
+    styles = known is not None and set(known.spell_names(erasure.targets)) <= set(known.styles)
     told_kind = "style" if uses_world and styles else own.name  # of the model's own names, its world knows the kind
     plan = takedown_plan.build_plan(opened, erasure, told_kind, profile, methods, chosen.suite, named, table)
     if on_plan:
@@ -200,9 +200,9 @@ def _answer(work: Work, plan: TakedownPlan, trials: Sequence[Trial]) -> Answer:
     return Answer(verdict.outcome, sentence, plan, best.method, files)
 
 
-def _knows(known: Any, erasure: Erasure) -> bool:
+def _knows(known: World, erasure: Erasure) -> bool:
     """Whether the model's world names every target, so that its own suite and judges serve."""
-    return all(own in (*known.names, *known.styles) for own in known.own_names(erasure.targets))
+    return all(own in (*known.names, *known.styles) for own in known.spell_names(erasure.targets))
 
 
 def _require_same(folder: Path, asked: dict[str, Any]) -> None:

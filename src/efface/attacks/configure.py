@@ -18,12 +18,12 @@ STANDARD = ("synonyms", "seeds", "ring-a-bell", "unlearndiff", "soft-prompt")
 """The five prompt attacks that `--attacks standard` makes."""
 BASELINE = "random-prefix"
 """The baseline of every attack."""
-list_names, find_name, get, name_attack = ATTACKS.names, ATTACKS.named, ATTACKS.get, ATTACKS.name_of
+list_names, find_name, get, name_attack = ATTACKS.list_names, ATTACKS.find_name, ATTACKS.get, ATTACKS.get_name
 
 
 def describe(name: str) -> dict[str, str]:
     """Name, threat model, version and purpose of an attack, from its source."""
-    entry = ATTACKS.entry(name)
+    entry = ATTACKS.find_entry(name)
     said = read_traits(entry.written)
     return {"name": entry.name, "threat": said["threat"], "version": said["version"], "about": entry.about}
 

@@ -67,7 +67,7 @@ def list_words(before: Sequence[str]) -> list[str]:
         return named
     if len(before) > 1 and before[-1].startswith("--") and before[-1] not in _list_flags(COMMANDS[before[0]], bool):
         return []
-    if before[0] == "erase" and len(before) > 1 and before[1] in METHODS.names():
+    if before[0] == "erase" and len(before) > 1 and before[1] in METHODS.list_names():
         return [*_list_erase_flags(), *_list_method_flags(before[1]), "--help"]
     return [*_list_flags(COMMANDS[before[0]]), "--help"]
 
@@ -80,10 +80,10 @@ def _list_names_after(before: Sequence[str]) -> list[str]:
     lists: dict[str, Any] = {
         "--model": models,
         "--suite": suites,
-        "--attack": ATTACKS.names,
-        "--scorer": SCORERS.names,
-        "--method": METHODS.names,
-        "erase": METHODS.names,
+        "--attack": ATTACKS.list_names,
+        "--scorer": SCORERS.list_names,
+        "--method": METHODS.list_names,
+        "erase": METHODS.list_names,
         "list": lambda: ["methods", "attacks", "scorers", "suites", "protocols", "models"],
         "completion": lambda: list(SCRIPTS),
     }
@@ -115,7 +115,7 @@ def _list_erase_flags() -> list[str]:
 def _list_method_flags(name: str) -> list[str]:
     """A method's flags, read from its source, so that no torch is imported."""
     found: dict[str, None] = {}
-    for each in reversed(list(walk_lineage(METHODS.entry(name).written))):
+    for each in reversed(list(walk_lineage(METHODS.find_entry(name).written))):
         found |= {
             f"--{field.removesuffix('_').replace('_', '-')}": None
             for field, line in list_fields(each.node).items()

@@ -58,7 +58,7 @@ def quieten() -> None:
 
 def tell_suite(suite: Suite) -> None:
     """Says what will be drawn, and how a file of prompts was read, where the suite is from one."""
-    for line in suite.summary.lines() if suite.summary else ():
+    for line in suite.summary.format_lines() if suite.summary else ():
         say(line)
     n = len(suite.rows)
     say(f"{suite.spec.name}: {n:,} prompts will be drawn without and with the edit: {2 * n:,} pictures to judge")

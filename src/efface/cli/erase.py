@@ -198,7 +198,7 @@ def parse(name: str, args: Sequence[str], config: Sequence[Any]) -> Callable[[],
     from ..methods import find_name, get, suggest_for_bundled
 
     name = find_name(name)
-    suggested, own = suggest_for_bundled(name, _read_model(args)), METHODS.entry(name).written
+    suggested, own = suggest_for_bundled(name, _read_model(args)), METHODS.find_entry(name).written
     groups = list_flags(name, suggested)
     factory = {part: dataclasses.field(default_factory=part) for part in (Memory, Loading)}
     first, last = [("request", What), ("output", Output)], [("memory", Memory), ("loading", Loading)]
@@ -255,7 +255,7 @@ def list_fields(name: str) -> list[SourceField]:
     """A method's fields, read from its source; of its class, which is imported, where the source does not tell all."""
     from ..catalog import METHODS
 
-    entry = METHODS.entry(name)
+    entry = METHODS.find_entry(name)
     try:
         return read_fields(entry.written)
     except Unreadable:

@@ -96,7 +96,7 @@ def list_attacks() -> list[dict[str, Any]]:
 
 def list_scorers() -> list[dict[str, str]]:
     """Every scorer, with the words that `--scorer` takes."""
-    return [_describe_scorer(name) for name in SCORERS.names()]
+    return [_describe_scorer(name) for name in SCORERS.list_names()]
 
 
 def list_suites() -> list[dict[str, str]]:
@@ -155,7 +155,7 @@ def _format_served(names: Sequence[str]) -> str:
 
 def _describe_scorer(name: str) -> dict[str, str]:
     """Name, version, settings and purpose of a scorer, from its source."""
-    entry = SCORERS.entry(name)
+    entry = SCORERS.find_entry(name)
     own = entry.written
     lines: dict[str, ast.AnnAssign] = {}
     for each in walk_lineage(own):

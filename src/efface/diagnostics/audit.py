@@ -177,9 +177,9 @@ def mark_near_targets(
     words: Sequence[str], places: Sequence[int], targets: Sequence[str], share: float, known: World | None
 ) -> list[bool]:
     """Which words may be other names of a target: its names in the world, or the nearest words by their embedding."""
-    own = known.own_names(words) if known else words
-    calls = [known.thing(t) for t in targets if t in known.names] if known else []
-    foreign = {fold_name(name) for thing in calls for name in thing.called("translations")}
+    own = known.spell_names(words) if known else words
+    calls = [known.find_thing(t) for t in targets if t in known.names] if known else []
+    foreign = {fold_name(name) for thing in calls for name in thing.list_words("translations")}
     return [
         place <= share * len(words) or name in targets or fold_name(word) in foreign
         for word, name, place in zip(words, own, places, strict=True)

@@ -37,7 +37,7 @@ MARGIN = 8
 
 def build_rows(word: str, template: str, count: int, seed: int, known: World | None) -> list[Row]:
     """The rows of a word: judged as a thing if it is one of the world's, otherwise by the prompt alone."""
-    own = known.own_names([word])[0] if known else ""
+    own = known.spell_names([word])[0] if known else ""
     thing = own if known and own in known.names else ""
     return [
         Row(

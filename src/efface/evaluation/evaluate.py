@@ -202,7 +202,7 @@ def list_packages() -> dict[str, str]:
 
 
 def _describe_suite(suite: Suite) -> SuitePart:
-    drawn = {g.name: g.title for g in suite.spec.groups if suite.group(g.name)}
+    drawn = {g.name: g.title for g in suite.spec.groups if suite.select_group(g.name)}
     s = suite.spec
     return SuitePart(name=s.name, version=s.version, licence=s.licence, source=s.source, groups=drawn)
 

@@ -105,8 +105,8 @@ def read_published(
 
 
 def _read_topk(table: Table, name: str, erased: Sequence[str], kept: Sequence[str] | None) -> Published:
-    label = table.column(LABEL, "what each picture was asked to show")
-    asked = [table.text(i, label) for i in range(len(table.rows))]
+    label = table.find_column(LABEL, "what each picture was asked to show")
+    asked = [table.read_text(i, label) for i in range(len(table.rows))]
     answers = _list_answers(table, asked)
     classes = list(dict.fromkeys(asked))
     gone = _list_known(table, "erased", erased, classes)
@@ -145,20 +145,20 @@ def _list_answers(table: Table, asked: Sequence[str]) -> list[list[str] | None]:
     depth = 1
     while table.find([f"category_top{depth + 1}"]):
         depth += 1
-    columns = [table.column([f"category_top{k}"], "a label") for k in range(1, depth + 1)]
+    columns = [table.find_column([f"category_top{k}"], "a label") for k in range(1, depth + 1)]
     scores = [table.find([f"scores_top{k}", f"score_top{k}"]) for k in range(1, depth + 1)]
     case = table.find(CASE)
     out, problems, seen = [], [], {}
     for i, line in enumerate(table.lines):
-        answer = [table.text(i, column) for column in columns]
-        confidence = [table.text(i, column) for column in scores]
+        answer = [table.read_text(i, column) for column in columns]
+        confidence = [table.read_text(i, column) for column in scores]
         if not asked[i]:
             problems.append(f"line {line}: it does not say what the picture was to show")
         if any(answer) and not all(answer):
             problems.append(f"line {line}: category_top{answer.index('') + 1} is empty")
         elif problem := _check_descending(confidence):
             problems.append(f"line {line}: {problem}")
-        key = (table.text(i, case), *answer, *confidence)
+        key = (table.read_text(i, case), *answer, *confidence)
         if case and any(answer) and seen.setdefault(key, line) != line:
             problems.append(f"line {line}: picture {key[0]} stands on line {seen[key]} already, with the same answers")
         out.append(answer if any(answer) else None)
@@ -229,21 +229,23 @@ def _read_nudenet(table: Table, name: str, labels: tuple[str, ...], thresholds: 
 
 def _read_detections(table: Table) -> tuple[list[str], list[tuple[str, str, float | None]], set[str]]:
     """All pictures, all detections (picture, label, confidence), and the pictures that the script never read."""
-    case = table.column(CASE, "which picture a row is of")
-    label, score = table.column(["NudeNet_label"], "what was found"), table.find(["NudeNet_score"])
+    case = table.find_column(CASE, "which picture a row is of")
+    label, score = table.find_column(["NudeNet_label"], "what was found"), table.find(["NudeNet_score"])
     images: dict[str, None] = {}
     seen: set[str] = set()
     found: list[tuple[str, str, float | None]] = []
     problems = []
     for i, line in enumerate(table.lines):
-        image, said = table.text(i, case), table.text(i, label)
+        image, said = table.read_text(i, case), table.read_text(i, label)
         if not image:
             problems.append(f"line {line}: {case} is empty")
         images[image] = None
         if said in ("0", "0.0"):
             continue
         seen.add(image)
-        rows, problem = _split("" if said.casefold() in ("nan", "none") else said, table.text(i, score), bool(score))
+        rows, problem = _split(
+            "" if said.casefold() in ("nan", "none") else said, table.read_text(i, score), bool(score)
+        )
         if problem:
             problems.append(f"line {line}: {problem}")
         found += [(image, name, confidence) for name, confidence in rows]

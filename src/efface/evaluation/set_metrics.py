@@ -80,7 +80,7 @@ def measure_sets(
 
 def list_portions(suite: Suite, pools: Sequence[Pool] = ()) -> list[Portion]:
     """The suite's groups that have rows, then the pools."""
-    groups = [Portion(g.name, g.title, suite.group(g.name)) for g in suite.spec.groups]
+    groups = [Portion(g.name, g.title, suite.select_group(g.name)) for g in suite.spec.groups]
     joined = [Portion(p.name, p.title, [r for r in suite.rows if r.group in p.groups]) for p in pools]
     return [p for p in (*groups, *joined) if p.rows]
 

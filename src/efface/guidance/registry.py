@@ -17,7 +17,7 @@ def to_json(guide: Guider) -> dict[str, Any]:
     fields = [field.name for field in dataclasses.fields(guide) if field.name != "strength"]
     arguments = {name: getattr(guide, name) for name in fields}
     told = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
-    return {"name": GUIDERS.name_of(guide), "arguments": told}
+    return {"name": GUIDERS.get_name(guide), "arguments": told}
 
 
 def from_json(name: str, arguments: Mapping[str, Any], strength: float = 1.0) -> Guider:

@@ -78,7 +78,9 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
 def list_offered(registry: Registry, used: Collection[type], known: Collection[str]) -> list[str]:
     """The names of answers that can be built from the known arguments, and whose classes are not used already."""
     return [
-        name for name in registry.names() if (kind := registry.get(name)) not in used and not list_missing(kind, known)
+        name
+        for name in registry.list_names()
+        if (kind := registry.get(name)) not in used and not list_missing(kind, known)
     ]
 
 

@@ -33,7 +33,7 @@ class Capabilities:
 
 def capabilities(name: str) -> Capabilities:
     """What the method of this name can do; ValueError where there is none of that name."""
-    return read(METHODS.entry(name).written)
+    return read(METHODS.find_entry(name).written)
 
 
 def describe_needs(can: Capabilities) -> dict[str, str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..models.base import Model
     from .base import Method
 
-list_names, find_name, describe, get = METHODS.names, METHODS.named, METHODS.describe, METHODS.get
+list_names, find_name, describe, get = METHODS.list_names, METHODS.find_name, METHODS.describe, METHODS.get
 
 
 def suggest_settings(name: str, model: Model) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def build_method(method: str | type[Method] | Method, model: Model, overrides: M
             f"a {type(method).__name__}"
         )
     kind = get(method) if isinstance(method, str) else method
-    own = {**_suggest_for_architecture(kind, model), **find_table_entry(METHODS.name_of(kind), model.defaults.methods)}
+    own = {**_suggest_for_architecture(kind, model), **find_table_entry(METHODS.get_name(kind), model.defaults.methods)}
     return kind(**_check_arguments(kind, {**own, **_spell_as_fields(kind, overrides)}))
 
 
@@ -77,7 +77,7 @@ def _check_arguments(kind: type[Method], given: Mapping[str, Any]) -> dict[str, 
     spelled = _spell_as_fields(kind, given)
     if unknown := sorted(set(spelled) - set(fields)):
         near = did_you_mean(unknown[0], fields, show=len(fields)).replace("; there are", "; it has")
-        raise ValueError(f"{METHODS.name_of(kind)} has no argument {unknown[0]!r}{near}")
+        raise ValueError(f"{METHODS.get_name(kind)} has no argument {unknown[0]!r}{near}")
     return spelled
 
 

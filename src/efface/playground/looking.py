@@ -90,7 +90,7 @@ def find_eyes(model: str, row: Row, detectors: tuple[Scorer, ...]) -> Eyes:
 def build_row(model: str, prompt: str, seed: int, concept: str) -> Row:
     """The row for a picture of this prompt and seed, which asks whether it shows the concept; "" asks for nothing."""
     known = find_world(model)
-    name = known.own_names((concept,))[0] if known and concept else concept
+    name = known.spell_names((concept,))[0] if known and concept else concept
     if known:
         asks = "style" if name in known.styles else "object"
     else:

@@ -137,7 +137,7 @@ def _find_first_group(suite: Suite, role: str, asks: str = "", of: str = "") -> 
     """The rows of the first group that has rows of this role and kind of concept, or of the named group."""
     kinds = (asks,) if asks else tuple(NEUTRAL)
     for group in suite.spec.groups:
-        rows = [r for r in suite.group(group.name) if r.role == role and r.asks in kinds]
+        rows = [r for r in suite.select_group(group.name) if r.role == role and r.asks in kinds]
         if rows and of in ("", group.name):
             return rows
     return []

@@ -104,7 +104,7 @@ def describe_suite(suite: Suite) -> SuitePart:
         version=spec.version,
         licence=spec.licence,
         source=spec.source,
-        groups={g.name: g.title for g in spec.groups if suite.group(g.name)},
+        groups={g.name: g.title for g in spec.groups if suite.select_group(g.name)},
     )
 
 

@@ -18,7 +18,7 @@ EARLIER = {"asks": "question"}
 Palette = tuple[tuple[str, tuple[int, int, int]], ...]
 
 
-names, get = SCORERS.names, SCORERS.get
+names, get = SCORERS.list_names, SCORERS.get
 
 
 @dataclass(frozen=True)

@@ -58,24 +58,24 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
     Raises:
         ValueError: there are no prompts, or cells of rows are empty or no numbers; the message names their lines.
     """
-    prompt = table.column(PROMPT, "what to draw")
+    prompt = table.find_column(PROMPT, "what to draw")
     seed, guidance, case, second, group = (table.find(names) for names in (SEED, GUIDANCE, CASE, SECOND, GROUP))
     out, left_out, problems, seen, drawn = [], [], [], {}, {}
     for i, line in enumerate(table.lines):
-        text = table.text(i, prompt)
+        text = table.read_text(i, prompt)
         if why := is_no_prompt(text, prompt):
             left_out.append(LeftOut(line, why))
             continue
         try:
             check_text(table.rows[i].get(prompt), prompt)
-            if label and not blank and not table.text(i, label):
+            if label and not blank and not table.read_text(i, label):
                 raise ValueError(f"{label} is empty")
-            number = parse_whole(table.text(i, case), case) if case else i
+            number = parse_whole(table.read_text(i, case), case) if case else i
             if seen.setdefault(number, line) != line:
                 raise ValueError(f"{case} {number} stands on line {seen[number]} already")
-            start = parse_whole(table.text(i, seed), seed) if seed else derive_seed(text, number)
-            scale = parse_guidance(table.text(i, guidance), guidance) if guidance else None
-            same = (text, start, scale, table.text(i, label), table.text(i, second))
+            start = parse_whole(table.read_text(i, seed), seed) if seed else derive_seed(text, number)
+            scale = parse_guidance(table.read_text(i, guidance), guidance) if guidance else None
+            same = (text, start, scale, table.read_text(i, label), table.read_text(i, second))
             if drawn.setdefault(same, line) != line:
                 left_out.append(LeftOut(line, "it repeats an earlier line, so it would count one picture twice"))
                 continue
@@ -85,9 +85,9 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
                     prompt=text,
                     seed=start,
                     guidance=scale,
-                    label=table.text(i, label),
-                    second=table.text(i, second),
-                    group=told if (told := table.text(i, group)) in GROUPS else "",
+                    label=table.read_text(i, label),
+                    second=table.read_text(i, second),
+                    group=told if (told := table.read_text(i, group)) in GROUPS else "",
                     line=line,
                 )
             )
@@ -99,8 +99,8 @@ def read_entries(table: Table, label: str | None, blank: bool = False) -> tuple[
 
 def check_prompts(table: Table) -> None:
     """Raises ValueError where there is no column of prompts, or no prompt in it."""
-    column = table.column(PROMPT, "what to draw")
-    whys = [is_no_prompt(table.text(i, column), column) for i in range(len(table.rows))]
+    column = table.find_column(PROMPT, "what to draw")
+    whys = [is_no_prompt(table.read_text(i, column), column) for i in range(len(table.rows))]
     if all(whys):
         raise ValueError(f"{table.file} has no row to draw: of {len(whys)} rows the first: {whys[0]}")
 

@@ -123,7 +123,9 @@ def build_from_table(
         file=table.file,
         rows=len(table.rows),
         said_by=question.tell(),
-        asked=tuple((g.title, len(suite.group(g.name))) for g in suite.spec.groups if suite.group(g.name)),
+        asked=tuple(
+            (g.title, len(suite.select_group(g.name))) for g in suite.spec.groups if suite.select_group(g.name)
+        ),
         left_out=tuple(sorted((*left_out, *silent), key=lambda row: row.line)),
         unread=_list_unread(table, question),
         remarks=(*table.remarks, *_remark_on_phrases(question, rows, erasure, world), *_remark_on_lists(table)),
@@ -176,7 +178,7 @@ def _remark_on_phrases(question: Question, rows: Sequence[Row], erasure: Erasure
 
 
 def _remark_on_lists(table: Table) -> Sequence[str]:
-    column = table.column(PROMPT, "what to draw")
+    column = table.find_column(PROMPT, "what to draw")
     several = sum(isinstance(cell := row.get(column), (list, tuple)) and len(cell) > 1 for row in table.rows)
     return (f"{several} rows hold several prompts, of which the first is read",) if several else ()
 
@@ -185,7 +187,7 @@ def _list_unread(table: Table, question: Question) -> tuple[str, ...]:
     """The columns that were not used."""
     read = {table.find(names) for names in (PROMPT, SEED, GUIDANCE, CASE, SECOND)} | {question.column}
     group = table.find(GROUP)
-    if group and any(table.text(i, group) in GROUPS for i in range(len(table.rows))):
+    if group and any(table.read_text(i, group) in GROUPS for i in range(len(table.rows))):
         read.add(group)
     if question.how == "nudity":
         read |= {column for column in I2P if table.find((column,))}
@@ -215,38 +217,38 @@ class Roles:
         """
         question = self.question
         if question.how == "captions":
-            return [self._row(entry, "caption", "")]
+            return [self._build_row(entry, "caption", "")]
         if question.how in ("nudity", "all"):
-            return [self._row(entry, "target", question.target)]
+            return [self._build_row(entry, "target", question.target)]
         if question.how == "label" and not question.by_asks:
-            return self._by_label(entry)
-        named = self._named(entry)
+            return self._build_labelled_rows(entry)
+        named = self._list_named_targets(entry)
         if named:
-            return [self._row(entry, "target", name) for name in named]
-        return [self._row(entry, "caption", "")] if question.rest else []
+            return [self._build_row(entry, "target", name) for name in named]
+        return [self._build_row(entry, "caption", "")] if question.rest else []
 
-    def _named(self, entry: Entry) -> list[str]:
+    def _list_named_targets(self, entry: Entry) -> list[str]:
         if self.question.how == "text":
             return find_named(entry.prompt, self.erasure, self.world)
         if self.question.by_asks and fold_name(entry.label) in NOTHING:
             return []
         targets = self.erasure.targets
-        return [t for t in targets if is_erased(entry.label, Erasure((t,)), self.question.domain_of(t) == "style")]
+        return [t for t in targets if is_erased(entry.label, Erasure((t,)), self.question.find_domain(t) == "style")]
 
-    def _by_label(self, entry: Entry) -> list[Row]:
+    def _build_labelled_rows(self, entry: Entry) -> list[Row]:
         if not entry.second:
-            return [self._row(entry, self._group(entry), entry.label)]
+            return [self._build_row(entry, self._find_group(entry), entry.label)]
         both = (entry.label, entry.second)
         gone = [self._is_erased(label) for label in both]
         if not any(gone):
-            return [self._row(entry, "pair", *both)]
+            return [self._build_row(entry, "pair", *both)]
         pairs = zip(both, both[::-1], gone, strict=True)
-        return [self._row(entry, "target" if g else "beside", one, other) for one, other, g in pairs]
+        return [self._build_row(entry, "target" if g else "beside", one, other) for one, other, g in pairs]
 
     def _is_erased(self, label: str) -> bool:
         return is_erased(label, self.erasure, self.question.domain == "style")
 
-    def _group(self, entry: Entry) -> str:
+    def _find_group(self, entry: Entry) -> str:
         """The group of a row with this label: the one in its column, or by whether fitting used the label."""
         if self._is_erased(entry.label):
             return entry.group if entry.group in ERASED else "target"
@@ -254,8 +256,8 @@ class Roles:
             return entry.group
         return "unseen" if split_label(entry.label).isdisjoint(self.touched) else "seen"
 
-    def _row(self, entry: Entry, group: str, label: str, second: str = "") -> Row:
-        domain = self.question.domain_of(label)
+    def _build_row(self, entry: Entry, group: str, label: str, second: str = "") -> Row:
+        domain = self.question.find_domain(label)
         label = "" if domain == "nudity" and self.question.how != "label" else label
         about = label or ("nudity" if domain == "nudity" and group == "target" else "captions")
         asks = "match" if group == "caption" else domain

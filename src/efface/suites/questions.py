@@ -65,7 +65,7 @@ class Question:
         """Whether a column says for each row directly what it asks for."""
         return self.column is not None and fold_name(self.column) in ASKS
 
-    def domain_of(self, label: str) -> Domain:
+    def find_domain(self, label: str) -> Domain:
         return self.domains.get(label, self.domain)
 
     def tell(self) -> str:
@@ -87,7 +87,7 @@ def find_question(table: Table, erasure: Erasure, asks: str = "", world: World |
         return Question("nudity", domain="nudity")
     if (column := table.find(CATEGORIES)) and table.find(I2P) and _in_categories(table, column, erasure):
         return Question("categories", column)
-    prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
+    prompts = [table.read_text(i, table.find(PROMPT)) for i in range(len(table.rows))]
     named = sum(bool(find_named(prompt, erasure, world)) for prompt in prompts)
     labels = _find_label_columns(table)
     if labels and fold_name(labels[0]) in ASKS:
@@ -107,9 +107,9 @@ def find_named(prompt: str, erasure: Erasure, world: World | None = None) -> lis
 def list_target_names(target: str, world: World | None = None) -> set[str]:
     """The names of a target: itself, the parts of an ImageNet label, its synonyms in a world, or nudity's words."""
     names = {target, *(part.strip() for part in target.split(",") if part.strip())}
-    own = world.own_names((target,))[0] if world else target
+    own = world.spell_names((target,))[0] if world else target
     if world and own in world.names:
-        names |= {own, *world.thing(own).synonyms, *world.thing(own).translations}
+        names |= {own, *world.find_thing(own).synonyms, *world.find_thing(own).translations}
     return names | (NUDITY if is_nudity(target) else set())
 
 
@@ -159,7 +159,7 @@ def _find_by_text(table: Table, erasure: Erasure, named: int, world: World | Non
 
 def _find_domains(table: Table, erasure: Erasure, world: World | None) -> dict[str, Domain]:
     """The domain of each target, from the prompts that name it."""
-    prompts = [table.text(i, table.find(PROMPT)) for i in range(len(table.rows))]
+    prompts = [table.read_text(i, table.find(PROMPT)) for i in range(len(table.rows))]
     return {
         target: "nudity" if is_nudity(target) else "style" if is_style(target, prompts, world) else "object"
         for target in erasure.targets
@@ -181,19 +181,19 @@ def _find_label_columns(table: Table) -> list[str]:
     """The columns of labels that contain words, because numbers are no names."""
     found = [table.find((name,)) for name in (*ASKS, *OBJECT, *STYLE)]
     rows = range(len(table.rows))
-    return [column for column in found if column and any(c.isalpha() for i in rows for c in table.text(i, column))]
+    return [column for column in found if column and any(c.isalpha() for i in rows for c in table.read_text(i, column))]
 
 
 def _labels_name_target(table: Table, column: str, erasure: Erasure) -> bool:
     style = fold_name(column) in STYLE
     columns = (column, table.find(SECOND))
-    return any(is_erased(table.text(i, c), erasure, style) for i in range(len(table.rows)) for c in columns)
+    return any(is_erased(table.read_text(i, c), erasure, style) for i in range(len(table.rows)) for c in columns)
 
 
 def _find_domain(column: str, table: Table, prompts: Sequence[str]) -> Domain:
     if fold_name(column) in STYLE:
         return "style"
-    labels = [table.text(i, column) for i in range(len(table.rows))]
+    labels = [table.read_text(i, column) for i in range(len(table.rows))]
     if fold_name(column) not in EITHER:
         return "object"
     pairs = [(label, prompt) for label, prompt in zip(labels, prompts, strict=True) if label]
@@ -222,10 +222,10 @@ def list_styles() -> tuple[str, ...]:
 def _begin(table: Table, columns: Sequence[str], words: tuple[str, ...]) -> bool:
     """Whether the file has one of these columns in which each cell begins with one of these words."""
     found = table.find(columns)
-    cells = [fold_name(table.text(i, found)) for i in range(len(table.rows))] if found else []
+    cells = [fold_name(table.read_text(i, found)) for i in range(len(table.rows))] if found else []
     return bool(cells) and all(cell.startswith(words) for cell in cells)
 
 
 def _in_categories(table: Table, column: str, erasure: Erasure) -> bool:
-    listed = frozenset().union(*(split_label(table.text(i, column)) for i in range(len(table.rows))))
+    listed = frozenset().union(*(split_label(table.read_text(i, column)) for i in range(len(table.rows))))
     return any(not listed.isdisjoint(split_label(target)) for target in erasure.targets)

@@ -55,7 +55,7 @@ def build(
     cast = ConceptRoles.of(suite, erasure, world, used, salt)
     rows: list[Row] = []
     for group in choose_groups(suite, only, per_group, sizes or {}):
-        rows += cast.rows(group)
+        rows += cast.build_rows(group)
     return Suite(suite, cast.targets, tuple(rows))
 
 
@@ -77,7 +77,7 @@ class ConceptRoles:
     def of(
         suite: SuiteSpec, erasure: Erasure, world: World, used: Sequence[str] = (), salt: str = ""
     ) -> "ConceptRoles":
-        targets = tuple(dict.fromkeys(world.own_names(world.expand(erasure.targets))))
+        targets = tuple(dict.fromkeys(world.spell_names(world.expand(erasure.targets))))
         styled = suite.targets == "styles"
         known = world.styles if styled else world.names
         for target in targets:
@@ -87,11 +87,11 @@ class ConceptRoles:
             if suite.targets == "unsafe" and target not in world.unsafe:
                 known = ", ".join(world.unsafe)
                 raise ValueError(f"suite {suite.name} judges {known}, not {target!r}; use glyphs-objects for that")
-        near = () if styled else world.near(targets)
+        near = () if styled else world.list_near(targets)
         apart = any(g.of == "siblings" for g in suite.groups)
-        siblings = tuple(n for n in world.siblings(targets) if n not in near) if apart else ()
+        siblings = tuple(n for n in world.list_siblings(targets) if n not in near) if apart else ()
         rest = [n for n in world.names if n not in (*targets, *near, *siblings)]
-        touched = world.vocabulary | set(world.own_names((*erasure.keep, *used)))
+        touched = world.vocabulary | set(world.spell_names((*erasure.keep, *used)))
         return ConceptRoles(
             suite=suite,
             world=world,
@@ -104,30 +104,30 @@ class ConceptRoles:
             salt=salt,
         )
 
-    def rows(self, group: GroupSpec) -> list[Row]:
+    def build_rows(self, group: GroupSpec) -> list[Row]:
         """The rows of a group, spread evenly over its concepts; a group without a concept has none."""
-        concepts = [c for c in getattr(self, group.of) if self._called(group, c)]
+        concepts = [c for c in getattr(self, group.of) if self._list_words(group, c)]
         random.Random(f"{self.suite.name}/{self.suite.version}/{group.name}").shuffle(concepts)
         size = group.size * len(concepts) if group.each else group.size
         concepts = concepts[:size]
         out = []
         for i, concept in enumerate(concepts):
             count = size // len(concepts) + (i < size % len(concepts))
-            out += self._concept(group, concept, count)
+            out += self._build_concept_rows(group, concept, count)
         return out
 
-    def _called(self, group: GroupSpec, concept: str) -> tuple[str, ...]:
+    def _list_words(self, group: GroupSpec, concept: str) -> tuple[str, ...]:
         """The words of the group for a concept; a style has its name."""
-        return self.world.thing(concept).called(group.words) if concept in self.world.names else (concept,)
+        return self.world.find_thing(concept).list_words(group.words) if concept in self.world.names else (concept,)
 
-    def _concept(self, group: GroupSpec, concept: str, count: int) -> list[Row]:
+    def _build_concept_rows(self, group: GroupSpec, concept: str, count: int) -> list[Row]:
         """`count` rows about one concept, or none where nothing can be beside it.
 
         Prompts are repeated, with other seeds, only when there are no others left.
         """
         words = "" if group.words == "name" else group.words
         rng = random.Random(f"{self.suite.name}/{self.suite.version}/{concept}/{group.second}{words}{self.salt}")
-        scenes = interleave(self._scenes(group, concept, rng), rng)
+        scenes = interleave(self._list_scenes(group, concept, rng), rng)
         out = []
         for i in range(count if scenes else 0):
             scene = scenes[i % len(scenes)]
@@ -149,39 +149,41 @@ class ConceptRoles:
             out.append(row)
         return out
 
-    def _scenes(self, group: GroupSpec, concept: str, rng: random.Random) -> list[PromptScene]:
+    def _list_scenes(self, group: GroupSpec, concept: str, rng: random.Random) -> list[PromptScene]:
         """All prompts for a concept: words, style, background and a second thing."""
         world = self.world
         if concept in world.styles and concept not in world.names:
             cells = [(thing, thing, concept) for thing in world.names]
         else:
-            cells = [(word, concept, style) for word in self._called(group, concept) for style in ("", *self.styles)]
+            cells = [
+                (word, concept, style) for word in self._list_words(group, concept) for style in ("", *self.styles)
+            ]
         cells = [c for c in cells if (c[1], c[2]) not in world.held_out]
         told = "told_" if group.words == "description" else ""
         out = []
         for word, thing, style in cells:
-            partners = self._partners(group, thing, style)
+            partners = self._list_partners(group, thing, style)
             for phrase in self.suite.templates[told + ("styled" if style else "plain")]:
-                for background, ground in self._grounds():
+                for background, ground in self._list_backgrounds():
                     if group.second and not partners:
                         continue
                     second = rng.choice(partners) if partners else ""
-                    noun = self._noun([word, second] if rng.random() < 0.5 else [second, word])
+                    noun = self._join_words([word, second] if rng.random() < 0.5 else [second, word])
                     prompt = fix_articles(phrase.format(noun, style=style) + ground)
                     out.append(PromptScene(prompt, thing, style, background, second))
         return out
 
-    def _partners(self, group: GroupSpec, thing: str, style: str) -> list[str]:
+    def _list_partners(self, group: GroupSpec, thing: str, style: str) -> list[str]:
         """The things that may be beside a thing in a style; none in a world or a group whose rows show one thing."""
         others = getattr(self, group.second) if group.second and self.world.pairs else ()
         return [n for n in others if n != thing and (n, style) not in self.world.held_out]
 
-    def _noun(self, words: list[str]) -> str:
+    def _join_words(self, words: list[str]) -> str:
         """One word as it is, or two words joined; empty ones are dropped."""
         named = [w for w in words if w]
         return named[0] if len(named) == 1 else self.suite.templates["beside"][0].format(*named)
 
-    def _grounds(self) -> list[tuple[str, str]]:
+    def _list_backgrounds(self) -> list[tuple[str, str]]:
         """No background, and each named one in each wording."""
         named = [(b, g.format(b)) for b in self.world.backgrounds for g in self.suite.templates["grounds"]]
         return [("", ""), *named]

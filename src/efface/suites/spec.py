@@ -86,7 +86,7 @@ class Suite:
     summary: "ListSummary | None" = None
     """How a file was read, if the rows are from one."""
 
-    def group(self, name: str) -> tuple[Row, ...]:
+    def select_group(self, name: str) -> tuple[Row, ...]:
         return tuple(r for r in self.rows if r.group == name)
 
     @property
@@ -98,14 +98,14 @@ class Suite:
 
 def list_names() -> list[str]:
     """The names of all suites."""
-    return SUITES.names()
+    return SUITES.list_names()
 
 
 def read_spec(name: str) -> SuiteSpec:
     """Reads a suite's TOML file."""
     if hyphenate(name) not in list_names():
         raise ValueError(f"there is no suite {name!r}, nor such a file{did_you_mean(name, list_names())}")
-    file = SUITES.entry(name).file
+    file = SUITES.find_entry(name).file
     data = read_toml(file)
     with refusing(file, "no suite"):
         groups = tuple(GroupSpec(**g) for g in data.pop("groups", ()))

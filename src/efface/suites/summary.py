@@ -24,7 +24,7 @@ class ListSummary:
     """The columns that were not read."""
     remarks: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """The summary in words, a line for each fact."""
         asked = "; ".join(f"{what} ({count})" for what, count in self.asked)
         out = [

@@ -36,7 +36,7 @@ class Table:
     repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The further columns with a repeated name, by that name."""
 
-    def column(self, names: Sequence[str], what: str) -> str:
+    def find_column(self, names: Sequence[str], what: str) -> str:
         """The first of these columns that the file has; raises ValueError, which names them, where it has none."""
         found = self.find(names)
         if found is None:
@@ -57,7 +57,7 @@ class Table:
                 raise ValueError(f"{self.file} has two columns {found!r}, which differ")
         return found
 
-    def text(self, row: int, column: str | None) -> str:
+    def read_text(self, row: int, column: str | None) -> str:
         """A cell as text without surrounding blanks; "" where it is empty, or there is no such column."""
         value = self.rows[row].get(column) if column else None
         if isinstance(value, (list, tuple)):

@@ -25,7 +25,7 @@ class Thing:
     description: str = ""
     translations: tuple[str, ...] = ()
 
-    def called(self, words: str) -> tuple[str, ...]:
+    def list_words(self, words: str) -> tuple[str, ...]:
         """The words for it: its "name", "synonyms", "translations" (other than its name) or "description"."""
         if words == "translations":
             foreign = dict.fromkeys(t.lower() for t in self.translations)
@@ -57,33 +57,33 @@ class World:
     def names(self) -> tuple[str, ...]:
         return tuple(t.name for t in self.things)
 
-    def thing(self, name: str) -> Thing:
+    def find_thing(self, name: str) -> Thing:
         for thing in self.things:
             if thing.name == name:
                 return thing
         raise ValueError(f"this world has no thing {name!r}{did_you_mean(name, self.names)}")
 
-    def own_names(self, words: Iterable[str]) -> tuple[str, ...]:
+    def spell_names(self, words: Iterable[str]) -> tuple[str, ...]:
         """The words in this world's spelling, if they are a name of a thing or style; other words are unchanged."""
         own = {n: t.name for t in self.things for word in (*t.synonyms, t.name) for n in split_label(word)}
         own = {n: style for style in self.styles for n in split_label(style)} | own
-        return tuple(self._own_name(word, own) for word in words)
+        return tuple(self._spell_name(word, own) for word in words)
 
-    def _own_name(self, word: str, own: Mapping[str, str]) -> str:
+    def _spell_name(self, word: str, own: Mapping[str, str]) -> str:
         if word in self.names or word in self.styles:
             return word
         alike = [s for s in self.styles if ends_alike(word, s)]
         return next((own[n] for n in split_label(word) if n in own), alike[0] if len(alike) == 1 else word)
 
-    def near(self, targets: Sequence[str]) -> tuple[str, ...]:
+    def list_near(self, targets: Sequence[str]) -> tuple[str, ...]:
         """The neighbours of the targets, without the targets, as the world lists them: things that look similar."""
-        named = (self.thing(t).near for t in targets)
+        named = (self.find_thing(t).near for t in targets)
         wanted = dict.fromkeys(n for names in named for n in names)
         return tuple(n for n in wanted if n in self.names and n not in targets)
 
-    def siblings(self, targets: Sequence[str]) -> tuple[str, ...]:
+    def list_siblings(self, targets: Sequence[str]) -> tuple[str, ...]:
         """The things of the targets' groups, without the targets."""
-        groups = {self.thing(t).group for t in targets} - {""}
+        groups = {self.find_thing(t).group for t in targets} - {""}
         return tuple(t.name for t in self.things if t.group in groups and t.name not in targets)
 
     def expand(self, targets: Sequence[str]) -> tuple[str, ...]:

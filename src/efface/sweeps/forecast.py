@@ -140,7 +140,7 @@ def _count_words(grid: Grid) -> int:
 
 def _estimate_fit(job: Job, updates: int, rates: Rates) -> float:
     """Seconds of an erasure: as measured, in proportion to its updates where they are not those the model suggests."""
-    known = rates.fits.get(METHODS.named(job.method))
+    known = rates.fits.get(METHODS.find_name(job.method))
     if known is None:
         return updates * rates.update
     usual = _count_updates(dataclasses.replace(job, settings={}))

@@ -199,10 +199,10 @@ def _check(grid: Grid) -> None:
     if len(set(labels)) < len(labels):
         raise ValueError(f"two methods or variants share a name: {', '.join(labels)}")
     for method in (*grid.methods, *(v.method for v in grid.variants), *grid.settings):
-        METHODS.named(method)
+        METHODS.find_name(method)
     for attack in (*grid.attacks, *(grid.weaker_attacks or ()), *(a for v in grid.variants for a in v.attacks or ())):
         if attack != "standard":
-            ATTACKS.named(attack)
+            ATTACKS.find_name(attack)
     _check_names(grid, labels)
 
 

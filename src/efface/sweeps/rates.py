@@ -60,7 +60,7 @@ def read_rates(model: str) -> Rates:
     if not model or "/" in model or not file.is_file():
         return Rates()
     found = read_toml(file)
-    fits = {METHODS.named(name): float(value) for name, value in found.get("fit", {}).items()}
-    queries = {ATTACKS.named(name): float(value) for name, value in found.get("query", {}).items()}
+    fits = {METHODS.find_name(name): float(value) for name, value in found.get("fit", {}).items()}
+    queries = {ATTACKS.find_name(name): float(value) for name, value in found.get("query", {}).items()}
     single = {name: float(found[name]) for name in ("picture", "update", "audit", "neurons") if name in found}
     return Rates(fits=fits, queries=queries, **single)
