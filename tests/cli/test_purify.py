@@ -118,7 +118,7 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
     given = [each.format(tmp=tmp_path, photo=photo) for each in args]
     for flag, value in (("--edit", str(edit)), ("--out", str(tmp_path / "out"))):
         given += [] if flag in given else [flag, value]
-    assert main(["purify", "--model", "x", "--prompt", "a cat", *given]) == 2
+    assert main(["purify", "--model", "glyphs", "--prompt", "a cat", *given]) == 2
     assert says in capsys.readouterr().err
     assert not list(tmp_path.rglob("*-after.png"))
 

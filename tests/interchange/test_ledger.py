@@ -82,7 +82,7 @@ def test_what_cannot_be_entered_is_refused_and_the_ledger_stays(
         efface.add_to_ledger(model, ledger, strange)
     assert ledger.read_bytes() == before
     (tmp_path / "bad.json").write_text('{"version": 1}')
-    assert main(["ledger", str(tmp_path / "bad.json"), "--model", "m", "--edit", str(cat)]) == 2
+    assert main(["ledger", str(tmp_path / "bad.json"), "--model", "glyphs", "--edit", str(cat)]) == 2
     assert "bad.json is damaged (format: Field required" in capsys.readouterr().err
     told = json.loads(ledger.read_text())
     told["entries"][0]["base"]["value"] = 0.5

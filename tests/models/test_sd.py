@@ -178,7 +178,7 @@ def test_bf16_compute_is_close(eps_model):
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("nonsense", {}, "no model 'nonsense'; give one of"),
+        ("nonsense", {}, "no model 'nonsense': .*an embedded model"),
         ("./missing/model", {}, "no model"),
         (3, {}, "cannot open a int"),
         ("{tmp}", {}, "holds no diffusers pipeline"),

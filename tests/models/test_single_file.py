@@ -253,7 +253,7 @@ def test_a_guide_is_not_exported(tmp_path, capsys):
     Edit({}, meta).save(tmp_path / "e.safetensors")
     for layout, out in (("single-file", "o.safetensors"), ("diffusers", "o")):
         asked = ["--format", layout, "--out", str(tmp_path / out)]
-        assert main(["export", "--model", "m", "--edit", str(tmp_path / "e.safetensors"), *asked]) == 2
+        assert main(["export", "--model", "glyphs", "--edit", str(tmp_path / "e.safetensors"), *asked]) == 2
         assert "is a guide (sld)" in capsys.readouterr().err
         assert not (tmp_path / out).exists()
 
@@ -265,7 +265,7 @@ def test_bad_exports_are_refused(tmp_path):
     (tmp_path / "x.safetensors").touch()
     with pytest.raises(FileExistsError, match="name a file that does not"):
         single_file.save(model, tmp_path / "x.safetensors", {})
-    base = ["export", "--model", "m", "--edit", "e", "--out"]
+    base = ["export", "--model", "glyphs", "--edit", "e", "--out"]
     assert main([*base, str(tmp_path / "folder"), "--format", "single-file"]) == 2
     assert main([*base, str(tmp_path / "y.safetensors")]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.safetensors"]

@@ -111,12 +111,13 @@ def write_export(
     if pictures < 0:
         raise ValueError(f"--pictures is a number of pictures, 0 or more, got {pictures}")
     check_file(place)
+    opening = open_later(model)
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
     found.check_exportable()  # before the base is opened
     if isinstance(model, str | Path):
         opened = load(str(model), "cpu", dtype if kind in WHOLE else "fp32")
     else:
-        opened = open_later(model).open()
+        opened = opening.open()
     refuse_export(opened.name, opened.quantised)
     check_format(opened, found, kind, choice)
     if kind in WHOLE:

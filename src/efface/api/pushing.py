@@ -174,12 +174,12 @@ def _format_interval(e: Any, unit: str) -> str:
 def _send(
     repository: str, files: Mapping[str, Path], card: str, private: bool, existing: bool, endpoint: str | None
 ) -> str:
-    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    from ..suites.hub import require_answer
+    from ..files.hub import require_answer
 
-    require_answer(endpoint or constants.ENDPOINT)
+    require_answer(endpoint or "")
     hub = HfApi(endpoint=endpoint)
     try:
         hub.create_repo(repository, private=private, exist_ok=existing)

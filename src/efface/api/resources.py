@@ -39,12 +39,18 @@ class LazyModel:
 
 
 def open_later(model: Model | LazyModel | str | Path) -> LazyModel:
-    """Returns a model that is opened when it is needed; raises TypeError for what is neither a model nor a name."""
+    """Returns a model that is opened when it is needed.
+
+    Raises:
+        TypeError: it is neither a model nor a name.
+        ValueError: it is a name that can't be a model's.
+    """
     if isinstance(model, LazyModel):
         return model
     if isinstance(model, str | Path):
-        from ..models.loading import load
+        from ..models.loading import check_model_name, load
 
+        check_model_name(model)
         return LazyModel(str(model), lambda: load(str(model)))
     name = getattr(model, "name", None)
     if not (isinstance(name, str) and hasattr(model, "images")):

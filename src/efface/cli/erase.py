@@ -147,7 +147,10 @@ class Request:
             raise ArithmeticError(f"{error}; the last good state is in {kept}") from error
 
     def check_places(self) -> None:
-        """Raises, before the work, where a result can't be written or would replace another."""
+        """Raises, before the work, where there is no such model, or a result can't be written or replaces another."""
+        from ..models.loading import check_model_name
+
+        check_model_name(self.request.model)
         out = self.output.out
         if out.suffix != ".safetensors":
             raise ValueError(f"--out {out} must end in .safetensors, for example {out.stem}.safetensors")

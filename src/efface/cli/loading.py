@@ -78,7 +78,13 @@ class Loading:
         return made
 
     def lazily(self, model: str, **more: Any) -> LazyModel:
-        """The model, to be opened as the flags say when everything that can be refused before has been."""
+        """The model, to be opened as the flags say when everything that can be refused before has been.
+
+        Raises ValueError for a name that can't be a model's.
+        """
+        from ..models.loading import check_model_name
+
+        check_model_name(model)
         return LazyModel(model, lambda: self.opened(model, **more))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
@@ -58,10 +59,15 @@ class FlowEuler(FlowMatchEulerDiscreteScheduler):
     """Gives the spacing for a number of steps."""
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device | None = None) -> None:  # type: ignore[override]
-        """Prepares this number of steps, at the noise levels of the spacing."""
+        """Prepares this number of steps, at the noise levels of the spacing.
+
+        A schedule that is stretched to a last level (`shift_terminal`) has no levels, and NaN timesteps, where all of
+        its levels are 1, as that of a single step is.
+        """
         where = self.spacing(num_inference_steps)
         sigmas = None if where.sigmas is None else list(where.sigmas)
-        FlowMatchEulerDiscreteScheduler.set_timesteps(self, num_inference_steps, device or "cpu", sigmas, where.mu)
+        with np.errstate(invalid="ignore"):
+            FlowMatchEulerDiscreteScheduler.set_timesteps(self, num_inference_steps, device or "cpu", sigmas, where.mu)
 
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
         """Returns the state [n, ...] unchanged, because a flow's states are not scaled."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..files import read_json, read_toml
+from .opening.place import Place, check_name, locate
 
 if TYPE_CHECKING:
     import torch
 
     from .base import Model
-    from .opening.place import Place
     from .quantised import Bits
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -36,6 +36,11 @@ Compute = Literal["own", "bf16", "auto"]
 def list_bundled() -> list[str]:
     """The bundled models, which need no network and no folder."""
     return sorted(folder.parent.name for folder in BUNDLED.glob("*/model"))
+
+
+def check_model_name(source: str | Path) -> None:
+    """Raises ValueError for a name that can't be a model's, at once: it needs neither torch nor the network."""
+    check_name(str(source), list_bundled())
 
 
 def load(
@@ -133,7 +138,6 @@ def _open_files(
     import torch
 
     from .opening.pipeline import cast_pipeline, check_pipeline
-    from .opening.place import locate
     from .quantised import check_source
 
     place = locate(source, {name: BUNDLED / name / "model" for name in list_bundled()}, KINDS, variant)

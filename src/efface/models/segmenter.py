@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from ..files.hub import has_answer
 
 Segmenter = Callable[[Tensor, str], Tensor]
 """Takes uint8 pictures [n, 3, h, w] and a thing's name; gives each pixel's probability to show it, [n, h, w]."""
@@ -59,18 +62,20 @@ def measure_shares(found: Segmenter, pictures: Tensor, thing: str) -> Tensor:
 def _open_clipseg(name: str, device: torch.device) -> Segmenter:
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
+    alone = not Path(name).is_dir() and not has_answer()  # its client would retry each file for half a minute
+    how: dict[str, Any] = {"trust_remote_code": False, "local_files_only": alone}
     try:
-        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+        kind = AutoConfig.from_pretrained(name, **how).model_type
     except (OSError, ValueError) as error:
         raise ValueError(
             f"no segmenter {name!r}; give a CLIPSeg's folder or hub id, or module:function that Python can import"
         ) from error
     if kind != "clipseg":
         raise ValueError(f"{name} holds a {kind}; a CLIPSeg (model_type clipseg) segments by a name")
-    network: Any = CLIPSegForImageSegmentation.from_pretrained(name, trust_remote_code=False).eval()
+    network: Any = CLIPSegForImageSegmentation.from_pretrained(name, **how).eval()
     network.to(device)
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(name, **how)
+    processor = AutoImageProcessor.from_pretrained(name, **how)
 
     def segment(pictures: Tensor, thing: str) -> Tensor:
         words = tokenizer([thing] * len(pictures), padding=True, truncation=True, return_tensors="pt")

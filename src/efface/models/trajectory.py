@@ -76,17 +76,21 @@ def build_draw(x: Tensor, trace: Trace | None) -> Draw:
 def set_timesteps(scheduler: Any, steps: int, since: int = 0) -> Any:
     """Prepares the scheduler for `steps` timesteps, of which it starts at the `since`-th.
 
-    Its timesteps and noise levels stay on the CPU, where reading one needs no wait for a GPU.
+    Its timesteps and noise levels stay on the CPU, where reading one needs no wait for a GPU. The scheduler is told the
+    position of its first step, because it would else look the timestep's value up among all of them, and timesteps
+    repeat where a strong shift or rounding makes them equal: it would begin one step late and run out of levels.
 
     Raises:
-        ValueError: there is no such timestep.
+        ValueError: there is no such timestep, or the scheduler has no levels for so few steps.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     scheduler.set_timesteps(steps)
+    if not scheduler.timesteps.isfinite().all():
+        raise ValueError(f"the scheduler has no finite noise levels for steps={steps}; more steps would have worked")
     if since not in range(count := len(scheduler.timesteps)):
         raise ValueError(f"since={since} is none of the {count} timesteps; 0 to {count - 1} would have worked")
-    if since and hasattr(scheduler, "set_begin_index"):
+    if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(since)
     return scheduler
 

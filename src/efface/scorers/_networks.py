@@ -14,9 +14,17 @@ import torch
 from transformers import AutoConfig
 
 from ..files import refusing
+from ..files.hub import has_answer
 
 NETWORK = "no network that transformers opens"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def choose_place(folder: str) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that say where it looks: for a hub id, in the cache alone where the hub does
+    not answer, because its client would else retry each file for half a minute. No code of the network is run.
+    """
+    return {"trust_remote_code": False, "local_files_only": not Path(folder).is_dir() and not has_answer()}
 
 
 def read_config(folder: str) -> Any:
@@ -27,7 +35,7 @@ def read_config(folder: str) -> Any:
             folder.
     """
     with refusing(folder, NETWORK, "give a folder or a hub id with a config.json and its weights"):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, **choose_place(folder))
 
 
 def open_network(kind: Any, folder: str) -> Any:
@@ -46,7 +54,7 @@ def open_network(kind: Any, folder: str) -> Any:
         warnings.warn(f"the weights in {folder} are a pickle, which is read as tensors alone", stacklevel=3)
     with refusing(folder, NETWORK, "its weights may be damaged, or of another network"):
         network, lost = kind.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=False, weights_only=True, output_loading_info=True
+            folder, dtype=torch.float32, weights_only=True, output_loading_info=True, **choose_place(folder)
         )
         if missing := sorted(lost["missing_keys"]):
             raise ValueError(f"its weights lack {missing[0]} ({len(missing)} such)")
@@ -56,4 +64,4 @@ def open_network(kind: Any, folder: str) -> Any:
 def open_part(kind: Any, folder: str) -> Any:
     """Opens the tokenizer or image processor of a network; raises ValueError, which names the folder."""
     with refusing(folder, NETWORK, "its tokenizer or image processor may be missing or damaged"):
-        return kind.from_pretrained(folder, trust_remote_code=False)
+        return kind.from_pretrained(folder, **choose_place(folder))

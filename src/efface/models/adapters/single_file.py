@@ -28,13 +28,12 @@ from ...files import write_tensors
 from ..base import Model
 from ..opening.claims import compare, describe_foreign, read_claims
 from ..opening.pipeline import read_side
-from ..opening.place import is_pointer
+from ..opening.place import SUFFIX, is_pointer
 from ..opening.stored import check_settings
 from .sd import ClipDiffusion, StableDiffusion
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 SD, XL = "cond_stage_model.", "conditioner.embedders."
-SUFFIX = ".safetensors"
 
 _STEMS = {
     "conv_in": "input_blocks.0.0",
@@ -201,14 +200,6 @@ def _take_part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 # Opening.
-
-
-def split(source: str) -> tuple[str, str] | None:
-    """File and configuration of "FILE.safetensors" or "FILE.safetensors@CONFIGURATION"; None for other sources."""
-    file, found, config = source.partition(f"{SUFFIX}@")
-    if found:
-        return f"{file}{SUFFIX}", config
-    return (source, "") if source.endswith(SUFFIX) else None
 
 
 def find_kind(file: str | Path) -> str:

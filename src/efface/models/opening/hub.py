@@ -4,35 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...files.hub import is_cached, require_answer
 from .stored import INDEX, choose_weights, list_used
 
 
 def fetch(name: str, variant: str = "") -> Path:
     """The folder in the hub's cache that holds a model's files; files that are not there yet are fetched.
 
+    A hub that does not answer soon is not asked again; the model is then taken from the cache.
+
     Raises:
-        ValueError: there is neither such a folder nor such a model on the hub, or the hub can't be reached.
+        ValueError: neither the hub nor its cache has such a model; the message is the reason, without the name.
     """
     try:
         return _fetch(name, variant)
     except Exception as error:  # the errors of the hub, its client and the network have no common class
-        raise ValueError(
-            f"there is no folder {name}, and the hub gives no model of this id: {_take_first_line(error)}; a path to a "
-            "diffusers folder, or the id of a model that can be reached or is in the hub's cache, would have worked"
-        ) from error
+        if _is_absent(error):
+            raise ValueError("the hub has no model of this id, or none that you may read") from error
+        raise ValueError(_take_first_line(error)) from error
 
 
 def _fetch(name: str, variant: str) -> Path:
     import huggingface_hub
 
     try:
+        require_answer()
         files = huggingface_hub.HfApi().list_repo_files(name)
     except Exception as error:
-        if _is_absent(error):
+        if _is_absent(error) or not is_cached(name, INDEX):
             raise
         return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
     if INDEX not in files:
-        raise ValueError(f"it holds no diffusers pipeline, for it has no {INDEX}")
+        raise ValueError(f"what the hub has under this id is no diffusers pipeline, for it has no {INDEX}")
     index = Path(huggingface_hub.hf_hub_download(name, INDEX))
     return Path(huggingface_hub.snapshot_download(name, allow_patterns=_list_wanted(name, index, files, variant)))
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...catalog import find_closest
 from ...files import read_json
+from ...files.hub import require_source
 from ...files.structured import shorten
 
 INDEX = "model_index.json"
+SUFFIX = ".safetensors"
+"""The ending of a single-file checkpoint."""
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 PICKLES = (".ckpt", ".pt", ".bin", ".pth", ".pkl")
 """Endings of files that can run code when they are opened."""
 
@@ -44,29 +50,72 @@ def locate(source: str, bundled: Mapping[str, Path], kinds: Sequence[str], varia
     """
     from ..adapters import single_file
 
+    check_name(source, bundled)
     if source in bundled:
         _demand_no_variant(source, variant)
         return Place(str(bundled[source]), read_kind(bundled[source], kinds), source)
     path = Path(source).expanduser()
     if path.is_dir():
         return Place(str(path), read_kind(path, kinds))
-    if parts := single_file.split(source):
+    if parts := split(source):
         _demand_no_variant(source, variant)
         file, config = str(Path(parts[0]).expanduser()), parts[1]
         kind, beside = single_file.find_kind(file), locate(config, bundled, kinds) if config else None
         if beside and (beside.kind != kind or beside.config is not None):
             raise ValueError(f"{file} holds a {kind}, but {config} is a {beside.kind}; name a folder of the same kind")
         return Place(file, kind, config=beside.location if beside else "")
-    _refuse_files(source)
-    if source.count("/") == 1 and not source.startswith((".", "/", "~")):
-        from .hub import fetch
+    from .hub import fetch  # which imports what this file holds
 
+    try:
         folder = fetch(source, variant)
-        return Place(str(folder), read_kind(folder, kinds, source))
-    raise ValueError(
-        f"no model {source!r}; give one of: {', '.join(sorted(bundled)) or 'none bundled'}; or a diffusers folder, a "
-        "single-file checkpoint (FILE.safetensors@FOLDER), or a hub id owner/name"
-    )
+    except ValueError as error:
+        raise ValueError(_describe_absence(source, bundled, f"there is no such folder, {error}")) from error
+    return Place(str(folder), read_kind(folder, kinds, source))
+
+
+def check_name(source: str, bundled: Collection[str]) -> None:
+    """Raises ValueError for a name that can't be a model's: no embedded model, folder, file or hub id.
+
+    It needs no torch, so that a misspelled name is refused at once. An id that is not in the hub's cache is refused
+    where the hub does not answer; whether a hub that answers has such a model is found when the model is opened.
+    """
+    if source in bundled or Path(source).expanduser().is_dir():
+        return
+    if parts := split(source):
+        if not Path(parts[0]).expanduser().is_file():
+            raise ValueError(f"no file {parts[0]}; {describe_sources(bundled)} would have worked")
+        return check_name(parts[1], bundled) if parts[1] else None
+    _refuse_files(source)
+    if HUB_ID.fullmatch(source) is None:
+        raise ValueError(
+            _describe_absence(source, bundled, "there is neither such a folder nor such an embedded model")
+        )
+    try:
+        require_source(source, INDEX)
+    except ValueError as error:
+        raise ValueError(_describe_absence(source, bundled, f"there is no such folder, {error}")) from error
+    return None
+
+
+def describe_sources(bundled: Collection[str]) -> str:
+    """What a model can be given by, for errors."""
+    named = f"an embedded model ({', '.join(sorted(bundled))}), " if bundled else ""
+    return f"{named}a diffusers folder, a checkpoint FILE.safetensors@FOLDER, or a hub id OWNER/NAME"
+
+
+def _describe_absence(source: str, bundled: Collection[str], why: str) -> str:
+    """Says that there is no model of a name and why, what was probably meant, and what would have worked."""
+    close = find_closest(source, bundled)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"no model {source!r}{meant}: {why}; {describe_sources(bundled)} would have worked"
+
+
+def split(source: str) -> tuple[str, str] | None:
+    """File and configuration of "FILE.safetensors" or "FILE.safetensors@CONFIGURATION"; None for other sources."""
+    file, found, config = source.partition(f"{SUFFIX}@")
+    if found:
+        return f"{file}{SUFFIX}", config
+    return (source, "") if source.endswith(SUFFIX) else None
 
 
 def read_kind(folder: Path, kinds: Sequence[str], source: str = "") -> str:
