@@ -170,7 +170,8 @@ HOUSE = {"templates", "seed", "micro_batch", "moments", "paths", "refresh", "exc
 PICTURES = {"draw_steps", "guidance", "forget_images", "remain_images", "remain_words"}
 """How pictures are drawn that the authors had from elsewhere: from data sets, or by other programs."""
 OURS: dict[str, set[str]] = {
-    "eap": {"vocabulary", "keep_paths", "keep_source"},
+    "esd": {"beyond"},
+    "eap": {"beyond", "vocabulary", "keep_paths", "keep_source"},
     "age": {"vocabulary", "keep_paths", "keep_source"},
     "ac": {"draw_steps", "guidance", "anchor_images"},
     "erasediff": {*PICTURES, "pictures", "rate", "inner"},

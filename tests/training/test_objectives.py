@@ -28,6 +28,7 @@ from efface.training.trainer import Trainer
 from efface.training.updates.dense import Dense
 from efface.training.vocabulary_search import SearchConfig, Vocabulary, VocabularySearch
 from oracle import CLASSES, SHAPE, Fixed, OracleModel, trainer_of
+from tiny import tiny_model
 
 PICTURES = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
 
@@ -96,6 +97,29 @@ def test_all_but_one_is_concept_ablation_where_the_unconditional_score_has_not_m
     source = Fixed(OracleModel().sample_states(8))
     ours, theirs = Guidance(source, "alternative", 1.0, detach, "eps"), Anchor(source, "eps")
     assert loss_of(ours, "student_c") == pytest.approx(loss_of(theirs, "student"), rel=1e-5)
+
+
+def test_beyond_the_rest_of_its_prompt_only_what_the_target_adds_is_pushed_away():
+    model, eta = tiny_model(), 1.5
+    source = Fixed(States(torch.randn(2, *model.latent_shape), torch.tensor([300, 700])))
+    term = NegativeGuidance(source, eta, "eps", "rest")
+    trainer = trainer_of(model, [term], weights="xattn", batch=2, templates=("a {} apple",))
+    queries = term.queries(trainer.context, trainer.auxiliary_step(0, 0))
+    assert queries is not None and list(queries["student"].prompts) == ["a cat apple"] * 2
+    # The teacher is asked anew: a source's recordings under the empty prompt are another prediction.
+    assert queries["eps_0"].role == "teacher" and not queries["eps_0"].known
+    assert torch.equal(queries["eps_0"].cond.tokens, model.encode(["a apple"] * 2).tokens)
+    full, rest, said = (torch.randn(2, *model.latent_shape) for _ in range(3))
+    loss = term.loss(trainer.context, queries, {"student": said, "eps_c": full, "eps_0": rest})
+    assert loss.item() == pytest.approx((said - (rest - eta * (full - rest))).square().mean().item(), rel=1e-5)
+
+
+def test_where_a_prompt_is_the_target_alone_its_rest_is_the_empty_prompt():
+    source = Fixed(OracleModel().sample_states(8))
+    ours, published = (NegativeGuidance(source, 1.5, "x0", beyond) for beyond in ("rest", "empty"))
+    assert loss_of(ours, "student") == loss_of(published, "student")
+    with pytest.raises(ValueError, match="no prediction 'anchor' to push the target beyond; there are empty, rest"):
+        NegativeGuidance(source, 1.0, "eps", "anchor")  # type: ignore[arg-type]
 
 
 def loss_of(term: Term, key: str) -> float:

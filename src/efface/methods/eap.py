@@ -25,7 +25,7 @@ from ..functional.schedules import Space
 from ..models.base import Model
 from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
-from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.objectives.negative_guidance import Beyond, NegativeGuidance
 from ..training.preservation.adversarial import Adversarial
 from ..training.updates.dense import Dense
 from ..training.vocabulary_search import SearchGradient
@@ -41,7 +41,10 @@ class EAP(SearchMethod):
 
     needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
-    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the other prediction the target is pushed."""
+    beyond: Beyond = "empty"
+    """What the target is pushed beyond: the prediction for the empty prompt, as published, or for the `rest` of its
+    prompt, the template without the target, so that what else the template names stays (ours; for styles)."""
     space: Space = "x0"
     """The space in which squared errors are measured, which decides how much noisy timesteps count."""
     hard: bool = True
@@ -54,7 +57,7 @@ class EAP(SearchMethod):
         self.check_mixture(self.hard)
         search = self.search(model, erasure, self.hard, gradient=self.search_gradient)
         return (
-            NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space),
+            NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space, self.beyond),
             Adversarial(build_preservation_states(self), search, self.space),
         )
 

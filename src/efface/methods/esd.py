@@ -21,7 +21,7 @@ from ..concept import Erasure
 from ..models.base import Model
 from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term, Update
-from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.objectives.negative_guidance import Beyond, NegativeGuidance
 from ..training.preservation.nothing import NoPreservation
 from ..training.updates.dense import Dense
 from .base import TrajectoryMethod
@@ -35,10 +35,15 @@ class ESD(TrajectoryMethod):
 
     needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
-    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the other prediction the target is pushed."""
+    beyond: Beyond = "empty"
+    """What the target is pushed beyond: the prediction for the empty prompt, as published, or for the `rest` of its
+    prompt, the template without the target, so that what else the template names stays (ours; for styles)."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        return NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space), NoPreservation()
+        return NegativeGuidance(
+            build_target_trajectories(self, erasure), self.eta, self.space, self.beyond
+        ), NoPreservation()
 
     def update(self) -> Update:
         return Dense(self.weights, self.lr)

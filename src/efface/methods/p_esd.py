@@ -16,7 +16,7 @@ from ..concept import Erasure
 from ..models.base import Model
 from ..training.balance.sum import Sum
 from ..training.interfaces import Balance, Term
-from ..training.objectives.negative_guidance import NegativeGuidance
+from ..training.objectives.negative_guidance import Beyond, NegativeGuidance
 from ..training.updates.mask import KeepWeights
 from .pruning import Pruning
 from .states import build_target_trajectories
@@ -29,10 +29,16 @@ class PESD(Pruning):
 
     needs_uncond: ClassVar[bool] = True
     eta: float = 1.0
-    """Strength of negative guidance: how far beyond the unconditional prediction the target is pushed."""
+    """Strength of negative guidance: how far beyond the other prediction the target is pushed."""
+    beyond: Beyond = "empty"
+    """What the target is pushed beyond: the prediction for the empty prompt, as published, or for the `rest` of its
+    prompt, the template without the target, so that what else the template names stays (ours; for styles)."""
 
     def terms(self, model: Model, erasure: Erasure) -> Sequence[Term]:
-        return NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space), KeepWeights(self.beta)
+        return (
+            NegativeGuidance(build_target_trajectories(self, erasure), self.eta, self.space, self.beyond),
+            KeepWeights(self.beta),
+        )
 
     def balance(self) -> Balance:
         return Sum()
