@@ -15,6 +15,8 @@ FIT = 0.7
 """Of the base's CLIP similarity: that of pictures to prompts that are not theirs is far from 0."""
 BROKEN = 0.1
 """Further pictures that are flat or noise."""
+FITTED = 0.05
+"""The share of the target's prompts that the edit was fitted with, above which they say little about other prompts."""
 
 
 def find_alarms(
@@ -56,6 +58,33 @@ def warn_of_left_out(groups: Mapping[str, str], drawn: Sequence[str]) -> tuple[A
             do="Evaluate without --group in another folder, with the same --images: what is there is not drawn again.",
         ),
     )
+
+
+def warn_of_fitted(prompts: Sequence[str], targets: Sequence[str], templates: Sequence[str]) -> tuple[Alarm, ...]:
+    """The alarm for prompts of the suite that the edit was fitted with.
+
+    Args:
+        prompts: those of the rows that ask for a target.
+        targets: the erased concepts. If no prompt holds more than their names, the model is one of classes, which has
+            no other prompts, and there is no alarm.
+        templates: the prompt templates of the fit, with {} for the concept.
+    """
+    fitted = {_fold(template.replace("{}", target)) for template in templates for target in targets}
+    seen = sum(_fold(prompt) in fitted for prompt in prompts)
+    if seen <= FITTED * len(prompts) or {_fold(p) for p in prompts} <= {_fold(t) for t in targets}:
+        return ()
+    return (
+        Alarm(
+            name="prompts of the suite were used in fitting",
+            raised_when=f"{seen} of {len(prompts)} prompts for the target are among the templates of the fit",
+            means="The erasure success on them does not say what other prompts show.",
+            do="Fit with other --templates, or evaluate with other prompts.",
+        ),
+    )
+
+
+def _fold(prompt: str) -> str:
+    return " ".join(prompt.casefold().split())
 
 
 def _warn_not_drawn(m: Measure) -> Alarm | None:

@@ -19,6 +19,7 @@ from ..models.base import Model
 from ..records.basis import require_before_evaluating
 from ..records.report import (
     FORMAT_VERSION,
+    Alarm,
     Drawing,
     Estimate,
     Measure,
@@ -33,7 +34,7 @@ from ..suites.spec import Row, Suite, read_spec
 from ..suites.spec import list_names as suite_names
 from . import images as pictures
 from . import judging, metrics, protocols, rows_table, set_metrics, trial
-from .alarms import find_alarms, warn_of_left_out
+from .alarms import find_alarms, warn_of_fitted, warn_of_left_out
 from .asking import ScorerWatch
 from .drawing import Drawings, Progress, Settings, describe_drawing, draw_variants
 from .estimates import estimate
@@ -257,9 +258,15 @@ def _record(
         headlines=tuple(h for h in dict.fromkeys(heads) if tuple(h.split("/")[:2]) in there),
         alarms=(
             *find_alarms(found, {g.name: g.role for g in suite.spec.groups}, failures),
+            *_warn_of_fitted(edit, suite),
             *(() if protocol else warn_of_left_out(_list_headline_groups(suite), [g.name for g in suite.spec.groups])),
         ),
         protocol=protocol.part if protocol else None,
         history=dict(edit.meta.get("notes") or {}),
         cost=dict(edit.meta.get("cost") or {}),
     )
+
+
+def _warn_of_fitted(edit: Edit, suite: Suite) -> tuple[Alarm, ...]:
+    prompts = [row.prompt for row in suite.rows if row.role == "erase"]
+    return warn_of_fitted(prompts, read_request(edit).targets, edit.meta.get("arguments", {}).get("templates", ()))

@@ -1,0 +1,53 @@
+"""The alarm for prompts that an edit was fitted with: it tells them from the suite's other prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from efface.concept import Erasure
+from efface.edits.edit import Edit
+from efface.evaluation.alarms import warn_of_fitted
+from efface.evaluation.evaluate import evaluate
+from efface.models.adapters.sd import StableDiffusion
+from efface.suites.rows import build
+from efface.suites.world import World
+from judging_fixtures import Planted
+
+OTHERS = ["a picture of a cat", "two cats", "a cat in the rain"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "templates", "seen"),
+    [
+        (["a cat", "A  Cat", *OTHERS], ["{}", "a {}"], "2 of 5"),
+        (["cat", *OTHERS], ["{}"], "1 of 4"),
+        (["cat", *OTHERS * 7], ["{}"], None),  # 1 of 22: below a twentieth
+        (OTHERS, ["{}", "a {}"], None),
+        (["cat", "Cat"], ["{}"], None),  # a model of classes has no other prompts
+        (["a cat", *OTHERS], [], None),  # nothing is known of the fit
+    ],
+)
+def test_prompts_of_the_fit_are_counted(prompts: Sequence[str], templates: Sequence[str], seen: str | None) -> None:
+    found = warn_of_fitted(prompts, ["cat"], templates)
+    assert [alarm.name for alarm in found] == (["prompts of the suite were used in fitting"] if seen else [])
+    assert not seen or seen in found[0].raised_when
+
+
+def test_a_report_says_which_prompts_its_edit_was_fitted_with(
+    model: StableDiffusion, small: World, edit: Path, tmp_path: Path
+) -> None:
+    suite = build("glyphs-objects", Erasure(("cat",)), small, per_group=4)
+    prompts = [row.prompt for row in suite.rows if row.role == "erase"]
+    plain = Edit.load(edit)
+    told = {**plain.meta["arguments"], "templates": [prompts[0].replace("cat", "{}")]}
+    dataclasses.replace(plain, meta={**plain.meta, "arguments": told}).save(tmp_path / "told.safetensors")
+    names = {
+        name: [alarm.name for alarm in evaluate(model, file, suite, [Planted()], tmp_path / name).alarms]
+        for name, file in (("told", tmp_path / "told.safetensors"), ("plain", edit))
+    }
+    assert "prompts of the suite were used in fitting" in names["told"]
+    assert "prompts of the suite were used in fitting" not in names["plain"]
