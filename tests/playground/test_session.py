@@ -75,8 +75,8 @@ def test_the_printed_commands_draw_the_same_pixels(
 def test_a_command_says_what_is_not_the_default_and_nothing_else() -> None:
     scene = Scene(model="glyphs", prompt="a cat", edits=(("cat.safetensors", 1.0),))
     assert write_commands(scene).splitlines() == [
-        "efface draw --model glyphs --prompt 'a cat' --seed 0 --out out/play/base",
-        "efface draw --model glyphs --edit cat.safetensors --prompt 'a cat' --seed 0 --out out/play/edited",
+        "efface draw --model glyphs --prompt 'a cat' --seed 0 --out out/play/base --overwrite",
+        "efface draw --model glyphs --edit cat.safetensors --prompt 'a cat' --seed 0 --out out/play/edited --overwrite",
     ]
     assert " --dtype bf16 --offload " in write_commands(scene, {"dtype": "bf16", "offload": True})
     assert len(write_commands(dataclasses.replace(scene, edits=())).splitlines()) == 1

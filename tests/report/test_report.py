@@ -246,7 +246,10 @@ def test_what_cannot_be_reported_is_refused_before_anything_is_written(folders: 
     (tmp_path / "mine_files" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="was not made by a report"):
         write_page(folders, tmp_path / "mine.html")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "mine_files"]
+    (tmp_path / "thesis.html").write_text("years of work")
+    with pytest.raises(ValueError, match=r"thesis\.html is there and was not made by a report"):
+        write_page(folders, tmp_path / "thesis.html")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "mine_files", "thesis.html"]
     assert (tmp_path / "mine_files" / "thesis.txt").is_file()
 
 

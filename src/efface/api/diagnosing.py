@@ -26,6 +26,7 @@ def neurons(
     out: str | Path,
     *,
     compare: Sequence[str | Path] = (),
+    overwrite: bool = False,
     progress: Progress = None,
     **look: Any,
 ) -> tuple[Diagnosis, dict[str, Any]]:
@@ -38,12 +39,14 @@ def neurons(
         adversarial: the prompts that should bring the concept back.
         out: the folder for `neurons.json` and `neurons.html`.
         compare: further edits, with which the same neurons are measured.
+        overwrite: whether the results of another request in the folder may be replaced.
         look: fields of `efface.diagnostics.neurons.NeuronConfig`, such as top=0.05.
 
     Returns:
         The diagnosis, and the content of `neurons.json`.
 
     Raises:
+        FileExistsError: the folder holds the results of another request, and `overwrite` is not set.
         ValueError: there is no adversarial prompt, an edit is named twice or of another base, or a number is
             impossible.
         OSError: a file is missing, or the folder can't be written in.
@@ -54,7 +57,7 @@ def neurons(
     folder = check_folder(out)
     from ..diagnostics.neurons import NeuronConfig, diagnose
     from ..edits.edit import Edit
-    from ..files import write_whole
+    from ..files import check_request, write_whole
     from ..models.trajectory import choose_image_batch
     from ..reporting.neurons import render_neurons
 
@@ -64,12 +67,14 @@ def neurons(
         raise ValueError(f"an edit is named twice: {', '.join(map(str, files))}")
     edits = {str(file): Edit.load(file) for file in files}
     opening = open_later(model)
+    data = {"model": opening.name, "edits": list(edits), "edit_digests": [each.digest for each in edits.values()]}
+    data |= {"concept": concept, "adversarial": list(prompts), "look": asdict(how)}
+    check_request(folder / "neurons.json", data, overwrite)
     opened = opening.open()
     with show_progress(progress) as report:
         batch = choose_image_batch(opened.resolution)
         found = diagnose(opened, edits, concept, prompts, how, batch, lambda i, n: report("looking", i, n))
-    data = {"model": opening.name, "edits": list(edits), "concept": concept}
-    data |= {"adversarial": list(prompts), "look": asdict(how), **asdict(found)}
+    data |= asdict(found)
     unit = "a share of the activation under the concept's prompt" if how.relative else "a mean absolute change"
     write_whole(folder / "neurons.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     write_whole(folder / "neurons.html", render_neurons(found, f"Neurons of {concept}", unit))

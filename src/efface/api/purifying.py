@@ -47,6 +47,7 @@ def purify(
     refine: int = 0,
     invert_with: Literal["base", "edit"] = "base",
     strength: float = 1.0,
+    overwrite: bool = False,
     progress: Progress = None,
 ) -> dict[str, Any]:
     """Inverts pictures to noise by DDIM and draws them again with an edit, which leaves out what it erased.
@@ -66,12 +67,14 @@ def purify(
         refine: the number of further predictions in each step of the inversion, which make it more exact.
         invert_with: the model that inverts the picture, the untouched base or the edited one.
         strength: the strength of the edit.
+        overwrite: whether pictures of another request in the folder may be replaced.
 
     Returns:
         The content of `purify.json`: the settings, and for each picture its files and the mean change of a pixel, of
         255.
 
     Raises:
+        FileExistsError: the folder holds the pictures of another request, and `overwrite` is not set.
         ValueError: there is no picture, a file is none, a number is impossible, or the edit is of another base.
         OSError: a file is missing, or the folder can't be written in.
     """
@@ -84,13 +87,18 @@ def purify(
     opened, folder = _open(files), check_folder(out)
     from ..edits.edit import Edit
     from ..evaluation.images import encode_png
-    from ..files import stack_pictures, write_whole
+    from ..files import check_request, hash_file, stack_pictures, write_whole
 
     found = edit if isinstance(edit, Edit) else Edit.load(edit)
     opening = open_later(model)
+    way = _Way(prompt, steps, guidance, refine, invert_with, strength)
+    named = str(edit) if isinstance(edit, str | Path) else ""
+    settings = {name: getattr(way, name) for name in ("steps", "guidance", "refine", "invert_with", "strength")}
+    data = {"model": opening.name, "edit": named, "edit_digest": found.digest, **settings, "prompt": prompt}
+    data |= {"images": [{"file": str(file), "sha256": hash_file(file)} for file in files]}
+    check_request(folder / "purify.json", data, overwrite)
     drawer = opening.open()
     found.check(drawer)
-    way = _Way(prompt, steps, guidance, refine, invert_with, strength)
     with show_progress(progress) as report:
         made = _purify(drawer, found, stack_pictures(opened, drawer.resolution), way, report)
     rows = []
@@ -100,9 +108,6 @@ def purify(
             row[kind] = write_whole(folder / f"{i:04d}-{kind}.png", encode_png(made[kind][i])).name
         change = {kind: float((made[kind][i].float() - made["before"][i].float()).abs().mean()) for kind in KINDS}
         rows.append(row | {"base_changed": change["base"], "after_changed": change["after"]})
-    named = str(edit) if isinstance(edit, str | Path) else ""
-    settings = {name: getattr(way, name) for name in ("steps", "guidance", "refine", "invert_with", "strength")}
-    data = {"model": opening.name, "edit": named, **settings, "prompt": prompt}
     data |= {"unit": "mean absolute change of a pixel from before, of 255", "pictures": rows}
     write_whole(folder / "purify.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     return data

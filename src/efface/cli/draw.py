@@ -42,6 +42,8 @@ class Draw:
     """Seed of the first picture of each prompt; each further picture has the next seed."""
     count: int = 1
     """Pictures a prompt."""
+    overwrite: bool = False
+    """Replace the results of another request in the folder of --out."""
     json: bool = False
     """Print the result as JSON."""
     drawing: DrawSampling = field(default_factory=DrawSampling)
@@ -59,6 +61,7 @@ class Draw:
                 edits=self.edit,
                 seed=self.seed,
                 count=self.count,
+                overwrite=self.overwrite,
                 device=self.loading.device,
                 progress=report,
                 **{**vars(self.drawing), "strength": strength},

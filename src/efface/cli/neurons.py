@@ -60,6 +60,8 @@ class Neurons:
     """Number of random sets of neurons to compare with."""
     seed: int = 0
     """Seed of the start noises and of the random sets."""
+    overwrite: bool = False
+    """Replace the results of another request in the folder of --out."""
     json: bool = False
     """Print the result as JSON."""
     loading: Loading = field(default_factory=Loading)
@@ -76,6 +78,7 @@ class Neurons:
                 self.adversarial,
                 self.out,
                 compare=self.compare,
+                overwrite=self.overwrite,
                 progress=report,
                 seeds=self.count,
                 points=self.timesteps,

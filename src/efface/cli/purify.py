@@ -46,6 +46,8 @@ class Purify:
     """Which model takes the picture to noise: the untouched base or the edited one."""
     strength: float = 1.0
     """Strength of the edit; 1 applies it as it was fitted."""
+    overwrite: bool = False
+    """Replace the results of another request in the folder of --out."""
     json: bool = False
     """Print the result as JSON."""
     loading: Loading = field(default_factory=Loading)
@@ -65,6 +67,7 @@ class Purify:
                 refine=self.refine,
                 invert_with=self.invert_with,
                 strength=self.strength,
+                overwrite=self.overwrite,
                 progress=report,
             )
         lines = [

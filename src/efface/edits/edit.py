@@ -20,7 +20,7 @@ from ..models.base import Model
 from ..models.guider import Guider
 from ..models.quantised import refuse_export
 from .deltas import LOW_RANK, group_parts, merge_changes
-from .integrity import GUIDE, add_digests, check_meta, check_values, take_digests
+from .integrity import GUIDE, WHOLE, add_digests, check_meta, check_values, take_digests
 from .strength import check_strength
 
 
@@ -74,13 +74,21 @@ class Edit:
         Raises:
             ValueError: the file could not be loaded again: the edit holds NaN or infinite numbers, or changes nothing.
         """
-        meta = add_digests(self.values, {**self.meta, "kind": "edit"})
+        meta = self._digest()
         try:
             check_meta(meta)
             check_values(self.values, "guide" in meta)
         except ValueError as error:
             raise ValueError(f"the edit is not saved to {path}, because it {error}") from error
         return write_tensors(path, self.values, meta)
+
+    @property
+    def digest(self) -> str:
+        """The BLAKE2b digest of all tensors and of the record, as in the edit's file: 32 hexadecimal digits."""
+        return self._digest()[WHOLE]
+
+    def _digest(self) -> dict[str, Any]:
+        return add_digests(self.values, {**self.meta, "kind": "edit"})
 
     def __repr__(self) -> str:
         asked, method = self.meta.get("request") or {}, self.meta.get("method", "an unknown method")

@@ -10,11 +10,12 @@ from .structured import naming, parse_json, parse_toml_value, read_bytes, read_j
 from .tensors import read_tensors, write_tensors
 from .text import decode, read_text, read_words
 from .versioned import read_versioned
-from .writable import check_file, check_folder, check_room
+from .writable import check_file, check_folder, check_request, check_room
 
 __all__ = [
     "check_file",
     "check_folder",
+    "check_request",
     "check_room",
     "decode",
     "decode_picture",

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from .structured import read_json
 
 OF_FILES = (".png", ".jpg", ".jpeg", ".webp", ".html", ".htm", ".json", ".csv", ".parquet", ".safetensors", ".pdf")
 """Suffixes of files: a folder with one of these was probably meant as a file."""
@@ -41,6 +46,33 @@ def check_file(path: str | Path) -> Path:
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def check_request(file: str | Path, request: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Checks that a folder's description of what it holds, if there is one, is of this request.
+
+    Args:
+        file: the description, a JSON object.
+        request: what will be asked for, in JSON's types or tuples, by the description's keys.
+        overwrite: whether the results of another request may be replaced.
+
+    Raises:
+        FileExistsError: the folder holds the results of another request; the message says where they differ.
+    """
+    path = Path(file)
+    if overwrite or not path.exists():
+        return
+    asked = json.loads(json.dumps(request))
+    try:
+        held = read_json(path)
+        other = [key for key, value in asked.items() if key not in held or held[key] != value]
+    except (OSError, ValueError, TypeError):
+        raise FileExistsError(f"{path} exists and can't be read; give another --out, or add --overwrite") from None
+    if other:
+        raise FileExistsError(
+            f"{path.parent} holds the results of another request ({path.name} has another {', '.join(other)}); give "
+            "another --out, or add --overwrite"
+        )
 
 
 def check_room(path: str | Path, needed: int) -> None:

@@ -106,7 +106,7 @@ def _write_line(scene: Scene, edits: Sequence[str], folder: str, flags: Mapping[
     words = [_write_flag("model", scene.model), *edits, _write_flag("prompt", scene.prompt)]
     words += [_write_flag(name, str(value)) for name, value in numbers.items() if value is not None]
     words += [f"--{name}" if value is True else _write_flag(name, str(value)) for name, value in flags.items()]
-    return " ".join(["efface draw", *words, _write_flag("out", f"{FOLDER}/{folder}")])
+    return " ".join(["efface draw", *words, _write_flag("out", f"{FOLDER}/{folder}"), "--overwrite"])
 
 
 def _write_flag(name: str, value: str) -> str:

@@ -70,16 +70,21 @@ def build_page_data(
     )
 
 
-def check_ours(folder: Path) -> None:
-    """Raises ValueError where a folder is there that no report has made: it would be replaced."""
-    if not folder.exists():
+def check_ours(page: Path, folder: Path) -> None:
+    """Raises ValueError where a page, or the folder beside it, is there that no report has made: it would be replaced.
+
+    A report is replaced without asking, because the evaluations that it is made of hold all of it.
+    """
+    if not (folder.exists() or page.exists()):
         return
     try:
         ours = read_json(folder / "report.json").get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         ours = False
-    if not ours and any(folder.iterdir()):
-        raise ValueError(f"{folder} is there and was not made by a report; move it, or give another --out")
+    there = [page] if page.exists() else []
+    there += [folder] if folder.exists() and any(folder.iterdir()) else []
+    if there and not ours:
+        raise ValueError(f"{there[-1]} is there and was not made by a report; move it, or give another --out")
 
 
 def join_rows(titles: Sequence[str], folders: Sequence[Path]) -> bytes | None:

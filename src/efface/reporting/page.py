@@ -115,7 +115,7 @@ def write_page(
     if not folders and not published:
         raise ValueError("no evaluation to report on; give the --out of at least one `efface evaluate`")
     files = out.with_name(f"{out.stem}_files")
-    data.check_ours(files)
+    data.check_ours(out, files)
     results = {folder: read_results(folder) for folder in folders}
     fought = {folder: found.attacks for folder, found in results.items() if found.attacks}
     judged = {folder: found.evaluation for folder, found in results.items() if found.evaluation}
