@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_attacks_are_made_and_told(folder: Path, capsys: pytest.CaptureFixture[s
     assert run(folder, *flags, "--synonym", "cat=big cat") == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("seeds") and "%" in line for line in lines) and "before any attack" in lines[-2]
+
+
+def test_every_title_of_the_progress_ends_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("efface.cli.console.LINE_EVERY", 0.0)
+    assert run(folder, "--attack", "seeds", "--attack", "merge", "--rows", "6", "--controls", "2") == 0
+    stages = [re.fullmatch(r"(.*): (\d+) of (\d+)", line) for line in capsys.readouterr().err.splitlines()]
+    ends = [found[1] for found in stages if found and found[2] == found[3]]
+    asked = [
+        f"plain prompts {what}, {model}, cat"
+        for what in ("of the suite", "to attack")
+        for model in ("base", "edited model")
+    ]
+    assert {*asked, "plain prompts after merge, edited model, dog", "seeds, target, cat"} <= set(ends)
+    assert sorted(ends) == sorted(set(ends))
 
 
 def test_rates_are_told_by_setting_where_every_query_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import efface
 from efface.cli.app import main
 from efface.files import hash_file
 from hub_stand_in import Hub, serve
-from lora_fixtures import low_rank
+from lora_fixtures import dense, low_rank, same_change
 from report_fixtures import evaluation, record
 from tiny import tiny_model
 
@@ -133,3 +133,22 @@ def test_what_cannot_be_pushed_is_refused(file: Path, tmp_path: Path) -> None:
         efface.push(file, "me/tiny", licence="mit", evaluation=tmp_path)
     with pytest.raises(OSError, match="does not answer"):
         efface.push(file, "me/tiny", licence="mit", endpoint="http://127.0.0.1:9", send=True)
+
+
+def test_of_a_reverted_folder_what_is_left_is_imported_exported_and_pushed(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "base")
+    model = efface.load(str(tmp_path / "base"), "cpu")
+    gone, stays = dense(model, "attn1"), dense(model, "attn2")
+    efface.export(model, efface.merge(model, [gone, stays]), tmp_path / "both", pictures=0)
+    done = efface.revert(model, str(tmp_path / "both"), gone, tmp_path / "rest")
+    assert not done["exact"]
+    with pytest.raises(ValueError, match=r"no efface.json, which says .*`efface revert` writes none.*`efface import`"):
+        efface.push(tmp_path / "rest", "me/tiny", licence="mit")
+    left = efface.import_edit(model, tmp_path / "rest", "cat")
+    assert same_change(model, stays, left, 1e-4)
+    efface.export(model, left, tmp_path / "again", pictures=0)
+    assert "# base without cat" in efface.push(tmp_path / "again", "me/tiny", licence="mit").card
+    efface.revert(model, str(tmp_path / "rest"), left, tmp_path / "back")
+    assert efface.export(str(tmp_path / "back"), stays, tmp_path / "anew", pictures=0).is_dir()
+    with pytest.raises(ValueError, match="changes nothing of"):
+        efface.import_edit(model, tmp_path / "back", "cat")

@@ -13,14 +13,14 @@ def planned(attack: str, rows: int) -> PlannedAttack:
 def test_all_attacks_together_are_told_from_nothing_to_the_end() -> None:
     told: list[tuple[str, int, int]] = []
     progress = CampaignProgress(lambda *all: told.append(all))
-    progress("plain, target, cat", 8, 8)  # looked at, not attacked
+    progress("plain prompts of the suite, base, cat", 8, 8)  # looked at, not attacked
     progress.expect([planned("seeds", 8), planned("synonyms", 8)])
     progress("seeds, target, cat", 4, 8)
     progress("seeds, target, cat", 8, 8)
     progress("synonyms, target, cat", 3, 3)  # five of eight showed it by themselves
     progress.finish()
     assert [t[1:] for t in told if t[0] == ALL] == [(0, 16), (4, 16), (8, 16), (11, 16), (16, 16)]
-    assert told[0] == ("plain, target, cat", 8, 8) and told.count(("seeds, target, cat", 4, 8)) == 1
+    assert told[0] == ("plain prompts of the suite, base, cat", 8, 8) and told.count(("seeds, target, cat", 4, 8)) == 1
 
 
 def test_nobody_need_listen() -> None:

@@ -84,7 +84,11 @@ def _read_source(place: Path) -> tuple[dict[str, Any], dict[str, Path]]:
 
     if place.is_dir():
         if not (place / RECORD).is_file():
-            raise ValueError(f"{place} holds no {RECORD}; a folder that `efface export` wrote would have worked")
+            raise ValueError(
+                f"{place} holds no {RECORD}, which says what was erased from which model; a folder that `efface "
+                "export` wrote would have worked (`efface revert` writes none, for it removes an edit; `efface import` "
+                "makes an edit of what a model has beyond its base, and that can be exported)"
+            )
         about = read_export(place / RECORD)
         held = sorted(file for file in place.rglob("*") if file.is_file() and file != place / CARD)
         return about, {file.relative_to(place).as_posix(): file for file in held}

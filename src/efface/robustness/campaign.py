@@ -191,7 +191,7 @@ def _draw_plain(
     """The results of plain prompts for the suite's rows (`named`), or for the rows that will be attacked."""
     found: dict[Condition, dict[str, RowResult]] = {target.condition: {} for target in conditions}
     for target in conditions:
-        found[target.condition] |= draw_plain(runner, target, target.asked if named else target.rows)
+        found[target.condition] |= draw_plain(runner, target, named)
     return found
 
 
@@ -270,4 +270,5 @@ def _look_at_kept(
             continue
         for target in kept:
             asked = replace(target, rows=target.asked, placeholder="")
-            results.intact.setdefault(name, {}).update(runner.run(name, attack, asked, target.asked).row_results)
+            run = runner.run(name, attack, asked, target.asked, plain=f"after {name}")
+            results.intact.setdefault(name, {}).update(run.row_results)

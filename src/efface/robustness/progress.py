@@ -8,6 +8,10 @@ from ..evaluation.evaluate import Progress
 from ..records.attacks import PlannedAttack
 
 ALL = "all attacks, prompts"
+PLAIN, CONTROL = "plain prompts", "a control of"
+"""How the stages begin that are no part of all attacks: prompts that are drawn as they are, and an attack with
+pictures of another concept.
+"""
 
 
 class CampaignProgress:
@@ -24,7 +28,7 @@ class CampaignProgress:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         self.report(stage, done, total)
-        if self.total and not stage.startswith("plain,"):
+        if self.total and not stage.startswith((PLAIN, CONTROL)):
             self.done[stage] = done
             self.report(ALL, min(sum(self.done.values()), self.total), self.total)
 

@@ -25,6 +25,7 @@ from ..records.report import Drawing
 from ..suites.spec import Row
 from .batch import ImageJudge, resume, run_batch, write_batch
 from .conditions import AttackTarget
+from .progress import CONTROL, PLAIN
 
 VERSION = "1"
 """A version that changes whenever the same attack may have another result."""
@@ -120,18 +121,24 @@ class AttackRunner:
         )
 
     def run(
-        self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str = ""
+        self, name: str, attack: Attack, target: AttackTarget, rows: Sequence[Row], shown: str = "", plain: str = ""
     ) -> AttackResult:
         """Runs the attack on some rows of a target; without a gradient it ends, and its results until then count.
 
-        `shown` is the concept of the attacker's pictures, if it is not the target's.
+        `shown` is the concept of the attacker's pictures, if it is not the target's. `plain` says of which prompts a
+        drawing is that attacks none; no other drawing of a campaign has the same title in its progress.
         """
+        title = f"{name}, {target.condition}, {target.concept}"
+        if shown:
+            title = f"{CONTROL} {name}, with pictures of {shown}, {target.condition}, {target.concept}"
+        elif plain:
+            title = f"{PLAIN} {plain}, {'edited model' if self.edit else 'base'}, {target.concept}"
         found = AttackResult(inputs=[self.identify(name, attack, target)])
         try:
             for part, batch in self._batches(name, attack, target, rows, shown):
                 found.row_results |= {row.id: result for row, result in zip(part, batch.row_results, strict=True)}
                 found.seconds += batch.seconds
-                self.on_progress(f"{name}, {target.condition}, {target.concept}", len(found.row_results), len(rows))
+                self.on_progress(title, len(found.row_results), len(rows))
         except NoGradient as error:
             found.missing, found.status = str(error), "no gradient"
             return found
@@ -210,9 +217,12 @@ def build_store(folder: Path, depends: Mapping[str, Any]) -> Callable[[str, Call
     return kept
 
 
-def draw_plain(runner: AttackRunner, target: AttackTarget, rows: Sequence[Row]) -> dict[str, RowResult]:
-    """The results of plain prompts, drawn by the model in its present state."""
-    return runner.run("plain", NoAttack(), target, rows).row_results
+def draw_plain(runner: AttackRunner, target: AttackTarget, named: bool) -> dict[str, RowResult]:
+    """The results of plain prompts, drawn by the model in its present state: the suite's rows where `named`, else the
+    rows that will be attacked.
+    """
+    rows, plain = (target.asked, "of the suite") if named else (target.rows, "to attack")
+    return runner.run("plain", NoAttack(), target, rows, plain=plain).row_results
 
 
 def draw_reference_images(
